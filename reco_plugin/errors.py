@@ -1,0 +1,86 @@
+"""The one error tree. Vendor errors are translated where they enter; messages name values and the way out.
+
+::
+
+    RecoError
+    ├── ConfigError            a setting, option or argument is wrong
+    │   └── MissingExtra       a package of an optional extra is not installed
+    ├── InputError             what the caller passed to encode, refine or add (also a ValueError)
+    │   ├── ImageError         not a readable image, or too large
+    │   └── VectorError        wrong dimension, NaN, not unit-norm
+    ├── DataError              a data set, download or file to read
+    ├── ArtifactError          the model folder: missing, truncated, of a newer version
+    ├── SessionError           running a graph, or the wanted execution provider is not there
+    └── MemoryStoreError       the store of pairs
+        ├── MemoryLocked       another process holds it
+        └── FingerprintMismatch  built by another encoder
+"""
+
+from __future__ import annotations
+
+
+class RecoError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(RecoError):
+    """A setting, option or argument is unknown or has a value that cannot be used."""
+
+
+class MissingExtra(ConfigError):
+    """An optional package is needed and not installed; the message holds the install line."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'reco-plugin[{extra}]'")
+
+
+class InputError(RecoError, ValueError):
+    """Input of a call that cannot be used."""
+
+
+class ImageError(InputError):
+    """An image that cannot be decoded, or is too large to decode safely."""
+
+
+class VectorError(InputError):
+    """Vectors of a wrong shape, with NaN or infinity, or not of unit norm."""
+
+
+class DataError(RecoError):
+    """A data set or file that cannot be fetched or read."""
+
+
+class ArtifactError(RecoError):
+    """A model folder that is missing, incomplete, damaged or of an unknown version."""
+
+
+class SessionError(RecoError):
+    """A graph could not be loaded or run, or not on the execution provider that was asked for."""
+
+
+class MemoryStoreError(RecoError):
+    """The memory could not be opened, read or written."""
+
+
+class MemoryLocked(MemoryStoreError):
+    """Another process (or another object of this one) holds the memory open."""
+
+
+class FingerprintMismatch(MemoryStoreError):
+    """The memory was built by another encoder or preprocessing than the model in use."""
+
+
+__all__ = [
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "FingerprintMismatch",
+    "ImageError",
+    "InputError",
+    "MemoryLocked",
+    "MemoryStoreError",
+    "MissingExtra",
+    "RecoError",
+    "SessionError",
+    "VectorError",
+]

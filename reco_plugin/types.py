@@ -1,0 +1,143 @@
+"""Words that every module shares. Axis letters: B batch, N rows, K neighbours, D dimensions, L tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Modality: TypeAlias = Literal["image", "text"]
+Role: TypeAlias = Literal["query", "candidate"]
+"""A query is compared with vectors that stay as they are; candidates compete with one another."""
+Mode: TypeAlias = Literal["uni", "cross"]
+"""uni: the query's own modality. cross: the other one."""
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+"""(B, D) unless said otherwise; unit-norm."""
+Payload: TypeAlias = Mapping[str, Any]
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
+"""A path, the bytes of an encoded image, or a PIL image."""
+Filter: TypeAlias = Mapping[str, Any]
+"""Conditions on the payload that must all hold: ``{"shop": "de", "year": {"gte": 2020}, "tag": ["a", "b"]}``.
+
+A plain value must be equal, a list must contain the value, a mapping gives bounds (gt, gte, lt, lte).
+"""
+
+
+def other(modality: Modality) -> Modality:
+    """The modality across the gap.
+
+    >>> other("image")
+    'text'
+    """
+    return "text" if modality == "image" else "image"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image-text pair on its way into the memory; each side is raw or already a CLIP vector (D,).
+
+    Attributes:
+        id: any text; the same id replaces the pair.
+        image: path, bytes, PIL image or vector.
+        text: caption or vector.
+        payload: JSON-like values to filter by and to show.
+    """
+
+    id: str
+    image: ImageInput | npt.NDArray[np.floating[Any]]
+    text: str | npt.NDArray[np.floating[Any]]
+    payload: Payload = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Encoded pairs, as columns; row i of everything belongs together.
+
+    Attributes:
+        ids: N ids.
+        image: (N, D) float32, unit-norm.
+        text: (N, D) float32, unit-norm.
+        payloads: N payloads.
+    """
+
+    ids: Sequence[str]
+    image: Vectors
+    text: Vectors
+    payloads: Sequence[Payload]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def side(self, modality: Modality) -> Vectors:
+        """The vectors of one modality, (N, D)."""
+        return self.image if modality == "image" else self.text
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What a search found for B queries, nearest first, padded to K columns.
+
+    Attributes:
+        ids: B lists of at most K ids.
+        similarity: (B, K) float32 cosine between query and neighbour, larger is nearer; 0 where padded.
+        vectors: (B, K, D) float32 vectors that were read (usually the other modality's); 0 where padded.
+        found: (B, K) bool; False marks padding.
+        payloads: B lists of payloads, or None when they were not asked for.
+    """
+
+    ids: list[list[str]]
+    similarity: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32]
+    found: npt.NDArray[np.bool_]
+    payloads: list[list[Payload]] | None = None
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Refined vectors and, when asked for, why they are what they are.
+
+    Attributes:
+        vectors: (B, D) float32, unit-norm, in the space of the frozen encoder.
+        frozen: (B, D) the vectors that went in.
+        neighbours: what was retrieved; None unless ``explain`` was asked for.
+        trust: (B, K) in [0, 1]: how much the gate lets each neighbour speak; None unless ``explain``.
+        weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
+    """
+
+    vectors: Vectors
+    frozen: Vectors
+    neighbours: Neighbours | None = None
+    trust: npt.NDArray[np.float32] | None = None
+    weights: npt.NDArray[np.float32] | None = None
+
+    @property
+    def moved(self) -> npt.NDArray[np.float32]:
+        """(B,) cosine distance between frozen and refined; 0 means untouched."""
+        return np.asarray(1.0 - np.sum(self.vectors * self.frozen, axis=1), np.float32)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Which encoder and preprocessing made the vectors.
+
+    Attributes:
+        name: for people, as in ``ViT-B-32/laion2b_s34b_b79k``.
+        digest: for machines: sha256 over encoder graphs, tokenizer and preprocessing.
+        dimension: D.
+    """
+
+    name: str
+    digest: str
+    dimension: int
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.dimension}-d, sha256 {self.digest[:12]})"
