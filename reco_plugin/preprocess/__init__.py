@@ -1,0 +1,20 @@
+"""What goes into the graphs: images -> (B, H, W, 3) uint8 and texts -> (B, L) token ids, driven by config.
+
+Bit-equal to what open_clip does before its ``ToTensor``, and to its tokenizers; needs no torch.
+"""
+
+from __future__ import annotations
+
+from .image import MAX_PIXELS, ImageConfig, images_to_array
+from .text import BUCKETS, TextConfig, Tokenizer, Tokens, cut_to_longest
+
+__all__ = [
+    "BUCKETS",
+    "MAX_PIXELS",
+    "ImageConfig",
+    "TextConfig",
+    "Tokenizer",
+    "Tokens",
+    "cut_to_longest",
+    "images_to_array",
+]

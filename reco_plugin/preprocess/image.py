@@ -1,0 +1,247 @@
+"""Images -> (B, H, W, 3) uint8, bit for bit as open_clip's inference transform makes them.
+
+Its habits are kept on purpose: it resizes *before* converting to RGB (so a palette image is resized by nearest
+neighbour, alpha is premultiplied while resizing and then dropped, 16 bits are clipped), and it does not turn an
+image by its EXIF orientation. Cropping before resizing (``resize(box=...)``) is faster but not equal: PIL keeps the
+box in single precision, and a few values in ten thousand come out off by one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, ImageError, InputError
+from ..types import ImageInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
+ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
+Size: TypeAlias = tuple[int, int]
+"""(height, width), as in open_clip; PIL's own order is the other way round."""
+
+MAX_PIXELS = 64_000_000
+"""Largest image, in pixels, that is decoded unless asked otherwise."""
+_FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
+"""Files that are opened. Not EPS, for which PIL starts Ghostscript, nor icons, whose header hides the real size."""
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How the encoder wants its images.
+
+    Attributes:
+        size: (height, width).
+        interpolation: ignored by open_clip, and so here, for a non-square size with ``shortest``: that is bicubic.
+        resize_mode: shortest crops the middle, longest pads around it, squash does neither.
+        fill_color: of the padding, 0-255 in every channel (the palette index, for a palette image).
+        mean: per channel, for information: folded into the graph.
+        std: per channel, for information: folded into the graph.
+    """
+
+    size: Size
+    interpolation: Interpolation = "bicubic"
+    resize_mode: ResizeMode = "shortest"
+    fill_color: int = 0
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or not all(type(side) is int and side > 0 for side in self.size):
+            raise ConfigError(f"image size {self.size!r} is not (height, width) in pixels")
+        if self.interpolation not in get_args(Interpolation):
+            raise ConfigError(f"interpolation {self.interpolation!r} is none of {get_args(Interpolation)}")
+        if self.resize_mode not in get_args(ResizeMode):
+            raise ConfigError(f"resize mode {self.resize_mode!r} is none of {get_args(ResizeMode)}")
+        if type(self.fill_color) is not int or not 0 <= self.fill_color <= 255:
+            raise ConfigError(f"fill colour {self.fill_color!r} is not a whole number in 0-255")
+        if (
+            len(self.mean) != 3
+            or len(self.std) != 3
+            or not all(isinstance(x, int | float) for x in self.mean + self.std)
+        ):
+            raise ConfigError(f"mean {self.mean!r} and std {self.std!r} need three numbers each")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-like values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ImageConfig:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ConfigError: a field is unknown, missing or of a wrong value.
+        """
+        try:
+            return cls(**{name: _frozen(value) for name, value in values.items()})
+        except TypeError as error:
+            raise ConfigError(f"image preprocessing: {error}; the fields are {[*cls.__dataclass_fields__]}") from None
+
+
+def images_to_array(
+    images: Sequence[ImageInput], config: ImageConfig, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
+    """Decode, resize and crop or pad; (B, H, W, 3) uint8. Of an animation, the first frame.
+
+    Args:
+        images: paths, bytes of encoded images or PIL images, mixed as you like; PIL images stay open.
+        config: size and way of resizing.
+        max_pixels: an image with more, by its header or on the way to its size, is refused before it is decoded.
+
+    Raises:
+        InputError: ``images`` is empty or not a sequence.
+        ImageError: one of them is missing, damaged or too large; the message says which one.
+    """
+    if isinstance(images, str | bytes) or not hasattr(images, "__len__"):
+        raise InputError(f"images is a single {type(images).__name__}; pass a list of images, [image]")
+    if not len(images):
+        raise InputError("images is empty; pass at least one image")
+    pixels = np.empty((len(images), *config.size, 3), np.uint8)
+    for index, source in enumerate(images):
+        try:
+            pixels[index] = _pixels(source, config, max_pixels)
+        except Exception as error:  # damaged input makes PIL raise about a dozen kinds
+            raise ImageError(f"image {index} ({_label(source)}) {_reason(error, max_pixels)}") from error
+    return pixels
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _pixels(source: ImageInput, config: ImageConfig, max_pixels: int) -> npt.NDArray[np.uint8]:
+    with _opened(source) as image:
+        resized = _resized(image, config, max_pixels)
+        resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
+        match config.resize_mode:
+            case "shortest":
+                resized = _cropped(resized, config.size)
+            case "longest":
+                resized = _padded(resized, config.size, config.fill_color)
+        return np.asarray(resized.convert("RGB"))
+
+
+@contextmanager
+def _opened(source: ImageInput) -> Iterator[Image]:
+    """The image, not decoded yet; closed afterwards if it was opened here."""
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        yield source
+    elif isinstance(source, str | os.PathLike | bytes):
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
+            yield image
+    else:
+        raise ImageError("is not an image; pass a path, the bytes of an image file or a PIL image")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The allowed formats that this PIL can read, in its own order."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.ID if name in _FORMATS)
+
+
+def _resized(image: Image, config: ImageConfig, max_pixels: int) -> Image:
+    from PIL.Image import Resampling
+
+    if not image.height or not image.width:
+        raise ImageError(f"has no pixels ({_shape(image)}); leave it out")
+    height, width = _size_after(image.height, image.width, config)
+    _check_pixels(image, height, width, max_pixels)
+    if not height or not width:
+        raise ImageError(f"is too elongated: of {_shape(image)}, fitted into {config.size}, no pixel is left; crop it")
+    square = config.size[0] == config.size[1]
+    bicubic = config.interpolation == "bicubic" or (config.resize_mode == "shortest" and not square)
+    return image.resize((width, height), Resampling.BICUBIC if bicubic else Resampling.BILINEAR)
+
+
+def _check_pixels(image: Image, height: int, width: int, max_pixels: int) -> None:
+    """Refuse what would take too much memory to decode or to resize to (height, width)."""
+    on_the_way = width * max(image.height, height)  # PIL changes the width first, so a thin image may grow on its way
+    for verb, pixels in ("has", image.height * image.width), ("would grow to", on_the_way):
+        if pixels > max_pixels:
+            raise ImageError(
+                f"is too large: {_shape(image)} {verb} {pixels:,} pixels, the limit is {max_pixels:,}; "
+                "shrink or crop it first, or raise the limit"
+            )
+
+
+def _size_after(height: int, width: int, config: ImageConfig) -> Size:
+    """Size after resizing, before the crop or the padding.
+
+    >>> _size_after(480, 640, ImageConfig((224, 224)))  # 224 * 640 / 480 = 298.67, cut by torchvision
+    (224, 298)
+    >>> _size_after(480, 640, ImageConfig((224, 224), resize_mode="longest"))
+    (168, 224)
+    """
+    target_height, target_width = config.size
+    if config.resize_mode == "squash":
+        return config.size
+    if config.resize_mode == "shortest" and target_height == target_width:
+        longer = int(target_height * max(height, width) / min(height, width))
+        return (longer, target_width) if width <= height else (target_height, longer)
+    choose = max if config.resize_mode == "longest" else min
+    ratio = choose(height / target_height, width / target_width)
+    return round(height / ratio), round(width / ratio)
+
+
+def _cropped(image: Image, size: Size) -> Image:
+    top, left = round((image.height - size[0]) / 2), round((image.width - size[1]) / 2)
+    return image.crop((left, top, left + size[1], top + size[0]))
+
+
+def _padded(image: Image, size: Size, fill: int) -> Image:
+    from PIL import ImageOps
+
+    rows, columns = size[0] - image.height, size[1] - image.width
+    if not rows and not columns:
+        return image
+    bands = len(image.getbands())
+    border = (columns // 2, rows // 2, (columns + 1) // 2, (rows + 1) // 2)
+    padded = ImageOps.expand(image, border, fill if bands == 1 else (fill,) * bands)
+    palette = image.getpalette() if image.mode == "P" else None
+    if palette:
+        padded.putpalette(palette)
+    return padded
+
+
+def _label(source: object) -> str:
+    if isinstance(source, str | os.PathLike):
+        return repr(os.fspath(source))
+    if isinstance(source, bytes):
+        return f"{len(source):,} bytes"
+    return f"{type(source).__name__} of mode {getattr(source, 'mode', None)}"
+
+
+def _reason(error: Exception, max_pixels: int) -> str:
+    from PIL import Image
+
+    match error:
+        case ImageError():
+            return str(error)
+        case FileNotFoundError():
+            return "does not exist; check the path (download a URL first and pass its bytes)"
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"is too large ({error}); the limit here is {max_pixels:,} pixels; shrink it first"
+    return (
+        f"cannot be read ({type(error).__name__}: {error}); pass a whole file of one of "
+        f"{', '.join(_formats())}, or decode it yourself and pass the PIL image"
+    )
+
+
+def _shape(image: Image) -> str:
+    return f"{image.width}x{image.height}"

@@ -1,0 +1,232 @@
+"""Texts -> (B, L) token ids, bit for bit as open_clip's tokenizers make them, by the ``tokenizers`` library.
+
+The tokenizer file comes from :func:`reco_plugin.train.tokenizer.export_tokenizer`. It spells out which characters
+are letters, digits and punctuation, so that the ids do not depend on the Unicode version of a regex engine.
+Cleaning depends on the versions of ftfy and of Python, as it does in open_clip.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ArtifactError, ConfigError, InputError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+Kind: TypeAlias = Literal["clip", "hf"]
+Clean: TypeAlias = Literal["lower", "whitespace", "canonicalize"]
+TokenIds: TypeAlias = npt.NDArray[np.int32]
+
+BUCKETS = (16, 32, 48, 64, 77)
+"""Lengths that a batch is cut to: few, so that batches of a server still merge."""
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How the encoder wants its texts.
+
+    Attributes:
+        kind: clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face.
+        context_length: L.
+        clean: lower and whitespace collapse white space; canonicalize also drops ASCII punctuation.
+        pad_id: fills a row up to L.
+        end_id: closes a text, also one that was cut; only for kind clip.
+        strip_id: an id that becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf.
+        dynamic: the graph takes fewer than L tokens and gives the same vectors.
+    """
+
+    kind: Kind
+    context_length: int
+    clean: Clean
+    pad_id: int
+    end_id: int | None = None
+    strip_id: int | None = None
+    dynamic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigError(f"tokenizer kind {self.kind!r} is none of {get_args(Kind)}")
+        if self.clean not in get_args(Clean):
+            raise ConfigError(f"text cleaning {self.clean!r} is none of {get_args(Clean)}")
+        if type(self.context_length) is not int or self.context_length < 1:
+            raise ConfigError(f"context length {self.context_length!r} is not a whole number above 0")
+        if type(self.pad_id) is not int or type(self.dynamic) is not bool:
+            raise ConfigError(f"pad_id {self.pad_id!r} must be a whole number, dynamic {self.dynamic!r} true or false")
+        if self.kind == "clip" and (type(self.end_id) is not int or self.strip_id is not None):
+            raise ConfigError(f"kind clip needs end_id, not strip_id; got {self.end_id!r} and {self.strip_id!r}")
+        if self.kind == "hf" and (self.end_id is not None or self.dynamic):
+            raise ConfigError("kind hf takes neither end_id nor dynamic: its towers are not cut")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-like values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TextConfig:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            ConfigError: a field is unknown, missing or of a wrong value.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"text preprocessing: {error}; the fields are {[*cls.__dataclass_fields__]}") from None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of B texts.
+
+    Attributes:
+        ids: (B, L) int32, padded to the context length.
+        truncated: (B,) bool; True where the text was too long and its end is lost.
+    """
+
+    ids: TokenIds
+    truncated: npt.NDArray[np.bool_]
+
+
+class Tokenizer:
+    """Cleans and tokenizes texts; may be shared between threads.
+
+    Args:
+        tokenizer_json: the file, or its content.
+        config: must be the one exported with it.
+
+    Raises:
+        ArtifactError: the file is missing or not a tokenizer.
+    """
+
+    def __init__(self, tokenizer_json: str | Path, config: TextConfig) -> None:
+        self.config = config
+        self._backend = _load(tokenizer_json)
+        if config.kind == "clip":
+            self._prepare_clip()
+        else:
+            self._prepare_hf()
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of the texts, in order; an empty text is legal.
+
+        Raises:
+            InputError: there is no text, or one of them is not a string.
+        """
+        if isinstance(texts, str) or not hasattr(texts, "__len__"):
+            raise InputError(f"texts is a single {type(texts).__name__}; pass a list of texts, [text]")
+        if not len(texts):
+            raise InputError("texts is empty; pass at least one text")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InputError(f"text {index} is a {type(text).__name__}, not a string")
+        cleaned = [clean(text, self.config.clean) for text in texts]
+        return self._clip(cleaned) if self.config.kind == "clip" else self._hf(cleaned)
+
+    def _prepare_clip(self) -> None:
+        self._special = {token.content: id for id, token in self._backend.get_added_tokens_decoder().items()}
+        frame = self._backend.encode("").ids
+        if len(frame) != 2 or frame[-1] != self.config.end_id:
+            raise ArtifactError(
+                f"the tokenizer frames a text by {frame}, its config says that a text ends with {self.config.end_id}; "
+                "export both together"
+            )
+        self._start, self._end = frame
+
+    def _clip(self, texts: list[str]) -> Tokens:
+        length = self.config.context_length
+        ids: TokenIds = np.full((len(texts), length), self.config.pad_id, np.int32)
+        truncated = np.zeros(len(texts), bool)
+        for index, encoding in enumerate(self._backend.encode_batch_fast(texts)):
+            special = any(token in texts[index] for token in self._special)
+            row = self._with_special(texts[index]) if special else encoding.ids
+            truncated[index] = len(row) > length
+            ids[index, : len(row)] = row[:length]
+        ids[truncated, -1] = self._end
+        return Tokens(ids, truncated)
+
+    def _with_special(self, text: str) -> list[int]:
+        """Ids of a text that spells a special token, which counts unless punctuation precedes it (the library differs).
+
+        ``a <end_of_text>`` holds the token; in ``a !<end_of_text>``, open_clip's pattern takes ``!<`` as one piece.
+        """
+        pre_tokenizer, model = self._backend.pre_tokenizer, self._backend.model
+        row = [self._start]
+        for piece, _ in pre_tokenizer.pre_tokenize_str(text):
+            row += [self._special[piece]] if piece in self._special else [t.id for t in model.tokenize(piece)]
+        return [*row, self._end]
+
+    def _prepare_hf(self) -> None:
+        backend, length = self._backend, self.config.context_length
+        if backend.truncation is None or backend.padding is None:
+            raise ArtifactError("the tokenizer says nothing of truncation and padding; export it again")
+        backend.enable_truncation(**backend.truncation | {"max_length": length})
+        backend.enable_padding(**backend.padding | {"length": length, "pad_id": self.config.pad_id})
+
+    def _hf(self, texts: list[str]) -> Tokens:
+        encodings = self._backend.encode_batch_fast(texts)
+        ids: TokenIds = np.array([encoding.ids for encoding in encodings], np.int32)  # (B, L)
+        if self.config.strip_id is not None:
+            ids[ids == self.config.strip_id] = 0
+        return Tokens(ids, np.array([bool(encoding.overflowing) for encoding in encodings]))
+
+
+def clean(text: str, how: Clean) -> str:
+    """Mend a text as open_clip does: mojibake, HTML entities (escaped twice at most), white space.
+
+    >>> clean("  Fran&amp;ccedil;ois   â€” schÃ¶n ", "lower")
+    'françois — schön'
+    """
+    from ftfy import fix_text
+
+    text = html.unescape(html.unescape(fix_text(text))).strip()
+    if how == "canonicalize":
+        text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
+        return " ".join(text.split())
+    text = " ".join(text.split())
+    return text.lower() if how == "lower" else text
+
+
+def cut_to_longest(ids: TokenIds, config: TextConfig, buckets: Sequence[int] = BUCKETS) -> TokenIds:
+    """Cut a batch after its longest text; the vectors stay the same where ``config.dynamic``.
+
+    A causal tower that reads the end token sees nothing behind it. The length is rounded up to a bucket.
+
+    Args:
+        ids: (B, L) as a tokenizer gave them.
+        config: without ``dynamic``, ids come back as they are.
+        buckets: lengths allowed, beside L itself.
+
+    >>> config = TextConfig("clip", 8, "lower", pad_id=0, end_id=9, dynamic=True)
+    >>> cut_to_longest(np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32), config, buckets=(2, 4))
+    array([[1, 5, 9, 0]], dtype=int32)
+    """
+    ends = ids == config.end_id
+    if config.kind != "clip" or not config.dynamic or not len(ids) or not ends.any(axis=1).all():
+        return ids
+    longest = int(np.flatnonzero(ends.any(axis=0))[-1]) + 1
+    length = min((bucket for bucket in buckets if bucket >= longest), default=ids.shape[1])
+    return np.ascontiguousarray(ids[:, :length])
+
+
+def _load(source: str | Path) -> tokenizers.Tokenizer:
+    from tokenizers import Tokenizer as Backend
+
+    content = isinstance(source, str) and source.lstrip().startswith("{")
+    try:
+        return Backend.from_str(str(source) if content else Path(source).read_text("utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"the tokenizer {os.fspath(source)!r} cannot be read ({error}); export it again") from error
+    except Exception as error:  # the library raises bare Exception
+        where = "the given text" if content else repr(os.fspath(source))
+        raise ArtifactError(f"{where} is not a tokenizer file ({error}); export it again") from error

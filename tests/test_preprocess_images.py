@@ -1,0 +1,374 @@
+"""Images are bit-equal to open_clip's inference transform, and what cannot be read is refused by name."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import re
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, features
+
+from reco_plugin.errors import ConfigError, ImageError, InputError
+from reco_plugin.preprocess import ImageConfig, images_to_array
+
+image_transform = pytest.importorskip("open_clip.transform").image_transform
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def short_id(value: Any) -> str:
+    """Name of a case that is the same in every process: no addresses of objects."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", " ".join(repr(value).split()))[:60]
+
+
+SQUARE = ImageConfig((64, 64))
+TARGETS = [(64, 64), (48, 80), (81, 47)]
+INTERPOLATIONS: tuple[Any, ...] = ("bicubic", "bilinear")
+RESIZE_MODES: tuple[Any, ...] = ("shortest", "longest", "squash")
+CONFIGS = [
+    ImageConfig(size, interpolation, mode, fill_color=7)
+    for size, interpolation, mode in product(TARGETS, INTERPOLATIONS, RESIZE_MODES)
+]
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "I;16B"]
+SHAPES = [(1, 1), (1, 500), (500, 1), (337, 223), (223, 337), (64, 64), (63, 65), (5, 3), (40, 401)]  # width, height
+
+
+def slow_twin(image: Image.Image, config: ImageConfig) -> npt.NDArray[np.uint8]:
+    """open_clip's own transform, but for its last two steps (ToTensor and Normalize)."""
+    size = config.size[0] if config.size[0] == config.size[1] else config.size
+    transform = image_transform(
+        size,
+        is_train=False,
+        resize_mode=config.resize_mode,
+        interpolation=config.interpolation,
+        fill_color=config.fill_color,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's advice on transparency
+        for step in transform.transforms[:-2]:
+            image = step(image)
+    return np.asarray(image)
+
+
+def assert_same(source: Any, image: Image.Image, config: ImageConfig) -> None:
+    try:
+        expected = slow_twin(image, config)
+    except ValueError as error:  # open_clip crashes where the shorter side is rounded to nothing
+        assert str(error) == "height and width must be > 0"
+        with pytest.raises(ImageError, match="too elongated"):
+            images_to_array([source], config)
+        return
+    got = images_to_array([source], config)
+    assert got.dtype == np.uint8 and got.shape == (1, *config.size, 3)
+    np.testing.assert_array_equal(got[0], expected)
+
+
+def noise(width: int, height: int, *channels: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Half smooth, half noise, so that both rounding and overshoot show."""
+    rng = np.random.default_rng(seed)
+    ramp = np.add.outer(np.linspace(0, 120, height), np.linspace(0, 120, width))
+    return (
+        ramp.reshape(height, width, *(1 for _ in channels)) + rng.integers(0, 16, (height, width, *channels))
+    ).astype(np.uint8) ^ (rng.random((height, width, *channels)) < 0.1).astype(np.uint8) * np.uint8(255)
+
+
+def picture(mode: str, width: int, height: int, seed: int = 0) -> Image.Image:
+    grey = noise(width, height, seed=seed)
+    match mode:
+        case "I;16":
+            return Image.fromarray(grey.astype(np.uint16) * 3)
+        case "I;16B":
+            return Image.frombytes("I;16B", (width, height), (grey.astype(">u2") * 3).tobytes())
+        case "I":
+            return Image.fromarray(grey.astype(np.int32) * 300 - 999)
+        case "F":
+            return Image.fromarray(grey.astype(np.float32) * 1.3 - 20)
+        case "LA" | "RGBA":
+            return Image.fromarray(noise(width, height, len(mode), seed=seed))
+        case "CMYK":
+            return Image.frombytes("CMYK", (width, height), noise(width, height, 4, seed=seed).tobytes())
+        case "PA":
+            return Image.fromarray(noise(width, height, 3, seed=seed)).convert("P").convert("PA")
+    return Image.fromarray(noise(width, height, 3, seed=seed)).convert(mode)
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and ends after a few bytes of pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=short_id)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_and_shape_equals_open_clip(mode: str, shape: tuple[int, int]) -> None:
+    image = picture(mode, *shape)
+    for config in CONFIGS:
+        assert_same(image.copy(), image, config)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["RGB", "RGBA", "P", "L", "I;16"]),
+    st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    st.tuples(st.integers(1, 96), st.integers(1, 96)),
+    st.sampled_from(INTERPOLATIONS),
+    st.sampled_from(RESIZE_MODES),
+    st.integers(0, 255),
+)
+def test_any_size_equals_open_clip(
+    mode: str, shape: Any, size: Any, interpolation: Any, resize: Any, fill: int
+) -> None:
+    image = picture(mode, shape[0], shape[1], fill)
+    assert_same(image, image.copy(), ImageConfig(size, interpolation, resize, fill))
+
+
+@pytest.mark.parametrize("size", [224, 336])
+def test_photograph_sizes_equal_open_clip(size: int) -> None:
+    for shape in [(640, 480), (500, 375), (1200, 800), (375, 500)]:
+        image = picture("RGB", *shape)
+        assert_same(encoded(image, "PNG"), image, ImageConfig((size, size)))
+
+
+FILES = [
+    ("JPEG", "RGB", {}),
+    ("JPEG", "L", {}),
+    ("JPEG", "CMYK", {}),
+    ("JPEG", "RGB", {"progressive": True, "subsampling": 2}),
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "LA", {}),
+    ("PNG", "1", {}),
+    ("PNG", "P", {}),
+    ("PNG", "P", {"transparency": 3}),
+    ("PNG", "P", {"transparency": bytes(range(256))}),
+    ("PNG", "RGB", {"transparency": (10, 20, 30)}),
+    ("PNG", "L", {"transparency": 10}),
+    ("PNG", "I;16", {}),
+    ("WEBP", "RGB", {}),
+    ("WEBP", "RGBA", {"lossless": True}),
+    ("GIF", "P", {}),
+    ("GIF", "P", {"transparency": 0}),
+    ("GIF", "L", {}),
+    ("BMP", "RGB", {}),
+    ("BMP", "P", {}),
+    ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    ("TIFF", "CMYK", {}),
+    ("TIFF", "I;16", {}),
+    ("TIFF", "F", {}),
+    ("PPM", "RGB", {}),
+    ("JPEG2000", "RGB", {}),
+    ("AVIF", "RGB", {}),
+    ("MPO", "RGB", {"save_all": True, "append_images": [Image.new("RGB", (91, 60))]}),  # two-picture JPEG of a phone
+]
+
+
+@pytest.mark.parametrize(("format", "mode", "options"), FILES, ids=short_id)
+def test_files_equal_open_clip(format: str, mode: str, options: dict[str, Any], tmp_path: Path) -> None:
+    if format in {"WEBP", "AVIF"} and not features.check(format.lower()):
+        pytest.skip(f"this PIL cannot write {format}")
+    content = encoded(picture(mode, 91, 60), format, **options)
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    for config in CONFIGS:
+        for source in (content, path, str(path)):
+            with Image.open(io.BytesIO(content)) as image:
+                assert_same(source, image, config)
+    with Image.open(path) as image:
+        assert_same(image, image.copy(), SQUARE)
+        image.load()  # still open: it is the caller's
+
+
+def test_exif_orientation_is_not_applied() -> None:
+    image = picture("RGB", 90, 60)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    content = encoded(image, "JPEG", exif=exif, quality=95)
+    with Image.open(io.BytesIO(content)) as rotated:
+        assert rotated.getexif()[0x0112] == 6
+        assert_same(content, rotated, SQUARE)
+    assert (images_to_array([content], SQUARE) == images_to_array([encoded(image, "JPEG", quality=95)], SQUARE)).all()
+
+
+def test_of_an_animation_the_first_frame() -> None:
+    frames = [picture("P", 80, 60, seed=seed) for seed in range(3)]
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.n_frames == 3  # type: ignore[attr-defined]
+        assert_same(content, image, SQUARE)
+        image.seek(2)
+        assert_same(image, image.copy(), SQUARE)  # a PIL image is taken at the frame where it stands
+
+
+def test_batch_keeps_order_and_mixes_sources(tmp_path: Path) -> None:
+    images = [picture("RGB", 70 + i, 60, seed=i) for i in range(3)]
+    path = tmp_path / "a.png"
+    images[0].save(path)
+    got = images_to_array((path, encoded(images[1], "PNG"), images[2]), SQUARE)
+    np.testing.assert_array_equal(got, [slow_twin(image, SQUARE) for image in images])
+
+
+def test_caller_image_is_left_alone() -> None:
+    image = picture("P", 64, 64)
+    image.info["transparency"] = b"\x00\x80"
+    images_to_array([image], SQUARE)
+    assert image.info["transparency"] == b"\x00\x80" and image.mode == "P"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_file_is_refused(format: str, tmp_path: Path) -> None:
+    content = encoded(picture("RGB", 91, 60), format)
+    path = tmp_path / "cut.img"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"image 1 \('.*cut\.img'\) cannot be read .*pass a whole file"):
+        images_to_array([content, path], SQUARE)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_file_raises_nothing_but_image_errors(data: st.DataObject) -> None:
+    content = bytearray(DAMAGED[data.draw(st.sampled_from(sorted(DAMAGED)))])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's remarks on damaged metadata
+        try:
+            assert images_to_array([bytes(content)], SQUARE).shape == (1, 64, 64, 3)
+        except ImageError as error:
+            assert str(error).startswith("image 0 (")
+
+
+DAMAGED = {format: encoded(picture("RGB", 31, 20), format) for format in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", r"image 0 \(0 bytes\) cannot be read"),
+        (b"<html>not found</html>", r"image 0 \(22 bytes\) cannot be read .*JPEG"),
+        ("no/such.jpg", r"image 0 \('no/such.jpg'\) does not exist; check the path"),
+        (Path("no/such.jpg"), "does not exist"),
+        ("https://example.org/a.jpg", "download a URL first"),
+        ("nul\0byte", "cannot be read"),
+        (Path(), "cannot be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot be read"),  # no Ghostscript
+        (None, r"image 0 \(NoneType .*is not an image; pass a path"),
+        (np.zeros((9, 9, 3), np.uint8), "is not an image; pass a path"),
+        (Image.new("RGB", (0, 9)), "has no pixels"),
+        (Image.new("La", (9, 9)), "cannot be read .*conversion from La to L not supported"),  # as in open_clip
+    ],
+    ids=short_id,
+)
+def test_what_is_no_image_is_refused(source: Any, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        images_to_array([source], SQUARE)
+
+
+@pytest.mark.parametrize("warn", ["ignore", "error"])
+@pytest.mark.parametrize("side", [8_001, 10_000, 20_000])  # PIL itself says nothing, warns, refuses
+def test_bomb_is_refused_by_its_header(side: int, warn: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(side, side))
+    pixels = rf"({side * side:,}|{side * side}) pixels"
+    with warnings.catch_warnings():
+        warnings.simplefilter(warn, Image.DecompressionBombWarning)
+        with pytest.raises(ImageError, match=rf"image 0 \('.*bomb\.png'\) is too large.*{pixels}.*64,000,000"):
+            images_to_array([path], SQUARE)
+
+
+def test_limit_can_be_set() -> None:
+    image = picture("RGB", 100, 80)
+    with pytest.raises(ImageError, match="100x80 has 8,000 pixels, the limit is 7,999"):
+        images_to_array([image], SQUARE, max_pixels=7_999)
+    assert images_to_array([image], SQUARE, max_pixels=8_000).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("size", [(1_100_000, 1), (1, 1_100_000)])
+@pytest.mark.parametrize("mode", RESIZE_MODES)
+def test_thin_image_does_not_grow_into_a_bomb(size: tuple[int, int], mode: Any) -> None:
+    """A mere 1.1 million pixels; open_clip makes 4.5 billion of them."""
+    if mode == "squash" and size[0] > 1:
+        assert images_to_array([Image.new("L", size)], replace(SQUARE, resize_mode=mode)).shape == (1, 64, 64, 3)
+        return
+    with pytest.raises(ImageError, match=r"too large|too elongated"):
+        images_to_array([Image.new("L", size)], replace(SQUARE, resize_mode=mode))
+
+
+@pytest.mark.parametrize("images", [[], (), "cat.jpg", b"bytes", Image.new("L", (1, 1)), Path("cat.jpg")], ids=short_id)
+def test_batch_must_be_a_list_with_images(images: Any) -> None:
+    with pytest.raises(InputError, match=r"pass a list of images|pass at least one"):
+        images_to_array(images, SQUARE)
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    good, cut, other = tmp_path / "good.png", tmp_path / "cut.png", tmp_path / "other.txt"
+    picture("RGB", 30, 20).save(good)
+    cut.write_bytes(good.read_bytes()[:200])
+    other.write_text("no image")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images_to_array([good], SQUARE)
+        for path in (cut, other):
+            with pytest.raises(ImageError):
+                images_to_array([path], SQUARE)
+        gc.collect()
+    assert not caught
+
+
+def test_config_survives_json() -> None:
+    for config in CONFIGS:
+        assert ImageConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unexpected keyword argument 'colour'.*the fields are"),
+        ({"size": None}, "image preprocessing"),
+        ({"size": [64]}, r"\(height, width\)"),
+        ({"size": [64, 0]}, r"\(height, width\)"),
+        ({"interpolation": "nearest"}, "'nearest' is none of"),
+        ({"resize_mode": "stretch"}, "'stretch' is none of"),
+        ({"fill_color": 256}, "0-255"),
+        ({"mean": [0.5]}, "three numbers"),
+        ({"std": ["a", "b", "c"]}, "three numbers"),
+    ],
+    ids=short_id,
+)
+def test_wrong_config_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ImageConfig.from_dict(SQUARE.to_dict() | change)
+
+
+def test_missing_field_is_refused() -> None:
+    with pytest.raises(ConfigError, match="size"):
+        ImageConfig.from_dict({"interpolation": "bicubic"})
+
+
+def test_import_stays_light() -> None:
+    heavy = "{'PIL', 'tokenizers', 'ftfy', 'torch', 'open_clip', 'transformers', 'regex'}"
+    code = f"import sys, reco_plugin.preprocess; sys.exit(str({heavy} & set(sys.modules) or '') or 0)"
+    subprocess.run([sys.executable, "-c", code], check=True)
