@@ -1,0 +1,7 @@
+"""The store of image-text pairs: :func:`open_memory` opens one of three kinds behind the protocol :class:`Memory`."""
+
+from ..types import Fingerprint
+from .base import Memory, open_memory
+from .header import Header
+
+__all__ = ["Fingerprint", "Header", "Memory", "open_memory"]

@@ -1,0 +1,235 @@
+"""The embedded engine: a Qdrant Edge shard in a folder, held by one process at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+
+from ..errors import MemoryStoreError
+from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Records, Vectors
+from .checks import USER_ID, Search, check_ids, check_positive, check_records, check_search, chunks
+from .filters import WHOLE, Condition, Scalar
+from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
+from .points import point_id, stored_payload, to_neighbours, to_records, translated
+
+SHARD_NAME = "shard"
+_POINTS_AT_ONCE = 1000
+_FLUSH_EVERY = 5000
+"""Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
+
+
+class EdgeMemory:
+    """A shard with its write-ahead log on: what ``upsert`` and ``delete`` returned from survives a killed process.
+
+    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works.
+    """
+
+    kind = "edge"
+
+    def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, hnsw_ef: int) -> None:
+        self.location = str(folder)
+        self._shard: qe.EdgeShard | None = shard
+        self._header = header
+        self._folder = folder
+        self._hnsw_ef = hnsw_ef
+        self._unflushed = 0
+
+    @classmethod
+    def open(cls, location: str, fingerprint: Fingerprint | None, *, create: bool, hnsw_ef: int) -> EdgeMemory:
+        """Open or make the memory in a folder."""
+        folder = Path(location)
+        header = open_folder(folder, cls.kind, fingerprint, create=create)
+        path = folder / SHARD_NAME
+        with _translated(location, "open"):
+            if not path.exists():
+                refuse_missing_data(path, create=create)
+                _make_shard(path, header.fingerprint.dimension)
+            return cls(qe.EdgeShard.load(str(path)), header, folder, hnsw_ef)
+
+    @property
+    def header(self) -> Header:
+        """Fingerprint and calibration."""
+        return self._header
+
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
+        """Store the gate's constants in ``memory.json``."""
+        self._live()
+        header = replace(self._header, calibration=dict(calibration))
+        write_header(self._folder, self.kind, header)
+        self._header = header
+
+    def count(self) -> int:
+        """Number of pairs."""
+        shard = self._live()
+        with _translated(self.location, "count"):
+            return shard.count(qe.CountRequest(exact=True))
+
+    def upsert(self, records: Records) -> None:
+        """Add or replace pairs."""
+        shard = self._live()
+        checked = check_records(records, self._dimension)
+        for start in range(0, len(checked), _POINTS_AT_ONCE):
+            points = _to_points(checked, slice(start, start + _POINTS_AT_ONCE))
+            with _translated(self.location, "write"):
+                shard.update(qe.UpdateOperation.upsert_points(points))
+            self._written(len(points))
+
+    def delete(self, ids: Collection[str]) -> int:
+        """Remove pairs; returns how many were there."""
+        shard = self._live()
+        points = {point_id(name) for name in check_ids(ids, "delete")}
+        if not points:
+            return 0
+        with _translated(self.location, "delete"):
+            there = shard.count(qe.CountRequest(filter=qe.Filter(must=[_has_id(points)]), exact=True))
+            if there:
+                shard.update(qe.UpdateOperation.delete_points(list(points)))
+                self._written(there)
+        return there
+
+    def search(
+        self,
+        vectors: Vectors,
+        *,
+        by: Modality,
+        read: Modality,
+        k: int,
+        exclude: Sequence[Collection[str]] | None = None,
+        where: Filter | None = None,
+        payloads: bool = False,
+    ) -> Neighbours:
+        """Find each query's k nearest pairs, all queries in one call."""
+        shard = self._live()
+        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        requests = [
+            qe.QueryRequest(
+                query=qe.Query.Nearest(vector, using=by),
+                limit=int(k),
+                filter=condition,
+                with_vector=[read],
+                with_payload=True if payloads else [USER_ID],
+                params=qe.SearchParams(hnsw_ef=max(self._hnsw_ef, int(k))),
+            )
+            for vector, condition in zip(wanted.vectors.tolist(), _filters(wanted), strict=True)
+        ]
+        with _translated(self.location, "search"):
+            found = shard.query_batch(qe.QueryBatchRequest(requests))
+        return to_neighbours(found, self._dimension, k=k, read=read, payloads=payloads)
+
+    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+        """All pairs in order of their point ids, or those of these ids in their order."""
+        self._live()
+        check_positive(batch_size, "batch_size")
+        if ids is None:
+            return self._scroll_all(batch_size)
+        return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
+
+    def optimize(self) -> None:
+        """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
+        shard = self._live()
+        with _translated(self.location, "optimise"):
+            shard.optimize()
+
+    def flush(self) -> None:
+        """Bring segments to the disk and empty the write-ahead log."""
+        shard = self._live()
+        with _translated(self.location, "flush"):
+            shard.flush()
+        self._unflushed = 0
+
+    def close(self) -> None:
+        """Flush and let go of the folder."""
+        if self._shard is not None:
+            self.flush()
+            with _translated(self.location, "close"):
+                self._shard.close()
+            self._shard = None
+
+    @property
+    def _dimension(self) -> int:
+        return self._header.fingerprint.dimension
+
+    def _live(self) -> qe.EdgeShard:
+        if self._shard is None:
+            raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
+        return self._shard
+
+    def _written(self, points: int) -> None:
+        self._unflushed += points
+        if self._unflushed >= _FLUSH_EVERY:
+            self.flush()
+
+    def _scroll_all(self, batch_size: int) -> Iterator[Records]:
+        offset = None
+        while True:
+            request = qe.ScrollRequest(offset=offset, limit=batch_size, with_payload=True, with_vector=True)
+            with _translated(self.location, "read"):
+                points, offset = self._live().scroll(request)
+            if points:
+                yield to_records(points, self._dimension)
+            if offset is None:
+                return
+
+    def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
+        for chunk in chunks(ids, batch_size):
+            wanted = [point_id(name) for name in chunk]
+            with _translated(self.location, "read"):
+                there = {str(point.id): point for point in self._live().retrieve(list(wanted), True, True)}
+            if there:
+                yield to_records([there[name] for name in wanted if name in there], self._dimension)
+
+
+def _make_shard(path: Path, dimension: int) -> None:
+    """Make an empty shard whole or not at all."""
+    partial = path.with_name(path.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    vectors = {str(m): qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine) for m in MODALITIES}
+    qe.EdgeShard.create(str(partial), qe.EdgeConfig(vectors=vectors, wal_enabled=True)).close()
+    partial.rename(path)
+
+
+def _to_points(records: Records, rows: slice) -> list[qe.Point]:
+    columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
+    return [
+        qe.Point(point_id(name), {"image": image, "text": text}, stored_payload(name, payload))
+        for name, image, text, payload in zip(*columns, strict=True)
+    ]
+
+
+def _filters(wanted: Search) -> Iterator[qe.Filter | None]:
+    must: list[Any] = [_condition(condition) for condition in wanted.conditions]
+    for ids in wanted.exclude:
+        must_not: list[Any] = [_has_id({point_id(name) for name in ids})] if ids else []
+        yield qe.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
+
+
+def _has_id(points: set[str]) -> qe.HasIdCondition:
+    return qe.HasIdCondition(set(points))
+
+
+def _condition(condition: Condition) -> qe.Filter | qe.FieldCondition | qe.HasIdCondition:
+    key = f'"{condition.key}"'  # quoted: a dot in it is no path
+    if condition.any_of is None:
+        return qe.FieldCondition(key=key, range=qe.RangeFloat(**condition.bounds))
+    if not condition.any_of:
+        return _has_id(set())
+    return qe.Filter(should=[_equal(key, value) for value in condition.any_of])
+
+
+def _equal(key: str, value: Scalar) -> qe.FieldCondition:
+    if isinstance(value, bool):  # Edge 0.9 takes a Python bool for the number 0 or 1, and numpy's for a bool
+        return qe.FieldCondition(key=key, match=qe.MatchValue(value=np.bool_(value)))  # type: ignore[arg-type]
+    if isinstance(value, str) or (isinstance(value, int) and abs(value) >= WHOLE):
+        return qe.FieldCondition(key=key, match=qe.MatchValue(value=value))
+    return qe.FieldCondition(key=key, range=qe.RangeFloat(gte=value, lte=value))
+
+
+def _translated(location: str, doing: str) -> AbstractContextManager[None]:
+    return translated(location, doing, locked="WouldBlock")

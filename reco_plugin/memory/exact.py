@@ -1,0 +1,248 @@
+"""The reference: every pair compared with numpy, in RAM or in a folder that is read and written whole."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zipfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, MemoryLocked, MemoryStoreError
+from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from .checks import check_ids, check_positive, check_records, check_search, chunks
+from .filters import matches
+from .header import Header, open_folder, refuse_missing_data, to_json, write_header, write_whole
+from .points import empty_neighbours
+
+DATA_NAME = "pairs.npz"
+_QUERIES_AT_ONCE = 64
+
+
+class ExactMemory:
+    """All pairs in arrays; in a folder, what was written since the last ``flush`` or ``close`` is only in RAM."""
+
+    kind = "exact"
+
+    def __init__(self, header: Header, folder: Path | None) -> None:
+        self.location = ":memory:" if folder is None else str(folder)
+        self._header = header
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._open = True
+        self._changed = False
+        self._version: tuple[int, int, int] | None = None
+        dimension = header.fingerprint.dimension
+        self._rows: dict[str, int] = {}  # id -> row, in insertion order
+        self._payloads: list[dict[str, Any]] = []
+        self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
+
+    @classmethod
+    def open(cls, location: str, fingerprint: Fingerprint | None, *, create: bool) -> ExactMemory:
+        """Open a folder, or begin an empty memory in RAM."""
+        if location == ":memory:":
+            if fingerprint is None:
+                raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
+            return cls(Header(fingerprint), None)
+        folder = Path(location)
+        memory = cls(open_folder(folder, cls.kind, fingerprint, create=create), folder)
+        if (folder / DATA_NAME).exists():
+            memory._load(folder / DATA_NAME)
+        else:
+            refuse_missing_data(folder / DATA_NAME, create=create)
+            memory._changed = True
+            memory.flush()
+        return memory
+
+    @property
+    def header(self) -> Header:
+        """Fingerprint and calibration."""
+        return self._header
+
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
+        """Store the gate's constants; durable at once in a folder."""
+        with self._lock:
+            self._check_open()
+            header = replace(self._header, calibration=dict(calibration))
+            to_json(self.kind, header)
+            if self._folder is not None:
+                write_header(self._folder, self.kind, header)
+            self._header = header
+
+    def count(self) -> int:
+        """Number of pairs."""
+        self._check_open()
+        return len(self._rows)
+
+    def upsert(self, records: Records) -> None:
+        """Add pairs; an id that exists is replaced whole and keeps its place in the order."""
+        self._check_open()
+        checked = check_records(records, self._dimension)
+        with self._lock:
+            self._reserve(len(self._rows) + sum(name not in self._rows for name in checked.ids))
+            for name, payload in zip(checked.ids, checked.payloads, strict=True):
+                if (row := self._rows.setdefault(name, len(self._rows))) == len(self._payloads):
+                    self._payloads.append({})
+                self._payloads[row] = dict(payload)
+            rows = [self._rows[name] for name in checked.ids]
+            for modality in MODALITIES:
+                self._sides[modality][rows] = checked.side(modality)
+            self._changed |= bool(rows)
+
+    def delete(self, ids: Collection[str]) -> int:
+        """Remove pairs; returns how many were there."""
+        self._check_open()
+        wanted = set(check_ids(ids, "delete"))
+        with self._lock:
+            gone = {self._rows[name] for name in wanted if name in self._rows}
+            if not gone:
+                return 0
+            kept = [(name, row) for name, row in self._rows.items() if row not in gone]
+            rows = [row for _, row in kept]
+            self._rows = {name: place for place, (name, _) in enumerate(kept)}
+            self._payloads = [self._payloads[row] for row in rows]
+            self._sides = {m: side[rows] for m, side in self._sides.items()}
+            self._changed = True
+            return len(gone)
+
+    def search(
+        self,
+        vectors: Vectors,
+        *,
+        by: Modality,
+        read: Modality,
+        k: int,
+        exclude: Sequence[Collection[str]] | None = None,
+        where: Filter | None = None,
+        payloads: bool = False,
+    ) -> Neighbours:
+        """Compare with every pair; equal similarities keep the order of insertion."""
+        self._check_open()
+        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        out = empty_neighbours(len(wanted.vectors), k, self._dimension)
+        shown: list[list[Payload]] | None = [] if payloads else None
+        with self._lock:
+            names, stored = list(self._rows), self._sides[by][: len(self._rows)]
+            allowed = np.ones(len(names), np.bool_)
+            if wanted.conditions:
+                allowed[:] = [matches(wanted.conditions, payload) for payload in self._payloads]
+            for start in range(0, len(wanted.vectors), _QUERIES_AT_ONCE):
+                scores = wanted.vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
+                for row, score in enumerate(scores, start):
+                    permitted = allowed.copy()
+                    permitted[[self._rows[name] for name in wanted.exclude[row] if name in self._rows]] = False
+                    best = nearest(score, permitted, k)
+                    out.ids[row].extend(names[place] for place in best)
+                    out.found[row, : len(best)] = True
+                    out.similarity[row, : len(best)] = score[best]
+                    out.vectors[row, : len(best)] = self._sides[read][best]
+                    if shown is not None:
+                        shown.append([_copy(self._payloads[place]) for place in best])
+        return replace(out, payloads=shown)
+
+    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+        """All pairs in order of insertion, or those of these ids in their order."""
+        self._check_open()
+        check_positive(batch_size, "batch_size")
+        wanted = list(self._rows) if ids is None else check_ids(ids, "scroll")
+        batches = (self._read(chunk) for chunk in chunks(wanted, batch_size))
+        return (batch for batch in batches if len(batch))
+
+    def flush(self) -> None:
+        """Write the folder's data file anew; the old one stays whole until the new one is."""
+        with self._lock:
+            self._check_open()
+            if self._folder is None or not self._changed:
+                return
+            path = self._folder / DATA_NAME
+            try:
+                if _version(path) != self._version:
+                    raise MemoryLocked(
+                        f"{path} was written by another process since it was read here; nothing was overwritten. "
+                        "Let one process write at a time, or use a Qdrant server."
+                    )
+                write_whole(path, self._save)
+                self._version = _version(path)
+            except OSError as error:
+                raise MemoryStoreError(f"cannot write {path}: {error}") from error
+            self._changed = False
+
+    def close(self) -> None:
+        """Flush and forget."""
+        with self._lock:
+            if self._open:
+                self.flush()
+                self._open = False
+                self._rows, self._payloads, self._sides = {}, [], {}
+
+    @property
+    def _dimension(self) -> int:
+        return self._header.fingerprint.dimension
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
+
+    def _reserve(self, rows: int) -> None:
+        """Room for so many rows; grows by half, so that many small upserts stay linear."""
+        for modality, side in self._sides.items():
+            if rows > len(side):
+                grown = np.zeros((max(rows, len(side) * 3 // 2), self._dimension), np.float32)
+                grown[: len(side)] = side
+                self._sides[modality] = grown
+
+    def _read(self, ids: Sequence[str]) -> Records:
+        with self._lock:
+            self._check_open()
+            names = [name for name in ids if name in self._rows]
+            rows = [self._rows[name] for name in names]
+            payloads = [_copy(self._payloads[row]) for row in rows]
+            return Records(names, self._sides["image"][rows], self._sides["text"][rows], payloads)
+
+    def _save(self, file: BinaryIO) -> None:
+        table = json.dumps([list(self._rows), self._payloads], ensure_ascii=False).encode()
+        sides = {m: side[: len(self._rows)] for m, side in self._sides.items()}
+        np.savez(file, allow_pickle=False, table=np.frombuffer(table, np.uint8), **sides)
+
+    def _load(self, path: Path) -> None:
+        try:
+            self._version = _version(path)
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+                names, self._payloads = json.loads(data["table"].tobytes())
+                self._sides = {m: np.asarray(data[m], np.float32) for m in MODALITIES}
+            self._rows = {name: row for row, name in enumerate(names)}
+            shapes = {side.shape for side in self._sides.values()}
+            if shapes != {(len(self._payloads), self._dimension)} or len(self._rows) != len(self._payloads):
+                raise ValueError(f"{len(self._rows)} ids, {len(self._payloads)} payloads, vectors {shapes}")
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise MemoryStoreError(f"{path} is damaged ({error}): restore it from a backup or build it anew") from error
+
+
+def nearest(scores: npt.NDArray[np.float32], permitted: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.intp]:
+    """Places of the k largest permitted scores, largest first, the earlier place first where they are equal.
+
+    >>> nearest(np.float32([0.1, 0.9, 0.9, 0.5]), np.array([True, True, True, False]), 2).tolist()
+    [1, 2]
+    """
+    places = np.flatnonzero(permitted)
+    if k < len(places):
+        least = np.partition(scores[places], -k)[-k]
+        places = places[scores[places] >= least]
+    return places[np.argsort(-scores[places], kind="stable")][:k]
+
+
+def _copy(payload: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(payload)))
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """What changes whenever a file is written anew; None where there is no file."""
+    if not path.exists():
+        return None
+    now = path.stat()
+    return now.st_ino, now.st_mtime_ns, now.st_size

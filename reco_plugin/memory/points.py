@@ -1,0 +1,132 @@
+"""Pairs as points of the two Qdrant libraries: ids and payloads in, records and neighbours out, errors as ours."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import MemoryLocked, MemoryStoreError, RecoError
+from ..types import MODALITIES, Modality, Neighbours, Payload, Records
+from .checks import USER_ID
+
+_NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
+
+
+class Point(Protocol):
+    """A stored pair as both Qdrant libraries hand it out."""
+
+    @property
+    def id(self) -> object:
+        """Point id."""
+
+    @property
+    def payload(self) -> dict[str, Any] | None:
+        """Pair's payload and its id as the user gave it."""
+
+    @property
+    def vector(self) -> Any:
+        """Modality -> list of floats, of the modalities that were asked for."""
+
+
+class Hit(Point, Protocol):
+    """A point that was found."""
+
+    @property
+    def score(self) -> float:
+        """Cosine."""
+
+
+def point_id(user_id: str) -> str:
+    """The UUID under which a pair is stored: the user's id where that is one, else derived from it.
+
+    >>> point_id("6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11")
+    '6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11'
+    >>> point_id("cat.jpg")
+    '16323acf-a333-5530-a593-1a13323f122a'
+    """
+    try:
+        if len(user_id) == 36 and str(uuid.UUID(user_id)) == user_id:
+            return user_id
+    except ValueError:
+        pass
+    return str(uuid.uuid5(_NAMESPACE, user_id))
+
+
+def stored_payload(user_id: str, payload: Payload) -> dict[str, Any]:
+    """What a point carries: the payload and the user's id."""
+    return {**payload, USER_ID: user_id}
+
+
+def to_records(points: Sequence[Point], dimension: int) -> Records:
+    """Points with both vectors and their payload as records."""
+    sides = {m: np.asarray([p.vector[m] for p in points], np.float32).reshape(-1, dimension) for m in MODALITIES}
+    return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
+
+
+def to_neighbours(
+    found: Sequence[Sequence[Hit]], dimension: int, *, k: int, read: Modality, payloads: bool
+) -> Neighbours:
+    """Hits of B queries as padded columns."""
+    out = empty_neighbours(len(found), k, dimension)
+    for row, hits in enumerate(found):
+        out.ids[row].extend(_user_id(hit) for hit in hits)
+        out.found[row, : len(hits)] = True
+        if hits:
+            out.similarity[row, : len(hits)] = [hit.score for hit in hits]
+            out.vectors[row, : len(hits)] = [hit.vector[read] for hit in hits]
+    shown: list[list[Payload]] | None = [[_payload(hit) for hit in hits] for hits in found] if payloads else None
+    return Neighbours(out.ids, out.similarity, out.vectors, out.found, shown)
+
+
+def empty_neighbours(batch: int, k: int, dimension: int) -> Neighbours:
+    """Nothing found yet: all padding."""
+    return Neighbours(
+        [[] for _ in range(batch)],
+        np.zeros((batch, k), np.float32),
+        np.zeros((batch, k, dimension), np.float32),  # (B, K, D)
+        np.zeros((batch, k), np.bool_),
+    )
+
+
+def locked_error(location: str) -> MemoryLocked:
+    """What to say when the folder is open elsewhere."""
+    return MemoryLocked(
+        f"the memory at {location!r} is open in another process, or in another open Reco of this one; such a folder "
+        "is open once at a time. Close the other, or run a Qdrant server and give its URL as location."
+    )
+
+
+@contextmanager
+def translated(
+    location: str, doing: str, *, locked: str, way_out: Callable[[Exception], str] = lambda _: ""
+) -> Iterator[None]:
+    """Errors of both libraries, most of which have no class of their own, as ours.
+
+    Args:
+        location: of the memory.
+        doing: what failed, as in "search".
+        locked: text in the message by which the library says that another process holds the folder.
+        way_out: what to add to the message of an error.
+    """
+    try:
+        yield
+    except RecoError:
+        raise
+    except Exception as error:
+        if locked in str(error):
+            raise locked_error(location) from error
+        details = getattr(error, "details", None)  # gRPC's errors print pages
+        reason = details() if callable(details) else error
+        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {reason}{way_out(error)}") from error
+
+
+def _user_id(point: Point) -> str:
+    return str((point.payload or {}).get(USER_ID, point.id))
+
+
+def _payload(point: Point) -> dict[str, Any]:
+    return {key: value for key, value in (point.payload or {}).items() if key != USER_ID}

@@ -1,0 +1,339 @@
+"""What happens to a memory when processes die, meet, or find something unexpected in the folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError, MissingExtra
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.types import Records
+
+D = 8
+FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
+FOLDERS = ["exact", "edge", "qdrant"]
+PREAMBLE = f"""
+import os, signal, sys
+import numpy as np
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.types import Records
+def pairs(start, n):
+    side = np.eye({D}, dtype=np.float32)[np.arange(start, start + n) % {D}]
+    return Records([str(i) for i in range(start, start + n)], side, side, [{{"n": i}} for i in range(start, start + n)])
+memory = open_memory(sys.argv[1], Fingerprint("mini/clip", "ab" * 32, {D}), kind=sys.argv[2])
+"""
+
+
+def pairs(start: int, n: int) -> Records:
+    side = np.eye(D, dtype=np.float32)[np.arange(start, start + n) % D]
+    return Records([str(i) for i in range(start, start + n)], side, side, [{"n": i} for i in range(start, start + n)])
+
+
+def all_ids(memory: Any) -> set[str]:
+    return {name for batch in memory.scroll() for name in batch.ids}
+
+
+@contextmanager
+def process(folder: Path, kind: str, code: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that opens the memory and runs the code; killed without notice in the end."""
+    script = PREAMBLE + textwrap.dedent(code)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), kind], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+# --- two at once
+
+
+@pytest.mark.parametrize("kind", ["edge", "qdrant"])
+def test_folder_held_by_another_process(tmp_path: Path, kind: Any) -> None:
+    with process(
+        tmp_path / "m", kind, "memory.upsert(pairs(0, 3)); print('open', flush=True); sys.stdin.read()"
+    ) as held:
+        assert held.stdout is not None
+        assert held.stdout.readline() == "open\n"
+        with pytest.raises(MemoryLocked, match=r"another process.*Close the other, or run a Qdrant server"):
+            open_memory(tmp_path / "m", FINGERPRINT)
+        held.kill()
+        held.wait()
+    memory = open_memory(tmp_path / "m", FINGERPRINT)  # a lock dies with its holder
+    assert memory.count() == 3
+    memory.close()
+
+
+@pytest.mark.parametrize("kind", ["edge", "qdrant"])
+def test_folder_held_by_this_process(tmp_path: Path, kind: Any) -> None:
+    memory = open_memory(tmp_path / "m", FINGERPRINT, kind=kind)
+    with pytest.raises(MemoryLocked):
+        open_memory(tmp_path / "m", FINGERPRINT)
+    memory.upsert(pairs(0, 2))  # the holder is not disturbed
+    assert memory.count() == 2
+    memory.close()
+
+
+def test_exact_never_overwrites_what_another_wrote(tmp_path: Path) -> None:
+    first = open_memory(tmp_path / "m", FINGERPRINT, kind="exact")
+    second = open_memory(tmp_path / "m", FINGERPRINT)
+    first.upsert(pairs(0, 2))
+    second.upsert(pairs(5, 1))
+    first.close()
+    with pytest.raises(MemoryLocked, match="nothing was overwritten"):
+        second.flush()
+    assert open_memory(tmp_path / "m", FINGERPRINT).count() == 2
+
+
+# --- killed
+
+
+@pytest.mark.parametrize("kind", ["edge", "qdrant"])
+def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kind: Any) -> None:
+    size, enough = (100, 70) if kind == "edge" else (5, 6)  # edge: past the first flush, at 5000 points
+    code = f"""
+        for i in range(10_000):
+            memory.upsert(pairs(i * {size}, {size}))
+            print(i, flush=True)
+    """
+    with process(tmp_path / "m", kind, code) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if int(line) >= enough:
+                writer.kill()
+                break
+        acknowledged = [int(rest) for rest in writer.stdout.read().split()] or [enough]
+    memory = open_memory(tmp_path / "m", FINGERPRINT, create=False)
+    written = {str(i) for i in range((max(acknowledged) + 1) * size)}
+    assert written <= all_ids(memory)
+    assert memory.search(pairs(3, 1).image, by="image", read="text", k=1, where={"n": 3}).ids == [["3"]]
+    memory.upsert(pairs(0, 1))
+    memory.close()
+
+
+def test_edge_killed_during_calibration_keeps_the_old_one(tmp_path: Path) -> None:
+    code = """
+        memory.set_calibration({"old": 1})
+        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+        memory.set_calibration({"new": 1})
+    """
+    with process(tmp_path / "m", "edge", code) as writer:
+        assert writer.wait(60) == -signal.SIGKILL
+    memory = open_memory(tmp_path / "m", FINGERPRINT)
+    assert memory.header.calibration == {"old": 1}
+    memory.close()
+
+
+def test_exact_killed_during_flush_keeps_the_old_file(tmp_path: Path) -> None:
+    code = """
+        memory.upsert(pairs(0, 5))
+        memory.flush()
+        memory.upsert(pairs(5, 1000))
+        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+        memory.flush()
+    """
+    with process(tmp_path / "m", "exact", code) as writer:
+        assert writer.wait(60) == -signal.SIGKILL
+    assert (tmp_path / "m" / "pairs.npz.partial").exists()
+    memory = open_memory(tmp_path / "m", FINGERPRINT)
+    assert all_ids(memory) == {"0", "1", "2", "3", "4"}
+    memory.upsert(pairs(5, 1))
+    memory.close()
+    assert open_memory(tmp_path / "m", FINGERPRINT).count() == 6
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_creation_cut_short_after_the_header(tmp_path: Path, kind: Any) -> None:
+    folder = tmp_path / "m"
+    open_memory(folder, FINGERPRINT, kind=kind).close()
+    data = {"exact": "pairs.npz", "edge": "shard", "qdrant": "qdrant"}[kind]
+    (folder / data).rename(folder / f"{data}.partial")  # where edge and exact build it
+    if kind == "qdrant":
+        (folder / f"{data}.partial").rename(tmp_path / "gone")
+    with pytest.raises(MemoryStoreError, match=r"is missing beside memory\.json.*create=True"):
+        open_memory(folder, FINGERPRINT, create=False)
+    memory = open_memory(folder, FINGERPRINT)
+    memory.upsert(pairs(0, 1))
+    memory.close()
+    memory = open_memory(folder, FINGERPRINT, create=False)
+    assert all_ids(memory) == {"0"}
+    memory.close()
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_creation_cut_short_within_the_header(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "memory.json.partial").write_text('{"form')
+    memory = open_memory(tmp_path, FINGERPRINT, kind=kind)
+    assert memory.count() == 0
+    memory.close()
+
+
+# --- damaged, newer, or something else
+
+
+@pytest.mark.parametrize("kind", ["auto", *FOLDERS])
+def test_folder_that_holds_something_else(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "holiday.jpg").write_text("x")
+    with pytest.raises(MemoryStoreError, match=r"holds something else: holiday\.jpg.*choose an empty folder"):
+        open_memory(tmp_path, FINGERPRINT, kind=kind)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_location_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("x")
+    with pytest.raises(MemoryStoreError, match="/m"):
+        open_memory(tmp_path / "m", FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "has format 2, and this software reads up to 1: pip install --upgrade"),
+        ({"format": "one"}, "damaged"),
+        ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
+        ({"calibration": None}, "damaged"),
+        ({"kind": "faiss"}, "'faiss', which this software does not know"),
+    ],
+)
+def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    path = tmp_path / "memory.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(MemoryStoreError, match=message):
+        open_memory(tmp_path, FINGERPRINT)
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1, ', "[]", "3", "\x00\x00", '"a"'])
+def test_damaged_header(tmp_path: Path, text: str) -> None:
+    (tmp_path / "memory.json").write_text(text)
+    with pytest.raises(MemoryStoreError, match=r"memory\.json.*restore it from a backup"):
+        open_memory(tmp_path, FINGERPRINT)
+    assert (tmp_path / "memory.json").read_text() == text
+
+
+def test_header_on_disk(tmp_path: Path) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    assert json.loads((tmp_path / "memory.json").read_text()) == {
+        "format": 1,
+        "kind": "exact",
+        "fingerprint": {"name": "mini/clip", "digest": "ab" * 32, "dimension": D},
+        "calibration": {},
+    }
+
+
+def test_other_kind_than_the_folder_holds(tmp_path: Path) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    with pytest.raises(ConfigError, match="'exact', not 'edge'"):
+        open_memory(tmp_path, FINGERPRINT, kind="edge")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9, -1])
+def test_truncated_exact_file(tmp_path: Path, kept: float) -> None:
+    memory = open_memory(tmp_path, FINGERPRINT, kind="exact")
+    memory.upsert(pairs(0, 50))
+    memory.close()
+    path = tmp_path / "pairs.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    with pytest.raises(MemoryStoreError, match=r"pairs\.npz is damaged"):
+        open_memory(tmp_path, FINGERPRINT)
+
+
+def test_exact_file_of_another_dimension(tmp_path: Path) -> None:
+    wider = Fingerprint("other/clip", "cd" * 32, 16)
+    for name, fingerprint in (("a", FINGERPRINT), ("b", wider)):
+        open_memory(tmp_path / name, fingerprint, kind="exact").close()
+    (tmp_path / "a" / "memory.json").write_bytes((tmp_path / "b" / "memory.json").read_bytes())
+    with pytest.raises(MemoryStoreError, match="damaged"):
+        open_memory(tmp_path / "a", wider)
+
+
+def test_damaged_edge_shard(tmp_path: Path) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="edge").close()
+    for path in (tmp_path / "shard").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(MemoryStoreError, match="cannot open the memory at"):
+        open_memory(tmp_path, FINGERPRINT)
+
+
+# --- servers and packages
+
+
+@pytest.mark.parametrize("prefer_grpc", [False, True])
+def test_server_that_does_not_answer(prefer_grpc: bool) -> None:
+    with pytest.raises(MemoryStoreError, match=r"https://127\.0\.0\.1:9.*Is a Qdrant server running") as caught:
+        open_memory("https://127.0.0.1:9", FINGERPRINT, api_key="hush", prefer_grpc=prefer_grpc, timeout_s=2)
+    assert "hush" not in str(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(("status", "message"), [(401, "Check the API key"), (500, "500")])
+def test_server_that_refuses(status: int, message: str) -> None:
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Refuse) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(MemoryStoreError, match=message) as caught:
+            open_memory(f"http://127.0.0.1:{server.server_port}", FINGERPRINT)
+        server.shutdown()
+    assert "docker" not in str(caught.value)
+
+
+def test_collection_that_is_no_memory() -> None:
+    from qdrant_client import QdrantClient, models
+
+    from reco_plugin.memory.collection import open_collection
+
+    client = QdrantClient(":memory:")
+    client.create_collection("shop", vectors_config=models.VectorParams(size=D, distance=models.Distance.COSINE))
+    with pytest.raises(MemoryStoreError, match=r"'shop'.*something else.*another collection name"):
+        open_collection(client, "shop", "http://x", None, FINGERPRINT, create=True)
+    made = open_collection(client, "reco", "http://x", None, FINGERPRINT, create=True)
+    assert open_collection(client, "reco", "http://x", None, None, create=False) == made
+    with pytest.raises(FingerprintMismatch):
+        open_collection(client, "reco", "http://x", None, Fingerprint("other", "cd" * 32, D), create=True)
+    client.close()
+
+
+def test_key_is_not_shown() -> None:
+    from reco_plugin.memory.collection import Server
+
+    assert "hush" not in repr(Server("http://x", "hush"))
+
+
+def test_local_engine_warns_once_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reco_plugin.memory.qdrant.LOCAL_LIMIT", 10)
+    memory = open_memory(":memory:", FINGERPRINT, kind="qdrant")
+    memory.upsert(pairs(0, 10))
+    with pytest.warns(UserWarning, match="holds 11 pairs.*kind='edge'"):
+        memory.upsert(pairs(10, 1))
+    memory.upsert(pairs(11, 5))
+    memory.close()
+
+
+@pytest.mark.parametrize(("kind", "package"), [("edge", "qdrant_edge"), ("qdrant", "qdrant_client")])
+def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, package: str) -> None:
+    for name in [*sys.modules]:
+        if name.startswith(("reco_plugin.memory.edge", "reco_plugin.memory.qdrant", "reco_plugin.memory.collection")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"pip install 'reco-plugin\[{kind}\]'"):
+        open_memory(tmp_path, FINGERPRINT, kind=kind)
