@@ -1,0 +1,236 @@
+"""What the gate is worth on vectors of a real CLIP (OpenAI ViT-B/32): gains where the memory knows, harm where not.
+
+    python benchmarks/realclip_gate.py --data ../shared/data [--neighbours 10] [--json]
+
+Needs numpy and the vectors described in their README (not part of the product); takes about a minute on one core.
+Every row is one protocol, every column a difference to frozen CLIP in points, averaged over the variants in brackets
+(which memory half, which two of the four images are queries). "no gate" trusts every neighbour, at the same strength
+and loudness; "gate" is what the product does, with the trust of candidates levelled.
+
+Memory captions are the prompt set ``text_a``; class prompts are ``text_b``; queries are images outside the memory.
+The irrelevant and fine-grained rows use the dog breeds of ImageNet (151-268), classified among themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reco_plugin import gate
+from reco_plugin.types import Modality, Vectors
+
+Rows = npt.NDArray[np.int64]
+DOGS = np.arange(151, 269)
+SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
+
+
+@dataclass(frozen=True)
+class Store:
+    """A memory as two arrays, with its calibration."""
+
+    image: Vectors
+    text: Vectors
+    calibration: gate.Calibration
+
+    def refine(self, modality: Modality, query: Vectors, *, k: int, gated: bool, candidates: bool = False) -> Vectors:
+        """Refine by uni-modal search and cross-modal fusion, (B, D)."""
+        keys, values = (self.image, self.text) if modality == "image" else (self.text, self.image)
+        similarity = query @ keys.T
+        nearest = np.argsort(-similarity, axis=1)[:, :k]
+        similarity = np.take_along_axis(similarity, nearest, axis=1)
+        found = np.ones_like(similarity, dtype=np.bool_)
+        trust = gate.trust(self.calibration, modality, similarity, found)
+        if not gated:
+            c = self.calibration
+            trust = np.full_like(similarity, c.image_loudness if modality == "image" else c.text_loudness)
+        elif candidates:
+            trust = gate.level(self.calibration, modality, trust)
+        return gate.fuse_training_free(modality, query, values[nearest], trust)[0]
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """The ImageNet vectors: image (1000, 4, D), captions and prompts (1000, D)."""
+
+    image: Vectors
+    caption: Vectors
+    prompt: Vectors
+
+    def store(self, classes: Rows, slots: tuple[int, ...], k: int, *, shuffled: float = 0.0) -> Store:
+        """Take the pairs of some classes; a share of the captions can be dealt out at random."""
+        image = self.image[classes][:, list(slots)].reshape(-1, self.image.shape[-1])
+        text = np.repeat(self.caption[classes], len(slots), axis=0)
+        rng = np.random.default_rng(0)
+        wrong = np.flatnonzero(rng.random(len(text)) < shuffled)
+        text[wrong] = text[rng.permutation(wrong)]
+        return Store(image, text, gate.calibrate(image, text, neighbours=k))
+
+    def queries(self, classes: Rows, slots: tuple[int, ...]) -> tuple[Vectors, Rows]:
+        """Images outside those slots and their classes."""
+        rest = [slot for slot in range(self.image.shape[1]) if slot not in slots]
+        return self.image[classes][:, rest].reshape(-1, self.image.shape[-1]), np.repeat(classes, len(rest))
+
+
+def read(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """All arrays of an .npz; vectors become unit-norm float32."""
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return {name: unit(a.astype(np.float32)) if a.ndim > 1 else a for name, a in arrays.items()}
+
+
+def unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Scale to unit norm."""
+    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
+
+
+def load_imagenet(data: Path) -> ImageNet:
+    """Read the ImageNet vectors."""
+    arrays = read(data / "clip_vit_b32_imagenet.npz")
+    return ImageNet(arrays["image"], arrays["text_a"], arrays["text_b"])
+
+
+def hits(image: Vectors, labels: Rows, prompts: Vectors, classes: Rows) -> npt.NDArray[np.float64]:
+    """100 where the nearest prompt is the image's class, else 0."""
+    return np.asarray(100.0 * (classes[(image @ prompts.T).argmax(axis=1)] == labels))
+
+
+def found(prompts: Vectors, classes: Rows, image: Vectors, labels: Rows) -> npt.NDArray[np.float64]:
+    """100 where the nearest image shows the prompt's class, else 0: text-to-image search, R@1."""
+    return np.asarray(100.0 * (labels[(prompts @ image.T).argmax(axis=1)] == classes))
+
+
+Gain = Callable[[Store, tuple[int, ...], Rows, bool], tuple[npt.NDArray[np.float64], Rows]]
+"""(memory, its slots, candidate classes, gated) -> difference to frozen per query, class of each query."""
+
+
+def roles(data: ImageNet, k: int) -> dict[str, Gain]:
+    """Who is refined, and how that is judged."""
+
+    def images(
+        store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
+    ) -> tuple[npt.NDArray[np.float64], Rows]:
+        query, labels = data.queries(classes, slots)
+        prompts = data.prompt[classes]
+        refined = store.refine("image", query, k=k, gated=gated)
+        return hits(refined, labels, prompts, classes) - hits(query, labels, prompts, classes), labels
+
+    def texts(store: Store, slots: tuple[int, ...], classes: Rows, gated: bool) -> tuple[npt.NDArray[np.float64], Rows]:
+        gallery, labels = data.queries(classes, slots)
+        prompts = data.prompt[classes]
+        refined = store.refine("text", prompts, k=k, gated=gated)
+        return found(refined, classes, gallery, labels) - found(prompts, classes, gallery, labels), classes
+
+    def rivals(
+        store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
+    ) -> tuple[npt.NDArray[np.float64], Rows]:
+        query, labels = data.queries(classes, slots)
+        prompts = data.prompt[classes]
+        refined = store.refine("text", prompts, k=k, gated=gated, candidates=True)
+        return hits(query, labels, refined, classes) - hits(query, labels, prompts, classes), labels
+
+    def both(store: Store, slots: tuple[int, ...], classes: Rows, gated: bool) -> tuple[npt.NDArray[np.float64], Rows]:
+        query, labels = data.queries(classes, slots)
+        prompts = data.prompt[classes]
+        refined = store.refine("text", prompts, k=k, gated=gated, candidates=True)
+        moved = store.refine("image", query, k=k, gated=gated)
+        return hits(moved, labels, refined, classes) - hits(query, labels, prompts, classes), labels
+
+    def gallery(
+        store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
+    ) -> tuple[npt.NDArray[np.float64], Rows]:
+        index, labels = data.queries(classes, slots)
+        prompts = data.prompt[classes]
+        refined = store.refine("image", index, k=k, gated=gated, candidates=True)
+        return found(prompts, classes, refined, labels) - found(prompts, classes, index, labels), classes
+
+    return {
+        "image queries": images,
+        "text queries": texts,
+        "image candidates": gallery,
+        "text candidates": rivals,
+        "image queries + text candidates": both,
+    }
+
+
+def measure(data: ImageNet, k: int) -> Iterator[tuple[str, float, float]]:
+    """Rows of (protocol, no gate, gate) on ImageNet."""
+    everything = np.arange(len(data.image))
+    halves = [("odd classes", [everything[1::2]])]
+    randoms = [np.sort(np.random.default_rng(seed).permutation(everything)[:500]) for seed in range(3)]
+    halves.append(("random halves (3 seeds)", randoms))
+    for role, gain in roles(data, k).items():
+        yield from _rows(role, "all classes", [(data.store(everything, s, k), s, everything) for s in SLOTS], gain)
+        for name, picks in halves:
+            runs = [(data.store(pick, s, k), s, everything) for pick in picks for s in SLOTS]
+            yield from _rows(role, name, runs, gain, known=[pick for pick in picks for _ in SLOTS])
+        fine = [(data.store(DOGS, s, k), s, DOGS) for s in SLOTS]
+        yield from _rows(role, "dogs among dogs", fine, gain)
+        strange = np.setdiff1d(everything, DOGS)
+        yield from _rows(role, "no dogs, among dogs", [(data.store(strange, s, k), s, DOGS) for s in SLOTS], gain)
+    for share in (0.1, 0.3, 0.5, 0.9):
+        for role in ("image queries", "text queries"):
+            runs = [(data.store(everything, s, k, shuffled=share), s, everything) for s in SLOTS]
+            yield from _rows(role, f"all classes, {share:.0%} shuffled", runs, roles(data, k)[role])
+
+
+def _rows(
+    role: str,
+    memory: str,
+    runs: Sequence[tuple[Store, tuple[int, ...], Rows]],
+    gain: Gain,
+    known: Sequence[Rows] | None = None,
+) -> Iterator[tuple[str, float, float]]:
+    """One row, or one for the classes that the memory knows and one for the others."""
+    parts: dict[str, list[list[float]]] = {}
+    for number, (store, slots, classes) in enumerate(runs):
+        for column, gated in enumerate((False, True)):
+            delta, labels = gain(store, slots, classes, gated)
+            inside = np.isin(labels, known[number]) if known else np.ones(len(labels), np.bool_)
+            groups = {"known": inside, "unknown": ~inside} if known else {"": inside}
+            for name, mask in groups.items():
+                parts.setdefault(name, [[], []])[column].append(float(delta[mask].mean()))
+    for name, (plain, gated_gains) in parts.items():
+        label = f"{role} | {memory}" + (f": {name}" if name else "")
+        yield label, float(np.mean(plain)), float(np.mean(gated_gains))
+
+
+def nearest_neighbour(data: ImageNet, folder: Path, k: int) -> Iterator[tuple[str, float, float]]:
+    """Image-to-image search in sets that the memory does not know: refined queries, untouched index."""
+    for name in ("oxford_pets", "caltech101"):
+        arrays = read(folder / f"clip_vit_b32_{name}.npz")
+        query, index = arrays["test_image"], arrays["val_image"]
+        labels, answers = arrays["test_label"].astype(np.int64), arrays["val_label"].astype(np.int64)
+        frozen = hits(query, labels, index, answers).mean()
+        for memory, classes in (("all classes", np.arange(1000)), ("odd classes", np.arange(1, 1000, 2))):
+            store = data.store(classes, SLOTS[0], k)
+            plain, gated = (
+                float(hits(store.refine("image", query, k=k, gated=on), labels, index, answers).mean() - frozen)
+                for on in (False, True)
+            )
+            yield f"{name} 1-NN (frozen {frozen:.1f}) | {memory}", plain, gated
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--neighbours", type=int, default=10)
+    parser.add_argument("--json", action="store_true", help="print a list of rows instead of a table")
+    options = parser.parse_args()
+    data = load_imagenet(options.data)
+    rows = [*measure(data, options.neighbours), *nearest_neighbour(data, options.data, options.neighbours)]
+    if options.json:
+        print(json.dumps([{"protocol": name, "no_gate": plain, "gate": gated} for name, plain, gated in rows]))
+        return
+    print(f"{'protocol (difference to frozen, points)':62s} {'no gate':>8s} {'gate':>8s}")
+    for name, plain, gated in rows:
+        print(f"{name:62s} {plain:+8.1f} {gated:+8.1f}")
+
+
+if __name__ == "__main__":
+    main()
