@@ -1,0 +1,196 @@
+"""A model folder: a Triton model repository with a manifest that binds everything that belongs together.
+
+::
+
+    triton_models/
+      manifest.json      encoder, preprocessing, tokenizer, fusion, defaults, licences, checksums
+      tokenizer.json
+      clip_image/        config.pbtxt, 1/model.onnx    (B,H,W,3) uint8 -> (B,D)
+      clip_text/                                       (B,L) int32 -> (B,D)
+      reco_image/                                      query, neighbours, similarity, trust -> refined, weights
+      reco_text/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ArtifactError
+from .preprocess import ImageConfig, TextConfig
+from .types import MODALITIES, Fingerprint, Modality, Role
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Policy(_Strict):
+    """Defaults of a refinement, decided on a development split when the model was made.
+
+    Attributes:
+        k: neighbours per query.
+        gate: whether calibrated trust weighs the neighbours.
+        refine: role -> modalities that are refined when the caller does not say.
+        candidate_height: how far candidates move, as a share of what a query may; see :func:`reco_plugin.gate.level`.
+    """
+
+    k: int = Field(5, ge=1)
+    gate: bool = True
+    refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}
+    candidate_height: float = Field(0.3, ge=0, le=1)
+
+
+class FusionInfo(_Strict):
+    """What the fusion graphs are and how they were made."""
+
+    fuser: Literal["paper", "reco", "training-free"]
+    config: dict[str, Any] = {}
+    trained_on: str = ""
+
+
+class Graph(_Strict):
+    """One ONNX file of the folder, with what is needed to notice that it is not the one that was written."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(_Strict):
+    """The contents of ``manifest.json``.
+
+    Attributes:
+        format: version of this file.
+        name: encoder, for people.
+        digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
+        dimension: D.
+        graphs: graph name -> checksum.
+    """
+
+    format: int = FORMAT
+    name: str
+    digest: str
+    dimension: int
+    image: ImageConfig
+    text: TextConfig
+    fusion: FusionInfo
+    policy: Policy = Policy()
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    graphs: dict[str, Graph]
+    licenses: tuple[str, ...] = ()
+    made_with: dict[str, str] = {}
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What a memory of this encoder must carry."""
+        return Fingerprint(self.name, self.digest, self.dimension)
+
+
+def clip_graph(modality: Modality) -> str:
+    """Name of an encoder graph."""
+    return f"clip_{modality}"
+
+
+def fusion_graph(modality: Modality) -> str:
+    """Name of a fusion graph."""
+    return f"reco_{modality}"
+
+
+GRAPHS = tuple(name(modality) for name in (clip_graph, fusion_graph) for modality in MODALITIES)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model folder that was read and found complete."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Artifact:
+        """Read a model folder and check that its files are there, whole.
+
+        Raises:
+            ArtifactError: missing folder, manifest or file; truncated file; manifest of another version.
+        """
+        root = Path(folder)
+        manifest = _read_manifest(root)
+        artifact = cls(root, manifest)
+        for name, graph in manifest.graphs.items():
+            _check_size(artifact.graph(name), graph.size_bytes)
+        if not artifact.tokenizer.is_file():
+            raise ArtifactError(f"{artifact.tokenizer} is missing; export the model again: reco export --help")
+        return artifact
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizers-library file of the text encoder."""
+        return self.folder / TOKENIZER
+
+    def graph(self, name: str) -> Path:
+        """Path of one ONNX graph."""
+        return self.folder / name / "1" / "model.onnx"
+
+    def verify(self) -> None:
+        """Compare every graph with its checksum, byte for byte.
+
+        Raises:
+            ArtifactError: a file differs from what was exported.
+        """
+        for name, graph in self.manifest.graphs.items():
+            found = sha256_file(self.graph(name))
+            if found != graph.sha256:
+                raise ArtifactError(
+                    f"{self.graph(name)} has sha256 {found[:12]}…, the manifest says {graph.sha256[:12]}…: "
+                    "the file was changed or damaged after the export. Export the model again."
+                )
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(
+            f"no model at {str(root)!r}: {MANIFEST} is missing. Give the folder that `reco export --out` wrote, "
+            "or run in the repository root, where the quickstart model is triton_models/."
+        )
+    text = path.read_bytes()  # pydantic refuses what is not UTF-8
+    try:
+        version = _Version.model_validate_json(text).format
+        if version > FORMAT:
+            raise ArtifactError(
+                f"{path} has format {version}, this version reads up to {FORMAT}: upgrade reco-plugin "
+                "(pip install -U reco-plugin) or export the model again with this version."
+            )
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"{path} is not a manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+class _Version(BaseModel):
+    format: int
+
+
+def _check_size(path: Path, expected: int) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; export the model again: reco export --help")
+    if (found := path.stat().st_size) != expected:
+        raise ArtifactError(
+            f"{path} has {found:,} bytes, the manifest says {expected:,}: the file is truncated or was replaced. "
+            "Copy it again or export the model again."
+        )

@@ -1,0 +1,98 @@
+"""Images and texts to CLIP vectors, through the two encoder graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .artifact import Artifact, clip_graph
+from .config import Settings
+from .errors import InputError
+from .preprocess import Tokenizer, cut_to_longest, images_to_array
+from .sessions import Session, open_session
+from .types import ImageInput, Modality, Vectors
+
+Progress = Callable[[int], None]
+"""Told how many items each finished batch had."""
+
+
+def _silent(_: int) -> None:
+    return None
+
+
+class Encoder:
+    """The frozen CLIP of a model folder. Graphs are loaded at first use."""
+
+    def __init__(self, artifact: Artifact, settings: Settings) -> None:
+        self._artifact = artifact
+        self._settings = settings
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self._artifact.manifest.dimension
+
+    def images(self, images: Sequence[ImageInput], progress: Progress = _silent) -> Vectors:
+        """Encode images; returns (B, D) float32, unit-norm.
+
+        Raises:
+            InputError: nothing to encode.
+            ImageError: an image that cannot be decoded or is too large, named by its position.
+        """
+        config, limit = self._artifact.manifest.image, self._settings.max_pixels
+
+        def encode(part: Sequence[ImageInput]) -> npt.NDArray[np.float32]:
+            return self._run("image", {"pixels": images_to_array(part, config, max_pixels=limit)})
+
+        return self._batched(images, encode, progress, "images")
+
+    def texts(self, texts: Sequence[str], progress: Progress = _silent) -> Vectors:
+        """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
+
+        Raises:
+            InputError: nothing to encode, or something that is no text.
+        """
+        if isinstance(texts, str):
+            raise InputError(f"texts must be a list of texts, got the single text {texts[:40]!r}: put it in a list")
+        config = self._artifact.manifest.text
+
+        def encode(part: Sequence[str]) -> npt.NDArray[np.float32]:
+            return self._run("text", {"tokens": cut_to_longest(self._tokenizer(part).ids, config)})
+
+        return self._batched(texts, encode, progress, "texts")
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
+
+    @cached_property
+    def _sessions(self) -> dict[Modality, Session]:
+        return {}
+
+    def _run(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
+        if modality not in self._sessions:
+            self._sessions[modality] = open_session(self._artifact.graph(clip_graph(modality)), self._settings)
+        features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
+        return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
+
+    def _batched(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        encode: Callable[..., npt.NDArray[np.float32]],
+        progress: Progress,
+        what: str,
+    ) -> Vectors:
+        if len(items) == 0:
+            raise InputError(f"no {what} to encode: the batch is empty")
+        out = np.empty((len(items), self.dimension), np.float32)
+        for start in range(0, len(items), self._settings.batch_size):
+            part = items[start : start + self._settings.batch_size]
+            try:
+                out[start : start + len(part)] = encode(part)
+            except InputError as error:
+                raise type(error)(f"{error} (in the batch that starts at position {start})") from error
+            progress(len(part))
+        return out

@@ -1,0 +1,208 @@
+"""The memory as applications see it: raw pairs in, encoded, stored and calibrated."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from .encode import Encoder
+from .errors import ConfigError, InputError
+from .gate import Calibration, calibrate
+from .memory import Header, Memory
+from .types import Filter, ImageInput, Modality, Neighbours, Pair, Payload, Records, Vectors
+from .vectors import check_vectors
+
+_SAMPLE = 2048  # pairs that the gate is calibrated on
+_GROWTH = 1.25  # calibrate again when the memory has grown by this factor since
+
+
+class PairMemory:
+    """Pairs that refinement retrieves from.
+
+    Attributes:
+        store: the engine underneath.
+        encoder: makes the vectors of raw images and texts.
+    """
+
+    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = 5) -> None:
+        self.store, self.encoder, self._neighbours = store, encoder, neighbours
+        self._calibration = _read_calibration(store.header)
+
+    def __len__(self) -> int:
+        return self.store.count()
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The gate's constants; None while nothing was added."""
+        return self._calibration
+
+    def add(self, pairs: Iterable[Pair | tuple[Any, ...]], *, batch_size: int = 256, progress: bool = False) -> int:
+        """Encode and store pairs; an id that exists is replaced. Searchable at once, whole batches at a time.
+
+        Args:
+            pairs: :class:`~reco_plugin.types.Pair` or tuples ``(id, image, text[, payload])``; each side raw or
+                a CLIP vector (D,).
+            batch_size: pairs per write.
+            progress: show a bar with pairs/s.
+
+        Returns:
+            How many pairs were stored.
+
+        Raises:
+            InputError: a duplicate id within this call, an unusable side; nothing of its batch is stored.
+        """
+        from tqdm import tqdm
+
+        total = len(pairs) if isinstance(pairs, Sequence) else getattr(pairs, "total", None)
+        with tqdm(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
+            return self._store(self._encoded(pairs, batch_size), bar.update)
+
+    def add_records(self, batches: Iterable[Records]) -> int:
+        """Store pairs that are vectors of this encoder already; returns how many."""
+        return self._store(batches)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Delete pairs by id; returns how many there were."""
+        return self.store.delete(ids)
+
+    def get(self, ids: Sequence[str]) -> Records:
+        """The stored pairs of these ids; ids that are unknown are left out."""
+        return _join(list(self.store.scroll(ids=ids)), self.encoder.dimension)
+
+    def search(
+        self,
+        query: str | ImageInput | Vectors,
+        *,
+        modality: Modality = "text",
+        by: Modality | None = None,
+        k: int = 10,
+        where: Filter | None = None,
+    ) -> Neighbours:
+        """Find the pairs nearest to one query, payloads included.
+
+        Args:
+            query: a text, an image, or a vector (D,).
+            modality: what the query is.
+            by: modality of the memory to compare with; the query's own when left out.
+            k: number of pairs.
+            where: conditions on the payload.
+        """
+        if isinstance(query, np.ndarray):
+            vector = check_vectors(query[None], self.encoder.dimension, "query")
+        elif modality == "text":
+            vector = self.encoder.texts([query])  # type: ignore[list-item]
+        elif modality == "image":
+            vector = self.encoder.images([query])
+        else:
+            raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
+        return self.store.search(vector, by=by or modality, read=modality, k=k, where=where, payloads=True)
+
+    def calibrate(self) -> Calibration | None:
+        """Measure the gate's constants on a sample of the pairs and store them with the memory."""
+        sample = _join(list(islice(self.store.scroll(_SAMPLE), 1)), self.encoder.dimension)
+        if len(sample) == 0:
+            return None
+        self._calibration = calibrate(sample.image, sample.text, neighbours=self._neighbours)
+        self.store.set_calibration({"pairs": len(self), "gate": self._calibration.to_dict()})
+        return self._calibration
+
+    def close(self) -> None:
+        """Flush and release the store."""
+        self.store.close()
+
+    def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
+        """Write batches; what was written stays, calibrated, when a later batch fails."""
+        stored = 0
+        try:
+            for records in batches:
+                self.store.upsert(records)
+                stored += len(records)
+                progress(len(records))
+        finally:
+            if stored:
+                self.store.flush()
+                self._recalibrate()
+        return stored
+
+    def _encoded(self, pairs: Iterable[Pair | tuple[Any, ...]], batch_size: int) -> Iterator[Records]:
+        seen: set[str] = set()
+        for batch in _batches(pairs, batch_size):
+            _check_ids(batch, seen)
+            yield self._encode(batch)
+
+    def _recalibrate(self) -> None:
+        known = int(self.store.header.calibration.get("pairs", 0))
+        if self._calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
+            self.calibrate()
+
+    def _encode(self, pairs: Sequence[Pair]) -> Records:
+        return Records(
+            [pair.id for pair in pairs],
+            self._side([pair.image for pair in pairs], "image"),
+            self._side([pair.text for pair in pairs], "text"),
+            [pair.payload for pair in pairs],
+        )
+
+    def _side(self, values: Sequence[Any], modality: Modality) -> Vectors:
+        """Vectors (N, D) of one side: given ones are checked, raw ones encoded."""
+        out = np.empty((len(values), self.encoder.dimension), np.float32)
+        given = [row for row, value in enumerate(values) if isinstance(value, np.ndarray)]
+        raw = [row for row, value in enumerate(values) if not isinstance(value, np.ndarray)]
+        if given:
+            stacked = [np.atleast_1d(values[row]) for row in given]
+            if len({vector.shape for vector in stacked}) > 1:
+                raise InputError(f"{modality} vectors of one batch have different shapes: {stacked[0].shape}, …")
+            out[given] = check_vectors(np.stack(stacked), self.encoder.dimension, f"{modality} vectors")
+        if raw:
+            encode = self.encoder.images if modality == "image" else self.encoder.texts
+            out[raw] = encode([values[row] for row in raw])
+        return out
+
+
+def _batches(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[list[Pair]]:
+    source = iter(pairs)
+    while batch := [pair if isinstance(pair, Pair) else _pair(pair) for pair in islice(source, size)]:
+        yield batch
+
+
+def _pair(parts: tuple[Any, ...]) -> Pair:
+    if not isinstance(parts, tuple) or not 3 <= len(parts) <= 4:
+        raise InputError(
+            f"a pair is Pair(...) or (id, image, text[, payload]), got {type(parts).__name__}: {parts!r:.80}"
+        )
+    return Pair(*parts)
+
+
+def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
+    for pair in batch:
+        if not isinstance(pair.id, str) or not pair.id:
+            raise InputError(f"a pair's id must be a non-empty text, got {pair.id!r}")
+        if pair.id in seen:
+            raise InputError(f"id {pair.id!r} comes twice in one call: make ids unique, or add the second one later")
+        seen.add(pair.id)
+
+
+def _join(parts: list[Records], dimension: int) -> Records:
+    empty = np.empty((0, dimension), np.float32)
+    ids = [id_ for part in parts for id_ in part.ids]
+    payloads: list[Payload] = [payload for part in parts for payload in part.payloads]
+    image = np.concatenate([empty, *(part.image for part in parts)])
+    text = np.concatenate([empty, *(part.text for part in parts)])
+    return Records(ids, image, text, payloads)
+
+
+def _read_calibration(header: Header) -> Calibration | None:
+    stored = header.calibration.get("gate")
+    if not stored:
+        return None
+    try:
+        return Calibration.from_dict(stored)
+    except ConfigError as error:
+        warnings.warn(
+            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=4
+        )
+        return None

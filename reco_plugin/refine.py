@@ -1,0 +1,241 @@
+"""Refine vectors through a memory: retrieve -> trust -> fuse. No encoder is needed here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError
+from .fuse import Fuser, TrainingFreeFuser
+from .gate import Calibration, calibrate, level, trust
+from .memory import Fingerprint, Memory, open_memory
+from .retrieve import Retrieval, retrieve
+from .types import MODALITIES, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
+from .vectors import check_vectors
+
+_ROWS = 512  # queries per fusion call: bounds the (B, K, D) block of neighbour vectors
+
+
+class Calibrated(Protocol):
+    """A memory with the gate's constants, as they are now."""
+
+    @property
+    def store(self) -> Memory:
+        """The pairs."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The constants; None while nothing was added."""
+        ...
+
+
+@dataclass(frozen=True)
+class VectorMemory:
+    """A memory that is complete, with its constants."""
+
+    store: Memory
+    calibration: Calibration | None
+
+
+class Refiner:
+    """Refines CLIP vectors, wherever they were made."""
+
+    def __init__(
+        self, memory: Calibrated, fuser: Fuser, how: Retrieval, *, gate: bool, candidate_height: float = 0.3
+    ) -> None:
+        self.memory = memory
+        """The pairs that are retrieved from, and the gate's constants."""
+        self.how = how
+        """Defaults of k, search and fusion."""
+        self._fuser, self._gate, self._height = fuser, gate, candidate_height
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.memory.store.header.fingerprint.dimension
+
+    def refine(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        modality: Modality,
+        role: Role = "query",
+        k: int | None = None,
+        search: Mode | None = None,
+        fusion: Mode | None = None,
+        gate: bool | None = None,
+        exclude: Sequence[Collection[str]] | Collection[str] | None = None,
+        where: Filter | None = None,
+        explain: bool = False,
+    ) -> Refinement:
+        """Refine (B, D) unit-norm vectors; everything as in :meth:`reco_plugin.reco.Reco.refine`."""
+        queries = check_vectors(vectors, self.dimension)
+        _check_choice("modality", modality, MODALITIES)
+        _check_choice("role", role, get_args(Role))
+        how = self._retrieval(k, search, fusion, where)
+        hidden = _per_query(exclude, len(queries))
+        gated = (self._gate if gate is None else gate) and how.is_paper
+        size = len(queries) if role == "candidate" else _ROWS  # candidates are judged as a set, queries alone
+        parts = [
+            part
+            for rows in _slices(len(queries), size)
+            for part in self._refine_set(
+                queries[rows], modality, role, how, hidden[rows] if hidden else None, gated=gated, explain=explain
+            )
+        ]
+        return parts[0] if len(parts) == 1 else _concatenate(parts)
+
+    def _refine_set(
+        self,
+        queries: Vectors,
+        modality: Modality,
+        role: Role,
+        how: Retrieval,
+        hidden: Sequence[Collection[str]] | None,
+        *,
+        gated: bool,
+        explain: bool,
+    ) -> list[Refinement]:
+        """Refine queries that are judged together, in blocks; the neighbours of all of them are held at once."""
+        blocks = _slices(len(queries), _ROWS)
+        found = [
+            retrieve(
+                self.memory.store,
+                queries[rows],
+                modality,
+                how,
+                exclude=hidden[rows] if hidden else None,
+                payloads=explain,
+            )
+            for rows in blocks
+        ]
+        trusted = self._trust(modality, role, found, gated)
+        return [
+            self._fuse(queries[rows], modality, here, trusted[rows], explain=explain)
+            for rows, here in zip(blocks, found, strict=True)
+        ]
+
+    def _retrieval(self, k: int | None, search: Mode | None, fusion: Mode | None, where: Filter | None) -> Retrieval:
+        how = replace(
+            self.how,
+            k=self.how.k if k is None else k,
+            search=self.how.search if search is None else search,
+            fusion=self.how.fusion if fusion is None else fusion,
+            where=where,
+        )
+        if not isinstance(how.k, int) or how.k < 1:
+            raise InputError(f"k must be a whole number of at least 1, got {how.k!r}; to refine nothing, leave it off")
+        _check_choice("search", how.search, get_args(Mode))
+        _check_choice("fusion", how.fusion, get_args(Mode))
+        return how
+
+    def _trust(
+        self, modality: Modality, role: Role, found: Sequence[Neighbours], gated: bool
+    ) -> npt.NDArray[np.float32]:
+        """(B, K) of all queries at once: candidates are judged as a set."""
+        present = np.concatenate([part.found for part in found])
+        calibration = self.memory.calibration if gated else None
+        if calibration is None:
+            return present.astype(np.float32)
+        trusted = trust(calibration, modality, np.concatenate([part.similarity for part in found]), present)
+        return level(calibration, modality, trusted, height=self._height) if role == "candidate" else trusted
+
+    def _fuse(
+        self,
+        queries: Vectors,
+        modality: Modality,
+        found: Neighbours,
+        trusted: npt.NDArray[np.float32],
+        *,
+        explain: bool,
+    ) -> Refinement:
+        if not trusted.any():
+            weights = np.zeros_like(trusted)
+            return Refinement(queries.copy(), queries, *((found, trusted, weights) if explain else ()))
+        fused = self._fuser.fuse(modality, queries, found, trusted)
+        return Refinement(fused.vectors, queries, *((found, trusted, fused.weights) if explain else ()))
+
+
+def refiner_for_vectors(
+    records: Iterable[Records], fuser: Fuser | None = None, *, how: Retrieval | None = None, gate: bool = True
+) -> Refiner:
+    """Build a refiner from pairs that are vectors already: no model folder, any D.
+
+    The memory is exact and lives in RAM, and the gate is calibrated on all of its pairs.
+
+    Args:
+        records: the pairs, in batches, ids unique.
+        fuser: the training-free one when None.
+        how: defaults of k, search and fusion; k is 10 when None.
+        gate: whether calibrated trust weighs the neighbours.
+
+    Raises:
+        InputError: no pairs, or vectors of different dimensions.
+    """
+    batches = list(records)
+    if not sum(map(len, batches)):
+        raise InputError("no pairs to build a memory of")
+    if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
+        raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
+    how = how or Retrieval(k=10)
+    store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
+    for batch in batches:
+        store.upsert(batch)
+    sides = (np.concatenate([batch.side(modality) for batch in batches]) for modality in MODALITIES)
+    memory = VectorMemory(store, calibrate(*sides, neighbours=how.k))
+    return Refiner(memory, fuser or TrainingFreeFuser(), how, gate=gate)
+
+
+def _own_fingerprint(records: Records) -> Fingerprint:
+    """Of whatever encoder made these vectors, so that no other memory has the same."""
+    digest = hashlib.sha256(records.image.tobytes() + records.text.tobytes()).hexdigest()
+    return Fingerprint("precomputed vectors", digest, records.image.shape[1])
+
+
+def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+
+
+def _per_query(
+    exclude: Sequence[Collection[str]] | Collection[str] | None, queries: int
+) -> list[Collection[str]] | None:
+    if exclude is None:
+        return None
+    if isinstance(exclude, str):
+        raise InputError(f"exclude must be a collection of ids, got the single id {exclude!r}: put it in a list")
+    items = list(exclude)
+    if all(isinstance(item, str) for item in items):  # one collection of ids, for all queries
+        return [items] * queries  # type: ignore[list-item]
+    if len(items) != queries:
+        raise InputError(f"exclude has {len(items)} collections of ids for {queries} vectors: give one per vector")
+    return items
+
+
+def _slices(rows: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, rows, size)]
+
+
+def _concatenate(parts: list[Refinement]) -> Refinement:
+    vectors = np.concatenate([part.vectors for part in parts])
+    frozen = np.concatenate([part.frozen for part in parts])
+    first = parts[0].neighbours
+    if first is None:
+        return Refinement(vectors, frozen)
+    found = [part.neighbours for part in parts if part.neighbours is not None]
+    neighbours = Neighbours(
+        ids=[ids for part in found for ids in part.ids],
+        similarity=np.concatenate([part.similarity for part in found]),
+        vectors=np.concatenate([part.vectors for part in found]),
+        found=np.concatenate([part.found for part in found]),
+        payloads=[row for part in found for row in part.payloads or []],
+    )
+    trusts = [part.trust for part in parts if part.trust is not None]
+    weights = [part.weights for part in parts if part.weights is not None]
+    return Refinement(vectors, frozen, neighbours, np.concatenate(trusts), np.concatenate(weights))

@@ -1,0 +1,55 @@
+"""Find a query's neighbours in the memory and read the vectors that will be fused (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from .memory import Memory
+from .types import Filter, Modality, Mode, Neighbours, Vectors, other
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How to search and what to read.
+
+    Attributes:
+        k: neighbours per query.
+        search: uni compares the query with the memory's vectors of its own modality, cross with the other's.
+        fusion: cross reads the other modality's vectors of what was found, uni the query's own.
+        where: conditions on the payload.
+    """
+
+    k: int
+    search: Mode = "uni"
+    fusion: Mode = "cross"
+    where: Filter | None = None
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether this is the paper's combination, the one that the gate is calibrated for."""
+        return self.search == "uni" and self.fusion == "cross"
+
+
+def retrieve(
+    memory: Memory,
+    vectors: Vectors,
+    modality: Modality,
+    how: Retrieval,
+    *,
+    exclude: Sequence[Collection[str]] | None = None,
+    payloads: bool = False,
+) -> Neighbours:
+    """Search the memory for B queries of one modality, (B, D) unit-norm.
+
+    Args:
+        memory: the pairs.
+        vectors: (B, D).
+        modality: of the queries.
+        how: search and fusion modes, k, filter.
+        exclude: B collections of ids that the respective query must not find (its own pair, near-duplicates).
+        payloads: also read payloads, to show or explain.
+    """
+    by = modality if how.search == "uni" else other(modality)
+    read = other(modality) if how.fusion == "cross" else modality
+    return memory.search(vectors, by=by, read=read, k=how.k, exclude=exclude, where=how.where, payloads=payloads)

@@ -1,0 +1,66 @@
+"""ONNX Runtime in process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ..config import Settings
+from ..errors import MissingExtra, SessionError
+from .base import Arrays
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise MissingExtra("onnxruntime", "cpu", "running a model in process") from error
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OrtSession:
+    """One graph on one execution provider; falls back to no other."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        provider = _PROVIDERS[settings.provider]
+        if provider not in ort.get_available_providers():
+            raise SessionError(
+                f"provider {settings.provider!r} was asked for, but this onnxruntime {ort.__version__} has only "
+                f"{', '.join(ort.get_available_providers())}. For CUDA: pip uninstall onnxruntime && "
+                "pip install 'reco-plugin[gpu]'; or choose provider='cpu'."
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = settings.threads
+        options.enable_cpu_mem_arena = settings.arena
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=[(provider, dict(settings.provider_options))]
+            )
+        except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
+            raise SessionError(f"cannot load {path}: {error}. Export the model again: reco export --help") from error
+        self._check_provider(provider, path)
+        taken = self._session.get_provider_options()[provider]
+        if dropped := sorted(set(settings.provider_options) - set(taken)):
+            raise SessionError(f"{provider} does not know the provider options {', '.join(dropped)}: leave them out")
+        self._path = path
+
+    def _check_provider(self, wanted: str, path: Path) -> None:
+        used = self._session.get_providers()
+        if used[0] != wanted:
+            raise SessionError(
+                f"{path} was asked to run on {wanted}, but ONNX Runtime chose {', '.join(used)}: its libraries "
+                "(CUDA, cuDNN) did not load. Install them or choose provider='cpu'."
+            )
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Compute all outputs by name."""
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, dict(inputs))
+        except Exception as error:  # see above
+            shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
+            raise SessionError(f"{self._path} failed on {shapes}: {error}") from error
+        return dict(zip(names, values, strict=True))
