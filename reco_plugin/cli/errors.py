@@ -1,0 +1,52 @@
+"""How a command fails: one clear line on stderr and exit code 1, for every error that is raised on purpose."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TextIO, TypeVar
+
+import typer
+
+from ..errors import RecoError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command, below ``@app.command``: RecoError becomes ``error: …`` and exit code 1.
+
+    Warnings of the readers become ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
+    """
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return command(*args, **kwargs)
+            except RecoError as error:
+                typer.echo(f"error: {_one_line(error)}", err=True)
+                raise typer.Exit(1) from None
+
+    return run
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).splitlines())
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category is UserWarning:  # ours
+        typer.echo(f"warning: {_one_line(message)}", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

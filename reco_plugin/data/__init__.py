@@ -1,0 +1,31 @@
+"""Read pairs and evaluation sets: tables, folders, webdataset shards and files of precomputed vectors.
+
+::
+
+    read_pairs      image-text pairs for a memory           jsonl csv tsv | folder | tar | npz parquet
+    read_labelled   images with classes, for zero-shot      folder | tar (clip-benchmark) | npz parquet
+    read_retrieval  images with one or more captions each   jsonl csv tsv | folder | tar | npz
+    read_records, write_pairs                               pairs as vectors, in batches: npz parquet
+
+The formats are described in ``docs/evaluation.md``.
+"""
+
+from .columns import is_vectors
+from .embeddings import read_records, write_pairs
+from .labelled import Labelled, read_labelled, write_labelled
+from .pairs import PairStream, read_pairs
+from .retrieval import Captioned, read_retrieval, write_retrieval
+
+__all__ = [
+    "Captioned",
+    "Labelled",
+    "PairStream",
+    "is_vectors",
+    "read_labelled",
+    "read_pairs",
+    "read_records",
+    "read_retrieval",
+    "write_labelled",
+    "write_pairs",
+    "write_retrieval",
+]

@@ -1,0 +1,79 @@
+"""What the classes of a labelled set are called, and the sentences their names are put into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import DataError
+from .files import read_lines, read_text
+
+TEMPLATES = ("a photo of a {}.",)
+"""Used when neither the caller nor the source gives any."""
+_CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
+_TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
+
+
+def fill(template: str, name: str) -> str:
+    """Put a class name into a template.
+
+    >>> fill("a photo of a {}.", "fox"), fill("a drawing of {c}", "foxes")
+    ('a photo of a fox.', 'a drawing of foxes')
+    """
+    return template.replace("{c}", name).replace("{}", name)
+
+
+def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+
+
+def read_templates(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Read the templates that lie in the first of these folders that has any, else :data:`TEMPLATES`.
+
+    Raises:
+        DataError: a line without a place for the class name.
+    """
+    path = _find(folders, _TEMPLATE_FILES)
+    if path is None:
+        return TEMPLATES
+    lines = read_lines(path)
+    if bad := [line for line in lines if fill(line, "") == line]:
+        raise DataError(f"{path}: template {bad[0]!r} has no {{}} or {{c}} where the class name goes")
+    return tuple(lines) or TEMPLATES
+
+
+def read_class_names(folders: Sequence[Path], members: Sequence[str] | None) -> tuple[str, ...]:
+    """Read the display names of the classes from the first of these folders that has any.
+
+    Args:
+        folders: where to look.
+        members: class folders in order, whose names serve where there is no file; None where only the file knows.
+
+    Raises:
+        DataError: no names, or another number of them than class folders.
+    """
+    path = _find(folders, _CLASS_FILES)
+    if path is None:
+        if members is None:
+            raise DataError(f"{' and '.join(map(str, folders))} have no {_CLASS_FILES[0]}: write one class name a line")
+        return tuple(name.replace("_", " ") for name in members)
+    names = _json_names(path, members) if path.suffix == ".json" else read_lines(path)
+    if not names or (members is not None and len(names) != len(members)):
+        wanted = "at least one" if members is None else f"{len(members)}, one for each class folder in sorted order"
+        raise DataError(f"{path} has {len(names)} class names, expected {wanted}")
+    return tuple(names)
+
+
+def _json_names(path: Path, members: Sequence[str] | None) -> list[str]:
+    try:
+        stored = json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if isinstance(stored, dict) and members is not None:
+        if missing := [name for name in members if name not in stored]:
+            raise DataError(f"{path} names no class for the folder {missing[0]!r}")
+        stored = [stored[name] for name in members]
+    if not isinstance(stored, list) or not all(isinstance(name, str) for name in stored):
+        raise DataError(f"{path} must be a list of class names, or an object folder -> class name")
+    return stored

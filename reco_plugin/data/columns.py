@@ -1,0 +1,208 @@
+"""Named arrays in a file, ``.npz`` or ``.parquet``: read, check and write. Nothing here knows what they mean.
+
+Vectors (N, D) are list<float> columns in parquet; anything else has one value per row.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, InputError
+from ..types import Vectors
+from ..vectors import check_vectors
+from .extras import need
+from .files import whole_file
+
+Column: TypeAlias = npt.NDArray[Any]
+"""(N, D) vectors, or (N,) numbers, texts or (from parquet) Python objects."""
+Columns: TypeAlias = dict[str, Column]
+
+SUFFIXES = (".npz", ".parquet")
+
+
+def is_vectors(source: str | Path) -> bool:
+    """Whether a source is a file of precomputed vectors, judged by its name."""
+    return Path(source).suffix.lower() in SUFFIXES
+
+
+def read_columns(path: Path, needed: Sequence[str]) -> Columns:
+    """Read a whole file as named arrays.
+
+    Raises:
+        DataError: unreadable, a needed array is missing, or arrays of Python objects.
+        MissingExtra: parquet without pyarrow.
+    """
+    columns = _read_npz(path) if path.suffix.lower() == ".npz" else _merge(_parquet_batches(path, 65536), path)
+    _check_names(path, columns, needed)
+    return columns
+
+
+def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write named arrays; the file is there whole or not at all. (N, D) arrays become list<float> in parquet."""
+    with whole_file(path) as part:
+        if path.suffix.lower() == ".npz":
+            np.savez(part, allow_pickle=False, **columns)
+        else:
+            need("pyarrow.parquet", "writing parquet").write_table(_arrow_table(columns), part)
+
+
+def write_batches(path: Path, batches: Iterator[Columns]) -> int:
+    """Write batches of named arrays, all with the same names, as parquet, one after the other.
+
+    Returns:
+        How many rows were written.
+    """
+    parquet = need("pyarrow.parquet", "writing parquet")
+    rows: int = 0
+    with whole_file(path) as part:
+        table = _arrow_table(next(batches))
+        with parquet.ParquetWriter(part, table.schema, compression="zstd") as writer:
+            writer.write_table(table)
+            rows += table.num_rows
+            for columns in batches:
+                table = _arrow_table(columns)
+                writer.write_table(table)
+                rows += table.num_rows
+    return rows
+
+
+def check_side(path: Path, name: str, values: Column, dimension: int | None = None, first_row: int = 0) -> Vectors:
+    """Vectors (N, D) of a file, checked and of exactly unit norm.
+
+    Args:
+        path: the file, for the message.
+        name: of the column, for the message.
+        values: (N, D).
+        dimension: D; the array's own when None.
+        first_row: row of the file that ``values[0]`` is.
+
+    Raises:
+        DataError: wrong shape, NaN, or not unit-norm; it names file, column and row.
+    """
+    where = f"{path}: {name}" + (f" (counted from row {first_row})" if first_row else "")
+    if values.ndim != 2:
+        raise DataError(f"{where} must have shape (N, D), got {values.shape}")
+    try:
+        return check_vectors(values, values.shape[1] if dimension is None else dimension, where)
+    except InputError as error:
+        raise DataError(str(error)) from None
+
+
+def check_rows(path: Path, columns: Mapping[str, Column], rows: int, names: Iterable[str] | None = None) -> None:
+    """Check that columns have one value for each of ``rows`` rows.
+
+    Raises:
+        DataError: naming the column and both lengths.
+    """
+    for name in columns if names is None else names:
+        if columns[name].ndim == 0 or len(columns[name]) != rows:
+            raise DataError(f"{path}: {name} has shape {columns[name].shape}, expected {rows:,} rows as in the others")
+
+
+def texts_of(path: Path, name: str, values: Column) -> list[str]:
+    """A column of ids or names as texts.
+
+    Raises:
+        DataError: values that are neither texts nor whole numbers.
+    """
+    items = values.tolist()
+    for row, item in enumerate(items):
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            raise DataError(f"{path}: {name}[{row}] is {item!r}, expected a text or a whole number")
+    return [str(item) for item in items]
+
+
+def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[Columns]:
+    """Read a file as named arrays, ``size`` rows at a time.
+
+    Raises:
+        DataError: unreadable, a needed array is missing, or arrays of different lengths.
+        MissingExtra: parquet without pyarrow.
+    """
+    batches = _npz_batches(path, size) if path.suffix.lower() == ".npz" else _parquet_batches(path, size)
+    for columns in batches:
+        _check_names(path, columns, needed)
+        yield columns
+
+
+def count_rows(path: Path) -> int | None:
+    """How many rows a parquet file has, from its footer; None for npz, where counting means reading."""
+    if path.suffix.lower() == ".npz":
+        return None
+    return int(_parquet(path).metadata.num_rows)
+
+
+def _check_names(path: Path, columns: Columns, needed: Sequence[str]) -> None:
+    for name in needed:
+        if name not in columns:
+            raise DataError(f"{path} has no array {name!r}; it has {sorted(columns)}. Needed: {', '.join(needed)}")
+
+
+def _read_npz(path: Path) -> Columns:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(f"{path} is no npz of plain arrays ({error}); save texts with np.array(…, dtype=str)") from None
+
+
+def _npz_batches(path: Path, size: int) -> Iterator[Columns]:
+    columns = _read_npz(path)
+    rows = len(columns["id"]) if "id" in columns and columns["id"].ndim else 0
+    if rows:
+        check_rows(path, columns, rows)
+    for start in range(0, max(rows, 1), size):  # without rows one empty batch, so that missing names are noticed
+        yield {name: values[start : start + size] if values.ndim else values for name, values in columns.items()}
+
+
+def _parquet(path: Path) -> Any:
+    parquet = need("pyarrow.parquet", "reading parquet")
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+        raise DataError(f"{path} cannot be read as parquet: {error}") from None
+
+
+def _parquet_batches(path: Path, size: int) -> Iterator[Columns]:
+    with _parquet(path) as file:
+        for batch in file.iter_batches(size):
+            yield {name: _from_arrow(path, name, batch.column(name)) for name in batch.schema.names}
+
+
+def _from_arrow(path: Path, name: str, column: Any) -> Column:
+    """An arrow array as numpy: lists become (N, D), anything else an object array with None for null."""
+    types = need("pyarrow", "reading parquet").types
+    if not (types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type)):
+        return np.array(column.to_pylist(), object)
+    lengths = {len(item) if item is not None else 0 for item in column}
+    if len(lengths) > 1 or column.null_count:
+        raise DataError(f"{path}: the lists of column {name!r} have lengths {sorted(lengths)[:5]}, not one dimension D")
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(len(column), -1))
+
+
+def _merge(batches: Iterator[Columns], path: Path) -> Columns:
+    parts = list(batches)
+    if not parts:
+        raise DataError(f"{path} has no rows")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _arrow_table(columns: Mapping[str, Column]) -> Any:
+    arrow = need("pyarrow", "writing parquet")
+    arrays = {}
+    for name, values in columns.items():
+        if values.ndim == 2:
+            flat = arrow.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+            arrays[name] = arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        else:
+            arrays[name] = arrow.array(values.tolist())
+    return arrow.table(arrays)

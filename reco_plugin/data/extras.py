@@ -1,0 +1,22 @@
+"""Optional packages of the readers, imported when first needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ..errors import MissingExtra
+
+EXTRA = "data"
+
+
+def need(module: str, purpose: str) -> Any:
+    """Import a module of the extra ``data``, as in ``need("pyarrow.parquet", "reading parquet")``.
+
+    Raises:
+        MissingExtra: its package is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MissingExtra(module.partition(".")[0], EXTRA, purpose) from None

@@ -1,0 +1,115 @@
+"""Find the files of a source: images in a folder, shards by pattern; write a file so that it is whole or absent."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import glob, has_magic
+from pathlib import Path
+
+from ..errors import DataError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted; hidden files and folders are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
+    return sorted(p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
+
+
+def names_shards(source: str | Path) -> bool:
+    """Whether a source is webdataset shards: a tar, a folder that holds some, or a pattern (and no existing path)."""
+    path = Path(source)
+    if path.exists():
+        return path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
+    return path.suffix.lower() == ".tar" or has_magic(str(source)) or "{" in str(source)
+
+
+def find_shards(source: str | Path) -> list[Path]:
+    """The tar files that a file, a folder, a glob or a brace pattern names, in order.
+
+    Raises:
+        DataError: nothing was found, or a shard that the pattern names is missing.
+    """
+    if Path(source).is_dir():
+        shards = sorted(Path(source).glob("*.tar"))
+    elif Path(source).exists():
+        shards = [Path(source)]
+    else:
+        shards = [Path(name) for part in expand_braces(str(source)) for name in _expand_glob(part)]
+    if missing := [shard for shard in shards if not shard.is_file()]:
+        raise DataError(f"{missing[0]} does not exist ({len(missing)} of {len(shards)} shards of {source} are missing)")
+    if not shards:
+        raise DataError(f"no shard matches {source}: give a .tar, a folder of them, 'a/*.tar' or 'a/{{000..012}}.tar'")
+    return shards
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Spell out lists and number ranges as a shell does.
+
+    >>> expand_braces("{train,test}-{08..10}.tar")[:4]
+    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'test-08.tar']
+    """
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    head, tail = pattern[: braces.start()], pattern[braces.end() :]
+    return [head + choice + rest for choice in _choices(braces.group(1)) for rest in expand_braces(tail)]
+
+
+def _expand_glob(pattern: str) -> list[str]:
+    return sorted(glob(pattern)) if has_magic(pattern) else [pattern]  # noqa: PTH207 - Path.glob takes no absolute ones
+
+
+def _choices(inside: str) -> list[str]:
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = numbers.groups()
+    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    step = 1 if int(first) <= int(last) else -1
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Non-empty lines of a UTF-8 text file, without surrounding blanks.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, whole.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; moved to ``path`` when the block ends well, else removed.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)

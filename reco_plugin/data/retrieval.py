@@ -1,0 +1,155 @@
+"""Images with one or more captions each, for image-text retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from ..types import ImageInput, Vectors
+from .columns import Columns, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
+from .files import find_images, find_shards, names_shards, read_lines
+from .pairs import caption_table
+from .shards import Blob, BlobImages, read_samples
+from .tables import SUFFIXES, Table
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """N images and M texts, each of which describes one of them.
+
+    Attributes:
+        name: of the source.
+        images: N images, or their vectors (N, D), unit-norm.
+        texts: M texts, or their vectors (M, D), unit-norm.
+        text_of_image: (M,) which image each text describes, 0 … N-1. An image without any text is a distractor.
+        ids: N collections of ids: pairs of the memory that are this image's own, hidden from it and from its texts.
+            None: nothing is hidden.
+    """
+
+    name: str
+    images: Sequence[ImageInput] | Vectors
+    texts: Sequence[str] | Vectors
+    text_of_image: npt.NDArray[np.int64]
+    ids: tuple[tuple[str, ...], ...] | None = None
+
+
+def read_retrieval(source: str | Path) -> Captioned:
+    """Read a retrieval set.
+
+    - ``.jsonl`` with image and text (a caption or a list of them), ``.csv`` or ``.tsv`` with one caption a row; rows
+      that name the same image belong together;
+    - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
+    - webdataset shards as clip-benchmark has them: ``KEY.jpg|jpeg|png|webp`` with ``KEY.txt``, a caption a line;
+    - vectors: ``.npz`` with ``image`` (N, D), ``text`` (M, D), ``text_of_image`` (M,) (may be left out when text i
+      describes image i) and optionally ``id`` (N,).
+
+    Raises:
+        DataError: nothing there, or something unreadable; it names file and row or key.
+    """
+    path = Path(source)
+    if path.suffix.lower() == ".npz":
+        return _from_npz(path)
+    if path.suffix.lower() == ".parquet":
+        raise DataError(f"{path}: a retrieval set of vectors is an .npz, since texts and images differ in number")
+    table = caption_table(path)
+    if table is None and names_shards(source):
+        return _from_shards(source)
+    table = table or path
+    if table.suffix.lower() in SUFFIXES:
+        return _from_table(table)
+    if path.is_dir():
+        return _from_folder(path)
+    problem = "does not exist" if not path.exists() else "is no retrieval set"
+    raise DataError(f"{path} {problem}: give .jsonl, .csv, .tsv, .tar shards, .npz or a folder")
+
+
+def write_retrieval(path: str | Path, captioned: Captioned) -> None:
+    """Write a retrieval set of vectors as ``.npz``, with the arrays that :func:`read_retrieval` names.
+
+    Raises:
+        DataError: raw images or texts, a name that does not end in .npz, or no way to write there.
+    """
+    target = Path(path)
+    if not isinstance(captioned.images, np.ndarray) or not isinstance(captioned.texts, np.ndarray):
+        raise DataError(f"{target} was not written: it takes vectors of images and of texts only")
+    if not is_vectors(target) or target.suffix.lower() != ".npz":
+        raise DataError(f"{target} must end in .npz")
+    columns: Columns = {"image": captioned.images, "text": captioned.texts, "text_of_image": captioned.text_of_image}
+    if captioned.ids is not None:
+        if any(len(own) != 1 for own in captioned.ids):
+            raise DataError(f"{target} was not written: it takes exactly one id per image")
+        columns["id"] = np.array([own[0] for own in captioned.ids], np.str_)
+    write_columns(target, columns)
+
+
+def _from_npz(path: Path) -> Captioned:
+    columns = read_columns(path, ("image", "text"))
+    image = check_side(path, "image", columns["image"])
+    text = check_side(path, "text", columns["text"], image.shape[1])
+    if "id" in columns:
+        check_rows(path, columns, len(image), ["id"])
+    if "text_of_image" in columns:
+        check_rows(path, columns, len(text), ["text_of_image"])
+        owners = columns["text_of_image"].tolist()
+    elif len(text) == len(image):
+        owners = list(range(len(image)))
+    else:
+        raise DataError(f"{path} has {len(text):,} texts for {len(image):,} images and no text_of_image to match them")
+    for row, owner in enumerate(owners):
+        if isinstance(owner, bool) or not isinstance(owner, int) or not 0 <= owner < len(image):
+            raise DataError(f"{path}: text_of_image[{row}] is {owner!r}, expected 0 to {len(image) - 1}")
+    ids = tuple((own,) for own in texts_of(path, "id", columns["id"])) if "id" in columns else None
+    return Captioned(path.name, image, text, np.array(owners, np.int64), ids)
+
+
+def _from_table(path: Path) -> Captioned:
+    images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
+    for row in Table(path):
+        texts = row.values["text"] if isinstance(row.values["text"], list) else [row.values["text"]]
+        if not texts or not all(isinstance(text, str) and text for text in texts):
+            raise row.error("text", f"expected a caption or a list of captions, got {row.values['text']!r:.60}")
+        ids, captions = images.setdefault(row.image, ([], []))
+        ids.append(row.id)
+        captions.extend(texts)
+    if not images:
+        raise DataError(f"{path} has no rows")
+    return _captioned(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
+
+
+def _from_folder(folder: Path) -> Captioned:
+    images = find_images(folder)
+    rows = [((i.relative_to(folder).as_posix(),), i, i.with_suffix(".txt")) for i in images]
+    found = [(own, image, read_lines(text) if text.is_file() else []) for own, image, text in rows]
+    if not any(texts for _, _, texts in found):
+        raise DataError(f"{folder} holds no image with a .txt of the same name, no .tar and no table of captions")
+    return _captioned(folder.name, found)
+
+
+def _from_shards(source: str | Path) -> Captioned:
+    rows: list[tuple[str, Blob, list[str]]] = []
+    for sample in read_samples(find_shards(source)):
+        if sample.image is not None:
+            lines = sample.parts["txt"].text().splitlines() if "txt" in sample.parts else []
+            rows.append((sample.key, sample.image, [line.strip() for line in lines if line.strip()]))
+    if not any(texts for _, _, texts in rows):
+        raise DataError(f"{source} holds no key with an image and a .txt, one caption a line")
+    captioned = _captioned(str(source), [((key,), key, texts) for key, _, texts in rows])
+    return replace(captioned, images=BlobImages(blob for _, blob, _ in rows))
+
+
+def _captioned(name: str, rows: Iterable[tuple[tuple[str, ...], Any, list[str]]]) -> Captioned:
+    """From one (ids, image, texts) per image."""
+    items = list(rows)
+    return Captioned(
+        name=name,
+        images=[image for _, image, _ in items],
+        texts=[text for _, _, texts in items for text in texts],
+        text_of_image=np.repeat(np.arange(len(items)), [len(texts) for _, _, texts in items]).astype(np.int64),
+        ids=tuple(own for own, _, _ in items),
+    )

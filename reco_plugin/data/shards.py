@@ -1,0 +1,117 @@
+"""webdataset shards, read by index: names first, bytes when they are asked for.
+
+A shard is a plain tar whose members belong together by key: ``a/0001.jpg``, ``a/0001.txt`` and ``a/0001.json`` are
+the sample ``a/0001``. The key ends at the first dot of the file name. Members of one key may lie apart.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from ..errors import DataError
+from .files import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One member of a tar file: where its bytes lie."""
+
+    shard: Path
+    name: str
+    offset: int
+    size_bytes: int
+
+    def read(self) -> bytes:
+        """Read the member.
+
+        Raises:
+            DataError: the shard is gone or ends early.
+        """
+        try:
+            with self.shard.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size_bytes)
+        except OSError as error:
+            raise DataError(f"{self.shard} cannot be read: {error.strerror or error}") from None
+        if len(data) != self.size_bytes:
+            raise DataError(f"{self.shard} ends inside {self.name!r}: the shard is truncated, fetch it again")
+        return data
+
+    def text(self) -> str:
+        """Read the member as UTF-8 text, without surrounding blanks.
+
+        Raises:
+            DataError: it is not UTF-8.
+        """
+        try:
+            return self.read().decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.shard}, member {self.name!r} is not UTF-8 text: {error}") from None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The members of one key, by lower-case suffix: ``{"jpg": …, "txt": …}``."""
+
+    key: str
+    parts: Mapping[str, Blob]
+
+    @property
+    def image(self) -> Blob | None:
+        """Its image, if it has one."""
+        return next((self.parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in self.parts), None)
+
+
+class BlobImages(Sequence[bytes]):
+    """Encoded images that stay in their shards until they are indexed."""
+
+    def __init__(self, blobs: Iterable[Blob]) -> None:
+        self._blobs = tuple(blobs)
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [blob.read() for blob in self._blobs[index]]
+        return self._blobs[index].read()
+
+
+def read_samples(shards: Iterable[Path]) -> Iterator[Sample]:
+    """The samples of shards, one shard after the other.
+
+    Raises:
+        DataError: not a plain tar, a truncated one, or two members with one name.
+    """
+    for shard in shards:
+        samples: dict[str, dict[str, Blob]] = {}
+        for blob in _members(shard):
+            folder, slash, name = blob.name.rpartition("/")
+            stem, _, suffix = name.partition(".")
+            parts = samples.setdefault(folder + slash + stem, {})
+            if suffix.lower() in parts:
+                raise DataError(f"{shard} holds {blob.name!r} twice: make its keys unique")
+            parts[suffix.lower()] = blob
+        for key, parts in samples.items():
+            yield Sample(key, parts)
+
+
+def _members(shard: Path) -> Iterator[Blob]:
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if member.isreg() and not member.name.startswith("__"):
+                    yield Blob(shard, member.name.removeprefix("./"), member.offset_data, member.size)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(
+            f"{shard} cannot be read as a plain, uncompressed tar: {error}; unpack .tar.gz first, fetch a damaged "
+            "shard again"
+        ) from None

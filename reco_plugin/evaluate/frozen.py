@@ -1,0 +1,132 @@
+"""Frozen vectors of a set, through the encoder where it holds raw images or texts; and what refinement needs to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Captioned, Labelled
+from ..data.classes import fill
+from ..errors import ConfigError
+from ..types import Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+
+Progress = Callable[[int], None]
+"""Told how many items each finished batch had."""
+
+
+_QUERIES = 4096  # per call, which holds the vectors of all their neighbours: 80 MiB at K=10, D=512
+
+
+class Refines(Protocol):
+    """Reco or Refiner. Only for raw images and texts, an attribute ``encoder`` is needed too."""
+
+    def refine(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        modality: Modality,
+        role: Role = "query",
+        k: int | None = None,
+        search: Mode | None = None,
+        fusion: Mode | None = None,
+        gate: bool | None = None,
+        exclude: Sequence[Collection[str]] | Collection[str] | None = None,
+        where: Filter | None = None,
+    ) -> Refinement:
+        """Refine (B, D) unit-norm vectors."""
+        ...
+
+
+class _Encodes(Protocol):
+    def images(self, images: Sequence[ImageInput], progress: Progress) -> Vectors: ...
+    def texts(self, texts: Sequence[str], progress: Progress) -> Vectors: ...
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, for the record."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def silent(_: int) -> None:
+    """No progress."""
+
+
+def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progress: Progress = silent) -> Vectors:
+    """Frozen vectors (N, D) of images; vectors come back as they are.
+
+    Raises:
+        ConfigError: raw images and no encoder.
+    """
+    return images if isinstance(images, np.ndarray) else _encoder(reco, "images").images(images, progress)
+
+
+def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progress = silent) -> Vectors:
+    """Frozen vectors (M, D) of texts; vectors come back as they are.
+
+    Raises:
+        ConfigError: raw texts and no encoder.
+    """
+    return texts if isinstance(texts, np.ndarray) else _encoder(reco, "texts").texts(texts, progress)
+
+
+def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Vectors:
+    """One frozen vector (C, D) per class: the mean over the templates of the unit-norm vectors, of unit norm again.
+
+    Raises:
+        ConfigError: no prompt vectors and no encoder.
+    """
+    if labelled.prompts is not None:
+        return labelled.prompts
+    encoder = _encoder(reco, "class names")
+    prompts = ([fill(template, name) for name in labelled.classes] for template in labelled.templates)
+    total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
+    return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+
+
+def refined_queries(
+    reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
+) -> Vectors:
+    """Refine queries (N, D), some thousand at a time: they do not depend on one another.
+
+    Args:
+        reco: refines.
+        vectors: (N, D).
+        modality: of the vectors.
+        own: N collections of ids that the respective query must not find.
+        options: handed to ``reco.refine``.
+    """
+    parts = (slice(start, start + _QUERIES) for start in range(0, len(vectors), _QUERIES))
+    return np.concatenate(
+        [
+            reco.refine(vectors[rows], modality=modality, exclude=None if own is None else own[rows], **options).vectors
+            for rows in parts
+        ]
+    )
+
+
+def refined_candidates(
+    reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
+) -> Vectors:
+    """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
+    return reco.refine(vectors, modality=modality, role="candidate", exclude=own, **options).vectors
+
+
+def count_items(labelled: Labelled) -> int:
+    """How many items the encoder will report on."""
+    raw = 0 if isinstance(labelled.images, np.ndarray) else len(labelled.images)
+    return raw + (len(labelled.classes) * len(labelled.templates) if labelled.prompts is None else 0)
+
+
+def count_captioned(captioned: Captioned) -> int:
+    """How many items the encoder will report on."""
+    return sum(len(side) for side in (captioned.images, captioned.texts) if not isinstance(side, np.ndarray))
+
+
+def _encoder(reco: Refines, what: str) -> _Encodes:
+    encoder: _Encodes | None = getattr(reco, "encoder", None)
+    if encoder is None:
+        raise ConfigError(f"the set holds {what}, not vectors, and nothing here encodes them: open a model")
+    return encoder
