@@ -1,0 +1,176 @@
+"""Load a frozen open_clip model, and shape its two towers for export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import ConfigError, InputError
+from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
+from ..types import ImageInput, Modality, Vectors
+from .tokenizer import export_tokenizer
+
+
+@dataclass(frozen=True)
+class FrozenClip:
+    """An open_clip model with all that is needed to encode without open_clip.
+
+    Attributes:
+        name: model and weights, for people.
+        model: in evaluation mode, on the CPU, float32.
+        image, text: preprocessing.
+        tokenizer_json: tokenizers-library file.
+        digest: sha256 over weights, preprocessing and tokenizer: the encoder's fingerprint.
+    """
+
+    name: str
+    model: nn.Module
+    image: ImageConfig
+    text: TextConfig
+    tokenizer_json: str
+    digest: str
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        tokens = torch.zeros(1, self.text.context_length, dtype=torch.int32)
+        with torch.no_grad():
+            return int(self.tower("text")(tokens).shape[1])
+
+    def tower(self, modality: Modality) -> nn.Module:
+        """The module that is exported: model inputs -> (B, D) unit-norm."""
+        return ImageTower(self.model, self.image) if modality == "image" else TextTower(self.model, self.text)
+
+    def images(self, images: Sequence[ImageInput], batch_size: int = 128) -> Vectors:
+        """Encode images in torch; (N, D)."""
+        return self._encode(images, "image", lambda part: images_to_array(part, self.image), batch_size)
+
+    def texts(self, texts: Sequence[str], batch_size: int = 256) -> Vectors:
+        """Encode texts in torch; (N, D)."""
+        tokenizer = Tokenizer(self.tokenizer_json, self.text)
+        return self._encode(texts, "text", lambda part: tokenizer(part).ids, batch_size)
+
+    def _encode(self, items, side: Modality, prepare, size: int) -> Vectors:  # type: ignore[no-untyped-def]
+        if not len(items):
+            raise InputError(f"no {side}s to encode: the batch is empty")
+        tower, parts = self.tower(side), []
+        with torch.inference_mode(), tqdm(total=len(items), desc=f"encode {side}s", unit=side) as bar:
+            for start in range(0, len(items), size):
+                part = prepare(items[start : start + size])
+                parts.append(tower(torch.from_numpy(np.ascontiguousarray(part))).numpy())
+                bar.update(len(part))
+        return np.concatenate(parts).astype(np.float32)
+
+
+class ImageTower(nn.Module):
+    """(B, H, W, 3) uint8 -> (B, D); the normalisation of pixels is part of the graph."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, config: ImageConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(config.std)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode a batch."""
+        x = (pixels.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        return F.normalize(self.model.encode_image(x), dim=-1)  # type: ignore[operator]
+
+
+class TextTower(nn.Module):
+    """(B, L) int32 -> (B, D); L may be shorter than the context where the tower is causal."""
+
+    def __init__(self, model: nn.Module, config: TextConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.dynamic = config.dynamic
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode a batch."""
+        features = self._cut(tokens.long()) if self.dynamic else self.model.encode_text(tokens.long())  # type: ignore[operator]
+        return F.normalize(features, dim=-1)
+
+    def _cut(self, tokens: Tensor) -> Tensor:
+        """open_clip's ``CLIP.encode_text``, for any length: positions and causal mask are cut to it."""
+        clip, length = self.model, tokens.shape[1]
+        x = clip.token_embedding(tokens) + clip.positional_embedding[:length]  # type: ignore[operator,index]
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])  # type: ignore[operator,index]
+        x = clip.ln_final(x)  # type: ignore[operator]
+        x = text_global_pool(x, tokens, clip.text_pool_type, eos_token_id=clip.text_eos_id)
+        projection = clip.text_projection
+        projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return projected
+
+
+def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bool = False) -> FrozenClip:
+    """Load any open_clip model: a built-in name with ``pretrained``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``.
+
+    Args:
+        model: open_clip's model name.
+        pretrained: open_clip's tag or a checkpoint file; not used with a schema.
+        random_weights: allow a model without weights, for tests of speed and size.
+
+    Raises:
+        ConfigError: unknown model or weights, or no weights where ``random_weights`` is off.
+    """
+    if not (pretrained or random_weights or ":" in model):
+        raise ConfigError(
+            f"model {model!r} has no weights: name them with --pretrained (see open_clip.list_pretrained()), "
+            "or pass --random-weights to export noise on purpose"
+        )
+    try:
+        clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
+        tokenizer = open_clip.get_tokenizer(model)
+    except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError and hub errors alike
+        raise ConfigError(f"open_clip cannot load model {model!r} with weights {pretrained!r}: {error}") from error
+    clip = clip.eval().float().requires_grad_(False)
+    tokenizer_json, text = export_tokenizer(tokenizer)
+    text = replace(text, dynamic=_is_causal(clip))
+    image = _image_config(clip)
+    name = "/".join(filter(None, (model.removeprefix("local-dir:"), pretrained)))
+    return FrozenClip(name, clip, image, text, tokenizer_json, _digest(clip, image, text, tokenizer_json))
+
+
+def _is_causal(clip: nn.Module) -> bool:
+    mask = getattr(clip, "attn_mask", None)
+    pool = getattr(clip, "text_pool_type", None)
+    projected = getattr(clip, "text_projection", None) is not None
+    return isinstance(clip, open_clip.CLIP) and mask is not None and pool in ("argmax", "eos") and projected
+
+
+def _image_config(clip: nn.Module) -> ImageConfig:
+    cfg = open_clip.get_model_preprocess_cfg(clip)
+    side = cfg["size"]
+    height, width = (side, side) if isinstance(side, int) else side
+    return ImageConfig(
+        size=(int(height), int(width)),
+        interpolation=cfg.get("interpolation") or "bicubic",
+        resize_mode=cfg.get("resize_mode") or "shortest",
+        fill_color=int(cfg.get("fill_color") or 0),
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+    )
+
+
+def _digest(clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_json: str) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(clip.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    for part in (image.to_dict(), {k: v for k, v in text.to_dict().items() if k != "dynamic"}):
+        digest.update(json.dumps(part, sort_keys=True).encode())
+    digest.update(tokenizer_json.encode())
+    return digest.hexdigest()

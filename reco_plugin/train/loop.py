@@ -1,0 +1,249 @@
+"""Train the two fusions on frozen embeddings; seeded, resumable, logged."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..errors import ConfigError, DataError
+from ..gate import Calibration, trust
+from ..types import MODALITIES, Modality
+from .data import FusionData
+from .loss import reco_loss
+from .model import FusionConfig, build_fusion
+
+CHECKPOINT = "checkpoint.pt"
+FUSION = "fusion.pt"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights besides the data.
+
+    Attributes:
+        steps: 0 gives the untrained start.
+        batch: pairs per step, each of another group.
+        lr, warmup: AdamW's peak rate and the steps to reach it; cosine decay after that.
+        pull: weight of the squared distance to the start: keeps few training entities from bending the layer.
+        temperature: start of the learnt inverse temperature.
+        drop: probability that a neighbour is left out, so that the layer does not lean on all k.
+        rotate: share of steps in which one random rotation turns queries and neighbours alike: what is learnt must
+            hold in any coordinates, which a layer that copies neighbours does and one that memorises does not.
+        seed: of start, batches and dropout.
+        checkpoint_every, log_every: steps.
+    """
+
+    steps: int = 300
+    batch: int = 128
+    lr: float = 3e-4
+    warmup: int = 20
+    pull: float = 1.0
+    temperature: float = 20.0
+    drop: float = 0.1
+    rotate: float = 0.7
+    seed: int = 0
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+
+class Fusions(nn.Module):
+    """The image-side and the text-side fusion, and the temperature they are trained with."""
+
+    def __init__(self, config: FusionConfig, temperature: float = 20.0) -> None:
+        super().__init__()
+        self.config = config
+        self.sides = nn.ModuleDict({side: build_fusion(config, side) for side in MODALITIES})
+        self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def refine(self, side: Modality, query: Tensor, neighbours: Tensor, similarity: Tensor, trusted: Tensor) -> Tensor:
+        """(B, D) refined vectors of one side."""
+        refined: Tensor = self.sides[side](query, neighbours, similarity, trusted)[0]
+        return refined
+
+
+class _Batches:
+    """Tensors of the training set and seeded batches of distinct groups."""
+
+    def __init__(self, data: FusionData, config: TrainConfig, gate: Calibration | None, device: str) -> None:
+        self._config, self._device = config, device
+        self._rows = [np.flatnonzero(data.groups == group) for group in np.unique(data.groups)]
+        self._tensors: dict[str, Tensor] = {}
+        for side in MODALITIES:
+            found, query = data.neighbours[side], data.pairs.side(side)
+            trusted = found.found.astype(np.float32)
+            if gate is not None:
+                trusted = trust(gate, side, found.similarity, found.found)
+            for name, array in (
+                ("query", query),
+                ("vectors", found.vectors),
+                ("near", found.similarity),
+                ("trust", trusted),
+            ):
+                self._tensors[f"{side}.{name}"] = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    def draw(self, step: int) -> tuple[dict[str, Tensor], np.random.Generator]:
+        rng = np.random.default_rng([self._config.seed, step])
+        chosen = rng.permutation(len(self._rows))[: self._config.batch]
+        rows = torch.from_numpy(np.array([rng.choice(self._rows[group]) for group in chosen])).to(self._device)
+        return {name: tensor[rows] for name, tensor in self._tensors.items()}, rng
+
+
+def train_fusions(
+    data: FusionData,
+    fusion: FusionConfig,
+    out: Path,
+    config: TrainConfig | None = None,
+    *,
+    gate: Calibration | None = None,
+    device: str = "cpu",
+) -> Fusions:
+    """Train on cached embeddings; an interrupted run goes on from its checkpoint and ends as if it had not been.
+
+    Args:
+        data: pairs and their neighbours.
+        fusion: shape of the layer.
+        out: folder for checkpoint, TensorBoard log and ``fusion.pt``.
+        config: hyper-parameters.
+        gate: trust the neighbours as this calibration says; None trusts all.
+        device: torch device.
+
+    Raises:
+        ConfigError: ``out`` holds a run of another configuration.
+        DataError: too few groups to contrast.
+    """
+    config = config or TrainConfig()
+    if len(np.unique(data.groups)) < 2:
+        raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
+    torch.manual_seed(config.seed)
+    model = Fusions(fusion, config.temperature).to(device)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    if any(p.requires_grad for p in model.sides.parameters()):
+        _run(model, start, _Batches(data, config, gate, device), out, config)
+    save_fusions(model, out / FUSION)
+    return model.eval()
+
+
+def _run(model: Fusions, start: dict[str, Tensor], batches: _Batches, out: Path, config: TrainConfig) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
+    first = _restore(out / CHECKPOINT, model, optimizer, schedule, config)
+    model.train()
+    with SummaryWriter(str(out / "tensorboard"), purge_step=first) as log:
+        for step in _progress(first, config.steps):
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout too is the same after a resume
+            batch, rng = batches.draw(step)
+            loss = _loss(model, batch, rng, config)
+            total = loss + config.pull * _distance(model, start)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if step % config.log_every == 0:
+                log.add_scalar("loss", loss.item(), step)
+                log.add_scalar("temperature", model.log_scale.exp().item(), step)
+            if (step + 1) % config.checkpoint_every == 0:
+                _save(out / CHECKPOINT, step + 1, model, optimizer, schedule, config)
+
+
+def _progress(first: int, steps: int) -> Iterator[int]:
+    return iter(tqdm(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
+
+
+def _loss(model: Fusions, batch: dict[str, Tensor], rng: np.random.Generator, config: TrainConfig) -> Tensor:
+    if rng.random() < config.rotate:
+        batch = _rotated(batch)
+    refined = {}
+    for side in MODALITIES:
+        kept = torch.from_numpy(rng.random(batch[f"{side}.trust"].shape) >= config.drop)
+        trusted = batch[f"{side}.trust"] * kept.to(batch[f"{side}.trust"])
+        refined[side] = model.refine(
+            side, batch[f"{side}.query"], batch[f"{side}.vectors"], batch[f"{side}.near"], trusted
+        )
+    scale = model.log_scale.clamp(0, math.log(100)).exp()
+    return reco_loss(batch["image.query"], batch["text.query"], refined["image"], refined["text"], scale)
+
+
+def _rotated(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch in other coordinates: one random orthogonal map (D, D) for both modalities."""
+    query = batch["image.query"]
+    turn = torch.linalg.qr(torch.randn(query.shape[1], query.shape[1], device=query.device)).Q
+    turned = {name: batch[name] @ turn for name in batch if name.endswith((".query", ".vectors"))}
+    return batch | turned
+
+
+def _distance(model: nn.Module, start: dict[str, Tensor]) -> Tensor:
+    total = torch.zeros(())
+    for name, parameter in model.named_parameters():
+        total = total.to(parameter.device) + (parameter - start[name]).square().sum()
+    return total
+
+
+def _rate(step: int, config: TrainConfig) -> float:
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    torch.save(content, tmp)
+    tmp.replace(path)
+
+
+def _save(path: Path, step: int, model: Fusions, optimizer: Any, schedule: Any, config: TrainConfig) -> None:
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    _write(path, {"step": step, "config": asdict(config), "fusion": asdict(model.config), **parts})
+
+
+def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: TrainConfig) -> int:
+    """Load a checkpoint of the same configuration; returns the step to go on from."""
+    if not path.is_file():
+        return 0
+    try:
+        saved = torch.load(path, weights_only=True)
+    except Exception as error:  # see load_fusions
+        raise DataError(f"{path} is damaged, delete it to start anew: {error}") from error
+    if (saved["config"], saved["fusion"]) != (asdict(config), asdict(model.config)):
+        raise ConfigError(
+            f"{path} belongs to a run of another configuration ({saved['config']}, {saved['fusion']}): "
+            "give another --out, or delete that folder to start anew"
+        )
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    schedule.load_state_dict(saved["schedule"])
+    return int(saved["step"])
+
+
+def save_fusions(model: Fusions, path: Path) -> None:
+    """Write weights and configuration, whole or not at all."""
+    _write(path, {"fusion": asdict(model.config), "model": model.state_dict()})
+
+
+def load_fusions(path: Path) -> Fusions:
+    """Read what :func:`save_fusions` wrote.
+
+    Raises:
+        DataError: there is no such file, or it is none of ours.
+    """
+    if not path.is_file():
+        raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
+    try:
+        saved = torch.load(path, weights_only=True)
+        model = Fusions(FusionConfig(**saved["fusion"]))
+        model.load_state_dict(saved["model"])
+    except Exception as error:  # torch and pickle raise a class of its own per kind of damage
+        raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
+    return model.eval()

@@ -1,0 +1,167 @@
+"""What ``reco train`` and ``reco export`` do: pairs -> frozen vectors -> neighbours -> fusions -> model folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..artifact import Policy
+from ..data import read_pairs, read_records, write_pairs
+from ..errors import ConfigError, DataError
+from ..gate import calibrate
+from ..memory import Memory, open_memory
+from ..retrieve import Retrieval
+from ..types import Fingerprint, Pair, Records
+from ..vectors import check_vectors
+from .data import gather, hidden_ids
+from .encoder import FrozenClip, load_frozen
+from .export import Parity, Precision, export
+from .loop import FUSION, Fusions, TrainConfig, load_fusions, train_fusions
+from .model import FuserKind, FusionConfig
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run is made from; kept beside it as ``recipe.json``."""
+
+    source: str
+    model: str
+    pretrained: str | None = None
+    memory: str | None = None
+    group: str | None = None
+    fuser: FuserKind = "reco"
+    k: int = 5
+    strength: float = 1.0
+    steps: int = 300
+    batch: int = 128
+    lr: float = 3e-4
+    heads: int = 8
+    seed: int = 0
+    near_duplicate: float = 0.97
+    device: str = "cpu"
+    random_weights: bool = False
+
+
+def train(recipe: Recipe, out: Path) -> Fusions:
+    """Train the fusions on the recipe's pairs; resumes in the same folder.
+
+    Raises:
+        ConfigError: the folder holds another recipe, or the encoder cannot be loaded.
+        DataError: the pairs cannot be read, or are too few.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _keep_recipe(recipe, out / RECIPE)
+    clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
+    pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
+    memory = _memory(recipe, clip, pairs)
+    try:
+        hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
+        data = gather(memory, pairs, Retrieval(k=recipe.k), _groups(pairs, recipe.group), hidden)
+        gate = None if recipe.fuser == "paper" else calibrate(*_sides(memory), neighbours=recipe.k)
+    finally:
+        memory.close()
+    fusion = FusionConfig(recipe.fuser, clip.dimension, heads=recipe.heads, strength=recipe.strength)
+    config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed)
+    return train_fusions(data, fusion, out, config, gate=gate, device=recipe.device)
+
+
+def export_model(
+    model: str,
+    out: Path,
+    *,
+    pretrained: str | None = None,
+    fusion: Path | None = None,
+    fuser: FuserKind = "training-free",
+    precision: Precision = "fp32",
+    k: int = 5,
+    random_weights: bool = False,
+) -> list[Parity]:
+    """Export an encoder with trained (``fusion``) or untrained (``fuser``) fusions.
+
+    Raises:
+        ConfigError: the encoder cannot be loaded, or the fusion is of another dimension.
+        ArtifactError: the parity check failed; nothing was written.
+    """
+    clip = load_frozen(model, pretrained, random_weights=random_weights)
+    if random_weights:
+        warnings.warn(f"{model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
+    fusions = load_fusions(fusion / FUSION) if fusion else Fusions(FusionConfig(fuser, clip.dimension)).eval()
+    if fusions.config.dimension != clip.dimension:
+        raise ConfigError(f"the fusion in {fusion} is {fusions.config.dimension}-d, the encoder {clip.dimension}-d")
+    policy = Policy(k=k, gate=fusions.config.fuser != "paper")
+    trained_on = json.loads((fusion / RECIPE).read_text())["source"] if fusion and (fusion / RECIPE).is_file() else ""
+    return export(clip, fusions, out, policy=policy, precision=precision, trained_on=trained_on)
+
+
+def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
+    """The source's pairs as frozen vectors; the cache's name carries the encoder's fingerprint."""
+    if not cache.is_file():
+        pairs = list(read_pairs(source))
+        if not pairs:
+            raise DataError(f"{source} holds no pairs")
+        write_pairs(cache, [_encode(clip, pairs)])
+    return join(list(read_records(cache)))
+
+
+def _encode(clip: FrozenClip, pairs: list[Pair]) -> Records:
+    image = _side(clip, [pair.image for pair in pairs], "image")
+    text = _side(clip, [pair.text for pair in pairs], "text")
+    payloads = [dict(pair.payload) | ({"caption": pair.text} if isinstance(pair.text, str) else {}) for pair in pairs]
+    return Records([pair.id for pair in pairs], image, text, payloads)
+
+
+def _side(clip: FrozenClip, values: list[Any], side: str) -> Any:
+    if all(isinstance(value, np.ndarray) for value in values):
+        return check_vectors(np.stack(values), clip.dimension, f"{side} vectors")
+    return clip.images(values) if side == "image" else clip.texts(values)
+
+
+def join(parts: list[Records]) -> Records:
+    """Batches of records as one."""
+    return Records(
+        [id_ for part in parts for id_ in part.ids],
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.text for part in parts]),
+        [payload for part in parts for payload in part.payloads],
+    )
+
+
+def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
+    fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
+    if recipe.memory:
+        return open_memory(recipe.memory, fingerprint, create=False)
+    memory = open_memory(":memory:", fingerprint, kind="exact")
+    memory.upsert(pairs)
+    return memory
+
+
+def _sides(memory: Memory) -> tuple[Any, Any]:
+    records = join(list(memory.scroll()))
+    return records.image, records.text
+
+
+def _groups(pairs: Records, column: str | None) -> list[str]:
+    """What each pair shows: a payload column, the caption where there is one, else the pair itself."""
+    if column is not None and (
+        missing := [i for i, p in zip(pairs.ids, pairs.payloads, strict=True) if column not in p]
+    ):
+        raise DataError(f"{len(missing)} pairs have no {column!r} to group by, the first is {missing[0]!r}")
+    name = column or "caption"
+    return [str(payload.get(name, id_)) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
+
+
+def _keep_recipe(recipe: Recipe, path: Path) -> None:
+    text = json.dumps(asdict(recipe), indent=1)
+    if path.is_file() and json.loads(path.read_text()) != asdict(recipe):
+        raise ConfigError(f"{path.parent} holds a run of another recipe ({path}): choose another --out or delete it")
+    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    tmp.write_text(text)
+    tmp.replace(path)

@@ -1,0 +1,39 @@
+"""Inputs for the parity check of an export, when the caller has none: drawn images of varied content and size."""
+
+from __future__ import annotations
+
+import random
+
+from PIL import Image, ImageDraw
+
+from ..types import ImageInput
+
+SAMPLE_TEXTS = (
+    "a photo of a dog",
+    "red fox in the snow",
+    "2012 Hyundai Elantra Touring hatchback, front three-quarter view",
+    "x",
+    "",
+    "Ein kleines Café in Zürich",
+    "東京タワーの夜景",
+    "part no. 8-97309-421-0, oil filter, box of 12",
+    "emoji 🦊 and punctuation!?",
+    "a long caption that goes on about the weather, the light, the people and the street until it is cut " * 4,
+)
+
+
+def sample_images(count: int = 12) -> list[ImageInput]:
+    """Gradients under random shapes, each of another size; the same ones every time."""
+    rng = random.Random(0)
+    return [_draw(rng) for _ in range(count)]
+
+
+def _draw(rng: random.Random) -> Image.Image:
+    size = (rng.randint(80, 500), rng.randint(80, 500))
+    image = Image.merge("RGB", [Image.linear_gradient("L").resize(size).rotate(90 * rng.randrange(4)) for _ in "RGB"])
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y = rng.randrange(size[0]), rng.randrange(size[1])
+        box = (x, y, x + rng.randint(5, 120), y + rng.randint(5, 120))
+        rng.choice((pen.ellipse, pen.rectangle))(box, fill=tuple(rng.randrange(256) for _ in range(3)))
+    return image
