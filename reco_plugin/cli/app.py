@@ -1,0 +1,111 @@
+"""``reco``: the command line. Every command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .doctor import doctor_command
+from .errors import reports_errors
+from .evaluate import eval_app
+from .memory import memory_app
+from .options import JsonOption, MemoryOption, ModelOption, memory_location
+from .train import export_command, train_command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
+    epilog="Start with: reco demo",
+)
+app.add_typer(memory_app, name="memory")
+app.add_typer(eval_app, name="eval")
+app.command(
+    "train", epilog="Example: reco train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x"
+)(train_command)
+app.command(
+    "export",
+    epilog="Example: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
+)(export_command)
+app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
+
+
+@app.command("demo", epilog="Example: reco demo --out demo")
+@reports_errors
+def demo_command(
+    *,
+    model: ModelOption = None,
+    cache: Annotated[Path, typer.Option(help="Packages and rendered drawings, kept for the next run.")] = Path(
+        ".cache/quickstart"
+    ),
+    out: Annotated[Path, typer.Option(help="Where index.html, results.json and the memory go.")] = Path("demo"),
+) -> None:
+    """Classify drawings of entities that CLIP never saw, before and after their pairs join the memory."""
+    from ..config import load_settings
+    from ..demo.run import run
+
+    run(load_settings(model=model).model, cache, out)
+
+
+@app.command(
+    "embed",
+    epilog="Example: reco embed --text 'a red fox' --image fox.jpg --memory ./memory"
+    "\n\nreco embed --input queries.txt --out vectors.npy",
+)
+@reports_errors
+def embed_command(
+    *,
+    text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="An image file; repeat it for more.")] = None,
+    input_file: Annotated[Path | None, typer.Option("--input", help="A file with one text per line.")] = None,
+    refine: Annotated[
+        bool | None,
+        typer.Option("--refine/--plain", help="Refined, or frozen CLIP.", show_default="the model's policy"),
+    ] = None,
+    role: Annotated[str, typer.Option(help="query, or candidate: one of a set that competes.")] = "query",
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="of the model")
+    ] = None,
+    model: ModelOption = None,
+    memory: MemoryOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a (B, D) float32 .npy; images follow texts.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
+    import numpy as np
+
+    from ..data.files import read_lines, whole_file
+    from ..errors import InputError
+    from ..reco import Reco
+
+    texts = [*(text or []), *(read_lines(input_file) if input_file else [])]
+    images = image or []
+    if not texts and not images:
+        raise InputError("nothing to embed: give --text, --image or --input")
+    if role not in ("query", "candidate"):
+        raise InputError(f"--role must be query or candidate, got {role!r}")
+    with Reco.open(model, memory_location(memory)) as reco:
+        options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
+        parts = [reco.embed_texts(texts, **options)] if texts else []
+        parts += [reco.embed_images(images, **options)] if images else []
+    vectors = np.concatenate(parts)
+    if out is not None:
+        with whole_file(out) as part, part.open("wb") as file:
+            np.save(file, vectors)
+        typer.echo(f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
+        return
+    for name, vector in zip([*texts, *map(str, images)], vectors, strict=True):
+        values = [round(float(value), 7) for value in vector]
+        typer.echo(
+            json.dumps({"input": name, "embedding": values}, ensure_ascii=False) if as_json else f"{name}\t{values}"
+        )
+
+
+def main() -> None:
+    """Entry point of the ``reco`` script."""
+    app()

@@ -1,0 +1,145 @@
+"""``reco train`` and ``reco export``: offline, with torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from .errors import reports_errors
+from .options import JsonOption
+
+EncoderOption = Annotated[
+    str, typer.Option("--model", help="open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
+]
+PretrainedOption = Annotated[str | None, typer.Option(help="open_clip weights tag, or a checkpoint file.")]
+RandomOption = Annotated[bool, typer.Option("--random-weights", help="Allow a model without weights (tests only).")]
+T = TypeVar("T")
+
+
+def _torch(load: Callable[[], T]) -> T:
+    """Import what needs torch, with the install line when it is not there."""
+    from ..errors import MissingExtra
+
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "train", "training and export") from error
+
+
+@reports_errors
+def train_command(
+    source: Annotated[str, typer.Argument(help="Pairs to train on: .csv/.tsv/.jsonl, folder, .tar, .npz or .parquet.")],
+    *,
+    model: EncoderOption,
+    out: Annotated[Path, typer.Option(help="Folder of the run: cache, checkpoint, TensorBoard log, fusion.pt.")],
+    pretrained: PretrainedOption = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Pairs to retrieve from.", show_default="the training pairs")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Payload column: pairs with the same value show the same thing.", show_default="the caption"),
+    ] = None,
+    fuser: Annotated[
+        Literal["paper", "reco", "training-free"], typer.Option(help="paper: the plain layer. reco: ours.")
+    ] = "reco",
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = 5,
+    steps: Annotated[int, typer.Option(min=0, help="Training steps; 0 keeps the untrained start.")] = 300,
+    batch: Annotated[int, typer.Option(min=2, help="Pairs per step.")] = 128,
+    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 3e-4,
+    strength: Annotated[float, typer.Option(min=0, help="Start of reco: how loud trusted neighbours are.")] = 1.0,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of start, batches and dropout.")] = 0,
+    near_duplicate: Annotated[
+        float, typer.Option(min=0, max=1, help="Image cosine from which a neighbour is hidden.")
+    ] = 0.97,
+    device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
+    random_weights: RandomOption = False,
+) -> None:
+    """Train the two fusions on your pairs, around a frozen encoder. An interrupted run resumes when started again.
+
+    The encoder's vectors are cached in the run's folder. Each pair's own memory entry and near-duplicates of its
+    image are hidden from its queries: otherwise the fusion would learn to copy its caption.
+    """
+
+    def load() -> Any:
+        from ..train import run
+
+        return run
+
+    recipe = _torch(load).Recipe(
+        source=source,
+        model=model,
+        pretrained=pretrained,
+        memory=memory,
+        group=group,
+        fuser=fuser,
+        k=k,
+        strength=strength,
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        heads=heads,
+        seed=seed,
+        near_duplicate=near_duplicate,
+        device=device,
+        random_weights=random_weights,
+    )
+    _torch(load).train(recipe, out)
+    typer.echo(
+        f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"
+        f"next: reco export --model {model} --fusion {out} --out my_model"
+    )
+
+
+@reports_errors
+def export_command(
+    *,
+    model: EncoderOption,
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    pretrained: PretrainedOption = None,
+    fusion: Annotated[
+        Path | None, typer.Option(help="Folder of `reco train`.", show_default="none: training-free")
+    ] = None,
+    fuser: Annotated[
+        Literal["paper", "reco", "training-free"],
+        typer.Option(help="Untrained fusion to export when --fusion is not given."),
+    ] = "training-free",
+    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Storage of the weights.")] = "fp32",
+    k: Annotated[int, typer.Option("--k", min=1, help="Default number of neighbours.")] = 5,
+    random_weights: RandomOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a model folder: four ONNX graphs, tokenizer, manifest, Triton configuration.
+
+    Every graph is compared with torch first; if one differs, nothing is written.
+    """
+
+    def load() -> Any:
+        from ..train import run
+
+        return run
+
+    parities = _torch(load).export_model(
+        model,
+        out,
+        pretrained=pretrained,
+        fusion=fusion,
+        fuser=fuser,
+        precision=precision,
+        k=k,
+        random_weights=random_weights,
+    )
+    if as_json:
+        typer.echo(json.dumps([vars(parity) for parity in parities], indent=2))
+        return
+    for parity in parities:
+        typer.echo(
+            f"{parity.graph:11s} least cosine {parity.least_cosine:.7f}  "
+            f"largest difference {parity.largest_difference:.1e}"
+        )
+    typer.echo(f"wrote {out}; next: reco doctor --model {out}")

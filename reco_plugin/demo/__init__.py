@@ -1,0 +1,1 @@
+"""`reco demo`: knowledge arrives by inserting pairs, shown on drawings that CLIP never saw."""

@@ -1,0 +1,139 @@
+"""The demo's page: queries, what was retrieved, rankings before and after; one self-contained file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from ..quickstart.benchmark import ROLES, TEST_GROUPS, Bench, drawing
+from ..quickstart.dataset import Quickstart
+from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
+from ..reco import Reco
+from ..types import Refinement, Vectors
+
+_GAINS, _HARMS = 18, 6
+_SHOWN = 5  # neighbours and ranked labels per query
+
+
+@dataclass(frozen=True)
+class _Label:
+    name: str
+    similarity: float
+    true: bool
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    image: str
+    caption: str
+    similarity: float
+    weight: float
+    relevant: bool
+
+
+@dataclass(frozen=True)
+class _Card:
+    image: str
+    name: str
+    seen: bool
+    before_rank: int
+    after_rank: int
+    before: list[_Label]
+    after: list[_Label]
+    neighbours: list[_Neighbour]
+    prompt_neighbours: list[_Neighbour]
+
+
+def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any]) -> None:
+    """Write ``index.html``: the table, the largest gains, and the worst harms too."""
+    prompts = reco.refine(bench.labels, modality="text", role=ROLES["text"], explain=True)
+    queries = reco.refine(bench.queries, modality="image").vectors
+    chosen = _choose(bench, queries, prompts.vectors)
+    images = reco.refine(bench.queries[chosen], modality="image", explain=True)
+    cards = [_card(data, bench, row, images, place, prompts) for place, row in enumerate(chosen)]
+    environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
+    html = environment.get_template("page.html").render(
+        gains=[card for card in cards if card.after_rank < card.before_rank],
+        harms=[card for card in cards if card.after_rank > card.before_rank],
+        results=results,
+        groups=list(TEST_GROUPS),
+        model=reco.manifest,
+        sources=[*EMOJI_SOURCES, NAMES_SOURCE],
+        counts={group: len(bench.ranks(group, bench.queries, bench.labels)) for group in TEST_GROUPS},
+    )
+    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    tmp.write_text(html, encoding="utf-8")
+    tmp.replace(path)
+
+
+def _choose(bench: Bench, queries: Vectors, labels: Vectors) -> list[int]:
+    """Rows with the largest rise and the deepest fall, judged among all labels; each entity once."""
+    before = bench.ranks("all", bench.queries, bench.labels)
+    after = bench.ranks("all", queries, labels)
+    order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
+    unseen = [int(row) for row in order if bench.query_splits[row] == "unseen"]
+    return [*_distinct(bench, unseen, _GAINS), *_distinct(bench, [int(row) for row in order[::-1]], _HARMS)]
+
+
+def _distinct(bench: Bench, rows: list[int], count: int) -> list[int]:
+    chosen: dict[int, int] = {}
+    for row in rows:
+        chosen.setdefault(int(bench.truth[row]), row)
+        if len(chosen) == count:
+            break
+    return list(chosen.values())
+
+
+def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: int, prompts: Refinement) -> _Card:
+    entity = bench.entities[bench.truth[row]]
+    before, before_rank = _ranking(bench, bench.queries[row], bench.labels, row)
+    after, after_rank = _ranking(bench, images.vectors[place], prompts.vectors, row)
+    return _Card(
+        image=_png(data, int(bench.rows[row])),
+        name=entity.label,
+        seen=entity.split == "seen",
+        before_rank=before_rank,
+        after_rank=after_rank,
+        before=before,
+        after=after,
+        neighbours=_neighbours(data, images, place, entity.key),
+        prompt_neighbours=_neighbours(data, prompts, int(bench.truth[row]), entity.key),
+    )
+
+
+def _ranking(bench: Bench, query: Vectors, labels: Vectors, row: int) -> tuple[list[_Label], int]:
+    scores = labels @ query
+    true = int(bench.truth[row])
+    top = np.argsort(-scores, kind="stable")[:_SHOWN]
+    ranked = [_Label(bench.entities[c].label, float(scores[c]), int(c) == true) for c in top]
+    return ranked, 1 + int((scores > scores[true]).sum())
+
+
+def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> list[_Neighbour]:
+    found, weights = result.neighbours, result.weights
+    if found is None or weights is None or found.payloads is None:
+        return []
+    total = float(weights[place].sum()) or 1.0
+    return [
+        _Neighbour(
+            image=_png(data, payload["row"]),
+            caption=payload["caption"],
+            similarity=float(found.similarity[place, column]),
+            weight=float(weights[place, column]) / total,
+            relevant=payload["entity"] == entity,
+        )
+        for column, payload in enumerate(found.payloads[place][:_SHOWN])
+    ]
+
+
+def _png(data: Quickstart, row: int) -> str:
+    buffer = io.BytesIO()
+    drawing(data, row).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
