@@ -1,4 +1,4 @@
-"""Draw docs/before-after.svg from docs/quickstart.json: python -m benchmarks.picture"""
+"""Draw docs/before-after.svg from docs/quickstart.json: python -m benchmarks.picture."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _fetch_one(source: Source, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     wanted = f"{source.package}@{source.version}"
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
-        command = [*_npm(), "pack", "--silent", "--ignore-scripts", "--pack-destination", tmp, wanted]
+        command = [*_npm(), "pack", "--loglevel=error", "--ignore-scripts", wanted]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp, check=False)
         tarballs = list(Path(tmp).glob("*.tgz"))
         if done.returncode or not tarballs:
