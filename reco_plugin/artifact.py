@@ -124,6 +124,10 @@ class Artifact:
         """
         root = Path(folder)
         manifest = _read_manifest(root)
+        if lacking := sorted(set(GRAPHS) - set(manifest.graphs)):
+            raise ArtifactError(
+                f"{root / MANIFEST} names no {', '.join(lacking)}: it is not whole. Export the model again."
+            )
         artifact = cls(root, manifest)
         for name, graph in manifest.graphs.items():
             _check_size(artifact.graph(name), graph.size_bytes)

@@ -16,7 +16,7 @@ from .memory import Header, Memory
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Payload, Records, Vectors
 from .vectors import check_vectors
 
-_SAMPLE = 2048  # pairs that the gate is calibrated on
+_LOOK, _BATCH = 32_768, 2048  # pairs that are read to calibrate the gate, at most; the gate samples among them
 _GROWTH = 1.25  # calibrate again when the memory has grown by this factor since
 
 
@@ -103,7 +103,7 @@ class PairMemory:
 
     def calibrate(self) -> Calibration | None:
         """Measure the gate's constants on a sample of the pairs and store them with the memory."""
-        sample = _join(list(islice(self.store.scroll(_SAMPLE), 1)), self.encoder.dimension)
+        sample = _join(list(islice(self.store.scroll(_BATCH), _LOOK // _BATCH)), self.encoder.dimension)
         if len(sample) == 0:
             return None
         self._calibration = calibrate(sample.image, sample.text, neighbours=self._neighbours)

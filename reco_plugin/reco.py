@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import numpy.typing as npt
 
@@ -15,7 +15,7 @@ from .encode import Encoder
 from .fuse import Fuser, open_fuser
 from .memory import open_memory
 from .pairs import PairMemory
-from .refine import Refiner
+from .refine import Refiner, check_choice
 from .retrieve import Retrieval
 from .types import Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
 
@@ -109,6 +109,7 @@ class Reco:
 
     def refines(self, modality: Modality, role: Role) -> bool:
         """Whether the model's policy refines this side in this role when the caller does not say."""
+        check_choice("role", role, get_args(Role))
         return modality in self.manifest.policy.refine.get(role, ())
 
     def refine(

@@ -76,8 +76,8 @@ class Refiner:
     ) -> Refinement:
         """Refine (B, D) unit-norm vectors; everything as in :meth:`reco_plugin.reco.Reco.refine`."""
         queries = check_vectors(vectors, self.dimension)
-        _check_choice("modality", modality, MODALITIES)
-        _check_choice("role", role, get_args(Role))
+        check_choice("modality", modality, MODALITIES)
+        check_choice("role", role, get_args(Role))
         how = self._retrieval(k, search, fusion, where)
         hidden = _per_query(exclude, len(queries))
         gated = (self._gate if gate is None else gate) and how.is_paper
@@ -130,9 +130,9 @@ class Refiner:
             where=where,
         )
         if not isinstance(how.k, int) or how.k < 1:
-            raise InputError(f"k must be a whole number of at least 1, got {how.k!r}; to refine nothing, leave it off")
-        _check_choice("search", how.search, get_args(Mode))
-        _check_choice("fusion", how.fusion, get_args(Mode))
+            raise InputError(f"k must be at least 1 and whole, got {how.k!r}; to refine nothing, leave refinement off")
+        check_choice("search", how.search, get_args(Mode))
+        check_choice("fusion", how.fusion, get_args(Mode))
         return how
 
     def _trust(
@@ -198,7 +198,12 @@ def _own_fingerprint(records: Records) -> Fingerprint:
     return Fingerprint("precomputed vectors", digest, records.image.shape[1])
 
 
-def _check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a word that is not known.
+
+    Raises:
+        InputError: naming what is.
+    """
     if value not in known:
         raise InputError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
 

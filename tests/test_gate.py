@@ -177,6 +177,19 @@ def test_same_memory_and_seed_give_the_same_constants(clusters):
     assert first == second
 
 
+@pytest.mark.parametrize("groups", [4, 8, 20, 60])
+def test_few_groups_with_many_pairs_each_do_not_hide_what_a_caption_means(groups):
+    """A group then holds more than a hundredth of the pairs, so the 0.99 quantile of cosines lies within groups."""
+    rng = np.random.default_rng(groups)
+    clusters = Clusters(groups)
+    group = np.repeat(np.arange(groups), 15)
+    text = unit(clusters.caption[group] + 0.02 * rng.normal(size=(len(group), DIM)))  # worded differently
+    image = np.repeat(clusters.image[::PER_GROUP], 15, axis=0)
+    cosines, together = text @ text.T, group[:, None] == group
+    same = calibrate(unit(image + 0.02 * rng.normal(size=image.shape)), text).same_caption
+    assert cosines[~together].max() < same < np.quantile(cosines[together], 0.05)
+
+
 def test_shuffled_captions_are_believed_less(clusters, calibration):
     shuffled = clusters.text[np.random.default_rng(0).permutation(len(clusters.text))]
     assert calibrate(clusters.image, shuffled).text_loudness < 0.2 * calibration.text_loudness
@@ -207,10 +220,10 @@ def test_a_damaged_calibration_is_refused(calibration, spoil):
 
 def load(name):
     """Arrays of one file of real CLIP vectors, unit-norm; labels as they are."""
-    folder = os.environ.get("RECO_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+    folder = os.environ.get("SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
     path = Path(folder) / f"clip_vit_b32_{name}.npz"
     if not path.is_file():
-        pytest.skip(f"no real CLIP vectors at {path}; set RECO_SHARED_DATA")
+        pytest.skip(f"no real CLIP vectors at {path}; set SHARED_DATA")
     with np.load(path) as arrays:
         return {key: unit(a.astype(np.float32)) if (a := arrays[key]).ndim > 1 else a for key in arrays.files}
 

@@ -55,7 +55,7 @@ def new_header(fingerprint: Fingerprint | None, location: str, *, create: bool) 
     """
     if not create or fingerprint is None:
         raise MemoryStoreError(
-            f"there is no memory at {location!r}. Check the location, or build one: reco memory build --help"
+            f"there is no memory at {location!r}. Check the location, or build one: reco memory add --help"
         )
     return Header(fingerprint)
 

@@ -1,0 +1,258 @@
+"""The rules of docs and guide that a reader could forget: levels, who may import what, what is public."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import reco_plugin
+from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.train.triton import GraphSpec, clip_image_spec, clip_text_spec, fusion_spec, render_config
+
+PACKAGE = Path(reco_plugin.__file__).parent
+LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
+    "types": 0.0,
+    "errors": 0.0,
+    "config": 1.0,
+    "vectors": 1.0,
+    "gate": 1.0,
+    "preprocess": 1.0,
+    "quickstart": 1.0,
+    "artifact": 1.5,  # the manifest holds the preprocessing's config
+    "data": 1.5,  # checks vectors
+    "sessions": 2.0,
+    "memory": 2.0,
+    "encode": 3.0,
+    "retrieve": 3.0,
+    "fuse": 3.0,
+    "refine": 3.5,
+    "pairs": 3.5,
+    "train": 3.5,
+    "reco": 4.0,
+    "evaluate": 5.0,
+    "quickstart.benchmark": 5.5,  # counts with evaluate.metrics
+    "demo": 6.0,
+    "cli": 7.0,
+    "__main__": 8.0,
+}
+TRAIN_MAY_USE = 3.0
+MAX_LINES = 320
+
+
+class Import(NamedTuple):
+    """One imported module, by its full dotted name, and where."""
+
+    name: str
+    line: int
+    at_import: bool
+    """Whether it is loaded when the module is, rather than inside a function."""
+
+
+@cache
+def modules(package: Path = PACKAGE) -> dict[str, Path]:
+    """Dotted name inside the package -> file; the package itself is the empty name."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path, package: Path = PACKAGE) -> Iterator[Import]:
+    """Everything a file imports, relative names resolved; ``from . import x`` is x where x is a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(node) for function in ast.walk(tree) if _is_function(function) for node in ast.walk(function)}
+    here = (package.name, *path.relative_to(package).with_suffix("").parts[:-1])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, id(node) not in inside)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join((*(here[: len(here) + 1 - node.level] if node.level else ()), *filter(None, [node.module])))
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                is_module = full.removeprefix(package.name + ".") in modules(package)
+                yield Import(full if is_module else base, node.lineno, id(node) not in inside)
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def unit_of(name: str) -> str:
+    """The longest entry of LEVELS that holds a module; empty when there is none."""
+    parts = name.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in LEVELS), "")
+
+
+def violations(package: Path = PACKAGE) -> list[str]:
+    """Imports of the own package that go sideways or up."""
+    wrong = []
+    for name, path in modules(package).items():
+        if not unit_of(name):
+            continue  # the package's own __init__ loads its public names late; both are for other tests to see
+        for found in imports(path, package):
+            if not found.name.startswith(package.name + "."):
+                continue
+            me, it = unit_of(name), unit_of(found.name.removeprefix(package.name + "."))
+            if me != it and LEVELS[it] >= LEVELS[me]:
+                wrong.append(f"{path}:{found.line}: {me} (level {LEVELS[me]}) imports {it} (level {LEVELS[it]})")
+    return wrong
+
+
+def third_party(*packages: str) -> dict[str, set[str]]:
+    """Which modules import one of these top-level packages, anywhere in the file."""
+    users: dict[str, set[str]] = {package: set() for package in packages}
+    for name, path in modules().items():
+        for found in imports(path):
+            if (top := found.name.partition(".")[0]) in users:
+                users[top].add(name)
+    return users
+
+
+def test_every_module_has_a_level():
+    assert [name for name in modules() if name and not unit_of(name)] == []
+    assert [unit for unit in LEVELS if unit not in modules()] == []
+
+
+def test_modules_import_lower_levels_only():
+    assert violations() == []
+
+
+def test_the_check_of_levels_finds_what_goes_up_or_sideways(tmp_path):
+    package = tmp_path / "made_up"
+    (package / "memory").mkdir(parents=True)
+    for name in ("__init__", "types", "reco", "sessions", "memory/__init__", "memory/base"):
+        (package / f"{name}.py").write_text("")
+    (package / "memory" / "exact.py").write_text("from ..types import Pair\nfrom .base import Memory\nimport numpy\n")
+    assert violations(package) == []
+    (package / "memory" / "exact.py").write_text("def late():\n    from .. import reco\n    from ..sessions import x\n")
+    assert [line.rpartition("imports ")[2] for line in violations(package)] == [
+        "reco (level 4.0)",
+        "sessions (level 2.0)",
+    ]
+
+
+def test_train_uses_levels_up_to_fuse_and_the_quickstart_data():
+    used = {
+        unit_of(found.name.removeprefix("reco_plugin."))
+        for name, path in modules().items()
+        if unit_of(name) == "train"
+        for found in imports(path)
+        if found.name.startswith("reco_plugin.")
+    } - {"train"}
+    assert {unit for unit in used if LEVELS[unit] > TRAIN_MAY_USE} == set()
+
+
+def test_train_is_imported_by_commands_only_and_only_when_they_run():
+    users = [
+        (name, found.at_import)
+        for name, path in modules().items()
+        if unit_of(name) != "train"
+        for found in imports(path)
+        if found.name.startswith("reco_plugin.train")
+    ]
+    assert users, "the command line no longer reaches the training: this test watches nothing"
+    assert {name.partition(".")[0] for name, _ in users} == {"cli"}
+    assert not any(at_import for _, at_import in users)
+
+
+def test_qdrant_is_known_to_the_memory_only():
+    users = third_party("qdrant_client", "qdrant_edge")
+    assert all(users.values())
+    assert {name.partition(".")[0] for names in users.values() for name in names} == {"memory"}
+
+
+def test_torch_is_known_to_the_training_only():
+    users = third_party("torch", "open_clip")
+    assert all(users.values())
+    assert {name.partition(".")[0] for names in users.values() for name in names} == {"train"}
+
+
+def test_onnxruntime_runs_models_in_the_sessions_only():
+    tools = {"cli.doctor", "train.precision"}  # one shows its version, one uses its quantisation
+    assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
+
+
+def test_the_environment_is_read_by_the_settings_only():
+    readers = set()
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = {alias.name for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
+            attribute = node.attr if isinstance(node, ast.Attribute) else None
+            if {"environ", "environb", "getenv"} & (named | {attribute}):
+                readers.add(name)
+    assert readers == {"config"}
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_module_is_long(name):
+    path = modules()[name]
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        (
+            "import reco_plugin",
+            "torch onnxruntime qdrant_client qdrant_edge PIL pydantic typer numpy",
+        ),
+        ("from reco_plugin import Reco", "torch open_clip onnxruntime qdrant_client qdrant_edge typer tqdm"),
+        ("import reco_plugin.cli.app", "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers"),
+        ("import reco_plugin.train.triton", "torch onnx"),
+    ],
+)
+def test_an_import_in_a_new_interpreter_loads_nothing_heavy(statement, unwanted):
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "reco_plugin" in loaded
+    assert set(unwanted.split()) & set(loaded) == set()
+
+
+def test_the_public_names_are_these_and_can_be_used():
+    assert reco_plugin.__all__ == ["Neighbours", "Pair", "Reco", "RecoError", "Refinement", "__version__"]
+    assert dir(reco_plugin) == sorted(reco_plugin.__all__)
+    assert all(getattr(reco_plugin, name) is not None for name in reco_plugin.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Rico'"):
+        _ = reco_plugin.Rico
+
+
+def specs(model: Path) -> dict[str, GraphSpec]:
+    """The ports of the graphs, as the manifest implies them."""
+    manifest = Artifact.load(model).manifest
+    length = -1 if manifest.text.dynamic else manifest.text.context_length
+    fusions = (fusion_spec(name, manifest.dimension) for name in ("reco_image", "reco_text"))
+    encoders = (
+        clip_image_spec(*manifest.image.size, manifest.dimension),
+        clip_text_spec(length, manifest.dimension),
+    )
+    return {spec.name: spec for spec in (*encoders, *fusions)}
+
+
+def test_triton_is_configured_as_the_manifest_says(model):
+    expected = {name: render_config(spec) for name, spec in specs(model).items()}
+    stored = {path.parent.name: path.read_text(encoding="utf-8") for path in model.rglob("config.pbtxt")}
+    assert set(stored) == set(GRAPHS)
+    assert stored == expected
+
+
+def test_the_graphs_have_the_ports_that_triton_is_told(model):
+    import onnxruntime as ort
+
+    for name, spec in specs(model).items():
+        session = ort.InferenceSession(str(model / name / "1" / "model.onnx"), providers=["CPUExecutionProvider"])
+        for ports, declared in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
+            assert [port.name for port in ports] == [port.name for port in declared]
+            for port, told in zip(ports, declared, strict=True):
+                batch, *dims = port.shape
+                assert isinstance(batch, str), f"{name}.{port.name} has a fixed batch size"
+                assert [-1 if isinstance(size, str) else size for size in dims] == list(told.dims)

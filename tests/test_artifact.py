@@ -1,0 +1,136 @@
+"""A model folder: what is read from it, and what is noticed when it is not as it was written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, sha256_file
+from reco_plugin.config import load_settings
+from reco_plugin.errors import ArtifactError, SessionError
+from reco_plugin.sessions import open_session
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    """A copy of the shipped model that may be spoilt."""
+    return Path(shutil.copytree(model, tmp_path / "model"))
+
+
+@pytest.fixture
+def edit(copy: Path) -> Callable[..., None]:
+    """Change fields of the copy's manifest."""
+
+    def change(**fields: Any) -> None:
+        manifest = json.loads((copy / MANIFEST).read_text())
+        (copy / MANIFEST).write_text(json.dumps(manifest | fields))
+
+    return change
+
+
+def test_the_shipped_model_is_whole(model):
+    artifact = Artifact.load(model)
+    artifact.verify()
+    assert set(artifact.manifest.graphs) == set(GRAPHS)
+    assert artifact.manifest.format == FORMAT
+    for name in GRAPHS:
+        assert artifact.graph(name).stat().st_size == artifact.manifest.graphs[name].size_bytes
+
+
+def test_the_fingerprint_is_the_manifests(model):
+    stored = json.loads((model / MANIFEST).read_text())
+    fingerprint = Artifact.load(str(model)).manifest.fingerprint
+    assert (fingerprint.name, fingerprint.digest, fingerprint.dimension) == (
+        stored["name"],
+        stored["digest"],
+        stored["dimension"],
+    )
+    assert stored["name"] in str(fingerprint)
+    assert stored["digest"][:12] in str(fingerprint)
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])
+def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
+    place = tmp_path / "elsewhere"
+    make(place)
+    with pytest.raises(ArtifactError, match=r"elsewhere.*manifest\.json is missing.*reco export"):
+        Artifact.load(place)
+
+
+@pytest.mark.parametrize("name", [f"{graph}/1/model.onnx" for graph in GRAPHS] + [TOKENIZER])
+def test_a_missing_file_is_named(name, copy):
+    (copy / name).unlink()
+    with pytest.raises(ArtifactError, match=rf"{name} is missing"):
+        Artifact.load(copy)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_truncated_graph_is_noticed_when_the_model_is_opened(name, copy):
+    path = copy / name / "1" / "model.onnx"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtifactError, match=rf"{name}.*{len(whole) // 2:,} bytes.*{len(whole):,}.*truncated"):
+        Reco.open(copy, memory=":memory:")
+
+
+def test_a_changed_graph_of_the_same_size_is_noticed_by_its_checksum(copy):
+    artifact = Artifact.load(copy)
+    path = artifact.graph("clip_text")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    again = Artifact.load(copy)
+    with pytest.raises(ArtifactError, match=rf"clip_text.*{sha256_file(path)[:12]}.*changed or damaged"):
+        again.verify()
+
+
+def test_a_graph_of_zeros_of_the_same_size_cannot_be_run(copy):
+    path = copy / "clip_text" / "1" / "model.onnx"
+    path.write_bytes(bytes(path.stat().st_size))
+    with Reco.open(copy, memory=":memory:") as reco, pytest.raises(SessionError, match=r"clip_text.*Export the model"):
+        reco.encoder.texts(["a fox"])
+    with pytest.raises(SessionError, match=r"cannot load .*clip_text"):
+        open_session(path, load_settings())
+
+
+def test_a_newer_manifest_asks_for_an_upgrade_whatever_else_it_holds(edit, copy):
+    edit(format=FORMAT + 1, something_new=True, graphs="elsewhere")
+    with pytest.raises(ArtifactError, match=rf"format {FORMAT + 1}.*up to {FORMAT}.*upgrade"):
+        Artifact.load(copy)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"policy": {"k": 0}}, r"policy\.k"),
+        ({"policy": {"refine": {"rival": ["image"]}}}, "rival"),
+        ({"policy": {"candidate_height": 2}}, "candidate_height"),
+        ({"dimension": "wide"}, "dimension"),
+        ({"fusion": {"fuser": "magic"}}, r"fusion\.fuser"),
+        ({"format": None}, "format"),
+    ],
+)
+def test_a_manifest_with_something_unusable_names_it(fields, named, edit, copy):
+    edit(**fields)
+    with pytest.raises(ArtifactError, match=rf"is not a manifest: .*{named}"):
+        Artifact.load(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe\x00", b"null"])
+def test_a_manifest_that_is_no_manifest(content, copy):
+    (copy / MANIFEST).write_bytes(content)
+    with pytest.raises(ArtifactError, match="is not a manifest"):
+        Artifact.load(copy)
+
+
+def test_a_damaged_tokenizer_is_named(copy):
+    (copy / TOKENIZER).write_text("{")
+    with Reco.open(copy, memory=":memory:") as reco, pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+        reco.encoder.texts(["a fox"])

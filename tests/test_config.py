@@ -1,0 +1,170 @@
+"""Settings: three places that say the same, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.config import PREFIX, Settings, load_settings
+from reco_plugin.errors import ConfigError
+
+KEY = "sk-very-secret-4711"
+SAID = {  # setting -> as an argument, as a variable, in reco.toml
+    "model": ("my/model", "my/model", '"my/model"'),
+    "memory": ("my/memory", "my/memory", '"my/memory"'),
+    "memory_kind": ("edge", "edge", '"edge"'),
+    "memory_api_key": (KEY, KEY, f'"{KEY}"'),
+    "memory_collection": ("shop", "shop", '"shop"'),
+    "provider": ("cuda", "cuda", '"cuda"'),
+    "threads": (3, "3", "3"),
+    "arena": (False, "false", "false"),
+    "provider_options": ({"device_id": "1"}, '{"device_id": "1"}', '{ device_id = "1" }'),
+    "fuser": ("training-free", "training-free", '"training-free"'),
+    "k": (7, "7", "7"),
+    "search": ("cross", "cross", '"cross"'),
+    "fusion": ("uni", "uni", '"uni"'),
+    "gate": (False, "false", "false"),
+    "batch_size": (9, "9", "9"),
+    "max_pixels": (1000, "1000", "1000"),
+}
+WRONG = {  # setting -> unusable value
+    "k": 0,
+    "threads": -1,
+    "batch_size": "many",
+    "provider": "gpu",
+    "memory_kind": "faiss",
+    "search": "both",
+    "fuser": "none",
+    "gate": "perhaps",
+}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(place: Path, text: str) -> None:
+    (place / "reco.toml").write_text(text)
+
+
+def test_every_setting_is_tried_here():
+    assert set(SAID) == set(Settings.model_fields)
+
+
+def test_no_value_that_is_tried_here_is_the_default():
+    defaults = load_settings()
+    assert [name for name, (value, _, _) in SAID.items() if getattr(defaults, name) == value] == []
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_argument_variable_and_file_say_the_same(name, place, monkeypatch):
+    argument, variable, line = SAID[name]
+    by_argument = load_settings(**{name: argument})
+    with monkeypatch.context() as patch:
+        patch.setenv(PREFIX + name.upper(), variable)
+        by_variable = load_settings()
+    write(place, f"{name} = {line}\n")
+    by_file = load_settings()
+    assert by_argument == by_variable == by_file
+    value = getattr(by_file, name)
+    assert (value.get_secret_value() if name == "memory_api_key" else value) == (
+        Path(argument) if name == "model" else argument
+    )
+
+
+def test_an_argument_wins_over_the_environment_and_that_over_the_file(place, monkeypatch):
+    write(place, "k = 1\nthreads = 1\nbatch_size = 1\n")
+    monkeypatch.setenv("RECO_K", "2")
+    monkeypatch.setenv("RECO_THREADS", "2")
+    settings = load_settings(k=3)
+    assert (settings.k, settings.threads, settings.batch_size) == (3, 2, 1)
+
+
+def test_an_argument_of_none_counts_as_not_given(monkeypatch):
+    monkeypatch.setenv("RECO_K", "2")
+    assert load_settings(k=None).k == 2
+
+
+@pytest.mark.parametrize("value", [5, None])
+def test_an_unknown_argument_is_refused(value):
+    with pytest.raises(ConfigError, match=r"unknown setting: neighbors\..*batch_size"):
+        load_settings(neighbors=value)
+
+
+def test_an_unknown_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("RECO_NEIGHBORS", "5")
+    with pytest.raises(ConfigError, match=r"environment: RECO_NEIGHBORS.*batch_size"):
+        load_settings()
+
+
+def test_an_unknown_word_in_the_file_is_refused(place):
+    write(place, "neighbors = 5\n")
+    with pytest.raises(ConfigError, match=r"unknown setting in reco\.toml: neighbors.*batch_size"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_unusable_value_is_named_with_its_setting(name, place, monkeypatch):
+    value = WRONG[name]
+    names_both = rf"{name}: .*{value}"
+    with pytest.raises(ConfigError, match=names_both):
+        load_settings(**{name: value})
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match=names_both):
+        patch.setenv(PREFIX + name.upper(), str(value))
+        load_settings()
+    write(place, f"{name} = {value!r}\n")
+    with pytest.raises(ConfigError, match=names_both):
+        load_settings()
+
+
+def test_all_wrong_settings_are_named_at_once():
+    with pytest.raises(ConfigError, match=r"threads: .*-1.*; k: .*0"):
+        load_settings(k=0, threads=-1)
+
+
+@pytest.mark.parametrize("content", [b"k = = 5", b"k = \xff"], ids=["syntax", "encoding"])
+def test_a_file_that_is_no_toml_is_refused(content, place):
+    (place / "reco.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"reco\.toml"):
+        load_settings()
+
+
+def test_a_variable_that_is_no_json_is_refused(monkeypatch):
+    monkeypatch.setenv("RECO_PROVIDER_OPTIONS", "device_id=1")
+    with pytest.raises(ConfigError, match="provider_options"):
+        load_settings()
+
+
+def test_the_key_shows_nowhere(place, monkeypatch):
+    settings = load_settings(memory_api_key=KEY)
+    assert KEY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    for wrong in ({"memory_api_key": [KEY]}, {"memory_api_key": {"key": KEY}}, {"memory_api_key": KEY, "k": 0}):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(**wrong)
+        assert KEY not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+    monkeypatch.setenv("RECO_MEMORY_APIKEY", KEY)
+    with pytest.raises(ConfigError, match="RECO_MEMORY_APIKEY") as caught:
+        load_settings()
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [f'memory_apikey = "{KEY}"', f'memory_api_key = ["{KEY}"]', f"memory_api_key = {KEY}"])
+def test_a_key_that_is_wrong_in_the_file_shows_nowhere(line, place):
+    write(place, line)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert KEY not in str(caught.value)
+
+
+def test_reco_takes_settings_by_name_and_refuses_others(model):
+    with Reco.open(model, memory=":memory:", k=3, batch_size=2) as reco:
+        assert (reco.settings.k, reco.settings.batch_size, reco.settings.model) == (3, 2, model)
+    with pytest.raises(ConfigError, match="neighbors"):
+        Reco.open(model, memory=":memory:", neighbors=3)

@@ -1,0 +1,299 @@
+"""The memory as applications see it: what add stores, what an error leaves behind, and when it is calibrated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin import Pair, Reco
+from reco_plugin.data import PairStream
+from reco_plugin.errors import ImageError, InputError, VectorError
+from reco_plugin.gate import Calibration
+from reco_plugin.memory.header import HEADER_NAME
+from reco_plugin.types import Records
+
+
+def made(reco: Reco, rows: int, prefix: str = "v", seed: int = 0) -> list[Pair]:
+    """Pairs that are vectors already; quick to add."""
+    x = np.random.default_rng(seed).normal(size=(rows, 2, reco.manifest.dimension))
+    x /= np.linalg.norm(x, axis=2, keepdims=True)
+    return [Pair(f"{prefix}{row}", *sides.astype(np.float32)) for row, sides in enumerate(x)]
+
+
+def all_ids(reco: Reco) -> list[str]:
+    return [name for batch in reco.memory.store.scroll() for name in batch.ids]
+
+
+def test_raw_pairs_are_encoded_and_come_back_with_their_payload(filled, drawings):
+    assert len(filled.memory) == len(drawings)
+    stored = filled.memory.get([pair.id for pair in drawings])
+    assert list(stored.ids) == [pair.id for pair in drawings]
+    assert [dict(payload) for payload in stored.payloads] == [dict(pair.payload) for pair in drawings]
+    assert np.allclose(stored.image, filled.encoder.images([pair.image for pair in drawings]), atol=1e-5)
+    assert np.allclose(stored.text, filled.encoder.texts([pair.text for pair in drawings]), atol=1e-5)
+
+
+def test_each_side_of_each_pair_may_be_raw_or_a_vector(reco, drawings):
+    first, second, third = drawings[:3]
+    image = reco.encoder.images([pair.image for pair in drawings[:4]])
+    text = reco.encoder.texts([pair.text for pair in drawings[:4]])
+    added = reco.memory.add(
+        [
+            Pair("raw", first.image, first.text),
+            Pair("image", image[1], second.text),
+            Pair("text", third.image, text[2].astype(np.float64)),
+            Pair("both", image[3], text[3].astype(np.float16)),
+        ]
+    )
+    assert added == 4
+    stored = reco.memory.get(["raw", "image", "text", "both"])
+    assert np.allclose(stored.image, image, atol=1e-5)
+    assert np.allclose(stored.text, text, atol=1e-3)
+    assert stored.image[1].tobytes() == image[1].tobytes()
+
+
+def test_tuples_are_pairs_too(reco, drawings):
+    pair = drawings[0]
+    assert reco.memory.add([("a", pair.image, pair.text), ("b", pair.image, pair.text, {"n": 1})]) == 2
+    assert list(reco.memory.get(["a", "b"]).payloads) == [{}, {"n": 1}]
+
+
+def test_payloads_make_the_round_trip(reco):
+    payload = {"text": "größe ✓", "none": None, "yes": True, "list": [1, 2.5, "a"], "nested": {"deep": {"er": []}}}
+    pair = made(reco, 1)[0]
+    reco.memory.add([Pair("p", pair.image, pair.text, payload)])
+    assert list(reco.memory.get(["p"]).payloads) == [payload]
+
+
+def test_an_id_that_exists_is_replaced_whole(reco):
+    old, new = made(reco, 1)[0], made(reco, 1, seed=1)[0]
+    reco.memory.add([Pair("p", old.image, old.text, {"old": 1})])
+    reco.memory.add([Pair("p", new.image, new.text, {"new": 2})])
+    assert len(reco.memory) == 1
+    stored = reco.memory.get(["p"])
+    assert np.array_equal(stored.image[0], new.image)
+    assert list(stored.payloads) == [{"new": 2}]
+
+
+def test_get_keeps_the_order_of_the_ids_and_leaves_out_unknown_ones(filled, drawings):
+    names = [drawings[3].id, "unknown", drawings[0].id]
+    assert list(filled.memory.get(names).ids) == [drawings[3].id, drawings[0].id]
+    nothing = filled.memory.get(["unknown"])
+    assert len(nothing) == 0
+    assert nothing.image.shape == (0, filled.manifest.dimension)
+
+
+def test_remove_says_how_many_there_were(filled, drawings):
+    gone = [pair.id for pair in drawings[:2]]
+    assert filled.memory.remove([*gone, "unknown"]) == 2
+    assert filled.memory.remove(gone) == 0
+    assert len(filled.memory) == len(drawings) - 2
+    assert not set(gone) & set(all_ids(filled))
+
+
+@pytest.mark.parametrize("call", ["get", "remove"])
+def test_one_id_instead_of_a_list(call, filled, drawings):
+    with pytest.raises(InputError, match="put it in a list"):
+        getattr(filled.memory, call)(drawings[0].id)
+    assert len(filled.memory) == len(drawings)
+
+
+def test_search_by_text_image_and_vector(filled, drawings):
+    pair = drawings[5]
+    by_text = filled.memory.search(pair.text, k=3)
+    by_image = filled.memory.search(pair.image, modality="image", k=3)
+    by_vector = filled.memory.search(filled.encoder.images([pair.image])[0], modality="image", k=3)
+    for found in (by_text, by_image, by_vector):
+        assert found.ids[0][0] == pair.id
+        assert found.payloads[0][0] == pair.payload
+        assert found.similarity.shape == (1, 3)
+    assert by_image.ids == by_vector.ids
+    stored = filled.memory.get([pair.id])
+    assert np.allclose(by_text.vectors[0, 0], stored.text[0], atol=1e-6)
+    assert np.allclose(by_image.vectors[0, 0], stored.image[0], atol=1e-6)
+    across = filled.memory.search(pair.text, by="image", k=len(drawings))
+    images = filled.memory.get(across.ids[0]).image
+    assert np.allclose(across.similarity[0], images @ filled.encoder.texts([pair.text])[0], atol=1e-5)
+
+
+def test_search_with_a_filter_and_more_than_there_is(filled, drawings):
+    found = filled.memory.search("a red circle", k=100, where={"colour": "blue"})
+    assert set(found.ids[0]) == {pair.id for pair in drawings if pair.payload["colour"] == "blue"}
+    assert found.found.sum() == len(found.ids[0])
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "message"),
+    [
+        ("a fox", {"modality": "audio"}, "modality must be 'image' or 'text', got 'audio'"),
+        ("a fox", {"by": "audio"}, "audio"),
+        ("a fox", {"k": 0}, "k: expected a whole number"),
+        ("missing.png", {"modality": "image"}, "missing.png"),
+        (np.ones(3, np.float32), {}, r"query must have shape"),
+        (["a fox", "a hen"], {}, "text"),
+    ],
+)
+def test_unusable_searches(query, options, message, filled):
+    with pytest.raises(InputError, match=message):
+        filled.memory.search(query, **options)
+
+
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_an_id_that_comes_twice_is_refused_within_and_across_batches(batch_size, reco):
+    pairs = made(reco, 5)
+    pairs[4] = Pair("v0", pairs[4].image, pairs[4].text)
+    with pytest.raises(InputError, match="'v0' comes twice"):
+        reco.memory.add(pairs, batch_size=batch_size)
+    assert all_ids(reco) == (["v0", "v1", "v2", "v3"] if batch_size == 2 else [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda p: Pair("", p.image, p.text), InputError, "non-empty text"),
+        (lambda p: Pair(7, p.image, p.text), InputError, "non-empty text, got 7"),
+        (lambda p: (p.id, p.image), InputError, "a pair is Pair"),
+        (lambda p: p.id, InputError, "a pair is Pair"),
+        (lambda p: None, InputError, "a pair is Pair"),
+        (lambda p: Pair(p.id, p.image[:-1], p.text), InputError, "different shapes"),
+        (lambda p: Pair(p.id, p.image * 2, p.text), VectorError, "norm 2"),
+        (lambda p: Pair(p.id, p.image * np.nan, p.text), VectorError, "NaN"),
+        (lambda p: Pair(p.id, p.image, np.where(np.arange(len(p.text)) == 1, np.inf, p.text)), VectorError, "infinity"),
+        (lambda p: Pair(p.id, "missing.png", p.text), ImageError, "missing.png"),
+        (lambda p: Pair(p.id, b"no image", p.text), ImageError, "8 bytes"),
+        (lambda p: Pair(p.id, p.image, None), InputError, "None"),
+        (lambda p: Pair(p.id, p.image, p.text, {"when": {1, 2}}), InputError, "JSON"),
+        (lambda p: Pair(p.id, p.image, p.text, ["a"]), InputError, "mapping"),
+    ],
+)
+def test_a_pair_that_cannot_be_used_stores_nothing_of_its_batch(spoil, error, message, reco):
+    pairs = made(reco, 6)
+    pairs[4] = spoil(pairs[4])
+    with pytest.raises(error, match=message):
+        reco.memory.add(pairs, batch_size=3)
+    assert all_ids(reco) == ["v0", "v1", "v2"]
+
+
+def test_vectors_of_another_dimension(reco):
+    narrow = np.eye(1, 7, dtype=np.float32)[0]
+    with pytest.raises(VectorError, match=r"image vectors must have shape .* got \(1, 7\)"):
+        reco.memory.add([Pair("p", narrow, "a fox")])
+    assert len(reco.memory) == 0
+
+
+def test_pixels_are_no_vector(reco):
+    with pytest.raises(InputError, match="image vectors must have shape"):
+        reco.memory.add([Pair("p", np.zeros((64, 64, 3), np.uint8), "a fox")])
+
+
+def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(model, tmp_path):
+    def source(reco: Reco) -> Iterator[Pair]:
+        yield from made(reco, 25)
+        raise OSError("the disk went away")
+
+    with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
+        with pytest.raises(OSError, match="the disk went away"):
+            reco.memory.add(source(reco), batch_size=10)
+        assert all_ids(reco) == [f"v{row}" for row in range(20)]
+        calibration = reco.memory.calibration
+        assert calibration is not None
+        with Reco.open(model, memory=tmp_path / "m") as reader:  # it is on the disk already, not only in RAM
+            assert len(reader.memory) == 20
+            assert reader.memory.calibration == calibration
+
+
+def test_adding_nothing_changes_nothing(reco):
+    assert reco.memory.add([]) == 0
+    assert reco.memory.add_records([]) == 0
+    assert reco.memory.calibration is None
+    assert reco.memory.calibrate() is None
+
+
+def test_records_are_stored_as_they_are(reco):
+    pairs = made(reco, 30)
+    image, text = (np.stack([getattr(pair, side) for pair in pairs]) for side in ("image", "text"))
+    names = [pair.id for pair in pairs]
+    halves = [Records(names[s], image[s], text[s], [{}] * 15) for s in (slice(15), slice(15, 30))]
+    assert reco.memory.add_records(iter(halves)) == 30
+    assert all_ids(reco) == names
+    assert reco.memory.calibration is not None
+    assert np.allclose(reco.memory.get(names).text, text, atol=1e-6)
+
+
+@pytest.mark.parametrize("total", [5, None])
+def test_the_bar_takes_its_total_from_the_source(total, reco, capsys):
+    stream = PairStream(iter(made(reco, 5)), total)
+    assert reco.memory.add(stream, progress=True) == 5
+    shown = capsys.readouterr().err
+    assert "fill memory" in shown
+    assert ("5/5" in shown) == (total == 5)
+
+
+def test_no_bar_unless_asked_for(reco, capsys):
+    reco.memory.add(made(reco, 5))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_calibration_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
+    pytest.importorskip("qdrant_edge")
+    with Reco.open(model, memory=tmp_path / "m", memory_kind="edge") as reco:
+        assert reco.memory.calibration is None
+        reco.memory.add(drawings)
+        calibration = reco.memory.calibration
+        assert calibration is not None
+        assert calibration != Calibration(neighbours=calibration.neighbours), "nothing was measured"
+        assert calibration.neighbours == reco.manifest.policy.k
+        vectors = reco.encoder.texts([pair.text for pair in drawings])
+        refined = reco.refine(vectors, modality="text", gate=True, explain=True)
+    with Reco.open(model, memory=tmp_path / "m") as reco:
+        assert reco.memory.calibration == calibration
+        again = reco.refine(vectors, modality="text", gate=True, explain=True)
+        assert np.allclose(again.trust, refined.trust, atol=1e-5)
+        assert np.allclose(again.vectors, refined.vectors, atol=1e-5)
+
+
+def test_a_calibration_is_renewed_when_the_memory_has_grown(reco):
+    def known() -> int:
+        return int(reco.memory.store.header.calibration["pairs"])
+
+    reco.memory.add(made(reco, 40))
+    first = reco.memory.calibration
+    assert known() == 40
+    reco.memory.add(made(reco, 5, "few"))
+    assert (known(), reco.memory.calibration) == (40, first)
+    reco.memory.add(made(reco, 5, "enough"))
+    assert known() == 50
+    assert reco.memory.calibration != first
+    reco.memory.remove([f"v{row}" for row in range(30)])
+    reco.memory.add(made(reco, 1, "last"))
+    assert known() == 21
+
+
+@pytest.mark.parametrize("gate", [{"slope": 3.0}, {"same_caption": "high"}, [1, 2], "old"])
+def test_a_calibration_of_another_version_is_measured_anew_with_the_next_pairs(gate, model, tmp_path):
+    with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
+        reco.memory.add(made(reco, 40))
+        measured = reco.memory.calibration
+    header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())
+    header["calibration"]["gate"] = gate
+    (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header))
+    with pytest.warns(UserWarning, match=r"calibrate the memory again") as warned:
+        old = Reco.open(model, memory=tmp_path / "m")
+    assert warned[0].filename == __file__
+    with old as reco:
+        assert reco.memory.calibration is None
+        vectors = np.stack([pair.image for pair in made(reco, 3)])
+        assert (reco.refine(vectors, modality="image", gate=True, explain=True).trust == 1).all()
+        reco.memory.add(made(reco, 1))  # replaces a pair by itself
+        assert reco.memory.calibration == measured
+    with Reco.open(model, memory=tmp_path / "m") as reco:
+        assert reco.memory.calibration == measured
+
+
+def test_closing_twice_is_fine(filled: Any):
+    filled.memory.close()
+    filled.memory.close()

@@ -1,0 +1,329 @@
+"""The shipped model, end to end: real graphs, a real memory, no figure that a re-export would change."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin import Reco, Refinement
+from reco_plugin.errors import (
+    ConfigError,
+    FingerprintMismatch,
+    ImageError,
+    InputError,
+    MemoryStoreError,
+    MissingExtra,
+    VectorError,
+)
+from reco_plugin.gate import level, trust
+from reco_plugin.memory import open_memory
+from reco_plugin.types import MODALITIES, Fingerprint
+
+TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
+COMBOS = list(product(("uni", "cross"), repeat=2))
+
+
+def embed(reco: Reco, modality: str, drawings: Any, **options: Any) -> np.ndarray:
+    if modality == "text":
+        return reco.embed_texts(TEXTS, **options)
+    return reco.embed_images([pair.image for pair in drawings[: len(TEXTS)]], **options)
+
+
+@pytest.fixture(params=MODALITIES)
+def modality(request) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def frozen(reco, drawings, modality) -> np.ndarray:
+    return embed(reco, modality, drawings, refine=False)
+
+
+@pytest.fixture
+def with_policy(model, tmp_path) -> Callable[..., Path]:
+    """A function that makes a copy of the shipped model with other defaults."""
+
+    def make(**policy: Any) -> Path:
+        folder = tmp_path / "model"
+        folder.mkdir()
+        for entry in model.iterdir():
+            if entry.name != "manifest.json":
+                (folder / entry.name).symlink_to(entry)
+        manifest = json.loads((model / "manifest.json").read_text())
+        manifest["policy"] |= policy
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return folder
+
+    return make
+
+
+def test_frozen_embeddings_are_unit_float32(reco, frozen):
+    assert (frozen.dtype, frozen.shape) == (np.float32, (len(TEXTS), reco.manifest.dimension))
+    assert np.allclose(np.linalg.norm(frozen, axis=1), 1, atol=1e-6)
+    assert np.abs(frozen[0] - frozen[1]).max() > 1e-2
+
+
+def test_a_path_its_bytes_and_the_decoded_image_are_the_same(reco, drawings, tmp_path):
+    image, file = drawings[0].image, io.BytesIO()
+    image.save(file, "PNG")
+    path = tmp_path / "drawing.png"
+    path.write_bytes(file.getvalue())
+    vectors = reco.embed_images([image, file.getvalue(), path, str(path)], refine=False)
+    assert np.allclose(vectors, vectors[:1], atol=1e-6)
+
+
+def test_encoding_in_other_batches_gives_the_same(model, reco, drawings):
+    texts, images = [pair.text for pair in drawings], [pair.image for pair in drawings]
+    with Reco.open(model, memory=":memory:", batch_size=5) as small:
+        assert np.allclose(small.encoder.texts(texts), reco.encoder.texts(texts), atol=1e-5)
+        assert np.allclose(small.encoder.images(images), reco.encoder.images(images), atol=1e-5)
+
+
+def test_an_empty_memory_changes_nothing_bit_by_bit(reco, drawings, modality, frozen):
+    for role, (search, fusion), gate in product(("query", "candidate"), COMBOS, (True, False)):
+        options = {"role": role, "search": search, "fusion": fusion, "gate": gate}
+        assert embed(reco, modality, drawings, refine=True, **options).tobytes() == frozen.tobytes()
+
+
+def test_a_filled_memory_moves_what_is_refined_and_keeps_it_unit(filled, frozen, modality):
+    result = filled.refine(frozen, modality=modality, gate=False)
+    assert isinstance(result, Refinement)
+    assert (result.vectors.dtype, result.vectors.shape) == (np.float32, frozen.shape)
+    assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-5)
+    assert result.moved.min() > 1e-6
+    assert result.frozen.tobytes() == frozen.tobytes()
+
+
+@pytest.mark.parametrize("role", ["query", "candidate"])
+def test_the_policy_decides_when_the_caller_does_not(filled, drawings, modality, role):
+    assert filled.refines(modality, role) == (modality in filled.manifest.policy.refine.get(role, ()))
+    by_policy = embed(filled, modality, drawings, role=role)
+    assert np.array_equal(
+        by_policy, embed(filled, modality, drawings, role=role, refine=filled.refines(modality, role))
+    )
+
+
+@pytest.mark.parametrize(
+    "policy", [{"query": ["text"], "candidate": ["image"]}, {"query": [], "candidate": ["text"]}, {}]
+)
+def test_another_policy_decides_otherwise(policy, with_policy, drawings, modality):
+    path = with_policy(refine=policy, gate=False, k=2)
+    with Reco.open(path, memory=":memory:", fuser="training-free") as reco:
+        reco.memory.add(drawings)
+        frozen = embed(reco, modality, drawings, refine=False)
+        for role in ("query", "candidate"):
+            refined = not np.array_equal(embed(reco, modality, drawings, role=role), frozen)
+            assert refined == (modality in policy.get(role, []))
+        assert reco.refine(frozen, modality=modality, explain=True).neighbours.found.shape == (len(frozen), 2)
+
+
+@pytest.mark.parametrize("setting", [None, True, False])
+@pytest.mark.parametrize("policy", [True, False])
+def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
+    with Reco.open(with_policy(gate=policy), memory=":memory:", gate=setting) as reco:
+        reco.memory.add(drawings)
+        gated = bool((reco.refine(frozen, modality=modality, explain=True).trust < 1).any())
+        assert gated == (policy if setting is None else setting)
+
+
+@pytest.mark.parametrize("height", [0.1, 0.9])
+def test_image_candidates_move_as_far_as_the_policy_says(height, with_policy, drawings):
+    with Reco.open(with_policy(candidate_height=height), memory=":memory:") as reco:
+        reco.memory.add(drawings)
+        vectors = reco.encoder.images([pair.image for pair in drawings])
+        result = reco.refine(vectors, modality="image", role="candidate", gate=True, explain=True)
+        assert np.allclose(result.trust.max(axis=1), height * reco.memory.calibration.image_loudness)
+
+
+def test_settings_replace_the_policy(model, drawings, frozen, modality):
+    with Reco.open(model, memory=":memory:", k=4, gate=False, search="cross", fusion="uni") as reco:
+        reco.memory.add(drawings)
+        by_settings = reco.refine(frozen, modality=modality, explain=True)
+        assert by_settings.trust.shape == (len(frozen), 4)
+        by_call = reco.refine(frozen, modality=modality, k=4, gate=False, search="cross", fusion="uni")
+        assert np.array_equal(by_settings.vectors, by_call.vectors)
+
+
+def test_a_batch_is_its_rows_one_by_one(filled, frozen, modality):
+    batch = filled.refine(frozen, modality=modality, explain=True)
+    for row in range(len(frozen)):
+        one = filled.refine(frozen[row : row + 1], modality=modality, explain=True)
+        assert one.neighbours.ids[0] == batch.neighbours.ids[row]
+        assert np.allclose(one.vectors[0], batch.vectors[row], atol=1e-6)
+        assert np.allclose(one.weights[0], batch.weights[row], atol=1e-6)
+
+
+def test_a_batch_over_several_blocks_is_the_same_rows(filled, frozen, modality):
+    many = filled.refine(np.resize(frozen, (1025, frozen.shape[1])), modality=modality).vectors
+    few = filled.refine(frozen, modality=modality).vectors
+    assert np.allclose(many, np.resize(few, many.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize(("search", "fusion"), COMBOS)
+@pytest.mark.parametrize("fuser", ["model", "training-free"])
+def test_every_combination_runs_with_every_fuser(search, fusion, fuser, model, drawings, frozen, modality):
+    with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
+        reco.memory.add(drawings)
+        on, off = (
+            reco.refine(frozen, modality=modality, search=search, fusion=fusion, gate=gate, explain=True)
+            for gate in (True, False)
+        )
+    assert np.allclose(np.linalg.norm(off.vectors, axis=1), 1, atol=1e-5)
+    assert (off.trust == 1).all()
+    assert ((search, fusion) == ("uni", "cross")) == bool((on.trust < 1).any())
+    if (search, fusion) != ("uni", "cross"):
+        assert np.array_equal(on.vectors, off.vectors)
+
+
+def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, modality):
+    k = len(drawings) + 3
+    result = filled.refine(frozen, modality=modality, k=k, gate=True, explain=True)
+    found = result.neighbours
+    assert found.found.sum(axis=1).tolist() == [len(drawings)] * len(frozen)
+    assert not result.weights[~found.found].any()
+    assert not result.trust[~found.found].any()
+    assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
+    payloads = {pair.id: dict(pair.payload) for pair in drawings}
+    assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
+    assert np.allclose(result.trust, trust(filled.memory.calibration, modality, found.similarity, found.found))
+    stored = filled.memory.get(found.ids[0])
+    own, other = (stored.image, stored.text) if modality == "image" else (stored.text, stored.image)
+    assert np.allclose(found.similarity[0, : len(drawings)], own @ frozen[0], atol=1e-5)
+    assert np.allclose(found.vectors[0, : len(drawings)], other, atol=1e-6)
+    unexplained = filled.refine(frozen, modality=modality, k=k, gate=True)
+    assert np.array_equal(unexplained.vectors, result.vectors)
+    assert unexplained.neighbours is unexplained.trust is unexplained.weights is None
+
+
+def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
+    images = [pair.image for pair in drawings]
+    vectors, ids = filled.encoder.images(images), [pair.id for pair in drawings]
+    usual = filled.refine(vectors, modality="image", explain=True).neighbours.ids
+    assert [row[0] for row in usual] == ids
+    own = filled.refine(vectors, modality="image", exclude=[[name] for name in ids], explain=True).neighbours.ids
+    assert not any(name in row for name, row in zip(ids, own, strict=True))
+    reds = [pair.id for pair in drawings if pair.payload["colour"] == "red"]
+    none_red = filled.refine(vectors, modality="image", exclude=reds, explain=True).neighbours.ids
+    assert not set(reds) & {name for row in none_red for name in row}
+
+
+def test_options_of_refine_pass_through_embed(filled, drawings, modality, frozen):
+    options = {"where": {"shape": "circle", "radius": {"gte": 20}}, "gate": False, "k": 2}
+    refined = filled.refine(frozen, modality=modality, explain=True, **options)
+    assert {p["shape"] for row in refined.neighbours.payloads for p in row} == {"circle"}
+    assert np.array_equal(embed(filled, modality, drawings, refine=True, **options), refined.vectors)
+
+
+def test_image_candidates_are_levelled_and_text_candidates_move_together(filled, drawings):
+    for modality in MODALITIES:
+        vectors = getattr(filled.memory.get([pair.id for pair in drawings]), modality)
+        result = filled.refine(vectors, modality=modality, role="candidate", gate=True, explain=True)
+        found, calibration = result.neighbours, filled.memory.calibration
+        given = trust(calibration, modality, found.similarity, found.found)
+        height = filled.manifest.policy.candidate_height
+        assert np.allclose(result.trust, level(calibration, modality, given, height=height))
+        assert np.ptp(result.trust.max(axis=1)) < 1e-6
+    strangers = filled.encoder.texts(["zzz qqq", "the theory of numbers", "12345"] * 10)
+    mixed = np.concatenate([vectors[:3], strangers])  # the captions of the memory alone would move
+    assert filled.refine(vectors[:3], modality="text", role="candidate", gate=True, explain=True).trust.any()
+    result = filled.refine(mixed, modality="text", role="candidate", gate=True)
+    assert result.vectors.tobytes() == mixed.tobytes()
+
+
+@pytest.mark.parametrize("call", ["embed_texts", "embed_images"])
+def test_nothing_to_embed(call, reco):
+    with pytest.raises(InputError, match="empty"):
+        getattr(reco, call)([])
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_one_text_or_path_instead_of_a_list(refine, reco):
+    with pytest.raises(InputError, match="put it in a list"):
+        reco.embed_texts("a red circle", refine=refine)
+    with pytest.raises(InputError, match="list"):
+        reco.embed_images("circle.png", refine=refine)
+
+
+def test_an_image_that_cannot_be_read_is_named_by_its_place(reco, drawings):
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        reco.embed_images([drawings[0].image, "missing.png"])
+    with pytest.raises(ImageError, match="position 64"):
+        reco.embed_images([drawings[0].image] * 70 + [b"no image"])
+
+
+@pytest.mark.parametrize("texts", [[1], [None], [b"bytes"], [["nested"]]])
+def test_what_is_no_text(texts, reco):
+    with pytest.raises(InputError):
+        reco.embed_texts(texts)
+
+
+@pytest.mark.parametrize("refine", [True, None])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"role": "rival"}, "role must be"),
+        ({"k": 0, "refine": True}, "k must be"),
+        ({"search": "both", "refine": True}, "search must be"),
+        ({"exclude": [["a"], ["b"]], "refine": True}, "2 collections of ids for 1"),
+    ],
+)
+def test_unusable_options(options, message, refine, reco):
+    with pytest.raises(InputError, match=message):
+        reco.embed_texts(["a red circle"], **{"refine": refine} | options)
+
+
+def test_unusable_vectors(reco):
+    wide = np.eye(2, reco.manifest.dimension + 1, dtype=np.float32)
+    with pytest.raises(VectorError, match="is it the same encoder"):
+        reco.refine(wide, modality="text")
+    with pytest.raises(VectorError, match="norm 2"):
+        reco.refine(2 * wide[:, :-1], modality="text")
+    with pytest.raises(InputError, match="modality must be"):
+        reco.refine(wide[:, :-1], modality="audio")
+
+
+def test_a_memory_of_another_encoder_is_refused_and_both_are_named(model, tmp_path):
+    other = Fingerprint("other/clip", "cd" * 32, 128)
+    open_memory(tmp_path / "memory", other, kind="exact").close()
+    with pytest.raises(FingerprintMismatch) as caught:
+        Reco.open(model, memory=tmp_path / "memory")
+    mine = json.loads((model / "manifest.json").read_text())
+    for named in ("other/clip", "cd" * 6, mine["name"], mine["digest"][:12]):
+        assert named in str(caught.value)
+
+
+def test_closing_twice_is_fine_and_a_closed_memory_says_so(model, drawings):
+    reco = Reco.open(model, memory=":memory:")
+    reco.close()
+    reco.close()
+    with pytest.raises(MemoryStoreError, match="closed"):
+        reco.memory.add(drawings)
+    with Reco.open(model, memory=":memory:") as again:
+        again.close()
+
+
+def test_an_error_inside_the_block_still_closes_the_memory(model, tmp_path, drawings):
+    with pytest.raises(ZeroDivisionError), Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
+        reco.memory.add(drawings[:3])
+        _ = 1 / 0
+    with Reco.open(model, memory=tmp_path / "m") as reco:
+        assert len(reco.memory) == 3
+
+
+def test_a_kind_that_does_not_fit_the_place(model):
+    with pytest.raises(ConfigError, match="needs a folder"):
+        Reco.open(model, memory=":memory:", memory_kind="edge")
+
+
+def test_an_engine_that_is_not_installed_names_its_extra(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "qdrant_edge", None)
+    monkeypatch.delitem(__import__("sys").modules, "reco_plugin.memory.edge", raising=False)
+    with pytest.raises(MissingExtra, match=r"reco-plugin\[edge\]"):
+        Reco.open(model, memory=Path(tmp_path / "memory"), memory_kind="edge")

@@ -1,0 +1,337 @@
+"""Refinement of vectors on a made-up memory: no model, every property in numbers."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.errors import InputError, VectorError
+from reco_plugin.fuse import TrainingFreeFuser
+from reco_plugin.gate import calibrate, level, trust
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
+from reco_plugin.retrieve import Retrieval
+from reco_plugin.types import MODALITIES, Neighbours, Records
+
+D, GROUPS, EACH, K = 32, 60, 3, 5
+BLOCK = 512  # rows per fusion call
+COMBOS = list(product(("uni", "cross"), repeat=2))
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+class World:
+    """Groups of pairs around a meaning; images and captions lie apart."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+        self.meaning = self.rng.normal(size=(GROUPS, D))
+        self.group = np.repeat(np.arange(GROUPS), EACH)
+        image, text = self.queries("image", self.group), self.queries("text", self.group, noise=0.05)
+        payloads = [{"group": int(group), "half": int(group) % 2} for group in self.group]
+        self.records = Records([f"p{i}" for i in range(len(image))], image, text, payloads)
+
+    def queries(self, modality: str, groups: np.ndarray, noise: float = 0.4) -> np.ndarray:
+        gap = 3.0 * np.eye(2, D)[MODALITIES.index(modality)]
+        return unit(self.meaning[groups] + gap + noise * self.rng.normal(size=(len(groups), D)))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def refiner(world) -> Refiner:
+    return refiner_for_vectors([world.records], how=Retrieval(k=K))
+
+
+@pytest.fixture(scope="module", params=MODALITIES)
+def modality(request) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def queries(world, modality) -> np.ndarray:
+    return world.queries(modality, np.arange(GROUPS))
+
+
+def test_refined_vectors_are_unit_float32_and_moved(refiner, queries, modality):
+    result = refiner.refine(queries, modality=modality)
+    assert (result.vectors.dtype, result.vectors.shape) == (np.float32, queries.shape)
+    assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-6)
+    assert result.frozen.tobytes() == queries.tobytes()
+    assert np.allclose(result.moved, 1 - np.sum(result.vectors * queries, axis=1), atol=1e-6)
+    assert result.moved.max() > 1e-3
+    assert (result.neighbours, result.trust, result.weights) == (None, None, None)
+
+
+def test_neither_the_queries_nor_what_was_frozen_is_changed_through_the_result(refiner, queries, modality):
+    before = queries.copy()
+    refiner.refine(queries, modality=modality).vectors[:] = 0
+    nothing = refiner.refine(queries, modality=modality, where={"group": -1})
+    nothing.vectors[:] = 0
+    assert np.array_equal(queries, before)
+    assert np.array_equal(nothing.frozen, before)
+
+
+@pytest.mark.parametrize("role", ["query", "candidate"])
+@pytest.mark.parametrize(("search", "fusion"), COMBOS)
+def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality, role, search, fusion):
+    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
+    empty = Refiner(VectorMemory(store, None), TrainingFreeFuser(), Retrieval(k=K), gate=True)
+    result = empty.refine(queries, modality=modality, role=role, search=search, fusion=fusion, explain=True)
+    assert result.vectors.tobytes() == queries.tobytes()
+    assert not result.neighbours.found.any()
+    assert result.neighbours.ids == result.neighbours.payloads == [[]] * GROUPS
+    assert not result.weights.any()
+    assert not result.trust.any()
+
+
+@pytest.mark.parametrize("rows", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7])
+def test_a_batch_of_any_length_is_its_rows_one_by_one(rows, refiner, queries, modality):
+    many = np.resize(queries, (rows, D))
+    hidden = [[f"p{EACH * (row % GROUPS)}"] for row in range(rows)]
+    batch = refiner.refine(many, modality=modality, exclude=hidden, explain=True)
+    assert batch.vectors.shape == batch.frozen.shape == (rows, D)
+    assert batch.trust.shape == batch.weights.shape == batch.neighbours.found.shape == (rows, K)
+    assert len(batch.neighbours.ids) == len(batch.neighbours.payloads) == rows
+    for row in {0, rows // 2, min(BLOCK - 1, rows - 1), min(BLOCK, rows - 1), rows - 1}:
+        one = refiner.refine(many[row : row + 1], modality=modality, exclude=hidden[row], explain=True)
+        assert one.neighbours.ids[0] == batch.neighbours.ids[row]
+        for name in ("vectors", "frozen", "trust", "weights"):
+            assert np.allclose(getattr(one, name)[0], getattr(batch, name)[row], atol=1e-6), name
+        assert np.allclose(one.neighbours.vectors[0], batch.neighbours.vectors[row], atol=1e-6)
+
+
+class Counting:
+    """A store that counts how many blocks of neighbours are alive when it is asked for the next one."""
+
+    def __init__(self, store: Any) -> None:
+        self._store, self._found, self.alive = store, [], 0
+
+    def search(self, *args: Any, **options: Any) -> Neighbours:
+        self.alive = max(self.alive, sum(found() is not None for found in self._found))
+        found = self._store.search(*args, **options)
+        self._found.append(weakref.ref(found.vectors))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize(("role", "alive"), [("query", 0), ("candidate", 3)])
+def test_queries_hold_one_block_of_neighbours_and_candidates_all(role, alive, world, refiner):
+    store = Counting(refiner.memory.store)
+    counted = Refiner(VectorMemory(store, refiner.memory.calibration), TrainingFreeFuser(), Retrieval(k=K), gate=True)
+    counted.refine(np.resize(world.records.image, (4 * BLOCK, D)), modality="image", role=role)
+    assert store.alive == alive
+
+
+def test_explained_parts_belong_together(refiner, world, queries, modality):
+    result = refiner.refine(queries, modality=modality, explain=True)
+    own, read = world.records.side(modality), world.records.side("text" if modality == "image" else "image")
+    rows = np.array([[int(name[1:]) for name in ids] for ids in result.neighbours.ids])
+    assert np.array_equal(rows, np.argsort(-(queries @ own.T), axis=1, kind="stable")[:, :K])
+    assert np.allclose(result.neighbours.similarity, np.sum(queries[:, None] * own[rows], axis=2), atol=1e-6)
+    assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
+    assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
+    found, calibration = result.neighbours, refiner.memory.calibration
+    assert np.allclose(result.trust, trust(calibration, modality, found.similarity, found.found))
+    moved = queries + np.einsum("bk,bkd->bd", result.weights, found.vectors)
+    assert np.allclose(result.vectors, unit(moved), atol=1e-6)
+    assert np.array_equal(refiner.refine(queries, modality=modality).vectors, result.vectors)
+
+
+def test_padding_has_neither_trust_nor_weight(refiner, queries, modality):
+    hidden = [[f"p{i}" for i in range(row * EACH)] for row in range(GROUPS)]
+    result = refiner.refine(queries, modality=modality, exclude=hidden, gate=False, explain=True)
+    counts = result.neighbours.found.sum(axis=1)
+    assert counts.tolist() == [min(K, EACH * (GROUPS - row)) for row in range(GROUPS)]
+    assert [len(ids) for ids in result.neighbours.ids] == counts.tolist()
+    padded = ~result.neighbours.found
+    assert padded.any()
+    for part in (result.trust, result.weights, result.neighbours.similarity, result.neighbours.vectors):
+        assert not part[padded].any()
+
+
+def test_hidden_ids_are_not_found_for_their_query_only(refiner, queries, modality):
+    usual = refiner.refine(queries, modality=modality, explain=True).neighbours.ids
+    hidden = [ids[:1] if row % 2 else [] for row, ids in enumerate(usual)]
+    found = refiner.refine(queries, modality=modality, exclude=hidden, explain=True).neighbours.ids
+    assert [ids[: K - 1] for ids in found] == [ids[1:] if row % 2 else ids[: K - 1] for row, ids in enumerate(usual)]
+
+
+@pytest.mark.parametrize("kind", [list, set, tuple])
+def test_one_collection_of_ids_is_hidden_from_all(kind, refiner, queries, modality):
+    gone = kind(f"p{i}" for i in range(0, GROUPS * EACH, 2))
+    found = refiner.refine(queries, modality=modality, exclude=gone, explain=True).neighbours.ids
+    assert found
+    assert not set(gone) & {name for ids in found for name in ids}
+
+
+def test_hiding_nothing_or_unknown_ids_changes_nothing(refiner, queries, modality):
+    usual = refiner.refine(queries, modality=modality).vectors
+    for nothing in ([], ["unknown"], [[]] * GROUPS):
+        assert np.array_equal(refiner.refine(queries, modality=modality, exclude=nothing).vectors, usual)
+
+
+def test_filters_hold(refiner, queries, modality):
+    result = refiner.refine(queries, modality=modality, where={"half": 1, "group": {"lt": 30}}, explain=True)
+    payloads = [payload for row in result.neighbours.payloads for payload in row]
+    assert len(payloads) == GROUPS * K
+    assert all(payload["half"] == 1 and payload["group"] < 30 for payload in payloads)
+
+
+def test_more_neighbours_than_pairs_are_padded(refiner, queries, modality):
+    result = refiner.refine(queries, modality=modality, k=GROUPS * EACH + 20, explain=True)
+    assert result.weights.shape == (GROUPS, GROUPS * EACH + 20)
+    assert (result.neighbours.found.sum(axis=1) == GROUPS * EACH).all()
+    assert np.isfinite(result.vectors).all()
+
+
+@pytest.mark.parametrize(("search", "fusion"), COMBOS)
+def test_search_and_fusion_choose_what_is_compared_and_what_is_read(search, fusion, refiner, world, queries, modality):
+    result = refiner.refine(queries, modality=modality, search=search, fusion=fusion, explain=True)
+    far = "text" if modality == "image" else "image"
+    keys = world.records.side(modality if search == "uni" else far)
+    values = world.records.side(modality if fusion == "uni" else far)
+    best = (queries @ keys.T).argmax(axis=1)
+    assert [ids[0] for ids in result.neighbours.ids] == [f"p{row}" for row in best]
+    assert np.allclose(result.neighbours.vectors[:, 0], values[best], atol=1e-6)
+    assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("search", "fusion"), COMBOS)
+def test_the_gate_weighs_in_the_papers_combination_only(search, fusion, refiner, queries, modality):
+    on, off = (
+        refiner.refine(queries, modality=modality, search=search, fusion=fusion, gate=gate, explain=True)
+        for gate in (True, False)
+    )
+    assert (off.trust == 1).all()
+    if (search, fusion) == ("uni", "cross"):
+        assert on.trust.max() < 1
+        assert not np.allclose(on.vectors, off.vectors, atol=1e-3)
+    else:
+        assert np.array_equal(on.trust, off.trust)
+        assert np.array_equal(on.vectors, off.vectors)
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_the_refiners_own_gate_holds_when_the_call_does_not_say(gate, refiner, queries, modality):
+    own = Refiner(refiner.memory, TrainingFreeFuser(), Retrieval(k=K), gate=gate)
+    said = refiner.refine(queries, modality=modality, gate=gate).vectors
+    assert np.array_equal(own.refine(queries, modality=modality).vectors, said)
+
+
+def test_the_refiners_own_k_search_and_fusion_hold_when_the_call_does_not_say(refiner, queries, modality):
+    own = Refiner(refiner.memory, TrainingFreeFuser(), Retrieval(3, "cross", "uni", {"half": 0}), gate=True)
+    said = refiner.refine(queries, modality=modality, k=3, search="cross", fusion="uni").vectors
+    assert np.array_equal(own.refine(queries, modality=modality).vectors, said)
+
+
+@pytest.mark.parametrize("height", [0.1, 0.8])
+def test_image_candidates_all_move_equally_far(height, refiner, world):
+    own = Refiner(refiner.memory, TrainingFreeFuser(), Retrieval(k=K), gate=True, candidate_height=height)
+    images = world.queries("image", np.arange(GROUPS))
+    result = own.refine(images, modality="image", role="candidate", explain=True)
+    found, calibration = result.neighbours, refiner.memory.calibration
+    given = trust(calibration, "image", found.similarity, found.found)
+    assert np.allclose(result.trust, level(calibration, "image", given, height=height))
+    assert np.allclose(result.trust.max(axis=1), height * calibration.image_loudness)
+
+
+@pytest.mark.parametrize("strangers", [0, BLOCK // 2])
+def test_text_candidates_all_move_or_none_does_across_blocks(strangers, refiner, world):
+    """The first block alone would move: it is the strangers in the last one that hold all of them back."""
+    known = np.resize(world.records.text, (2 * BLOCK - strangers, D))
+    far = unit(np.random.default_rng(5).normal(size=(strangers, D)) - 3.0 * np.eye(2, D)[1])
+    texts = np.concatenate([known, far])
+    first = refiner.refine(texts[:BLOCK], modality="text", role="candidate")
+    assert (first.moved > 1e-4).all()
+    result = refiner.refine(texts, modality="text", role="candidate")
+    if strangers:
+        assert result.vectors.tobytes() == texts.tobytes()
+    else:
+        assert (result.moved > 1e-4).all()
+    assert (refiner.refine(texts, modality="text").moved[:BLOCK] > 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda v: v[:0], InputError, "empty"),
+        (lambda v: v[:, :-1], VectorError, rf"\(B, {D}\), got \({GROUPS}, {D - 1}\)"),
+        (lambda v: v[0], VectorError, "shape"),
+        (lambda v: np.where(np.arange(D) == 3, np.nan, v), VectorError, r"vectors\[0\] holds NaN"),
+        (lambda v: np.where(np.arange(D) == 3, np.inf, v), VectorError, r"vectors\[0\] holds NaN or infinity"),
+        (lambda v: v * 1.1, VectorError, "norm 1.1"),
+        (lambda v: "a text", VectorError, "not an array"),
+    ],
+)
+def test_unusable_vectors(spoil, error, message, refiner, queries, modality):
+    with pytest.raises(error, match=message):
+        refiner.refine(spoil(queries), modality=modality)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modality": "audio"}, "modality must be 'image' or 'text', got 'audio'"),
+        ({"role": "rival"}, "role must be 'query' or 'candidate', got 'rival'"),
+        ({"search": "both"}, "search must be 'uni' or 'cross', got 'both'"),
+        ({"search": ""}, "search must be"),
+        ({"fusion": "both"}, "fusion must be 'uni' or 'cross', got 'both'"),
+        ({"k": 0}, "k must be at least 1 and whole, got 0"),
+        ({"k": -1}, "got -1"),
+        ({"k": 2.0}, r"got 2\.0"),
+        ({"k": "5"}, "got '5'"),
+        ({"exclude": [["p1"]]}, f"1 collections of ids for {GROUPS} vectors"),
+        ({"exclude": "p1"}, "single id 'p1': put it in a list"),
+        ({"exclude": ["p1"] + [["p1"]] * (GROUPS - 1)}, "single value 'p1'"),
+        ({"exclude": [1]}, "exclude"),
+        ({"where": {"group": {"near": 3}}}, "near"),
+    ],
+)
+def test_unusable_options(options, message, refiner, queries):
+    with pytest.raises(InputError, match=message):
+        refiner.refine(queries, **{"modality": "image"} | options)
+
+
+def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):
+    half = len(world.records) // 2
+    parts = [
+        Records(r.ids[s], r.image[s], r.text[s], r.payloads[s])
+        for r in [world.records]
+        for s in (slice(half), slice(half, None))
+    ]
+    made = refiner_for_vectors(iter(parts), how=Retrieval(k=7))
+    assert made.dimension == D
+    assert made.memory.store.count() == len(world.records)
+    assert made.memory.calibration == calibrate(world.records.image, world.records.text, neighbours=7)
+
+
+def test_memories_of_different_vectors_have_different_fingerprints(world):
+    turned = replace(world.records, image=world.records.text, text=world.records.image)
+    made = [refiner_for_vectors([records]).memory.store.header.fingerprint for records in (world.records, turned)]
+    assert made[0].digest != made[1].digest
+
+
+@pytest.mark.parametrize("batches", [lambda r: [], lambda r: [Records([], r.image[:0], r.text[:0], [])]])
+def test_a_refiner_needs_pairs(batches: Callable[..., Any], world):
+    with pytest.raises(InputError, match="no pairs"):
+        refiner_for_vectors(batches(world.records))
+
+
+def test_a_refiner_needs_vectors_of_one_dimension(world):
+    narrow = Records(["n"], np.eye(1, D - 1, dtype=np.float32), np.eye(1, D - 1, dtype=np.float32), [{}])
+    with pytest.raises(InputError, match=rf"different dimensions: \[{D - 1}, {D}\]"):
+        refiner_for_vectors([world.records, narrow])

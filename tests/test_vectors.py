@@ -1,0 +1,79 @@
+"""The one check of vectors that come from outside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reco_plugin.errors import InputError, VectorError
+from reco_plugin.vectors import check_vectors
+
+D = 16
+
+
+def unit(rows: int, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(rows, D))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_unit_vectors_stay_as_they_are_bit_by_bit():
+    given = unit(500)
+    assert check_vectors(given, D).tobytes() == given.tobytes()
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, list])
+def test_other_kinds_of_numbers_become_float32_of_unit_norm(kind):
+    given = unit(20).tolist() if kind is list else unit(20).astype(kind)
+    checked = check_vectors(given, D)
+    assert (checked.dtype, checked.shape) == (np.float32, (20, D))
+    assert np.allclose(np.linalg.norm(checked, axis=1), 1, atol=2e-7)
+    assert np.allclose(checked, unit(20), atol=1e-3)
+
+
+def test_only_rows_that_are_off_are_scaled():
+    given = unit(3)
+    given[1] *= 1.005
+    checked = check_vectors(given, D)
+    assert checked[[0, 2]].tobytes() == given[[0, 2]].tobytes()
+    assert abs(np.linalg.norm(checked[1]) - 1) < 2e-7
+
+
+def test_what_was_given_is_not_changed():
+    given = unit(3) * np.float32(1.005)
+    before = given.copy()
+    check_vectors(given, D)
+    assert np.array_equal(given, before)
+
+
+@pytest.mark.parametrize("shape", [(D,), (2, D + 1), (2, D - 1), (1, 2, D)])
+def test_another_shape_names_both(shape):
+    with pytest.raises(VectorError, match=rf"\(B, {D}\), got \({shape[0]},"):
+        check_vectors(np.ones(shape), D)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_names_its_row(value):
+    given = unit(4)
+    given[2, 5] = value
+    with pytest.raises(VectorError, match=r"queries\[2\] holds NaN or infinity"):
+        check_vectors(given, D, "queries")
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.98, 1.02, 10.0])
+def test_another_norm_names_row_and_norm(factor):
+    given = unit(4)
+    given[3] *= np.float32(factor)
+    with pytest.raises(VectorError, match=rf"vectors\[3\] has norm {factor:.4g}"):
+        check_vectors(given, D)
+
+
+@pytest.mark.parametrize("given", [[], np.zeros((0, D), np.float32), [[]]])
+def test_nothing_is_an_empty_batch(given):
+    with pytest.raises(InputError, match="empty"):
+        check_vectors(given, D)
+
+
+@pytest.mark.parametrize("given", ["text", ["a", "b"], [[0.6, 0.8], [1.0]], [None], [{}]])
+def test_what_is_no_array_of_numbers(given):
+    with pytest.raises(VectorError):
+        check_vectors(given, 2)
