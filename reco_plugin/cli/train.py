@@ -71,7 +71,8 @@ def train_command(
 
         return run
 
-    recipe = _torch(load).Recipe(
+    run = _torch(load)
+    recipe = run.Recipe(
         source=source,
         model=model,
         pretrained=pretrained,
@@ -89,10 +90,11 @@ def train_command(
         device=device,
         random_weights=random_weights,
     )
-    _torch(load).train(recipe, out)
+    _torch(lambda: run.train(recipe, out))
+    weights = f" --pretrained {pretrained}" if pretrained else ""
     typer.echo(
         f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"
-        f"next: reco export --model {model} --fusion {out} --out my_model"
+        f"next: reco export --model {model}{weights} --fusion {out} --k {k} --out my_model"
     )
 
 
@@ -124,15 +126,18 @@ def export_command(
 
         return run
 
-    parities = _torch(load).export_model(
-        model,
-        out,
-        pretrained=pretrained,
-        fusion=fusion,
-        fuser=fuser,
-        precision=precision,
-        k=k,
-        random_weights=random_weights,
+    run = _torch(load)
+    parities = _torch(
+        lambda: run.export_model(
+            model,
+            out,
+            pretrained=pretrained,
+            fusion=fusion,
+            fuser=fuser,
+            precision=precision,
+            k=k,
+            random_weights=random_weights,
+        )
     )
     if as_json:
         typer.echo(json.dumps([vars(parity) for parity in parities], indent=2))

@@ -66,7 +66,10 @@ class FrozenClip:
         tower, parts = self.tower(side), []
         with torch.inference_mode(), tqdm(total=len(items), desc=f"encode {side}s", unit=side) as bar:
             for start in range(0, len(items), size):
-                part = prepare(items[start : start + size])
+                try:
+                    part = prepare(items[start : start + size])
+                except InputError as error:
+                    raise type(error)(f"{error} (in the batch that starts at position {start})") from error
                 parts.append(tower(torch.from_numpy(np.ascontiguousarray(part))).numpy())
                 bar.update(len(part))
         return np.concatenate(parts).astype(np.float32)

@@ -6,10 +6,14 @@ takes the target's place.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -145,20 +149,35 @@ def _export_graph(case: _Case, folder: Path, precision: Precision) -> Parity:
     path = folder / case.spec.name / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in case.inputs.values())
-    _to_onnx(case, arguments, path)
-    to_precision(path, precision)
+    with _quiet():
+        _to_onnx(case, arguments, path)
+        to_precision(path, precision)
     (path.parent.parent / "config.pbtxt").write_text(render_config(case.spec), encoding="utf-8")
     return _check_parity(case, arguments, path, precision)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hush what the exporter and the quantiser log and warn of their own insides: no caller can act on it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _to_onnx(case: _Case, arguments: tuple[torch.Tensor, ...], path: Path) -> None:
+    if len(arguments[0]) == 1:  # torch would take a batch of one for a constant
+        arguments = tuple(torch.cat([argument, argument]) for argument in arguments)
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = [
         {0: batch} | {axis + 1: torch.export.Dim.DYNAMIC for axis, size in enumerate(port.dims) if size == -1}
         for port in case.spec.inputs
     ]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # exporter-internal deprecations that no caller can act on
+    with torch.no_grad():
         program = torch.onnx.export(
             case.module.eval(),
             arguments,
@@ -197,8 +216,18 @@ def _graph(path: Path) -> Graph:
 
 
 def _check_target(out: Path) -> None:
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not _is_model(out / MANIFEST):
         raise ArtifactError(f"{out} exists and is no model folder: choose another --out")
+
+
+def _is_model(manifest: Path) -> bool:
+    """Whether a file is a manifest of ours, of whatever version, and not that of a web page."""
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "digest", "graphs"} <= content.keys()
 
 
 def _swap(staging: Path, out: Path) -> None:

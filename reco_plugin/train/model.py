@@ -110,11 +110,12 @@ class FusionLayer(nn.Module):
         q, k, v = self._heads(self.norm1(tokens))
         logits = (q @ k.transpose(-1, -2)).squeeze(2) / math.sqrt(q.shape[-1])  # (B, heads, 2 + K)
         logits = logits + self.bias(similarity, present)
-        attention = logits.softmax(-1) * F.pad(share, (2, 0), value=1.0)[:, None]  # self and null are always there
+        most = share.amax(1, keepdim=True)  # self, null and the MLP speak no louder than the best neighbour
+        attention = logits.softmax(-1) * torch.cat([most, most, share], 1)[:, None]
         gathered = (attention.unsqueeze(2) @ v).flatten(1)  # (B, heads, 1, D / heads) -> (B, D)
         x = tokens[:, 0] + self.dropout(self.out_proj(gathered))
         mlp = self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x)))))
-        x = x + self.dropout(mlp) * share.amax(1, keepdim=True)
+        x = x + self.dropout(mlp) * most
         return _keep_if_alone(F.normalize(x, dim=-1), query, present), attention[:, :, 2:].mean(1)
 
     def tokens(self, query: Tensor, neighbours: Tensor) -> Tensor:

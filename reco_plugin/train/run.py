@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections import Counter
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..artifact import Policy
 from ..data import read_pairs, read_records, write_pairs
@@ -54,12 +57,14 @@ def train(recipe: Recipe, out: Path) -> Fusions:
     """Train the fusions on the recipe's pairs; resumes in the same folder.
 
     Raises:
-        ConfigError: the folder holds another recipe, or the encoder cannot be loaded.
+        ConfigError: the folder holds another recipe, or the encoder, the heads or the device cannot be had.
         DataError: the pairs cannot be read, or are too few.
+        InputError: an image of the pairs cannot be read.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    _keep_recipe(recipe, out / RECIPE)
+    _check_recipe(recipe, out / RECIPE)
+    _check_device(recipe.device)
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
+    fusion = FusionConfig(recipe.fuser, clip.dimension, heads=recipe.heads, strength=recipe.strength)
     pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
     memory = _memory(recipe, clip, pairs)
     try:
@@ -68,8 +73,13 @@ def train(recipe: Recipe, out: Path) -> Fusions:
         gate = None if recipe.fuser == "paper" else calibrate(*_sides(memory), neighbours=recipe.k)
     finally:
         memory.close()
-    fusion = FusionConfig(recipe.fuser, clip.dimension, heads=recipe.heads, strength=recipe.strength)
     config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed)
+    if not any(found.found.any() for found in data.neighbours.values()):
+        raise DataError(
+            "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
+            f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
+        )
+    _write_recipe(recipe, out / RECIPE)
     return train_fusions(data, fusion, out, config, gate=gate, device=recipe.device)
 
 
@@ -91,7 +101,7 @@ def export_model(
         ArtifactError: the parity check failed; nothing was written.
     """
     clip = load_frozen(model, pretrained, random_weights=random_weights)
-    if random_weights:
+    if random_weights and not pretrained:
         warnings.warn(f"{model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
     fusions = load_fusions(fusion / FUSION) if fusion else Fusions(FusionConfig(fuser, clip.dimension)).eval()
     if fusions.config.dimension != clip.dimension:
@@ -107,8 +117,15 @@ def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
         pairs = list(read_pairs(source))
         if not pairs:
             raise DataError(f"{source} holds no pairs")
+        _check_ids(pairs, source)
+        cache.parent.mkdir(parents=True, exist_ok=True)
         write_pairs(cache, [_encode(clip, pairs)])
     return join(list(read_records(cache)))
+
+
+def _check_ids(pairs: list[Pair], source: str) -> None:
+    if twice := [id_ for id_, count in Counter(pair.id for pair in pairs).items() if count > 1]:
+        raise DataError(f"{source}: {len(twice)} ids come more than once, the first is {twice[0]!r}: make ids unique")
 
 
 def _encode(clip: FrozenClip, pairs: list[Pair]) -> Records:
@@ -119,7 +136,10 @@ def _encode(clip: FrozenClip, pairs: list[Pair]) -> Records:
 
 
 def _side(clip: FrozenClip, values: list[Any], side: str) -> Any:
-    if all(isinstance(value, np.ndarray) for value in values):
+    vectors = [isinstance(value, np.ndarray) for value in values]
+    if any(vectors) and not all(vectors):
+        raise DataError(f"{sum(vectors)} of {len(vectors)} {side}s are vectors, the others are not: encode all or none")
+    if all(vectors):
         return check_vectors(np.stack(values), clip.dimension, f"{side} vectors")
     return clip.images(values) if side == "image" else clip.texts(values)
 
@@ -144,7 +164,10 @@ def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
 
 
 def _sides(memory: Memory) -> tuple[Any, Any]:
-    records = join(list(memory.scroll()))
+    batches = list(islice(memory.scroll(2048), 16))  # enough: the gate samples among them
+    if not batches:
+        raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
+    records = join(batches)
     return records.image, records.text
 
 
@@ -158,10 +181,24 @@ def _groups(pairs: Records, column: str | None) -> list[str]:
     return [str(payload.get(name, id_)) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
 
 
-def _keep_recipe(recipe: Recipe, path: Path) -> None:
-    text = json.dumps(asdict(recipe), indent=1)
+def _check_recipe(recipe: Recipe, path: Path) -> None:
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is a file: --out takes a folder")
     if path.is_file() and json.loads(path.read_text()) != asdict(recipe):
         raise ConfigError(f"{path.parent} holds a run of another recipe ({path}): choose another --out or delete it")
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros((), device=device)
+    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
+        raise ConfigError(f"torch cannot use device {device!r}: {str(error).splitlines()[0]}") from error
+
+
+def _write_recipe(recipe: Recipe, path: Path) -> None:
+    """Once everything that it names was found to work, so that a mistyped one does not bar the folder."""
+    text = json.dumps(asdict(recipe), indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     tmp.write_text(text)
     tmp.replace(path)

@@ -1,0 +1,459 @@
+"""Model folders of small encoders of every shape: whole or not at all, and equal to torch."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from reco_plugin import Reco
+from reco_plugin.artifact import GRAPHS, Artifact, Policy
+from reco_plugin.config import Settings
+from reco_plugin.errors import ArtifactError, ConfigError
+from reco_plugin.fuse import GraphFuser, TrainingFreeFuser
+from reco_plugin.sessions import open_session
+from reco_plugin.train import export as export_module
+from reco_plugin.train import run
+from reco_plugin.train.encoder import FrozenClip, load_frozen
+from reco_plugin.train.export import LEAST_COSINE, Parity, export
+from reco_plugin.train.loop import Fusions
+from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.precision import to_precision
+from reco_plugin.train.samples import SAMPLE_TEXTS, sample_images
+from reco_plugin.types import MODALITIES, Modality, Neighbours
+
+TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}
+LONG = TEXT | {"context_length": 48, "layers": 2}
+VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
+CANONICAL = {"tokenizer_kwargs": {"clean": "canonicalize"}}
+MODELS: dict[str, dict[str, Any]] = {
+    "vit": {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": LONG},
+    "quickgelu": {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT},
+    "resnet": {
+        "embed_dim": 64,
+        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64},
+        "text_cfg": TEXT,
+    },
+    "custom-text": {"embed_dim": 32, "custom_text": True, "vision_cfg": VISION, "text_cfg": TEXT},
+    "siglip": {
+        "embed_dim": 32,
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "vision_cfg": VISION | {"no_ln_pre": True, "pool_type": "avg"},
+        "text_cfg": TEXT | {"context_length": 16, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+        | CANONICAL,
+    },
+}  # fmt: skip
+PREPROCESS = {"siglip": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}}
+DYNAMIC = {"vit", "quickgelu", "resnet"}
+FUSER = {"vit": "reco", "resnet": "paper", "custom-text": "training-free"}
+EACH = [pytest.param(name, marks=pytest.mark.xdist_group(f"export-{name}")) for name in MODELS]
+VIT = pytest.mark.xdist_group("export-vit")
+CPU = Settings(provider="cpu", threads=1)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as torch runs it and the folder that was made of it."""
+
+    clip: FrozenClip
+    fusions: Fusions
+    folder: Path
+    parities: list[Parity]
+    logged: int
+
+    def run(self, graph: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(open_session(self.folder / graph / "1" / "model.onnx", CPU).run(inputs))
+
+
+def fusions_of(fuser: str, dimension: int) -> Fusions:
+    """Far from any start, so that each part of the layer does something."""
+    torch.manual_seed(3)
+    fusions = Fusions(FusionConfig(fuser, dimension, heads=4, hidden=48))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in fusions.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return fusions.eval()
+
+
+class Counting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, write_encoder: Callable[..., str]) -> Callable[[str], Exported]:
+    """Each model is exported once, with warnings as errors."""
+    done: dict[str, Exported] = {}
+
+    def get(name: str) -> Exported:
+        if name not in done:
+            root = tmp_path_factory.mktemp(name)
+            clip = load_frozen(write_encoder(root / "clip", MODELS[name], preprocess=PREPROCESS.get(name)))
+            fusions = fusions_of(FUSER.get(name, "reco"), clip.dimension)
+            handler = Counting()
+            logging.getLogger().addHandler(handler)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    parities = export(clip, fusions, root / "out", trained_on="nothing", licenses=("none",))
+            finally:
+                logging.getLogger().removeHandler(handler)
+            done[name] = Exported(clip, fusions, root / "out", parities, len(handler.records))
+        return done[name]
+
+    return get
+
+
+def ragged(dimension: int, batch: int, k: int) -> dict[str, np.ndarray]:
+    """Neighbours of which some are absent and some distrusted; the last row has none where there are several rows."""
+    rng = np.random.default_rng(batch * 100 + k)
+
+    def unit(*shape: int) -> np.ndarray:
+        x = rng.normal(size=shape)
+        return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+    trust = rng.choice([0.0, 0.2, 1.0], size=(batch, k)).astype(np.float32)
+    trust[0, 0] = 1.0
+    if batch > 1:
+        trust[-1] = 0.0
+    similarity = rng.uniform(0, 1, size=(batch, k)).astype(np.float32)
+    return {"query": unit(batch, dimension), "neighbours": unit(batch, k, dimension), "similarity": similarity} | {
+        "trust": trust
+    }
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_folder_is_whole(name: str, exported: Callable[[str], Exported]) -> None:
+    made = exported(name)
+    artifact = Artifact.load(made.folder)
+    artifact.verify()
+    manifest = artifact.manifest
+    assert (manifest.digest, manifest.dimension, manifest.precision) == (made.clip.digest, made.clip.dimension, "fp32")
+    assert manifest.text.dynamic is (name in DYNAMIC)
+    assert manifest.text.context_length == MODELS[name]["text_cfg"]["context_length"]
+    assert manifest.image.size == (MODELS[name]["vision_cfg"]["image_size"],) * 2
+    assert manifest.fusion.fuser == FUSER.get(name, "reco") and manifest.fusion.trained_on == "nothing"
+    assert set(manifest.graphs) == {parity.graph for parity in made.parities} == set(GRAPHS)
+    assert all(parity.least_cosine >= LEAST_COSINE["fp32"] for parity in made.parities)
+    assert sorted(p.name for p in made.folder.iterdir()) == sorted([*GRAPHS, "manifest.json", "tokenizer.json"])
+    assert [p.name for p in made.folder.parent.iterdir() if p.name.startswith(".")] == []  # no staging is left
+    assert (made.folder.stat().st_mode & 0o777) == 0o755
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_export_is_silent(name: str, exported: Callable[[str], Exported]) -> None:
+    assert exported(name).logged == 0
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_exported_encoder_equals_torch(name: str, exported: Callable[[str], Exported]) -> None:
+    made = exported(name)
+    images, texts = sample_images(7), list(SAMPLE_TEXTS)
+    with Reco.open(made.folder, threads=1) as reco:
+        for batch in (1, 7):
+            theirs = made.clip.images(images[:batch])
+            np.testing.assert_allclose(reco.encoder.images(images[:batch]), theirs, atol=1e-5)
+            theirs = made.clip.texts(texts[:batch])
+            np.testing.assert_allclose(reco.encoder.texts(texts[:batch]), theirs, atol=1e-5)
+        many = np.concatenate([reco.encoder.texts([text]) for text in texts])  # each cut to a length of its own
+        np.testing.assert_allclose(many, made.clip.texts(texts), atol=1e-5)
+    assert np.linalg.matrix_rank(many[:4]) == 4  # the vectors differ
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_towers_equal_open_clips_own_functions(name: str, exported: Callable[[str], Exported]) -> None:
+    clip = exported(name).clip
+    tokens = torch.randint(1, 4000, (3, clip.text.context_length), dtype=torch.int32)
+    tokens[:, 5], tokens[:, 6:] = 4095, 0
+    pixels = torch.randint(0, 256, (3, *clip.image.size, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
+    with torch.no_grad():
+        text = clip.model.encode_text(tokens.long(), normalize=True)  # type: ignore[operator]
+        image = clip.model.encode_image((pixels.permute(0, 3, 1, 2) / 255 - mean) / std, normalize=True)  # type: ignore[operator]
+        torch.testing.assert_close(clip.tower("text")(tokens), text, atol=1e-5, rtol=0)
+        torch.testing.assert_close(clip.tower("image")(pixels), image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [p for p in EACH if p.values[0] in DYNAMIC])
+def test_cut_tokens_give_the_same_vectors(name: str, exported: Callable[[str], Exported]) -> None:
+    made = exported(name)
+    length = made.clip.text.context_length
+    tokens = np.zeros((2, length), np.int32)
+    tokens[:, :6] = [[4094, 7, 1000, 22, 9, 4095], [4094, 2000, 4095, 0, 0, 0]]
+    whole = made.run("clip_text", tokens=tokens)["features"]
+    for shorter in {6, 7, 13, 16, length - 1}:
+        cut = np.ascontiguousarray(tokens[:, :shorter])
+        np.testing.assert_allclose(made.run("clip_text", tokens=cut)["features"], whole, atol=1e-6)
+    assert np.abs(made.run("clip_text", tokens=np.ascontiguousarray(tokens[:, :4]))["features"] - whole).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 5), (7, 3), (7, 11)])
+def test_fusion_graphs_equal_torch(name: str, batch: int, k: int, exported: Callable[[str], Exported]) -> None:
+    made = exported(name)
+    inputs = ragged(made.clip.dimension, batch, k)
+    for side in MODALITIES:
+        found = made.run(f"reco_{side}", **inputs)
+        with torch.no_grad():
+            refined, weights = made.fusions.sides[side](*map(torch.from_numpy, inputs.values()))
+        np.testing.assert_allclose(found["refined"], refined.numpy(), atol=1e-5)
+        np.testing.assert_allclose(found["weights"], weights.numpy(), atol=1e-5)
+        if batch > 1:
+            np.testing.assert_array_equal(found["refined"][-1], inputs["query"][-1])
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_every_graph_has_the_ports_that_its_triton_configuration_names(
+    name: str, exported: Callable[[str], Exported]
+) -> None:
+    made = exported(name)
+    types = {"tensor(float)": "TYPE_FP32", "tensor(uint8)": "TYPE_UINT8", "tensor(int32)": "TYPE_INT32"}
+    for graph in GRAPHS:
+        session = ort.InferenceSession(made.folder / graph / "1" / "model.onnx")
+        text = (made.folder / graph / "config.pbtxt").read_text()
+        for kind, ports in (("input", session.get_inputs()), ("output", session.get_outputs())):
+            for port in ports:
+                batch, *dims = (-1 if isinstance(dim, str) else dim for dim in port.shape)
+                shape = ", ".join(map(str, dims))
+                line = f'{kind} [{{ name: "{port.name}" data_type: {types[port.type]} dims: [ {shape} ] }}]'
+                assert line in text and batch == -1, (graph, line, text)
+            assert text.count(f"\n{kind} [") == len(ports)
+
+
+@VIT
+def test_triton_configuration_word_for_word(exported: Callable[[str], Exported]) -> None:
+    def golden(*ports: str) -> str:
+        lines = ['backend: "onnxruntime"', "max_batch_size: 64", *ports]
+        return "\n".join([*lines, "instance_group [{ kind: KIND_AUTO count: 1 }]", "dynamic_batching { }", ""])
+
+    features = 'output [{ name: "features" data_type: TYPE_FP32 dims: [ 32 ] }]'
+    fusion = golden(
+        'input [{ name: "query" data_type: TYPE_FP32 dims: [ 32 ] }]',
+        'input [{ name: "neighbours" data_type: TYPE_FP32 dims: [ -1, 32 ] }]',
+        'input [{ name: "similarity" data_type: TYPE_FP32 dims: [ -1 ] }]',
+        'input [{ name: "trust" data_type: TYPE_FP32 dims: [ -1 ] }]',
+        'output [{ name: "refined" data_type: TYPE_FP32 dims: [ 32 ] }]',
+        'output [{ name: "weights" data_type: TYPE_FP32 dims: [ -1 ] }]',
+    )
+    expected = {
+        "clip_image": golden('input [{ name: "pixels" data_type: TYPE_UINT8 dims: [ 32, 32, 3 ] }]', features),
+        "clip_text": golden('input [{ name: "tokens" data_type: TYPE_INT32 dims: [ -1 ] }]', features),
+        "reco_image": fusion,
+        "reco_text": fusion,
+    }
+    folder = exported("vit").folder
+    assert {graph: (folder / graph / "config.pbtxt").read_text() for graph in GRAPHS} == expected
+
+
+@pytest.mark.xdist_group("export-custom-text")
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_training_free_graph_equals_numpy_and_keeps_all_inputs(
+    modality: Modality, exported: Callable[[str], Exported]
+) -> None:
+    made = exported("custom-text")
+    session = ort.InferenceSession(made.folder / f"reco_{modality}" / "1" / "model.onnx")
+    assert [port.name for port in session.get_inputs()] == ["query", "neighbours", "similarity", "trust"]
+    inputs = ragged(32, 7, 5)
+    found = Neighbours([[]] * 7, inputs["similarity"], inputs["neighbours"], inputs["trust"] > 0)
+    graph = GraphFuser(Artifact.load(made.folder), CPU)
+    assert graph.name == "training-free"
+    ours = graph.fuse(modality, inputs["query"], found, inputs["trust"])
+    numpy_ = TrainingFreeFuser().fuse(modality, inputs["query"], found, inputs["trust"])
+    np.testing.assert_allclose(ours.vectors, numpy_.vectors, atol=1e-6)
+    np.testing.assert_allclose(ours.weights, numpy_.weights, atol=1e-6)
+
+
+@VIT
+@pytest.mark.parametrize(("precision", "share", "graph"), [("fp16", 0.65, "clip_text"), ("int8", 0.9, "reco_image")])
+def test_smaller_weights_stay_near(
+    precision: Any, share: float, graph: str, exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    made = exported("vit")
+    for name in GRAPHS:
+        source, target = made.folder / name / "1" / "model.onnx", tmp_path / f"{name}.onnx"
+        shutil.copy(source, target)
+        to_precision(target, precision)
+        inputs: dict[str, np.ndarray] = ragged(32, 7, 4)
+        if name == "clip_image":
+            inputs = {"pixels": np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)}
+        elif name == "clip_text":
+            inputs = {"tokens": np.random.default_rng(0).integers(1, 4096, (7, 20)).astype(np.int32)}
+        output = "features" if name.startswith("clip") else "refined"
+        exact, small = made.run(name, **inputs)[output], open_session(target, CPU).run(inputs)[output]
+        assert (exact * small).sum(1).min() >= LEAST_COSINE[precision] and not np.array_equal(exact, small)
+        if name == graph:
+            assert target.stat().st_size < share * source.stat().st_size
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{name}.onnx" for name in GRAPHS)
+
+
+@VIT
+def test_int8_from_end_to_end_says_so_and_keeps_the_fingerprint(
+    exported: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    made = exported("vit")
+    handler = Counting()
+    logging.getLogger().addHandler(handler)
+    try:
+        parities = export(made.clip, fusions_of("training-free", 32), tmp_path / "m", precision="int8")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert handler.records == [] and logging.root.manager.disable == 0
+    manifest = Artifact.load(tmp_path / "m").manifest
+    assert manifest.precision == "int8" and manifest.digest == Artifact.load(made.folder).manifest.digest
+    assert all(LEAST_COSINE["int8"] <= parity.least_cosine for parity in parities)
+
+
+@VIT
+def test_one_image_and_one_text_are_enough_to_compare(exported: Callable[[str], Exported], tmp_path: Path) -> None:
+    made = exported("vit")
+    fusions = fusions_of("training-free", 32)
+    export(made.clip, fusions, tmp_path / "m", images=sample_images(1), texts=["a fox"], policy=Policy(k=3))
+    with Reco.open(tmp_path / "m", threads=1) as reco:
+        assert reco.manifest.policy.k == 3
+        images, texts = sample_images(5), ["a much longer caption than that one of a single animal"] * 3
+        np.testing.assert_allclose(reco.encoder.images(images), made.clip.images(images), atol=1e-5)
+        np.testing.assert_allclose(reco.encoder.texts(texts), made.clip.texts(texts), atol=1e-5)
+
+
+@VIT
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_graph_that_differs_is_not_written(
+    existing: bool, exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seam is where weights are made smaller: here it swaps the graph for that of another model."""
+    made, out = exported("vit"), tmp_path / "models" / "m"
+    if existing:
+        shutil.copytree(made.folder, out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    def damage(path: Path, precision: str) -> None:
+        import onnx
+        from onnx import numpy_helper
+
+        model = onnx.load(str(path))
+        for tensor in model.graph.initializer:
+            if len(tensor.dims) >= 2:
+                array = numpy_helper.to_array(tensor)
+                tensor.CopyFrom(numpy_helper.from_array(array[::-1].copy(), tensor.name))
+        onnx.save(model, str(path))
+
+    monkeypatch.setattr(export_module, "to_precision", damage)
+    with pytest.raises(ArtifactError, match=r"clip_image in fp32 differs from torch: least cosine .*Nothing was writ"):
+        export(made.clip, made.fusions, out)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    assert [p.name for p in out.parent.iterdir()] == (["m"] if existing else [])
+
+
+@VIT
+def test_graphs_with_nan_are_refused(
+    exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = exported("vit")
+    clip = copy.deepcopy(made.clip)
+    with torch.no_grad():
+        clip.model.visual.conv1.weight.fill_(float("nan"))  # type: ignore[union-attr]
+    with pytest.raises(ArtifactError, match="least cosine nan"):
+        export(clip, made.fusions, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@VIT
+def test_an_older_model_is_replaced_whole_and_anything_else_is_refused(
+    exported: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = exported("vit")
+
+    def written(case: Any, folder: Path, precision: str) -> Parity:  # not to wait for exports that are tested above
+        shutil.copytree(made.folder / case.spec.name, folder / case.spec.name)
+        return Parity(case.spec.name, 1.0, 0.0)
+
+    monkeypatch.setattr(export_module, "_export_graph", written)
+    out = tmp_path / "m"
+    shutil.copytree(made.folder, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"format": 0, "gone": 1}))
+    (out / "clip_image" / "2").mkdir()
+    export(made.clip, made.fusions, out)
+    Artifact.load(out).verify()
+    assert not (out / "clip_image" / "2").exists() and [p.name for p in tmp_path.iterdir()] == ["m"]
+    (tmp_path / "empty").mkdir()
+    export(made.clip, made.fusions, tmp_path / "empty")
+    Artifact.load(tmp_path / "empty")
+
+    for name, content in {"notes.txt": "mine", "manifest.json": '{"name": "my web page", "icons": []}'}.items():
+        foreign = tmp_path / f"foreign-{name}"
+        foreign.mkdir()
+        (foreign / name).write_text(content)
+        with pytest.raises(ArtifactError, match="no model folder"):
+            export(made.clip, made.fusions, foreign)
+        assert (foreign / name).read_text() == content and len(list(foreign.iterdir())) == 1
+    with pytest.raises(ArtifactError, match="no model folder"):
+        export(made.clip, made.fusions, tmp_path / "foreign-notes.txt" / "notes.txt")
+
+
+def test_the_fingerprint_covers_weights_preprocessing_and_tokenizer(
+    tmp_path: Path, write_encoder: Callable[..., str]
+) -> None:
+    config = MODELS["vit"]
+    cleaned = copy.deepcopy(config)
+    cleaned["text_cfg"] |= CANONICAL
+    swapped = write_encoder(tmp_path / "merges", config)
+    merges = tmp_path / "merges" / "bpe.txt.gz"
+    lines = gzip.decompress(merges.read_bytes()).decode().split("\n")
+    lines[-2:] = lines[:-3:-1]  # the last two merges in the other order
+    merges.write_bytes(gzip.compress("\n".join(lines).encode()))
+    same, again = (load_frozen(write_encoder(tmp_path / name, config)).digest for name in ("a", "b"))
+    others = [
+        load_frozen(write_encoder(tmp_path / "weights", config, seed=1)).digest,
+        load_frozen(write_encoder(tmp_path / "pixels", config, preprocess={"mean": [0.5, 0.5, 0.5]})).digest,
+        load_frozen(write_encoder(tmp_path / "resize", config, preprocess={"interpolation": "bilinear"})).digest,
+        load_frozen(write_encoder(tmp_path / "text", cleaned)).digest,
+        load_frozen(swapped).digest,
+    ]
+    assert same == again and len({same, *others}) == 6
+
+
+def test_models_without_weights_are_refused(tmp_path: Path, write_encoder: Callable[..., str]) -> None:
+    empty = write_encoder(tmp_path / "empty", MODELS["quickgelu"], weights=False)
+    for name in (empty, "RN50", "local-dir:/nowhere", "no-such-model"):
+        with pytest.raises(ConfigError, match=name):
+            load_frozen(name, None)
+    with pytest.raises(ConfigError, match="no_such_tag"):
+        load_frozen("RN50", "no_such_tag")
+    assert load_frozen(empty, random_weights=True).dimension == 32
+
+
+def test_random_weights_are_announced(
+    tmp_path: Path, write_encoder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "export", lambda *_, **__: [])
+    empty = write_encoder(tmp_path / "empty", MODELS["vit"], weights=False)
+    with pytest.warns(UserWarning, match="RANDOM weights"):
+        run.export_model(empty, tmp_path / "out", random_weights=True)
+
+
+@VIT
+def test_a_fusion_of_another_dimension_is_refused(exported: Callable[[str], Exported], tmp_path: Path) -> None:
+    from reco_plugin.train.loop import FUSION, save_fusions
+
+    save_fusions(fusions_of("reco", 16), tmp_path / FUSION)
+    with pytest.raises(ConfigError, match="16-d, the encoder 32-d"):
+        run.export_model(exported("vit").clip.name.join(["local-dir:", ""]), tmp_path / "out", fusion=tmp_path)
+    assert not (tmp_path / "out").exists()

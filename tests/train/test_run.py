@@ -1,0 +1,202 @@
+"""``reco train`` and ``reco export`` from a table of images to a model that refines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from reco_plugin import Reco
+from reco_plugin.cli.app import app
+from reco_plugin.data import write_pairs
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.train.encoder import load_frozen
+from reco_plugin.train.loop import FUSION, load_fusions
+from reco_plugin.types import Records
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "black")
+EACH = 5
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of 40 drawings of eight things."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECO_MODEL", raising=False)
+    rng = random.Random(0)
+    with (tmp_path / "shop.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "image", "text", "sku"])
+        for number in range(len(COLOURS) * EACH):
+            colour, image = COLOURS[number % len(COLOURS)], Image.new("RGB", (48, 40), "white")
+            x, y = rng.randrange(20), rng.randrange(20)
+            ImageDraw.Draw(image).ellipse((x, y, x + 18, y + 14), fill=colour)
+            image.save(tmp_path / f"{number}.png")
+            rows.writerow([f"p{number}", f"{number}.png", f"a {colour} ball number {number}", colour])
+    return tmp_path
+
+
+@pytest.fixture
+def reco(vit: str) -> Callable[..., Result]:
+    """The command line, with the model filled in for train and export."""
+
+    def run(command: str, *arguments: str) -> Result:
+        model = ["--model", vit] if command in ("train", "export") else []
+        return CliRunner().invoke(app, [command, *map(str, arguments), *model])
+
+    return run
+
+
+def train(reco: Callable[..., Result], *more: str) -> Result:
+    return reco(
+        "train", "shop.csv", "--out", "run", "--group", "sku", "--steps", "10", "--batch", "8", "--k", "4",
+        "--near-duplicate", "1", *more,
+    )  # fmt: skip
+
+
+def fine(result: Result) -> Result:
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def fails(result: Result, *words: str) -> None:
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), (result.output, result.exception)
+    error = next(line for line in result.output.splitlines() if "error: " in line)
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize("fuser", ["paper", "reco", "training-free"])
+def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Callable[..., Result], vit: str) -> None:
+    out = fine(train(reco, "--fuser", fuser)).output
+    assert f"reco export --model {vit} --fusion run --k 4 --out my_model" in out
+    fine(reco("export", "--fusion", "run", "--out", "model", "--k", "4"))
+    with Reco.open("model", memory="memory", threads=1) as model:
+        assert (model.manifest.fusion.fuser, model.manifest.fusion.trained_on) == (fuser, "shop.csv")
+        assert (model.manifest.policy.k, model.manifest.policy.gate) == (4, fuser != "paper")
+        assert model.manifest.fingerprint.digest == load_frozen(vit).digest
+    added = CliRunner().invoke(app, ["memory", "add", "shop.csv", "--model", "model", "--memory", "memory"])
+    assert "40 pairs" in fine(added).output
+    with Reco.open("model", memory="memory", threads=1) as model:
+        images = [f"{i}.png" for i in range(6)]
+        plain = model.embed_images(images, refine=False)
+        refined = model.refine(plain, modality="image", explain=True, gate=False)
+        assert refined.neighbours is not None and refined.neighbours.ids[3][0] == "p3"
+        assert (refined.moved > 1e-4).all()
+        np.testing.assert_allclose(np.linalg.norm(refined.vectors, axis=1), 1, atol=1e-5)
+        if fuser != "training-free":
+            trained = load_fusions(Path("run") / FUSION)
+            found, trust = refined.neighbours, refined.trust
+            with torch.no_grad():
+                inputs = map(torch.from_numpy, (plain, found.vectors, found.similarity, trust))
+                expected = trained.sides["image"](*inputs)[0].numpy()
+            np.testing.assert_allclose(refined.vectors, expected, atol=1e-5)
+        assert model.embed_texts(["a red ball"]).shape == (1, 32)
+
+
+def test_the_same_call_again_goes_on_from_what_is_there(shop: Path, reco: Callable[..., Result]) -> None:
+    fine(train(reco))
+    (vectors,) = Path("run").glob("vectors-*.npz")
+    before, weights = vectors.stat().st_mtime_ns, load_fusions(Path("run") / FUSION).state_dict()
+    for image in shop.glob("*.png"):
+        image.unlink()  # vectors are cached, no image is read again
+    fine(train(reco))
+    again = load_fusions(Path("run") / FUSION).state_dict()
+    assert vectors.stat().st_mtime_ns == before and all(torch.equal(weights[name], again[name]) for name in weights)
+    assert list(Path("run").glob("*.tmp")) == []
+
+
+@pytest.mark.parametrize(
+    "change", [("--steps", "11"), ("--fuser", "paper"), ("--seed", "3"), ("--near-duplicate", "0.99")]
+)
+def test_another_recipe_in_the_same_folder_is_refused(
+    change: tuple[str, str], shop: Path, reco: Callable[..., Result]
+) -> None:
+    fine(train(reco))
+    kept = (Path("run") / "recipe.json").read_text()
+    fails(train(reco, *change), "another recipe", "run")
+    assert (Path("run") / "recipe.json").read_text() == kept and json.loads(kept)["steps"] == 10
+
+
+def test_a_mistake_does_not_bar_the_folder(shop: Path, reco: Callable[..., Result]) -> None:
+    fails(train(reco, "--heads", "5"), "32", "5 heads")
+    fails(train(reco, "--device", "warp"), "device 'warp'")
+    fails(train(reco, "--group", "brand"), "40 pairs have no 'brand'", "'p0'")
+    fails(train(reco, "--memory", "nowhere"), "nowhere")
+    fine(train(reco))
+
+
+def test_pairs_that_cannot_be_used_are_named(shop: Path, reco: Callable[..., Result]) -> None:
+    fails(reco("train", "none.csv", "--out", "run"), "none.csv")
+    Path("3.png").write_bytes(b"no image")
+    fails(train(reco), "3.png")
+    assert list(Path("run").glob("*")) == [] if Path("run").exists() else True
+    table = Path("shop.csv").read_text()
+    Path("shop.csv").write_text(table.replace("p3,", "p2,").replace("3.png", "4.png"))
+    fails(train(reco), "ids come more than once", "'p2'")
+    Path("shop.csv").write_text(table.replace("3.png", "4.png"))
+    fine(train(reco))  # what failed left nothing behind that would
+    Path("file").write_text("")
+    fails(reco("train", "shop.csv", "--out", "file"), "file is a file")
+
+
+def test_vectors_of_another_encoder_are_refused(shop: Path, reco: Callable[..., Result]) -> None:
+    side = np.eye(16, dtype=np.float32)
+    write_pairs("pairs.npz", [Records([str(i) for i in range(16)], side, side, [{}] * 16)])
+    fails(reco("train", "pairs.npz", "--out", "run"), "16", "32")
+
+
+def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Result], vit: str) -> None:
+    clip = load_frozen(vit)
+    fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
+    memory = open_memory("memory", fingerprint, kind="exact")
+    memory.close()
+    fails(train(reco, "--memory", "memory"), "memory", "empty")
+    rng = np.random.default_rng(0)
+    side = rng.normal(size=(12, 32))
+    side = (side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32)
+    memory = open_memory("memory", fingerprint, kind="exact")
+    memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{}] * 12))
+    memory.close()
+    fine(train(reco, "--memory", "memory"))
+    other = open_memory("other", Fingerprint("another", "cd" * 32, 32), kind="exact")
+    other.close()
+    fails(reco("train", "shop.csv", "--out", "run2", "--memory", "other"), "another")
+
+
+def test_nothing_to_retrieve_is_nothing_to_learn_from(shop: Path, reco: Callable[..., Result]) -> None:
+    fails(train(reco, "--near-duplicate", "0"), "no pair finds a neighbour", "--near-duplicate")
+
+
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_a_missing_package_is_named_with_its_install_line(
+    command: str, shop: Path, reco: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reco_plugin.train import run
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
+
+    monkeypatch.setattr(run, "load_frozen", missing)
+    arguments = ["shop.csv", "--out", "run"] if command == "train" else ["--out", "model"]
+    fails(reco(command, *arguments), "tensorboard", "pip install 'reco-plugin[train]'")
+
+
+def test_export_as_json_of_an_untrained_model_and_its_refusals(shop: Path, reco: Callable[..., Result]) -> None:
+    result = fine(reco("export", "--out", "model", "--json"))
+    parities = json.loads(result.stdout)
+    assert [p["graph"] for p in parities] == ["clip_image", "clip_text", "reco_image", "reco_text"]
+    assert all(p["least_cosine"] > 0.99999 for p in parities)
+    fails(reco("export", "--out", "model", "--fusion", "nowhere"), "nowhere")
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    fails(reco("export", "--out", "mine"), "mine", "no model folder")
