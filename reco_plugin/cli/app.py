@@ -12,7 +12,7 @@ from .doctor import doctor_command
 from .errors import reports_errors
 from .evaluate import eval_app
 from .memory import memory_app
-from .options import JsonOption, MemoryOption, ModelOption, memory_location
+from .options import MemoryOption, ModelOption, existing_memory
 from .train import export_command, train_command
 
 app = typer.Typer(
@@ -63,7 +63,9 @@ def embed_command(
     input_file: Annotated[Path | None, typer.Option("--input", help="A file with one text per line.")] = None,
     refine: Annotated[
         bool | None,
-        typer.Option("--refine/--plain", help="Refined, or frozen CLIP.", show_default="the model's policy"),
+        typer.Option(
+            "--refine/--plain", help="Refined, or frozen CLIP without a memory.", show_default="the model's policy"
+        ),
     ] = None,
     role: Annotated[str, typer.Option(help="query, or candidate: one of a set that competes.")] = "query",
     k: Annotated[
@@ -74,7 +76,9 @@ def embed_command(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a (B, D) float32 .npy; images follow texts.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line, and nothing else, on stdout.")
+    ] = False,
 ) -> None:
     """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
     import numpy as np
@@ -89,7 +93,8 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
-    with Reco.open(model, memory_location(memory)) as reco:
+    stored = {"memory": ":memory:", "memory_kind": "exact"} if refine is False else {"memory": existing_memory(memory)}
+    with Reco.open(model, **stored) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
         parts = [reco.embed_texts(texts, **options)] if texts else []
         parts += [reco.embed_images(images, **options)] if images else []
@@ -97,7 +102,8 @@ def embed_command(
     if out is not None:
         with whole_file(out) as part, part.open("wb") as file:
             np.save(file, vectors)
-        typer.echo(f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
+        told = {"file": str(out), "shape": vectors.shape}
+        typer.echo(json.dumps(told) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
         return
     for name, vector in zip([*texts, *map(str, images)], vectors, strict=True):
         values = [round(float(value), 7) for value in vector]

@@ -92,12 +92,12 @@ def _model(model: Any) -> str:
 def _memory(memory: str | None) -> str:
     from pathlib import Path
 
-    from ..memory import open_memory
+    from .memory import open_store
 
     location = memory_location(memory)
     if "://" not in location and not Path(location).exists():
         return f"none at {location} yet: reco memory add SOURCE makes it"
-    store = open_memory(location, None, create=False)
+    store = open_store(memory)
     try:
         return f"{store.kind} at {store.location}: {store.count():,} pairs of {store.header.fingerprint}"
     finally:

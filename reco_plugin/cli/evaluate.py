@@ -14,6 +14,7 @@ import typer
 from ..config import FuserName
 from ..types import Mode
 from .errors import reports_errors
+from .options import existing_memory
 
 if TYPE_CHECKING:
     from ..evaluate import RetrievalResult, ZeroShotResult
@@ -151,7 +152,8 @@ def _opened(source: str, setup: _Setup, options: dict[str, Any]) -> Iterator[Rec
         how = Retrieval(settings.k or _K, settings.search, settings.fusion)
         yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False)
         return
-    in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": setup.memory}
+    stored = existing_memory(setup.memory) if setup.memory else None
+    in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
     try:
         opened = Reco.open(setup.model, fuser=setup.fuser, **in_ram)
     except ArtifactError as error:

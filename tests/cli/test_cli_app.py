@@ -1,0 +1,103 @@
+"""All commands: help that teaches, light imports, one-line errors, settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+
+from reco_plugin.cli.app import app
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+ALL = sorted(commands(typer.main.get_command(app)))
+
+
+def test_the_commands_are_these() -> None:
+    assert {" ".join(path) for path in ALL} == {
+        *("demo", "doctor", "embed", "eval retrieval", "eval zero-shot", "export", "train"),
+        *(f"memory {name}" for name in ("add", "export", "import", "info", "remove", "search")),
+    }
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_help_teaches_by_example(run: Callable[..., Result], path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    assert f"Example: reco {' '.join(path)}" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("group", [(), ("memory",), ("eval",)], ids=" ".join)
+def test_a_group_alone_shows_its_commands(run: Callable[..., Result], group: tuple[str, ...]) -> None:
+    result = run(*group)
+    assert all(path[len(group)] in result.output for path in ALL if path[: len(group)] == group)
+
+
+def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RECO_")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=clean | environment,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_importing_the_commands_loads_nothing_heavy(tmp_path: Path) -> None:
+    heavy = ("torch", "open_clip", "onnxruntime", "qdrant_edge", "qdrant_client", "pyarrow")
+    code = f"import sys, reco_plugin.cli.app; print([name for name in {heavy} if name in sys.modules])"
+    done = python("-c", code, folder=tmp_path)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path, model: Path, catalogue: Path) -> None:
+    done = python("-m", "reco_plugin", "memory", "add", str(catalogue), "--model", str(model), folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "added 24 pairs; the memory holds 24\n")
+    assert "%|" not in done.stderr  # no progress bar into a pipe
+    again = python("-m", "reco_plugin", "memory", "info", folder=tmp_path)
+    assert again.stdout.startswith("edge memory at memory: 24 pairs\n")
+
+
+def test_an_error_of_the_process_is_one_line(tmp_path: Path) -> None:
+    done = python("-m", "reco_plugin", "memory", "info", "--memory", "nowhere", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: there is no memory at 'nowhere'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_setting_is_an_error(tmp_path: Path) -> None:
+    done = python("-m", "reco_plugin", "memory", "info", folder=tmp_path, RECO_MEMROY="x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: unknown setting in the environment: RECO_MEMROY")
+
+
+def test_a_settings_file_counts(work: Path, memory: Path, ask: Callable[..., Any], fail: Callable[..., str]) -> None:
+    memory.rename(work / "elsewhere")
+    (work / "reco.toml").write_text('memory = "elsewhere"')
+    assert ask("memory", "info")["pairs"] == 24
+    (work / "reco.toml").write_text('memry = "elsewhere"')
+    assert "memry" in fail("memory", "info")
+
+
+def test_an_error_names_the_way_out(work: Path, catalogue: Path, fail: Callable[..., str]) -> None:
+    assert "reco export" in fail("memory", "add", catalogue, "--model", "no-model")
+    assert "gone.csv" in fail("memory", "add", "gone.csv")
+    assert list(work.iterdir()) == []
+    assert "reco memory add" in fail("memory", "info")

@@ -1,0 +1,160 @@
+"""reco embed and reco doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from reco_plugin import Reco
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+TEXTS = ("a large red circle", 'größe – "blau"')
+
+
+def vectors(result: Result) -> tuple[list[str], np.ndarray]:
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    return [row["input"] for row in rows], np.array([row["embedding"] for row in rows])
+
+
+# --- embed -------------------------------------------------------------------------------------------------------
+
+
+def test_embed_is_what_the_library_gives(memory: Path, catalogue: Path, run: Run, model: Path) -> None:
+    image = catalogue.parent / "small-green-square.png"
+    names, got = vectors(run("embed", "--text", TEXTS[0], "--text", TEXTS[1], "--image", image, "--json"))
+    assert names == [*TEXTS, str(image)]
+    with Reco.open(model, memory=memory) as reco:
+        refined = np.concatenate([reco.embed_texts(TEXTS), reco.embed_images([image])])
+        frozen = np.concatenate([reco.embed_texts(TEXTS, refine=False), reco.embed_images([image], refine=False)])
+    np.testing.assert_allclose(got, refined, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
+    assert np.abs(got[0] - frozen[0]).max() > 1e-2  # the memory knows this caption
+
+
+def test_plain_is_frozen_and_needs_no_memory(work: Path, run: Run, model: Path) -> None:
+    _, got = vectors(run("embed", "--text", TEXTS[0], "--plain", "--json"))
+    with Reco.open(model, memory=":memory:") as reco:
+        np.testing.assert_allclose(got, reco.encoder.texts([TEXTS[0]]), atol=1e-6)
+    assert list(work.iterdir()) == []
+
+
+def test_role_and_refine_choose_what_the_policy_says(memory: Path, catalogue: Path, run: Run) -> None:
+    """The quickstart model does not refine candidate images unless it is told to."""
+    image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--json")
+    _, plain = vectors(run(*image, "--plain"))
+    _, query = vectors(run(*image))
+    _, candidate = vectors(run(*image, "--role", "candidate"))
+    _, forced = vectors(run(*image, "--role", "candidate", "--refine"))
+    np.testing.assert_array_equal(candidate, plain)
+    assert np.abs(query - plain).max() > 1e-3
+    assert np.abs(forced - plain).max() > 1e-3
+
+
+def test_k_reaches_the_search(memory: Path, run: Run) -> None:
+    _, one = vectors(run("embed", "--text", TEXTS[0], "--k", 1, "--json"))
+    _, five = vectors(run("embed", "--text", TEXTS[0], "--k", 5, "--json"))
+    assert np.abs(one - five).max() > 1e-4
+
+
+def test_input_and_out(memory: Path, work: Path, run: Run, ask: Ask) -> None:
+    (work / "queries.txt").write_text("a red circle\n\n  a blue square  \n", encoding="utf-8")
+    result = run("embed", "--input", "queries.txt", "--out", "vectors.npy")
+    assert result.stdout == "wrote 2 x 128 float32 to vectors.npy\n"
+    written = np.load(work / "vectors.npy")
+    assert (written.shape, written.dtype) == ((2, 128), np.float32)
+    names, shown = vectors(run("embed", "--input", "queries.txt", "--json"))
+    assert names == ["a red circle", "a blue square"]
+    np.testing.assert_allclose(written, shown, atol=1e-6)
+    assert ask("embed", "--input", "queries.txt", "--out", "vectors.npy") == {"file": "vectors.npy", "shape": [2, 128]}
+
+
+def test_without_json_a_line_is_input_and_vector(memory: Path, run: Run) -> None:
+    name, values = run("embed", "--text", TEXTS[0]).stdout.rstrip("\n").split("\t")
+    assert name == TEXTS[0]
+    assert len(json.loads(values)) == 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --text, --image or --input"),
+        (("--text", "x", "--role", "judge"), "query or candidate"),
+        (("--image", "gone.png"), "gone.png"),
+        (("--input", "gone.txt"), "gone.txt cannot be read"),
+        (("--text", "x", "--out", "no/such/folder/x.npy"), "cannot be written"),
+        (("--text", "x", "--model", "gone"), "no model at 'gone'"),
+        (("--text", "x", "--memory", "typo"), "there is no memory at 'typo'"),
+    ],
+)
+def test_embed_errors_are_one_line(
+    memory: Path, work: Path, fail: Fail, arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in fail("embed", *arguments)
+    assert [path.name for path in work.iterdir()] == ["memory"]
+
+
+# --- doctor ------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
+    report = ask("doctor")
+    assert {name: check["ok"] for name, check in report["checks"].items()} == {
+        "model": True,
+        "memory": True,
+        "self-test": True,
+    }
+    assert "24 pairs" in report["checks"]["memory"]["detail"]
+    assert "CPUExecutionProvider" in report["providers"]
+    assert report["packages"]["reco-plugin"]
+    lines = run("doctor").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["python", "packages", "providers", "ok", "ok", "ok"]
+
+
+def test_doctor_makes_no_memory(work: Path, ask: Ask) -> None:
+    assert "none at ./memory yet" in ask("doctor")["checks"]["memory"]["detail"]
+    assert list(work.iterdir()) == []
+
+
+def test_doctor_fails_without_a_model(work: Path, run: Run) -> None:
+    result = run("doctor", "--model", "gone", "--json")
+    checks = json.loads(result.stdout)["checks"]
+    assert result.exit_code == 1
+    assert (checks["model"]["ok"], checks["memory"]["ok"], checks["self-test"]["ok"]) == (False, True, False)
+    assert "FAIL       model: no model at 'gone'" in run("doctor", "--model", "gone").stdout
+    assert run("doctor", "--model", "gone", "--no-strict").exit_code == 0
+
+
+def test_doctor_finds_a_damaged_model(work: Path, model: Path, run: Run) -> None:
+    import shutil
+
+    shutil.copytree(model, work / "model")
+    graph = next((work / "model" / "reco_text").rglob("*.onnx"))
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    result = run("doctor", "--model", "model", "--json")
+    assert result.exit_code == 1
+    assert "reco_text" in json.loads(result.stdout)["checks"]["model"]["detail"]
+
+
+def test_doctor_finds_a_damaged_memory(memory: Path, run: Run) -> None:
+    (memory / "memory.json").write_text("{")
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    checks = json.loads(result.stdout)["checks"]
+    assert (checks["model"]["ok"], checks["memory"]["ok"], checks["self-test"]["ok"]) == (True, False, True)
+
+
+def test_doctor_asks_a_server_with_the_settings(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind of the settings counts: a URL is no folder for an embedded memory."""
+    monkeypatch.setenv("RECO_MEMORY_KIND", "edge")
+    result = run("doctor", "--memory", "http://127.0.0.1:9", "--json")
+    assert result.exit_code == 1
+    assert "'edge' is a folder" in json.loads(result.stdout)["checks"]["memory"]["detail"]

