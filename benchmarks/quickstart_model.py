@@ -11,6 +11,7 @@ on the development entities; the test entities are only measured.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -223,6 +224,7 @@ def study_all(study: Study, trained: dict[str, list[Fusions]]) -> dict[str, Any]
         "baseline": {k: v for k, v in vars(baseline).items() if k != "name"},
         "intervals": _intervals(study, lines["reco"]()[0], lines),
         "counts": {group: len(study.bench.ranks(group, study.bench.queries, study.bench.labels)) for group in GROUPS},
+        "entities": {split: len(study.data.labels([split])) for split in ALL_SPLITS},
         "pairs": study.full.store.count(),
         "seeds": list(SEEDS),
         "k": K,
@@ -253,18 +255,17 @@ def _hits(study: Study, group: Group, refine: Refine) -> Any:
 
 
 _ABOUT = """\
-Drawings of 1,644 entities in eight styles (npm packages, see `reco_plugin/quickstart/sources.py`), split by
-concept: **seen** 827 (pre-training of the mini CLIP), **fusion** 190 (never there, trains the fusions),
-**dev** 120 (in no training, all choices are made on it), **unseen** 507 (in no training and no choice).
-Queries are drawn as Twemoji and EmojiOne v1, styles that are in no training and no memory. The memory holds
-the six other styles with one worded caption each; the class prompt is the bare name. The mini CLIP pre-trains
-on five of the six memory styles of seen entities and on generic icons, from which everything is removed whose
-name mentions another entity; no other set of emoji is among them. Fusion queries are images that CLIP never
-trained on: the sixth style of seen entities, and all memory styles of the fusion entities; pairs of the same
-entity in the same art family are hidden from them.
+Drawings of {total:,} entities in eight styles (npm packages, see `reco_plugin/quickstart/sources.py`), split
+by concept: **seen** {seen} (pre-training of the mini CLIP), **fusion** {fusion} (never there, trains the
+fusions), **dev** {dev} (in no training, all choices are made on it), **unseen** {unseen} (in no training and
+no choice). Queries are drawn as Twemoji and EmojiOne v1, styles that are in no training and no memory. The
+memory holds the six other styles with one worded caption each; the class prompt is the bare name. The mini
+CLIP pre-trains on five of the six memory styles of seen entities and on generic icons, from which everything
+is removed whose name mentions another entity; no other set of emoji is among them. Fusion queries are images
+that CLIP never trained on: the sixth style of seen entities, and all memory styles of the fusion entities;
+pairs of the same entity in the same art family are hidden from them.
 
-*unseen* is classified among the unseen labels, *seen* among the seen ones, *all labels*: both among all
-1,644."""
+*unseen* is classified among the unseen labels, *seen* among the seen ones, *all labels*: both among all."""
 
 
 def report(results: dict[str, Any]) -> str:
@@ -287,7 +288,7 @@ def report(results: dict[str, Any]) -> str:
             "Made by `make quickstart-model` (around the shipped encoder: "
             "`.venv-dev/bin/python -m benchmarks.quickstart_model --shipped`). Do not edit.",
             "",
-            _ABOUT,
+            _ABOUT.format(total=sum(results["entities"].values()), **results["entities"]),
             "",
             f"Queries: {', '.join(f'{g} {n}' for g, n in results['counts'].items())}. Memory: {results['pairs']:,} "
             f"pairs. k = {results['k']}. Fusion seeds {results['seeds']}: means, and in brackets the lowest and "
@@ -333,8 +334,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     work = arguments.cache / "quickstart-model"
-    clip = None if arguments.shipped else _mini_clip(arguments.cache, work / "clip")
-    data = load(arguments.cache / "quickstart")
+    data = load(arguments.cache / "quickstart", generic=not arguments.shipped)
+    clip = None if arguments.shipped else _mini_clip(data, work)
     if clip is None:
         artifact = Artifact.load(arguments.out)
         study = Study(data, Encoder(artifact, load_settings()), artifact.manifest.fingerprint, work / "shipped")
@@ -350,9 +351,12 @@ def main() -> None:
         _export(data, clip, trained["reco"][0], arguments.out)
 
 
-def _mini_clip(cache: Path, folder: Path) -> FrozenClip:
+def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:
+    """The mini CLIP of this very data: another split or caption is another folder, and another training."""
+    told = json.dumps([(item.key, item.split, item.caption) for item in data.items])
+    folder = work / f"clip-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
     if not (folder / "open_clip_config.json").is_file():
-        pretrain(load(cache / "quickstart", generic=True), folder)
+        pretrain(data, folder)
     return replace(load_frozen(f"local-dir:{folder}"), name=NAME)
 
 

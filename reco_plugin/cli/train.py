@@ -94,7 +94,7 @@ def train_command(
     weights = f" --pretrained {pretrained}" if pretrained else ""
     typer.echo(
         f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"
-        f"next: reco export --model {model}{weights} --fusion {out} --k {k} --out my_model"
+        f"next: reco export --model {model}{weights} --fusion {out} --out my_model"
     )
 
 
@@ -112,7 +112,10 @@ def export_command(
         typer.Option(help="Untrained fusion to export when --fusion is not given."),
     ] = "training-free",
     precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Storage of the weights.")] = "fp32",
-    k: Annotated[int, typer.Option("--k", min=1, help="Default number of neighbours.")] = 5,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", min=1, help="Default number of neighbours.", show_default="of the training, or 5"),
+    ] = None,
     random_weights: RandomOption = False,
     as_json: JsonOption = False,
 ) -> None:

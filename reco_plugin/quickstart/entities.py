@@ -58,8 +58,12 @@ def seeded(*parts: object) -> random.Random:
 
 
 def concept(label: str) -> str:
-    """The label without words of gender, so that man, woman and person rowing stay on one side of the split."""
-    stripped = " ".join(_GENDER.sub(" ", label.lower()).split())
+    """The label without words of gender and punctuation, so that all who row stay on one side of the split.
+
+    >>> concept("kiss: woman, man"), concept("kiss"), concept("Mrs. Claus"), concept("man")
+    ('kiss', 'kiss', 'claus', 'man')
+    """
+    stripped = " ".join(re.findall(r"\w+", _GENDER.sub(" ", label.lower())))
     return stripped or label.lower()
 
 

@@ -91,7 +91,7 @@ def export_model(
     fusion: Path | None = None,
     fuser: FuserKind = "training-free",
     precision: Precision = "fp32",
-    k: int = 5,
+    k: int | None = None,
     random_weights: bool = False,
 ) -> list[Parity]:
     """Export an encoder with trained (``fusion``) or untrained (``fuser``) fusions.
@@ -106,8 +106,9 @@ def export_model(
     fusions = load_fusions(fusion / FUSION) if fusion else Fusions(FusionConfig(fuser, clip.dimension)).eval()
     if fusions.config.dimension != clip.dimension:
         raise ConfigError(f"the fusion in {fusion} is {fusions.config.dimension}-d, the encoder {clip.dimension}-d")
-    policy = Policy(k=k, gate=fusions.config.fuser != "paper")
-    trained_on = json.loads((fusion / RECIPE).read_text())["source"] if fusion and (fusion / RECIPE).is_file() else ""
+    recipe = json.loads((fusion / RECIPE).read_text()) if fusion and (fusion / RECIPE).is_file() else {}
+    policy = Policy(k=k or recipe.get("k", Recipe.k), gate=fusions.config.fuser != "paper")
+    trained_on = recipe.get("source", "")
     return export(clip, fusions, out, policy=policy, precision=precision, trained_on=trained_on)
 
 

@@ -78,8 +78,8 @@ def fails(result: Result, *words: str) -> None:
 @pytest.mark.parametrize("fuser", ["paper", "reco", "training-free"])
 def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Callable[..., Result], vit: str) -> None:
     out = fine(train(reco, "--fuser", fuser)).output
-    assert f"reco export --model {vit} --fusion run --k 4 --out my_model" in out
-    fine(reco("export", "--fusion", "run", "--out", "model", "--k", "4"))
+    assert f"reco export --model {vit} --fusion run --out my_model" in out
+    fine(reco("export", "--fusion", "run", "--out", "model"))
     with Reco.open("model", memory="memory", threads=1) as model:
         assert (model.manifest.fusion.fuser, model.manifest.fusion.trained_on) == (fuser, "shop.csv")
         assert (model.manifest.policy.k, model.manifest.policy.gate) == (4, fuser != "paper")

@@ -1,0 +1,199 @@
+"""What the issue promises of the method, as orderings with margins: the figures themselves are in docs/quickstart.md.
+
+The fusions are trained here, from nothing, around the encoder that ships; nothing is read from an earlier run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.quickstart_model import K, Study, measure, take, train_all
+from reco_plugin.artifact import Artifact
+from reco_plugin.config import load_settings
+from reco_plugin.encode import Encoder
+from reco_plugin.fuse import Fuser, TrainingFreeFuser
+from reco_plugin.quickstart.benchmark import ROLES
+from reco_plugin.quickstart.dataset import Quickstart
+from reco_plugin.quickstart.entities import ALL_SPLITS
+from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
+from reco_plugin.reco import Reco
+from reco_plugin.refine import VectorMemory
+from reco_plugin.retrieve import Retrieval
+from reco_plugin.train.fuser import TorchFuser
+from reco_plugin.types import MODALITIES, Modality, Vectors
+
+pytestmark = pytest.mark.xdist_group("quickstart")
+
+MODEL = Path(__file__).resolve().parents[2] / "triton_models"
+SEEDS = (0, 1)
+Top1 = dict[tuple[str, str], float]
+"""(group, refined sides) -> top-1 in percent."""
+Line = Callable[..., Top1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads of torch's QR on two busy cores wait for one another: 20 times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return Artifact.load(MODEL)
+
+
+@pytest.fixture(scope="module")
+def study(data: Quickstart, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    encoder = Encoder(artifact, load_settings(model=MODEL))
+    return Study(data, encoder, artifact.manifest.fingerprint, tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def fusers(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Fuser]]:
+    trained = train_all(study, tmp_path_factory.mktemp("runs"), names=("reco", "paper", "no retrieval"), seeds=SEEDS)
+    return {name: [TorchFuser(f, retrieval=name != "no retrieval") for f in runs] for name, runs in trained.items()}
+
+
+@pytest.fixture(scope="module")
+def line(study: Study, fusers: dict[str, list[Fuser]]) -> Line:
+    """Measure one line of the table: mean over the seeds."""
+
+    def top1(
+        fuser: str | Fuser = "reco",
+        memory: VectorMemory | None = None,
+        *,
+        gate: bool = True,
+        how: Retrieval | None = None,
+    ) -> Top1:
+        used = fusers[fuser] if isinstance(fuser, str) else [fuser]
+        refines = [study.refine(memory or study.full, each, gate=gate, how=how) for each in used]
+        found = measure(study, refines, ("unseen", "seen"))
+        return {(group, side): found[group][side]["top1"] for group in ("unseen", "seen") for side in found[group]}
+
+    return top1
+
+
+@pytest.fixture(scope="module")
+def ours(line: Line) -> Top1:
+    """The shipped configuration with the whole memory."""
+    return line()
+
+
+def refined(line: Top1, group: str) -> float:
+    return line[group, "both"]
+
+
+# --- what ships --------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_model_is_small_and_whole(artifact: Artifact) -> None:
+    assert sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file()) < 20e6
+    artifact.verify()
+
+
+def test_the_shipped_model_is_as_good_as_the_one_trained_here(
+    study: Study, fusers: dict[str, list[Fuser]], tmp_path: Path
+) -> None:
+    """ONNX graphs and the embedded engine against torch and exact search."""
+    torch_top1 = study.bench.measure(study.refine(study.full, fusers["reco"][0], gate=True), ("both",))
+    with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as reco:
+        reco.memory.add_records([take(study.pairs, study.data.memory_rows(ALL_SPLITS))])
+        assert len(reco.memory) == study.full.store.count()
+
+        def refine(vectors: Vectors, modality: Modality) -> Vectors:
+            return reco.refine(vectors, modality=modality, role=ROLES[modality]).vectors
+
+        shipped = study.bench.measure(refine, ("both",))
+    for group in ("unseen", "seen", "all"):
+        for top in ("top1", "top5"):
+            assert shipped[group]["both"][top] == pytest.approx(torch_top1[group]["both"][top], abs=1.0), (group, top)
+
+
+# --- the training data -------------------------------------------------------------------------------------------
+
+
+def test_fusions_train_on_pairs_that_clip_never_saw_and_never_on_test_entities(study: Study) -> None:
+    data = study.training_data()
+    items = {item.key: item for item in study.data.items}
+    used = [items[key] for key in data.pairs.ids]
+    assert {item.split for item in used} == {"seen", "fusion"}
+    assert {item.style for item in used if item.split == "seen"} == {HELD_STYLE}
+    assert not {item.style for item in used} & set(QUERY_STYLES)
+    for side in MODALITIES:
+        found = data.neighbours[side].ids
+        assert {items[key].split for ids in found for key in ids} <= {"seen", "fusion", "dev"}
+        same = [
+            (item.key, key)
+            for item, ids in zip(used, found, strict=True)
+            for key in ids
+            if (items[key].entity, items[key].family) == (item.entity, item.family)
+        ]
+        assert same == []
+
+
+def test_pairs_of_one_entity_are_one_group(study: Study) -> None:
+    data = study.training_data()
+    entities = defaultdict(set)
+    for key, group in zip(data.pairs.ids, data.groups, strict=True):
+        entities[group].add(key.split("/")[0])
+    assert {len(found) for found in entities.values()} == {1}
+    assert len({key.split("/")[0] for key in data.pairs.ids}) == len(entities)
+
+
+# --- what refinement is worth ------------------------------------------------------------------------------------
+
+
+def test_unseen_entities_gain_and_seen_ones_lose_nothing(ours: Top1) -> None:
+    assert refined(ours, "unseen") >= ours["unseen", "frozen"] + 28
+    assert refined(ours, "seen") >= ours["seen", "frozen"]
+
+
+def test_both_sides_are_better_than_either_on_unseen_entities(ours: Top1) -> None:
+    assert refined(ours, "unseen") > max(ours["unseen", "image"], ours["unseen", "text"])
+    assert min(ours["unseen", "image"], ours["unseen", "text"]) > ours["unseen", "frozen"] + 4
+
+
+def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line, study: Study) -> None:
+    without = line(memory=study.known)
+    assert abs(refined(without, "unseen") - without["unseen", "frozen"]) <= 3
+    assert refined(without, "seen") >= without["seen", "frozen"]
+
+
+def test_an_empty_memory_changes_nothing(study: Study, fusers: dict[str, list[Fuser]]) -> None:
+    for fuser in (*fusers["reco"], TrainingFreeFuser()):
+        refine = study.refine(study.empty, fuser, gate=True)
+        np.testing.assert_array_equal(refine(study.bench.queries, "image"), study.bench.queries)
+        np.testing.assert_array_equal(refine(study.bench.labels, "text"), study.bench.labels)
+
+
+@pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])
+def test_the_papers_search_and_fusion_beat_the_other_three(ours: Top1, line: Line, search: str, fusion: str) -> None:
+    other = line(how=Retrieval(K, search, fusion))  # type: ignore[arg-type]
+    assert refined(ours, "unseen") >= refined(other, "unseen") + 8
+
+
+def test_retrieval_and_not_the_training_brings_the_gain(ours: Top1, line: Line) -> None:
+    control = line("no retrieval", gate=False)
+    paper = line("paper", gate=False)
+    assert refined(ours, "unseen") > refined(control, "unseen") + 15
+    assert refined(paper, "unseen") > refined(control, "unseen")
+
+
+def test_the_gate_prevents_harm_by_a_memory_that_knows_nothing_of_the_query(line: Line, study: Study) -> None:
+    gated, ungated = (line(memory=study.unseen_only, gate=gate) for gate in (True, False))
+    assert refined(gated, "seen") >= refined(ungated, "seen") + 20
+
+
+def test_the_training_free_preset_helps_without_harm(line: Line) -> None:
+    preset = line(TrainingFreeFuser())
+    assert refined(preset, "unseen") >= preset["unseen", "frozen"] + 8
+    assert refined(preset, "seen") >= preset["seen", "frozen"] - 1
