@@ -33,7 +33,7 @@ from reco_plugin.train.pretrain import PretrainConfig, _Sampler
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
-SPLITS_AND_CAPTIONS = ("6a85a75074a9fb50", "28a618d779c2a0d7")
+SPLITS_AND_CAPTIONS = ("6a85a75074a9fb50", "827e17e1bb6c26c0")
 """Digests of (entity, split) and of (pair, caption). The shipped model was trained on this very split and these
 captions: when one of them changes, unseen entities have been seen, so retrain it (``make quickstart-model``) and only
 then write the new digests here."""
