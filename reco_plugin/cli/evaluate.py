@@ -14,7 +14,7 @@ import typer
 from ..config import FuserName
 from ..types import Mode
 from .errors import reports_errors
-from .options import existing_memory
+from .options import JsonOption, ModelOption, existing_memory
 
 if TYPE_CHECKING:
     from ..evaluate import RetrievalResult, ZeroShotResult
@@ -28,9 +28,6 @@ eval_app = typer.Typer(
     help="Measure what refinement changes on your data. File formats: docs/evaluation.md",
 )
 
-ModelOption = Annotated[
-    Path | None, typer.Option(help="Model folder made by `reco export`.", show_default="RECO_MODEL or ./triton_models")
-]
 MemoryOption = Annotated[str | None, typer.Option(help="Memory to retrieve from: folder or URL of a Qdrant server.")]
 MemoryFromOption = Annotated[
     str | None,
@@ -43,7 +40,6 @@ GateOption = Annotated[bool | None, typer.Option("--gate/--no-gate", help="Weigh
 FuserOption = Annotated[
     FuserName | None, typer.Option(help="model: the fusion in the model folder. training-free: no learned weights.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from ..data.files import whole_file
 from ..quickstart.benchmark import ROLES, TEST_GROUPS, Bench, drawing
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
@@ -69,9 +69,8 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
         sources=[*EMOJI_SOURCES, NAMES_SOURCE],
         counts={group: len(bench.ranks(group, bench.queries, bench.labels)) for group in TEST_GROUPS},
     )
-    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    tmp.write_text(html, encoding="utf-8")
-    tmp.replace(path)
+    with whole_file(path) as part:
+        part.write_text(html, encoding="utf-8")
 
 
 def _choose(bench: Bench, queries: Vectors, labels: Vectors) -> list[int]:

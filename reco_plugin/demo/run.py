@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..artifact import Artifact
+from ..data.files import whole_file
 from ..errors import MemoryStoreError
 from ..evaluate.table import table
 from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, pairs, prepare
@@ -48,7 +48,8 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
         stages = _measure_stages(reco, data, bench)
         results = _results(stages, len(reco.memory))
         write_page(out / "index.html", reco, data, bench, results)
-    _write(out / "results.json", json.dumps(results, indent=1))
+    with whole_file(out / "results.json") as part:
+        part.write_text(json.dumps(results, indent=1), encoding="utf-8")
     _report(results, out)
     return results
 
@@ -125,9 +126,3 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n       {reco} doctor"
         "\n       README.md: your own CLIP and catalogue"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    tmp.write_text(text, encoding="utf-8")
-    tmp.replace(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import torch
 
 from ..artifact import Policy
 from ..data import read_pairs, read_records, write_pairs
+from ..data.files import whole_file
 from ..errors import ConfigError, DataError
 from ..gate import calibrate
 from ..memory import Memory, open_memory
@@ -200,6 +200,5 @@ def _write_recipe(recipe: Recipe, path: Path) -> None:
     """Once everything that it names was found to work, so that a mistyped one does not bar the folder."""
     text = json.dumps(asdict(recipe), indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    tmp.write_text(text)
-    tmp.replace(path)
+    with whole_file(path) as part:
+        part.write_text(text)
