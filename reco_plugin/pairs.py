@@ -13,7 +13,7 @@ from .encode import Encoder
 from .errors import ConfigError, InputError
 from .gate import Calibration, calibrate
 from .memory import Header, Memory
-from .types import Filter, ImageInput, Modality, Neighbours, Pair, Payload, Records, Vectors
+from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 
 _LOOK, _BATCH = 32_768, 2048  # pairs that are read to calibrate the gate, at most; the gate samples among them
@@ -71,7 +71,7 @@ class PairMemory:
 
     def get(self, ids: Sequence[str]) -> Records:
         """The stored pairs of these ids; ids that are unknown are left out."""
-        return _join(list(self.store.scroll(ids=ids)), self.encoder.dimension)
+        return Records.join(list(self.store.scroll(ids=ids)), self.encoder.dimension)
 
     def search(
         self,
@@ -103,7 +103,7 @@ class PairMemory:
 
     def calibrate(self) -> Calibration | None:
         """Measure the gate's constants on a sample of the pairs and store them with the memory."""
-        sample = _join(list(islice(self.store.scroll(_BATCH), _LOOK // _BATCH)), self.encoder.dimension)
+        sample = Records.join(list(islice(self.store.scroll(_BATCH), _LOOK // _BATCH)), self.encoder.dimension)
         if len(sample) == 0:
             return None
         self._calibration = calibrate(sample.image, sample.text, neighbours=self._neighbours)
@@ -184,15 +184,6 @@ def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
         if pair.id in seen:
             raise InputError(f"id {pair.id!r} comes twice in one call: make ids unique, or add the second one later")
         seen.add(pair.id)
-
-
-def _join(parts: list[Records], dimension: int) -> Records:
-    empty = np.empty((0, dimension), np.float32)
-    ids = [id_ for part in parts for id_ in part.ids]
-    payloads: list[Payload] = [payload for part in parts for payload in part.payloads]
-    image = np.concatenate([empty, *(part.image for part in parts)])
-    text = np.concatenate([empty, *(part.text for part in parts)])
-    return Records(ids, image, text, payloads)
 
 
 def _read_calibration(header: Header) -> Calibration | None:

@@ -77,6 +77,17 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def join(cls, parts: Sequence[Records], dimension: int) -> Records:
+        """Batches as one; without any, no rows of this dimension."""
+        empty = np.empty((0, dimension), np.float32)
+        return cls(
+            [id_ for part in parts for id_ in part.ids],
+            np.concatenate([empty, *(part.image for part in parts)]),
+            np.concatenate([empty, *(part.text for part in parts)]),
+            [payload for part in parts for payload in part.payloads],
+        )
+
     def side(self, modality: Modality) -> Vectors:
         """The vectors of one modality, (N, D)."""
         return self.image if modality == "image" else self.text

@@ -22,7 +22,6 @@ _PACKAGES = (
     "qdrant-edge-py",
     "qdrant-client",
     "pyarrow",
-    "webdataset",
     "torch",
     "open_clip_torch",
 )

@@ -121,7 +121,7 @@ def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
         _check_ids(pairs, source)
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_pairs(cache, [_encode(clip, pairs)])
-    return join(list(read_records(cache)))
+    return Records.join(list(read_records(cache)), clip.dimension)
 
 
 def _check_ids(pairs: list[Pair], source: str) -> None:
@@ -145,16 +145,6 @@ def _side(clip: FrozenClip, values: list[Any], side: str) -> Any:
     return clip.images(values) if side == "image" else clip.texts(values)
 
 
-def join(parts: list[Records]) -> Records:
-    """Batches of records as one."""
-    return Records(
-        [id_ for part in parts for id_ in part.ids],
-        np.concatenate([part.image for part in parts]),
-        np.concatenate([part.text for part in parts]),
-        [payload for part in parts for payload in part.payloads],
-    )
-
-
 def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
     fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
     if recipe.memory:
@@ -168,7 +158,7 @@ def _sides(memory: Memory) -> tuple[Any, Any]:
     batches = list(islice(memory.scroll(2048), 16))  # enough: the gate samples among them
     if not batches:
         raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
-    records = join(batches)
+    records = Records.join(batches, memory.header.fingerprint.dimension)
     return records.image, records.text
 
 
