@@ -1,0 +1,190 @@
+"""What a study found, as data: sections of tables and charts, and cases to look at; read and written as JSON.
+
+A study writes ``findings.json`` into its run folder; ``reco_plugin.report`` draws pages from it and computes nothing.
+Shares and their differences are from 0 to 1 everywhere; only the page turns them into per cent and points.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..data.files import whole_file
+from ..errors import DataError
+from .metrics import Interval
+
+FINDINGS = "findings.json"
+Kind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
+"""percent: a share. points: a difference of shares. number: anything else."""
+Cell: TypeAlias = str | int | float | Interval | None
+"""An interval is (mean, low, high)."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(_Frozen):
+    """One column: the key of its cells in every row, the words above it, and how its cells are written."""
+
+    key: str
+    title: str
+    kind: Kind = "text"
+
+
+class Table(_Frozen):
+    """Rows under columns; a row lacks the keys that do not apply to it.
+
+    Attributes:
+        title: above the table; may be empty.
+        columns: from left to right.
+        rows: column key -> cell.
+        best: keys of columns in which the highest cell is emphasised.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[dict[str, Cell], ...]
+    best: tuple[str, ...] = ()
+
+
+class Line(_Frozen):
+    """One line of a chart; y, and the bounds where there are any, have one value per x."""
+
+    name: str
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] | None = None
+    high: tuple[float | None, ...] | None = None
+
+
+class Chart(_Frozen):
+    """Lines over a common x.
+
+    Attributes:
+        title: what a reader should look for.
+        x_title, y_title: with units.
+        y_kind: how the values of y are written.
+        x: values of x, or names (then the points stand side by side).
+        x_log: whether x grows by factors.
+        baseline: a y to draw a thin line at, as that of frozen CLIP.
+    """
+
+    title: str
+    x_title: str
+    y_title: str
+    x: tuple[float, ...] | tuple[str, ...]
+    lines: tuple[Line, ...]
+    y_kind: Kind = "percent"
+    x_log: bool = False
+    baseline: float | None = None
+
+
+class Section(_Frozen):
+    """One question and its answer.
+
+    Attributes:
+        key: stable name: main, retrieval, ablations, baselines, harm, gate, cost, …
+        title: the question, for people.
+        about: one paragraph: what was done, and how to read it.
+        tables, charts: the answer.
+    """
+
+    key: str
+    title: str
+    about: str
+    tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
+
+
+class Ranked(_Frozen):
+    """One candidate of a ranking."""
+
+    name: str
+    similarity: float
+    true: bool
+
+
+class Shown(_Frozen):
+    """One retrieved pair.
+
+    Attributes:
+        caption: of the pair.
+        picture: file name in the run's ``pictures`` folder; None where there is none.
+        similarity: cosine between query and neighbour.
+        trust: of the gate, from 0 to 1.
+        relevant: whether it shows what the query shows; None where that is not known.
+    """
+
+    caption: str
+    picture: str | None
+    similarity: float
+    trust: float
+    relevant: bool | None
+
+
+class Case(_Frozen):
+    """One query, what was retrieved for it, and its rankings before and after.
+
+    Attributes:
+        name: true class or caption of the query.
+        picture: file name in the run's ``pictures`` folder.
+        rank_before, rank_after: of the true candidate, 0 is best.
+        before, after: the first candidates of both rankings, nearest first.
+        neighbours: retrieved for the query.
+        prompt_neighbours: retrieved for the true class's prompt, where prompts were refined.
+    """
+
+    name: str
+    picture: str | None
+    rank_before: int
+    rank_after: int
+    before: tuple[Ranked, ...]
+    after: tuple[Ranked, ...]
+    neighbours: tuple[Shown, ...]
+    prompt_neighbours: tuple[Shown, ...] = ()
+
+
+class Findings(_Frozen):
+    """Everything that a study found.
+
+    Attributes:
+        name: of the data set.
+        command: that makes it again.
+        setup: counts, model, memory, versions: what a reader needs to believe it.
+        summary: sentences with the main figures, for the top of the page.
+        sections: in reading order.
+        gains: cases that rose furthest, best first.
+        harms: cases that fell furthest, worst first.
+    """
+
+    name: str
+    command: str
+    setup: dict[str, Any]
+    summary: tuple[str, ...]
+    sections: tuple[Section, ...]
+    gains: tuple[Case, ...] = ()
+    harms: tuple[Case, ...] = ()
+
+    def write(self, folder: Path) -> Path:
+        """Write ``findings.json``, whole or not at all; returns its path."""
+        path = folder / FINDINGS
+        with whole_file(path) as part:
+            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            DataError: no findings there, or of another form.
+        """
+        path = folder / FINDINGS
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{folder} holds no {FINDINGS}: give a run folder that `reco eval study` made") from error
+        except ValidationError as error:
+            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. Run the study again") from error
