@@ -3,8 +3,9 @@
 ::
 
     read_pairs      image-text pairs for a memory           jsonl csv tsv | folder | tar | npz parquet
-    read_labelled   images with classes, for zero-shot      folder | tar (clip-benchmark) | npz parquet
-    read_retrieval  images with one or more captions each   jsonl csv tsv | folder | tar | npz
+    read_labelled   images with classes, for zero-shot      folder | CUB | table | tar | torchvision: | npz parquet
+    read_retrieval  images with one or more captions each   table | COCO Flickr30k | folder | tar | npz
+    read_entities   images of one among very many entities  folder (OVEN) | npz | folder of npy
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 The formats are described in ``docs/evaluation.md``.
@@ -12,15 +13,21 @@ The formats are described in ``docs/evaluation.md``.
 
 from .columns import is_vectors
 from .embeddings import read_records, write_pairs
-from .labelled import Labelled, read_labelled, write_labelled
+from .entities import EntitySet
+from .entity_sources import read_entities
+from .labelled import Labelled
+from .labelled_sources import read_labelled
+from .labelled_vectors import write_labelled
 from .pairs import PairStream, read_pairs
 from .retrieval import Captioned, read_retrieval, write_retrieval
 
 __all__ = [
     "Captioned",
+    "EntitySet",
     "Labelled",
     "PairStream",
     "is_vectors",
+    "read_entities",
     "read_labelled",
     "read_pairs",
     "read_records",

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DataError
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError, DataError
 from .files import read_lines, read_text
+from .nearest import did_you_mean
 
 TEMPLATES = ("a photo of a {}.",)
 """Used when neither the caller nor the source gives any."""
 _CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
+_UNSEEN_FILE = "unseen.txt"
+_NUMBERED = re.compile(r"\d{3}\.(?=\D)")
 
 
 def fill(template: str, name: str) -> str:
@@ -22,6 +30,27 @@ def fill(template: str, name: str) -> str:
     ('a photo of a fox.', 'a drawing of foxes')
     """
     return template.replace("{c}", name).replace("{}", name)
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Templates as a tuple.
+
+    Raises:
+        ConfigError: one without a place for the class name.
+    """
+    for template in templates:
+        if fill(template, "") == template:
+            raise ConfigError(f"template {template!r} has no {{}} where the class name goes")
+    return tuple(templates)
+
+
+def clean_name(name: str) -> str:
+    """A class name as people write it, from one as CUB and Caltech-256 name their folders.
+
+    >>> clean_name("001.Black_footed_Albatross")
+    'Black footed Albatross'
+    """
+    return _NUMBERED.sub("", name, count=1).replace("_", " ").strip()
 
 
 def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
@@ -41,6 +70,11 @@ def read_templates(folders: Sequence[Path]) -> tuple[str, ...]:
     if bad := [line for line in lines if fill(line, "") == line]:
         raise DataError(f"{path}: template {bad[0]!r} has no {{}} or {{c}} where the class name goes")
     return tuple(lines) or TEMPLATES
+
+
+def has_class_names(folders: Sequence[Path]) -> bool:
+    """Whether one of these folders has a file that :func:`read_class_names` reads."""
+    return _find(folders, _CLASS_FILES) is not None
 
 
 def read_class_names(folders: Sequence[Path], members: Sequence[str] | None) -> tuple[str, ...]:
@@ -77,3 +111,39 @@ def _json_names(path: Path, members: Sequence[str] | None) -> list[str]:
     if not isinstance(stored, list) or not all(isinstance(name, str) for name in stored):
         raise DataError(f"{path} must be a list of class names, or an object folder -> class name")
     return stored
+
+
+def find_unseen(folders: Sequence[Path], classes: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    """Read ``unseen.txt`` from the first of these folders that has it, as :func:`read_unseen` does; else None."""
+    path = _find(folders, (_UNSEEN_FILE,))
+    return None if path is None else read_unseen(path, classes)
+
+
+def read_unseen(path: Path, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Read which classes a study calls unseen: a class name a line, as displayed or as in :func:`clean_name`.
+
+    Args:
+        path: the file.
+        classes: C names; where several classes have the same one, all of them are meant.
+
+    Returns:
+        (C,) True for each unseen class.
+
+    Raises:
+        DataError: no names, or names that no class has, with the nearest there are.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)
+    loose: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(classes):
+        rows[name].append(row)
+        loose[clean_name(name).casefold()].append(row)
+    names = read_lines(path)
+    if not names:
+        raise DataError(f"{path} names no class: write one a line, or remove the file")
+    found = np.zeros(len(classes), np.bool_)
+    for name in names:
+        own = rows.get(name) or loose.get(clean_name(name).casefold())
+        if own is None:
+            raise DataError(f"{path}: no class is called {name!r}; {did_you_mean(name, rows)}")
+        found[own] = True
+    return found

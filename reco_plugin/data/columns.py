@@ -18,6 +18,7 @@ from ..types import Vectors
 from ..vectors import check_vectors
 from .extras import need
 from .files import whole_file
+from .source import parse_source
 
 Column: TypeAlias = npt.NDArray[Any]
 """(N, D) vectors, or (N,) numbers, texts or (from parquet) Python objects."""
@@ -27,8 +28,8 @@ SUFFIXES = (".npz", ".parquet")
 
 
 def is_vectors(source: str | Path) -> bool:
-    """Whether a source is a file of precomputed vectors, judged by its name."""
-    return Path(source).suffix.lower() in SUFFIXES
+    """Whether a source is a file of precomputed vectors, judged by its name without options."""
+    return parse_source(source).path.suffix.lower() in SUFFIXES
 
 
 def read_columns(path: Path, needed: Sequence[str]) -> Columns:

@@ -10,8 +10,8 @@ from ..errors import MissingExtra
 EXTRA = "data"
 
 
-def need(module: str, purpose: str) -> Any:
-    """Import a module of the extra ``data``, as in ``need("pyarrow.parquet", "reading parquet")``.
+def need(module: str, purpose: str, extra: str = EXTRA) -> Any:
+    """Import a module of an extra, as in ``need("pyarrow.parquet", "reading parquet")``.
 
     Raises:
         MissingExtra: its package is not installed.
@@ -19,4 +19,4 @@ def need(module: str, purpose: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise MissingExtra(module.partition(".")[0], EXTRA, purpose) from None
+        raise MissingExtra(module.partition(".")[0], extra, purpose) from None

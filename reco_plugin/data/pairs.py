@@ -12,11 +12,21 @@ from typing import Any
 
 from ..errors import DataError
 from ..types import Pair
+from .captions import CaptionedFile
+from .classes import fill
+from .coco import read_coco
 from .columns import count_rows, is_vectors
+from .cub import is_cub
 from .embeddings import read_records
 from .files import find_images, find_shards, names_shards, read_text
+from .flickr import is_flickr, read_flickr
+from .images import spread
+from .labelled import Labelled
+from .labelled_sources import read_labelled
 from .shards import Sample, read_samples
+from .source import Source, parse_source
 from .tables import SUFFIXES, Row, Table
+from .torchvision_sets import PREFIX
 
 CAPTIONS = tuple(f"captions{suffix}" for suffix in SUFFIXES)
 _NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dataset's json: no payload
@@ -47,6 +57,10 @@ def read_pairs(source: str | Path) -> PairStream:
     folder with ``captions.csv|tsv|jsonl``  the rows of that table
     folder of images                      an image and the ``.txt`` of the same name; id: path in the folder
     ``.tar``, folder of them, patterns    webdataset: jpg, jpeg, png or webp with txt or json (caption); id: the key
+    ``.json`` ``.token``                  captions of COCO or Flickr30k, with the options of
+                                          ``read_retrieval``; ids: ``IMAGE#0`` and so on
+    ``torchvision:NAME`` folder of CUB    images, with the class name in the first template as
+                                          text; choose ``?split=train``
     ``.npz`` ``.parquet``                 vectors, see :mod:`reco_plugin.data.embeddings`
     ====================================  ==========================================================================
 
@@ -66,7 +80,15 @@ def read_pairs(source: str | Path) -> PairStream:
 
 
 def _open(source: str | Path) -> tuple[Iterator[Pair], int | None]:
-    path = Path(source)
+    where = parse_source(source)
+    path = where.path
+    if where.name.startswith(PREFIX) or is_cub(path):
+        labelled = read_labelled(source)
+        return _labelled_pairs(labelled), len(labelled)
+    if path.suffix.lower() == ".json" or is_flickr(path):
+        files = _caption_files(where)
+        return _file_pairs(files), sum(len(file.captions) for file in files)
+    where.only()
     table = caption_table(path)
     if table is None and names_shards(source):
         return _sample_pairs(source), None
@@ -96,6 +118,26 @@ def _row_pair(row: Row) -> Pair:
         raise row.error("text", f"expected one caption, got {text!r:.60}; write one row per caption")
     payload = {name: value for name, value in row.values.items() if name not in ("id", "image", "text")}
     return Pair(row.id, row.image, text, {"caption": text} | payload)
+
+
+def _labelled_pairs(labelled: Labelled) -> Iterator[Pair]:
+    template = labelled.templates[0]
+    for row, label in enumerate(labelled.labels.tolist()):
+        text = fill(template, labelled.classes[label])
+        id_ = labelled.query_ids[row] if labelled.query_ids is not None else str(row)
+        yield Pair(id_, labelled.images[row], text, {"caption": text, "class": labelled.classes[label]})
+
+
+def _caption_files(where: Source) -> list[CaptionedFile]:
+    files = read_coco(where) if where.path.suffix.lower() == ".json" else read_flickr(where)
+    limit = where.count("limit")
+    return files if limit is None else [files[row] for row in spread(len(files), limit)]
+
+
+def _file_pairs(files: list[CaptionedFile]) -> Iterator[Pair]:
+    for file in files:
+        for id_, text in zip(file.caption_ids, file.captions, strict=True):
+            yield Pair(id_, file.path, text, {"caption": text})
 
 
 def _vector_pairs(path: Path) -> Iterator[Pair]:

@@ -12,10 +12,15 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
+from .captions import CaptionedFile
+from .coco import read_coco
 from .columns import Columns, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .files import find_images, find_shards, names_shards, read_lines
+from .flickr import is_flickr, read_flickr
+from .images import pick, spread
 from .pairs import caption_table
 from .shards import Blob, BlobImages, read_samples
+from .source import Source, parse_source
 from .tables import SUFFIXES, Table
 
 
@@ -38,6 +43,18 @@ class Captioned:
     text_of_image: npt.NDArray[np.int64]
     ids: tuple[tuple[str, ...], ...] | None = None
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Captioned:
+        """The same set with these images (increasing rows) and their texts only; raw images stay unopened."""
+        kept = np.flatnonzero(np.isin(self.text_of_image, rows))
+        texts = self.texts[kept] if isinstance(self.texts, np.ndarray) else [self.texts[text] for text in kept.tolist()]
+        return replace(
+            self,
+            images=pick(self.images, rows),
+            texts=texts,
+            text_of_image=np.searchsorted(rows, self.text_of_image[kept]).astype(np.int64),
+            ids=None if self.ids is None else tuple(self.ids[row] for row in rows),
+        )
+
 
 def read_retrieval(source: str | Path) -> Captioned:
     """Read a retrieval set.
@@ -46,27 +63,44 @@ def read_retrieval(source: str | Path) -> Captioned:
       that name the same image belong together;
     - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg|jpeg|png|webp`` with ``KEY.txt``, a caption a line;
+    - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.coco.read_coco`;
+    - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.flickr.read_flickr`;
     - vectors: ``.npz`` with ``image`` (N, D), ``text`` (M, D), ``text_of_image`` (M,) (may be left out when text i
       describes image i) and optionally ``id`` (N,).
 
+    The option ``?limit=N`` keeps N images at even distances, with their texts.
+
     Raises:
         DataError: nothing there, or something unreadable; it names file and row or key.
+        ConfigError: an unknown option.
     """
-    path = Path(source)
+    where = parse_source(source)
+    captioned = _read(where)
+    limit = where.count("limit")
+    return captioned if limit is None else captioned.take(spread(len(captioned.images), limit))
+
+
+def _read(where: Source) -> Captioned:
+    path = where.path
+    if path.suffix.lower() == ".json":
+        return _from_files(path, read_coco(where))
+    if is_flickr(path):
+        return _from_files(path, read_flickr(where))
+    where.only("limit")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
     if path.suffix.lower() == ".parquet":
         raise DataError(f"{path}: a retrieval set of vectors is an .npz, since texts and images differ in number")
     table = caption_table(path)
-    if table is None and names_shards(source):
-        return _from_shards(source)
+    if table is None and names_shards(where.name):
+        return _from_shards(where.name)
     table = table or path
     if table.suffix.lower() in SUFFIXES:
         return _from_table(table)
     if path.is_dir():
         return _from_folder(path)
     problem = "does not exist" if not path.exists() else "is no retrieval set"
-    raise DataError(f"{path} {problem}: give .jsonl, .csv, .tsv, .tar shards, .npz or a folder")
+    raise DataError(f"{path} {problem}: give .jsonl, .csv, .tsv, .json, .token, .tar shards, .npz or a folder")
 
 
 def write_retrieval(path: str | Path, captioned: Captioned) -> None:
@@ -120,6 +154,10 @@ def _from_table(path: Path) -> Captioned:
     if not images:
         raise DataError(f"{path} has no rows")
     return _captioned(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
+
+
+def _from_files(path: Path, files: list[CaptionedFile]) -> Captioned:
+    return _captioned(path.name, [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files])
 
 
 def _from_folder(folder: Path) -> Captioned:

@@ -1,4 +1,4 @@
-"""Tables with one row per image: ``.jsonl``, ``.csv`` and ``.tsv`` with at least the columns image and text."""
+"""Tables with one row per image: ``.jsonl``, ``.csv`` and ``.tsv`` with at least the column image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import DataError
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
-NEEDED = ("image", "text")
+PAIR = ("image", "text")
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
@@ -63,9 +63,16 @@ class Table:
     """A table on disk; iterate it as often as you like.
 
     In csv and tsv a further column counts as numbers when every value of it is written as a number; ``007`` is none.
+
+    Attributes:
+        path: of the file.
+        needed: columns that every row must have.
+        texts: columns that hold texts, even if all of them look like numbers.
     """
 
     path: Path
+    needed: tuple[str, ...] = PAIR
+    texts: tuple[str, ...] = ("id", *PAIR)
 
     def __len__(self) -> int:
         return self._scan[0]
@@ -74,11 +81,11 @@ class Table:
         """Rows in order.
 
         Raises:
-            DataError: a row that cannot be parsed, or lacks image or text.
+            DataError: a row that cannot be parsed, or lacks a needed column.
         """
         numeric = self._scan[1]
         for row in self._rows():
-            for column in NEEDED:
+            for column in self.needed:
                 if column not in row.values:
                     raise row.error(column, f"missing or empty; this row has {sorted(row.values)}")
             for column in numeric & row.values.keys():
@@ -95,7 +102,7 @@ class Table:
         if self._is_json:
             with _opened(self.path) as file:
                 return sum(1 for line in file if line.strip()), frozenset()
-        count, seen, text = 0, set[str](), {"id", *NEEDED}
+        count, seen, text = 0, set[str](), set(self.texts)
         for row in self._rows():
             count += 1
             seen |= row.values.keys()
@@ -119,20 +126,23 @@ class Table:
         with _opened(self.path) as file:
             reader = csv.DictReader(file, delimiter="\t" if self.path.suffix.lower() == ".tsv" else ",", strict=True)
             try:
-                _check_header(self.path, reader.fieldnames or ())
+                _check_header(self.path, reader.fieldnames or (), self.needed)
                 for values in reader:
                     row = Row(self.path, reader.line_num, {k: v for k, v in values.items() if v not in (None, "")})
-                    if None in row.values:
-                        raise row.error("text", f"more values than columns: {row.values[None]!r}; quote commas")  # type: ignore[index]
+                    if (more := row.values.get(None)) is not None:  # type: ignore[call-overload]
+                        raise row.error(
+                            next(reversed(self.needed), "image"), f"more values than columns: {more!r}; quote commas"
+                        )
                     yield row
             except csv.Error as error:
                 raise DataError(f"{self.path}, after line {reader.line_num}: {error}; is a quote left open?") from None
 
 
-def _check_header(path: Path, columns: Any) -> None:
-    for column in NEEDED:
+def _check_header(path: Path, columns: Any, needed: tuple[str, ...]) -> None:
+    for column in needed:
         if column not in columns:
-            raise DataError(f"{path} has no column {column!r}; its columns are {list(columns)}. Needed: image and text")
+            wanted = " and ".join(needed)
+            raise DataError(f"{path} has no column {column!r}; its columns are {list(columns)}. Needed: {wanted}")
 
 
 def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:

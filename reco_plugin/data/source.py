@@ -1,0 +1,90 @@
+"""A source and its options, as one text: ``captions_val2017.json?images=val2017&limit=500``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import ConfigError
+
+_WITH_OPTIONS = re.compile(r"(?P<name>.+?)\?(?P<options>\w+=[^&?]*(?:&\w+=[^&?]*)*)", re.DOTALL)
+_FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data lie, and how they are to be read.
+
+    Attributes:
+        name: file, folder, pattern or ``torchvision:NAME``, without the options.
+        options: as they were written; values are taken literally, nothing is decoded.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The name as a path."""
+        return Path(self.name)
+
+    def only(self, *known: str) -> None:
+        """Check that no option is given but these.
+
+        Raises:
+            ConfigError: naming the unknown option and what there is.
+        """
+        for option in self.options:
+            if option not in known:
+                has = f"its options are {', '.join(known)}" if known else "it takes none"
+                raise ConfigError(f"{self.name} has no option {option!r}: {has}")
+
+    def count(self, option: str) -> int | None:
+        """An option that is a number of things, at least 1; None where it is not given.
+
+        Raises:
+            ConfigError: not such a number.
+        """
+        value = self.options.get(option)
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdecimal() and int(value) > 0):
+            raise ConfigError(f"{self.name}: option {option}={value!r} must be a whole number from 1")
+        return int(value)
+
+    def flag(self, option: str) -> bool:
+        """An option that is on or off; off where it is not given.
+
+        Raises:
+            ConfigError: neither.
+        """
+        value = self.options.get(option, "0").lower()
+        if value not in _FLAGS:
+            raise ConfigError(f"{self.name}: option {option}={value!r} must be 1 or 0")
+        return _FLAGS[value]
+
+
+def parse_source(source: str | Path) -> Source:
+    """Separate a source from its options; a path that exists is taken as it is, whatever is in its name.
+
+    Raises:
+        ConfigError: an option that is given twice.
+
+    >>> parse_source("torchvision:CIFAR10?split=test&limit=100")
+    Source(name='torchvision:CIFAR10', options={'split': 'test', 'limit': '100'})
+    >>> parse_source("shards/test-0?.tar")  # a pattern, no options
+    Source(name='shards/test-0?.tar', options={})
+    """
+    text = str(source)
+    match = None if Path(text).exists() else _WITH_OPTIONS.fullmatch(text)
+    if match is None:
+        return Source(text)
+    options: dict[str, str] = {}
+    for item in match["options"].split("&"):
+        name, _, value = item.partition("=")
+        if name in options:
+            raise ConfigError(f"{source}: option {name!r} is given twice")
+        options[name] = value
+    return Source(match["name"], options)

@@ -1,0 +1,147 @@
+"""torchvision's classification data sets: ``torchvision:Flowers102?root=data&split=test``.
+
+torchvision imports torch, so it is imported when such a source is read, and never otherwise. Labels are read without
+opening an image wherever the data set keeps them in one of the attributes that torchvision's classes use.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from .classes import find_unseen, read_class_names, read_templates
+from .extras import need
+from .images import LazyImages
+from .labelled import Labelled, check_labels
+from .nearest import did_you_mean
+from .source import Source
+from .torchvision_facts import SETS, Facts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PREFIX = "torchvision:"
+_EXTRA = "datasets"
+_OWN = ("root", "split", "download", "limit")  # options that are ours; others go to the constructor
+
+
+def read_torchvision(source: Source, templates: tuple[str, ...]) -> Labelled:
+    """Read a classification data set of torchvision; images are opened when they are asked for.
+
+    Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
+    there is no labelled test split), ``download=1`` (never without), ``limit``, and the constructor's own, as in
+    ``small=1`` of Places365. Class names and templates in files in ``ROOT/NAME`` or ``ROOT`` go before torchvision's.
+
+    Raises:
+        DataError: no such data set, not there or damaged, no such split, or one without labels.
+        ConfigError: an option that the data set does not have.
+        MissingExtra: torchvision or scipy is not installed.
+    """
+    name = source.name.removeprefix(PREFIX)
+    if name not in SETS:
+        raise DataError(f"torchvision has no classification data set {name!r}: {did_you_mean(name, SETS)}")
+    facts = SETS[name]
+    datasets = need("torchvision.datasets", f"reading {source.name}", _EXTRA)
+    if facts.scipy:
+        need("scipy.io", f"reading {source.name}", _EXTRA)
+    root = Path(source.options.get("root", "data")).expanduser()
+    split = source.options.get("split", facts.split)
+    made = getattr(datasets, name, None)
+    if made is None:
+        raise DataError(f"this version of torchvision has no {name}: pip install -U torchvision")
+    dataset = _open(source, made, root, _arguments(source, made, split))
+    folders = [root / name, root]
+    part = _part(source, made, split)
+    values = _labels(dataset)
+    classes = read_class_names(folders, _names(facts, dataset))
+    if any(value is None for value in values):
+        raise DataError(f"{source.name}: the split {split!r} has no labels; choose another with split=…")
+    return Labelled(
+        name=f"{name} {part}",
+        images=LazyImages(len(dataset), lambda row: _image(dataset, row)),
+        labels=check_labels(f"{source.name}: label", values, len(classes)),
+        classes=classes,
+        templates=templates or read_templates(folders),
+        query_ids=tuple(f"{name}/{part}/{row}" for row in range(len(dataset))),
+        unseen=find_unseen(folders, classes),
+    )
+
+
+def _part(source: Source, made: Any, split: str) -> str:
+    """What ids start with, so that a memory of the same images has the same ids, and one of others has not."""
+    has = inspect.signature(made).parameters
+    return split if "split" in has or "train" in has else source.options.get("version", "all")
+
+
+def _arguments(source: Source, made: Any, split: str) -> dict[str, Any]:
+    """What the constructor is given, beside root."""
+    has = inspect.signature(made).parameters
+    extra = {k: p.default for k, p in has.items() if k not in _OWN and isinstance(p.default, bool | int | str)}
+    extra.pop("train", None)
+    source.only(*_OWN, *extra)
+    given: dict[str, Any] = {k: _as(type(extra[k]), source, k) for k in source.options if k in extra}
+    if "split" in has:
+        given["split"] = split
+    elif "train" in has:
+        if split not in ("test", "train"):
+            raise DataError(f"{source.name} has no split {split!r}: choose test or train")
+        given["train"] = split == "train"
+    elif source.options.get("split", "all") != "all":
+        raise DataError(f"{source.name} has no split {split!r}: it has none at all, leave the option out")
+    if source.flag("download"):
+        if "download" not in has:
+            raise ConfigError(
+                f"{source.name} cannot be downloaded by torchvision: fetch it by hand, see its documentation"
+            )
+        given["download"] = True
+    return given
+
+
+def _as(kind: type, source: Source, option: str) -> Any:
+    if kind is bool:
+        return source.flag(option)
+    return source.count(option) if kind is int else source.options[option]
+
+
+def _open(source: Source, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
+    wants = arguments.get("download", False)
+    if not wants and not root.is_dir():  # some constructors would make it
+        raise DataError(f"{source.name}: the folder {root} does not exist; say where the data lie with root=DIR")
+    try:
+        return made(root, **arguments)
+    except (RuntimeError, OSError, ValueError) as error:
+        hint = "" if wants or isinstance(error, ValueError) else "; say root=DIR, or download=1 to fetch it there"
+        raise DataError(f"{source.name} cannot be read from {root}: {error}{hint}") from None
+
+
+def _names(facts: Facts, dataset: Any) -> list[str] | None:
+    """The names that are known without a file; None where there are none."""
+    if facts.names is not None:
+        return list(facts.names)
+    held = (getattr(dataset, attribute, None) for attribute in ("classes", "categories", "all_categories"))
+    found = next((names for names in held if names), None)
+    return None if found is None else [facts.tidy(item) for item in found]
+
+
+def _labels(dataset: Any) -> list[Any]:
+    for attribute in ("_labels", "labels", "targets", "y"):
+        values = getattr(dataset, attribute, None)
+        if values is not None and len(values) == len(dataset):
+            return list(np.asarray(values).tolist())
+    for attribute, column in (("_samples", 1), ("samples", 1), ("index", 0)):  # the last is INaturalist's
+        if len(rows := getattr(dataset, attribute, ())) == len(dataset):
+            return [row[column] if row[column] is None else int(row[column]) for row in rows]
+    return [dataset[row][1] for row in range(len(dataset))]  # opens every image once
+
+
+def _image(dataset: Any, row: int) -> Image:
+    try:
+        image: Image = dataset[row][0]
+        image.load()  # some of the data sets only open the file, and leave it open
+    except OSError as error:
+        raise DataError(f"image {row} of {type(dataset).__name__} cannot be read: {error}") from None
+    return image
