@@ -14,10 +14,11 @@ from reco_plugin.cli.errors import reports_errors
 from reco_plugin.cli.evaluate import eval_app
 from reco_plugin.data import Captioned, Labelled, write_labelled, write_pairs, write_retrieval
 from reco_plugin.errors import DataError
-from reco_plugin.types import Records
+from reco_plugin.types import Pair, Records
 
 CLASSES, D = 110, 64
 FREE = ("--fuser", "training-free")
+SIDES = ("frozen", "query", "index", "both")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -42,6 +43,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "x", near(image, 2), np.repeat(np.arange(CLASSES), 2), tuple(map(str, range(CLASSES))), (), text
         )
         write_labelled(tmp_path / f"test{suffix}", labelled)
+    unseen = np.arange(CLASSES) % 2 == 0
+    np.savez(tmp_path / "entities.npz", image=near(image, 1), label=np.arange(CLASSES), entities=text, unseen=unseen)
     write_retrieval(tmp_path / "captions.npz", Captioned("x", near(image, 1), near(text, 1), np.arange(CLASSES)))
     return tmp_path
 
@@ -76,6 +79,86 @@ def test_retrieval_of_vectors(files: Path) -> None:
     assert recall["text->image", "query"] > recall["text->image", "frozen"] + 0.3
 
 
+def test_every_side_of_retrieval_and_ndcg_are_told(files: Path) -> None:
+    result = run("retrieval", "captions.npz", "--memory-from", "pairs.npz", *FREE)
+    header, _, *rows = result.stdout.splitlines()[1:-1]
+    assert header.split("  ")[0] == "direction"
+    assert "nDCG@10 %" in header
+    assert [" ".join(row.split()[:2]) for row in rows[:4]] == [f"text->image {s}" for s in SIDES]
+    assert [" ".join(row.split()[:2]) for row in rows[4:]] == [f"image->text {s}" for s in SIDES]
+
+
+def test_unseen_classes_of_a_file(files: Path) -> None:
+    (files / "unseen.names").write_text("".join(f"{row}\n" for row in range(0, CLASSES, 2)))
+    arguments = ("zero-shot", "test.npz", "--memory-from", "pairs.npz", *FREE)
+    plain = json.loads(run(*arguments, "--json").stdout)
+    split = json.loads(run(*arguments, "--json", "--unseen", "unseen.names").stdout)
+    assert split["variants"] == plain["variants"]
+    assert (split["unseen"]["classes"], split["seen"]["classes"]) == (CLASSES // 2, CLASSES // 2)
+    image = split["generalised"][1]
+    assert (image["seen"]["mean"] + image["unseen"]["mean"]) / 2 == pytest.approx(split["variants"][1]["top1"]["mean"])
+    assert set(split) - set(plain) == {"unseen", "seen", "generalised"}
+
+
+def test_entities_of_vectors(files: Path) -> None:
+    result = run("entities", "entities.npz", "--memory-from", "pairs.npz", *FREE, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    stored = json.loads(result.stdout)
+    top1 = {variant["refined"]: variant["top1"]["mean"] for variant in stored["variants"]}
+    assert top1["image"] > top1["frozen"] + 0.3
+    assert top1.keys() == {"frozen", "image"}
+    assert stored["entities"] == CLASSES
+    assert stored["generalised"]["top5"][0]["refined"] == "frozen"
+    both = run("entities", "entities.npz", "--memory-from", "pairs.npz", *FREE, "--json", "--refine-names")
+    assert [v["refined"] for v in json.loads(both.stdout)["variants"]] == ["frozen", "image", "text", "both"]
+
+
+def test_with_a_cache_the_second_run_encodes_nothing(
+    tmp_path: Path, model: Path, drawings: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for pair in drawings:
+        pair.image.save(f"{pair.id}.png")
+        rows.append({"image": f"{pair.id}.png", "text": pair.text, "label": pair.payload["colour"]})
+    Path("set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for command in ("zero-shot", "retrieval"):
+        arguments = (command, "set.jsonl", "--memory-from", "set.jsonl", "--model", str(model), "--json")
+        plain, first = run(*arguments), run(*arguments, "--cache", "kept")
+        assert (plain.exit_code, first.exit_code) == (0, 0)
+        files = {path: path.stat().st_mtime_ns for path in Path("kept").rglob("*.npy")}
+        again = run(*arguments, "--cache", "kept")
+        assert {path: path.stat().st_mtime_ns for path in Path("kept").rglob("*.npy")} == files != {}
+        assert json.loads(plain.stdout) == json.loads(first.stdout) == json.loads(again.stdout)
+
+
+def test_entities_of_raw_images_and_names(
+    tmp_path: Path, model: Path, drawings: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which colour and shape is drawn, large ones asked for, small ones in the memory; red ones are unseen."""
+    monkeypatch.chdir(tmp_path)
+    names = sorted({pair.text.split(" ", 2)[2] for pair in drawings})
+    asked, known = [], []
+    for pair in drawings:
+        pair.image.save(f"{pair.id}.png")
+        size, name = pair.text.split(" ", 2)[1:]
+        row = {"image": f"{pair.id}.png", "entity": name, "question": "what is it?", "text": pair.text}
+        (asked if size == "large" else known).append(row)
+    entities = [{"id": name, "name": name, "split": "unseen" if "red" in name else "seen"} for name in names]
+    for file, rows in (("queries", asked), ("entities", entities), ("pairs", known)):
+        Path(f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("entities", ".", "--memory-from", "pairs.jsonl", "--model", str(model), "--cache", "kept")
+    first, again = run(*arguments, "--json"), run(*arguments, "--json")
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    stored = json.loads(first.stdout)
+    assert (stored["queries"], stored["entities"]) == (12, 12)
+    assert stored == json.loads(again.stdout)
+    assert {path.name.partition("-")[0] for path in Path("kept").rglob("*.npy")} == {"image", "names"}
+    shown = run(*arguments, "--template", "a {}").stdout.splitlines()
+    assert shown[0].endswith(": 12 queries, 12 entities")
+    assert shown[-1] == "memory: 12 pairs"
+
+
 def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_FUSER", "training-free")
     monkeypatch.setenv("RECO_GATE", "false")
@@ -95,6 +178,13 @@ def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.Monk
         (("zero-shot", "test.npz", "--template", "a {}", *FREE), "leave them out"),
         (("retrieval", "captions.npz", "--memory-from", "gone.parquet", *FREE), "gone.parquet cannot be read"),
         (("retrieval", "test.npz"), "has no array 'text'"),
+        (("entities", "test.npz"), "has no array 'entities'"),
+        (("entities", "entities.npz", "--template", "a {}", "--memory-from", "pairs.npz", *FREE), "leave it out"),
+        (
+            ("zero-shot", "test.npz", "--cache", "c", "--memory-from", "pairs.npz", *FREE),
+            "--cache keeps what was encoded",
+        ),
+        (("zero-shot", "test.npz", "--unseen", "gone.txt", *FREE), "gone.txt cannot be read"),
     ],
 )
 def test_an_error_is_one_line_on_stderr(files: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -111,7 +201,7 @@ def test_unknown_choices_are_refused(files: Path) -> None:
     assert run("zero-shot", "test.npz", "--k", "0").exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["zero-shot", "retrieval"])
+@pytest.mark.parametrize("command", ["zero-shot", "retrieval", "entities"])
 def test_help_teaches_by_example(command: str) -> None:
     text = " ".join(run(command, "--help").stdout.split())
     assert f"Example: reco eval {command}" in text

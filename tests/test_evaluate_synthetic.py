@@ -120,6 +120,78 @@ def test_a_query_does_not_find_its_own_pair() -> None:
     assert honest["image"].top1.mean < 0.7
 
 
+def four_classes(groups: np.ndarray | None = None) -> Labelled:
+    """Classes 2 and 3 are unseen; the image of class 2 is nearer to the prompt of class 0."""
+    prompts = np.eye(4, dtype=np.float32)
+    images = prompts.copy()
+    images[2] = [0.8, 0, 0.6, 0]
+    unseen = np.array([False, False, True, True])
+    return Labelled("four", images, np.arange(4), ("a", "b", "c", "d"), (), prompts, groups=groups, unseen=unseen)
+
+
+class Corrects:
+    """Moves an image to the axis on which it lies second; prompts stay."""
+
+    def __init__(self) -> None:
+        self.sets: list[tuple[str, int]] = []
+
+    def refine(self, vectors: np.ndarray, *, modality: str, **options: Any) -> Refinement:
+        self.sets.append((modality, len(vectors)))
+        moved = vectors.copy()
+        if modality == "image":
+            moved[vectors[:, 0] == np.float32(0.8)] = [0, 0, 1, 0]
+        return Refinement(moved, vectors)
+
+
+def test_seen_and_unseen_classes_among_themselves_and_together_by_hand() -> None:
+    reco: Any = Corrects()
+    result = zero_shot(reco, four_classes())
+    assert reco.sets == [("image", 4), ("text", 4), ("text", 2), ("text", 2)]  # prompts are refined as each set
+    frozen, image = result.generalised[:2]
+    assert [line.refined for line in result.generalised] == ["frozen", "image", "text", "both"]
+    assert (result["frozen"].top1.mean, result["image"].top1.mean) == (0.75, 1.0)
+    assert (frozen.seen.mean, frozen.unseen.mean, frozen.harmonic.mean) == (1.0, 0.5, pytest.approx(2 / 3))
+    assert (image.seen.mean, image.unseen.mean, image.harmonic.mean) == (1.0, 1.0, 1.0)
+    assert (image.gain_seen.mean, image.gain_unseen.mean, image.gain.mean) == (0, 0.5, pytest.approx(1 / 3))
+    assert frozen.gain == (0, 0, 0)
+    assert (result.unseen["frozen"].top1.mean, result.unseen.images, result.unseen.classes) == (1.0, 2, 2)
+    assert (result.seen["frozen"].top1.mean, result.seen.images, result.seen.classes) == (1.0, 2, 2)
+
+
+def test_seen_and_unseen_render_and_become_json() -> None:
+    import json
+
+    reco: Any = Corrects()
+    result = zero_shot(reco, four_classes())
+    stored = json.loads(json.dumps(result.to_dict()))
+    assert stored["unseen"]["variants"][0]["top1"]["mean"] == 1.0
+    assert stored["generalised"][0]["harmonic"]["mean"] == pytest.approx(2 / 3)
+    tables = result.render().split("\n\n")
+    assert [text.splitlines()[0] for text in tables] == [
+        "zero-shot, four: 4 images, 4 classes",
+        "the same, seen and unseen classes apart",
+        "unseen classes among themselves: 2 images, 2 classes",
+        "seen classes among themselves: 2 images, 2 classes",
+    ]
+    assert tables[1].splitlines()[3].split() == ["frozen", "100.0", "50.0", "66.7"]
+    plain = zero_shot(reco, replace(four_classes(), unseen=None))
+    assert plain.variants == result.variants
+    assert plain.to_dict().keys() == {"task", "name", "images", "classes", "options", "variants"}
+    assert plain.render() == tables[0]
+
+
+def test_what_has_no_images_is_left_out_and_flags_must_fit() -> None:
+    reco: Any = Corrects()
+    labelled = four_classes()
+    only_unseen = zero_shot(reco, replace(labelled, images=labelled.images[2:], labels=labelled.labels[2:]))
+    assert (only_unseen.seen, only_unseen.generalised) == (None, ())
+    assert only_unseen.unseen["frozen"].top1.mean == 1.0
+    assert only_unseen["frozen"].top1.mean == 0.5
+    for unseen in (np.array([True]), np.array([0, 0, 1, 1])):
+        with pytest.raises(InputError, match="unseen must be 4 flags"):
+            zero_shot(reco, replace(labelled, unseen=unseen))
+
+
 class Encoder:
     """Texts and images are numbers: class number -> its vector; 'a' and 'the' differ by a known step."""
 
@@ -170,9 +242,39 @@ def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
     assert result["image->text", "query"].recall[1] > result["image->text", "frozen"].recall[1] + 0.15
     for variant in result.variants:
         assert variant.recall[1] <= variant.recall[5] <= variant.recall[10]
+        assert variant.recall[1] / 2 < variant.ndcg10 <= variant.recall[10]  # two texts per image
     moved = refiner.refine(captioned.texts, modality="text").vectors  # by hand: refined texts against frozen images
     hit = (moved @ world.image.T).argmax(1) == captioned.text_of_image
     assert query.recall[1] == pytest.approx(hit.mean())
+
+
+def test_every_side_of_retrieval_is_what_a_search_by_hand_finds() -> None:
+    world = World(2)
+    refiner = refiner_for_vectors([world.pairs()])
+    captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
+    vectors = {"image": world.image, "text": world.text}
+    result = retrieval(refiner, captioned)
+    seen = []
+    for direction in ("text->image", "image->text"):
+        query, index = direction.split("->")
+        asked = refiner.refine(vectors[query], modality=query).vectors
+        searched = refiner.refine(vectors[index], modality=index, role="candidate").vectors
+        for refined, side, left, right in [
+            ("frozen", "frozen", vectors[query], vectors[index]),
+            ("query", query, asked, vectors[index]),
+            ("index", index, vectors[query], searched),
+            ("both", "both", asked, searched),
+        ]:
+            variant = result[direction, refined]
+            place = np.argsort(np.argsort(-left @ right.T, axis=1), axis=1)[np.arange(CLASSES), np.arange(CLASSES)]
+            assert variant.side == side
+            assert variant.recall == pytest.approx({k: np.mean(place < k) for k in (1, 5, 10)})
+            assert variant.ndcg10 == pytest.approx(np.mean((place < 10) / np.log2(place + 2)))  # one true result each
+            assert variant.gain.mean == pytest.approx(variant.recall[1] - result[direction, "frozen"].recall[1])
+            seen.append((direction, refined))
+    assert seen == [(variant.direction, variant.refined) for variant in result.variants]
+    assert result["image->text", "index"].recall != result["image->text", "frozen"].recall
+    assert "text->image  query (text)" in result.render()
 
 
 def test_retrieval_hides_the_own_pairs_of_an_image_from_it_and_its_texts() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Captioned, Labelled
+from ..data import Captioned, EntitySet, Labelled
 from ..data.classes import fill
 from ..errors import ConfigError
 from ..types import Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
@@ -40,9 +40,16 @@ class Refines(Protocol):
         ...
 
 
-class _Encodes(Protocol):
-    def images(self, images: Sequence[ImageInput], progress: Progress) -> Vectors: ...
-    def texts(self, texts: Sequence[str], progress: Progress) -> Vectors: ...
+class Encodes(Protocol):
+    """A frozen CLIP."""
+
+    def images(self, images: Sequence[ImageInput], progress: Progress) -> Vectors:
+        """(N, D) unit-norm."""
+        ...
+
+    def texts(self, texts: Sequence[str], progress: Progress) -> Vectors:
+        """(N, D) unit-norm."""
+        ...
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progres
     Raises:
         ConfigError: raw images and no encoder.
     """
-    return images if isinstance(images, np.ndarray) else _encoder(reco, "images").images(images, progress)
+    return images if isinstance(images, np.ndarray) else encoder_of(reco, "images").images(images, progress)
 
 
 def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progress = silent) -> Vectors:
@@ -69,7 +76,7 @@ def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progre
     Raises:
         ConfigError: raw texts and no encoder.
     """
-    return texts if isinstance(texts, np.ndarray) else _encoder(reco, "texts").texts(texts, progress)
+    return texts if isinstance(texts, np.ndarray) else encoder_of(reco, "texts").texts(texts, progress)
 
 
 def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Vectors:
@@ -80,7 +87,7 @@ def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silen
     """
     if labelled.prompts is not None:
         return labelled.prompts
-    encoder = _encoder(reco, "class names")
+    encoder = encoder_of(reco, "class names")
     prompts = ([fill(template, name) for name in labelled.classes] for template in labelled.templates)
     total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
     return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
@@ -125,8 +132,19 @@ def count_captioned(captioned: Captioned) -> int:
     return sum(len(side) for side in (captioned.images, captioned.texts) if not isinstance(side, np.ndarray))
 
 
-def _encoder(reco: Refines, what: str) -> _Encodes:
-    encoder: _Encodes | None = getattr(reco, "encoder", None)
+def count_entities(entity_set: EntitySet) -> int:
+    """How many items the encoder will report on."""
+    raw = 0 if isinstance(entity_set.images, np.ndarray) else len(entity_set)
+    return raw + (len(entity_set.entities) if entity_set.vectors() is None else 0)
+
+
+def encoder_of(reco: Refines, what: str) -> Encodes:
+    """The frozen CLIP that encodes raw images and texts.
+
+    Raises:
+        ConfigError: nothing does.
+    """
+    encoder: Encodes | None = getattr(reco, "encoder", None)
     if encoder is None:
         raise ConfigError(f"the set holds {what}, not vectors, and nothing here encodes them: open a model")
     return encoder

@@ -1,4 +1,4 @@
-"""Image-text retrieval in both directions: frozen, the query refined over an untouched index, and both refined."""
+"""Image-text retrieval in both directions: with neither, either or both of query and index refined."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import numpy.typing as npt
 
 from ..data import Captioned
 from ..types import Vectors
+from .blocks import Blocks, Ranking, rank_blocks
 from .frozen import Progress, Refines, given, image_vectors, refined_candidates, refined_queries, silent, text_vectors
-from .metrics import Interval, bootstrap, ranks, top_k
+from .metrics import Interval, bootstrap, ndcg, top_k
 from .table import gain, percent, table
 
 KS = (1, 5, 10)
+SIDES = {"frozen": (False, False), "query": (True, False), "index": (False, True), "both": (True, True)}
+"""What is refined: the query, and what it searches."""
+_K = 10  # of nDCG
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,23 @@ class RetrievalVariant:
 
     Attributes:
         direction: ``"text->image"`` or ``"image->text"``.
-        refined: ``"frozen"``, ``"query"`` (the index stays as it is) or ``"both"``.
+        refined: ``"frozen"``, ``"query"`` (the index stays as it is), ``"index"`` (the queries do) or ``"both"``.
         recall: k -> share of queries with a true result among the first k.
         gain: recall at 1 minus frozen, on the same queries, with its 95 % interval.
+        ndcg10: nDCG@10 over all true results, mean of the queries.
     """
 
     direction: str
     refined: str
     recall: dict[int, float]
     gain: Interval
+    ndcg10: float
+
+    @property
+    def side(self) -> str:
+        """The same in the paper's words: which modality is refined, image, text, both, or frozen."""
+        query, _, index = self.direction.partition("->")
+        return {"query": query, "index": index}.get(self.refined, self.refined)
 
 
 @dataclass(frozen=True)
@@ -68,10 +80,10 @@ class RetrievalResult:
         """A plain text table, in per cent and points."""
         title = f"retrieval, {self.name}: {self.images:,} images, {self.texts:,} texts"
         rows = [
-            [f"{v.direction}  {v.refined}", *(percent(share) for share in v.recall.values()), _gain(v)]
+            [f"{v.direction}  {_refined(v)}", *map(percent, v.recall.values()), percent(v.ndcg10), _gain(v)]
             for v in self.variants
         ]
-        header = ["direction    refined", *(f"R@{k} %" for k in KS), "gain in R@1, 95 % interval"]
+        header = ["direction    refined", *(f"R@{k} %" for k in KS), "nDCG@10 %", "gain in R@1, 95 % interval"]
         return f"{title}\n{table(header, rows)}"
 
 
@@ -79,9 +91,8 @@ def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silen
     """Search images by texts and texts by images, frozen and refined.
 
     A text finds its image; an image finds any of its texts. What searches is refined as a query, what is searched as
-    candidates, which compete. Pairs of the memory that are the image's own (same id)
-    are hidden from the image and from its texts. Intervals are drawn over images, so that the captions of one image
-    stay together.
+    candidates, which compete. Pairs of the memory that are the image's own (same id) are hidden from the image and
+    from its texts. Intervals are drawn over images, so that the captions of one image stay together.
 
     Args:
         reco: refines, and encodes where the set holds raw images and texts.
@@ -106,11 +117,11 @@ def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silen
     }
     described = np.unique(owner)
 
-    def by_text(query: Vectors, index: Vectors) -> npt.NDArray[np.int64]:
-        return ranks(query, index, owner)
+    def by_text(query: Vectors, index: Vectors) -> Ranking:
+        return rank_blocks(query, Blocks(index), owner, k=_K)
 
-    def by_image(query: Vectors, index: Vectors) -> npt.NDArray[np.int64]:
-        return ranks(query[described], index, described, owner)
+    def by_image(query: Vectors, index: Vectors) -> Ranking:
+        return rank_blocks(query[described], Blocks(index), described, owner, k=_K)
 
     variants = (
         *_direction("text->image", by_text, (texts, queries["text"]), (images, index["image"]), owner),
@@ -121,23 +132,28 @@ def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silen
 
 def _direction(
     name: str,
-    search: Callable[[Vectors, Vectors], npt.NDArray[np.int64]],
+    search: Callable[[Vectors, Vectors], Ranking],
     queries: tuple[Vectors, Vectors],
     index: tuple[Vectors, Vectors],
     groups: npt.NDArray[np.int64],
 ) -> list[RetrievalVariant]:
-    """The three lines of one direction; queries and index are (frozen, refined), ``search`` gives ranks."""
-    frozen = search(queries[0], index[0])
-    found = {"frozen": frozen, "query": search(queries[1], index[0]), "both": search(queries[1], index[1])}
+    """The four lines of one direction; queries and index are (frozen, refined)."""
+    found = {refined: search(queries[query], index[gallery]) for refined, (query, gallery) in SIDES.items()}
+    frozen = found["frozen"].ranks
     return [
         RetrievalVariant(
             direction=name,
             refined=refined,
-            recall={k: top_k(rank, k) for k in KS},
-            gain=bootstrap((rank < 1).astype(np.float64) - (frozen < 1), groups),
+            recall={k: top_k(ranking.ranks, k) for k in KS},
+            gain=bootstrap((ranking.ranks < 1).astype(np.float64) - (frozen < 1), groups),
+            ndcg10=float(ndcg(ranking.hits, ranking.relevant).mean()),
         )
-        for refined, rank in found.items()
+        for refined, ranking in found.items()
     ]
+
+
+def _refined(variant: RetrievalVariant) -> str:
+    return variant.refined if variant.side == variant.refined else f"{variant.refined} ({variant.side})"
 
 
 def _gain(variant: RetrievalVariant) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .metrics import Interval
+from .intervals import Interval
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Labelled
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from ..types import Vectors
 from .frozen import Progress, Refines, given, image_vectors, prompt_vectors, refined_candidates, refined_queries, silent
-from .metrics import Interval, bootstrap, ranks, top_k
-from .table import gain, percent, table
+from .generalised import generalised
+from .ranking import ranks
+from .variants import Ranked, moved, variants_of
+from .zero_shot_result import Part, ZeroShotResult
 
 Side = Literal["image", "text", "both"]
 SIDES: tuple[Side, ...] = get_args(Side)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One line of the result.
-
-    Attributes:
-        refined: the side that was refined; ``"frozen"`` for none.
-        top1: share of images whose class is nearest, with its 95 % interval.
-        top5: share of images whose class is among the five nearest.
-        gain: top-1 minus frozen, on the same images, with its 95 % interval.
-        moved: mean cosine distance between frozen and refined images; 0 means untouched.
-        moved_prompts: the same for the class prompts.
-    """
-
-    refined: str
-    top1: Interval
-    top5: float
-    gain: Interval
-    moved: float
-    moved_prompts: float
-
-
-@dataclass(frozen=True)
-class ZeroShotResult:
-    """Frozen against refined on one labelled set.
-
-    Attributes:
-        name: of the set.
-        images: N.
-        classes: C.
-        options: of the refinement, as far as they were given.
-        variants: frozen first.
-    """
-
-    name: str
-    images: int
-    classes: int
-    options: dict[str, Any]
-    variants: tuple[Variant, ...]
-
-    def __getitem__(self, refined: str) -> Variant:
-        return next(variant for variant in self.variants if variant.refined == refined)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1."""
-        variants = [asdict(v) | {"top1": v.top1._asdict(), "gain": v.gain._asdict()} for v in self.variants]
-        return {"task": "zero-shot"} | asdict(self) | {"variants": variants}
-
-    def render(self) -> str:
-        """A plain text table, in per cent and points."""
-        title = f"zero-shot, {self.name}: {self.images:,} images, {self.classes:,} classes"
-        rows = [
-            [v.refined, percent(v.top1.mean), percent(v.top5), "" if v.refined == "frozen" else gain(v.gain)]
-            for v in self.variants
-        ]
-        return f"{title}\n{table(['refined', 'top-1 %', 'top-5 %', 'gain in top-1, 95 % interval'], rows)}"
 
 
 def zero_shot(
@@ -86,6 +31,9 @@ def zero_shot(
     of its prompts' vectors; that mean is refined, once per class. An image's own pair (same id) is hidden from it.
     Intervals are drawn over the set's groups, by default its classes.
 
+    Where the set says which classes are unseen, seen and unseen classes are also classified among themselves, their
+    prompts refined as a set of their own, and the accuracy among all classes is split into the two.
+
     Args:
         reco: refines, and encodes where the set holds raw images.
         labelled: the set.
@@ -95,38 +43,73 @@ def zero_shot(
 
     Raises:
         ConfigError: an unknown side, or raw images and no encoder.
-        InputError: options that cannot be used.
+        InputError: options that cannot be used, or not one unseen flag for each class.
     """
     if unknown := [side for side in sides if side not in SIDES]:
         raise ConfigError(f"unknown side {unknown[0]!r}: choose from {', '.join(SIDES)}")
+    unseen = None if labelled.unseen is None else _flags(labelled.unseen, labelled.classes)
     images, prompts = image_vectors(reco, labelled.images, progress), prompt_vectors(reco, labelled, progress)
     own = None if labelled.query_ids is None else [(id_,) for id_ in labelled.query_ids]
-    refined_images = refined_prompts = None
-    if set(sides) & {"image", "both"}:
-        refined_images = refined_queries(reco, images, "image", own, **options)
-    if set(sides) & {"text", "both"}:
-        refined_prompts = refined_candidates(reco, prompts, "text", None, **options)
+    refined = refined_queries(reco, images, "image", own, **options) if set(sides) & {"image", "both"} else images
     groups = labelled.labels if labelled.groups is None else labelled.groups
-    frozen = ranks(images, prompts, labelled.labels)
-    variants = [_variant("frozen", frozen, frozen, groups, (0.0, 0.0))]
-    for side in sides:
-        query = images if side == "text" or refined_images is None else refined_images
-        candidates = prompts if side == "image" or refined_prompts is None else refined_prompts
-        moved = (_moved(images, query), _moved(prompts, candidates))
-        variants.append(_variant(side, ranks(query, candidates, labelled.labels), frozen, groups, moved))
-    return ZeroShotResult(labelled.name, len(images), len(prompts), given(options), tuple(variants))
+    task = _Task(images, refined, prompts, labelled.labels, groups)
+    found = task.solve(reco, sides, options)
+    parts: dict[str, Part] = {}
+    if unseen is not None:
+        parts = {
+            name: Part(len(part.images), len(part.prompts), variants_of(part.solve(reco, sides, options), part.groups))
+            for name, chosen in {"seen": ~unseen, "unseen": unseen}.items()
+            if len((part := task.among(chosen)).images)
+        }
+    return ZeroShotResult(
+        name=labelled.name,
+        images=len(images),
+        classes=len(prompts),
+        options=given(options),
+        variants=variants_of(found, groups),
+        **parts,
+        generalised=()
+        if unseen is None
+        else generalised({side: one.ranks for side, one in found.items()}, unseen[labelled.labels], groups),
+    )
 
 
-def _variant(
-    name: str,
-    rank: npt.NDArray[np.int64],
-    frozen: npt.NDArray[np.int64],
-    groups: npt.NDArray[Any],
-    moved: tuple[float, float],
-) -> Variant:
-    hits = (rank < 1).astype(np.float64)
-    return Variant(name, bootstrap(hits, groups), top_k(rank, 5), bootstrap(hits - (frozen < 1), groups), *moved)
+@dataclass(frozen=True)
+class _Task:
+    """Images (N, D), frozen and refined, with labels (N,) among prompts (C, D)."""
+
+    images: Vectors
+    refined: Vectors
+    prompts: Vectors
+    labels: npt.NDArray[np.int64]
+    groups: npt.NDArray[Any]
+
+    def among(self, classes: npt.NDArray[np.bool_]) -> _Task:
+        """Only the images of some classes (C,), and only those classes to choose from."""
+        rows, number = classes[self.labels], np.cumsum(classes) - 1
+        refined = self.images[rows] if self.refined is self.images else self.refined[rows]
+        labels = number[self.labels[rows]]
+        return _Task(self.images[rows], refined, self.prompts[classes], labels, self.groups[rows])
+
+    def solve(self, reco: Refines, sides: Collection[Side], options: Mapping[str, Any]) -> dict[str, Ranked]:
+        """Rank with each side refined; the prompts are refined as the set that competes here."""
+        moving = bool({"text", "both"} & set(sides))
+        prompts = refined_candidates(reco, self.prompts, "text", None, **options) if moving else self.prompts
+        pairs = {
+            "frozen": (self.images, self.prompts),
+            "image": (self.refined, self.prompts),
+            "text": (self.images, prompts),
+            "both": (self.refined, prompts),
+        }
+        return {
+            side: Ranked(
+                ranks(query, candidates, self.labels), moved(self.images, query), moved(self.prompts, candidates)
+            )
+            for side, (query, candidates) in ((side, pairs[side]) for side in ("frozen", *sides))
+        }
 
 
-def _moved(frozen: Vectors, refined: Vectors) -> float:
-    return 0.0 if refined is frozen else float(np.mean(1.0 - np.sum(frozen * refined, axis=1)))
+def _flags(unseen: npt.NDArray[np.bool_], classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    if unseen.shape != (len(classes),) or unseen.dtype != np.bool_:
+        raise InputError(f"unseen must be {len(classes)} flags, one per class, got {unseen.dtype} {unseen.shape}")
+    return unseen

@@ -1,0 +1,168 @@
+"""What the evaluations have in common: their options, the model with its memory, progress, and how a result is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from ..config import FuserName
+from ..types import Mode
+from .options import existing_memory
+
+if TYPE_CHECKING:
+    from ..evaluate.frozen import Refines
+    from ..reco import Reco
+    from ..refine import Refiner
+
+_K = 10  # neighbours where no model says otherwise
+
+MemoryOption = Annotated[str | None, typer.Option(help="Memory to retrieve from: folder or URL of a Qdrant server.")]
+MemoryFromOption = Annotated[
+    str | None,
+    typer.Option(metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."),
+]
+KOption = Annotated[int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="of the model")]
+SearchOption = Annotated[Mode | None, typer.Option(help="uni: search the query's own modality. cross: the other.")]
+FusionOption = Annotated[Mode | None, typer.Option(help="cross: fuse the other modality's vectors. uni: the own.")]
+GateOption = Annotated[bool | None, typer.Option("--gate/--no-gate", help="Weigh neighbours by calibrated trust.")]
+FuserOption = Annotated[
+    FuserName | None, typer.Option(help="model: the fusion in the model folder. training-free: no learned weights.")
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Keep frozen vectors of images and texts there, so that a second run encodes nothing."
+    ),
+]
+OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is evaluated.
+
+    Attributes:
+        model: folder; None leaves it to the settings.
+        memory: a memory that exists.
+        memory_from: pairs to build one of, in RAM.
+        fuser: which fusion; None leaves it to the settings.
+    """
+
+    model: Path | None = None
+    memory: str | None = None
+    memory_from: str | None = None
+    fuser: FuserName | None = None
+
+
+class Result(Protocol):
+    """What every evaluation returns."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1."""
+        ...
+
+    def render(self) -> str:
+        """A plain text table."""
+        ...
+
+
+@contextmanager
+def opened(setup: Setup, options: dict[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
+    """Open the model with its memory; only a refiner where everything is vectors and the fusion needs no model.
+
+    Args:
+        setup: what is evaluated.
+        options: k, search, fusion and gate, as far as they were given.
+        vectors: whether the source holds vectors, so that nothing needs an encoder.
+
+    Raises:
+        ConfigError: two memories, or an unusable setting.
+        ArtifactError: no model folder where one is needed.
+        DataError: pairs that cannot be read.
+    """
+    from ..config import load_settings
+    from ..data import is_vectors, read_pairs, read_records
+    from ..errors import ArtifactError, ConfigError
+    from ..reco import Reco
+    from ..refine import refiner_for_vectors
+    from ..retrieve import Retrieval
+
+    if setup.memory and setup.memory_from:
+        raise ConfigError("give --memory or --memory-from, not both")
+    settings = load_settings(fuser=setup.fuser, **options)
+    pairs = setup.memory_from
+    vectors_only = vectors and pairs is not None and is_vectors(pairs)
+    if vectors_only and pairs is not None and setup.model is None and settings.fuser == "training-free":
+        how = Retrieval(settings.k or _K, settings.search, settings.fusion)
+        yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False)
+        return
+    stored = existing_memory(setup.memory) if setup.memory else None
+    in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
+    try:
+        model = Reco.open(setup.model, fuser=setup.fuser, **in_ram)
+    except ArtifactError as error:
+        hint = " Vectors alone need no model: --fuser training-free without --model." if vectors_only else ""
+        raise ArtifactError(f"{error}{hint}") from None
+    with model as reco:
+        if pairs:
+            reco.memory.add(read_pairs(pairs), progress=True)
+        if len(reco.memory) == 0:
+            typer.echo("warning: the memory is empty, so nothing is refined: give --memory or --memory-from", err=True)
+        yield reco
+
+
+def remembering(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:
+    """The same with an encoder that looks into a folder first, where one is given.
+
+    Raises:
+        ConfigError: a folder is given and the source holds vectors, so that nothing would be kept.
+    """
+    from ..errors import ConfigError
+    from ..evaluate.cached import CachingReco
+    from ..reco import Reco
+
+    if cache is None:
+        return reco
+    if vectors or not isinstance(reco, Reco):
+        raise ConfigError("--cache keeps what was encoded, and the source holds vectors already: leave it out")
+    return CachingReco(reco, cache)
+
+
+@contextmanager
+def encoding(total: int) -> Iterator[Any]:
+    """Show a progress bar over ``total`` items, none where there is nothing to encode; yields what advances it."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc="encode", unit="item", disable=None if total else True) as bar:
+        yield bar.update
+
+
+def describe(reco: Reco | Refiner, setup: Setup) -> dict[str, Any]:
+    """What was evaluated, for the record: the setup as far as given, and the number of pairs."""
+    named = {"model": setup.model, "memory": setup.memory or setup.memory_from, "fuser": setup.fuser}
+    return {name: str(value) for name, value in named.items() if value} | {"pairs": reco.memory.store.count()}
+
+
+def tell(result: Result, setup: dict[str, Any], *, as_json: bool, out: Path | None) -> None:
+    """Print a result as a table or as JSON, and write the JSON where wanted.
+
+    Raises:
+        DataError: no way to write there.
+    """
+    text = json.dumps(result.to_dict() | {"setup": setup}, indent=2, ensure_ascii=False)
+    if out is not None:
+        from ..data.files import whole_file
+
+        with whole_file(out) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(text)
+    else:
+        typer.echo(result.render())
+        typer.echo(f"memory: {setup['pairs']:,} pairs")

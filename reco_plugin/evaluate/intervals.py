@@ -1,0 +1,168 @@
+"""Means over queries with their confidence intervals, by the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+
+_SAMPLES, _LEVEL = 1000, 0.95
+
+
+class Interval(NamedTuple):
+    """A mean and the bounds of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """Harmonic mean of two accuracies: high only where both are.
+
+    >>> harmonic_mean(0.6, 0.3)
+    0.4
+    >>> harmonic_mean(0.6, 0.0)
+    0.0
+    """
+    return float(_harmonic(np.float64(seen), np.float64(unseen)))
+
+
+def bootstrap(
+    values: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    samples: int = _SAMPLES,
+    level: float = _LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Mean and percentile-bootstrap interval; with groups, whole groups are drawn.
+
+    Draw groups where queries of one kind rise and fall together, as images of one class do when its prompt changes.
+    With fewer than two groups the values are drawn one by one.
+
+    Args:
+        values: (N,) one number per query, as hits (0 or 1) or their difference.
+        groups: (N,) what belongs together.
+        samples: draws.
+        level: of confidence.
+        seed: of the draws; the same seed gives the same bounds.
+
+    Raises:
+        InputError: no values, or not one group for each.
+    """
+    numbers = np.asarray(values, np.float64)
+    if numbers.ndim != 1:
+        raise InputError(f"bootstrap needs values of shape (N,), got {numbers.shape}")
+    return bootstrap_seeds(numbers[None], groups, samples=samples, level=level, seed=seed)
+
+
+def bootstrap_seeds(
+    values: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    *,
+    draw_seeds: bool = False,
+    samples: int = _SAMPLES,
+    level: float = _LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """One interval of several trainings' values on the same queries; whole groups are drawn, for all trainings alike.
+
+    As it is, the interval says how the mean of *these* trainings would vary with other queries. With ``draw_seeds``,
+    trainings are drawn too, which adds how it would vary with other trainings (coarsely: three are few).
+
+    >>> bootstrap_seeds([[0, 1, 1, 1], [1, 1, 0, 0]]).mean
+    0.625
+
+    Args:
+        values: (S, N) one row per training, one number per query.
+        groups: (N,) what belongs together.
+        draw_seeds: whether trainings are drawn as well.
+        samples: draws.
+        level: of confidence.
+        seed: of the draws; the same seed gives the same bounds.
+
+    Raises:
+        InputError: no values, or not one group for each.
+    """
+    numbers = np.asarray(values, np.float64)
+    draws = _draw(numbers, groups, samples, seed, draw_seeds=draw_seeds)
+    return _interval(float(numbers.mean()), draws, level)
+
+
+def bootstrap_harmonic(
+    seen: Sequence[npt.ArrayLike],
+    unseen: Sequence[npt.ArrayLike],
+    groups: tuple[npt.ArrayLike | None, npt.ArrayLike | None] = (None, None),
+    *,
+    samples: int = _SAMPLES,
+    level: float = _LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Harmonic mean of two accuracies with its interval, or the change of one: seen and unseen are drawn apart.
+
+    >>> bootstrap_harmonic([[1, 1, 1, 0, 0]], [[1, 0, 0, 0, 0, 0, 1, 1, 0, 0]]).mean  # of .6 and .3
+    0.4
+    >>> bootstrap_harmonic([[1, 1], [1, 0]], [[1, 1], [1, 0]]).mean  # 1 after, .5 before
+    0.5
+
+    Args:
+        seen: hits (N,) of the queries of seen classes; a second array is what they are compared with.
+        unseen: the same of the queries of unseen classes, (M,).
+        groups: what belongs together, (N,) and (M,).
+        samples: draws.
+        level: of confidence.
+        seed: of the draws; the same seed gives the same bounds.
+
+    Raises:
+        InputError: no values, or not one group for each.
+    """
+    means, draws = [], []
+    for sides in zip(seen, unseen, strict=True):
+        values = [np.asarray(side, np.float64) for side in sides]
+        drawn = [
+            _draw(side[None], of, samples, seed + row)
+            for row, (side, of) in enumerate(zip(values, groups, strict=True))
+        ]
+        means.append(float(_harmonic(values[0].mean(), values[1].mean())))
+        draws.append(_harmonic(drawn[0], drawn[1]))
+    if len(means) == 1:
+        return _interval(means[0], draws[0], level)
+    return _interval(means[0] - means[1], draws[0] - draws[1], level)  # the same seed drew the same groups
+
+
+def _draw(
+    numbers: npt.NDArray[np.float64], groups: npt.ArrayLike | None, samples: int, seed: int, *, draw_seeds: bool = False
+) -> npt.NDArray[np.float64]:
+    """(samples,) means of (S, N) values over drawn groups."""
+    if numbers.ndim != 2 or numbers.size == 0:
+        raise InputError(f"bootstrap needs values of shape (N,), or (S, N) of S seeds, got {numbers.shape}")
+    queries = numbers.shape[1]
+    member = np.arange(queries) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(member) != queries:
+        raise InputError(f"{len(member)} groups for {queries} values: give one each")
+    if member.max() == 0:
+        member = np.arange(queries)
+    sums = np.stack([np.bincount(member, row) for row in numbers])  # (S, G)
+    counts, mean_sums = np.bincount(member), sums.mean(axis=0)  # (G,)
+    rng, draws = np.random.default_rng(seed), np.empty(samples)
+    for row in range(samples):
+        of = sums[rng.integers(0, len(sums), len(sums))].mean(axis=0) if draw_seeds else mean_sums
+        drawn = rng.integers(0, len(counts), len(counts))
+        draws[row] = of[drawn].sum() / counts[drawn].sum()
+    return draws
+
+
+def _interval(mean: float, draws: npt.NDArray[np.float64], level: float) -> Interval:
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(draws, [tail, 1.0 - tail])
+    return Interval(mean, float(low), float(high))
+
+
+def _harmonic(seen: npt.NDArray[np.float64] | np.float64, unseen: npt.NDArray[np.float64] | np.float64) -> Any:
+    total = seen + unseen
+    return 2.0 * seen * unseen / np.where(total > 0, total, 1.0)
