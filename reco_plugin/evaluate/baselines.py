@@ -1,17 +1,69 @@
-"""Fusions that anyone could write in three lines; what a trained one has to beat."""
+"""What anyone could write in a few lines instead; what a trained fusion has to beat.
+
+Most are fusers, and move vectors. Some mix scores instead; these are :class:`Scorer`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from ..fuse import Fused
 from ..types import Modality, Neighbours, Vectors
+from .metrics import TIE
 
-_ALONE = 1e6  # a weight so large that the neighbours replace the query: label transfer
+ALONE = 1e6
+"""A weight so large that the neighbours replace the query: label transfer."""
+_TEMPERATURES = (0.05, np.inf)
+
+Scores = npt.NDArray[np.floating[Any]]
+"""(B, C); larger is nearer."""
+
+
+class Scorer(Protocol):
+    """Scores classes for queries and their neighbours, without moving a vector."""
+
+    @property
+    def name(self) -> str:
+        """Of the baseline."""
+        ...
+
+    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
+        """Score C classes for B image queries.
+
+        Args:
+            queries: (B, D) frozen.
+            prompts: (C, D) frozen.
+            neighbours: of the queries, with text vectors.
+
+        Returns:
+            (B, C).
+        """
+        ...
+
+
+def ranks_of_scores(scores: Scores, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Rank of each query's class: how many others score at least as high, so that ties count against us.
+
+    >>> ranks_of_scores(np.array([[0.9, 0.1, 0.5], [0.3, 0.3, 0.1]]), np.array([2, 0])).tolist()
+    [1, 1]
+
+    Args:
+        scores: (B, C).
+        labels: (B,) column of each query's class.
+
+    Raises:
+        InputError: not one label per query.
+    """
+    if labels.shape != scores.shape[:1]:
+        raise InputError(f"{labels.shape} labels for scores {scores.shape}: give one per row")
+    true = np.take_along_axis(scores, labels[:, None], axis=1)
+    return np.asarray((scores >= true - TIE).sum(axis=1) - 1, np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,21 +87,81 @@ class MeanOfNeighbours:
     ) -> Fused:
         """See :meth:`reco_plugin.fuse.Fuser.fuse`; trust only marks what is there."""
         weight = self.image_weight if modality == "image" else self.text_weight
-        logits = np.where(trust > 0, neighbours.similarity / self.temperature, -np.inf)
-        logits -= logits.max(axis=1, keepdims=True, initial=-1e9)
-        shares = np.exp(logits)
-        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+        shares = _shares(neighbours.similarity, trust > 0, self.temperature)
         mean = np.einsum("bk,bkd->bd", shares, neighbours.vectors)
         refined = vectors + weight * mean
         refined /= np.linalg.norm(refined, axis=1, keepdims=True)
         return Fused(refined.astype(np.float32), shares.astype(np.float32))
 
 
+@dataclass(frozen=True)
+class LogitEnsemble:
+    """(1 - weight) * CLIP's class probabilities + weight * those of the neighbours' texts, as kNN-LM mixes them.
+
+    Each neighbour votes with the probabilities that CLIP gives the classes for its text; a query without neighbours
+    keeps its own. (Adding weighted cosines instead would rank as :class:`MeanOfNeighbours` does.)
+
+    Attributes:
+        weight: of the votes, from 0 to 1.
+        scale: logit per unit of cosine; CLIP's own is about 100.
+        temperature: of the neighbours' shares; infinity weighs all alike.
+    """
+
+    weight: float
+    scale: float
+    temperature: float
+    name: str = "logit ensemble"
+
+    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
+        """See :meth:`Scorer.scores`."""
+        own = _softmax(self.scale * (queries @ prompts.T))  # (B, C)
+        shares = _shares(neighbours.similarity, neighbours.found, self.temperature)  # (B, K)
+        votes = np.zeros_like(own)
+        for place in range(shares.shape[1]):  # (B, K, C) at once would be too large
+            votes += shares[:, place, None] * _softmax(self.scale * (neighbours.vectors[:, place] @ prompts.T))
+        weight = self.weight * neighbours.found.any(axis=1, keepdims=True)
+        return np.asarray(np.log((1.0 - weight) * own + weight * votes + 1e-12), np.float64)
+
+
 def grid() -> list[MeanOfNeighbours]:
     """The variants from which the best is chosen on a development split (never on the test split)."""
-    weights = (0.0, 0.5, 1.0, 2.0, _ALONE)
+    weights = (0.0, 0.5, 1.0, 2.0, ALONE)
     return [
         MeanOfNeighbours(image, text, temperature)
-        for image, text, temperature in product(weights, weights, (0.05, np.inf))
+        for image, text, temperature in product(weights, weights, _TEMPERATURES)
         if image or text
     ]
+
+
+def transfers() -> list[MeanOfNeighbours]:
+    """KNN label transfer: the neighbours' texts replace the image query; prompts stay."""
+    return [MeanOfNeighbours(ALONE, 0.0, temperature, "kNN label transfer") for temperature in _TEMPERATURES]
+
+
+def enrichments() -> list[MeanOfNeighbours]:
+    """Text-only enrichment, for uni-modal search and fusion: prompts gain their nearest captions; images stay."""
+    return [
+        MeanOfNeighbours(0.0, weight, temperature, "text-only enrichment")
+        for weight, temperature in product((0.25, 0.5, 1.0, 2.0), _TEMPERATURES)
+    ]
+
+
+def ensembles() -> list[LogitEnsemble]:
+    """Logit ensembles of frozen CLIP and the neighbours."""
+    return [
+        LogitEnsemble(weight, scale, temperature)
+        for weight, scale, temperature in product((0.1, 0.3, 0.5, 0.7, 0.9), (20.0, 100.0), _TEMPERATURES)
+    ]
+
+
+def _shares(similarity: Scores, present: npt.NDArray[np.bool_], temperature: float) -> Scores:
+    """(B, K) shares of what is present, summing to 1; 0 where nothing is."""
+    logits = np.where(present, similarity / temperature, -np.inf)
+    logits -= logits.max(axis=1, keepdims=True, initial=-1e9)
+    shares = np.exp(logits)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12))
+
+
+def _softmax(logits: Scores) -> Scores:
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

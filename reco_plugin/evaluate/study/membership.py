@@ -1,0 +1,121 @@
+"""Which pairs of the memory show which classes of the set."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ConfigError
+from ...types import Payload, Records, Vectors
+
+_WORD = re.compile(r"\w+")
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Pairs and the classes they belong to; a caption may name several classes, or none.
+
+    Attributes:
+        pair, number: (E,) the pair's row and the class's number, one entry for each belonging together.
+        pairs: N.
+        how: ``"label key"``, ``"caption"``, or ``"nearest prompt"`` where pairs have neither: then only the encoder's
+            opinion of the pairs' texts.
+    """
+
+    pair: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
+    pairs: int
+    how: Literal["label key", "caption", "nearest prompt"]
+
+    def of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """(N,) whether a pair belongs to any of these classes."""
+        mask = np.zeros(self.pairs, np.bool_)
+        mask[self.pair[np.isin(self.number, numbers)]] = True
+        return mask
+
+    def covered(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether each of these classes has any pair."""
+        return np.isin(numbers, self.number)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known what pairs show, rather than guessed by the encoder."""
+        return self.how != "nearest prompt"
+
+
+def membership(records: Records, classes: Sequence[str], prompts: Vectors, label_key: str | None) -> Membership:
+    """Tell which pairs belong to which classes.
+
+    By the payload value under ``label_key`` (the class's name, whatever its case, or its number); else a pair belongs
+    to every class whose name its caption contains as words; else, where no pair has a caption, to the class whose
+    prompt is nearest to its text.
+
+    Args:
+        records: N pairs.
+        classes: C names.
+        prompts: (C, D) unit-norm.
+        label_key: payload key.
+
+    Raises:
+        ConfigError: no pair has the key.
+    """
+    if label_key is not None:
+        return _by_key(records.payloads, classes, label_key)
+    if any("caption" in payload for payload in records.payloads):
+        found = [mentioned(str(p.get("caption", "")), names) for names in [_index(classes)] for p in records.payloads]
+        return _membership(found, "caption")
+    blocks = (records.text[start : start + _BLOCK] for start in range(0, len(records), _BLOCK))
+    nearest = [(int(number),) for block in blocks for number in (block @ prompts.T).argmax(axis=1)]
+    return _membership(nearest, "nearest prompt")
+
+
+def mentioned(caption: str, names: dict[tuple[str, ...], list[int]]) -> tuple[int, ...]:
+    """Numbers of the classes whose name stands in a caption as words.
+
+    >>> mentioned("A Red Fox, asleep.", {("fox",): [0], ("red", "fox"): [1], ("red",): [2], ("ox",): [3]})
+    (0, 1, 2)
+    """
+    words = tuple(_WORD.findall(caption.casefold()))
+    longest = max(map(len, names), default=0)
+    return tuple(sorted({number for part in _parts(words, longest) for number in names.get(part, ())}))
+
+
+def _parts(words: tuple[str, ...], longest: int) -> Iterator[tuple[str, ...]]:
+    for start in range(len(words)):
+        for length in range(1, min(longest, len(words) - start) + 1):
+            yield words[start : start + length]
+
+
+def _index(classes: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
+    """Words of a name -> the classes that are called so."""
+    names: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for number, name in enumerate(classes):
+        if words := tuple(_WORD.findall(name.replace("_", " ").casefold())):
+            names[words].append(number)
+    return dict(names)
+
+
+def _by_key(payloads: Sequence[Payload], classes: Sequence[str], key: str) -> Membership:
+    if not any(key in payload for payload in payloads):
+        known = sorted({name for payload in payloads[:1000] for name in payload})
+        raise ConfigError(
+            f"--label-key {key!r} is in no payload of the memory; there are: {', '.join(known) or 'none'}"
+        )
+    names: dict[str, list[int]] = defaultdict(list)
+    for number, name in enumerate(classes):
+        names[name.casefold()].append(number)
+        if str(number) not in map(str.casefold, classes):
+            names[str(number)].append(number)
+    return _membership([tuple(names.get(str(p.get(key)).casefold(), ())) for p in payloads], "label key")
+
+
+def _membership(found: Sequence[tuple[int, ...]], how: Literal["label key", "caption", "nearest prompt"]) -> Membership:
+    pair = np.repeat(np.arange(len(found)), [len(numbers) for numbers in found]).astype(np.int64)
+    return Membership(pair, np.array([n for numbers in found for n in numbers], np.int64), len(found), how)

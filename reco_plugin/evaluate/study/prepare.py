@@ -1,0 +1,143 @@
+"""From a configuration and an opened model to a study: read sets, encode them, load the memory, split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...data import Captioned, Labelled, is_vectors, read_labelled, read_pairs, read_records, read_retrieval
+from ...errors import ConfigError, InputError
+from ...reco import Reco
+from ...refine import Refiner
+from ...types import Records
+from ..cached import CachingReco
+from ..frozen import (
+    Progress,
+    count_captioned,
+    count_items,
+    encoder_of,
+    image_vectors,
+    prompt_vectors,
+    silent,
+    text_vectors,
+)
+from .config import StudyConfig
+from .membership import membership
+from .pictures import Pictures
+from .study import Study, Watch
+from .subject import read_memory, subject_of
+from .task import Task, split_classes, task_of
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What was read, raw or as vectors.
+
+    Attributes:
+        labelled: the set that is studied.
+        dev: development set, where one was given.
+        captioned: retrieval set, where one was given.
+    """
+
+    labelled: Labelled
+    dev: Labelled | None
+    captioned: Captioned | None
+
+    @property
+    def items(self) -> int:
+        """How many items an encoder will report on."""
+        captioned = 0 if self.captioned is None else count_captioned(self.captioned)
+        return captioned + sum(count_items(labelled) for labelled in (self.labelled, self.dev) if labelled is not None)
+
+
+def read_sets(config: StudyConfig) -> Sets:
+    """Read the labelled sets and the captions.
+
+    Raises:
+        DataError: something that cannot be read.
+        ConfigError: templates for prompt vectors.
+    """
+    templates = () if config.dev is None or is_vectors(config.dev) else config.templates
+    return Sets(
+        read_labelled(config.source, templates=config.templates),
+        None if config.dev is None else read_labelled(config.dev, templates=templates),
+        None if config.captions is None else read_retrieval(config.captions),
+    )
+
+
+def prepare(
+    reco: Reco | Refiner,
+    config: StudyConfig,
+    sets: Sets,
+    folder: Path,
+    *,
+    watch: Watch,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Study:
+    """Everything that sections need.
+
+    Args:
+        reco: opened as the configuration says.
+        config: what to study.
+        sets: read as the configuration says.
+        folder: of the run.
+        watch: shows how far the study is.
+        cache: where frozen vectors are kept; in the run's folder when None.
+        progress: told how many items each encoded batch had.
+
+    Raises:
+        ConfigError: too few classes to split, an unknown label key, or raw data without a model.
+        DataError: distractors that cannot be read.
+        InputError: an empty memory.
+    """
+    subject, store = subject_of(reco, config), reco.memory.store
+    if store.count() == 0:
+        raise InputError("the memory is empty, there is nothing to study: give --memory or --memory-from with pairs")
+    source = CachingReco(reco, cache or folder / "vectors") if isinstance(reco, Reco) else reco
+    whole = _task(source, sets.labelled, progress)
+    if sets.dev is None:
+        dev, test = split_classes(whole, config.seed)
+    else:
+        dev, test = _task(source, sets.dev, progress), whole
+    for what, task in (("development", dev), ("test", test)):
+        if not len(task):
+            raise ConfigError(f"no image is of a {what} class: give a development set (--dev FILE)")
+    records = read_memory(store, config.memory_limit, config.seed)
+    return Study(
+        config=config,
+        subject=subject,
+        labelled=sets.labelled,
+        whole=whole,
+        dev=dev,
+        test=test,
+        records=records,
+        shows=membership(records, whole.classes, whole.prompts, config.label_key),
+        distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
+        captioned=None if sets.captioned is None else _captioned(source, sets.captioned, progress),
+        pictures=Pictures(folder / "pictures", sets.labelled.images),
+        watch=watch,
+    )
+
+
+def _task(source: CachingReco | Refiner, labelled: Labelled, progress: Progress) -> Task:
+    queries = image_vectors(source, labelled.images, progress)
+    return task_of(labelled, queries, prompt_vectors(source, labelled, progress))
+
+
+def _captioned(source: CachingReco | Refiner, captioned: Captioned, progress: Progress) -> Captioned:
+    images = image_vectors(source, captioned.images, progress)
+    return replace(captioned, images=images, texts=text_vectors(source, captioned.texts, progress))
+
+
+def _distractors(source: CachingReco | Refiner, pairs: str, progress: Progress) -> Records:
+    if is_vectors(pairs):
+        batches = list(read_records(pairs))
+        return Records.join(batches, batches[0].image.shape[1])
+    read, encoder = list(read_pairs(pairs)), encoder_of(source, "irrelevant pairs")
+    return Records(
+        [pair.id for pair in read],
+        encoder.images([pair.image for pair in read], progress),  # type: ignore[misc]
+        encoder.texts([pair.text for pair in read], progress),  # type: ignore[misc]
+        [pair.payload for pair in read],
+    )

@@ -1,0 +1,172 @@
+"""Run a study: read, encode, measure section by section, write the findings. What is finished is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from ...data.files import whole_file
+from ...errors import DataError
+from ..findings import Case, Findings, Section
+from .config import SectionName, versions
+from .sections.ablations import ablations
+from .sections.baselines import baselines
+from .sections.captions import captions
+from .sections.cases import Cases, cases
+from .sections.cost import cost
+from .sections.gate import gate
+from .sections.harm import harm
+from .sections.main import main
+from .study import Study
+from .summary import summary
+from .task import Task
+from .vectors import digest_arrays, digest_records, digest_texts
+
+T = TypeVar("T")
+
+_MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
+    "main": main,
+    "retrieval": captions,
+    "ablations": ablations,
+    "baselines": baselines,
+    "harm": harm,
+    "gate": gate,
+    "cost": cost,
+    "cases": cases,
+}
+
+
+class Part(BaseModel):
+    """One finished section, kept as a file of its own.
+
+    Attributes:
+        of: digest of everything that its figures depend on.
+        section: the answer.
+        gains, harms: cases that it chose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: str
+    section: Section
+    gains: tuple[Case, ...] = ()
+    harms: tuple[Case, ...] = ()
+
+
+def run_study(study: Study) -> Findings:
+    """Measure the sections that are asked for and write ``config.json`` and ``findings.json`` into the run's folder.
+
+    Each finished section is kept in ``sections/``; one that was measured with the same configuration, data, memory,
+    models and versions is read, not measured again.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    digests = digests_of(study)
+    of = digest_texts([study.config.digest(), json.dumps(versions()), *digests.values()])
+    folder = study.folder / "sections"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be made: {error.strerror or error}") from None
+    study.config.write(study.folder, digests)
+    parts = [_part(study, name, folder / f"{name}.json", of) for name in study.watch(study.config.sections, "sections")]
+    sections = tuple(part.section for part in parts)
+    findings = Findings(
+        name=study.labelled.name,
+        command=study.config.command(),
+        setup=setup_of(study, digests),
+        summary=summary(sections, study.config),
+        sections=sections,
+        gains=tuple(case for part in parts for case in part.gains),
+        harms=tuple(case for part in parts for case in part.harms),
+    )
+    findings.write(study.folder)
+    return findings
+
+
+def digests_of(study: Study) -> dict[str, str]:
+    """Of everything that was read, so that another version of it is noticed."""
+    captioned = study.captioned
+    return {
+        "source": digest_task(study.whole),
+        "dev": digest_task(study.dev),
+        "memory": digest_records(study.records),
+        "gate": digest_texts([repr(study.subject.memory.calibration)]),
+        "models": digest_texts([f"{name} {digest}" for name, digest in study.subject.digests.items()]),
+        "distractors": "" if study.distractors is None else digest_records(study.distractors),
+        "captions": "" if captioned is None else digest_arrays(captioned.images, captioned.texts),
+    }
+
+
+def digest_task(task: Task) -> str:
+    """Of all that a task's figures depend on."""
+    arrays = digest_arrays(task.queries, task.prompts, task.labels)
+    told = [repr(values if values is None else list(values)) for values in (task.own, task.unseen, task.groups)]
+    return digest_texts([arrays, *task.classes, *told])
+
+
+def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
+    """What a reader needs to believe the figures."""
+    ours, store = study.ours, study.subject.memory.store
+    pairs, shows = store.count(), study.shows
+    named = study.shows.covered(study.test.numbers)
+    setup: dict[str, Any] = {
+        "images": len(study.whole),
+        "classes": len(study.whole.classes),
+        "test images": len(study.test),
+        "test classes": len(study.test.classes),
+        "development": study.config.dev or "half of the classes, by seed",
+        "development images": len(study.dev),
+        "memory": study.config.memory or study.config.memory_from or store.location,
+        "pairs": pairs,
+        "test classes with pairs": int(named.sum()),
+        "pairs belong to classes by": shows.how,
+        "encoder": str(study.subject.fingerprint),
+        "models": list(study.subject.names),
+        "fusion": ours.fusers[0].name,
+        "k": ours.how.k,
+        "gate": ours.gate,
+        "refined outside of the main table": ours.sides,
+        "seed": study.config.seed,
+        "bootstrap draws": study.config.draws,
+        "versions": versions(),
+        "digests": {name: digest[:12] for name, digest in digests.items() if digest},
+    }
+    if pairs > len(study.records):
+        setup["warning"] = (
+            f"all sections but main, retrieval and latency use a random {len(study.records):,} of the {pairs:,} pairs "
+            "(--memory-limit)"
+        )
+    return setup
+
+
+def _part(study: Study, name: SectionName, path: Path, of: str) -> Part:
+    """The section as it was kept, or measured now and kept."""
+    if (finished := _finished(path, of)) is not None:
+        return finished
+    found = _MEASURE[name](study)
+    part = Part(of=of, section=found) if isinstance(found, Section) else Part(of=of, **found._asdict())
+    with whole_file(path) as target:
+        target.write_text(part.model_dump_json(indent=1), encoding="utf-8")
+    return part
+
+
+def _finished(path: Path, of: str) -> Part | None:
+    try:
+        part = Part.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or cut short: it is measured again
+        return None
+    return part if part.of == of else None
+
+
+def bars(items: Iterable[T], what: str) -> Iterable[T]:
+    """Show a bar on a terminal, nothing elsewhere; a :class:`~.study.Watch`."""
+    from tqdm import tqdm
+
+    shown: Iterable[T] = tqdm(items, desc=what, disable=None, leave=what == "sections")
+    return shown

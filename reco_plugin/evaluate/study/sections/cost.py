@@ -1,0 +1,121 @@
+"""What does it cost? Time by step, bytes per pair, and how much recall of the index the accuracy needs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....retrieve import retrieve
+from ...findings import Cell, Chart, Column, Section, Table
+from ..lab import memory_of
+from ..memories import ApproximateMemory
+from ..study import Study
+from ..tables import gain_chart, gain_line, row, table
+
+BATCHES, RUNS, QUICK_RUNS = (1, 32), 20, 5
+RECALLS, QUICK_RECALLS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.5), (1.0, 0.9, 0.5)
+
+
+def cost(study: Study) -> Section:
+    """Latency, size, and accuracy under an index that misses neighbours."""
+    by_recall, chart = _recall(study)
+    return Section(
+        key="cost",
+        title="What does it cost?",
+        about=(
+            "Times are medians of repeated calls on the machine that ran this study, after a first call that does not "
+            "count; they are measured, not promised, and are the only figures here that differ from run to run. "
+            "“Retrieve” asks the real memory, “fuse” runs the first model's fusion. An approximate index is imitated "
+            "on the pairs in RAM: each true neighbour is missed with probability 1 - recall and the next one moves up."
+        ),
+        tables=(_latency(study), _size(study), by_recall),
+        charts=(chart,),
+    )
+
+
+def _latency(study: Study) -> Table:
+    rows = [
+        {"name": step} | {f"batch{size}": _median(call, size, study.config.quick) for size in BATCHES}
+        for step, call in study.watch(list(_steps(study).items()), "latency")
+    ]
+    total = [sum(float(r[f"batch{size}"]) for r in rows if r["name"] != "encode a text") for size in BATCHES]
+    rows.append({"name": "an image, all steps"} | {f"batch{s}": t for s, t in zip(BATCHES, total, strict=True)})
+    return Table(
+        title="time per query",
+        columns=(
+            Column(key="name", title="step"),
+            *(Column(key=f"batch{s}", title=f"batch of {s}, per query", kind="milliseconds") for s in BATCHES),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
+    """Each step as a function of the batch size; encoding only where there is an encoder and something to encode."""
+    ours, memory, queries = study.ours, study.subject.memory, study.test.queries
+    steps: dict[str, Callable[[int], Any]] = {}
+    encoder, images = study.subject.encoder, study.labelled.images
+    if encoder is not None and not isinstance(images, np.ndarray):
+        raw = [images[row % len(images)] for row in range(max(BATCHES))]
+        steps["encode an image"] = lambda size: encoder.images(raw[:size])
+    if encoder is not None:
+        names = (list(study.labelled.classes) * max(BATCHES))[: max(BATCHES)]
+        steps["encode a text"] = lambda size: encoder.texts(names[:size])
+    rows = np.arange(max(BATCHES)) % len(queries)
+    found = {size: retrieve(memory.store, queries[rows[:size]], "image", ours.how) for size in BATCHES}
+    steps["retrieve"] = lambda size: retrieve(memory.store, queries[rows[:size]], "image", ours.how)
+    steps["fuse"] = lambda size: ours.fusers[0].fuse(
+        "image", queries[rows[:size]], found[size], found[size].found.astype(np.float32)
+    )
+    return steps
+
+
+def _median(call: Callable[[int], Any], size: int, quick: bool) -> float:
+    """Milliseconds per query."""
+    call(size)
+    times = []
+    for _ in range(QUICK_RUNS if quick else RUNS):
+        start = time.perf_counter()
+        call(size)
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times)) / size
+
+
+def _size(study: Study) -> Table:
+    store, records = study.subject.memory.store, study.records
+    payload = [len(json.dumps(dict(p), ensure_ascii=False).encode()) for p in records.payloads]
+    rows: list[dict[str, Cell]] = [
+        {"name": "both vectors, float32", "bytes": 2 * 4 * study.subject.fingerprint.dimension},
+        {"name": "both vectors, float16", "bytes": 2 * 2 * study.subject.fingerprint.dimension},
+        {"name": "payload as JSON, mean", "bytes": float(np.mean(payload)) if payload else 0.0},
+    ]
+    folder = Path(store.location)
+    if store.location != ":memory:" and folder.is_dir() and store.count():
+        total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        rows.append({"name": f"{store.kind} memory on disk, everything", "bytes": total / store.count()})
+    return Table(
+        title="bytes per pair",
+        columns=(Column(key="name", title=""), Column(key="bytes", title="bytes per pair", kind="bytes")),
+        rows=tuple(rows),
+    )
+
+
+def _recall(study: Study) -> tuple[Table, Chart]:
+    recalls = QUICK_RECALLS if study.config.quick else RECALLS
+    cells, gains = [], []
+    for recall in study.watch(recalls, "index recall"):
+        store = ApproximateMemory(study.subject.fingerprint, recall, study.config.seed)
+        outcome = study.measure(
+            study.ours, memory_of(study.records, study.subject.fingerprint, study.ours.how.k, store)
+        )
+        cells.append(row(study, f"{recall:g}", outcome))
+        gains.append(study.gain(outcome))
+    chart = gain_chart(
+        "How much recall does the accuracy need?", "recall of the index", recalls, [gain_line("ours", gains)]
+    )
+    return table(study, "recall of the index", "recall", cells), chart

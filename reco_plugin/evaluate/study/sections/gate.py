@@ -1,0 +1,99 @@
+"""What does the gate's openness trade? Gain where the memory has the class against harm where it has not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...findings import Cell, Chart, Column, Line, Section, Table
+from ..fusers import Opened
+from ..lab import Outcome, Refining
+from ..study import Study
+from ..task import halves
+
+OPENNESS, QUICK_OPENNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), (0.0, 0.5, 1.0, 2.0)
+
+
+def gate(study: Study) -> Section:
+    """The operating curve."""
+    steps = QUICK_OPENNESS if study.config.quick else OPENNESS
+    ours = replace(study.ours, gate=True)
+    methods = {f"{step:g}": replace(ours, fusers=tuple(Opened(fuser, step) for fuser in ours.fusers)) for step in steps}
+    methods["no gate"] = replace(study.ours, gate=False)
+    known = {name: study.measure(method) for name, method in study.watch(list(methods.items()), "gate: class known")}
+    left_out = _left_out(study, methods)
+    rows: list[dict[str, Cell]] = [
+        {"name": name, "known": study.gain(known[name]), "unknown": study.gain(left_out[name])} for name in methods
+    ]
+    table = Table(
+        title="",
+        columns=(
+            Column(key="name", title="openness"),
+            Column(key="known", title="gain, memory has the class", kind="points"),
+            Column(key="unknown", title="gain, class left out", kind="points"),
+        ),
+        rows=tuple(rows),
+    )
+    return Section(
+        key="gate",
+        title="What does the gate trade?",
+        about=(
+            "Openness multiplies the trust of every neighbour, up to 1: at 0 nothing is refined, 1 is the gate as it "
+            "is, and “no gate” trusts every neighbour fully. A query is asked twice: with all pairs in the memory, and "
+            "with the pairs of its class left out (the classes in two halves). A good gate gains in the first case "
+            "long before it harms in the second. A fusion that does not read trust (the paper's plain layer) moves "
+            "at 0 and at “no gate” only."
+        ),
+        tables=(table,),
+        charts=_charts(study, list(methods), known, left_out),
+    )
+
+
+def _left_out(study: Study, methods: dict[str, Refining]) -> dict[str, Outcome]:
+    """Every query while the pairs of its class are out of the memory; one half of the classes after the other."""
+    first = halves(study.test, study.config.seed + 1)
+    parts: dict[str, list[tuple[object, Outcome]]] = {name: [] for name in methods}
+    for fold in (first, ~first):
+        memory, asked = study.without(study.test.numbers[fold]), fold[study.test.labels]
+        if not asked.any():
+            continue
+        task = study.test.only(asked)
+        for name, method in study.watch(list(methods.items()), "gate: class left out"):
+            parts[name].append((asked, study.measure(method, memory, task)))
+    return {name: Outcome.merge(found) for name, found in parts.items()}  # type: ignore[arg-type]
+
+
+def _charts(
+    study: Study, names: list[str], known: dict[str, Outcome], unknown: dict[str, Outcome]
+) -> tuple[Chart, Chart]:
+    gains = {
+        what: [study.gain(found[name]) for name in names]
+        for what, found in (("memory has the class", known), ("class left out", unknown))
+    }
+    lines = [
+        Line(
+            name=what,
+            y=tuple(g.mean for g in found),
+            low=tuple(g.low for g in found),
+            high=tuple(g.high for g in found),
+        )
+        for what, found in gains.items()
+    ]
+    by_openness = Chart(
+        title="Gain and harm by openness",
+        x_title="openness of the gate",
+        y_title="gain in top-1, points",
+        x=tuple(names),
+        lines=tuple(lines),
+        y_kind="points",
+        baseline=0.0,
+    )
+    points = sorted((100 * (0.0 - u.mean), k.mean) for k, u in zip(*gains.values(), strict=True))
+    trade = Chart(
+        title="Gain bought by harm: up and to the left is better",
+        x_title="harm where the class is left out, points of top-1",
+        y_title="gain where the memory has the class, points",
+        x=tuple(harm for harm, _ in points),
+        lines=(Line(name="ours", y=tuple(gain for _, gain in points)),),
+        y_kind="points",
+    )
+    return by_openness, trade

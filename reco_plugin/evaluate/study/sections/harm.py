@@ -1,0 +1,167 @@
+"""Does it harm where the memory cannot help? Empty, irrelevant, incomplete and wrong memories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ....refine import VectorMemory
+from ....types import Records
+from ...findings import Cell, Chart, Column, Section, Table
+from ..lab import Method, Outcome
+from ..leaks import NEAR, leaks
+from ..study import Study
+from ..subsets import joined, take, with_wrong_captions
+from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
+from ..task import halves
+
+NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One kind of memory, ready to be asked with any method."""
+
+    name: str
+    measure: Callable[[Method], Outcome]
+
+
+def harm(study: Study) -> Section:
+    """Ours, ours without gate and the best baseline, on memories that get worse and worse."""
+    methods = _methods(study)
+    wrong, chart = _wrong(study, methods)
+    trials = [
+        _trial(study, "memory as it is", study.records),
+        _trial(study, "empty memory", take(study.records, np.zeros(len(study.records), np.bool_))),
+        *_left_out(study),
+        *_irrelevant(study),
+    ]
+    rows = [
+        cells for trial in study.watch(trials, "memories that cannot help") for cells in _rows(study, trial, methods)
+    ]
+    return Section(
+        key="harm",
+        title="Does it harm where the memory cannot help?",
+        about=(
+            "Gains below 0 are harm. “Without the query's class”: the test classes are halved, and each half is asked "
+            "while its pairs are out of the memory. “Half of the classes known”: the same memories, but asked about "
+            "the other half, whose pairs are in. “None of the classes”: only pairs of other classes are left. "
+            f"{_known(study)} Wrong captions are permuted among the pairs, never onto the same caption; the captions "
+            "and their number stay. The best baseline is the one that did best on development classes."
+        ),
+        tables=(
+            Table(
+                title="", columns=(Column(key="memory", title="memory"), *columns(study, "method")), rows=tuple(rows)
+            ),
+            wrong,
+            _duplicates(study, methods),
+        ),
+        charts=(chart,),
+    )
+
+
+def _methods(study: Study) -> dict[str, Method]:
+    best = study.best_baseline
+    return {
+        "ours": study.ours,
+        "ours, no gate": replace(study.ours, gate=False),
+        f"best baseline ({best.kind})": best.method,
+    }
+
+
+def _known(study: Study) -> str:
+    if study.shows.how == "label key":
+        return f"A pair belongs to the class that its payload's {study.config.label_key!r} names."
+    if study.shows.how == "caption":
+        return "A pair belongs to the classes whose names its caption contains."
+    return "Pairs have no captions: each was counted to the class whose prompt is nearest to its text."
+
+
+def _trial(study: Study, name: str, records: Records) -> _Trial:
+    memory = study.memory(records)
+    return _Trial(f"{name}: {len(records):,} pairs", lambda method: study.measure(method, memory))
+
+
+def _left_out(study: Study) -> list[_Trial]:
+    first = halves(study.test, study.config.seed + 1)
+    folds = [first, ~first]
+    memories = [study.without(study.test.numbers[fold]) for fold in folds]
+
+    def ask(method: Method, asked: list[npt.NDArray[np.bool_]]) -> Outcome:
+        parts = []
+        for memory, fold in zip(memories, asked, strict=True):
+            mask = fold[study.test.labels]
+            parts.append((mask, study.measure(method, memory, study.test.only(mask))))
+        return Outcome.merge([(mask, outcome) for mask, outcome in parts if mask.any()])
+
+    others = take(study.records, ~study.shows.of(study.test.numbers))
+    return [
+        _Trial("without the query's class", lambda method: ask(method, folds)),
+        _Trial("half of the classes known, queries of that half", lambda method: ask(method, folds[::-1])),
+        *([_trial(study, "none of the classes", others)] if len(others) else []),
+    ]
+
+
+def _irrelevant(study: Study) -> list[_Trial]:
+    if study.distractors is None:
+        return []
+    return [
+        _trial(study, "irrelevant pairs only", study.distractors),
+        _trial(study, "memory and irrelevant pairs", joined(study.records, study.distractors)),
+    ]
+
+
+def _rows(study: Study, trial: _Trial, methods: dict[str, Method]) -> list[dict[str, Cell]]:
+    return [row(study, name, trial.measure(method), memory=trial.name) for name, method in methods.items()]
+
+
+def _wrong(study: Study, methods: dict[str, Method]) -> tuple[Table, Chart]:
+    noises = QUICK_NOISES if study.config.quick else NOISES
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in methods}
+    rows: list[dict[str, Cell]] = []
+    shares = []
+    for noise in study.watch((0.0, *noises), "wrong captions"):
+        noisy = with_wrong_captions(study.records, noise, study.config.seed)
+        memory = study.memory(noisy.records)
+        shares.append(100 * noisy.share)
+        for name, method in methods.items():
+            outcomes[name].append(study.measure(method, memory))
+            rows.append(row(study, name, outcomes[name][-1], wrong=noisy.share))
+    lines = [gain_line(name, [study.gain(outcome) for outcome in found]) for name, found in outcomes.items()]
+    title = Column(key="wrong", title="wrong captions", kind="percent")
+    return (
+        Table(title="wrong captions", columns=(title, *columns(study, "method")), rows=tuple(rows)),
+        gain_chart("How many captions may be wrong?", "wrong captions, %", shares, lines),
+    )
+
+
+def _duplicates(study: Study, methods: dict[str, Method]) -> Table:
+    """The leak check: what near-duplicates of the queries in the memory are worth."""
+    found = leaks(study.test, study.records)
+    clean: VectorMemory = study.full if not found.pairs.any() else study.memory(take(study.records, ~found.pairs))
+    rows: list[dict[str, Cell]] = []
+    for name, method in methods.items():
+        with_them, without = study.measure(method), study.measure(method, clean)
+        rows.append(row(study, f"{name}, near-duplicates left in", with_them))
+        rows.append(row(study, f"{name}, near-duplicates taken out", without))
+        if found.queries.any():
+            rows += [
+                _affected(study, f"{name}, {what}: those queries alone", outcome, found.queries)
+                for what, outcome in (("left in", with_them), ("taken out", without))
+            ]
+    return Table(
+        title=(
+            f"leak check: {int(found.queries.sum()):,} of {len(study.test):,} queries can retrieve an image with "
+            f"cosine above {NEAR}, {int(found.pairs.sum()):,} pairs in all"
+        ),
+        columns=columns(study, "method"),
+        rows=tuple(rows),
+    )
+
+
+def _affected(study: Study, name: str, outcome: Outcome, mask: npt.NDArray[np.bool_]) -> dict[str, Cell]:
+    gain = part_gain(study, outcome, study.frozen, study.test, mask)
+    return {"name": name} | accuracies(study, outcome.only(mask)) | {"gain": gain}

@@ -1,0 +1,113 @@
+"""Everything that the sections of a study share, made once and when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ...data import Captioned, Labelled
+from ...refine import VectorMemory
+from ...types import Records
+from ..metrics import Interval, bootstrap
+from .choice import Chosen, choose
+from .config import StudyConfig
+from .lab import Method, Outcome, Refining, frozen, measure, memory_of
+from .membership import Membership
+from .pictures import Pictures
+from .subject import Subject
+from .subsets import take
+from .task import Task
+
+T = TypeVar("T")
+
+
+class Watch(Protocol):
+    """Passes items on and shows how far it is."""
+
+    def __call__(self, items: Iterable[T], what: str, /) -> Iterable[T]:
+        """The items, one by one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is studied, and on what.
+
+    Attributes:
+        config: what was asked for.
+        subject: memory and models.
+        labelled: the set as it was read.
+        whole, dev, test: its task; what baselines are chosen on; what everything but the main table reports.
+        records: the memory's pairs in RAM, at most ``config.memory_limit``.
+        shows: which of them belong to which classes of the whole set.
+        distractors: pairs of another domain, if any were given.
+        captioned: retrieval set of vectors, if one was given.
+        pictures: where thumbnails go.
+        watch: shows progress.
+    """
+
+    config: StudyConfig
+    subject: Subject
+    labelled: Labelled
+    whole: Task
+    dev: Task
+    test: Task
+    records: Records
+    shows: Membership
+    distractors: Records | None
+    captioned: Captioned | None
+    pictures: Pictures
+    watch: Watch
+
+    @property
+    def ours(self) -> Refining:
+        """How the models refine."""
+        return self.subject.ours
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.pictures.folder.parent
+
+    @cached_property
+    def frozen(self) -> Outcome:
+        """The test task without refinement."""
+        return frozen(self.test)
+
+    @cached_property
+    def full(self) -> VectorMemory:
+        """All pairs in RAM."""
+        return self.memory(self.records)
+
+    @cached_property
+    def baselines(self) -> tuple[Chosen, ...]:
+        """Of every kind the best on the development task, the best of all first."""
+        return choose(self.dev, self.full, self.ours, self.watch)
+
+    @property
+    def best_baseline(self) -> Chosen:
+        """The best of all on the development task."""
+        return self.baselines[0]
+
+    def memory(self, records: Records, k: int | None = None) -> VectorMemory:
+        """A memory in RAM, calibrated anew; k is that of ``ours`` when left out."""
+        return memory_of(records, self.subject.fingerprint, k or self.ours.how.k)
+
+    def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
+        """A memory in RAM without the pairs of these classes."""
+        return self.memory(take(self.records, ~self.shows.of(numbers)))
+
+    def measure(self, method: Method, memory: VectorMemory | None = None, task: Task | None = None) -> Outcome:
+        """What a method makes of the test task, with all pairs unless another memory is given."""
+        return measure(method, task or self.test, memory or self.full)
+
+    def gain(self, outcome: Outcome, before: Outcome | None = None, task: Task | None = None) -> Interval:
+        """Difference in top-1, by default to frozen, with its interval over groups."""
+        difference = outcome.top1 - (before or self.frozen).top1
+        return bootstrap(difference, (task or self.test).groups, samples=self.config.draws, seed=self.config.seed)

@@ -1,0 +1,102 @@
+"""The columns that most tables of a study share, and the cells under them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..findings import Cell, Chart, Column, Line, Table
+from ..metrics import Interval
+from .lab import Outcome
+from .study import Study
+from .task import Task
+
+GAIN = Column(key="gain", title="gain in top-1", kind="points")
+TOP1 = Column(key="top1", title="top-1", kind="percent")
+TOP5 = Column(key="top5", title="top-5", kind="percent")
+KINDS = (
+    Column(key="seen", title="top-1, seen", kind="percent"),
+    Column(key="seen_gain", title="gain, seen", kind="points"),
+    Column(key="unseen", title="top-1, unseen", kind="percent"),
+    Column(key="unseen_gain", title="gain, unseen", kind="points"),
+)
+_SPREAD = (
+    Column(key="lowest", title="lowest model", kind="percent"),
+    Column(key="highest", title="highest model", kind="percent"),
+)
+
+
+def spread(study: Study) -> tuple[Column, ...]:
+    """Columns of the lowest and the highest model, where there are several."""
+    return _SPREAD if len(study.subject.names) > 1 else ()
+
+
+def columns(study: Study, first: str, *more: Column) -> tuple[Column, ...]:
+    """A name, accuracies, and the gain over frozen; several models and unseen classes have columns of their own."""
+    kinds = KINDS if study.test.unseen is not None else ()
+    return (Column(key="name", title=first), *more, TOP1, *spread(study), TOP5, GAIN, *kinds)
+
+
+def row(study: Study, name: str, outcome: Outcome, before: Outcome | None = None, **more: Cell) -> dict[str, Cell]:
+    """Cells of one outcome on the test task; without gains where it is what it is compared with."""
+    before = before or study.frozen
+    cells = {"name": name} | accuracies(study, outcome) | more
+    if outcome is before:
+        return cells
+    cells["gain"] = study.gain(outcome, before)
+    if (unseen := study.test.query_unseen) is not None:
+        for kind, mask in (("seen", ~unseen), ("unseen", unseen)):
+            if mask.any():
+                cells[f"{kind}_gain"] = part_gain(study, outcome, before, study.test, mask)
+    return cells
+
+
+def accuracies(study: Study, outcome: Outcome) -> dict[str, Cell]:
+    """Cells of one outcome alone."""
+    cells: dict[str, Cell] = {"top1": float(outcome.top1.mean()), "top5": float(outcome.top5.mean())}
+    if len(study.subject.names) > 1 and len(outcome.models) > 1:
+        cells |= {"lowest": min(outcome.models), "highest": max(outcome.models)}
+    unseen = study.test.query_unseen
+    if unseen is not None and len(unseen) == len(outcome.top1):
+        for kind, mask in (("seen", ~unseen), ("unseen", unseen)):
+            if mask.any():
+                cells[kind] = float(outcome.top1[mask].mean())
+    return cells
+
+
+def part_gain(study: Study, outcome: Outcome, before: Outcome, task: Task, mask: npt.NDArray[np.bool_]) -> Interval:
+    """Gain on some of a task's queries."""
+    return study.gain(outcome.only(mask), before.only(mask), task.only(mask))
+
+
+def table(study: Study, title: str, first: str, rows: Sequence[dict[str, Cell]], *more: Column) -> Table:
+    """A table of the test task."""
+    return Table(title=title, columns=columns(study, first, *more), rows=tuple(rows))
+
+
+def gain_line(name: str, gains: Sequence[Interval | None]) -> Line:
+    """A line of gains with its bounds; None where there is nothing to measure."""
+    return Line(
+        name=name,
+        y=tuple(None if g is None else g.mean for g in gains),
+        low=tuple(None if g is None else g.low for g in gains),
+        high=tuple(None if g is None else g.high for g in gains),
+    )
+
+
+def gain_chart(
+    title: str, x_title: str, x: Sequence[float] | Sequence[str], lines: Sequence[Line], *, x_log: bool = False
+) -> Chart:
+    """Gains over frozen, which is the baseline at 0."""
+    return Chart(
+        title=title,
+        x_title=x_title,
+        y_title="gain in top-1, points",
+        x=tuple(x),
+        lines=tuple(lines),
+        y_kind="points",
+        x_log=x_log,
+        baseline=0.0,
+    )
