@@ -13,6 +13,8 @@ from .errors import reports_errors
 from .evaluate import eval_app
 from .memory import memory_app
 from .options import MemoryOption, ModelOption, existing_memory
+from .report import report_command
+from .study import study_command
 from .train import export_command, train_command
 
 app = typer.Typer(
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(memory_app, name="memory")
 app.add_typer(eval_app, name="eval")
+eval_app.command("study", epilog="Example: reco eval study photos/ --memory ./memory --out runs/photos")(study_command)
 app.command(
     "train", epilog="Example: reco train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x"
 )(train_command)
@@ -30,6 +33,7 @@ app.command(
     "export",
     epilog="Example: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
 )(export_command)
+app.command("report", epilog="Example: reco report runs/birds")(report_command)
 app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
 
 

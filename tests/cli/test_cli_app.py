@@ -29,7 +29,8 @@ ALL = sorted(commands(typer.main.get_command(app)))
 
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
-        *("demo", "doctor", "embed", "eval retrieval", "eval zero-shot", "export", "train"),
+        *("demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
+        *("export", "report", "train"),
         *(f"memory {name}" for name in ("add", "export", "import", "info", "remove", "search")),
     }
 

@@ -1,0 +1,123 @@
+"""A matplotlib figure to SVG text: selectable text, the same bytes each time, for a page or as a file of its own."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..data.extras import need
+from .palette import as_variables, light
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 430.0
+"""In CSS pixels: two charts side by side on a desk, one on a phone, with the same legible text."""
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+class Canvas:
+    """A figure of ``WIDTH`` and its axes; draw on them, then take the SVG."""
+
+    def __init__(self, figure: Figure, axes: Axes) -> None:
+        self.figure, self.axes = figure, axes
+
+    def svg(self) -> str:
+        """The drawing as a file of its own: light colours on an opaque ground, so it can be read anywhere."""
+        buffer = io.StringIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # text stays text: the reader's fonts draw it
+            self.figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        return _tidy(buffer.getvalue())
+
+
+@contextmanager
+def canvas(height: float, salt: str) -> Iterator[Canvas]:
+    """A new canvas in the report's style; draw and take the SVG inside the block.
+
+    Args:
+        height: in CSS pixels.
+        salt: of the ids in the SVG; charts of one page need different ones.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    need("matplotlib", "drawing charts", "report")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+        yield Canvas(figure, figure.subplots())
+
+
+def inline(svg: str, label: str) -> str:
+    """The same drawing as an element of a page: its colours are the page's variables, ``label`` is read out."""
+    words = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+    return as_variables(svg[svg.index("<svg") :]).replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+
+
+def shortened(text: str, width: int) -> str:
+    """Words that fit into so many characters, with an ellipsis for what was left out."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def _tidy(svg: str) -> str:
+    """Drop the doctype, ids that nothing refers to (a page would hold them twice) and trailing blanks."""
+    svg = svg[svg.index("<svg") :]
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
+    svg = re.sub(r"font-family: [^;\"]+", f"font-family: {_FONT}", svg)
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*\)"', "", svg)
+    svg = re.sub(
+        r'width="[\d.]+pt" height="[\d.]+pt" viewBox="0 0 ([\d.]+) ([\d.]+)"',
+        r'width="\1" height="\2" viewBox="0 0 \1 \2"',
+        svg,
+    )
+    return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"
+
+
+_STYLE: Any = {  # matplotlib types the keys one by one
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 12.0,
+    "font.family": "DejaVu Sans",  # comes with matplotlib; it only measures
+    "text.color": light("ink"),
+    "axes.edgecolor": light("line"),
+    "axes.facecolor": "none",
+    "axes.labelcolor": light("soft"),
+    "axes.labelsize": 12.0,
+    "axes.titlesize": 12.0,
+    "axes.titlecolor": light("soft"),
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": light("line"),
+    "grid.linewidth": 0.8,
+    "xtick.color": light("line"),
+    "ytick.color": light("line"),
+    "xtick.labelcolor": light("soft"),
+    "ytick.labelcolor": light("soft"),
+    "xtick.labelsize": 11.0,
+    "ytick.labelsize": 11.0,
+    "ytick.major.size": 0.0,
+    "figure.facecolor": light("paper"),
+    "savefig.facecolor": light("paper"),
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.08,
+    "legend.frameon": False,
+    "legend.fontsize": 11.0,
+    "legend.handlelength": 2.2,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+}

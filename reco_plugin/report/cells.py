@@ -1,0 +1,134 @@
+"""How figures are written: per cent and points with one decimal, humanised bytes and times, an en dash for nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from ..evaluate.findings import Cell, Column, Kind, Table
+from ..evaluate.metrics import Interval
+
+NOTHING = "–"
+Direction: TypeAlias = Literal["up", "down", "unsure"]
+_UNITS: dict[str, str] = {"percent": "%", "points": "points"}
+_EXACT_BELOW, _MINUTE_MS = 1000.0, 60_000.0
+
+
+def written(cell: Cell, kind: Kind) -> str:
+    """Write a cell without its unit where the header holds it (per cent, points), with it otherwise.
+
+    >>> written(0.4949, "percent"), written(-0.014, "points"), written(None, "count")
+    ('49.5', '−1.4', '–')
+    >>> from reco_plugin.evaluate.metrics import Interval
+    >>> written(Interval(0.02, 0.009, 0.031), "points")
+    '+2.0 [+0.9, +3.1]'
+    >>> written(1536, "bytes"), written(0.25, "milliseconds"), written(8756, "count")
+    ('1.5 KiB', '250 µs', '8,756')
+    """
+    if cell is None:
+        return NOTHING
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Interval):
+        mean, low, high = (written(value, kind) for value in cell)
+        return f"{mean} [{low}, {high}]"
+    return _WRITERS[kind](float(cell)).replace("-", "−")
+
+
+def with_unit(cell: Cell, kind: Kind) -> str:
+    """Write a cell that stands alone, as on a chart: ``49.5 %``."""
+    text, unit = written(cell, kind), _UNITS.get(kind)
+    return f"{text} {unit}" if unit and isinstance(cell, int | float | Interval) else text
+
+
+def tick(value: float, kind: Kind) -> str:
+    """Write a value at an axis, no longer than needed: ``40 %``."""
+    if kind in _UNITS:
+        sign = "+" if kind == "points" and value > 0 else ""
+        return f"{sign}{round(100 * value, 6):g}{' %' if kind == 'percent' else ''}".replace("-", "−")
+    return written(value, kind)
+
+
+def header(column: Column) -> str:
+    """The words above a column, with the unit of its cells unless they name it.
+
+    >>> header(Column(key="top1", title="top-1", kind="percent")), header(Column(key="gain", title="gain in points"))
+    ('top-1, %', 'gain in points')
+    """
+    unit = _UNITS.get(column.kind)
+    return column.title if unit is None or unit in column.title else f"{column.title}, {unit}".lstrip(", ")
+
+
+def with_minus(text: str) -> str:
+    """A sentence with a minus where a hyphen stands before a figure.
+
+    >>> with_minus("top-1: -0.6 [-1.7, +0.0] points")
+    'top-1: −0.6 [−1.7, +0.0] points'
+    """
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def mean_of(cell: Cell) -> float | None:
+    """The number of a cell, the mean of an interval; None for words and nothing."""
+    if cell is None or isinstance(cell, str):
+        return None
+    return float(cell.mean if isinstance(cell, Interval) else cell)
+
+
+def direction(cell: Cell, kind: Kind) -> Direction | None:
+    """Whether a difference is a gain, a loss, or neither because its interval holds 0; None for other cells."""
+    if kind != "points" or (mean := mean_of(cell)) is None:
+        return None
+    low, high = (cell.low, cell.high) if isinstance(cell, Interval) else (mean, mean)
+    if low > 0:
+        return "up"
+    return "down" if high < 0 else "unsure"
+
+
+def best_cells(table: Table) -> frozenset[tuple[int, str]]:
+    """Row number and key of the highest cells of the ``best`` columns; what is written alike is equally best."""
+    kinds = {column.key: column.kind for column in table.columns}
+    found: set[tuple[int, str]] = set()
+    for key in (key for key in table.best if key in kinds):
+        means = {row: mean for row, cells in enumerate(table.rows) if (mean := mean_of(cells.get(key))) is not None}
+        if means:
+            top = written(max(means.values()), kinds[key])
+            found |= {(row, key) for row, mean in means.items() if written(mean, kinds[key]) == top}
+    return frozenset(found)
+
+
+def _signed(value: float) -> str:
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= _EXACT_BELOW or value == int(value) else f"{value:.3g}"
+
+
+def _milliseconds(value: float) -> str:
+    if value and abs(value) < 1:
+        return f"{1000 * value:.3g} µs"
+    if abs(value) >= _MINUTE_MS:
+        return f"{value / _MINUTE_MS:.1f} min"
+    return f"{value / 1000:.3g} s" if abs(value) >= 1000 else f"{value:.3g} ms"
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.3g} {unit}" if unit == "B" or abs(value) < 100 else f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"
+
+
+_WRITERS: dict[str, Callable[[float], str]] = {
+    "text": lambda value: f"{value:.6g}",
+    "count": lambda value: f"{value:,.0f}",
+    "percent": lambda value: f"{100 * value:.1f}",
+    "points": _signed,
+    "number": _number,
+    "milliseconds": _milliseconds,
+    "bytes": _bytes,
+}

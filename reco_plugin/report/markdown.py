@@ -1,0 +1,112 @@
+"""Findings as GitHub Markdown: tables, linked charts, and the cases as a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from ..evaluate.findings import Case, Cell, Kind, Ranked, Section, Shown, Table
+from .cells import best_cells, header, written
+from .runs import section_key
+
+PictureLink = Callable[[str | None], str | None]
+"""From the name of a picture to its address in the document; None where there is none."""
+_MARKS = {True: "✓", False: "✗", None: "?"}
+_PICTURE_WIDTH = 72
+
+
+def markdown_section(section: Section, *, prefix: str | None = "report", level: int = 2) -> str:
+    """Write one section, without a trailing newline.
+
+    Args:
+        section: to write.
+        prefix: of the charts that :func:`~reco_plugin.report.write_charts` wrote, as a path relative to the document,
+            as in ``results/birds``; None leaves charts out.
+        level: of the heading.
+    """
+    parts = [f"{'#' * level} {escaped(section.title)}", prose(section.about)]
+    parts += [markdown_table(table) for table in section.tables]
+    if prefix is not None:
+        for chart, name in zip(section.charts, chart_names(section, prefix), strict=True):
+            parts.append(f"![{escaped(chart.title)}]({name})\n\n*{escaped(chart.title)}*")
+    return "\n\n".join(part for part in parts if part)
+
+
+def markdown_table(table: Table) -> str:
+    """A table with its title in bold above; the best cells are bold."""
+    best = best_cells(table)
+    lines = [
+        _row(escaped(header(column)) for column in table.columns),
+        _row("---" if column.kind == "text" else "---:" for column in table.columns),
+    ]
+    for number, row in enumerate(table.rows):
+        cells = ((column.key, _cell(row.get(column.key), column.kind)) for column in table.columns)
+        lines.append(_row(f"**{text}**" if (number, key) in best else text for key, text in cells))
+    title = f"**{escaped(table.title)}**\n\n" if table.title else ""
+    return title + "\n".join(lines)
+
+
+def markdown_cases(cases: Sequence[Case], link: PictureLink = lambda name: None) -> str:
+    """A table of cases: the query, its rank before and after, both rankings, and what was retrieved.
+
+    Args:
+        cases: at least one.
+        link: where pictures are; by default there are none.
+    """
+    lines = [_row(("query", "rank", "before", "after", "retrieved")), _row(["---"] * 5)]
+    for case in cases:
+        found = "<br>".join(_shown(shown, link) for shown in (*case.neighbours, *case.prompt_neighbours))
+        ranks = f"{case.rank_before + 1:,} → {case.rank_after + 1:,}"
+        query = f"{_picture(link(case.picture), case.name)}{escaped(case.name)}"
+        lines.append(_row((query, ranks, _ranking(case.before), _ranking(case.after), found)))
+    return "\n".join(lines)
+
+
+def chart_names(section: Section, prefix: str) -> list[str]:
+    """File names of the charts of a section: ``PREFIX-KEY-1.svg`` and so on."""
+    return [f"{prefix}-{section_key(section)}-{number}.svg" for number in range(1, len(section.charts) + 1)]
+
+
+def escaped(text: str) -> str:
+    r"""Text that Markdown shows as it is, on one line.
+
+    >>> print(escaped("a|b <i> *c*"))
+    a\|b &lt;i&gt; \*c\*
+    """
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", _plain(text))
+
+
+def prose(text: str) -> str:
+    """Sentences in which Markdown's own marks keep their meaning, and HTML has none."""
+    return _plain(text)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+
+
+def _cell(cell: Cell, kind: Kind) -> str:
+    text = written(cell, kind)
+    return escaped(text) if isinstance(cell, str) else text
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _ranking(ranked: Sequence[Ranked]) -> str:
+    lines = (f"{number}. {escaped(one.name)} {one.similarity:.2f}" for number, one in enumerate(ranked, 1))
+    return "<br>".join(f"**{line}** ✓" if one.true else line for line, one in zip(lines, ranked, strict=True))
+
+
+def _shown(shown: Shown, link: PictureLink) -> str:
+    figures = f"{shown.similarity:.2f}, trust {100 * shown.trust:.0f} %"
+    picture = _picture(link(shown.picture), shown.caption)
+    return f"{picture}{_MARKS[shown.relevant]} {escaped(shown.caption)} ({figures})"
+
+
+def _picture(address: str | None, words: str) -> str:
+    if address is None:
+        return ""
+    alt = _plain(words).replace('"', "&quot;").replace("|", "&#124;")
+    return f'<img src="{address}" width="{_PICTURE_WIDTH}" alt="{alt}"><br>'

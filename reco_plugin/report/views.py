@@ -1,0 +1,156 @@
+"""What the templates show: findings with every figure written, and nothing left to decide but the looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..evaluate.findings import Cell, Chart, Column, Section, Table
+from ..evaluate.metrics import Interval
+from .bars import draw_headline
+from .canvas import inline
+from .case_views import CasesView, view_cases
+from .cells import best_cells, direction, header, mean_of, written
+from .charts import chart_table, draw
+from .headline import is_frozen, main_figures
+from .runs import Run, section_key
+
+Named: TypeAlias = tuple[str, str]
+"""A name and a value, as text."""
+HEADLINE = "Main figures before and after refinement, with their intervals"
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell: its text and bounds, the kind and direction that style it, what it sorts by, and its share of a bar."""
+
+    text: str
+    bounds: str
+    kind: str
+    direction: str | None
+    best: bool
+    sort: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table; the first cell of a row heads it."""
+
+    title: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[bool, tuple[CellView, ...]], ...]
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """A chart: its words, the SVG element, and its values."""
+
+    title: str
+    svg: str
+    values: TableView
+
+
+@dataclass(frozen=True)
+class SectionView:
+    """A section under its anchor."""
+
+    anchor: str
+    title: str
+    about: str
+    tables: tuple[TableView, ...]
+    charts: tuple[ChartView, ...]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run, ready to be shown."""
+
+    name: str
+    key: str
+    command: str
+    summary: tuple[str, ...]
+    setup: tuple[Named, ...]
+    details: tuple[tuple[str, tuple[Named, ...]], ...]
+    headline: str | None
+    sections: tuple[SectionView, ...]
+    sheets: tuple[CasesView, ...]
+
+
+def view_run(run: Run) -> RunView:
+    """Write every figure of a run and draw its charts."""
+    found, figures = run.findings, main_figures(run.findings)
+    return RunView(
+        name=run.name,
+        key=run.key,
+        command=found.command,
+        summary=found.summary,
+        setup=tuple(plain_setup(found.setup)),
+        details=tuple((name, tuple(lines)) for name, lines in setup_details(found.setup).items()),
+        headline=inline(draw_headline(figures, run.key), HEADLINE) if figures else None,
+        sections=tuple(_section(run, section) for section in found.sections),
+        sheets=view_cases(run),
+    )
+
+
+def view_table(table: Table) -> TableView:
+    """Write the cells of a table."""
+    best = best_cells(table)
+    return TableView(
+        title=table.title,
+        columns=tuple((header(column), column.kind) for column in table.columns),
+        rows=tuple(
+            (
+                any(is_frozen(row.get(column.key)) for column in table.columns if column.kind == "text"),
+                tuple(_cell(row.get(column.key), column, (number, column.key) in best) for column in table.columns),
+            )
+            for number, row in enumerate(table.rows)
+        ),
+    )
+
+
+def plain_setup(setup: Mapping[str, Any]) -> list[Named]:
+    """Names and values that stand on the line of the setup: all but groups."""
+    return [(key, _plain(value)) for key, value in setup.items() if not isinstance(value, dict)]
+
+
+def setup_details(setup: Mapping[str, Any]) -> dict[str, list[Named]]:
+    """Groups of names and values, as versions and digests are."""
+    groups = {key: value for key, value in setup.items() if isinstance(value, dict)}
+    return {key: [(str(name), _plain(value)) for name, value in group.items()] for key, group in groups.items()}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(one) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return written(value, "number") if isinstance(value, int | float | None) else str(value)
+
+
+def _cell(cell: Cell, column: Column, best: bool) -> CellView:
+    mean = mean_of(cell)
+    share = min(max(mean, 0.0), 1.0) if mean is not None and column.kind == "percent" else None
+    text = written(mean if isinstance(cell, Interval) else cell, column.kind)
+    bounds = written(cell, column.kind).removeprefix(text).strip()
+    return CellView(text, bounds, column.kind, direction(cell, column.kind), best, mean, share)
+
+
+def _section(run: Run, section: Section) -> SectionView:
+    anchor = f"{run.key}-{section_key(section)}"
+    return SectionView(
+        anchor=anchor,
+        title=section.title,
+        about=section.about,
+        tables=tuple(view_table(table) for table in section.tables if table.columns),
+        charts=tuple(_chart(chart, f"{anchor}-{number}") for number, chart in enumerate(section.charts, 1)),
+    )
+
+
+def _chart(chart: Chart, salt: str) -> ChartView:
+    names = ", ".join(line.name for line in chart.lines)
+    svg = inline(draw(chart, salt), f"Chart: {chart.title}. {chart.y_title} over {chart.x_title}: {names}")
+    return ChartView(chart.title, svg, view_table(chart_table(chart)))

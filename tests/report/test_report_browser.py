@@ -1,0 +1,105 @@
+"""The page in a real browser, without network: it looks like something, its script works, it fits a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from reco_plugin.report import read_runs, write_report
+
+pytestmark = pytest.mark.xdist_group("browser")  # one browser at a time
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PHONE = """<!doctype html><body style="margin:0">
+<iframe src="{page}" width="400" height="3000" style="border:0"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+frame.addEventListener("load", () => {{
+  const page = frame.contentDocument;
+  const table = [...page.querySelectorAll("table")].find((one) => one.rows.length > 50);
+  const first = () => table.tBodies[0].rows[0].cells[0].textContent;
+  const told = {{ width: page.documentElement.scrollWidth, first: [first()] }};
+  for (let time = 0; time < 2; time++) {{
+    table.querySelector("th:last-child button").click();
+    told.first.push(first());
+  }}
+  told.sorted = table.querySelector("th:last-child").getAttribute("aria-sort");
+  const sheet = page.querySelector("#run-1-gains");
+  const input = sheet.querySelector("input");
+  const shown = () => [...sheet.querySelectorAll(".case")].filter((one) => !one.hidden).length;
+  told.cases = [shown()];
+  for (const words of ["no such words", "SHIBA"]) {{
+    input.value = words;
+    input.dispatchEvent(new Event("input"));
+    told.cases.push(shown());
+  }}
+  told.pictures = [...page.images].filter((one) => one.complete && !one.naturalWidth && one.loading !== "lazy").length;
+  document.title = JSON.stringify(told);
+}});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed, so the page cannot be opened")
+    return CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, make_run, findings) -> Path:
+    run = make_run(tmp_path_factory.mktemp("browser") / "drawings", findings)
+    write_report(read_runs([run]), run, formats=("html",))
+    return run
+
+
+def chromium(browser: str, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}"]
+    return subprocess.run([browser, *flags, *arguments], capture_output=True, text=True, check=True, timeout=120)
+
+
+def complaints(ran: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in ran.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("light", (245, 246, 248)), ("dark", (17, 21, 26))])
+def test_it_is_drawn_in_light_and_dark_without_a_complaint(browser, folder, tmp_path, scheme, ground):
+    picture = tmp_path / f"{scheme}.png"
+    preference = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    page = f"file://{folder / 'report.html'}"
+    ran = chromium(
+        browser, tmp_path / "profile", preference, "--window-size=1280,1600", f"--screenshot={picture}", page
+    )
+    assert complaints(ran) == []
+    with Image.open(picture) as shown:
+        assert shown.getpixel((3, 3))[:3] == ground
+        colours = shown.convert("RGB").getcolors(maxcolors=1 << 20)
+    assert len(colours) > 200
+    assert max(count for count, _ in colours) < 0.8 * 1280 * 1600
+
+
+def test_on_a_phone_it_does_not_scroll_sideways_and_its_script_sorts_and_filters(browser, folder, tmp_path):
+    (folder / "phone.html").write_text(PHONE.format(page="report.html"), encoding="utf-8")
+    ran = chromium(
+        browser,
+        tmp_path / "profile",
+        "--allow-file-access-from-files",  # so that the frame's content can be asked
+        "--dump-dom",
+        f"file://{folder / 'phone.html'}",
+    )
+    assert complaints(ran) == []
+    told = json.loads(unescape(re.search(r"<title>(.*?)</title>", ran.stdout).group(1)))
+    assert told["width"] <= 400
+    assert told["first"] == ["class 0", "class 59", "class 0"]
+    assert told["sorted"] == "ascending"
+    assert told["cases"] == [8, 0, 8]
+    assert told["pictures"] == 0
