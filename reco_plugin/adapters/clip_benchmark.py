@@ -1,0 +1,147 @@
+"""LAION's ``clip_benchmark`` on a model folder and a memory: ``python -m reco_plugin.adapters.clip_benchmark eval``.
+
+With ``--model_type reco``, ``--model`` is a model folder and ``--pretrained`` says what is refined through which
+memory (:func:`parse`): images and the texts of retrieval as queries, classes as one set of candidates.
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..errors import ConfigError, MemoryStoreError, MissingExtra, RecoError
+from ..preprocess import ImageConfig, images_to_array
+from ..reco import Reco
+from ..types import MODALITIES, Modality
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_TYPE = "reco"
+_SIDES: dict[str, tuple[Modality, ...]] = {"image": ("image",), "text": ("text",), "both": MODALITIES}
+
+
+def parse(pretrained: str) -> tuple[tuple[Modality, ...], str]:
+    """Read ``frozen``, ``MEMORY`` (images are refined), ``image@MEMORY``, ``text@MEMORY`` or ``both@MEMORY``.
+
+    >>> parse("text@./memory"), parse("http://host:6333"), parse("frozen")
+    ((('text',), './memory'), (('image',), 'http://host:6333'), ((), ':memory:'))
+    """
+    side, _, memory = pretrained.partition("@")
+    if pretrained == "frozen":
+        return (), ":memory:"
+    return (_SIDES[side], memory) if memory and side in _SIDES else (("image",), pretrained)
+
+
+def transform(image: Image.Image, *, config: ImageConfig, max_pixels: int) -> torch.Tensor:
+    """Make of an image what the encoder graph takes, (H, W, 3) uint8."""
+    return _tensor(images_to_array([image], config, max_pixels)[0])
+
+
+class Texts(list[str]):
+    """The "tokenizer": hands texts through; the model tokenises for its own graph."""
+
+    device: Any = "cpu"
+
+    def to(self, device: Any) -> Texts:
+        """Note where the vectors are wanted."""
+        self.device = device
+        return self
+
+
+class BenchmarkModel:
+    """An open Reco with the methods that clip_benchmark calls; vectors are (B, D) float32, unit-norm."""
+
+    def __init__(self, reco: Reco, refined: tuple[Modality, ...]) -> None:
+        self.reco, self.refined = reco, refined
+
+    def eval(self) -> None:
+        """Nothing here trains."""
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed (B, H, W, 3) uint8, refined as queries where images are."""
+        images = [Image.fromarray(array) for array in pixels.cpu().numpy()]  # of the right size: they stay as they are
+        return _tensor(self.reco.embed_images(images, refine="image" in self.refined), pixels.device)
+
+    def encode_text(self, texts: Texts) -> torch.Tensor:
+        """Embed the texts of a retrieval, refined as queries where only texts are; ``both`` raises ConfigError."""
+        if self.refined == MODALITIES:  # what is searched would have to be refined as a set
+            raise ConfigError("both@ is for classification; for retrieval: image@, text@ or `reco eval retrieval`")
+        return _tensor(self.reco.embed_texts(texts, refine="text" in self.refined), texts.device)
+
+    def refine_classes(self, classes: torch.Tensor) -> torch.Tensor:
+        """Refine the classes' mean prompts (D, C) as one set of candidates, where texts are refined."""
+        if "text" not in self.refined:
+            return classes
+        vectors = self.reco.refine(classes.T.cpu().numpy(), modality="text", role="candidate").vectors
+        return _tensor(vectors, classes.device).T
+
+
+def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, partial[torch.Tensor], type[Texts]]:
+    """Open a model folder and a memory, closed when the model goes; MemoryStoreError for a missing or empty one."""
+    refined, memory = parse(pretrained)
+    if "://" not in memory and memory != ":memory:" and not Path(memory).expanduser().exists():
+        raise MemoryStoreError(f"--pretrained {pretrained}: there is no memory at {memory!r}: reco memory add --help")
+    reco = Reco.open(model_name, memory=memory)
+    model = BenchmarkModel(reco, refined)
+    weakref.finalize(model, reco.close)
+    if refined and not len(reco.memory):
+        raise MemoryStoreError(f"--pretrained {pretrained}: the memory is empty, so nothing would be refined")
+    return model, partial(transform, config=reco.manifest.image, max_pixels=reco.settings.max_pixels), Texts
+
+
+def register() -> None:
+    """Make the model type ``reco`` known to clip_benchmark in this process, or raise MissingExtra."""
+    try:
+        from clip_benchmark import models
+        from clip_benchmark.metrics import zeroshot_classification
+    except ImportError:
+        raise MissingExtra("clip-benchmark", "clip-benchmark", "this adapter") from None
+    if MODEL_TYPE in models.TYPE2FUNC:
+        return
+    build = zeroshot_classification.zero_shot_classifier
+
+    def classifier(model: Any, *args: Any, **options: Any) -> torch.Tensor:
+        if not isinstance(model, BenchmarkModel):
+            return build(model, *args, **options)  # type: ignore[no-any-return]
+        return model.refine_classes(build(BenchmarkModel(model.reco, ()), *args, **options))
+
+    # Its accuracy() calls float() on arrays of one element, which NumPy 2.4 refuses (LAION-AI/CLIP_benchmark#147).
+    zeroshot_classification.float = lambda value: float(value if isinstance(value, str) else value.item())
+    models.TYPE2FUNC[MODEL_TYPE] = load
+    models.MODEL_TYPES.append(MODEL_TYPE)
+    # It embeds class by class and has no hook after the last one, where candidates can be refined as a set.
+    zeroshot_classification.zero_shot_classifier = classifier
+
+
+def _tensor(array: Any, device: Any = "cpu") -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(array).to(device)
+
+
+def main() -> None:
+    """Run clip_benchmark's command line; our models without autocast, which would only round cosines to 8 bits."""
+    try:
+        register()
+        from clip_benchmark import cli
+
+        _, args = cli.get_parser_args()
+        if getattr(args, "model_type", None) != MODEL_TYPE:
+            cli.main()
+            return
+        named = {"{model": args.model, "{pretrained": args.pretrained}  # a path there fails at the end of the work
+        if any("/" in name for field in named if field in args.output for name in named[field]):
+            raise ConfigError(f"--output {args.output} would hold a path: name the file, or work beside both folders")
+        args.amp = False
+        cli.main_eval(args)
+    except RecoError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

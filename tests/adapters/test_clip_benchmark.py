@@ -1,0 +1,183 @@
+"""clip_benchmark's own evaluation, run through our adapter, says what ``reco eval`` says of the same data."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reco_plugin import Pair, Reco
+from reco_plugin.adapters.clip_benchmark import BenchmarkModel, Texts, load, main, register, transform
+from reco_plugin.data import Labelled, read_labelled, read_retrieval
+from reco_plugin.errors import ConfigError, MemoryStoreError, MissingExtra
+from reco_plugin.evaluate import retrieval, zero_shot
+from reco_plugin.evaluate.frozen import prompt_vectors
+from reco_plugin.preprocess import ImageConfig, images_to_array
+from reco_plugin.train.samples import sample_images
+from reco_plugin.types import MODALITIES
+
+POINT = 0.001
+"""A tenth of a point, as a share."""
+Metrics = dict[str, dict[str, float]]
+
+
+def run(folder: Path, dataset: str, pretrained: list[str], *options: str) -> Metrics:
+    """Run the command in a process of its own, as a user does; ``--pretrained`` -> metrics of the file it wrote."""
+    command = [sys.executable, "-m", "reco_plugin.adapters.clip_benchmark", "eval", "--model_type", "reco"]
+    where = ["--model", "model", "--dataset", f"wds/{dataset}", "--dataset_root", dataset, "--pretrained", *pretrained]
+    done = subprocess.run([*command, *where, *options], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in folder.glob(f"{dataset}_*.json")]
+    assert {(result["model"], result["dataset"]) for result in found} == {("model", f"wds/{dataset}")}
+    return {result["pretrained"]: result["metrics"] for result in found}
+
+
+def test_classification_agrees(bench: Path) -> None:
+    sides = {"frozen": "frozen", "memory": "image", "text@memory": "text", "both@memory": "both"}
+    theirs = run(bench, "labelled", list(sides), "--num_workers", "2", "--batch_size", "50")
+    with Reco.open(bench / "model", memory=bench / "memory") as reco:
+        ours = zero_shot(reco, read_labelled(bench / "labelled" / "test"))
+    assert theirs.keys() == sides.keys()
+    for pretrained, side in sides.items():
+        assert theirs[pretrained]["acc1"] == pytest.approx(ours[side].top1.mean, abs=POINT), side
+        assert theirs[pretrained]["acc5"] == pytest.approx(ours[side].top5, abs=POINT), side
+    assert theirs["memory"]["acc1"] > theirs["frozen"]["acc1"]  # refinement did something
+
+
+def test_retrieval_agrees_where_the_query_is_refined_and_the_index_is_not(bench: Path) -> None:
+    options = ("--task", "zeroshot_retrieval", "--recall_k", "1", "5", "--num_workers", "0")
+    theirs = run(bench, "captioned", ["frozen", "image@memory", "text@memory"], *options)
+    with Reco.open(bench / "model", memory=bench / "memory") as reco:
+        ours = retrieval(reco, read_retrieval(bench / "captioned" / "test"))
+    for direction, metric, refining in (
+        ("text->image", "image_retrieval_recall", "text@memory"),
+        ("image->text", "text_retrieval_recall", "image@memory"),
+    ):
+        for pretrained, refined in (("frozen", "frozen"), (refining, "query")):
+            for k in (1, 5):
+                expected = ours[direction, refined].recall[k]
+                assert theirs[pretrained][f"{metric}@{k}"] == pytest.approx(expected, abs=POINT), (direction, refined)
+        assert theirs[refining][f"{metric}@1"] > theirs["frozen"][f"{metric}@1"]
+
+
+# --- the parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def opened(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        reco.memory.add(drawings)
+        yield reco
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_an_image_becomes_the_vector_that_it_becomes_without_clip_benchmark(opened: Reco, refined: bool) -> None:
+    images: Any = [image.convert(mode) for image, mode in zip(sample_images(4), ("RGB", "L", "P", "RGBA"), strict=True)]
+    prepared = [transform(i, config=opened.manifest.image, max_pixels=opened.settings.max_pixels) for i in images]
+    vectors = BenchmarkModel(opened, ("image",) if refined else ()).encode_image(torch.stack(prepared))
+    np.testing.assert_array_equal(vectors.numpy(), opened.embed_images(images, refine=refined))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+def test_preprocessing_leaves_what_it_made_as_it_is(size: tuple[int, int], mode: Any) -> None:
+    """The adapter leans on it: images are prepared in loader processes and come back as pixels."""
+    config = ImageConfig(size, interpolation="bilinear", resize_mode=mode, fill_color=9)
+    once = images_to_array(sample_images(3), config)
+    np.testing.assert_array_equal(images_to_array([Image.fromarray(array) for array in once], config), once)
+
+
+def test_the_transform_can_be_handed_to_another_process(model: Path) -> None:
+    ours = load(str(model), "frozen")[1]
+    image: Any = sample_images(1)[0]
+    assert torch.equal(pickle.loads(pickle.dumps(ours))(image), ours(image))
+
+
+@pytest.mark.parametrize("refined", [(), ("image",), ("text",), MODALITIES], ids=str)
+def test_classes_are_one_set_of_candidates(opened: Reco, refined: Any) -> None:
+    from clip_benchmark.metrics import zeroshot_classification
+
+    register()
+    names, templates = ["red circle", "blue square", "green triangle"], ["a small {c}", "{c}"]
+    model = BenchmarkModel(opened, refined)
+    found = zeroshot_classification.zero_shot_classifier(model, Texts, names, templates, "cpu", amp=False)
+    expected = prompt_vectors(opened, Labelled("three", [], np.array([]), tuple(names), tuple(templates)))
+    if "text" in refined:
+        expected = opened.refine(expected, modality="text", role="candidate").vectors
+    np.testing.assert_allclose(found.T.numpy(), expected, atol=1e-6)
+
+
+def test_a_retrieval_with_both_sides_refined_is_refused(opened: Reco) -> None:
+    with pytest.raises(ConfigError, match="reco eval retrieval"):
+        BenchmarkModel(opened, MODALITIES).encode_text(Texts(["a red circle"]))
+
+
+def test_registering_twice_wraps_once_and_leaves_other_models_alone() -> None:
+    from clip_benchmark import models
+    from clip_benchmark.metrics import zeroshot_classification
+
+    register()
+    before = zeroshot_classification.zero_shot_classifier
+    register()
+    assert zeroshot_classification.zero_shot_classifier is before
+    assert models.MODEL_TYPES.count("reco") == 1
+
+    class Lengths:
+        """A model whose text vectors are (letters, 1)."""
+
+        def encode_text(self, texts: Texts) -> torch.Tensor:
+            return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    found = before(Lengths(), Texts, ["abc"], ["{c}"], "cpu", amp=False)
+    torch.testing.assert_close(found, torch.tensor([[3.0], [1.0]]) / 10**0.5)
+
+
+def test_models_of_one_memory_can_follow_one_another(model: Path, drawings: list[Pair], tmp_path: Path) -> None:
+    """A memory is open once at a time, and clip_benchmark closes nothing."""
+    memory = tmp_path / "memory"
+    with Reco.open(model, memory=memory) as reco:
+        reco.memory.add(drawings)
+    for side in ("image", "text", "both"):
+        ours = load(str(model), f"{side}@{memory}", cache_dir=None, device="cpu")[0]
+        opened = ours.reco  # which would keep it open
+        assert len(opened.memory) == len(drawings)
+        del ours
+        gc.collect()
+
+
+def test_a_memory_that_is_not_there_or_empty_is_an_error(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(MemoryStoreError, match=r"text@.*there is no memory at"):
+        load(str(model), f"text@{tmp_path / 'mistyped'}")
+    assert list(tmp_path.iterdir()) == []
+    with Reco.open(model, memory=tmp_path / "empty"):
+        pass
+    with pytest.raises(MemoryStoreError, match="memory is empty"):
+        load(str(model), str(tmp_path / "empty"))
+
+
+def test_a_name_of_the_output_that_cannot_be_written_is_found_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for arguments in (
+        ["--model", "a/model", "--pretrained", "memory"],
+        ["--model", "model", "--pretrained", "./memory"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["clip_benchmark", "eval", "--model_type", "reco", *arguments])
+        with pytest.raises(SystemExit, match=r"error: --output .* would hold a path"):
+            main()
+
+
+def test_without_clip_benchmark_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "clip_benchmark", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'reco-plugin\[clip-benchmark\]'"):
+        register()
