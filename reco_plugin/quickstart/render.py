@@ -50,6 +50,11 @@ class IconSet:
             name = str(self._aliases[name]["parent"])
         return name if name in self._icons else None
 
+    def aspect(self, name: str) -> float:
+        """Width of an icon divided by its height."""
+        icon = self._default | self._icons[name]
+        return float(icon["width"]) / float(icon["height"])
+
     def svg(self, name: str) -> str:
         """One icon as an SVG document."""
         icon = self._default | self._icons[name]

@@ -20,6 +20,9 @@ from tqdm import tqdm
 
 from ..errors import DataError
 
+_ICONIFY = ("icons.json", "chars.json", "info.json")
+"""What an Iconify package is read for."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -32,46 +35,51 @@ class Source:
     credit: str
     family: str
     """Art family: drawings of one family are near-copies of each other and are hidden together."""
+    parts: tuple[str, ...] = _ICONIFY
+    """Beginnings of the paths that are unpacked of the package."""
 
 
-def _icons(name: str, version: str, license_: str, credit: str, family: str | None = None) -> Source:
+def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> Source:
+    """An icon set that Iconify packages."""
     return Source(name, f"@iconify-json/{name}", version, license_, credit, family or name)
 
 
 EMOJI_SOURCES = (
-    _icons("noto", "1.2.9", "Apache-2.0", "Google, Noto Emoji"),
-    _icons("noto-v1", "1.2.5", "Apache-2.0", "Google, Noto Emoji (v1)"),
-    _icons("openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd"),
-    _icons("emojione", "1.2.3", "CC-BY-4.0", "EmojiOne (JoyPixels), v2"),
-    _icons("fluent-emoji", "1.2.7", "MIT", "Microsoft, Fluent Emoji", "fluent"),
-    _icons("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft, Fluent Emoji Flat", "fluent"),
-    _icons("twemoji", "1.2.5", "CC-BY-4.0", "Twitter, Twemoji"),
-    _icons("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne, v1"),
+    iconify("noto", "1.2.9", "Apache-2.0", "Google, Noto Emoji"),
+    iconify("noto-v1", "1.2.5", "Apache-2.0", "Google, Noto Emoji (v1)"),
+    iconify("openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd"),
+    iconify("emojione", "1.2.3", "CC-BY-4.0", "EmojiOne (JoyPixels), v2"),
+    iconify("fluent-emoji", "1.2.7", "MIT", "Microsoft, Fluent Emoji", "fluent"),
+    iconify("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft, Fluent Emoji Flat", "fluent"),
+    iconify("twemoji", "1.2.5", "CC-BY-4.0", "Twitter, Twemoji"),
+    iconify("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne, v1"),
 )
 """Drawing styles of the same entities."""
 
 GENERIC_SOURCES = (
-    _icons("flat-color-icons", "1.2.3", "MIT", "Icons8, Flat Color Icons"),
-    _icons("fluent-color", "1.2.21", "MIT", "Microsoft, Fluent UI System Color Icons"),
-    _icons("marketeq", "1.2.2", "MIT", "Marketeq"),
-    _icons("meteocons", "1.2.4", "MIT", "Bas Milius, Meteocons"),
-    _icons("streamline-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-cyber-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-flex-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-freehand-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-kameleon-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-plump-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-sharp-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-stickies-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    _icons("streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("flat-color-icons", "1.2.3", "MIT", "Icons8, Flat Color Icons"),
+    iconify("fluent-color", "1.2.21", "MIT", "Microsoft, Fluent UI System Color Icons"),
+    iconify("marketeq", "1.2.2", "MIT", "Marketeq"),
+    iconify("meteocons", "1.2.4", "MIT", "Bas Milius, Meteocons"),
+    iconify("streamline-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-cyber-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-flex-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-freehand-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-kameleon-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-plump-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-sharp-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-stickies-color", "1.2.2", "CC-BY-4.0", "Streamline"),
+    iconify("streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline"),
 )
 """Other colour drawings with a file name for a caption: only used to pre-train the mini CLIP.
 
 No set of emoji is among them: it would draw the unseen entities, under names that a filter by name may not catch.
 """
 
-NAMES_SOURCE = Source("emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names")
-"""Names, tags, shortcodes and groups of the entities."""
+NAMES_SOURCE = Source(
+    "emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names", ("en/",)
+)
+"""Names, tags, shortcodes and groups of the entities; the package has 25 other languages."""
 
 QUERY_STYLES = ("twemoji", "emojione-v1")
 """In no memory and in no training at all: test queries are drawn in these styles only."""
@@ -80,10 +88,6 @@ HELD_STYLE = "noto-v1"
 """In the memory, but hidden from the mini CLIP: its drawings of seen entities are training queries of the fusion."""
 
 MEMORY_STYLES = tuple(s.name for s in EMOJI_SOURCES if s.name not in QUERY_STYLES)
-
-
-_NEEDED = ("icons.json", "chars.json", "info.json", "en/")
-"""What is unpacked of a package; emojibase-data alone has 25 other languages."""
 
 
 def _npm() -> list[str]:
@@ -128,15 +132,15 @@ def _fetch_one(source: Source, folder: Path) -> None:
                 f"run it again, it goes on from here. npm said: {done.stderr.strip()[-500:]}"
             )
         try:
-            _unpack(tarballs[0], Path(tmp) / "unpacked").rename(folder)
+            _unpack(tarballs[0], Path(tmp) / "unpacked", source.parts).rename(folder)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             if not folder.is_dir():  # else another process was faster
                 raise DataError(f"what npm fetched as {wanted} cannot be unpacked: {error}. Run it again.") from error
 
 
-def _unpack(tarball: Path, folder: Path) -> Path:
+def _unpack(tarball: Path, folder: Path, parts: tuple[str, ...]) -> Path:
     with tarfile.open(tarball) as tar:
-        needed = [member for member in tar if member.name.removeprefix("package/").startswith(_NEEDED)]
+        needed = [member for member in tar if member.name.removeprefix("package/").startswith(parts)]
         tar.extractall(folder, needed, filter="data")
     return folder / "package"
 

