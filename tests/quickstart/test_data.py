@@ -29,7 +29,7 @@ from reco_plugin.quickstart.sources import (
     Source,
     fetch,
 )
-from reco_plugin.train.pretrain import PretrainConfig, _Sampler
+from reco_plugin.train.contrastive import PretrainConfig, Sampler
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
@@ -125,7 +125,7 @@ def test_pre_training_reads_seen_entities_and_generic_drawings_only(data: Quicks
     images, items = Recorded(data.images), Recorded(data.items)
     texts: list[str] = []
     watched = replace(data, images=images, items=items)  # type: ignore[arg-type]
-    sampler = _Sampler(watched, lambda batch: texts.extend(batch), PretrainConfig())  # type: ignore[arg-type]
+    sampler = Sampler(watched, lambda batch: texts.extend(batch), PretrainConfig())  # type: ignore[arg-type]
     for step in range(60):
         sampler.draw(step)
     assert len(images.read) > 3000

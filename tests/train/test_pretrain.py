@@ -16,17 +16,9 @@ from safetensors.torch import load_file
 from reco_plugin.quickstart.dataset import Item, Quickstart
 from reco_plugin.quickstart.entities import Entity, Split
 from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
+from reco_plugin.train.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
 from reco_plugin.train.encoder import load_frozen
-from reco_plugin.train.pretrain import (
-    _MEAN,
-    _STD,
-    PretrainConfig,
-    _augment,
-    _contrastive,
-    _Sampler,
-    pretrain,
-    write_tokenizer,
-)
+from reco_plugin.train.pretrain import pretrain, write_tokenizer
 
 WORDS = ("fox", "dog", "cat", "house", "tree", "car", "star", "fish")
 SMALL = PretrainConfig(steps=4, entities_per_batch=4, generic_per_batch=3, warmup=2, checkpoint_every=2)
@@ -90,17 +82,17 @@ def test_the_tokenizer_file_is_the_same_every_time(tmp_path: Path) -> None:
 
 def test_augmentation_keeps_shape_and_range_and_depends_on_the_seed_alone() -> None:
     images = torch.from_numpy(quickstart().images)
-    first, again, other = (_augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert first.shape == (len(images), 3, 64, 64) and first.dtype == torch.float32
     assert torch.equal(first, again) and not torch.allclose(first, other, atol=0.1)
-    pixels = first * torch.tensor(_STD)[:, None, None] + torch.tensor(_MEAN)[:, None, None]
+    pixels = first * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5 and pixels.std() > 0.05
 
 
 def test_white_paper_stays_without_a_border() -> None:
     white = torch.full((16, 64, 64, 3), 255, dtype=torch.uint8)
-    drawn = _augment(white, torch.Generator().manual_seed(0))
-    pixels = drawn * torch.tensor(_STD)[:, None, None] + torch.tensor(_MEAN)[:, None, None]
+    drawn = augment(white, torch.Generator().manual_seed(0))
+    pixels = drawn * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     assert (pixels.amax((2, 3)) - pixels.amin((2, 3))).max() < 1e-4
 
 
@@ -113,7 +105,7 @@ def test_batches_hold_distinct_seen_entities_in_styles_that_are_not_held(tokeniz
             rows.append(int(row))
             return super().__getitem__(row)
 
-    sampler = _Sampler(replace(data, images=Spy(data.images, 10**6)), tokenizer, SMALL)  # type: ignore[arg-type]
+    sampler = Sampler(replace(data, images=Spy(data.images, 10**6)), tokenizer, SMALL)  # type: ignore[arg-type]
     for step in range(40):
         del rows[:]
         images, tokens = sampler.draw(step)
@@ -132,10 +124,10 @@ def test_equal_captions_are_no_negatives() -> None:
     tokens = torch.tensor([[1, 2], [1, 2], [3, 4]])
     eye, scale = torch.eye(3), torch.tensor(5.0)
     same = torch.stack([eye[0], eye[0], eye[2]])
-    loss = _contrastive(same, same, scale, tokens)
+    loss = contrastive(Embedded(same, same), scale, tokens)
     expected = (2 * np.log1p(np.exp(-5)) + np.log1p(2 * np.exp(-5))) / 3
     assert loss.item() == pytest.approx(expected, abs=1e-5)
-    assert _contrastive(same, same, scale, torch.arange(3)[:, None]).item() > loss.item() + 0.3
+    assert contrastive(Embedded(same, same), scale, torch.arange(3)[:, None]).item() > loss.item() + 0.3
 
 
 def test_open_clip_loads_what_is_written(tmp_path: Path) -> None:
@@ -143,7 +135,7 @@ def test_open_clip_loads_what_is_written(tmp_path: Path) -> None:
     folder = pretrain(data, tmp_path / "clip", SMALL)
     clip = load_frozen(f"local-dir:{folder}")
     assert (clip.dimension, clip.image.size, clip.text.context_length) == (128, (64, 64), 20)
-    assert clip.text.dynamic and clip.image.mean == _MEAN
+    assert clip.text.dynamic and clip.image.mean == MEAN
     vectors = clip.texts(["a fox", "a fox", "a house"])
     assert np.allclose(vectors[0], vectors[1], atol=1e-6) and not np.allclose(vectors[0], vectors[2], atol=1e-3)
     weights = load_file(folder / "open_clip_model.safetensors")
