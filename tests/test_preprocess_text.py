@@ -233,16 +233,25 @@ def test_cut_rounds_up_to_a_bucket(text: str, expected: int) -> None:
 
 
 def test_cut_keeps_what_it_may_not_cut() -> None:
-    config = TextConfig("clip", 6, "lower", pad_id=0, end_id=9, dynamic=True)
+    config = TextConfig("clip", 6, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(2, 3))
     ids = np.array([[1, 9, 0, 0, 0, 0], [1, 2, 9, 0, 0, 0]], np.int32)
-    assert cut_to_longest(ids, config, buckets=(2, 3)).shape == (2, 3)
-    assert cut_to_longest(ids, config, buckets=()).shape == (2, 6)
-    assert cut_to_longest(ids, config).shape == (2, 6)  # no bucket below the context length
-    assert cut_to_longest(np.array([[1, 9, 9, 0, 0, 0]], np.int32), config, (2, 3)).shape == (1, 3)  # the last end
-    assert cut_to_longest(ids, replace(config, dynamic=False), (3,)).shape == (2, 6)
-    assert cut_to_longest(ids, replace(config, kind="hf", end_id=None, dynamic=False), (3,)).shape == (2, 6)
-    assert cut_to_longest(np.ones((1, 6), np.int32), config, (3,)).shape == (1, 6)  # no end: not of this tokenizer
-    assert cut_to_longest(ids[:0], config, (3,)).shape == (0, 6)
+    assert cut_to_longest(ids, config).shape == (2, 3)
+    assert cut_to_longest(ids, replace(config, buckets=())).shape == (2, 6)
+    assert cut_to_longest(ids, replace(config, buckets=(16, 32))).shape == (2, 6)  # none below the context length
+    assert cut_to_longest(np.array([[1, 9, 9, 0, 0, 0]], np.int32), config).shape == (1, 3)  # the last end
+    assert cut_to_longest(ids, replace(config, dynamic=False)).shape == (2, 6)
+    assert cut_to_longest(ids, replace(config, kind="hf", end_id=None, dynamic=False)).shape == (2, 6)
+    assert cut_to_longest(np.ones((1, 6), np.int32), config).shape == (1, 6)  # no end: not of this tokenizer
+    assert cut_to_longest(ids[:0], config).shape == (0, 6)
+
+
+def test_lengths_are_the_buckets_below_the_context_length_and_itself() -> None:
+    config = TextConfig("clip", 20, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(32, 16, 8))
+    assert config.lengths == (8, 16, 20)
+    assert replace(config, dynamic=False).lengths == (20,)
+    assert TextConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ConfigError, match=r"buckets \(0,\) must be"):
+        replace(config, buckets=(0,))
 
 
 def test_cut_changes_no_vector_of_a_causal_tower() -> None:

@@ -45,15 +45,15 @@ def train_command(
         typer.Option(help="Payload column: pairs with the same value show the same thing.", show_default="the caption"),
     ] = None,
     fuser: Annotated[
-        Literal["paper", "reco", "training-free"], typer.Option(help="paper: the plain layer. reco: ours.")
+        Literal["paper", "reco", "training-free"],
+        typer.Option(help="reco: ours, fitted in seconds. paper: the plain layer, trained by the paper's loss."),
     ] = "reco",
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = 5,
-    steps: Annotated[int, typer.Option(min=0, help="Training steps; 0 keeps the untrained start.")] = 300,
-    batch: Annotated[int, typer.Option(min=2, help="Pairs per step.")] = 128,
-    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 3e-4,
-    strength: Annotated[float, typer.Option(min=0, help="Start of reco: how loud trusted neighbours are.")] = 1.0,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of start, batches and dropout.")] = 0,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = 10,
+    steps: Annotated[int, typer.Option(min=0, help="paper: training steps; 0 keeps the untrained start.")] = 400,
+    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step.")] = 128,
+    lr: Annotated[float, typer.Option(min=0, help="paper: peak learning rate.")] = 1e-3,
+    heads: Annotated[int, typer.Option(min=1, help="paper: attention heads.")] = 8,
+    seed: Annotated[int, typer.Option(help="paper: of start, batches and dropout.")] = 0,
     near_duplicate: Annotated[
         float, typer.Option(min=0, max=1, help="Image cosine from which a neighbour is hidden.")
     ] = 0.97,
@@ -80,7 +80,6 @@ def train_command(
         group=group,
         fuser=fuser,
         k=k,
-        strength=strength,
         steps=steps,
         batch=batch,
         lr=lr,
@@ -111,43 +110,76 @@ def export_command(
         Literal["paper", "reco", "training-free"],
         typer.Option(help="Untrained fusion to export when --fusion is not given."),
     ] = "training-free",
-    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Storage of the weights.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(help="Of the weights; with --accelerator cuda or tensorrt, fp16 arithmetic too. int8: CPU only."),
+    ] = "fp32",
     k: Annotated[
         int | None,
-        typer.Option("--k", min=1, help="Default number of neighbours.", show_default="of the training, or 5"),
+        typer.Option("--k", min=1, help="Default number of neighbours.", show_default="of the training, or 10"),
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(help="Pairs to compare with torch on, as for reco train.", show_default="drawn samples"),
+    ] = None,
+    license_: Annotated[
+        list[str] | None, typer.Option("--license", help="Of the weights or data, for the manifest; repeatable.")
+    ] = None,
+    accelerator: Annotated[
+        Literal["none", "cuda", "tensorrt"], typer.Option(help="Of Triton's GPU instances; CPUs ignore it.")
+    ] = "none",
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that Triton forms.")] = 64,
+    preferred_batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Batch to wait for; repeatable.", show_default="GPU: a quarter and the whole"),
+    ] = None,
+    queue_delay_us: Annotated[
+        int | None,
+        typer.Option(min=0, help="Longest wait for others, microseconds.", show_default="0; with an accelerator 1000"),
+    ] = None,
+    engine_cache: Annotated[
+        str, typer.Option(help="Folder of TensorRT engines inside the server: a volume.")
+    ] = "/var/cache/reco-tensorrt",
     random_weights: RandomOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model folder: four ONNX graphs, tokenizer, manifest, Triton configuration.
 
-    Every graph is compared with torch first; if one differs, nothing is written.
+    Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs
+    by more than its precision allows, nothing is written.
     """
 
     def load() -> Any:
-        from ..train import run
+        from ..train import export_model, parity, serving
 
-        return run
+        return export_model, parity, serving
 
-    run = _torch(load)
+    module, parity, serving = _torch(load)
     parities = _torch(
-        lambda: run.export_model(
+        lambda: module.export_model(
             model,
             out,
             pretrained=pretrained,
             fusion=fusion,
             fuser=fuser,
             precision=precision,
+            serving=serving.serving(
+                accelerator,
+                max_batch=max_batch,
+                preferred_batches=tuple(preferred_batch) if preferred_batch else None,
+                queue_delay_us=queue_delay_us,
+                engine_cache=engine_cache,
+            ),
             k=k,
+            source=check,
+            licenses=tuple(license_ or ()),
             random_weights=random_weights,
         )
     )
     if as_json:
-        typer.echo(json.dumps([vars(parity) for parity in parities], indent=2))
+        typer.echo(json.dumps([vars(found) for found in parities], indent=2))
         return
-    for parity in parities:
-        typer.echo(
-            f"{parity.graph:11s} least cosine {parity.least_cosine:.7f}  "
-            f"largest difference {parity.largest_difference:.1e}"
-        )
+    typer.echo("\n".join(parity.table(parities)))
+    if check is None:
+        typer.echo("compared on drawn samples; on your own images and captions: --check SOURCE")
     typer.echo(f"wrote {out}; next: reco doctor --model {out}")

@@ -44,6 +44,7 @@ class TextConfig:
         end_id: closes a text, also one that was cut; only for kind clip.
         strip_id: an id that becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf.
         dynamic: the graph takes fewer than L tokens and gives the same vectors.
+        buckets: lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class TextConfig:
     end_id: int | None = None
     strip_id: int | None = None
     dynamic: bool = False
+    buckets: tuple[int, ...] = BUCKETS
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -67,6 +69,14 @@ class TextConfig:
             raise ConfigError(f"kind clip needs end_id, not strip_id; got {self.end_id!r} and {self.strip_id!r}")
         if self.kind == "hf" and (self.end_id is not None or self.dynamic):
             raise ConfigError("kind hf takes neither end_id nor dynamic: its towers are not cut")
+        if any(type(length) is not int or length < 1 for length in self.buckets):
+            raise ConfigError(f"buckets {self.buckets!r} must be whole numbers above 0")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Every L that the graph is given, ascending; the last is the context length."""
+        shorter = {length for length in self.buckets if length < self.context_length} if self.dynamic else set()
+        return (*sorted(shorter), self.context_length)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-like values."""
@@ -79,8 +89,9 @@ class TextConfig:
         Raises:
             ConfigError: a field is unknown, missing or of a wrong value.
         """
+        lists = {"buckets": tuple(values["buckets"])} if "buckets" in values else {}  # JSON has no tuples
         try:
-            return cls(**values)
+            return cls(**{**values, **lists})
         except TypeError as error:
             raise ConfigError(f"text preprocessing: {error}; the fields are {[*cls.__dataclass_fields__]}") from None
 
@@ -197,7 +208,7 @@ def clean(text: str, how: Clean) -> str:
     return text.lower() if how == "lower" else text
 
 
-def cut_to_longest(ids: TokenIds, config: TextConfig, buckets: Sequence[int] = BUCKETS) -> TokenIds:
+def cut_to_longest(ids: TokenIds, config: TextConfig) -> TokenIds:
     """Cut a batch after its longest text; the vectors stay the same where ``config.dynamic``.
 
     A causal tower that reads the end token sees nothing behind it. The length is rounded up to a bucket.
@@ -205,17 +216,16 @@ def cut_to_longest(ids: TokenIds, config: TextConfig, buckets: Sequence[int] = B
     Args:
         ids: (B, L) as a tokenizer gave them.
         config: without ``dynamic``, ids come back as they are.
-        buckets: lengths allowed, beside L itself.
 
-    >>> config = TextConfig("clip", 8, "lower", pad_id=0, end_id=9, dynamic=True)
-    >>> cut_to_longest(np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32), config, buckets=(2, 4))
+    >>> config = TextConfig("clip", 8, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(2, 4))
+    >>> cut_to_longest(np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32), config)
     array([[1, 5, 9, 0]], dtype=int32)
     """
     ends = ids == config.end_id
     if config.kind != "clip" or not config.dynamic or not len(ids) or not ends.any(axis=1).all():
         return ids
     longest = int(np.flatnonzero(ends.any(axis=0))[-1]) + 1
-    length = min((bucket for bucket in buckets if bucket >= longest), default=ids.shape[1])
+    length = next(length for length in config.lengths if length >= longest)
     return np.ascontiguousarray(ids[:, :length])
 
 

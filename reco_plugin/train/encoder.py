@@ -18,7 +18,12 @@ from tqdm import tqdm
 from ..errors import ConfigError, InputError
 from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
 from ..types import ImageInput, Modality, Vectors
+from .activation import check_activation
+from .same_inputs import check_same_inputs
 from .tokenizer import export_tokenizer
+
+_HOW_IT_IS_CALLED = ("dynamic", "buckets")
+"""Fields of the text configuration that do not change vectors, and so are no part of the fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ class ImageTower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode a batch."""
-        x = (pixels.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        x = pixels.float().permute(0, 3, 1, 2)  # cast first: TensorRT takes bytes only into a cast
+        x = (x / 255.0 - self.mean) / self.std
         return F.normalize(self.model.encode_image(x), dim=-1)  # type: ignore[operator]
 
 
@@ -124,26 +130,33 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     Args:
         model: open_clip's model name.
         pretrained: open_clip's tag or a checkpoint file; not used with a schema.
-        random_weights: allow a model without weights, for tests of speed and size.
+        random_weights: allow a model without weights, for tests of speed and size; the same ones every time.
 
     Raises:
-        ConfigError: unknown model or weights, or no weights where ``random_weights`` is off.
+        ConfigError: unknown model or weights, weights trained with another activation, no weights where
+            ``random_weights`` is off, or preprocessing that cannot be exported faithfully.
     """
     if not (pretrained or random_weights or ":" in model):
         raise ConfigError(
             f"model {model!r} has no weights: name them with --pretrained (see open_clip.list_pretrained()), "
             "or pass --random-weights to export noise on purpose"
         )
+    check_activation(model, pretrained)
     try:
-        clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # of random weights: a fusion trained around them must find the same ones again
+            clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError and hub errors alike
         raise ConfigError(f"open_clip cannot load model {model!r} with weights {pretrained!r}: {error}") from error
     clip = clip.eval().float().requires_grad_(False)
     tokenizer_json, text = export_tokenizer(tokenizer)
     text = replace(text, dynamic=_is_causal(clip))
+    text = replace(text, buckets=text.lengths)
     image = _image_config(clip)
-    name = "/".join(filter(None, (model.removeprefix("local-dir:"), pretrained)))
+    check_same_inputs(clip, tokenizer, image, text, tokenizer_json)
+    weights = pretrained or ("" if ":" in model else "random-weights")
+    name = "/".join(filter(None, (model.removeprefix("local-dir:"), weights)))
     return FrozenClip(name, clip, image, text, tokenizer_json, _digest(clip, image, text, tokenizer_json))
 
 
@@ -173,7 +186,7 @@ def _digest(clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_jso
     for name, tensor in sorted(clip.state_dict().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
-    for part in (image.to_dict(), {k: v for k, v in text.to_dict().items() if k != "dynamic"}):
+    for part in (image.to_dict(), {k: v for k, v in text.to_dict().items() if k not in _HOW_IT_IS_CALLED}):
         digest.update(json.dumps(part, sort_keys=True).encode())
     digest.update(tokenizer_json.encode())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ class TorchFuser:
     def __init__(self, fusions: Fusions, *, retrieval: bool = True) -> None:
         """With ``retrieval=False`` neighbours carry nothing: the control that trains and runs without retrieval."""
         self.name: str = fusions.config.fuser
+        self.text_gate = fusions.text_gate
         self._fusions, self._retrieval = fusions.eval(), retrieval
 
     def fuse(

@@ -1,4 +1,4 @@
-"""Train the two fusions on frozen embeddings; seeded, resumable, logged."""
+"""Train fusions on frozen embeddings by RECO's loss; seeded, resumable, logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
-from ..gate import Calibration, trust
+from ..gate import TextGate
 from ..types import MODALITIES, Modality
 from .data import FusionData
 from .loss import reco_loss
@@ -33,7 +33,6 @@ class TrainConfig:
         steps: 0 gives the untrained start.
         batch: pairs per step, each of another group.
         lr, warmup: AdamW's peak rate and the steps to reach it; cosine decay after that.
-        pull: weight of the squared distance to the start: keeps few training entities from bending the layer.
         temperature: start of the learnt inverse temperature.
         drop: probability that a neighbour is left out, so that the layer does not lean on all k.
         rotate: share of steps in which one random rotation turns queries and neighbours alike: what is learnt must
@@ -42,11 +41,10 @@ class TrainConfig:
         checkpoint_every, log_every: steps.
     """
 
-    steps: int = 300
+    steps: int = 400
     batch: int = 128
-    lr: float = 3e-4
+    lr: float = 1e-3
     warmup: int = 20
-    pull: float = 1.0
     temperature: float = 20.0
     drop: float = 0.1
     rotate: float = 0.7
@@ -63,6 +61,8 @@ class Fusions(nn.Module):
         self.config = config
         self.sides = nn.ModuleDict({side: build_fusion(config, side) for side in MODALITIES})
         self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.text_gate: TextGate | None = None
+        """What a fitted fusion trusts; None leaves it to the memory's calibration."""
 
     def refine(self, side: Modality, query: Tensor, neighbours: Tensor, similarity: Tensor, trusted: Tensor) -> Tensor:
         """(B, D) refined vectors of one side."""
@@ -73,20 +73,17 @@ class Fusions(nn.Module):
 class _Batches:
     """Tensors of the training set and seeded batches of distinct groups."""
 
-    def __init__(self, data: FusionData, config: TrainConfig, gate: Calibration | None, device: str) -> None:
+    def __init__(self, data: FusionData, config: TrainConfig, device: str) -> None:
         self._config, self._device = config, device
         self._rows = [np.flatnonzero(data.groups == group) for group in np.unique(data.groups)]
         self._tensors: dict[str, Tensor] = {}
         for side in MODALITIES:
             found, query = data.neighbours[side], data.pairs.side(side)
-            trusted = found.found.astype(np.float32)
-            if gate is not None:
-                trusted = trust(gate, side, found.similarity, found.found)
             for name, array in (
                 ("query", query),
                 ("vectors", found.vectors),
                 ("near", found.similarity),
-                ("trust", trusted),
+                ("trust", found.found.astype(np.float32)),
             ):
                 self._tensors[f"{side}.{name}"] = torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
@@ -103,7 +100,6 @@ def train_fusions(
     out: Path,
     config: TrainConfig | None = None,
     *,
-    gate: Calibration | None = None,
     device: str = "cpu",
 ) -> Fusions:
     """Train on cached embeddings; an interrupted run goes on from its checkpoint and ends as if it had not been.
@@ -113,7 +109,6 @@ def train_fusions(
         fusion: shape of the layer.
         out: folder for checkpoint, TensorBoard log and ``fusion.pt``.
         config: hyper-parameters.
-        gate: trust the neighbours as this calibration says; None trusts all.
         device: torch device.
 
     Raises:
@@ -125,14 +120,13 @@ def train_fusions(
         raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
     torch.manual_seed(config.seed)
     model = Fusions(fusion, config.temperature).to(device)
-    start = {name: p.detach().clone() for name, p in model.named_parameters()}
     if any(p.requires_grad for p in model.sides.parameters()):
-        _run(model, start, _Batches(data, config, gate, device), out, config)
+        _run(model, _Batches(data, config, device), out, config)
     save_fusions(model, out / FUSION)
     return model.eval()
 
 
-def _run(model: Fusions, start: dict[str, Tensor], batches: _Batches, out: Path, config: TrainConfig) -> None:
+def _run(model: Fusions, batches: _Batches, out: Path, config: TrainConfig) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
@@ -144,9 +138,8 @@ def _run(model: Fusions, start: dict[str, Tensor], batches: _Batches, out: Path,
             torch.manual_seed(config.seed * 1_000_003 + step)  # dropout too is the same after a resume
             batch, rng = batches.draw(step)
             loss = _loss(model, batch, rng, config)
-            total = loss + config.pull * _distance(model, start)
             optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -181,13 +174,6 @@ def _rotated(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     turn = torch.linalg.qr(torch.randn(query.shape[1], query.shape[1], device=query.device)).Q
     turned = {name: batch[name] @ turn for name in batch if name.endswith((".query", ".vectors"))}
     return batch | turned
-
-
-def _distance(model: nn.Module, start: dict[str, Tensor]) -> Tensor:
-    total = torch.zeros(())
-    for name, parameter in model.named_parameters():
-        total = total.to(parameter.device) + (parameter - start[name]).square().sum()
-    return total
 
 
 def _rate(step: int, config: TrainConfig) -> float:
@@ -229,7 +215,8 @@ def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: 
 
 def save_fusions(model: Fusions, path: Path) -> None:
     """Write weights and configuration, whole or not at all."""
-    _write(path, {"fusion": asdict(model.config), "model": model.state_dict()})
+    gate = asdict(model.text_gate) if model.text_gate else None
+    _write(path, {"fusion": asdict(model.config), "model": model.state_dict(), "text_gate": gate})
 
 
 def load_fusions(path: Path) -> Fusions:
@@ -244,6 +231,7 @@ def load_fusions(path: Path) -> Fusions:
         saved = torch.load(path, weights_only=True)
         model = Fusions(FusionConfig(**saved["fusion"]))
         model.load_state_dict(saved["model"])
+        model.text_gate = TextGate(**saved["text_gate"]) if saved["text_gate"] else None
     except Exception as error:  # torch and pickle raise a class of its own per kind of damage
         raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
     return model.eval()

@@ -1,15 +1,14 @@
-"""The fusion transformer (paper, section 3.3), in one file.
+"""The fusions (paper, section 3.3), in one file.
 
-One pre-norm self-attention layer over ``[query, null, neighbour 1 .. K]``; only the query's row is read, so only
-its row is computed: identical to ``nn.TransformerEncoderLayer``'s, at about a quarter of the work.
-
-Two of it, one per modality, are trained. Which is chosen by name:
+Two of them, one per modality. Which is chosen by name:
 
 ``paper``
-    The layer as the paper describes it: random start, attention from content alone.
+    The layer as the paper describes it: one pre-norm self-attention layer over ``[query, null, neighbour 1 .. K]``,
+    random start, attention from content alone. Only the query's row is read, so only its row is computed: identical
+    to ``nn.TransformerEncoderLayer``'s, at about a quarter of the work.
 ``reco``
-    Ours: the value and output maps start as the identity, so that an untrained layer already adds what was
-    retrieved; the search similarity enters the attention logits; trust scales what each neighbour may add.
+    Ours. Text queries: the images that were found are pooled by trust and by agreement, and enter through a **metric**
+    that is fitted on pairs (:mod:`reco_plugin.train.fit`). Image queries: as ``training-free``.
 ``training-free``
     No weights: :func:`reco_plugin.gate.fuse_training_free` as a graph.
 
@@ -36,17 +35,16 @@ FuserKind = Literal["paper", "reco", "training-free"]
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Shape and start of the layer. Heads, width, norms and null slot are our choice: the paper names none.
+    """Shape and start of the fusions. Heads, width, norms and null slot are our choice: the paper names none.
 
     Attributes:
         fuser: which of the three.
         dimension: D.
-        heads: attention heads.
-        hidden: width of the MLP; 4 D when 0.
-        dropout: on attention output and MLP, in training.
-        sharpness: start of the learnt weight of (similarity - centre) in the attention logits.
-        centre: similarity at which a neighbour weighs as much as the query itself.
-        strength: start of the output map, as a multiple of the identity.
+        heads: attention heads of ``paper``.
+        hidden: width of its MLP; 4 D when 0.
+        dropout: on its attention output and MLP, in training.
+        rest: of ``reco``: what stays of a text query beside the images, at full trust.
+        agreement: of ``reco``: logit per unit of cosine between an image and the others that were found.
     """
 
     fuser: FuserKind
@@ -54,17 +52,16 @@ class FusionConfig:
     heads: int = 8
     hidden: int = 0
     dropout: float = 0.1
-    sharpness: float = 20.0
-    centre: float = 0.4
-    strength: float = 1.0
+    rest: float = 0.015
+    agreement: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.fuser != "training-free" and self.dimension % self.heads:
+        if self.fuser == "paper" and self.dimension % self.heads:
             raise ConfigError(f"dimension {self.dimension} is not divisible by {self.heads} heads: give other --heads")
 
 
 class FusionLayer(nn.Module):
-    """The layer of ``paper`` and ``reco``; parameters are named as in ``nn.TransformerEncoderLayer``."""
+    """The layer of ``paper``; parameters are named as in ``nn.TransformerEncoderLayer``."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
@@ -76,59 +73,29 @@ class FusionLayer(nn.Module):
         self.linear1, self.linear2 = nn.Linear(d, hidden), nn.Linear(hidden, d)
         self.role = nn.Parameter(torch.zeros(2, d))  # added to the query / to every neighbour
         self.null = nn.Parameter(torch.zeros(d))
-        self.sharpness = nn.Parameter(torch.full((config.heads,), float(config.sharpness)))
         self.dropout = nn.Dropout(config.dropout)
-        self._paper_start()
-        if config.fuser == "reco":
-            self._identity_start()
-
-    def _paper_start(self) -> None:
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
         nn.init.normal_(self.role, std=0.02)
         nn.init.normal_(self.null, std=0.02)
 
-    def _identity_start(self) -> None:
-        """Start as: query + strength * (attention-weighted neighbours)."""
-        d = self.config.dimension
-        with torch.no_grad():
-            self.norm1.weight.fill_(1 / math.sqrt(d))  # a unit vector stays one, so that V = 1 copies it
-            self.in_proj.weight[: 2 * d].mul_(0.1)  # nearly uniform attention before the similarity speaks
-            self.in_proj.weight[2 * d :].copy_(torch.eye(d))
-            self.out_proj.weight.copy_(self.config.strength * torch.eye(d))
-            self.linear2.weight.zero_()
-            self.linear2.bias.zero_()
-            self.role.zero_()
-            self.null.zero_()
-
     def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
         """Refine (B, D) by (B, K, D); returns (B, D) unit-norm and the neighbours' shares (B, K)."""
         present = trust > 0
-        share = trust if self.config.fuser == "reco" else present.to(trust.dtype)
         tokens = self.tokens(query, neighbours)  # (B, 2 + K, D)
         q, k, v = self._heads(self.norm1(tokens))
         logits = (q @ k.transpose(-1, -2)).squeeze(2) / math.sqrt(q.shape[-1])  # (B, heads, 2 + K)
-        logits = logits + self.bias(similarity, present)
-        most = share.amax(1, keepdim=True)  # self, null and the MLP speak no louder than the best neighbour
-        attention = logits.softmax(-1) * torch.cat([most, most, share], 1)[:, None]
+        attention = logits.masked_fill(~F.pad(present, (2, 0), value=True)[:, None], -math.inf).softmax(-1)
         gathered = (attention.unsqueeze(2) @ v).flatten(1)  # (B, heads, 1, D / heads) -> (B, D)
         x = tokens[:, 0] + self.dropout(self.out_proj(gathered))
-        mlp = self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x)))))
-        x = x + self.dropout(mlp) * most
+        x = x + self.dropout(self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x))))))
         return _keep_if_alone(F.normalize(x, dim=-1), query, present), attention[:, :, 2:].mean(1)
 
     def tokens(self, query: Tensor, neighbours: Tensor) -> Tensor:
         """(B, 2 + K, D): the query, the null slot, the neighbours, each with its role."""
         null = self.null.expand(query.shape[0], 1, -1)
         return torch.cat([(query + self.role[0]).unsqueeze(1), null, neighbours + self.role[1]], dim=1)
-
-    def bias(self, similarity: Tensor, present: Tensor) -> Tensor:
-        """(B, heads, 2 + K) added to the attention logits; minus infinity where a neighbour is absent."""
-        near = torch.zeros_like(similarity).unsqueeze(1).expand(-1, self.config.heads, -1)
-        if self.config.fuser == "reco":
-            near = self.sharpness[:, None] * (similarity - self.config.centre).unsqueeze(1)
-        return F.pad(near.masked_fill(~present.unsqueeze(1), -math.inf), (2, 0), value=0.0)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query projection of the first token alone (B, heads, 1, d); keys and values of all (B, heads, 2+K, d)."""
@@ -141,6 +108,51 @@ class FusionLayer(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, heads, N, D / heads)."""
         return x.reshape(x.shape[0], x.shape[1], self.config.heads, -1).transpose(1, 2)
+
+
+class MetricFusion(nn.Module):
+    """Text queries of ``reco``: replaced, as far as trust goes, by the images that were found, seen by a metric.
+
+    The cosine of CLIP mixes what images show with how they are drawn or taken. A metric E that damps the latter tells
+    more: an image i is compared with the pooled images m by ``cos(E i, E m)``. One vector carries that comparison to
+    an index of plain image vectors: ``o = E' (E m / |E m|)``, since ``i . o = |E i| cos(E i, E m)`` and ``|E i|`` is
+    the same for all texts. Its length, at most 1, must not be lost among texts that compete; so what is missing to
+    length 1 goes into a direction that images do not use (**slack**).
+
+    ``refined = (1 - t) query + t (rest query + o) / (1 + rest)``, then slack to length 1, with t the highest trust.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.rest, self.agreement = config.rest, config.agreement
+        self.metric = nn.Parameter(torch.eye(config.dimension))
+        """(D, D) with a largest singular value of 1."""
+        self.slack: Tensor
+        self.register_buffer("slack", torch.zeros(config.dimension))
+
+    def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+        """Same shapes as :meth:`FusionLayer.forward`; similarity speaks through trust alone."""
+        share = self._agreed(neighbours, trust / trust.sum(1, keepdim=True).clamp_min(1e-30))  # (B, K)
+        pooled = (share.unsqueeze(1) @ neighbours).squeeze(1)  # (B, D)
+        told = F.normalize(pooled @ self.metric.T, dim=-1) @ self.metric
+        most = trust.amax(1, keepdim=True)  # (B, 1)
+        x = (1 - most) * query + most * (self.rest * query + told) / (1 + self.rest)
+        return _keep_if_alone(self._filled(x), query, trust > 0), share * most
+
+    def _agreed(self, neighbours: Tensor, share: Tensor) -> Tensor:
+        """Shares (B, K) that favour images like the others: of captions that lie, the images are unlike."""
+        seen = F.normalize(neighbours @ self.metric.T, dim=-1)  # (B, K, D)
+        middle = (share.unsqueeze(1) @ seen).transpose(1, 2)  # (B, D, 1)
+        others = ((seen @ middle).squeeze(2) - share) / (1 - share).clamp_min(1e-3)  # each without itself
+        favoured = share * torch.exp(self.agreement * others)
+        return favoured / favoured.sum(1, keepdim=True).clamp_min(1e-30)
+
+    def _filled(self, x: Tensor) -> Tensor:
+        """(B, D) of length 1: what is missing is added along the slack."""
+        along = x @ self.slack  # (B,)
+        missing = (1 - x.square().sum(1)).clamp_min(0)
+        added = (along.square() + missing).clamp_min(1e-14).sqrt() - along  # the root has no slope at 0
+        return F.normalize(x + added.unsqueeze(1) * self.slack, dim=-1)
 
 
 class TrainingFree(nn.Module):
@@ -165,6 +177,8 @@ def _keep_if_alone(refined: Tensor, query: Tensor, present: Tensor) -> Tensor:
 
 def build_fusion(config: FusionConfig, modality: Modality) -> nn.Module:
     """One fusion, untrained."""
-    if config.fuser == "training-free":
-        return TrainingFree(modality)
-    return FusionLayer(config)
+    if config.fuser == "paper":
+        return FusionLayer(config)
+    if config.fuser == "reco" and modality == "text":
+        return MetricFusion(config)
+    return TrainingFree(modality)

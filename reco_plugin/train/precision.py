@@ -1,22 +1,53 @@
-"""Smaller storage for an ONNX graph's weights; the arithmetic stays float32."""
+"""Smaller weights for an ONNX graph, and half precision arithmetic where a GPU gains from it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from .parity import Precision
+from .serving import Serving
+from .triton import GraphSpec
+
+Arithmetic = Literal["single", "half"]
 _SMALL = 256  # weights with fewer values are kept: they save nothing and include constants such as epsilons
+_MATRIX_OPS = ["MatMul", "Gemm"]
+_IN_SINGLE = ["LayerNormalization", "Softmax", "ReduceL2", "ReduceMean", "ReduceSum", "Pow", "Sqrt"]
+"""Sums over many values, in which half precision loses most."""
 
 
-def to_precision(path: Path, precision: str) -> None:
-    """Rewrite a float32 graph in place: ``fp32`` leaves it, ``fp16`` halves it, ``int8`` quarters its matrices."""
-    if precision == "fp16":
+def arithmetic_of(spec: GraphSpec, precision: Precision, serving: Serving) -> Arithmetic:
+    """Half only for the encoders in fp16 on CUDA: CPUs have no kernels for it, and TensorRT casts by itself."""
+    return "half" if precision == "fp16" and serving.accelerator == "cuda" and spec.engine else "single"
+
+
+def to_precision(path: Path, precision: Precision, arithmetic: Arithmetic = "single") -> None:
+    """Rewrite a float32 graph in place; inputs and outputs keep their types.
+
+    Args:
+        path: the graph.
+        precision: ``fp32`` leaves it, ``fp16`` halves the weights, ``int8`` quarters the matrices.
+        arithmetic: of an fp16 graph; in ``single`` the weights are cast up when the graph is loaded.
+    """
+    if precision == "fp16" and arithmetic == "half":
+        _compute_fp16(path)
+    elif precision == "fp16":
         _store_fp16(path)
     elif precision == "int8":
         _quantise(path)
+
+
+def _compute_fp16(path: Path) -> None:
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    model = convert_float_to_float16(
+        onnx.load(str(path)), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_IN_SINGLE]
+    )
+    onnx.save(model, str(path))
 
 
 def _store_fp16(path: Path) -> None:
@@ -42,8 +73,18 @@ def _store_fp16(path: Path) -> None:
 def _quantise(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    graph = onnx.load(str(path)).graph
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2 and min(tensor.dims) > 1}
+    nodes = [node.name for node in graph.node if node.op_type in _MATRIX_OPS and matrices & set(node.input)]
+    if not nodes:
+        return
     small = path.with_suffix(".int8")
     quantize_dynamic(
-        str(path), str(small), per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
+        str(path),
+        str(small),
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=_MATRIX_OPS,
+        nodes_to_quantize=nodes,  # not vectors: the quantiser would take them, the kernels then refuse them
     )
     small.replace(path)

@@ -1,4 +1,4 @@
-"""What ``reco train`` and ``reco export`` do: pairs -> frozen vectors -> neighbours -> fusions -> model folder."""
+"""What ``reco train`` does: pairs -> frozen vectors -> neighbours -> fusions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..artifact import Policy
+from ..calibration import calibrate
 from ..data import read_pairs, read_records, write_pairs
 from ..data.files import whole_file
 from ..errors import ConfigError, DataError
-from ..gate import calibrate
 from ..memory import Memory, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Pair, Records
 from ..vectors import check_vectors
 from .data import gather, hidden_ids
 from .encoder import FrozenClip, load_frozen
-from .export import Parity, Precision, export
-from .loop import FUSION, Fusions, TrainConfig, load_fusions, train_fusions
+from .fit import ask, fit_fusions
+from .loop import FUSION, Fusions, TrainConfig, save_fusions, train_fusions
 from .model import FuserKind, FusionConfig
 
 RECIPE = "recipe.json"
@@ -41,11 +40,10 @@ class Recipe:
     memory: str | None = None
     group: str | None = None
     fuser: FuserKind = "reco"
-    k: int = 5
-    strength: float = 1.0
-    steps: int = 300
+    k: int = 10
+    steps: int = 400
     batch: int = 128
-    lr: float = 3e-4
+    lr: float = 1e-3
     heads: int = 8
     seed: int = 0
     near_duplicate: float = 0.97
@@ -64,52 +62,55 @@ def train(recipe: Recipe, out: Path) -> Fusions:
     _check_recipe(recipe, out / RECIPE)
     _check_device(recipe.device)
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
-    fusion = FusionConfig(recipe.fuser, clip.dimension, heads=recipe.heads, strength=recipe.strength)
+    fusion = FusionConfig(recipe.fuser, clip.dimension, heads=recipe.heads)
     pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
     memory = _memory(recipe, clip, pairs)
     try:
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
-        data = gather(memory, pairs, Retrieval(k=recipe.k), _groups(pairs, recipe.group), hidden)
-        gate = None if recipe.fuser == "paper" else calibrate(*_sides(memory), neighbours=recipe.k)
+        groups = _groups(pairs, recipe.group)
+        if recipe.fuser == "reco":
+            return _fit(recipe, fusion, pairs, groups, memory, hidden, out)
+        data = gather(memory, pairs, Retrieval(k=recipe.k), groups, hidden)
     finally:
         memory.close()
-    config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed)
     if not any(found.found.any() for found in data.neighbours.values()):
-        raise DataError(
-            "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
-            f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
+        raise _nothing_found(recipe)
+    _write_recipe(recipe, out / RECIPE)
+    config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed)
+    return train_fusions(data, fusion, out, config, device=recipe.device)
+
+
+def _fit(
+    recipe: Recipe,
+    fusion: FusionConfig,
+    pairs: Records,
+    groups: list[str],
+    memory: Memory,
+    hidden: list[set[str]],
+    out: Path,
+) -> Fusions:
+    shown = {id_: group for batch in memory.scroll(2048) for id_, group in _shown(batch, recipe.group)}
+    calibration = calibrate(*_sides(memory), neighbours=recipe.k)
+    questions = ask(memory, pairs.text, groups, shown, hidden, recipe.k)
+    if not questions[0].found.found.any():
+        raise _nothing_found(recipe)
+    fusions = fit_fusions(fusion, pairs, groups, questions, calibration.honesty)
+    if fusions.text_gate is None:
+        warnings.warn(
+            "too few pairs show the same as another pair, so there is little to learn: what a text query trusts is "
+            "left to the memory. Name the column that says what a pair shows with --group",
+            stacklevel=3,
         )
     _write_recipe(recipe, out / RECIPE)
-    return train_fusions(data, fusion, out, config, gate=gate, device=recipe.device)
+    save_fusions(fusions, out / FUSION)
+    return fusions
 
 
-def export_model(
-    model: str,
-    out: Path,
-    *,
-    pretrained: str | None = None,
-    fusion: Path | None = None,
-    fuser: FuserKind = "training-free",
-    precision: Precision = "fp32",
-    k: int | None = None,
-    random_weights: bool = False,
-) -> list[Parity]:
-    """Export an encoder with trained (``fusion``) or untrained (``fuser``) fusions.
-
-    Raises:
-        ConfigError: the encoder cannot be loaded, or the fusion is of another dimension.
-        ArtifactError: the parity check failed; nothing was written.
-    """
-    clip = load_frozen(model, pretrained, random_weights=random_weights)
-    if random_weights and not pretrained:
-        warnings.warn(f"{model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
-    fusions = load_fusions(fusion / FUSION) if fusion else Fusions(FusionConfig(fuser, clip.dimension)).eval()
-    if fusions.config.dimension != clip.dimension:
-        raise ConfigError(f"the fusion in {fusion} is {fusions.config.dimension}-d, the encoder {clip.dimension}-d")
-    recipe = json.loads((fusion / RECIPE).read_text()) if fusion and (fusion / RECIPE).is_file() else {}
-    policy = Policy(k=k or recipe.get("k", Recipe.k), gate=fusions.config.fuser != "paper")
-    trained_on = recipe.get("source", "")
-    return export(clip, fusions, out, policy=policy, precision=precision, trained_on=trained_on)
+def _nothing_found(recipe: Recipe) -> DataError:
+    return DataError(
+        "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
+        f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
+    )
 
 
 def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
@@ -168,8 +169,13 @@ def _groups(pairs: Records, column: str | None) -> list[str]:
         missing := [i for i, p in zip(pairs.ids, pairs.payloads, strict=True) if column not in p]
     ):
         raise DataError(f"{len(missing)} pairs have no {column!r} to group by, the first is {missing[0]!r}")
+    return [group for _, group in _shown(pairs, column)]
+
+
+def _shown(pairs: Records, column: str | None) -> list[tuple[str, str]]:
+    """Id and group of each pair: the column's value, the caption, or what has neither, itself."""
     name = column or "caption"
-    return [str(payload.get(name, id_)) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
+    return [(id_, str(payload.get(name, id_))) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
 
 
 def _check_recipe(recipe: Recipe, path: Path) -> None:

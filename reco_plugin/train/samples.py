@@ -1,13 +1,16 @@
-"""Inputs for the parity check of an export, when the caller has none: drawn images of varied content and size."""
+"""Inputs for the parity check of an export, when the caller has too few: varied drawings and captions."""
 
 from __future__ import annotations
 
 import random
+from itertools import product
 
 from PIL import Image, ImageDraw
 
 from ..types import ImageInput
 
+COUNT = 48
+"""Samples: enough that ten nearest of them are a choice."""
 SAMPLE_TEXTS = (
     "a photo of a dog",
     "red fox in the snow",
@@ -20,9 +23,20 @@ SAMPLE_TEXTS = (
     "emoji 🦊 and punctuation!?",
     "a long caption that goes on about the weather, the light, the people and the street until it is cut " * 4,
 )
+_FRAMES = ("a photo of a {}", "{}", "a close-up of an old {} on a wooden table, taken with a flash at night")
+_THINGS = (
+    *("teapot", "sports car", "lighthouse", "grey heron", "wool jumper", "bicycle", "circuit board", "pizza"),
+    *("violin", "harbour", "orchid", "steam engine", "chess board"),
+)
 
 
-def sample_images(count: int = 12) -> list[ImageInput]:
+def sample_texts(count: int = COUNT) -> list[str]:
+    """Odd captions and then plain ones, of several lengths; the same ones every time, at most 49."""
+    plain = (frame.format(thing) for thing, frame in product(_THINGS, _FRAMES))
+    return [*SAMPLE_TEXTS, *plain][:count]
+
+
+def sample_images(count: int = COUNT) -> list[ImageInput]:
     """Gradients under random shapes, each of another size; the same ones every time."""
     rng = random.Random(0)
     return [_draw(rng) for _ in range(count)]

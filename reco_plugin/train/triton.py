@@ -1,11 +1,17 @@
-"""``config.pbtxt`` of a graph, from one typed description."""
+"""``config.pbtxt`` of the graphs, all from one typed description of their ports."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-MAX_BATCH = 64
+from ..artifact import clip_graph, fusion_graph
+from ..preprocess import ImageConfig, TextConfig
+from ..sessions.triton.ports import CHECKSUM
+from ..types import MODALITIES
+from .pbtxt import Word, render
+from .serving import Serving
 
 DataType = Literal["TYPE_UINT8", "TYPE_INT32", "TYPE_FP32"]
 
@@ -21,57 +27,140 @@ class Port:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph's ports."""
+    """One graph.
+
+    Attributes:
+        name: its folder.
+        inputs, outputs: ports, in the graph's order.
+        lengths: what -1 stands for when the graph is used, ascending: token lengths, or a number of neighbours.
+        engine: whether TensorRT may compile it. The fusions are left to CUDA: they take about 1 % of the time of an
+            encoder, and any number of neighbours.
+    """
 
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    lengths: tuple[int, ...] = ()
+    engine: bool = True
 
 
-def clip_image_spec(height: int, width: int, dimension: int) -> GraphSpec:
-    """Image encoder: pixels as they are decoded, normalisation is inside."""
-    pixels = Port("pixels", "TYPE_UINT8", (height, width, 3))
-    return GraphSpec("clip_image", (pixels,), (_features(dimension),))
+def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours: int) -> dict[str, GraphSpec]:
+    """The four graphs of a model, by name.
+
+    Args:
+        image: pixels as they are decoded; normalisation is inside the graph.
+        text: token ids, of any of its lengths where the tower is causal.
+        dimension: D.
+        neighbours: K as it is by default.
+    """
+    features = (Port("features", "TYPE_FP32", (dimension,)),)
+    pixels = Port("pixels", "TYPE_UINT8", (*image.size, 3))
+    tokens = Port("tokens", "TYPE_INT32", (-1 if text.dynamic else text.context_length,))
+    specs = [
+        GraphSpec(clip_graph("image"), (pixels,), features),
+        GraphSpec(clip_graph("text"), (tokens,), features, text.lengths if text.dynamic else ()),
+        *(_fusion_spec(fusion_graph(side), dimension, neighbours) for side in MODALITIES),
+    ]
+    return {spec.name: spec for spec in specs}
 
 
-def clip_text_spec(length: int, dimension: int) -> GraphSpec:
-    """Text encoder: token ids, of any length (-1) where the tower is causal."""
-    return GraphSpec("clip_text", (Port("tokens", "TYPE_INT32", (length,)),), (_features(dimension),))
+def _fusion_spec(name: str, dimension: int, neighbours: int) -> GraphSpec:
+    inputs = (
+        Port("query", "TYPE_FP32", (dimension,)),
+        Port("neighbours", "TYPE_FP32", (-1, dimension)),
+        Port("similarity", "TYPE_FP32", (-1,)),
+        Port("trust", "TYPE_FP32", (-1,)),
+    )
+    outputs = (Port("refined", "TYPE_FP32", (dimension,)), Port("weights", "TYPE_FP32", (-1,)))
+    return GraphSpec(name, inputs, outputs, (neighbours,), engine=False)
 
 
-def fusion_spec(name: str, dimension: int) -> GraphSpec:
-    """Fusion: the query and what was retrieved for it."""
-    return GraphSpec(
-        name,
-        (
-            Port("query", "TYPE_FP32", (dimension,)),
-            Port("neighbours", "TYPE_FP32", (-1, dimension)),
-            Port("similarity", "TYPE_FP32", (-1,)),
-            Port("trust", "TYPE_FP32", (-1,)),
-        ),
-        (Port("refined", "TYPE_FP32", (dimension,)), Port("weights", "TYPE_FP32", (-1,))),
+def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = False, sha256: str | None = None) -> str:
+    """Write the file's text. KIND_AUTO runs on GPUs where there are any and on the CPU where not.
+
+    Args:
+        spec: the graph.
+        how: batches, queue and accelerator.
+        half: let TensorRT compute in float16.
+        sha256: of the graph's file; a client compares it with its own model folder.
+    """
+    how = how or Serving()
+    batching = {"preferred_batch_size": how.preferred_batches} if how.preferred_batches else {}
+    return render(
+        {
+            "backend": "onnxruntime",
+            "max_batch_size": how.max_batch,
+            "input": [_port(port) for port in spec.inputs],
+            "output": [_port(port) for port in spec.outputs],
+            "instance_group": [{"kind": Word("KIND_AUTO"), "count": 1}],
+            "dynamic_batching": batching
+            | {
+                "max_queue_delay_microseconds": how.queue_delay_us,
+                "default_queue_policy": {"max_queue_size": how.max_queue},
+            },
+            **_optimization(spec, how, half=half),
+            "model_warmup": list(_warmups(spec, how)),
+            **({"parameters": [{"key": CHECKSUM, "value": {"string_value": sha256}}]} if sha256 else {}),
+        }
     )
 
 
-def _features(dimension: int) -> Port:
-    return Port("features", "TYPE_FP32", (dimension,))
+def _port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "data_type": Word(port.type), "dims": port.dims}
 
 
-def render_config(spec: GraphSpec) -> str:
-    """The file's text. KIND_AUTO runs on GPUs where there are any and on the CPU where not."""
-    return "\n".join(
-        [
-            'backend: "onnxruntime"',
-            f"max_batch_size: {MAX_BATCH}",
-            *(_port("input", port) for port in spec.inputs),
-            *(_port("output", port) for port in spec.outputs),
-            "instance_group [{ kind: KIND_AUTO count: 1 }]",
-            "dynamic_batching { }",
-            "",
-        ]
-    )
+def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
+    """Zeros, which are legal token ids and neighbours that are not trusted; of every length in use and every size."""
+    lengths = spec.lengths or (0,)
+    first, *larger = how.warm_batches
+    for batch, length in [*((first, length) for length in lengths), *((batch, lengths[-1]) for batch in larger)]:
+        data = [{"data_type": Word(port.type), "dims": _shape(port, length), "zero_data": True} for port in spec.inputs]
+        yield {
+            "name": f"batch-{batch}" + (f"-length-{length}" if length else ""),
+            "batch_size": batch,
+            "inputs": [{"key": port.name, "value": value} for port, value in zip(spec.inputs, data, strict=True)],
+        }
 
 
-def _port(kind: str, port: Port) -> str:
-    dims = ", ".join(map(str, port.dims))
-    return f'{kind} [{{ name: "{port.name}" data_type: {port.type} dims: [ {dims} ] }}]'
+def _optimization(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, Any]:
+    """The GPU's accelerators; CUDA takes what TensorRT does not."""
+    if how.accelerator == "none":
+        return {}
+    half = half and spec.engine
+    cuda = {
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default measures all algorithms again for each new batch size
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the memory at each growth
+    } | ({} if half else {"use_tf32": "0"})  # else float32 would silently be computed with 10 bits of mantissa
+    blocks = [_accelerator("cuda", cuda)]
+    if how.accelerator == "tensorrt" and spec.engine:
+        blocks.insert(0, _accelerator("tensorrt", _tensorrt(spec, how, half=half)))
+    return {"optimization": {"execution_accelerators": {"gpu_execution_accelerator": blocks}}}
+
+
+def _accelerator(name: str, parameters: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "parameters": [{"key": key, "value": value} for key, value in parameters.items()]}
+
+
+def _tensorrt(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, str]:
+    """Keys of Triton's ONNX Runtime backend; without profiles it would build an engine per batch size, for minutes."""
+    shortest, usual, longest = (spec.lengths[i] if spec.lengths else 0 for i in (0, len(spec.lengths) // 2, -1))
+    return {
+        "precision_mode": "FP16" if half else "FP32",
+        "trt_layer_norm_fp32_fallback": "1",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": how.engine_cache,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": how.engine_cache,
+        "trt_profile_min_shapes": _profile(spec, 1, shortest),
+        "trt_profile_opt_shapes": _profile(spec, how.usual_batch, usual),
+        "trt_profile_max_shapes": _profile(spec, how.max_batch, longest),
+    }
+
+
+def _profile(spec: GraphSpec, batch: int, length: int) -> str:
+    shapes = (f"{port.name}:{'x'.join(map(str, (batch, *_shape(port, length))))}" for port in spec.inputs)
+    return ",".join(shapes)
+
+
+def _shape(port: Port, length: int) -> tuple[int, ...]:
+    return tuple(length if size == -1 else size for size in port.dims)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.data import write_pairs
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.refine import Refiner
+from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.encoder import load_frozen
+from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.loop import FUSION, load_fusions
 from reco_plugin.types import Records
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "black")
-EACH = 5
+EACH = 8
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A table of 40 drawings of eight things."""
+    """A table of 64 drawings of eight things."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RECO_MODEL", raising=False)
     rng = random.Random(0)
@@ -85,7 +89,7 @@ def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Call
         assert (model.manifest.policy.k, model.manifest.policy.gate) == (4, fuser != "paper")
         assert model.manifest.fingerprint.digest == load_frozen(vit).digest
     added = CliRunner().invoke(app, ["memory", "add", "shop.csv", "--model", "model", "--memory", "memory"])
-    assert "40 pairs" in fine(added).output
+    assert "64 pairs" in fine(added).output
     with Reco.open("model", memory="memory", threads=1) as model:
         images = [f"{i}.png" for i in range(6)]
         plain = model.embed_images(images, refine=False)
@@ -93,13 +97,18 @@ def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Call
         assert refined.neighbours is not None and refined.neighbours.ids[3][0] == "p3"
         assert (refined.moved > 1e-4).all()
         np.testing.assert_allclose(np.linalg.norm(refined.vectors, axis=1), 1, atol=1e-5)
-        if fuser != "training-free":
-            trained = load_fusions(Path("run") / FUSION)
-            found, trust = refined.neighbours, refined.trust
-            with torch.no_grad():
-                inputs = map(torch.from_numpy, (plain, found.vectors, found.similarity, trust))
-                expected = trained.sides["image"](*inputs)[0].numpy()
-            np.testing.assert_allclose(refined.vectors, expected, atol=1e-5)
+        trained = load_fusions(Path("run") / FUSION)
+        assert model.manifest.fusion.text_gate == trained.text_gate
+        assert (trained.text_gate is not None) is (fuser == "reco")
+        assert model.manifest.policy.candidate_height == (1.0 if fuser == "reco" else 0.3)
+        in_torch = Refiner(model.memory, TorchFuser(trained), Retrieval(k=4), gate=fuser != "paper")
+        texts = model.embed_texts([f"a {colour} ball number 3" for colour in COLOURS], refine=False)
+        for modality, vectors in (("image", plain), ("text", texts)):
+            served = model.refine(vectors, modality=modality, explain=True)
+            expected = in_torch.refine(vectors, modality=modality, explain=True)
+            assert np.abs(served.vectors - vectors).max() > 1e-3
+            for part in ("vectors", "trust", "weights"):
+                np.testing.assert_allclose(getattr(served, part), getattr(expected, part), atol=1e-5, err_msg=part)
         assert model.embed_texts(["a red ball"]).shape == (1, 32)
 
 
@@ -128,9 +137,9 @@ def test_another_recipe_in_the_same_folder_is_refused(
 
 
 def test_a_mistake_does_not_bar_the_folder(shop: Path, reco: Callable[..., Result]) -> None:
-    fails(train(reco, "--heads", "5"), "32", "5 heads")
+    fails(train(reco, "--fuser", "paper", "--heads", "5"), "32", "5 heads")
     fails(train(reco, "--device", "warp"), "device 'warp'")
-    fails(train(reco, "--group", "brand"), "40 pairs have no 'brand'", "'p0'")
+    fails(train(reco, "--group", "brand"), "64 pairs have no 'brand'", "'p0'")
     fails(train(reco, "--memory", "nowhere"), "nowhere")
     fine(train(reco))
 
@@ -141,9 +150,9 @@ def test_pairs_that_cannot_be_used_are_named(shop: Path, reco: Callable[..., Res
     fails(train(reco), "3.png")
     assert list(Path("run").glob("*")) == [] if Path("run").exists() else True
     table = Path("shop.csv").read_text()
-    Path("shop.csv").write_text(table.replace("p3,", "p2,").replace("3.png", "4.png"))
+    Path("shop.csv").write_text(table.replace("p3,", "p2,").replace(",3.png", ",4.png"))
     fails(train(reco), "ids come more than once", "'p2'")
-    Path("shop.csv").write_text(table.replace("3.png", "4.png"))
+    Path("shop.csv").write_text(table.replace(",3.png", ",4.png"))
     fine(train(reco))  # what failed left nothing behind that would
     Path("file").write_text("")
     fails(reco("train", "shop.csv", "--out", "file"), "file is a file")
@@ -167,7 +176,11 @@ def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Res
     memory = open_memory("memory", fingerprint, kind="exact")
     memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{}] * 12))
     memory.close()
-    fine(train(reco, "--memory", "memory"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # a user's; tests make errors of warnings
+        trained = fine(train(reco, "--memory", "memory"))  # nobody knows what those pairs show
+    assert "warning: too few pairs show the same" in trained.output and "--group" in trained.output
+    assert load_fusions(Path("run") / FUSION).text_gate is None
     other = open_memory("other", Fingerprint("another", "cd" * 32, 32), kind="exact")
     other.close()
     fails(reco("train", "shop.csv", "--out", "run2", "--memory", "other"), "another")
@@ -181,12 +194,13 @@ def test_nothing_to_retrieve_is_nothing_to_learn_from(shop: Path, reco: Callable
 def test_a_missing_package_is_named_with_its_install_line(
     command: str, shop: Path, reco: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reco_plugin.train import run
+    from reco_plugin.train import export_model, run
 
     def missing(*_: Any, **__: Any) -> None:
         raise ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
 
-    monkeypatch.setattr(run, "load_frozen", missing)
+    for module in (run, export_model):
+        monkeypatch.setattr(module, "load_frozen", missing)
     arguments = ["shop.csv", "--out", "run"] if command == "train" else ["--out", "model"]
     fails(reco(command, *arguments), "tensorboard", "pip install 'reco-plugin[train]'")
 

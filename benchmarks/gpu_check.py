@@ -1,0 +1,185 @@
+"""Export, parity and throughput on a GPU: ``make gpu-check``. Without one it says why it does nothing.
+
+It needs nothing but the repository: the encoder has random weights of the real size unless ``--pretrained`` names
+some, which changes neither speed nor the arithmetic that is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reco_plugin.config import Settings
+from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.train.encoder import FrozenClip, load_frozen
+from reco_plugin.train.export import export, measure
+from reco_plugin.train.graphs import cases, fusion_inputs
+from reco_plugin.train.loop import Fusions
+from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.parity import Parity, Precision, check, table
+from reco_plugin.train.samples import sample_images, sample_texts
+from reco_plugin.train.serving import serving
+from reco_plugin.train.triton import graph_specs
+
+K = 10
+BATCHES = (1, 8, 32, 64)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Items per second of one graph at one batch size; best of the rounds, transfers to the card included."""
+
+    graph: str
+    precision: Precision
+    batch: int
+    length: int | None
+    items_per_s: float
+
+
+def why_not() -> str | None:
+    """The reason why nothing can be measured on this machine; None where it can."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return "onnxruntime is not installed"
+    if shutil.which("nvidia-smi") is None:
+        return "no NVIDIA driver here (nvidia-smi is not on the PATH)"
+    if not card():
+        return "nvidia-smi reports no GPU"
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return f"onnxruntime {ort.__version__} was built without CUDA: install onnxruntime-gpu instead of onnxruntime"
+    return None
+
+
+def card() -> str:
+    """Name and driver of the first GPU, or nothing."""
+    ask = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.strip().split("\n")[0]
+
+
+def provider(name: str, precision: Precision) -> Settings:
+    """What ``config.pbtxt`` tells Triton's CUDA too: float32 is computed as float32."""
+    exact = name == "cuda" and precision == "fp32"
+    return Settings(provider=name, provider_options={"use_tf32": "0"} if exact else {})  # type: ignore[arg-type]
+
+
+def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> list[Parity]:
+    """Export to ``folder`` (which compares on the CPU) and compare again on the provider."""
+    fusions = Fusions(FusionConfig("reco", clip.dimension)).eval()
+    export(clip, fusions, folder, precision=precision, serving=serving("cuda"))
+    specs = graph_specs(clip.image, clip.text, clip.dimension, K)
+    settings, found = provider(on, precision), []
+    for case in cases(clip, fusions, specs, sample_images(), sample_texts()):
+        parity = measure(case, folder / case.spec.name / "1" / "model.onnx", settings)
+        check(parity, precision)
+        found.append(parity)
+    return found
+
+
+def speeds(
+    clip: FrozenClip, folder: Path, precision: Precision, on: str, batches: tuple[int, ...] = BATCHES
+) -> Iterator[Speed]:
+    """Time every graph at every batch size; texts at their shortest and longest length."""
+    rng = np.random.default_rng(0)
+    height, width = clip.image.size
+    settings = provider(on, precision)
+
+    def session(name: str) -> OrtSession:
+        return OrtSession(folder / name / "1" / "model.onnx", settings)
+
+    image, text, fusion = session("clip_image"), session("clip_text"), session("reco_image")
+    for batch in batches:
+        pixels = rng.integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
+        yield Speed("clip_image", precision, batch, None, _rate(image, {"pixels": pixels}, batch))
+        for length in sorted({clip.text.lengths[0], clip.text.lengths[-1]}):
+            tokens = rng.integers(1, 1000, (batch, length)).astype(np.int32)
+            yield Speed("clip_text", precision, batch, length, _rate(text, {"tokens": tokens}, batch))
+        inputs = fusion_inputs(clip.dimension, batch, K)
+        yield Speed("reco_image", precision, batch, K, _rate(fusion, inputs, batch))
+
+
+def _rate(session: OrtSession, inputs: dict[str, Any], batch: int, rounds: int = 20, warm: int = 3) -> float:
+    for _ in range(warm):
+        session.run(inputs)
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        session.run(inputs)
+        times.append(time.perf_counter() - start)
+    return batch / min(times)
+
+
+def report(where: str, parities: dict[Precision, list[Parity]], measured: list[Speed]) -> str:
+    """Both tables as text."""
+    lines = [f"card: {where}"]
+    for precision, found in parities.items():
+        lines += ["", f"{precision} against torch on the CPU", *table(found)]
+    lines += ["", "items per second, best of 20", "graph       length  batch" + "".join(f"{p:>10s}" for p in parities)]
+    rows: dict[tuple[str, int | None, int], dict[Precision, float]] = {}
+    for speed in measured:
+        rows.setdefault((speed.graph, speed.length, speed.batch), {})[speed.precision] = speed.items_per_s
+    for (graph, length, batch), rates in rows.items():
+        lines.append(
+            f"{graph:11s} {length or '':>6}  {batch:5d}"
+            + "".join(f"{rates[precision]:10.0f}" for precision in parities)
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the report; 0 where it passed or was skipped, 1 where it failed or ``--require`` finds no GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip model")
+    parser.add_argument("--pretrained", help="weights; random ones when left out")
+    parser.add_argument("--require", action="store_true", help="fail where there is no GPU")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    chosen = parser.parse_args(arguments)
+    if reason := why_not():
+        print(f"gpu-check skipped: {reason}")
+        return int(chosen.require)
+    _load_cuda()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of random weights: only speed and arithmetic are looked at
+        clip = load_frozen(chosen.model, chosen.pretrained, random_weights=chosen.pretrained is None)
+    parities: dict[Precision, list[Parity]] = {}
+    measured: list[Speed] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for precision in PRECISIONS:
+            folder = Path(scratch) / precision
+            parities[precision] = compared(clip, folder, precision, "cuda")
+            measured += speeds(clip, folder, precision, "cuda")
+    print(f"model: {clip.name}\n{report(card(), parities, measured)}")
+    if chosen.json:
+        figures = {"model": clip.name, "card": card(), "speeds": [asdict(speed) for speed in measured]}
+        figures["parity"] = {precision: [asdict(parity) for parity in found] for precision, found in parities.items()}
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def _load_cuda() -> None:
+    """Let ONNX Runtime find the CUDA libraries that came as wheels with torch or with onnxruntime-gpu."""
+    import onnxruntime as ort
+
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

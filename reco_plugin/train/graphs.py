@@ -1,0 +1,109 @@
+"""The four modules that are exported, each with inputs and what open_clip itself makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..artifact import fusion_graph
+from ..preprocess import Tokenizer, images_to_array
+from ..types import MODALITIES, ImageInput
+from .encoder import FrozenClip
+from .loop import Fusions
+from .triton import GraphSpec
+
+Arrays = dict[str, npt.NDArray[Any]]
+_ROWS = 16  # compared at once, so that a large encoder fits
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of a graph and the outputs it must have; axis 0 is the batch in all of them."""
+
+    inputs: Arrays
+    expected: Arrays
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module to export.
+
+    Attributes:
+        spec: its ports.
+        module: takes the inputs and gives the outputs of ``spec``, in order.
+        batches: for the parity check; the first also shows the exporter what the inputs are like.
+    """
+
+    spec: GraphSpec
+    module: nn.Module
+    batches: list[Batch]
+
+
+def cases(
+    clip: FrozenClip, fusions: Fusions, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
+) -> Iterator[Case]:
+    """One graph after the other, so that the inputs of only one are held."""
+    yield Case(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
+    yield Case(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
+    inputs = fusion_inputs(clip.dimension)
+    for modality in MODALITIES:
+        fusion = fusions.sides[modality]
+        with torch.no_grad():
+            refined, weights = fusion(*map(torch.from_numpy, inputs.values()))
+        expected = {"refined": refined.numpy(), "weights": weights.numpy()}
+        yield Case(specs[fusion_graph(modality)], fusion, [Batch(inputs, expected)])
+
+
+def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[Batch]:
+    """Expected is what open_clip's own function makes of pixels that are normalised beforehand."""
+    mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
+    for start in range(0, len(images), _ROWS):
+        pixels = images_to_array(images[start : start + _ROWS], clip.image)
+        x = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+        yield Batch({"pixels": pixels}, _features(clip.model.encode_image, x))
+
+
+def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[Batch]:
+    """Every length that the graph is used with, against the whole context in open_clip's own function."""
+    ids = Tokenizer(clip.tokenizer_json, clip.text)(texts).ids
+    lengths = np.array(clip.text.lengths)
+    ends = _ends(ids, clip) if clip.text.dynamic else np.full(len(ids), lengths[-1])
+    shortest = np.searchsorted(lengths, ends)  # index of the first length that holds the text
+    turn = shortest + np.arange(len(ids)) % (len(lengths) - shortest)  # and in turn the longer ones too
+    for index, length in enumerate(lengths):
+        rows = np.flatnonzero(turn == index)
+        for part in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
+            cut = np.ascontiguousarray(ids[part, :length])
+            yield Batch({"tokens": cut}, _features(clip.model.encode_text, torch.from_numpy(ids[part]).long()))
+
+
+def _ends(ids: npt.NDArray[np.int32], clip: FrozenClip) -> npt.NDArray[np.intp]:
+    """(B,) tokens of each text, up to its last end token."""
+    return np.asarray(ids.shape[1] - (ids[:, ::-1] == clip.text.end_id).argmax(axis=1))
+
+
+def _features(encode: Any, x: Tensor) -> Arrays:
+    with torch.no_grad():
+        return {"features": F.normalize(encode(x), dim=-1).numpy()}
+
+
+def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
+    """Neighbours as a search returns them: near the query, some absent, some distrusted, one row without any."""
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(batch, dimension))
+    near = query[:, None] + rng.normal(size=(batch, k, dimension))
+    trust = rng.choice([0.0, 0.3, 1.0], size=(batch, k))
+    trust[0] = 0.0
+    return {
+        "query": (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32),
+        "neighbours": (near / np.linalg.norm(near, axis=-1, keepdims=True)).astype(np.float32),
+        "similarity": rng.uniform(0.2, 1.0, size=(batch, k)).astype(np.float32),
+        "trust": trust.astype(np.float32),
+    }

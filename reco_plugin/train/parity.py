@@ -1,0 +1,132 @@
+"""How close an exported graph is to torch, in the two ways that matter to a search, and what is close enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ArtifactError
+from ..types import Vectors
+
+Precision = Literal["fp32", "fp16", "int8"]
+NEAREST = 10
+_TIE = 1e-6  # cosines that float32 cannot tell apart: either order is right
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Least values at which a graph is still exported."""
+
+    cosine: float
+    overlap: float
+
+
+BOUNDS: dict[Precision, Bounds] = {
+    "fp32": Bounds(1 - 1e-6, 0.99),
+    "fp16": Bounds(0.9995, 0.95),
+    "int8": Bounds(0.98, 0.75),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close one exported graph is to torch on the same inputs.
+
+    Attributes:
+        graph: its name.
+        inputs: how many images, texts or queries were compared.
+        least_cosine: between an input's two vectors, of the worst input.
+        overlap: share of the ten nearest that stay, see :func:`overlap`.
+        largest_difference: of any output value.
+        size_bytes: of the file.
+    """
+
+    graph: str
+    inputs: int
+    least_cosine: float
+    overlap: float
+    largest_difference: float
+    size_bytes: int
+
+
+def compare(graph: str, expected: Vectors, found: Vectors, *, difference: float = 0.0, size_bytes: int = 0) -> Parity:
+    """Measure how far (N, D) vectors are from those of torch.
+
+    Args:
+        graph: its name.
+        expected: of torch.
+        found: of the graph, for the same inputs.
+        difference: the largest of its other outputs.
+        size_bytes: of its file.
+    """
+    largest = max(float(np.abs(expected - found).max()), difference)
+    cosines = (_unit(expected) * _unit(found)).sum(axis=1)
+    return Parity(graph, len(found), float(cosines.min()), overlap(expected, found), largest, size_bytes)
+
+
+def overlap(expected: Vectors, found: Vectors, nearest: int = NEAREST) -> float:
+    """Share of the nearest that a search still finds, mean over the queries.
+
+    The index holds torch's vectors, since one that exists is not encoded again; each vector in turn is the query,
+    once as torch and once as the graph has it, and does not find itself. Ties count as found.
+
+    Returns:
+        From 0 to 1. With no more than ``nearest`` others there is nothing to choose, and it is 1.
+
+    >>> index = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
+    >>> overlap(index, index, nearest=1)
+    1.0
+    >>> overlap(index, np.float32([[1, 0], [0.8, 0.6], [1, 0]]), nearest=1)  # the last now finds the first
+    0.6666666666666666
+    """
+    nearest = min(nearest, len(expected) - 1)
+    if nearest < 1:
+        return 1.0
+    index = _unit(expected)
+    true, seen = index @ index.T, _unit(found) @ index.T  # (N, N)
+    np.fill_diagonal(true, -np.inf)
+    np.fill_diagonal(seen, -np.inf)
+    least = np.sort(true, axis=1)[:, -nearest]  # the cosine of the last that belongs
+    chosen = np.argsort(-seen, axis=1, kind="stable")[:, :nearest]
+    return float((np.take_along_axis(true, chosen, axis=1) >= least[:, None] - _TIE).mean())
+
+
+def check(parity: Parity, precision: Precision) -> None:
+    """Refuse a graph that is too far from torch.
+
+    Raises:
+        ArtifactError: with both figures and both bounds.
+    """
+    bounds = BOUNDS[precision]
+    if not (parity.least_cosine >= bounds.cosine and parity.overlap >= bounds.overlap):  # NaN fails too
+        raise ArtifactError(
+            f"{parity.graph} in {precision} differs from torch: least cosine {parity.least_cosine:.6f} (allowed "
+            f"{bounds.cosine:.6f}), top-{NEAREST} overlap {parity.overlap:.3f} (allowed {bounds.overlap:.3f}) over "
+            f"{parity.inputs} inputs. Nothing was written; export with a higher precision."
+        )
+
+
+def table(parities: list[Parity]) -> list[str]:
+    """Lines that show what the check measured.
+
+    >>> for line in table([Parity("clip_image", 48, 0.99999, 1.0, 3e-4, 2_900_000)]):
+    ...     print(line)
+    graph           MB  inputs  least cosine  top-10 overlap  largest difference
+    clip_image     2.9      48     0.9999900          1.0000             3.0e-04
+    """
+    head = f"{'graph':11s} {'MB':>6s}  inputs  least cosine  top-10 overlap  largest difference"
+    return [head, *map(_line, parities)]
+
+
+def _line(found: Parity) -> str:
+    return (
+        f"{found.graph:11s} {found.size_bytes / 1e6:6.1f}  {found.inputs:6d}  {found.least_cosine:12.7f}  "
+        f"{found.overlap:14.4f}  {found.largest_difference:18.1e}"
+    )
+
+
+def _unit(vectors: Vectors) -> npt.NDArray[np.float32]:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)

@@ -1,0 +1,117 @@
+"""What ``reco export`` does around the export itself, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.cli.app import app
+from reco_plugin.errors import ConfigError, DataError
+from reco_plugin.train import export_model as module
+from reco_plugin.train.encoder import load_frozen
+from reco_plugin.train.export_model import export_model
+from reco_plugin.train.loop import FUSION, Fusions, save_fusions
+from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.run import RECIPE
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What would be exported, without the wait."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(module, "export", lambda clip, fusions, out, **rest: seen.update(fusions=fusions, **rest) or [])
+    return seen
+
+
+def trained(folder: Path, dimension: int = 32, digest: str | None = None) -> Path:
+    save_fusions(Fusions(FusionConfig("reco", dimension)), folder / FUSION)
+    (folder / RECIPE).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
+    if digest:
+        (folder / f"vectors-{digest[:12]}.npz").touch()
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """24 coloured pictures with captions, as a table."""
+    rows = ["id,image,text"]
+    for i in range(24):
+        Image.new("RGB", (40, 30), (10 * i, 255 - 10 * i, 100)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i},{i}.png,picture number {i}")
+    table = tmp_path / "pairs.csv"
+    table.write_text("\n".join(rows))
+    return table
+
+
+def test_random_weights_are_announced(
+    tmp_path: Path, write_encoder: Callable[..., str], vit_config: dict[str, Any], told: dict[str, Any]
+) -> None:
+    empty = write_encoder(tmp_path / "empty", vit_config, weights=False)
+    with pytest.warns(UserWarning, match="RANDOM weights"):
+        export_model(empty, tmp_path / "out", random_weights=True)
+
+
+def test_a_training_run_brings_its_fusion_and_defaults(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
+    digest = load_frozen(vit).digest
+    export_model(vit, tmp_path / "out", fusion=trained(tmp_path, digest=digest), licenses=("MIT",))
+    assert told["fusions"].config.fuser == "reco" and told["policy"].k == 7
+    assert (told["trained_on"], told["licenses"], told["images"]) == ("pairs.csv", ("MIT",), [])
+    export_model(vit, tmp_path / "out", fusion=tmp_path, k=3)
+    assert told["policy"].k == 3
+
+
+def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="16-d, the encoder 32-d"):
+        export_model(vit, tmp_path / "out", fusion=trained(tmp_path, 16))
+    with pytest.raises(ConfigError, match=r"trained around another encoder \(sha256 0123456789ab\)"):
+        export_model(vit, tmp_path / "out", fusion=trained(tmp_path, digest="0123456789abcdef"))
+    assert told == {} and not (tmp_path / "out").exists()
+
+
+def test_own_pairs_are_compared(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
+    export_model(vit, tmp_path / "out", source=str(pairs))
+    assert told["texts"] == [f"picture number {i}" for i in range(24)] and len(told["images"]) == 24
+
+
+def test_pairs_that_cannot_be_compared_are_refused(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
+    short = tmp_path / "short.csv"
+    short.write_text("\n".join(pairs.read_text().split("\n")[:6]))
+    with pytest.raises(DataError, match="holds 5 pairs; the check takes 20 to 96"):
+        export_model(vit, tmp_path / "out", source=str(short))
+    vectors = np.eye(32, dtype=np.float32)
+    np.savez(tmp_path / "v.npz", id=np.arange(32).astype(str), image=vectors, text=vectors)
+    with pytest.raises(DataError, match="holds vectors"):
+        export_model(vit, tmp_path / "out", source=str(tmp_path / "v.npz"))
+    assert told == {}
+
+
+def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    arguments = ["export", "--model", vit, "--out", str(out), "--check", str(pairs), "--license", "MIT, mine"]
+    result = CliRunner().invoke(
+        app, [*arguments, "--accelerator", "tensorrt", "--max-batch", "8", "--precision", "fp16"]
+    )
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines() if line.startswith(("clip_", "reco_"))]
+    assert [line[0] for line in lines] == list(GRAPHS)
+    for line in lines:
+        assert float(line[3]) > 0.999 and 0.9 <= float(line[4]) <= 1
+    assert "drawn samples" not in result.stdout
+    manifest = Artifact.load(out).manifest
+    assert manifest.licenses == ("MIT, mine",) and manifest.precision == "fp16"
+    config = (out / "clip_text" / "config.pbtxt").read_text()
+    assert "max_batch_size: 8" in config and 'value: "tokens:8x20"' in config
+
+
+def test_the_command_refuses_without_writing(vit: str, tmp_path: Path) -> None:
+    arguments = ["export", "--model", vit, "--out", str(tmp_path / "m"), "--precision", "int8", "--accelerator", "cuda"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code != 0 and "int8" in result.stderr and not list(tmp_path.iterdir())
