@@ -22,6 +22,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ArtifactError
+from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Fingerprint, Modality, Role
 
@@ -51,9 +52,17 @@ class Policy(_Strict):
 
 
 class FusionInfo(_Strict):
-    """What the fusion graphs are and how they were made."""
+    """What the fusion graphs are and how they were made.
+
+    Attributes:
+        fuser: kind of the fusion.
+        text_gate: what it was trained to trust; None: the memory's own calibration decides.
+        config: shape of the layers.
+        trained_on: source of the training pairs.
+    """
 
     fuser: Literal["paper", "reco", "training-free"]
+    text_gate: TextGate | None = None
     config: dict[str, Any] = {}
     trained_on: str = ""
 

@@ -11,7 +11,13 @@
     ├── DataError              a data set, download or file to read
     ├── ArtifactError          the model folder: missing, truncated, of a newer version
     ├── SessionError           running a graph, or the wanted execution provider is not there
+    │   ├── SessionUnavailable the model server is not reached, or went away
+    │   │   └── SessionOverloaded  it is reached, but its queue is full
+    │   └── SessionTimeout     it did not answer before the deadline
     └── MemoryStoreError       the store of pairs
+        ├── MemoryUnavailable  the server is not reached, or went away
+        │   └── MemoryOverloaded   it is reached, but refuses more work for now
+        ├── MemoryTimeout      it did not answer before the deadline
         ├── MemoryLocked       another process holds it
         └── FingerprintMismatch  built by another encoder
 """
@@ -58,8 +64,32 @@ class SessionError(RecoError):
     """A graph could not be loaded or run, or not on the execution provider that was asked for."""
 
 
+class SessionUnavailable(SessionError):
+    """The model server is not reached, or went away before it answered; it may be back later."""
+
+
+class SessionOverloaded(SessionUnavailable):
+    """The model server refuses more work for now."""
+
+
+class SessionTimeout(SessionError):
+    """The model server did not answer before the deadline."""
+
+
 class MemoryStoreError(RecoError):
     """The memory could not be opened, read or written."""
+
+
+class MemoryUnavailable(MemoryStoreError):
+    """The memory's server is not reached, or went away before it answered; it may be back later."""
+
+
+class MemoryOverloaded(MemoryUnavailable):
+    """The memory's server refuses more work for now."""
+
+
+class MemoryTimeout(MemoryStoreError):
+    """The memory's server did not answer before the deadline."""
 
 
 class MemoryLocked(MemoryStoreError):
@@ -78,9 +108,15 @@ __all__ = [
     "ImageError",
     "InputError",
     "MemoryLocked",
+    "MemoryOverloaded",
     "MemoryStoreError",
+    "MemoryTimeout",
+    "MemoryUnavailable",
     "MissingExtra",
     "RecoError",
     "SessionError",
+    "SessionOverloaded",
+    "SessionTimeout",
+    "SessionUnavailable",
     "VectorError",
 ]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from .artifact import Artifact, fusion_graph
 from .config import Settings
-from .gate import fuse_training_free
-from .sessions import Session, open_session
+from .gate import TextGate, fuse_training_free
+from .sessions import Session, open_graph
 from .types import Modality, Neighbours, Vectors
 
 
@@ -29,6 +29,11 @@ class Fuser(Protocol):
         """Of the fusion: paper, reco, training-free."""
         ...
 
+    @property
+    def text_gate(self) -> TextGate | None:
+        """What it was trained to trust; None: the memory's own calibration decides."""
+        ...
+
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
@@ -41,6 +46,7 @@ class GraphFuser:
 
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self.name: str = artifact.manifest.fusion.fuser
+        self.text_gate = artifact.manifest.fusion.text_gate
         self._artifact, self._settings = artifact, settings
         self._sessions: dict[Modality, Session] = {}
 
@@ -49,7 +55,7 @@ class GraphFuser:
     ) -> Fused:
         """Run the modality's fusion graph."""
         if modality not in self._sessions:
-            self._sessions[modality] = open_session(self._artifact.graph(fusion_graph(modality)), self._settings)
+            self._sessions[modality] = open_graph(self._artifact, fusion_graph(modality), self._settings)
         inputs = {
             "query": vectors,
             "neighbours": neighbours.vectors,
@@ -64,6 +70,7 @@ class TrainingFreeFuser:
     """Verified neighbours added to the query; no learned weights, so it works with any CLIP at once."""
 
     name = "training-free"
+    text_gate: TextGate | None = None
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

@@ -11,106 +11,87 @@ For a text query, the likeness of the captions says nearly all. Hence uni-modal 
 differences; a vector of the candidates' own modality tells them apart by large ones and drowns it. The ratio of
 these spreads, the **loudness**, brings one fusion strength to every encoder.
 
-What depends on encoder or memory is measured on the memory, by :func:`calibrate`: sampled pairs are asked for twice,
-with the pairs of the same caption visible (the memory holds the answer) and with those hidden (it does not).
+*Be careful where there is something to lose.* An encoder that knows what a memory shows is worth more than captions
+that lie; of one that does not, nothing can be lost. How far the captions can be believed (**honesty**) and how well
+the encoder knows the pairs (**alignment**) are measured too.
+
+What depends on encoder or memory is measured on the memory (:mod:`reco_plugin.calibration`). A trained fusion brings a
+:class:`TextGate` of its own, fitted on pairs of which it is known what they show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from math import isfinite
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ConfigError
+from .calibration import Calibration, sigmoid, standout
 from .types import Modality, Vectors
 
 STRENGTH: Mapping[Modality, float] = {"image": 0.75, "text": 1.0}
 """Length of what all neighbours together add to a query of length 1, at full trust."""
-_ENOUGH = 50  # pairs that share their caption with another; below, a fit would be noise
-_SAME = 0.5  # captions this far from a chance match (0) to identity (1) mean the same thing
-_PLENTY = 256  # rows are enough for a quantile
 _STEEPNESS = 8.0  # of the text gate, so that a chance match is trusted with exp(-8)
+_COVERED = 2 / 3  # share of the candidates that must have found their own caption, or none moves
+_RIVALS = 60  # captions; an encoder that finds an image's own one among them knows what to say itself
+_CAUTION = 3.0  # at which share of wrong captions, squared and inverted, an encoder that knows all is left alone
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Constants of the gate for one memory. The defaults are the safe ones for a memory too small to measure.
+class TextGate:
+    """How a trained fusion trusts what a text query found: logistic in similarity and stand-out.
 
     Attributes:
-        same_caption: cosine from which two captions mean the same thing.
-        image_similarity: logit per unit of image-image cosine.
-        image_standout: logit per unit of cosine above the mean of the neighbours.
-        image_bias: logit at zero.
-        image_loudness: spread of an image query's scores over captions / spread of a caption's; at most 1.
-        text_loudness: the same for text queries and images, times how far captions can be believed.
-        neighbours: K of the searches that were simulated; gate with about this many.
+        similarity, standout, bias: of the logit that a neighbour shows what the query asks for.
+        answered: mean trust in the best neighbour where the training memory held the answer; 1 is certain.
+        unanswered: the same where it did not.
+        honesty: of the training memory, as :class:`Calibration` measures it: that of captions that can be believed.
     """
 
-    same_caption: float = 0.95
-    image_similarity: float = 0.0
-    image_standout: float = 25.0
-    image_bias: float = -4.0
-    image_loudness: float = 0.25
-    text_loudness: float = 0.25
-    neighbours: int = 10
+    similarity: float
+    standout: float
+    bias: float
+    answered: float
+    unanswered: float
+    honesty: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-like, for the header of a memory."""
-        return asdict(self)
+    def trust(self, similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """(B, K) trust: as the chances that the neighbours answer, the best one's decided; 0 where nothing was found.
 
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Calibration:
-        """Read :meth:`to_dict` back.
-
-        Raises:
-            ConfigError: a field is missing or unknown, or is not a finite number.
+        Half of a query and half of an answer are neither, so the chance p of the best neighbour becomes
+        ``p^2 / (p^2 + (1 - p)^2)``, which is nearer to 0 or 1.
         """
-        names = {field.name for field in fields(cls)}
-        if names != set(stored):
-            raise ConfigError(f"calibration has {sorted(stored)}, not {sorted(names)}: calibrate the memory again")
-        if bad := [name for name, value in stored.items() if not isinstance(value, int | float) or not isfinite(value)]:
-            raise ConfigError(f"calibration holds no finite number in {bad}: calibrate the memory again")
-        return cls(**stored)
+        logit = self.similarity * similarity + self.standout * standout(similarity, found) + self.bias
+        chance = np.where(found, sigmoid(logit), 0.0)
+        best = chance.max(axis=1, keepdims=True, initial=0.0)
+        decided = best / np.maximum(best**2 + (1.0 - best) ** 2, 1e-12)  # times the best chance itself
+        return np.asarray(chance * decided, np.float32)
 
+    def caution(self, calibration: Calibration) -> float:
+        """How much of the query may be replaced: less, the more captions are wrong and the more CLIP knows itself.
 
-def calibrate(image: Vectors, text: Vectors, *, neighbours: int = 10, seed: int = 0, sample: int = 2048) -> Calibration:
-    """Measure the gate's constants on the memory's own pairs; no labels are needed.
-
-    Defaults of :class:`Calibration` stay where there is too little to measure: all of them below ten pairs, the image
-    logits below fifty sampled pairs that share their caption with another.
-
-    Args:
-        image: (N, D) unit-norm; pass the whole memory where it is small.
-        text: (N, D) unit-norm; row i belongs to image i.
-        neighbours: K of the searches to come.
-        seed: of the sample; the same memory and seed give the same constants.
-        sample: pairs that are asked for, among at most four times as many.
-    """
-    if len(image) < 10:
-        return Calibration(neighbours=neighbours)
-    rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(image))[: 4 * sample]
-    image, text = np.asarray(image[rows], np.float32), np.asarray(text[rows], np.float32)
-    captions = text[:sample] @ text.T  # (S, N)
-    others = ~np.eye(*captions.shape, dtype=np.bool_)
-    chance = _chance_match(captions[:_PLENTY][others[:_PLENTY]])
-    same_caption = min(0.999, chance + _SAME * (1.0 - chance))
-    siblings = (captions > same_caption) & others
-    return Calibration(
-        same_caption,
-        *_fit_image_gate(image, siblings, others, neighbours),
-        image_loudness=_loudness(image[:sample], text[:sample]),
-        text_loudness=_loudness(text[:sample], image[:sample]) * _caption_honesty(image, siblings, rng),
-        neighbours=neighbours,
-    )
+        >>> gate = TextGate(0, 0, 0, answered=1, unanswered=0, honesty=0.8)
+        >>> def told(honesty, alignment):
+        ...     return round(gate.caution(Calibration(honesty=honesty, alignment=alignment, text_loudness=0.5)), 2)
+        >>> told(0.8, 0.5), told(0.8, 1.0)  # captions as good as in training; CLIP knows half, or all
+        (1.0, 0.33)
+        >>> told(0.2, 0.25), told(0.2, 0.0)  # half of the captions wrong; CLIP knows half of what is right, or nothing
+        (0.62, 1.0)
+        """
+        right = float(min(1.0, max(0.0, calibration.honesty) / max(self.honesty, 1e-6)) ** 0.5)  # of two captions, both
+        known = min(1.0, max(0.0, calibration.alignment) / max(right, 0.05))
+        kept = ((1.0 + known) / 2.0) ** _RIVALS / max(calibration.text_loudness, 0.05)
+        return (1.0 - known * min(1.0, _CAUTION * (1.0 - right) ** 2)) / (1.0 + kept)
 
 
 def trust(
-    calibration: Calibration, modality: Modality, similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]
+    calibration: Calibration,
+    modality: Modality,
+    similarity: npt.NDArray[np.float32],
+    found: npt.NDArray[np.bool_],
+    *,
+    text_gate: TextGate | None = None,
 ) -> npt.NDArray[np.float32]:
     """Say how loudly each neighbour may speak: the chance that it answers the query, times the loudness.
 
@@ -119,27 +100,34 @@ def trust(
         modality: of the query.
         similarity: (B, K) cosine between query and neighbour, within the modality.
         found: (B, K) False where padded.
+        text_gate: of the fusion that will use the trust, for text queries; None where it has none.
 
     Returns:
         (B, K) float32 in [0, 1]; 0 where nothing was found.
     """
     c = calibration
     if modality == "image":
-        logit = c.image_similarity * similarity + c.image_standout * _standout(similarity, found) + c.image_bias
-        chance, loudness = _sigmoid(logit), c.image_loudness
+        logit = c.image_similarity * similarity + c.image_standout * standout(similarity, found) + c.image_bias
+        chance = sigmoid(logit)
+    elif text_gate is not None:
+        chance = text_gate.trust(similarity, found)
     else:
-        chance = _sigmoid(_STEEPNESS * (similarity - c.same_caption) / (1.0 - c.same_caption))
-        loudness = c.text_loudness
-    return np.where(found, loudness * chance, 0.0).astype(np.float32)
+        chance = sigmoid(_STEEPNESS * (similarity - c.same_caption) / (1.0 - c.same_caption))
+    return np.where(found, _most(c, modality, text_gate) * chance, 0.0).astype(np.float32)
 
 
 def level(
-    calibration: Calibration, modality: Modality, trust: npt.NDArray[np.float32], *, height: float = 0.3
+    calibration: Calibration,
+    modality: Modality,
+    trust: npt.NDArray[np.float32],
+    *,
+    height: float = 0.3,
+    text_gate: TextGate | None = None,
 ) -> npt.NDArray[np.float32]:
     """Trust for candidates, which compete: each moves equally far, and texts all move or none does.
 
     A candidate that moves towards the other modality wins every query from those that move less, right or wrong.
-    Images bear a move towards captions that fit badly; of texts, nine in ten must have found their own caption.
+    Images bear a move towards captions that fit badly; of texts, two in three must have found their own caption.
 
     >>> level(Calibration(), "image", np.float32([[0.2, 0.1], [0.02, 0.01]]), height=1.0)
     array([[0.25 , 0.125],
@@ -149,13 +137,25 @@ def level(
         calibration: of the memory that was searched.
         modality: of the candidates.
         trust: (B, K) from :func:`trust`; for texts, of all the candidates at once.
-        height: share of the loudness that the best neighbour of each candidate gets; less than a query may have.
+        height: share of full trust that the best neighbour of each candidate gets; less than a query may have.
+        text_gate: the one that the trust is from.
     """
-    loudness = calibration.image_loudness if modality == "image" else calibration.text_loudness
+    most = _most(calibration, modality, text_gate)
     best = trust.max(axis=1, keepdims=True, initial=0.0)  # (B, 1)
-    if modality == "text" and np.mean(best >= 0.5 * loudness) < 0.9:
+    if modality == "text" and covered(best / max(most, 1e-9), text_gate) < _COVERED:
         return np.zeros_like(trust)
-    return np.asarray(height * loudness * trust / np.where(best > 0.0, best, 1.0), np.float32)
+    return np.asarray(height * most * trust / np.where(best > 0.0, best, 1.0), np.float32)
+
+
+def covered(best: npt.NDArray[np.float32], text_gate: TextGate | None = None) -> float:
+    """Share of candidates that found their own caption, as the chance of the best neighbour of each, (B, 1), tells.
+
+    >>> gate = TextGate(0, 0, 0, answered=0.8, unanswered=0.2, honesty=1)
+    >>> round(covered(np.float32([[0.8], [0.2], [0.8], [0.2]]), gate), 2)
+    0.5
+    """
+    low, high = (0.0, 1.0) if text_gate is None else (text_gate.unanswered, text_gate.answered)
+    return float((np.mean(best) - low) / max(high - low, 1e-6))
 
 
 def fuse_training_free(
@@ -190,75 +190,10 @@ def fuse_training_free(
     return np.where(total > 0.0, moved / norm, query).astype(np.float32), weights
 
 
-def _fit_image_gate(
-    image: Vectors, siblings: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_], neighbours: int
-) -> tuple[float, float, float]:
-    """Logit of "an image neighbour has the query's caption"; siblings and others are (S, N), True where visible."""
-    answered = np.flatnonzero(siblings.any(axis=1))
-    if len(answered) < _ENOUGH:
-        return Calibration.image_similarity, Calibration.image_standout, Calibration.image_bias
-    scores = image[answered] @ image.T  # (Q, N)
-    k, signals, relevant = min(neighbours, len(image)), [], []
-    for visible in (others[answered], others[answered] & ~siblings[answered]):
-        masked = np.where(visible, scores, -2.0)
-        nearest = np.argpartition(-masked, k - 1, axis=1)[:, :k]  # (Q, K)
-        similarity = np.take_along_axis(masked, nearest, axis=1)
-        found = similarity > -2.0
-        signals.append(np.stack([similarity, _standout(similarity, found)], axis=-1)[found])
-        relevant.append(np.take_along_axis(siblings[answered], nearest, axis=1)[found])
-    return _logistic(np.concatenate(signals), np.concatenate(relevant))
-
-
-def _chance_match(cosines: npt.NDArray[np.float32]) -> float:
-    """Cosine that one in a hundred pairs of unrelated captions reach.
-
-    The 0.99 quantile, but no further from the median than it would be for a normal distribution with the same upper
-    quartile: where a class holds more than a hundredth of the pairs, that quantile lies among captions of one class.
-
-    >>> unrelated = np.linspace(0.2, 0.6, 96)  # and five pairs of siblings beside them
-    >>> round(_chance_match(unrelated), 2), round(_chance_match(np.append(unrelated, [0.99] * 5)), 2)
-    (0.6, 0.78)
-    """
-    middle, upper, high = np.quantile(cosines, (0.5, 0.75, 0.99))
-    return float(min(high, middle + 3.5 * (upper - middle)))
-
-
-def _caption_honesty(image: Vectors, siblings: npt.NDArray[np.bool_], rng: np.random.Generator) -> float:
-    """0 where images of one caption are no more alike than any two, 1 where they always are (Somers' D)."""
-    row, column = np.nonzero(siblings)
-    if len(row) < _ENOUGH:
-        return 1.0
-    pick = rng.integers(0, len(row), 4096)
-    a, b, anyone = image[row[pick]], image[column[pick]], image[rng.integers(0, len(image), len(pick))]
-    alike = np.sum(a * b, axis=1) > np.sum(a * anyone, axis=1)
-    return float(max(0.0, 2.0 * alike.mean() - 1.0))
-
-
-def _standout(similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Similarity above the mean of what was found, (B, K)."""
-    mean = np.sum(similarity * found, axis=1, keepdims=True) / np.maximum(found.sum(axis=1, keepdims=True), 1)
-    return np.asarray(similarity - mean, np.float32)
-
-
-def _loudness(query: Vectors, candidate: Vectors) -> float:
-    """Spread of the scores of queries over candidates, relative to the spread among the candidates; at most 1."""
-    across, within = (query @ candidate.T).std(axis=1).mean(), (candidate @ candidate.T).std(axis=1).mean()
-    return float(min(1.0, across / max(within, 1e-6)))
-
-
-def _logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Ridge logistic regression on two standardised signals (M, 2) by Newton's method; weights in raw units, bias."""
-    centre, scale = signals.mean(axis=0), signals.std(axis=0) + 1e-6
-    x = np.column_stack([(signals - centre) / scale, np.ones(len(signals))]).astype(np.float64)  # (M, 3)
-    weight = np.zeros(3)
-    for _ in range(20):
-        p = _sigmoid(x @ weight)
-        curvature = x.T @ (x * (p * (1.0 - p))[:, None]) + np.eye(3)
-        weight += np.linalg.solve(curvature, x.T @ (target - p) - weight)
-    raw = weight[:2] / scale
-    return float(raw[0]), float(raw[1]), float(weight[2] - raw @ centre)
-
-
-def _sigmoid(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    bounded = np.clip(x, -30.0, 30.0)  # never quite 0, so that a trust of 0 means "nothing found"
-    return np.asarray(1.0 / (1.0 + np.exp(-bounded)))
+def _most(calibration: Calibration, modality: Modality, text_gate: TextGate | None) -> float:
+    """The trust of a neighbour that certainly answers."""
+    if modality == "image":
+        return calibration.image_loudness
+    if text_gate is not None:
+        return text_gate.caution(calibration)
+    return calibration.text_loudness * calibration.honesty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from .calibration import Calibration, calibrate
 from .encode import Encoder
 from .errors import ConfigError, InputError
-from .gate import Calibration, calibrate
 from .memory import Header, Memory
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
@@ -31,6 +32,7 @@ class PairMemory:
     def __init__(self, store: Memory, encoder: Encoder, neighbours: int = 5) -> None:
         self.store, self.encoder, self._neighbours = store, encoder, neighbours
         self._calibration = _read_calibration(store.header)
+        self._version, self._counting = 0, threading.Lock()
 
     def __len__(self) -> int:
         return self.store.count()
@@ -39,6 +41,11 @@ class PairMemory:
     def calibration(self) -> Calibration | None:
         """The gate's constants; None while nothing was added."""
         return self._calibration
+
+    @property
+    def version(self) -> int:
+        """Another number after each change that was made through this object: what was refined before may be old."""
+        return self._version
 
     def add(self, pairs: Iterable[Pair | tuple[Any, ...]], *, batch_size: int = 256, progress: bool = False) -> int:
         """Encode and store pairs; an id that exists is replaced. Searchable at once, whole batches at a time.
@@ -67,7 +74,10 @@ class PairMemory:
 
     def remove(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; returns how many there were."""
-        return self.store.delete(ids)
+        try:
+            return self.store.delete(ids)
+        finally:
+            self._count_change()
 
     def get(self, ids: Sequence[str]) -> Records:
         """The stored pairs of these ids; ids that are unknown are left out."""
@@ -106,7 +116,9 @@ class PairMemory:
         sample = Records.join(list(islice(self.store.scroll(_BATCH), _LOOK // _BATCH)), self.encoder.dimension)
         if len(sample) == 0:
             return None
-        self._calibration = calibrate(sample.image, sample.text, neighbours=self._neighbours)
+        order = np.argsort(np.asarray(sample.ids))  # so that no store's own order decides what is sampled
+        self._calibration = calibrate(sample.image[order], sample.text[order], neighbours=self._neighbours)
+        self._count_change()
         self.store.set_calibration({"pairs": len(self), "gate": self._calibration.to_dict()})
         return self._calibration
 
@@ -123,10 +135,17 @@ class PairMemory:
                 stored += len(records)
                 progress(len(records))
         finally:
-            if stored:
-                self.store.flush()
-                self._recalibrate()
+            try:
+                if stored:
+                    self.store.flush()
+                    self._recalibrate()
+            finally:
+                self._count_change()  # at the end, so that no answer of before is taken for one of after
         return stored
+
+    def _count_change(self) -> None:
+        with self._counting:  # two writers at once must not give the same number
+            self._version += 1
 
     def _encoded(self, pairs: Iterable[Pair | tuple[Any, ...]], batch_size: int) -> Iterator[Records]:
         seen: set[str] = set()

@@ -10,9 +10,10 @@ from typing import Any, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
+from .calibration import Calibration, calibrate
 from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
-from .gate import Calibration, calibrate, level, trust
+from .gate import level, trust
 from .memory import Fingerprint, Memory, open_memory
 from .retrieve import Retrieval, retrieve
 from .types import MODALITIES, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
@@ -112,6 +113,7 @@ class Refiner:
                 how,
                 exclude=hidden[rows] if hidden else None,
                 payloads=explain,
+                ids=explain,
             )
             for rows in blocks
         ]
@@ -143,8 +145,11 @@ class Refiner:
         calibration = self.memory.calibration if gated else None
         if calibration is None:
             return present.astype(np.float32)
-        trusted = trust(calibration, modality, np.concatenate([part.similarity for part in found]), present)
-        return level(calibration, modality, trusted, height=self._height) if role == "candidate" else trusted
+        similarity, gate = np.concatenate([part.similarity for part in found]), self._fuser.text_gate
+        trusted = trust(calibration, modality, similarity, present, text_gate=gate)
+        if role == "query":
+            return trusted
+        return level(calibration, modality, trusted, height=self._height, text_gate=gate)
 
     def _fuse(
         self,

@@ -39,6 +39,7 @@ def retrieve(
     *,
     exclude: Sequence[Collection[str]] | None = None,
     payloads: bool = False,
+    ids: bool = True,
 ) -> Neighbours:
     """Search the memory for B queries of one modality, (B, D) unit-norm.
 
@@ -49,7 +50,10 @@ def retrieve(
         how: search and fusion modes, k, filter.
         exclude: B collections of ids that the respective query must not find (its own pair, near-duplicates).
         payloads: also read payloads, to show or explain.
+        ids: whether ids are needed; a server reads nothing but vectors without.
     """
     by = modality if how.search == "uni" else other(modality)
     read = other(modality) if how.fusion == "cross" else modality
-    return memory.search(vectors, by=by, read=read, k=how.k, exclude=exclude, where=how.where, payloads=payloads)
+    return memory.search(
+        vectors, by=by, read=read, k=how.k, exclude=exclude, where=how.where, payloads=payloads, ids=ids
+    )

@@ -19,6 +19,15 @@ Role: TypeAlias = Literal["query", "candidate"]
 Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
+Degraded: TypeAlias = Literal[
+    "memory_error",
+    "memory_timeout",
+    "memory_circuit_open",
+    "fusion_error",
+    "fusion_timeout",
+    "fusion_circuit_open",
+]
+"""Why frozen vectors stand where refined ones were asked for; ``circuit_open``: failed too often to be asked now."""
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 """(B, D) unless said otherwise; unit-norm."""
@@ -122,6 +131,7 @@ class Refinement:
         neighbours: what was retrieved; None unless ``explain`` was asked for.
         trust: (B, K) in [0, 1]: how much the gate lets each neighbour speak; None unless ``explain``.
         weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
+        degraded: why the vectors are the frozen ones although refinement was asked for; None where all went well.
     """
 
     vectors: Vectors
@@ -129,11 +139,13 @@ class Refinement:
     neighbours: Neighbours | None = None
     trust: npt.NDArray[np.float32] | None = None
     weights: npt.NDArray[np.float32] | None = None
+    degraded: Degraded | None = None
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:
         """(B,) cosine distance between frozen and refined; 0 means untouched."""
-        return np.asarray(1.0 - np.sum(self.vectors * self.frozen, axis=1), np.float32)
+        difference = self.vectors - self.frozen
+        return np.asarray(0.5 * np.einsum("bd,bd->b", difference, difference), np.float32)  # of unit vectors: 1 - cos
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from reco_plugin.artifact import Artifact
+from reco_plugin.artifact import Artifact, Manifest
 from reco_plugin.config import load_settings
+from reco_plugin.errors import ArtifactError
 from reco_plugin.fuse import Fuser, TrainingFreeFuser, open_fuser
-from reco_plugin.gate import STRENGTH
+from reco_plugin.gate import STRENGTH, TextGate
 from reco_plugin.types import MODALITIES, Modality, Neighbours
 
 B, K = 9, 6
@@ -58,7 +61,24 @@ def case(artifact) -> Case:
 
 def test_the_names_are_those_of_manifest_and_protocol(artifact):
     assert open_fuser(artifact, load_settings()).name == artifact.manifest.fusion.fuser
-    assert open_fuser(artifact, load_settings(fuser="training-free")).name == "training-free"
+    free = open_fuser(artifact, load_settings(fuser="training-free"))
+    assert (free.name, free.text_gate) == ("training-free", None)
+
+
+@pytest.mark.parametrize("gate", [None, TextGate(9.0, 2.0, -5.0, 0.9, 0.1, 0.8)], ids=["no gate", "gate"])
+def test_the_text_gate_is_the_manifests_and_survives_json(gate, artifact):
+    fusion = artifact.manifest.fusion.model_copy(update={"text_gate": gate})
+    manifest = Manifest.model_validate_json(artifact.manifest.model_copy(update={"fusion": fusion}).model_dump_json())
+    assert manifest.fusion.text_gate == gate
+    assert open_fuser(replace(artifact, manifest=manifest), load_settings()).text_gate == gate
+
+
+def test_a_manifest_with_a_damaged_text_gate_is_refused(model, tmp_path):
+    manifest = json.loads((model / "manifest.json").read_text())
+    manifest["fusion"]["text_gate"] = {"similarity": 9.0}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"not a manifest: fusion\.text_gate"):
+        Artifact.load(tmp_path)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clusters import DIM, GROUPS, Clusters, search, unit
 
-from reco_plugin.errors import ConfigError
-from reco_plugin.gate import STRENGTH, Calibration, calibrate, fuse_training_free, level, trust
+from reco_plugin.calibration import Calibration, calibrate
+from reco_plugin.gate import STRENGTH, TextGate, covered, fuse_training_free, level, trust
 
-K, DIM, GROUPS, PER_GROUP = 10, 64, 120, 3
+K = 10
 ALL_FOUND = np.ones((1, K), np.bool_)
-
-
-def unit(x):
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def search(query, keys, k=K):
-    similarity = query @ keys.T
-    nearest = np.argsort(-similarity, axis=1)[:, :k]
-    return nearest, np.take_along_axis(similarity, nearest, axis=1)
-
-
-class Clusters:
-    """Groups of pairs that share a caption; images and captions lie apart, as behind CLIP's modality gap."""
-
-    def __init__(self, groups=GROUPS, seed=0):
-        rng = np.random.default_rng(seed)
-        meaning = rng.normal(size=(groups, DIM))
-        gap = 6.0 * np.eye(2, DIM)  # one direction for each modality
-        self.group = np.repeat(np.arange(groups), PER_GROUP)
-        self.caption = unit(meaning + gap[1])
-        self._image = lambda: unit(meaning[self.group] + 0.7 * rng.normal(size=(len(self.group), DIM)) + gap[0])
-        self.image, self.query = self._image(), self._image()
-        self.text = self.caption[self.group]
+GATE = TextGate(similarity=12.0, standout=4.0, bias=-9.0, answered=0.8, unanswered=0.2, honesty=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +78,73 @@ def test_a_memory_of_other_things_gets_little_trust(clusters, modality):
     assert best[known].mean() > 3 * best[~known].mean()
 
 
+def chance(gate, logit):
+    """Trust of a neighbour alone, whose similarity makes this logit."""
+    similarity = np.float32([[(logit - gate.bias) / gate.similarity]])
+    return gate.trust(similarity, np.ones((1, 1), np.bool_))[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("logit", "expected"),
+    [(0.0, 0.5), (np.log(3), 0.9), (-np.log(3), 0.1), (np.log(9), 81 / 82), (100, 1.0), (-100, 0.0)],
+)
+def test_a_trained_gate_decides_by_the_squares_of_the_chances(logit, expected):
+    """Chance 3/4 is 9 times as likely, squared: 0.9; a half stays a half."""
+    assert chance(GATE, logit) == pytest.approx(expected, abs=1e-6)
+    assert chance(GATE, logit) > 0  # a trust of 0 means that nothing was found
+
+
+def test_only_the_best_neighbour_is_decided_and_the_others_keep_their_share():
+    similarity = np.float32([[np.log(3), -np.log(3), 0.0]])  # chances 3/4 and 1/4; the last one is padding
+    plain = replace(GATE, similarity=1.0, standout=0.0, bias=0.0)
+    assert np.allclose(plain.trust(similarity, np.array([[True, True, False]])), [[0.9, 0.3, 0.0]])
+    assert not plain.trust(similarity, np.zeros((1, 3), np.bool_)).any()
+    assert plain.trust(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.bool_)).shape == (2, 0)
+
+
+def test_a_trained_gate_asks_how_far_a_neighbour_stands_out():
+    alike, apart = np.float32([[0.8] * 4]), np.float32([[0.8, 0.3, 0.3, 0.3]])
+    four = np.ones((1, 4), np.bool_)
+    gate = replace(GATE, similarity=1.0, standout=10.0, bias=-2.0)
+    assert gate.trust(apart, four)[0, 0] > 3 * gate.trust(alike, four)[0, 0]
+    padded = gate.trust(np.pad(apart, ((0, 0), (0, 3))), np.arange(7)[None] < 4)
+    assert np.allclose(padded[:, :4], gate.trust(apart, four), rtol=1e-5)
+
+
+def test_a_trained_gate_speaks_for_texts_alone(calibration):
+    similarity = np.linspace(0.95, 0.5, K, dtype=np.float32)[None]
+    image = [trust(calibration, "image", similarity, ALL_FOUND, text_gate=gate) for gate in (None, GATE)]
+    text = [trust(calibration, "text", similarity, ALL_FOUND, text_gate=gate) for gate in (None, GATE)]
+    assert np.array_equal(*image)
+    assert not np.allclose(*text, atol=1e-2)
+    expected = GATE.caution(calibration) * GATE.trust(similarity, ALL_FOUND)
+    assert np.allclose(text[1], expected)
+
+
+def test_caution_grows_with_wrong_captions_and_with_what_clip_knows():
+    honesty, alignment = np.linspace(0.0, 0.8, 9), np.linspace(0.0, 1.0, 11)
+    caution = np.array([[GATE.caution(Calibration(honesty=h, alignment=a)) for a in alignment] for h in honesty])
+    assert np.all((caution >= 0) & (caution <= 1))
+    assert np.all(np.diff(caution[:, -1]) >= 0)
+    assert caution[0, -1] == 0
+    assert np.all(np.diff(caution, axis=1) <= 0)
+    assert np.allclose(caution[-1, :6], 1, atol=1e-3), "captions as good as in training, and CLIP knows half of it"
+    assert np.allclose(caution[:, 0], 1), "the encoder knows nothing: nothing can be lost"
+
+
+def test_where_all_captions_lie_and_clip_knows_better_texts_stay():
+    lies = Calibration(honesty=0.0, alignment=1.0)
+    found = trust(lies, "text", np.float32([[0.99, 0.9]]), np.ones((1, 2), np.bool_), text_gate=GATE)
+    assert not found.any()
+    assert not level(lies, "text", found, text_gate=GATE).any()
+
+
+def test_the_memory_itself_trusts_captions_less_that_are_less_honest():
+    similarity = np.float32([[0.99, 0.9]])
+    whole, half = (trust(Calibration(honesty=h), "text", similarity, np.ones((1, 2), np.bool_)) for h in (1.0, 0.5))
+    assert np.allclose(half, 0.5 * whole)
+
+
 def test_rows_without_trust_come_back_bit_for_bit(clusters):
     query = clusters.query[:8]
     values = clusters.text[: 8 * K].reshape(8, K, DIM)
@@ -139,80 +184,34 @@ def test_candidates_move_equally_far(calibration):
     assert np.allclose(levelled[0], levelled[0, 0] * given[0] / given[0, 0])
 
 
-def test_text_candidates_move_together_or_not_at_all():
-    calibration = Calibration(text_loudness=0.4)
-    answered, alone = np.float32([[0.4, 0.1]]), np.float32([[0.01, 0.0]])
-    assert np.all(level(calibration, "text", np.repeat(answered, 3, 0)).max(axis=1) > 0)
-    assert not level(calibration, "text", np.vstack([answered, answered, alone])).any()
+@pytest.mark.parametrize("text_gate", [None, GATE], ids=["memory", "trained"])
+@pytest.mark.parametrize(("answered", "moves"), [(0, False), (66, False), (67, True), (100, True)])
+def test_text_candidates_move_together_where_two_in_three_are_answered(text_gate, answered, moves):
+    calibration = Calibration(text_loudness=0.4, honesty=0.5)
+    most = 0.2 if text_gate is None else GATE.caution(calibration)
+    high, low = (1.0, 0.0) if text_gate is None else (GATE.answered, GATE.unanswered)
+    best = np.where(np.arange(100) < answered, high, low)[:, None]
+    given = (most * best * [[1.0, 0.25]] + 1e-12).astype(np.float32)
+    assert covered(best.astype(np.float32), text_gate) == pytest.approx(answered / 100, abs=1e-6)
+    levelled = level(calibration, "text", given, height=0.5, text_gate=text_gate)
+    if not moves:
+        assert not levelled.any()
+    else:
+        assert np.allclose(levelled.max(axis=1), 0.5 * most)
+        assert np.allclose(levelled[0], 0.5 * most * np.array([1.0, 0.25]))
+
+
+def test_a_text_candidate_that_found_nothing_stays_where_the_others_move():
+    given = np.float32([[0.25, 0.1]] * 9 + [[0.0, 0.0]])
+    levelled = level(Calibration(), "text", given)
+    assert levelled[:9].any(axis=1).all()
+    assert not levelled[9].any()
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_levelling_keeps_nothing_at_nothing(calibration, modality):
     assert not level(calibration, modality, np.zeros((4, 2), np.float32)).any()
     assert level(calibration, modality, np.zeros((4, 0), np.float32)).shape == (4, 0)
-
-
-@pytest.mark.parametrize("pairs", [1, 2, 9, 10, 11, 40])
-def test_tiny_memories_get_usable_constants(clusters, pairs):
-    calibration = calibrate(clusters.image[:pairs], clusters.text[:pairs])
-    assert Calibration.from_dict(calibration.to_dict()) == calibration
-    _, similarity = search(clusters.query, clusters.image[:pairs])
-    result = trust(calibration, "image", similarity, np.ones_like(similarity, np.bool_))
-    assert np.isfinite(result).all()
-    if pairs < 10:
-        assert calibration == Calibration()
-
-
-def test_a_memory_that_repeats_one_pair(clusters):
-    calibration = calibrate(np.repeat(clusters.image[:1], 80, 0), np.repeat(clusters.text[:1], 80, 0))
-    assert Calibration.from_dict(calibration.to_dict()) == calibration
-
-
-def test_more_neighbours_than_pairs(clusters):
-    assert calibrate(clusters.image[:60], clusters.text[:60], neighbours=100).neighbours == 100
-
-
-def test_same_memory_and_seed_give_the_same_constants(clusters):
-    first, second = (calibrate(clusters.image, clusters.text, seed=3, sample=64) for _ in range(2))
-    assert first == second
-
-
-@pytest.mark.parametrize("groups", [4, 8, 20, 60])
-def test_few_groups_with_many_pairs_each_do_not_hide_what_a_caption_means(groups):
-    """A group then holds more than a hundredth of the pairs, so the 0.99 quantile of cosines lies within groups."""
-    rng = np.random.default_rng(groups)
-    clusters = Clusters(groups)
-    group = np.repeat(np.arange(groups), 15)
-    text = unit(clusters.caption[group] + 0.02 * rng.normal(size=(len(group), DIM)))  # worded differently
-    image = np.repeat(clusters.image[::PER_GROUP], 15, axis=0)
-    cosines, together = text @ text.T, group[:, None] == group
-    same = calibrate(unit(image + 0.02 * rng.normal(size=image.shape)), text).same_caption
-    assert cosines[~together].max() < same < np.quantile(cosines[together], 0.05)
-
-
-def test_shuffled_captions_are_believed_less(clusters, calibration):
-    shuffled = clusters.text[np.random.default_rng(0).permutation(len(clusters.text))]
-    assert calibrate(clusters.image, shuffled).text_loudness < 0.2 * calibration.text_loudness
-
-
-def test_calibration_survives_json(calibration):
-    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda d: d | {"colour": 1.0},
-        lambda d: {name: value for name, value in d.items() if name != "image_bias"},
-        lambda d: d | {"image_bias": float("nan")},
-        lambda d: d | {"image_bias": "high"},
-        lambda d: {},
-    ],
-    ids=["unknown", "missing", "nan", "text", "empty"],
-)
-def test_a_damaged_calibration_is_refused(calibration, spoil):
-    with pytest.raises(ConfigError, match="calibrate the memory again"):
-        Calibration.from_dict(spoil(calibration.to_dict()))
 
 
 # --- real CLIP ViT-B/32 vectors; the margins are about a point from what benchmarks/realclip_gate.py prints

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
+from reco_plugin.calibration import Calibration
 from reco_plugin.data import PairStream
 from reco_plugin.errors import ImageError, InputError, VectorError
-from reco_plugin.gate import Calibration
 from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.types import Records
 

@@ -192,7 +192,9 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
     payloads = {pair.id: dict(pair.payload) for pair in drawings}
     assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
-    assert np.allclose(result.trust, trust(filled.memory.calibration, modality, found.similarity, found.found))
+    gate = filled.manifest.fusion.text_gate
+    expected = trust(filled.memory.calibration, modality, found.similarity, found.found, text_gate=gate)
+    assert np.allclose(result.trust, expected)
     stored = filled.memory.get(found.ids[0])
     own, other = (stored.image, stored.text) if modality == "image" else (stored.text, stored.image)
     assert np.allclose(found.similarity[0, : len(drawings)], own @ frozen[0], atol=1e-5)
@@ -226,9 +228,9 @@ def test_image_candidates_are_levelled_and_text_candidates_move_together(filled,
         vectors = getattr(filled.memory.get([pair.id for pair in drawings]), modality)
         result = filled.refine(vectors, modality=modality, role="candidate", gate=True, explain=True)
         found, calibration = result.neighbours, filled.memory.calibration
-        given = trust(calibration, modality, found.similarity, found.found)
-        height = filled.manifest.policy.candidate_height
-        assert np.allclose(result.trust, level(calibration, modality, given, height=height))
+        height, gate = filled.manifest.policy.candidate_height, filled.manifest.fusion.text_gate
+        given = trust(calibration, modality, found.similarity, found.found, text_gate=gate)
+        assert np.allclose(result.trust, level(calibration, modality, given, height=height, text_gate=gate))
         assert np.ptp(result.trust.max(axis=1)) < 1e-6
     strangers = filled.encoder.texts(["zzz qqq", "the theory of numbers", "12345"] * 10)
     mixed = np.concatenate([vectors[:3], strangers])  # the captions of the memory alone would move

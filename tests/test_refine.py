@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.calibration import calibrate
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.fuse import TrainingFreeFuser
-from reco_plugin.gate import calibrate, level, trust
+from reco_plugin.gate import TextGate, covered, level, trust
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
@@ -249,7 +250,7 @@ def test_image_candidates_all_move_equally_far(height, refiner, world):
     assert np.allclose(result.trust.max(axis=1), height * calibration.image_loudness)
 
 
-@pytest.mark.parametrize("strangers", [0, BLOCK // 2])
+@pytest.mark.parametrize("strangers", [0, BLOCK // 2, BLOCK * 3 // 4])  # of 2 BLOCK; one in three may be strangers
 def test_text_candidates_all_move_or_none_does_across_blocks(strangers, refiner, world):
     """The first block alone would move: it is the strangers in the last one that hold all of them back."""
     known = np.resize(world.records.text, (2 * BLOCK - strangers, D))
@@ -258,11 +259,59 @@ def test_text_candidates_all_move_or_none_does_across_blocks(strangers, refiner,
     first = refiner.refine(texts[:BLOCK], modality="text", role="candidate")
     assert (first.moved > 1e-4).all()
     result = refiner.refine(texts, modality="text", role="candidate")
-    if strangers:
+    if strangers > BLOCK // 2:
         assert result.vectors.tobytes() == texts.tobytes()
     else:
-        assert (result.moved > 1e-4).all()
+        assert (result.moved[: len(known)] > 1e-4).all()
     assert (refiner.refine(texts, modality="text").moved[:BLOCK] > 1e-4).all()
+
+
+class Gated(TrainingFreeFuser):
+    """The training-free fusion with a gate as a trained one has it."""
+
+    text_gate = TextGate(similarity=20.0, standout=5.0, bias=-16.0, answered=0.9, unanswered=0.3, honesty=0.8)
+
+
+@pytest.mark.parametrize("role", ["query", "candidate"])
+def test_a_trained_gate_reaches_trust_and_level(role, refiner, world, queries, modality):
+    trained = Refiner(refiner.memory, Gated(), Retrieval(k=K), gate=True, candidate_height=0.7)
+    result = trained.refine(queries, modality=modality, role=role, explain=True)
+    found, calibration, gate = result.neighbours, refiner.memory.calibration, Gated.text_gate
+    expected = trust(calibration, modality, found.similarity, found.found, text_gate=gate)
+    if role == "candidate":
+        expected = level(calibration, modality, expected, height=0.7, text_gate=gate)
+    assert expected.any()
+    assert np.allclose(result.trust, expected, rtol=1e-5)
+    plain = Refiner(refiner.memory, TrainingFreeFuser(), Retrieval(k=K), gate=True, candidate_height=0.7)
+    without = plain.refine(queries, modality=modality, role=role, explain=True)
+    assert np.array_equal(without.trust, result.trust) == (modality == "image"), "the gate is for texts"
+
+
+def test_a_trained_gate_judges_how_many_candidates_are_answered(refiner, world):
+    """What the gate says of a text that is certainly not answered counts as nothing."""
+    texts = world.queries("text", np.arange(GROUPS), noise=0.05)
+    gate = Gated.text_gate
+    far = unit(np.random.default_rng(5).normal(size=(GROUPS, D)) - 3.0 * np.eye(2, D)[1])
+    moved = {}
+    for strangers in (0, GROUPS):
+        candidates = np.concatenate([texts, far[:strangers]])
+        fuser = Refiner(refiner.memory, Gated(), Retrieval(k=K), gate=True)
+        result = fuser.refine(candidates, modality="text", role="candidate", explain=True)
+        found, calibration = result.neighbours, refiner.memory.calibration
+        best = trust(calibration, "text", found.similarity, found.found, text_gate=gate).max(axis=1, keepdims=True)
+        share = covered(best / gate.caution(calibration), gate)
+        moved[strangers] = bool(result.trust.any())
+        assert moved[strangers] == (share >= 2 / 3)
+    assert moved == {0: True, GROUPS: False}
+
+
+def test_without_the_gate_a_trained_one_has_no_say(refiner, queries, modality):
+    on, off = (
+        Refiner(refiner.memory, fuser, Retrieval(k=K), gate=False).refine(queries, modality=modality, explain=True)
+        for fuser in (Gated(), TrainingFreeFuser())
+    )
+    assert (on.trust == 1).all()
+    assert np.array_equal(on.vectors, off.vectors)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..fuse import Fused
+from ..gate import TextGate
 from ..types import Modality, Neighbours, Vectors
 from .metrics import TIE
 
@@ -81,6 +82,7 @@ class MeanOfNeighbours:
     text_weight: float
     temperature: float
     name: str = "mean of neighbours"
+    text_gate: TextGate | None = None
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

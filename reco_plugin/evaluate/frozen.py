@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..data import Captioned, EntitySet, Labelled
 from ..data.classes import fill
-from ..errors import ConfigError
+from ..errors import ConfigError, MemoryStoreError
 from ..types import Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
 
 Progress = Callable[[int], None]
@@ -105,20 +105,30 @@ def refined_queries(
         own: N collections of ids that the respective query must not find.
         options: handed to ``reco.refine``.
     """
+
+    def refined(rows: slice) -> Vectors:
+        hidden = None if own is None else own[rows]
+        return _refined(reco.refine(vectors[rows], modality=modality, exclude=hidden, **options))
+
     parts = (slice(start, start + _QUERIES) for start in range(0, len(vectors), _QUERIES))
-    return np.concatenate(
-        [
-            reco.refine(vectors[rows], modality=modality, exclude=None if own is None else own[rows], **options).vectors
-            for rows in parts
-        ]
-    )
+    return np.concatenate([refined(rows) for rows in parts])
 
 
 def refined_candidates(
     reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
 ) -> Vectors:
     """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
-    return reco.refine(vectors, modality=modality, role="candidate", exclude=own, **options).vectors
+    return _refined(reco.refine(vectors, modality=modality, role="candidate", exclude=own, **options))
+
+
+def _refined(result: Refinement) -> Vectors:
+    """The vectors, unless they are frozen ones that stand in for refined ones: figures would not show it."""
+    if result.degraded:
+        raise MemoryStoreError(
+            f"refinement failed ({result.degraded}), and frozen vectors are not what is measured here: "
+            "see the warning above, or open the model with on_memory_failure='fail'"
+        )
+    return result.vectors
 
 
 def count_items(labelled: Labelled) -> int:

@@ -42,6 +42,10 @@ def run(folder: Path, dataset: str, pretrained: list[str], *options: str) -> Met
     return {result["pretrained"]: result["metrics"] for result in found}
 
 
+def zero_shot_of(metrics: Metrics, pretrained: str) -> tuple[float, float]:
+    return metrics[pretrained]["acc1"], metrics[pretrained]["acc5"]
+
+
 def test_classification_agrees(bench: Path) -> None:
     sides = {"frozen": "frozen", "memory": "image", "text@memory": "text", "both@memory": "both"}
     theirs = run(bench, "labelled", list(sides), "--num_workers", "2", "--batch_size", "50")
@@ -51,7 +55,8 @@ def test_classification_agrees(bench: Path) -> None:
     for pretrained, side in sides.items():
         assert theirs[pretrained]["acc1"] == pytest.approx(ours[side].top1.mean, abs=POINT), side
         assert theirs[pretrained]["acc5"] == pytest.approx(ours[side].top5, abs=POINT), side
-    assert theirs["memory"]["acc1"] > theirs["frozen"]["acc1"]  # refinement did something
+    refined = [zero_shot_of(theirs, pretrained) for pretrained in ("memory", "text@memory", "both@memory")]
+    assert any(shares != zero_shot_of(theirs, "frozen") for shares in refined)  # refinement did something
 
 
 def test_retrieval_agrees_where_the_query_is_refined_and_the_index_is_not(bench: Path) -> None:
@@ -67,7 +72,7 @@ def test_retrieval_agrees_where_the_query_is_refined_and_the_index_is_not(bench:
             for k in (1, 5):
                 expected = ours[direction, refined].recall[k]
                 assert theirs[pretrained][f"{metric}@{k}"] == pytest.approx(expected, abs=POINT), (direction, refined)
-        assert theirs[refining][f"{metric}@1"] > theirs["frozen"][f"{metric}@1"]
+        assert any(theirs[refining][f"{metric}@{k}"] != theirs["frozen"][f"{metric}@{k}"] for k in (1, 5)), refining
 
 
 # --- the parts ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.quickstart_model import K, Study, measure, take, train_all
+from benchmarks.quickstart_model import K, Study, measure, take, train_all, without_metric
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
@@ -58,24 +58,26 @@ def study(data: Quickstart, artifact: Artifact, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="module")
-def fusers(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Fuser]]:
-    trained = train_all(study, tmp_path_factory.mktemp("runs"), names=("reco", "paper", "no retrieval"), seeds=SEEDS)
+def reco(study: Study) -> Fuser:
+    """Our fusion, fitted."""
+    return TorchFuser(study.fit())
+
+
+@pytest.fixture(scope="module")
+def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Fuser]]:
+    """The paper's layer and the control that never sees a neighbour, trained with a seed each."""
+    trained = train_all(study, tmp_path_factory.mktemp("runs"), names=("paper", "no retrieval"), seeds=SEEDS)
     return {name: [TorchFuser(f, retrieval=name != "no retrieval") for f in runs] for name, runs in trained.items()}
 
 
 @pytest.fixture(scope="module")
-def line(study: Study, fusers: dict[str, list[Fuser]]) -> Line:
-    """Measure one line of the table: mean over the seeds."""
+def line(study: Study) -> Line:
+    """Measure one line of the table: mean over the fusers."""
 
     def top1(
-        fuser: str | Fuser = "reco",
-        memory: VectorMemory | None = None,
-        *,
-        gate: bool = True,
-        how: Retrieval | None = None,
+        *fusers: Fuser, memory: VectorMemory | None = None, gate: bool = True, how: Retrieval | None = None
     ) -> Top1:
-        used = fusers[fuser] if isinstance(fuser, str) else [fuser]
-        refines = [study.refine(memory or study.full, each, gate=gate, how=how) for each in used]
+        refines = [study.refine(memory or study.full, each, gate=gate, how=how) for each in fusers]
         found = measure(study, refines, ("unseen", "seen"))
         return {(group, side): found[group][side]["top1"] for group in ("unseen", "seen") for side in found[group]}
 
@@ -83,9 +85,9 @@ def line(study: Study, fusers: dict[str, list[Fuser]]) -> Line:
 
 
 @pytest.fixture(scope="module")
-def ours(line: Line) -> Top1:
+def ours(line: Line, reco: Fuser) -> Top1:
     """The shipped configuration with the whole memory."""
-    return line()
+    return line(reco)
 
 
 def refined(line: Top1, group: str) -> float:
@@ -100,17 +102,15 @@ def test_the_shipped_model_is_small_and_whole(artifact: Artifact) -> None:
     artifact.verify()
 
 
-def test_the_shipped_model_is_as_good_as_the_one_trained_here(
-    study: Study, fusers: dict[str, list[Fuser]], tmp_path: Path
-) -> None:
+def test_the_shipped_model_is_as_good_as_the_one_trained_here(study: Study, reco: Fuser, tmp_path: Path) -> None:
     """ONNX graphs and the embedded engine against torch and exact search."""
-    torch_top1 = study.bench.measure(study.refine(study.full, fusers["reco"][0], gate=True), ("both",))
-    with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as reco:
-        reco.memory.add_records([take(study.pairs, study.data.memory_rows(ALL_SPLITS))])
-        assert len(reco.memory) == study.full.store.count()
+    torch_top1 = study.bench.measure(study.refine(study.full, reco, gate=True), ("both",))
+    with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as model:
+        model.memory.add_records([take(study.pairs, study.data.memory_rows(ALL_SPLITS))])
+        assert len(model.memory) == study.full.store.count()
 
         def refine(vectors: Vectors, modality: Modality) -> Vectors:
-            return reco.refine(vectors, modality=modality, role=ROLES[modality]).vectors
+            return model.refine(vectors, modality=modality, role=ROLES[modality]).vectors
 
         shipped = study.bench.measure(refine, ("both",))
     for group in ("unseen", "seen", "all"):
@@ -159,38 +159,58 @@ def test_unseen_entities_gain_and_seen_ones_lose_nothing(ours: Top1) -> None:
 
 def test_both_sides_are_better_than_either_on_unseen_entities(ours: Top1) -> None:
     assert refined(ours, "unseen") > max(ours["unseen", "image"], ours["unseen", "text"])
-    assert min(ours["unseen", "image"], ours["unseen", "text"]) > ours["unseen", "frozen"] + 4
+    assert ours["unseen", "image"] > ours["unseen", "frozen"] + 1
+    assert ours["unseen", "text"] > ours["unseen", "frozen"] + 28
 
 
-def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line, study: Study) -> None:
-    without = line(memory=study.known)
+def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line, reco: Fuser, study: Study) -> None:
+    without = line(reco, memory=study.known)
     assert abs(refined(without, "unseen") - without["unseen", "frozen"]) <= 3
     assert refined(without, "seen") >= without["seen", "frozen"]
 
 
-def test_an_empty_memory_changes_nothing(study: Study, fusers: dict[str, list[Fuser]]) -> None:
-    for fuser in (*fusers["reco"], TrainingFreeFuser()):
+def test_an_empty_memory_changes_nothing(study: Study, reco: Fuser) -> None:
+    for fuser in (reco, TrainingFreeFuser()):
         refine = study.refine(study.empty, fuser, gate=True)
         np.testing.assert_array_equal(refine(study.bench.queries, "image"), study.bench.queries)
         np.testing.assert_array_equal(refine(study.bench.labels, "text"), study.bench.labels)
 
 
 @pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])
-def test_the_papers_search_and_fusion_beat_the_other_three(ours: Top1, line: Line, search: str, fusion: str) -> None:
-    other = line(how=Retrieval(K, search, fusion))  # type: ignore[arg-type]
+def test_the_papers_search_and_fusion_beat_the_other_three(
+    ours: Top1, line: Line, reco: Fuser, search: str, fusion: str
+) -> None:
+    other = line(reco, how=Retrieval(K, search, fusion))  # type: ignore[arg-type]
     assert refined(ours, "unseen") >= refined(other, "unseen") + 8
 
 
-def test_retrieval_and_not_the_training_brings_the_gain(ours: Top1, line: Line) -> None:
-    control = line("no retrieval", gate=False)
-    paper = line("paper", gate=False)
+def test_retrieval_and_not_the_training_brings_the_gain(
+    ours: Top1, line: Line, controls: dict[str, list[Fuser]]
+) -> None:
+    control, paper = (line(*controls[name], gate=False) for name in ("no retrieval", "paper"))
+    assert refined(ours, "unseen") > refined(paper, "unseen") > refined(control, "unseen")
     assert refined(ours, "unseen") > refined(control, "unseen") + 15
-    assert refined(paper, "unseen") > refined(control, "unseen")
 
 
-def test_the_gate_prevents_harm_by_a_memory_that_knows_nothing_of_the_query(line: Line, study: Study) -> None:
-    gated, ungated = (line(memory=study.unseen_only, gate=gate) for gate in (True, False))
-    assert refined(gated, "seen") >= refined(ungated, "seen") + 20
+def test_the_metric_earns_its_keep(ours: Top1, line: Line, study: Study) -> None:
+    plain = line(TorchFuser(without_metric(study.fit())))
+    assert refined(ours, "unseen") > refined(plain, "unseen")
+
+
+def test_the_gate_prevents_harm_by_a_memory_that_knows_nothing_of_the_query(
+    line: Line, reco: Fuser, study: Study
+) -> None:
+    gated, ungated = (line(reco, memory=study.unseen_only, gate=gate) for gate in (True, False))
+    assert refined(gated, "seen") >= gated["seen", "frozen"] - 0.5
+    assert refined(ungated, "seen") < ungated["seen", "frozen"] - 20, "there is something to prevent"
+
+
+def test_half_of_the_captions_wrong_still_help_unseen_entities_and_harm_no_seen_ones(
+    line: Line, reco: Fuser, study: Study
+) -> None:
+    noisy = line(reco, memory=study.with_wrong_captions(0.5))
+    assert refined(noisy, "unseen") > noisy["unseen", "frozen"]
+    assert refined(noisy, "seen") >= noisy["seen", "frozen"] - 0.5
 
 
 def test_the_training_free_preset_helps_without_harm(line: Line) -> None:

@@ -97,7 +97,7 @@ def test_other_tables_tell_seen_from_unseen_too(make_study: Any, world: Any) -> 
 
 def test_several_models_are_averaged_and_their_spread_is_shown(study: Study) -> None:
     class Nothing:
-        name = "nothing"
+        name, text_gate = "nothing", None
 
         def fuse(self, modality: str, vectors: Any, neighbours: Any, trust: Any) -> Any:
             from reco_plugin.fuse import Fused
@@ -152,7 +152,7 @@ def test_the_control_is_a_line_of_its_own(study: Study) -> None:
     seen: list[float] = []
 
     class Noting:
-        name = "noting"
+        name, text_gate = "noting", None
 
         def fuse(self, modality: str, vectors: Any, neighbours: Any, trust: Any) -> Any:
             from reco_plugin.fuse import Fused

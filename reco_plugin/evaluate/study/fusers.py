@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...fuse import Fused, Fuser
+from ...gate import TextGate
 from ...types import Modality, Neighbours, Vectors
 
 
@@ -27,6 +28,11 @@ class Opened:
     def name(self) -> str:
         """Of the fusion."""
         return self.fuser.name
+
+    @property
+    def text_gate(self) -> TextGate | None:
+        """Of the fusion."""
+        return self.fuser.text_gate
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
@@ -48,6 +54,11 @@ class WithoutRetrieval:
     def name(self) -> str:
         """Of the fusion."""
         return f"{self.fuser.name}, no retrieval"
+
+    @property
+    def text_gate(self) -> TextGate | None:
+        """Of the fusion."""
+        return self.fuser.text_gate
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

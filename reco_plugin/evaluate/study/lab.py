@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ...calibration import calibrate
 from ...fuse import Fuser
-from ...gate import calibrate
 from ...memory import Fingerprint
 from ...memory.exact import ExactMemory
 from ...refine import Calibrated, Refiner, VectorMemory

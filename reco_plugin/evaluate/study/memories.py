@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -37,15 +38,17 @@ class RememberingMemory(ExactMemory):
         exclude: Sequence[Collection[str]] | None = None,
         where: Filter | None = None,
         payloads: bool = False,
+        ids: bool = True,
     ) -> Neighbours:
         """See :meth:`reco_plugin.memory.Memory.search`."""
         asked = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
         hidden = None if exclude is None else [sorted(ids) for ids in exclude]
-        asked.update(repr((vectors.shape, by, read, k, hidden, where, payloads)).encode())
+        asked.update(repr((vectors.shape, by, read, k, hidden, where, payloads, ids)).encode())
         key = asked.hexdigest()
         if key in self._answers:
             return self._answers[key]
-        found = super().search(vectors, by=by, read=read, k=k, exclude=exclude, where=where, payloads=payloads)
+        wanted: dict[str, Any] = {"exclude": exclude, "where": where, "payloads": payloads, "ids": ids}
+        found = super().search(vectors, by=by, read=read, k=k, **wanted)
         self._answers[key] = found
         self._bytes += found.vectors.nbytes
         while self._bytes > _KEPT_BYTES and len(self._answers) > 1:
@@ -73,10 +76,12 @@ class ApproximateMemory(ExactMemory):
         exclude: Sequence[Collection[str]] | None = None,
         where: Filter | None = None,
         payloads: bool = False,
+        ids: bool = True,
     ) -> Neighbours:
         """See :meth:`reco_plugin.memory.Memory.search`."""
         wide = 4 * k + 16  # at recall 0.5, fewer than k of these are left about once in a million queries
-        found = super().search(vectors, by=by, read=read, k=wide, exclude=exclude, where=where, payloads=payloads)
+        wanted: dict[str, Any] = {"exclude": exclude, "where": where, "payloads": payloads, "ids": ids}
+        found = super().search(vectors, by=by, read=read, k=wide, **wanted)
         kept = np.stack([self._draw(vector, wide) for vector in vectors]) < self._recall  # (B, wide)
         order = np.argsort(~(kept & found.found), axis=1, kind="stable")[:, :k]  # what was kept first, nearest first
         here = np.take_along_axis(kept & found.found, order, axis=1)  # (B, k)

@@ -1,0 +1,291 @@
+"""Gain without harm, on four kinds of drawings under two encoders: makes docs/results.md and its pictures.
+
+    python -m benchmarks.results --docs docs  # everything, under both encoders
+    python -m benchmarks.results --encoder scratch --sets emoji flags
+
+For every data set one recipe with one set of constants: the fusion is fitted on the set's own training entities,
+everything is measured on entities that no part of it has met. Nothing here is chosen on the test entities; the
+baseline is chosen on the development entities, anew for every memory. Takes about ten minutes on two cores, besides
+the training of the second encoder (30 minutes, `python -m benchmarks.locked_text`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from reco_plugin.artifact import Artifact
+from reco_plugin.config import load_settings
+from reco_plugin.encode import Encoder
+from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
+from reco_plugin.evaluate.metrics import Interval, bootstrap
+from reco_plugin.fuse import TrainingFreeFuser
+from reco_plugin.quickstart.benchmark import Encodes
+from reco_plugin.quickstart.entities import Split
+from reco_plugin.report import markdown_section, write_charts
+from reco_plugin.report.markdown import markdown_table
+from reco_plugin.train.fuser import TorchFuser
+from reco_plugin.train.loop import Fusions
+from reco_plugin.types import Fingerprint
+
+from .sets import LOADERS, emoji
+from .sets.vectors import vectors
+from .subject import Hits, Subject, Way
+
+SETS = {"emoji": emoji.load, **LOADERS}
+SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+ENCODERS = {"scratch": "the shipped mini CLIP", "locked-text": "a mini CLIP towards locked MiniLM texts"}
+_NAMED = (Column(key="name", title=""),)
+
+
+class Study:
+    """One subject, its fitted fusion, and what every table shares."""
+
+    def __init__(self, subject: Subject, elsewhere: Subject) -> None:
+        self.subject, self.elsewhere = subject, elsewhere
+        self.fusions = subject.fit()
+        self.ours = Way(subject.full, TorchFuser(self.fusions))
+        self.groups: list[Split] = [split for split in ("unseen", "seen") if split in subject.data.splits]
+
+    def gain(self, group: Sequence[Split], after: Hits, before: Hits, queries: Sequence[Split] = ()) -> Interval:
+        """Difference of two measurements, with its 95 % interval over entities."""
+        return bootstrap(after.astype(float) - before, self.subject.entities_of(queries or group))
+
+    def row(self, name: str, way: Way | None, versus: Way | None = None) -> dict[str, object]:
+        """Top-1 per group, and the gain over frozen or another way."""
+        row: dict[str, object] = {"name": name}
+        for group in self.groups:
+            hits = self.subject.hits([group], way)
+            row[group] = float(hits.mean())
+            if way is not None:
+                row[f"{group}_gain"] = self.gain([group], hits, self.subject.hits([group], versus))
+        return row
+
+    def columns(self) -> tuple[Column, ...]:
+        """Name, then top-1 and gain of every group."""
+        found = list(_NAMED)
+        for group in self.groups:
+            found.append(Column(key=group, title=f"{group}, top-1", kind="percent"))
+            found.append(Column(key=f"{group}_gain", title=f"gain in {group}, top-1", kind="points"))
+        return tuple(found)
+
+    def main(self) -> Table:
+        """Frozen, ours per side, what it consists of, and what it has to beat."""
+        full = self.subject.full
+        ways: dict[str, Way | None] = {
+            "frozen": None,
+            "training-free preset": Way(full, TrainingFreeFuser()),
+            "best baseline": self.subject.best_baseline(full),
+        }
+        if self.elsewhere.data.name == "emoji":
+            ways["fusion fitted on emoji"] = Way(full, TorchFuser(self.elsewhere.fit()))
+        ways |= {
+            "ours, metric left out": Way(full, TorchFuser(_without_metric(self.fusions))),
+            "ours, images only": replace(self.ours, sides=("image",)),
+            "ours, prompts only": replace(self.ours, sides=("text",)),
+            "ours": self.ours,
+        }
+        rows = [self.row(name, way) for name, way in ways.items()]
+        return Table(title="Clean memory", columns=self.columns(), rows=tuple(rows))
+
+    def noise(self) -> tuple[Table, list[Chart]]:
+        """Shares of wrong captions: ours against the baseline that is best with that memory."""
+        rows, lines = [], {group: {"ours": [], "best baseline": []} for group in self.groups}
+        for share in SHARES:
+            memory = self.subject.with_wrong_captions(share) if share else self.subject.full
+            ways = {"ours": replace(self.ours, memory=memory), "best baseline": self.subject.best_baseline(memory)}
+            row: dict[str, object] = {"name": f"{share:.0%}"}
+            for group in self.groups:
+                hits = {name: self.subject.hits([group], way) for name, way in ways.items()}
+                row[group] = float(hits["ours"].mean())
+                row[f"{group}_gain"] = self.gain([group], hits["ours"], self.subject.hits([group], None))
+                row[f"{group}_versus"] = self.gain([group], hits["ours"], hits["best baseline"])
+                for name, found in hits.items():
+                    lines[group][name].append(float(found.mean()))
+            rows.append(row)
+        versus = [
+            Column(key=f"{g}_versus", title=f"{g}, ours against best baseline", kind="points") for g in self.groups
+        ]
+        columns = (Column(key="name", title="wrong captions"), *self.columns()[1:], *versus)
+        charts = [
+            Chart(
+                title=f"{self.subject.data.name}, {group}: accuracy as captions go wrong",
+                x_title="share of wrong captions",
+                y_title="top-1",
+                x=SHARES,
+                lines=tuple(Line(name=name, y=tuple(values)) for name, values in lines[group].items()),
+                baseline=float(self.subject.hits([group], None).mean()),
+            )
+            for group in self.groups
+        ]
+        return Table(title="Wrong captions", columns=columns, rows=tuple(rows)), charts
+
+    def harm(self) -> Table:
+        """Memories that cannot answer, and labels of all splits at once."""
+        subject, known = self.subject, {split for split in self.subject.data.splits if split != "unseen"}
+        memories = {
+            "no pairs": subject.memory([]),
+            "no pairs of unseen entities": subject.memory(subject.rows(known)),
+            "pairs of unseen entities only": subject.memory(subject.rows(["unseen"])),
+        }
+        memories[f"{self.elsewhere.data.name} instead"] = self.elsewhere.full
+        rows = []
+        for name, memory in memories.items():
+            row = self.row(name, replace(self.ours, memory=memory))
+            rows.append(row)
+        return Table(title="Memories that cannot answer", columns=self.columns(), rows=tuple(rows))
+
+    def retrieval(self) -> Table:
+        """A worded caption asks for drawings of its entity; the index of drawings is plain."""
+        rows: list[dict[str, object]] = []
+        for group in self.groups:
+            before, after = self.subject.text_to_image(group, None), self.subject.text_to_image(group, self.ours)
+            rows.append(
+                {
+                    "name": group,
+                    "frozen": float(before.mean()),
+                    "ours": float(after.mean()),
+                    "gain": self.gain([group], after, before),
+                }
+            )
+        columns = (
+            Column(key="name", title="captions of"),
+            Column(key="frozen", title="frozen, R@1", kind="percent"),
+            Column(key="ours", title="query refined, R@1", kind="percent"),
+            Column(key="gain", title="gain in R@1", kind="points"),
+        )
+        return Table(title="Text to image, the index untouched", columns=columns, rows=tuple(rows))
+
+    def findings(self, encoder: str) -> Findings:
+        """All of it."""
+        data, main = self.subject.data, self.main()
+        noise, charts = self.noise()
+        counts = {split: data.splits.count(split) for split in dict.fromkeys(data.splits)}
+        about = (
+            f"{len(data.memory):,} pairs of {len(data.names):,} entities ("
+            + ", ".join(f"{count} {split}" for split, count in counts.items())
+            + f"), {len(data.queries):,} queries in two styles that nothing was trained on. "
+            + f"Encoder: {ENCODERS[encoder]}."
+        )
+        section = Section(
+            key=f"{data.name}-{encoder}",
+            title=f"{data.name}, {encoder} encoder",
+            about=about,
+            tables=(main, noise, self.harm(), self.retrieval()),
+            charts=tuple(charts),
+        )
+        return Findings(
+            name=f"{data.name}, {encoder}",
+            command=f"python -m benchmarks.results --encoder {encoder} --sets {data.name}",
+            setup={"encoder": str(self.subject.fingerprint), "pairs": len(data.memory), "entities": counts},
+            summary=(),
+            sections=(section.model_copy(update={"key": "main"}),),
+        )
+
+
+def _without_metric(fusions: Fusions) -> Fusions:
+    plain = Fusions(fusions.config).eval()
+    plain.text_gate = fusions.text_gate
+    return plain
+
+
+def encoder_of(name: str, cache: Path) -> tuple[Encodes, Fingerprint]:
+    """A frozen encoder and its fingerprint."""
+    if name == "scratch":
+        artifact = Artifact.load("triton_models")
+        return Encoder(artifact, load_settings()), artifact.manifest.fingerprint
+    from reco_plugin.quickstart.dataset import load
+
+    from .locked_text import locked_clip
+
+    clip = locked_clip(load(cache / "quickstart", generic=True), cache / "quickstart-lit")
+    return clip, Fingerprint(clip.name, clip.digest, clip.dimension)
+
+
+def studies(encoder: str, sets: Sequence[str], cache: Path) -> Iterator[Study]:
+    """The data sets under one encoder; emoji are the memory of another domain for the others, flags for emoji."""
+    encodes, fingerprint = encoder_of(encoder, cache)
+
+    def subject(load: Callable[[Path], object]) -> Subject:
+        data = load(cache / "quickstart")
+        return Subject(vectors(data, encodes, fingerprint.digest, cache / "sets"), fingerprint)  # type: ignore[arg-type]
+
+    for name in sets:
+        yield Study(subject(SETS[name]), subject(SETS["flags" if name == "emoji" else "emoji"]))
+
+
+def document(found: Sequence[Findings]) -> str:
+    """docs/results.md."""
+    head = Path(__file__).with_name("results_head.md").read_text(encoding="utf-8")
+    parts = []
+    for findings in found:
+        (section,) = findings.sections
+        prefix = f"results/{findings.name.replace(', ', '-')}"
+        parts.append(markdown_section(section, prefix=prefix) + f"\n\nMade by `{findings.command}`.")
+    return f"{head}\n{markdown_table(overview(found))}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def overview(found: Sequence[Findings]) -> Table:
+    """One line per data set and encoder."""
+    rows = []
+    for findings in found:
+        main, noise, harm, retrieval = findings.sections[0].tables
+        frozen, ours = main.rows[0], main.rows[-1]
+        other = harm.rows[-1]  # another domain
+        group = "seen" if "seen" in ours else "unseen"
+        rows.append(
+            {
+                "name": findings.name,
+                "frozen": frozen["unseen"],
+                "ours": ours["unseen"],
+                "gain": ours["unseen_gain"],
+                "versus": noise.rows[0]["unseen_versus"],
+                "seen": ours.get("seen_gain"),
+                "harm": other[f"{group}_gain"],
+                "retrieval": retrieval.rows[0]["gain"],
+            }
+        )
+    columns = (
+        Column(key="name", title="data set, encoder"),
+        Column(key="frozen", title="frozen, unseen", kind="percent"),
+        Column(key="ours", title="ours, unseen", kind="percent"),
+        Column(key="gain", title="gain", kind="points"),
+        Column(key="versus", title="against best baseline", kind="points"),
+        Column(key="seen", title="gain in seen", kind="points"),
+        Column(key="harm", title="irrelevant memory", kind="points"),
+        Column(key="retrieval", title="text to image, gain in R@1", kind="points"),
+    )
+    return Table(title="Overview", columns=columns, rows=tuple(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", choices=ENCODERS, action="append", help="one of them; both when left out")
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, help="data sets")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors, towers")
+    parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="where findings go, for `reco report`")
+    parser.add_argument("--docs", type=Path, help="also write results.md and its pictures to this folder")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found = []
+    for encoder in arguments.encoder or ENCODERS:
+        for study in studies(encoder, arguments.sets, arguments.cache):
+            findings = study.findings(encoder)
+            folder = arguments.runs / findings.name.replace(", ", "-")
+            folder.mkdir(parents=True, exist_ok=True)
+            findings.write(folder)
+            found.append(findings)
+            print(markdown_section(findings.sections[0], prefix=None), flush=True)
+    if arguments.docs:
+        (arguments.docs / "results").mkdir(parents=True, exist_ok=True)
+        for findings in found:
+            write_charts(findings.sections[0], arguments.docs / "results", findings.name.replace(", ", "-"))
+        (arguments.docs / "results.md").write_text(document(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""One data set under one encoder: its memories, our fusion fitted to it, and zero-shot hits with and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from reco_plugin.calibration import calibrate
+from reco_plugin.evaluate.baselines import grid
+from reco_plugin.evaluate.metrics import ranks
+from reco_plugin.fuse import Fuser
+from reco_plugin.memory import open_memory
+from reco_plugin.quickstart.benchmark import ROLES
+from reco_plugin.quickstart.entities import Split
+from reco_plugin.quickstart.sources import HELD_STYLE
+from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.retrieve import Retrieval
+from reco_plugin.train.fit import ask, fit_fusions
+from reco_plugin.train.loop import Fusions
+from reco_plugin.train.model import FusionConfig
+from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+
+from .sets.vectors import VectorSet
+
+K = 10
+TRAINING: tuple[Split, ...] = ("seen", "fusion")
+Hits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to refine.
+
+    Attributes:
+        memory: to retrieve from.
+        fuser: to fuse with.
+        gate: whether trust weighs the neighbours.
+        k: neighbours.
+        sides: which sides are refined.
+    """
+
+    memory: VectorMemory
+    fuser: Fuser
+    gate: bool = True
+    k: int = K
+    sides: tuple[Modality, ...] = ("image", "text")
+
+
+class Subject:
+    """A data set under an encoder."""
+
+    def __init__(self, data: VectorSet, fingerprint: Fingerprint) -> None:
+        self.data, self.fingerprint = data, fingerprint
+        self.split_of_pair = np.array(data.splits)[data.memory_entity]
+        self.split_of_query = np.array(data.splits)[data.truth]
+
+    @cached_property
+    def full(self) -> VectorMemory:
+        """A memory of all pairs."""
+        return self.memory(range(len(self.data.memory)))
+
+    def rows(self, splits: Iterable[Split]) -> npt.NDArray[np.int64]:
+        """Rows of the memory's pairs of these splits."""
+        return np.flatnonzero(np.isin(self.split_of_pair, list(splits)))
+
+    def memory(self, rows: Sequence[int] | npt.NDArray[np.int64], text: Vectors | None = None) -> VectorMemory:
+        """An exact memory of some pairs, calibrated on them."""
+        store = open_memory(":memory:", self.fingerprint, kind="exact")
+        records = take(self.data.memory, rows)
+        if text is not None:
+            records = replace(records, text=text)
+        store.upsert(records)
+        calibration = calibrate(records.image, records.text, neighbours=K) if len(records) else None
+        return VectorMemory(store, calibration)
+
+    def with_wrong_captions(self, share: float) -> VectorMemory:
+        """All pairs, a share of which have traded their captions."""
+        rng, place = np.random.default_rng(1), np.arange(len(self.data.memory))
+        wrong = np.flatnonzero(rng.random(len(place)) < share)
+        place[wrong] = rng.permutation(wrong)
+        return self.memory(range(len(place)), self.data.memory.text[place])
+
+    def fit(self) -> Fusions:
+        """Our fusion, from the pairs of the training splits; texts are asked for as class prompts."""
+        rows = self.rows(TRAINING)
+        pairs = take(self.data.memory, rows)
+        shown = [payload["entity"] for payload in pairs.payloads]
+        family = {}
+        for id_, payload in zip(pairs.ids, pairs.payloads, strict=True):
+            family.setdefault((payload["entity"], payload["family"]), set()).add(id_)
+        asking = [  # drawings that no encoder of ours was trained on
+            place
+            for place, payload in enumerate(pairs.payloads)
+            if payload["split"] == "fusion" or payload["style"] == HELD_STYLE
+        ]
+        memory = self.memory(rows)
+        questions = ask(
+            memory.store,
+            self.data.prompts[self.data.memory_entity[rows[asking]]],
+            [shown[place] for place in asking],
+            dict(zip(pairs.ids, shown, strict=True)),
+            [family[pairs.payloads[p]["entity"], pairs.payloads[p]["family"]] for p in asking],
+            K,
+        )
+        assert memory.calibration is not None
+        config = FusionConfig("reco", self.fingerprint.dimension)
+        return fit_fusions(config, pairs, shown, questions, memory.calibration.honesty)
+
+    def hits(self, group: Sequence[Split], way: Way | None, queries: Sequence[Split] = ()) -> Hits:
+        """Whether each query of a group, or of some of its splits, is classified right among the group's labels."""
+        chosen = np.flatnonzero(np.isin(self.split_of_query, list(queries or group)))
+        labels = np.flatnonzero(np.isin(self.data.splits, list(group)))
+        images, prompts = self.data.queries.image[chosen], self.data.prompts[labels]
+        truth = np.searchsorted(labels, self.data.truth[chosen])
+        return ranks(refined(way, images, "image"), refined(way, prompts, "text"), truth) < 1
+
+    def text_to_image(self, split: Split, way: Way | None) -> Hits:
+        """Whether the first image that each worded caption finds shows its entity; the index is plain."""
+        chosen = np.flatnonzero(self.split_of_query == split)
+        texts, images = self.data.queries.text[chosen], self.data.queries.image[chosen]
+        asked = texts if way is None else refiner(way).refine(texts, modality="text").vectors
+        return ranks(asked, images, self.data.truth[chosen], self.data.truth[chosen]) < 1
+
+    def entities_of(self, queries: Sequence[Split]) -> npt.NDArray[np.int64]:
+        """Entity of each query of some splits, to draw confidence intervals over."""
+        return self.data.truth[np.isin(self.split_of_query, list(queries))]
+
+    def best_baseline(self, memory: VectorMemory) -> Way:
+        """The mean of neighbours, with 5 or 10 of them, that is best on the development entities with this memory."""
+        ways = [Way(memory, fuser, gate=False, k=k) for k in (5, 10) for fuser in grid()]
+        return max(ways, key=lambda way: self.hits(["dev"], way).mean())
+
+
+def refiner(way: Way) -> Refiner:
+    """What refines in this way."""
+    return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate, candidate_height=1.0)
+
+
+def refined(way: Way | None, vectors: Vectors, modality: Modality) -> Vectors:
+    """Vectors (N, D) of one side of a classification, refined where the way says so."""
+    if way is None or modality not in way.sides:
+        return vectors
+    return refiner(way).refine(vectors, modality=modality, role=ROLES[modality]).vectors
+
+
+def take(records: Records, rows: Sequence[int] | npt.NDArray[np.int64]) -> Records:
+    """Some rows of records."""
+    places = np.asarray(rows, np.int64)
+    return Records(
+        [records.ids[row] for row in places],
+        records.image[places],
+        records.text[places],
+        [records.payloads[row] for row in places],
+    )

@@ -1,0 +1,104 @@
+"""What the stand-in knows: collections in RAM, a key, and answers that a test has scripted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+
+@dataclass
+class Refusal(Exception):
+    """An answer instead of the wanted one.
+
+    Attributes:
+        status: HTTP status; gRPC gets the code that Qdrant gives for it.
+        text: what the server says.
+        retry_after: seconds, for 429.
+        times: how often it is given; later calls succeed.
+        delay_s: how long the answer takes.
+    """
+
+    status: int
+    text: str = ""
+    retry_after: int | None = None
+    times: int = 1_000_000
+    delay_s: float = 0.0
+
+
+@dataclass
+class Engine:
+    """Runs operations one at a time and remembers them.
+
+    Attributes:
+        key: what clients must send; None wants none.
+        refusals: operation -> what it is answered instead.
+        made: arguments of each ``create_collection``, by collection.
+        seen: how often each operation was called, whatever came of it.
+        last: arguments of the latest call of each operation.
+    """
+
+    key: str | None = None
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    last: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.client = QdrantClient(":memory:", force_disable_check_same_thread=True)
+        self._lock = threading.RLock()
+
+    def run(self, operation: str, key: str | None, action: Callable[[QdrantClient], Any], **told: Any) -> Any:
+        """The result of an operation of the client's own engine, or the refusal that a server would give."""
+        with self._lock:
+            self.seen[operation] += 1
+            self.last[operation] = told
+            refusal = self.refusals.get(operation) or self.refusals.get("*")
+            if refusal is not None and refusal.times > 0:
+                refusal.times -= 1
+            else:
+                refusal = None
+        if self.key is not None and key != self.key:
+            raise Refusal(401, "Must provide an API key or an Authorization bearer token")
+        if refusal is not None:
+            time.sleep(refusal.delay_s)
+            if refusal.status != 200:
+                raise refusal
+        with self._lock:
+            try:
+                return action(self.client)
+            except Refusal:
+                raise
+            except Exception as error:
+                raise _as_server(error) from error
+
+    def create(self, name: str, key: str | None, arguments: dict[str, Any]) -> bool:
+        """Make a collection; what the engine ignores is remembered."""
+        known = {"vectors_config", "metadata", "sparse_vectors_config"}
+
+        def make(client: QdrantClient) -> bool:
+            if client.collection_exists(name):
+                raise Refusal(409, f"Wrong input: Collection `{name}` already exists!")
+            self.made[name] = {k: v for k, v in arguments.items() if v is not None}
+            return client.create_collection(name, **{k: v for k, v in arguments.items() if k in known})
+
+        return bool(self.run("create_collection", key, make, name=name))
+
+
+def plain(searches: list[models.QueryRequest]) -> list[models.QueryRequest]:
+    """The same without parameters of an index, which the engine has not and would warn of."""
+    return [search.model_copy(update={"params": None}) for search in searches]
+
+
+def _as_server(error: Exception) -> Refusal:
+    text = str(error)
+    if "not found" in text:
+        return Refusal(404, f"Not found: {text}")
+    if "already exists" in text:
+        return Refusal(409, f"Wrong input: {text}")
+    return Refusal(400, f"Wrong input: {text}")
