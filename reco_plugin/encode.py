@@ -12,7 +12,7 @@ from .artifact import Artifact, clip_graph
 from .config import Settings
 from .errors import InputError
 from .preprocess import Tokenizer, cut_to_longest, images_to_array
-from .sessions import Session, open_session
+from .sessions import Session, open_graph
 from .types import ImageInput, Modality, Vectors
 
 Progress = Callable[[int], None]
@@ -74,7 +74,7 @@ class Encoder:
 
     def _run(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
         if modality not in self._sessions:
-            self._sessions[modality] = open_session(self._artifact.graph(clip_graph(modality)), self._settings)
+            self._sessions[modality] = open_graph(self._artifact, clip_graph(modality), self._settings)
         features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 

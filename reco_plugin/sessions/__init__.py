@@ -1,5 +1,5 @@
-"""Sessions: one loaded ONNX graph each."""
+"""Sessions: one ONNX graph each, in process or on a Triton server."""
 
-from .base import Session, open_session
+from .base import Session, open_graph, open_session
 
-__all__ = ["Session", "open_session"]
+__all__ = ["Session", "open_graph", "open_session"]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from ..artifact import Artifact
 from ..config import Settings
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -17,12 +18,34 @@ class Session(Protocol):
     """One loaded graph; safe to call from several threads."""
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Compute all outputs by name.
+        """Compute all outputs by name; the first dimension is the batch.
 
         Raises:
             SessionError: the graph refuses the inputs or fails.
+            SessionUnavailable: the server that runs it is not reached.
+            SessionTimeout: it did not answer in time.
         """
         ...
+
+
+def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
+    """Open a graph of a model folder where the settings say: on a Triton server, or in process.
+
+    Args:
+        artifact: the model folder; a server must serve the same.
+        name: as in :data:`reco_plugin.artifact.GRAPHS`.
+        settings: ``triton_url`` decides.
+
+    Raises:
+        SessionError: damaged graph, provider not available, or the server serves something else.
+        SessionUnavailable: the server is not reached.
+        MissingExtra: ONNX Runtime or the Triton client is not installed.
+    """
+    if settings.triton_url is None:
+        return open_session(artifact.graph(name), settings)
+    from .triton import open_triton
+
+    return open_triton(artifact, name, settings)
 
 
 def open_session(path: Path, settings: Settings) -> Session:
@@ -32,6 +55,6 @@ def open_session(path: Path, settings: Settings) -> Session:
         SessionError: damaged graph, or the provider is not available.
         MissingExtra: ONNX Runtime is not installed.
     """
-    from .ort import OrtSession  # the only implementation so far; imported late, ONNX Runtime is heavy
+    from .ort import OrtSession  # imported late, ONNX Runtime is heavy
 
     return OrtSession(path, settings)

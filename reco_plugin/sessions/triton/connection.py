@@ -1,0 +1,106 @@
+"""One connection per server, shared by all sessions of the process that use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from ...errors import SessionError
+from ..base import Arrays
+from .address import Address
+from .faults import NotReached, RegionLost
+from .regions import Mode, Regions
+from .wire import Call, Wire, open_wire
+
+T = TypeVar("T")
+_PAUSES_S = (0.05, 0.2)
+"""Before the second and the third try; only a request that was never sent is tried again."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in time."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Counted from now."""
+        return cls(time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Seconds; never quite zero, so that an expired one fails as a timeout of its own."""
+        return max(self.at - time.monotonic(), 1e-3)
+
+
+class Connection:
+    """A server; closed by itself when no session holds it, and at the end of the process."""
+
+    def __init__(self, address: Address, mode: Mode) -> None:
+        self.address = address
+        self._wire = open_wire(address)
+        asked = mode == "on" or (mode == "auto" and address.on_this_host)
+        self._regions = Regions(self._wire, mode if asked else "off")
+        weakref.finalize(self, _shut, self._wire, self._regions)
+
+    def infer(self, call: Call, deadline: Deadline) -> Arrays:
+        """Run a graph; retries what was never sent, until the deadline."""
+        return self._patiently(lambda: self._infer(call, deadline), deadline)
+
+    def config(self, graph: str, version: str, deadline: Deadline) -> dict[str, Any]:
+        """The configuration of a graph."""
+        return self._patiently(lambda: self._wire.config(graph, version, deadline.left()), deadline)
+
+    def _infer(self, call: Call, deadline: Deadline) -> Arrays:
+        try:
+            return self._place(call, deadline)
+        except RegionLost:  # nothing was run: the server was restarted and has to be told of the regions again
+            self._regions.forget()
+        try:
+            return self._place(call, deadline)
+        except RegionLost as error:  # or there are several servers behind this address
+            self._regions.give_up(error)
+            return self._place(call, deadline)
+
+    def _place(self, call: Call, deadline: Deadline) -> Arrays:
+        with self._regions.placed(call.inputs, deadline.left()) as placed:
+            return self._wire.infer(replace(call, placed=placed), deadline.left())
+
+    @staticmethod
+    def _patiently(ask: Callable[[], T], deadline: Deadline) -> T:
+        for pause in _PAUSES_S:
+            try:
+                return ask()
+            except NotReached:
+                if deadline.left() <= pause:
+                    raise
+                time.sleep(pause)
+        return ask()
+
+
+_open: weakref.WeakValueDictionary[tuple[Address, Mode], Connection] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def connect(address: Address, mode: Mode) -> Connection:
+    """The connection to a server; made when there is none yet.
+
+    Raises:
+        MissingExtra: the Triton client is not installed.
+    """
+    with _lock:
+        connection = _open.get((address, mode))
+        if connection is None:
+            connection = _open[address, mode] = Connection(address, mode)
+        return connection
+
+
+def _shut(wire: Wire, regions: Regions) -> None:
+    with suppress(SessionError):
+        regions.close()
+    wire.close()

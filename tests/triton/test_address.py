@@ -1,0 +1,69 @@
+"""``triton_url`` and what goes with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from reco_plugin.config import load_settings
+from reco_plugin.errors import ConfigError
+from reco_plugin.sessions.triton.address import address_of
+
+SECRET = "Bearer sk-very-secret-4711"
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "tls", "authority", "path", "here"),
+    [
+        ("grpc://localhost", "grpc", False, "localhost:8001", "", True),
+        ("http://127.0.0.1", "http", False, "127.0.0.1:8000", "", True),
+        ("grpcs://triton.shop:443", "grpc", True, "triton.shop:443", "", False),
+        ("https://gate.shop/triton/", "http", True, "gate.shop:8000", "/triton", False),
+        ("grpc://[::1]:9001", "grpc", False, "[::1]:9001", "", True),
+        ("http://10.0.0.7:80", "http", False, "10.0.0.7:80", "", False),
+    ],
+)
+def test_a_url_says_protocol_place_and_encryption(url, protocol, tls, authority, path, here):
+    address = address_of(load_settings(triton_url=url))
+    assert (address.protocol, address.tls, address.authority) == (protocol, tls, authority)
+    assert (address.path, address.on_this_host) == (path, here)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8001", "triton", "ftp://host", "grpc://", "grpc://host:port", "http://host:99999", "http://host?x=1"],
+)
+def test_what_is_no_such_url_is_named_with_the_right_form(url):
+    with pytest.raises(ConfigError, match=r"triton_url.*grpc://host:8001") as caught:
+        address_of(load_settings(triton_url=url))
+    assert url in str(caught.value)
+
+
+def test_a_path_is_for_http_only():
+    with pytest.raises(ConfigError, match="path '/v2'"):
+        address_of(load_settings(triton_url="grpc://host/v2"))
+
+
+def test_a_certificate_file_must_exist_and_be_of_use(tmp_path):
+    ca = tmp_path / "ca.pem"
+    with pytest.raises(ConfigError, match=r"triton_ca: no file.*ca\.pem"):
+        address_of(load_settings(triton_url="grpcs://host", triton_ca=ca))
+    ca.touch()
+    assert address_of(load_settings(triton_url="grpcs://host", triton_ca=ca)).ca == ca
+    with pytest.raises(ConfigError, match="not encrypted: write grpcs://"):
+        address_of(load_settings(triton_url="grpc://host", triton_ca=ca))
+
+
+def test_headers_are_carried_and_never_shown():
+    settings = load_settings(triton_url="grpc://host", triton_headers={"Authorization": SECRET})
+    address = address_of(settings)
+    assert dict(address.headers) == {"authorization": SECRET}
+    assert SECRET not in f"{settings!r} {settings.model_dump()} {settings.model_dump_json()} {address!r}"
+
+
+def test_a_wrong_header_or_a_password_in_the_url_is_not_shown():
+    with pytest.raises(ConfigError, match="triton_headers") as caught:
+        load_settings(triton_headers={"authorization": [SECRET]})
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ConfigError, match="no user or password") as caught:
+        address_of(load_settings(triton_url="http://me:sesame@host"))
+    assert "sesame" not in str(caught.value)

@@ -1,0 +1,131 @@
+"""What every session does, in process and on a Triton server: one suite, and results that are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.config import load_settings
+from reco_plugin.errors import SessionError
+from reco_plugin.sessions import Session, open_graph
+from reco_plugin.sessions.triton import regions
+
+pytestmark = pytest.mark.xdist_group("triton")
+
+PLACES = ["process", "grpc", "http", "grpc-shared", "http-shared"]
+EXACT = {"rtol": 0.0, "atol": 1e-5}
+MAX_BATCH = 64
+
+Open = Callable[[str], Session]
+Inputs = Callable[..., dict[str, np.ndarray]]
+
+
+@pytest.fixture(params=PLACES)
+def opened(request: pytest.FixtureRequest, artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Opens a graph at each place; shared memory is used for inputs of any size."""
+    if request.param == "process":
+        return lambda graph: open_graph(artifact, graph, load_settings())
+    protocol, _, shared = request.param.partition("-")
+    monkeypatch.setattr(regions, "WORTH_IT", 1)
+    url = request.getfixturevalue("server").url(protocol)
+    settings = load_settings(triton_url=url, triton_shared_memory="on" if shared else "off", triton_timeout_s=60)
+    return lambda graph: open_graph(artifact, graph, settings)
+
+
+@pytest.fixture(scope="module")
+def reference(artifact: Artifact) -> Open:
+    """In process, on one thread."""
+    return lambda graph: open_graph(artifact, graph, load_settings(threads=1))
+
+
+def compare(session: Session, reference: Session, inputs: dict[str, np.ndarray]) -> None:
+    found, expected = session.run(inputs), reference.run(inputs)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert found[name].shape == values.shape
+        np.testing.assert_allclose(found[name], values, **EXACT)
+
+
+def tokens(batch: int, length: int, artifact: Artifact, seed: int = 0) -> dict[str, np.ndarray]:
+    end = artifact.manifest.text.end_id
+    ids = np.random.default_rng(seed).integers(1, end, (batch, length), dtype=np.int32)
+    ids[:, -1] = end
+    return {"tokens": ids}
+
+
+def pixels(batch: int, artifact: Artifact) -> dict[str, np.ndarray]:
+    shape = (batch, *artifact.manifest.image.size, 3)
+    return {"pixels": np.random.default_rng(batch).integers(0, 256, shape, dtype=np.uint8)}
+
+
+@pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 10), (2, 3), (7, 5), (MAX_BATCH, 20), (3, 100)])
+@pytest.mark.parametrize("graph", ["reco_image", "reco_text"])
+def test_fusions_are_equal_with_any_number_of_neighbours(opened, reference, fusion_inputs, graph, batch, k):
+    compare(opened(graph), reference(graph), fusion_inputs(batch, k, seed=k))
+
+
+@pytest.mark.parametrize("batch", [MAX_BATCH + 1, 3 * MAX_BATCH, 200])
+def test_a_batch_above_the_models_maximum_is_split(opened, reference, fusion_inputs, batch):
+    compare(opened("reco_text"), reference("reco_text"), fusion_inputs(batch, 4, seed=batch))
+
+
+@pytest.mark.parametrize("batch", [1, 5, MAX_BATCH + 3])
+def test_images_are_equal(opened, reference, artifact, batch):
+    compare(opened("clip_image"), reference("clip_image"), pixels(batch, artifact))
+
+
+@pytest.mark.parametrize("length", [3, 16, 20])
+def test_texts_of_any_length_are_equal(opened, reference, artifact, length):
+    compare(opened("clip_text"), reference("clip_text"), tokens(6, length, artifact))
+
+
+def test_an_empty_batch_has_empty_results_of_the_right_shapes(opened, fusion_inputs, artifact):
+    out = opened("reco_text").run(fusion_inputs(0, 5))
+    assert out["refined"].shape == (0, artifact.manifest.dimension)
+    assert out["weights"].shape == (0, 5)
+
+
+def test_inputs_need_not_be_contiguous(opened, reference, artifact):
+    inputs = {name: array[::2] for name, array in pixels(6, artifact).items()}
+    assert not inputs["pixels"].flags.c_contiguous
+    compare(opened("clip_image"), reference("clip_image"), inputs)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tokens": np.zeros((2, 3, 4), np.int32)},
+        {"tokens": np.zeros((2, 3), np.float32)},
+        {"words": np.zeros((2, 3), np.int32)},
+        {},
+    ],
+    ids=["rank", "type", "name", "nothing"],
+)
+def test_inputs_that_do_not_fit_are_named_and_do_no_harm(opened, reference, artifact, wrong):
+    session = opened("clip_text")
+    shapes = [f"{array.dtype}{list(array.shape)}" for array in wrong.values()]
+    with pytest.raises(SessionError, match=r"clip_text.*failed on") as caught:
+        session.run(wrong)
+    assert type(caught.value) is SessionError
+    assert all(shape in str(caught.value) for shape in shapes)
+    compare(session, reference("clip_text"), tokens(2, 8, artifact))
+
+
+def test_a_type_that_no_graph_takes_is_named(opened):
+    with pytest.raises(SessionError, match=r"clip_text.*failed on .*complex64"):
+        opened("clip_text").run({"tokens": np.zeros((2, 3), np.complex64)})
+
+
+def test_widths_that_do_not_fit_are_named(opened, fusion_inputs):
+    wrong: dict[str, Any] = {**fusion_inputs(2, 3), "query": np.zeros((2, 7), np.float32)}
+    with pytest.raises(SessionError, match=r"reco_text.*'query': 'float32\[2, 7\]'"):
+        opened("reco_text").run(wrong)
+
+
+def test_every_graph_of_the_folder_can_be_opened(opened):
+    assert all(opened(graph) for graph in GRAPHS)
