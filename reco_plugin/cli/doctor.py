@@ -91,7 +91,7 @@ def _model(model: Any) -> str:
 def _memory(memory: str | None) -> str:
     from pathlib import Path
 
-    from .memory import open_store
+    from .stores import open_store
 
     location = memory_location(memory)
     if "://" not in location and not Path(location).exists():
@@ -113,7 +113,7 @@ def _self_test(model: Any) -> str:
     from ..types import Pair
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+    with Reco.open(model, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):
             raise SessionError("with an empty memory the refined vector is not the frozen one")

@@ -46,7 +46,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if category is UserWarning:  # ours
+    if category is UserWarning or category.__module__.startswith("reco_plugin."):  # ours
         typer.echo(f"warning: {_one_line(message)}", err=True)
     else:
         typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..types import Modality
 from .errors import reports_errors
+from .memory_move import copy_command, export_command, import_command
+from .memory_served import (
+    adopt_command,
+    attach_command,
+    build_command,
+    prune_command,
+    rollback_command,
+    use_command,
+    versions_command,
+)
 from .options import JsonOption, MemoryOption, ModelOption, existing_memory, memory_location
+from .stores import OptionOption, open_store, parse_options, say
 
-if TYPE_CHECKING:
-    from ..memory import Memory
-    from ..types import Records
-
-memory_app = typer.Typer(no_args_is_help=True, help="Add, look up, search, remove, export and import image-text pairs.")
+memory_app = typer.Typer(
+    no_args_is_help=True, help="Fill, look up, search and move image-text pairs; swap versions on a Qdrant server."
+)
 
 
 @memory_app.command(
@@ -35,6 +43,7 @@ def add_command(
     model: ModelOption = None,
     memory: MemoryOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per write.")] = 256,
+    option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode pairs and store them; an id that exists is replaced, so running it again is safe."""
@@ -42,9 +51,9 @@ def add_command(
     from ..reco import Reco
 
     pairs = read_pairs(source)  # before a memory is made for a source that is not there
-    with Reco.open(model, memory_location(memory)) as reco:
+    with Reco.open(model, memory_location(memory), memory_options=parse_options(option)) as reco:
         added = reco.memory.add(pairs, batch_size=batch_size, progress=sys.stderr.isatty())
-        _say(
+        say(
             {"added": added, "pairs": len(reco.memory)},
             f"added {added:,} pairs; the memory holds {len(reco.memory):,}",
             as_json,
@@ -71,7 +80,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
     gate = header.calibration.get("gate")
     lines.append("gate     " + (", ".join(f"{k} {v:.3g}" for k, v in gate.items()) if gate else "not calibrated yet"))
-    _say(info, "\n".join(lines), as_json)
+    say(info, "\n".join(lines), as_json)
 
 
 @memory_app.command(
@@ -109,7 +118,7 @@ def search_command(
         for id_, similarity, payload in zip(found.ids[0], found.similarity[0], payloads, strict=False)
     ]
     shown = [f"{h['similarity']:.3f}  {h['id']}  {json.dumps(h['payload'], ensure_ascii=False)}" for h in hits]
-    _say(hits, "\n".join(shown) or "nothing found", as_json)
+    say(hits, "\n".join(shown) or "nothing found", as_json)
 
 
 @memory_app.command("remove", epilog="Example: reco memory remove fox-1 fox-2 --memory ./memory")
@@ -126,74 +135,7 @@ def remove_command(
         removed, left = store.delete(ids), store.count()
     finally:
         store.close()
-    _say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
-
-
-@memory_app.command("export", epilog="Example: reco memory export pairs.parquet --memory ./memory")
-@reports_errors
-def export_command(
-    target: Annotated[Path, typer.Argument(help="File to write: .parquet or .npz.")],
-    *,
-    memory: MemoryOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write all pairs, as vectors with ids and payloads, into one file. Needs no model."""
-    from ..data import write_pairs
-
-    store = open_store(memory)
-    try:
-        written = write_pairs(target, _told(store.scroll(), store.count(), "export"))
-    finally:
-        store.close()
-    _say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
-
-
-@memory_app.command("import", epilog="Example: reco memory import pairs.parquet --memory ./copy")
-@reports_errors
-def import_command(
-    source: Annotated[Path, typer.Argument(help="A .parquet or .npz file with id, image, text.")],
-    *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Add pairs that are vectors already. They must be of the model's encoder: nothing in the file tells."""
-    from ..data import read_records
-    from ..reco import Reco
-
-    with Reco.open(model, memory_location(memory)) as reco:
-        added = reco.memory.add_records(_told(read_records(source), None, "import"))
-        _say(
-            {"imported": added, "pairs": len(reco.memory)},
-            f"imported {added:,} pairs; the memory holds {len(reco.memory):,}",
-            as_json,
-        )
-
-
-def open_store(memory: str | None) -> Memory:
-    """The memory alone, whichever encoder made it."""
-    from ..config import load_settings
-    from ..memory import open_memory
-
-    settings = load_settings()
-    key = settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
-    return open_memory(
-        memory_location(memory),
-        None,
-        kind=settings.memory_kind,
-        create=False,
-        collection=settings.memory_collection,
-        api_key=key,
-    )
-
-
-def _told(records: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=what, unit="pair", disable=None) as bar:
-        for batch in records:
-            yield batch
-            bar.update(len(batch))
+    say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
 
 
 def _parse_where(text: str | None) -> dict[str, Any] | None:
@@ -210,5 +152,20 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     return conditions
 
 
-def _say(result: Any, text: str, as_json: bool) -> None:
-    typer.echo(json.dumps(result, ensure_ascii=False, indent=2) if as_json else text)
+for _name, _command, _example in (
+    ("export", export_command, "reco memory export pairs.parquet --memory ./memory"),
+    ("import", import_command, "reco memory import pairs.parquet --memory ./copy"),
+    ("copy", copy_command, "reco memory copy grpc://localhost:6334 --memory ./memory"),
+    ("build", build_command, "reco memory build catalogue.csv --memory grpc://localhost:6334 --swap"),
+    ("versions", versions_command, "reco memory versions --memory grpc://localhost:6334"),
+    ("use", use_command, "reco memory use reco--v3 --memory grpc://localhost:6334"),
+    ("rollback", rollback_command, "reco memory rollback --memory grpc://localhost:6334"),
+    ("prune", prune_command, "reco memory prune --keep 1 --memory grpc://localhost:6334"),
+    ("attach", attach_command, "reco memory attach --collection shop --image-vector photo --text-vector title"),
+    (
+        "adopt",
+        adopt_command,
+        "reco memory adopt --collection shop --image-vector photo --caption title --into ./memory",
+    ),
+):
+    memory_app.command(_name, epilog=f"Example: {_example}")(reports_errors(_command))

@@ -105,7 +105,7 @@ def opened(setup: Setup, options: dict[str, Any], *, vectors: bool) -> Iterator[
     stored = existing_memory(setup.memory) if setup.memory else None
     in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
     try:
-        model = Reco.open(setup.model, fuser=setup.fuser, **in_ram)
+        model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser training-free without --model." if vectors_only else ""
         raise ArtifactError(f"{error}{hint}") from None

@@ -1,7 +1,8 @@
 """The store of image-text pairs: :func:`open_memory` opens one of three kinds behind the protocol :class:`Memory`."""
 
 from ..types import Fingerprint
-from .base import Memory, open_memory
+from .base import Memory
 from .header import Header
+from .opening import open_memory
 
 __all__ = ["Fingerprint", "Header", "Memory", "open_memory"]

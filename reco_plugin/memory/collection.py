@@ -1,48 +1,41 @@
-"""A Qdrant collection and its header: reach the server or the local folder, make or check what is there."""
+"""A Qdrant collection as a memory: make it or check what is there; on a server it is reached through an alias."""
 
 from __future__ import annotations
 
-import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import portalocker  # qdrant-client needs it too
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ResponseHandlingException
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from ..errors import MemoryStoreError
-from ..types import MODALITIES, Fingerprint
+from ..memory_options import MemoryOptions
+from ..types import Fingerprint
 from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
+from .layout import Layout
 from .points import locked_error
+from .shape import creation
 
 FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"
+"""Key of the header in a collection's metadata."""
+_ALIAS_S = 5.0
 
 
 @dataclass(frozen=True)
-class Server:
-    """How to reach a Qdrant server; the key is never printed."""
+class Opened:
+    """A collection that is a memory.
 
-    url: str
-    api_key: str | None = field(default=None, repr=False)
-    prefer_grpc: bool = False
-    timeout_s: float = 10.0
+    Attributes:
+        header: fingerprint and calibration.
+        layout: names of its vectors and points.
+    """
 
-    def connect(self) -> QdrantClient:
-        """A client; nothing is sent yet."""
-        timeout = max(1, math.ceil(self.timeout_s))
-        return QdrantClient(
-            url=self.url,
-            api_key=self.api_key,
-            prefer_grpc=self.prefer_grpc,
-            timeout=timeout,
-            check_compatibility=False,  # it only warns, and first where the server cannot be reached
-        )
-
-
-def folder_of(location: str, server: Server | None) -> Path | None:
-    """The folder of a memory that has one."""
-    return None if server or location == ":memory:" else Path(location)
+    header: Header
+    layout: Layout = field(default_factory=Layout)
 
 
 def local_client(folder: Path | None) -> QdrantClient:
@@ -64,18 +57,7 @@ def local_client(folder: Path | None) -> QdrantClient:
     return QdrantClient(path=str(folder / FOLDER_NAME))
 
 
-def way_out(error: Exception) -> str:
-    """What to do about an error of a server; empty where its own message says enough."""
-    code = getattr(error, "code", None)  # gRPC
-    status = code().name if callable(code) else getattr(error, "status_code", None)
-    if status in (401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return ". Check the API key"
-    if isinstance(error, ResponseHandlingException) or status in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-        return ". Is a Qdrant server running there? docker run -p 6333:6333 qdrant/qdrant"
-    return ""
-
-
-def open_collection(
+def open_local(
     client: QdrantClient,
     name: str,
     location: str,
@@ -83,27 +65,126 @@ def open_collection(
     fingerprint: Fingerprint | None,
     *,
     create: bool,
-) -> Header:
-    """The collection's header; the collection is made when missing. ``header`` is that of a folder."""
+) -> Opened:
+    """The collection of the client's own engine, made when missing. ``header`` is that of a folder."""
     if client.collection_exists(name):
-        header = header or _stored_header(client, name, location)
+        if header is None:
+            return read_collection(client, name, location, fingerprint)
         check_fingerprint(header.fingerprint, fingerprint, location)
-        return header
+        return Opened(header)
     if header is None:
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
     else:
         refuse_missing_data(Path(location) / FOLDER_NAME / "collection" / name, create=create)
-    size = header.fingerprint.dimension
-    vectors = {str(m): models.VectorParams(size=size, distance=models.Distance.COSINE) for m in MODALITIES}
-    client.create_collection(name, vectors_config=vectors, metadata={METADATA_KEY: to_json("qdrant", header)})
-    return header
+    make_collection(client, name, header, MemoryOptions())
+    return Opened(header)
 
 
-def _stored_header(client: QdrantClient, name: str, location: str) -> Header:
-    metadata = client.get_collection(name).config.metadata or {}
+def open_served(
+    client: QdrantClient,
+    name: str,
+    location: str,
+    fingerprint: Fingerprint | None,
+    options: MemoryOptions,
+    *,
+    create: bool,
+) -> Opened:
+    """The collection of a server; where there is none, a first version and the alias that stands for it are made."""
+    if not client.collection_exists(name):
+        header = new_header(fingerprint, f"{location} (collection {name})", create=create)
+        _make_first(client, name, header, options)
+    return read_collection(client, name, location, fingerprint)
+
+
+def make_collection(
+    client: QdrantClient, name: str, header: Header, options: MemoryOptions, **metadata: dict[str, Any]
+) -> None:
+    """Make an empty collection that says what it is."""
+    said = {METADATA_KEY: to_json("qdrant", header), **metadata}
+    client.create_collection(name, metadata=said, **creation(header.fingerprint.dimension, options))
+
+
+def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> Opened:
+    """Header and layout of a collection that exists, checked against its vectors and the wanted encoder.
+
+    Raises:
+        FingerprintMismatch: another encoder made it.
+        MemoryStoreError: it is no memory, or its vectors are not as it says.
+    """
+    config = client.get_collection(name).config
+    metadata = config.metadata or {}
+    place = f"collection {name!r} at {location!r}"
     if METADATA_KEY not in metadata:
         raise MemoryStoreError(
-            f"the collection {name!r} at {location!r} holds something else: its metadata has no {METADATA_KEY!r}. "
-            "Choose another collection name."
+            f"the {place} holds something else: its metadata has no {METADATA_KEY!r}. Choose another collection name, "
+            "or use its vectors as a memory: reco memory attach --help"
         )
-    return from_json(metadata[METADATA_KEY], f"the metadata of collection {name!r} at {location!r}")[1]
+    header = from_json(metadata[METADATA_KEY], f"the metadata of {place}")[1]
+    check_fingerprint(header.fingerprint, fingerprint, location)
+    layout = Layout.from_metadata(metadata, f"the metadata of {place}")
+    layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
+    return Opened(header, layout)
+
+
+def version_name(alias: str, number: int) -> str:
+    """Name of the collection behind an alias.
+
+    >>> version_name("reco", 3)
+    'reco--v3'
+    """
+    return f"{alias}--v{number}"
+
+
+def version_number(alias: str, name: str) -> int | None:
+    """The number in a version's name; None for a collection that is no version of this alias."""
+    start, _, number = name.rpartition("--v")
+    return int(number) if start == alias and number.isdecimal() else None
+
+
+def version_numbers(client: QdrantClient, alias: str) -> list[int]:
+    """Numbers of all versions that exist behind an alias, the smallest first."""
+    names = (each.name for each in client.get_collections().collections)
+    return sorted(number for name in names if (number := version_number(alias, name)) is not None)
+
+
+def aliased(client: QdrantClient, alias: str) -> str | None:
+    """The collection that an alias stands for; None where there is no such alias."""
+    return next((each.collection_name for each in client.get_aliases().aliases if each.alias_name == alias), None)
+
+
+def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
+    """The operation that makes an alias."""
+    return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
+
+
+def _make_first(client: QdrantClient, name: str, header: Header, options: MemoryOptions) -> None:
+    """Make version 1 and its alias; of several processes that do so at once, one makes it and the others wait."""
+    if not version_numbers(client, name):
+        try:
+            make_collection(client, version_name(name, 1), header, options)
+        except Exception as error:
+            if not _exists_already(error):
+                raise
+        else:
+            client.update_collection_aliases([create_alias(version_name(name, 1), name)])
+    _wait_for(client, name)
+
+
+def _exists_already(error: Exception) -> bool:
+    code = getattr(error, "code", None)  # gRPC
+    status = code().name if callable(code) else None
+    return (isinstance(error, UnexpectedResponse) and error.status_code == 409) or (
+        status in ("ALREADY_EXISTS", "INVALID_ARGUMENT", None) and "already exists" in str(error)
+    )
+
+
+def _wait_for(client: QdrantClient, name: str) -> None:
+    end = time.monotonic() + _ALIAS_S
+    while not client.collection_exists(name):
+        if time.monotonic() > end:
+            newest = version_name(name, version_numbers(client, name)[-1])
+            raise MemoryStoreError(
+                f"there are versions of {name!r}, but no alias stands for one: their making was interrupted, or the "
+                f"alias was deleted. Choose one: reco memory use {newest}"
+            )
+        time.sleep(0.1)

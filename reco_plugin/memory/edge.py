@@ -13,6 +13,7 @@ import numpy as np
 import qdrant_edge as qe
 
 from ..errors import MemoryStoreError
+from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Records, Vectors
 from .checks import USER_ID, Search, check_ids, check_positive, check_records, check_search, chunks
 from .filters import WHOLE, Condition, Scalar
@@ -23,6 +24,7 @@ SHARD_NAME = "shard"
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
+_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults, which must be named beside another one
 
 
 class EdgeMemory:
@@ -33,16 +35,18 @@ class EdgeMemory:
 
     kind = "edge"
 
-    def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, hnsw_ef: int) -> None:
+    def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions) -> None:
         self.location = str(folder)
         self._shard: qe.EdgeShard | None = shard
         self._header = header
         self._folder = folder
-        self._hnsw_ef = hnsw_ef
+        self._options = options
         self._unflushed = 0
 
     @classmethod
-    def open(cls, location: str, fingerprint: Fingerprint | None, *, create: bool, hnsw_ef: int) -> EdgeMemory:
+    def open(
+        cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool
+    ) -> EdgeMemory:
         """Open or make the memory in a folder."""
         folder = Path(location)
         header = open_folder(folder, cls.kind, fingerprint, create=create)
@@ -50,8 +54,8 @@ class EdgeMemory:
         with _translated(location, "open"):
             if not path.exists():
                 refuse_missing_data(path, create=create)
-                _make_shard(path, header.fingerprint.dimension)
-            return cls(qe.EdgeShard.load(str(path)), header, folder, hnsw_ef)
+                _make_shard(path, header.fingerprint.dimension, options)
+            return cls(qe.EdgeShard.load(str(path)), header, folder, options)
 
     @property
     def header(self) -> Header:
@@ -104,6 +108,7 @@ class EdgeMemory:
         exclude: Sequence[Collection[str]] | None = None,
         where: Filter | None = None,
         payloads: bool = False,
+        ids: bool = True,
     ) -> Neighbours:
         """Find each query's k nearest pairs, all queries in one call."""
         shard = self._live()
@@ -114,8 +119,8 @@ class EdgeMemory:
                 limit=int(k),
                 filter=condition,
                 with_vector=[read],
-                with_payload=True if payloads else [USER_ID],
-                params=qe.SearchParams(hnsw_ef=max(self._hnsw_ef, int(k))),
+                with_payload=payloads or ([USER_ID] if ids else False),
+                params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, int(k)), exact=self._options.exact),
             )
             for vector, condition in zip(wanted.vectors.tolist(), _filters(wanted), strict=True)
         ]
@@ -186,12 +191,19 @@ class EdgeMemory:
                 yield to_records([there[name] for name in wanted if name in there], self._dimension)
 
 
-def _make_shard(path: Path, dimension: int) -> None:
+def _make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
     """Make an empty shard whole or not at all."""
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     vectors = {str(m): qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine) for m in MODALITIES}
-    qe.EdgeShard.create(str(partial), qe.EdgeConfig(vectors=vectors, wal_enabled=True)).close()
+    index = None
+    if options.m is not None or options.ef_construct is not None:
+        index = qe.HnswIndexConfig(
+            m=_M if options.m is None else options.m,
+            ef_construct=options.ef_construct or _EF_CONSTRUCT,
+            full_scan_threshold=_FULL_SCAN_KB,
+        )
+    qe.EdgeShard.create(str(partial), qe.EdgeConfig(vectors=vectors, hnsw_config=index, wal_enabled=True)).close()
     partial.rename(path)
 
 

@@ -120,6 +120,7 @@ class ExactMemory:
         exclude: Sequence[Collection[str]] | None = None,
         where: Filter | None = None,
         payloads: bool = False,
+        ids: bool = True,
     ) -> Neighbours:
         """Compare with every pair; equal similarities keep the order of insertion."""
         self._check_open()

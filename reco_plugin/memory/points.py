@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -61,16 +61,18 @@ def stored_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     return {**payload, USER_ID: user_id}
 
 
-def to_records(points: Sequence[Point], dimension: int) -> Records:
+OUR_NAMES: Mapping[Modality, str] = {modality: modality for modality in MODALITIES}
+"""Modality -> name of its vector, in stores of our own making."""
+
+
+def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality, str] = OUR_NAMES) -> Records:
     """Points with both vectors and their payload as records."""
-    sides = {m: np.asarray([p.vector[m] for p in points], np.float32).reshape(-1, dimension) for m in MODALITIES}
+    sides = {m: np.asarray([p.vector[names[m]] for p in points], np.float32).reshape(-1, dimension) for m in MODALITIES}
     return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
 
 
-def to_neighbours(
-    found: Sequence[Sequence[Hit]], dimension: int, *, k: int, read: Modality, payloads: bool
-) -> Neighbours:
-    """Hits of B queries as padded columns."""
+def to_neighbours(found: Sequence[Sequence[Hit]], dimension: int, *, k: int, read: str, payloads: bool) -> Neighbours:
+    """Hits of B queries as padded columns; ``read`` is the name of the vector that came with them."""
     out = empty_neighbours(len(found), k, dimension)
     for row, hits in enumerate(found):
         out.ids[row].extend(_user_id(hit) for hit in hits)
@@ -101,16 +103,13 @@ def locked_error(location: str) -> MemoryLocked:
 
 
 @contextmanager
-def translated(
-    location: str, doing: str, *, locked: str, way_out: Callable[[Exception], str] = lambda _: ""
-) -> Iterator[None]:
-    """Errors of both libraries, most of which have no class of their own, as ours.
+def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
+    """Errors of both libraries' own engines, most of which have no class of their own, as ours.
 
     Args:
         location: of the memory.
         doing: what failed, as in "search".
         locked: text in the message by which the library says that another process holds the folder.
-        way_out: what to add to the message of an error.
     """
     try:
         yield
@@ -119,9 +118,7 @@ def translated(
     except Exception as error:
         if locked in str(error):
             raise locked_error(location) from error
-        details = getattr(error, "details", None)  # gRPC's errors print pages
-        reason = details() if callable(details) else error
-        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {reason}{way_out(error)}") from error
+        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {error}") from error
 
 
 def _user_id(point: Point) -> str:

@@ -3,73 +3,80 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
+from ..memory_options import USABLE, MemoryOptions
 from ..types import Filter, Fingerprint, Modality, Neighbours, Records, Vectors
-from .checks import USER_ID, Search, check_ids, check_positive, check_records, check_search, chunks
-from .collection import METADATA_KEY, Server, folder_of, local_client, open_collection, way_out
-from .filters import WHOLE, Condition, Scalar
+from .checks import USER_ID, check_ids, check_positive, check_records, check_search, chunks
+from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served
+from .conditions import filters, has_id, pairs_only
 from .header import Header, open_folder, to_json, write_header
-from .points import point_id, stored_payload, to_neighbours, to_records, translated
+from .patience import patience_with
+from .points import stored_payload, to_neighbours, to_records, translated
+from .server import Server, client_closed_on_error
+from .shape import consistency, search_params
 
 LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow to be of use."""
 _POINTS_AT_ONCE = 256
 """A server takes 32 MB by REST; this many pairs of 1024 dimensions are about 6 MB."""
+T = TypeVar("T")
 
 
 class QdrantMemory:
-    """One collection with two named vectors; the header is in its metadata, or in ``memory.json`` of a folder."""
+    """One collection with two named vectors; the header is in its metadata, or in ``memory.json`` of a folder.
+
+    On a server, ``collection`` is an alias that readers follow, so that a new version can be swapped in under them.
+    """
 
     kind = "qdrant"
 
     def __init__(
-        self,
-        client: QdrantClient,
-        header: Header,
-        *,
-        location: str,
-        collection: str,
-        server: Server | None,
-        hnsw_ef: int,
+        self, client: QdrantClient, opened: Opened, *, location: str, collection: str, server: Server | None
     ) -> None:
         self.location = location
+        self.collection = collection
         self._client: QdrantClient | None = client
-        self._header = header
-        self._collection = collection
+        self._header, self._layout = opened.header, opened.layout
         self._server = server
-        self._folder = folder_of(location, server)
-        self._params = models.SearchParams(hnsw_ef=hnsw_ef) if server else None
+        self._folder = _folder_of(location, server)
+        self._options = server.options if server else MemoryOptions()
+        self._patience = patience_with(server) if server else None
         self._warned = False
 
     @classmethod
-    def open(
-        cls,
-        location: str,
-        fingerprint: Fingerprint | None,
-        *,
-        create: bool,
-        collection: str,
-        server: Server | None,
-        hnsw_ef: int,
+    def open_local(
+        cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool, collection: str
     ) -> QdrantMemory:
-        """Open or make the memory."""
-        folder = folder_of(location, server)
+        """Open or make a memory of the client's own engine."""
+        folder = _folder_of(location, None)
+        if folder:  # in RAM, options that are meant for a server do not stand in the way
+            options.check_fits(cls.kind, USABLE[cls.kind], location)
         header = open_folder(folder, cls.kind, fingerprint, create=create) if folder else None
-        with _translated(location, "open"):
-            client = server.connect() if server else local_client(folder)
-            try:
-                header = open_collection(client, collection, location, header, fingerprint, create=create)
-            except BaseException:
-                client.close()
-                raise
-        return cls(client, header, location=location, collection=collection, server=server, hnsw_ef=hnsw_ef)
+        with translated(location, "open", locked="already accessed by another instance"):
+            client = local_client(folder)
+            with client_closed_on_error(client):
+                opened = open_local(client, collection, location, header, fingerprint, create=create)
+        return cls(client, opened, location=location, collection=collection, server=None)
+
+    @classmethod
+    def open_served(
+        cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str
+    ) -> QdrantMemory:
+        """Open or make the memory of a server."""
+        client, _ = server.connect()
+        with client_closed_on_error(client):
+            opened = patience_with(server).run(
+                "open",
+                lambda _: open_served(client, collection, server.location, fingerprint, server.options, create=create),
+            )
+        return cls(client, opened, location=server.location, collection=collection, server=server)
 
     @property
     def header(self) -> Header:
@@ -80,40 +87,42 @@ class QdrantMemory:
         """Store the gate's constants."""
         client = self._live()
         header = replace(self._header, calibration=dict(calibration))
+        stored = to_json(self.kind, header)
         if self._folder:
             write_header(self._folder, self.kind, header)
         else:
-            stored = to_json(self.kind, header)
-            with _translated(self.location, "write"):
-                client.update_collection(self._collection, metadata={METADATA_KEY: stored})
+            self._run("write", lambda _: self._say(client, {METADATA_KEY: stored}), write=True)
         self._header = header
 
     def count(self) -> int:
         """Number of pairs."""
-        client = self._live()
-        with _translated(self.location, "count"):
-            return client.count(self._collection, exact=True).count
+        client, where = self._live(), pairs_only(self._layout)
+        return self._run("count", lambda left: client.count(self.collection, where, exact=True, timeout=left)).count
 
     def upsert(self, records: Records) -> None:
         """Add or replace pairs; returns when they can be found."""
-        client = self._live()
+        client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
         for start in range(0, len(checked), _POINTS_AT_ONCE):
-            points = _to_points(checked, slice(start, start + _POINTS_AT_ONCE))
-            with _translated(self.location, "write"):
-                client.upsert(self._collection, points, wait=True)
+            points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE))
+            self._run(
+                "write",
+                lambda left, points=points: client.upsert(self.collection, points, wait=True, timeout=left),  # type: ignore[misc]
+                write=True,
+            )
         self._warn_of_size()
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many were there."""
-        client = self._live()
-        points: list[Any] = [point_id(name) for name in set(check_ids(ids, "delete"))]
+        client = self._writable("remove pairs from")
+        points: list[Any] = [self._layout.point_id(name) for name in set(check_ids(ids, "delete"))]
         if not points:
             return 0
-        with _translated(self.location, "delete"):
-            there = client.count(self._collection, models.Filter(must=[_has_id(points)]), exact=True).count
-            client.delete(self._collection, models.PointIdsList(points=points), wait=True)
-        return there
+        there = models.Filter(must=[has_id(points)])
+        found = self._run("delete", lambda left: client.count(self.collection, there, exact=True, timeout=left))
+        gone = models.PointIdsList(points=points)
+        self._run("delete", lambda left: client.delete(self.collection, gone, wait=True, timeout=left), write=True)
+        return found.count
 
     def search(
         self,
@@ -125,26 +134,33 @@ class QdrantMemory:
         exclude: Sequence[Collection[str]] | None = None,
         where: Filter | None = None,
         payloads: bool = False,
+        ids: bool = True,
     ) -> Neighbours:
         """Find each query's k nearest pairs, all queries in one call."""
-        client = self._live()
+        client, layout = self._live(), self._layout
         wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        params = search_params(self._options, int(k)) if self._server else None
         requests = [
             models.QueryRequest(
                 query=vector,
-                using=by,
+                using=layout.name(by),
                 limit=int(k),
                 filter=condition,
-                with_vector=[read],
-                with_payload=True if payloads else [USER_ID],
-                params=self._params,
+                with_vector=[layout.name(read)],
+                with_payload=payloads or ([USER_ID] if ids and not layout.attached else False),
+                params=params,
             )
-            for vector, condition in zip(wanted.vectors.tolist(), _filters(wanted), strict=True)
+            for vector, condition in zip(wanted.vectors.tolist(), filters(wanted, layout), strict=True)
         ]
-        with _translated(self.location, "search"):
-            answers = client.query_batch_points(self._collection, requests) if requests else []
-        found = [answer.points for answer in answers]
-        return to_neighbours(found, self._dimension, k=k, read=read, payloads=payloads)
+        agreed = consistency(self._options)
+        found = []
+        if requests:
+            answers = self._run(
+                "search",
+                lambda left: client.query_batch_points(self.collection, requests, consistency=agreed, timeout=left),
+            )
+            found = [answer.points for answer in answers]
+        return to_neighbours(found, self._dimension, k=k, read=layout.name(read), payloads=payloads)
 
     def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of these ids in their order."""
@@ -161,7 +177,7 @@ class QdrantMemory:
     def close(self) -> None:
         """Let go of the connection or folder."""
         if self._client is not None:
-            with _translated(self.location, "close"):
+            with translated(self.location, "close", locked="\0"):
                 self._client.close()
             self._client = None
 
@@ -174,6 +190,24 @@ class QdrantMemory:
             raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
         return self._client
 
+    def _writable(self, what: str) -> QdrantClient:
+        if not self._layout.writable:
+            raise MemoryStoreError(
+                f"cannot {what} the collection {self.collection!r} at {self.location!r}: it was attached for reading "
+                "only. Write to it as its owner does, or attach it again with --writable"
+            )
+        return self._live()
+
+    def _run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
+        if self._patience is not None:
+            return self._patience.run(doing, action, write=write)
+        with translated(self.location, doing, locked="already accessed by another instance"):
+            return action(None)
+
+    def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
+        real = (self._server and aliased(client, self.collection)) or self.collection
+        client.update_collection(real, metadata=metadata)
+
     def _warn_of_size(self) -> None:
         if self._server is None and not self._warned and (pairs := self.count()) > LOCAL_LIMIT:
             self._warned = True
@@ -184,62 +218,54 @@ class QdrantMemory:
             )
 
     def _scroll_all(self, batch_size: int) -> Iterator[Records]:
-        offset = None
+        offset: Any = None
+        where, vectors = pairs_only(self._layout), list(self._layout.names.values())
         while True:
-            with _translated(self.location, "read"):
-                points, offset = self._live().scroll(
-                    self._collection, limit=batch_size, offset=offset, with_payload=True, with_vectors=True
-                )
+            client, start = self._live(), offset
+            points, offset = self._run(
+                "read",
+                lambda left, client=client, start=start: client.scroll(  # type: ignore[misc]
+                    self.collection,
+                    where,
+                    limit=batch_size,
+                    offset=start,
+                    with_payload=True,
+                    with_vectors=vectors,
+                    timeout=left,
+                ),
+            )
             if points:
-                yield to_records(points, self._dimension)
+                yield to_records(points, self._dimension, self._layout.names)
             if offset is None:
                 return
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
+        vectors = list(self._layout.names.values())
         for chunk in chunks(ids, batch_size):
-            wanted = [point_id(name) for name in chunk]
-            with _translated(self.location, "read"):
-                points = self._live().retrieve(self._collection, list(wanted), with_payload=True, with_vectors=True)
-            there = {str(point.id): point for point in points}
+            client, wanted = self._live(), [self._layout.point_id(name) for name in chunk]
+            points = self._run(
+                "read",
+                lambda left, client=client, wanted=wanted: client.retrieve(  # type: ignore[misc]
+                    self.collection, wanted, with_payload=True, with_vectors=vectors, timeout=left
+                ),
+            )
+            there = {str(point.id): point for point in points if len(point.vector or ()) == len(vectors)}
             if there:
-                yield to_records([there[name] for name in wanted if name in there], self._dimension)
+                found = [there[str(name)] for name in wanted if str(name) in there]
+                yield to_records(found, self._dimension, self._layout.names)
+
+    def _to_points(self, records: Records, rows: slice) -> list[models.PointStruct]:
+        columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
+        layout = self._layout
+        return [
+            models.PointStruct(
+                id=layout.point_id(name),
+                vector={layout.image: image, layout.text: text},
+                payload=stored_payload(name, payload),
+            )
+            for name, image, text, payload in zip(*columns, strict=True)
+        ]
 
 
-def _to_points(records: Records, rows: slice) -> list[models.PointStruct]:
-    columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
-    return [
-        models.PointStruct(
-            id=point_id(name), vector={"image": image, "text": text}, payload=stored_payload(name, payload)
-        )
-        for name, image, text, payload in zip(*columns, strict=True)
-    ]
-
-
-def _filters(wanted: Search) -> Iterator[models.Filter | None]:
-    must: list[Any] = [_condition(condition) for condition in wanted.conditions]
-    for ids in wanted.exclude:
-        must_not: list[Any] = [_has_id([point_id(name) for name in ids])] if ids else []
-        yield models.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
-
-
-def _has_id(points: list[Any]) -> models.HasIdCondition:
-    return models.HasIdCondition(has_id=points)
-
-
-def _condition(condition: Condition) -> models.Filter | models.FieldCondition | models.HasIdCondition:
-    key = f'"{condition.key}"'  # quoted: a dot in it is no path
-    if condition.any_of is None:
-        return models.FieldCondition(key=key, range=models.Range(**condition.bounds))
-    if not condition.any_of:
-        return _has_id([])
-    return models.Filter(should=[_equal(key, value) for value in condition.any_of])
-
-
-def _equal(key: str, value: Scalar) -> models.FieldCondition:
-    if isinstance(value, (bool, str)) or (isinstance(value, int) and abs(value) >= WHOLE):
-        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-    return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
-
-
-def _translated(location: str, doing: str) -> AbstractContextManager[None]:
-    return translated(location, doing, locked="already accessed by another instance", way_out=way_out)
+def _folder_of(location: str, server: Server | None) -> Path | None:
+    return None if server or location == ":memory:" else Path(location)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,10 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory_options import MemoryOptions
 
-BACKENDS = ["exact-ram", "exact-folder", "edge", "qdrant-ram", "qdrant-folder", "qdrant-server"]
+BACKENDS = [
+    "exact-ram",
+    "exact-folder",
+    "edge",
+    "qdrant-ram",
+    "qdrant-folder",
+    "qdrant-rest",  # the stand-in: real transport and messages over qdrant-client's own engine
+    "qdrant-grpc",
+    "qdrant-server",
+]
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, 8)
 
 
@@ -35,11 +48,16 @@ class Backend:
         return self.name.split("-")[0]
 
     @property
+    def options(self) -> MemoryOptions:
+        return MemoryOptions(transport="rest") if self.name.endswith("-rest") else MemoryOptions()
+
+    @property
     def persistent(self) -> bool:
         return not self.name.endswith("-ram")
 
     def open(self, fingerprint: Fingerprint | None = FINGERPRINT, **options: Any) -> Memory:
-        memory = open_memory(self.location, fingerprint, **{"kind": self.kind, "collection": self.collection} | options)
+        given = {"kind": self.kind, "collection": self.collection, "options": self.options}
+        memory = open_memory(self.location, fingerprint, **given | options)
         self.opened.append(memory)
         return memory
 
@@ -63,22 +81,69 @@ def docker_compose_file() -> str:
     return str(Path(__file__).with_name("docker-compose.yml"))
 
 
-@pytest.fixture(scope="session")
-def qdrant_url(request: pytest.FixtureRequest) -> str:
-    """A real Qdrant server: the one that is named, or one in docker."""
-    if named := os.environ.get("TEST_QDRANT_URL"):
-        return named
+def _service(request: pytest.FixtureRequest, name: str) -> str:
+    """URL of a service that docker runs; skips where docker does not."""
     if not _docker_runs():
         pytest.skip("no docker engine runs here, and TEST_QDRANT_URL names no Qdrant server")
     services = request.getfixturevalue("docker_services")
-    url = f"http://{request.getfixturevalue('docker_ip')}:{services.port_for('qdrant', 6333)}"
+    url = f"http://{request.getfixturevalue('docker_ip')}:{services.port_for(name, 6333)}"
     services.wait_until_responsive(timeout=60.0, pause=0.5, check=lambda: _answers(url))
     return url
+
+
+@pytest.fixture(scope="session")
+def qdrant_url(request: pytest.FixtureRequest) -> str:
+    """A real Qdrant server: the one that is named, or one in docker."""
+    return os.environ.get("TEST_QDRANT_URL") or _service(request, "qdrant")
+
+
+@dataclass
+class Cluster:
+    """Three nodes in docker.
+
+    Attributes:
+        urls: of the nodes.
+        compose: the command that handles them.
+    """
+
+    urls: list[str]
+    compose: list[str]
+
+    def tell(self, *words: str) -> None:
+        """Run a command of docker compose, as in ``tell("kill", "node-3")``."""
+        subprocess.run([*self.compose, *words], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A real cluster of three nodes, all of which know one another."""
+    urls = [_service(request, f"node-{number}") for number in (1, 2, 3)]
+    project, file = (request.getfixturevalue(f"docker_compose_{name}") for name in ("project_name", "file"))
+    end = time.monotonic() + 60
+    while _peers(urls[0]) < 3:
+        assert time.monotonic() < end, "the three nodes did not find one another within a minute"
+        time.sleep(0.5)
+    return Cluster(urls, ["docker", "compose", "-f", file, "-p", project])
+
+
+def _peers(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/cluster", timeout=5) as reply:
+        return len(json.load(reply)["result"]["peers"])
+
+
+@pytest.fixture(scope="session")
+def stand_in() -> Iterator[StandIn]:
+    """A stand-in for a Qdrant server."""
+    with serving() as server:
+        yield server
 
 
 def _location(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if name.endswith("-ram"):
         return ":memory:"
+    if name.endswith(("-rest", "-grpc")):
+        server: StandIn = request.getfixturevalue("stand_in")
+        return server.url("http" if name.endswith("-rest") else "grpc")
     return str(request.getfixturevalue("qdrant_url")) if name.endswith("-server") else str(tmp_path / "memory")
 
 
@@ -93,7 +158,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         from qdrant_client import QdrantClient
 
         with suppress(Exception):
-            QdrantClient(url=made.location).delete_collection(made.collection)
+            QdrantClient(url=made.location, check_compatibility=False).delete_collection(f"{made.collection}--v1")
 
 
 @pytest.fixture

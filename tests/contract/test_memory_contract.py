@@ -110,6 +110,15 @@ def test_batch_equals_single(memory: Memory) -> None:
         np.testing.assert_allclose(alone.vectors[0], whole.vectors[row], atol=1e-6)
 
 
+def test_without_ids_all_else_is_the_same(memory: Memory) -> None:
+    memory.upsert(records([f"p{i}" for i in range(6)], unit(3, 6), unit(4, 6)))
+    named, unnamed = (memory.search(unit(5, 2), by="text", read="image", k=4, ids=ids) for ids in (True, False))
+    np.testing.assert_allclose(named.similarity, unnamed.similarity, atol=1e-6)
+    np.testing.assert_allclose(named.vectors, unnamed.vectors, atol=1e-6)
+    np.testing.assert_array_equal(named.found, unnamed.found)
+    assert [len(row) for row in unnamed.ids] == [4, 4]
+
+
 def test_exclusion_is_per_query(memory: Memory) -> None:
     memory.upsert(records(["a", "b", "c"], [axis(0), lean(0, 1, 0.8), lean(0, 1, 0.6)]))
     queries = np.stack([axis(0)] * 3)
@@ -503,7 +512,9 @@ def test_kind_and_location(memory: Memory, backend: Any) -> None:
         (":memory:", "faiss"),
         (":memory:", "edge"),
         ("http://localhost:6333", "edge"),
+        ("grpc://localhost:6334", "exact"),
         ("redis://localhost", "auto"),
+        ("grpc://user:secret@localhost", "auto"),
         ("http://user:secret@localhost", "auto"),
     ],
 )

@@ -1,0 +1,89 @@
+"""``reco memory export``, ``import`` and ``copy``: move pairs between memories and files."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption, MemoryOption, ModelOption, memory_location
+from .stores import CollectionOption, OptionOption, key_of, memory_settings, open_store, parse_options, say, shown
+
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Leave out pairs whose ids are there already, as after an interruption.")
+]
+
+
+def export_command(
+    target: Annotated[Path, typer.Argument(help="File to write: .parquet or .npz.")],
+    *,
+    memory: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write all pairs, as vectors with ids and payloads, into one file, whole or not at all. Needs no model."""
+    from ..data import write_pairs
+
+    with closing(open_store(memory)) as store:
+        written = write_pairs(target, shown(store.scroll(), store.count(), "export"))
+    say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
+
+
+def import_command(
+    source: Annotated[Path, typer.Argument(help="A .parquet or .npz file with id, image, text.")],
+    *,
+    model: ModelOption = None,
+    memory: MemoryOption = None,
+    resume: ResumeOption = False,
+    option: OptionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add pairs that are vectors already. They must be of the model's encoder: nothing in the file tells."""
+    from ..data import read_records
+    from ..memory.transfer import lacking
+    from ..reco import Reco
+
+    with Reco.open(model, memory_location(memory), memory_options=parse_options(option)) as reco:
+        batches = shown(read_records(source), None, "import")
+        wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
+        added = reco.memory.add_records(batch for batch in wanted if len(batch))
+        pairs = len(reco.memory)
+    say({"imported": added, "pairs": pairs}, f"imported {added:,} pairs; the memory holds {pairs:,}", as_json)
+
+
+def copy_command(
+    target: Annotated[str, typer.Argument(help="Memory to copy to: a folder, or the URL of a Qdrant server.")],
+    *,
+    memory: MemoryOption = None,
+    collection: CollectionOption = None,
+    to_collection: Annotated[
+        str | None, typer.Option(help="Collection to copy to.", show_default="RECO_MEMORY_COLLECTION or reco")
+    ] = None,
+    resume: ResumeOption = False,
+    option: OptionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a memory into another of any kind: ids, vectors, payloads, calibration. Needs no model."""
+    from ..errors import ConfigError
+    from ..memory import open_memory
+    from ..memory.transfer import copy
+
+    settings = memory_settings(target, to_collection, option)
+    with closing(open_store(memory, collection)) as source:
+        origin = (source.location, getattr(source, "collection", None))
+        if origin in ((settings.memory, None), (settings.memory, settings.memory_collection)):
+            raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
+        with closing(
+            open_memory(
+                settings.memory,
+                source.header.fingerprint,
+                collection=settings.memory_collection,
+                api_key=key_of(settings),
+                options=settings.memory_options,
+            )
+        ) as into:
+            total = source.count()
+            copied = sum(shown(copy(source, into, resume=resume), total, "copy"))
+            pairs = into.count()
+    say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)

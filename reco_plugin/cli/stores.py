@@ -1,0 +1,122 @@
+"""What the commands on a memory have in common: opening it without a model, its options, and how results are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from .options import memory_location
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..memory import Memory
+    from ..memory.server import Server
+    from ..types import Records
+
+T = TypeVar("T")
+
+OptionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option of the memory, as in shards=6 or quantization=scalar; repeat it. See docs/memory.md.",
+    ),
+]
+CollectionOption = Annotated[
+    str | None, typer.Option(help="Collection of a Qdrant server.", show_default="RECO_MEMORY_COLLECTION or reco")
+]
+
+
+def memory_settings(
+    memory: str | None = None, collection: str | None = None, options: list[str] | None = None
+) -> Settings:
+    """The settings with what a command was told about its memory.
+
+    Raises:
+        ConfigError: an unknown option, or a value that it cannot have.
+    """
+    from ..config import load_settings
+
+    return load_settings(
+        memory=memory_location(memory), memory_collection=collection, memory_options=parse_options(options)
+    )
+
+
+def parse_options(options: list[str] | None) -> dict[str, str] | None:
+    """``NAME=VALUE`` of the command line; they win over the environment and the file, the others stay.
+
+    Raises:
+        ConfigError: no equals sign.
+    """
+    from ..errors import ConfigError
+
+    for option in options or ():
+        if "=" not in option:
+            raise ConfigError(f"--option is NAME=VALUE, as in shards=6, got {option!r}")
+    return dict(option.split("=", 1) for option in options) if options else None
+
+
+def open_store(memory: str | None, collection: str | None = None) -> Memory:
+    """The memory alone, whichever encoder made it; it must exist."""
+    from ..memory import open_memory
+
+    settings = memory_settings(memory, collection)
+    return open_memory(
+        settings.memory,
+        None,
+        kind=settings.memory_kind,
+        create=False,
+        collection=settings.memory_collection,
+        api_key=key_of(settings),
+        options=settings.memory_options,
+    )
+
+
+def open_server(settings: Settings) -> Server:
+    """The Qdrant server of the settings.
+
+    Raises:
+        ConfigError: the memory is no URL.
+        MissingExtra: qdrant-client is not installed.
+    """
+    from ..errors import ConfigError, MissingExtra
+
+    if "://" not in settings.memory:
+        raise ConfigError(
+            f"versions and attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
+            "--memory grpc://localhost:6334"
+        )
+    try:
+        from ..memory.server import Server
+    except ModuleNotFoundError as error:
+        raise MissingExtra("qdrant-client", "qdrant", "a memory on a Qdrant server") from error
+    return Server.parse(settings.memory, key_of(settings), settings.memory_options)
+
+
+def key_of(settings: Settings) -> str | None:
+    """The key of the memory's server."""
+    return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
+
+
+def shown(batches: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """The same batches with a progress bar on stderr, which counts pairs."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit="pair", disable=None) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(batch if isinstance(batch, int) else _length(batch))
+
+
+def say(result: Any, text: str, as_json: bool) -> None:
+    """Print a result as JSON, or as text."""
+    typer.echo(json.dumps(result, ensure_ascii=False, indent=2) if as_json else text)
+
+
+def _length(batch: Any) -> int:
+    records: Records = batch
+    return len(records)

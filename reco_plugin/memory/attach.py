@@ -1,0 +1,168 @@
+"""Collections that were there before: use their two vectors in place, or read one vector and captions from them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+
+from ..errors import MemoryStoreError
+from ..types import MODALITIES, Fingerprint, Pair
+from .collection import METADATA_KEY, aliased
+from .header import Header, check_fingerprint, from_json, to_json
+from .layout import LAYOUT_KEY, Layout
+from .patience import patience_with
+from .server import Server
+
+_SAMPLE = 64
+_NORM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A collection that can now be used as a memory.
+
+    Attributes:
+        points: how many points it has.
+        pairs: how many of them have both vectors.
+    """
+
+    points: int
+    pairs: int
+
+
+def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: Layout) -> Attached:
+    """Let a collection that another system filled be a memory, in place.
+
+    Written is only its metadata: which encoder made the vectors, how they are named, later the gate's constants.
+
+    Args:
+        server: where it is.
+        collection: its name, or an alias of it.
+        fingerprint: the encoder that made its vectors, which nothing in the collection can prove.
+        layout: names of its two vectors.
+
+    Raises:
+        FingerprintMismatch: it is attached already, as vectors of another encoder.
+        MemoryStoreError: no such collection, one of our own making, a missing vector, another dimension or distance,
+            vectors that are not unit-norm, or no point with both vectors.
+    """
+    client, _ = server.connect()
+    place = f"the collection {collection!r} at {server.location!r}"
+    with closing(client):
+        run = patience_with(server).run
+        _refuse_missing(client, server, collection)
+        config = run("attach", lambda _: client.get_collection(collection)).config
+        metadata = config.metadata or {}
+        calibration: dict[str, Any] = {}
+        if METADATA_KEY in metadata:
+            if LAYOUT_KEY not in metadata:
+                raise MemoryStoreError(f"{place} is a memory already: open it, there is nothing to attach")
+            before = from_json(metadata[METADATA_KEY], f"the metadata of {place}")[1]
+            check_fingerprint(before.fingerprint, fingerprint, f"{server.location} (collection {collection})")
+            calibration = before.calibration
+        layout.check(config.params.vectors, fingerprint.dimension, place)
+        complete = models.Filter(must=[*layout.complete()])
+        pairs = run("attach", lambda _: client.count(collection, complete, exact=True)).count
+        if pairs == 0:
+            raise MemoryStoreError(
+                f"no point of {place} has both {layout.image!r} and {layout.text!r}: nothing to find"
+            )
+        _refuse_long(client, server, collection, complete, layout)
+        points = run("attach", lambda _: client.count(collection, exact=True)).count
+        said = {
+            METADATA_KEY: to_json("qdrant", Header(fingerprint, calibration)),
+            LAYOUT_KEY: layout.to_json(),
+        }
+        real = run("attach", lambda _: aliased(client, collection)) or collection
+        run("attach", lambda _: client.update_collection(real, metadata=said), write=True)
+    return Attached(points, pairs)
+
+
+def read_captioned(
+    server: Server, collection: str, image_vector: str, caption_field: str, batch_size: int = 256
+) -> Generator[Pair]:
+    """Read one vector and the captions of a collection's points, as pairs of an image's vector and a raw text.
+
+    Points without the vector, or without a caption, are left out. The payload comes along.
+
+    Args:
+        server: where it is.
+        collection: its name, or an alias of it.
+        image_vector: name of the vector; empty for the one without a name.
+        caption_field: key of the payload that holds a text.
+        batch_size: points per request.
+
+    Raises:
+        MemoryStoreError: no such collection or vector, or no point has both.
+    """
+    client, _ = server.connect()
+    place = f"the collection {collection!r} at {server.location!r}"
+    with closing(client):
+        run = patience_with(server).run
+        _refuse_missing(client, server, collection)
+        vectors = run("read", lambda _: client.get_collection(collection)).config.params.vectors
+        named = vectors if isinstance(vectors, dict) else {"": vectors} if vectors else {}
+        if image_vector not in named:
+            known = ", ".join(repr(name) for name in sorted(named)) or "none"
+            raise MemoryStoreError(f"{place} has no vector named {image_vector!r}, but: {known} ('' has no name)")
+        offset: Any = None
+        found = 0
+        while True:
+            points, offset = run(
+                "read",
+                lambda _, start=offset: client.scroll(  # type: ignore[misc]
+                    collection,
+                    limit=batch_size,
+                    offset=start,
+                    with_payload=True,
+                    with_vectors=[image_vector] if image_vector else True,
+                ),
+            )
+            for point in points:
+                vector = point.vector.get(image_vector) if isinstance(point.vector, dict) else point.vector
+                caption = (point.payload or {}).get(caption_field)
+                if vector is not None and isinstance(caption, str) and caption.strip():
+                    found += 1
+                    yield Pair(str(point.id), _unit(vector), caption, point.payload or {})
+            if offset is None:
+                break
+    if not found:
+        raise MemoryStoreError(f"no point of {place} has a vector and a text in {caption_field!r}: nothing to copy")
+
+
+def _refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
+    run = patience_with(server).run
+    if not run("read", lambda _: client.collection_exists(collection)):
+        names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
+        known = ", ".join(repr(name) for name in sorted(names)[:10]) or "none"
+        raise MemoryStoreError(f"there is no collection {collection!r} at {server.location!r}; there are: {known}")
+
+
+def _refuse_long(
+    client: QdrantClient, server: Server, collection: str, complete: models.Filter, layout: Layout
+) -> None:
+    """Cosines can be read from dot products of unit vectors only."""
+    names = [layout.image, layout.text]
+    points, _ = patience_with(server).run(
+        "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)
+    )
+    for modality in MODALITIES:
+        stored = np.asarray([point.vector[layout.name(modality)] for point in points], np.float32)  # type: ignore[index,call-overload]
+        norms = np.linalg.norm(stored, axis=1)
+        worst = int(np.argmax(np.abs(norms - 1)))
+        if abs(norms[worst] - 1) > _NORM_TOLERANCE:
+            raise MemoryStoreError(
+                f"point {points[worst].id} of the collection {collection!r} has a vector {layout.name(modality)!r} of "
+                f"norm {norms[worst]:.4g}, expected 1: with distance Dot only unit-norm vectors can be used"
+            )
+
+
+def _unit(vector: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    array = np.asarray(vector, np.float32)
+    norm = float(np.linalg.norm(array))
+    return array / norm if norm else array

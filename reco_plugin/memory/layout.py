@@ -1,0 +1,121 @@
+"""How a collection names its vectors and points: our own, or those of a collection that was there before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from qdrant_client import models
+
+from ..errors import MemoryStoreError
+from ..types import MODALITIES, Modality
+from .points import point_id
+
+LAYOUT_KEY = "reco_layout"
+"""Key of the layout in a collection's metadata; a collection without it has ours."""
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
+_DISTANCES = (models.Distance.COSINE, models.Distance.DOT)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names in a collection.
+
+    Attributes:
+        image: name of the image vector.
+        text: name of the text vector.
+        attached: the collection is another system's: points are named by their own ids, may lack a vector, and the
+            point's payload holds nothing of ours.
+        writable: pairs may be added and removed.
+    """
+
+    image: str = "image"
+    text: str = "text"
+    attached: bool = False
+    writable: bool = True
+
+    def name(self, modality: Modality) -> str:
+        """Name of a modality's vector."""
+        return self.image if modality == "image" else self.text
+
+    @property
+    def names(self) -> dict[Modality, str]:
+        """Modality -> name of its vector."""
+        return {modality: self.name(modality) for modality in MODALITIES}
+
+    def point_id(self, user_id: str) -> int | str:
+        """Id of the point that holds a pair.
+
+        >>> Layout(attached=True).point_id("17"), Layout().point_id("17")
+        (17, '5a84dd1b-a9ae-5f0f-8dd0-4f3ec490945b')
+        """
+        if self.attached and _NUMBER.fullmatch(user_id) and int(user_id) < 2**64:
+            return int(user_id)
+        return point_id(user_id)
+
+    def complete(self) -> list[models.HasVectorCondition]:
+        """Conditions that a point fulfils which is a pair; none where every point is one."""
+        names = [self.image, self.text] if self.attached else []
+        return [models.HasVectorCondition(has_vector=name) for name in names]
+
+    def to_json(self) -> dict[str, Any]:
+        """The layout as JSON-like values."""
+        return asdict(self)
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, Any], place: str) -> Layout:
+        """The layout that a collection's metadata names, ours where it names none.
+
+        Raises:
+            MemoryStoreError: it is not what :meth:`to_json` made.
+        """
+        stored = metadata.get(LAYOUT_KEY)
+        if stored is None:
+            return cls()
+        try:
+            return cls(
+                str(stored["image"]), str(stored["text"]), bool(stored["attached"]), stored.get("writable") is True
+            )
+        except (KeyError, TypeError) as error:
+            raise MemoryStoreError(
+                f"{LAYOUT_KEY!r} in {place} is damaged ({error!r}): attach it again, reco memory attach --help"
+            ) from error
+
+    def check(self, vectors: Any, dimension: int, place: str) -> None:
+        """Refuse a collection that lacks one of the two vectors, or has it in another form.
+
+        Args:
+            vectors: ``config.params.vectors`` of the collection.
+            dimension: D of the encoder.
+            place: the collection, for messages.
+
+        Raises:
+            MemoryStoreError: a missing vector, another dimension, or a distance that is no cosine.
+        """
+        named: dict[str, models.VectorParams] = vectors if isinstance(vectors, dict) else {}
+        for modality in MODALITIES:
+            name = self.name(modality)
+            if name not in named:
+                there = _listed(list(named)) if named else "one without a name" if vectors else "none"
+                raise MemoryStoreError(
+                    f"{place} has no vector named {name!r} for {modality}s; its vectors: {there}. "
+                    "Name its two vectors: reco memory attach --image-vector NAME --text-vector NAME"
+                )
+            found = named[name]
+            if found.size != dimension or found.multivector_config is not None:
+                raise MemoryStoreError(
+                    f"the vector {name!r} of {place} has {found.size} dimensions"
+                    f"{', several per point' if found.multivector_config else ''}, but the encoder makes one of "
+                    f"{dimension}: it is of another encoder, use that one's model"
+                )
+            if found.distance not in _DISTANCES:
+                raise MemoryStoreError(
+                    f"the vector {name!r} of {place} is compared by {found.distance.value}, expected Cosine (or Dot "
+                    "with unit-norm vectors): copy it into a memory of its own, reco memory adopt --help"
+                )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

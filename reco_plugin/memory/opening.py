@@ -1,0 +1,110 @@
+"""The one place that opens a memory: which kind a location means, and what it may be told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from ..errors import ConfigError, MemoryStoreError, MissingExtra
+from ..types import Fingerprint
+from .base import Memory
+from .header import read_header
+
+if TYPE_CHECKING:
+    from ..memory_options import MemoryOptions
+
+Kind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
+_SERVERS = ("http://", "https://", "grpc://", "grpcs://")
+
+
+def open_memory(
+    location: str | os.PathLike[str] | None,
+    fingerprint: Fingerprint | None,
+    *,
+    kind: Kind = "auto",
+    create: bool = True,
+    collection: str = "reco",
+    api_key: str | None = None,
+    options: MemoryOptions | None = None,
+) -> Memory:
+    """Open the memory at a location, or make one there.
+
+    Args:
+        location: a folder, the URL of a Qdrant server, or ``:memory:`` (also None) for one that lives in RAM only.
+        fingerprint: encoder of the model in use; None opens an existing memory whichever encoder built it.
+        kind: auto takes exact in RAM, qdrant for a URL, what the folder holds, and edge for a new folder.
+        create: make the memory when there is none.
+        collection: name of the collection on a Qdrant server, or an alias of one.
+        api_key: key of the Qdrant server.
+        options: how it is reached, searched and made. A memory in RAM ignores them, so that settings which are meant
+            for the served one do not stand in its way.
+
+    Raises:
+        ConfigError: an unknown kind, one that does not fit the location, or options that this kind cannot follow.
+        MissingExtra: the package of this kind is not installed.
+        FingerprintMismatch: another encoder built the memory.
+        MemoryLocked: it is open elsewhere.
+        MemoryUnavailable: the server cannot be reached.
+        MemoryStoreError: there is none (and ``create`` is False), or it cannot be read.
+    """
+    from ..memory_options import USABLE, MemoryOptions
+
+    place = ":memory:" if location is None else os.fspath(location)
+    if place != ":memory:" and not _is_url(place):
+        place = str(Path(place).expanduser())
+    options = options or MemoryOptions()
+    chosen = _choose(place, kind)
+    if chosen == "exact":
+        from .exact import ExactMemory
+
+        if place != ":memory:":
+            options.check_fits(chosen, USABLE[chosen], place)
+        return ExactMemory.open(place, fingerprint, create=create)
+    if chosen == "edge":
+        try:
+            from .edge import EdgeMemory
+        except ModuleNotFoundError as error:
+            raise MissingExtra("qdrant-edge-py", "edge", "a memory of kind 'edge'") from error
+        options.check_fits(chosen, USABLE[chosen], place)
+        return EdgeMemory.open(place, fingerprint, options, create=create)
+    try:
+        from .qdrant import QdrantMemory
+        from .server import Server
+    except ModuleNotFoundError as error:
+        raise MissingExtra("qdrant-client", "qdrant", "a memory of kind 'qdrant'") from error
+    if _is_url(place):
+        server = Server.parse(place, api_key, options)
+        return QdrantMemory.open_served(server, fingerprint, create=create, collection=collection)
+    return QdrantMemory.open_local(place, fingerprint, options, create=create, collection=collection)
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
+
+
+def _choose(place: str, kind: str) -> str:
+    if kind not in get_args(Kind):
+        raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(Kind))}")
+    if _is_url(place):
+        if not place.startswith(_SERVERS) or "@" in place:
+            raise ConfigError(
+                "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334 (https, grpcs with TLS), "
+                "without user or key in it"
+            )
+        if kind not in ("auto", "qdrant"):
+            raise ConfigError(f"a memory of kind {kind!r} is a folder, not the URL {place!r}: use kind='qdrant'")
+        return "qdrant"
+    if place == ":memory:":
+        if kind == "edge":
+            raise ConfigError("a memory of kind 'edge' needs a folder; in RAM use kind='exact'")
+        return "exact" if kind == "auto" else kind
+    if kind == "auto":
+        found = read_header(Path(place))
+        if found is not None and found[0] not in get_args(Kind):
+            raise MemoryStoreError(
+                f"the memory at {place!r} is of kind {found[0]!r}, which this software does not know: "
+                "pip install --upgrade reco-plugin"
+            )
+        return "edge" if found is None else found[0]
+    return kind

@@ -1,0 +1,87 @@
+"""What can be set about the store of pairs: how to reach it, how it searches, and how a new one is laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .errors import ConfigError
+
+Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
+USABLE: dict[str, frozenset[str]] = {
+    "exact": frozenset(),
+    "edge": frozenset({"search_ef", "exact", "m", "ef_construct"}),
+    "qdrant": frozenset(),  # qdrant-client's own engine: exact, whatever it is told
+}
+"""Options that a kind of memory without a server can follow; a server follows all."""
+
+
+class MemoryOptions(BaseModel):
+    """Options of a memory, as ``[memory_options]`` in ``reco.toml`` or ``RECO_MEMORY_OPTIONS__SEARCH_EF=128``.
+
+    Those of the last group count when a collection is made; one that exists keeps what it was made with. None leaves
+    the choice to the store.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    transport: Literal["auto", "grpc", "rest"] = Field(
+        "auto", description="auto: what the URL says; for http(s), gRPC where its port answers, else REST"
+    )
+    grpc_port: int = Field(6334, ge=1, le=65535, description="gRPC port beside an http(s) URL")
+    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
+    timeout_s: int = Field(10, ge=1, description="seconds that a call may take, waiting for a busy server included")
+    write_timeout_s: int = Field(
+        60, ge=1, description="the same for a write, which also waits for a server that is gone"
+    )
+
+    search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
+    exact: bool = Field(False, description="compare with every pair instead of using the index")
+    rescore: bool | None = Field(None, description="order quantised candidates by their original vectors")
+    oversampling: float | None = Field(None, ge=1, description="quantised candidates per neighbour before rescoring")
+    read_consistency: int | Literal["majority", "quorum", "all"] | None = Field(
+        None, description="replicas that must agree on what is read"
+    )
+
+    m: int | None = Field(None, ge=0, description="HNSW edges per pair; 0 builds no index")
+    ef_construct: int | None = Field(None, ge=4, description="candidates while the HNSW index is built")
+    quantization: Quantization = Field("none", description="quantised copy of the vectors to search in")
+    quantization_in_ram: bool | None = Field(None, description="keep the quantised copy in RAM")
+    datatype: Literal["float32", "float16"] = Field("float32", description="numbers of the stored vectors")
+    vectors_on_disk: bool | None = Field(None, description="read vectors from the disk instead of RAM")
+    index_on_disk: bool | None = Field(None, description="read the HNSW index from the disk instead of RAM")
+    payload_on_disk: bool | None = Field(None, description="read payloads from the disk instead of RAM")
+    shards: int | None = Field(None, ge=1, description="shards of the collection")
+    replicas: int | None = Field(None, ge=1, description="copies of each shard, on different nodes")
+    write_consistency: int | None = Field(None, ge=1, description="replicas that must confirm a write")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> MemoryOptions:
+        if self.write_consistency is not None and self.write_consistency > (self.replicas or self.write_consistency):
+            raise ValueError(f"write_consistency {self.write_consistency} is more than the {self.replicas} replicas")
+        return self
+
+    def chosen(self) -> set[str]:
+        """Names of the options that differ from their defaults."""
+        fields = type(self).model_fields
+        return {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
+
+    def check_fits(self, kind: str, usable: Collection[str], location: str) -> None:
+        """Refuse options that a store cannot follow.
+
+        Raises:
+            ConfigError: naming them, the store, and what it can follow.
+        """
+        if beyond := sorted(self.chosen() - set(usable)):
+            known = ", ".join(sorted(usable)) or "none"
+            raise ConfigError(
+                f"memory_options {', '.join(beyond)}: the memory of kind {kind!r} at {location!r} has no such thing "
+                f"(it follows: {known}). Leave them out, or use a Qdrant server"
+            )
+
+    def only(self, usable: Collection[str]) -> MemoryOptions:
+        """The same without what a store cannot follow."""
+        return MemoryOptions(**{name: getattr(self, name) for name in self.chosen() & set(usable)})

@@ -1,0 +1,57 @@
+"""Commands on a model whose fusion cannot be loaded: frozen vectors that say so, or an error; never a wrong figure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from reco_plugin import Reco
+
+Run = Callable[..., Result]
+TEXT = "a large red circle"
+
+
+@pytest.fixture
+def damaged(model: Path, tmp_path: Path) -> Path:
+    """The shipped model with a text fusion of zeros."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(model, folder)
+    graph = folder / "reco_text" / "1" / "model.onnx"
+    graph.write_bytes(bytes(graph.stat().st_size))
+    return folder
+
+
+@pytest.mark.filterwarnings("default::reco_plugin.degrade.DegradedWarning")
+def test_embed_says_that_its_vectors_are_frozen(memory: Path, run: Run, damaged: Path, work: Path) -> None:
+    result = run("embed", "--text", TEXT, "--model", damaged, "--memory", memory, "--json")
+    assert result.exit_code == 0, result.output
+    line = json.loads(result.stdout)
+    assert line["degraded"] == "fusion_error"
+    with Reco.open(damaged, memory=":memory:") as reco:
+        np.testing.assert_allclose([line["embedding"]], reco.embed_texts([TEXT], refine=False), atol=1e-6)
+    assert result.stderr.startswith("warning: answering with frozen CLIP vectors")
+    assert result.stderr.count("\n") == 1
+    told = run("embed", "--text", TEXT, "--model", damaged, "--memory", memory, "--out", "v.npy", "--json")
+    assert json.loads(told.stdout) == {"file": "v.npy", "shape": [1, 128], "degraded": "fusion_error"}
+
+
+def test_embed_fails_where_that_is_wanted(
+    memory: Path, fail: Callable[..., str], damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECO_ON_MEMORY_FAILURE", "fail")
+    assert "cannot load" in fail("embed", "--text", TEXT, "--model", damaged, "--memory", memory)
+
+
+def test_an_evaluation_fails_whatever_is_wanted(memory: Path, fail: Any, damaged: Path, work: Path) -> None:
+    with Reco.open(damaged, memory=":memory:") as reco:
+        prompts = reco.embed_texts([TEXT, "a small blue square"], refine=False)
+    np.savez(work / "test.npz", image=prompts, label=[0, 1], prompts=prompts, classes=["circle", "square"])
+    said = fail("eval", "zero-shot", work / "test.npz", "--model", damaged, "--memory", memory, "--no-gate")
+    assert "cannot load" in said

@@ -1,0 +1,380 @@
+"""reco memory on a Qdrant server: versions and swaps, moving between kinds, collections that were there before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from qdrant_client import models
+from qdrant_client.qdrant_remote import QdrantRemote
+from qdrant_stand_in import Refusal, StandIn, serving
+
+from reco_plugin import Reco
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+D = 128  # of the shipped model
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: StandIn) -> str:
+    return server.url("grpc")
+
+
+def versions(ask: Ask, url: str) -> dict[str, tuple[int, bool, bool]]:
+    found = ask("memory", "versions", "--memory", url)
+    return {each["name"]: (each["pairs"], each["live"], each["finished"]) for each in found}
+
+
+def part(catalogue: Path, rows: int) -> Path:
+    """The first rows of the catalogue, beside its images."""
+    file = catalogue.with_name(f"first-{rows}.csv")
+    file.write_text("\n".join(catalogue.read_text().splitlines()[: rows + 1]) + "\n")
+    return file
+
+
+# --- versions
+
+
+def test_swap_rollback_and_prune(work: Path, catalogue: Path, url: str, ask: Ask, fail: Fail) -> None:
+    built = ask("memory", "build", part(catalogue, 3), "--memory", url, "--swap")
+    assert (built["name"], built["pairs"], built["live"]) == ("reco--v1", 3, True)
+    with Reco.open(memory=url) as reader:  # reads through the alias while versions come and go
+        assert len(reader.memory) == 3
+        assert ask("memory", "build", catalogue, "--memory", url)["live"] is False
+        assert len(reader.memory) == 3
+        assert versions(ask, url) == {"reco--v1": (3, True, True), "reco--v2": (24, False, True)}
+        assert ask("memory", "use", "reco--v2", "--memory", url)["live"] is True
+        assert len(reader.memory) == 24
+        assert ask("memory", "rollback", "--memory", url)["name"] == "reco--v1"
+        assert len(reader.memory) == 3
+    assert "no finished version of 'reco' before" in fail("memory", "rollback", "--memory", url)
+    assert "no version 'reco--v9'" in fail("memory", "use", "reco--v9", "--memory", url)
+    ask("memory", "use", "reco--v2", "--memory", url)
+    assert ask("memory", "prune", "--memory", url) == {"deleted": []}
+    assert ask("memory", "prune", "--keep", 0, "--memory", url) == {"deleted": ["reco--v1"]}
+    assert versions(ask, url) == {"reco--v2": (24, True, True)}
+
+
+def test_the_swap_is_one_request(work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask) -> None:
+    for _ in range(2):
+        ask("memory", "build", part(catalogue, 2), "--memory", url, "--swap")
+    actions = server.engine.last["update_aliases"]["actions"]
+    assert [type(action).__name__ for action in actions] == ["DeleteAliasOperation", "CreateAliasOperation"]
+
+
+def test_an_interrupted_build_is_never_used_and_can_go_on(
+    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    ask("memory", "build", part(catalogue, 2), "--memory", url, "--swap")
+    broken = catalogue.with_name("broken.csv")
+    broken.write_text(catalogue.read_text() + "gone,gone.png,a gone thing,red,none\n")
+    assert "gone.png" in fail("memory", "build", broken, "--memory", url, "--swap")
+    assert versions(ask, url)["reco--v2"][1:] == (False, False)
+    assert "was not finished" in fail("memory", "use", "reco--v2", "--memory", url)
+    begun = part(catalogue, 10)
+    with Reco.open(memory=url, memory_collection="reco--v2") as reco:
+        from reco_plugin.data import read_pairs
+
+        reco.memory.add(read_pairs(begun))
+    server.engine.seen.clear()
+    built = ask("memory", "build", catalogue, "--memory", url, "--swap", "--resume")
+    assert (built["name"], built["pairs"], built["live"]) == ("reco--v2", 24, True)
+    written = [str(point.payload["_reco_id"]) for point in server.engine.last["upsert"]["points"]]
+    assert len(written) == 14  # and not the ten that were there
+
+
+def test_a_version_with_a_missing_pair_is_not_used(
+    work: Path, catalogue: Path, server: StandIn, url: str, fail: Fail, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = QdrantRemote.upsert
+    monkeypatch.setattr(QdrantRemote, "upsert", lambda self, points, **o: real(self, points=points[1:], **o))
+    message = fail("memory", "build", part(catalogue, 5), "--memory", url, "--swap")
+    assert "holds 4 pairs, expected 5" in message
+    assert versions(ask, url) == {"reco--v1": (4, False, False)}
+
+
+def test_versions_need_a_server(work: Path, catalogue: Path, fail: Fail) -> None:
+    assert "need a Qdrant server, not './memory'" in fail("memory", "versions")
+    assert "need a Qdrant server" in fail("memory", "build", catalogue, "--memory", "folder")
+    assert list(work.iterdir()) == []
+
+
+def test_a_collection_of_that_name_cannot_be_swapped(
+    work: Path, catalogue: Path, server: StandIn, url: str, fail: Fail
+) -> None:
+    one = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    server.engine.client.create_collection("reco", vectors_config=one)
+    message = fail("memory", "build", catalogue, "--memory", url)
+    assert "is a collection itself" in message
+    assert "RECO_MEMORY_COLLECTION" in message
+
+
+def test_another_encoder_does_not_swap_in(
+    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    ask("memory", "build", part(catalogue, 2), "--memory", url, "--swap")
+    stored = server.engine.client.get_collection("reco--v1").config.metadata["reco"]
+    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
+    server.engine.client.update_collection("reco--v1", metadata={"reco": stored})
+    message = fail("memory", "build", catalogue, "--memory", url, "--swap")
+    assert "other-clip" in message
+    assert "under another name" in message
+    assert "reco--v2" not in server.engine.made
+
+
+# --- options and errors
+
+
+def test_options_on_the_command_line(work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask) -> None:
+    ask("memory", "add", part(catalogue, 2), "--memory", url, "--option", "shards=4", "--option", "quantization=binary")
+    made = server.engine.made["reco--v1"]
+    assert made["shard_number"] == 4
+    assert made["quantization_config"].binary is not None
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("shards=0", "memory_options.shards"),
+        ("shard=4", "unknown setting: memory_options.shard "),
+        ("shards", "NAME=VALUE"),
+        ("quantization=int8", "memory_options.quantization"),
+    ],
+)
+def test_options_that_cannot_be(work: Path, catalogue: Path, url: str, fail: Fail, option: str, message: str) -> None:
+    assert message in fail("memory", "add", catalogue, "--memory", url, "--option", option)
+
+
+def test_an_option_of_a_server_for_a_folder(work: Path, catalogue: Path, fail: Fail) -> None:
+    assert "has no such thing" in fail("memory", "add", catalogue, "--option", "shards=4")
+
+
+def test_an_error_of_the_server_is_one_line(work: Path, server: StandIn, url: str, fail: Fail) -> None:
+    server.engine.refusals["*"] = Refusal(401, "Must provide an API key")
+    message = fail("memory", "info", "--memory", url)
+    assert "Check the API key: none was sent" in message
+
+
+# --- moving
+
+
+KINDS = ["exact", "edge", "qdrant", "server"]
+
+
+def place(kind: str, url: str) -> list[str]:
+    return ["--memory", url if kind == "server" else kind]
+
+
+@pytest.mark.parametrize(("source", "target"), list(permutations(KINDS, 2)))
+def test_copy_between_all_kinds(
+    work: Path, catalogue: Path, url: str, ask: Ask, source: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        if source != "server":
+            patch.setenv("RECO_MEMORY_KIND", source)
+        ask("memory", "add", part(catalogue, 6), *place(source, url))
+    to = url if target == "server" else target
+    if target != "server":
+        from reco_plugin.artifact import Artifact
+        from reco_plugin.config import load_settings
+        from reco_plugin.memory import open_memory
+
+        fingerprint = Artifact.load(load_settings().model).manifest.fingerprint
+        open_memory(to, fingerprint, kind=target).close()  # type: ignore[arg-type]
+    assert ask("memory", "copy", to, *place(source, url)) == {"copied": 6, "pairs": 6}
+    here, there = (ask("memory", "info", *place(kind, url)) for kind in (source, target))
+    assert here["encoder"] == there["encoder"]
+    assert here["calibration"] == there["calibration"]
+    assert there["kind"] == ("qdrant" if target == "server" else target)
+    ask("memory", "export", "a.npz", *place(source, url))
+    ask("memory", "export", "b.npz", *place(target, url))
+    with np.load("a.npz") as a, np.load("b.npz") as b:
+        rows = [dict(zip(each["id"].tolist(), range(6), strict=True)) for each in (a, b)]
+        order = [[row[name] for name in sorted(row)] for row in rows]
+        assert sorted(rows[0]) == sorted(rows[1])
+        for side in ("image", "text"):
+            np.testing.assert_allclose(a[side][order[0]], b[side][order[1]], atol=1e-6)
+        payloads = [[json.loads(text) for text in each["payload"][o]] for each, o in zip((a, b), order, strict=True)]
+        assert payloads[0] == payloads[1]
+
+
+def test_copy_and_import_go_on_where_they_stopped(
+    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask
+) -> None:
+    ask("memory", "add", catalogue)
+    ask("memory", "export", "pairs.npz")
+    ask("memory", "add", part(catalogue, 9), "--memory", url)
+    server.engine.last.clear()
+    assert ask("memory", "copy", url, "--resume") == {"copied": 24, "pairs": 24}
+    assert len(server.engine.last["upsert"]["points"]) == 15
+    assert ask("memory", "import", "pairs.npz", "--memory", "copy") == {"imported": 24, "pairs": 24}
+    ask("memory", "remove", "large-red-circle", "--memory", "copy")
+    assert ask("memory", "import", "pairs.npz", "--memory", "copy", "--resume") == {"imported": 1, "pairs": 24}
+    assert ask("memory", "import", "pairs.npz", "--memory", "copy", "--resume") == {"imported": 0, "pairs": 24}
+
+
+def test_copy_onto_itself_is_refused(memory: Path, fail: Fail) -> None:
+    assert "name another target" in fail("memory", "copy", "memory", "--memory", "memory")
+
+
+# --- collections that were there before
+
+
+def theirs(server: StandIn, model: Path, drawings: list[Any], distance: str = "Cosine") -> None:
+    """A shop's own collection: numbers as ids, its own names, one product without a title."""
+    with Reco.open(model, memory=":memory:") as reco:
+        photos = reco.embed_images([pair.image for pair in drawings], refine=False)
+        titles = reco.embed_texts([pair.text for pair in drawings], refine=False)
+    params = models.VectorParams(size=D, distance=models.Distance(distance))
+    server.engine.client.create_collection("shop", vectors_config={"photo": params, "title": params})
+    points = [
+        models.PointStruct(
+            id=100 + row,
+            vector={"photo": photo.tolist(), "title": title.tolist()},
+            payload={"title": pair.text, "colour": pair.payload["colour"]},
+        )
+        for row, (pair, photo, title) in enumerate(zip(drawings, photos, titles, strict=True))
+    ]
+    points.append(models.PointStruct(id=7, vector={"photo": photos[0].tolist()}, payload={"colour": "red"}))
+    server.engine.client.upsert("shop", points)
+
+
+ATTACH = ("memory", "attach", "--collection", "shop", "--image-vector", "photo", "--text-vector", "title")
+
+
+@pytest.mark.parametrize("distance", ["Cosine", "Dot"])
+def test_attach_an_existing_collection(
+    work: Path,
+    model: Path,
+    drawings: Any,
+    server: StandIn,
+    url: str,
+    ask: Ask,
+    fail: Fail,
+    distance: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs(server, model, drawings, distance)
+    before = server.engine.client.scroll("shop", limit=100, with_vectors=True)[0]
+    assert ask(*ATTACH, "--memory", url) == {"collection": "shop", "points": 25, "pairs": 24}
+    with Reco.open(model, memory=url, memory_collection="shop") as reco:
+        assert len(reco.memory) == 24  # the one without a title is no pair
+        found = reco.memory.search(drawings[5].text, k=3, where={"colour": drawings[5].payload["colour"]})
+        assert found.ids[0][0] == "105"
+        assert found.payloads[0][0]["title"] == drawings[5].text
+        hidden = reco.embed_texts([drawings[5].text], exclude=["105"])
+        assert not np.allclose(hidden, reco.embed_texts([drawings[5].text]))
+        assert reco.memory.get(["105", "7", "100"]).ids == ["105", "100"]
+        gate = reco.memory.calibrate()
+    assert gate is not None
+    with Reco.open(model, memory=url, memory_collection="shop") as reco:
+        assert reco.memory.calibration == gate
+    monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
+    assert "attached for reading only" in fail("memory", "remove", "105", "--memory", url)
+    after = server.engine.client.scroll("shop", limit=100, with_vectors=True)[0]
+    assert [(point.id, point.payload) for point in after] == [(point.id, point.payload) for point in before]
+    for one, other in zip(after, before, strict=True):
+        assert list(one.vector) == list(other.vector)
+        np.testing.assert_allclose(one.vector["photo"], other.vector["photo"], atol=1e-6)
+
+
+def test_attach_for_writing(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs(server, model, drawings)
+    ask(*ATTACH, "--memory", url, "--writable")
+    monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
+    assert ask("memory", "remove", "105", "--memory", url) == {"removed": 1, "pairs": 23}
+    with Reco.open(model, memory=url) as reco:
+        reco.memory.add([("200", drawings[5].image, drawings[5].text), ("a text", drawings[6].image, "x")])
+        assert reco.memory.search(drawings[5].text, k=1).ids == [["200"]]
+        assert reco.memory.get(["a text"]).ids == ["a text"]
+    assert server.engine.client.retrieve("shop", [200], with_vectors=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--collection", "stop"), "there is no collection 'stop'"),
+        (("--collection", "shop"), "no vector named 'image' for images; its vectors: 'photo', 'title'"),
+        (("--collection", "shop", "--image-vector", "photo", "--text-vector", "caption"), "'caption' for texts"),
+    ],
+)
+def test_what_cannot_be_attached(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, fail: Fail, arguments: Any, message: str
+) -> None:
+    theirs(server, model, drawings)
+    assert message in fail("memory", "attach", *arguments, "--memory", url)
+    assert server.engine.client.get_collection("shop").config.metadata is None
+
+
+def test_what_is_of_another_encoder_cannot_be_attached(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail, catalogue: Path
+) -> None:
+    theirs(server, model, drawings)
+    ask(*ATTACH, "--memory", url)
+    stored = server.engine.client.get_collection("shop").config.metadata["reco"]
+    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
+    server.engine.client.update_collection("shop", metadata={"reco": stored})
+    assert "other-clip" in fail(*ATTACH, "--memory", url)
+    ask("memory", "add", part(catalogue, 1), "--memory", url)
+    assert "is a memory already" in fail("memory", "attach", "--memory", url)
+
+
+def test_captions_tell_whether_it_is_this_encoder(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    theirs(server, model, drawings)
+    swapped = ("memory", "attach", "--collection", "shop", "--image-vector", "title", "--text-vector", "photo")
+    message = fail(*swapped, "--caption", "title", "--memory", url)
+    assert "24 captions of 'title'" in message
+    assert "expected a cosine of at least 0.95" in message
+    assert server.engine.client.get_collection("shop").config.metadata is None
+    assert ask(*ATTACH, "--caption", "title", "--memory", url)["pairs"] == 24
+
+
+def test_a_collection_that_is_not_attached_says_how(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs(server, model, drawings)
+    monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
+    assert "reco memory attach" in fail("memory", "info", "--memory", url)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_adopt_one_vector_and_captions(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail, named: bool
+) -> None:
+    theirs(server, model, drawings)
+    vector = ["--image-vector", "photo"] if named else []
+    if not named:
+        points = server.engine.client.scroll("shop", limit=100, with_vectors=["photo"])[0]
+        server.engine.client.delete_collection("shop")
+        params = models.VectorParams(size=D, distance=models.Distance.DOT)
+        server.engine.client.create_collection("shop", vectors_config=params)
+        longer = [  # not unit-norm, as of a store that does not mind
+            models.PointStruct(id=p.id, vector=(3 * np.float32(p.vector["photo"])).tolist(), payload=p.payload)
+            for p in points
+        ]
+        server.engine.client.upsert("shop", longer)
+    command = ("memory", "adopt", "--memory", url, "--collection", "shop", *vector, "--into", "mine")
+    assert ask(*command, "--caption", "title") == {"added": 24, "pairs": 24}
+    assert ask("memory", "search", drawings[5].text, "--memory", "mine", "--k", 1)[0]["id"] == "105"
+    assert ask(*command, "--caption", "title", "--resume") == {"added": 0, "pairs": 24}
+    assert "nothing to copy" in fail(*command, "--caption", "colours")
+    assert "no vector named 'thumb'" in fail(*command, "--caption", "title", "--image-vector", "thumb")
+    assert server.engine.client.get_collection("shop").config.metadata is None

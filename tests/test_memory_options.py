@@ -1,0 +1,59 @@
+"""The options of a memory: what fits together, which store follows what, and that each is documented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from reco_plugin.errors import ConfigError
+from reco_plugin.memory_options import USABLE, MemoryOptions
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
+
+
+def test_every_option_is_in_the_documentation() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert [name for name in MemoryOptions.model_fields if f"`{name}`" not in text] == []
+
+
+def test_what_stores_follow_exists() -> None:
+    assert set().union(*USABLE.values()) <= set(MemoryOptions.model_fields)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shards": 0},
+        {"replicas": 2, "write_consistency": 3},
+        {"oversampling": 0.5},
+        {"timeout_s": 0},
+        {"transport": "udp"},
+        {"read_consistency": "some"},
+        {"quantization": "int8"},
+        {"grpc_port": 70_000},
+        {"shard": 2},
+    ],
+    ids=str,
+)
+def test_what_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(reversed(wrong))):
+        MemoryOptions(**wrong)
+
+
+def test_text_as_variables_and_the_command_line_give_it() -> None:
+    read = MemoryOptions.model_validate(
+        {"shards": "6", "exact": "true", "oversampling": "2", "read_consistency": "2", "ca_file": "ca.pem"}
+    )
+    assert (read.shards, read.exact, read.oversampling, read.read_consistency) == (6, True, 2.0, 2)
+    assert MemoryOptions.model_validate({"read_consistency": "quorum"}).read_consistency == "quorum"
+
+
+def test_a_default_that_is_written_out_stands_in_nobodys_way() -> None:
+    MemoryOptions(search_ef=256, transport="auto").check_fits("exact", (), "here")
+    with pytest.raises(ConfigError, match=r"search_ef, shards: the memory of kind 'exact' at 'here' .*follows: none"):
+        MemoryOptions(search_ef=64, shards=2).check_fits("exact", (), "here")
+    with pytest.raises(ConfigError, match=r"shards: .*follows: ef_construct, exact, m, search_ef"):
+        MemoryOptions(search_ef=64, shards=2).check_fits("edge", USABLE["edge"], "here")
