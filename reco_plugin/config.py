@@ -8,46 +8,50 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from .errors import ConfigError
+from .memory_options import MemoryOptions
 from .types import Mode
 
 PREFIX = "RECO_"
 FILE = "reco.toml"
+_SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key"}
+SECTIONS = ("serve",)
+"""Tables of ``reco.toml``, and words after ``RECO_``, that belong to settings of their own."""
+NESTED = "__"
+"""Between a setting that has parts and the name of a part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
 FuserName = Literal["model", "training-free"]
 """model: the fusion graphs of the model folder. training-free: no learned weights at all."""
 
 
-class Settings(BaseSettings):
-    """Everything that can be set; each field's description is its documentation."""
+class _File(TomlConfigSettingsSource):
+    """``reco.toml``: one section of it, or what stands outside of all sections."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=FILE, extra="forbid", protected_namespaces=())
+    def __init__(self, settings_cls: type[BaseSettings], section: str | None) -> None:
+        self._section = section  # before the file is read, which the base class does at once
+        super().__init__(settings_cls)
 
-    model: Path = Field(Path("triton_models"), description="model folder made by `reco export`")
-    memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
-    memory_kind: Literal["auto", "exact", "edge", "qdrant"] = Field("auto", description="engine of the memory")
-    memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
-    memory_collection: str = Field("reco", description="collection of a Qdrant server")
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        content = super()._read_file(file_path)
+        if self._section is None:
+            return {name: value for name, value in content.items() if name not in SECTIONS}
+        table = content.get(self._section, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"{self._section} must be a table, [{self._section}]")
+        return table
 
-    provider: Literal["cpu", "cuda"] = Field("cpu", description="execution provider; another one is never used instead")
-    threads: int = Field(0, ge=0, description="threads per graph, 0: as many as there are cores")
-    arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
-    provider_options: dict[str, str] = Field({}, description="options handed to the execution provider as they are")
 
-    fuser: FuserName = Field("model", description="which fusion refines")
-    k: int | None = Field(None, ge=1, le=1000, description="neighbours per query; the model's own default when unset")
-    search: Mode = Field("uni", description="uni: search the query's own modality (the paper); cross: the other")
-    fusion: Mode = Field("cross", description="cross: fuse the other modality's vectors (the paper); uni: the own")
-    gate: bool | None = Field(None, description="weigh neighbours by calibrated trust; the model's default when unset")
+class Section(BaseSettings):
+    """Settings that are read from arguments, then the environment, then ``reco.toml``."""
 
-    batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
-    max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are refused before decoding")
+    section: ClassVar[str | None] = None
+    """Table of the file, one of :data:`SECTIONS`; None: what stands outside of them."""
 
     @classmethod
     def settings_customise_sources(
@@ -59,7 +63,64 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then ``reco.toml``."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _File(settings_cls, cls.section)
+
+
+S = TypeVar("S", bound=Section)
+
+
+class Settings(Section):
+    """Everything that can be set; each field's description is its documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=NESTED, toml_file=FILE, extra="forbid", protected_namespaces=()
+    )
+
+    model: Path = Field(Path("triton_models"), description="model folder made by `reco export`")
+    memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
+    memory_kind: Literal["auto", "exact", "edge", "qdrant"] = Field("auto", description="engine of the memory")
+    memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
+    memory_collection: str = Field("reco", description="collection of a Qdrant server, or an alias of one")
+    memory_options: MemoryOptions = Field(MemoryOptions(), description="how the memory is reached, searched and made")
+
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="execution provider; another one is never used instead")
+    threads: int = Field(0, ge=0, description="threads per graph, 0: as many as there are cores")
+    arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
+    provider_options: dict[str, str] = Field({}, description="options handed to the execution provider as they are")
+
+    triton_url: str | None = Field(
+        None, description="grpc://host:port, http://host:port, grpcs or https: a Triton server runs the graphs"
+    )
+    triton_timeout_s: float = Field(
+        10.0, gt=0, allow_inf_nan=False, description="seconds until a request to Triton is given up"
+    )
+    triton_shared_memory: Literal["auto", "on", "off"] = Field(
+        "auto", description="hand large inputs over in shared memory; auto: to a server on this host that can see it"
+    )
+    triton_ca: Path | None = Field(None, description="PEM file of the authority that signed Triton's certificate")
+    triton_headers: dict[str, SecretStr] = Field(
+        {}, description="headers of each request to Triton, such as authorization; never logged"
+    )
+
+    fuser: FuserName = Field("model", description="which fusion refines")
+    k: int | None = Field(None, ge=1, le=1000, description="neighbours per query; the model's own default when unset")
+    search: Mode = Field("uni", description="uni: search the query's own modality (the paper); cross: the other")
+    fusion: Mode = Field("cross", description="cross: fuse the other modality's vectors (the paper); uni: the own")
+    gate: bool | None = Field(None, description="weigh neighbours by calibrated trust; the model's default when unset")
+
+    on_memory_failure: Literal["degrade", "fail"] = Field(
+        "degrade", description="memory or fusion down or late: answer with frozen vectors, or raise"
+    )
+    memory_timeout_s: float = Field(
+        2.0, gt=0, allow_inf_nan=False, description="how long a server may take per search, of at most 512 queries"
+    )
+    breaker_failures: int = Field(5, ge=1, description="failures in a row after which memory or fusion is not asked")
+    breaker_retry_s: float = Field(
+        10.0, gt=0, allow_inf_nan=False, description="how long it is not asked before one call finds out"
+    )
+
+    batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
+    max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are refused before decoding")
 
 
 def load_settings(**arguments: Any) -> Settings:
@@ -68,26 +129,39 @@ def load_settings(**arguments: Any) -> Settings:
     Raises:
         ConfigError: an unknown word or an unusable value, by name; or a file or variable that cannot be parsed.
     """
-    known = set(Settings.model_fields)
-    environment = {name[len(PREFIX) :].lower() for name in os.environ if name.startswith(PREFIX)}
-    if unknown := sorted(environment - known):
-        names = ", ".join(PREFIX + name.upper() for name in unknown)
+    return load_section(Settings, **arguments)
+
+
+def load_section(kind: type[S], **arguments: Any) -> S:
+    """Read the settings of one kind; as :func:`load_settings`, which says what is raised."""
+    known, prefix = set(kind.model_fields), PREFIX + (f"{kind.section.upper()}_" if kind.section else "")
+    if unknown := sorted(_environment(kind, prefix) - known):
+        names = ", ".join(prefix + name.upper() for name in unknown)
         raise ConfigError(f"unknown setting in the environment: {names}. Known: {', '.join(sorted(known))}")
     if unknown := sorted(set(arguments) - known):
         raise ConfigError(f"unknown setting: {', '.join(unknown)}. Known: {', '.join(sorted(known))}")
     try:
-        return Settings(**{name: value for name, value in arguments.items() if value is not None})
+        return kind(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(map(_describe, error.errors()))
         raise ConfigError(f"{wrong}. Known settings: {', '.join(sorted(known))}") from None
     except ValueError as error:  # not TOML, or a variable that holds no JSON where it must
-        raise ConfigError(f"the settings in {FILE} or in {PREFIX}* variables cannot be read: {error}") from None
+        raise ConfigError(f"the settings in {FILE} or in {prefix}* variables cannot be read: {error}") from None
+
+
+def _environment(kind: type[Section], prefix: str) -> set[str]:
+    """Names of the settings of this kind that the environment speaks of."""
+    others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
+    names = (name for name in os.environ if name.startswith(prefix) and not name.startswith(others))
+    return {name[len(prefix) :].lower().split(NESTED)[0] for name in names}
 
 
 def _describe(error: ErrorDetails) -> str:
     """One wrong setting: its name and value, but never the value of a key."""
     name = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] == "extra_forbidden":  # arguments and environment were looked at before; it may be a misspelt key
+        if len(error["loc"]) > 1:
+            return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
         return f"unknown setting in {FILE}: {name}"
-    shown = "" if "memory_api_key" in error["loc"] else f" (got {error['input']!r})"
+    shown = "" if _SECRET & set(error["loc"]) else f" (got {error['input']!r})"
     return f"{name}: {error['msg']}{shown}"

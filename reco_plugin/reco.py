@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, get_args
 
@@ -11,13 +13,16 @@ import numpy.typing as npt
 
 from .artifact import Artifact, Manifest
 from .config import Settings, load_settings
+from .counters import Counters
+from .degrade import Circuit, Degrading
 from .encode import Encoder
+from .errors import MemoryStoreError
 from .fuse import Fuser, open_fuser
 from .memory import open_memory
 from .pairs import PairMemory
-from .refine import Refiner, check_choice
+from .refine import Calibrated, Refiner, check_choice
 from .retrieve import Retrieval
-from .types import Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+from .types import MODALITIES, Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
 
 
 class Reco:
@@ -30,16 +35,30 @@ class Reco:
             vectors = reco.embed_texts(["a red fox"])
     """
 
-    def __init__(self, artifact: Artifact, settings: Settings, memory: PairMemory, fuser: Fuser) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        settings: Settings,
+        memory: PairMemory,
+        fuser: Fuser,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.memory = memory
         """The pairs: add, remove, search, calibrate."""
         self.encoder = memory.encoder
         """The frozen CLIP alone."""
-        self._artifact, self._settings = artifact, settings
+        self.counters = Counters()
+        """Seconds, distances, and calls that were refined or degraded."""
+        self._artifact, self._settings, self._closed = artifact, settings, False
         policy = artifact.manifest.policy
         how = Retrieval(k=settings.k or policy.k, search=settings.search, fusion=settings.fusion)
         gate = policy.gate if settings.gate is None else settings.gate
-        self._refiner = Refiner(memory, fuser, how, gate=gate, candidate_height=policy.candidate_height)
+
+        def refiner(pairs: Calibrated, fuser: Fuser) -> Refiner:
+            return Refiner(pairs, fuser, how, gate=gate, candidate_height=policy.candidate_height)
+
+        self._refiner = Degrading(memory, fuser, refiner, settings, self.counters, clock)
 
     @classmethod
     def open(
@@ -71,6 +90,7 @@ class Reco:
             kind=chosen.memory_kind,
             collection=chosen.memory_collection,
             api_key=chosen.memory_api_key.get_secret_value() if chosen.memory_api_key else None,
+            options=chosen.memory_options,
         )
         pairs = PairMemory(store, encoder, neighbours=chosen.k or artifact.manifest.policy.k)
         return cls(artifact, chosen, pairs, open_fuser(artifact, chosen))
@@ -85,10 +105,49 @@ class Reco:
         """The settings in force."""
         return self._settings
 
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """State of ``memory`` and ``fusion``: whether they are asked now, and if not, why and for how long."""
+        return {str(part): circuit for part, circuit in self._refiner.circuits.items()}
+
+    def metrics(self) -> dict[str, Any]:
+        """What was counted and the circuits, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
+        circuits = {part: asdict(circuit) for part, circuit in self.circuits.items()}
+        return {**self.counters.to_dict(), "circuits": circuits}
+
+    def embed(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Any,
+    ) -> Refinement:
+        """Embed images or texts and learn how it went: ``vectors``, ``frozen``, ``moved``, ``degraded``.
+
+        Args:
+            items: B images (paths, bytes or PIL images) or B texts.
+            modality: which of the two.
+            role: a query, or one of a set of candidates that compete with one another.
+            refine: True or False; None leaves it to the model's policy for this side and role.
+            options: any option of :meth:`refine`.
+
+        Raises:
+            InputError: nothing to encode, or something that cannot be.
+            SessionError: the encoder failed; there is nothing to fall back to.
+        """
+        wanted = self.refines(modality, role) if refine is None else refine
+        check_choice("modality", modality, MODALITIES)
+        encode: Any = self.encoder.images if modality == "image" else self.encoder.texts
+        with self.counters.encode_s[modality].timed():
+            frozen = encode(items)
+        return self.refine(frozen, modality=modality, role=role, **options) if wanted else Refinement(frozen, frozen)
+
     def embed_images(
         self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None, **options: Any
     ) -> Vectors:
-        """Embed images (paths, bytes or PIL images).
+        """Embed images (paths, bytes or PIL images); :meth:`embed` also says whether they are refined.
 
         Args:
             images: B images.
@@ -99,13 +158,13 @@ class Reco:
         Returns:
             (B, D) float32, unit-norm.
         """
-        return self._embed(self.encoder.images(images), "image", role, refine, options)
+        return self.embed(images, modality="image", role=role, refine=refine, **options).vectors
 
     def embed_texts(
         self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Any
     ) -> Vectors:
         """Embed texts; arguments as in :meth:`embed_images`."""
-        return self._embed(self.encoder.texts(texts), "text", role, refine, options)
+        return self.embed(texts, modality="text", role=role, refine=refine, **options).vectors
 
     def refines(self, modality: Modality, role: Role) -> bool:
         """Whether the model's policy refines this side in this role when the caller does not say."""
@@ -128,6 +187,9 @@ class Reco:
     ) -> Refinement:
         """Refine CLIP vectors that were made here or elsewhere by the same encoder.
 
+        When the memory or the fusion is down or late, the frozen vectors come back and ``degraded`` says why, unless
+        the setting ``on_memory_failure`` is ``fail``.
+
         Args:
             vectors: (B, D), unit-norm.
             modality: what they embed.
@@ -144,7 +206,13 @@ class Reco:
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.
             InputError: an empty batch, exclusions of another length, k below 1, or an unknown modality or mode.
+            MemoryStoreError: this object is closed; or the memory failed and failures shall raise.
+            SessionError: the fusion failed and failures shall raise.
         """
+        if self._closed:
+            raise MemoryStoreError(
+                f"this Reco is closed, and its memory at {self.memory.store.location!r}: open it again"
+            )
         return self._refiner.refine(
             vectors,
             modality=modality,
@@ -160,6 +228,7 @@ class Reco:
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""
+        self._closed = True
         self.memory.close()
 
     def __enter__(self) -> Reco:
@@ -169,9 +238,3 @@ class Reco:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _embed(
-        self, vectors: Vectors, modality: Modality, role: Role, refine: bool | None, options: dict[str, Any]
-    ) -> Vectors:
-        wanted = self.refines(modality, role) if refine is None else refine
-        return self.refine(vectors, modality=modality, role=role, **options).vectors if wanted else vectors

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from reco_plugin import Reco
 from reco_plugin.config import PREFIX, Settings, load_settings
 from reco_plugin.errors import ConfigError
+from reco_plugin.memory_options import MemoryOptions
 
 KEY = "sk-very-secret-4711"
 SAID = {  # setting -> as an argument, as a variable, in reco.toml
@@ -17,6 +20,7 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "memory_kind": ("edge", "edge", '"edge"'),
     "memory_api_key": (KEY, KEY, f'"{KEY}"'),
     "memory_collection": ("shop", "shop", '"shop"'),
+    "memory_options": (MemoryOptions(search_ef=64), '{"search_ef": 64}', "{ search_ef = 64 }"),
     "provider": ("cuda", "cuda", '"cuda"'),
     "threads": (3, "3", "3"),
     "arena": (False, "false", "false"),
@@ -26,6 +30,15 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "search": ("cross", "cross", '"cross"'),
     "fusion": ("uni", "uni", '"uni"'),
     "gate": (False, "false", "false"),
+    "on_memory_failure": ("fail", "fail", '"fail"'),
+    "memory_timeout_s": (0.5, "0.5", "0.5"),
+    "breaker_failures": (2, "2", "2"),
+    "breaker_retry_s": (1.5, "1.5", "1.5"),
+    "triton_url": ("grpc://triton:8001", "grpc://triton:8001", '"grpc://triton:8001"'),
+    "triton_timeout_s": (1.5, "1.5", "1.5"),
+    "triton_shared_memory": ("off", "off", '"off"'),
+    "triton_ca": ("ca.pem", "ca.pem", '"ca.pem"'),
+    "triton_headers": ({"authorization": KEY}, f'{{"authorization": "{KEY}"}}', f'{{ authorization = "{KEY}" }}'),
     "batch_size": (9, "9", "9"),
     "max_pixels": (1000, "1000", "1000"),
 }
@@ -38,6 +51,12 @@ WRONG = {  # setting -> unusable value
     "search": "both",
     "fuser": "none",
     "gate": "perhaps",
+    "on_memory_failure": "ignore",
+    "memory_timeout_s": 0,
+    "breaker_failures": 0,
+    "breaker_retry_s": "inf",
+    "triton_timeout_s": "nan",
+    "triton_shared_memory": "perhaps",
 }
 
 
@@ -50,6 +69,15 @@ def place(tmp_path, monkeypatch):
 
 def write(place: Path, text: str) -> None:
     (place / "reco.toml").write_text(text)
+
+
+def plain(value: Any) -> Any:
+    """A value as it was given: paths as text, keys in clear."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def test_every_setting_is_tried_here():
@@ -71,10 +99,7 @@ def test_argument_variable_and_file_say_the_same(name, place, monkeypatch):
     write(place, f"{name} = {line}\n")
     by_file = load_settings()
     assert by_argument == by_variable == by_file
-    value = getattr(by_file, name)
-    assert (value.get_secret_value() if name == "memory_api_key" else value) == (
-        Path(argument) if name == "model" else argument
-    )
+    assert plain(getattr(by_file, name)) == argument
 
 
 def test_an_argument_wins_over_the_environment_and_that_over_the_file(place, monkeypatch):

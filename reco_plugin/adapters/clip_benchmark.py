@@ -86,7 +86,7 @@ def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, pa
     refined, memory = parse(pretrained)
     if "://" not in memory and memory != ":memory:" and not Path(memory).expanduser().exists():
         raise MemoryStoreError(f"--pretrained {pretrained}: there is no memory at {memory!r}: reco memory add --help")
-    reco = Reco.open(model_name, memory=memory)
+    reco = Reco.open(model_name, memory=memory, on_memory_failure="fail")  # figures, never of frozen vectors instead
     model = BenchmarkModel(reco, refined)
     weakref.finalize(model, reco.close)
     if refined and not len(reco.memory):

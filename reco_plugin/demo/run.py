@@ -42,7 +42,7 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
     """
     Artifact.load(model)  # before minutes of fetching and rendering
     data = load(cache)
-    with Reco.open(model, memory=_fresh(out), memory_kind="edge") as reco:
+    with Reco.open(model, memory=_fresh(out), memory_kind="edge", on_memory_failure="fail") as reco:
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)
         stages = _measure_stages(reco, data, bench)

@@ -1,0 +1,97 @@
+"""What guards and deadline add to a refinement: CPU time, guarded against bare, as ratios.
+
+::
+
+    OPENBLAS_NUM_THREADS=1 python -m benchmarks.degrade_overhead
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from reco_plugin import Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.config import load_settings
+from reco_plugin.counters import Counters
+from reco_plugin.degrade import Degrading
+from reco_plugin.fuse import open_fuser
+from reco_plugin.memory import Memory, open_memory
+from reco_plugin.refine import Calibrated, Refiner, VectorMemory
+from reco_plugin.retrieve import Retrieval
+from reco_plugin.types import Records, Vectors
+
+PAIRS, ROUNDS = 1000, 5
+CALLS = {1: 400, 32: 100, 512: 10}  # batch -> calls per round
+
+
+class AtAnAddress:
+    """A memory in RAM that is asked as a server is: in a thread, within a deadline."""
+
+    location = "http://in-truth-in-ram"
+
+    def __init__(self, store: Memory) -> None:
+        self.kind, self.header, self.search = store.kind, store.header, store.search
+
+
+def main() -> None:
+    """Print one row per batch size."""
+    settings = load_settings(threads=1)
+    artifact = Artifact.load(settings.model)
+    rng, dimension = np.random.default_rng(0), artifact.manifest.dimension
+    store = open_memory(":memory:", artifact.manifest.fingerprint, kind="exact")
+    sides = (unit(rng, PAIRS, dimension) for _ in range(2))
+    store.upsert(Records([str(row) for row in range(PAIRS)], *sides, [{}] * PAIRS))
+    fuser, how = open_fuser(artifact, settings), Retrieval(artifact.manifest.policy.k)
+
+    def refiner(pairs: Calibrated, fusion: object) -> Refiner:
+        return Refiner(pairs, fusion, how, gate=False)  # type: ignore[arg-type]
+
+    bare = refiner(VectorMemory(store, None), fuser)
+    guarded = Degrading(VectorMemory(store, None), fuser, refiner, settings, Counters())
+    remote = VectorMemory(AtAnAddress(store), None)  # type: ignore[arg-type]
+    threaded = Degrading(remote, fuser, refiner, settings, Counters())
+    print("| batch | refiner alone, µs | guarded | guarded, in a thread | texts encoded and refined, guarded |")
+    print("|---|---|---|---|---|")
+    with Reco.open(memory=":memory:", threads=1) as reco:
+        for batch, calls in CALLS.items():
+            queries, texts = unit(rng, batch, dimension), [f"a red circle number {row}" for row in range(batch)]
+            alone, *others, encoding = fastest_medians(
+                calls,
+                partial(bare.refine, queries, modality="text"),
+                partial(guarded.refine, queries, modality="text"),
+                partial(threaded.refine, queries, modality="text"),
+                partial(reco.encoder.texts, texts),
+            )
+            ratios = [*(other / alone for other in others), (encoding + others[0]) / (encoding + alone)]
+            print(f"| {batch} | {alone * 1e6:,.0f} | " + " | ".join(f"× {ratio:.2f}" for ratio in ratios) + " |")
+
+
+def fastest_medians(calls: int, *actions: Callable[[], object]) -> list[float]:
+    """Seconds of CPU per call of each action: the least of the rounds' medians, the actions taking turns."""
+    rounds = [[median_s(calls, action) for action in actions] for _ in range(ROUNDS)]
+    return [min(column) for column in zip(*rounds, strict=True)]
+
+
+def median_s(calls: int, action: Callable[[], object]) -> float:
+    """Median seconds of CPU per call."""
+    times = []
+    for _ in range(calls):
+        started = time.process_time()
+        action()
+        times.append(time.process_time() - started)
+    return statistics.median(times)
+
+
+def unit(rng: np.random.Generator, rows: int, dimension: int) -> Vectors:
+    """Random directions."""
+    vectors = rng.standard_normal((rows, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()

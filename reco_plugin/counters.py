@@ -1,0 +1,122 @@
+"""Counts and histograms of a running process, without a dependency; whoever exports them reads a dict."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, from half a millisecond to ten seconds."""
+DISTANCES = (1e-6, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+"""Upper bounds of cosine distances; the first one holds the vectors that did not move."""
+
+
+class Histogram:
+    """How many values were at most how large; safe to use from several threads."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = tuple(bounds)
+        self._array = np.asarray(bounds, np.float32)
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(self._bounds) + 1)  # the last one is for values above all bounds
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        place = bisect_left(self._bounds, value)
+        with self._lock:
+            self._counts[place] += 1
+            self._sum += value
+
+    def observe_all(self, values: npt.NDArray[np.float32]) -> None:
+        """Count an array of values."""
+        places = np.searchsorted(self._array, values)
+        found = np.bincount(places, minlength=len(self._counts)).tolist()
+        with self._lock:
+            self._counts = [old + new for old, new in zip(self._counts, found, strict=True)]
+            self._sum += float(values.sum())
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the seconds that a block takes, also when it raises."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.observe(time.perf_counter() - started)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like: count, sum, and (upper bound, values up to it) as Prometheus counts them; beyond all: count.
+
+        >>> histogram = Histogram([1.0, 5.0])
+        >>> for value in (1.0, 3.0, 8.0):
+        ...     histogram.observe(value)
+        >>> histogram.to_dict()
+        {'count': 3, 'sum': 12.0, 'buckets': [[1.0, 1], [5.0, 2]]}
+        """
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        upto = np.cumsum(counts).tolist()
+        buckets = [[bound, count] for bound, count in zip(self._bounds, upto, strict=False)]
+        return {"count": upto[-1], "sum": total, "buckets": buckets}
+
+
+class Tally:
+    """How often each of a few words was counted; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, word: str) -> None:
+        """Count a word."""
+        with self._lock:
+            self._counts[word] += 1
+
+    def to_dict(self) -> dict[str, int]:
+        """Word -> count, of the words that were counted."""
+        with self._lock:
+            return dict(self._counts)
+
+
+class Counters:
+    """What a Reco counts.
+
+    Attributes:
+        encode_s: modality -> seconds per call of the encoder.
+        retrieve_s: seconds per search of the memory, answered or not.
+        fuse_s: seconds per fusion, answered or not.
+        moved: cosine distance between frozen and refined, per vector.
+        refined: calls that were refined, by modality.
+        degraded: calls that were answered with frozen vectors because something failed, by reason.
+        failed: calls that raised because something failed, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.encode_s = {"image": Histogram(SECONDS), "text": Histogram(SECONDS)}
+        self.retrieve_s = Histogram(SECONDS)
+        self.fuse_s = Histogram(SECONDS)
+        self.moved = Histogram(DISTANCES)
+        self.refined = Tally()
+        self.degraded = Tally()
+        self.failed = Tally()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like, by the names of the attributes."""
+        return {
+            "encode_s": {modality: histogram.to_dict() for modality, histogram in self.encode_s.items()},
+            "retrieve_s": self.retrieve_s.to_dict(),
+            "fuse_s": self.fuse_s.to_dict(),
+            "moved": self.moved.to_dict(),
+            "refined": self.refined.to_dict(),
+            "degraded": self.degraded.to_dict(),
+            "failed": self.failed.to_dict(),
+        }

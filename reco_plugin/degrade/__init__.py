@@ -1,0 +1,12 @@
+"""What happens when the memory or the fusion is down or late: frozen vectors with a reason, or an error, never a hang.
+
+::
+
+    Degrading --> Refiner --> GuardedMemory --Guard--> breaker --> deadline --> the memory
+                         `--> GuardedFuser  --Guard--> breaker ---------------> the fusion
+"""
+
+from .breaker import Breaker, Circuit
+from .degrading import DegradedWarning, Degrading
+
+__all__ = ["Breaker", "Circuit", "DegradedWarning", "Degrading"]

@@ -1,0 +1,107 @@
+"""A circuit breaker: stop asking what keeps failing, and find out by single questions when it is back.
+
+::
+
+    closed --N failures in a row--> open --T seconds--> half-open --the probe succeeds--> closed
+                                      ^------------------the probe fails--'
+
+Why not a library: pybreaker 1.4 holds its lock while the call runs, so every call waits behind one that hangs;
+purgatory 3.0 has no lock, lets every caller probe at once, and trusts a clock that can be set back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NewType, TypeAlias
+
+State: TypeAlias = Literal["closed", "open", "half-open"]
+Ticket = NewType("Ticket", int)
+"""Leave to make one call; its outcome counts only while the circuit is in the state that gave it."""
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A breaker as it was when it was looked at.
+
+    Attributes:
+        state: closed: calls go through. open: none does. half-open: one is finding out.
+        failures: in a row, up to now.
+        opened: how often it opened.
+        retry_in_s: until the next probe; None unless open.
+        last_error: of the latest failure; None before the first.
+    """
+
+    state: State
+    failures: int
+    opened: int
+    retry_in_s: float | None
+    last_error: str | None
+
+
+class Breaker:
+    """Counts failures in a row; safe to use from several threads, and never locked while a call runs."""
+
+    def __init__(self, failures: int, retry_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin closed.
+
+        Args:
+            failures: in a row, that open the circuit.
+            retry_s: how long it stays open before a probe.
+            clock: seconds that never go back.
+        """
+        self._limit, self._retry_s, self._clock = failures, retry_s, clock
+        self._lock = threading.Lock()
+        self._epoch = 0  # grows whenever calls that are still running stop counting
+        self._failures = self._opened = 0
+        self._retry_at: float | None = None  # None while closed
+        self._probing = False
+        self._last_error: str | None = None
+
+    def admit(self) -> Ticket | None:
+        """Ask for leave to make a call; None: do not. Every ticket must be handed back."""
+        with self._lock:
+            if self._retry_at is not None:
+                if self._probing or self._clock() < self._retry_at:
+                    return None
+                self._probing = True
+                self._epoch += 1
+            return Ticket(self._epoch)
+
+    def succeeded(self, ticket: Ticket) -> None:
+        """Hand back the ticket of a call that was answered."""
+        with self._lock:
+            if ticket == self._epoch:
+                self._failures, self._probing, self._retry_at = 0, False, None
+
+    def failed(self, ticket: Ticket, error: Exception) -> None:
+        """Hand back the ticket of a call that failed or was not answered in time."""
+        with self._lock:
+            if ticket != self._epoch:
+                return
+            self._failures += 1
+            self._last_error = str(error)
+            if self._probing or self._failures >= self._limit:
+                self._probing = False
+                self._opened += 1
+                self._epoch += 1
+                self._retry_at = self._clock() + self._retry_s
+
+    def abandoned(self, ticket: Ticket) -> None:
+        """Hand back the ticket of a call that says nothing about the other side; the next caller may probe."""
+        with self._lock:
+            if ticket == self._epoch and self._probing:
+                self._probing = False
+                self._epoch += 1
+
+    @property
+    def circuit(self) -> Circuit:
+        """The state now."""
+        with self._lock:
+            left = None
+            if self._retry_at is not None and not self._probing:
+                left = max(0.0, self._retry_at - self._clock())
+            state: State = "closed" if self._retry_at is None else "half-open" if self._probing else "open"
+            return Circuit(state, self._failures, self._opened, left, self._last_error)

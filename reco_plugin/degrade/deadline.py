@@ -1,0 +1,68 @@
+"""Stop waiting for a call after a while, whatever it does."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+_MOST_LATE = 32
+
+
+class Late(Exception):
+    """The call was not answered in time, or was not made because too many others still hang."""
+
+
+class Deadline:
+    """Runs each call in a thread of its own and waits for it no longer than agreed.
+
+    A call that is late goes on, since nothing can stop it, and its answer is dropped. The threads are daemons: a call
+    that hangs for ever does not keep the process from ending, which those of a ``ThreadPoolExecutor`` would.
+    """
+
+    def __init__(self, seconds: float, setting: str) -> None:
+        """Agree on a time.
+
+        Args:
+            seconds: how long a call may take.
+            setting: where that comes from, for messages.
+        """
+        self.seconds, self._setting = seconds, setting
+        self._late: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Return or raise what the call does.
+
+        Raises:
+            Late: it took too long, or 32 calls that were late are still running.
+        """
+        if self._late and self._still_running() >= _MOST_LATE:
+            raise Late(f"{_MOST_LATE} earlier calls are still not answered, so no other is made")
+        answers: list[T] = []
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                answers.append(call())
+            except BaseException as error:
+                errors.append(error)
+
+        context = contextvars.copy_context()  # a trace goes on in the other thread
+        thread = threading.Thread(target=context.run, args=(work,), name="reco-deadline", daemon=True)
+        thread.start()
+        thread.join(self.seconds)
+        if not answers and not errors:
+            with self._lock:
+                self._late.append(thread)
+            raise Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
+        if errors:
+            raise errors[0]
+        return answers[0]
+
+    def _still_running(self) -> int:
+        with self._lock:
+            self._late = [thread for thread in self._late if thread.is_alive()]
+            return len(self._late)

@@ -1,0 +1,100 @@
+"""A refiner that answers with frozen vectors when it cannot refine."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+
+from ..config import Settings
+from ..counters import Counters
+from ..fuse import Fuser
+from ..refine import Calibrated, Refiner
+from ..types import Modality, Refinement
+from ..vectors import check_vectors
+from .breaker import Breaker, Circuit
+from .deadline import Deadline
+from .guard import Guard, Outage, Part
+from .guarded import GuardedFuser, GuardedMemory, GuardedPairs
+
+
+class DegradedWarning(UserWarning):
+    """Frozen vectors are answered in place of refined ones; shown once per outage."""
+
+
+class Degrading:
+    """Refines while it can. A call is refined whole or not at all."""
+
+    def __init__(
+        self,
+        pairs: Calibrated,
+        fuser: Fuser,
+        make: Callable[[Calibrated, Fuser], Refiner],
+        settings: Settings,
+        counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Put a guard before the memory and the fusion.
+
+        A memory at a URL is asked in a thread of its own, since it could hang. What runs in this process is computing
+        when it is slow, and a thread would only add to that; a session on a server has its own deadline.
+
+        Args:
+            pairs: what is retrieved from.
+            fuser: what refines.
+            make: makes the refiner of the two, as they are handed to it.
+            settings: ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``, ``breaker_retry_s``.
+            counters: where calls, failures, seconds and distances are counted.
+            clock: of the breakers.
+        """
+        self._fails, self._counters = settings.on_memory_failure == "fail", counters
+
+        def breaker() -> Breaker:
+            return Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
+
+        deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in pairs.store.location else None
+        memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
+        fusion = Guard("fusion", breaker(), counters.fuse_s)
+        self._guards: dict[Part, Guard] = {"memory": memory, "fusion": fusion}
+        guarded = GuardedPairs(pairs, GuardedMemory(pairs.store, memory))
+        self._refiner = make(guarded, GuardedFuser(fuser, fusion))
+
+    @property
+    def circuits(self) -> dict[Part, Circuit]:
+        """Whether memory and fusion are asked now, and why not."""
+        return {part: guard.breaker.circuit for part, guard in self._guards.items()}
+
+    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, **options: Any) -> Refinement:
+        """Refine, see :meth:`reco_plugin.refine.Refiner.refine`; or answer with the frozen vectors and the reason.
+
+        Raises:
+            InputError: whether or not anything is down.
+            MemoryStoreError: the memory has no answer and the setting ``on_memory_failure`` is ``fail``.
+            SessionError: likewise the fusion.
+        """
+        try:
+            result = self._refiner.refine(vectors, modality=modality, **options)
+        except Outage as outage:
+            if self._fails:
+                self._counters.failed.add(outage.reason)
+                raise outage.error from outage.error.__cause__
+            self._counters.degraded.add(outage.reason)
+            if outage.first:
+                _warn(outage)
+            frozen = check_vectors(vectors, self._refiner.dimension)
+            return Refinement(frozen.copy(), frozen, degraded=outage.reason)
+        self._counters.refined.add(modality)
+        self._counters.moved.observe_all(result.moved)
+        return result
+
+
+def _warn(outage: Outage) -> None:
+    warnings.warn(
+        f"answering with frozen CLIP vectors until it recovers ({outage.reason}): {outage.error} "
+        "(to have errors instead: on_memory_failure='fail')",
+        DegradedWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,116 @@
+"""Ask something that may be down: within a deadline, behind a circuit breaker, and timed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+from ..counters import Histogram
+from ..errors import (
+    FingerprintMismatch,
+    MemoryStoreError,
+    MemoryTimeout,
+    MemoryUnavailable,
+    RecoError,
+    SessionError,
+    SessionTimeout,
+    SessionUnavailable,
+)
+from ..types import Degraded
+from .breaker import Breaker
+from .deadline import Deadline, Late
+
+T = TypeVar("T")
+Part: TypeAlias = Literal["memory", "fusion"]
+
+
+class _Errors(NamedTuple):
+    """What a part raises: when it fails in any way, when it is late, when it is not there."""
+
+    failed: type[RecoError]
+    late: type[RecoError]
+    gone: type[RecoError]
+
+
+_ERRORS: dict[Part, _Errors] = {
+    "memory": _Errors(MemoryStoreError, MemoryTimeout, MemoryUnavailable),
+    "fusion": _Errors(SessionError, SessionTimeout, SessionUnavailable),
+}
+
+
+class Outage(Exception):
+    """Something that was asked has no answer.
+
+    Attributes:
+        reason: why, in one word.
+        error: the same as an error of the tree, for those who would rather have that.
+        first: whether the part had answered until now.
+    """
+
+    def __init__(self, reason: Degraded, error: RecoError, *, first: bool) -> None:
+        super().__init__(str(error))
+        self.reason, self.error, self.first = reason, error, first
+
+
+class Guard:
+    """Asks one part. What is wrong with the question is raised as it is and says nothing about the part."""
+
+    def __init__(self, part: Part, breaker: Breaker, seconds: Histogram, deadline: Deadline | None = None) -> None:
+        """Guard a part.
+
+        Args:
+            part: says what its failures are, and is named in reasons and messages.
+            breaker: of this part alone.
+            seconds: where the time of each call is counted.
+            deadline: for what could hang; None runs calls where they are made, which is quicker.
+        """
+        self.breaker = breaker
+        """Whether the part is asked at all."""
+        self._part, self._errors, self._seconds, self._deadline = part, _ERRORS[part], seconds, deadline
+        self._lock = threading.Lock()
+        self._out = False
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Return what the call returns.
+
+        Raises:
+            Outage: it failed, was late, or was not made because the part failed too often.
+            FingerprintMismatch: the memory is another one than was opened; frozen vectors would hide that.
+        """
+        ticket = self.breaker.admit()
+        if ticket is None:
+            raise self._outage("circuit_open", self._refused())
+        try:
+            with self._seconds.timed():
+                answer = call() if self._deadline is None else self._deadline.run(call)
+        except Late as late:
+            error = self._errors.late(f"the {self._part} is late: {late}")
+            self.breaker.failed(ticket, error)
+            raise self._outage("timeout", error) from late
+        except FingerprintMismatch:
+            self.breaker.abandoned(ticket)
+            raise
+        except self._errors.failed as error:
+            self.breaker.failed(ticket, error)
+            raise self._outage("timeout" if isinstance(error, self._errors.late) else "error", error) from error
+        except BaseException:
+            self.breaker.abandoned(ticket)
+            raise
+        self.breaker.succeeded(ticket)
+        self._out = False
+        return answer
+
+    def _refused(self) -> RecoError:
+        circuit = self.breaker.circuit
+        when = f"in {circuit.retry_in_s:.1f} s" if circuit.retry_in_s else "as soon as one call is answered"
+        return self._errors.gone(
+            f"the {self._part} failed {circuit.failures} times in a row and is asked again {when}. "
+            f"The latest failure: {circuit.last_error}"
+        )
+
+    def _outage(self, how: Literal["error", "timeout", "circuit_open"], error: RecoError) -> Outage:
+        with self._lock:
+            first, self._out = not self._out, True
+        reason: Degraded = f"{self._part}_{how}"  # type: ignore[assignment]  # all combinations are Degraded
+        return Outage(reason, error, first=first)

@@ -1,0 +1,382 @@
+"""A memory or fusion that fails, hangs and comes back: frozen vectors with a reason, or an error, as the user chose."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.degrade import DegradedWarning
+from reco_plugin.errors import (
+    FingerprintMismatch,
+    InputError,
+    MemoryStoreError,
+    MemoryTimeout,
+    MemoryUnavailable,
+    SessionError,
+    SessionTimeout,
+    SessionUnavailable,
+)
+from reco_plugin.evaluate.frozen import refined_candidates, refined_queries
+from reco_plugin.memory import open_memory
+from reco_plugin.types import Fingerprint
+
+Build = Callable[..., Any]
+QUICK = {"memory_timeout_s": 0.02}
+CLOSED = "closed"
+
+
+# --- nothing is wrong
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_with_all_well_nothing_is_marked_and_nothing_differs(rig: Build, filled: Reco, remote: bool) -> None:
+    one = rig(remote=remote)
+    result = one.ask(explain=True)
+    assert result.degraded is None
+    assert result.neighbours is not None
+    expected = filled.refine(one.frozen, modality="text", gate=False)
+    np.testing.assert_array_equal(result.vectors, expected.vectors)
+    assert result.moved.min() > 1e-4
+    assert one.states == (CLOSED, CLOSED)
+
+
+def test_embed_says_what_embed_texts_and_images_do_not(rig: Build, drawings: Any) -> None:
+    one = rig()
+    images = [pair.image for pair in drawings[:2]]
+    for modality, items, plain in (("text", one.texts, one.reco.embed_texts), ("image", images, one.reco.embed_images)):
+        result = one.reco.embed(items, modality=modality, refine=True)
+        np.testing.assert_array_equal(result.vectors, plain(items, refine=True))
+        np.testing.assert_array_equal(result.frozen, plain(items, refine=False))
+        assert result.degraded is None
+        unrefined = one.reco.embed(items, modality=modality, refine=False)
+        assert unrefined.vectors.tobytes() == unrefined.frozen.tobytes() == result.frozen.tobytes()
+    with pytest.raises(InputError, match="modality must be 'image' or 'text'"):
+        one.reco.embed(one.texts, modality="sound", refine=True)  # type: ignore[arg-type]
+
+
+# --- degrade
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.parametrize(
+    ("part", "error", "reason"),
+    [
+        ("memory", MemoryStoreError("disk"), "memory_error"),
+        ("memory", MemoryUnavailable("gone"), "memory_error"),
+        ("memory", MemoryTimeout("slow"), "memory_timeout"),
+        ("fuser", SessionError("out of memory"), "fusion_error"),
+        ("fuser", SessionUnavailable("gone"), "fusion_error"),
+        ("fuser", SessionTimeout("slow"), "fusion_timeout"),
+    ],
+)
+@pytest.mark.parametrize("role", ["query", "candidate"])
+def test_a_failure_gives_frozen_vectors_and_the_reason(
+    rig: Build, part: str, error: Exception, reason: str, role: str
+) -> None:
+    one = rig()
+    getattr(one, part).trouble = one.raising(error)
+    result = one.ask(explain=True, role=role)
+    assert one.is_frozen(result)
+    assert (result.degraded, result.neighbours, result.trust, result.weights) == (reason, None, None, None)
+    assert not result.moved.any()
+    getattr(one, part).trouble = None
+    assert one.ask().degraded is None
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_vectors_that_are_nearly_unit_come_back_as_the_refiner_would_have_seen_them(rig: Build) -> None:
+    one = rig()
+    nearly = one.frozen * np.float32(1.004)
+    well = one.reco.refine(nearly, modality="text")
+    one.memory.trouble = one.dead
+    result = one.reco.refine(nearly, modality="text")
+    assert result.frozen.tobytes() == well.frozen.tobytes() == result.vectors.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_batch_of_many_searches_is_refined_whole_or_not_at_all(rig: Build) -> None:
+    one = rig()
+    many = np.resize(one.frozen, (1200, one.frozen.shape[1]))  # three searches
+    assert one.reco.refine(many, modality="text").degraded is None
+    searches = one.memory.asked
+    assert searches > 1
+
+    def later() -> None:
+        if one.memory.asked > 1:
+            one.dead()
+
+    one.memory.asked, one.memory.trouble = 0, later
+    result = one.reco.refine(many, modality="text")
+    assert result.degraded == "memory_error"
+    assert result.vectors.tobytes() == many.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_memory_that_hangs_is_not_waited_for_and_its_late_answer_is_dropped(rig: Build, hanging: Any) -> None:
+    one = rig(remote=True, **QUICK)
+    one.memory.trouble = hanging
+    result = one.ask()
+    assert one.is_frozen(result)
+    assert result.degraded == "memory_timeout"
+    hanging.release()
+    one.memory.trouble = None
+    one.clock.now += 60
+    assert one.is_frozen(result)  # the answer that came late changed nothing
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_dead_memory_is_asked_no_more_and_found_again(rig: Build) -> None:
+    one = rig(breaker_failures=3, breaker_retry_s=10.0)
+    one.memory.trouble = one.dead
+    reasons = [one.ask().degraded for _ in range(6)]
+    assert reasons == ["memory_error"] * 3 + ["memory_circuit_open"] * 3
+    assert one.memory.asked == 3
+    circuit = one.reco.circuits["memory"]
+    assert (circuit.state, circuit.opened, circuit.retry_in_s) == ("open", 1, 10.0)
+    assert circuit.last_error is not None
+    assert "connection refused" in circuit.last_error
+    assert one.states[1] == CLOSED
+
+    one.clock.now += 10.0
+    assert one.ask().degraded == "memory_error"  # the probe: still dead
+    assert [one.ask().degraded for _ in range(2)] == ["memory_circuit_open"] * 2
+    assert one.memory.asked == 4
+
+    one.memory.trouble = None
+    assert one.ask().degraded == "memory_circuit_open"  # nobody knows yet
+    one.clock.now += 10.0
+    result = one.ask()
+    np.testing.assert_array_equal(result.vectors, one.refined)
+    assert (result.degraded, one.states) == (None, (CLOSED, CLOSED))
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_the_fusion_has_a_circuit_of_its_own(rig: Build) -> None:
+    one = rig(breaker_failures=2)
+    one.fuser.trouble = one.broken
+    assert [one.ask().degraded for _ in range(3)] == ["fusion_error", "fusion_error", "fusion_circuit_open"]
+    assert (one.states, one.fuser.asked, one.memory.asked) == ((CLOSED, "open"), 2, 3)
+    one.fuser.trouble = None
+    one.clock.now += 10.0
+    assert one.ask().degraded is None
+
+
+def test_an_outage_is_told_once_and_the_next_one_again(rig: Build) -> None:
+    one = rig()
+    one.memory.trouble = one.dead
+    with pytest.warns(DegradedWarning, match=r"memory_error.*connection refused.*on_memory_failure='fail'") as told:
+        one.ask()
+    assert [Path(warning.filename).name for warning in told] == ["conftest.py"]  # the line that asked
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one.ask()
+        one.reco.embed_texts(one.texts)
+        one.memory.trouble = None
+        one.ask()
+    one.memory.trouble = one.dead
+    with pytest.warns(DegradedWarning):
+        one.reco.embed_texts(one.texts)
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_embedding_degrades_as_refining_does(rig: Build) -> None:
+    one = rig()
+    one.memory.trouble = one.dead
+    result = one.reco.embed(one.texts, modality="text", refine=True)
+    assert one.is_frozen(result)
+    assert result.degraded == "memory_error"
+    assert one.reco.embed_texts(one.texts, refine=True).tobytes() == one.frozen.tobytes()
+    asked = one.memory.asked
+    assert one.reco.embed(one.texts, modality="text", refine=False).degraded is None
+    assert one.memory.asked == asked
+
+
+# --- fail
+
+
+@pytest.mark.parametrize(
+    ("part", "trouble", "error"),
+    [("memory", "dead", MemoryStoreError), ("fuser", "broken", SessionError)],
+)
+def test_who_prefers_errors_gets_the_parts_own(rig: Build, part: str, trouble: str, error: type[Exception]) -> None:
+    one = rig(on_memory_failure="fail", breaker_failures=2)
+    getattr(one, part).trouble = getattr(one, trouble)
+    for _ in range(2):
+        with pytest.raises(error, match=r"connection refused|out of memory") as caught:
+            one.ask()
+        assert type(caught.value) is error
+    word, gone = ("memory", MemoryUnavailable) if part == "memory" else ("fusion", SessionUnavailable)
+    with pytest.raises(gone, match=rf"the {word} failed 2 times in a row and is asked again in 10\.0 s\. .*latest"):
+        one.ask()
+    getattr(one, part).trouble = None
+    one.clock.now += 10.0
+    assert one.ask().degraded is None
+    assert one.reco.metrics()["failed"] == {f"{word}_error": 2, f"{word}_circuit_open": 1}
+    assert one.reco.metrics()["degraded"] == {}
+
+
+def test_who_prefers_errors_does_not_wait_either(rig: Build, hanging: Any) -> None:
+    one = rig(remote=True, on_memory_failure="fail", **QUICK)
+    one.memory.trouble = hanging
+    with pytest.raises(MemoryTimeout, match=r"the memory is late: no answer within 0\.02 s\. Raise memory_timeout_s"):
+        one.ask()
+
+
+# --- what never degrades
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+@pytest.mark.parametrize("opened", [False, True], ids=["failing", "circuit open"])
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k": 0},
+        {"modality": "sound"},
+        {"role": "judge"},
+        {"search": "both"},
+        {"exclude": "one-id"},
+        {"exclude": [["a"]]},
+        {"exclude": [["a"], [""], ["b"]]},
+        {"where": {"year": {"near": 2020}}},
+        {"vectors": np.zeros((0, 128), np.float32)},
+        {"vectors": np.full((1, 128), np.nan)},
+        {"vectors": np.ones((1, 128))},
+        {"vectors": np.eye(3)},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_wrong_question_is_an_error_whatever_is_down(rig: Build, wrong: Any, opened: bool, remote: bool) -> None:
+    one = rig(remote=remote, breaker_failures=1 if opened else 1000)
+    question = {"vectors": one.frozen, "modality": "text", **wrong}
+    with pytest.raises(InputError) as well:
+        one.reco.refine(**question)
+    one.memory.trouble = one.dead
+    assert one.ask().degraded == "memory_error"
+    with pytest.raises(InputError) as down:
+        one.reco.refine(**question)
+    assert str(down.value) == str(well.value)
+
+
+def test_wrong_questions_open_no_circuit(rig: Build) -> None:
+    one = rig(breaker_failures=2)
+    for _ in range(5):
+        with pytest.raises(InputError):
+            one.ask(where={"year": {"near": 2020}})
+    assert one.ask().degraded is None
+    assert one.reco.circuits["memory"].failures == 0
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_wrong_question_uses_up_no_probe(rig: Build) -> None:
+    one = rig(breaker_failures=1)
+    one.memory.trouble = one.dead
+    one.ask()
+    one.memory.trouble = None
+    one.clock.now += 10.0
+    with pytest.raises(InputError):
+        one.ask(where={"year": {"near": 2020}})
+    assert one.ask().degraded is None
+
+
+def test_an_encoder_that_fails_is_an_error(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    graph = folder / "clip_text" / "1" / "model.onnx"
+    graph.write_bytes(bytes(graph.stat().st_size))
+    with Reco.open(folder, memory=":memory:") as reco:
+        with pytest.raises(SessionError, match="cannot load"):
+            reco.embed_texts(["a red circle"])
+        assert reco.metrics()["degraded"] == {}
+
+
+def test_a_memory_of_another_encoder_is_refused_when_opened(model: Path, tmp_path: Path) -> None:
+    open_memory(tmp_path / "memory", Fingerprint("other/clip", "cd" * 32, 128), kind="exact").close()
+    with pytest.raises(FingerprintMismatch, match="other/clip"):
+        Reco.open(model, memory=tmp_path / "memory", on_memory_failure="degrade")
+
+
+def test_a_memory_that_turns_out_to_be_another_encoders_is_refused_while_open(rig: Build) -> None:
+    one = rig(breaker_failures=1)
+    one.memory.trouble = one.raising(FingerprintMismatch("built by encoder other/clip"))
+    for _ in range(3):
+        with pytest.raises(FingerprintMismatch):
+            one.ask()
+    assert one.states == (CLOSED, CLOSED)
+
+
+def test_a_defect_is_no_outage(rig: Build) -> None:
+    one = rig(breaker_failures=1, remote=True)
+    one.memory.trouble = one.raising(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        one.ask()
+    assert one.states == (CLOSED, CLOSED)
+
+
+def test_a_closed_reco_says_so(model: Path, rig: Build) -> None:
+    one = rig()
+    one.reco.close()
+    with pytest.raises(MemoryStoreError, match="this Reco is closed"):
+        one.ask()
+    assert one.reco.embed_texts(one.texts, refine=False).tobytes() == one.frozen.tobytes()
+
+
+def test_writing_is_not_guarded(rig: Build, drawings: Any) -> None:
+    one = rig(breaker_failures=1)
+    one.memory.trouble = one.dead
+    with pytest.warns(DegradedWarning):
+        one.ask()
+    assert one.reco.circuits["memory"].state == "open"
+    one.reco.memory.add(drawings[:1])
+
+
+# --- what is counted
+
+
+def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
+    one = rig(breaker_failures=1)
+    before = one.reco.metrics()
+    one.reco.embed_texts(one.texts, refine=True)
+    one.reco.embed_images([drawings[0].image], refine=True)
+    one.memory.trouble = one.dead
+    with pytest.warns(DegradedWarning):
+        one.reco.embed_texts(one.texts, refine=True)
+    one.reco.embed_texts(one.texts, refine=True)
+    after = one.reco.metrics()
+
+    def more(*path: str) -> Any:
+        old, new = before, after
+        for name in path:
+            old, new = old.get(name, {}), new[name]
+        return new - (old or 0)
+
+    assert more("encode_s", "text", "count") == 3
+    assert more("encode_s", "image", "count") == 1
+    assert more("refined", "text") == more("refined", "image") == 1
+    assert more("moved", "count") == 4
+    assert more("retrieve_s", "count") == 3  # the one that was not made took no time
+    assert more("fuse_s", "count") == 2
+    assert after["degraded"] == {"memory_error": 1, "memory_circuit_open": 1}
+    assert after["circuits"]["memory"]["state"] == "open"
+    assert json.loads(json.dumps(after)) == after
+
+
+# --- figures are never of frozen vectors that stand in for refined ones
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
+    one = rig()
+    np.testing.assert_array_equal(refined_queries(one.reco, one.frozen, "text", None), one.refined)
+    one.memory.trouble = one.dead
+    for measure in (refined_queries, refined_candidates):
+        with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):
+            measure(one.reco, one.frozen, "text", None)

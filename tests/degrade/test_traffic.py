@@ -1,0 +1,66 @@
+"""A memory that is killed and restarted while threads go on asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.artifact import Artifact
+from reco_plugin.memory import open_memory
+
+pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+Build = Callable[..., Any]
+THREADS = 6
+
+
+def test_killed_and_restarted_under_load(rig: Build, traffic: Build) -> None:
+    one = rig(remote=True, memory_timeout_s=60, breaker_failures=3)
+    with traffic(one, THREADS) as load:
+        for outage in (1, 3):
+            load.until(None, closed(one))
+            one.memory.trouble = one.dead
+            load.until("memory_circuit_open", opened(one, outage))
+            one.clock.now += 10.0  # a probe finds it still dead
+            load.until("memory_circuit_open", opened(one, outage + 1))
+            one.memory.trouble = None
+            one.clock.now += 10.0
+        load.until(None, closed(one))
+    assert one.reco.metrics()["degraded"]["memory_error"] >= 2 * 3 + 2
+
+
+def test_a_memory_that_hangs_holds_nobody_up(rig: Build, traffic: Build, hanging: Any) -> None:
+    one = rig(remote=True, memory_timeout_s=1.0, breaker_failures=THREADS)
+    with traffic(one, THREADS) as load:
+        load.until(None)
+        one.memory.trouble = hanging
+        load.until("memory_circuit_open", opened(one, 1))
+        hanging.release()
+        one.memory.trouble = None
+        one.clock.now += 10.0
+        load.until(None, closed(one))
+    assert one.reco.metrics()["degraded"]["memory_timeout"] >= THREADS
+
+
+def opened(rig: Any, times: int) -> Callable[[], bool]:
+    return lambda: bool(rig.reco.circuits["memory"].opened == times)
+
+
+def closed(rig: Any) -> Callable[[], bool]:
+    return lambda: bool(rig.reco.circuits["memory"].state == "closed")
+
+
+def test_qdrants_own_client_closed_underneath_and_opened_again(rig: Build, model: Path, tmp_path: Path) -> None:
+    fingerprint = Artifact.load(model).manifest.fingerprint
+    one = rig(open_memory(tmp_path / "memory", fingerprint, kind="qdrant"), breaker_failures=2)
+    one.memory.inner.close()
+    assert [one.ask().degraded for _ in range(3)] == ["memory_error", "memory_error", "memory_circuit_open"]
+    assert one.is_frozen(one.ask())
+    one.memory.inner = open_memory(tmp_path / "memory", fingerprint)
+    one.clock.now += 10.0
+    back = one.ask()
+    assert back.degraded is None
+    np.testing.assert_allclose(back.vectors, one.refined, atol=1e-6)  # the file keeps them rounded otherwise
