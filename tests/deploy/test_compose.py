@@ -1,0 +1,149 @@
+"""docker-compose.yml, read by docker compose itself; and its probes, run against servers that answer well or badly."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reco_plugin.artifact import GRAPHS
+from reco_plugin.config import load_settings
+from reco_plugin.train.serving import Serving
+
+Compose = Callable[..., dict[str, Any]]
+PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")
+ONE_SHOT = {"triton-cache"}
+
+
+@pytest.mark.parametrize(
+    ("profiles", "expected"),
+    [
+        (["cpu"], {"qdrant", "triton-cpu"}),
+        (["gpu"], {"qdrant", "triton-gpu", "triton-cache"}),
+        (["cpu", "service"], {"qdrant", "triton-cpu", "reco"}),
+        (["gpu", "service"], {"qdrant", "triton-gpu", "triton-cache", "reco"}),
+    ],
+)
+def test_a_profile_starts_one_triton(compose: Compose, profiles: list[str], expected: set[str]) -> None:
+    assert set(compose(*profiles)["services"]) == expected
+
+
+def test_without_a_profile_it_is_the_cpu(run: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
+    done = run("docker-compose", "config", "--services", cwd=root)
+    assert set(done.stdout.split()) == {"qdrant", "triton-cpu"}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("healthcheck:", "healthchek:"),
+        ("start_period: 60s", "start_period: soon"),
+        ("service_healthy", "service_helthy"),
+    ],
+)
+def test_compose_refuses_what_is_misspelt(run: Any, root: Path, tmp_path: Path, good: str, bad: str) -> None:
+    text = (root / "docker-compose.yml").read_text("utf-8")
+    assert good in text
+    (tmp_path / "docker-compose.yml").write_text(text.replace(good, bad), "utf-8")
+    assert run("docker-compose", "--profile", "*", "config", cwd=tmp_path).returncode != 0
+
+
+def test_each_container_is_locked_in(compose: Compose) -> None:
+    for name, service in compose()["services"].items():
+        assert PINNED.match(service["image"]), name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["deploy"]["resources"]["limits"].keys() >= {"cpus", "memory"}, name
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
+        if name not in ONE_SHOT:
+            assert int(service["user"].split(":")[0]) > 0, name
+            assert "healthcheck" in service or name == "reco", f"{name}: reco's is in the image"
+
+
+def test_triton_serves_the_shipped_model_and_cannot_change_it(compose: Compose, root: Path) -> None:
+    for name in ("triton-cpu", "triton-gpu"):
+        service = compose()["services"][name]
+        models = {Path(mount["source"]): mount for mount in service["volumes"]}[root / "triton_models"]
+        assert models["read_only"] is True
+        assert f"--model-repository={models['target']}" in service["command"]
+    assert all((root / "triton_models" / graph / "config.pbtxt").is_file() for graph in GRAPHS)
+
+
+def test_the_gpu_profile_reserves_a_gpu_and_keeps_engines(compose: Compose) -> None:
+    services = compose()["services"]
+    [device] = services["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+    assert "devices" not in services["triton-cpu"]["deploy"]["resources"]["reservations"]
+    volumes = {name: {mount["source"]: mount["target"] for mount in services[name]["volumes"]} for name in services}
+    cache = Serving.engine_cache  # where `reco export --accelerator tensorrt` tells Triton to keep them
+    assert volumes["triton-gpu"]["triton-cache"] == volumes["triton-cache"]["triton-cache"] == cache
+    assert services["triton-cache"]["command"] == ["chown", services["triton-gpu"]["user"], cache]
+    assert services["triton-gpu"]["depends_on"]["triton-cache"]["condition"] == "service_completed_successfully"
+
+
+def test_the_plugins_settings_are_settings(compose: Compose) -> None:
+    environment = compose()["services"]["reco"]["environment"]
+    assert set(environment) >= {"RECO_MODEL", "RECO_MEMORY", "RECO_TRITON_URL"}
+    load_settings(**{name.removeprefix("RECO_").lower(): value for name, value in environment.items()})
+
+
+@pytest.mark.parametrize("set_key", [None, "s3cret"])
+def test_one_variable_is_the_key_on_both_sides(compose: Compose, monkeypatch: Any, set_key: str | None) -> None:
+    monkeypatch.delenv("RECO_MEMORY_API_KEY", raising=False)
+    if set_key:
+        monkeypatch.setenv("RECO_MEMORY_API_KEY", set_key)
+    services = compose()["services"]
+    assert services["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == (set_key or "")
+    assert services["reco"]["environment"]["RECO_MEMORY_API_KEY"] == set_key
+
+
+@contextmanager
+def _server(status: int, path: str) -> Iterator[int]:
+    """A port of 127.0.0.1 that answers one path with a status and all others with 404."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == path else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("service", "tool", "port", "path"),
+    [("qdrant", "bash", "6333", "/readyz"), ("triton-cpu", "curl", "8000", "/v2/health/ready")],
+)
+def test_a_probe_tells_ready_from_not(compose: Compose, service: str, tool: str, port: str, path: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"no {tool} here; the image has it")
+    kind, *command = compose()["services"][service]["healthcheck"]["test"]
+    assert kind == "CMD"
+
+    def healthy(at: int) -> bool:
+        words = [word.replace("$$", "$").replace(port, str(at)) for word in command]
+        return subprocess.run(words, capture_output=True, timeout=10, check=False).returncode == 0
+
+    with _server(200, path) as at:
+        assert healthy(at)
+    assert not healthy(at), "nobody listens any more"
+    for status in (503, 404):
+        with _server(status, path) as at:
+            assert not healthy(at), status

@@ -1,0 +1,118 @@
+"""deploy/Dockerfile: hadolint's opinion, what goes in, and what stays out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+FILE = Path("deploy", "Dockerfile")
+
+
+@pytest.fixture(scope="module")
+def lines(root: Path) -> list[list[str]]:
+    """Instructions as words, continued lines joined, comments gone."""
+    text = re.sub(r"^#.*\n", "", (root / FILE).read_text("utf-8"), flags=re.MULTILINE)
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return [line.split() for line in joined.splitlines() if line.strip()]
+
+
+def test_hadolint_has_nothing_to_say(run: Any, root: Path) -> None:
+    done = run("hadolint", "--no-color", root / FILE)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "rule"),
+    [("busybox:1.37.0", "busybox", "DL3006"), ("USER 10001:10001", "USER root", "DL3002"), ("COPY ", "COPPY ", "")],
+)
+def test_hadolint_would_say_it(run: Any, root: Path, tmp_path: Path, good: str, bad: str, rule: str) -> None:
+    text = (root / FILE).read_text("utf-8")
+    assert good in text
+    (tmp_path / "Dockerfile").write_text(text.replace(good, bad), "utf-8")
+    done = run("hadolint", "--no-color", tmp_path / "Dockerfile")
+    assert done.returncode != 0
+    assert rule in done.stdout
+
+
+def test_the_last_stage_serves_as_nobody_special(lines: list[list[str]]) -> None:
+    last = lines[max(i for i, words in enumerate(lines) if words[0] == "FROM") :]
+    assert last[0][-1] == "serve"
+    users = [words[1] for words in last if words[0] == "USER"]
+    assert users == ["10001:10001"]
+    kinds = [words[0] for words in last]
+    assert kinds.index("USER") < kinds.index("ENTRYPOINT")
+    assert "HEALTHCHECK" in kinds
+    assert all(":" in words[1] or words[1].startswith("${") for words in lines if words[0] == "FROM")
+
+
+def test_the_builder_is_sent_what_is_copied_and_nothing_else(root: Path, lines: list[list[str]]) -> None:
+    model = next(words[1].removeprefix("MODEL=") for words in lines if words[:2] == ["ARG", "MODEL=triton_models"])
+    own = [words[1:-1] for words in lines if words[0] == "COPY" and not words[1].startswith("--from")]
+    copied = {name.replace("${MODEL}", model).removeprefix("./") for names in own for name in names}
+    rules = [line for line in (root / ".dockerignore").read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert rules[0] == "*", "what is not named is not sent"
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied
+    assert all((root / name).exists() for name in copied)
+
+
+def test_no_secret_is_an_argument(lines: list[list[str]]) -> None:
+    named = [words[1] for words in lines if words[0] in {"ARG", "ENV"}]
+    assert not [name for name in named if re.search("key|token|secret|password", name, re.IGNORECASE)]
+
+
+def _variants(root: Path) -> set[str]:
+    """Every EXTRAS of the Dockerfile: its default and those in the comments that say how to build."""
+    return set(re.findall(r"EXTRAS=([\w,-]+)", (root / FILE).read_text("utf-8")))
+
+
+def _extras(root: Path) -> dict[str, list[str]]:
+    """Of pyproject.toml; what is installed may be older."""
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    return {"": project["dependencies"], **project["optional-dependencies"]}
+
+
+def _needed(extras: dict[str, list[str]], requirement: str, seen: set[str]) -> set[str]:
+    """Names of all packages that a requirement brings, as far as they are installed here."""
+    parsed = Requirement(requirement)
+    names = set()
+    for extra in {"", *parsed.extras}:
+        if (key := f"{parsed.name.lower()}[{extra}]") in seen:
+            continue
+        seen.add(key)
+        names.add(parsed.name.lower())
+        try:
+            others = extras[extra] if parsed.name == "reco-plugin" else requires(parsed.name) or []
+        except PackageNotFoundError:  # onnxruntime-gpu beside onnxruntime, for one
+            continue
+        for other in map(Requirement, others):
+            if other.marker is None or other.marker.evaluate({"extra": extra}):
+                names |= _needed(extras, str(other).split(";")[0], seen)
+    return names
+
+
+def test_serving_needs_no_torch(root: Path) -> None:
+    extras, variants = _extras(root), _variants(root)
+    assert len(variants) == 3
+    for variant in variants:
+        names = _needed(extras, f"reco-plugin[{variant}]", set())
+        assert {"numpy", "grpcio", "qdrant-client"} <= names
+        assert not names & {"torch", "torchvision", "open-clip-torch", "matplotlib", "jinja2"}
+
+
+def test_the_check_sees_torch(root: Path) -> None:
+    assert "torch" in _needed(_extras(root), "reco-plugin[train]", set())
+
+
+def test_the_probe_in_the_image_is_python(lines: list[list[str]]) -> None:
+    [check] = [words for words in lines if words[0] == "HEALTHCHECK"]
+    command = shlex.split(" ".join(check[check.index("CMD") + 1 :]).strip("[]").replace('", "', '" "'))
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "HEALTHCHECK", "exec")
+    assert "/readyz" in command[2]

@@ -1,0 +1,208 @@
+"""The manifests of each overlay: their schemas, their pods, and that they say what docker-compose.yml says."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from cloudcoil.models.prometheus_operator import v1 as operator
+
+from reco_plugin.config import load_settings
+from reco_plugin.train.serving import Serving
+
+from .objects import Object, kinds_of, pods_of
+
+KUBERNETES = "1.33"  # the oldest that we check with; the newest is the package's own
+OPERATOR = "monitoring.coreos.com/v1"
+PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")
+
+
+def validate(manifest: Object, version: str) -> None:
+    """Refuse what the API server would refuse: wrong types, missing fields and unknown ones."""
+    if manifest["apiVersion"] == OPERATOR:
+        model = getattr(operator, manifest["kind"]).model_validate(manifest)
+        assert model.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest, "has an unknown field"
+    else:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("version", [KUBERNETES, kubernetes_validate.latest_version()])
+def test_each_object_fits_its_schema(manifests: list[Object], version: str) -> None:
+    assert len(manifests) > 10
+    for manifest in manifests:
+        validate(manifest, version)
+
+
+def _break(manifest: Object, path: str, value: Any) -> Object:
+    broken = copy.deepcopy(manifest)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place: Any = broken
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("StatefulSet", "spec.replica", 3),
+        ("StatefulSet", "spec.replicas", "three"),
+        ("StatefulSet", "spec.template.spec.containers.0.readinessProb", {}),
+        ("Deployment", "spec.template.spec.containers.0.ports.0.containerPort", "http"),
+        ("NetworkPolicy", "spec.podSelectors", {}),
+        ("PodDisruptionBudget", "spec.maxUnavailabel", 1),
+    ],
+)
+def test_the_schemas_refuse_what_is_wrong(manifests: list[Object], kind: str, path: str, value: Any) -> None:
+    broken = _break(kinds_of(manifests, kind)[0], path, value)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        validate(broken, KUBERNETES)
+
+
+def test_the_operators_schemas_refuse_what_is_wrong(root: Path) -> None:
+    folder = root / "deploy" / "kubernetes" / "components" / "monitoring"
+    [monitor, *_] = yaml.safe_load_all((folder / "monitors.yaml").read_text("utf-8"))
+    validate(monitor, KUBERNETES)
+    for path, value in [("spec.endpoints.0.intervall", "15s"), ("spec.endpoints", "http"), ("spec.selectr", {})]:
+        with pytest.raises((AssertionError, ValueError)):
+            validate(_break(monitor, path, value), KUBERNETES)
+
+
+def test_each_pod_is_locked_in(manifests: list[Object]) -> None:
+    """Pod Security Standard `restricted`, and a little more."""
+    for pod in pods_of(manifests):
+        context = pod.spec["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys()
+        assert all(volume.keys() & {"emptyDir", "configMap", "secret"} for volume in pod.spec["volumes"])
+        for container in pod.containers:
+            name = f"{pod.owner}/{container['name']}"
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), name
+            assert "memory" in container["resources"]["limits"], name
+            assert PINNED.match(container["image"]), name
+        for container in pod.spec["containers"]:
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), pod.owner
+
+
+def test_kubernetes_sets_no_variables_of_its_own(manifests: list[Object]) -> None:
+    """A service `reco-x` would set RECO_X_PORT in each pod, and the plugin refuses settings that it does not know."""
+    for pod in pods_of(manifests):
+        assert pod.spec["enableServiceLinks"] is False, pod.owner
+
+
+def test_mounts_have_volumes(manifests: list[Object]) -> None:
+    claims = {
+        each["metadata"]["name"]: {claim["metadata"]["name"] for claim in each["spec"].get("volumeClaimTemplates", [])}
+        for each in kinds_of(manifests, "StatefulSet", "Deployment")
+    }
+    for pod in pods_of(manifests):
+        volumes = {volume["name"] for volume in pod.spec["volumes"]} | claims[pod.owner]
+        mounted = {mount["name"] for container in pod.containers for mount in container["volumeMounts"]}
+        assert mounted == volumes, pod.owner
+
+
+def test_no_secret_is_in_the_manifests(manifests: list[Object]) -> None:
+    assert not kinds_of(manifests, "Secret")
+    variables = [
+        each for pod in pods_of(manifests) for container in pod.containers for each in container.get("env", [])
+    ]
+    keys = [each for each in variables if each["name"].endswith("API_KEY")]
+    assert len(keys) >= 2
+    assert all("secretKeyRef" in each["valueFrom"] for each in keys)
+
+
+def test_the_cluster_can_lose_a_node(manifests: list[Object]) -> None:
+    [nodes] = kinds_of(manifests, "StatefulSet")
+    assert nodes["spec"]["replicas"] >= 3
+    assert nodes["spec"]["podManagementPolicy"] == "Parallel"
+    [apart] = nodes["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert apart["labelSelector"]["matchLabels"].items() <= nodes["spec"]["template"]["metadata"]["labels"].items()
+    [peers] = [
+        each for each in kinds_of(manifests, "Service") if each["metadata"]["name"] == nodes["spec"]["serviceName"]
+    ]
+    assert peers["spec"]["clusterIP"] == "None"
+    assert peers["spec"]["publishNotReadyAddresses"] is True
+
+
+@pytest.mark.parametrize(
+    ("pod", "expected"),
+    [
+        ("qdrant-0", "--uri http://qdrant-0.qdrant-peers:6335"),
+        ("qdrant-2", "--bootstrap http://qdrant-0.qdrant-peers:6335 --uri http://qdrant-2.qdrant-peers:6335"),
+    ],
+)
+def test_nodes_start_with_the_first_one(manifests: list[Object], tmp_path: Path, pod: str, expected: str) -> None:
+    [nodes] = kinds_of(manifests, "StatefulSet")
+    [container] = nodes["spec"]["template"]["spec"]["containers"]
+    entry = tmp_path / "entrypoint.sh"
+    entry.write_text('#!/bin/sh\necho "$@"\n', "utf-8")
+    entry.chmod(0o755)
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        cwd=tmp_path,
+        env={"POD_NAME": pod, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    assert done.stdout.strip() == expected
+
+
+def test_compose_and_kubernetes_run_the_same(manifests: list[Object], compose: Callable[..., Object]) -> None:
+    services = compose()["services"]
+    pods = {pod.owner: pod.spec["containers"][0] for pod in pods_of(manifests)}
+    pairs = [("qdrant", "qdrant"), ("triton-cpu", "triton"), ("triton-gpu", "triton"), ("reco", "plugin")]
+    for service, owner in pairs:
+        if owner in pods:
+            assert services[service]["image"] == pods[owner]["image"]
+    assert services["triton-cpu"]["command"] == pods["triton"]["args"]
+    for each in pods.get("plugin", {}).get("env", []):
+        if "value" in each:
+            assert services["reco"]["environment"][each["name"]] == each["value"]
+
+
+def test_engines_are_kept_where_the_models_say(manifests: list[Object]) -> None:
+    [triton] = [pod for pod in pods_of(manifests) if pod.owner == "triton"]
+    [container] = triton.spec["containers"]
+    on_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+    assert (Serving.engine_cache in {mount["mountPath"] for mount in container["volumeMounts"]}) is on_gpu
+
+
+def test_the_plugins_settings_are_settings(manifests: list[Object]) -> None:
+    for pod in [pod for pod in pods_of(manifests) if pod.owner == "plugin"]:
+        [container] = pod.spec["containers"]
+        values = {each["name"]: each.get("value", "from a secret") for each in container["env"]}
+        load_settings(**{name.removeprefix("RECO_").lower(): value for name, value in values.items()})
+        assert pod.labels.items() >= {"reco/memory": "client", "reco/triton": "client"}.items()
+
+
+@pytest.mark.parametrize("component", ["gpu", "monitoring", "service"])
+def test_a_component_stands_alone(run: Any, root: Path, tmp_path: Path, component: str) -> None:
+    """An overlay of one's own may take any of them; those that are shipped take several."""
+    shutil.copytree(root / "deploy" / "kubernetes", tmp_path / "kubernetes")
+    mine = tmp_path / "kubernetes" / "overlays" / "mine"
+    mine.mkdir()
+    chosen = {"resources": ["../../base"], "components": [f"../../components/{component}"]}
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(chosen), "utf-8")
+    done = run("kubectl", "kustomize", mine)
+    assert done.returncode == 0, done.stderr
