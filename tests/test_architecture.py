@@ -14,14 +14,17 @@ import pytest
 
 import reco_plugin
 from reco_plugin.artifact import GRAPHS, Artifact
-from reco_plugin.train.triton import GraphSpec, clip_image_spec, clip_text_spec, fusion_spec, render_config
+from reco_plugin.train.triton import GraphSpec, graph_specs, render_config
 
 PACKAGE = Path(reco_plugin.__file__).parent
 LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
     "types": 0.0,
     "errors": 0.0,
+    "memory_options": 0.5,  # part of the settings
     "config": 1.0,
+    "counters": 1.0,
     "vectors": 1.0,
+    "calibration": 0.9,
     "gate": 1.0,
     "preprocess": 1.0,
     "quickstart": 1.0,
@@ -35,8 +38,10 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "refine": 3.5,
     "pairs": 3.5,
     "train": 3.5,
+    "degrade": 3.7,
     "reco": 4.0,
     "evaluate": 5.0,
+    "serve": 5.0,
     "adapters": 5.0,
     "adapters.clip_benchmark": 5.0,  # each has its own line: they never import one another
     "quickstart.benchmark": 5.5,  # counts with evaluate.metrics
@@ -234,17 +239,12 @@ def test_the_public_names_are_these_and_can_be_used():
 def specs(model: Path) -> dict[str, GraphSpec]:
     """The ports of the graphs, as the manifest implies them."""
     manifest = Artifact.load(model).manifest
-    length = -1 if manifest.text.dynamic else manifest.text.context_length
-    fusions = (fusion_spec(name, manifest.dimension) for name in ("reco_image", "reco_text"))
-    encoders = (
-        clip_image_spec(*manifest.image.size, manifest.dimension),
-        clip_text_spec(length, manifest.dimension),
-    )
-    return {spec.name: spec for spec in (*encoders, *fusions)}
+    return graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)
 
 
 def test_triton_is_configured_as_the_manifest_says(model):
-    expected = {name: render_config(spec) for name, spec in specs(model).items()}
+    graphs = Artifact.load(model).manifest.graphs
+    expected = {name: render_config(spec, sha256=graphs[name].sha256) for name, spec in specs(model).items()}
     stored = {path.parent.name: path.read_text(encoding="utf-8") for path in model.rglob("config.pbtxt")}
     assert set(stored) == set(GRAPHS)
     assert stored == expected

@@ -14,6 +14,7 @@ from .evaluate import eval_app
 from .memory import memory_app
 from .options import MemoryOption, ModelOption, existing_memory
 from .report import report_command
+from .serve import serve_command
 from .study import study_command
 from .train import export_command, train_command
 
@@ -34,6 +35,7 @@ app.command(
     epilog="Example: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
 )(export_command)
 app.command("report", epilog="Example: reco report runs/birds")(report_command)
+app.command("serve", epilog="Example: reco serve --memory ./memory --port 8080")(serve_command)
 app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
 
 
@@ -100,20 +102,20 @@ def embed_command(
     stored = {"memory": ":memory:", "memory_kind": "exact"} if refine is False else {"memory": existing_memory(memory)}
     with Reco.open(model, **stored) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
-        parts = [reco.embed_texts(texts, **options)] if texts else []
-        parts += [reco.embed_images(images, **options)] if images else []
-    vectors = np.concatenate(parts)
+        parts = [reco.embed(texts, modality="text", **options)] if texts else []
+        parts += [reco.embed(images, modality="image", **options)] if images else []
+    vectors = np.concatenate([part.vectors for part in parts])
+    notes = [{"degraded": part.degraded} if part.degraded else {} for part in parts for _ in part.vectors]
     if out is not None:
         with whole_file(out) as part, part.open("wb") as file:
             np.save(file, vectors)
-        told = {"file": str(out), "shape": vectors.shape}
+        told = {"file": str(out), "shape": vectors.shape, **notes[0], **notes[-1]}
         typer.echo(json.dumps(told) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
         return
-    for name, vector in zip([*texts, *map(str, images)], vectors, strict=True):
+    for name, vector, note in zip([*texts, *map(str, images)], vectors, notes, strict=True):
         values = [round(float(value), 7) for value in vector]
-        typer.echo(
-            json.dumps({"input": name, "embedding": values}, ensure_ascii=False) if as_json else f"{name}\t{values}"
-        )
+        line = {"input": name, "embedding": values, **note}
+        typer.echo(json.dumps(line, ensure_ascii=False) if as_json else f"{name}\t{values}")
 
 
 def main() -> None:
