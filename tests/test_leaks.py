@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -32,6 +33,8 @@ from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.sources import QUERY_STYLES
 from reco_plugin.train import run as train_run
 from reco_plugin.train.data import NEAR_DUPLICATE, FusionData
+from reco_plugin.train.fit import Question
+from reco_plugin.train.loop import Fusions
 from reco_plugin.types import MODALITIES, Records
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "quickstart"
@@ -66,7 +69,7 @@ def catalogue() -> Records:
 def test_no_training_query_finds_its_picture_or_the_caption_of_it(
     memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A whole ``reco train`` up to the optimiser. The other shop has the same pictures under other ids."""
+    """A whole ``reco train`` up to optimiser or fit. The other shop has the same pictures under other ids."""
     pairs, held = catalogue(), catalogue()
     write_pairs(tmp_path / "pairs.npz", [pairs])
     location = None
@@ -75,18 +78,25 @@ def test_no_training_query_finds_its_picture_or_the_caption_of_it(
         location = str(tmp_path / "memory")
         with closing(open_memory(location, Fingerprint(CLIP.name, CLIP.digest, D))) as store:
             store.upsert(held)
-    seen: list[FusionData] = []
+    trained: list[FusionData] = []
+    fitted: list[Question] = []
     monkeypatch.setattr(train_run, "load_frozen", lambda *args, **options: CLIP)
-    monkeypatch.setattr(train_run, "train_fusions", lambda data, *args, **options: seen.append(data))
-    train_run.train(train_run.Recipe(str(tmp_path / "pairs.npz"), "mini", memory=location), tmp_path / "run")
+    monkeypatch.setattr(train_run, "train_fusions", lambda data, *args, **options: trained.append(data))
+    monkeypatch.setattr(train_run, "fit_fusions", lambda *args: fitted.extend(args[3]) or Fusions(args[0]))
+    for fuser in ("paper", "reco"):
+        recipe = train_run.Recipe(str(tmp_path / "pairs.npz"), "mini", memory=location, fuser=fuser)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "too few pairs show the same")  # nothing is fitted here
+            train_run.train(recipe, tmp_path / fuser)
 
     cosine = pairs.image @ held.image.T
-    for side in MODALITIES:
-        for row, found in enumerate(seen[0].neighbours[side].ids):
+    queries = {f"paper, {side}": trained[0].neighbours[side] for side in MODALITIES} | {"reco": fitted[0].found}
+    for name, neighbours in queries.items():
+        for row, found in enumerate(neighbours.ids):
             shown = {held.ids[column] for column in np.flatnonzero(cosine[row] >= NEAR_DUPLICATE)}
-            assert len(shown) >= 1 and not shown & set(found), (side, pairs.ids[row])
-    same_caption = [id_.removeprefix("shop-") for id_ in seen[0].neighbours["text"].ids[0]]
-    assert same_caption[0] == "other0"  # another picture of the thing is no leak: it is what retrieval is for
+            assert len(shown) >= 1 and found and not shown & set(found), (name, pairs.ids[row])
+    for name in ("paper, text", "reco"):  # another picture of the thing is no leak: it is what retrieval is for
+        assert queries[name].ids[0][0].removeprefix("shop-") == "other0"
 
 
 # --- evaluation --------------------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from reco_plugin import Pair, Reco
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache" / "quickstart"
 TEMPLATES = ("{c}", "a drawing of {c}")
 ENTITIES = 120  # of each split
 
@@ -45,6 +47,38 @@ class Bench:
     def one_each(self) -> list[Query]:
         """The first query of each class: a retrieval set in which no caption comes twice."""
         return list({query.label: query for query in reversed(self.queries)}.values())[::-1]
+
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read when Haystack is imported; tests reach no network
+
+
+@pytest.fixture(scope="session")
+def stocked(drawings: list[Pair]) -> Iterator[Reco]:
+    """The shipped model with the drawings in its memory, for tests that add nothing.
+
+    It does without the fixture ``model``, which LangChain's suites have one of their own of.
+    """
+    with Reco.open(ROOT / "triton_models", memory=":memory:", memory_kind="exact") as reco:
+        reco.memory.add(drawings)
+        yield reco
+
+
+@pytest.fixture(scope="session")
+def on_disk(drawings: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings that open the shipped model and a memory in a folder, with the drawings in it."""
+    settings = {"model": str(ROOT / "triton_models"), "memory": str(tmp_path_factory.mktemp("stocked") / "memory")}
+    with Reco.open(**settings) as reco:
+        reco.memory.add(drawings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def files(drawings: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The first four drawings as PNG files."""
+    folder = tmp_path_factory.mktemp("drawings")
+    for pair in drawings[:4]:
+        pair.image.save(folder / f"{pair.id}.png")  # type: ignore[union-attr]
+    return [folder / f"{pair.id}.png" for pair in drawings[:4]]
 
 
 @pytest.fixture(

@@ -1,0 +1,72 @@
+"""What Haystack's embedders have in common: they open at first use, and a pipeline can store them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+from haystack import default_to_dict
+from haystack.utils import Secret
+
+from ...errors import ConfigError
+from ..source import Embeds, Side, Source
+
+
+class Embedder:
+    """Embeds one side, and may refine it."""
+
+    side: ClassVar[Side] = "document"
+
+    def __init__(
+        self,
+        reco: Embeds | None = None,
+        url: str | None = None,
+        api_key: Secret | None = None,
+        settings: dict[str, Any] | None = None,
+        refine: bool | None = None,
+    ) -> None:
+        """Take an opened object, or what to open at first use: see :class:`~..source.Source`.
+
+        Everything but an opened object is stored with the pipeline, a key as the variable that holds it.
+
+        Args:
+            reco: an opened object.
+            url: of a `reco serve`.
+            api_key: bearer key for it.
+            settings: of :meth:`reco_plugin.Reco.open`.
+            refine: whether vectors are refined; when None, those of queries only.
+        """
+        self._reco, self._key = reco, api_key
+        self._refine = self.side == "query" if refine is None else refine
+        self._stored: dict[str, Any] = {
+            "url": url,
+            "api_key": api_key,
+            "settings": settings,
+            "refine": self._refine,
+        }
+
+    @cached_property
+    def source(self) -> Source:
+        """Where the vectors come from; the key is read when this is first needed."""
+        return Source(
+            self._reco,
+            url=self._stored["url"],
+            api_key=self._key.resolve_value() if self._key else None,
+            settings=self._stored["settings"],
+            refine_queries=self._refine,
+            refine_documents=self._refine,
+        )
+
+    def warm_up(self) -> None:
+        """Open what is not open."""
+        _ = self.source.reco
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self.source.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a pipeline stores; ConfigError for an embedder of an opened object."""
+        if self._reco is not None:
+            raise ConfigError(f"a {type(self).__name__} of an opened object cannot be stored: give url or settings")
+        return default_to_dict(self, **self._stored)

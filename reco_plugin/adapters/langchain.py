@@ -1,0 +1,47 @@
+"""LangChain: ``RecoEmbeddings`` for any vector store. Queries are refined, documents stay plain CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from ..errors import MissingExtra
+from ..types import ImageInput
+from .source import Embeds, Options, Source, as_lists
+
+try:
+    from langchain_core.embeddings import Embeddings
+except ImportError as error:
+    raise MissingExtra("langchain-core", "langchain", "this adapter") from error
+
+
+class RecoEmbeddings(Embeddings):
+    """Text and image embeddings of one space.
+
+    The ``a…`` methods are LangChain's own: they run these in a thread.
+
+    Example::
+
+        embeddings = RecoEmbeddings(settings={"model": "triton_models", "memory": "./memory"})
+        store = InMemoryVectorStore(embeddings)
+    """
+
+    def __init__(self, reco: Embeds | None = None, **options: Unpack[Options]) -> None:
+        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`."""
+        self.source = Source(reco, **options)
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed a query."""
+        return as_lists(self.source.texts([text], "query"))[0]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed texts that an index is to hold."""
+        return as_lists(self.source.texts(texts, "document"))
+
+    def embed_image(self, uris: Sequence[ImageInput]) -> list[list[float]]:
+        """Embed images that an index is to hold; vector stores such as Chroma call this with paths."""
+        return as_lists(self.source.images(uris, "document"))
+
+    def embed_image_query(self, uri: ImageInput) -> list[float]:
+        """Embed an image that is a query; LangChain has no word for it, so search by the vector."""
+        return as_lists(self.source.images([uri], "query"))[0]

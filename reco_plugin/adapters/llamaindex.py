@@ -1,0 +1,111 @@
+"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding. Queries are refined, nodes stay plain CLIP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Self
+
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
+
+from ..errors import ConfigError, MissingExtra
+from ..types import ImageInput
+from .source import Embeds, Side, Source, as_lists
+
+try:
+    from llama_index.core.embeddings import MultiModalEmbedding
+    from llama_index.core.schema import ImageType
+except ImportError as error:
+    raise MissingExtra("llama-index-core", "llamaindex", "this adapter") from error
+
+_Vector = list[float]
+
+
+class RecoEmbedding(MultiModalEmbedding):
+    """Text and image embeddings of one space; the fields are those of :class:`~.source.Source`.
+
+    LlamaIndex's ``embeddings_cache`` is keyed by the text alone, for queries and nodes alike, and knows nothing of the
+    memory: with refinement on it would answer a query with a node's vector, or with that of an older memory. It is
+    refused then; an ``IngestionPipeline`` has a cache of its own, which holds nodes only.
+
+    Example::
+
+        Settings.embed_model = RecoEmbedding(settings={"model": "triton_models", "memory": "./memory"})
+    """
+
+    model_name: str = Field("reco", description="For logs and traces")
+    url: str | None = Field(None, frozen=True, description="Of a `reco serve`")
+    api_key: SecretStr | None = Field(None, frozen=True, exclude=True, description="Bearer key for it")
+    settings: dict[str, Any] | None = Field(None, frozen=True, description="Of Reco.open; keep keys out of it")
+    refine_queries: bool = Field(True, frozen=True, description="Whether queries are refined")
+    refine_documents: bool = Field(False, frozen=True, description="Whether nodes are, those of a batch as one set")
+    embeddings_cache: Any | None = Field(None, frozen=True, description="Only where nothing is refined")
+    _source: Source = PrivateAttr()
+
+    def __init__(self, reco: Embeds | None = None, **fields: Any) -> None:
+        """Take an opened object, or ``url`` or ``settings`` of what to open at first use."""
+        super().__init__(**fields)
+        key = self.api_key.get_secret_value() if self.api_key else None
+        self._source = Source(
+            reco,
+            url=self.url,
+            api_key=key,
+            settings=self.settings,
+            refine_queries=self.refine_queries,
+            refine_documents=self.refine_documents,
+        )
+
+    @model_validator(mode="after")
+    def _cache_is_sound(self) -> Self:
+        if self.embeddings_cache is not None and (self.refine_queries or self.refine_documents):
+            raise ConfigError(
+                "embeddings_cache is keyed by the text alone and would mix refined queries with plain nodes: "
+                "leave it out and use IngestionPipeline(cache=...), which holds nodes only"
+            )
+        return self
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in stored configurations."""
+        return "RecoEmbedding"
+
+    def get_image_query_embedding(self, image: ImageType) -> _Vector:
+        """Embed an image that is a query; LlamaIndex has no word for it: ``QueryBundle("", embedding=...)``."""
+        return self._images([image], "query")[0]
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self._source.close()
+
+    def _get_query_embedding(self, query: str) -> _Vector:
+        return as_lists(self._source.texts([query], "query"))[0]
+
+    async def _aget_query_embedding(self, query: str) -> _Vector:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> _Vector:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> _Vector:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[_Vector]:
+        return as_lists(self._source.texts(texts, "document"))
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[_Vector]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    def _get_image_embedding(self, img_file_path: ImageType) -> _Vector:
+        return self._images([img_file_path], "document")[0]
+
+    async def _aget_image_embedding(self, img_file_path: ImageType) -> _Vector:
+        return await asyncio.to_thread(self._get_image_embedding, img_file_path)
+
+    def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[_Vector]:
+        return self._images(img_file_paths, "document")
+
+    async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[_Vector]:
+        return await asyncio.to_thread(self._get_image_embeddings, img_file_paths)
+
+    def _images(self, images: list[ImageType], side: Side) -> list[_Vector]:
+        inputs: list[ImageInput] = [image if isinstance(image, str) else image.getvalue() for image in images]
+        return as_lists(self._source.images(inputs, side))

@@ -1,0 +1,98 @@
+"""MTEB and MIEB: an encoder whose queries are refined and whose documents stay plain CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from ..errors import InputError, MissingExtra
+from ..types import MODALITIES, Modality, Vectors
+from .source import Embeds, Options, Side, Source
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ScoringFunction
+    from mteb.types import PromptType
+except ModuleNotFoundError as error:
+    raise MissingExtra("mteb", "mteb", "this adapter") from error
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+
+class RecoEncoder(AbsEncoder):
+    """What ``mteb.evaluate`` takes as a model.
+
+    MTEB says query or document in retrieval and reranking only. Elsewhere (classes, clusters, similar sentences) all
+    inputs are compared with one another, and stay plain; for zero-shot classification see
+    :mod:`reco_plugin.adapters.clip_benchmark`.
+
+    Example::
+
+        with Reco.open("triton_models", memory="./memory") as reco:
+            mteb.evaluate(RecoEncoder("me/clip-reco", "memory-3", reco=reco), tasks)
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        revision: str | None,
+        *,
+        device: str | None = None,
+        reco: Embeds | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`.
+
+        Args:
+            model_name: ``organisation/name``.
+            revision: any word. MTEB keeps results by name and revision and does not compute them again, so take
+                another one when the model, the memory or what is refined changes.
+            device: not used; it is a setting.
+            reco: an opened object.
+            options: of the source.
+        """
+        self.source = Source(reco, **options)
+        self.mteb_model_meta = _meta(model_name, revision)
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **_: Any,
+    ) -> Vectors:
+        """Embed texts, images, or both of each row as the mean of the two: (B, D) float32, unit-norm.
+
+        Rows of one call are refined together: a corpus, where documents are refined, as one set.
+
+        Raises:
+            InputError: rows without text and image.
+        """
+        side: Side = "query" if prompt_type == PromptType.query else "document"
+        parts: dict[Modality, list[Vectors]] = {}
+        for batch in inputs:
+            for modality in MODALITIES:
+                if modality in batch:
+                    parts.setdefault(modality, []).append(self._plain(batch[modality], modality))
+        if not parts:
+            raise InputError(f"{task_metadata.name}: rows have neither 'text' nor 'image'")
+        sides = [self.source.refine(np.concatenate(found), modality, side) for modality, found in parts.items()]
+        mean = np.mean(sides, axis=0)
+        return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), np.float32)
+
+    def _plain(self, items: Sequence[Any], modality: Modality) -> Vectors:
+        if modality == "text":
+            return self.source.reco.embed_texts(items, refine=False)
+        return self.source.reco.embed_images(items, refine=False)
+
+
+def _meta(name: str, revision: str | None) -> ModelMeta:
+    known = {"name": name, "modalities": ["text", "image"], "similarity_fn_name": ScoringFunction.COSINE}
+    return ModelMeta.create_empty({**known, "revision": revision, "use_instructions": False})

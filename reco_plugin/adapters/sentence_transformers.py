@@ -1,0 +1,119 @@
+"""What code that holds a ``SentenceTransformer`` calls, without sentence-transformers: ``encode`` and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL.Image import Image
+
+from ..errors import InputError
+from ..types import MODALITIES, Modality, Vectors
+from .source import Embeds, Options, Side, Source
+
+_NO_MATTER = {"batch_size", "show_progress_bar", "device", "convert_to_numpy", "normalize_embeddings", "chunk_size"}
+"""Options that change no vector: batches are the source's matter, and all vectors are arrays of unit norm."""
+_ONLY = {
+    "prompt": None,
+    "output_value": "sentence_embedding",
+    "precision": "float32",
+    "convert_to_tensor": False,
+    "truncate_dim": None,
+    "pool": None,
+}
+"""Options that would change the answer, and the one value of each that can be followed."""
+
+
+class RecoSentenceTransformer:
+    """A look-alike, not a subclass. ``encode_query`` is refined; ``encode`` and ``encode_document`` are plain.
+
+    Inputs are texts, PIL images, ``{"text": ...}`` and ``{"image": ...}``, mixed at will.
+
+    Example::
+
+        model = RecoSentenceTransformer(settings={"model": "triton_models", "memory": "./memory"})
+        model.similarity(model.encode_query("a red fox"), model.encode_document(captions))
+    """
+
+    similarity_fn_name = "cosine"
+
+    def __init__(self, reco: Embeds | None = None, **options: Unpack[Options]) -> None:
+        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`."""
+        self.source = Source(reco, **options)
+
+    def encode(self, inputs: Any, prompt_name: str | None = None, **options: Any) -> Vectors:
+        """Embed one input, (D,), or a list of them, (B, D); float32, unit-norm.
+
+        Args:
+            inputs: one or many.
+            prompt_name: ``"query"`` as in :meth:`encode_query`; ``"document"`` and None as in :meth:`encode_document`.
+            options: those of sentence-transformers; what would change the answer is refused, never ignored.
+
+        Raises:
+            InputError: an option that cannot be followed, or an input that is neither text nor image.
+        """
+        for name, value in options.items():
+            if name not in _NO_MATTER and not (name in _ONLY and value == _ONLY[name]):
+                hint = f"only {name}={_ONLY[name]!r}" if name in _ONLY else "there is no such option"
+                raise InputError(f"{name}={value!r} cannot be followed: {hint}")
+        side: Any = prompt_name or "document"
+        if side not in get_args(Side):
+            raise InputError(f"prompt_name must be 'query' or 'document', got {prompt_name!r}")
+        if isinstance(inputs, str | Image | Mapping):
+            return np.asarray(self._embed([inputs], side)[0])
+        return self._embed(list(inputs), side)
+
+    def encode_query(self, inputs: Any, **options: Any) -> Vectors:
+        """Embed queries; arguments as in :meth:`encode`."""
+        return self.encode(inputs, **{"prompt_name": "query", **options})
+
+    def encode_document(self, inputs: Any, **options: Any) -> Vectors:
+        """Embed what an index holds; arguments as in :meth:`encode`."""
+        return self.encode(inputs, **{"prompt_name": "document", **options})
+
+    def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
+        """Cosines of every row with every row, (B1, B2)."""
+        return _unit(embeddings1) @ _unit(embeddings2).T
+
+    def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
+        """Cosines row by row, (B,)."""
+        return np.asarray(np.einsum("bd,bd->b", _unit(embeddings1), _unit(embeddings2)))
+
+    def get_embedding_dimension(self) -> int:
+        """D, as found by embedding a word."""
+        return int(self.source.reco.embed_texts(["a"], refine=False).shape[1])
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def _embed(self, inputs: list[Any], side: Side) -> Vectors:
+        """Texts in one call and images in another; (B, D) in the order of the inputs."""
+        kinds = [_kind(item) for item in inputs]
+        out: Vectors = np.empty((0, 0), np.float32)
+        for modality in MODALITIES:
+            rows = [row for row, (kind, _) in enumerate(kinds) if kind == modality]
+            if rows:
+                embed = self.source.images if modality == "image" else self.source.texts
+                vectors = embed([kinds[row][1] for row in rows], side)
+                out = out if len(out) else np.empty((len(inputs), vectors.shape[1]), np.float32)
+                out[rows] = vectors
+        return out
+
+
+def _kind(item: Any) -> tuple[Modality, Any]:
+    match item:
+        case str():
+            return "text", item
+        case Image():
+            return "image", item
+        case {"text": str(text), **others} if not others:
+            return "text", text
+        case {"image": image, **others} if not others:
+            return "image", image
+    raise InputError(f"an input must be a text, a PIL image, or a mapping with one of them, got {item!r:.60}")
+
+
+def _unit(vectors: npt.ArrayLike) -> Vectors:
+    array = np.atleast_2d(np.asarray(vectors, np.float32))
+    return np.asarray(array / np.linalg.norm(array, axis=1, keepdims=True))

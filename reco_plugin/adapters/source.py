@@ -1,0 +1,164 @@
+"""Where an adapter's vectors come from, and which of them are refined."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError
+from ..types import ImageInput, Modality, Role, Vectors
+
+Side: TypeAlias = Literal["query", "document"]
+"""What frameworks tell apart: a query, and what an index holds."""
+_ROLES: dict[Side, Role] = {"query": "query", "document": "candidate"}
+
+
+class Refined(Protocol):
+    """What a refinement answers with."""
+
+    @property
+    def vectors(self) -> Vectors:
+        """(B, D) float32, unit-norm."""
+        ...
+
+
+class Embeds(Protocol):
+    """What adapters call: a :class:`reco_plugin.Reco`, a :class:`reco_plugin.client.Client`, or a like of them."""
+
+    def embed_texts(self, texts: Sequence[str], *, role: Role = ..., refine: bool | None = ...) -> Vectors:
+        """Embed B texts, (B, D)."""
+        ...
+
+    def embed_images(self, images: Sequence[ImageInput], *, role: Role = ..., refine: bool | None = ...) -> Vectors:
+        """Embed B images, (B, D)."""
+        ...
+
+    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ...) -> Refined:
+        """Refine (B, D) vectors of this encoder."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+class Options(TypedDict, total=False):
+    """What every adapter takes by keyword; see :class:`Source`."""
+
+    url: str | None
+    api_key: str | None
+    settings: Mapping[str, Any] | None
+    refine_queries: bool
+    refine_documents: bool
+
+
+class Source:
+    """An object that embeds, given or opened at first use, and what of it is refined.
+
+    Safe to use from several threads, which is how frameworks make a synchronous adapter asynchronous.
+    """
+
+    def __init__(
+        self,
+        reco: Embeds | None = None,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        refine_queries: bool = True,
+        refine_documents: bool = False,
+    ) -> None:
+        """Say where vectors come from; nothing is opened or connected to.
+
+        Args:
+            reco: an opened object, which stays the caller's to close.
+            url: of a `reco serve`, as in ``http://localhost:8080``.
+            api_key: bearer key for it.
+            settings: of :meth:`reco_plugin.Reco.open`, as in ``{"model": "triton_models", "memory": "./memory"}``.
+            refine_queries: whether queries are refined.
+            refine_documents: whether documents are; off, so that vectors of an index that exists stay as they are.
+                Documents of one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.
+
+        Raises:
+            ConfigError: more than one of ``reco``, ``url`` and ``settings``, or a key without a URL.
+        """
+        given = [name for name, value in (("reco", reco), ("url", url), ("settings", settings)) if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude one another: vectors come from one place")
+        if api_key is not None and url is None:
+            raise ConfigError("api_key is for a server, and there is no url")
+        self._url, self._api_key, self._settings = url, api_key, settings
+        self._refine: dict[Side, bool] = {"query": refine_queries, "document": refine_documents}
+        self._given = self._opened = reco
+        self._lock = threading.Lock()
+
+    @property
+    def reco(self) -> Embeds:
+        """The object that embeds, opened when it was not."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def refines(self, side: Side) -> bool:
+        """Whether this side is refined."""
+        return self._refine[side]
+
+    def texts(self, texts: Sequence[str], side: Side) -> Vectors:
+        """Embed B texts, (B, D); of no texts, (0, 0)."""
+        if len(texts) == 0:
+            return np.empty((0, 0), np.float32)
+        return self.reco.embed_texts(texts, role=_ROLES[side], refine=self._refine[side])
+
+    def images(self, images: Sequence[ImageInput], side: Side) -> Vectors:
+        """Embed B images, (B, D); of no images, (0, 0)."""
+        if len(images) == 0:
+            return np.empty((0, 0), np.float32)
+        return self.reco.embed_images(images, role=_ROLES[side], refine=self._refine[side])
+
+    def refine(self, vectors: Vectors, modality: Modality, side: Side) -> Vectors:
+        """Refine (B, D) plain vectors, where this side is refined."""
+        if not self._refine[side]:
+            return vectors
+        return self.reco.refine(vectors, modality=modality, role=_ROLES[side]).vectors
+
+    def close(self) -> None:
+        """Close what was opened here; the next call opens it again."""
+        with self._lock:
+            if self._opened is not None and self._given is None:
+                self._opened.close()
+                self._opened = None
+
+    def _open(self) -> Embeds:
+        if self._url is not None:
+            from ..client import Client
+
+            return Client(self._url, api_key=self._api_key)
+        from ..reco import Reco
+
+        return Reco.open(**(self._settings or {}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens its own."""
+        if self._given is not None:
+            raise TypeError("an adapter of an opened object cannot be copied to a process: give url or settings")
+        again = partial(
+            Source,
+            url=self._url,
+            api_key=self._api_key,
+            settings=self._settings,
+            refine_queries=self._refine["query"],
+            refine_documents=self._refine["document"],
+        )
+        return again, ()
+
+
+def as_lists(vectors: Vectors) -> list[list[float]]:
+    """Rows as Python's floats, which frameworks want."""
+    rows: list[list[float]] = vectors.tolist()
+    return rows

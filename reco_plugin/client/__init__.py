@@ -1,0 +1,13 @@
+"""Call a `reco serve`: :class:`Client`, and :class:`AsyncClient` with the same methods to await.
+
+Vectors and arguments are those of a :class:`reco_plugin.Reco` of the same model and memory. What is sent and how an
+answer is read is said once, in ``calls``; the two clients only carry it.
+"""
+
+from __future__ import annotations
+
+from .answers import Refined, Used
+from .asynchronous import AsyncClient
+from .sync import Client
+
+__all__ = ["AsyncClient", "Client", "Refined", "Used"]

@@ -1,0 +1,109 @@
+"""The client for programs that await."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import ImageInput, Modality, Pair, Role, Vectors
+from . import calls
+from .answers import Refined
+from .calls import Call, T
+from .service import Service
+
+
+class AsyncClient(Service):
+    """Calls a `reco serve`; belongs to one event loop.
+
+    Example::
+
+        async with AsyncClient("http://localhost:8080", api_key="...") as reco:
+            vectors = await reco.embed_texts(["a red fox"], refine=True)
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        """Say where the service is; see :class:`~.service.Service` for the options."""
+        super().__init__(url, **options)
+        self._http = self._httpx.AsyncClient(**self._options)
+
+    async def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
+        """Embed texts, as :meth:`.Client.embed_texts`."""
+        return await self._embed(texts, "text", role, refine)
+
+    async def embed_images(
+        self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
+    ) -> Vectors:
+        """Embed images, as :meth:`.Client.embed_images`."""
+        return await self._embed(images, "image", role, refine)
+
+    async def refine(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        modality: Modality,
+        role: Role = "query",
+        explain: bool = False,
+        **options: Any,
+    ) -> Refined:
+        """Refine CLIP vectors, as :meth:`.Client.refine`."""
+        parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
+        return Refined.join([await self._send(part) for part in parts])
+
+    async def explain(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality = "text",
+        role: Role = "query",
+        **options: Any,
+    ) -> Refined:
+        """Explain, as :meth:`.Client.explain`."""
+        parts = calls.explain(items, modality, role, self.batch_size, options)
+        return Refined.join([await self._send(part) for part in parts])
+
+    async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
+        """Add pairs to the memory, or replace those of the same id; needs the admin key. Returns how many."""
+        return sum([await self._send(part) for part in calls.add_pairs(pairs, self.batch_size)])
+
+    async def remove_pairs(self, ids: Sequence[str]) -> int:
+        """Delete pairs by id; needs the admin key. Returns how many there were."""
+        return sum([await self._send(part) for part in calls.remove_pairs(ids, self.batch_size)])
+
+    async def count_pairs(self) -> int:
+        """How many pairs the memory holds; needs the admin key."""
+        return await self._send(calls.count_pairs())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _embed(
+        self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
+    ) -> Vectors:
+        parts = calls.embed(items, modality, role, refine, self.batch_size)
+        return np.concatenate([await self._send(part) for part in parts])
+
+    async def _send(self, call: Call[T]) -> T:
+        for tried in count():
+            try:
+                response = await self._http.request(**self._arguments(call))
+            except self._httpx.TransportError as error:
+                raise self._failed(call, error) from error
+            if (pause_s := self._pause_s(response, tried)) is None:
+                break
+            await asyncio.sleep(pause_s)
+        return self._read(call, response)

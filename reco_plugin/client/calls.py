@@ -1,0 +1,207 @@
+"""Each request as a value: what is sent, and how the answer is read. Pure: nothing here reaches the network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import operator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..errors import ImageError, InputError, VectorError
+from ..types import ImageInput, Modality, Pair, Role, Vectors
+from .answers import Refined, Used
+
+T = TypeVar("T")
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+"""What PNG holds without loss; the rest goes as TIFF."""
+_SIDES: dict[Role, str] = {"query": "query", "candidate": "document"}
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request.
+
+    Attributes:
+        method: of HTTP.
+        path: below the service's URL.
+        read: makes the answer of the JSON that came.
+        body: JSON to send.
+        params: of the query string.
+        admin: whether it needs the admin key.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Any], T]
+    body: Mapping[str, Any] | None = None
+    params: Sequence[tuple[str, str]] = ()
+    admin: bool = False
+
+
+def embed(
+    items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None, size: int
+) -> list[Call[Vectors]]:
+    """``POST /v1/embeddings``, in parts.
+
+    Raises:
+        InputError: no items, or a single one in place of a list.
+        ImageError: a file that cannot be read.
+    """
+    said = {"input_type": _SIDES[role], "encoding_format": "base64", **({} if refine is None else {"refine": refine})}
+    return [
+        Call("POST", "/v1/embeddings", _vectors, {"input": [_item(one, modality) for one in part], **said})
+        for part in _parts(items, size if refine is False else _size(role, size))
+    ]
+
+
+def refine(
+    vectors: npt.ArrayLike, modality: Modality, role: Role, size: int, *, explain: bool, options: Mapping[str, Any]
+) -> list[Call[Refined]]:
+    """``POST /v1/refine``, in parts.
+
+    Raises:
+        VectorError: NaN or infinity.
+    """
+    rows = np.asarray(vectors, np.float32)
+    if not np.isfinite(rows).all():
+        raise VectorError("vectors hold NaN or infinity, which JSON cannot carry")
+    how = {"modality": modality, "input_type": _SIDES[role], "explain": explain, **_how(options)}
+    return [
+        Call("POST", "/v1/refine", _refined, {"vectors": part, **how})
+        for part in _parts(rows.tolist(), _size(role, size))
+    ]
+
+
+def explain(
+    items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, size: int, options: Mapping[str, Any]
+) -> list[Call[Refined]]:
+    """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
+    how = {"input_type": _SIDES[role], **_how(options)}
+    return [
+        Call("POST", "/v1/explain", _refined, {"input": [_item(one, modality) for one in part], **how})
+        for part in _parts(items, _size(role, size))
+    ]
+
+
+def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
+    """``POST /v1/memory/pairs``, in parts, which are read and encoded one at a time."""
+    source = iter(pairs)
+    while rows := [_pair(pair) for pair in islice(source, size)]:
+        yield Call("POST", "/v1/memory/pairs", operator.itemgetter("stored"), {"pairs": rows}, admin=True)
+
+
+def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
+    """``DELETE /v1/memory/pairs``, in parts; of no ids, nothing is sent."""
+    if len(ids) == 0:
+        return []
+    path, read = "/v1/memory/pairs", operator.itemgetter("removed")
+    return [Call("DELETE", path, read, params=[("id", id_) for id_ in part], admin=True) for part in _parts(ids, size)]
+
+
+def count_pairs() -> Call[int]:
+    """``GET /v1/memory``."""
+    return Call("GET", "/v1/memory", operator.itemgetter("pairs"), admin=True)
+
+
+def _size(role: Role, size: int) -> int:
+    """Items per request; candidates that are refined go in one, since they are judged as a set."""
+    return size if role == "query" else sys.maxsize
+
+
+def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Items in parts.
+
+    Raises:
+        InputError: no items, or a single one in place of a list.
+    """
+    if isinstance(items, str | bytes):
+        raise InputError(f"a list is needed, got the single {type(items).__name__} {items[:40]!r}: put it in a list")
+    if len(items) == 0:
+        raise InputError("nothing to send: the batch is empty")
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _how(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a refinement that were given; ids as a list."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return given | ({"exclude": sorted(given["exclude"])} if "exclude" in given else {})
+
+
+def _item(value: ImageInput, modality: Modality) -> dict[str, str]:
+    if modality == "image":
+        return {"image": _image(value)}
+    if not isinstance(value, str):
+        raise InputError(f"a text must be a str, got {type(value).__name__}: {value!r:.40}")
+    return {"text": value}
+
+
+def _pair(given: Pair | tuple[Any, ...]) -> dict[str, Any]:
+    if not isinstance(given, Pair) and not (isinstance(given, tuple) and 3 <= len(given) <= 4):
+        raise InputError(f"a pair is Pair(...) or (id, image, text[, payload]), got {given!r:.80}")
+    pair = given if isinstance(given, Pair) else Pair(*given)
+    row: dict[str, Any] = {"id": pair.id, "payload": dict(pair.payload)}
+    for name, value in (("image", pair.image), ("text", pair.text)):
+        if isinstance(value, np.ndarray):
+            row[f"{name}_vector"] = value.tolist()
+        else:
+            row[name] = _image(value) if name == "image" else value
+    return row
+
+
+def _image(image: ImageInput) -> str:
+    """An encoded image as base64; files and bytes as they are, PIL images without loss."""
+    if isinstance(image, bytes):
+        return base64.b64encode(image).decode()
+    try:
+        return base64.b64encode(
+            _lossless(image) if isinstance(image, Image.Image) else Path(image).read_bytes()
+        ).decode()
+    except OSError as error:
+        raise ImageError(f"image {str(image)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _lossless(image: Image.Image) -> bytes:
+    packed = io.BytesIO()
+    image.save(packed, "PNG" if image.mode in _PNG_MODES else "TIFF")
+    return packed.getvalue()
+
+
+def _vectors(answer: Any) -> Vectors:
+    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+    return np.stack([_vector(row["embedding"]) for row in rows])
+
+
+def _vector(sent: Any) -> npt.NDArray[np.float32]:
+    if isinstance(sent, str):  # base64 of little-endian float32, as OpenAI has it
+        return np.frombuffer(base64.b64decode(sent), "<f4").astype(np.float32)
+    return np.asarray(sent, np.float32)
+
+
+def _refined(answer: Any) -> Refined:
+    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+    for row in rows:
+        if error := row.get("error"):
+            raise InputError(f"item {row['index']}: {error['message']} ({error['code']})")
+    explained = all("used" in row for row in rows)
+    return Refined(
+        vectors=np.array([row["embedding"] for row in rows], np.float32),
+        moved=np.array([row["moved"] for row in rows], np.float32),
+        degraded=answer.get("degraded"),
+        frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
+        used=tuple(tuple(map(_used, row["used"])) for row in rows) if explained else None,
+    )
+
+
+def _used(pair: Any) -> Used:
+    return Used(
+        pair["id"], pair["similarity"], pair["trust"], pair["weight"], pair.get("caption"), pair.get("payload") or {}
+    )

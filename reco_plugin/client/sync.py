@@ -1,0 +1,132 @@
+"""The client for programs that wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import ImageInput, Modality, Pair, Role, Vectors
+from . import calls
+from .answers import Refined
+from .calls import Call, T
+from .service import Service
+
+
+class Client(Service):
+    """Calls a `reco serve`; safe to use from several threads.
+
+    Example::
+
+        with Client("http://localhost:8080", api_key="...") as reco:
+            vectors = reco.embed_texts(["a red fox"], refine=True)
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        """Say where the service is; see :class:`~.service.Service` for the options."""
+        super().__init__(url, **options)
+        self._http = self._httpx.Client(**self._options)
+
+    def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
+        """Embed texts; (B, D) float32, unit-norm.
+
+        Args:
+            texts: B texts.
+            role: a query, or one of the candidates of this call.
+            refine: True or False; None leaves it to the service's policy.
+
+        Raises:
+            InputError: what was sent cannot be used.
+            ConfigError: the key is wrong, or nothing is there under this URL.
+            SessionError: the service failed, is not reached, or is late.
+        """
+        return self._embed(texts, "text", role, refine)
+
+    def embed_images(
+        self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
+    ) -> Vectors:
+        """Embed images (paths, bytes or PIL images); otherwise as :meth:`embed_texts`."""
+        return self._embed(images, "image", role, refine)
+
+    def refine(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        modality: Modality,
+        role: Role = "query",
+        explain: bool = False,
+        **options: Any,
+    ) -> Refined:
+        """Refine (B, D) CLIP vectors of the service's encoder.
+
+        Args:
+            vectors: (B, D), unit-norm.
+            modality: what they embed.
+            role: queries, or the candidates of one set.
+            explain: also say which pairs were used.
+            options: ``k``, ``search``, ``fusion``, ``gate``, ``where``, ``exclude``, as in
+                :meth:`reco_plugin.Reco.refine`; ``exclude`` is one collection for all.
+
+        Raises:
+            RecoError: as :meth:`embed_texts`.
+        """
+        parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
+        return Refined.join([self._send(part) for part in parts])
+
+    def explain(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality = "text",
+        role: Role = "query",
+        **options: Any,
+    ) -> Refined:
+        """Refine texts or images and say which pairs were used; options as in :meth:`refine`."""
+        parts = calls.explain(items, modality, role, self.batch_size, options)
+        return Refined.join([self._send(part) for part in parts])
+
+    def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
+        """Add pairs to the memory, or replace those of the same id; needs the admin key. Returns how many."""
+        return sum(map(self._send, calls.add_pairs(pairs, self.batch_size)))
+
+    def remove_pairs(self, ids: Sequence[str]) -> int:
+        """Delete pairs by id; needs the admin key. Returns how many there were."""
+        return sum(map(self._send, calls.remove_pairs(ids, self.batch_size)))
+
+    def count_pairs(self) -> int:
+        """How many pairs the memory holds; needs the admin key."""
+        return self._send(calls.count_pairs())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _embed(
+        self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
+    ) -> Vectors:
+        parts = calls.embed(items, modality, role, refine, self.batch_size)
+        return np.concatenate([self._send(part) for part in parts])
+
+    def _send(self, call: Call[T]) -> T:
+        for tried in count():
+            try:
+                response = self._http.request(**self._arguments(call))
+            except self._httpx.TransportError as error:
+                raise self._failed(call, error) from error
+            if (pause_s := self._pause_s(response, tried)) is None:
+                break
+            time.sleep(pause_s)
+        return self._read(call, response)

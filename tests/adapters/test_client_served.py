@@ -1,0 +1,157 @@
+"""The clients against a real `reco serve` behind a socket: what they answer is what the Reco behind it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from haystack.utils import Secret
+
+from reco_plugin import Pair, Reco
+from reco_plugin.adapters.haystack import RecoTextEmbedder
+from reco_plugin.adapters.langchain import RecoEmbeddings
+from reco_plugin.adapters.llamaindex import RecoEmbedding
+from reco_plugin.adapters.mteb import RecoEncoder
+from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
+from reco_plugin.client import AsyncClient, Client
+from reco_plugin.errors import ConfigError, InputError
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
+
+TEXTS = ["a small red circle", "data:image/png is a text too", "naïve 🦊"]
+KEY, ADMIN = "a-key-for-tests", "an-admin-key-for-tests"
+
+
+@pytest.fixture(scope="module")
+def url(stocked):
+    app = create_app(ServeSettings(api_keys=[KEY], admin_key=ADMIN, page=False), stocked)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.005)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+@pytest.fixture
+def client(url):
+    with Client(url, api_key=KEY, admin_key=ADMIN) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("role", ["query", "candidate"])
+def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refine, role):
+    images = [pair.image for pair in drawings[:5]]
+    texts, pictures = (
+        client.embed_texts(TEXTS, role=role, refine=refine),
+        client.embed_images(images, role=role, refine=refine),
+    )
+    assert np.allclose(texts, stocked.embed_texts(TEXTS, role=role, refine=refine), atol=1e-6)
+    assert np.allclose(pictures, stocked.embed_images(images, role=role, refine=refine), atol=1e-6)
+
+
+def test_vectors_are_refined_and_explained(client, stocked):
+    plain = stocked.embed_texts(TEXTS, refine=False)
+    here = stocked.refine(
+        plain, modality="text", k=3, exclude=["small-red-circle"], where={"colour": "red"}, explain=True
+    )
+    there = client.refine(
+        plain, modality="text", k=3, exclude=["small-red-circle"], where={"colour": "red"}, explain=True
+    )
+    assert np.allclose(there.vectors, here.vectors, atol=1e-6)
+    assert np.allclose(there.moved, here.moved, atol=1e-6)
+    assert np.allclose(there.frozen, plain, atol=1e-6)
+    assert [[used.id for used in row] for row in there.used] == here.neighbours.ids
+    assert np.allclose([[used.weight for used in row] for row in there.used], here.weights, atol=1e-6)
+    assert there.used[0][0].payload["colour"] == "red"
+    assert client.refine(plain, modality="text").used is None
+
+
+def test_texts_and_images_are_explained(client, stocked, files):
+    there = client.explain(files, modality="image", k=2)
+    assert np.allclose(there.vectors, stocked.embed_images(files, refine=True, k=2), atol=1e-6)
+    assert [len(row) for row in there.used] == [2] * len(files)
+
+
+def test_the_asynchronous_client_answers_the_same(url, stocked, files):
+    async def ask():
+        async with AsyncClient(url, api_key=KEY) as client:
+            plain = await client.embed_texts(TEXTS, refine=False)
+            refined = await client.refine(plain, modality="text")
+            explained = await client.explain(TEXTS)
+            return plain, await client.embed_images(files, refine=True), refined, explained
+
+    plain, images, refined, explained = asyncio.run(ask())
+    assert np.allclose(plain, stocked.embed_texts(TEXTS, refine=False), atol=1e-6)
+    assert np.allclose(images, stocked.embed_images(files, refine=True), atol=1e-6)
+    assert np.allclose(refined.vectors, stocked.embed_texts(TEXTS, refine=True), atol=1e-6)
+    assert np.allclose(explained.vectors, refined.vectors, atol=1e-6)
+
+
+def test_pairs_come_and_go(client, stocked, drawings):
+    known = len(stocked.memory)
+    vector = stocked.embed_texts(["a fox"], refine=False)[0]
+    assert client.add_pairs([Pair("fox", drawings[0].image, "a fox", {"n": 1}), ("wolf", vector, vector)]) == 2
+    assert client.count_pairs() == len(stocked.memory) == known + 2
+    assert client.explain(["a fox"], k=1).used[0][0].caption == "a fox"
+    assert client.remove_pairs(["fox", "wolf", "unknown"]) == 2
+
+    async def again():
+        async with AsyncClient(client.url, admin_key=ADMIN) as other:
+            counts = await other.add_pairs([Pair("fox", drawings[0].image, "a fox")]), await other.count_pairs()
+            return *counts, await other.remove_pairs(["fox"])
+
+    assert asyncio.run(again()) == (1, known + 1, 1)
+    assert len(stocked.memory) == known
+
+
+def test_keys_are_asked_for(url):
+    with Client(url, api_key="wrong") as client:
+        with pytest.raises(ConfigError, match="key_wrong"):
+            client.embed_texts(TEXTS)
+        with pytest.raises(ConfigError, match="key_missing"):
+            client.count_pairs()
+
+
+def test_a_bad_image_is_named(client):
+    with pytest.raises(InputError, match=r"input\[0\]"):
+        client.embed_images([b"no image"])
+
+
+def test_every_adapter_works_over_the_service(url, stocked):
+    text, far = "a large blue square", {"url": url, "api_key": KEY}
+    refined, plain = (stocked.embed_texts([text], refine=refine)[0] for refine in (True, False))
+    langchain = RecoEmbeddings(**far)
+    haystack = RecoTextEmbedder(url=url, api_key=Secret.from_token(KEY))
+    llamaindex, like, encoder = (
+        RecoEmbedding(**far),
+        RecoSentenceTransformer(**far),
+        RecoEncoder("tests/reco", "1", **far),
+    )
+    queries = [
+        langchain.embed_query(text),
+        llamaindex.get_query_embedding(text),
+        haystack.run(text)["embedding"],
+        like.encode_query(text),
+        encoder.source.texts([text], "query")[0],
+    ]
+    documents = [langchain.embed_documents([text])[0], llamaindex.get_text_embedding(text), like.encode(text)]
+    assert np.allclose(queries, refined, atol=1e-6)
+    assert np.allclose(documents, plain, atol=1e-6)
+    llamaindex.close()
+    for adapter in (langchain, haystack, like, encoder):
+        adapter.source.close()
+
+
+def test_a_service_and_a_reco_can_be_swapped(client, stocked):
+    for source in (client, stocked):
+        assert isinstance(source, Reco | Client)
+        assert source.embed_texts(TEXTS).shape == (3, stocked.manifest.dimension)

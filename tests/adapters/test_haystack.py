@@ -1,0 +1,158 @@
+"""Pipelines of Haystack: stored, loaded and run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from haystack import Document, Pipeline
+from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever
+from haystack.components.writers import DocumentWriter
+from haystack.core.errors import DeserializationError
+from haystack.dataclasses import ByteStream
+from haystack.document_stores.in_memory import InMemoryDocumentStore
+from haystack.utils import Secret
+
+from reco_plugin.adapters.haystack import RecoDocumentEmbedder, RecoDocumentImageEmbedder, RecoTextEmbedder
+from reco_plugin.errors import ConfigError, InputError
+
+TRUSTED = ["reco_plugin.adapters.haystack.*"]
+QUERY = "a large blue square"
+
+
+@pytest.fixture
+def documents(drawings):
+    return [Document(id=pair.id, content=pair.text, meta=dict(pair.payload)) for pair in drawings]
+
+
+@pytest.fixture
+def store():
+    return InMemoryDocumentStore(embedding_similarity_function="dot_product")
+
+
+def searching(embedder, store, pipeline):
+    pipeline.add_component("embed", embedder)
+    pipeline.add_component("retrieve", InMemoryEmbeddingRetriever(store, top_k=3, scale_score=False))
+    pipeline.connect("embed.embedding", "retrieve.query_embedding")
+    return pipeline
+
+
+def expected(stocked, documents):
+    query = stocked.embed_texts([QUERY], refine=True)[0]
+    cosines = stocked.embed_texts([document.content for document in documents], refine=False) @ query
+    return [(documents[row].id, pytest.approx(cosines[row], abs=1e-5)) for row in np.argsort(-cosines)[:3]]
+
+
+def test_an_index_is_plain_and_queries_are_refined(stocked, documents, store):
+    indexing = Pipeline()
+    indexing.add_component("embed", RecoDocumentEmbedder(stocked))
+    indexing.add_component("write", DocumentWriter(store))
+    indexing.connect("embed.documents", "write.documents")
+    assert indexing.run({"embed": {"documents": documents}})["write"] == {"documents_written": len(documents)}
+    found = searching(RecoTextEmbedder(stocked), store, Pipeline()).run({"embed": {"text": QUERY}})
+    assert [(hit.id, hit.score) for hit in found["retrieve"]["documents"]] == expected(stocked, documents)
+
+
+def test_an_asynchronous_pipeline_finds_the_same(stocked, documents, store):
+    store.write_documents(asyncio.run(RecoDocumentEmbedder(stocked).run_async(documents))["documents"])
+    pipeline = searching(RecoTextEmbedder(stocked), store, Pipeline())
+    found = asyncio.run(pipeline.run_async({"embed": {"text": QUERY}}))
+    assert [(hit.id, hit.score) for hit in found["retrieve"]["documents"]] == expected(stocked, documents)
+
+
+def test_a_pipeline_is_stored_loaded_and_run(on_disk, stocked):
+    pipeline = Pipeline()
+    pipeline.add_component("query", RecoTextEmbedder(settings=on_disk))
+    text = pipeline.dumps()
+    loaded = Pipeline.loads(text, allowed_modules=TRUSTED)
+    assert loaded.dumps() == text
+    vector = loaded.run({"query": {"text": QUERY}})["query"]["embedding"]
+    loaded.get_component("query").close()
+    assert np.allclose(vector, stocked.embed_texts([QUERY], refine=True)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "embedder",
+    [
+        RecoTextEmbedder(url="http://localhost:8080", api_key=Secret.from_env_var("A_KEY"), refine=False),
+        RecoDocumentEmbedder(settings={"k": 3}, meta_fields_to_embed=["shape"], embedding_separator=" "),
+        RecoDocumentImageEmbedder(refine=True, file_path_meta_field="path", root_path="/images"),
+    ],
+    ids=lambda embedder: type(embedder).__name__,
+)
+def test_every_embedder_is_stored_with_all_that_was_said(embedder):
+    pipeline = Pipeline()
+    pipeline.add_component("it", embedder)
+    loaded = Pipeline.loads(pipeline.dumps(), allowed_modules=TRUSTED).get_component("it")
+    assert type(loaded) is type(embedder)
+    assert loaded.to_dict() == embedder.to_dict()
+    assert set(embedder.to_dict()["init_parameters"]) >= {"url", "api_key", "settings", "refine"}
+
+
+def test_haystack_loads_only_what_it_is_told_to_trust(on_disk):
+    pipeline = Pipeline()
+    pipeline.add_component("it", RecoTextEmbedder(settings=on_disk))
+    with pytest.raises(DeserializationError, match=r"reco_plugin\.adapters\.haystack"):
+        Pipeline.loads(pipeline.dumps())
+
+
+def test_keys_and_opened_objects_are_not_stored(stocked):
+    with pytest.raises(ConfigError, match="give url or settings"):
+        RecoTextEmbedder(stocked).to_dict()
+    with pytest.raises(ValueError, match=r"[Tt]oken"):
+        RecoTextEmbedder(url="http://localhost", api_key=Secret.from_token("secret")).to_dict()
+
+
+def test_documents_are_copied_never_changed(stocked, documents):
+    done = RecoDocumentEmbedder(stocked).run(documents)["documents"]
+    assert all(document.embedding is None for document in documents)
+    assert [document.meta for document in done] == [document.meta for document in documents]
+
+
+def test_meta_fields_stand_before_the_content(stocked):
+    embedder = RecoDocumentEmbedder(stocked, meta_fields_to_embed=["size", "none", "colour"], embedding_separator=" ")
+    document = Document(content="square", meta={"size": "a large", "none": None, "colour": "blue"})
+    (done,) = embedder.run([document])["documents"]
+    assert np.allclose(done.embedding, stocked.embed_texts([QUERY], refine=False)[0], atol=1e-6)
+
+
+def test_images_come_from_files_or_bytes(stocked, files):
+    embedder = RecoDocumentImageEmbedder(stocked, root_path=str(files[0].parent))
+    named = [Document(content="x", meta={"file_path": path.name}) for path in files]
+    carried = [Document(blob=ByteStream(path.read_bytes(), mime_type="image/png")) for path in files]
+    plain = stocked.embed_images(files, refine=False)
+    for documents in (named, carried):
+        done = embedder.run(documents)["documents"]
+        assert np.allclose([document.embedding for document in done], plain, atol=1e-6)
+        assert done[0].meta["embedding_source"]["type"] == "image"
+        assert "embedding_source" not in documents[0].meta
+
+
+def test_a_document_without_image_is_named(stocked):
+    with pytest.raises(InputError, match=r"document 7 has neither a blob nor a path in meta\['file_path'\]"):
+        RecoDocumentImageEmbedder(stocked).run([Document(id="7", content="x")])
+
+
+def test_of_no_documents_nothing_is_opened():
+    assert RecoDocumentEmbedder(settings={"model": "none"}).run([]) == {"documents": [], "meta": {}}
+
+
+@pytest.mark.parametrize("wrong", ["a text", [1], Document(content="x"), [Document(content="x"), "y"]])
+def test_documents_are_documents(stocked, wrong):
+    with pytest.raises(TypeError, match="RecoDocumentEmbedder embeds a list of Documents"):
+        RecoDocumentEmbedder(stocked).run(wrong)
+
+
+def test_a_query_is_a_text(stocked):
+    with pytest.raises(TypeError, match="got list"):
+        RecoTextEmbedder(stocked).run(["a"])
+
+
+def test_it_opens_when_warmed_up_and_closes(on_disk):
+    embedder = RecoTextEmbedder(settings=on_disk)
+    embedder.warm_up()
+    opened = embedder.source.reco
+    embedder.close()
+    assert embedder.source.reco is not opened
+    embedder.close()

@@ -1,0 +1,68 @@
+"""LangChain's own suites of embeddings, and a vector store filled and searched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+
+from reco_plugin import Reco
+from reco_plugin.adapters.langchain import RecoEmbeddings
+
+
+class TestUnit(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self):
+        return RecoEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        return {"url": "http://127.0.0.1:1", "api_key": "k"}  # where nobody listens
+
+
+@pytest.mark.asyncio
+@pytest.mark.filterwarnings("ignore:.*but it is not an async function")  # the mark reaches all of the suite
+class TestIntegration(EmbeddingsIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _opened(self, stocked):
+        self._reco = stocked
+
+    @property
+    def embeddings_class(self):
+        return RecoEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        return {"reco": self._reco}
+
+
+def test_a_store_holds_plain_vectors_and_is_searched_with_refined_ones(stocked, drawings):
+    captions = [pair.text for pair in drawings]
+    store = InMemoryVectorStore.from_texts(captions, RecoEmbeddings(stocked))
+    found = store.similarity_search_with_score("a large blue square", k=3)
+    query = stocked.embed_texts(["a large blue square"], refine=True)[0]
+    cosines = stocked.embed_texts(captions, refine=False) @ query
+    best = np.argsort(-cosines)[:3]
+    assert [document.page_content for document, _ in found] == [captions[row] for row in best]
+    assert [score for _, score in found] == pytest.approx(cosines[best].tolist(), abs=1e-5)
+
+
+def test_images_share_the_space(stocked, files):
+    embeddings = RecoEmbeddings(stocked)
+    paths = [str(path) for path in files]
+    assert np.allclose(embeddings.embed_image(paths), stocked.embed_images(paths, refine=False))
+    assert np.allclose(embeddings.embed_image_query(paths[0]), stocked.embed_images(paths[:1], refine=True)[0])
+
+
+def test_no_texts_have_no_vectors(stocked):
+    assert RecoEmbeddings(stocked).embed_documents([]) == []
+
+
+def test_settings_open_what_is_needed(on_disk):
+    embeddings = RecoEmbeddings(settings=on_disk)
+    vector = embeddings.embed_query("a small red circle")
+    embeddings.source.close()
+    with Reco.open(**on_disk) as reco:
+        assert np.allclose(vector, reco.embed_texts(["a small red circle"], refine=True)[0])

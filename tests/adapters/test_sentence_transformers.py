@@ -1,0 +1,87 @@
+"""The look-alike answers as the real class does, or says what it cannot."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import sentence_transformers
+
+from reco_plugin.adapters.sentence_transformers import _NO_MATTER, _ONLY, RecoSentenceTransformer
+from reco_plugin.errors import InputError
+
+TEXTS = ["a small red circle", "a large blue square"]
+
+
+@pytest.fixture
+def like(stocked):
+    return RecoSentenceTransformer(stocked)
+
+
+def test_queries_are_refined_the_rest_is_plain(like, stocked):
+    plain, refined = stocked.embed_texts(TEXTS, refine=False), stocked.embed_texts(TEXTS, refine=True)
+    assert np.array_equal(like.encode_query(TEXTS), refined)
+    assert np.array_equal(like.encode(TEXTS, prompt_name="query"), refined)
+    for encode in (like.encode, like.encode_document):
+        assert np.array_equal(encode(TEXTS, batch_size=1, show_progress_bar=False), plain)
+
+
+def test_one_input_is_one_vector(like, stocked, drawings):
+    assert np.array_equal(like.encode(TEXTS[0]), stocked.embed_texts(TEXTS[:1], refine=False)[0])
+    image = drawings[0].image
+    assert np.array_equal(like.encode_query(image), stocked.embed_images([image], refine=True)[0])
+
+
+def test_texts_and_images_mix_and_keep_their_places(like, drawings):
+    image = drawings[0].image
+    mixed = like.encode([image, TEXTS[0], {"image": image}, {"text": TEXTS[1]}])
+    apart = [like.encode(image), like.encode(TEXTS[0]), like.encode(image), like.encode(TEXTS[1])]
+    assert np.allclose(mixed, apart, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [[1], [{"text": "a", "image": "b"}], [{"text": 1}], [None], [{}]])
+def test_other_inputs_are_refused(like, wrong):
+    with pytest.raises(InputError, match="a text, a PIL image, or a mapping"):
+        like.encode(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "only precision='float32'"),
+        ({"convert_to_tensor": True}, "only convert_to_tensor=False"),
+        ({"truncate_dim": 64}, "only truncate_dim=None"),
+        ({"prompt": "query: "}, "only prompt=None"),
+        ({"bach_size": 3}, "there is no such option"),
+        ({"prompt_name": "passage"}, "'query' or 'document'"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_not_ignored(like, options, message):
+    with pytest.raises(InputError, match=message):
+        like.encode(TEXTS, **options)
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_every_option_of_the_real_class_is_known(like, method):
+    parameters = inspect.signature(getattr(sentence_transformers.SentenceTransformer, method)).parameters
+    options = set(parameters) - {"self", "kwargs", "inputs", "sentences", "prompt_name"}
+    assert options <= _NO_MATTER | set(_ONLY)
+    for name in options & set(_ONLY):  # its own defaults can be followed
+        like.encode(TEXTS[:1], **{name: parameters[name].default})
+
+
+def test_similarities_are_those_of_the_real_functions(like):
+    one, two = like.encode_query(TEXTS), 3 * like.encode(TEXTS)
+    assert np.allclose(like.similarity(one, two), sentence_transformers.util.cos_sim(one, two), atol=1e-6)
+    assert np.allclose(like.similarity_pairwise(one, two), np.diag(like.similarity(one, two)), atol=1e-6)
+    assert like.similarity(one[0], two).shape == (1, 2)
+
+
+def test_the_dimension_is_known(like, stocked):
+    dimension = stocked.manifest.dimension
+    assert like.get_embedding_dimension() == like.get_sentence_embedding_dimension() == dimension
+
+
+def test_of_nothing_there_is_nothing(like):
+    assert like.encode([]).tolist() == []

@@ -1,0 +1,118 @@
+"""What all adapters lean on: nothing is opened early, nothing twice, and each side is refined as was said."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.adapters.source import Source
+from reco_plugin.errors import ArtifactError, ConfigError
+
+TEXTS = ["a small red circle", "a large blue square"]
+
+
+def test_queries_are_refined_and_documents_are_not(stocked):
+    source = Source(stocked)
+    plain, refined = stocked.embed_texts(TEXTS, refine=False), stocked.embed_texts(TEXTS, refine=True)
+    assert np.abs(refined - plain).max() > 0.01
+    assert np.array_equal(source.texts(TEXTS, "query"), refined)
+    assert np.array_equal(source.texts(TEXTS, "document"), plain)
+
+
+def test_either_side_can_be_switched(stocked, drawings):
+    images = [pair.image for pair in drawings[:3]]
+    source = Source(stocked, refine_queries=False, refine_documents=True)
+    assert np.array_equal(source.images(images, "query"), stocked.embed_images(images, refine=False))
+    as_a_set = stocked.embed_images(images, role="candidate", refine=True)
+    assert np.array_equal(source.images(images, "document"), as_a_set)
+    assert not np.array_equal(as_a_set, stocked.embed_images(images, refine=False))
+
+
+def test_plain_vectors_are_refined_where_their_side_is(stocked):
+    plain, source = stocked.embed_texts(TEXTS, refine=False), Source(stocked)
+    assert np.array_equal(source.refine(plain, "text", "query"), stocked.refine(plain, modality="text").vectors)
+    assert source.refine(plain, "text", "document") is plain
+
+
+def test_of_nothing_there_are_no_vectors_and_nothing_is_opened():
+    source = Source(settings={"model": "there is none"})
+    assert source.texts([], "query").tolist() == source.images([], "document").tolist() == []
+
+
+def test_a_wrong_model_is_found_at_the_first_use():
+    source = Source(settings={"model": "there is none"})
+    with pytest.raises(ArtifactError, match="there is none"):
+        source.texts(TEXTS, "query")
+
+
+def test_many_threads_open_one_object(on_disk):
+    source = Source(settings=on_disk)  # a second object would find the memory locked
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: id(source.reco), range(8)))
+    source.close()
+    assert len(found) == 1
+
+
+def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
+    source = Source(settings=on_disk)
+    before = source.texts(TEXTS, "query")
+    source.close()
+    with Reco.open(**on_disk) as other:  # the memory is free
+        assert np.array_equal(other.embed_texts(TEXTS, refine=True), before)
+    assert np.array_equal(source.texts(TEXTS, "query"), before)
+    source.close()
+
+
+def test_what_was_given_stays_open(stocked):
+    Source(stocked).close()
+    assert len(stocked.memory)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"url": "http://localhost", "settings": {}}, "url and settings exclude one another"),
+        ({"reco": object(), "url": "http://localhost"}, "reco and url exclude one another"),
+        ({"api_key": "k"}, "there is no url"),
+    ],
+)
+def test_vectors_come_from_one_place(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Source(**arguments)
+
+
+def test_another_process_opens_its_own(on_disk):
+    source = Source(settings=on_disk, refine_queries=False)
+    here = source.texts(TEXTS, "query")
+    source.close()
+    copy = pickle.loads(pickle.dumps(source))
+    assert np.array_equal(copy.texts(TEXTS, "query"), here)
+    copy.close()
+
+
+def test_an_opened_object_is_not_copied(stocked):
+    with pytest.raises(TypeError, match="give url or settings"):
+        pickle.dumps(Source(stocked))
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("reco_plugin.adapters.langchain", "langchain_core", "langchain"),
+        ("reco_plugin.adapters.llamaindex", "llama_index", "llamaindex"),
+        ("reco_plugin.adapters.haystack", "haystack", "haystack"),
+        ("reco_plugin.adapters.mteb", "mteb", "mteb"),
+    ],
+)
+def test_a_framework_that_is_missing_is_named_with_the_line_that_installs_it(module, package, extra):
+    code = f"import sys; sys.modules[{package!r}] = None; import {module}"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert f"MissingExtra: this adapter needs {package.replace('_', '-')[:6]}" in ended.stderr
+    assert f"pip install 'reco-plugin[{extra}]'" in ended.stderr
