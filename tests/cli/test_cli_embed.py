@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from reco_plugin import Reco
+from reco_plugin.memory import Fingerprint, open_memory
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -108,6 +109,7 @@ def test_embed_errors_are_one_line(
 def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     report = ask("doctor")
     assert {name: check["ok"] for name, check in report["checks"].items()} == {
+        "settings": True,
         "model": True,
         "memory": True,
         "self-test": True,
@@ -116,7 +118,38 @@ def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["reco-plugin"]
     lines = run("doctor").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["python", "packages", "providers", "ok", "ok", "ok"]
+    heads = ["python", "packages", "providers", "set", "waits", "ok", "ok", "ok", "ok"]
+    assert [line.split()[0] for line in lines] == heads
+    assert "memory_timeout_s=2.0, memory_options.timeout_s=10" in lines[4] and "breaker_failures=5" in lines[4]
+    assert "RECO_MODEL" in lines[3] and "calibrated" in report["checks"]["memory"]["detail"]
+    assert "in this process" in report["checks"]["self-test"]["detail"]
+
+
+def test_doctor_shows_what_is_set_and_no_key(memory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("reco.toml").write_text('memory_timeout_s = 20.0\ntriton_headers = {authorization = "hush-2"}\n')
+    monkeypatch.setenv("RECO_MEMORY_API_KEY", "hush-1")
+    monkeypatch.setenv("RECO_MEMORY_OPTIONS__SEARCH_EF", "512")
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert "hush" not in result.output + run("doctor").output
+    assert report["sources"][0].endswith("/reco.toml") and "RECO_MEMORY_API_KEY" in report["sources"]
+    assert report["settings"]["memory_options.search_ef"] == 512
+    told = report["checks"]["settings"]["detail"]
+    assert "memory_timeout_s=20.0" in told and "memory_options.search_ef=512" in told and "breaker" not in told
+    assert any("memory_timeout_s (20) is longer than memory_options.timeout_s (10)" in one for one in report["advice"])
+    Path("reco.toml").write_text("memory_timeout = 20")
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["checks"]["settings"]["ok"], report["settings"]) == (1, False, {})
+    assert "memory_timeout" in report["checks"]["settings"]["detail"]
+
+
+def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:
+    open_memory("memory", Fingerprint("other/clip", "cd" * 32, 128), kind="exact").close()
+    result = run("doctor", "--json")
+    checks = json.loads(result.stdout)["checks"]
+    assert (result.exit_code, checks["memory"]["ok"], checks["model"]["ok"]) == (1, False, True)
+    assert "other/clip" in checks["memory"]["detail"] and "model in use" in checks["memory"]["detail"]
 
 
 def test_doctor_makes_no_memory(work: Path, ask: Ask) -> None:

@@ -1,0 +1,10 @@
+"""The HTTP service: one internal request model, one file per wire dialect, sync core and async edge.
+
+::
+
+    request --> middleware (id, prefix, size) --> key --> dialect: JSON -> EmbedRequest
+                                                             |
+                       bounded queue, deadline (edge) --> Embedder --> Reco: encode -> retrieve -> fuse
+                                                             |
+    response <-- headers (degraded, timings) <-- dialect: Embedded -> JSON, or Failure -> the caller's error shape
+"""

@@ -1,0 +1,95 @@
+"""Puts the service together. One process serves one :class:`~reco_plugin.Reco`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..reco import Reco
+from . import dialects, health, memory, metrics, models, refine
+from .auth import Guard
+from .edge import Edge
+from .embedder import Embedder
+from .middleware import Limited, Observed, Prefixed
+from .routes import failed, openai_shape, understood
+from .settings import ServeSettings, load_serve_settings
+
+_ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
+
+Put `/plain` or `/refined` before any path to say whether vectors are refined; or name the model by its alias; or say
+`input_type`. Header `x-reco-degraded` says why vectors that were to be refined are frozen."""
+
+
+def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: read from the environment and ``reco.toml`` when None.
+        reco: what it serves, which stays open; opened now and closed at the end when None.
+
+    Raises:
+        ConfigError: an unusable setting.
+        ArtifactError: no usable model.
+        MemoryStoreError: no usable memory.
+    """
+    settings = settings or load_serve_settings()
+    opened = reco or Reco.open()
+    edge = Edge(Embedder(opened, settings), settings)
+    state, measured = health.Health(edge), metrics.Metrics(edge)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = threading.Thread(target=state.warm_up, name="reco-warm-up", daemon=True)
+        warming.start()  # liveness answers meanwhile
+        yield
+        state.stopping = True
+        await asyncio.to_thread(warming.join, settings.shutdown_s)
+        await edge.close()
+        if reco is None:
+            opened.close()
+
+    app = FastAPI(
+        title="reco-plugin",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # it loads its scripts from a CDN
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.guard, app.state.edge, app.state.health = Guard(settings), edge, state
+    bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
+    for routes in (health.router(state), metrics.router(measured), *_page(edge, settings)):
+        app.include_router(routes)
+    for routes in (models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)):
+        app.include_router(routes, dependencies=bearer)
+    app.exception_handler(HTTPException)(_no_route)
+    app.exception_handler(RequestValidationError)(_no_route)
+    app.add_middleware(Limited, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Prefixed)
+    app.add_middleware(Observed, observe=measured.observe)
+    return app
+
+
+async def _no_route(_: Request, error: Exception) -> Response:
+    """What no dialect's route answers: unknown paths and methods."""
+    response = failed(understood(error), openai_shape)
+    response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
+    return response
+
+
+def _page(edge: Edge, settings: ServeSettings) -> list[APIRouter]:
+    """The playground, where it is wanted."""
+    if not settings.page:
+        return []
+    from .page import router
+
+    return [router(edge)]

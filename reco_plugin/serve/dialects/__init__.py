@@ -1,0 +1,18 @@
+"""Wire dialects: each translates its JSON to the one request model, the answer back, and failures into its own words.
+
+A dialect is a module with ``router(embedder_of) -> APIRouter``. What they share: :mod:`.inputs` (inputs of parts,
+answered one row each), :mod:`.words` (query or document, formats, dimensions), :mod:`.documented` (statuses for the
+OpenAPI document).
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from ..routes import EmbedderOf
+from . import clip, cohere, openai, titan, voyage
+
+
+def routers(embedder_of: EmbedderOf) -> list[APIRouter]:
+    """The routes of all dialects."""
+    return [dialect.router(embedder_of) for dialect in (openai, voyage, cohere, clip, titan)]

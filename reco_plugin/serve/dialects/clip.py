@@ -1,0 +1,95 @@
+"""``POST /vectorize`` and what else Weaviate's multi2vec-clip container answers; this service can take its place.
+
+Nothing in the request says query or document, so the prefix of the URL decides: ``/refined/vectorize`` takes all items
+for queries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, model_validator
+
+from ..failures import Failure, Refused
+from ..routes import EmbedderOf, answering_in
+from .documented import errors_as
+from .inputs import Part, Picture, Wanted, answers
+
+
+class VectorizeRequest(BaseModel):
+    """Texts and images; Weaviate leaves out what is empty."""
+
+    texts: list[str] | None = None
+    images: list[str] | None = Field(None, description="bare base64")
+
+    @model_validator(mode="after")
+    def _something(self) -> VectorizeRequest:
+        if not self.texts and not self.images:
+            raise ValueError("give texts or images")
+        return self
+
+    def to_wanted(self) -> Wanted:
+        """The same for the embedder: texts, then images."""
+        texts, images = self.texts or [], self.images or []
+        parts: list[Part] = [*texts, *map(Picture, images)]
+        names = [f"texts[{index}]" for index in range(len(texts))]
+        names += [f"images[{index}]" for index in range(len(images))]
+        return Wanted([[part] for part in parts], names, empty_texts=True)
+
+
+class VectorizeAnswer(BaseModel):
+    """As many vectors as there were texts and images."""
+
+    textVectors: list[list[float]]  # noqa: N815 - Weaviate's spelling
+    imageVectors: list[list[float]]  # noqa: N815
+
+
+class ClipError(BaseModel):
+    """The container's error."""
+
+    error: str
+
+
+class Meta(BaseModel):
+    """Facts for people; Weaviate wants an object and reads nothing of it."""
+
+    model: str
+    dimension: int
+    aliases: dict[str, str]
+
+
+def shape(failure: Failure) -> dict[str, Any]:
+    """A failure in the container's words."""
+    return {"error": failure.message}
+
+
+def router(embedder_of: EmbedderOf) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"])
+
+    @routes.post("/vectorize", responses=errors_as(ClipError))
+    async def clip_vectorize(request: Request, body: VectorizeRequest) -> VectorizeAnswer:
+        """Embed texts and images; the API of Weaviate's multi2vec-clip container."""
+        found = (await answers(embedder_of(request), body.to_wanted())).whole()
+        texts = len(body.texts or [])
+        return VectorizeAnswer(textVectors=found.vectors[:texts].tolist(), imageVectors=found.vectors[texts:].tolist())
+
+    @routes.get("/meta")
+    async def clip_meta(request: Request) -> Meta:
+        """The model."""
+        caller = embedder_of(request)
+        return Meta(model=next(iter(caller.aliases)), dimension=caller.dimension, aliases=dict(caller.aliases))
+
+    @routes.get("/.well-known/live", status_code=204)
+    async def clip_live() -> None:
+        """Whether the process answers."""
+
+    @routes.get("/.well-known/ready", status_code=204, responses={503: {"model": ClipError, "description": "not yet"}})
+    async def clip_ready(request: Request) -> None:
+        """Whether requests should be sent here, as ``/readyz``."""
+        state = request.app.state.health.ready()
+        if state.reasons:
+            raise Refused(Failure(503, "not_ready", "; ".join(state.reasons), retry_after_s=1.0))
+
+    return routes

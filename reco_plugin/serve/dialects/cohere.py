@@ -1,0 +1,146 @@
+"""``POST /v2/embed``: Cohere's; Weaviate's multi2vec-cohere and vLLM's users call it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Any, Literal, TypeAlias
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, model_validator
+
+from ..failures import Failure
+from ..routes import EmbedderOf, answering_in
+from ..schemas import Strict
+from .documented import errors_as
+from .inputs import Part, Picture, Wanted, answers
+from .words import as_base64, check_dimensions, check_offered, side_of, truncates
+
+_OFFERED = ("float", "base64")
+Rows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
+
+
+class CohereText(Strict):
+    """A text."""
+
+    type: Literal["text"]
+    text: str
+
+    def part(self) -> Part:
+        """The same for the embedder."""
+        return self.text
+
+
+class CohereUrl(BaseModel):
+    """A data URI, or a URL where the service fetches them; ``detail`` is left alone."""
+
+    url: str
+
+
+class CohereImage(Strict):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: CohereUrl
+
+    def part(self) -> Part:
+        """The same for the embedder."""
+        return Picture(self.image_url.url)
+
+
+class CohereInput(Strict):
+    """Parts that become one vector, the direction of their mean."""
+
+    content: list[Annotated[CohereText | CohereImage, Field(discriminator="type")]] = Field(min_length=1)
+
+
+class CohereRequest(Strict):
+    """Cohere's request; one of texts, images and inputs."""
+
+    model: str | None = Field(None, description="alias: of GET /v1/models")
+    input_type: str | None = Field(None, description="search_query, search_document, image (a document), ...")
+    texts: list[str] | None = Field(None, min_length=1)
+    images: list[str] | None = Field(None, min_length=1, description="data URIs")
+    inputs: list[CohereInput] | None = Field(None, min_length=1)
+    embedding_types: list[str] | None = Field(None, min_length=1, description="float, base64, or both")
+    output_dimension: int | None = Field(None, description="only the model's own")
+    truncate: Literal["NONE", "START", "END"] | None = None
+    max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")
+    priority: int | None = Field(None, description="ignored")
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> CohereRequest:
+        if [self.texts, self.images, self.inputs].count(None) != 2:
+            raise ValueError("give one of texts, images and inputs")
+        return self
+
+    def to_wanted(self) -> Wanted:
+        """The same for the embedder."""
+        if self.inputs is not None:
+            name, inputs = "inputs", [[part.part() for part in one.content] for one in self.inputs]
+        elif self.images is not None:
+            name, inputs = "images", [[Picture(image)] for image in self.images]
+        else:
+            name, inputs = "texts", [[text] for text in self.texts or []]
+        return Wanted(
+            inputs,
+            [f"{name}[{index}]" for index in range(len(inputs))],
+            model=self.model,
+            side=side_of(input_type=self.input_type),
+            truncate=truncates(truncate=self.truncate),
+        )
+
+
+class CohereEmbeddings(BaseModel):
+    """Vectors by type."""
+
+    float: Rows | None = None
+    base64: list[str] | None = None
+
+
+class CohereAnswer(BaseModel):
+    """Cohere's answer."""
+
+    id: str
+    response_type: Literal["embeddings_by_type"] = "embeddings_by_type"
+    embeddings: CohereEmbeddings
+    texts: list[str]
+    meta: dict[str, Any]
+
+
+class CohereError(BaseModel):
+    """Cohere's error."""
+
+    message: str
+
+
+def shape(failure: Failure) -> dict[str, Any]:
+    """A failure in Cohere's words."""
+    return {"message": failure.message}
+
+
+def router(embedder_of: EmbedderOf) -> APIRouter:
+    """The route."""
+    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(CohereError))
+
+    @routes.post("/v2/embed", response_model_exclude_none=True)
+    async def cohere_embed(request: Request, body: CohereRequest) -> CohereAnswer:
+        """Embed texts, images or mixed inputs; Cohere's API."""
+        caller = embedder_of(request)
+        check_dimensions(caller.dimension, output_dimension=body.output_dimension)
+        check_offered("max_tokens", body.max_tokens, ())
+        types = body.embedding_types or ["float"]
+        for one in types:
+            check_offered("embedding_types", one, _OFFERED)
+        found = (await answers(caller, body.to_wanted())).whole()
+        vectors = found.vectors
+        return CohereAnswer(
+            id=uuid.uuid4().hex,
+            embeddings=CohereEmbeddings(
+                float=vectors.tolist() if "float" in types else None,
+                base64=[as_base64(vector) for vector in vectors] if "base64" in types else None,
+            ),
+            texts=body.texts or [],
+            meta={"api_version": {"version": "2"}, "billed_units": {"input_tokens": sum(found.tokens)}},
+        )
+
+    return routes

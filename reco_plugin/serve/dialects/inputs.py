@@ -1,0 +1,150 @@
+"""Inputs as all dialects have them: each made of one or more texts and images, each answered by one vector."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ...types import Vectors
+from ..embedding import Embedded, EmbedRequest, Embeds, Item, Options
+from ..failures import Failure, Refused
+from ..images import image_bytes, is_url
+from ..policy import Side
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a request writes it: a data URI, bare base64, or a URL."""
+
+    source: str
+
+
+Part: TypeAlias = "str | Picture"
+"""A text or an image."""
+_TINY = 1e-12
+_LARGE = 500_000  # characters, whose decoding would keep other requests waiting for a millisecond or more
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request wants embedded, whatever its dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`.
+
+    Attributes:
+        inputs: parts of each input; several parts become one vector.
+        names: of each input, as the caller would write it: ``input[3]``.
+        empty_texts: whether the dialect embeds an empty text instead of refusing it.
+    """
+
+    inputs: Sequence[Sequence[Part]]
+    names: Sequence[str]
+    model: str | None = None
+    side: Side | None = None
+    refine: bool | None = None
+    truncate: bool = True
+    options: Options = field(default_factory=Options)
+    empty_texts: bool = False
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One row per input.
+
+    Attributes:
+        vectors: (N, D) float32, unit-norm; zeros where an input failed.
+        failures: why an input failed, naming it; None where it did not.
+        truncated: whether a text of the input was cut.
+        tokens: of all texts of the input.
+    """
+
+    vectors: Vectors
+    failures: tuple[Failure | None, ...]
+    truncated: tuple[bool, ...]
+    tokens: tuple[int, ...]
+
+    def whole(self) -> Answers:
+        """Return itself, for dialects that have no place for the failure of one input.
+
+        Raises:
+            Refused: the first failure.
+        """
+        for failure in self.failures:
+            if failure is not None:
+                raise Refused(failure)
+        return self
+
+
+async def answers(caller: Embeds, wanted: Wanted) -> Answers:
+    """Read all parts, embed them in one go, and put the parts of each input together.
+
+    Raises:
+        Refused: the request as a whole; one bad input is told in its row.
+        RecoError: nothing could be embedded.
+    """
+    parts = [part for parts in wanted.inputs for part in parts]
+    items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
+    request = EmbedRequest(
+        items,
+        model=wanted.model,
+        side=wanted.side,
+        refine=wanted.refine,
+        truncate=wanted.truncate,
+        options=wanted.options,
+    )
+    return _per_input(await caller.embed(request), wanted)
+
+
+async def read(part: Part, caller: Embeds, *, empty_texts: bool = False) -> Item | Failure:
+    """A part as an item, or why it cannot be read."""
+    if isinstance(part, str):
+        if not part and not empty_texts:
+            return Failure(400, "empty_text", "a text is empty: leave it out")
+        return Item.text(part)
+    try:
+        return Item.image(await _bytes(part.source, caller))
+    except Refused as refused:
+        return refused.failure
+
+
+async def _bytes(source: str, caller: Embeds) -> bytes:
+    if not is_url(source):
+        if len(source) < _LARGE:
+            return image_bytes(source, max_bytes=caller.max_image_bytes)
+        return await asyncio.to_thread(image_bytes, source, max_bytes=caller.max_image_bytes)
+    if caller.fetch is None:
+        message = "image URLs are not fetched here (image_urls is off): send the image as a data URI or base64"
+        raise Refused(Failure(400, "image_url_forbidden", message))
+    return await caller.fetch(source)
+
+
+def _per_input(answer: Embedded, wanted: Wanted) -> Answers:
+    ends = list(accumulate(len(parts) for parts in wanted.inputs))
+    rows = [range(end - len(parts), end) for parts, end in zip(wanted.inputs, ends, strict=True)]
+    failures = [next((answer.failures[row] for row in of if answer.failures[row]), None) for of in rows]
+    vectors = np.zeros((len(rows), answer.vectors.shape[1]), np.float32)
+    for place, (of, failure) in enumerate(zip(rows, failures, strict=True)):
+        if failure is None:
+            vectors[place] = combined(answer.vectors[of.start : of.stop])
+    return Answers(
+        vectors,
+        tuple(failure and failure.at(name) for failure, name in zip(failures, wanted.names, strict=True)),
+        tuple(any(answer.truncated[row] for row in of) for of in rows),
+        tuple(sum(answer.tokens[row] for row in of) for of in rows),
+    )
+
+
+def combined(parts: Vectors) -> npt.NDArray[np.float32]:
+    """Direction of the mean of unit vectors (P, D); a single one as it is.
+
+    >>> combined(np.array([[1, 0], [0, 1]], np.float32)).round(3).tolist()
+    [0.7070000171661377, 0.7070000171661377]
+    """
+    if len(parts) == 1:
+        return np.asarray(parts[0])
+    mean = parts.mean(axis=0)
+    return np.asarray(mean / max(float(np.linalg.norm(mean)), _TINY), np.float32)

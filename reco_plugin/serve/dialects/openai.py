@@ -1,0 +1,177 @@
+"""``POST /v1/embeddings``: OpenAI's request, Jina's objects, NIM's ``data:image/…`` strings, Voyage's text fields."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, model_validator
+
+from ..embedding import Embeds, Options
+from ..failures import Failure
+from ..routes import EmbedderOf, answering_in, openai_shape
+from ..schemas import ErrorBody, HowToRefine, Strict, error_body
+from .documented import errors_as
+from .inputs import Answers, Part, Wanted, answers
+from .openai_input import WORDS, Input, part_of
+from .words import check_dimensions, check_offered, side_of, truncates, written
+
+Form = Literal["float", "base64"]
+
+
+class EmbeddingsRequest(Strict):
+    """OpenAI's fields first, then Jina's, NIM's and Voyage's, then ours."""
+
+    input: Input = Field(description=WORDS)
+    model: str | None = Field(None, description="alias: of GET /v1/models")
+    encoding_format: Form | None = None
+    dimensions: int | None = Field(None, description="only the model's own")
+    user: str | None = Field(None, description="ignored")
+
+    input_type: str | None = Field(None, description="query or document (also passage, search_query, search_document)")
+    task: str | None = Field(None, description="retrieval.query or retrieval.passage")
+    prompt_type: str | None = Field(None, description="query or document")
+    prompt_name: str | None = Field(None, description="query or document")
+    embedding_type: str | None = Field(None, description="float or base64")
+    normalized: bool | None = Field(None, description="only true: all vectors have norm 1")
+    late_chunking: bool | None = Field(None, description="only false")
+    return_multivector: bool | None = Field(None, description="only false")
+    truncate: bool | Literal["NONE", "END", "START"] | None = Field(
+        None, description="false or NONE: refuse long texts"
+    )
+    truncation: bool | None = Field(None, description="as truncate")
+    modality: Literal["text", "image"] | list[Literal["text", "image"]] | None = Field(
+        None, description="image: strings are images"
+    )
+    output_dimension: int | None = Field(None, description="as dimensions")
+    output_dtype: str | None = Field(None, description="only float")
+
+    refine: bool | None = Field(None, description="final, whatever alias, prefix, role and settings say")
+    reco: HowToRefine | None = Field(None, description="how to refine, for this request")
+    allow_failures: bool = Field(False, description="answer what can be answered; failed items hold `error`")
+
+    @model_validator(mode="after")
+    def _modalities_fit(self) -> EmbeddingsRequest:
+        if isinstance(self.modality, list) and (
+            not isinstance(self.input, list) or len(self.modality) != len(self.input)
+        ):
+            raise ValueError("modality must have as many words as input has items")
+        return self
+
+    @property
+    def form(self) -> str:
+        """How vectors are written."""
+        return self.encoding_format or self.embedding_type or "float"
+
+    def parts(self) -> list[Part]:
+        """One part per item.
+
+        Raises:
+            Refused: token ids.
+        """
+        items = self.input if isinstance(self.input, list) else [self.input]
+        images = [False] * len(items)
+        if self.modality is not None:
+            words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
+            images = [word == "image" for word in words]
+        return [part_of(one, is_image=image) for one, image in zip(items, images, strict=True)]
+
+    def to_wanted(self) -> Wanted:
+        """The same for the embedder."""
+        parts = self.parts()
+        return Wanted(
+            [[part] for part in parts],
+            [f"input[{index}]" for index in range(len(parts))],
+            model=self.model,
+            side=side_of(
+                input_type=self.input_type,
+                task=self.task,
+                prompt_type=self.prompt_type,
+                prompt_name=self.prompt_name,
+            ),
+            refine=self.refine,
+            truncate=truncates(truncate=self.truncate, truncation=self.truncation),
+            options=self.reco.options() if self.reco else Options(),
+        )
+
+    def check(self, caller: Embeds) -> None:
+        """Refuse what would need another model.
+
+        Raises:
+            Refused: naming the field.
+        """
+        check_dimensions(caller.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
+        check_offered("embedding_type", self.embedding_type, ("float", "base64"))
+        check_offered("output_dtype", self.output_dtype, ("float",))
+        check_offered("normalized", self.normalized, (True,))
+        check_offered("late_chunking", self.late_chunking, (False,))
+        check_offered("return_multivector", self.return_multivector, (False,))
+
+
+class Embedding(BaseModel):
+    """One answer; either ``embedding`` or ``error`` is there."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str | None = None
+    truncated: bool | None = None
+    """True where a text was cut to the context length; left out elsewhere."""
+    error: ErrorBody | None = None
+
+
+class Usage(BaseModel):
+    """Tokens of texts, start and end included; images have none."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """OpenAI's answer."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class ErrorShape(BaseModel):
+    """OpenAI's error, and Jina's and Voyage's ``detail``, since all three are called here."""
+
+    error: ErrorBody
+    detail: str
+
+
+def shape(failure: Failure) -> dict[str, Any]:
+    """A failure in the words of all dialects of this path."""
+    return openai_shape(failure) | {"detail": failure.message}
+
+
+def router(embedder_of: EmbedderOf) -> APIRouter:
+    """The route."""
+    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ErrorShape))
+
+    @routes.post("/v1/embeddings", response_model_exclude_none=True)
+    async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+        """Embed texts and images; OpenAI's API, with Jina's objects and NIM's data URIs as further inputs."""
+        caller = embedder_of(request)
+        body.check(caller)
+        form = body.form
+        found = await answers(caller, body.to_wanted())
+        if not body.allow_failures:
+            found.whole()
+        tokens = sum(found.tokens)
+        return EmbeddingsAnswer(
+            data=[_embedding(found, row, form) for row in range(len(found.failures))],
+            model=body.model or next(iter(caller.aliases)),
+            usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
+        )
+
+    return routes
+
+
+def _embedding(found: Answers, row: int, form: str) -> Embedding:
+    failure = found.failures[row]
+    if failure is not None:
+        return Embedding(index=row, error=error_body(failure))
+    return Embedding(index=row, embedding=written(found.vectors[row], form), truncated=found.truncated[row] or None)

@@ -1,0 +1,141 @@
+"""``POST /v1/multimodalembeddings``: Voyage's; Weaviate's multi2vec-voyageai says query or document through it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from ..failures import Failure
+from ..routes import EmbedderOf, answering_in
+from ..schemas import Strict
+from .documented import errors_as
+from .inputs import Part, Picture, Wanted, answers
+from .words import check_dimensions, check_offered, side_of, written
+
+
+class TextPart(Strict):
+    """A text."""
+
+    type: Literal["text"]
+    text: str
+
+    def part(self) -> Part:
+        """The same for the embedder."""
+        return self.text
+
+
+class ImagePart(Strict):
+    """An image as a data URI."""
+
+    type: Literal["image_base64"]
+    image_base64: str
+
+    def part(self) -> Part:
+        """The same for the embedder."""
+        return Picture(self.image_base64)
+
+
+class ImageUrlPart(Strict):
+    """An image by its URL, or a data URI."""
+
+    type: Literal["image_url"]
+    image_url: str
+
+    def part(self) -> Part:
+        """The same for the embedder."""
+        return Picture(self.image_url)
+
+
+AnyPart = Annotated[TextPart | ImagePart | ImageUrlPart, Field(discriminator="type")]
+
+
+class VoyageInput(Strict):
+    """Parts that become one vector, the direction of their mean."""
+
+    content: list[AnyPart] = Field(min_length=1)
+
+
+class VoyageRequest(Strict):
+    """Voyage's request."""
+
+    inputs: list[VoyageInput] = Field(min_length=1)
+    model: str | None = Field(None, description="alias: of GET /v1/models")
+    input_type: str | None = Field(None, description="query or document")
+    truncation: bool = True
+    output_dtype: str | None = Field(None, description="only float")
+    output_dimension: int | None = Field(None, description="only the model's own")
+    encoding_format: Literal["base64"] | None = None
+    output_encoding: Literal["base64"] | None = Field(None, description="as encoding_format")
+
+    def to_wanted(self) -> Wanted:
+        """The same for the embedder."""
+        return Wanted(
+            [[part.part() for part in one.content] for one in self.inputs],
+            [f"inputs[{index}]" for index in range(len(self.inputs))],
+            model=self.model,
+            side=side_of(input_type=self.input_type),
+            truncate=self.truncation,
+        )
+
+
+class VoyageEmbedding(BaseModel):
+    """One vector."""
+
+    object: Literal["embedding"] = "embedding"
+    embedding: list[float] | str
+    index: int
+
+
+class VoyageUsage(BaseModel):
+    """Tokens of texts. Pixels are Voyage's unit of price and always 0 here."""
+
+    text_tokens: int
+    image_pixels: int = 0
+    video_pixels: int = 0
+    total_tokens: int
+
+
+class VoyageAnswer(BaseModel):
+    """Voyage's answer."""
+
+    object: Literal["list"] = "list"
+    data: list[VoyageEmbedding]
+    model: str
+    usage: VoyageUsage
+
+
+class VoyageError(BaseModel):
+    """Voyage's error; the text is a string, since Weaviate reads it as one."""
+
+    detail: str
+
+
+def shape(failure: Failure) -> dict[str, Any]:
+    """A failure in Voyage's words."""
+    return {"detail": failure.message}
+
+
+def router(embedder_of: EmbedderOf) -> APIRouter:
+    """The route."""
+    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(VoyageError))
+
+    @routes.post("/v1/multimodalembeddings")
+    async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> VoyageAnswer:
+        """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
+        caller = embedder_of(request)
+        check_dimensions(caller.dimension, output_dimension=body.output_dimension)
+        check_offered("output_dtype", body.output_dtype, ("float",))
+        found = (await answers(caller, body.to_wanted())).whole()
+        form, tokens = body.encoding_format or body.output_encoding, sum(found.tokens)
+        return VoyageAnswer(
+            data=[
+                VoyageEmbedding(embedding=written(vector, form), index=index)
+                for index, vector in enumerate(found.vectors)
+            ],
+            model=body.model or next(iter(caller.aliases)),
+            usage=VoyageUsage(text_tokens=tokens, total_tokens=tokens),
+        )
+
+    return routes

@@ -1,0 +1,120 @@
+"""Where async begins: the embedder as one HTTP request sees it, with prefix, queue and the headers of the response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastapi import Request
+
+from .embedder import Embedder
+from .embedding import Embedded, EmbedRequest, Timings
+from .pool import Pool
+from .settings import ServeSettings
+
+if TYPE_CHECKING:
+    from .fetch import ImageFetcher
+
+T = TypeVar("T")
+
+
+class Edge:
+    """Holds what all requests share; called with one, it gives the :class:`~.embedding.Embeds` of that one."""
+
+    def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
+        self.embedder = embedder
+        """The core."""
+        self.settings = settings
+        """Limits."""
+        self.pool = Pool("reco-embed", threads=settings.threads, queue=settings.queue, deadline_s=settings.deadline_s)
+        """Where requests are computed."""
+        self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
+        """Where the memory is written: one change at a time, and never in the way of a query."""
+        self.fetch = image_fetcher(settings)
+        """Gets images by URL; None where that is off."""
+
+    def __call__(self, request: Request) -> Caller:
+        """The view of one request."""
+        return Caller(self, request)
+
+    async def close(self) -> None:
+        """Let what runs end."""
+        await self.pool.close()
+        await self.writing.close()
+
+
+class Caller:
+    """Embeds for one HTTP request."""
+
+    def __init__(self, edge: Edge, request: Request) -> None:
+        self._edge, self._request = edge, request
+        limits = edge.settings
+        self.fetch = edge.fetch and edge.fetch.for_request(max_images=limits.max_items, max_bytes=limits.max_body_bytes)
+        """Gets the image of a URL; None where URLs are not fetched."""
+
+    @property
+    def dimension(self) -> int:
+        """D of all vectors."""
+        return self._edge.embedder.dimension
+
+    @property
+    def max_image_bytes(self) -> int:
+        """Largest encoded image."""
+        return self._edge.settings.max_image_bytes
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Model alias -> plain or refined."""
+        return self._edge.embedder.aliases
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """See :meth:`reco_plugin.serve.embedding.Embeds.embed`."""
+        prefix = getattr(self._request.state, "prefix", None)
+        ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix))
+        answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
+        self._tell(answer)
+        return answer
+
+    async def ask(self, call: Callable[[], T]) -> T:
+        """Run something else that only reads, in the same queue."""
+        return (await self._edge.pool.run(call)).value
+
+    async def write(self, call: Callable[[], T]) -> T:
+        """Run something that changes the memory."""
+        return (await self._edge.writing.run(call)).value
+
+    def _tell(self, answer: Embedded) -> None:
+        """Note what goes into the response's headers and into the log."""
+        told = {"server-timing": server_timing(answer.timings), "x-reco-refined": refined_word(answer)}
+        log: dict[str, Any] = {"items": len(answer.failures), "refined": told["x-reco-refined"]}
+        if answer.degraded:
+            told["x-reco-degraded"] = log["degraded"] = answer.degraded
+        if failed := sum(failure is not None for failure in answer.failures):
+            log["failed_items"] = failed
+        self._request.state.told, self._request.state.log = told, log
+
+
+def image_fetcher(settings: ServeSettings) -> ImageFetcher | None:
+    """What fetches images by URL, if anything may."""
+    if not settings.image_urls:
+        return None
+    from .fetch import ImageFetcher
+
+    return ImageFetcher(settings.max_image_bytes, settings.image_url_timeout_s, settings.image_url_hosts)
+
+
+def refined_word(answer: Embedded) -> str:
+    """``true``, ``false``, or ``partly``: of the items that have a vector."""
+    words = {done for done, failure in zip(answer.refined, answer.failures, strict=True) if failure is None}
+    return "partly" if len(words) > 1 else str(words == {True}).lower()
+
+
+def server_timing(timings: Timings) -> str:
+    """The header of that name; browsers show it.
+
+    >>> server_timing(Timings(queue_s=0.001, encode_s=0.0125))
+    'queue;dur=1.00, encode;dur=12.50'
+    """
+    steps = ((name.removesuffix("_s"), value) for name, value in asdict(timings).items() if value is not None)
+    return ", ".join(f"{step};dur={1000 * seconds:.2f}" for step, seconds in steps)

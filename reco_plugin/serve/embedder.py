@@ -1,0 +1,210 @@
+"""The synchronous core: an :class:`EmbedRequest` in, an :class:`Embedded` out, over one :class:`~reco_plugin.Reco`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..reco import Reco
+from ..types import MODALITIES, Degraded, Modality, Refinement, Role, Vectors
+from .cache import Key, RowCache, key_of
+from .embedding import Embedded, EmbedRequest, Item, Timings
+from .failures import Failure, Refused
+from .policy import Asked, Manner, SidePolicy, manner_of
+from .prepare import Limits, Preparation, Ready
+from .rows import Row, put_together, used_pairs
+from .settings import ServeSettings
+from .tracing import span
+
+
+@dataclass
+class _Work:
+    """One request while it is worked on."""
+
+    request: EmbedRequest
+    asked: Asked
+    rows: list[Row | Failure | None]
+    degraded: Degraded | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the seconds of a block to a step, and show it in a trace."""
+        started = time.perf_counter()
+        try:
+            with span(f"reco.{step}"):
+                yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """An item that is not answered yet."""
+
+    place: int
+    ready: Ready
+    key: Key | None
+
+
+class Embedder:
+    """Embeds for the service; may be used by several threads at once."""
+
+    def __init__(self, reco: Reco, settings: ServeSettings) -> None:
+        self.reco = reco
+        """What encodes and refines."""
+        self.aliases: dict[str, Manner] = dict(settings.aliases)
+        """Names of the model, and what they mean."""
+        self.cache = RowCache(settings.cache_entries)
+        """Rows of repeated inputs."""
+        self.policy = side_policy(reco, settings)
+        """Which sides are refined when a request does not say."""
+        self._settings = settings
+        self.prepare = Preparation(reco, Limits(settings.max_image_bytes, settings.max_text_chars))
+        """Checks items one by one."""
+        self._memory_is_ours = "://" not in reco.memory.store.location  # nobody else writes to it
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.reco.manifest.dimension
+
+    def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
+        """Embed all items; one that cannot be embedded fails alone.
+
+        Args:
+            request: what is wanted.
+            prefix: what the URL said.
+
+        Raises:
+            Refused: nothing or too much is asked for, or a model that is unknown.
+            RecoError: the encoder failed, the options are wrong, or the memory failed and failures shall raise.
+        """
+        self._check(request)
+        asked = Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
+        work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
+        for modality in MODALITIES:
+            self._side(work, modality)
+        seconds = {f"{step}_s": value for step, value in work.seconds.items()}
+        return put_together(
+            [row if row is not None else _unanswered() for row in work.rows],
+            self.dimension,
+            degraded=work.degraded,
+            explained=request.explain,
+            timings=Timings(**seconds),
+        )
+
+    def _check(self, request: EmbedRequest) -> None:
+        if not request.items:
+            raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
+        if len(request.items) > self._settings.max_items:
+            limit = f"the limit is {self._settings.max_items} (max_items)"
+            message = f"{len(request.items)} items in one request, {limit}: split it"
+            raise Refused(Failure(413, "too_many_items", message))
+        if (request.options.k or 0) > self._settings.max_k:
+            message = f"k is {request.options.k}, the limit is {self._settings.max_k} (max_k)"
+            raise Refused(Failure(400, "k_too_large", message, "k"))
+
+    def _side(self, work: _Work, modality: Modality) -> None:
+        """Answer the items of one modality."""
+        mine = [
+            (place, item)
+            for place, item in enumerate(work.request.items)
+            if isinstance(item, Item) and item.modality == modality
+        ]
+        wanted = work.asked.refines(modality, self.policy)
+        todo = self._unknown(work, mine, wanted)
+        if not todo:
+            return
+        with work.timed("encode"):
+            frozen = self._encode([one.ready for one in todo], modality)
+        result = Refinement(frozen, frozen)
+        if wanted:
+            with work.timed("refine"):
+                result = self._refine(work, frozen, modality)
+            work.degraded = work.degraded or result.degraded
+        moved = result.moved if wanted else np.zeros(len(todo), np.float32)
+        for row, one in enumerate(todo):
+            answer = Row(
+                result.vectors[row],
+                frozen[row],
+                float(moved[row]),
+                wanted and result.degraded is None,
+                one.ready.truncated,
+                one.ready.tokens,
+                used_pairs(result, row),
+            )
+            work.rows[one.place] = answer
+            if one.key is not None and result.degraded is None:
+                self.cache.put(one.key, answer)
+
+    def _unknown(self, work: _Work, mine: Sequence[tuple[int, Item]], wanted: bool) -> list[_Todo]:
+        """Fill in what the cache knows and what cannot be embedded; return the rest."""
+        keys = [self._key(work, item, wanted) for _, item in mine]
+        known = [self.cache.get(key) if key is not None else None for key in keys]
+        for (place, _), row in zip(mine, known, strict=True):
+            work.rows[place] = row
+        fresh = [index for index, row in enumerate(known) if row is None]
+        if not fresh:
+            return []
+        with work.timed("prepare"):
+            prepared = self.prepare([mine[index][1] for index in fresh], truncate=work.request.truncate)
+        todo = []
+        for index, ready in zip(fresh, prepared, strict=True):
+            if isinstance(ready, Failure):
+                work.rows[mine[index][0]] = ready
+            else:
+                todo.append(_Todo(mine[index][0], ready, keys[index]))
+        return todo
+
+    def _key(self, work: _Work, item: Item, wanted: bool) -> Key | None:
+        """Key of an item in the cache; None where its row must be made anew.
+
+        Documents are refined as a set, so that a row depends on the others. A memory on a server changes without our
+        knowing. An explanation is more than a row. What fails when it is not truncated must not be found.
+        """
+        a_set, not_ours = work.asked.role == "document", not self._memory_is_ours
+        if not self.cache.on or work.request.explain or not work.request.truncate or (wanted and (a_set or not_ours)):
+            return None
+        return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)
+
+    def _encode(self, ready: Sequence[Ready], modality: Modality) -> Vectors:
+        """(B, D): vectors as they are, the rest encoded in one call."""
+        frozen = np.empty((len(ready), self.dimension), np.float32)
+        raw = [row for row, one in enumerate(ready) if not isinstance(one.content, np.ndarray)]
+        for row, one in enumerate(ready):
+            if isinstance(one.content, np.ndarray):
+                frozen[row] = one.content[0]
+        if raw:
+            contents: Any = [ready[row].content for row in raw]
+            frozen[raw] = self.reco.embed(contents, modality=modality, refine=False).vectors
+        return frozen
+
+    def _refine(self, work: _Work, frozen: Vectors, modality: Modality) -> Refinement:
+        role: Role = "candidate" if work.asked.role == "document" else "query"
+        given: dict[str, Any] = {name: value for name, value in vars(work.request.options).items() if value is not None}
+        return self.reco.refine(frozen, modality=modality, role=role, explain=work.request.explain, **given)
+
+
+def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
+    """Settings, and for queries the model's policy where they say nothing."""
+
+    def query(setting: bool | None, modality: Modality) -> bool:
+        return reco.refines(modality, "query") if setting is None else setting
+
+    return SidePolicy(
+        query(settings.query_text, "text"),
+        query(settings.query_image, "image"),
+        settings.document_text,
+        settings.document_image,
+    )
+
+
+def _unanswered() -> Failure:
+    """For an item of a modality that does not exist, which only a defect makes."""
+    return Failure(500, "internal_error", "this item was not answered")

@@ -1,0 +1,99 @@
+"""What can go wrong with a request, as a value: one table from our errors to HTTP status, code and message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..errors import (
+    ImageError,
+    InputError,
+    MemoryOverloaded,
+    MemoryStoreError,
+    MemoryTimeout,
+    RecoError,
+    SessionError,
+    SessionOverloaded,
+    SessionTimeout,
+    SessionUnavailable,
+    VectorError,
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request, or one item of it, has no answer; each dialect puts it into its own words.
+
+    Attributes:
+        status: HTTP status, where the whole request fails for it.
+        code: one word for machines, such as ``image_too_large``.
+        message: a sentence for people, that names the value and the way out.
+        param: the field of the request that is to blame, as in ``input[3]``.
+        retry_after_s: when it makes sense to ask again.
+    """
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The word that OpenAI's ``type`` would be."""
+        return _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+
+    def at(self, place: str) -> Failure:
+        """The same, naming the item that it is about, as in ``input[3]``."""
+        return replace(self, message=f"{place}: {self.message}", param=self.param or place)
+
+
+class Refused(Exception):
+    """Raised where a request ends early; the route answers with the failure, in its dialect."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+
+_RETRY_S = 1.0
+
+_TABLE: tuple[tuple[type[RecoError], int, str], ...] = (  # the first that fits: narrow before wide
+    (ImageError, 415, "image_decode_failed"),
+    (VectorError, 400, "invalid_vector"),
+    (InputError, 400, "invalid_input"),
+    (SessionOverloaded, 429, "model_server_overloaded"),
+    (SessionUnavailable, 503, "model_server_unavailable"),
+    (SessionTimeout, 504, "model_server_timeout"),
+    (SessionError, 500, "encoder_failed"),
+    (MemoryOverloaded, 503, "memory_overloaded"),
+    (MemoryTimeout, 504, "memory_timeout"),
+    (MemoryStoreError, 503, "memory_unavailable"),
+)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Say what an exception means to the caller.
+
+    What is not an error of ours is a defect: the caller learns no more than that, the log has the trace.
+
+    >>> failure_of(VectorError("vectors[0] holds NaN or infinity")).status
+    400
+    """
+    if isinstance(error, Refused):
+        return error.failure
+    if isinstance(error, ImageError) and "too large" in str(error):
+        return Failure(413, "image_too_large", str(error))
+    for kind, status, code in _TABLE:
+        if isinstance(error, kind):
+            retry = _RETRY_S if status in (429, 503) else None
+            return Failure(status, code, str(error), retry_after_s=retry)
+    return Failure(500, "internal_error", "the service failed to answer; its log has the details under this request id")

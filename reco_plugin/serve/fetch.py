@@ -1,0 +1,228 @@
+"""Images by URL, for strangers: only public addresses, also after a redirect, and never more than was allowed.
+
+A name is resolved once per connection, all its addresses are checked, and the connection goes to a checked address. So
+a name that changes its address in between gains nothing. TLS still verifies the name. Proxies are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpcore
+import httpx
+
+from .. import __version__
+from .addresses import is_public
+from .failures import Failure, Refused
+from .images import pixels_expected, too_many_bytes
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+_PORTS = (80, 443)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 3
+_HEADERS = {"user-agent": f"reco-plugin/{__version__}", "accept": "image/*", "accept-encoding": "identity"}
+_AT_ONCE = 16
+_SHOWN = 80
+_USERINFO = re.compile(r"//[^/]*@")
+
+
+async def resolved(host: str, port: int) -> Sequence[str]:
+    """All addresses of a name, as the system finds them.
+
+    Raises:
+        OSError: the name is unknown.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+@dataclass
+class ImageFetcher:
+    """Fetches images; call it with a URL.
+
+    Attributes:
+        max_bytes: of an image.
+        timeout_s: for everything about one URL, waiting for its turn included.
+        hosts: the only hosts that are asked; ``.example.com`` stands for all below it. Empty: any.
+        resolve: name and port to addresses.
+        network: opens connections to addresses.
+        tls: whose certificates are believed.
+    """
+
+    max_bytes: int
+    timeout_s: float
+    hosts: Sequence[str] = ()
+    resolve: Resolve = resolved
+    network: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)
+    tls: ssl.SSLContext = field(default_factory=httpcore.default_ssl_context)
+    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False)
+
+    async def __call__(self, url: str) -> bytes:
+        """Fetch an image; the bytes, not decoded.
+
+        Raises:
+            Refused: 400 ``image_url_forbidden``, 413 ``image_too_large``, 415 ``image_type_unsupported``,
+                424 ``image_fetch_failed`` or ``image_fetch_timeout``.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_s), self._turn:
+                return pixels_expected(await self._follow(url))
+        except (TimeoutError, httpcore.TimeoutException):
+            message = f"{_shown(url)} did not answer within {self.timeout_s:g} s"
+            raise Refused(Failure(424, "image_fetch_timeout", message)) from None
+        except (OSError, UnicodeError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise Refused(_failed(url, str(error) or type(error).__name__)) from None
+
+    def for_request(self, *, max_images: int, max_bytes: int) -> RequestFetcher:
+        """Fetch for one request, so much and no more."""
+        return RequestFetcher(self, max_images, max_bytes)
+
+    async def _follow(self, url: str) -> bytes:
+        """Go from redirect to redirect, each checked like the first URL."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            answer = await self._get(checked(url, self.hosts))
+            if isinstance(answer, bytes):
+                return answer
+            url = _joined(url, answer)
+        raise Refused(_failed(url, f"more than {_MAX_REDIRECTS} redirects"))
+
+    async def _get(self, url: httpx.URL) -> bytes | str:
+        """The body, or where to go instead."""
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        headers = [("host", url.netloc.decode("ascii")), *_HEADERS.items()]
+        pool = httpcore.AsyncConnectionPool(
+            ssl_context=self.tls, max_connections=1, network_backend=_Pinned(self.resolve, self.network)
+        )
+        async with pool, pool.stream("GET", target, headers=headers) as response:
+            fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            if response.status in _REDIRECTS and "location" in fields:
+                return fields["location"]
+            if response.status != 200:
+                raise Refused(_failed(str(url), f"HTTP {response.status}"))
+            return await self._body(response, fields.get("content-length", ""))
+
+    async def _body(self, response: httpcore.Response, declared: str) -> bytes:
+        if declared.isdigit() and int(declared) > self.max_bytes:
+            raise Refused(too_many_bytes(int(declared), self.max_bytes))
+        body = bytearray()
+        async for chunk in response.aiter_stream():
+            body += chunk
+            if len(body) > self.max_bytes:
+                raise Refused(too_many_bytes(len(body), self.max_bytes))
+        return bytes(body)
+
+
+@dataclass
+class RequestFetcher:
+    """Fetches the images of one request; what a few short URLs bring in is limited like what is sent itself.
+
+    Attributes:
+        fetch: gets one image.
+        max_images: URLs.
+        max_bytes: of all images.
+    """
+
+    fetch: ImageFetcher
+    max_images: int
+    max_bytes: int
+    _images: int = field(default=0, init=False)
+    _bytes: int = field(default=0, init=False)
+
+    async def __call__(self, url: str) -> bytes:
+        """Fetch one image; see :meth:`ImageFetcher.__call__`.
+
+        Raises:
+            Refused: also 413 ``too_many_items`` and ``image_too_large``, for all images together.
+        """
+        self._images += 1
+        if self._images > self.max_images:
+            message = f"more than {self.max_images} URLs in one request (max_items): split it"
+            raise Refused(Failure(413, "too_many_items", message))
+        self._check()
+        data = await self.fetch(url)
+        self._bytes += len(data)
+        self._check()
+        return data
+
+    def _check(self) -> None:
+        if self._bytes > self.max_bytes:
+            message = f"the images of this request have more than {self.max_bytes:,} bytes together (max_body_bytes)"
+            raise Refused(Failure(413, "image_too_large", f"{message}: send less at once"))
+
+
+class _Pinned(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses only."""
+
+    def __init__(self, resolve: Resolve, network: httpcore.AsyncNetworkBackend) -> None:
+        self._resolve, self._network = resolve, network
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Resolve, check all addresses, connect to the first that answers."""
+        addresses = list(dict.fromkeys(await self._resolve(host, port)))
+        if not addresses or not all(map(is_public, addresses)):
+            raise Refused(_forbidden(host, "it does not point to public addresses only"))
+        for address in addresses[:-1]:
+            try:
+                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+            except httpcore.ConnectError:
+                continue
+        return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+
+def checked(url: str, hosts: Sequence[str] = ()) -> httpx.URL:
+    """Parse a URL and look at everything that can be judged without asking anybody.
+
+    Raises:
+        Refused: 400 ``image_url_forbidden``.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError, UnicodeError) as error:
+        raise Refused(_forbidden(url, f"it is not a URL ({error})")) from None
+    host = parsed.raw_host.decode("ascii").rstrip(".")
+    if parsed.scheme not in ("http", "https") or not host:
+        raise Refused(_forbidden(url, "it is not an http or https URL"))
+    if parsed.userinfo:
+        raise Refused(_forbidden(url, "it holds a user name or password"))
+    if parsed.port is not None and parsed.port not in _PORTS:
+        raise Refused(_forbidden(url, f"its port is none of {_PORTS}"))
+    if hosts and not any(_fits(host, allowed.lower()) for allowed in hosts):
+        raise Refused(_forbidden(url, f"its host is none of {list(hosts)} (image_url_hosts)"))
+    return parsed
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return str(httpx.URL(url).join(location))
+    except (httpx.InvalidURL, ValueError):
+        raise Refused(_failed(url, "it redirects to what is not a URL")) from None
+
+
+def _fits(host: str, allowed: str) -> bool:
+    return host.endswith(allowed) if allowed.startswith(".") else host == allowed
+
+
+def _shown(url: str) -> str:
+    """A URL for a message, without what may be a secret."""
+    return repr(_USERINFO.sub("//", url.partition("?")[0])[:_SHOWN])
+
+
+def _forbidden(url: str, why: str) -> Failure:
+    return Failure(400, "image_url_forbidden", f"{_shown(url)} is not fetched: {why}; send the image itself instead")
+
+
+def _failed(url: str, why: str) -> Failure:
+    return Failure(424, "image_fetch_failed", f"{_shown(url)} could not be fetched: {why}")

@@ -1,0 +1,92 @@
+"""Images that arrive inside JSON: data URIs and bare base64. The declared type is often wrong, so the bytes decide."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from .failures import Failure, Refused
+
+_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
+_HEADER = 256  # characters in which the header of a data URI ends, so that no text is searched at length
+_SHOWN = 40
+_SNIFFED = 1024
+_NO_PIXELS = (
+    ((b"<svg", b"<?xml", b"<!doctype svg"), "an SVG or XML file: draw it into a PNG first"),
+    ((b"<!doctype html", b"<html"), "a web page: give the image itself"),
+    ((b"%pdf",), "a PDF: draw a page of it into a PNG first"),
+    ((b"{", b"["), "JSON: give the image itself"),
+)
+
+
+def is_data_uri(text: str) -> bool:
+    """Whether a text is a base64 data URI of any type; declared types are often wrong and not looked at."""
+    return _DATA_URI.match(text[:_HEADER]) is not None
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is meant as the URL of an image.
+
+    >>> is_url("HTTPS://example.com/fox.jpg"), is_url("file:///etc/passwd")
+    (True, False)
+    """
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def image_bytes(text: str, *, max_bytes: int, param: str | None = None) -> bytes:
+    """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
+
+    Args:
+        text: the encoded image.
+        max_bytes: of the decoded image.
+        param: field of the request, for the message.
+
+    Raises:
+        Refused: not base64 (400 ``image_not_base64``), too many bytes (413 ``image_too_large``), or certainly not an
+            image (415 ``image_type_unsupported``). Whether it really is one, the decoder says.
+    """
+    found = _DATA_URI.match(text[:_HEADER])
+    encoded = text[found.end() :] if found else text
+    if len(encoded) > max_bytes * 3 // 2:  # 4/3, and room for line breaks: refused before it is copied
+        raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes, param))
+    raw = _decoded(encoded) or _decoded(_tidy(encoded))
+    if not raw:
+        message = f"an image must be a data URI or base64, got {text[:_SHOWN]!r} ({len(text):,} characters)"
+        raise Refused(Failure(400, "image_not_base64", message, param))
+    if len(raw) > max_bytes:
+        raise Refused(too_many_bytes(len(raw), max_bytes, param))
+    return pixels_expected(raw, param)
+
+
+def _decoded(encoded: str) -> bytes:
+    """The bytes; none where this is not strictly base64."""
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _tidy(encoded: str) -> str:
+    """The standard alphabet, padded, in one line."""
+    packed = "".join(encoded.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    return packed + "=" * (-len(packed) % 4)
+
+
+def pixels_expected(data: bytes, param: str | None = None) -> bytes:
+    """Return the bytes, unless their beginning shows that they hold no pixels.
+
+    Raises:
+        Refused: 415 ``image_type_unsupported``, naming what it is.
+    """
+    head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginnings, what in _NO_PIXELS:
+        if head.startswith(beginnings):
+            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}", param))
+    return data
+
+
+def too_many_bytes(size: int, limit: int, param: str | None = None) -> Failure:
+    """The failure of an image with too many bytes, wherever it came from."""
+    message = f"an image has {size:,} bytes, the limit is {limit:,} (max_image_bytes): shrink it first"
+    return Failure(413, "image_too_large", message, param)

@@ -1,0 +1,111 @@
+"""``/v1/memory``: read and change the pairs while serving, under the admin key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+
+from . import pairs
+from .edge import Edge
+from .failures import Failure, Refused
+from .routes import answering_in, openai_shape
+from .schemas import ERRORS
+
+Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
+
+
+class MemoryInfo(BaseModel):
+    """The memory as a whole."""
+
+    pairs: int
+    kind: str
+    location: str
+    encoder: str
+    fingerprint: str
+    calibrated: bool
+    """Whether the gate has its constants, which are measured when pairs are added."""
+    version: int
+    """Another number after each change through this service."""
+
+
+class Found(BaseModel):
+    """Pairs by id."""
+
+    data: list[pairs.StoredPair]
+
+
+class Removed(BaseModel):
+    """How many of the ids were there, and how many pairs are left."""
+
+    removed: int
+    pairs: int
+    version: int
+
+
+class Hits(BaseModel):
+    """What a search found, nearest first."""
+
+    data: list[pairs.Hit]
+
+
+def router(edge: Edge) -> APIRouter:
+    """The routes; who may use them is for the guard to say."""
+    routes = APIRouter(
+        prefix="/v1/memory",
+        route_class=answering_in(openai_shape),
+        tags=["memory"],
+        responses=ERRORS | {403: {**ERRORS[401], "description": "no admin key is set"}},
+    )
+    limit, embedder = edge.settings.max_image_bytes, edge.embedder
+    memory = embedder.reco.memory
+
+    @routes.get("")
+    async def memory_info(request: Request) -> MemoryInfo:
+        """Count the pairs, and say what they belong to."""
+        made_by = memory.store.header.fingerprint
+        return MemoryInfo(
+            pairs=await edge(request).ask(lambda: len(memory)),
+            kind=memory.store.kind,
+            location=memory.store.location,
+            encoder=made_by.name,
+            fingerprint=made_by.digest,
+            calibrated=memory.calibration is not None,
+            version=memory.version,
+        )
+
+    @routes.post("/pairs")
+    async def add_pairs(request: Request, body: pairs.AddPairs) -> pairs.Added:
+        """Add pairs, or replace those of the same id; searchable when this answers."""
+        _few(len(body.pairs), edge.settings.max_items, "pairs")
+        return await edge(request).write(lambda: pairs.add(embedder, body, limit))
+
+    @routes.get("/pairs", response_model_exclude_none=True)
+    async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Found:
+        """Look pairs up by id; unknown ids are left out."""
+        _few(len(ids), edge.settings.max_items, "id")
+        return Found(data=await edge(request).ask(lambda: pairs.look_up(embedder, ids, vectors=vectors)))
+
+    @routes.delete("/pairs")
+    async def remove_pairs(request: Request, ids: Ids) -> Removed:
+        """Delete pairs by id; unknown ids are no error."""
+        _few(len(ids), edge.settings.max_items, "id")
+
+        def remove() -> Removed:
+            return Removed(removed=memory.remove(ids), pairs=len(memory), version=memory.version)
+
+        return await edge(request).write(remove)
+
+    @routes.post("/search")
+    async def search_memory(request: Request, body: pairs.SearchRequest) -> Hits:
+        """Find the pairs nearest to a text, an image or a vector."""
+        _few(body.k, edge.settings.max_k, "k")
+        return Hits(data=await edge(request).ask(lambda: pairs.search(embedder, body, limit)))
+
+    return routes
+
+
+def _few(number: int, limit: int, name: str) -> None:
+    if number > limit:
+        raise Refused(Failure(413, "too_many_items", f"{name}: {number:,}, the limit is {limit:,}: split it", name))

@@ -1,0 +1,112 @@
+"""``/metrics``: what :class:`~reco_plugin.counters.Counters` counts and what the service adds, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import Histogram as PrometheusHistogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from ..counters import SECONDS
+from .edge import Edge
+from .routes import answering_in, openai_shape
+
+_HELP = {
+    "encode_s": "seconds per call of the encoder",
+    "retrieve_s": "seconds per search of the memory, answered or not",
+    "fuse_s": "seconds per fusion, answered or not",
+    "moved": "cosine distance between frozen and refined vector",
+    "refined": "calls that were refined",
+    "degraded": "calls answered with frozen vectors because something failed",
+    "failed": "calls that raised because something failed",
+}
+_LABELS = {"encode_s": "modality", "refined": "modality", "degraded": "reason", "failed": "reason"}
+
+
+class Metrics:
+    """The registry of one service: several in one process do not mix."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        """What ``/metrics`` shows."""
+        self._edge = edge
+        self._requests = Counter(
+            "reco_http_requests", "requests by route and status", ["route", "status"], registry=self.registry
+        )
+        self._seconds = PrometheusHistogram(
+            "reco_http_request_seconds", "seconds per request", ["route"], buckets=SECONDS, registry=self.registry
+        )
+        for process in (ProcessCollector, PlatformCollector, GCCollector):
+            process(registry=self.registry)
+        self.registry.register(self)
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the counters; the interface of a Prometheus collector."""
+        for name, value in self._edge.embedder.reco.counters.to_dict().items():
+            yield _family(name, value)
+        for queue, pool in (("embed", self._edge.pool), ("memory", self._edge.writing)):
+            if queue == "embed":
+                yield _histogram("reco_queue_seconds", "seconds that requests waited", pool.queue_s.to_dict())
+            yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", pool.pending)
+        yield from self._circuits()
+        seen = self._edge.embedder.cache.seen
+        yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)
+        yield CounterMetricFamily("reco_cache_misses", "items that the cache did not know", seen.misses)
+        yield GaugeMetricFamily("reco_cache_entries", "items in the cache", seen.entries)
+
+    def _circuits(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not asked", labels=["part"])
+        for part, circuit in self._edge.embedder.reco.circuits.items():
+            family.add_metric([part], float(circuit.state != "closed"))
+        yield family
+
+
+def router(metrics: Metrics) -> APIRouter:
+    """``GET /metrics``."""
+    routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
+
+    @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def show_metrics() -> Response:
+        """Prometheus metrics: encode, retrieve, fuse and queue seconds apart, degraded calls, distances moved."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
+
+
+def _family(name: str, value: Mapping[str, Any]) -> Metric:
+    """One attribute of the counters, under the name that docs/deployment.md lists."""
+    label, text = _LABELS.get(name), _HELP.get(name, name)
+    full = "reco_" + (f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name)
+    if "buckets" in value:
+        return _histogram(full, text, value)
+    if all(isinstance(part, Mapping) for part in value.values()) and value:
+        family = HistogramMetricFamily(full, text, labels=[label or "part"])
+        for part, counts in value.items():
+            family.add_metric([part], _buckets(counts), counts["sum"])
+        return family
+    counter = CounterMetricFamily(full, text, labels=[label or "part"])
+    for word, count in value.items():
+        counter.add_metric([word], count)
+    return counter
+
+
+def _histogram(name: str, text: str, counts: Mapping[str, Any]) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=_buckets(counts), sum_value=counts["sum"])
+
+
+def _buckets(counts: Mapping[str, Any]) -> list[Any]:
+    return [*([str(bound), count] for bound, count in counts["buckets"]), ["+Inf", counts["count"]]]

@@ -1,0 +1,115 @@
+"""``GET /v1/models``: the aliases, and what whoever compares vectors must know about them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from ..errors import MemoryStoreError
+from .edge import Caller, Edge
+from .failures import Failure, Refused
+from .policy import Manner
+from .routes import answering_in, openai_shape
+from .schemas import ERRORS
+
+
+class Sides(BaseModel):
+    """Which sides an alias refines when a request does not say."""
+
+    query_text: bool
+    query_image: bool
+    document_text: bool
+    document_image: bool
+
+
+class MemoryState(BaseModel):
+    """The pairs that are retrieved from."""
+
+    pairs: int | None
+    """None while the memory is away."""
+    kind: str
+    version: int
+    """Another number after each change through this service."""
+
+
+class Model(BaseModel):
+    """One alias."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "reco-plugin"
+    refinement: Manner
+    refines: Sides
+    name: str
+    dimension: int
+    normalized: bool = True
+    """All vectors have an L2 norm of 1."""
+    context_length: int
+    image_size: tuple[int, int]
+    """(height, width) in pixels, after resizing."""
+    fingerprint: str
+    """sha256 of the encoder: vectors of the same fingerprint may be compared, whichever alias made them."""
+    k: int
+    memory: MemoryState
+
+
+class ModelList(BaseModel):
+    """All aliases."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+def router(edge: Edge) -> APIRouter:
+    """``GET /v1/models`` and ``GET /v1/models/{model}``."""
+    routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["models"], responses=ERRORS)
+
+    async def models(request: Request) -> dict[str, Model]:
+        state = await _memory(edge(request), edge)
+        return {name: _model(name, manner, edge, state) for name, manner in edge.embedder.aliases.items()}
+
+    @routes.get("/models")
+    async def list_models(request: Request) -> ModelList:
+        """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
+        return ModelList(data=list((await models(request)).values()))
+
+    @routes.get("/models/{model}")
+    async def one_model(request: Request, model: str) -> Model:
+        """One alias."""
+        known = await models(request)
+        if model not in known:
+            message = f"there is no model {model!r:.80} here, only: {', '.join(known)}"
+            raise Refused(Failure(404, "model_not_found", message, "model"))
+        return known[model]
+
+    return routes
+
+
+async def _memory(caller: Caller, edge: Edge) -> MemoryState:
+    memory = edge.embedder.reco.memory
+    try:
+        pairs = await caller.ask(lambda: len(memory))
+    except MemoryStoreError:
+        pairs = None
+    return MemoryState(pairs=pairs, kind=memory.store.kind, version=memory.version)
+
+
+def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
+    embedder = edge.embedder
+    manifest, settings = embedder.reco.manifest, embedder.reco.settings
+    sides = vars(embedder.policy) if manner == "refined" else dict.fromkeys(vars(embedder.policy), False)
+    return Model(
+        id=name,
+        refinement=manner,
+        refines=Sides(**sides),
+        name=manifest.name,
+        dimension=manifest.dimension,
+        context_length=manifest.text.context_length,
+        image_size=manifest.image.size,
+        fingerprint=manifest.digest,
+        k=settings.k or manifest.policy.k,
+        memory=state,
+    )

@@ -1,0 +1,27 @@
+"""The OpenAPI document as a file; anew by ``python -m reco_plugin.serve.openapi > docs/openapi.json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from fastapi import FastAPI
+
+from ..reco import Reco
+from .app import create_app
+from .settings import ServeSettings
+
+
+def document(app: FastAPI) -> str:
+    """The document of an application; the same for all settings and models."""
+    return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Print it."""
+    with Reco.open(memory=":memory:", memory_kind="exact") as reco:
+        sys.stdout.write(document(create_app(ServeSettings(page=False), reco)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The playground at ``/``: one page without build step, CDN or request to anywhere else.
+
+::
+
+    GET  /                the page; its scripts and styles lie under /page/
+    POST /page/compare    one query: what was retrieved, and rankings by the plain and by the refined vector
+    GET  /page/examples   a few pairs to begin with
+
+Pairs are added and deleted through ``/v1/memory``, as by everybody else.
+"""
+
+from .pictures import thumbnail
+from .router import router
+
+__all__ = ["router", "thumbnail"]

@@ -1,0 +1,177 @@
+"""One query, ranked by its plain and by its refined vector."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from ...errors import MemoryStoreError
+from ...reco import Reco
+from ...types import Degraded, Modality, Payload, Refinement, other
+from ..embedding import Embedded, EmbedRequest, Embeds, Used
+from ..policy import Side
+from ..refine import ExplainInput
+from ..schemas import HowToRefine
+from .pictures import Pictures
+from .ranked import Candidates, Place, RankedStore, places
+
+DEPTH = 50
+"""Places of which it is said where a pair was before."""
+_POOL = 256  # candidates that are refined as one set, where that is asked for
+
+
+class CompareRequest(HowToRefine):
+    """A query, and how to treat it."""
+
+    input: ExplainInput
+    input_type: Side = "query"
+    refine: bool | None = Field(None, description="None: as the service's policy has it for this side")
+    by: Modality | None = Field(None, description="side of the pairs to rank; the one that the query is not")
+    refine_ranked: bool = Field(False, description="refine also the first candidates, as one set")
+    results: int = Field(10, ge=1, le=DEPTH)
+
+    def to_embed(self, caller: Embeds) -> EmbedRequest:
+        """The same for the embedder."""
+        return EmbedRequest(
+            [self.input.to_item(caller)],
+            side=self.input_type,
+            refine=self.refine,
+            options=self.options(),
+            explain=True,
+        )
+
+    @property
+    def modality(self) -> Modality:
+        """What the query is."""
+        return "text" if self.input.text is not None else "image"
+
+
+class Shown(BaseModel):
+    """A pair as the page shows it."""
+
+    id: str
+    caption: str | None
+    picture: str | None
+    similarity: float
+
+
+class Retrieved(Shown):
+    """A pair that the refinement used."""
+
+    trust: float
+    weight: float
+
+
+class Ranked(Shown):
+    """A pair in a ranking; a rank is None beyond ``depth``, the number of places that were looked at."""
+
+    rank_plain: int | None
+    rank_refined: int | None
+
+
+class Compared(BaseModel):
+    """All that the page shows of one query."""
+
+    modality: Modality
+    by: Modality
+    ranked: str
+    depth: int
+    refined: bool
+    ranked_refined: bool
+    """Whether the candidates of the refined ranking are refined, too."""
+    moved: float
+    truncated: bool
+    degraded: Degraded | None
+    used: list[Retrieved]
+    plain_ranking: list[Ranked]
+    refined_ranking: list[Ranked]
+    ranking_error: str | None = None
+    """Why there are no rankings, in words."""
+
+
+@dataclass(frozen=True)
+class Comparer:
+    """Ranks for the page.
+
+    Attributes:
+        reco: what refines candidates.
+        ranked: what is ranked.
+        pictures: where pictures come from.
+    """
+
+    reco: Reco
+    ranked: RankedStore
+    pictures: Pictures
+
+    def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
+        """Rank by both vectors; a store that is away costs the rankings, not the rest.
+
+        Raises:
+            Refused: the query could not be embedded.
+        """
+        answer.whole("input")
+        by, degraded, problem = asked.by or other(asked.modality), answer.degraded, None
+        plain: list[Place] = []
+        refined: list[Place] = []
+        depth = _POOL if asked.refine_ranked else DEPTH
+        try:
+            found = self.ranked.nearest(np.concatenate([answer.frozen, answer.vectors]), by, depth)
+            plain = places(found, answer.frozen[0], found.vectors, depth)
+            vectors = found.vectors
+            if asked.refine_ranked and len(found):
+                moved = self._refine(asked, found, by)
+                vectors, degraded = moved.vectors, degraded or moved.degraded
+            refined = places(found, answer.vectors[0], vectors, depth)
+        except MemoryStoreError as error:
+            problem = str(error)
+        return Compared(
+            modality=asked.modality,
+            by=by,
+            ranked=self.ranked.name,
+            depth=depth,
+            refined=answer.refined[0],
+            ranked_refined=asked.refine_ranked and problem is None,
+            moved=float(answer.moved[0]),
+            truncated=answer.truncated[0],
+            degraded=degraded,
+            used=[self._retrieved(used) for used in answer.used[0]] if answer.used else [],
+            plain_ranking=self._ranking(plain, plain, refined, asked.results),
+            refined_ranking=self._ranking(refined, plain, refined, asked.results),
+            ranking_error=problem,
+        )
+
+    def _refine(self, asked: CompareRequest, found: Candidates, by: Modality) -> Refinement:
+        """Refine candidates as one set, each without its own pair, which would only repeat it."""
+        options = {name: value for name, value in asdict(asked.options()).items() if value is not None}
+        hidden = [[id_, *(asked.exclude or ())] for id_ in found.ids]
+        return self.reco.refine(found.vectors, modality=by, role="candidate", **options | {"exclude": hidden})
+
+    def _ranking(self, shown_places: list[Place], plain: list[Place], refined: list[Place], count: int) -> list[Ranked]:
+        ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
+        return [
+            Ranked(
+                **self._shown(place.id, place.payload, place.similarity),
+                rank_plain=ranks[0].get(place.id),
+                rank_refined=ranks[1].get(place.id),
+            )
+            for place in shown_places[:count]
+        ]
+
+    def _retrieved(self, used: Used) -> Retrieved:
+        return Retrieved(**self._shown(used.id, used.payload, used.similarity), trust=used.trust, weight=used.weight)
+
+    def _shown(self, id_: str, payload: Payload, similarity: float) -> dict[str, Any]:
+        return {**shown(id_, payload, self.pictures), "similarity": similarity}
+
+
+def shown(id_: str, payload: Payload, pictures: Pictures) -> dict[str, str | None]:
+    """Id, caption and picture of a pair."""
+    caption = payload.get("caption")
+    return {
+        "id": id_,
+        "caption": caption if isinstance(caption, str) else None,
+        "picture": pictures.of(id_, payload),
+    }

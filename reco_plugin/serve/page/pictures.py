@@ -1,0 +1,100 @@
+"""Small pictures of stored pairs: a memory keeps vectors, so pictures come from the payload or from a folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from ...errors import ImageError
+from ...preprocess import ImageConfig, images_to_array
+from ...types import ImageInput, Payload
+
+KEY = "thumbnail"
+"""Where a payload holds a picture, as a data URI."""
+_PATHS = ("image", "path", "file", "file_name", "image_path")
+_SIDE = 128
+_LONGEST = 100_000  # characters of a data URI that is handed on
+_URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
+
+
+class Pictures:
+    """Finds the picture of a pair."""
+
+    def __init__(self, folder: Path | None, config: ImageConfig, max_pixels: int) -> None:
+        """Look at nothing yet.
+
+        Args:
+            folder: where image files lie; None: only payloads are looked at.
+            config: the encoder's; pictures are cropped or padded as it does, so that one sees what it saw.
+            max_pixels: larger files have no picture.
+        """
+        self._folder = folder.resolve() if folder else None
+        self._config, self._max_pixels = config, max_pixels
+        self._made = lru_cache(maxsize=2048)(self._make)
+
+    def of(self, id_: str, payload: Payload) -> str | None:
+        """A data URI; None where there is no picture.
+
+        A payload's own ``thumbnail`` comes first; then a file of the folder, by the path in the payload (``image``,
+        ``path``, ``file``, ``file_name``, ``image_path``) or by the id, which is a path where a folder or table was
+        read. What points out of the folder is not looked at.
+        """
+        given = payload.get(KEY)
+        if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given):
+            return given
+        for name in _names(id_, payload):
+            if file := self._inside(name):
+                return self._made(file, file.stat().st_mtime_ns)
+        return None
+
+    def _inside(self, name: str) -> Path | None:
+        if self._folder is None:
+            return None
+        try:
+            file = (self._folder / name).resolve()
+            return file if file.is_relative_to(self._folder) and file.is_file() else None
+        except (OSError, ValueError):  # too long a name, or one with a null in it
+            return None
+
+    def _make(self, file: Path, _changed: int) -> str | None:
+        try:
+            return thumbnail(file, self._config, self._max_pixels)
+        except ImageError:
+            return None
+
+
+def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: int = 64_000_000) -> str:
+    """Make what a payload may hold under ``thumbnail``, so that the playground shows the pair's picture.
+
+    Example::
+
+        shown = {"caption": "a red fox", "thumbnail": thumbnail("fox.jpg")}
+        reco.memory.add([Pair("fox-1", "fox.jpg", "a red fox", shown)])
+
+    Args:
+        image: a path, the bytes of an image file, or a PIL image.
+        config: the encoder's way of cropping (``reco.manifest.image``); None: the middle square.
+        max_pixels: larger images are refused.
+
+    Returns:
+        A data URI of a square WebP, about 3 kB.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    from PIL import Image
+
+    way = config or ImageConfig((_SIDE, _SIDE))
+    small = ImageConfig((_SIDE, _SIDE), way.interpolation, way.resize_mode, way.fill_color)
+    packed = io.BytesIO()
+    Image.fromarray(images_to_array([image], small, max_pixels)[0]).save(packed, "WEBP", quality=82)
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
+
+
+def _names(id_: str, payload: Payload) -> Iterator[str]:
+    yield from (value for key in _PATHS if isinstance(value := payload.get(key), str) and value)
+    yield id_

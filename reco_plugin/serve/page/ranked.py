@@ -1,0 +1,117 @@
+"""What the playground ranks: the memory's own pairs, or an index of the user's in the same vector space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...memory import Memory, open_memory
+from ...reco import Reco
+from ...types import Modality, Payload, Vectors
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs that may stand in a ranking; row i of everything belongs together.
+
+    Attributes:
+        ids: N ids, each once.
+        vectors: (N, D) of the side that is ranked.
+        payloads: N payloads.
+    """
+
+    ids: Sequence[str]
+    vectors: Vectors
+    payloads: Sequence[Payload]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pair in a ranking."""
+
+    id: str
+    payload: Payload
+    similarity: float
+
+
+@dataclass(frozen=True)
+class RankedStore:
+    """Candidates of all rankings.
+
+    Attributes:
+        store: where they lie.
+        name: for people.
+        own: whether it was opened for the page, which then also closes it.
+    """
+
+    store: Memory
+    name: str
+    own: bool
+
+    def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
+        """The k nearest pairs of each query, together.
+
+        Args:
+            queries: (B, D).
+            by: side of the pairs that is compared.
+            k: per query.
+
+        Raises:
+            MemoryStoreError: the store does not answer.
+        """
+        found = self.store.search(queries, by=by, read=by, k=k, payloads=True)
+        payloads = found.payloads or [[{}] * len(ids) for ids in found.ids]
+        seen = {id_: (row, column) for row, ids in enumerate(found.ids) for column, id_ in enumerate(ids)}
+        cells = list(seen.values())
+        return Candidates(
+            list(seen),
+            found.vectors[[row for row, _ in cells], [column for _, column in cells]],
+            [payloads[row][column] for row, column in cells],
+        )
+
+
+def places(candidates: Candidates, query: Vectors, vectors: Vectors, depth: int) -> list[Place]:
+    """Rank candidates by cosine, best first.
+
+    Args:
+        candidates: whose places are wanted.
+        query: (D,) unit-norm.
+        vectors: (N, D) unit-norm, of the candidates.
+        depth: places, at most.
+    """
+    similarity = vectors @ query
+    order = np.argsort(-similarity, kind="stable")[:depth]
+    return [Place(candidates.ids[row], candidates.payloads[row], float(similarity[row])) for row in order]
+
+
+def open_ranked(reco: Reco, index: str | None) -> RankedStore:
+    """Open the index that the settings name.
+
+    Args:
+        reco: whose memory is ranked when no index is named.
+        index: a collection of the memory's own Qdrant server; where the memory is on no server, a folder.
+
+    Raises:
+        FingerprintMismatch: another encoder made its vectors.
+        MemoryStoreError: there is none, or it cannot be read.
+    """
+    if index is None:
+        return RankedStore(reco.memory.store, "the memory", own=False)
+    settings, fingerprint = reco.settings, reco.manifest.fingerprint
+    if "://" not in settings.memory:
+        return RankedStore(open_memory(index, fingerprint, create=False), index, own=True)
+    key = settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
+    store = open_memory(
+        settings.memory,
+        fingerprint,
+        create=False,
+        collection=index,
+        api_key=key,
+        options=settings.memory_options,
+    )
+    return RankedStore(store, index, own=True)

@@ -1,0 +1,84 @@
+"""Routes of the playground; the ones that compute need an API key where the service asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, Request
+from pydantic import BaseModel
+
+from ...memory import Memory
+from ..edge import Edge
+from ..routes import answering_in, openai_shape
+from . import files
+from .compare import Compared, Comparer, CompareRequest, shown
+from .pictures import Pictures
+from .ranked import open_ranked
+
+_EXAMPLES = 6
+
+
+class Example(BaseModel):
+    """A pair of the memory to begin with."""
+
+    id: str
+    caption: str | None
+    picture: str | None
+
+
+class Examples(BaseModel):
+    """A few of them."""
+
+    data: list[Example]
+
+
+def router(edge: Edge) -> APIRouter:
+    """The page, its files and its two questions; none of it is part of the documented interface.
+
+    Raises:
+        FingerprintMismatch: another encoder made the index that shall be ranked.
+        MemoryStoreError: there is no such index.
+    """
+    reco, settings = edge.embedder.reco, edge.settings
+    ranked = open_ranked(reco, settings.page_index)
+    pictures = Pictures(settings.page_pictures, reco.manifest.image, reco.settings.max_pixels)
+    comparer = Comparer(reco, ranked, pictures)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        if ranked.own:
+            ranked.store.close()
+
+    routes = APIRouter(include_in_schema=False, lifespan=lifespan)
+    routes.include_router(files.router())
+    asked = APIRouter(prefix="/page", route_class=answering_in(openai_shape), include_in_schema=False)
+
+    @asked.post("/compare")
+    async def compare(request: Request, body: CompareRequest) -> Compared:
+        caller = edge(request)
+        answer = await caller.embed(body.to_embed(caller))
+        return await caller.ask(lambda: comparer.compare(body, answer))
+
+    @asked.get("/examples")
+    async def examples(request: Request) -> Examples:
+        return Examples(data=await edge(request).ask(lambda: _examples(ranked.store, pictures)))
+
+    routes.include_router(asked)
+    return routes
+
+
+def _examples(store: Memory, pictures: Pictures) -> list[Example]:
+    """Pairs from all over the memory: the nearest ones to a few directions that are far from one another."""
+    directions = np.random.default_rng(0).standard_normal((_EXAMPLES, store.header.fingerprint.dimension))
+    queries = np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True), np.float32)
+    found = store.search(queries, by="image", read="image", k=_EXAMPLES, payloads=True)
+    chosen: dict[str, Example] = {}
+    for ids, payloads in zip(found.ids, found.payloads or [], strict=True):
+        for id_, payload in zip(ids, payloads, strict=True):
+            if id_ not in chosen:
+                chosen[id_] = Example(**shown(id_, payload, pictures))
+                break
+    return list(chosen.values())

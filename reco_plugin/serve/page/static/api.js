@@ -1,0 +1,66 @@
+/** Talks to the service; an answer is data, or a Trouble in words. */
+
+/** Something that went wrong, in words for people. */
+export class Trouble extends Error {
+  constructor(message, code = null) {
+    super(message);
+    this.code = code;
+  }
+}
+
+const keys = { caller: "", admin: "" };
+
+/** Remember a key until the page is closed; who is "caller" or "admin". */
+export function useKey(who, key) {
+  keys[who] = key.trim();
+}
+
+/** Compare the plain and the refined vector of one query. */
+export const compare = (body, signal) => ask("POST", "page/compare", { body, signal });
+
+/** A few pairs to begin with. */
+export const examples = async () => (await ask("GET", "page/examples")).data.data;
+
+/** The alias that refines, or the first one. */
+export async function model() {
+  const all = (await ask("GET", "v1/models")).data.data;
+  return all.find((one) => one.refinement === "refined") || all[0];
+}
+
+/** Store one pair. */
+export const addPair = async (pair) =>
+  (await ask("POST", "v1/memory/pairs", { body: { pairs: [pair] }, key: "admin" })).data;
+
+/** Delete one pair. */
+export const deletePair = async (id) =>
+  (await ask("DELETE", `v1/memory/pairs?id=${encodeURIComponent(id)}`, { key: "admin" })).data;
+
+async function ask(method, path, { body, signal, key = "caller" } = {}) {
+  const headers = {};
+  if (body) headers["content-type"] = "application/json";
+  if (keys[key]) headers.authorization = `Bearer ${keys[key]}`;
+  let response;
+  try {
+    response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Trouble("The service does not answer. Is it running, and are you connected?", "unreachable");
+  }
+  const data = await response.json().catch(() => null);
+  if (!response.ok) {
+    const error = data?.error;
+    throw new Trouble(sentence(error?.message || `The service answered ${response.status}.`), error?.code);
+  }
+  return { data, timing: timing(response.headers.get("server-timing")) };
+}
+
+/** "encode;dur=1.2, refine;dur=3" as {encode: 1.2, refine: 3}. */
+function timing(header) {
+  const steps = [...(header || "").matchAll(/([a-z_]+);dur=([\d.]+)/g)];
+  return Object.fromEntries(steps.map(([, step, ms]) => [step, Number(ms)]));
+}
+
+function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+}

@@ -1,0 +1,39 @@
+/** Builds elements; text is always set as text, so that no caption is ever read as markup. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** The element with an id. */
+export const at = (id) => document.getElementById(id);
+
+/** An element with attributes and children; a child that is null is left out. */
+export function el(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+/** The same for SVG. */
+export function svg(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+/** A pair's picture, or its first letter where there is none. */
+export function picture(pair, alt = "") {
+  if (pair.picture) return el("img", { src: pair.picture, alt, class: "pic" });
+  return el("span", { class: "pic blank", "aria-hidden": "true" }, nameOf(pair).slice(0, 1).toUpperCase() || "?");
+}
+
+/** What a pair is called. */
+export const nameOf = (pair) => pair.caption || pair.id;
+
+/** Show an element with a text, or hide it. */
+export function tell(node, text) {
+  node.textContent = text || "";
+  node.hidden = !text;
+}

@@ -1,0 +1,61 @@
+/** Images on their way in: from a file, a drop or the clipboard. */
+
+import { Trouble } from "./api.js";
+
+const SIDE = 128;
+
+/** An image file as {name, data}, data being a data URI of the unchanged bytes. */
+export function read(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve({ name: file.name || "pasted image", data: reader.result });
+    reader.onerror = () => reject(new Trouble(`The file ${file.name} cannot be read.`));
+    reader.readAsDataURL(file);
+  });
+}
+
+/** The first file of a drop or paste; null where there is none. */
+export const fileOf = (transfer) => [...(transfer?.files || [])][0] || null;
+
+/** A small square WebP of an image, its middle, to be stored beside the pair; null where the browser cannot draw it. */
+export async function thumbnail(data) {
+  const image = new Image();
+  image.src = data;
+  try {
+    await image.decode();
+  } catch {
+    return null;
+  }
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = SIDE;
+  const pen = canvas.getContext("2d");
+  const [width, height] = [image.naturalWidth || SIDE, image.naturalHeight || SIDE];
+  const side = Math.min(width, height);
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, SIDE, SIDE);
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(image, (width - side) / 2, (height - side) / 2, side, side, 0, 0, SIDE, SIDE);
+  return canvas.toDataURL("image/webp", 0.85);
+}
+
+/** Let images be dropped anywhere and pasted anywhere; `take` gets the file. */
+export function accept(veil, take) {
+  let depth = 0; // dragenter and dragleave come for each element on the way
+  const show = (shown) => { veil.hidden = !shown; };
+  const files = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
+  addEventListener("dragenter", (event) => { if (files(event)) { depth += 1; show(true); } });
+  addEventListener("dragleave", (event) => { if (files(event)) { depth = Math.max(0, depth - 1); show(depth > 0); } });
+  addEventListener("dragover", (event) => { if (files(event)) event.preventDefault(); });
+  addEventListener("drop", (event) => {
+    if (!files(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    const file = fileOf(event.dataTransfer);
+    if (file) take(file);
+  });
+  addEventListener("paste", (event) => {
+    const file = fileOf(event.clipboardData);
+    if (file) { event.preventDefault(); take(file); }
+  });
+}

@@ -1,0 +1,110 @@
+/** Pairs that are added from here, and deleted again. */
+
+import { addPair, deletePair, useKey } from "./api.js";
+import { at, el, nameOf, picture, tell } from "./dom.js";
+import { read, thumbnail } from "./images.js";
+import { aboutKey, troubleWords } from "./words.js";
+
+const STORED = "reco-playground-added"; // ids and captions, so that what was added can be deleted after a reload
+let image = null;
+let added = load();
+
+/** Ids of the pairs that were added from this browser. */
+export const freshIds = () => new Set(added.map((pair) => pair.id));
+
+/** Wire the form; `queryImage` gives the query's image or null, `changed(words, count)` is told of each change. */
+export function wireMemory(queryImage, changed) {
+  at("admin").addEventListener("input", (event) => useKey("admin", event.target.value));
+  at("pair-file").addEventListener("change", async (event) => {
+    const file = event.target.files[0];
+    if (file) await attempt(async () => choose(await read(file)));
+    event.target.value = "";
+  });
+  at("pair-from-query").addEventListener("click", () => choose(queryImage()));
+  at("add").addEventListener("submit", (event) => {
+    event.preventDefault();
+    void attempt(() => add(changed));
+  });
+  drawAdded(changed);
+}
+
+/** Offer the query's image for the new pair where the query is one. */
+export function offerQueryImage(there) {
+  at("pair-from-query").hidden = !there;
+}
+
+function choose(chosen) {
+  image = chosen;
+  at("pair-picture").src = chosen.data;
+  at("pair-picture").hidden = false;
+  tell(at("pair-name"), chosen.name);
+  tell(at("add-problem"), null);
+}
+
+async function add(changed) {
+  const caption = at("caption").value.trim();
+  const lacks = !image ? [at("pair-file"), "Choose an image first."] : !caption ? [at("caption"), "Write a caption first."] : null;
+  if (lacks) {
+    lacks[0].focus();
+    tell(at("add-problem"), lacks[1]);
+    return;
+  }
+  const small = await thumbnail(image.data);
+  const id = `playground-${crypto.randomUUID ? crypto.randomUUID() : Date.now().toString(36) + Math.random().toString(36).slice(2)}`;
+  const payload = small ? { thumbnail: small } : {};
+  const answer = await addPair({ id, text: caption, image: image.data, payload });
+  added = [{ id, caption, picture: small }, ...added];
+  store();
+  image = null;
+  at("pair-picture").hidden = true;
+  at("pair-picture").removeAttribute("src");
+  tell(at("pair-name"), "none chosen");
+  at("caption").value = "";
+  drawAdded(changed);
+  changed(`Added “${caption}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
+}
+
+async function remove(pair, changed) {
+  const answer = await deletePair(pair.id);
+  added = added.filter((one) => one.id !== pair.id);
+  store();
+  drawAdded(changed);
+  (at("added-list").querySelector("button") || at("caption")).focus();
+  changed(`Deleted “${nameOf(pair)}”; the memory holds ${answer.pairs.toLocaleString("en")} pairs.`, answer.pairs);
+}
+
+function drawAdded(changed) {
+  at("added").hidden = !added.length;
+  at("added-list").replaceChildren(...added.map((pair) => {
+    const button = el("button", { type: "button", class: "quiet", "aria-label": `Delete ${nameOf(pair)}` }, "Delete");
+    button.addEventListener("click", () => void attempt(() => remove(pair, changed)));
+    return el("li", {}, picture(pair), el("span", { class: "caption" }, nameOf(pair)), button);
+  }));
+}
+
+async function attempt(action) {
+  tell(at("add-problem"), null);
+  try {
+    await action();
+  } catch (error) {
+    if (aboutKey(error)) at("admin").focus();
+    tell(at("add-problem"), troubleWords(error, "admin"));
+  }
+}
+
+function load() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(STORED));
+    return Array.isArray(kept) ? kept.filter((pair) => typeof pair?.id === "string") : [];
+  } catch {
+    return [];
+  }
+}
+
+function store() {
+  try {
+    localStorage.setItem(STORED, JSON.stringify(added));
+  } catch {
+    // a browser that keeps nothing still shows what was added until the page is closed
+  }
+}

@@ -1,0 +1,73 @@
+/** What is said in words. */
+
+import { nameOf } from "./dom.js";
+
+const REASONS = {
+  memory_error: "the memory failed",
+  memory_timeout: "the memory was too slow",
+  memory_circuit_open: "the memory has failed several times and is left alone for a moment",
+  fusion_error: "the fusion failed",
+  fusion_timeout: "the fusion was too slow",
+  fusion_circuit_open: "the fusion has failed several times and is left alone for a moment",
+};
+
+/** Why frozen vectors stand where refined ones were asked for. */
+export const degradedWords = (reason) =>
+  `Degraded: ${REASONS[reason] || reason}. Both rankings are those of plain CLIP.`;
+
+const KEYS = {
+  caller: { key_missing: "This service asks for an API key: enter it below.", key_wrong: "This service does not know that API key." },
+  admin: { key_missing: "The memory is changed under the admin key: enter it above.", key_wrong: "That is not the admin key of this service." },
+};
+
+/** A trouble in words; `who` is "caller" or "admin". */
+export const troubleWords = (error, who) => KEYS[who][error.code] || error.message;
+
+/** Whether a trouble is about a key. */
+export const aboutKey = (error) => error.code === "key_missing" || error.code === "key_wrong";
+
+/** 1 -> "1st". */
+export function ordinal(rank) {
+  const [tens, ones] = [rank % 100, rank % 10];
+  if (tens > 10 && tens < 14) return `${rank}th`;
+  return `${rank}${["th", "st", "nd", "rd"][ones] || "th"}`;
+}
+
+/** Share as per cent. */
+export const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
+
+/** Signed number with a true minus and two digits. */
+export const number = (value) => value.toFixed(2).replace("-", "−");
+
+/** Where a rank is when the list ends at `depth`. */
+export const place = (rank, depth) => (rank ? ordinal(rank) : `beyond ${depth}`);
+
+/** Degrees between two unit vectors of this cosine distance. */
+export const degrees = (moved) => (Math.acos(Math.max(-1, Math.min(1, 1 - moved))) * 180) / Math.PI;
+
+/** What an answer changed, for those who do not see it and for those who want it short. */
+export function summary(answer) {
+  const first = answer.refined_ranking[0];
+  if (!first) return "Nothing to rank.";
+  if (!(answer.refined || answer.ranked_refined) || answer.degraded) return `Plain CLIP ranks ${nameOf(first)} first.`;
+  if (answer.moved < 1e-6 && !answer.ranked_refined) return `The vector stays where it was; ${nameOf(first)} is first.`;
+  const shift = answer.moved < 1e-6 ? "The vector stays where it was"
+    : `${answer.used.length} neighbours moved the query by ${Math.round(degrees(answer.moved))}°`;
+  if (first.rank_plain === 1) return `${shift}; ${nameOf(first)} stays first.`;
+  return `${shift}; ${nameOf(first)} comes first, which plain CLIP ranks ${place(first.rank_plain, answer.depth)}.`;
+}
+
+/** Why nothing was retrieved, or all of it was ignored; null where it was used. */
+export function whyUnmoved(answer, refine) {
+  if (answer.degraded) return "Nothing of the memory was used for this answer.";
+  if (!answer.refined) {
+    return refine === false
+      ? "Refinement is switched off, so nothing was retrieved."
+      : "The policy of this service leaves this side plain, so nothing was retrieved. Choose “always” to see what refinement would do.";
+  }
+  if (!answer.used.length) return "The memory is empty: add a pair, and it is used at once.";
+  if (answer.used.every((pair) => pair.trust === 0)) {
+    return "The gate trusts none of these pairs for this query, so the vector stays where it was.";
+  }
+  return null;
+}

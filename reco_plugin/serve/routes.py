@@ -1,0 +1,107 @@
+"""A route that fails in its dialect's words: no error of FastAPI or ours leaves it in another shape."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from ..errors import RecoError
+from .embedding import Embeds
+from .failures import Failure, Refused, failure_of
+
+EmbedderOf: TypeAlias = Callable[[Request], Embeds]
+"""What a dialect's ``router(embedder_of)`` is given."""
+Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
+"""A failure in the words of a dialect: the JSON body."""
+log = logging.getLogger("reco_plugin.serve")
+
+
+def openai_shape(failure: Failure) -> dict[str, Any]:
+    """``{"error": {"message", "type", "param", "code"}}``, which is also what unknown paths answer."""
+    return {
+        "error": {
+            "message": failure.message,
+            "type": failure.kind,
+            "param": failure.param,
+            "code": failure.code,
+        }
+    }
+
+
+def answering_in(shape: Shape) -> type[APIRoute]:
+    """Make the ``route_class`` of a dialect's ``APIRouter``.
+
+    Example::
+
+        routes = APIRouter(route_class=answering_in(lambda failure: {"detail": failure.message}))
+    """
+
+    class DialectRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle, template = super().get_route_handler(), self.path_format
+
+            async def answer(request: Request) -> Response:
+                guard = getattr(request.app.state, "guard", None)
+                try:
+                    if guard is not None:  # before the body is read
+                        guard.check(template, request.headers.get("authorization"))
+                    response = await handle(request)
+                except Exception as error:
+                    response = failed(understood(error), shape)
+                response.headers.update(getattr(request.state, "told", {}))
+                return response
+
+            return answer
+
+    return DialectRoute
+
+
+def understood(error: Exception) -> Failure:
+    """The failure behind any exception; defects are logged with their trace."""
+    match error:
+        case RequestValidationError():
+            return _invalid(error)
+        case HTTPException():
+            return failure_of_status(error)
+    failure = failure_of(error)
+    if isinstance(error, RecoError) and failure.status >= 500:
+        log.warning("request failed: %s", error, extra={"code": failure.code})
+    elif not isinstance(error, RecoError | Refused):
+        log.error("request failed: %s", error, exc_info=error, extra={"code": failure.code})
+    return failure
+
+
+def failed(failure: Failure, shape: Shape) -> JSONResponse:
+    """The response to a failure."""
+    headers: dict[str, str] = {}
+    if failure.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(failure.retry_after_s)))
+    if failure.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(shape(failure), failure.status, headers)
+
+
+def failure_of_status(error: HTTPException) -> Failure:
+    """What FastAPI itself raises: no such path, no such method, a body that cannot be read."""
+    codes = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+    return Failure(error.status_code, codes.get(error.status_code, "http_error"), str(error.detail))
+
+
+def _invalid(error: RequestValidationError) -> Failure:
+    """The first thing that is wrong with a body, by the name of its field."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        return Failure(400, "invalid_json", f"the body is not JSON: {reason}, at character {first['loc'][-1]}")
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    name = ".".join(place)
+    reason = first["msg"].removeprefix("Value error, ")  # pydantic's, before what our own checks say
+    return Failure(422, "invalid_request", f"{name or 'body'}: {reason}", name or None)

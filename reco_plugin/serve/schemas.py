@@ -1,0 +1,166 @@
+"""JSON that several of our own routes share; dialects of others have their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..types import Degraded, Mode
+from .embedding import Embedded, Item, Options, Used
+from .failures import Failure
+from .images import image_bytes
+
+Vector = Annotated[list[float], Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A word that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class HowToRefine(Strict):
+    """Options of a refinement; what is left out is as the model and the settings say."""
+
+    k: int | None = Field(None, ge=1, description="neighbours per item")
+    search: Mode | None = Field(None, description="uni: compare with the memory's own modality. cross: with the other")
+    fusion: Mode | None = Field(None, description="cross: fuse the other modality's vectors. uni: the own")
+    gate: bool | None = Field(None, description="weigh neighbours by calibrated trust")
+    where: dict[str, Any] | None = Field(None, description='conditions on the payload: {"year": {"gte": 2020}}')
+    exclude: list[str] | None = Field(None, max_length=10_000, description="ids of pairs that must not be used")
+
+    def options(self) -> Options:
+        """The same for the embedder."""
+        return Options(
+            self.k,
+            self.search,
+            self.fusion,
+            self.gate,
+            self.where,
+            tuple(self.exclude) if self.exclude is not None else None,
+        )
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """The shape of an error, OpenAI's."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": text}
+    for status, text in {
+        400: "bad input",
+        401: "no key, or a wrong one",
+        404: "no such model, or pair",
+        413: "body, image, text or batch too large",
+        415: "not an image",
+        422: "fields are missing or of a wrong type",
+        429: "queue full; see Retry-After",
+        503: "the memory or the model server is down",
+        504: "deadline passed",
+    }.items()
+}
+"""Documented answers of our own routes."""
+
+
+class UsedPair(BaseModel):
+    """A pair of the memory that the refinement used."""
+
+    id: str
+    similarity: float
+    """Cosine with the item, by the modality that was searched."""
+    trust: float
+    """How much the gate let it speak, from 0 to 1."""
+    weight: float
+    """Its share in the fusion, from 0 to 1."""
+    caption: str | None
+    payload: dict[str, Any]
+
+    @classmethod
+    def of(cls, used: Used) -> UsedPair:
+        """Of the embedder's."""
+        caption = used.payload.get("caption")
+        return cls(
+            id=used.id,
+            similarity=used.similarity,
+            trust=used.trust,
+            weight=used.weight,
+            caption=caption if isinstance(caption, str) else None,
+            payload=dict(used.payload),
+        )
+
+
+class RefinedItem(BaseModel):
+    """One answer, in the order of the request; either ``embedding`` or ``error`` is there."""
+
+    index: int
+    embedding: list[float] | None = None
+    refined: bool = False
+    moved: float = 0.0
+    """Cosine distance from the frozen vector."""
+    truncated: bool = False
+    used: list[UsedPair] | None = None
+    """Nearest first; only where an explanation was asked for."""
+    frozen: list[float] | None = None
+    """The vector before refinement; only where an explanation was asked for."""
+    error: ErrorBody | None = None
+
+
+class RefinedList(BaseModel):
+    """All answers."""
+
+    data: list[RefinedItem]
+    dimension: int
+    degraded: Degraded | None = None
+    """Why vectors that were to be refined are frozen."""
+
+
+def refined_list(answer: Embedded, field_name: str) -> RefinedList:
+    """An answer of the embedder as JSON.
+
+    Raises:
+        Refused: every item failed.
+    """
+    if all(answer.failures):
+        answer.whole(field_name)
+    return RefinedList(
+        data=[_item(answer, row) for row in range(len(answer.failures))],
+        dimension=answer.vectors.shape[1],
+        degraded=answer.degraded,
+    )
+
+
+def _item(answer: Embedded, row: int) -> RefinedItem:
+    if (failure := answer.failures[row]) is not None:
+        return RefinedItem(index=row, error=error_body(failure))
+    explained = answer.used is not None
+    return RefinedItem(
+        index=row,
+        embedding=answer.vectors[row].tolist(),
+        refined=answer.refined[row],
+        moved=float(answer.moved[row]),
+        truncated=answer.truncated[row],
+        used=[UsedPair.of(used) for used in answer.used[row]] if answer.used is not None else None,
+        frozen=answer.frozen[row].tolist() if explained else None,
+    )
+
+
+def error_body(failure: Failure) -> ErrorBody:
+    """A failure as JSON."""
+    return ErrorBody(message=failure.message, type=failure.kind, param=failure.param, code=failure.code)
+
+
+def image_item(encoded: str, max_bytes: int) -> Item:
+    """An image of a data URI or bare base64."""
+    return Item.image(image_bytes(encoded, max_bytes=max_bytes))

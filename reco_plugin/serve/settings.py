@@ -1,0 +1,85 @@
+"""Settings of the service: ``RECO_SERVE_*``, the section ``[serve]`` of ``reco.toml``, or flags of ``reco serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from ..config import FILE, NESTED, PREFIX, Section, load_section
+from .policy import Manner
+
+SECTION = "serve"
+
+
+def _parts(value: Any) -> Any:
+    """A list in a variable is words between commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
+Keys = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
+
+
+class ServeSettings(Section):
+    """Everything that can be set about the service; each field's description is its documentation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=f"{PREFIX}{SECTION.upper()}_",
+        env_nested_delimiter=NESTED,
+        toml_file=FILE,
+        extra="forbid",
+    )
+
+    section: ClassVar[str | None] = SECTION
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
+    root_path: str = Field("", description="path under which a proxy publishes the service")
+
+    api_keys: Keys = Field([], description="bearer keys that callers need; none: everybody may call")
+    admin_key: SecretStr | None = Field(None, description="key of /v1/memory; without one it cannot be written or read")
+    metrics_key: bool = Field(False, description="ask for a key at /metrics too")
+
+    threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
+    queue: int = Field(64, ge=0, description="requests that may wait; another one gets 429")
+    deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504")
+    shutdown_s: int = Field(20, ge=1, description="how long requests in flight may take when the service stops")
+
+    max_body_bytes: int = Field(32_000_000, ge=1, description="larger request bodies get 413")
+    max_image_bytes: int = Field(16_000_000, ge=1, description="larger encoded images get 413")
+    max_items: int = Field(256, ge=1, description="texts, images or vectors per request")
+    max_text_chars: int = Field(50_000, ge=1, description="longer texts are refused, whatever `truncate` says")
+    max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
+
+    aliases: dict[str, Manner] = Field(
+        {"clip": "plain", "clip-reco": "refined"}, description="names of the model, and what they mean"
+    )
+    query_text: bool | None = Field(None, description="refine query texts; the model's policy when unset")
+    query_image: bool | None = Field(None, description="refine query images; the model's policy when unset")
+    document_text: bool = Field(False, description="refine document texts, those of a request as one set")
+    document_image: bool = Field(False, description="refine document images, those of a request as one set")
+
+    image_urls: bool = Field(False, description="fetch images from public http(s) URLs; private addresses never")
+    image_url_hosts: Words = Field([], description="where image URLs may point; none: to any public host")
+    image_url_timeout_s: float = Field(5.0, gt=0, allow_inf_nan=False, description="until a fetch is given up")
+
+    cache_entries: int = Field(0, ge=0, description="vectors of repeated queries that are kept; 0: none")
+    page: bool = Field(True, description="serve the playground at /")
+    page_index: str | None = Field(
+        None, description="what the playground ranks instead of the memory: a collection of its server, or a folder"
+    )
+    page_pictures: Path | None = Field(None, description="folder of image files that the playground shows pairs by")
+    log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+
+def load_serve_settings(**arguments: Any) -> ServeSettings:
+    """Read the settings; arguments that are None count as not given.
+
+    Raises:
+        ConfigError: an unknown word or an unusable value, by name; or a file or variable that cannot be parsed.
+    """
+    return load_section(ServeSettings, **arguments)

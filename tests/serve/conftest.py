@@ -1,0 +1,202 @@
+"""A service over the shipped model and a memory in RAM, called in process; and one behind a real socket."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Pair, Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.config import load_settings
+from reco_plugin.encode import Encoder
+from reco_plugin.fuse import open_fuser
+from reco_plugin.memory import open_memory
+from reco_plugin.pairs import PairMemory
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.run import server_options
+from reco_plugin.serve.settings import ServeSettings
+
+ADMIN = "the-admin-key-4711"
+PATIENCE_S = 60  # until a test is given up; nothing waits that long when all is well
+
+
+@pytest.fixture
+def admin() -> dict[str, str]:
+    """Header with the admin key of the services made here."""
+    return {"authorization": f"Bearer {ADMIN}"}
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encoded(image: Image.Image) -> str:
+    """An image as bare base64."""
+    return base64.b64encode(png(image)).decode()
+
+
+@pytest.fixture(scope="session")
+def red_square() -> str:
+    """A drawing as bare base64."""
+    return encoded(Image.new("RGB", (40, 30), "red"))
+
+
+@pytest.fixture(scope="session")
+def pairs_json(drawings: list[Pair]) -> list[dict[str, Any]]:
+    """The drawings, as the admin routes take them."""
+    return [
+        {"id": pair.id, "text": pair.text, "image": encoded(pair.image), "payload": dict(pair.payload)}
+        for pair in drawings
+        if isinstance(pair.image, Image.Image)
+    ]
+
+
+class Seam:
+    """Stands before a memory; ``trouble`` is called before each search and write, and may raise or wait."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.trouble: Callable[[], Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def search(self, *args: Any, **options: Any) -> Any:
+        if self.trouble is not None:
+            self.trouble()
+        return self.inner.search(*args, **options)
+
+    def upsert(self, *args: Any, **options: Any) -> Any:
+        if self.trouble is not None:
+            self.trouble()
+        return self.inner.upsert(*args, **options)
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """A Reco with the drawings in its memory, and the seam before that memory."""
+
+    reco: Reco
+    seam: Seam
+
+
+@pytest.fixture
+def troubled(model: Path, drawings: list[Pair]) -> Iterator[Callable[..., Troubled]]:
+    """Open a Reco whose memory can be made to fail or to wait; arguments are settings."""
+    opened: list[Reco] = []
+
+    def start(**settings: Any) -> Troubled:
+        chosen = load_settings(model=model, **settings)
+        artifact = Artifact.load(chosen.model)
+        seam = Seam(open_memory(":memory:", artifact.manifest.fingerprint, kind="exact"))
+        pairs = PairMemory(seam, Encoder(artifact, chosen), neighbours=artifact.manifest.policy.k)
+        reco = Reco(artifact, chosen, pairs, open_fuser(artifact, chosen))
+        reco.memory.add(drawings)
+        opened.append(reco)
+        return Troubled(reco, seam)
+
+    yield start
+    for reco in opened:
+        reco.close()
+
+
+@pytest.fixture
+def blocked(troubled: Callable[..., Troubled]) -> Iterator[Blocked]:
+    """A Reco whose searches wait until they are let go."""
+    made = troubled()
+    state = Blocked(made.reco, threading.Semaphore(0), threading.Event())
+
+    def wait() -> None:
+        if state.armed.is_set():
+            state.reached.release()
+            assert state.go.wait(PATIENCE_S)
+
+    made.seam.trouble = wait
+    yield state
+    state.go.set()
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A Reco whose searches wait once it is armed: ``reached`` counts those that do, ``go`` lets them all go."""
+
+    reco: Reco
+    reached: threading.Semaphore
+    go: threading.Event
+    armed: threading.Event = field(default_factory=threading.Event)
+
+
+Served = Callable[..., AbstractContextManager[TestClient]]
+
+
+@pytest.fixture(scope="session")
+def served() -> Served:
+    """Serve in this process, warm: ``with served(reco, queue=1) as client``."""
+
+    @contextmanager
+    def start(reco: Reco, **settings: Any) -> Iterator[TestClient]:
+        app = create_app(ServeSettings(**{"admin_key": ADMIN, "page": False, **settings}), reco)
+        with TestClient(app) as client:
+            deadline = time.monotonic() + PATIENCE_S
+            while not app.state.health.warm and app.state.health.warm_error is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            yield client
+
+    return start
+
+
+@pytest.fixture
+def client(filled: Reco, served: Served) -> Iterator[TestClient]:
+    """The service with the drawings in its memory."""
+    with served(filled) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reading(model: Path, drawings: list[Pair], served: Served) -> Iterator[TestClient]:
+    """The same for tests that change nothing and look at no count."""
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        reco.memory.add(drawings)
+        with served(reco) as opened:
+            yield opened
+
+
+@pytest.fixture(scope="session")
+def live() -> Callable[..., AbstractContextManager[tuple[str, uvicorn.Server]]]:
+    """Start a service on a free port: ``with live(reco, threads=1) as (url, server)``."""
+
+    @contextmanager
+    def start(reco: Reco, **settings: Any) -> Iterator[tuple[str, uvicorn.Server]]:
+        chosen = ServeSettings(**{"admin_key": ADMIN, "page": False, "port": 0, **settings})
+        server = uvicorn.Server(uvicorn.Config(create_app(chosen, reco), **server_options(chosen)))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            health = server.config.app.state.health
+            while not (server.started and health.warm):
+                assert thread.is_alive(), "the server did not start"
+                assert health.warm_error is None
+                time.sleep(0.005)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{port}", server
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+    return start

@@ -1,0 +1,69 @@
+"""Weaviate's CLIP container: what its own smoke test asks for, and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Reco
+
+TEXTS = ["a small red circle", "a large blue square"]
+LONG = "a red circle " * 50
+
+
+class TestClipContainer:
+    """What Weaviate's own smoke test of the container asks for, over a socket."""
+
+    @pytest.fixture
+    def open_url(self, filled: Reco, live: Any) -> Iterator[str]:
+        """Without a key, since Weaviate sends the container none."""
+        with live(filled) as (base, _):
+            while httpx.get(f"{base}/.well-known/ready").status_code != 204:
+                pass
+            yield base
+
+    def test_smoke(self, open_url: str, red_square: str, filled: Reco, picture: Image.Image) -> None:
+        assert httpx.get(f"{open_url}/.well-known/ready").status_code == 204
+        live = httpx.get(f"{open_url}/.well-known/live")
+        assert (live.status_code, live.content) == (204, b"")
+        assert isinstance(httpx.get(f"{open_url}/meta").json(), dict)
+        body = {"texts": ["This is plane", "Boeing 737", "Blue plane"], "images": [red_square, red_square]}
+        answer = httpx.post(f"{open_url}/vectorize", json=body).json()
+        assert np.allclose(answer["textVectors"], filled.embed_texts(body["texts"], refine=False), atol=1e-5)
+        assert np.allclose(answer["imageVectors"], filled.embed_images([picture] * 2, refine=False), atol=1e-5)
+        assert all(len(vector) > 100 for vector in answer["textVectors"] + answer["imageVectors"])
+
+    def test_texts_alone_images_alone_empty_and_long_texts(self, client: TestClient, red_square: str) -> None:
+        texts = client.post("/vectorize", json={"texts": ["", LONG, "🦊"]}).json()
+        assert [len(texts["textVectors"]), texts["imageVectors"]] == [3, []]
+        images = client.post("/vectorize", json={"images": [red_square]}).json()
+        assert [images["textVectors"], len(images["imageVectors"])] == [[], 1]
+
+    @pytest.mark.parametrize(
+        ("body", "status", "named"),
+        [
+            ({}, 422, "texts or images"),
+            ({"texts": [], "images": []}, 422, "texts or images"),
+            ({"texts": "a"}, 422, "texts"),
+            ({"texts": ["a", "b"], "images": ["AAAA"]}, 415, "images[0]"),
+            ({"texts": ["a", "x" * 60_000]}, 413, "texts[1]"),
+        ],
+    )
+    def test_errors_are_one_string_and_name_the_item(
+        self, client: TestClient, body: Any, status: int, named: str
+    ) -> None:
+        response = client.post("/vectorize", json=body)
+        assert response.status_code == status and [*response.json()] == ["error"]
+        assert named in response.json()["error"]
+
+    def test_not_ready_while_it_stops(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(client.app.state.health, "stopping", True)
+        response = client.get("/.well-known/ready")
+        assert response.status_code == 503 and "stopping" in response.json()["error"]
+        assert client.get("/.well-known/live").status_code == 204

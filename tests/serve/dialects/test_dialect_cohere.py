@@ -1,0 +1,65 @@
+"""Cohere's API, through its client."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import cohere
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from reco_plugin import Reco
+
+TEXTS = ["a small red circle", "a large blue square"]
+LONG = "a red circle " * 50
+
+
+class TestCohereClient:
+    @pytest.fixture
+    def sdk(self, url: str) -> Iterator[cohere.ClientV2]:
+        with httpx.Client() as carrier:
+            yield cohere.ClientV2(api_key="any", base_url=url, max_retries=0, httpx_client=carrier)
+
+    def test_texts(self, sdk: cohere.ClientV2, filled: Reco) -> None:
+        answer = sdk.embed(
+            model="clip-reco", input_type="search_query", texts=TEXTS, embedding_types=["float", "base64"]
+        )
+        expected = filled.embed_texts(TEXTS)
+        assert np.allclose(answer.embeddings.float_, expected, atol=1e-5)
+        read = [np.frombuffer(base64.b64decode(one), "<f4") for one in answer.embeddings.base64 or []]
+        assert np.allclose(read, expected, atol=1e-5)
+        assert answer.texts == TEXTS and answer.id
+        plain = sdk.embed(model="clip-reco", input_type="search_document", texts=TEXTS, embedding_types=["float"])
+        assert np.allclose(plain.embeddings.float_, filled.embed_texts(TEXTS, refine=False), atol=1e-5)
+
+    def test_images_and_mixed_inputs(
+        self, sdk: cohere.ClientV2, filled: Reco, red_square: str, picture: Image.Image
+    ) -> None:
+        uri = f"data:image/png;base64,{red_square}"
+        images = sdk.embed(model="clip", input_type="image", images=[uri], embedding_types=["float"])
+        text, image = filled.embed_texts(["a fox"], refine=False)[0], filled.embed_images([picture], refine=False)[0]
+        both = (text + image) / np.linalg.norm(text + image)  # direction of the mean
+        assert np.allclose(images.embeddings.float_, [image], atol=1e-5)
+        content = [{"type": "text", "text": "a fox"}, {"type": "image_url", "image_url": {"url": uri}}]
+        mixed = sdk.embed(
+            model="clip", input_type="search_document", inputs=[{"content": content}], embedding_types=["float"]
+        )
+        assert np.allclose(mixed.embeddings.float_, [both], atol=1e-5)
+
+    def test_errors_arrive_as_the_clients_own(self, sdk: cohere.ClientV2) -> None:
+        with pytest.raises(cohere.BadRequestError, match="int8"):
+            sdk.embed(model="clip", input_type="search_query", texts=TEXTS, embedding_types=["int8"])
+        with pytest.raises(cohere.NotFoundError, match="embed-v4"):
+            sdk.embed(model="embed-v4.0", input_type="search_query", texts=TEXTS)
+        with pytest.raises(cohere.BadRequestError, match="START"):
+            sdk.embed(model="clip", input_type="search_query", texts=TEXTS, truncate="START")
+        with pytest.raises(cohere.UnprocessableEntityError, match="one of texts, images and inputs"):
+            sdk.embed(model="clip", input_type="search_query", texts=TEXTS, images=["a"])
+
+    def test_a_wrong_key(self, url: str) -> None:
+        with httpx.Client() as carrier, pytest.raises(cohere.UnauthorizedError, match="not known"):
+            stranger = cohere.ClientV2(api_key="wrong", base_url=url, max_retries=0, httpx_client=carrier)
+            stranger.embed(model="clip", input_type="search_query", texts=TEXTS)

@@ -1,0 +1,164 @@
+"""Images inside JSON: every kind of file has a defined answer."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from image_files import halves, saved
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Reco
+from reco_plugin.serve.failures import Refused
+from reco_plugin.serve.images import image_bytes, is_data_uri, is_url, pixels_expected
+
+
+def png_header(width: int, height: int, pixels: bytes) -> bytes:
+    """A PNG of one bit per pixel with these compressed pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def bomb() -> bytes:
+    """30,000 x 30,000 pixels in about 110 kB."""
+    packer, rows = zlib.compressobj(9), bytes(3751 * 100)
+    return png_header(30_000, 30_000, b"".join(packer.compress(rows) for _ in range(300)) + packer.flush())
+
+
+class TestInsideJson:
+    def test_forms_of_base64_are_read(self) -> None:
+        raw = bytes(range(256))
+        plain = base64.b64encode(raw).decode()
+        for text in (
+            plain,
+            plain.rstrip("="),
+            base64.urlsafe_b64encode(raw).decode(),
+            f"{plain[:50]}\r\n{plain[50:]}",
+            f"data:image/png;base64,{plain}",
+            f"DATA:;base64,{plain}",
+            f"data:image/png;name=fox.png;base64,{plain}",
+        ):
+            assert image_bytes(text, max_bytes=256) == raw
+
+    @pytest.mark.parametrize("text", ["", "a fox!", "data:image/png,%89PNG", "data:image/png;base64,", "é" * 8, "A"])
+    def test_what_is_no_base64_is_named(self, text: str) -> None:
+        with pytest.raises(Refused, match="data URI or base64") as raised:
+            image_bytes(text, max_bytes=100)
+        assert (raised.value.failure.status, raised.value.failure.code) == (400, "image_not_base64")
+
+    def test_size_is_limited_before_and_after_decoding(self) -> None:
+        for raw in (bytes(101), bytes(10_000)):
+            with pytest.raises(Refused, match="limit is 100") as raised:
+                image_bytes(base64.b64encode(raw).decode(), max_bytes=100)
+            assert raised.value.failure.status == 413
+
+    @pytest.mark.parametrize(
+        "data", [b"<svg/>", b"\xef\xbb\xbf <?xml version='1.0'?><svg/>", b"<!DOCTYPE html>", b"%PDF-1.7", b'{"a": 1}']
+    )
+    def test_files_without_pixels_are_refused_by_name(self, data: bytes) -> None:
+        with pytest.raises(Refused) as raised:
+            pixels_expected(data)
+        assert (raised.value.failure.status, raised.value.failure.code) == (415, "image_type_unsupported")
+
+    def test_words(self) -> None:
+        assert is_data_uri("data:image/png;base64,AAAA") and not is_data_uri("data: a fox;base64")
+        assert is_url("HTTP://a/b") and not is_url("a text about http://a")
+
+    def test_a_long_text_is_not_searched_for_a_header(self) -> None:
+        assert not is_data_uri("data:" + ";a" * 1_000_000 + ";base64,")
+
+
+class TestFiles:
+    """What the service answers to each kind of file."""
+
+    def answer(self, client: TestClient, data: bytes) -> dict[str, Any]:
+        encoded = base64.b64encode(data).decode()
+        body = {"model": "clip", "input": [{"image": encoded}], "allow_failures": True}
+        response = client.post("/v1/embeddings", json=body)
+        assert response.status_code == 200
+        return dict(response.json()["data"][0])
+
+    def vector(self, client: TestClient, data: bytes) -> np.ndarray:
+        answer = self.answer(client, data)
+        assert "error" not in answer, answer
+        vector = np.array(answer["embedding"])
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+        return vector
+
+    def test_one_pixel(self, client: TestClient) -> None:
+        self.vector(client, saved(Image.new("RGB", (1, 1), "red"), "PNG"))
+
+    def test_the_declared_type_does_not_matter(self, client: TestClient) -> None:
+        webp = base64.b64encode(saved(halves("red", "blue"), "WEBP", lossless=True)).decode()
+        body = {"model": "clip", "input": [f"data:image/png;base64,{webp}"], "encoding_format": "float"}
+        vector = client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
+        assert np.allclose(vector, self.vector(client, saved(halves("red", "blue"), "PNG")), atol=1e-5)
+
+    def test_a_damaged_file(self, client: TestClient) -> None:
+        whole = saved(Image.effect_noise((64, 64), 50), "PNG")
+        error = self.answer(client, whole[: len(whole) // 2])["error"]
+        assert error["code"] == "image_decode_failed" and error["message"].startswith("input[0]: ")
+
+    def test_text_that_happens_to_be_base64(self, client: TestClient) -> None:
+        assert self.answer(client, b"no image at all")["error"]["code"] == "image_decode_failed"
+
+    def test_a_decompression_bomb_is_refused_by_its_header(self, client: TestClient) -> None:
+        data = bomb()
+        assert len(data) < 300_000
+        error = self.answer(client, data)["error"]
+        assert error["code"] == "image_too_large" and "limit" in error["message"]
+        within_pillows_own_limit = png_header(10_000, 8_000, b"")  # 80 million; ours is 64
+        assert self.answer(client, within_pillows_own_limit)["error"]["code"] == "image_too_large"
+
+    def test_svg(self, client: TestClient) -> None:
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+        error = self.answer(client, svg)["error"]
+        assert error["code"] == "image_type_unsupported" and "SVG" in error["message"]
+
+    def test_of_an_animation_the_first_frame_counts(self, client: TestClient) -> None:
+        frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "green")]
+        animated = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+        first = self.vector(client, saved(frames[0], "GIF"))
+        assert np.allclose(self.vector(client, animated), first, atol=1e-6)
+        assert not np.allclose(self.vector(client, saved(frames[1], "GIF")), first, atol=1e-2)
+
+    def test_cmyk_is_seen_in_its_colours(self, client: TestClient) -> None:
+        picture = halves("white", "black")
+        cmyk = saved(picture.convert("CMYK"), "TIFF")
+        assert np.allclose(self.vector(client, cmyk), self.vector(client, saved(picture, "PNG")), atol=1e-4)
+
+    def test_sixteen_bits_are_clipped_to_eight(self, client: TestClient) -> None:
+        deep = Image.fromarray(np.full((40, 40), 40_000, np.uint16))
+        assert deep.mode.startswith("I;16")
+        white = self.vector(client, saved(Image.new("RGB", (40, 40), "white"), "PNG"))
+        assert np.allclose(self.vector(client, saved(deep, "PNG")), white, atol=1e-6)
+
+    def test_exif_does_not_turn_the_pixels(self, client: TestClient) -> None:
+        picture, exif = halves("red", "blue"), Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees
+        marked = saved(picture, "PNG", exif=exif)
+        assert Image.open(io.BytesIO(marked)).getexif()[0x0112] == 6
+        assert np.allclose(self.vector(client, marked), self.vector(client, saved(picture, "PNG")), atol=1e-6)
+        turned = self.vector(client, saved(picture.rotate(-90), "PNG"))
+        assert not np.allclose(self.vector(client, marked), turned, atol=1e-2)
+
+    def test_one_bad_item_of_64(self, client: TestClient, filled: Reco) -> None:
+        texts: list[Any] = [f"a {n} red circles" for n in range(63)]
+        batch = [*texts[:17], {"image": "AAAA"}, *texts[17:]]
+        refused = client.post("/v1/embeddings", json={"model": "clip", "input": batch})
+        assert refused.status_code == 415
+        assert refused.json()["error"]["param"] == "input[17]"
+        kept = client.post("/v1/embeddings", json={"model": "clip", "input": batch, "allow_failures": True}).json()
+        assert [one["index"] for one in kept["data"] if "error" in one] == [17]
+        vectors = [one["embedding"] for one in kept["data"] if "error" not in one]
+        assert np.allclose(vectors, filled.embed_texts(texts, refine=False), atol=1e-5)

@@ -1,0 +1,188 @@
+"""The embedder of the service against Reco itself; sides, aliases and prefixes; items that fail alone."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reco_plugin import Reco
+from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.embedding import EmbedRequest, Item, Options
+from reco_plugin.serve.failures import Failure, Refused
+from reco_plugin.serve.policy import Asked, SidePolicy
+from reco_plugin.serve.settings import ServeSettings
+
+TEXTS = ["a small red circle", "a large blue square", "something else"]
+
+
+def png(colour: str = "red", size: tuple[int, int] = (40, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.fixture
+def embedder(filled: Reco) -> Embedder:
+    return Embedder(filled, ServeSettings())
+
+
+def texts(*words: str, **options: object) -> EmbedRequest:
+    return EmbedRequest([Item.text(word) for word in words or TEXTS], **options)
+
+
+def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
+    images = [png("red"), png("blue", (1, 1)), png("green", (300, 200))]
+    answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip"))
+    assert answer.refined == (False,) * 6
+    assert not answer.moved.any()
+    assert np.array_equal(answer.vectors[:3], filled.embed_texts(TEXTS, refine=False))
+    assert np.array_equal(answer.vectors[3:], filled.embed_images(images, refine=False))
+
+
+def test_refined_vectors_are_those_of_reco(embedder, filled):
+    images = [png("red"), png("blue")]
+    answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip-reco"))
+    assert answer.refined == (True,) * 5
+    assert (answer.moved[:2] > 0).all()
+    assert np.allclose(answer.vectors[:3], filled.embed_texts(TEXTS, refine=True), atol=1e-6)
+    assert np.allclose(answer.vectors[3:], filled.embed_images(images, refine=True), atol=1e-6)
+    assert np.array_equal(answer.frozen[:3], filled.embed_texts(TEXTS, refine=False))
+
+
+def test_vectors_are_refined_without_an_encoder(embedder, filled):
+    frozen = filled.embed_texts(TEXTS, refine=False)
+    before = filled.counters.encode_s["text"].to_dict()["count"]
+    answer = embedder.embed(EmbedRequest([Item.vector(row.tolist(), "text") for row in frozen], refine=True))
+    assert filled.counters.encode_s["text"].to_dict()["count"] == before
+    assert np.allclose(answer.vectors, filled.refine(frozen, modality="text").vectors, atol=1e-6)
+
+
+def test_documents_that_are_refined_are_one_set(filled):
+    embedder = Embedder(filled, ServeSettings(document_text=True))
+    answer = embedder.embed(texts(side="document", model="clip-reco"))
+    assert np.allclose(answer.vectors, filled.embed_texts(TEXTS, role="candidate", refine=True), atol=1e-6)
+
+
+def test_options_reach_the_refinement(embedder, filled):
+    where = {"colour": "green"}
+    answer = embedder.embed(texts(refine=True, explain=True, options=Options(k=2, where=where)))
+    assert answer.used is not None
+    assert [len(row) for row in answer.used] == [2, 2, 2]
+    assert {used.payload["colour"] for row in answer.used for used in row} == {"green"}
+    found = {used.id for row in answer.used for used in row}
+    hidden = embedder.embed(texts(refine=True, explain=True, options=Options(exclude=tuple(found))))
+    assert not found & {used.id for row in hidden.used or () for used in row}
+
+
+def test_an_explanation_is_what_reco_explains(embedder, filled):
+    answer = embedder.embed(texts(refine=True, explain=True))
+    whole = filled.embed(TEXTS, modality="text", refine=True, explain=True)
+    for row, used in enumerate(answer.used or ()):
+        assert [one.id for one in used] == whole.neighbours.ids[row]
+        assert np.allclose([one.weight for one in used], whole.weights[row, : len(used)], atol=1e-6)
+        assert np.allclose([one.trust for one in used], whole.trust[row, : len(used)], atol=1e-6)
+        assert np.allclose([one.similarity for one in used], whole.neighbours.similarity[row, : len(used)], atol=1e-6)
+
+
+def test_a_bad_item_fails_alone(embedder, filled):
+    good = png()
+    items = [
+        Item.text("a red fox"),
+        Item.image(good),
+        Item.image(b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        Item.image(good[:60]),
+        Failure(403, "image_url_forbidden", "no"),
+        Item.vector([0.0] * 128, "text"),
+        Item.vector([float("nan")] * 128, "image"),
+        Item.vector([1.0] * 3, "image"),
+        Item.vector([], "image"),
+        Item.text("half \ud83d"),
+        Item.text("x" * 50_001),
+    ]
+    answer = embedder.embed(EmbedRequest(items, model="clip-reco"))
+    codes = [failure and failure.code for failure in answer.failures]
+    assert codes == [
+        *(None, None, "image_decode_failed", "image_decode_failed", "image_url_forbidden"),
+        *("invalid_vector",) * 4,
+        *("invalid_text", "text_too_long"),
+    ]
+    assert not answer.vectors[2:].any()
+    assert np.allclose(answer.vectors[0], filled.embed_texts(["a red fox"], refine=True)[0], atol=1e-6)
+    with pytest.raises(Refused, match=r"input\[2\]: image 0") as refused:
+        answer.whole()
+    assert (refused.value.failure.status, refused.value.failure.param) == (415, "input[2]")
+
+
+def test_an_image_of_too_many_pixels_or_bytes_is_refused_before_it_is_decoded(reco):
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    wide = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")
+    huge = Embedder(reco, ServeSettings()).embed(EmbedRequest([Item.image(wide)]))
+    fat = Embedder(reco, ServeSettings(max_image_bytes=50)).embed(EmbedRequest([Item.image(png())]))
+    for answer in (huge, fat):
+        assert (answer.failures[0].status, answer.failures[0].code) == (413, "image_too_large")
+    assert "900000000 pixels" in huge.failures[0].message
+
+
+def test_a_long_text_is_cut_and_says_so_or_is_refused(embedder, filled):
+    length = filled.manifest.text.context_length
+    long = "red " * 10 * length
+    answer = embedder.embed(texts("red", long, "", "🦊 שלום"))
+    assert answer.truncated == (False, True, False, False)
+    assert answer.failures == (None,) * 4
+    assert (answer.tokens[1], answer.tokens[2]) == (length, 2)  # an empty text is framed by start and end
+    strict = embedder.embed(texts("red", long, truncate=False))
+    assert [failure and failure.code for failure in strict.failures] == [None, "text_too_long"]
+
+
+def test_nothing_too_much_and_unknown_models_are_refused(embedder):
+    small = Embedder(embedder.reco, ServeSettings(max_items=2, max_k=3))
+    for request, status, code in (
+        (EmbedRequest([]), 400, "empty_input"),
+        (texts(), 413, "too_many_items"),
+        (texts("a", model="nope"), 404, "model_not_found"),
+        (texts("a", options=Options(k=4)), 400, "k_too_large"),
+    ):
+        with pytest.raises(Refused) as refused:
+            small.embed(request)
+        assert (refused.value.failure.status, refused.value.failure.code) == (status, code)
+
+
+ALL_ON = SidePolicy(True, True, True, True)
+QUERIES = SidePolicy(True, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "refined"),
+    [
+        (Asked(), ALL_ON, False),  # nobody said anything
+        (Asked(side="query"), QUERIES, True),
+        (Asked(side="document"), QUERIES, False),
+        (Asked(side="document"), ALL_ON, True),
+        (Asked(alias="plain", side="query"), ALL_ON, False),
+        (Asked(alias="refined"), QUERIES, True),
+        (Asked(alias="refined", side="document"), QUERIES, False),
+        (Asked(alias="plain", prefix="refined"), QUERIES, True),  # the prefix is nearer to the caller's configuration
+        (Asked(alias="refined", prefix="plain"), ALL_ON, False),
+        (Asked(alias="plain", prefix="plain", refine=True), QUERIES, True),
+        (Asked(alias="refined", side="query", refine=False), ALL_ON, False),
+    ],
+)
+def test_who_is_heard_first(asked, policy, refined):
+    assert asked.refines("text", policy) is refined
+
+
+def test_each_side_can_be_switched(filled):
+    embedder = Embedder(filled, ServeSettings(query_text=False, document_image=True))
+    assert embedder.policy == SidePolicy(query_text=False, query_image=True, document_text=False, document_image=True)
+    mixed = [Item.text("red"), Item.image(png())]
+    assert embedder.embed(EmbedRequest(mixed, model="clip-reco")).refined == (False, True)
+    assert Embedder(filled, ServeSettings()).policy == SidePolicy(True, True, False, False)

@@ -1,0 +1,227 @@
+"""Our own routes: refine, explain, models; prefixes, keys, headers, and errors in one shape."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import httpx
+import numpy as np
+import pytest
+
+from reco_plugin.errors import MemoryTimeout, MemoryUnavailable, SessionError, SessionOverloaded, SessionTimeout
+from reco_plugin.serve.failures import failure_of
+from reco_plugin.serve.logs import JsonLines, request_id
+
+TEXTS = ["a small red circle", "a large blue square"]
+
+
+def test_refine_takes_vectors_and_gives_them_back_refined(reading, filled):
+    frozen = filled.embed_texts(TEXTS, refine=False)
+    answer = reading.post("/v1/refine", json={"vectors": frozen.tolist(), "modality": "text", "explain": True})
+    assert answer.status_code == 200
+    whole = filled.refine(frozen, modality="text", explain=True)
+    body = answer.json()
+    assert np.allclose([one["embedding"] for one in body["data"]], whole.vectors, atol=1e-6)
+    assert np.allclose([one["moved"] for one in body["data"]], whole.moved, atol=1e-6)
+    assert [[used["id"] for used in one["used"]] for one in body["data"]] == whole.neighbours.ids
+    assert body["data"][0]["used"][0].keys() == {"id", "similarity", "trust", "weight", "payload"}
+    assert body["dimension"] == 128
+    assert answer.headers["x-reco-refined"] == "true"
+    assert "x-reco-degraded" not in answer.headers
+    assert {part.partition(";")[0].strip() for part in answer.headers["server-timing"].split(",")} == {
+        *("queue", "prepare", "encode", "refine"),
+    }
+
+
+def test_explain_takes_texts_and_images_and_a_bad_one_fails_alone(reading, filled, red_square):
+    inputs = [
+        {"text": TEXTS[0]},
+        {"image": red_square},
+        {"image": "data:image/png;base64," + red_square},
+        {"image": "#"},
+    ]
+    body = reading.post("/v1/explain", json={"input": inputs, "k": 3}).json()
+    text, bare, uri, bad = body["data"]
+    whole = filled.embed([TEXTS[0]], modality="text", refine=True, k=3)
+    assert np.allclose(text["embedding"], whole.vectors[0], atol=1e-6)
+    assert np.allclose(text["frozen"], whole.frozen[0], atol=1e-6)
+    assert bare["embedding"] == uri["embedding"]
+    assert len(bare["used"]) == 3
+    assert bad["error"]["code"] == "image_not_base64"
+    assert "embedding" not in bad
+
+
+def test_when_every_item_fails_the_request_does(reading):
+    answer = reading.post("/v1/refine", json={"vectors": [[1.0, 2.0]], "modality": "text"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_vector"
+    assert answer.json()["error"]["param"] == "vectors[0]"
+    nan = reading.post(
+        "/v1/refine",
+        content='{"modality": "text", "vectors": [[' + ", ".join(["NaN"] * 128) + "]]}",
+        headers={"content-type": "application/json"},
+    )
+    assert (nan.status_code, nan.json()["error"]["code"]) == (400, "invalid_vector")
+
+
+@pytest.mark.parametrize("prefix", ["", "/plain", "/refined"])
+def test_every_route_answers_behind_a_prefix(reading, prefix):
+    assert reading.get(f"{prefix}/v1/models").json()["data"][0]["id"] == "clip"
+
+
+def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
+    plain, refined = reading.get("/v1/models").json()["data"]
+    manifest = filled.manifest
+    assert (plain["id"], refined["id"]) == ("clip", "clip-reco")
+    for model in (plain, refined):
+        assert model["dimension"] == manifest.dimension
+        assert model["normalized"] is True
+        assert model["context_length"] == manifest.text.context_length
+        assert model["fingerprint"] == manifest.digest
+        assert model["memory"] == {"pairs": 24, "kind": "exact", "version": filled.memory.version}
+    assert plain["refines"] == dict.fromkeys(refined["refines"], False)
+    assert refined["refines"] == {
+        "query_text": True,
+        "query_image": True,
+        "document_text": False,
+        "document_image": False,
+    }
+    assert reading.get("/v1/models/clip").json() == plain
+    assert reading.get("/v1/models/gpt").status_code == 404
+
+
+def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
+    assert reading.get("/v1/models", headers={"x-request-id": "abc-1.2"}).headers["x-request-id"] == "abc-1.2"
+    made = reading.get("/v1/models", headers={"x-request-id": "two words"}).headers["x-request-id"]
+    assert len(made) == 32
+    assert reading.get("/nowhere").headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status", "code", "told"),
+    [
+        ("GET", "/nowhere", None, 404, "not_found", "Not Found"),
+        ("GET", "/v1/refine", None, 405, "method_not_allowed", "Method Not Allowed"),
+        ("POST", "/v1/refine", b"{", 400, "invalid_json", "the body is not JSON"),
+        ("POST", "/v1/refine", b"", 422, "invalid_request", "body: Field required"),
+        ("POST", "/v1/refine", b"[]", 422, "invalid_request", "body: "),
+        ("POST", "/v1/refine", b'{"vectors": 3, "modality": "text"}', 422, "invalid_request", "vectors: "),
+        ("POST", "/v1/refine", b'{"vectors": [[0.1]]}', 422, "invalid_request", "modality: Field required"),
+        ("POST", "/v1/refine", b'{"vectors": [[1]], "modality": "text", "kk": 2}', 422, "invalid_request", "kk: "),
+        ("POST", "/v1/explain", b'{"input": [{}]}', 422, "invalid_request", "give text or image"),
+        ("POST", "/v1/explain", b'{"input": [{"text": "a"}], "k": 101}', 400, "k_too_large", "max_k"),
+        (
+            "POST",
+            "/v1/explain",
+            b'{"input": [{"text": "a"}], "where": {"x": {"near": 1}}}',
+            400,
+            "invalid_input",
+            "near",
+        ),
+        ("POST", "/v1/explain", b"[" * 100_000, 400, "invalid_body", ""),
+        ("POST", "/v1/explain", b"\xff\xfe", 400, "invalid_json", "the body is not JSON"),
+    ],
+)
+def test_errors_have_one_shape_and_name_what_is_wrong(reading, method, path, content, status, code, told):
+    answer = reading.request(method, path, content=content, headers={"content-type": "application/json"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert told in error["message"]
+    assert error.keys() == {"message", "type", "param", "code"}
+
+
+def test_methods_that_are_allowed_are_named(reading):
+    assert reading.get("/v1/refine").headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "retry"),
+    [
+        (SessionOverloaded("x"), 429, "model_server_overloaded", True),
+        (SessionTimeout("x"), 504, "model_server_timeout", False),
+        (SessionError("x"), 500, "encoder_failed", False),
+        (MemoryTimeout("x"), 504, "memory_timeout", False),
+        (MemoryUnavailable("x"), 503, "memory_unavailable", True),
+        (ZeroDivisionError("the secret of line 3"), 500, "internal_error", False),
+    ],
+)
+def test_each_error_has_its_status(error, status, code, retry):
+    failure = failure_of(error)
+    assert (failure.status, failure.code, failure.retry_after_s is not None) == (status, code, retry)
+    assert "secret" not in failure.message
+
+
+KEYS = {"api_keys": ["first-key", "second-key"]}
+
+
+def test_keys_are_asked_for_before_the_body_is_read(filled, served):
+    with served(filled, **KEYS) as client:
+        for header, code in ((None, "key_missing"), ("Bearer nope", "key_wrong"), ("Basic first-key", "key_missing")):
+            headers = {"authorization": header} if header else {}
+            answer = client.post("/v1/refine", content=b"{", headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
+            assert answer.headers["www-authenticate"] == "Bearer"
+        for key in ("first-key", "second-key"):
+            for scheme in ("Bearer", "bearer"):
+                assert client.get("/v1/models", headers={"authorization": f"{scheme} {key}"}).status_code == 200
+        assert [client.get(path).status_code for path in ("/livez", "/readyz", "/metrics")] == [200, 200, 200]
+        assert client.get("/plain/v1/models").status_code == 401
+
+
+def test_metrics_can_ask_for_a_key(filled, served):
+    with served(filled, metrics_key=True, **KEYS) as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers={"authorization": "Bearer first-key"}).status_code == 200
+
+
+def test_the_log_is_json_with_the_requests_id_and_without_keys(filled, served, caplog):
+    with served(filled, **KEYS) as client, caplog.at_level(logging.INFO, "reco_plugin.serve"):
+        client.post(
+            "/v1/explain",
+            json={"input": [{"text": "a private question"}]},
+            headers={"authorization": "Bearer first-key", "x-request-id": "abc"},
+        )
+        record = next(record for record in caplog.records if record.getMessage() == "request")
+    token = request_id.set("abc")
+    line = json.loads(JsonLines().format(record))
+    request_id.reset(token)
+    assert line["request_id"] == "abc"
+    assert (line["method"], line["path"], line["status"], line["items"]) == ("POST", "/v1/explain", 200, 1)
+    assert line["refined"] == "true"
+    assert "first-key" not in json.dumps(line)
+    assert "private" not in json.dumps(line)
+
+
+def test_a_defect_is_logged_with_its_trace_and_hidden_from_the_caller(troubled, served, caplog):
+    made = troubled()
+    with served(made.reco) as client:
+        made.seam.trouble = lambda: 1 / 0
+        answer = client.post("/v1/explain", json={"input": [{"text": "x"}]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "division" not in answer.text
+    assert any(record.exc_info and "division" in str(record.exc_info[1]) for record in caplog.records)
+
+
+def test_prefixes_work_behind_a_proxy_that_takes_its_own_path_off(filled, live):
+    body = {"model": "clip", "input": TEXTS[0]}
+    with live(filled, root_path="/clip") as (url, _):
+        said = [httpx.post(f"{url}{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
+        assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/clip"}]
+    assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
+
+
+def test_the_steps_of_a_request_are_spans_of_its_trace(filled, served):
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    kept = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    trace.set_tracer_provider(provider)  # which can be done once in a process
+    with served(filled) as client:
+        client.post("/v1/explain", json={"input": [{"text": TEXTS[0]}]})
+    names = [one.name for one in kept.get_finished_spans()]
+    assert [name for name in names if name.startswith("reco.")] == ["reco.prepare", "reco.encode", "reco.refine"]

@@ -1,0 +1,148 @@
+"""``reco serve`` as a process: settings from all three places, one clear line when it cannot start, a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from reco_plugin.cli.serve import serve_command
+from reco_plugin.config import load_settings
+from reco_plugin.errors import ConfigError
+from reco_plugin.serve.settings import ServeSettings, load_serve_settings
+
+HIDDEN = {"api_keys", "admin_key"}
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("RECO_")} | variables
+
+
+def command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "reco_plugin", "serve", *flags]
+
+
+@contextmanager
+def process(folder: Path, model: Path, *flags: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service in a process of its own, and its URL."""
+    started = subprocess.Popen(
+        command("--model", str(model), "--port", "0", *flags),
+        cwd=folder,
+        env=environment(**variables),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in typing.cast(typing.IO[str], started.stderr):
+            if found := re.search(r"http://[\d.]+:\d+", json.loads(line)["message"]):
+                yield started, found[0]
+                break
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
+    with process(tmp_path, model, "--threads", "1", RECO_SERVE_ADMIN_KEY="adm") as (running, url):
+        with httpx.Client(base_url=url, headers={"authorization": "Bearer adm"}, timeout=60) as client:
+            while client.get("/readyz").status_code != 200:
+                assert running.poll() is None
+            pair = {"id": "a", "text": "a red square", "image": red_square}
+            assert client.post("/v1/memory/pairs", json={"pairs": [pair]}).json()["pairs"] == 1
+        running.send_signal(signal.SIGTERM)
+        log = [json.loads(line) for line in typing.cast(typing.IO[str], running.stderr)]
+        assert running.wait(60) == 0
+    assert {"/v1/memory/pairs"} == {line["path"] for line in log if line["message"] == "request"}
+    assert all(line["request_id"] for line in log if line["message"] == "request")
+    assert "adm" not in json.dumps(log).replace('"/v1/memory/pairs"', "")
+    info = subprocess.run(
+        [sys.executable, "-m", "reco_plugin", "memory", "info", "--json"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(info.stdout)["pairs"] == 1  # ./memory, where the other commands look
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--threads", "0"], "threads"),
+        (["--aliases", "clip"], "NAME=plain"),
+        (["--aliases", "clip=both"], "aliases"),
+        (["--model", "nowhere"], "no model at 'nowhere'"),
+    ],
+)
+def test_it_says_in_one_line_why_it_does_not_start(tmp_path, flags, told):
+    done = subprocess.run(command(*flags), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_every_setting_but_the_keys_is_a_flag():
+    import inspect
+
+    flags = set(inspect.signature(serve_command).parameters)
+    assert flags == {"model", "memory", *ServeSettings.model_fields} - HIDDEN
+    assert {
+        name for name, field in ServeSettings.model_fields.items() if SecretStr in _kinds(field.annotation)
+    } == HIDDEN
+
+
+def _kinds(annotation: object) -> set[object]:
+    return {annotation}.union(*map(_kinds, typing.get_args(annotation)))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(place, monkeypatch):
+    (place / "reco.toml").write_text('k = 3\n[serve]\nport = 1\nqueue = 1\nthreads = 1\naliases = { a = "refined" }\n')
+    monkeypatch.setenv("RECO_SERVE_PORT", "2")
+    monkeypatch.setenv("RECO_SERVE_QUEUE", "2")
+    monkeypatch.setenv("RECO_SERVE_API_KEYS", "one, two,")
+    settings = load_serve_settings(port=3)
+    assert (settings.port, settings.queue, settings.threads) == (3, 2, 1)
+    assert settings.aliases == {"a": "refined"}
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert load_settings().k == 3  # whose file and variables are the same
+
+
+def test_unknown_words_are_refused_and_keys_are_not_shown(place, monkeypatch):
+    with pytest.raises(ConfigError, match="unknown setting: prot"):
+        load_serve_settings(prot=1)
+    monkeypatch.setenv("RECO_SERVE_PROT", "1")
+    with pytest.raises(ConfigError, match="RECO_SERVE_PROT"):
+        load_serve_settings()
+    monkeypatch.delenv("RECO_SERVE_PROT")
+    for line in (
+        'admin_key = ["sk-secret"]',
+        'api_keys = [["sk-secret"]]',
+        'admin_kee = "sk-secret"',
+        "admin_key = 4711",
+    ):
+        (place / "reco.toml").write_text(f"[serve]\n{line}\n")
+        with pytest.raises(ConfigError) as refused:
+            load_serve_settings()
+        assert not re.search("sk-secret|4711", str(refused.value))
+    (place / "reco.toml").write_text("serve = 3\n")
+    with pytest.raises(ConfigError, match=r"must be a table, \[serve\]"):
+        load_serve_settings()

@@ -1,0 +1,154 @@
+"""Liveness, readiness and metrics, with everything up, while warming, and with the memory down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from reco_plugin.errors import MemoryUnavailable, SessionError
+from reco_plugin.serve import health
+from reco_plugin.serve.edge import Edge
+from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.settings import ServeSettings
+
+QUESTION = {"input": [{"text": "a small red circle"}]}
+
+
+def down() -> None:
+    raise MemoryUnavailable("nobody answers at memory:6333")
+
+
+def test_it_is_alive_at_once_and_ready_when_warm(filled):
+    state = health.Health(Edge(Embedder(filled, ServeSettings()), ServeSettings()))
+    assert state.ready().reasons == ["the models are being loaded"]
+    state.warm_up()
+    assert (state.ready().status, state.ready().reasons) == ("ready", [])
+    assert filled.counters.encode_s["image"].to_dict()["count"] == 1
+    assert filled.counters.refined.to_dict() == {"image": 1, "text": 1}
+    state.stopping = True
+    assert state.ready().reasons == ["the service is stopping"]
+
+
+def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served):
+    made = troubled()
+    made.seam.trouble = lambda: (_ for _ in ()).throw(SessionError("the graph is broken"))
+    with served(made.reco) as client:
+        assert client.get("/livez").json() == {"status": "live"}
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["reasons"] == ["the models do not run: the graph is broken"]
+
+
+def test_liveness_answers_while_the_models_are_loaded(blocked, live_unwarmed):
+    blocked.armed.set()
+    with live_unwarmed(blocked.reco) as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").json()["reasons"] == ["the models are being loaded"]
+        blocked.go.set()
+        while client.get("/readyz").status_code != 200:
+            pass
+
+
+@pytest.fixture
+def live_unwarmed():
+    from contextlib import contextmanager
+
+    from starlette.testclient import TestClient
+
+    from reco_plugin.serve.app import create_app
+
+    @contextmanager
+    def start(reco):
+        with TestClient(create_app(ServeSettings(page=False), reco)) as client:
+            yield client
+
+    return start
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_memory_that_is_down_degrades_answers_and_says_so(troubled, served):
+    made = troubled(breaker_failures=2)
+    frozen = made.reco.embed_texts(["a small red circle"], refine=False)[0]
+    with served(made.reco) as client:
+        made.seam.trouble = down
+        reasons = []
+        for _ in range(3):
+            answer = client.post("/v1/explain", json=QUESTION)
+            assert answer.status_code == 200
+            assert np.allclose(answer.json()["data"][0]["embedding"], frozen, atol=1e-7)
+            assert answer.json()["data"][0]["refined"] is False
+            assert answer.headers["x-reco-refined"] == "false"
+            assert answer.headers["x-reco-degraded"] == answer.json()["degraded"]
+            reasons.append(answer.json()["degraded"])
+        assert reasons == ["memory_error", "memory_error", "memory_circuit_open"]
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["reasons"]) == (200, [])
+        assert "nobody answers at memory:6333" in ready.json()["degraded"][0]
+        assert client.get("/metrics").text.count('reco_circuit_open{part="memory"} 1.0') == 1
+
+
+def test_with_the_policy_to_fail_it_is_an_error_and_the_service_is_not_ready(troubled, served):
+    made = troubled(breaker_failures=1, on_memory_failure="fail")
+    with served(made.reco) as client:
+        made.seam.trouble = down
+        answer = client.post("/v1/explain", json=QUESTION)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["degraded"] == []
+        assert "memory: open" in ready.json()["reasons"][0]
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_degraded_answer_is_never_cached(troubled):
+    made = troubled()
+    embedder = Embedder(made.reco, ServeSettings(cache_entries=4))
+    from reco_plugin.serve.embedding import EmbedRequest, Item
+
+    request = EmbedRequest([Item.text("a small red circle")], model="clip-reco")
+    made.seam.trouble = down
+    assert embedder.embed(request).degraded == "memory_error"
+    made.seam.trouble = None
+    assert embedder.embed(request).refined == (True,)
+
+
+def families(text: str) -> dict[str, dict[str, float]]:
+    """Sample name -> labels as text -> value."""
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def test_metrics_are_what_the_counters_count(client, filled):
+    client.post("/v1/explain", json=QUESTION)
+    client.post("/v1/refine", json={"vectors": [[0.0]], "modality": "text"})
+    client.get("/nowhere/at/all")
+    shown = families(client.get("/metrics").text)
+    counted = filled.counters.to_dict()
+    for part in ("image", "text"):
+        assert shown["reco_encode_seconds_count"][f"modality={part}"] == counted["encode_s"][part]["count"] > 0
+        assert shown["reco_refined_total"][f"modality={part}"] == counted["refined"][part]
+    for name, key in (("retrieve_seconds", "retrieve_s"), ("fuse_seconds", "fuse_s"), ("moved", "moved")):
+        assert shown[f"reco_{name}_count"][""] == counted[key]["count"]
+        assert shown[f"reco_{name}_sum"][""] == pytest.approx(counted[key]["sum"])
+        assert [shown[f"reco_{name}_bucket"][f"le={float(bound)}"] for bound, _ in counted[key]["buckets"]] == [
+            count for _, count in counted[key]["buckets"]
+        ]
+    assert shown["reco_queue_seconds_count"][""] == 2
+    requests = shown["reco_http_requests_total"]
+    assert requests["route=/v1/explain,status=200"] == 1
+    assert requests["route=/v1/refine,status=400"] == 1
+    assert requests["route=other,status=404"] == 1
+    assert shown["reco_http_request_seconds_count"]["route=/v1/explain"] == 1
+
+
+def test_two_services_in_one_process_do_not_mix(filled, served):
+    with served(filled) as first, served(filled) as second:
+        first.get("/v1/models")
+        assert 'route="/v1/models"' in first.get("/metrics").text
+        assert 'route="/v1/models"' not in second.get("/metrics").text

@@ -1,0 +1,125 @@
+"""What is too much, too many or too late; and what happens to requests in flight when the service stops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from starlette.exceptions import HTTPException
+
+from reco_plugin.serve.middleware import Limited
+
+ONE = {"input": [{"text": "a red circle"}]}
+
+
+def post(url: str, body: object = ONE) -> httpx.Response:
+    return httpx.post(f"{url}/v1/explain", json=body, timeout=60)
+
+
+def test_a_body_that_is_too_large_is_refused_by_its_declared_length_and_by_its_true_one(filled, served):
+    with served(filled, max_body_bytes=1000) as client:
+        declared = client.post("/v1/explain", json={"input": [{"text": "x" * 2000}]})
+        chunks = client.post("/v1/explain", content=iter([b"x" * 400] * 5))
+        lying = client.post("/v1/explain", content=b"x" * 2000, headers={"content-length": "10"})
+        fits = client.post("/v1/explain", json=ONE)
+    for answer in (declared, chunks, lying):
+        assert answer.status_code == 413
+        assert "max_body_bytes" in answer.json()["error"]["message"]
+    assert fits.status_code == 200
+
+
+def test_a_body_whose_declared_length_is_too_large_is_not_even_begun():
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def never() -> Any:
+        raise AssertionError("the body was read")
+
+    scope = {"type": "http", "headers": [(b"content-length", b"11")]}
+    with pytest.raises(HTTPException, match="413"):
+        asyncio.run(Limited(reads, max_bytes=10)(scope, never, never))
+
+
+def test_too_many_items_and_too_large_images_are_413(filled, served, red_square):
+    with served(filled, max_items=2, max_image_bytes=20) as client:
+        many = client.post("/v1/explain", json={"input": [{"text": "a"}] * 3})
+        fat = client.post("/v1/explain", json={"input": [{"image": red_square}]})
+    assert (many.status_code, many.json()["error"]["code"]) == (413, "too_many_items")
+    assert (fat.status_code, fat.json()["error"]["code"]) == (413, "image_too_large")
+
+
+def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_lost(blocked, live):
+    with live(blocked.reco, threads=1, queue=1) as (url, server), ThreadPoolExecutor(8) as callers:
+        blocked.armed.set()
+        edge = server.config.app.state.edge
+        waiting = [callers.submit(post, url) for _ in range(2)]
+        assert blocked.reached.acquire(timeout=60)
+        while edge.pool.pending < 2:
+            assert not waiting[0].done()
+        refused = post(url)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert httpx.get(f"{url}/livez").status_code == 200  # which needs no place in the queue
+        blocked.go.set()
+        assert [one.result(60).status_code for one in waiting] == [200, 200]
+        assert post(url).status_code == 200
+
+
+def test_a_deadline_that_passes_is_504_and_the_next_request_is_answered(blocked, live):
+    with live(blocked.reco, threads=1, deadline_s=0.2) as (url, server):
+        blocked.armed.set()
+        late = post(url)
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        assert "deadline_s" in late.json()["error"]["message"]
+        assert server.config.app.state.edge.pool.pending == 1  # it goes on, and keeps its place
+        blocked.go.set()
+        while server.config.app.state.edge.pool.pending:
+            pass
+        assert post(url).status_code == 200
+
+
+def test_what_waited_too_long_is_never_begun(blocked, live):
+    with live(blocked.reco, threads=1, queue=4, deadline_s=0.3) as (url, server), ThreadPoolExecutor(4) as callers:
+        blocked.armed.set()
+        assert {one.result(60).status_code for one in [callers.submit(post, url) for _ in range(3)]} == {504}
+        assert blocked.reached.acquire(timeout=60)
+        blocked.go.set()
+        while server.config.app.state.edge.pool.pending:
+            pass
+        assert not blocked.reached.acquire(blocking=False)
+
+
+def test_workers_that_hang_make_the_service_not_ready(blocked, live):
+    with live(blocked.reco, threads=1, deadline_s=0.1) as (url, _):
+        blocked.armed.set()
+        assert post(url).status_code == 504
+        while (answer := httpx.get(f"{url}/readyz")).status_code == 200:
+            pass
+        assert answer.json()["reasons"] == ["every worker has been busy with one request for twice the deadline"]
+        blocked.go.set()
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            pass
+
+
+def test_requests_in_flight_are_answered_when_the_service_stops(blocked, live):
+    with live(blocked.reco, threads=1) as (url, server), ThreadPoolExecutor(2) as callers:
+        blocked.armed.set()
+        flying = callers.submit(post, url)
+        assert blocked.reached.acquire(timeout=60)
+        server.should_exit = True
+        threading.Timer(0.2, blocked.go.set).start()
+        assert flying.result(60).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/livez")
+
+
+def test_a_request_that_breaks_off_leaves_the_service_alive(filled, live):
+    with live(filled) as (url, _):
+        for _ in range(3):
+            with pytest.raises(httpx.TimeoutException):
+                httpx.post(f"{url}/v1/explain", json={"input": [{"text": "x"}] * 256}, timeout=0.001)
+        assert post(url).status_code == 200

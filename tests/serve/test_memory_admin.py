@@ -1,0 +1,180 @@
+"""The memory over HTTP: searchable at once, one bad pair refuses all or is skipped, and only for the admin."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.serve.settings import ServeSettings
+
+
+@pytest.fixture
+def filled_twin(model, drawings):
+    """Another Reco with the drawings in its memory."""
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as other:
+        other.memory.add(drawings)
+        yield other
+
+
+@pytest.fixture
+def empty(reco, served):
+    with served(reco) as client:
+        yield client
+
+
+def test_pairs_are_searchable_when_the_answer_comes(empty, reco, admin, pairs_json):
+    question = {"input": [{"text": "a small red circle"}]}
+    before = empty.post("/v1/explain", json=question).json()["data"][0]
+    assert (before["moved"], before["used"]) == (0.0, [])
+    added = empty.post("/v1/memory/pairs", json={"pairs": pairs_json}, headers=admin).json()
+    assert (added["stored"], added["pairs"], added["failed"]) == (24, 24, [])
+    after = empty.post("/v1/explain", json=question).json()["data"][0]
+    assert after["used"][0]["id"] == "small-red-circle"
+    assert after["used"][0]["caption"] == "a small red circle"
+    assert after["moved"] > 0
+    assert np.allclose(after["embedding"], reco.embed_texts(["a small red circle"], refine=True)[0], atol=1e-6)
+
+
+def test_what_is_stored_is_what_reco_stores(empty, filled_twin, admin, pairs_json):
+    empty.post("/v1/memory/pairs", json={"pairs": pairs_json}, headers=admin)
+    ids = ["small-red-circle", "unknown", "large-blue-square"]
+    found = empty.get("/v1/memory/pairs", params={"id": ids, "vectors": True}, headers=admin).json()["data"]
+    assert [pair["id"] for pair in found] == ["small-red-circle", "large-blue-square"]
+    same = filled_twin.memory.get([ids[0], ids[2]])
+    assert np.allclose([pair["text_vector"] for pair in found], same.text, atol=1e-6)
+    assert np.allclose([pair["image_vector"] for pair in found], same.image, atol=1e-6)
+    assert found[0]["payload"] == {
+        "caption": "a small red circle",
+        "colour": "red",
+        "shape": "circle",
+        "radius": 8,
+    }
+
+
+def test_pairs_of_vectors_need_no_encoder(empty, reco, admin):
+    image, text = reco.embed_texts(["one", "two"], refine=False)
+    pair = {"id": "v/1 ä", "image_vector": image.tolist(), "text_vector": text.tolist(), "payload": {"n": None}}
+    assert empty.post("/v1/memory/pairs", json={"pairs": [pair]}, headers=admin).json()["stored"] == 1
+    (found,) = empty.get("/v1/memory/pairs", params={"id": "v/1 ä", "vectors": True}, headers=admin).json()["data"]
+    assert np.allclose(found["image_vector"], image, atol=1e-6)
+    assert found["payload"] == {"n": None}
+
+
+def test_one_bad_pair_refuses_all_or_is_skipped(empty, reco, admin, red_square):
+    good = {"id": "good", "text": "red", "image": red_square}
+    bad = [
+        {"id": "b1", "text": "red", "image": "###"},
+        {"id": "b2", "text": "red", "image": red_square[:80]},
+        {"id": "b3", "text_vector": [1.0], "image": red_square},
+    ]
+    refused = empty.post("/v1/memory/pairs", json={"pairs": [good, *bad]}, headers=admin)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "pairs[1]"
+    assert "nothing was stored" in refused.json()["error"]["message"]
+    assert len(reco.memory) == 0
+    body = {"pairs": [good, *bad], "skip_failed": True}
+    skipped = empty.post("/v1/memory/pairs", json=body, headers=admin).json()
+    assert (skipped["stored"], skipped["pairs"]) == (1, 1)
+    assert [(one["index"], one["error"]["code"]) for one in skipped["failed"]] == [
+        (1, "image_not_base64"),
+        (2, "image_decode_failed"),
+        (3, "invalid_vector"),
+    ]
+
+
+def test_what_no_memory_can_hold_is_refused(empty, reco, admin, red_square):
+    pair = {"id": "a", "text": "red", "image": red_square}
+    for pairs, status in (
+        ([pair, pair], 400),  # the same id twice
+        ([pair | {"id": ""}], 422),
+        ([pair | {"text_vector": [0.1]}], 422),
+        ([{"id": "a", "text": "red"}], 422),
+        ([pair | {"payload": {"big": 2**70}}], 400),
+        ([pair | {"caption": "x"}], 422),
+        ([], 422),
+    ):
+        answer = empty.post("/v1/memory/pairs", json={"pairs": pairs}, headers=admin)
+        assert answer.status_code == status, answer.text
+    assert len(reco.memory) == 0
+
+
+def test_delete_count_and_replace(client, filled, admin, red_square):
+    ids = ["small-red-circle", "unknown"]
+    removed = client.delete("/v1/memory/pairs", params={"id": ids}, headers=admin).json()
+    assert (removed["removed"], removed["pairs"]) == (1, 23)
+    info = client.get("/v1/memory", headers=admin).json()
+    assert (info["pairs"], info["kind"], info["calibrated"]) == (23, "exact", True)
+    assert info["fingerprint"] == filled.manifest.digest
+    assert info["version"] == removed["version"] == filled.memory.version
+    pair = {"id": "large-red-circle", "text": "another text", "image": red_square}
+    assert client.post("/v1/memory/pairs", json={"pairs": [pair]}, headers=admin).json()["pairs"] == 23
+    (found,) = client.get("/v1/memory/pairs", params={"id": "large-red-circle"}, headers=admin).json()["data"]
+    assert found == {"id": "large-red-circle", "payload": {"caption": "another text"}}
+
+
+def test_search_by_text_image_and_vector(client, filled, admin, pairs_json):
+    text = client.post("/v1/memory/search", json={"text": "a small red circle", "k": 3}, headers=admin).json()["data"]
+    same = filled.memory.search("a small red circle", k=3)
+    assert [hit["id"] for hit in text] == same.ids[0]
+    assert np.allclose([hit["similarity"] for hit in text], same.similarity[0], atol=1e-6)
+    vector = filled.embed_texts(["a small red circle"], refine=False)[0].tolist()
+    assert client.post("/v1/memory/search", json={"vector": vector, "k": 3}, headers=admin).json()["data"] == text
+    image = {"image": pairs_json[0]["image"], "k": 1, "where": {"colour": "red"}}
+    (hit,) = client.post("/v1/memory/search", json=image, headers=admin).json()["data"]
+    assert hit["id"] == pairs_json[0]["id"]
+    for wrong, status in (({}, 422), ({"text": "a", "vector": vector}, 422), ({"text": "a", "k": 101}, 413)):
+        assert client.post("/v1/memory/search", json=wrong, headers=admin).status_code == status
+
+
+ROUTES = [("GET", ""), ("POST", "/pairs"), ("GET", "/pairs"), ("DELETE", "/pairs"), ("POST", "/search")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_it_is_for_the_admin_only(filled, served, admin, method, path):
+    with served(filled, api_keys=["caller"]) as client:
+        for header in (None, "Bearer caller", "Bearer ", "Bearer the-admin-key-471"):
+            headers = {"authorization": header} if header else {}
+            assert client.request(method, f"/v1/memory{path}", headers=headers).status_code == 401
+        assert client.request(method, f"/v1/memory{path}", headers=admin).status_code in (200, 422)
+        assert client.get("/v1/models", headers=admin).status_code == 401  # it is no caller's key
+    with served(filled, admin_key=None) as client:
+        answer = client.request(method, f"/v1/memory{path}", headers=admin)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_disabled")
+    assert len(filled.memory) == 24
+
+
+def test_queries_are_answered_while_the_memory_is_written(reco, live, admin, pairs_json):
+    """Four threads ask while pairs are added; the last question is answered by all of them."""
+    question = {"input": [{"text": "a small red circle"}]}
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def ask(url: str) -> None:
+        with httpx.Client(timeout=60) as caller:
+            while not stop.is_set():
+                answer = caller.post(f"{url}/v1/explain", json=question)
+                statuses.append(answer.status_code)
+                vector = answer.json()["data"][0]["embedding"]
+                assert abs(np.linalg.norm(vector) - 1) < 1e-5
+
+    with live(reco, threads=4) as (url, _), httpx.Client(timeout=60, headers=admin) as writer:
+        with ThreadPoolExecutor(4) as askers:
+            asking = [askers.submit(ask, url) for _ in range(4)]
+            for start in range(0, len(pairs_json), 6):
+                body = {"pairs": pairs_json[start : start + 6]}
+                assert writer.post(f"{url}/v1/memory/pairs", json=body).json()["pairs"] == start + 6
+            stop.set()
+            assert [one.result(60) for one in asking] == [None] * 4
+        last = writer.post(f"{url}/v1/explain", json=question).json()["data"][0]["embedding"]
+    assert set(statuses) == {200}
+    assert np.allclose(last, reco.embed_texts(["a small red circle"], refine=True)[0], atol=1e-6)
+
+
+def test_settings_do_not_show_the_keys():
+    settings = ServeSettings(api_keys=["sk-very-secret"], admin_key="sk-very-secret")
+    assert "sk-very-secret" not in f"{settings!r} {settings}"

@@ -1,0 +1,283 @@
+"""The playground's own routes: files, comparison, pictures; test_page_browser has what a browser makes of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Pair, Reco
+from reco_plugin.errors import MemoryStoreError, MemoryUnavailable
+from reco_plugin.memory import open_memory
+from reco_plugin.preprocess import ImageConfig
+from reco_plugin.serve.page import thumbnail
+from reco_plugin.serve.page.pictures import Pictures
+from reco_plugin.types import Records
+
+STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.page") / "static").iterdir()}
+CONFIG = ImageConfig((64, 64))
+
+
+def compare(client: TestClient, text: str | None = None, headers: dict[str, str] | None = None, **asked: Any) -> Any:
+    body = {"input": {"text": text}, **asked} if text is not None else asked
+    return client.post("/page/compare", json=body, headers=headers)
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    """Collects what a page loads and what it would run in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.loaded += [value for name in ("src", "href") if (value := given.get(name)) and not value.startswith("#")]
+        self.inline += [name for name in given if name.startswith("on") or name == "style"]
+        self.inline += [tag] if tag == "style" or (tag == "script" and "src" not in given) else []
+
+
+def test_everything_that_the_page_loads_is_served_here_and_nothing_stands_in_line(filled: Reco, served: Any) -> None:
+    tags = Tags()
+    tags.feed(STATIC["index.html"])
+    assert tags.loaded
+    assert tags.inline == []
+    with served(filled, page=True) as client:
+        page = client.get("/")
+        assert page.text == STATIC["index.html"]
+        for place in tags.loaded:
+            assert client.get(f"/{place}").status_code == 200, place
+        for name, body in STATIC.items():
+            answer = client.get(f"/page/files/{name}")
+            assert answer.text == body
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_browser_may_load_nothing_from_elsewhere(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        rules = dict(rule.split(" ", 1) for rule in client.get("/").headers["content-security-policy"].split("; "))
+    assert rules["default-src"] == "'none'"
+    assert {name: rules[name] for name in ("script-src", "style-src", "connect-src")} == dict.fromkeys(
+        ("script-src", "style-src", "connect-src"), "'self'"
+    )
+    assert "unsafe" not in str(rules)
+    namespaces = "http://www.w3.org/2000/svg"
+    for name, body in STATIC.items():
+        assert set(re.findall(r"https?://[^\"'\s]+", body)) <= {namespaces}, name
+
+
+def test_an_unchanged_file_is_not_sent_again(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        first = client.get("/page/files/app.js")
+        again = client.get("/page/files/app.js", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_no_other_file_can_be_read(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        for name in ("nothing.js", "..%2frouter.py", "%2e%2e%2frouter.py", "../router.py"):
+            assert client.get(f"/page/files/{name}").status_code == 404, name
+
+
+def test_the_page_can_be_left_out(filled: Reco, served: Any) -> None:
+    with served(filled, page=False) as client:
+        assert client.get("/").status_code == 404
+        assert compare(client, "red").status_code == 404
+
+
+def test_the_page_is_open_and_its_questions_need_a_key(filled: Reco, served: Any) -> None:
+    with served(filled, page=True, api_keys=["k-1"]) as client:
+        assert client.get("/").status_code == client.get("/page/files/app.js").status_code == 200
+        assert compare(client, "red").json()["error"]["code"] == "key_missing"
+        assert client.get("/page/examples").status_code == 401
+        assert compare(client, "red", {"authorization": "Bearer k-1"}).status_code == 200
+
+
+def luminance(colour: str) -> float:
+    values = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_can_be_read_on_their_ground(scheme: str) -> None:
+    blocks = re.findall(r":root \{([^}]*)\}", STATIC["style.css"])
+    raw = dict(re.findall(r"--([\w-]+): (#\w+)", blocks[scheme == "dark"]))
+    colours = {name: "#" + "".join(2 * c for c in v[1:]) if len(v) == 4 else v for name, v in raw.items()}
+    pairs = [(ink, paper) for ink in ("ink", "soft", "good", "bad", "accent") for paper in ("paper", "ground")]
+    for ink, paper in [*pairs, ("on-accent", "accent"), ("ink", "tint"), ("ink", "warn")]:
+        dark, bright = sorted((luminance(colours[ink]), luminance(colours[paper])))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, f"{ink} on {paper}, {scheme}"  # WCAG 2, AA
+
+
+# --- comparison --------------------------------------------------------------------------------------------------
+
+
+def test_rankings_are_those_of_the_two_vectors(filled: Reco, served: Any) -> None:
+    query = "a large blue circle"
+    with served(filled, page=True) as client:
+        answer = compare(client, query, k=4, results=24).json()
+    result = filled.refine(filled.embed_texts([query], refine=False), modality="text", k=4, explain=True)
+    stored = filled.memory.get([pair["id"] for pair in answer["plain_ranking"]])
+    assert len(stored) == 24
+    for ranking, vector in (("plain_ranking", result.frozen[0]), ("refined_ranking", result.vectors[0])):
+        expected = dict(zip(stored.ids, stored.image @ vector, strict=True))
+        given = [(pair["id"], pair["similarity"]) for pair in answer[ranking]]
+        assert [id_ for id_, _ in given] == sorted(expected, key=lambda id_: -expected[id_])
+        assert [similarity for _, similarity in given] == pytest.approx([expected[id_] for id_, _ in given], abs=1e-5)
+    assert result.neighbours is not None and result.weights is not None
+    assert [used["id"] for used in answer["used"]] == result.neighbours.ids[0]
+    assert [used["weight"] for used in answer["used"]] == pytest.approx(result.weights[0].tolist(), abs=1e-6)
+    assert answer["moved"] == pytest.approx(float(result.moved[0]), abs=1e-6)
+    assert (answer["refined"], answer["by"], answer["used"][0]["caption"]) == (True, "image", None)
+
+
+def test_each_pair_says_its_place_in_both_rankings(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        answer = compare(client, "a small red square", gate=False, results=24).json()
+    for ranking, own in (("plain_ranking", "rank_plain"), ("refined_ranking", "rank_refined")):
+        assert [pair[own] for pair in answer[ranking]] == list(range(1, 25))
+    places = {pair["id"]: (pair["rank_plain"], pair["rank_refined"]) for pair in answer["plain_ranking"]}
+    assert places == {pair["id"]: (pair["rank_plain"], pair["rank_refined"]) for pair in answer["refined_ranking"]}
+    assert any(before != after for before, after in places.values())
+
+
+def test_never_and_an_unrefined_side_are_plain(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        for how in ({"refine": False}, {"input_type": "document"}):
+            answer = compare(client, "red", **how).json()
+            assert (answer["refined"], answer["moved"], answer["used"]) == (False, 0.0, [])
+            assert answer["plain_ranking"] == answer["refined_ranking"]
+        assert compare(client, "red", input_type="document", refine=True).json()["refined"] is True
+
+
+def test_what_is_ranked_is_refined_as_one_set_each_without_its_own_pair(filled: Reco, served: Any) -> None:
+    query = "a large blue circle"
+    with served(filled, page=True) as client:
+        answer = compare(client, query, refine=False, refine_ranked=True, by="text", results=24).json()
+    assert (answer["refined"], answer["ranked_refined"]) == (False, True)
+    plain = filled.embed_texts([query], refine=False)[0]
+    stored = filled.memory.get([pair["id"] for pair in answer["refined_ranking"]])
+    moved = filled.refine(stored.text, modality="text", role="candidate", exclude=[[id_] for id_ in stored.ids]).vectors
+    given = [pair["similarity"] for pair in answer["refined_ranking"]]
+    assert given == pytest.approx((moved @ plain).tolist(), abs=1e-5)
+
+
+def test_a_query_that_cannot_be_read_is_refused_in_words(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        answers = {
+            "image_decode_failed": compare(client, input={"image": "bm8gaW1hZ2U="}),
+            "image_not_base64": compare(client, input={"image": "%%%"}),
+            "invalid_request": compare(client, input={}),
+            "k_too_large": compare(client, "red", k=1000),
+        }
+    for code, answer in answers.items():
+        assert 400 <= answer.status_code < 500
+        assert answer.json()["error"]["code"] == code
+
+
+@pytest.mark.filterwarnings("ignore:answering with frozen CLIP vectors")
+def test_a_memory_that_fails_costs_rankings_and_refinement_but_not_the_answer(troubled: Any, served: Any) -> None:
+    made = troubled()
+
+    def fail() -> None:
+        raise MemoryUnavailable("the memory is away")
+
+    with served(made.reco, page=True) as client:
+        made.seam.trouble = fail
+        answer = compare(client, "red").json()
+    assert (answer["degraded"], answer["refined"], answer["refined_ranking"]) == ("memory_error", False, [])
+    assert answer["ranking_error"] == "the memory is away"
+
+
+def test_an_empty_memory_is_legal(reco: Reco, served: Any) -> None:
+    with served(reco, page=True) as client:
+        answer = compare(client, "red", refine_ranked=True).json()
+        assert (answer["used"], answer["plain_ranking"], answer["ranking_error"]) == ([], [], None)
+        assert client.get("/page/examples").json() == {"data": []}
+
+
+def test_another_index_is_ranked_while_the_memory_refines(filled: Reco, served: Any, tmp_path: Path) -> None:
+    index = open_memory(tmp_path / "index", filled.manifest.fingerprint, kind="exact")
+    there = filled.memory.get(["large-red-circle", "large-blue-circle"])
+    index.upsert(Records(["shop-1", "shop-2"], there.image, there.text, [{"caption": "one"}, {"caption": "two"}]))
+    index.close()
+    with served(filled, page=True, page_index=str(tmp_path / "index")) as client:
+        answer = compare(client, "a large red circle", k=3).json()
+    assert {pair["id"] for pair in answer["refined_ranking"]} == {"shop-1", "shop-2"}
+    assert {used["id"] for used in answer["used"]} <= {
+        f"{s}-{c}-{f}"
+        for s in ("small", "large")
+        for c in ("red", "green", "blue", "orange")
+        for f in ("circle", "square", "triangle")
+    }
+    assert answer["ranked"] == str(tmp_path / "index")
+    open_memory(tmp_path / "index", filled.manifest.fingerprint, create=False).close()  # the page let go of it
+
+
+def test_an_index_that_is_not_there_is_said_at_the_start(filled: Reco, served: Any, tmp_path: Path) -> None:
+    with (
+        pytest.raises(MemoryStoreError, match="nowhere"),
+        served(filled, page=True, page_index=str(tmp_path / "nowhere")),
+    ):
+        pass
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def test_a_thumbnail_in_the_payload_is_shown(reco: Reco, served: Any, drawings: list[Pair]) -> None:
+    small = thumbnail(drawings[0].image)  # type: ignore[arg-type]
+    reco.memory.add([Pair("one", drawings[0].image, "red", {"caption": "red", "thumbnail": small})])
+    with served(reco, page=True) as client:
+        assert compare(client, "red").json()["used"][0]["picture"] == small
+        assert client.get("/page/examples").json()["data"] == [{"id": "one", "caption": "red", "picture": small}]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://elsewhere.example/x.png",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:text/html;base64,aGk=",
+        "javascript:1",
+        7,
+    ],
+)
+def test_a_thumbnail_that_is_no_small_picture_is_not(given: Any) -> None:
+    assert Pictures(None, CONFIG, 10**6).of("one", {"thumbnail": given}) is None
+
+
+def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for place in (folder / "sub" / "a.png", folder / "b.png", tmp_path / "secret.png"):
+        Image.new("RGB", (20, 10), "red").save(place)
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    find: Callable[..., Any] = Pictures(folder, CONFIG, 10**6).of
+    assert find("x", {"image": "sub/a.png"}) == find("sub/a.png", {}) == thumbnail(folder / "b.png")
+    assert find("b.png", {"path": 3}) is not None
+    for outside in (
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "link.png",
+        "nothing.png",
+        "broken.png",
+        "\0",
+        "x" * 5000,
+    ):
+        assert find("none", {"image": outside}) is None, outside
+    assert Pictures(None, CONFIG, 10**6).of("b.png", {}) is None
