@@ -16,6 +16,7 @@ import pytest
 
 from reco_plugin.artifact import GRAPHS
 from reco_plugin.config import load_settings
+from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.train.serving import Serving
 
 Compose = Callable[..., dict[str, Any]]
@@ -26,10 +27,8 @@ ONE_SHOT = {"triton-cache"}
 @pytest.mark.parametrize(
     ("profiles", "expected"),
     [
-        (["cpu"], {"qdrant", "triton-cpu"}),
-        (["gpu"], {"qdrant", "triton-gpu", "triton-cache"}),
-        (["cpu", "service"], {"qdrant", "triton-cpu", "reco"}),
-        (["gpu", "service"], {"qdrant", "triton-gpu", "triton-cache", "reco"}),
+        (["cpu"], {"qdrant", "triton-cpu", "reco"}),
+        (["gpu"], {"qdrant", "triton-gpu", "triton-cache", "reco"}),
     ],
 )
 def test_a_profile_starts_one_triton(compose: Compose, profiles: list[str], expected: set[str]) -> None:
@@ -39,7 +38,7 @@ def test_a_profile_starts_one_triton(compose: Compose, profiles: list[str], expe
 def test_without_a_profile_it_is_the_cpu(run: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
     done = run("docker-compose", "config", "--services", cwd=root)
-    assert set(done.stdout.split()) == {"qdrant", "triton-cpu"}, done.stderr
+    assert set(done.stdout.split()) == {"qdrant", "triton-cpu", "reco"}, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,10 @@ def test_the_gpu_profile_reserves_a_gpu_and_keeps_engines(compose: Compose) -> N
 def test_the_plugins_settings_are_settings(compose: Compose) -> None:
     environment = compose()["services"]["reco"]["environment"]
     assert set(environment) >= {"RECO_MODEL", "RECO_MEMORY", "RECO_TRITON_URL"}
-    load_settings(**{name.removeprefix("RECO_").lower(): value for name, value in environment.items()})
+    service = {name for name in environment if name.startswith("RECO_SERVE_")}
+    assert {name.removeprefix("RECO_SERVE_").lower() for name in service} <= set(ServeSettings.model_fields)
+    others = {name: value for name, value in environment.items() if name not in service}
+    load_settings(**{name.removeprefix("RECO_").lower(): value for name, value in others.items()})
 
 
 @pytest.mark.parametrize("set_key", [None, "s3cret"])

@@ -16,6 +16,7 @@ import yaml
 from cloudcoil.models.prometheus_operator import v1 as operator
 
 from reco_plugin.config import load_settings
+from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.train.serving import Serving
 
 from .objects import Object, kinds_of, pods_of
@@ -192,7 +193,10 @@ def test_the_plugins_settings_are_settings(manifests: list[Object]) -> None:
     for pod in [pod for pod in pods_of(manifests) if pod.owner == "plugin"]:
         [container] = pod.spec["containers"]
         values = {each["name"]: each.get("value", "from a secret") for each in container["env"]}
-        load_settings(**{name.removeprefix("RECO_").lower(): value for name, value in values.items()})
+        service = {name for name in values if name.startswith("RECO_SERVE_")}
+        assert {name.removeprefix("RECO_SERVE_").lower() for name in service} <= set(ServeSettings.model_fields)
+        others = {name: value for name, value in values.items() if name not in service}
+        load_settings(**{name.removeprefix("RECO_").lower(): value for name, value in others.items()})
         assert pod.labels.items() >= {"reco/memory": "client", "reco/triton": "client"}.items()
 
 
