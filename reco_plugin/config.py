@@ -149,6 +149,12 @@ def load_section(kind: type[S], **arguments: Any) -> S:
         raise ConfigError(f"the settings in {FILE} or in {prefix}* variables cannot be read: {error}") from None
 
 
+def sources() -> list[str]:
+    """Where settings are read from besides arguments: the file that is there, and names of variables."""
+    file = [str(Path(FILE).resolve())] if Path(FILE).is_file() else []
+    return file + sorted(name for name in os.environ if name.startswith(PREFIX))
+
+
 def _environment(kind: type[Section], prefix: str) -> set[str]:
     """Names of the settings of this kind that the environment speaks of."""
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)

@@ -38,6 +38,10 @@ class MemoryOptions(BaseModel):
         60, ge=1, description="the same for a write, which also waits for a server that is gone"
     )
 
+    refresh_s: float = Field(
+        30, gt=0, description="seconds after which a search first reads anew what the memory says of itself"
+    )
+
     search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
     exact: bool = Field(False, description="compare with every pair instead of using the index")
     rescore: bool | None = Field(None, description="order quantised candidates by their original vectors")

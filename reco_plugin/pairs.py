@@ -31,7 +31,7 @@ class PairMemory:
 
     def __init__(self, store: Memory, encoder: Encoder, neighbours: int = 5) -> None:
         self.store, self.encoder, self._neighbours = store, encoder, neighbours
-        self._calibration = _read_calibration(store.header)
+        self._calibrated = _Calibrated(store.header)
         self._version, self._counting = 0, threading.Lock()
 
     def __len__(self) -> int:
@@ -39,8 +39,11 @@ class PairMemory:
 
     @property
     def calibration(self) -> Calibration | None:
-        """The gate's constants; None while nothing was added."""
-        return self._calibration
+        """The gate's constants, as the memory has them now; None while nothing was added, or it was not reached yet."""
+        header = self.store.header
+        if header is not self._calibrated.header:  # it was reached, calibrated, or another version was put to use
+            self._calibrated = _Calibrated(header)
+        return self._calibrated.calibration
 
     @property
     def version(self) -> int:
@@ -117,10 +120,10 @@ class PairMemory:
         if len(sample) == 0:
             return None
         order = np.argsort(np.asarray(sample.ids))  # so that no store's own order decides what is sampled
-        self._calibration = calibrate(sample.image[order], sample.text[order], neighbours=self._neighbours)
+        measured = calibrate(sample.image[order], sample.text[order], neighbours=self._neighbours)
         self._count_change()
-        self.store.set_calibration({"pairs": len(self), "gate": self._calibration.to_dict()})
-        return self._calibration
+        self.store.set_calibration({"pairs": len(self), "gate": measured.to_dict()})
+        return measured
 
     def close(self) -> None:
         """Flush and release the store."""
@@ -155,7 +158,7 @@ class PairMemory:
 
     def _recalibrate(self) -> None:
         known = int(self.store.header.calibration.get("pairs", 0))
-        if self._calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
+        if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
             self.calibrate()
 
     def _encode(self, pairs: Sequence[Pair]) -> Records:
@@ -205,6 +208,13 @@ def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
         seen.add(pair.id)
 
 
+class _Calibrated:
+    """A header and the gate's constants that it holds, read once."""
+
+    def __init__(self, header: Header) -> None:
+        self.header, self.calibration = header, _read_calibration(header)
+
+
 def _read_calibration(header: Header) -> Calibration | None:
     stored = header.calibration.get("gate")
     if not stored:
@@ -213,6 +223,6 @@ def _read_calibration(header: Header) -> Calibration | None:
         return Calibration.from_dict(stored)
     except ConfigError as error:
         warnings.warn(
-            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=4
+            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=5
         )
         return None

@@ -14,11 +14,10 @@ import numpy.typing as npt
 from .artifact import Artifact, Manifest
 from .config import Settings, load_settings
 from .counters import Counters
-from .degrade import Circuit, Degrading
+from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
 from .errors import MemoryStoreError
 from .fuse import Fuser, open_fuser
-from .memory import open_memory
 from .pairs import PairMemory
 from .refine import Calibrated, Refiner, check_choice
 from .retrieve import Retrieval
@@ -74,24 +73,21 @@ class Reco:
             memory: a folder (made when missing), ``":memory:"``, or the URL of a Qdrant server.
             settings: any other setting by name, as in ``provider="cuda"``.
 
+        A server of the memory that is away is no error unless the setting ``on_memory_failure`` is ``fail``: answers
+        are degraded until it is reached.
+
         Raises:
             ConfigError: an unknown or unusable setting, or a missing optional package.
             ArtifactError: the model folder is missing, incomplete or of a newer version.
             FingerprintMismatch: the memory was built by another encoder.
             MemoryLocked: another process holds the memory.
+            MemoryUnavailable: its server is away, and failures shall raise.
         """
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
         artifact = Artifact.load(chosen.model)
         encoder = Encoder(artifact, chosen)
-        store = open_memory(
-            chosen.memory,
-            artifact.manifest.fingerprint,
-            kind=chosen.memory_kind,
-            collection=chosen.memory_collection,
-            api_key=chosen.memory_api_key.get_secret_value() if chosen.memory_api_key else None,
-            options=chosen.memory_options,
-        )
+        store = open_or_await(chosen, artifact.manifest.fingerprint)
         pairs = PairMemory(store, encoder, neighbours=chosen.k or artifact.manifest.policy.k)
         return cls(artifact, chosen, pairs, open_fuser(artifact, chosen))
 
@@ -205,6 +201,7 @@ class Reco:
 
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.
+            FingerprintMismatch: the memory, reached only now, was built by another encoder.
             InputError: an empty batch, exclusions of another length, k below 1, or an unknown modality or mode.
             MemoryStoreError: this object is closed; or the memory failed and failures shall raise.
             SessionError: the fusion failed and failures shall raise.

@@ -1,8 +1,9 @@
-"""``reco doctor``: what is installed, what fits together, and whether it works."""
+"""``reco doctor``: what is installed, what is set, what fits together, and whether it works."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
@@ -21,6 +22,10 @@ _PACKAGES = (
     "onnxruntime-gpu",
     "qdrant-edge-py",
     "qdrant-client",
+    "tritonclient",
+    "grpcio",
+    "fastapi",
+    "uvicorn",
     "pyarrow",
     "torch",
     "open_clip_torch",
@@ -35,16 +40,20 @@ def doctor_command(
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 when a check fails.")] = True,
 ) -> None:
-    """Show versions, execution providers and fingerprints, and test encode -> retrieve -> fuse once."""
+    """Show versions, settings and fingerprints, and test encode -> retrieve -> fuse once. Keys are never shown."""
+    packages = {name: found for name in _PACKAGES if (found := _version(name))}
     report: dict[str, Any] = {
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "platform": f"{platform.platform()}, {os.cpu_count()} cores",
+        "packages": packages,
         "providers": _providers(),
+        **_settings(model, memory, packages),
         "checks": {},
     }
     for name, check in (
+        ("settings", lambda: _changed(model, memory)),
         ("model", lambda: _model(model)),
-        ("memory", lambda: _memory(memory)),
+        ("memory", lambda: _memory(memory, model)),
         ("self-test", lambda: _self_test(model)),
     ):
         report["checks"][name] = _outcome(check)
@@ -77,6 +86,27 @@ def _outcome(check: Any) -> dict[str, Any]:
         return {"ok": False, "detail": str(error)}
 
 
+def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[str, Any]:
+    """What is set; nothing where it cannot be read, which the check says."""
+    from ..config import load_settings, sources
+    from ..errors import ConfigError
+    from .settings_shown import advice, flat
+
+    try:
+        settings = load_settings(model=model, memory=memory_location(memory))
+    except ConfigError:
+        return {"settings": {}, "sources": sources(), "advice": []}
+    return {"settings": flat(settings), "sources": sources(), "advice": advice(settings, packages)}
+
+
+def _changed(model: Any, memory: str | None) -> str:
+    from ..config import load_settings
+    from .settings_shown import changed
+
+    found = changed(load_settings(model=model, memory=memory_location(memory)))
+    return ", ".join(f"{name}={value}" for name, value in found.items()) or "all are defaults"
+
+
 def _model(model: Any) -> str:
     from ..artifact import Artifact
     from ..config import load_settings
@@ -88,9 +118,14 @@ def _model(model: Any) -> str:
     return f"{artifact.folder}: {manifest.fingerprint}, {made}, checksums match"
 
 
-def _memory(memory: str | None) -> str:
+def _memory(memory: str | None, model: Any) -> str:
+    """Open it, whichever encoder made it, and compare that with the model's, where there is one."""
     from pathlib import Path
 
+    from ..artifact import Artifact
+    from ..config import load_settings
+    from ..errors import ArtifactError
+    from ..memory.header import check_fingerprint
     from .stores import open_store
 
     location = memory_location(memory)
@@ -98,7 +133,14 @@ def _memory(memory: str | None) -> str:
         return f"none at {location} yet: reco memory add SOURCE makes it"
     store = open_store(memory)
     try:
-        return f"{store.kind} at {store.location}: {store.count():,} pairs of {store.header.fingerprint}"
+        header, pairs = store.header, store.count()
+        try:
+            wanted = Artifact.load(load_settings(model=model).model).manifest.fingerprint
+        except ArtifactError:
+            wanted = None  # the check of the model says so
+        check_fingerprint(header.fingerprint, wanted, store.location)
+        gate = "calibrated" if header.calibration.get("gate") else "not calibrated, so no gate weighs its pairs"
+        return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {gate}"
     finally:
         store.close()
 
@@ -121,15 +163,22 @@ def _self_test(model: Any) -> str:
         result = reco.refine(frozen, modality="text", gate=False)
         if not (result.moved > 0).all() or abs(float(np.linalg.norm(result.vectors)) - 1) > 1e-3:
             raise SessionError("refinement did not move the query, or its vector is not unit-norm")
-        return f"encode, retrieve and fuse work; the query moved by {float(result.moved[0]):.3f}"
+        where = f"on {reco.settings.triton_url}" if reco.settings.triton_url else "in this process"
+        return f"encode, retrieve and fuse work, graphs {where}; the query moved by {float(result.moved[0]):.3f}"
 
 
 def _render(report: dict[str, Any]) -> str:
+    from .settings_shown import WAITS
+
     packages = ", ".join(f"{name} {found}" for name, found in report["packages"].items())
     lines = [
-        f"python     {report['python']}",
+        f"python     {report['python']}, {report['platform']}",
         f"packages   {packages}",
         f"providers  {', '.join(report['providers']) or 'none'}",
+        f"set in     {', '.join(report['sources']) or 'nothing but the command line'}",
     ]
+    if report["settings"]:
+        lines.append("waits      " + ", ".join(f"{name}={report['settings'][name]}" for name in WAITS))
+    lines += [f"advice     {sentence}" for sentence in report["advice"]]
     lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in report["checks"].items()]
     return "\n".join(lines)

@@ -51,7 +51,8 @@ def add_command(
     from ..reco import Reco
 
     pairs = read_pairs(source)  # before a memory is made for a source that is not there
-    with Reco.open(model, memory_location(memory), memory_options=parse_options(option)) as reco:
+    said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}  # before anything is encoded
+    with Reco.open(model, memory_location(memory), **said) as reco:
         added = reco.memory.add(pairs, batch_size=batch_size, progress=sys.stderr.isatty())
         say(
             {"added": added, "pairs": len(reco.memory)},
@@ -109,7 +110,7 @@ def search_command(
     if (text is None) == (image is None):
         raise InputError("give a text or --image, one of them")
     conditions = _parse_where(where)
-    with Reco.open(model, existing_memory(memory)) as reco:
+    with Reco.open(model, existing_memory(memory), on_memory_failure="fail") as reco:
         query, modality = (text, "text") if image is None else (image, "image")
         found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]

@@ -44,7 +44,8 @@ def import_command(
     from ..memory.transfer import lacking
     from ..reco import Reco
 
-    with Reco.open(model, memory_location(memory), memory_options=parse_options(option)) as reco:
+    said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
+    with Reco.open(model, memory_location(memory), **said) as reco:
         batches = shown(read_records(source), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records(batch for batch in wanted if len(batch))

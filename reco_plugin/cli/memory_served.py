@@ -47,7 +47,8 @@ def build_command(
     with _versions(settings) as versions:
         begun = versions.unfinished(fingerprint) if resume else None
         name = begun or versions.begin(fingerprint)
-        said = {"memory_collection": name, "memory_options": parse_options(option)}
+        options = parse_options(option)
+        said = {"memory_collection": name, "memory_options": options, "on_memory_failure": "fail"}
         with Reco.open(model, settings.memory, **said) as reco:
             before = len(reco.memory)
             wanted = lacking_pairs(pairs, reco.memory.store) if begun else pairs
@@ -172,7 +173,7 @@ def adopt_command(
 
     pairs = read_captioned(server, source.memory_collection, image_vector, caption)
     said = {"memory_collection": target.memory_collection, "memory_options": parse_options(option)}
-    with Reco.open(model, target.memory, **said) as reco:
+    with Reco.open(model, target.memory, on_memory_failure="fail", **said) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=sys.stderr.isatty())
         held = len(reco.memory)

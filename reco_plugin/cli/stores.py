@@ -62,18 +62,9 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
 
 def open_store(memory: str | None, collection: str | None = None) -> Memory:
     """The memory alone, whichever encoder made it; it must exist."""
-    from ..memory import open_memory
+    from ..memory import memory_of
 
-    settings = memory_settings(memory, collection)
-    return open_memory(
-        settings.memory,
-        None,
-        kind=settings.memory_kind,
-        create=False,
-        collection=settings.memory_collection,
-        api_key=key_of(settings),
-        options=settings.memory_options,
-    )
+    return memory_of(memory_settings(memory, collection), None, create=False)
 
 
 def open_server(settings: Settings) -> Server:

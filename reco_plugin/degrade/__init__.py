@@ -8,5 +8,6 @@
 
 from .breaker import Breaker, Circuit
 from .degrading import DegradedWarning, Degrading
+from .opening import open_or_await
 
-__all__ = ["Breaker", "Circuit", "DegradedWarning", "Degrading"]
+__all__ = ["Breaker", "Circuit", "DegradedWarning", "Degrading", "open_or_await"]

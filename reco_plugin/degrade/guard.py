@@ -89,7 +89,7 @@ class Guard:
             self.breaker.failed(ticket, error)
             raise self._outage("timeout", error) from late
         except FingerprintMismatch:
-            self.breaker.abandoned(ticket)
+            self.breaker.succeeded(ticket)  # it was reached: let every caller through to be told the same
             raise
         except self._errors.failed as error:
             self.breaker.failed(ticket, error)

@@ -3,6 +3,6 @@
 from ..types import Fingerprint
 from .base import Memory
 from .header import Header
-from .opening import open_memory
+from .opening import memory_of, open_memory
 
-__all__ = ["Fingerprint", "Header", "Memory", "open_memory"]
+__all__ = ["Fingerprint", "Header", "Memory", "memory_of", "open_memory"]

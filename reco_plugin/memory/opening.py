@@ -12,6 +12,7 @@ from .base import Memory
 from .header import read_header
 
 if TYPE_CHECKING:
+    from ..config import Settings
     from ..memory_options import MemoryOptions
 
 Kind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
@@ -77,6 +78,20 @@ def open_memory(
         server = Server.parse(place, api_key, options)
         return QdrantMemory.open_served(server, fingerprint, create=create, collection=collection)
     return QdrantMemory.open_local(place, fingerprint, options, create=create, collection=collection)
+
+
+def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bool = True) -> Memory:
+    """Open the memory that the settings speak of; arguments and errors as in :func:`open_memory`."""
+    key = settings.memory_api_key
+    return open_memory(
+        settings.memory,
+        fingerprint,
+        kind=settings.memory_kind,
+        create=create,
+        collection=settings.memory_collection,
+        api_key=key.get_secret_value() if key else None,
+        options=settings.memory_options,
+    )
 
 
 def _is_url(place: str) -> bool:

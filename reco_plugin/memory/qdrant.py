@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -10,11 +11,11 @@ from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
 
-from ..errors import MemoryStoreError
+from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..types import Filter, Fingerprint, Modality, Neighbours, Records, Vectors
 from .checks import USER_ID, check_ids, check_positive, check_records, check_search, chunks
-from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served
+from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
 from .conditions import filters, has_id, pairs_only
 from .header import Header, open_folder, to_json, write_header
 from .patience import patience_with
@@ -49,6 +50,7 @@ class QdrantMemory:
         self._options = server.options if server else MemoryOptions()
         self._patience = patience_with(server) if server else None
         self._warned = False
+        self._read_again_at = time.monotonic() + self._options.refresh_s
 
     @classmethod
     def open_local(
@@ -136,8 +138,10 @@ class QdrantMemory:
         payloads: bool = False,
         ids: bool = True,
     ) -> Neighbours:
-        """Find each query's k nearest pairs, all queries in one call."""
-        client, layout = self._live(), self._layout
+        """Find each query's k nearest pairs, all queries in one call; now and then read the header anew before."""
+        client = self._live()
+        self._read_again(client)
+        layout = self._layout
         wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
         params = search_params(self._options, int(k)) if self._server else None
         requests = [
@@ -203,6 +207,29 @@ class QdrantMemory:
             return self._patience.run(doing, action, write=write)
         with translated(self.location, doing, locked="already accessed by another instance"):
             return action(None)
+
+    def _read_again(self, client: QdrantClient) -> None:
+        """Follow what another process did: put another version behind the alias, or calibrate this one.
+
+        Raises:
+            FingerprintMismatch: that version is of another encoder; so does every search until it is not.
+        """
+        if self._server is None or time.monotonic() < self._read_again_at:
+            return
+        header, before = self._header, self._read_again_at
+        self._read_again_at = time.monotonic() + self._options.refresh_s  # now, so that one search does it, not all
+        try:
+            opened = self._run(
+                "read", lambda _: read_collection(client, self.collection, self.location, header.fingerprint)
+            )
+        except FingerprintMismatch:
+            self._read_again_at = before
+            raise
+        except MemoryStoreError:  # whether anything is wrong is for the search to find out
+            return
+        self._layout = opened.layout
+        if opened.header != header and self._header is header:  # not when it was calibrated here meanwhile
+            self._header = opened.header
 
     def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
         real = (self._server and aliased(client, self.collection)) or self.collection

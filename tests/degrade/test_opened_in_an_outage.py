@@ -1,0 +1,212 @@
+"""A Reco that is opened while the memory's server is down: frozen vectors until it is up or turns out wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_stand_in import StandIn, serving
+
+from reco_plugin import Pair, Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.degrade import DegradedWarning
+from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
+from reco_plugin.memory import open_memory
+from reco_plugin.memory.lazy import LazyMemory
+from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.types import Fingerprint
+
+TEXTS = ["a red circle", "an orange square"]
+SOON = {"memory_timeout_s": 60, "breaker_failures": 2, "breaker_retry_s": 1e-6}
+NEVER = SOON | {"breaker_retry_s": 1e6}
+quiet = pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(params=["http", "grpc"])
+def there(request: pytest.FixtureRequest, server: StandIn) -> dict[str, Any]:
+    """Settings of a memory on the server."""
+    options = {"transport": "rest" if request.param == "http" else "grpc"}
+    return {"memory": server.url(request.param), "memory_options": options}
+
+
+def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
+    """Ask until an answer has this reason; a client may need some tries until it has found the server."""
+    for _ in range(tries):
+        result = reco.embed(TEXTS, modality="text")
+        if result.degraded == reason:
+            return result
+    raise AssertionError(f"never {reason}: {reco.circuits['memory']}")
+
+
+@quiet
+def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]) -> None:
+    with Reco.open(model, **there) as writer:
+        writer.memory.add(known)
+        expected, calibration = writer.embed_texts(TEXTS), writer.memory.calibration
+    server.stop()
+    with Reco.open(model, **there, **SOON) as reco:
+        first = reco.embed(TEXTS, modality="text")
+        assert first.degraded == "memory_error"
+        assert first.vectors.tobytes() == reco.embed_texts(TEXTS, refine=False).tobytes()
+        assert reco.memory.calibration is None
+        with pytest.raises(MemoryUnavailable):
+            len(reco.memory)
+        with pytest.raises(MemoryUnavailable):
+            reco.memory.add(known[:1])
+        server.start()
+        found = ask_until(reco, None)
+        np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
+        assert np.abs(found.vectors - found.frozen).max() > 1e-3
+        assert reco.memory.calibration == calibration is not None
+        assert (len(reco.memory), reco.circuits["memory"].state) == (len(known), "closed")
+
+
+@quiet
+def test_down_then_up_and_empty_is_made_and_filled(
+    model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]
+) -> None:
+    server.stop()
+    with Reco.open(model, **there, **SOON) as reco:
+        server.start()
+        found = ask_until(reco, None)
+        assert found.vectors.tobytes() == found.frozen.tobytes()
+        reco.memory.add(known)
+        assert reco.embed(TEXTS, modality="text").moved.min() > 1e-4
+
+
+@quiet
+@pytest.mark.parametrize("patience", [SOON, NEVER], ids=["probing", "circuit open"])
+def test_down_then_up_with_another_encoder_is_refused_for_good(
+    patience: dict[str, Any], model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]
+) -> None:
+    other = Fingerprint("other/clip", "cd" * 32, 128)
+    open_memory(there["memory"], other, options=MemoryOptions(**there["memory_options"])).close()
+    server.stop()
+    with Reco.open(model, **there, **patience) as reco:
+        ask_until(reco, "memory_circuit_open" if patience is NEVER else "memory_error")
+        server.start()
+        with pytest.raises(FingerprintMismatch, match="other/clip"):
+            for _ in range(200):  # a client may need some tries until it has found the server
+                reco.memory.store.count() if patience is NEVER else reco.embed_texts(TEXTS)
+        server.stop()  # nothing that happens to it makes frozen vectors of the refusal
+        for call in (reco.embed_texts, reco.embed_texts, reco.memory.search, lambda _: reco.memory.add(known)):
+            with pytest.raises(FingerprintMismatch, match="other/clip"):
+                call(TEXTS if call == reco.embed_texts else TEXTS[0])  # type: ignore[operator]
+        assert reco.embed_texts(TEXTS, refine=False).shape == (2, 128)
+    server.start()
+
+
+def test_it_is_told_when_it_begins_and_when_it_answers(model: Path, server: StandIn, there: dict[str, Any]) -> None:
+    server.stop()
+    with pytest.warns(DegradedWarning, match=rf"beginning without the memory: cannot open.*{there['memory']}"):
+        reco = Reco.open(model, **there, **NEVER)
+    with reco, pytest.warns(DegradedWarning, match="answering with frozen CLIP vectors") as told:
+        ask_until(reco, "memory_circuit_open")
+    assert len(told) == 1
+    server.start()
+
+
+def test_with_errors_wanted_it_does_not_open(model: Path, server: StandIn, there: dict[str, Any]) -> None:
+    server.stop()
+    with pytest.raises(MemoryUnavailable, match="cannot open the memory"):
+        Reco.open(model, **there, on_memory_failure="fail")
+    server.start()
+
+
+@quiet
+def test_closed_before_it_was_ever_reached(model: Path, server: StandIn, there: dict[str, Any]) -> None:
+    server.stop()
+    reco = Reco.open(model, **there, **SOON)
+    reco.close()
+    reco.close()
+    server.start()
+    with pytest.raises(MemoryStoreError, match="is closed"):
+        reco.embed_texts(TEXTS)
+    with pytest.raises(MemoryStoreError, match="is closed"):
+        len(reco.memory)
+
+
+# --- several calls at once
+
+HERE = Fingerprint("mini/clip", "ab" * 32, 4)
+
+
+class Watched:
+    """A lock that tells when somebody comes to it."""
+
+    def __init__(self) -> None:
+        self.came, self._lock = threading.Semaphore(0), threading.Lock()
+
+    def __enter__(self) -> None:
+        self.came.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts, errors, go, lock = [], [], threading.Event(), Watched()
+
+    def connect() -> Any:
+        attempts.append(1)
+        go.wait(60)
+        raise MemoryUnavailable("nobody there")
+
+    memory = LazyMemory(connect, kind="qdrant", location="http://memory", fingerprint=HERE)
+    monkeypatch.setattr(memory, "_opening", lock)
+
+    def count() -> None:
+        try:
+            memory.count()
+        except MemoryUnavailable as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert all(lock.came.acquire(timeout=60) for _ in threads)
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert (len(attempts), errors) == (1, ["nobody there"] * 4)
+    with pytest.raises(MemoryUnavailable):
+        memory.count()
+    assert len(attempts) == 2
+
+
+def test_closed_while_it_is_being_opened_leaves_nothing_open(model: Path) -> None:
+    begun, go = threading.Event(), threading.Event()
+    fingerprint = Artifact.load(model).manifest.fingerprint
+    inner = open_memory(":memory:", fingerprint, kind="exact")
+
+    def connect() -> Any:
+        begun.set()
+        go.wait(60)
+        return inner
+
+    memory = LazyMemory(connect, kind="exact", location="http://memory", fingerprint=fingerprint)
+
+    def count() -> None:
+        with pytest.raises(MemoryStoreError):
+            memory.count()
+
+    with closing(memory):
+        thread = threading.Thread(target=count)
+        thread.start()
+        assert begun.wait(60)
+    go.set()
+    thread.join(60)
+    with pytest.raises(MemoryStoreError, match="closed"):
+        inner.count()
