@@ -11,6 +11,7 @@ import typer
 
 from .errors import reports_errors
 from .options import JsonOption
+from .stores import CollectionOption
 
 EncoderOption = Annotated[
     str, typer.Option("--model", help="open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
@@ -38,8 +39,12 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, checkpoint, TensorBoard log, fusion.pt.")],
     pretrained: PretrainedOption = None,
     memory: Annotated[
-        str | None, typer.Option(help="Pairs to retrieve from.", show_default="the training pairs")
+        str | None,
+        typer.Option(
+            help="Pairs to retrieve from: folder or URL of a Qdrant server.", show_default="the training pairs"
+        ),
     ] = None,
+    collection: CollectionOption = None,
     group: Annotated[
         str | None,
         typer.Option(help="Payload column: pairs with the same value show the same thing.", show_default="the caption"),
@@ -77,6 +82,7 @@ def train_command(
         model=model,
         pretrained=pretrained,
         memory=memory,
+        collection=_collection(memory, collection),
         group=group,
         fuser=fuser,
         k=k,
@@ -95,6 +101,17 @@ def train_command(
         f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"
         f"next: reco export --model {model}{weights} --fusion {out} --out my_model"
     )
+
+
+def _collection(memory: str | None, given: str | None) -> str | None:
+    """The collection that pairs are retrieved from, for the recipe; None where the memory has none."""
+    from ..config import load_settings
+    from ..errors import ConfigError
+
+    served = memory is not None and "://" in memory
+    if given is not None and not served:
+        raise ConfigError("--collection is of a Qdrant server: give its URL, --memory grpc://localhost:6334")
+    return load_settings(memory_collection=given).memory_collection if served else None
 
 
 @reports_errors

@@ -112,10 +112,15 @@ def train_fusions(
         device: torch device.
 
     Raises:
-        ConfigError: ``out`` holds a run of another configuration.
+        ConfigError: ``out`` holds a run of another configuration, or the fusion is fitted, not trained by steps.
         DataError: too few groups to contrast.
     """
     config = config or TrainConfig()
+    if fusion.fuser == "reco":
+        raise ConfigError(
+            "the fusion 'reco' is fitted in closed form, not trained by steps: use reco_plugin.train.fit.fit_fusions "
+            "(`reco train --fuser reco` does), or train the fusion 'paper'"
+        )
     if len(np.unique(data.groups)) < 2:
         raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
     torch.manual_seed(config.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -14,10 +15,11 @@ import numpy as np
 import torch
 
 from ..calibration import calibrate
+from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.files import whole_file
 from ..errors import ConfigError, DataError
-from ..memory import Memory, open_memory
+from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Pair, Records
 from ..vectors import check_vectors
@@ -28,16 +30,22 @@ from .loop import FUSION, Fusions, TrainConfig, save_fusions, train_fusions
 from .model import FuserKind, FusionConfig
 
 RECIPE = "recipe.json"
+_ITSELF = "\0"
+"""Before an id that stands for a group, so that it is not taken for a value of the column."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run is made from; kept beside it as ``recipe.json``."""
+    """Everything that a run is made from; kept beside it as ``recipe.json``.
+
+    ``memory`` is opened as the settings say (kind, key, options); ``collection`` is its collection on a server.
+    """
 
     source: str
     model: str
     pretrained: str | None = None
     memory: str | None = None
+    collection: str | None = None
     group: str | None = None
     fuser: FuserKind = "reco"
     k: int = 10
@@ -149,7 +157,8 @@ def _side(clip: FrozenClip, values: list[Any], side: str) -> Any:
 def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
     fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
     if recipe.memory:
-        return open_memory(recipe.memory, fingerprint, create=False)
+        settings = load_settings(memory=recipe.memory, memory_collection=recipe.collection)
+        return memory_of(settings, fingerprint, create=False)
     memory = open_memory(":memory:", fingerprint, kind="exact")
     memory.upsert(pairs)
     return memory
@@ -164,18 +173,28 @@ def _sides(memory: Memory) -> tuple[Any, Any]:
 
 
 def _groups(pairs: Records, column: str | None) -> list[str]:
-    """What each pair shows: a payload column, the caption where there is one, else the pair itself."""
-    if column is not None and (
-        missing := [i for i, p in zip(pairs.ids, pairs.payloads, strict=True) if column not in p]
-    ):
-        raise DataError(f"{len(missing)} pairs have no {column!r} to group by, the first is {missing[0]!r}")
+    """What each pair shows: a payload column, the caption where there is one, else the pair itself.
+
+    Raises:
+        DataError: no pair has a value in this column, so that its name must be wrong.
+    """
+    if column is not None and all(_is_empty(payload.get(column)) for payload in pairs.payloads):
+        raise DataError(f"{len(pairs)} pairs have no {column!r} to group by, the first is {pairs.ids[0]!r}")
     return [group for _, group in _shown(pairs, column)]
 
 
 def _shown(pairs: Records, column: str | None) -> list[tuple[str, str]]:
-    """Id and group of each pair: the column's value, the caption, or what has neither, itself."""
+    """Id and group of each pair: the column's value, or the caption. Where that is empty, a pair shows only itself."""
     name = column or "caption"
-    return [(id_, str(payload.get(name, id_))) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
+    rows = zip(pairs.ids, (payload.get(name) for payload in pairs.payloads), strict=True)
+    return [(id_, _ITSELF + id_ if _is_empty(value) else str(value)) for id_, value in rows]
+
+
+def _is_empty(value: Any) -> bool:
+    """Null, NaN or blank, which says nothing of what a pair shows."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _check_recipe(recipe: Recipe, path: Path) -> None:

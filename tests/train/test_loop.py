@@ -187,6 +187,13 @@ def test_the_control_without_retrieval_sees_no_neighbour(data: FusionData) -> No
     assert not np.allclose(a, TorchFuser(fusions).fuse("text", data.pairs.text, found, trust).vectors, atol=1e-4)
 
 
+@pytest.mark.parametrize("steps", [0, 20])
+def test_a_fusion_that_is_fitted_is_not_trained(steps: int, data: FusionData, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fitted in closed form.*fit_fusions"):
+        train_fusions(data, FusionConfig("reco", D), tmp_path / "run", replace(SHORT, steps=steps))
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_group_is_too_few(data: FusionData, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two groups"):
         train_fusions(replace(data, groups=np.zeros(len(data), np.int64)), FusionConfig("paper", D), tmp_path, SHORT)

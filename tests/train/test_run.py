@@ -15,12 +15,14 @@ import pytest
 import torch
 from click.testing import Result
 from PIL import Image, ImageDraw
+from qdrant_stand_in import Engine, serving
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.data import write_pairs
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.refine import Refiner
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.encoder import load_frozen
@@ -184,6 +186,56 @@ def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Res
     other = open_memory("other", Fingerprint("another", "cd" * 32, 32), kind="exact")
     other.close()
     fails(reco("train", "shop.csv", "--out", "run2", "--memory", "other"), "another")
+
+
+def test_pairs_without_a_group_show_only_themselves(
+    shop: Path, reco: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three with no, no and a blank value, one whose value is another's id, and a red one."""
+    from reco_plugin.train import run
+
+    table = (shop / "shop.csv").read_text()
+    for number, colour, value in ((0, "red", ""), (1, "green", ""), (2, "blue", "  "), (3, "yellow", "p0")):
+        table = table.replace(f"ball number {number},{colour}\n", f"ball number {number},{value}\n")
+    (shop / "shop.csv").write_text(table)
+    seen: list[list[str]] = []
+    fit = run.fit_fusions
+    monkeypatch.setattr(run, "fit_fusions", lambda *args: seen.append(args[2]) or fit(*args))
+    fine(train(reco))
+    (groups,) = seen
+    assert [groups.count(group) for group in groups[:4]] == [1, 1, 1, 1]
+    assert (groups[8], groups.count("red"), groups[3]) == ("red", EACH - 1, "p0")
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+def test_a_memory_on_a_server_is_opened_with_the_settings(
+    shop: Path, reco: Callable[..., Result], vit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Key, options and collection; the key is in no recipe."""
+    clip = load_frozen(vit)
+    rng = np.random.default_rng(0)
+    side = rng.normal(size=(12, clip.dimension))
+    side = (side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32)
+    with serving(engine=Engine(key="hush-4711")) as server:
+        url = server.url("http")
+        fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
+        chosen = MemoryOptions(transport="rest")
+        memory = open_memory(url, fingerprint, collection="shop", api_key="hush-4711", options=chosen)
+        memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{"sku": "red"}] * 12))
+        memory.close()
+        fails(train(reco, "--memory", url, "--collection", "shop"), "cannot open the memory", "RECO_MEMORY_API_KEY")
+        monkeypatch.setenv("RECO_MEMORY_API_KEY", "hush-4711")
+        monkeypatch.setenv("RECO_MEMORY_OPTIONS__TRANSPORT", "rest")
+        fails(train(reco, "--memory", url, "--collection", "elsewhere"), "elsewhere")
+        monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
+        server.engine.seen.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # random vectors: there is little to learn
+            fine(train(reco, "--memory", url))
+        assert server.engine.seen["query"] > 0
+    recipe = (Path("run") / "recipe.json").read_text()
+    assert json.loads(recipe)["collection"] == "shop" and "hush" not in recipe
+    fails(train(reco, "--memory", "folder", "--collection", "shop"), "--collection", "URL")
 
 
 def test_nothing_to_retrieve_is_nothing_to_learn_from(shop: Path, reco: Callable[..., Result]) -> None:
