@@ -7,13 +7,17 @@ TRITON := .venv-triton
 GPU := .venv-gpu
 RUN := $(DEV)/bin
 
-.PHONY: help demo test install install-triton fix lint types unit gpu-check quickstart-model clean
+.PHONY: help demo search-demo test install install-triton fix lint types unit gpu-check quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
 
 demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: demo = cpu + edge)
 	@$(DEMO)/bin/reco demo
+
+search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdrant, its queries plain and refined
+	@$(DEMO)/bin/python -m pip install -q --disable-pip-version-check -e '.[examples]'
+	@$(DEMO)/bin/python -m examples.search_app
 
 test: lint types unit ## lint, strict types, all tests
 

@@ -1,0 +1,1 @@
+"""Applications and configurations that use the package from outside; the package never imports them."""

@@ -1,0 +1,43 @@
+"""Search a Qdrant collection of CLIP vectors that you have already, with refined queries: one more call.
+
+reco serve --model my_model --memory ./memory
+python examples/configs/qdrant_refined_query.py "a red fox" --collection products
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qdrant_client import QdrantClient
+
+from reco_plugin.client import Client
+
+
+def search(
+    reco: Client, qdrant: QdrantClient, collection: str, text: str, *, limit: int = 10, **search: Any
+) -> list[Any]:
+    """Points nearest to a text; ``using`` and ``query_filter`` go on to Qdrant, ``where`` would go to ``reco.refine``.
+
+    Where your application makes CLIP vectors itself, give its vector to ``reco.refine`` and leave out the first line.
+    """
+    vectors = reco.embed_texts([text], refine=False)  # (1, D), what the application searched with before
+    refined = reco.refine(vectors, modality="text").vectors
+    return qdrant.query_points(collection, query=refined[0].tolist(), limit=limit, **search).points
+
+
+def main() -> None:
+    """Print what a text finds."""
+    words = argparse.ArgumentParser(description=main.__doc__)
+    words.add_argument("text")
+    words.add_argument("--collection", required=True)
+    words.add_argument("--qdrant", default="http://localhost:6333")
+    words.add_argument("--reco", default="http://localhost:8080")
+    given = words.parse_args()
+    with Client(given.reco) as reco:
+        for point in search(reco, QdrantClient(given.qdrant), given.collection, given.text):
+            print(f"{point.score:.3f}  {point.id}  {point.payload}")
+
+
+if __name__ == "__main__":
+    main()
