@@ -1,0 +1,164 @@
+"""What is sent, and what must come back.
+
+Every answer is known before the service starts, although the memory is written meanwhile: pairs in it are replaced
+by themselves, and what comes and goes lies opposite of all queries, where no search finds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from reco_plugin import Pair, Reco
+from reco_plugin.types import Vectors
+
+WHERE = {"pinned": True}  # which all pairs are that queries find, so that it filters and changes nothing
+BATCH, VECTORS = 8, 16  # items of the two kinds of larger requests
+
+
+@dataclass(frozen=True)
+class Side:
+    """Inputs of one modality with their vectors.
+
+    Attributes:
+        items: N, as they are sent: ``{"text": …}`` or ``{"image": …}``.
+        plain: (N, D) frozen.
+        refined: (N, D) through the pinned pairs.
+    """
+
+    items: Sequence[dict[str, str]]
+    plain: Vectors
+    refined: Vectors
+
+
+@dataclass(frozen=True)
+class Known:
+    """Both modalities, and the pairs that the answers come from."""
+
+    text: Side
+    image: Side
+    pairs: Sequence[Pair]
+
+    def far_pairs(self, name: str, count: int) -> list[Pair]:
+        """Pairs of vectors that are no query's neighbours: those of the opposite direction."""
+        sides = {modality: -side.plain.mean(axis=0) for modality, side in (("image", self.image), ("text", self.text))}
+        image, text = (vector / np.linalg.norm(vector) for vector in (sides["image"], sides["text"]))
+        return [Pair(f"{name}/{number}", image, text) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request and its answer.
+
+    Attributes:
+        kind: for the report.
+        path: of the URL.
+        body: JSON.
+        expected: (B, D) of the answer.
+        plain: (B, D) that come instead when the answer says that it is degraded.
+    """
+
+    kind: str
+    path: str
+    body: dict[str, Any]
+    expected: Vectors
+    plain: Vectors
+
+
+def prepare(model: Path, memory: Path, pairs: Sequence[Pair], texts: Sequence[str], images: Sequence[Any]) -> Known:
+    """Fill a memory and work out all answers in this process; the memory is closed again.
+
+    Args:
+        model: model folder.
+        memory: an empty folder.
+        pairs: what it holds.
+        texts: N texts.
+        images: M PIL images.
+    """
+    encoded = [png(image) for image in images]
+    pinned = [replace(pair, payload={**pair.payload, **WHERE}) for pair in pairs]
+    with Reco.open(model, memory=memory, on_memory_failure="fail") as reco:
+        reco.memory.add(pinned)
+        plain_texts = reco.embed_texts(texts, refine=False)
+        plain_images = reco.embed_images(encoded, refine=False)
+        return Known(
+            Side([{"text": text} for text in texts], plain_texts, reco.refine(plain_texts, modality="text").vectors),
+            Side(
+                [{"image": base64.b64encode(image).decode()} for image in encoded],
+                plain_images,
+                reco.refine(plain_images, modality="image").vectors,
+            ),
+            pinned,
+        )
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a file."""
+    packed = io.BytesIO()
+    image.save(packed, "PNG")
+    return packed.getvalue()
+
+
+def draw(known: Known, rng: random.Random) -> Request:
+    """One request at random; most are of one text or one image, as of people who search."""
+    make = rng.choices([kind for kind, _ in _KINDS], [share for _, share in _KINDS])[0]
+    return make(known, rng)
+
+
+def _text(known: Known, rng: random.Random) -> Request:
+    return _embeddings("1 text", [(known.text, _row(known.text, rng))])
+
+
+def _image(known: Known, rng: random.Random) -> Request:
+    return _embeddings("1 image", [(known.image, _row(known.image, rng))])
+
+
+def _plain(known: Known, rng: random.Random) -> Request:
+    return _embeddings("1 text, plain", [(known.text, _row(known.text, rng))], refine=False)
+
+
+def _filtered(known: Known, rng: random.Random) -> Request:
+    return _embeddings("1 text, where", [(known.text, _row(known.text, rng))], reco={"where": WHERE})
+
+
+def _mixed(known: Known, rng: random.Random) -> Request:
+    sides = [known.text, known.image] * (BATCH // 2)
+    return _embeddings(f"{BATCH} texts and images", [(side, _row(side, rng)) for side in sides])
+
+
+def _vectors(known: Known, rng: random.Random) -> Request:
+    rows = [_row(known.text, rng) for _ in range(VECTORS)]
+    plain = known.text.plain[rows]
+    body = {"vectors": plain.tolist(), "modality": "text"}
+    return Request(f"{VECTORS} vectors", "/v1/refine", body, known.text.refined[rows], plain)
+
+
+def _row(side: Side, rng: random.Random) -> int:
+    return rng.randrange(len(side.items))
+
+
+def _embeddings(kind: str, chosen: Sequence[tuple[Side, int]], *, refine: bool = True, **options: Any) -> Request:
+    items = [side.items[row] for side, row in chosen]
+    body = {"input": items, "encoding_format": "base64", "refine": refine, **options}
+    plain = np.stack([side.plain[row] for side, row in chosen])
+    refined = np.stack([side.refined[row] for side, row in chosen])
+    return Request(kind, "/v1/embeddings", body, refined if refine else plain, plain)
+
+
+_KINDS: tuple[tuple[Callable[[Known, random.Random], Request], int], ...] = (
+    (_text, 9),
+    (_image, 5),
+    (_plain, 2),
+    (_mixed, 2),
+    (_vectors, 1),
+    (_filtered, 1),
+)
+"""What is sent and how often, in parts of 20."""

@@ -1,0 +1,100 @@
+"""A ``reco serve`` of its own for the load, and how much memory its process takes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+ADMIN_KEY = "load-admin"
+_START_S = 120
+
+
+@dataclass
+class Resident:
+    """Resident bytes of a process, sampled each second until it is told to stop."""
+
+    pid: int
+    bytes_at: list[tuple[float, int]] = field(default_factory=list)
+    """Seconds since the start of the sampling, and bytes."""
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._began = time.perf_counter()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the sampling."""
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not self._stop.is_set():
+            try:
+                resident = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * page
+            except OSError:
+                return  # it ended
+            self.bytes_at.append((time.perf_counter() - self._began, resident))
+            self._stop.wait(1.0)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def started(model: Path, memory: Path, log: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
+    """Run ``reco serve`` until the block ends; it is warm when the block begins.
+
+    Args:
+        model: model folder.
+        memory: folder of the memory.
+        log: file for what it says.
+        arguments: further flags of ``reco serve``.
+
+    Raises:
+        RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "reco_plugin", "serve", "--port", str(port), "--model", str(model)]
+    environment = {**os.environ, "RECO_SERVE_ADMIN_KEY": ADMIN_KEY}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--memory", str(memory), *arguments], stdout=out, stderr=out, env=environment
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(process, url, log)
+            yield Service(url, process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    until = time.monotonic() + _START_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # not yet
+        time.sleep(0.1)
+    raise RuntimeError(f"reco serve is not ready: {log.read_text(errors='replace')[-500:]}")
