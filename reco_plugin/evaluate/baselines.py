@@ -82,7 +82,11 @@ class MeanOfNeighbours:
     text_weight: float
     temperature: float
     name: str = "mean of neighbours"
-    text_gate: TextGate | None = None
+
+    @property
+    def text_gate(self) -> TextGate | None:
+        """None: a baseline trusts what it finds."""
+        return None
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
