@@ -126,16 +126,27 @@ class Subject:
         if self._server is None:
             seconds, outputs = timed(lambda: self._graphs[graph].run(inputs))
             return seconds, 0.0, outputs
-        before = served_seconds(self._server, graph)
+        count, before = served(self._server, graph)
         seconds, outputs = timed(lambda: self._graphs[graph].run(inputs))
-        there = served_seconds(self._server, graph) - before
+        there = served(self._server, graph, beyond=count)[1] - before
         return there, seconds - there, outputs
 
 
-def served_seconds(server: str, graph: str) -> float:
-    """Seconds that a Triton server has spent on a graph's requests, from arrival to answer, since it started."""
-    with urllib.request.urlopen(f"{server}/v2/models/{graph}/versions/1/stats") as reply:
-        return int(json.load(reply)["model_stats"][0]["inference_stats"]["success"]["ns"]) / 1e9
+def served(server: str, graph: str, beyond: int = -1) -> tuple[int, float]:
+    """How many requests of a graph a Triton server has answered since it started, and seconds from arrival to answer.
+
+    Args:
+        server: its HTTP address.
+        graph: name of the model.
+        beyond: wait for more than this many: the answer is on its way before the server has counted it.
+    """
+    for _ in range(1000):
+        with urllib.request.urlopen(f"{server}/v2/models/{graph}/versions/1/stats") as reply:
+            found = json.load(reply)["model_stats"][0]["inference_stats"]["success"]
+        if int(found.get("count", 0)) > beyond:
+            return int(found.get("count", 0)), int(found.get("ns", 0)) / 1e9
+        time.sleep(0.001)
+    raise RuntimeError(f"{server} has not counted a request of {graph} that it answered")
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, Any]:
