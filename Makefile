@@ -7,7 +7,7 @@ TRITON := .venv-triton
 GPU := .venv-gpu
 RUN := $(DEV)/bin
 
-.PHONY: help demo search-demo test install install-triton fix lint types unit gpu-check quickstart-model clean
+.PHONY: help demo search-demo test install install-triton install-browser fix lint types unit gpu-check quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
@@ -26,6 +26,12 @@ install: $(DEV)/.ready install-triton ## the environment of the developers
 install-triton: ## a Triton server for the tests; where there is no wheel for the machine, they skip
 	@$(MAKE) --no-print-directory -s $(TRITON)/.ready || echo "no Triton server here: its tests will skip" >&2
 
+install-browser: ## Chromium for the tests of the pages, where CI is root on Debian; else yours, or they skip
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -z "$$CI" ] || [ "$$(id -u)" != 0 ] \
+	|| apt-get install -y -q chromium >/dev/null 2>&1 \
+	|| { apt-get update -q && apt-get install -y -q chromium; } >/dev/null 2>&1 \
+	|| echo "no Chromium here: the tests of the pages will skip" >&2
+
 fix: $(DEV)/.ready ## format, and mend what the linter can
 	$(RUN)/ruff check --fix -q .
 	$(RUN)/ruff format -q .
@@ -37,7 +43,7 @@ lint: $(DEV)/.ready
 types: $(DEV)/.ready
 	$(RUN)/mypy
 
-unit: $(DEV)/.ready install-triton
+unit: $(DEV)/.ready install-triton install-browser
 	$(RUN)/pytest -n 2 --dist loadgroup
 
 gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it says so and passes
