@@ -2,13 +2,14 @@
 
 ::
 
-    read_pairs      image-text pairs for a memory           jsonl csv tsv | folder | tar | npz parquet
+    open_rows       rows of pairs, bad ones told apart      csv tsv jsonl parquet | folder | tar | npz npy | …
+    read_pairs      the same, and the first bad one raises
     read_labelled   images with classes, for zero-shot      folder | CUB | table | tar | torchvision: | npz parquet
     read_retrieval  images with one or more captions each   table | COCO Flickr30k | folder | tar | npz
     read_entities   images of one among very many entities  folder (OVEN) | npz | folder of npy
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
-The formats are described in ``docs/evaluation.md``.
+Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
 from .columns import is_vectors
@@ -19,14 +20,21 @@ from .labelled import Labelled
 from .labelled_sources import read_labelled
 from .labelled_vectors import write_labelled
 from .pairs import PairStream, read_pairs
+from .parts import ColumnNames, Part, Rejected
 from .retrieval import Captioned, read_retrieval, write_retrieval
+from .rows import Rows, open_rows
 
 __all__ = [
     "Captioned",
+    "ColumnNames",
     "EntitySet",
     "Labelled",
     "PairStream",
+    "Part",
+    "Rejected",
+    "Rows",
     "is_vectors",
+    "open_rows",
     "read_entities",
     "read_labelled",
     "read_pairs",

@@ -18,7 +18,7 @@ from .columns import Columns, check_rows, check_side, is_vectors, read_columns, 
 from .files import find_images, find_shards, names_shards, read_lines
 from .flickr import is_flickr, read_flickr
 from .images import pick, spread
-from .pairs import caption_table
+from .rows import caption_table
 from .shards import Blob, BlobImages, read_samples
 from .source import Source, parse_source
 from .tables import SUFFIXES, Table

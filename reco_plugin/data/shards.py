@@ -14,6 +14,7 @@ from typing import overload
 
 from ..errors import DataError
 from .files import IMAGE_SUFFIXES
+from .parts import RowError
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,40 @@ class Blob:
         try:
             return self.read().decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.shard}, member {self.name!r} is not UTF-8 text: {error}") from None
+            raise RowError(f"{self.shard}, member {self.name!r}", f"is not UTF-8 text: {error}") from None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The members of one key, by lower-case suffix: ``{"jpg": …, "txt": …}``."""
+    """The members of one key, by lower-case suffix: ``{"jpg": …, "txt": …}``.
+
+    Attributes:
+        key: folder and stem of the file names.
+        parts: suffix -> member.
+        twice: a name that two of its members have, if any do.
+    """
 
     key: str
     parts: Mapping[str, Blob]
+    twice: str | None = None
 
     @property
     def image(self) -> Blob | None:
         """Its image, if it has one."""
         return next((self.parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in self.parts), None)
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What a shard holds, as far as it could be read.
+
+    Attributes:
+        samples: in the order of their first members.
+        problem: why its end could not be read.
+    """
+
+    samples: tuple[Sample, ...]
+    problem: str | None = None
 
 
 class BlobImages(Sequence[bytes]):
@@ -85,6 +106,30 @@ class BlobImages(Sequence[bytes]):
         return self._blobs[index].read()
 
 
+def index_shard(shard: Path) -> ShardIndex:
+    """Find the samples of a shard, those before its damaged end if it has one.
+
+    Raises:
+        DataError: it is not a plain tar, or nothing of it can be read.
+    """
+    parts: dict[str, dict[str, Blob]] = {}
+    twice: dict[str, str] = {}
+    problem = None
+    try:
+        for blob in _members(shard):
+            folder, slash, name = blob.name.rpartition("/")
+            stem, _, suffix = name.partition(".")
+            own = parts.setdefault(key := folder + slash + stem, {})
+            if suffix.lower() in own:
+                twice[key] = blob.name
+            own[suffix.lower()] = blob
+    except DataError as error:
+        if not parts:
+            raise
+        problem = str(error)
+    return ShardIndex(tuple(Sample(key, own, twice.get(key)) for key, own in parts.items()), problem)
+
+
 def read_samples(shards: Iterable[Path]) -> Iterator[Sample]:
     """The samples of shards, one shard after the other.
 
@@ -92,16 +137,13 @@ def read_samples(shards: Iterable[Path]) -> Iterator[Sample]:
         DataError: not a plain tar, a truncated one, or two members with one name.
     """
     for shard in shards:
-        samples: dict[str, dict[str, Blob]] = {}
-        for blob in _members(shard):
-            folder, slash, name = blob.name.rpartition("/")
-            stem, _, suffix = name.partition(".")
-            parts = samples.setdefault(folder + slash + stem, {})
-            if suffix.lower() in parts:
-                raise DataError(f"{shard} holds {blob.name!r} twice: make its keys unique")
-            parts[suffix.lower()] = blob
-        for key, parts in samples.items():
-            yield Sample(key, parts)
+        index = index_shard(shard)
+        if index.problem:
+            raise DataError(index.problem)
+        for sample in index.samples:
+            if sample.twice:
+                raise DataError(f"{shard} holds {sample.twice!r} twice: make its keys unique")
+            yield sample
 
 
 def _members(shard: Path) -> Iterator[Blob]:

@@ -1,4 +1,4 @@
-"""Tables with one row per image: ``.jsonl``, ``.csv`` and ``.tsv`` with at least the column image."""
+"""Tables with one row per image: ``.jsonl``, ``.csv`` and ``.tsv``."""
 
 from __future__ import annotations
 
@@ -6,31 +6,43 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .cells import CellError, id_of, image_of
+from .parts import RowError
+from .remote import RemoteImage
+from .text_lines import Lines, is_utf8, not_utf8, raw_bytes
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 PAIR = ("image", "text")
 
+_ROWS_PER_STRETCH = 10_000
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its line in the file (from 1) and its values; empty and null ones are left out."""
+    """One row: its last line in the file (from 1) and its values; empty and null ones are left out."""
 
     table: Path
     line: int
     values: dict[str, Any]
 
-    def error(self, column: str, problem: str) -> DataError:
+    @property
+    def where(self) -> str:
+        """File and line."""
+        return f"{self.table}, line {self.line}"
+
+    def error(self, column: str, problem: object) -> RowError:
         """An error that names file, line and column."""
-        return DataError(f"{self.table}, line {self.line}, column {column!r}: {problem}")
+        return RowError(f"{self.where}, column {column!r}", str(problem))
 
     @property
     def image(self) -> Path:
@@ -41,21 +53,40 @@ class Row:
         """
         value = self.values.get("image")
         if not isinstance(value, str):
-            raise self.error("image", f"expected the path of an image, got {value!r}")
-        if value.startswith(("http://", "https://")):
-            raise self.error("image", f"{value!r} is a URL: download the images first, for example with img2dataset")
-        path = self.table.parent / value
-        if not path.is_file():
-            raise self.error("image", f"{value!r} is not a file at {path}; paths are relative to the table")
-        return path
+            raise self.error("image", f"expected the path of an image, got {value!r:.60}")
+        try:
+            image = image_of(value, self.table.parent)
+        except CellError as error:
+            raise self.error("image", error) from None
+        if isinstance(image, RemoteImage):
+            raise self.error("image", f"{str(image)!r} is a URL: download the images first, for example by img2dataset")
+        assert isinstance(image, Path)  # noqa: S101 - no cell of a text file is bytes
+        return image
 
     @property
     def id(self) -> str:
         """Its id: the column id, else the image path as the table has it."""
-        value = self.values.get("id", self.values["image"])
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise self.error("id", f"expected a text or whole number, got {value!r}")
-        return str(value)
+        try:
+            return id_of(self.values.get("id", self.values["image"]))
+        except CellError as error:
+            raise self.error("id", error) from None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rows of a table that lie together.
+
+    Attributes:
+        offset: bytes before them.
+        line: lines before them.
+        rows: how many.
+        numeric: columns, of the whole table, that hold numbers.
+    """
+
+    offset: int
+    line: int
+    rows: int
+    numeric: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,7 @@ class Table:
     texts: tuple[str, ...] = ("id", *PAIR)
 
     def __len__(self) -> int:
-        return self._scan[0]
+        return sum(stretch.rows for stretch in self.stretches)
 
     def __iter__(self) -> Iterator[Row]:
         """Rows in order.
@@ -83,83 +114,170 @@ class Table:
         Raises:
             DataError: a row that cannot be parsed, or lacks a needed column.
         """
-        numeric = self._scan[1]
-        for row in self._rows():
-            for column in self.needed:
-                if column not in row.values:
-                    raise row.error(column, f"missing or empty; this row has {sorted(row.values)}")
-            for column in numeric & row.values.keys():
-                row.values[column] = _number(row.values[column])
-            yield row
+        if not self._is_json:
+            self.check_header()
+        for stretch in self.stretches:
+            for row in self.read(stretch):
+                if isinstance(row, RowError):
+                    raise row
+                for column in self.needed:
+                    if column not in row.values:
+                        raise row.error(column, f"missing or empty; this row has {sorted(row.values)}")
+                yield row
+
+    def __reduce__(self) -> tuple[type[Table], tuple[Any, ...]]:
+        return Table, (self.path, self.needed, self.texts)  # without the stretches: each part has its own
+
+    def read(self, stretch: Stretch) -> Iterator[Row | RowError]:
+        """Read some of the rows; one that cannot be parsed is an error among them."""
+        with self._lines() as lines:
+            rows = self._rows(lines, stretch)
+            for row in islice(rows, stretch.rows):
+                if isinstance(row, Row):
+                    for column in stretch.numeric & row.values.keys():
+                        row.values[column] = _number(row.values[column])
+                yield row
+
+    def check_header(self) -> None:
+        """Check that a csv or tsv has the needed columns.
+
+        Raises:
+            DataError: naming those it has.
+        """
+        columns = self.columns
+        for column in self.needed:
+            if column not in columns:
+                wanted = " and ".join(self.needed)
+                raise DataError(
+                    f"{self.path} has no column {column!r}; its columns are {list(columns)}. Needed: {wanted}"
+                )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The header of a csv or tsv; of jsonl, the keys of the first row that can be read.
+
+        Raises:
+            DataError: it is not UTF-8.
+        """
+        with self._lines() as lines:
+            if self._is_json:
+                return next((tuple(row.values) for row in self._json_rows(lines) if isinstance(row, Row)), ())
+            return self._header(lines)
+
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """All rows, in runs of ten thousand; reads the file once."""
+        found: list[tuple[int, int, int]] = []
+        numeric = _Numeric(self.texts)
+        with self._lines() as lines:
+            rows = self._counted(lines) if self._is_json else self._rows(lines)
+            start, count = (lines.offset, lines.line), 0
+            for row in rows:
+                count += 1
+                if isinstance(row, Row):
+                    numeric.look(row.values)
+                if count == _ROWS_PER_STRETCH:
+                    found.append((*start, count))
+                    start, count = (lines.offset, lines.line), 0
+        if count:
+            found.append((*start, count))
+        return tuple(Stretch(*place, numeric.columns) for place in found)
 
     @property
     def _is_json(self) -> bool:
         return self.path.suffix.lower() == ".jsonl"
 
-    @cached_property
-    def _scan(self) -> tuple[int, frozenset[str]]:
-        """Number of rows, and the csv columns that hold numbers only."""
-        if self._is_json:
-            with _opened(self.path) as file:
-                return sum(1 for line in file if line.strip()), frozenset()
-        count, seen, text = 0, set[str](), set(self.texts)
-        for row in self._rows():
-            count += 1
-            seen |= row.values.keys()
-            text |= {name for name, value in row.values.items() if name not in text and not _NUMBER.fullmatch(value)}
-        return count, frozenset(seen - text)
-
-    def _rows(self) -> Iterator[Row]:
+    @contextmanager
+    def _lines(self) -> Iterator[Lines]:
         try:
-            yield from self._json_rows() if self._is_json else self._csv_rows()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path} is not UTF-8: {error}; save it as UTF-8") from None
+            file = self.path.open("rb")
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
+        with file:
+            yield Lines(file)
 
-    def _json_rows(self) -> Iterator[Row]:
-        with _opened(self.path) as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    values = _json_object(self.path, number, line)
-                    yield Row(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
+    def _rows(self, lines: Lines, stretch: Stretch | None = None) -> Iterator[Row | RowError]:
+        header = () if self._is_json else self._header(lines)
+        if stretch is not None:
+            lines.seek(stretch.offset, stretch.line)
+        return self._json_rows(lines) if self._is_json else self._csv_rows(lines, header)
 
-    def _csv_rows(self) -> Iterator[Row]:
-        with _opened(self.path) as file:
-            reader = csv.DictReader(file, delimiter="\t" if self.path.suffix.lower() == ".tsv" else ",", strict=True)
+    def _counted(self, lines: Lines) -> Iterator[None]:
+        return (None for line in lines if line.strip())
+
+    def _json_rows(self, lines: Lines) -> Iterator[Row | RowError]:
+        for line in lines:
+            if line.strip():
+                yield self._json_row(lines.line, line)
+
+    def _json_row(self, number: int, line: str) -> Row | RowError:
+        where = f"{self.path}, line {number}"
+        if not is_utf8(line):
+            return RowError(where, not_utf8(line))
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            return RowError(where, f"is not JSON: {error}")
+        if not isinstance(values, dict):
+            return RowError(where, f"is not a JSON object: {line.strip()[:60]!r}")
+        return Row(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
+
+    def _reader(self, lines: Lines) -> Iterator[list[str]]:
+        return csv.reader(lines, delimiter="\t" if self.path.suffix.lower() == ".tsv" else ",", strict=True)
+
+    def _header(self, lines: Lines) -> tuple[str, ...]:
+        try:
+            header = next((values for values in self._reader(lines) if values), [])
+        except csv.Error as error:
+            raise DataError(f"{self.path}: its first line is no header: {error}") from None
+        for name in header:
+            if not is_utf8(name):
+                raise DataError(f"{self.path} is not UTF-8: its columns are {raw_bytes(name)!r}, …; save it as UTF-8")
+        return tuple(header)
+
+    def _csv_rows(self, lines: Lines, header: tuple[str, ...]) -> Iterator[Row | RowError]:
+        reader = self._reader(lines)
+        while True:
+            before = lines.line
             try:
-                _check_header(self.path, reader.fieldnames or (), self.needed)
-                for values in reader:
-                    row = Row(self.path, reader.line_num, {k: v for k, v in values.items() if v not in (None, "")})
-                    if (more := row.values.get(None)) is not None:  # type: ignore[call-overload]
-                        raise row.error(
-                            next(reversed(self.needed), "image"), f"more values than columns: {more!r}; quote commas"
-                        )
-                    yield row
+                values = next(reader)
+            except StopIteration:
+                return
             except csv.Error as error:
-                raise DataError(f"{self.path}, after line {reader.line_num}: {error}; is a quote left open?") from None
+                lost = f"{error} (up to line {lines.line}); is a quote left open?"
+                yield RowError(f"{self.path}, after line {before}", lost)
+            else:
+                if values:
+                    yield self._csv_row(lines.line, header, values)
+
+    def _csv_row(self, line: int, header: tuple[str, ...], values: list[str]) -> Row | RowError:
+        row = Row(self.path, line, {k: v for k, v in zip(header, values, strict=False) if v != ""})
+        if len(values) > len(header):
+            column = self.needed[-1] if self.needed else "image"
+            return row.error(column, f"more values than columns: {values[len(header) :]!r}; quote commas")
+        if len(values) < len(header):
+            return row.error(
+                header[len(values)], f"no value: {len(values)} of {len(header)} columns; is a line break unquoted?"
+            )
+        for name, value in row.values.items():
+            if not is_utf8(value):
+                return row.error(name, not_utf8(value))
+        return row
 
 
-def _check_header(path: Path, columns: Any, needed: tuple[str, ...]) -> None:
-    for column in needed:
-        if column not in columns:
-            wanted = " and ".join(needed)
-            raise DataError(f"{path} has no column {column!r}; its columns are {list(columns)}. Needed: {wanted}")
+class _Numeric:
+    """The columns of which every value seen so far is written as a number."""
 
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._seen, self._text = set[str](), set(texts)
 
-def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}, line {number} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path}, line {number} is not a JSON object: {line.strip()[:60]!r}")
-    return values
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(self._seen - self._text)
 
-
-def _opened(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    def look(self, values: dict[str, str]) -> None:
+        self._seen |= values.keys()
+        self._text |= {k for k, v in values.items() if k not in self._text and not _NUMBER.fullmatch(v)}
 
 
 def _number(value: str) -> int | float:

@@ -1,0 +1,126 @@
+"""What a cell of a table means: an id, a text, an image, a payload value; or why it means nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import VectorError
+from ..vectors import check_vectors
+from .remote import RemoteImage
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""(D,), unit-norm."""
+Image: TypeAlias = "Path | bytes | RemoteImage"
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_MISSING = "missing or empty"
+
+
+class CellError(Exception):
+    """A value that cannot be used; the message says why."""
+
+
+def id_of(value: object) -> str:
+    """The text of an id, which may be a whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise CellError(f"expected a text or whole number, got {value!r:.60}")
+    return _sound(str(value))
+
+
+def text_of(value: object) -> str:
+    """A caption without surrounding blanks."""
+    if value is not None and not isinstance(value, str):
+        raise CellError(f"expected one caption, got {value!r:.60}; write one row per caption")
+    text = (value or "").strip()
+    if not text:
+        raise CellError(_MISSING)
+    return _sound(text)
+
+
+def image_of(value: object, folder: Path) -> Image:
+    """An image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
+    if isinstance(value, Mapping):
+        return image_of(value.get("bytes") or value.get("path"), folder)
+    if value is None or value in ("", b""):
+        raise CellError(_MISSING)
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise CellError(f"expected the path of an image, got {value!r:.60}")
+    if _URL.match(value):
+        return RemoteImage(_sound(value))
+    if scheme := _SCHEME.match(value):
+        raise CellError(f"{scheme[0]} is not read: give paths, http:// or https://, or fetch the images first")
+    path = folder / _sound(value)
+    if not _is_file(path):
+        raise CellError(f"{value!r:.200} is not a file at {str(path)!s:.300}; paths are relative to the table")
+    return path
+
+
+def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as JSON has them; what is empty, not finite or bytes is left out."""
+    plain = {name: _plain(value) for name, value in values.items()}
+    return {name: value for name, value in plain.items() if value is not None and value != ""}
+
+
+def unit_rows(block: npt.NDArray[Any]) -> list[Vector | CellError]:
+    """Vectors (N, D) one by one, each of exactly unit norm, or why it cannot be used."""
+    try:
+        return list(check_vectors(block, block.shape[1]))
+    except VectorError:
+        return [_unit(row) for row in block]
+
+
+def _unit(row: npt.NDArray[Any]) -> Vector | CellError:
+    try:
+        vector: Vector = check_vectors(row[None], row.shape[0], "vector")[0]
+    except VectorError as error:
+        return CellError(str(error).removeprefix("vector[0] "))
+    return vector
+
+
+def _sound(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CellError(f"{text!r:.60} is not Unicode: half of a surrogate pair") from None
+    return text
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name is too long: a caption in the wrong column
+        return False
+
+
+def _plain(value: Any) -> Any:
+    plain: Any = None
+    match value:
+        case None | bool() | int():
+            plain = value
+        case float() | Decimal():
+            plain = float(value) if math.isfinite(value) else None
+        case str():
+            plain = _sound(value)
+        case bytes():
+            pass
+        case Mapping():
+            plain = {str(name): _plain(inner) for name, inner in value.items()}
+        case list() | tuple():
+            plain = [_plain(inner) for inner in value]
+        case date() | time():
+            plain = value.isoformat()
+        case _:
+            plain = _sound(str(value))
+    return plain

@@ -1,0 +1,75 @@
+"""What reading yields: a pair where a row is good, else why it is not; and the parts that a source comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import DataError
+from ..types import Pair
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """What the columns of a table are called; all others are payload."""
+
+    id: str = "id"
+    image: str = "image"
+    text: str = "text"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that cannot be used.
+
+    Attributes:
+        where: as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``.
+        reason: what is wrong with it.
+        id: the pair's id, where that much could be read.
+        half: nothing is damaged, there is only no image or no text (a download failed, say).
+    """
+
+    where: str
+    reason: str
+    id: str | None = None
+    half: bool = False
+
+    def __str__(self) -> str:
+        return _sentence(self.where, self.reason)
+
+
+class RowError(DataError):
+    """One row cannot be used; others may be."""
+
+    def __init__(self, where: str, reason: str, id_: str | None = None) -> None:
+        super().__init__(_sentence(where, reason))
+        self.rejected = Rejected(where, reason, id_)
+
+
+def _sentence(where: str, reason: str) -> str:
+    return f"{where} {reason}" if reason.startswith("is ") else f"{where}: {reason}"
+
+
+class Part(Protocol):
+    """A file, a shard or a range of rows. It can be pickled, and read wherever the same files are."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for messages."""
+        ...
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order; images are not decoded. A part that is damaged ends with a rejected row that says so."""
+        ...
+
+
+def shielded(name: str, rows: Iterable[Pair | Rejected]) -> Iterator[Pair | Rejected]:
+    """The rows of a part; where reading breaks off, a rejected row is the last."""
+    read = 0
+    try:
+        for row in rows:
+            yield row
+            read += 1
+    except (DataError, OSError) as error:
+        yield Rejected(name, f"{error} (what it holds after {read:,} rows is not read)")

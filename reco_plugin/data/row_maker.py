@@ -1,0 +1,104 @@
+"""A row of named values to a pair: which column is what, and where it went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..types import Pair
+from .cells import CellError, id_of, image_of, payload_of, text_of
+from .nearest import did_you_mean
+from .parts import ColumnNames, Rejected
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes pairs of rows.
+
+    Attributes:
+        names: of the columns.
+        folder: that paths of images are relative to.
+        unfold: whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it.
+    """
+
+    names: ColumnNames
+    folder: Path
+    unfold: bool = False
+
+    def check(self, what: str, columns: list[str]) -> None:
+        """Check that the columns are there; the id may be missing unless its name was said.
+
+        Raises:
+            DataError: with the columns that there are.
+        """
+        needed = [self.names.image, self.names.text] + [self.names.id] * (self.names.id != ColumnNames.id)
+        for name in needed:
+            if name not in columns:
+                option = next(k for k in ("id", "image", "text") if getattr(self.names, k) == name)
+                raise DataError(
+                    f"{what} has no column {name!r}; its columns are {columns}. Needed: {' and '.join(needed)}; "
+                    f"say which it is with ?{option}=NAME ({did_you_mean(name, columns)})"
+                )
+
+    def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
+        """Make a pair, or say why there is none.
+
+        Args:
+            where: the row, for people.
+            values: by column; a vector (D,) or a :class:`CellError` may stand for an image or a text.
+            place: the id where the row has none of its own, nor a path or URL of its image.
+        """
+        names = self.names
+        id_, column = None, names.id
+        try:
+            id_ = id_of(self._id(values, place))
+            column = names.image
+            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
+            column = names.text
+            text = _vector_or(values.get(names.text), text_of)
+            column = ""
+            payload = self._payload(values)
+        except CellError as error:
+            at = f", column {column!r}" if column else ""
+            has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
+            return Rejected(where + at, f"{error}{has}", id_)
+        caption = {"caption": text} if isinstance(text, str) else {}
+        return Pair(id_, image, text, caption | payload)
+
+    def _id(self, values: Mapping[str, Any], place: str | None) -> object:
+        own = values.get(self.names.id)
+        if own is not None and own != "":
+            return own
+        image = values.get(self.names.image)
+        if isinstance(image, Mapping):
+            image = image.get("path")
+        return image if isinstance(image, str | int) and image != "" else place
+
+    def _payload(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        own = (self.names.id, self.names.image, self.names.text)
+        rest = {name: value for name, value in values.items() if name not in own}
+        packed = rest.pop("payload", None) if self.unfold else None
+        return payload_of(rest | _unfolded(packed) if packed else rest)
+
+
+def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
+    if isinstance(value, CellError):
+        raise value
+    return value if isinstance(value, np.ndarray) else made(value)
+
+
+def _unfolded(packed: Any) -> dict[str, Any]:
+    try:
+        payload = json.loads(packed)
+    except (TypeError, ValueError):
+        payload = None
+    if not isinstance(payload, dict):
+        raise CellError(f"payload is {packed!r:.60}, expected a JSON object")
+    return payload

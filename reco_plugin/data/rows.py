@@ -1,0 +1,180 @@
+"""Rows of a source, one by one: a pair where the row is good, else why it is not; reading goes on.
+
+::
+
+    source ──► Rows ──► Part ──► Pair | Rejected
+
+``docs/sources.md`` lists the sources.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import ConfigError, DataError
+from ..types import Pair
+from .captions import CaptionedFile
+from .coco import read_coco
+from .cub import is_cub
+from .files import IMAGE_SUFFIXES, find_shards, names_shards
+from .flickr import is_flickr, read_flickr
+from .images import spread
+from .parts import ColumnNames, Part, Rejected
+from .rows_arrays import open_arrays, open_clip_retrieval, open_npz
+from .rows_files import LabelledPart, open_captions, open_folder
+from .rows_parquet import open_parquet
+from .rows_shards import open_shards
+from .rows_table import open_table
+from .seen import Seen
+from .source import Source, parse_source
+from .tables import SUFFIXES
+from .torchvision_sets import PREFIX
+
+__all__ = ["ColumnNames", "Part", "Rejected", "Rows", "open_rows"]
+
+CAPTIONS = tuple(f"captions{suffix}" for suffix in (*SUFFIXES, ".parquet"))
+_NAMES = ("id", "image", "text")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a source; iterate it as often as you like.
+
+    Attributes:
+        name: of the source.
+        parts: in order.
+        total: how many rows there are in all, where that is cheap to know, else None.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    total: int | None = None
+
+    def __iter__(self) -> Iterator[Pair | Rejected]:
+        """The rows of all parts, in order; of pairs with the same id, the first is kept."""
+        seen, starts, place = Seen(), list[int](), 0
+        for part in self.parts:
+            starts.append(place)
+            for row in part.read():
+                before = seen.before(row, place) if isinstance(row, Pair) else None
+                yield row if before is None else self._twice(row, place, starts, *before)
+                place += 1
+
+    def _twice(self, row: Pair | Rejected, place: int, starts: list[int], first: int, same: bool) -> Rejected:
+        what = "repeats" if same else f"its id {row.id!r} came before, with other content:"
+        return Rejected(self._where(place, starts), f"{what} {self._where(first, starts)}", row.id)
+
+    def _where(self, place: int, starts: list[int]) -> str:
+        number = bisect_right(starts, place) - 1
+        return f"row {place - starts[number] + 1} of {self.parts[number].name}"
+
+
+def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows:
+    """Open a source of image-text pairs; nothing but names, headers and tables is read yet.
+
+    Args:
+        source: a file, folder, pattern or ``torchvision:NAME``, with options as in
+            ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``.
+        columns: names of the columns; an option of the source goes before.
+
+    Raises:
+        DataError: what makes the whole source unusable: it is not there, is of no known kind, is empty, or lacks a
+            needed column.
+        ConfigError: an unknown option, or names of columns for a source that has none.
+        MissingExtra: parquet without pyarrow.
+    """
+    where = parse_source(source)
+    parts, total = _open(where, columns)
+    if not parts:
+        raise DataError(f"{where.name} holds no pairs: it is empty")
+    return Rows(where.name, parts, total)
+
+
+def caption_table(folder: Path) -> Path | None:
+    """The table ``captions.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` of a folder, if there is one."""
+    return next((folder / name for name in CAPTIONS if (folder / name).is_file()), None)
+
+
+def _open(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+    path, suffix = where.path, where.path.suffix.lower()
+    if where.name.startswith(PREFIX) or is_cub(path):
+        return _labelled(where)
+    if suffix == ".json" or is_flickr(path):
+        files = _caption_files(where)
+        return open_captions(where.name, files), sum(len(file.captions) for file in files)
+    table = caption_table(path)
+    if table is None and path.is_dir():
+        return _open_folder(where, columns)
+    return _open_files(where if table is None else replace(where, name=str(table)), columns)
+
+
+def _open_files(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+    path, suffix = where.path, where.path.suffix.lower()
+    if suffix == ".parquet" and (path.exists() or names_shards(where.name)):
+        return _open_tables(find_shards(where.name), where, columns)
+    if names_shards(where.name):
+        _no_columns(where, columns)
+        return open_shards(find_shards(where.name)), None
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if suffix == ".npz":
+        return open_npz(path, _names(where, columns)), None
+    if suffix in SUFFIXES:
+        return _open_tables([path], where, columns)
+    raise DataError(
+        f"{path} is of no kind that pairs are read from: give .jsonl, .csv, .tsv, .parquet, .tar, .npz or a folder"
+    )
+
+
+def _labelled(where: Source) -> tuple[tuple[Part, ...], int]:
+    options = "&".join(f"{name}={value}" for name, value in where.options.items())
+    part = LabelledPart(f"{where.name}?{options}" if options else where.name)
+    return (part,), len(part.labelled)
+
+
+def _open_tables(paths: list[Path], where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+    names = _names(where, columns, "images")
+    folder = Path(where.options["images"]).expanduser() if "images" in where.options else None
+    if paths[0].suffix.lower() == ".parquet":
+        return open_parquet(paths, names, folder)
+    return open_table(paths[0], names, folder or paths[0].parent)
+
+
+def _open_folder(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+    folder = where.path
+    if (folder / "img_emb").is_dir():
+        return open_clip_retrieval(folder, _names(where, columns))
+    if (folder / "image.npy").is_file():
+        return open_arrays(folder, _names(where, columns))
+    if names_shards(folder):
+        _no_columns(where, columns)
+        return open_shards(find_shards(folder)), None
+    parts, total = open_folder(folder)
+    tables = [] if parts else sorted(folder.glob("*.parquet"))
+    if tables:
+        return _open_tables(tables, where, columns)
+    _no_columns(where, columns)
+    if parts:
+        return parts, total
+    has = ", ".join(IMAGE_SUFFIXES)
+    raise DataError(f"{folder} holds no images ({has}), no .tar, no .parquet and no {' | '.join(CAPTIONS)}")
+
+
+def _names(where: Source, columns: ColumnNames | None, *more: str) -> ColumnNames:
+    where.only(*_NAMES, *more)
+    return replace(columns or ColumnNames(), **{name: where.options[name] for name in _NAMES if name in where.options})
+
+
+def _no_columns(where: Source, columns: ColumnNames | None) -> None:
+    where.only()
+    if columns not in (None, ColumnNames()):
+        raise ConfigError(f"{where.name} has no columns that could be named")
+
+
+def _caption_files(where: Source) -> list[CaptionedFile]:
+    files = read_coco(where) if where.path.suffix.lower() == ".json" else read_flickr(where)
+    limit = where.count("limit")
+    return files if limit is None else [files[row] for row in spread(len(files), limit)]

@@ -1,0 +1,224 @@
+"""Rows of vectors in arrays: ``.npz``, a folder of ``.npy``, and what clip-retrieval writes. ``.npy`` are mapped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..types import Pair
+from .cells import unit_rows
+from .columns import Column, Columns, check_rows, read_columns
+from .parts import ColumnNames, Part, Rejected, shielded
+from .row_maker import RowMaker
+from .rows_parquet import open_file, read_groups, row_groups
+
+_BATCH = 256
+_ROWS_PER_PART = 10_000
+_NUMBER = re.compile(r"(\d+)\.\w+$")
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Files whose rows belong together.
+
+    Attributes:
+        image: ``.npy`` (N, D).
+        text: ``.npy`` (N, D), or None: the texts are raw, in the metadata.
+        ids: ``.npy`` (N,), or None.
+        metadata: ``.parquet`` with N rows, or None.
+    """
+
+    image: Path
+    text: Path | None
+    ids: Path | None = None
+    metadata: Path | None = None
+
+
+@dataclass(frozen=True)
+class ArraysPart:
+    """Some rows of arrays; ``groups`` are their row groups in the metadata."""
+
+    arrays: Arrays
+    start: int
+    stop: int
+    groups: tuple[int, ...]
+    maker: RowMaker
+
+    @property
+    def name(self) -> str:
+        """The array of images, and the rows before these."""
+        return f"{self.arrays.image}, after row {self.start}" if self.start else str(self.arrays.image)
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order."""
+        return shielded(self.name, self._read())
+
+    def _read(self) -> Iterator[Pair | Rejected]:
+        arrays, names = self.arrays, self.maker.names
+        mapped = {names.image: map_array(arrays.image)}
+        if arrays.text is not None:
+            mapped[names.text] = map_array(arrays.text)
+        if arrays.ids is not None:
+            mapped[names.id] = map_array(arrays.ids)
+        beside: Iterator[dict[str, Any]] = repeat({})
+        if arrays.metadata is not None:
+            beside = read_groups(arrays.metadata, self.groups, names)
+        for number, own in enumerate(_rows(mapped, self.start, self.stop), self.start + 1):
+            where = f"{arrays.image}, row {number}"
+            yield self.maker.make(where, next(beside) | own, f"{arrays.image.stem}#{number}")
+
+
+@dataclass(frozen=True)
+class NpzPart:
+    """A pair file ``.npz``, see :mod:`reco_plugin.data.embeddings`; it is read whole."""
+
+    path: Path
+    maker: RowMaker
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order."""
+        return shielded(self.name, self._read())
+
+    def _read(self) -> Iterator[Pair | Rejected]:
+        names = self.maker.names
+        columns = read_columns(self.path, (names.id, names.image, names.text))
+        rows = columns[names.id].size
+        check_rows(self.path, columns, rows)
+        for number, values in enumerate(_rows(columns, 0, rows), 1):
+            yield self.maker.make(f"{self.path}, row {number}", values)
+
+
+def open_npz(path: Path, names: ColumnNames) -> tuple[Part, ...]:
+    """A pair file, in one part.
+
+    Raises:
+        DataError: it is no npz, or lacks an array.
+    """
+    maker = RowMaker(names, path.parent, unfold=True)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = list(file.files)
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise DataError(f"{path} is no npz of plain arrays: {error}") from None
+    if names.id not in columns:
+        raise DataError(f"{path} has no array {names.id!r}; it has {sorted(columns)}")
+    maker.check(str(path), columns)
+    return (NpzPart(path, maker),)
+
+
+def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+    """``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if they are there.
+
+    Raises:
+        DataError: an array is missing, or one that does not belong to the others.
+    """
+    optional = {name: path if (path := folder / name).is_file() else None for name in ("id.npy", "metadata.parquet")}
+    arrays = Arrays(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
+    return _parts([arrays], names)
+
+
+def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+    """``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
+
+    Ids are ``image_path`` where there is no column of the name that was said. Without text embeddings the texts are
+    the captions of the metadata.
+
+    Raises:
+        DataError: a file of a number is missing, or does not belong to the others.
+    """
+    images, texts = _numbered(folder / "img_emb", "npy"), _numbered(folder / "text_emb", "npy")
+    metadata = _numbered(folder / "metadata", "parquet")
+    if not images:
+        raise DataError(f"{folder / 'img_emb'} holds no .npy: it is empty")
+    for kind, found in (("text_emb", texts), ("metadata", metadata)):
+        if (missing := sorted(images.keys() - found.keys())) and (found or kind == "metadata"):
+            raise DataError(f"{folder / kind} has no file with the number {missing[0]} of {images[missing[0]].name}")
+    blocks = [Arrays(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
+    with open_file(metadata[min(images)]) as file:
+        columns = file.schema_arrow.names
+    if names.id == ColumnNames.id and names.id not in columns:
+        names = replace(names, id="image_path")
+    if not texts and names.text == ColumnNames.text:
+        names = replace(names, text="caption")
+    return _parts(blocks, names)
+
+
+def map_array(path: Path) -> Column:
+    """A ``.npy``, mapped.
+
+    Raises:
+        DataError: not there, damaged, or of Python objects.
+    """
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error}") from None
+
+
+def _parts(blocks: Sequence[Arrays], names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+    parts: list[Part] = []
+    total = 0
+    for arrays in blocks:
+        maker = RowMaker(names, arrays.image.parent)
+        rows = _check(arrays, maker)
+        total += rows
+        start = 0
+        for groups, size in _ranges(arrays, rows):
+            parts.append(ArraysPart(arrays, start, start + size, groups, maker))
+            start += size
+    return tuple(parts), total
+
+
+def _check(arrays: Arrays, maker: RowMaker) -> int:
+    """How many rows the files have, all of them the same."""
+    image = map_array(arrays.image)
+    rows = len(image) if image.ndim else 0
+    columns = [maker.names.image]
+    for path, dimensions in ((arrays.image, 2), (arrays.text, 2), (arrays.ids, 1)):
+        if path is not None and ((array := map_array(path)).ndim != dimensions or len(array) != rows):
+            raise DataError(f"{path} has shape {array.shape}, expected {rows:,} rows in {dimensions} dimensions")
+    if arrays.text is not None:
+        columns.append(maker.names.text)
+    if arrays.metadata is not None:
+        with open_file(arrays.metadata) as file:
+            columns += file.schema_arrow.names
+            if file.metadata.num_rows != rows:
+                raise DataError(f"{arrays.metadata} has {file.metadata.num_rows:,} rows, {arrays.image} {rows:,}")
+    maker.check(str(arrays.metadata or arrays.image), columns)
+    return rows
+
+
+def _ranges(arrays: Arrays, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The sizes of parts; with metadata, those of its row groups, since these cannot be read from the middle."""
+    if arrays.metadata is not None:
+        with open_file(arrays.metadata) as file:
+            yield from (((group,), size) for group, size in enumerate(row_groups(file)) if size)
+    else:
+        yield from (((), min(_ROWS_PER_PART, rows - start)) for start in range(0, rows, _ROWS_PER_PART))
+
+
+def _rows(columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """Rows as values by column; what has two dimensions is vectors, each checked."""
+    for first in range(start, stop, _BATCH):
+        some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}
+        cells = {name: unit_rows(part) if part.ndim == 2 else part.tolist() for name, part in some.items()}
+        for values in zip(*cells.values(), strict=True):
+            yield dict(zip(cells, values, strict=True))
+
+
+def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """The files of a folder by the number at the end of their names."""
+    found = ((_NUMBER.search(path.name), path) for path in folder.glob(f"*.{suffix}"))
+    return {int(match[1]): path for match, path in found if match}

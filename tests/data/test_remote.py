@@ -1,0 +1,113 @@
+"""Images behind URLs: what a real server on this machine answers."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from made_sources import png
+
+from reco_plugin.data.remote import RemoteImage
+from reco_plugin.errors import DataError
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers by path."""
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/a.png" | "/%C3%BC%20b.png":
+                self._send(png())
+            case "/moved":
+                self._redirect("/a.png")
+            case "/file":
+                self._redirect("file:///etc/passwd")
+            case "/ftp":
+                self._redirect("ftp://127.0.0.1/x")
+            case "/empty":
+                self._send(b"")
+            case "/large":
+                self._send(b"x" * 100_000)
+            case "/short":
+                self._send(b"x" * 10, length=99)
+            case "/slow":
+                self._send(b"", length=99)
+                with suppress(ConnectionError):  # the reader has gone
+                    for _ in range(99):
+                        time.sleep(0.02)
+                        self.wfile.write(b"x")
+            case _:
+                self.send_error(404)
+
+    def _send(self, body: bytes, length: int | None = None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _redirect(self, target: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", target)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("path", ["/a.png", "/moved", "/a.png?sig=1%2F2", "/ü b.png", "/%C3%BC%20b.png"])
+def test_an_image_is_fetched(server: str, path: str) -> None:
+    assert RemoteImage(server + path).read() == png()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/gone.png", "answered HTTP 404"),
+        ("/file", "answered HTTP 302"),
+        ("/ftp", "cannot be fetched"),
+        ("/empty", "is empty"),
+        ("/large", "has more than 50,000 bytes"),
+        ("/short", "broke off 89 bytes before its end"),
+        ("/slow", "was not there within 0.2 s"),
+    ],
+)
+def test_what_cannot_be_fetched_is_named_without_secrets(server: str, path: str, reason: str) -> None:
+    image = RemoteImage(f"{server}{path}?token=hidden", timeout_s=0.2 if path == "/slow" else 20, max_bytes=50_000)
+    with pytest.raises(DataError, match=reason) as error:
+        image.read()
+    assert f"{server}{path}" in str(error.value)
+    assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1/a.png", "http://", "http://no host/a", "http://[::1/a", "http://x:y/a"]
+)
+def test_urls_that_lead_nowhere(url: str) -> None:
+    with pytest.raises(DataError, match="cannot be fetched"):
+        RemoteImage(url).read()
+
+
+def test_a_user_in_the_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(DataError, match=r"^http://x.de/a@b.png cannot be fetched: the URL names a user") as error:
+        RemoteImage("http://me:hidden@x.de/a@b.png").read()
+    assert "hidden" not in str(error.value)
+
+
+def test_it_can_be_pickled() -> None:
+    image = RemoteImage("http://x/y")
+    assert pickle.loads(pickle.dumps(image)) == image

@@ -1,0 +1,188 @@
+"""open_rows: what every source has in common. Parts, repeated ids, sources that are none."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_sources import pairs_of, png, rejected_of, unit, write_parquet, write_tar
+
+from reco_plugin import Pair
+from reco_plugin.data import ColumnNames, open_rows, read_pairs
+from reco_plugin.data.seen import Seen
+from reco_plugin.errors import ConfigError, DataError
+
+
+def folder(path: Path) -> str:
+    for name in ("a", "b"):
+        (path / f"{name}.png").write_bytes(png())
+        (path / f"{name}.txt").write_text(name)
+    return str(path)
+
+
+def table(path: Path) -> str:
+    folder(path)
+    (path / "t.csv").write_text("id,image,text,price\n1,a.png,a,2\n2,b.png,b,3\n")
+    return f"{path}/t.csv"
+
+
+def jsonl(path: Path) -> str:
+    folder(path)
+    (path / "t.jsonl").write_text('{"image": "a.png", "text": "a"}\n{"image": "b.png", "text": "b"}\n')
+    return f"{path}/t.jsonl"
+
+
+def parquet(path: Path) -> str:
+    return str(write_parquet(path / "t.parquet", {"image": [png(), png(1)], "text": ["a", "b"]}))
+
+
+def shards(path: Path) -> str:
+    write_tar(path / "0.tar", {"a.png": png(), "a.txt": b"a", "b.png": png(), "b.txt": b"b"})
+    return str(path)
+
+
+def npz(path: Path) -> str:
+    np.savez(path / "v.npz", id=["a", "b"], image=unit(2), text=unit(2, seed=1))
+    return f"{path}/v.npz"
+
+
+def arrays(path: Path) -> str:
+    np.save(path / "image.npy", unit(2))
+    np.save(path / "text.npy", unit(2, seed=1))
+    return str(path)
+
+
+def clip_retrieval(path: Path) -> str:
+    for kind in ("img_emb", "text_emb"):
+        (path / kind).mkdir()
+        np.save(path / kind / f"{kind}_0.npy", unit(2))
+    write_parquet(path / "metadata" / "metadata_0.parquet", {"image_path": ["a", "b"], "caption": ["a", "b"]})
+    return str(path)
+
+
+def labelled(path: Path) -> str:
+    for name in ("a", "b"):
+        (path / "images" / name).mkdir(parents=True)
+        (path / "images" / name / "1.jpg").write_bytes(png())
+    (path / "images.txt").write_text("1 a/1.jpg\n2 b/1.jpg\n")
+    (path / "classes.txt").write_text("1 a\n2 b\n")
+    (path / "image_class_labels.txt").write_text("1 1\n2 2\n")
+    (path / "train_test_split.txt").write_text("1 0\n2 0\n")
+    return str(path)
+
+
+def flickr(path: Path) -> str:
+    folder(path)
+    (path / "results.token").write_text("a.png#0\ta\nb.png#0\tb\n")
+    return f"{path}/results.token"
+
+
+KINDS = [folder, table, jsonl, parquet, shards, npz, arrays, clip_retrieval, labelled, flickr]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_source_gives_its_rows_again_and_from_pickled_parts(tmp_path: Path, make) -> None:
+    rows = open_rows(make(tmp_path))
+    pairs = pairs_of(rows)
+    assert len(pairs) == len(list(rows)) == 2
+    assert rows.total in (2, None)
+    parts = pickle.loads(pickle.dumps(rows.parts))
+    again = [row for part in parts for row in part.read()]
+    assert [(row.id, row.payload) for row in again] == [(pair.id, pair.payload) for pair in pairs]
+    assert all(part.name for part in rows.parts)
+    strict = list(read_pairs(rows.name))
+    assert [pair.id for pair in strict] == [pair.id for pair in pairs]
+
+
+def test_of_an_id_the_first_row_is_kept(tmp_path: Path) -> None:
+    folder(tmp_path)
+    lines = ["id,image,text,shop", "1,a.png,a,de", "2,b.png,b,de", "1,a.png,a,de", "1,a.png,a,fr", "2,b.png,bb,de"]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(lines))
+    rows = open_rows(path)
+    assert [(pair.id, pair.text) for pair in pairs_of(rows)] == [("1", "a"), ("2", "b")]
+    first, other_payload, other_text = rejected_of(rows)
+    place = str(path)
+    assert (first.id, first.where, first.reason) == ("1", f"row 3 of {place}", f"repeats row 1 of {place}")
+    assert other_payload.reason == f"its id '1' came before, with other content: row 1 of {place}"
+    assert other_text.reason == f"its id '2' came before, with other content: row 2 of {place}"
+    assert len(pairs_of(rows.parts[0].read())) == 5  # parts do not look at one another: the writer does
+    with pytest.raises(DataError, match="repeats row 1"):
+        list(read_pairs(path))
+
+
+def test_repeats_are_found_across_parts(tmp_path: Path) -> None:
+    for name, shade in (("0", 0), ("1", 0), ("2", 9)):
+        write_tar(tmp_path / f"{name}.tar", {"k.png": png(shade), "k.txt": b"x"})
+    rows = open_rows(tmp_path)
+    assert len(pairs_of(rows)) == 1
+    assert [(row.where, row.reason) for row in rejected_of(rows)] == [
+        (f"row 1 of {tmp_path}/1.tar", f"repeats row 1 of {tmp_path}/0.tar"),
+        (f"row 1 of {tmp_path}/2.tar", f"its id 'k' came before, with other content: row 1 of {tmp_path}/0.tar"),
+    ]
+
+
+def test_what_makes_two_pairs_the_same() -> None:
+    vector = unit(1)[0]
+    pair = Pair("a", vector, "x", {"k": 1, "l": [2]})
+    same = Pair("a", vector.copy(), "x", {"l": [2], "k": 1})
+    others = [
+        Pair("a", vector[::-1].copy(), "x", pair.payload),
+        Pair("a", vector, "y", pair.payload),
+        Pair("a", vector, "x", {"k": 1, "l": [3]}),
+        Pair("a", b"x", "x", pair.payload),
+        Pair("a", Path("x"), "x", pair.payload),
+    ]
+    seen = Seen()
+    assert seen.before(pair, 0) is None
+    assert seen.before(same, 1) == (0, True)
+    assert [seen.before(other, 2 + row) for row, other in enumerate(others)] == [(0, False)] * len(others)
+    assert seen.before(Pair("b", vector, "x"), 9) is None
+
+
+def test_column_names_by_option_and_by_argument(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    folder(tmp_path / "pics")
+    path = tmp_path / "t.csv"
+    path.write_text("sku,photo,title,text\n7,a.png,red fox,long\n")
+    names = ColumnNames(id="sku", image="photo", text="title")
+    for source, columns in (
+        (f"{path}?id=sku&image=photo&text=title&images={tmp_path}/pics", None),
+        (f"{path}?images={tmp_path}/pics", names),
+        (f"{path}?text=title&images={tmp_path}/pics", ColumnNames("sku", "photo", "text")),
+    ):
+        (pair,) = open_rows(source, columns=columns)
+        assert pair == Pair("7", tmp_path / "pics" / "a.png", "red fox", {"caption": "red fox", "text": "long"})
+    with pytest.raises(DataError, match=r"no column 'image'; its columns are .*'photo'.*say which it is with \?image="):
+        open_rows(path)
+    with pytest.raises(DataError, match=r"no column 'ean'.*\?id=NAME"):
+        open_rows(f"{path}?id=ean&image=photo")
+    with pytest.raises(ConfigError, match="no option 'title': its options are id, image, text, images"):
+        open_rows(f"{path}?title=title")
+    write_tar(tmp_path / "0.tar", {"k.png": png()})
+    with pytest.raises(ConfigError, match="no columns that could be named"):
+        open_rows(tmp_path / "0.tar", columns=names)
+
+
+def test_sources_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "pairs.xlsx").write_bytes(b"x")
+    (tmp_path / "none.csv").write_text("image,text\n")
+    (tmp_path / "noise.npz").write_bytes(b"noise")
+    (tmp_path / "noise.parquet").write_bytes(b"noise")
+    np.savez(tmp_path / "less.npz", image=unit(1))
+    for source, message in [
+        ("gone.csv", "gone.csv does not exist"),
+        ("gone.parquet", "gone.parquet does not exist"),
+        ("empty", "holds no images .*no .parquet"),
+        ("pairs.xlsx", "of no kind that pairs are read from"),
+        ("none.csv", "holds no pairs"),
+        ("noise.npz", "noise.npz is no npz"),
+        ("noise.parquet", "noise.parquet cannot be read as parquet"),
+        ("less.npz", "less.npz has no array 'id'"),
+        ("*.parquet.gz", "no shard matches"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            open_rows(tmp_path / source)

@@ -1,0 +1,153 @@
+"""Rows of csv, tsv and jsonl: each fault costs one row, and the table comes in parts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_sources import pairs_of, png, rejected_of
+
+from reco_plugin.data import open_rows
+from reco_plugin.data import tables as tables_module
+from reco_plugin.data.remote import RemoteImage
+from reco_plugin.data.tables import Table
+from reco_plugin.errors import DataError
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png())
+    return tmp_path
+
+
+GOOD = ("first", "last")
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "reason", "id_"),
+    [
+        (b"x,a.png,,1", "line 3, column 'text'", "missing or empty", "x"),
+        (b"x,a.png,  ,1", "line 3, column 'text'", "missing or empty", "x"),
+        (b"x,,fox,1", "line 3, column 'image'", "missing or empty", "x"),
+        (b"x,gone.png,fox,1", "line 3, column 'image'", "'gone.png' is not a file at", "x"),
+        (b"x," + b"long" * 2000 + b",fox,1", "line 3, column 'image'", "is not a file at", "x"),
+        (b"x,a\0.png,fox,1", "line 3, column 'image'", "is not a file at", "x"),
+        (b"x,.,fox,1", "line 3, column 'image'", "is not a file at", "x"),
+        (b"x,s3://b/a.png,fox,1", "line 3, column 'image'", "s3:// is not read", "x"),
+        (b"x,a.png,F\xfcchse,1", "line 3, column 'text'", r"is not UTF-8: b'F\xfcchse'", None),
+        (b"x,a.png,fox,1,2", "line 3, column 'text'", "more values than columns: ['2']; quote commas", None),
+        (b"x,a.png,fox", "line 3, column 'year'", "no value: 3 of 4 columns", None),
+        (b'x,a.png,"fox" y,1', "after line 2", "',' expected after '\"' (up to line 3)", None),
+    ],
+)
+def test_a_bad_line_of_csv_costs_one_row(here: Path, line: bytes, where: str, reason: str, id_: str | None) -> None:
+    path = here / "t.csv"
+    path.write_bytes(b"id,image,text,year\nfirst,a.png,a fox,2020\n" + line + b"\nlast,b.png,a bear,2021\n")
+    rows = open_rows(path)
+    assert [pair.id for pair in pairs_of(rows)] == list(GOOD)
+    assert [pair.payload["year"] for pair in pairs_of(rows)] == [2020, 2021]
+    (bad,) = rejected_of(rows)
+    assert (bad.where, bad.id, bad.half) == (f"{path}, {where}", id_, False)
+    assert bad.reason.startswith(reason) or reason in bad.reason
+    assert rows.total == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "reason", "id_"),
+    [
+        (b'{"id": "x", "image": "a.png"}', ", column 'text'", "missing or empty; this row has", "x"),
+        (b'{"id": "x", "image": "a.png", "text": null}', ", column 'text'", "missing or empty", "x"),
+        (b'{"id": "x", "image": "a.png", "text": ["a", "b"]}', ", column 'text'", "expected one caption", "x"),
+        (b'{"id": "x", "image": "a.png", "text": "\\ud800"}', ", column 'text'", "is not Unicode", "x"),
+        (b'{"id": "x", "image": 3, "text": "fox"}', ", column 'image'", "expected the path of an image, got 3", "x"),
+        (b'{"id": [1], "image": "a.png", "text": "fox"}', ", column 'id'", "expected a text or whole number", None),
+        (b'{"id": true, "image": "a.png", "text": "fox"}', ", column 'id'", "expected a text or whole number", None),
+        (b'{"id": 1.5, "image": "a.png", "text": "fox"}', ", column 'id'", "expected a text or whole number", None),
+        (b'{"id": "x", "image"', "", "is not JSON", None),
+        (b'["a.png"]', "", "is not a JSON object", None),
+        (b'{"id": "x", "image": "a.png", "text": "F\xfcchse"}', "", "is not UTF-8", None),
+    ],
+)
+def test_a_bad_line_of_jsonl_costs_one_row(here: Path, line: bytes, where: str, reason: str, id_: str | None) -> None:
+    path = here / "t.jsonl"
+    good = [json.dumps({"id": id_, "image": "a.png", "text": "fox"}).encode() for id_ in GOOD]
+    path.write_bytes(b"\n".join([good[0], line, b"", good[1]]))
+    rows = open_rows(path)
+    assert [pair.id for pair in pairs_of(rows)] == list(GOOD)
+    (bad,) = rejected_of(rows)
+    assert (bad.where, bad.id) == (f"{path}, line 2{where}", id_)
+    assert reason in bad.reason
+    assert rows.total == 3
+
+
+def test_an_open_quote_costs_what_it_swallows_and_says_so(here: Path) -> None:
+    path = here / "t.csv"
+    path.write_text('image,text\na.png,fox\nb.png,"open\n1,2\n3,4\n')
+    rows = open_rows(path)
+    assert len(pairs_of(rows)) == 1
+    (bad,) = rejected_of(rows)
+    assert str(bad) == f"{path}, after line 2: unexpected end of data (up to line 5); is a quote left open?"
+
+
+def test_long_captions_line_breaks_and_urls_are_fine(here: Path) -> None:
+    path = here / "t.tsv"
+    long = "fox " * 1250
+    path.write_text(f'\ufeffimage\ttext\na.png\t{long}\nb.png\t"two\nlines"\nHTTPS://x.de/c.png?k=1\turl\n')
+    first, second, third = open_rows(path)
+    assert first.text == long.strip()
+    assert second.text == "two\nlines"
+    assert (third.id, third.image) == ("HTTPS://x.de/c.png?k=1", RemoteImage("HTTPS://x.de/c.png?k=1"))
+
+
+def test_payload_of_jsonl_is_what_json_can_hold(here: Path) -> None:
+    path = here / "t.jsonl"
+    path.write_text('{"image": "a.png", "text": "fox", "n": NaN, "e": "", "d": {"a": [1, null]}, "f": false}')
+    (pair,) = open_rows(path)
+    assert pair.payload == {"caption": "fox", "d": {"a": [1, None]}, "f": False}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_parts_are_the_table(here: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables_module, "_ROWS_PER_STRETCH", 3)
+    path = here / f"t{suffix}"
+    if suffix == ".csv":
+        lines = [f'{n},a.png,"fox\r\n{n}",{n}' if n % 2 else f"{n},gone.png,fox,{n}\n" for n in range(10)]
+        path.write_text("\r\n".join(["id,image,text,year", *lines]), newline="")
+    else:
+        lines = [json.dumps({"id": n, "image": "a.png" if n % 2 else "gone", "text": "fox"}) for n in range(10)]
+        path.write_text("\n\n".join(lines))
+    rows = open_rows(path)
+    assert (len(rows.parts), rows.total) == (4, 10)
+    assert [pair.id for part in rows.parts for pair in pairs_of(part.read())] == ["1", "3", "5", "7", "9"]
+    assert [row.id for row in rejected_of(reversed(list(rows)))] == ["8", "6", "4", "2", "0"]
+    if suffix == ".csv":
+        assert [pair.payload["year"] for pair in pairs_of(rows)] == [1, 3, 5, 7, 9]
+        assert [row.where.split(", ")[1] for row in rejected_of(rows)][:2] == ["line 2", "line 6"]
+
+
+def test_a_table_that_vanishes_ends_its_part_with_a_rejected_row(here: Path) -> None:
+    path = here / "t.csv"
+    path.write_text("image,text\na.png,fox\n")
+    rows = open_rows(path)
+    path.unlink()
+    (row,) = rows
+    assert "cannot be read" in row.reason
+    assert "after 0 rows" in row.reason
+
+
+def test_a_table_of_another_encoding_is_refused_whole(here: Path) -> None:
+    path = here / "t.csv"
+    path.write_bytes("image,text\na.png,fox\n".encode("utf-16"))
+    with pytest.raises(DataError, match="is not UTF-8: its columns"):
+        open_rows(path)
+
+
+def test_the_strict_table_raises_where_the_rows_go_on(here: Path) -> None:
+    path = here / "t.csv"
+    path.write_text("image,text\na.png,fox\nb.png\n")
+    table = Table(path)
+    assert len(table) == 2
+    with pytest.raises(DataError, match=r"line 3, column 'text': no value: 1 of 2 columns"):
+        list(table)
