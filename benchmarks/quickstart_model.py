@@ -42,11 +42,12 @@ from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export
 from reco_plugin.train.fit import ask, fit_fusions
+from reco_plugin.train.found import FoundRows
 from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.loop import Fusions, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.pretrain import pretrain
-from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Vectors
+from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
 SEEDS = (0, 1, 2)
 K = 10
@@ -169,8 +170,8 @@ def _records(data: Quickstart, encoder: Encodes, path: Path) -> Records:
 def without_retrieval(data: FusionData) -> FusionData:
     """The same training pairs, with neighbours that carry nothing: the control of extra training alone."""
 
-    def blank(found: Neighbours) -> Neighbours:
-        return replace(found, vectors=np.zeros_like(found.vectors), similarity=np.zeros_like(found.similarity))
+    def blank(found: FoundRows) -> FoundRows:
+        return replace(found, table=np.zeros_like(found.table), similarity=np.zeros_like(found.similarity))
 
     return replace(data, neighbours={side: blank(found) for side, found in data.neighbours.items()})
 

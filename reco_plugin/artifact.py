@@ -55,13 +55,13 @@ class FusionInfo(_Strict):
     """What the fusion graphs are and how they were made.
 
     Attributes:
-        fuser: kind of the fusion.
+        fuser: kind of the fusion; that of the text side, where the image side has another.
         text_gate: what it was trained to trust; None: the memory's own calibration decides.
-        config: shape of the layers.
+        config: shape of the layers; under ``image`` that of the image side, where it is another.
         trained_on: source of the training pairs.
     """
 
-    fuser: Literal["paper", "reco", "training-free"]
+    fuser: Literal["paper", "reco", "training-free", "mean"]
     text_gate: TextGate | None = None
     config: dict[str, Any] = {}
     trained_on: str = ""

@@ -155,6 +155,11 @@ def sources() -> list[str]:
     return file + sorted(name for name in os.environ if name.startswith(PREFIX))
 
 
+def torchrun_processes() -> tuple[int, int]:
+    """How many processes torchrun started on this machine, and on all; it sets both for each of them."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+
+
 def _environment(kind: type[Section], prefix: str) -> set[str]:
     """Names of the settings of this kind that the environment speaks of."""
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)

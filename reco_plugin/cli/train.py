@@ -63,6 +63,12 @@ def train_command(
         float, typer.Option(min=0, max=1, help="Image cosine from which a neighbour is hidden.")
     ] = 0.97,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="paper: of the fusions' arithmetic; weights and loss are fp32.")
+    ] = "fp32",
+    processes: Annotated[
+        int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
+    ] = 1,
     random_weights: RandomOption = False,
 ) -> None:
     """Train the two fusions on your pairs, around a frozen encoder. An interrupted run resumes when started again.
@@ -93,9 +99,13 @@ def train_command(
         seed=seed,
         near_duplicate=near_duplicate,
         device=device,
+        precision=precision,
         random_weights=random_weights,
     )
-    _torch(lambda: run.train(recipe, out))
+    joined = _torch(lambda: run.begin(recipe, out, processes))
+    _torch(lambda: run.train(recipe, out, joined))
+    if not joined.leads:
+        return
     weights = f" --pretrained {pretrained}" if pretrained else ""
     typer.echo(
         f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,8 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..memory import Memory
 from ..retrieve import Retrieval, retrieve
-from ..types import MODALITIES, Modality, Neighbours, Records, Vectors
+from ..types import MODALITIES, Modality, Records, Vectors
+from .found import Collector, FoundRows, new_array, open_array, open_rows, settle
 
 NEAR_DUPLICATE = 0.97
 """Cosine between images from which a neighbour counts as the query's own picture; it would give the caption away."""
@@ -25,17 +28,17 @@ class FusionData:
     """N training pairs.
 
     Attributes:
-        pairs: frozen vectors of both sides, (N, D) each.
+        pairs: frozen vectors of both sides, (N, D) each; without ids and payloads where it was opened from files.
         groups: (N,) int; pairs of one group show the same thing and are never negatives of one another.
-        neighbours: modality -> what a query of that side retrieves, (N, K, D).
+        neighbours: modality -> what a query of that side retrieves, K neighbours each.
     """
 
     pairs: Records
     groups: npt.NDArray[np.int64]
-    neighbours: dict[Modality, Neighbours]
+    neighbours: dict[Modality, FoundRows]
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.groups)
 
 
 def hidden_ids(
@@ -78,6 +81,7 @@ def gather(
     how: Retrieval,
     groups: Sequence[str] | None = None,
     hidden: Sequence[Collection[str]] | None = None,
+    folder: Path | None = None,
 ) -> FusionData:
     """Search the memory for every pair's two queries.
 
@@ -87,13 +91,26 @@ def gather(
         how: k and the search and fusion modes to train for.
         groups: which pairs show the same thing; each its own when left out.
         hidden: from :func:`hidden_ids`; computed with the defaults when left out.
+        folder: a new folder for the vectors and what was found, which are then paged in as they are read, also by
+            other processes (:func:`open_data`); it is there when it is whole. In memory when left out.
     """
     hidden = hidden if hidden is not None else hidden_ids(memory, pairs)
     names = groups if groups is not None else pairs.ids
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    numbers = np.array([number[name] for name in names], np.int64)
+    part = _part(folder) if folder else None
     with tqdm(total=2 * len(pairs), desc="find neighbours", unit="query") as bar:
-        neighbours = {side: _neighbours(memory, pairs, side, how, hidden, bar) for side in MODALITIES}
-    return FusionData(pairs, np.array([number[name] for name in names], np.int64), neighbours)
+        neighbours = {side: _neighbours(memory, pairs, side, how, hidden, part, bar) for side in MODALITIES}
+    if folder and part:
+        pairs = _store(pairs, numbers, part)
+        part.rename(folder)
+    return FusionData(pairs, numbers, neighbours)
+
+
+def open_data(folder: Path) -> FusionData:
+    """What :func:`gather` left in a folder, without the ids, which training does not ask for."""
+    image, text, groups = (open_array(folder, name) for name in (*MODALITIES, "groups"))
+    return FusionData(Records([], image, text, []), groups, {side: open_rows(folder, side) for side in MODALITIES})
 
 
 def _neighbours(
@@ -102,18 +119,29 @@ def _neighbours(
     side: Modality,
     how: Retrieval,
     hidden: Sequence[Collection[str]],
+    folder: Path | None,
     bar: tqdm[None],
-) -> Neighbours:
-    parts = []
+) -> FoundRows:
+    found = Collector(folder, side, len(pairs), how.k, memory.count(), pairs.image.shape[1])
     for start in range(0, len(pairs), _ROWS):
         rows = slice(start, start + _ROWS)
-        parts.append(retrieve(memory, pairs.side(side)[rows], side, how, exclude=hidden[rows]))
-        bar.update(len(parts[-1].ids))
-    stack = parts[0]
-    return replace(
-        stack,
-        ids=[ids for part in parts for ids in part.ids],
-        similarity=np.concatenate([part.similarity for part in parts]),
-        vectors=np.concatenate([part.vectors for part in parts]),
-        found=np.concatenate([part.found for part in parts]),
-    )
+        found.add(start, retrieve(memory, pairs.side(side)[rows], side, how, exclude=hidden[rows]))
+        bar.update(len(pairs.ids[rows]))
+    return found.rows()
+
+
+def _part(folder: Path) -> Path:
+    """An empty folder beside it to write to; what a killed process left there is gone."""
+    part = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
+def _store(pairs: Records, groups: npt.NDArray[np.int64], folder: Path) -> Records:
+    """The pairs with their vectors in files."""
+    for name, array in (("image", pairs.image), ("text", pairs.text), ("groups", groups)):
+        stored = new_array(folder, name, array.shape, array.dtype)
+        stored[:] = array
+        settle(stored)
+    return Records(pairs.ids, open_array(folder, "image"), open_array(folder, "text"), pairs.payloads)

@@ -72,8 +72,9 @@ def export(
     with whole_model(out) as folder:
         parities = []
         for case in cases(clip, fusions, specs, images, texts):
-            parities.append(_export_graph(case, folder, precision, arithmetic_of(case.spec, precision, serving)))
-            checksum = sha256_file(_file(folder, case.spec.name))
+            path = _file(folder, case.spec.name)
+            parities.append(export_graph(case, path, precision, arithmetic_of(case.spec, precision, serving)))
+            checksum = sha256_file(path)
             config = render_config(case.spec, serving, half=precision == "fp16", sha256=checksum)
             (folder / case.spec.name / "config.pbtxt").write_text(config, encoding="utf-8")
         (folder / TOKENIZER).write_text(clip.tokenizer_json, encoding="utf-8")
@@ -116,8 +117,12 @@ def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) ->
             )
 
 
-def _export_graph(case: Case, folder: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
-    path = _file(folder, case.spec.name)
+def export_graph(case: Case, path: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
+    """Write one graph and compare it with torch.
+
+    Raises:
+        ArtifactError: it differs by more than its precision allows.
+    """
     path.parent.mkdir(parents=True)
     with quiet():
         to_onnx(case, path)

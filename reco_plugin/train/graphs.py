@@ -52,7 +52,12 @@ def cases(
     """One graph after the other, so that the inputs of only one are held."""
     yield Case(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
     yield Case(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
-    inputs = fusion_inputs(clip.dimension)
+    yield from fusion_cases(clip.dimension, fusions, specs)
+
+
+def fusion_cases(dimension: int, fusions: Fusions, specs: dict[str, GraphSpec]) -> Iterator[Case]:
+    """The two fusions."""
+    inputs = fusion_inputs(dimension)
     for modality in MODALITIES:
         fusion = fusions.sides[modality]
         with torch.no_grad():

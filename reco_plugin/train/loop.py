@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,9 +16,11 @@ from tqdm import tqdm
 from ..errors import ConfigError, DataError
 from ..gate import TextGate
 from ..types import MODALITIES, Modality
+from .batches import Batch, Batches, Side
 from .data import FusionData
 from .loss import reco_loss
 from .model import FusionConfig, build_fusion
+from .processes import Processes
 
 CHECKPOINT = "checkpoint.pt"
 FUSION = "fusion.pt"
@@ -31,13 +32,14 @@ class TrainConfig:
 
     Attributes:
         steps: 0 gives the untrained start.
-        batch: pairs per step, each of another group.
+        batch: pairs per step, of all processes together, each of another group.
         lr, warmup: AdamW's peak rate and the steps to reach it; cosine decay after that.
         temperature: start of the learnt inverse temperature.
         drop: probability that a neighbour is left out, so that the layer does not lean on all k.
         rotate: share of steps in which one random rotation turns queries and neighbours alike: what is learnt must
             hold in any coordinates, which a layer that copies neighbours does and one that memorises does not.
         seed: of start, batches and dropout.
+        precision: bf16 computes the fusions in it where torch's autocast does; weights and loss stay fp32.
         checkpoint_every, log_every: steps.
     """
 
@@ -49,6 +51,7 @@ class TrainConfig:
     drop: float = 0.1
     rotate: float = 0.7
     seed: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = 100
     log_every: int = 10
 
@@ -64,34 +67,14 @@ class Fusions(nn.Module):
         self.text_gate: TextGate | None = None
         """What a fitted fusion trusts; None leaves it to the memory's calibration."""
 
+    def forward(self, sides: Mapping[Modality, Side]) -> dict[Modality, Tensor]:
+        """Refined vectors of both sides, (B, D) each, of a batch."""
+        return {name: self.refine(name, s.query, s.neighbours, s.similarity, s.trust) for name, s in sides.items()}
+
     def refine(self, side: Modality, query: Tensor, neighbours: Tensor, similarity: Tensor, trusted: Tensor) -> Tensor:
         """(B, D) refined vectors of one side."""
         refined: Tensor = self.sides[side](query, neighbours, similarity, trusted)[0]
         return refined
-
-
-class _Batches:
-    """Tensors of the training set and seeded batches of distinct groups."""
-
-    def __init__(self, data: FusionData, config: TrainConfig, device: str) -> None:
-        self._config, self._device = config, device
-        self._rows = [np.flatnonzero(data.groups == group) for group in np.unique(data.groups)]
-        self._tensors: dict[str, Tensor] = {}
-        for side in MODALITIES:
-            found, query = data.neighbours[side], data.pairs.side(side)
-            for name, array in (
-                ("query", query),
-                ("vectors", found.vectors),
-                ("near", found.similarity),
-                ("trust", found.found.astype(np.float32)),
-            ):
-                self._tensors[f"{side}.{name}"] = torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    def draw(self, step: int) -> tuple[dict[str, Tensor], np.random.Generator]:
-        rng = np.random.default_rng([self._config.seed, step])
-        chosen = rng.permutation(len(self._rows))[: self._config.batch]
-        rows = torch.from_numpy(np.array([rng.choice(self._rows[group]) for group in chosen])).to(self._device)
-        return {name: tensor[rows] for name, tensor in self._tensors.items()}, rng
 
 
 def train_fusions(
@@ -101,84 +84,82 @@ def train_fusions(
     config: TrainConfig | None = None,
     *,
     device: str = "cpu",
+    processes: Processes | None = None,
 ) -> Fusions:
     """Train on cached embeddings; an interrupted run goes on from its checkpoint and ends as if it had not been.
+
+    Several processes share each batch, contrast with all of it, and end with the same weights; all of them call this,
+    with the same arguments. Only dropout's masks depend on how many they are.
 
     Args:
         data: pairs and their neighbours.
         fusion: shape of the layer.
-        out: folder for checkpoint, TensorBoard log and ``fusion.pt``.
+        out: folder for checkpoint, TensorBoard log and ``fusion.pt``, which the first process writes and all read.
         config: hyper-parameters.
-        device: torch device.
+        device: torch device; of one process.
+        processes: from :func:`reco_plugin.train.processes.start`; their device counts then.
 
     Raises:
-        ConfigError: ``out`` holds a run of another configuration, or the fusion is fitted, not trained by steps.
+        ConfigError: ``out`` holds a run of another configuration, or the fusion is fitted, not trained by steps; or
+            the processes cannot share the batch.
         DataError: too few groups to contrast.
     """
-    config = config or TrainConfig()
+    config, processes = config or TrainConfig(), processes or Processes(device)
     if fusion.fuser == "reco":
         raise ConfigError(
             "the fusion 'reco' is fitted in closed form, not trained by steps: use reco_plugin.train.fit.fit_fusions "
             "(`reco train --fuser reco` does), or train the fusion 'paper'"
         )
-    if len(np.unique(data.groups)) < 2:
-        raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
+    batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, rotate=config.rotate, processes=processes)
     torch.manual_seed(config.seed)
-    model = Fusions(fusion, config.temperature).to(device)
+    model = Fusions(fusion, config.temperature).to(processes.device)
     if any(p.requires_grad for p in model.sides.parameters()):
-        _run(model, _Batches(data, config, device), out, config)
-    save_fusions(model, out / FUSION)
+        _run(model, batches, out, config, processes)
+    processes.lead(lambda: save_fusions(model, out / FUSION))
     return model.eval()
 
 
-def _run(model: Fusions, batches: _Batches, out: Path, config: TrainConfig) -> None:
-    from torch.utils.tensorboard import SummaryWriter
-
+def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig, processes: Processes) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     first = _restore(out / CHECKPOINT, model, optimizer, schedule, config)
-    model.train()
-    with SummaryWriter(str(out / "tensorboard"), purge_step=first) as log:
-        for step in _progress(first, config.steps):
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout too is the same after a resume
-            batch, rng = batches.draw(step)
-            loss = _loss(model, batch, rng, config)
+    joined = processes.join(model.train())
+    with _curves(out, first, processes) as log:
+        for step in _progress(first, config.steps) if processes.leads else range(first, config.steps):
+            # dropout is the same after a resume, and another in each process
+            torch.manual_seed(config.seed * 1_000_003 + step + (processes.rank << 32))
+            loss = _loss(joined, model.log_scale, batches.draw(step), config, processes)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if step % config.log_every == 0:
+            if log and step % config.log_every == 0:
                 log.add_scalar("loss", loss.item(), step)
                 log.add_scalar("temperature", model.log_scale.exp().item(), step)
-            if (step + 1) % config.checkpoint_every == 0:
+            if processes.leads and (step + 1) % config.checkpoint_every == 0:
                 _save(out / CHECKPOINT, step + 1, model, optimizer, schedule, config)
+
+
+def _curves(out: Path, first: int, processes: Processes) -> Any:
+    """TensorBoard's writer in the first process, None in the others."""
+    if not processes.leads:
+        return nullcontext()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(out / "tensorboard"), purge_step=first)
 
 
 def _progress(first: int, steps: int) -> Iterator[int]:
     return iter(tqdm(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
 
 
-def _loss(model: Fusions, batch: dict[str, Tensor], rng: np.random.Generator, config: TrainConfig) -> Tensor:
-    if rng.random() < config.rotate:
-        batch = _rotated(batch)
-    refined = {}
-    for side in MODALITIES:
-        kept = torch.from_numpy(rng.random(batch[f"{side}.trust"].shape) >= config.drop)
-        trusted = batch[f"{side}.trust"] * kept.to(batch[f"{side}.trust"])
-        refined[side] = model.refine(
-            side, batch[f"{side}.query"], batch[f"{side}.vectors"], batch[f"{side}.near"], trusted
-        )
-    scale = model.log_scale.clamp(0, math.log(100)).exp()
-    return reco_loss(batch["image.query"], batch["text.query"], refined["image"], refined["text"], scale)
-
-
-def _rotated(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The batch in other coordinates: one random orthogonal map (D, D) for both modalities."""
-    query = batch["image.query"]
-    turn = torch.linalg.qr(torch.randn(query.shape[1], query.shape[1], device=query.device)).Q
-    turned = {name: batch[name] @ turn for name in batch if name.endswith((".query", ".vectors"))}
-    return batch | turned
+def _loss(joined: nn.Module, log_scale: Tensor, batch: Batch, config: TrainConfig, processes: Processes) -> Tensor:
+    with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        refined = joined(batch.own)
+    image, text = (processes.gather(refined[side].float()) for side in MODALITIES)
+    scale = log_scale.clamp(0, math.log(100)).exp()
+    return reco_loss(batch.frozen["image"], batch.frozen["text"], image, text, scale)
 
 
 def _rate(step: int, config: TrainConfig) -> float:
@@ -189,7 +170,7 @@ def _rate(step: int, config: TrainConfig) -> float:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    tmp = path.with_name(f"{path.name}.tmp")  # one process writes; what a killed one left is overwritten
     torch.save(content, tmp)
     tmp.replace(path)
 
@@ -204,7 +185,7 @@ def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: 
     if not path.is_file():
         return 0
     try:
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # see load_fusions
         raise DataError(f"{path} is damaged, delete it to start anew: {error}") from error
     if (saved["config"], saved["fusion"]) != (asdict(config), asdict(model.config)):

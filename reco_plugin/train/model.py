@@ -11,6 +11,9 @@ Two of them, one per modality. Which is chosen by name:
     that is fitted on pairs (:mod:`reco_plugin.train.fit`). Image queries: as ``training-free``.
 ``training-free``
     No weights: :func:`reco_plugin.gate.fuse_training_free` as a graph.
+``mean``
+    No weights either: the query and a mean of what was found, nearer neighbours counting more. With a large weight the
+    mean replaces the query. `reco fit` tries it.
 
 Every graph has one signature: query (B,D), neighbours (B,K,D), similarity (B,K), trust (B,K) -> refined (B,D),
 weights (B,K). Trust 0 marks a neighbour that is absent; with no neighbour at all the query comes back as it is.
@@ -30,7 +33,7 @@ from ..errors import ConfigError
 from ..gate import STRENGTH
 from ..types import Modality
 
-FuserKind = Literal["paper", "reco", "training-free"]
+FuserKind = Literal["paper", "reco", "training-free", "mean"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,15 @@ class FusionConfig:
     """Shape and start of the fusions. Heads, width, norms and null slot are our choice: the paper names none.
 
     Attributes:
-        fuser: which of the three.
+        fuser: which of the four.
         dimension: D.
         heads: attention heads of ``paper``.
         hidden: width of its MLP; 4 D when 0.
         dropout: on its attention output and MLP, in training.
         rest: of ``reco``: what stays of a text query beside the images, at full trust.
         agreement: of ``reco``: logit per unit of cosine between an image and the others that were found.
+        weight: of ``mean``: length of what is added to a query of length 1, at full trust.
+        sharpness: of ``mean``: logit per unit of similarity; 0 counts all neighbours alike.
     """
 
     fuser: FuserKind
@@ -54,6 +59,8 @@ class FusionConfig:
     dropout: float = 0.1
     rest: float = 0.015
     agreement: float = 5.0
+    weight: float = 1.0
+    sharpness: float = 20.0
 
     def __post_init__(self) -> None:
         if self.fuser == "paper" and self.dimension % self.heads:
@@ -170,6 +177,22 @@ class TrainingFree(nn.Module):
         return _keep_if_alone(refined, query, trust > 0), weights
 
 
+class MeanFusion(nn.Module):
+    """``normalise(query + weight * max(trust) * mean)``, the mean by trust and by ``exp(sharpness * similarity)``."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.weight, self.sharpness = config.weight, config.sharpness
+
+    def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+        """Same shapes as :meth:`FusionLayer.forward`."""
+        near = trust * torch.exp(self.sharpness * (similarity - 1))  # a cosine is at most 1, so this cannot overflow
+        share = near / near.sum(1, keepdim=True).clamp_min(1e-30)  # (B, K)
+        added = self.weight * trust.amax(1, keepdim=True)  # (B, 1)
+        x = (query + added * (share.unsqueeze(1) @ neighbours).squeeze(1)) / (1 + added)  # else a large weight swamps
+        return _keep_if_alone(F.normalize(x, dim=-1), query, trust > 0), share * added / (1 + added)
+
+
 def _keep_if_alone(refined: Tensor, query: Tensor, present: Tensor) -> Tensor:
     """The query itself, bit by bit, where nothing was retrieved."""
     return torch.where(present.any(1, keepdim=True), refined, query)
@@ -181,4 +204,6 @@ def build_fusion(config: FusionConfig, modality: Modality) -> nn.Module:
         return FusionLayer(config)
     if config.fuser == "reco" and modality == "text":
         return MetricFusion(config)
+    if config.fuser == "mean":
+        return MeanFusion(config)
     return TrainingFree(modality)

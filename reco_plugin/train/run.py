@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import warnings
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,20 +19,22 @@ from ..calibration import calibrate
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.files import whole_file
+from ..data.groups import groups_of, ids_and_groups
 from ..errors import ConfigError, DataError
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Pair, Records
 from ..vectors import check_vectors
-from .data import gather, hidden_ids
+from .data import FusionData, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
 from .fit import ask, fit_fusions
 from .loop import FUSION, Fusions, TrainConfig, save_fusions, train_fusions
 from .model import FuserKind, FusionConfig
+from .processes import Processes, start
 
 RECIPE = "recipe.json"
-_ITSELF = "\0"
-"""Before an id that stands for a group, so that it is not taken for a value of the column."""
+TRAINING = "training"
+"""Folder of what the steps read: vectors and neighbours."""
 
 
 @dataclass(frozen=True)
@@ -56,53 +59,94 @@ class Recipe:
     seed: int = 0
     near_duplicate: float = 0.97
     device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
     random_weights: bool = False
 
 
-def train(recipe: Recipe, out: Path) -> Fusions:
+def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
+    """Check what can be checked at once, then join this many processes, all of which call :func:`train`.
+
+    Raises:
+        ConfigError: the folder holds another recipe, the device cannot be had, the processes cannot be joined, or the
+            fusion is one that a single process fits.
+    """
+    _check_recipe(recipe, out / RECIPE)
+    _check_device(recipe.device)
+    if recipe.fuser != "paper" and count > 1:
+        raise ConfigError(f"--processes {count} is for --fuser paper: {recipe.fuser!r} takes one process seconds")
+    processes = start(recipe.device, count)
+    if recipe.fuser != "paper" and processes.count > 1:
+        raise ConfigError(f"torchrun is for --fuser paper: {recipe.fuser!r} takes one process seconds")
+    return processes
+
+
+def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusions:
     """Train the fusions on the recipe's pairs; resumes in the same folder.
+
+    Of several processes the first encodes, retrieves and writes; all train.
+
+    Args:
+        recipe: what to do.
+        out: folder of the run; on several machines, one that all of them share.
+        processes: from :func:`begin`; this one alone when left out.
 
     Raises:
         ConfigError: the folder holds another recipe, or the encoder, the heads or the device cannot be had.
         DataError: the pairs cannot be read, or are too few.
         InputError: an image of the pairs cannot be read.
     """
-    _check_recipe(recipe, out / RECIPE)
-    _check_device(recipe.device)
-    clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
-    fusion = FusionConfig(recipe.fuser, clip.dimension, heads=recipe.heads)
-    pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
-    memory = _memory(recipe, clip, pairs)
-    try:
+    processes = processes or begin(recipe, out)
+    if recipe.fuser == "reco":
+        return _fit(recipe, out)
+    data = processes.lead(lambda: _training(recipe, out))
+    if data is None:
+        data = open_data(out / TRAINING)
+    fusion = _fusion(recipe, data.pairs.image.shape[1])
+    config = TrainConfig(
+        steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed, precision=recipe.precision
+    )
+    return train_fusions(data, fusion, out, config, processes=processes)
+
+
+def _training(recipe: Recipe, out: Path) -> FusionData:
+    """Encode and retrieve, or open what an earlier start of this run retrieved, so that it goes on with the same."""
+    folder = out / TRAINING
+    if (out / RECIPE).is_file() and folder.is_dir():
+        return open_data(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that failed, perhaps with another recipe
+    pairs, memory = _encoded(recipe, out)
+    with closing(memory):
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
-        groups = _groups(pairs, recipe.group)
-        if recipe.fuser == "reco":
-            return _fit(recipe, fusion, pairs, groups, memory, hidden, out)
-        data = gather(memory, pairs, Retrieval(k=recipe.k), groups, hidden)
-    finally:
-        memory.close()
+        data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, recipe.group), hidden, folder)
     if not any(found.found.any() for found in data.neighbours.values()):
         raise _nothing_found(recipe)
     _write_recipe(recipe, out / RECIPE)
-    config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed)
-    return train_fusions(data, fusion, out, config, device=recipe.device)
+    return data
 
 
-def _fit(
-    recipe: Recipe,
-    fusion: FusionConfig,
-    pairs: Records,
-    groups: list[str],
-    memory: Memory,
-    hidden: list[set[str]],
-    out: Path,
-) -> Fusions:
-    shown = {id_: group for batch in memory.scroll(2048) for id_, group in _shown(batch, recipe.group)}
-    calibration = calibrate(*_sides(memory), neighbours=recipe.k)
-    questions = ask(memory, pairs.text, groups, shown, hidden, recipe.k)
+def _encoded(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
+    """The pairs, and the memory that they retrieve from, open."""
+    clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
+    _fusion(recipe, clip.dimension)  # heads that do not fit are told before the work
+    pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
+    return pairs, _memory(recipe, clip, pairs)
+
+
+def _fusion(recipe: Recipe, dimension: int) -> FusionConfig:
+    return FusionConfig(recipe.fuser, dimension, heads=recipe.heads)
+
+
+def _fit(recipe: Recipe, out: Path) -> Fusions:
+    pairs, memory = _encoded(recipe, out)
+    with closing(memory):
+        groups = groups_of(pairs, recipe.group)
+        hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
+        shown = {id_: group for batch in memory.scroll(2048) for id_, group in ids_and_groups(batch, recipe.group)}
+        calibration = calibrate(*_sides(memory), neighbours=recipe.k)
+        questions = ask(memory, pairs.text, groups, shown, hidden, recipe.k)
     if not questions[0].found.found.any():
         raise _nothing_found(recipe)
-    fusions = fit_fusions(fusion, pairs, groups, questions, calibration.honesty)
+    fusions = fit_fusions(_fusion(recipe, pairs.image.shape[1]), pairs, groups, questions, calibration.honesty)
     if fusions.text_gate is None:
         warnings.warn(
             "too few pairs show the same as another pair, so there is little to learn: what a text query trusts is "
@@ -170,31 +214,6 @@ def _sides(memory: Memory) -> tuple[Any, Any]:
         raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
     records = Records.join(batches, memory.header.fingerprint.dimension)
     return records.image, records.text
-
-
-def _groups(pairs: Records, column: str | None) -> list[str]:
-    """What each pair shows: a payload column, the caption where there is one, else the pair itself.
-
-    Raises:
-        DataError: no pair has a value in this column, so that its name must be wrong.
-    """
-    if column is not None and all(_is_empty(payload.get(column)) for payload in pairs.payloads):
-        raise DataError(f"{len(pairs)} pairs have no {column!r} to group by, the first is {pairs.ids[0]!r}")
-    return [group for _, group in _shown(pairs, column)]
-
-
-def _shown(pairs: Records, column: str | None) -> list[tuple[str, str]]:
-    """Id and group of each pair: the column's value, or the caption. Where that is empty, a pair shows only itself."""
-    name = column or "caption"
-    rows = zip(pairs.ids, (payload.get(name) for payload in pairs.payloads), strict=True)
-    return [(id_, _ITSELF + id_ if _is_empty(value) else str(value)) for id_, value in rows]
-
-
-def _is_empty(value: Any) -> bool:
-    """Null, NaN or blank, which says nothing of what a pair shows."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _check_recipe(recipe: Recipe, path: Path) -> None:

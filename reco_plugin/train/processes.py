@@ -1,0 +1,143 @@
+"""The processes that train together: this one alone, or several that Lightning Fabric joined.
+
+``alone -> start(device, N) -> N processes``: started here, or by ``torchrun``, whose number then counts. Each gets an
+equal part of every batch; what it refined is gathered from all, so that every process contrasts with the whole batch
+and computes the loss of one process. The gathering passes gradients back: the mean of the processes' gradients, which
+the joined model takes, is the gradient of that loss.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..config import torchrun_processes
+from ..errors import ConfigError, RecoError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+T = TypeVar("T")
+
+
+class Processes:
+    """One process, alone; what joins several does nothing here.
+
+    Attributes:
+        device: this process's own.
+        rank: its number, from 0.
+        count: how many there are.
+    """
+
+    rank = 0
+    count = 1
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first process, which alone writes files and shows progress."""
+        return self.rank == 0
+
+    def part(self, total: int) -> slice:
+        """This process's rows of a batch that the number of processes divides."""
+        size = total // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def join(self, model: nn.Module) -> nn.Module:
+        """The model, so that gradients are averaged over all processes and all start from the first one's weights."""
+        return model
+
+    def gather(self, part: Tensor) -> Tensor:
+        """(B / count, D) of each process -> (B, D), in the order of ranks, with gradients."""
+        return part
+
+    def lead(self, work: Callable[[], T]) -> T | None:
+        """Let the first process do this while the others wait, however long it takes.
+
+        Returns:
+            What the work returned in the first process, None in the others.
+
+        Raises:
+            RecoError: in the others, when the first one failed.
+        """
+        return work()
+
+
+class _Joined(Processes):
+    """One of several processes."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        super().__init__(fabric.device)
+        self._fabric = fabric
+        self.rank, self.count = fabric.global_rank, fabric.world_size
+        # a group of its own: a wait of hours, while a catalogue is encoded, must not look like a lost process
+        self._patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=365))
+
+    def join(self, model: nn.Module) -> nn.Module:
+        return self._fabric.setup_module(model)
+
+    def gather(self, part: Tensor) -> Tensor:
+        gathered = cast(Tensor, self._fabric.all_gather(part, sync_grads=True))  # (count, B / count, D)
+        return gathered.flatten(0, 1)
+
+    def lead(self, work: Callable[[], T]) -> T | None:
+        done = [False]
+        result = None
+        try:
+            if self.leads:
+                result = work()
+                done = [True]
+        finally:
+            torch.distributed.broadcast_object_list(done, src=0, group=self._patient)
+        if not done[0]:
+            raise RecoError(f"process {self.rank} stops because the first one failed")
+        return result
+
+
+def start(device: str = "cpu", count: int = 1) -> Processes:
+    """Join the processes that train together; the first starts the others by running its own command line again.
+
+    Args:
+        device: torch device; of several processes each takes one of its kind.
+        count: how many; under ``torchrun`` 1 means as many as it started.
+
+    Raises:
+        ConfigError: there are not that many devices, or ``torchrun`` started another number of processes.
+    """
+    by_torchrun = torch.distributed.is_torchelastic_launched()
+    here, total = torchrun_processes() if by_torchrun else (count, count)
+    if total == count == 1:
+        return Processes(device)
+    if count not in (1, total):
+        raise ConfigError(f"torchrun started {total} processes, not {count}: leave --processes out")
+    kind, _, one = device.partition(":")
+    if one:
+        raise ConfigError(f"{total} processes take a device each: give --device {kind}, not {device}")
+    try:
+        fabric = _fabric(kind, here, total // here, by_torchrun)
+    except (RuntimeError, ValueError) as error:  # MisconfigurationException is none of ours, nor a class of one root
+        raise ConfigError(f"{here} processes cannot each have a device of {device!r}: {error}") from error
+    fabric.launch()
+    return _Joined(fabric)
+
+
+def _fabric(accelerator: str, devices: int, nodes: int, by_torchrun: bool) -> Fabric:
+    """What joins the processes; told who starts them, so that nothing else that it finds around decides."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated"
+    )  # its own
+    environment = TorchElasticEnvironment() if by_torchrun else LightningEnvironment()
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy="ddp", plugins=[environment])
