@@ -12,6 +12,7 @@ from .artifact import Artifact, clip_graph
 from .config import Settings
 from .errors import InputError
 from .preprocess import Tokenizer, cut_to_longest, images_to_array
+from .preprocess.text import TokenIds
 from .sessions import Session, open_graph
 from .types import ImageInput, Modality, Vectors
 
@@ -49,6 +50,10 @@ class Encoder:
 
         return self._batched(images, encode, progress, "images")
 
+    def pixels(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
+        """Encode images that were decoded and resized already, (B, H, W, 3); returns as :meth:`images`."""
+        return self._batched(pixels, lambda part: self._run("image", {"pixels": part}), _silent, "images")
+
     def texts(self, texts: Sequence[str], progress: Progress = _silent) -> Vectors:
         """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
 
@@ -63,6 +68,13 @@ class Encoder:
             return self._run("text", {"tokens": cut_to_longest(self._tokenizer(part).ids, config)})
 
         return self._batched(texts, encode, progress, "texts")
+
+    def tokens(self, ids: TokenIds) -> Vectors:
+        """Encode texts that are token ids already, (B, L) of the whole context; returns as :meth:`texts`."""
+        config = self._artifact.manifest.text
+        return self._batched(
+            ids, lambda part: self._run("text", {"tokens": cut_to_longest(part, config)}), _silent, "texts"
+        )
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -80,7 +92,7 @@ class Encoder:
 
     def _batched(
         self,
-        items: Sequence[ImageInput] | Sequence[str],
+        items: Sequence[ImageInput] | Sequence[str] | npt.NDArray[np.generic],
         encode: Callable[..., npt.NDArray[np.float32]],
         progress: Progress,
         what: str,

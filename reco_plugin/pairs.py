@@ -125,6 +125,13 @@ class PairMemory:
         self.store.set_calibration({"pairs": len(self), "gate": measured.to_dict()})
         return measured
 
+    def settle(self) -> None:
+        """Make what was written durable, and calibrate again where the memory has grown or shrunk much since."""
+        self.store.flush()
+        known = int(self.store.header.calibration.get("pairs", 0))
+        if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
+            self.calibrate()
+
     def close(self) -> None:
         """Flush and release the store."""
         self.store.close()
@@ -140,8 +147,7 @@ class PairMemory:
         finally:
             try:
                 if stored:
-                    self.store.flush()
-                    self._recalibrate()
+                    self.settle()
             finally:
                 self._count_change()  # at the end, so that no answer of before is taken for one of after
         return stored
@@ -155,11 +161,6 @@ class PairMemory:
         for batch in _batches(pairs, batch_size):
             _check_ids(batch, seen)
             yield self._encode(batch)
-
-    def _recalibrate(self) -> None:
-        known = int(self.store.header.calibration.get("pairs", 0))
-        if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
-            self.calibrate()
 
     def _encode(self, pairs: Sequence[Pair]) -> Records:
         return Records(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,54 +10,17 @@ import typer
 
 from ..types import Modality
 from .errors import reports_errors
+from .memory_build import build_command
+from .memory_fill import add_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command
-from .memory_served import (
-    adopt_command,
-    attach_command,
-    build_command,
-    prune_command,
-    rollback_command,
-    use_command,
-    versions_command,
-)
-from .options import JsonOption, MemoryOption, ModelOption, existing_memory, memory_location
-from .stores import OptionOption, open_store, parse_options, say
+from .memory_served import adopt_command, attach_command
+from .memory_versions import prune_command, rollback_command, use_command, versions_command
+from .options import JsonOption, MemoryOption, ModelOption, existing_memory
+from .stores import open_store, say
 
 memory_app = typer.Typer(
-    no_args_is_help=True, help="Fill, look up, search and move image-text pairs; swap versions on a Qdrant server."
+    no_args_is_help=True, help="Fill, look up, search and move image-text pairs; build versions and swap them."
 )
-
-
-@memory_app.command(
-    "add",
-    epilog="Example: reco memory add catalogue.csv --memory ./memory"
-    "\n\nA table has the columns id, image and text; every other column becomes payload. See docs/evaluation.md.",
-)
-@reports_errors
-def add_command(
-    source: Annotated[
-        str, typer.Argument(help="A .csv/.tsv/.jsonl, a folder of images with .txt captions, .tar, .npz, .parquet.")
-    ],
-    *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per write.")] = 256,
-    option: OptionOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Encode pairs and store them; an id that exists is replaced, so running it again is safe."""
-    from ..data import read_pairs
-    from ..reco import Reco
-
-    pairs = read_pairs(source)  # before a memory is made for a source that is not there
-    said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}  # before anything is encoded
-    with Reco.open(model, memory_location(memory), **said) as reco:
-        added = reco.memory.add(pairs, batch_size=batch_size, progress=sys.stderr.isatty())
-        say(
-            {"added": added, "pairs": len(reco.memory)},
-            f"added {added:,} pairs; the memory holds {len(reco.memory):,}",
-            as_json,
-        )
 
 
 @memory_app.command("info", epilog="Example: reco memory info --memory ./memory --json")
@@ -122,23 +84,6 @@ def search_command(
     say(hits, "\n".join(shown) or "nothing found", as_json)
 
 
-@memory_app.command("remove", epilog="Example: reco memory remove fox-1 fox-2 --memory ./memory")
-@reports_errors
-def remove_command(
-    ids: Annotated[list[str], typer.Argument(help="Ids of the pairs.")],
-    *,
-    memory: MemoryOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete pairs by id; ids that are not there are no error. Needs no model."""
-    store = open_store(memory)
-    try:
-        removed, left = store.delete(ids), store.count()
-    finally:
-        store.close()
-    say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
-
-
 def _parse_where(text: str | None) -> dict[str, Any] | None:
     from ..errors import InputError
 
@@ -154,14 +99,23 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
 
 
 for _name, _command, _example in (
+    (
+        "add",
+        add_command,
+        "reco memory add catalogue.csv --memory ./memory"
+        "\n\nA table has the columns id, image and text; every other column becomes payload. See docs/sources.md.",
+    ),
+    ("update", update_command, "reco memory update changed.csv --memory ./memory"),
+    ("sync", sync_command, "reco memory sync catalogue.csv --as catalogue --dry-run"),
+    ("remove", remove_command, "reco memory remove fox-1 fox-2 --memory ./memory"),
     ("export", export_command, "reco memory export pairs.parquet --memory ./memory"),
     ("import", import_command, "reco memory import pairs.parquet --memory ./copy"),
     ("copy", copy_command, "reco memory copy grpc://localhost:6334 --memory ./memory"),
-    ("build", build_command, "reco memory build catalogue.csv --memory grpc://localhost:6334 --swap"),
-    ("versions", versions_command, "reco memory versions --memory grpc://localhost:6334"),
-    ("use", use_command, "reco memory use reco--v3 --memory grpc://localhost:6334"),
-    ("rollback", rollback_command, "reco memory rollback --memory grpc://localhost:6334"),
-    ("prune", prune_command, "reco memory prune --keep 1 --memory grpc://localhost:6334"),
+    ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
+    ("versions", versions_command, "reco memory versions --memory ./memory"),
+    ("use", use_command, "reco memory use memory--v3 --memory ./memory"),
+    ("rollback", rollback_command, "reco memory rollback --memory ./memory"),
+    ("prune", prune_command, "reco memory prune --keep 1 --memory ./memory"),
     ("attach", attach_command, "reco memory attach --collection shop --image-vector photo --text-vector title"),
     (
         "adopt",

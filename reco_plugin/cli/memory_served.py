@@ -1,10 +1,9 @@
-"""``reco memory build, versions, use, rollback, prune, attach, adopt``: what only a Qdrant server can do."""
+"""``reco memory attach`` and ``adopt``: collections that a Qdrant server has already."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,96 +14,10 @@ from .options import JsonOption, MemoryOption, ModelOption
 from .stores import CollectionOption, OptionOption, memory_settings, open_server, parse_options, say
 
 if TYPE_CHECKING:
-    from ..config import Settings
     from ..memory.server import Server
-    from ..memory.versions import Version, Versions
 
 _CAPTIONS = 32
 _SAME_ENCODER = 0.95
-
-
-def build_command(
-    source: Annotated[str, typer.Argument(help="Pairs, as for `reco memory add`.")],
-    *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
-    swap: Annotated[bool, typer.Option("--swap", help="Put it to use at once, atomically, when it is right.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished version.")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is indexed.")] = 3600,
-    option: OptionOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Build a new version of the memory beside the one in use, count it, and swap; the old one stays for rollback."""
-    from ..artifact import Artifact
-    from ..data import read_pairs
-    from ..memory.transfer import lacking_pairs
-    from ..reco import Reco
-
-    pairs = read_pairs(source)  # before anything is made for a source that is not there
-    settings = memory_settings(memory, collection, option)
-    fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
-    with _versions(settings) as versions:
-        begun = versions.unfinished(fingerprint) if resume else None
-        name = begun or versions.begin(fingerprint)
-        options = parse_options(option)
-        said = {"memory_collection": name, "memory_options": options, "on_memory_failure": "fail"}
-        with Reco.open(model, settings.memory, **said) as reco:
-            before = len(reco.memory)
-            wanted = lacking_pairs(pairs, reco.memory.store) if begun else pairs
-            added = reco.memory.add(wanted, progress=sys.stderr.isatty())
-        version = versions.finish(name, before + added, fingerprint, wait_s=wait)
-        if swap:
-            version = versions.use(name)
-    used = "is in use" if swap else f"is ready: reco memory use {name}"
-    say(_told(version), f"{name} holds {version.pairs:,} pairs and {used}", as_json)
-
-
-def versions_command(
-    *, memory: MemoryOption = None, collection: CollectionOption = None, as_json: JsonOption = False
-) -> None:
-    """List the versions of the memory. Needs no model."""
-    with _versions(memory_settings(memory, collection)) as versions:
-        found = versions.all()
-    lines = [
-        f"{'*' if each.live else ' '} {each.name}  {each.pairs:,} pairs of {each.fingerprint}"
-        + ("" if each.finished else "  unfinished")
-        for each in found
-    ]
-    say([_told(each) for each in found], "\n".join(lines) or "no versions", as_json)
-
-
-def use_command(
-    name: Annotated[str, typer.Argument(help="Name of a version.")],
-    *,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Put a finished version to use, in one step that readers do not notice. Needs no model."""
-    with _versions(memory_settings(memory, collection)) as versions:
-        _say_used(versions.use(name), as_json)
-
-
-def rollback_command(
-    *, memory: MemoryOption = None, collection: CollectionOption = None, as_json: JsonOption = False
-) -> None:
-    """Go back to the version before the one in use. Needs no model."""
-    with _versions(memory_settings(memory, collection)) as versions:
-        _say_used(versions.rollback(), as_json)
-
-
-def prune_command(
-    *,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
-    keep: Annotated[int, typer.Option(min=0, help="Finished versions to keep besides the one in use.")] = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete versions that are not in use, but for the newest finished ones. Needs no model."""
-    with _versions(memory_settings(memory, collection)) as versions:
-        gone = versions.prune(keep)
-    say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
 
 
 def attach_command(
@@ -180,15 +93,6 @@ def adopt_command(
     say({"added": added, "pairs": held}, f"added {added:,} pairs; {into} holds {held:,}", as_json)
 
 
-@contextmanager
-def _versions(settings: Settings) -> Iterator[Versions]:
-    server = open_server(settings)
-    from ..memory.versions import open_versions
-
-    with closing(open_versions(server, settings.memory_collection)) as versions:
-        yield versions
-
-
 def _check_captions(server: Server, collection: str, vector: str, field: str, model: Path) -> None:
     """Embed some captions and compare them with the vectors that are stored beside them.
 
@@ -214,17 +118,3 @@ def _check_captions(server: Server, collection: str, vector: str, field: str, mo
         f"have {found}, expected a cosine of at least {_SAME_ENCODER}: the collection is of another encoder, or was "
         "embedded with a prompt around the captions"
     )
-
-
-def _told(version: Version) -> dict[str, object]:
-    return {
-        "name": version.name,
-        "pairs": version.pairs,
-        "live": version.live,
-        "finished": version.finished,
-        "encoder": version.fingerprint.name,
-    }
-
-
-def _say_used(version: Version, as_json: bool) -> None:
-    say(_told(version), f"{version.name} is in use: {version.pairs:,} pairs", as_json)

@@ -78,7 +78,7 @@ def open_server(settings: Settings) -> Server:
 
     if "://" not in settings.memory:
         raise ConfigError(
-            f"versions and attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
+            f"attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
             "--memory grpc://localhost:6334"
         )
     try:

@@ -16,7 +16,7 @@ from ..gate import TextGate
 from ..memory import Header, Memory
 from ..memory.checks import check_search
 from ..refine import Calibrated
-from ..types import Filter, Modality, Neighbours, Records, Vectors
+from ..types import Filter, Modality, Neighbours, Payload, Records, Vectors
 from .guard import Guard, Outage
 
 
@@ -76,6 +76,10 @@ class GuardedMemory:
     def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """Read pairs."""
         return self._store.scroll(batch_size, ids)
+
+    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
+        """Read ids and payloads."""
+        return self._store.payloads(ids)
 
     def flush(self) -> None:
         """Make everything durable."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
-from ..types import Filter, Modality, Neighbours, Records, Vectors
+from ..types import Filter, Modality, Neighbours, Payload, Records, Vectors
 from .header import Header
 
 
@@ -73,6 +73,10 @@ class Memory(Protocol):
 
     def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in a stable order, or those of these ids that exist in the order of the ids, in batches."""
+        ...
+
+    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
+        """Ids and payloads of all pairs, or of those of these ids that exist, in any order; reads no vectors."""
         ...
 
     def flush(self) -> None:

@@ -18,6 +18,7 @@ from .header import Header, check_fingerprint, from_json, new_header, refuse_mis
 from .layout import Layout
 from .points import locked_error
 from .shape import creation
+from .version import version_name, version_number
 
 FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"
@@ -124,21 +125,6 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
     layout = Layout.from_metadata(metadata, f"the metadata of {place}")
     layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
     return Opened(header, layout)
-
-
-def version_name(alias: str, number: int) -> str:
-    """Name of the collection behind an alias.
-
-    >>> version_name("reco", 3)
-    'reco--v3'
-    """
-    return f"{alias}--v{number}"
-
-
-def version_number(alias: str, name: str) -> int | None:
-    """The number in a version's name; None for a collection that is no version of this alias."""
-    start, _, number = name.rpartition("--v")
-    return int(number) if start == alias and number.isdecimal() else None
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:

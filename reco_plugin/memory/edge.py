@@ -14,11 +14,11 @@ import qdrant_edge as qe
 
 from ..errors import MemoryStoreError
 from ..memory_options import MemoryOptions
-from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Records, Vectors
+from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .checks import USER_ID, Search, check_ids, check_positive, check_records, check_search, chunks
 from .filters import WHOLE, Condition, Scalar
 from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
-from .points import point_id, stored_payload, to_neighbours, to_records, translated
+from .points import point_id, stored_payload, to_neighbours, to_payload, to_records, translated
 
 SHARD_NAME = "shard"
 _POINTS_AT_ONCE = 1000
@@ -136,6 +136,13 @@ class EdgeMemory:
             return self._scroll_all(batch_size)
         return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
 
+    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
+        """Ids and payloads of all pairs, or of those of these ids."""
+        self._live()
+        if ids is None:
+            return (to_payload(point) for page in self._pages(_POINTS_AT_ONCE, vectors=False) for point in page)
+        return self._payloads_of(check_ids(ids, "ids"))
+
     def optimize(self) -> None:
         """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
         shard = self._live()
@@ -172,15 +179,25 @@ class EdgeMemory:
             self.flush()
 
     def _scroll_all(self, batch_size: int) -> Iterator[Records]:
+        for points in self._pages(batch_size, vectors=True):
+            yield to_records(points, self._dimension)
+
+    def _pages(self, size: int, *, vectors: bool) -> Iterator[list[Any]]:
         offset = None
         while True:
-            request = qe.ScrollRequest(offset=offset, limit=batch_size, with_payload=True, with_vector=True)
+            request = qe.ScrollRequest(offset=offset, limit=size, with_payload=True, with_vector=vectors)
             with _translated(self.location, "read"):
                 points, offset = self._live().scroll(request)
             if points:
-                yield to_records(points, self._dimension)
+                yield points
             if offset is None:
                 return
+
+    def _payloads_of(self, ids: list[str]) -> Iterator[tuple[str, Payload]]:
+        for chunk in chunks(ids, _POINTS_AT_ONCE):
+            with _translated(self.location, "read"):
+                points = self._live().retrieve([point_id(name) for name in chunk], True, False)
+            yield from map(to_payload, points)
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         for chunk in chunks(ids, batch_size):

@@ -154,6 +154,13 @@ class ExactMemory:
         batches = (self._read(chunk) for chunk in chunks(wanted, batch_size))
         return (batch for batch in batches if len(batch))
 
+    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
+        """Ids and payloads of all pairs, or of those of these ids."""
+        self._check_open()
+        with self._lock:
+            wanted = list(self._rows) if ids is None else [name for name in check_ids(ids, "ids") if name in self._rows]
+            return iter([(name, _copy(self._payloads[self._rows[name]])) for name in wanted])
+
     def flush(self) -> None:
         """Write the folder's data file anew; the old one stays whole until the new one is."""
         with self._lock:

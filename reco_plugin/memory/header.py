@@ -101,7 +101,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_header(folder: Path, kind: str, header: Header) -> None:
@@ -172,7 +172,8 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

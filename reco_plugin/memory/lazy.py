@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from ..errors import FingerprintMismatch, MemoryStoreError
-from ..types import Filter, Fingerprint, Modality, Neighbours, Records, Vectors
+from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .base import Memory
 from .header import Header
 
@@ -81,6 +81,10 @@ class LazyMemory:
     def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """Read pairs."""
         return self._opened().scroll(batch_size, ids)
+
+    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
+        """Read ids and payloads."""
+        return self._opened().payloads(ids)
 
     def flush(self) -> None:
         """Make everything durable."""

@@ -53,7 +53,7 @@ def open_memory(
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
-        place = str(Path(place).expanduser())
+        place = str(_resolved(Path(place).expanduser()))
     options = options or MemoryOptions()
     chosen = _choose(place, kind)
     if chosen == "exact":
@@ -92,6 +92,19 @@ def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bo
         api_key=key.get_secret_value() if key else None,
         options=settings.memory_options,
     )
+
+
+def _resolved(place: Path) -> Path:
+    """The folder that a link stands for now, so that who opened it stays with it when the link is replaced."""
+    if not place.is_symlink():
+        return place
+    version = place.parent / place.readlink()
+    if not version.exists():
+        raise MemoryStoreError(
+            f"{str(place)!r} stands for {version.name!r}, which is gone: put another version to use (reco memory "
+            "versions), or remove the link"
+        )
+    return version
 
 
 def _is_url(place: str) -> bool:

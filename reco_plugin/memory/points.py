@@ -121,6 +121,11 @@ def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
         raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {error}") from error
 
 
+def to_payload(point: Point) -> tuple[str, Payload]:
+    """The user's id and payload of a point."""
+    return _user_id(point), _payload(point)
+
+
 def _user_id(point: Point) -> str:
     return str((point.payload or {}).get(USER_ID, point.id))
 

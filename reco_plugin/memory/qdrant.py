@@ -13,13 +13,13 @@ from qdrant_client import QdrantClient, models
 
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
-from ..types import Filter, Fingerprint, Modality, Neighbours, Records, Vectors
+from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .checks import USER_ID, check_ids, check_positive, check_records, check_search, chunks
 from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
 from .conditions import filters, has_id, pairs_only
 from .header import Header, open_folder, to_json, write_header
 from .patience import patience_with
-from .points import stored_payload, to_neighbours, to_records, translated
+from .points import stored_payload, to_neighbours, to_payload, to_records, translated
 from .server import Server, client_closed_on_error
 from .shape import consistency, search_params
 
@@ -27,6 +27,7 @@ LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow to be of use."""
 _POINTS_AT_ONCE = 256
 """A server takes 32 MB by REST; this many pairs of 1024 dimensions are about 6 MB."""
+_IDS_AT_ONCE = 1000
 T = TypeVar("T")
 
 
@@ -174,6 +175,17 @@ class QdrantMemory:
             return self._scroll_all(batch_size)
         return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
 
+    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
+        """Ids and payloads of all pairs, or of those of these ids."""
+        self._live()
+        if ids is None:
+            pages = self._pages(pairs_only(self._layout), _IDS_AT_ONCE, vectors=False)
+        elif self._layout.attached:  # of which some points may be no pairs, as their vectors tell
+            return (row for each in self.scroll(_IDS_AT_ONCE, ids) for row in zip(each.ids, each.payloads, strict=True))
+        else:
+            pages = self._retrieved(_IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
+        return (to_payload(point) for page in pages for point in page)
+
     def flush(self) -> None:
         """Nothing to do: every write was answered when it was durable."""
         self._live()
@@ -245,8 +257,11 @@ class QdrantMemory:
             )
 
     def _scroll_all(self, batch_size: int) -> Iterator[Records]:
+        for points in self._pages(pairs_only(self._layout), batch_size, vectors=list(self._layout.names.values())):
+            yield to_records(points, self._dimension, self._layout.names)
+
+    def _pages(self, where: models.Filter | None, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
         offset: Any = None
-        where, vectors = pairs_only(self._layout), list(self._layout.names.values())
         while True:
             client, start = self._live(), offset
             points, offset = self._run(
@@ -254,7 +269,7 @@ class QdrantMemory:
                 lambda left, client=client, start=start: client.scroll(  # type: ignore[misc]
                     self.collection,
                     where,
-                    limit=batch_size,
+                    limit=size,
                     offset=start,
                     with_payload=True,
                     with_vectors=vectors,
@@ -262,13 +277,19 @@ class QdrantMemory:
                 ),
             )
             if points:
-                yield to_records(points, self._dimension, self._layout.names)
+                yield points
             if offset is None:
                 return
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         vectors = list(self._layout.names.values())
-        for chunk in chunks(ids, batch_size):
+        for points in self._retrieved(batch_size, ids, vectors=vectors):
+            if whole := [point for point in points if len(point.vector or ()) == len(vectors)]:
+                yield to_records(whole, self._dimension, self._layout.names)
+
+    def _retrieved(self, size: int, ids: list[str], *, vectors: list[str] | bool) -> Iterator[list[Any]]:
+        """Points of these ids that exist, in their order."""
+        for chunk in chunks(ids, size):
             client, wanted = self._live(), [self._layout.point_id(name) for name in chunk]
             points = self._run(
                 "read",
@@ -276,10 +297,8 @@ class QdrantMemory:
                     self.collection, wanted, with_payload=True, with_vectors=vectors, timeout=left
                 ),
             )
-            there = {str(point.id): point for point in points if len(point.vector or ()) == len(vectors)}
-            if there:
-                found = [there[str(name)] for name in wanted if str(name) in there]
-                yield to_records(found, self._dimension, self._layout.names)
+            there = {str(point.id): point for point in points}
+            yield [there[str(name)] for name in wanted if str(name) in there]
 
     def _to_points(self, records: Records, rows: slice) -> list[models.PointStruct]:
         columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])

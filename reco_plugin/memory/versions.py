@@ -5,49 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
-from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError
+from ..errors import MemoryStoreError
 from ..types import Fingerprint
 from .collection import (
     aliased,
     create_alias,
     make_collection,
     read_collection,
-    version_name,
-    version_number,
     version_numbers,
 )
 from .header import Header, check_fingerprint
 from .patience import patience_with
 from .server import Server
+from .version import (
+    Version,
+    before,
+    check_holds,
+    check_same_encoder,
+    check_usable,
+    newest_unfinished,
+    prunable,
+    version_name,
+    version_number,
+)
 
 BUILD_KEY = "reco_build"
 """Key in a collection's metadata that says whether its building was finished."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One collection behind the alias.
-
-    Attributes:
-        name: of the collection.
-        number: counts up from 1.
-        pairs: how many it holds.
-        live: the alias stands for it.
-        finished: its building came to its end.
-        fingerprint: the encoder of its vectors.
-    """
-
-    name: str
-    number: int
-    pairs: int
-    live: bool
-    finished: bool
-    fingerprint: Fingerprint
 
 
 class Versions:
@@ -83,7 +70,7 @@ class Versions:
                     "swapped. Build under another name (RECO_MEMORY_COLLECTION), and let readers use that"
                 )
             if live is not None:
-                self._refuse_other(self._read(live, live=live), fingerprint)
+                self._refuse_other([self._read(live, live=live)], fingerprint)
             name = version_name(self._alias, 1 + max(run(lambda: version_numbers(client, self._alias)), default=0))
             unfinished = {BUILD_KEY: {"finished": False}}
             run(lambda: make_collection(client, name, Header(fingerprint), self._server.options, **unfinished))
@@ -106,11 +93,7 @@ class Versions:
             self._wait_for_index(name, wait_s, run)
             version = self._read(name, live=None)
             check_fingerprint(version.fingerprint, fingerprint, f"{self._server.location} (collection {name})")
-            if version.pairs != pairs:
-                raise MemoryStoreError(
-                    f"{name!r} holds {version.pairs:,} pairs, expected {pairs:,}: something else wrote to it, or a "
-                    "write was lost. It was not put to use; see `reco memory versions`, and build again"
-                )
+            check_holds(version, pairs)
             run(lambda: self._client.update_collection(name, metadata={BUILD_KEY: {"finished": True}}), write=True)
             return self._read(name, live=None)
 
@@ -122,18 +105,14 @@ class Versions:
             FingerprintMismatch: it is of another encoder than the one in use.
             MemoryStoreError: its building was not finished.
         """
-        versions = {version.name: version for version in self.all()}
-        if name not in versions:
-            known = ", ".join(versions) or "none"
-            raise ConfigError(f"there is no version {name!r} of {self._alias!r} at {self._server.location!r}: {known}")
-        wanted = versions[name]
-        if not wanted.finished:
-            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
-        live = next((version for version in versions.values() if version.live), None)
-        if live is not None:
-            self._refuse_other(live, wanted.fingerprint)
+        versions = self.all()
+        wanted = check_usable(versions, name, f"{self._alias!r} at {self._server.location!r}")
+        self._refuse_other(versions, wanted.fingerprint)
         drop = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=self._alias))
-        operations: list[Any] = [*([drop] if live is not None else []), create_alias(name, self._alias)]
+        operations: list[Any] = [
+            *([drop] if any(version.live for version in versions) else []),
+            create_alias(name, self._alias),
+        ]
         with self._said("swap") as run:
             run(lambda: self._client.update_collection_aliases(operations), write=True)
             return self._read(name, live=name)
@@ -144,12 +123,7 @@ class Versions:
         Raises:
             MemoryStoreError: there is none.
         """
-        versions = self.all()
-        live = next((version.number for version in versions if version.live), 0)
-        before = [version for version in versions if version.finished and version.number < live]
-        if not before:
-            raise MemoryStoreError(f"there is no finished version of {self._alias!r} before the one in use")
-        return self.use(before[-1].name)
+        return self.use(before(self.all(), self._alias).name)
 
     def prune(self, keep: int = 1) -> list[str]:
         """Delete versions that are not in use but for the newest finished ones; returns their names.
@@ -157,10 +131,7 @@ class Versions:
         Args:
             keep: finished versions to keep besides the one in use.
         """
-        idle = [version for version in self.all() if not version.live]
-        finished = [version for version in idle if version.finished]
-        kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
-        gone = [version.name for version in idle if version.name not in kept]
+        gone = prunable(self.all(), keep)
         with self._said("prune") as run:
             for name in gone:
                 run(lambda name=name: self._client.delete_collection(name), write=True)
@@ -168,8 +139,7 @@ class Versions:
 
     def unfinished(self, fingerprint: Fingerprint) -> str | None:
         """The newest version whose building was interrupted, by the same encoder; None where there is none."""
-        begun = [each.name for each in self.all() if not each.finished and each.fingerprint == fingerprint]
-        return begun[-1] if begun else None
+        return newest_unfinished(self.all(), fingerprint)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -191,13 +161,8 @@ class Versions:
         number = version_number(self._alias, name) or 0
         return Version(name, number, pairs, name == live, finished, header.fingerprint)
 
-    def _refuse_other(self, live: Version, fingerprint: Fingerprint) -> None:
-        if (live.fingerprint.digest, live.fingerprint.dimension) != (fingerprint.digest, fingerprint.dimension):
-            raise FingerprintMismatch(
-                f"{live.name!r}, which is in use as {self._alias!r}, is of encoder {live.fingerprint}, the other of "
-                f"{fingerprint}: whoever reads it goes on with the old encoder. Build the new one under another name "
-                "(RECO_MEMORY_COLLECTION), and start its readers with the new model"
-            )
+    def _refuse_other(self, versions: list[Version], fingerprint: Fingerprint) -> None:
+        check_same_encoder(versions, fingerprint, self._alias, "RECO_MEMORY_COLLECTION")
 
     def _wait_for_index(self, name: str, wait_s: float, run: Callable[..., Any]) -> None:
         end = time.monotonic() + wait_s

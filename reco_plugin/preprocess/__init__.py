@@ -5,7 +5,7 @@ Bit-equal to what open_clip does before its ``ToTensor``, and to its tokenizers;
 
 from __future__ import annotations
 
-from .image import MAX_PIXELS, ImageConfig, images_to_array
+from .image import MAX_PIXELS, ImageConfig, image_to_array, images_to_array
 from .text import BUCKETS, TextConfig, Tokenizer, Tokens, cut_to_longest
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Tokenizer",
     "Tokens",
     "cut_to_longest",
+    "image_to_array",
     "images_to_array",
 ]

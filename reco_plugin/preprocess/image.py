@@ -110,10 +110,22 @@ def images_to_array(
     pixels = np.empty((len(images), *config.size, 3), np.uint8)
     for index, source in enumerate(images):
         try:
-            pixels[index] = _pixels(source, config, max_pixels)
-        except Exception as error:  # damaged input makes PIL raise about a dozen kinds
-            raise ImageError(f"image {index} ({_label(source)}) {_reason(error, max_pixels)}") from error
+            pixels[index] = image_to_array(source, config, max_pixels)
+        except ImageError as error:
+            raise ImageError(f"image {index} ({_label(source)}) {error}") from error.__cause__
     return pixels
+
+
+def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """One image as :func:`images_to_array` makes it, (H, W, 3) uint8.
+
+    Raises:
+        ImageError: missing, damaged or too large; the message begins with "is", "has" or "cannot".
+    """
+    try:
+        return _pixels(source, config, max_pixels)
+    except Exception as error:  # damaged input makes PIL raise about a dozen kinds
+        raise ImageError(_reason(error, max_pixels)) from error
 
 
 def _frozen(value: Any) -> Any:
@@ -228,7 +240,7 @@ def _label(source: object) -> str:
 
 
 def _reason(error: Exception, max_pixels: int) -> str:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     match error:
         case ImageError():
@@ -237,9 +249,11 @@ def _reason(error: Exception, max_pixels: int) -> str:
             return "does not exist; check the path (download a URL first and pass its bytes)"
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return f"is too large ({error}); the limit here is {max_pixels:,} pixels; shrink it first"
+    # the same words in every process: no address of a buffer, and formats not in the order in which they were loaded
+    said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
     return (
-        f"cannot be read ({type(error).__name__}: {error}); pass a whole file of one of "
-        f"{', '.join(_formats())}, or decode it yourself and pass the PIL image"
+        f"cannot be read ({type(error).__name__}: {said}); pass a whole file of one of "
+        f"{', '.join(sorted(_formats()))}, or decode it yourself and pass the PIL image"
     )
 
 

@@ -30,8 +30,9 @@ ALL = sorted(commands(typer.main.get_command(app)))
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
         *("demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
-        *("export", "report", "serve", "train"),
+        *("export", "fit", "report", "serve", "train"),
         *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "search")),
+        *(f"memory {name}" for name in ("sync", "update")),
         *(f"memory {name}" for name in ("adopt", "attach", "build", "prune", "rollback", "use", "versions")),
     }
 

@@ -81,17 +81,13 @@ def test_an_interrupted_build_is_never_used_and_can_go_on(
 ) -> None:
     ask("memory", "build", part(catalogue, 2), "--memory", url, "--swap")
     broken = catalogue.with_name("broken.csv")
-    broken.write_text(catalogue.read_text() + "gone,gone.png,a gone thing,red,none\n")
-    assert "gone.png" in fail("memory", "build", broken, "--memory", url, "--swap")
+    broken.write_text(part(catalogue, 10).read_text() + "gone,gone.png,a gone thing,red,none\n")
+    named = ("--memory", url, "--swap", "--as", "shop")
+    assert "1 of 11 rows were rejected" in fail("memory", "build", broken, *named, "--max-error-rate", 0)
     assert versions(ask, url)["reco--v2"][1:] == (False, False)
     assert "was not finished" in fail("memory", "use", "reco--v2", "--memory", url)
-    begun = part(catalogue, 10)
-    with Reco.open(memory=url, memory_collection="reco--v2") as reco:
-        from reco_plugin.data import read_pairs
-
-        reco.memory.add(read_pairs(begun))
     server.engine.seen.clear()
-    built = ask("memory", "build", catalogue, "--memory", url, "--swap", "--resume")
+    built = ask("memory", "build", catalogue, *named, "--resume")
     assert (built["name"], built["pairs"], built["live"]) == ("reco--v2", 24, True)
     written = [str(point.payload["_reco_id"]) for point in server.engine.last["upsert"]["points"]]
     assert len(written) == 14  # and not the ten that were there
@@ -107,9 +103,8 @@ def test_a_version_with_a_missing_pair_is_not_used(
     assert versions(ask, url) == {"reco--v1": (4, False, False)}
 
 
-def test_versions_need_a_server(work: Path, catalogue: Path, fail: Fail) -> None:
-    assert "need a Qdrant server, not './memory'" in fail("memory", "versions")
-    assert "need a Qdrant server" in fail("memory", "build", catalogue, "--memory", "folder")
+def test_attached_collections_need_a_server(work: Path, fail: Fail) -> None:
+    assert "need a Qdrant server, not './memory'" in fail("memory", "attach")
     assert list(work.iterdir()) == []
 
 

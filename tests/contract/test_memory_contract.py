@@ -256,6 +256,13 @@ def test_filter_that_means_nothing(memory: Memory, where: Any) -> None:
 # --- write
 
 
+def test_payloads_alone_are_those_of_the_pairs(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"], payloads=[{"n": 1}, {}, {"n": [3]}]))
+    assert dict(memory.payloads()) == {"a": {"n": 1}, "b": {}, "c": {"n": [3]}}
+    assert dict(memory.payloads(["c", "gone", "a"])) == {"a": {"n": 1}, "c": {"n": [3]}}
+    assert dict(memory.payloads([])) == {}
+
+
 def test_payload_round_trip(memory: Memory) -> None:
     payload = {
         "nested": {"list": [1, 2.5, None, True, {"deep": ["ä", []]}], "empty": {}},

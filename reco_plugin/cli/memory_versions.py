@@ -1,0 +1,100 @@
+"""``reco memory versions, use, rollback, prune``: several versions of a memory, one of them in use."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import JsonOption, MemoryOption
+from .stores import CollectionOption, memory_settings, open_server, say
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..memory.folder_versions import FolderVersions
+    from ..memory.version import Version
+    from ..memory.versions import Versions
+
+
+def versions_command(
+    *, memory: MemoryOption = None, collection: CollectionOption = None, as_json: JsonOption = False
+) -> None:
+    """List the versions of the memory. Needs no model."""
+    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+        found = versions.all()
+    lines = [
+        f"{'*' if each.live else ' '} {each.name}  {_pairs(each)} of {each.fingerprint}"
+        + ("" if each.finished else "  unfinished")
+        for each in found
+    ]
+    say([describe(each) for each in found], "\n".join(lines) or "no versions", as_json)
+
+
+def use_command(
+    name: Annotated[str, typer.Argument(help="Name of a version.")],
+    *,
+    memory: MemoryOption = None,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a finished version to use, in one step that readers do not notice. Needs no model."""
+    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+        _say_used(versions.use(name), as_json)
+
+
+def rollback_command(
+    *, memory: MemoryOption = None, collection: CollectionOption = None, as_json: JsonOption = False
+) -> None:
+    """Go back to the version before the one in use. Needs no model."""
+    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+        _say_used(versions.rollback(), as_json)
+
+
+def prune_command(
+    *,
+    memory: MemoryOption = None,
+    collection: CollectionOption = None,
+    keep: Annotated[int, typer.Option(min=0, help="Finished versions to keep besides the one in use.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete versions that are not in use, but for the newest finished ones. Needs no model."""
+    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+        gone = versions.prune(keep)
+    say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
+
+
+def is_server(settings: Settings) -> bool:
+    """Whether the memory is on a Qdrant server, and no folder."""
+    return "://" in settings.memory
+
+
+def open_versions_of(settings: Settings) -> Versions | FolderVersions:
+    """The versions of the memory of the settings."""
+    if not is_server(settings):
+        from ..memory.folder_versions import FolderVersions
+
+        return FolderVersions(settings.memory)
+    server = open_server(settings)
+    from ..memory.versions import open_versions
+
+    return open_versions(server, settings.memory_collection)
+
+
+def describe(version: Version) -> dict[str, object]:
+    """A version, JSON-like."""
+    return {
+        "name": version.name,
+        "pairs": version.pairs,
+        "live": version.live,
+        "finished": version.finished,
+        "encoder": version.fingerprint.name,
+    }
+
+
+def _say_used(version: Version, as_json: bool) -> None:
+    say(describe(version), f"{version.name} is in use: {_pairs(version)}", as_json)
+
+
+def _pairs(version: Version) -> str:
+    return "open elsewhere, holds pairs" if version.pairs is None else f"{version.pairs:,} pairs"

@@ -1,0 +1,18 @@
+"""A source of image-text pairs into a memory: read, prepare, encode and write at the same time; run again to go on.
+
+::
+
+    Rows ──► load ──► sift ──► prepare ──► encode ──► Writer ──► memory
+             digest   skip     decode,     vectors    repeated, excluded,
+                      what is  tokenise               near-duplicate rows
+                      there
+
+Each arrow is a bounded queue, each stage a thread or a pool; order is kept. A row that cannot be used is a
+:class:`~reco_plugin.data.rows.Rejected` that travels with the others and is listed at the end.
+"""
+
+from .options import Duplicates, Options
+from .outcome import Outcome
+from .run import ingest
+
+__all__ = ["Duplicates", "Options", "Outcome", "ingest"]

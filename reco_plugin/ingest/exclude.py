@@ -1,0 +1,80 @@
+"""Evaluation images, as vectors, to keep them out of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data import read_labelled
+from ..data.remote import RemoteImage
+from ..data.rows import Rejected, open_rows
+from ..errors import DataError, ImageError
+from ..reco import Reco
+from ..types import Vectors
+from ..vectors import check_vectors
+from .near import Excluded
+from .prepare import Preparation
+from .run import preparation_of
+from .stages import chunked
+
+_AT_ONCE = 256
+
+
+def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
+    """The images of evaluation sets: of pairs, or with classes; unreadable ones are left out.
+
+    Raises:
+        DataError: a source that cannot be used, or without any image.
+    """
+    if not sources:
+        return None
+    preparation = preparation_of(reco)
+    ids: list[str] = []
+    vectors: list[Vectors] = [np.empty((0, reco.encoder.dimension), np.float32)]
+    for source in sources:
+        before = len(ids)
+        for chunk in chunked(_usable(_images(source), preparation), _AT_ONCE):
+            ids += [id_ for id_, _ in chunk]
+            vectors.append(_vectors([image for _, image in chunk], reco))
+        if len(ids) == before:
+            raise DataError(f"--exclude {source}: it holds no image that can be read")
+    return Excluded(ids, np.concatenate(vectors))
+
+
+def _images(source: str) -> Iterator[tuple[str, Any]]:
+    """Ids and images, neither decoded nor fetched: of pairs, else of images with classes."""
+    unpaired: DataError | None = None
+    found = False
+    try:
+        for row in open_rows(source):
+            if not isinstance(row, Rejected):
+                found = True
+                yield row.id, row.image
+    except DataError as error:
+        unpaired = error
+    if found and unpaired is None:
+        return
+    try:
+        labelled = read_labelled(source)
+    except DataError as error:
+        raise unpaired or error from None
+    names = labelled.query_ids or [f"{source}#{row}" for row in range(len(labelled))]
+    yield from ((name, labelled.images[row]) for row, name in enumerate(names))
+
+
+def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iterator[tuple[str, Any]]:
+    """Each image as pixels (H, W, 3) or as the vector (D,) that it is."""
+    for id_, image in images:
+        try:
+            raw = image.read() if isinstance(image, RemoteImage) else image
+            yield id_, raw if isinstance(raw, np.ndarray) else preparation.pixels(raw)
+        except (ImageError, DataError, OSError):
+            continue
+
+
+def _vectors(images: Sequence[Any], reco: Reco) -> Vectors:
+    if images[0].ndim == 1:
+        return check_vectors(np.stack(images), reco.encoder.dimension, "vectors of --exclude")
+    return reco.encoder.pixels(np.stack(images))

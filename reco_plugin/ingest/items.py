@@ -1,0 +1,85 @@
+"""A row on its way: loaded, then prepared, then encoded; or skipped, or rejected. All of them can be pickled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.rows import Rejected
+from ..types import Pair, Payload, Vectors
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A row with the bytes of its image (of a remote one: its URL), not decoded.
+
+    Attributes:
+        where: in the source, for messages.
+        pair: with an image that is bytes, a vector or a RemoteImage.
+        digest: of all that it says, see :func:`~reco_plugin.ingest.load.digest`.
+    """
+
+    where: str
+    pair: Pair
+    digest: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that needs no encoding.
+
+    Attributes:
+        id: of the pair.
+        digest: of the row.
+        why: the memory holds it as it is, or does not hold it where only known ids are wanted.
+    """
+
+    id: str
+    digest: str
+    why: Literal["unchanged", "missing"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A row that the encoder will take.
+
+    Attributes:
+        where: in the source, for messages.
+        id: of the pair.
+        digest: of the row.
+        payload: JSON values only.
+        caption: the text, where there is one.
+        image: (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32.
+        text: (L,) int32 token ids, or a vector (D,) float32.
+        cut: the text is longer than the encoder reads.
+    """
+
+    where: str
+    id: str
+    digest: str
+    payload: Payload
+    caption: str | None
+    image: npt.NDArray[np.uint8] | Vectors
+    text: npt.NDArray[np.int32] | Vectors
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as vectors; attributes as of :class:`Prepared`, image and text (D,) float32, unit-norm."""
+
+    where: str
+    id: str
+    digest: str
+    payload: Payload
+    caption: str | None
+    image: Vectors
+    text: Vectors
+    cut: bool = False
+
+
+Item: TypeAlias = "Encoded | Skipped | Rejected"
+"""What the writer takes."""

@@ -1,0 +1,95 @@
+"""Images that are nearly the same: evaluation images to keep out, and near-duplicates among pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..memory import Memory
+from ..types import Vectors
+
+
+@dataclass(frozen=True)
+class Near:
+    """Another image, and how near it is.
+
+    Attributes:
+        id: of its pair.
+        similarity: cosine of both images.
+    """
+
+    id: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """Images that must not get into the memory.
+
+    Attributes:
+        ids: E names; a pair of one of them is kept out, too.
+        vectors: (E, D) of their images.
+    """
+
+    ids: Sequence[str]
+    vectors: Vectors
+
+    def find(self, ids: Sequence[str], images: Vectors, threshold: float) -> list[Near | None]:
+        """Which excluded image each pair is like: the one of its id, else the nearest from the threshold on.
+
+        Args:
+            ids: of B pairs.
+            images: (B, D).
+            threshold: cosine.
+        """
+        if not len(self.vectors):
+            return [None] * len(ids)
+        known, scores = set(self.ids), images @ self.vectors.T  # (B, E)
+        best = scores.argmax(axis=1)
+        found: list[Near | None] = []
+        for row, (id_, place) in enumerate(zip(ids, best.tolist(), strict=True)):
+            similarity = float(scores[row, place])
+            named = id_ if id_ in known else self.ids[place]
+            found.append(Near(named, similarity) if id_ in known or similarity >= threshold else None)
+        return found
+
+
+def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without: Collection[str]) -> list[Near | None]:
+    """The nearest stored image of each, from the threshold on.
+
+    Args:
+        memory: where it may be.
+        images: (B, D).
+        threshold: cosine.
+        without: ids that do not count, because they are about to be replaced.
+    """
+    if not len(images) or not memory.count():
+        return [None] * len(images)
+    exclude = [without] * len(images) if without else None
+    found = memory.search(images, by="image", read="image", k=1, exclude=exclude)
+    return [
+        Near(ids[0], float(similarity[0])) if ids and similarity[0] >= threshold else None
+        for ids, similarity in zip(found.ids, found.similarity, strict=True)
+    ]
+
+
+class BatchNear:
+    """Nearest images among those of a batch that stay."""
+
+    def __init__(self, ids: Sequence[str], images: Vectors) -> None:
+        self._ids, self._scores = ids, np.asarray(images @ images.T)  # (B, B)
+        self._staying: list[int] = []
+
+    def before(self, row: int, threshold: float) -> Near | None:
+        """The nearest earlier row that stays, from the threshold on."""
+        if not self._staying:
+            return None
+        scores = self._scores[row, self._staying]
+        place = int(scores.argmax())
+        return Near(self._ids[self._staying[place]], float(scores[place])) if scores[place] >= threshold else None
+
+    def stay(self, row: int) -> None:
+        """Let later rows be compared with this one."""
+        self._staying.append(row)

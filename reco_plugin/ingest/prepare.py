@@ -1,0 +1,91 @@
+"""Rows made ready for the encoder one by one, so that a bad one is rejected alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact import Artifact
+from ..data.remote import RemoteImage
+from ..data.rows import Rejected
+from ..errors import ImageError, InputError, RecoError
+from ..memory.checks import check_payload
+from ..preprocess import Tokenizer, image_to_array
+from ..types import Vectors
+from ..vectors import check_vectors
+from .items import Loaded, Prepared
+
+MAX_CHARACTERS = 100_000
+"""A longer text is no caption."""
+
+
+class Preparation:
+    """Decodes, resizes, tokenises and checks, as one model wants it. Can be pickled, and shared between threads."""
+
+    def __init__(self, artifact: Artifact, max_pixels: int) -> None:
+        self._artifact, self._max_pixels = artifact, max_pixels
+
+    def __call__(self, row: Loaded) -> Prepared | Rejected:
+        """Make a row ready; its image must not be remote, see :func:`fetch`."""
+        pair = row.pair
+        try:
+            payload = check_payload(pair.id, pair.payload)
+            text, cut = self._text(pair.text)
+            image = self._image(pair.image)
+        except ImageError as error:
+            return Rejected(row.where, f"its image {str(error).partition(';')[0]}", pair.id)
+        except InputError as error:
+            return Rejected(row.where, str(error), pair.id)
+        caption = pair.text if isinstance(pair.text, str) else payload.get("caption")
+        caption = caption if isinstance(caption, str) and caption.strip() else None
+        return Prepared(row.where, pair.id, row.digest, payload, caption, image, text, cut)
+
+    def pixels(self, image: Any) -> npt.NDArray[np.uint8]:
+        """An image as the encoder takes it, (H, W, 3) uint8.
+
+        Raises:
+            ImageError: it cannot be decoded or is too large.
+        """
+        return image_to_array(image, self._artifact.manifest.image, self._max_pixels)
+
+    def _image(self, image: Any) -> npt.NDArray[np.uint8] | Vectors:
+        return self._vector(image, "image") if isinstance(image, np.ndarray) else self.pixels(image)
+
+    def _text(self, text: Any) -> tuple[npt.NDArray[np.int32] | Vectors, bool]:
+        if isinstance(text, np.ndarray):
+            return self._vector(text, "text"), False
+        if not text.strip():
+            raise InputError("its caption is empty")
+        if len(text) > MAX_CHARACTERS:
+            raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError("its caption holds half of a surrogate pair, which is no character")
+        tokens = self._tokenizer([text])
+        return tokens.ids[0], bool(tokens.truncated[0])
+
+    def _vector(self, vector: npt.NDArray[Any], side: str) -> Vectors:
+        with np.errstate(over="ignore"):  # a norm may be too large for float32, and is refused then
+            checked: Vectors = check_vectors(vector[None], self._artifact.manifest.dimension, f"its {side} vector")[0]
+        return checked
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
+
+
+def is_remote(row: object) -> bool:
+    """Whether a row's image has to be fetched first."""
+    return isinstance(row, Loaded) and isinstance(row.pair.image, RemoteImage)
+
+
+def fetch(row: Loaded) -> Loaded | Rejected:
+    """Download a row's image."""
+    image: Any = row.pair.image
+    try:
+        return replace(row, pair=replace(row.pair, image=image.read()))
+    except (RecoError, OSError) as error:
+        return Rejected(row.where, str(error), row.pair.id)

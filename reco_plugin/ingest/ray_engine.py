@@ -1,0 +1,199 @@
+"""The same run on a Ray cluster: workers read, prepare and encode, and this process writes, in order.
+
+::
+
+    parts ──► read_part ──► EncodeChunks ──► this process ──► Writer ──► memory
+              tasks          actors           in order
+
+Ray Data holds back whoever is ahead, and begins anew what a lost worker had in hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Settings
+from ..data.rows import Rows
+from ..errors import ConfigError, DataError, MissingExtra
+from ..memory_options import MemoryOptions
+from ..reco import Reco
+from .items import Item
+from .known import Known
+from .near import Excluded
+from .options import Options
+from .outcome import Outcome
+from .run import Progress, write
+from .stages import chunked
+from .write import Writer
+
+try:
+    import ray
+    import ray.data
+except ImportError as error:
+    raise MissingExtra("ray", "ray", "--engine ray") from error
+
+from .ray_worker import Attempts, EncodeChunks, Failure, Job, pack, read_part, unpack
+
+_READER_CPUS = 0.5
+"""A reading task waits for disk and network, too."""
+_CLIENT_CPUS = 0.25
+"""An encoding actor that waits for a Triton server."""
+_SHARE = 0.75
+"""Of the CPUs, for encoding actors, where nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done.
+
+    Attributes:
+        address: ``host:port`` of the cluster that this machine is in, or ``auto``; None starts one on this machine.
+        workers: encoding actors at most; None: as many as there is room for.
+        gpus_per_worker: GPUs of each, may be a fraction; None: 1 where the provider is cuda, else 0.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+
+
+def ingest_on_ray(
+    rows: Rows,
+    reco: Reco,
+    cluster: Cluster,
+    options: Options | None = None,
+    *,
+    excluded: Excluded | None = None,
+    finish: Callable[[Writer], object] | None = None,
+    progress: Progress = lambda rows, rejected: None,
+) -> Outcome:
+    """Do what :func:`~reco_plugin.ingest.run.ingest` does, with the same result, on a Ray cluster.
+
+    Raises:
+        ConfigError: the cluster is not reached, or has no room for one worker.
+        DataError: besides what ``ingest`` says, a task lost its worker again and again.
+    """
+    options = options or Options()
+    with connected(cluster.address):
+        writer = Writer(reco.memory, options, excluded)
+        with closing(encoded_on_ray(rows, job_of(reco, options), cluster)) as items:
+            return write(chunked(items, options.batch_size), writer, finish=finish, progress=progress)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Join a cluster, or start one on this machine; what is joined already stays.
+
+    Raises:
+        ConfigError: no cluster answers there, or one of another version.
+    """
+    _check_address(address)
+    if ray.is_initialized():
+        yield
+        return
+    ours: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **ours)
+    except (OSError, RuntimeError, ValueError) as error:  # nothing there, or another version
+        raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Refuse what Ray would wait for in vain, and for minutes.
+
+    Raises:
+        ConfigError: nothing answers there, or it is an address for clients outside of the cluster.
+    """
+    if address is None or address == "auto":
+        return
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"--address {address}: Ray Data wants its driver inside of the cluster. Run the command there, as in "
+            "ray job submit -- reco memory build … --engine ray --address auto"
+        )
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster at {address}: {error}; give host:port, as `ray start` shows it") from error
+
+
+def encoded_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[Item, None, None]:
+    """The rows as workers make them, in the order of the source."""
+    actors, resources = _room(job.settings, cluster)
+    _configure()
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+    shared = ray.put(job)
+    parts = [{"name": part.name, "number": n, "part": pack(part)} for n, part in enumerate(rows.parts)]
+    chunks = (
+        ray.data.from_items(parts, override_num_blocks=len(parts))
+        .flat_map(read_part, fn_kwargs={"job": shared, "attempts": attempts}, num_cpus=_READER_CPUS)
+        .map(EncodeChunks, fn_constructor_args=(shared, attempts), compute=actors, **resources)
+    )
+    try:
+        for block in chunks.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
+            for chunk in block["chunk"]:
+                yield from _unpacked(chunk)
+    except ray.exceptions.RayError as error:
+        said = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
+        raise DataError(f"the Ray cluster gave up: {said}. What was written stays") from error
+
+
+def _unpacked(chunk: bytes) -> list[Item]:
+    items: list[Item] | Failure = unpack(chunk)
+    if isinstance(items, Failure):
+        raise items.to_error()
+    return items
+
+
+def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
+    """How many actors, and what each of them holds.
+
+    Raises:
+        ConfigError: there is no room for one of them and a reading task.
+    """
+    local = settings.triton_url is None
+    gpus = cluster.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if local and settings.provider == "cuda" else 0.0
+    cpus, has = (1.0 if local else _CLIENT_CPUS), ray.cluster_resources()
+    if has.get("CPU", 0) < cpus + _READER_CPUS or has.get("GPU", 0) < gpus:
+        raise ConfigError(
+            f"an encoding worker wants {cpus:g} CPUs and {gpus:g} GPUs, and a reading one {_READER_CPUS:g} CPUs; the "
+            f"Ray cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
+        )
+    fit = min(has["CPU"] * _SHARE / cpus, has.get("GPU", 0) / gpus if gpus else float("inf"))
+    most = cluster.workers or max(1, int(fit))
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=max(1, min(most, int(fit))))
+    return pool, {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def job_of(reco: Reco, options: Options) -> Job:
+    """What workers are told."""
+    known = Known.of(reco.memory.store.payloads(), only_known=options.only_known)
+    return Job(_for_workers(reco.settings), reco.manifest.fingerprint, known, options.batch_size, Path.cwd())
+
+
+def _for_workers(settings: Settings) -> Settings:
+    """The settings without the memory and its key; a path that holds on other machines; one thread per CPU."""
+    said = {"model": settings.model.resolve(), "memory": ":memory:", "memory_api_key": None}
+    threads = settings.threads or int(settings.provider == "cpu")
+    return settings.model_copy(update={**said, "memory_options": MemoryOptions(), "threads": threads})
+
+
+def _configure() -> None:
+    """Keep the order of the source; leave progress and errors to us."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

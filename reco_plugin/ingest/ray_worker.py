@@ -1,0 +1,186 @@
+"""What the workers of a Ray cluster do: read and prepare a part; encode chunks of rows.
+
+A chunk is some hundred rows, pickled once: pixels and vectors in it are numpy arrays, which are copied and not looked
+at. Errors travel as chunks do, so that they keep their class and all that comes before them is written.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ray
+
+from ..artifact import Artifact
+from ..config import Settings
+from ..data.rows import Part, Rejected
+from ..encode import Encoder
+from ..errors import ArtifactError, DataError, RecoError
+from ..types import Fingerprint
+from .encode import encode
+from .items import Item, Loaded, Prepared, Skipped
+from .known import Known
+from .load import load, numbered
+from .prepare import Preparation, fetch, is_remote
+from .stages import chunked, in_order
+
+ATTEMPTS = 4
+"""How often a task is begun; Ray itself would begin one that kills its worker again for ever."""
+_DOWNLOADS = 16
+Row: TypeAlias = dict[str, Any]
+"""Of a Ray dataset: name of the part, and part or chunk as bytes."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error on its way to the driver: its class, as some do not unpickle, and its message."""
+
+    kind: type[RecoError]
+    message: str
+
+    def to_error(self) -> RecoError:
+        """The error itself."""
+        return self.kind.__new__(self.kind, self.message)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker needs to know; each machine gets it once.
+
+    Attributes:
+        settings: of the model; the model folder has the same path everywhere.
+        fingerprint: of the driver's model.
+        known: what the memory holds.
+        batch_size: rows per chunk.
+        folder: from which relative paths are meant.
+    """
+
+    settings: Settings
+    fingerprint: Fingerprint
+    known: Known
+    batch_size: int
+    folder: Path
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The model folder as this machine sees it.
+
+        Raises:
+            ArtifactError: it is not there, or another one.
+        """
+        artifact = Artifact.load(self.settings.model)
+        if (found := artifact.manifest.fingerprint) != self.fingerprint:
+            raise ArtifactError(
+                f"{self.settings.model} on {socket.gethostname()} holds {found}, not {self.fingerprint}: every machine "
+                "must see the same model folder under the same path"
+            )
+        return artifact
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """Makes rows ready for the model."""
+        return Preparation(self.artifact, self.settings.max_pixels)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model, or a client of the Triton server that runs it."""
+        return Encoder(self.artifact, self.settings)
+
+
+class Attempts:
+    """Counts how often tasks were begun, outside of the workers that they may kill. Runs as an actor."""
+
+    def __init__(self) -> None:
+        self._begun: dict[Any, int] = {}
+
+    def begin(self, task: Any) -> int:
+        """Count and tell."""
+        self._begun[task] = self._begun.get(task, 0) + 1
+        return self._begun[task]
+
+
+def pack(content: Any) -> bytes:
+    """Anything as bytes; arrays are copied once."""
+    return pickle.dumps(content, protocol=5)
+
+
+def unpack(packed: bytes) -> Any:
+    """What was packed, by a process of this cluster."""
+    return pickle.loads(packed)  # noqa: S301 - Ray itself runs pickled code of the same processes
+
+
+def read_part(row: Row, job: Any, attempts: Any) -> Iterator[Row]:
+    """Read, sift, fetch and prepare the rows of one part; the task of a reading worker."""
+    name = row["name"]
+    try:
+        _begin(attempts, ("read", row["number"]), name)
+        for number, chunk in enumerate(_ready(unpack(row["part"]), _job(job))):
+            yield {"name": name, "number": [row["number"], number], "chunk": pack(chunk)}
+    except RecoError as error:
+        yield {"name": name, "number": [row["number"], -1], "chunk": _failed(error)}
+
+
+class EncodeChunks:
+    """Encodes chunks, one after the other; the actor of an encoding worker."""
+
+    def __init__(self, job: Any, attempts: Any) -> None:
+        self._job, self._attempts = job, attempts
+
+    def __call__(self, row: Row) -> Row:
+        """The chunk of a row, encoded."""
+        chunk = unpack(row["chunk"])
+        if isinstance(chunk, Failure):
+            return {"chunk": row["chunk"]}
+        try:
+            _begin(self._attempts, ("encode", *row["number"]), row["name"])
+            return {"chunk": pack(self._encoded(chunk))}
+        except RecoError as error:
+            return {"chunk": _failed(error)}
+
+    def _encoded(self, chunk: list[Prepared | Skipped | Rejected]) -> list[Item]:
+        made = iter(encode([row for row in chunk if isinstance(row, Prepared)], _job(self._job).encoder))
+        return [next(made) if isinstance(row, Prepared) else row for row in chunk]
+
+
+def _ready(part: Part, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
+    def begun(row: Any) -> Loaded | Skipped | Rejected:
+        loaded = load(row)
+        return job.known.sift(loaded) if isinstance(loaded, Loaded) else loaded
+
+    def fetched(row: Any) -> Any:
+        return fetch(row) if is_remote(row) else row
+
+    chunks = ([begun(row) for row in chunk] for chunk in chunked(numbered([part]), job.batch_size))
+    with ThreadPoolExecutor(_DOWNLOADS) as downloads:
+        for chunk in in_order(downloads, fetched, chunks, window=2):
+            yield [job.preparation(row) if isinstance(row, Loaded) else row for row in chunk]
+
+
+@lru_cache(maxsize=1)
+def _job(reference: Any) -> Job:
+    """The job, unpacked once per process."""
+    job: Job = ray.get(reference)
+    with suppress(OSError):  # it need not be there for a source of absolute paths
+        os.chdir(job.folder)
+    return job
+
+
+def _begin(attempts: Any, task: Any, part: str) -> None:
+    if ray.get(attempts.begin.remote(task)) > ATTEMPTS:
+        raise DataError(
+            f"a worker of the Ray cluster was lost {ATTEMPTS} times over {task[0]}ing {part}: too little memory is the "
+            "usual reason (see Ray's logs; a smaller --batch-size or more memory per worker helps), a file that "
+            "crashes its decoder another. What was written stays; run it again to go on"
+        )
+
+
+def _failed(error: RecoError) -> bytes:
+    return pack(Failure(type(error), str(error)))

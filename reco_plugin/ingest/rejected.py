@@ -1,0 +1,67 @@
+"""Rejected rows: listed with their reasons, counted, and too many of them stop the run."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from ..data.rows import Rejected
+from ..errors import DataError
+from .listing import Listing
+
+LOOK_AFTER = 200
+"""Rows after which the share of rejected ones is looked at."""
+_SHOWN = 3
+_PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|\b\d[\d.,x]*\b|0x[0-9a-f]+|\([^()]*bytes\)""")
+
+
+class RejectedRows:
+    """The rejected rows of one run."""
+
+    def __init__(self, path: Path, max_rate: float) -> None:
+        self._listing, self._max_rate = Listing(path), max_rate
+        self._kinds: Counter[str] = Counter()
+        self.count, self._damaged = 0, 0
+
+    def add(self, row: Rejected) -> None:
+        """List a row."""
+        self._listing.add({"where": row.where, "id": row.id, "reason": row.reason})
+        self._kinds[kind_of(row.reason)] += 1
+        self.count += 1
+        self._damaged += not row.half
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Kinds of reasons, the most frequent first, with their counts."""
+        return dict(self._kinds.most_common())
+
+    def check(self, read: int, *, at_end: bool = False) -> None:
+        """Stop a run that rejects too much; rows that only lack their image or text are listed, but do not count.
+
+        Raises:
+            DataError: above the largest rate, after 200 rows or at the end; or no row at all was good.
+        """
+        too_many = self._damaged > self._max_rate * read or self.count == read
+        if not self.count or not too_many or not (at_end or read >= LOOK_AFTER):
+            return
+        path = self.finish()
+        often = "; ".join(f"{times:,} x {kind}" for kind, times in self._kinds.most_common(_SHOWN))
+        raise DataError(
+            f"stopped: {self.count:,} of {read:,} rows were rejected, more than the allowed share of "
+            f"{self._max_rate:g} (--max-error-rate). Most frequent: {often}. All are listed in {path}. What was "
+            "written stays; mend the source and run it again, it goes on where it was"
+        )
+
+    def finish(self) -> Path | None:
+        """Name the list; None where nothing was rejected."""
+        return self._listing.finish()
+
+
+def kind_of(reason: str) -> str:
+    """A reason without what is particular to one row.
+
+    >>> kind_of("its image 'a.jpg' cannot be read: No such file or directory")
+    'its image … cannot be read: No such file or directory'
+    """
+    return _PARTICULARS.sub("…", reason)

@@ -1,0 +1,153 @@
+"""One run from a source into the memory of an open Reco, all stages at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+from ..artifact import Artifact
+from ..data.rows import Rejected, Rows
+from ..encode import Encoder
+from ..reco import Reco
+from ..types import Records
+from .encode import encode
+from .items import Item, Loaded, Prepared, Skipped
+from .load import load, numbered
+from .near import Excluded
+from .options import Options
+from .outcome import Outcome
+from .prepare import Preparation, fetch, is_remote
+from .stages import ahead, chunked, in_order
+from .write import Writer
+
+_DOWNLOADS = 16
+"""Images that are fetched at the same time."""
+Progress = Callable[[int, int], object]
+"""Told rows since the last call, and rejected ones in all."""
+
+
+def _silent(rows: int, rejected: int) -> None:
+    return None
+
+
+def ingest(
+    rows: Rows,
+    reco: Reco,
+    options: Options | None = None,
+    *,
+    excluded: Excluded | None = None,
+    finish: Callable[[Writer], object] | None = None,
+    progress: Progress = _silent,
+) -> Outcome:
+    """Read, encode and write rows; what the memory holds as it is stays untouched, so running it again goes on.
+
+    Args:
+        rows: the source.
+        reco: model and memory.
+        options: how.
+        excluded: images that must not get into the memory.
+        finish: called once all rows are written, before the outcome is taken.
+        progress: told after each batch.
+
+    Raises:
+        DataError: too many rows were rejected; what was written stays.
+        MemoryStoreError: the memory failed; what was written stays.
+        SessionError: the encoder failed.
+    """
+    options = options or Options()
+    writer = Writer(reco.memory, options, excluded)
+    with closing(encoded(rows, preparation_of(reco), reco.encoder, writer.sift, options)) as batches:
+        return write(batches, writer, finish=finish, progress=progress)
+
+
+def preparation_of(reco: Reco) -> Preparation:
+    """Makes rows ready for the model of a Reco."""
+    return Preparation(Artifact.load(reco.settings.model), reco.settings.max_pixels)
+
+
+def write(
+    batches: Iterable[Sequence[Item]],
+    writer: Writer,
+    *,
+    finish: Callable[[Writer], object] | None = None,
+    progress: Progress = _silent,
+) -> Outcome:
+    """Write batches that were encoded anywhere, in the order of the source; see :func:`ingest`."""
+    begun = time.monotonic()
+
+    def records() -> Iterator[Records]:
+        for batch in batches:
+            written = writer.records(batch)
+            if len(written):
+                yield written
+            progress(len(batch), writer.outcome.rejected)
+            writer.check_rejected()
+
+    try:
+        writer.memory.add_records(records())
+        writer.check_rejected(at_end=True)
+        if finish is not None:
+            finish(writer)
+        writer.memory.settle()
+    finally:
+        writer.close()
+    writer.outcome.pairs = len(writer.memory)
+    writer.outcome.seconds = time.monotonic() - begun
+    return writer.outcome
+
+
+def encoded(
+    rows: Rows,
+    preparation: Preparation,
+    encoder: Encoder,
+    sift: Callable[[Sequence[Loaded]], Sequence[Loaded | Skipped]],
+    options: Options,
+) -> Generator[list[Item], None, None]:
+    """Rows as vectors, in batches and in order; reading, decoding and encoding overlap.
+
+    Args:
+        rows: the source.
+        preparation: of the encoder's model.
+        encoder: is called by one thread.
+        sift: says which rows need no encoding.
+        options: batch size and threads.
+    """
+    decoders = options.decoders or os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(decoders, "reco-decode") as pool,
+        ThreadPoolExecutor(_DOWNLOADS, "reco-fetch") as downloads,
+    ):
+        read = ahead(_read(rows, options.batch_size), 2)
+        loaded = in_order(pool, load, read, window=2)
+        sifted = (_sifted(batch, sift) for batch in loaded)
+        fetched = in_order(downloads, _fetched, sifted, window=2)
+        prepared = ahead(in_order(pool, _prepared(preparation), fetched, window=2), 1)
+        batches = ahead((_encoded(batch, encoder) for batch in prepared), 2)
+        with closing(read), closing(prepared), closing(batches):
+            yield from batches
+
+
+def _read(rows: Rows, size: int) -> Generator[list[Any], None, None]:
+    yield from chunked(numbered(rows.parts), size)
+
+
+def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:
+    told = iter(sift([row for row in batch if isinstance(row, Loaded)]))
+    return [next(told) if isinstance(row, Loaded) else row for row in batch]
+
+
+def _fetched(row: Any) -> Any:
+    return fetch(row) if is_remote(row) else row
+
+
+def _prepared(preparation: Preparation) -> Callable[[Any], Any]:
+    return lambda row: preparation(row) if isinstance(row, Loaded) else row
+
+
+def _encoded(batch: list[Any], encoder: Encoder) -> list[Item]:
+    made = iter(encode([row for row in batch if isinstance(row, Prepared)], encoder))
+    return [next(made) if isinstance(row, Prepared) else row for row in batch]

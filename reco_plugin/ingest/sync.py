@@ -1,0 +1,56 @@
+"""Pairs that are gone from their source, deleted once all its rows are written."""
+
+from __future__ import annotations
+
+from ..errors import DataError
+from .marks import SOURCE
+from .write import Writer
+
+
+def delete_gone(writer: Writer, source: str, max_share: float) -> None:
+    """Delete the pairs that this source brought before and that it holds no more.
+
+    A pair whose row was rejected stays. Rejected rows without an id may be anybody's: then all stay.
+
+    Args:
+        writer: has written all rows of the source.
+        source: name of the source.
+        max_share: of the source's pairs that may go.
+
+    Raises:
+        DataError: more would go; none is deleted.
+    """
+    ours, gone = 0, list[str]()
+    for id_, payload in writer.memory.store.payloads():
+        if payload.get(SOURCE) == source:
+            ours += 1
+            if not writer.brought(id_):
+                gone.append(id_)
+    if not gone:
+        return
+    if writer.unnamed:
+        writer.outcome.kept += len(gone)
+        return
+    check_share(len(gone), ours, source, max_share)
+    writer.outcome.deleted += writer.memory.remove(gone)
+
+
+def delete_others(writer: Writer) -> None:
+    """Delete every pair that is no good row of the source, whoever brought it."""
+    gone = [id_ for id_, _ in writer.memory.store.payloads() if not writer.brought(id_, good=True)]
+    if gone:
+        writer.outcome.deleted += writer.memory.remove(gone)
+
+
+def check_share(gone: int, ours: int, source: str, max_share: float) -> None:
+    """Refuse to delete too much.
+
+    Raises:
+        DataError: more than the allowed share.
+    """
+    if gone > max_share * ours:
+        raise DataError(
+            f"{gone:,} of the {ours:,} pairs that {source!r} brought are gone from it, more than the allowed share of "
+            f"{max_share:g}: nothing was deleted, what is new or changed was written. If they shall go, say "
+            f"--max-delete {min(1.0, gone / ours + 0.005):.2f}; if not, is the source whole?"
+        )

@@ -1,0 +1,216 @@
+"""Encoded rows to records: what is there already, came twice, is excluded or nearly the same is told apart here.
+
+Decisions depend on the memory and on the rows before alone, and rows come in the order of the source: a run that was
+interrupted and is run again comes to the same memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..data.rows import Rejected
+from ..pairs import PairMemory
+from ..types import Payload, Records, Vectors
+from .items import Encoded, Item, Loaded, Skipped
+from .listing import Listing
+from .marks import ROW, SOURCE
+from .merge import Merge
+from .near import BatchNear, Excluded, Near, stored_neighbours
+from .options import Options
+from .outcome import Outcome
+from .rejected import RejectedRows
+
+
+class Writer:
+    """Writes one source into a memory.
+
+    Attributes:
+        memory: where pairs go.
+        outcome: counts so far.
+        unnamed: rejected rows without an id: nobody can say which pairs are theirs.
+    """
+
+    def __init__(self, memory: PairMemory, options: Options, excluded: Excluded | None = None) -> None:
+        self.memory, self.outcome, self.unnamed = memory, Outcome(), 0
+        self._options, self._excluded = options, excluded
+        self._rejected = RejectedRows(options.rejected, options.max_error_rate)
+        self._listed = Listing(options.listed)
+        self._seen: set[int] = set()
+        self._named: set[int] = set()  # ids of rejected rows
+
+    def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
+        """Say which rows need no encoding; may be called by another thread, for rows that come later."""
+        held = self._held([row.pair.id for row in rows])
+        return [self._needless(row.pair.id, row.digest, held) or row for row in rows]
+
+    def records(self, batch: Sequence[Item]) -> Records:
+        """What has to be written for the next rows of the source; pairs that must go are deleted here.
+
+        The records of a batch must be in the memory before the next batch is handed in.
+        """
+        self.outcome.read += len(batch)
+        held = self._held([row.id for row in batch if not isinstance(row, Rejected)])
+        fresh: list[Encoded] = []
+        skipped: list[Skipped] = []
+        first: dict[str, str] = {}
+        for row in batch:
+            if isinstance(row, Rejected):
+                self._reject(row)
+            elif not self._first_time(row, first):
+                self._repeat(row, first, held)
+            elif isinstance(row, Skipped):
+                skipped.append(row)
+            elif needless := self._needless(row.id, row.digest, held):
+                skipped.append(needless)
+            else:
+                fresh.append(row)
+        self._skip(skipped, held)
+        return self._fresh(fresh, held)
+
+    def brought(self, id_: str, *, good: bool = False) -> bool:
+        """Whether a row of this id was in the source; with ``good``, one that was not rejected."""
+        return (key := key_of(id_)) in self._seen or (not good and key in self._named)
+
+    def check_rejected(self, *, at_end: bool = False) -> None:
+        """Stop a run that rejects too much.
+
+        Raises:
+            DataError: see :meth:`~reco_plugin.ingest.rejected.RejectedRows.check`.
+        """
+        self._rejected.check(self.outcome.read, at_end=at_end)
+
+    def close(self) -> None:
+        """Name the lists."""
+        self.outcome.reasons = self._rejected.reasons
+        for kind, path in (("rejected", self._rejected.finish()), ("listed", self._listed.finish())):
+            if path is not None:
+                self.outcome.files[kind] = str(path)
+
+    def _held(self, ids: Sequence[str]) -> dict[str, Payload]:
+        return dict(self.memory.store.payloads(list(dict.fromkeys(ids)))) if ids else {}
+
+    def _needless(self, id_: str, digest: str, held: dict[str, Payload]) -> Skipped | None:
+        if id_ not in held:
+            return Skipped(id_, digest, "missing") if self._options.only_known else None
+        return Skipped(id_, digest, "unchanged") if held[id_].get(ROW) == digest else None
+
+    def _first_time(self, row: Encoded | Skipped, first: dict[str, str]) -> bool:
+        if (key := key_of(row.id)) in self._seen:
+            return False
+        self._seen.add(key)
+        first[row.id] = row.digest
+        return True
+
+    def _repeat(self, row: Encoded | Skipped, first: dict[str, str], held: dict[str, Payload]) -> None:
+        if row.digest == first.get(row.id, held.get(row.id, {}).get(ROW)):
+            self.outcome.repeated += 1
+        else:
+            where = row.where if isinstance(row, Encoded) else f"id {row.id!r}"
+            self._reject(Rejected(where, "its id came before in this source, with other content", row.id))
+
+    def _reject(self, row: Rejected) -> None:
+        self._rejected.add(row)
+        self.outcome.rejected += 1
+        if row.id is None:
+            self.unnamed += 1
+        else:
+            self._named.add(key_of(row.id))
+
+    def _skip(self, rows: Sequence[Skipped], held: dict[str, Payload]) -> None:
+        """Count; unchanged pairs that another source brought change hands, those that are excluded now are deleted."""
+        self.outcome.missing += sum(row.why == "missing" for row in rows)
+        ids = [row.id for row in rows if row.why == "unchanged"]
+        gone = self._excluded_now(ids)
+        self.outcome.unchanged += len(ids) - len(gone)
+        source = self._options.source
+        claimed = [id_ for id_ in ids if id_ not in gone and source is not None and held[id_].get(SOURCE) != source]
+        if claimed:
+            old = self.memory.get(claimed)
+            ours = [{**payload, SOURCE: source} for payload in old.payloads]
+            self.memory.store.upsert(Records(old.ids, old.image, old.text, ours))
+
+    def _excluded_now(self, ids: list[str]) -> set[str]:
+        if self._excluded is None or not ids:
+            return set()
+        gone: set[str] = set()
+        for old in self.memory.store.scroll(len(ids), ids):
+            for id_, near in zip(
+                old.ids, self._excluded.find(old.ids, old.image, self._options.threshold), strict=True
+            ):
+                if near is not None:
+                    self._keep_out(id_, near, "excluded")
+                    gone.add(id_)
+        self.outcome.deleted += self.memory.remove(sorted(gone)) if gone else 0
+        return gone
+
+    def _fresh(self, rows: list[Encoded], held: dict[str, Payload]) -> Records:
+        merge = Merge(self.memory, self._options.source)
+        rows = self._without_excluded(rows, held)
+        if self._options.duplicates != "off":
+            rows = self._without_duplicates(rows, held, merge)
+        for row in rows:
+            self.outcome.replaced += row.id in held
+            self.outcome.added += row.id not in held
+            self.outcome.cut += row.cut
+        return merge.records(rows)
+
+    def _without_excluded(self, rows: list[Encoded], held: dict[str, Payload]) -> list[Encoded]:
+        if self._excluded is None or not rows:
+            return rows
+        found = self._excluded.find([row.id for row in rows], _images(rows), self._options.threshold)
+        return self._leave_out(rows, found, held, lambda _: "excluded")
+
+    def _without_duplicates(self, rows: list[Encoded], held: dict[str, Payload], merge: Merge) -> list[Encoded]:
+        if not rows:
+            return rows
+        threshold, what = self._options.threshold, self._options.duplicates
+        images, ids = _images(rows), [row.id for row in rows]
+        stored = stored_neighbours(self.memory.store, images, threshold, [id_ for id_ in ids if id_ in held])
+        batch, whole, merged = BatchNear(ids, images), {row.id: row for row in rows}, set[str]()
+        leaving: list[Near | None] = [None] * len(rows)
+        for place, row in enumerate(rows):
+            found = [near for near in (stored[place], batch.before(place, threshold)) if near is not None]
+            near = max(found, key=lambda each: each.similarity, default=None)
+            if near is None or what == "report":
+                batch.stay(place)
+            if near is None:
+                continue
+            if what == "report":
+                self._list(row.id, near, "reported")
+                self.outcome.reported += 1
+                continue
+            leaving[place] = near
+            if what == "merge" and merge.add(near.id, row, whole):
+                merged.add(row.id)
+        return self._leave_out(rows, leaving, held, lambda id_: "merged" if id_ in merged else "dropped")
+
+    def _leave_out(
+        self, rows: list[Encoded], leaving: Sequence[Near | None], held: dict[str, Payload], why: Callable[[str], str]
+    ) -> list[Encoded]:
+        """The rows that stay; of one that was in the memory with other content, the pair goes."""
+        gone = []
+        for row, near in zip(rows, leaving, strict=True):
+            if near is not None:
+                self._keep_out(row.id, near, why(row.id))
+                gone += [row.id] if row.id in held else []
+        self.outcome.deleted += self.memory.remove(gone) if gone else 0
+        return [row for row, near in zip(rows, leaving, strict=True) if near is None]
+
+    def _keep_out(self, id_: str, near: Near, why: str) -> None:
+        self._list(id_, near, why)
+        setattr(self.outcome, why, getattr(self.outcome, why) + 1)
+
+    def _list(self, id_: str, near: Near, done: str) -> None:
+        self._listed.add({"id": id_, "like": near.id, "similarity": round(near.similarity, 6), "done": done})
+
+
+def _images(rows: Sequence[Encoded]) -> Vectors:
+    return np.stack([row.image for row in rows])
+
+
+def key_of(id_: str) -> int:
+    """64 bits of an id: what is kept of each row until the end of the run."""
+    return int.from_bytes(hashlib.blake2b(id_.encode(errors="surrogatepass"), digest_size=8).digest(), "little")

@@ -1,0 +1,136 @@
+"""What goes wrong around a run: a full disk, another encoder, an interrupt, an encoder that fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.errors import FingerprintMismatch, SessionError
+from reco_plugin.ingest.write import Writer
+from reco_plugin.memory import open_memory
+
+from .conftest import Catalogue, Fill, assert_equal, content
+
+BUILD = [sys.executable, "-m", "reco_plugin", "memory", "build"]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """600 pairs of vectors with large payloads: some megabytes."""
+    rng = np.random.default_rng(0)
+    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 600, 128)))
+    payload = [json.dumps({"note": os.urandom(8_000).hex()}) for _ in range(600)]
+    np.savez(tmp_path / "many.npz", id=[f"p{n}" for n in range(600)], image=image, text=text, payload=payload)
+    return tmp_path / "many.npz"
+
+
+def test_a_full_disk_is_an_error_and_leaves_whole_pairs(many: Path, model: Path, tmp_path: Path) -> None:
+    """No file may grow beyond 4 MB: writing fails as on a full disk, with EFBIG for ENOSPC."""
+    place = tmp_path / "memory.exact"
+    open_memory(place, Reco.open(model, ":memory:").manifest.fingerprint, kind="exact").close()
+    command = [*BUILD, str(many), "--memory", str(place), "--model", str(model)]
+
+    def small_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+
+    failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
+    assert failed.returncode == 1, failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith("error: cannot write ")
+    assert "Traceback" not in failed.stderr
+    with Reco.open(model, place) as reco:
+        assert len(reco.memory) == 0  # this kind writes whole or not at all
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["pairs"] == 600
+
+
+def test_a_memory_of_another_encoder_is_refused_before_anything_is_read(
+    write_catalogue: Catalogue, model: Path, tmp_path: Path
+) -> None:
+    header = tmp_path / "memory" / "memory.json"
+    Reco.open(model, tmp_path / "memory").close()
+    stored = json.loads(header.read_text())
+    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
+    header.write_text(json.dumps(stored))
+    with pytest.raises(FingerprintMismatch, match="other-clip"):
+        Reco.open(model, tmp_path / "memory", on_memory_failure="fail")
+
+
+def test_an_encoder_that_fails_stops_all_stages(
+    write_catalogue: Catalogue, shop: Reco, reco: Reco, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, calls, before = write_catalogue(), [], threading.active_count()
+    pixels = shop.encoder.pixels
+
+    def fails_at_the_third(batch: Any) -> Any:
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise SessionError("the encoder fell over")
+        return pixels(batch)
+
+    monkeypatch.setattr(shop.encoder, "pixels", fails_at_the_third)
+    with pytest.raises(SessionError, match="fell over"):
+        fill(source, shop)
+    assert calls == [7, 7, 7]
+    assert threading.active_count() == before
+    assert len(shop.memory) == 14  # whole batches
+    monkeypatch.undo()
+    assert fill(source, shop).unchanged == 14
+    fill(source, reco)
+    assert_equal(content(shop), content(reco))
+
+
+def test_an_interrupt_leaves_whole_batches(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, before = write_catalogue(), threading.active_count()
+    records, batches = Writer.records, []
+
+    def interrupted(self: Writer, batch: Any) -> Any:
+        batches.append(batch)
+        if len(batches) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return records(self, batch)
+
+    monkeypatch.setattr(Writer, "records", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fill(source, shop)
+    assert threading.active_count() == before
+    assert len(shop.memory) == 14
+    monkeypatch.undo()
+    assert fill(source, shop).unchanged == 14
+
+
+def test_a_list_that_cannot_be_written_is_an_error(write_catalogue: Catalogue, model: Path, tmp_path: Path) -> None:
+    source = write_catalogue([("gone", "gone.png", "x")])
+    (tmp_path / "file").touch()
+    command = [*BUILD, str(source), "--memory", str(tmp_path / "m"), "--model", str(model)]
+    failed = subprocess.run(
+        [*command, "--rejected", str(tmp_path / "file" / "rejected.jsonl")], capture_output=True, text=True
+    )
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert "rejected.jsonl" in failed.stderr
+
+
+def test_an_empty_table_and_missing_columns_make_no_memory(tmp_path: Path, model: Path) -> None:
+    for name, header in (("empty.csv", ["id", "image", "text"]), ("columns.csv", ["id", "colour"])):
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file).writerow(header)
+        command = [*BUILD, str(tmp_path / name), "--memory", str(tmp_path / "m"), "--model", str(model)]
+        failed = subprocess.run(command, capture_output=True, text=True)
+        assert failed.returncode == 1
+        assert name in failed.stderr
+        assert not (tmp_path / "m").exists()

@@ -1,0 +1,232 @@
+"""Ingest on a Ray cluster: the same result as in one process, also when workers are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from ray_parts import Drawings
+from typer.testing import CliRunner
+
+from reco_plugin import Reco
+from reco_plugin.cli.app import app
+from reco_plugin.data.rows import Rows
+from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
+from reco_plugin.ingest import Options, ingest
+from reco_plugin.ingest.items import Encoded, Skipped
+
+ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
+from reco_plugin.ingest import ray_engine  # noqa: E402
+from reco_plugin.ingest.ray_engine import Cluster, ingest_on_ray, job_of  # noqa: E402
+
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time is enough for two cores
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+TWO = Cluster(workers=2)
+ROWS, PARTS = 40, 4
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two encoding workers and two reading ones, which share a CPU; the CPUs need not be there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(SUPPORT))  # where workers find the parts of these tests
+        ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=2 * 10**8)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def folder(drawings: Any, tmp_path: Path) -> Path:
+    """40 drawings, one of them no image."""
+    folder = tmp_path / "drawings"
+    folder.mkdir()
+    for number in range(ROWS):
+        drawing = drawings[number % len(drawings)]
+        picture: Image.Image = drawing.image.rotate(number, fillcolor="white")
+        picture.save(folder / f"{number:02}-{drawing.id}.png")
+    next(folder.glob("11-*")).write_bytes(b"no image at all")
+    return folder
+
+
+def rows(folder: Path, **special: dict[str, Any]) -> Rows:
+    """The drawings in parts; ``part_2`` says what is special about that one."""
+    size = ROWS // PARTS
+    parts = (Drawings(folder, n * size, n * size + size, **special.get(f"part_{n}", {})) for n in range(PARTS))
+    return Rows("drawings", tuple(parts), ROWS)
+
+
+def options(path: Path) -> Options:
+    """Small batches, so that a part has more than one."""
+    return Options(batch_size=4, rejected=path, max_error_rate=1.0)
+
+
+@pytest.fixture
+def expected(folder: Path, model: Path, tmp_path: Path) -> dict[str, Any]:
+    """What one process makes of the drawings."""
+    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+        outcome = ingest(rows(folder), reco, options(tmp_path / "expected.jsonl"))
+        assert (outcome.added, outcome.rejected) == (33, 7)
+        return held(reco) | {"rejected": listed(tmp_path / "expected.jsonl"), "outcome": counts(outcome)}
+
+
+def held(reco: Reco) -> dict[str, Any]:
+    """Everything that a memory holds."""
+    found = reco.memory.get(sorted(id_ for id_, _ in reco.memory.store.payloads()))
+    return {"ids": found.ids, "image": found.image, "text": found.text, "payloads": [dict(p) for p in found.payloads]}
+
+
+def listed(path: Path) -> list[dict[str, str]]:
+    """The list of rejected rows."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def counts(outcome: Any) -> dict[str, Any]:
+    return {name: value for name, value in outcome.to_dict().items() if name not in ("seconds", "files")}
+
+
+def assert_same(reco: Reco, outcome: Any, rejected: Path, expected: dict[str, Any]) -> None:
+    found = held(reco)
+    assert found["ids"] == expected["ids"]
+    assert found["payloads"] == expected["payloads"]
+    np.testing.assert_allclose(found["image"], expected["image"], atol=1e-6)
+    np.testing.assert_allclose(found["text"], expected["text"], atol=1e-6)
+    assert listed(rejected) == expected["rejected"]
+    assert counts(outcome) == expected["outcome"]
+
+
+def kill_encoders() -> int:
+    """kill -9 for every process that encodes, among those that this one began; how many there were."""
+    killed = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"EncodeChunks" in (process / "cmdline").read_bytes() and _is_ours(int(process.name)):
+                os.kill(int(process.name), signal.SIGKILL)
+                killed += 1
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return killed
+
+
+def _is_ours(process: int) -> bool:
+    while process > 1 and process != os.getpid():
+        status = Path("/proc", str(process), "status").read_text(encoding="utf-8")
+        process = int(status.split("PPid:")[1].split()[0])
+    return process == os.getpid()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(folder, reco, tmp_path, expected):
+    rejected = tmp_path / "rejected.jsonl"
+    outcome = ingest_on_ray(rows(folder), reco, TWO, options(rejected))
+    assert_same(reco, outcome, rejected, expected)
+
+    job = job_of(reco, options(rejected))
+    again = list(ray_engine.encoded_on_ray(rows(folder), job, TWO))
+    assert len(again) == ROWS
+    assert [type(item) for item in again].count(Skipped) == 33
+    assert not any(isinstance(item, Encoded) for item in again)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_readers_and_encoders_that_are_killed_change_nothing(folder, reco, tmp_path, expected):
+    rejected, killed = tmp_path / "rejected.jsonl", tmp_path / "killed"
+    source = rows(folder, part_2={"waits_for": killed}, part_3={"dies": "the first time"})
+    found: list[int] = []
+
+    def progress(_: int, __: int) -> None:
+        if not found:
+            found.append(kill_encoders())
+            killed.touch()  # the rest can be encoded by none of those
+
+    outcome = ingest_on_ray(source, reco, TWO, options(rejected), progress=progress)
+    assert found[0] > 0
+    assert folder.with_name("died-30").exists()
+    assert_same(reco, outcome, rejected, expected)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_part_that_always_kills_its_worker_ends_the_run_and_what_came_before_is_whole(
+    folder, reco, tmp_path, expected
+):
+    rejected = tmp_path / "rejected.jsonl"
+    with pytest.raises(DataError, match=r"lost 4 times over reading drawings\[20:30\].*run it again to go on"):
+        ingest_on_ray(rows(folder, part_2={"dies": "always"}), reco, TWO, options(rejected))
+    before = [id_ for id_ in expected["ids"] if id_ < "20"]
+    assert held(reco)["ids"] == before
+    assert listed(rejected) == [row for row in expected["rejected"] if row["id"] < "20"]
+
+    outcome = ingest_on_ray(rows(folder), reco, TWO, options(rejected))
+    assert (outcome.unchanged, outcome.added) == (len(before), 33 - len(before))
+    assert held(reco)["ids"] == expected["ids"]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_error_of_a_worker_arrives_as_what_it_is(folder, reco, tmp_path):
+    job = job_of(reco, options(tmp_path / "rejected.jsonl"))
+    other = replace(job, fingerprint=replace(job.fingerprint, digest="0" * 64))
+    with pytest.raises(ArtifactError, match="every machine must see the same model folder"):
+        list(ray_engine.encoded_on_ray(rows(folder), other, TWO))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("wanted", [Cluster(gpus_per_worker=1), Cluster(workers=2, gpus_per_worker=0.5)])
+def test_workers_that_the_cluster_has_no_room_for_are_refused(folder, reco, tmp_path, wanted):
+    with pytest.raises(ConfigError, match="and 0 GPUs"):
+        ingest_on_ray(rows(folder), reco, wanted, options(tmp_path / "rejected.jsonl"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_command_runs_on_the_cluster_and_finds_relative_paths(folder, model, monkeypatch):
+    monkeypatch.chdir(folder)  # after the workers' machine was started
+    monkeypatch.setenv("RECO_MODEL", str(model))
+    images = sorted(path.name for path in folder.iterdir())
+    table = [f"{name[:-4]},{name},{name[3:-4]}" for name in images]
+    Path("catalogue.csv").write_text("\n".join(["id,image,text", *table]), encoding="utf-8")
+    command = ["memory", "build", "catalogue.csv", "--memory", "memory", "--engine", "ray", "--workers", "2", "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    told = json.loads(result.stdout)
+    assert (told["added"], told["rejected"], told["pairs"]) == (ROWS - 1, 1, ROWS - 1)
+    assert [row["id"] for row in listed(Path("memory.rejected.jsonl"))] == [images[11][:-4]]
+
+
+@pytest.mark.parametrize("about", [("--address", "auto"), ("--workers", "2"), ("--gpus-per-worker", "0.5")])
+def test_options_of_a_cluster_want_one(about):
+    result = CliRunner().invoke(app, ["memory", "build", "no.csv", *about])
+    assert result.exit_code == 1
+    assert f"{about[0]} {about[1]} is about a Ray cluster: give --engine ray" in result.stderr
+
+
+def test_no_key_is_sent_to_workers(model):
+    with Reco.open(model, ":memory:", memory_kind="exact", memory_api_key="secret-key") as reco:
+        sent = job_of(reco, Options()).settings
+    assert sent.memory_api_key is None
+    assert sent.model.is_absolute()
+
+
+def test_without_ray_the_install_line_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "reco_plugin.ingest.ray_engine")
+    with pytest.raises(MissingExtra, match=r"reco-plugin\[ray\]"):
+        import reco_plugin.ingest.ray_engine  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("ray://127.0.0.1:1", "ray job submit"),
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1"),
+        ("head", "no Ray cluster at head"),
+    ],
+)
+def test_an_address_where_no_cluster_can_be_joined_is_refused(address, told):
+    with pytest.raises(ConfigError, match=told), ray_engine.connected(address):
+        pass

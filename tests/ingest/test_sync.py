@@ -1,0 +1,106 @@
+"""Daily changes: update, sync, and what they would do."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from reco_plugin import Pair, Reco
+from reco_plugin.data.rows import open_rows
+from reco_plugin.errors import DataError
+from reco_plugin.ingest import Options, Outcome
+from reco_plugin.ingest.marks import SOURCE
+from reco_plugin.ingest.plan import plan
+from reco_plugin.ingest.sync import delete_gone, delete_others
+
+from .conftest import Catalogue, Fill, Watched, all_rows, content
+
+
+@pytest.fixture
+def sync(write_catalogue: Catalogue, shop: Reco, fill: Fill):  # type: ignore[no-untyped-def]
+    def run(rows: list[tuple[str, str, str]], name: str = "shop", max_share: float = 1.0) -> Outcome:
+        finish = partial(delete_gone, source=name, max_share=max_share)
+        return fill(write_catalogue(rows), shop, source=name, finish=finish)
+
+    return run
+
+
+def test_sync_adds_replaces_and_deletes(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
+    rows = all_rows(drawings)
+    shop.memory.add(drawings[20:])  # by hand, and never touched
+    assert sync(rows[:10]).added == 10
+    changed = [*rows[2:9], (rows[9][0], rows[9][1], "changed"), *rows[10:12]]
+    outcome = sync(changed)
+    assert (outcome.added, outcome.replaced, outcome.unchanged, outcome.deleted) == (2, 1, 7, 2)
+    assert set(content(shop)) == {name for name, _, _ in [*changed, *rows[20:]]}
+    watched = Watched(shop)
+    assert sync(changed).unchanged == 10
+    assert (watched.written, watched.deleted) == ([], [])
+
+
+def test_two_sources_keep_apart(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
+    rows = all_rows(drawings)
+    sync(rows[:5], "one")
+    sync(rows[5:9], "two")
+    assert sync(rows[:4], "one").deleted == 1
+    assert len(shop.memory) == 8
+    taken = sync(rows[3:9], "two")  # what both hold belongs to who brought it last
+    assert (taken.unchanged, content(shop)[rows[3][0]][2][SOURCE]) == (5, "two")
+    assert sync(rows[:3], "one").deleted == 0
+
+
+def test_too_much_is_not_deleted(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
+    rows = all_rows(drawings)
+    sync(rows[:10])
+    with pytest.raises(DataError, match=r"3 of the 10 pairs .* nothing was deleted.*--max-delete 0\.30"):
+        sync(rows[3:10], max_share=0.2)
+    assert len(shop.memory) == 10
+    assert sync(rows[3:10], max_share=0.3).deleted == 3
+
+
+def test_rejected_rows_keep_their_pairs(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
+    rows = all_rows(drawings)
+    sync(rows[:10])
+    broken = [(rows[0][0], "gone.png", "x"), *rows[1:9]]
+    outcome = sync(broken)
+    assert (outcome.rejected, outcome.deleted) == (1, 1)
+    assert set(content(shop)) == {name for name, _, _ in rows[:9]}
+
+
+def test_exactly_the_source(write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair]) -> None:
+    rows = all_rows(drawings)
+    fill(write_catalogue(rows[:10]), shop)
+    broken = [(rows[3][0], "gone.png", "x"), *rows[4:12]]
+    outcome = fill(write_catalogue(broken), shop, finish=delete_others)
+    assert (outcome.held, outcome.deleted) == (8, 4)
+    assert set(content(shop)) == {name for name, _, _ in rows[4:12]}
+
+
+def test_update_leaves_unknown_ids_out(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair]
+) -> None:
+    rows = all_rows(drawings)
+    fill(write_catalogue(rows[:10]), shop)
+    changed = [(rows[0][0], rows[0][1], "changed"), *rows[1:15]]
+    outcome = fill(write_catalogue(changed), shop, only_known=True)
+    assert (outcome.replaced, outcome.unchanged, outcome.missing, outcome.added) == (1, 9, 5, 0)
+    assert len(shop.memory) == 10
+
+
+def test_a_plan_says_what_the_run_then_does(
+    sync,
+    write_catalogue: Catalogue,
+    shop: Reco,
+    drawings: list[Pair],  # type: ignore[no-untyped-def]
+) -> None:
+    rows = all_rows(drawings)
+    sync(rows[:10])
+    changed = [*rows[2:9], (rows[9][0], rows[9][1], "changed"), *rows[10:12], ("gone", "gone.png", "x")]
+    watched = Watched(shop)
+    rows_now = open_rows(write_catalogue(changed))
+    told = plan(rows_now, shop.memory.store, Options(source="shop"), deletes=True, progress=lambda *_: None)
+    assert (watched.written, watched.deleted) == ([], [])
+    done = sync(changed)
+    for name in ("read", "added", "replaced", "unchanged", "rejected", "deleted"):
+        assert getattr(told, name) == getattr(done, name), name
