@@ -41,6 +41,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "degrade": 3.7,
     "reco": 4.0,
     "evaluate": 5.0,
+    "ingest": 5.0,
     "serve": 5.0,
     "client": 5.0,
     "adapters": 5.2,  # what they share: a source, which may be a client
@@ -53,6 +54,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "quickstart.benchmark": 5.5,  # counts with evaluate.metrics
     "demo": 6.0,
     "report": 6.0,
+    "fit": 6.5,  # evaluates, reports, and trains
     "cli": 7.0,
     "__main__": 8.0,
 }
@@ -82,7 +84,8 @@ def modules(package: Path = PACKAGE) -> dict[str, Path]:
 def imports(path: Path, package: Path = PACKAGE) -> Iterator[Import]:
     """Everything a file imports, relative names resolved; ``from . import x`` is x where x is a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {id(node) for function in ast.walk(tree) if _is_function(function) for node in ast.walk(function)}
+    late = (part for part in ast.walk(tree) if _is_function(part) or _is_for_types(part))
+    inside = {id(node) for part in late for node in ast.walk(part)}
     here = (package.name, *path.relative_to(package).with_suffix("").parts[:-1])
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -98,6 +101,10 @@ def imports(path: Path, package: Path = PACKAGE) -> Iterator[Import]:
 
 def _is_function(node: ast.AST) -> bool:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def unit_of(name: str) -> str:
@@ -166,7 +173,7 @@ def test_train_uses_levels_up_to_fuse_and_the_quickstart_data():
     assert {unit for unit in used if LEVELS[unit] > TRAIN_MAY_USE} == set()
 
 
-def test_train_is_imported_by_commands_only_and_only_when_they_run():
+def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
     users = [
         (name, found.at_import)
         for name, path in modules().items()
@@ -175,7 +182,7 @@ def test_train_is_imported_by_commands_only_and_only_when_they_run():
         if found.name.startswith("reco_plugin.train")
     ]
     assert users, "the command line no longer reaches the training: this test watches nothing"
-    assert {name.partition(".")[0] for name, _ in users} == {"cli"}
+    assert {name.partition(".")[0] for name, _ in users} == {"cli", "fit"}
     assert not any(at_import for _, at_import in users)
 
 

@@ -11,6 +11,7 @@ import typer
 from .doctor import doctor_command
 from .errors import reports_errors
 from .evaluate import eval_app
+from .fit import fit_command
 from .memory import memory_app
 from .options import MemoryOption, ModelOption, existing_memory
 from .report import report_command
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(memory_app, name="memory")
 app.add_typer(eval_app, name="eval")
 eval_app.command("study", epilog="Example: reco eval study photos/ --memory ./memory --out runs/photos")(study_command)
+app.command("fit", epilog="Example: reco fit catalogue.csv --group product --model my_model --out runs/x")(fit_command)
 app.command(
     "train", epilog="Example: reco train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x"
 )(train_command)

@@ -1,0 +1,138 @@
+"""``reco fit``: from a catalogue to a model, and whether it helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .errors import reports_errors
+from .options import JsonOption, ModelOption
+
+if TYPE_CHECKING:
+    from ..fit import FitResult
+
+
+@reports_errors
+def fit_command(
+    source: Annotated[
+        str, typer.Argument(help="Catalogue: .csv/.tsv/.jsonl, folder, .tar, .npz or .parquet.", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the run: cache, report, model.", show_default=False)],
+    model: ModelOption = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Payload column: pairs with the same value show the same thing.", show_default="the caption"),
+    ] = None,
+    fuser: Annotated[
+        Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"],
+        typer.Option(help="What is tried. auto: all but paper, which takes minutes."),
+    ] = "auto",
+    goal: Annotated[
+        Literal["search", "classify"],
+        typer.Option(help="What comes first: text and image queries, or the names that images are classified among."),
+    ] = "search",
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="tries 5, 10 and 20")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of the groups that the policy is chosen on.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of the groups that is measured once, at the end.")] = 0.15,
+    max_loss: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Recall at 1 that a side may lose where the memory has nothing to tell."),
+    ] = 0.005,
+    near_duplicate: Annotated[
+        float, typer.Option(min=0, max=1, help="Image cosine from which a pair is hidden from a query.")
+    ] = 0.97,
+    max_error_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pairs that may be rejected before the run stops.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the paper's training and the intervals.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = 400,
+    device: Annotated[str, typer.Option(help="paper: torch device.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a model to your catalogue, measure on held-out groups whether it helps, and write a model that does so.
+
+    CLIP stays as it is, so memories and indexes stay valid. What is refined, with which fusion, k and gate, is chosen
+    on a validation part and measured once on a test part; where nothing helps, the model refines nothing and the
+    command says so. An interrupted run goes on when it is started again. What it means: docs/fit.md
+
+    For an open_clip model, first: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model
+    """
+    from ..config import load_settings
+    from ..fit import run_fit
+    from ..fit.config import checked_config
+    from .stores import say
+
+    config = checked_config(
+        source=source,
+        model=str(load_settings(model=model).model),
+        group=group,
+        fuser=fuser,
+        goal=goal,
+        k=k,
+        validation=validation,
+        test=test,
+        max_loss=max_loss,
+        near_duplicate=near_duplicate,
+        max_error_rate=max_error_rate,
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    with _Bars() as watch:
+        result = run_fit(config, out, watch)
+    say(result.to_dict(), told(result, out), as_json)
+
+
+def told(result: FitResult, out: Path) -> str:
+    """The figures of the test part, the decision, and what to do next."""
+    from ..evaluate.table import gain, percent, table
+
+    header = ["test part", "", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]
+    rows = [
+        [
+            line.task if line.way == "frozen" else "",
+            line.label if line.way != "baseline" else f"best baseline: {line.label}",
+            *(percent(share) for share in line.recall.values()),
+            gain(line.gain) if line.gain else "",
+        ]
+        for line in result.test
+    ]
+    model, source = out / "model", result.config.source
+    lines = [table(header, rows), "", *result.words, *result.notes, ""]
+    report = out / "report.html"
+    if report.is_file():
+        lines.append(f"report: {report}")
+    lines += [
+        f"next: reco memory build {source} --model {model} --memory ./memory",
+        f"      reco serve --model {model} --memory ./memory",
+    ]
+    return "\n".join(lines)
+
+
+class _Bars:
+    """A bar while pairs are encoded, then a line that says what is being done; on a terminal only."""
+
+    def __enter__(self) -> _Bars:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(desc="encode", unit="pair", disable=None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def encoded(self, pairs: int) -> None:
+        """Advance the bar."""
+        self._bar.update(pairs)
+
+    def stage(self, what: str) -> None:
+        """Name what is done next."""
+        self._bar.set_description(what)

@@ -1,0 +1,202 @@
+"""Ways to refine, each under a name: what may be chosen, and what anyone could write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from ..calibration import Calibration
+from ..evaluate.baselines import ALONE, grid
+from ..fuse import Fuser
+from ..types import Fingerprint
+from .catalogue import Catalogue
+from .config import FitConfig
+from .questions import MOST, GroundMemory, memory_of_rows, take
+from .split import Split, chance
+
+if TYPE_CHECKING:
+    from ..train.loop import Fusions
+    from ..train.model import FusionConfig
+
+Gate: TypeAlias = Literal["on", "strict", "off"]
+"""on: trust as calibrated. strict: the fitted text gate asks for more. off: all neighbours count alike."""
+_WEIGHTS = (0.5, 2.0, ALONE)
+_STRICTER = 1.5
+"""Logit that is taken from a strict text gate: a chance of a half becomes a fifth."""
+_MOST_TRAINED = 50_000
+"""Pairs that the paper's layer is trained on; what its batches can see in minutes is less."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to refine.
+
+    Attributes:
+        name: of the fusion: one of those in :data:`reco_plugin.fit.config.KINDS`; or of a baseline.
+        k: neighbours.
+        gate: how neighbours are trusted.
+        fuser: what is measured.
+        height: how far candidates move.
+        fusions: what is exported; None: a baseline, which cannot be.
+        image_config: shape of the image side, where it is another than that of the text side.
+    """
+
+    name: str
+    k: int
+    gate: Gate
+    fuser: Fuser
+    height: float = 0.3
+    fusions: Fusions | None = None
+    image_config: FusionConfig | None = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether calibrated trust weighs the neighbours."""
+        return self.gate != "off"
+
+    @property
+    def label(self) -> str:
+        """Name, k and gate."""
+        return f"{self.name}, k={self.k}, gate {self.gate}"
+
+
+def candidates(
+    config: FitConfig, catalogue: Catalogue, split: Split, fingerprint: Fingerprint, folder: Path
+) -> Iterator[Way]:
+    """Everything that may be chosen, the simplest first; fitted on the pairs of the part ``fit`` alone.
+
+    Args:
+        config: which ones.
+        catalogue: encoded.
+        split: of it.
+        fingerprint: of its vectors.
+        folder: where fitted fusions are kept, and the checkpoints of trained ones.
+    """
+    from ..train.model import FusionConfig
+
+    memory, dimension = memory_of_rows(catalogue, split.rows("fit"), fingerprint), fingerprint.dimension
+    group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
+    make: dict[str, Callable[[], Iterator[Way]]] = {
+        "training-free": lambda: _untrained(config, "training-free", "on", FusionConfig("training-free", dimension)),
+        "mean": lambda: _means(config, dimension),
+        "prototype": lambda: _fitted(config, memory, group_of, folder, "prototype"),
+        "reco": lambda: _fitted(config, memory, group_of, folder, "reco"),
+        "paper": lambda: _paper(config, memory, group_of, folder / f"paper-{catalogue.digest[:12]}"),
+    }
+    for kind in config.kinds:
+        yield from make[kind]()
+
+
+def composed(text: Way, image: Way) -> Way:
+    """The text side of one way and the image side of another, of the same k and gate."""
+    from ..train.fuser import TorchFuser
+
+    assert text.fusions is not None and image.fusions is not None  # noqa: S101 - only baselines have none
+    fusions = type(text.fusions)(text.fusions.config)
+    fusions.sides.update({"text": text.fusions.sides["text"], "image": image.fusions.sides["image"]})
+    fusions.text_gate = text.fusions.text_gate
+    name = f"texts by {text.name}, images by {image.name}"
+    return replace(text, name=name, fuser=TorchFuser(fusions), fusions=fusions, image_config=image.fusions.config)
+
+
+def baselines(side: Literal["text", "image"]) -> Iterator[Way]:
+    """What anyone could write in a few lines, for one side: means of neighbours with a weight, label transfer."""
+    for fuser in grid():
+        mine, others = fuser.text_weight, fuser.image_weight
+        if side == "image":
+            mine, others = others, mine
+        if mine and not others:
+            weight = "alone" if mine >= ALONE else f"weight {mine:g}"
+            shares = "even" if np.isinf(fuser.temperature) else f"temperature {fuser.temperature:g}"
+            for k in (5, 10):
+                yield Way(f"mean of neighbours ({weight}, {shares})", k, "off", fuser)
+
+
+def _means(config: FitConfig, dimension: int) -> Iterator[Way]:
+    """Means of neighbours, from half of the query's length to all but replacing it, with the gate and without."""
+    from ..train.model import FusionConfig
+
+    for weight in _WEIGHTS:
+        name = "mean alone" if weight >= ALONE else f"mean, weight {weight:g}"
+        for gate in ("on", "off"):
+            yield from _untrained(config, name, gate, FusionConfig("mean", dimension, weight=weight))
+
+
+def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -> Iterator[Way]:
+    from ..train.fuser import TorchFuser
+    from ..train.loop import Fusions
+
+    fusions = Fusions(fusion).eval()
+    for k in config.ks:
+        yield Way(name, k, gate, TorchFuser(fusions), fusions=fusions)
+
+
+def _fitted(
+    config: FitConfig, memory: GroundMemory, group_of: dict[str, str], folder: Path, name: Literal["prototype", "reco"]
+) -> Iterator[Way]:
+    """``reco``; or ``prototype``, the same with plain cosines in place of the fitted metric."""
+    from ..train.data import hidden_ids
+    from ..train.fit import ask, fit_fusions
+    from ..train.fuser import TorchFuser
+    from ..train.loop import FUSION, Fusions, save_fusions
+    from ..train.model import FusionConfig
+
+    pairs = memory.pairs
+    groups = [group_of[id_] for id_ in pairs.ids]
+    rows = _some(pairs.ids, MOST)
+    asked, of = take(pairs, rows), [groups[row] for row in rows]
+    hidden = hidden_ids(memory.store, asked, threshold=config.near_duplicate)
+    for k in config.ks:
+        questions = ask(memory.store, asked.text, of, dict(zip(pairs.ids, groups, strict=True)), hidden, k)
+        calibration = memory.at(k).calibration or Calibration()
+        fusion = FusionConfig("reco", pairs.image.shape[1])
+        fusions = fit_fusions(fusion, pairs, groups, questions, calibration.honesty)
+        if name == "prototype":
+            gate, fusions = fusions.text_gate, Fusions(fusion).eval()
+            fusions.text_gate = gate
+        save_fusions(fusions, folder / f"{name}-k{k}" / FUSION)
+        height = 1.0 if fusions.text_gate else 0.3  # a fitted fusion says itself how far texts may move
+        way = Way(name, k, "on", TorchFuser(fusions), height, fusions)
+        yield way
+        if fusions.text_gate is not None:
+            strict = _strict(fusions)
+            yield replace(way, gate="strict", fuser=TorchFuser(strict), fusions=strict)
+        yield replace(way, gate="off")
+
+
+def _strict(fusions: Fusions) -> Fusions:
+    strict = type(fusions)(fusions.config)
+    strict.load_state_dict(fusions.state_dict())
+    gate = fusions.text_gate
+    assert gate is not None  # noqa: S101 - the caller asked
+    strict.text_gate = replace(gate, bias=gate.bias - _STRICTER)
+    return strict.eval()
+
+
+def _paper(config: FitConfig, memory: GroundMemory, group_of: dict[str, str], folder: Path) -> Iterator[Way]:
+    from ..retrieve import Retrieval
+    from ..train.data import gather, hidden_ids
+    from ..train.fuser import TorchFuser
+    from ..train.loop import TrainConfig, train_fusions
+    from ..train.model import FusionConfig
+
+    pairs = take(memory.pairs, _some(memory.pairs.ids, _MOST_TRAINED))
+    hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
+    k = config.k or 10
+    groups = [group_of[id_] for id_ in pairs.ids]
+    data = gather(memory.store, pairs, Retrieval(k), groups, hidden)
+    how: Any = TrainConfig(steps=config.steps, seed=config.seed)
+    fusions = train_fusions(data, FusionConfig("paper", pairs.image.shape[1]), folder, how, device=config.device)
+    fusions = fusions.to("cpu")
+    yield Way("paper", k, "off", TorchFuser(fusions), fusions=fusions)
+
+
+def _some(ids: Any, most: int) -> list[int]:
+    """Rows of at most so many pairs, the same ones whatever their order."""
+    if len(ids) <= most:
+        return list(range(len(ids)))
+    return sorted(sorted(range(len(ids)), key=lambda row: chance(f"some\0{ids[row]}"))[:most])

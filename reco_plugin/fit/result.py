@@ -1,0 +1,126 @@
+"""What a fit came to: written last, as ``fit.json``, so that a folder that holds it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..data.files import whole_file
+from ..errors import DataError
+from ..evaluate.metrics import Interval
+from .config import FitConfig
+from .measure import Side, Task
+
+RESULT = "fit.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SideResult(_Frozen):
+    """One side of one candidate on validation; see :class:`reco_plugin.fit.choose.Verdict`."""
+
+    side: Side
+    gain: Interval
+    loss: float
+    helps: bool
+
+
+class CandidateResult(_Frozen):
+    """One candidate on validation."""
+
+    name: str
+    k: int
+    gate: str
+    sides: tuple[SideResult, ...]
+
+
+class TestLine(_Frozen):
+    """One way on one task of the test part.
+
+    Attributes:
+        task: what searches what.
+        way: ``frozen``, ``baseline`` or ``chosen``.
+        label: of the way, for people.
+        recall: k -> share of queries with a true result among the first k.
+        gain: in recall at 1 over frozen.
+        ahead: of the best baseline, of what was chosen; in recall at 1.
+        loss: change of recall at 1 where the memory holds nothing of what is asked for.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    task: Task
+    way: str
+    label: str
+    queries: int
+    recall: dict[int, float]
+    gain: Interval | None = None
+    ahead: Interval | None = None
+    loss: Interval | None = None
+
+
+class FitResult(_Frozen):
+    """Everything that was decided, and on what.
+
+    Attributes:
+        config: what was asked for.
+        source_digest: of vectors, ids and payloads.
+        encoder: fingerprint.
+        counts: pairs, groups and queries of the parts.
+        candidates: on validation.
+        chosen: label of the best candidate; None where none helps.
+        refine: sides that the model refines by default.
+        withdrawn: sides that were chosen on validation, and that the test part does not confirm.
+        test: measured once.
+        words: the decision in sentences.
+        notes: what a reader should know of the data.
+        graphs: name -> sha256 of the model's graphs.
+        versions: of the packages that made the figures.
+    """
+
+    config: FitConfig
+    source_digest: str
+    encoder: str
+    counts: dict[str, int]
+    candidates: tuple[CandidateResult, ...]
+    chosen: str | None
+    refine: tuple[Side, ...]
+    withdrawn: tuple[Side, ...]
+    test: tuple[TestLine, ...]
+    words: tuple[str, ...]
+    notes: tuple[str, ...]
+    graphs: dict[str, str]
+    versions: dict[str, str]
+
+    @property
+    def helps(self) -> bool:
+        """Whether anything is refined."""
+        return bool(self.refine)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like."""
+        return self.model_dump(mode="json")
+
+    def write(self, folder: Path) -> None:
+        """Write ``fit.json``."""
+        with whole_file(folder / RESULT) as part:
+            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> FitResult:
+        """Read it back.
+
+        Raises:
+            DataError: the run was not finished, or the file is damaged.
+        """
+        path = folder / RESULT
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{folder} holds no {RESULT}: the run was not finished, start it again") from error
+        except ValidationError as error:
+            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. Run the fit again") from error

@@ -1,0 +1,96 @@
+"""Which groups are fitted on and which are held out; decided by name, so that a growing catalogue keeps its split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+
+Part = Literal["fit", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+FEWEST = 10
+"""Groups of a part: an interval over fewer says nothing."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """N pairs, split.
+
+    Attributes:
+        part: (N,) of each pair.
+        asks: (N,) whether a held-out pair asks; then it is in no memory that is asked by its part. The other pairs of
+            its group are.
+    """
+
+    part: npt.NDArray[np.str_]
+    asks: npt.NDArray[np.bool_]
+
+    def rows(self, *parts: Part) -> npt.NDArray[np.int64]:
+        """Rows of all pairs of some parts."""
+        return np.flatnonzero(np.isin(self.part, parts))
+
+    def queries(self, part: Part) -> npt.NDArray[np.int64]:
+        """Rows of the pairs of one part that ask."""
+        return np.flatnonzero((self.part == part) & self.asks)
+
+    def rest(self, part: Part) -> npt.NDArray[np.int64]:
+        """Rows of the pairs of one part that are to be found."""
+        return np.flatnonzero((self.part == part) & ~self.asks)
+
+
+def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> Split:
+    """Split pairs by group.
+
+    Args:
+        ids: (N,).
+        groups: (N,) what each shows.
+        validation: share of the groups.
+        test: the same.
+        seed: another one gives another split.
+
+    Raises:
+        DataError: a part has fewer than ten groups.
+    """
+    part_of = {group: _part(group, validation, test, seed) for group in set(groups)}
+    counts = Counter(part_of.values())
+    if few := [part for part in PARTS if counts[part] < FEWEST]:
+        raise DataError(
+            f"{len(part_of)} groups are too few: {counts[few[0]]} fall to the {few[0]} part, and it needs {FEWEST}. "
+            "Give a larger catalogue, a finer --group, or other shares (--validation, --test)"
+        )
+    part = np.array([part_of[group] for group in groups])
+    return Split(part, _asks(ids, groups, seed) & (part != "fit"))
+
+
+def chance(name: str, seed: int = 0) -> float:
+    """A number in [0, 1) that depends on name and seed alone.
+
+    >>> round(chance("fox"), 3), round(chance("fox", 1), 3)
+    (0.32, 0.547)
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8]) / 2.0**64
+
+
+def _part(group: str, validation: float, test: float, seed: int) -> Part:
+    drawn = chance(group, seed)
+    return "test" if drawn < test else "validation" if drawn < test + validation else "fit"
+
+
+def _asks(ids: Sequence[str], groups: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
+    """About half of each group; at least one asks, and of two or more at least one is to be found."""
+    drawn = np.array([chance(f"ask\0{id_}", seed) for id_ in ids])
+    number = np.unique(np.asarray(groups), return_inverse=True)[1]
+    asks = drawn < 0.5
+    order = np.lexsort((drawn, number))
+    first = np.flatnonzero(np.diff(number[order], prepend=-1))  # of each group, in order
+    last = np.append(first[1:], len(order)) - 1
+    asks[order[last[last > first]]] = False
+    asks[order[first]] = True
+    return np.asarray(asks)

@@ -1,0 +1,105 @@
+"""From figures to a policy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fit_worlds import FINGERPRINT, catalogue_of, made
+
+from reco_plugin.evaluate.baselines import MeanOfNeighbours
+from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.fit.candidates import Way
+from reco_plugin.fit.choose import Judged, Side, Verdict, choose, judge, policy_of
+from reco_plugin.fit.final import final_lines, withdrawn
+from reco_plugin.fit.questions import ask
+from reco_plugin.fit.result import TestLine
+from reco_plugin.fit.split import split
+from reco_plugin.fuse import TrainingFreeFuser
+
+
+def way(name: str = "w", **more: object) -> Way:
+    return Way(name, 5, "on", TrainingFreeFuser(), **more)  # type: ignore[arg-type]
+
+
+def verdict(side: Side, mean: float, low: float, loss: float = 0.0) -> Verdict:
+    return Verdict(side, Interval(mean, low, mean + 0.1), loss, bearable=0.005)
+
+
+def judged(name: str, *verdicts: Verdict) -> Judged:
+    return Judged(way(name), verdicts)
+
+
+def test_a_side_helps_when_it_surely_gains_and_harms_nothing():
+    assert verdict("text", 0.1, 0.01).helps
+    assert not verdict("text", 0.1, 0.0).helps
+    assert not verdict("text", 0.1, 0.01, loss=-0.006).helps
+    assert verdict("text", 0.1, 0.01, loss=-0.005).helps
+
+
+def test_the_largest_gain_on_sides_that_it_helps_is_chosen():
+    harmful = judged("harmful", verdict("text", 0.9, 0.8, loss=-0.1), verdict("image", 0.0, 0.0))
+    small = judged("small", verdict("text", 0.1, 0.05), verdict("image", 0.0, -0.1))
+    both = judged("both", verdict("text", 0.08, 0.05), verdict("image", 0.05, 0.01))
+    found = choose([harmful, small, both])
+    assert found is both and found.sides == ("text", "image")
+    assert choose([harmful]) is None
+    assert choose([]) is None
+
+
+def test_of_equals_the_earlier_and_simpler_is_chosen():
+    first, second = (judged(name, verdict("text", 0.1, 0.05)) for name in "ab")
+    assert choose([first, second]) is first
+
+
+def test_the_goal_says_which_sides_come_first():
+    searches = judged("s", verdict("text", 0.1, 0.05), verdict("names", 0.0, 0.0))
+    classifies = judged("c", verdict("text", 0.0, 0.0), verdict("names", 0.3, 0.2))
+    assert choose([searches, classifies], "search") is searches
+    assert choose([searches, classifies], "classify") is classifies
+    assert choose([classifies], "search") is classifies
+
+
+@pytest.mark.parametrize(
+    ("sides", "queries", "candidates"),
+    [(("text",), ("text",), ()), (("text", "image", "names"), ("image", "text"), ("text",)), ((), (), ())],
+)
+def test_the_policy_refines_these_sides(sides, queries, candidates):
+    policy = policy_of(way(height=0.7), sides)
+    assert policy.refine == {"query": queries, "candidate": candidates}
+    assert (policy.k, policy.gate, policy.candidate_height) == (5, True, 0.7)
+
+
+def test_what_the_test_part_does_not_confirm_is_withdrawn():
+    def line(task: str, gain: float, loss: float = 0.0) -> TestLine:
+        around = {"gain": Interval(gain, gain - 0.05, gain + 0.05), "loss": Interval(loss, loss - 0.05, loss + 0.05)}
+        return TestLine(task=task, way="chosen", label="", queries=9, recall={1: 0.5}, **around)  # type: ignore[arg-type]
+
+    lines = [line("text->image", 0.2), line("image->text", 0.04)]
+    assert withdrawn(lines, ("text", "image")) == ("image",)
+    assert withdrawn([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
+
+
+def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():
+    """Captions that are anchors of their own images, as CLIP knows them: replacing an image by what is found harms."""
+    records = made()
+    mixed = records.text + 2.0 * (records.image - records.image.mean(axis=0))
+    known = type(records)(
+        records.ids, records.image, mixed / np.linalg.norm(mixed, axis=1, keepdims=True), records.payloads
+    )
+    catalogue = catalogue_of(known)
+    parts = split(catalogue.pairs.ids, catalogue.groups, validation=0.2, test=0.2)
+    questions = ask(catalogue, parts, "validation", FINGERPRINT, near=0.999)
+    way = Way("transfer", 5, "off", MeanOfNeighbours(1e6, 1e6, np.inf))
+    image = judge(questions, way).verdict("image")
+    assert image is not None and image.harms and image.loss < -0.1
+    bold = judge(questions, way, max_loss=1.0).verdict("image")
+    assert bold is not None and not bold.harms and bold.loss == image.loss
+    lines = final_lines(ask(catalogue, parts, "test", FINGERPRINT, near=0.999), None, _simple(), seed=0)
+    assert [line.gain for line in lines if line.way == "chosen"] == [Interval(0.0, 0.0, 0.0)] * 2
+
+
+def _simple():
+    from reco_plugin.fit.final import Baselines
+
+    mean = Way("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05))
+    return Baselines(mean, mean)

@@ -1,0 +1,71 @@
+"""What held-out parts ask, and what they can and cannot find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fit_worlds import FINGERPRINT, catalogue_of, made
+
+from reco_plugin.fit.catalogue import Catalogue
+from reco_plugin.fit.questions import Questions, ask
+from reco_plugin.fit.split import Split, split
+
+CATALOGUE = catalogue_of(made())
+PARTS = split(CATALOGUE.pairs.ids, CATALOGUE.groups, validation=0.2, test=0.2)
+
+
+def asked(catalogue: Catalogue = CATALOGUE, parts: Split = PARTS, near: float = 0.97) -> dict[str, Questions]:
+    return {part: ask(catalogue, parts, part, FINGERPRINT, near=near) for part in ("validation", "test")}
+
+
+def ids(rows: np.ndarray) -> set[str]:
+    return {CATALOGUE.pairs.ids[row] for row in rows}
+
+
+def test_what_asks_is_in_no_memory_that_it_asks():
+    questions = asked()
+    for part in ("validation", "test"):
+        held = ids(PARTS.queries(part))
+        assert held
+        assert not held & set(questions[part].memory.pairs.ids)
+        assert set(questions[part].memory.pairs.ids) >= ids(PARTS.rest(part))
+
+
+def test_validation_sees_nothing_of_the_test_part_and_the_test_all_of_validation():
+    questions = asked()
+    assert not set(questions["validation"].memory.pairs.ids) & ids(PARTS.rows("test"))
+    assert set(questions["test"].memory.pairs.ids) >= ids(PARTS.rows("validation"))
+
+
+def test_the_other_memory_knows_nothing_of_what_is_asked_for():
+    for part, questions in asked().items():
+        assert not set(questions.without.pairs.ids) & ids(PARTS.rows(part))
+        assert len(questions.without.pairs) > 100
+
+
+def test_each_caption_asks_once_per_group():
+    questions = asked()["test"]
+    assert len(questions.texts) == len(np.unique(questions.text_groups)) == questions.image_groups.max() + 1
+    assert len(questions.images) == len(PARTS.queries("test"))
+
+
+def test_copies_of_a_query_are_hidden_from_it_and_from_its_caption():
+    row, other = PARTS.queries("test")[0], PARTS.rest("test")[0]
+    image = CATALOGUE.pairs.image.copy()
+    image[other] = image[row]
+    copied = replace(CATALOGUE, pairs=replace(CATALOGUE.pairs, image=image))
+    questions, copy = asked(copied)["test"], CATALOGUE.pairs.ids[other]
+    place = int(np.flatnonzero((questions.images == image[row]).all(axis=1))[0])
+    assert copy in questions.image_hidden[place]
+    assert copy in questions.text_hidden[int(np.flatnonzero(questions.text_groups == questions.image_groups[place])[0])]
+    assert copy not in asked(copied, near=1.1)["test"].image_hidden[place]
+
+
+@pytest.mark.parametrize("most", [7])
+def test_of_very_many_the_same_few_ask(monkeypatch, most):
+    monkeypatch.setattr("reco_plugin.fit.questions.MOST", most)
+    first, again = asked()["test"], asked()["test"]
+    assert len(first.images) == most
+    assert np.array_equal(first.images, again.images)

@@ -1,0 +1,220 @@
+"""``reco fit`` from a file of vectors to a model, and what it says where refinement helps and where not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from fit_worlds import made
+from typer.testing import CliRunner
+
+from reco_plugin import Reco
+from reco_plugin.artifact import Artifact
+from reco_plugin.cli.app import app
+from reco_plugin.cli.fit import told
+from reco_plugin.data import read_records
+from reco_plugin.errors import ArtifactError, ConfigError, DataError
+from reco_plugin.evaluate.findings import Findings
+from reco_plugin.fit import FitConfig, FitResult, run_fit
+from reco_plugin.fit.config import checked_config
+from reco_plugin.fit.result import RESULT
+
+
+class Run(NamedTuple):
+    config: FitConfig
+    out: Path
+    result: FitResult
+    warned: list[str]
+
+
+Fit = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory, source: Callable[..., str], model: Path) -> Fit:
+    """A function that fits to made-up pairs."""
+
+    def run(records, **options) -> Run:
+        out = tmp_path_factory.mktemp("run")
+        config = checked_config(**({"source": source(records), "model": str(model), "k": 5} | options))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            result = run_fit(config, out)
+        return Run(config, out, result, [str(w.message) for w in caught if w.category is UserWarning])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def helped(fit: Fit) -> Run:
+    """Captions that a memory can answer, to an encoder that knows nothing of the images."""
+    return fit(made(), group="thing")
+
+
+@pytest.fixture(scope="module")
+def small(fit: Fit) -> Run:
+    """One candidate, which takes the least time."""
+    return fit(made(), group="thing", fuser="training-free")
+
+
+def line(run: Run, way: str, task: str = "text->image"):
+    return next(line for line in run.result.test if (line.way, line.task) == (way, task))
+
+
+def test_it_says_that_it_helps_where_it_does(helped: Run) -> None:
+    assert helped.result.helps and "text" in helped.result.refine
+    assert helped.result.words[0].startswith("Refinement helps on this catalogue: ")
+    assert line(helped, "chosen").recall[1] > line(helped, "frozen").recall[1] + 0.3
+    gain = line(helped, "chosen").gain
+    assert gain is not None and gain.low > 0
+    assert {line.task for line in helped.result.test} == {"text->image", "image->text", "image->name"}
+    assert {one.name for one in helped.result.candidates} >= {"training-free", "mean alone", "prototype", "reco"}
+
+
+def test_the_model_keeps_the_encoder_and_refines_what_was_chosen(helped: Run, model: Path) -> None:
+    base, made_ = Artifact.load(model), Artifact.load(helped.out / "model")
+    made_.verify()
+    assert made_.manifest.fingerprint == base.manifest.fingerprint
+    for name in ("clip_image", "clip_text"):
+        assert made_.graph(name).read_bytes() == base.graph(name).read_bytes()
+        assert (made_.folder / name / "config.pbtxt").read_bytes() == (base.folder / name / "config.pbtxt").read_bytes()
+    queries = set(made_.manifest.policy.refine["query"])
+    assert queries == {side for side in helped.result.refine if side != "names"}
+    assert made_.manifest.policy.k == 5
+    config = (made_.folder / "reco_text" / "config.pbtxt").read_text()
+    assert made_.manifest.graphs["reco_text"].sha256 in config
+
+
+def test_a_memory_of_the_base_model_serves_the_new_one(helped: Run, model: Path, tmp_path: Path) -> None:
+    records = next(iter(read_records(helped.config.source)))
+    with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as before:
+        before.memory.store.upsert(records)
+        before.memory.calibrate()
+    with Reco.open(helped.out / "model", memory=tmp_path / "m", memory_kind="exact") as reco:
+        assert reco.refines("text", "query")
+        assert (reco.refine(records.text[:4], modality="text").moved > 0.01).all()
+
+
+def test_the_report_holds_the_figures(helped: Run) -> None:
+    findings = Findings.read(helped.out)
+    assert [section.key for section in findings.sections] == ["main", "validation"]
+    assert findings.summary[: len(helped.result.words)] == helped.result.words
+    page = (helped.out / "report.html").read_text()
+    assert helped.result.words[0] in page and "R@10" in (helped.out / "report.md").read_text()
+    assert FitResult.read(helped.out) == helped.result
+
+
+def test_wrong_captions_do_not_help_and_are_left_off(fit: Fit) -> None:
+    run = fit(made(shuffled=True))
+    assert not run.result.helps
+    assert "leave it off" in run.result.words[0]
+    assert all("leave plain" in words for words in run.result.words[1:])
+    policy = Artifact.load(run.out / "model").manifest.policy
+    assert policy.refine == {"query": (), "candidate": ()}
+    with Reco.open(run.out / "model", memory=":memory:", memory_kind="exact") as reco:
+        assert not reco.refines("text", "query") and not reco.refines("image", "query")
+
+
+def test_unique_titles_are_told_and_still_decided(fit: Fit) -> None:
+    run = fit(made(120, 2, unique=True), fuser="training-free")
+    assert any("nearly every title is unique" in note for note in run.result.notes)
+    assert any("nearly every title is unique" in message for message in run.warned)
+    assert run.result.counts["groups of one pair"] == 240
+    assert not run.result.helps
+    Artifact.load(run.out / "model").verify()
+
+
+def test_killed_and_started_again_it_comes_to_the_same(small: Run, tmp_path: Path) -> None:
+    code = """if True:
+        import os, pathlib, signal, sys
+        from reco_plugin.fit import FitConfig, run_fit
+        class Killed:
+            def encoded(self, pairs):
+                self.stage("encoded")
+            def stage(self, what):
+                if what == sys.argv[2]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        run_fit(FitConfig.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[3]), Killed())
+    """
+    out = tmp_path / "run"
+    for stage in ("judge training-free, k=5, gate on", "write the model"):
+        command = [sys.executable, "-W", "ignore", "-c", code, small.config.model_dump_json(), stage, str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == -9, done.stderr
+        assert not (out / RESULT).exists() and not (out / "model").exists()
+    assert run_fit(small.config, out) == small.result
+    assert {path.name for path in out.iterdir()} == {path.name for path in small.out.iterdir()}
+
+
+def test_a_folder_of_another_run_is_refused(small: Run) -> None:
+    with pytest.raises(ConfigError, match=r"another configuration .* differs in seed\): choose another --out"):
+        run_fit(small.config.model_copy(update={"seed": 3}), small.out)
+    assert FitResult.read(small.out) == small.result
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(small: Run, tmp_path: Path) -> None:
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is no run of `reco fit`"):
+        run_fit(small.config, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "thesis.txt"]
+
+
+def test_what_cannot_be_fitted(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="groups are too few"):
+        fit(made(15))
+    with pytest.raises(DataError, match="no 'colour' to group by"):
+        fit(made(), group="colour")
+    with pytest.raises(ArtifactError, match=r"no model at 'ViT-B-32'.*reco export --model ViT-B-32 .* --out my_model"):
+        fit(made(), model="ViT-B-32")
+    with pytest.raises(ConfigError, match="leave less than a fifth"):
+        fit(made(), validation=0.5, test=0.4)
+    with pytest.raises(DataError, match="was not finished"):
+        FitResult.read(tmp_path)
+
+
+def test_started_again_it_comes_to_the_same_and_tells_it_as_json(small: Run) -> None:
+    before = (small.out / RESULT).read_bytes()
+    words = ["fit", small.config.source, "--model", small.config.model, "--group", "thing", "--k", "5", "--json"]
+    shown = CliRunner().invoke(app, [*words, "--fuser", "training-free", "--out", str(small.out)])
+    assert json.loads(shown.stdout) == small.result.to_dict()
+    assert (small.out / RESULT).read_bytes() == before
+
+
+def test_what_the_command_line_tells(helped: Run) -> None:
+    text = told(helped.result, helped.out)
+    assert "text->image" in text and helped.result.words[0] in text
+    assert f"reco serve --model {helped.out / 'model'}" in text
+    assert f"report: {helped.out / 'report.html'}" in text
+
+
+def test_a_failure_of_the_command_line_is_one_line(small: Run) -> None:
+    words = ["fit", small.config.source, "--model", small.config.model, "--out", str(small.out), "--seed", "9"]
+    failed = CliRunner().invoke(app, words)
+    assert failed.exit_code == 1 and failed.stdout == ""
+    assert failed.stderr.startswith("error: ") and "differs in fuser, group, k, seed" in failed.stderr
+
+
+def test_without_torch_the_install_line_is_shown(tmp_path: Path, source: Callable[..., str], model: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    command = [sys.executable, "-m", "reco_plugin", "fit", source(made()), "--model", str(model), "--out", "x"]
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert done.returncode == 1 and "pip install 'reco-plugin[train]'" in done.stderr, done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_papers_layer_is_tried_when_it_is_asked_for(fit: Fit) -> None:
+    run = fit(made(), fuser="paper", steps=3)
+    assert [one.name for one in run.result.candidates] == ["paper"]
+    assert np.isfinite(run.result.candidates[0].sides[0].gain).all()
