@@ -5,8 +5,8 @@
 
 ``interface``: line and solid icons of user interfaces; several packages draw the same thing, so things are groups.
 ``game``: one package of silhouettes, each under a title of its own, as in a shop without variants.
-``coins``: signs of currencies under their ticker symbols, in four packages: codes, as part numbers are. It was added, and run
-once, when the command was finished; the first look at the other two had led to changes of it.
+``coins``: signs of currencies under their ticker symbols, in four packages: codes, as part numbers are. It was
+added, and run once, when the command was finished; the first look at the other two had led to changes of it.
 
 No training of the shipped encoder or of any fusion has met them.
 """
