@@ -1,0 +1,63 @@
+"""The arithmetic of docs/scale.md against sums done by hand, and the page against the scripts and the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from benchmarks.scale import Encoder, encode_table, encoders, index_cpu_s, main, nodes_for, write_table
+from reco_plugin.cli.app import app
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text("utf-8")
+
+
+def test_hours_are_pairs_over_rate() -> None:
+    row = encode_table([3.6e6], [Encoder("mine", 100)]).splitlines()[-1]
+    assert row == "| mine | 100 | 10.0 h | 0.1 | 1.0 |"
+
+
+def test_a_pair_is_an_image_on_two_cores_and_half_the_time_of_a_text_on_one() -> None:
+    measured, *gpus, eight = encoders()
+    assert measured.per_s == pytest.approx(1000 / (17.7 + 5.7 / 2))
+    assert eight.per_s == 8 * gpus[-1].per_s
+
+
+def test_the_index_grows_a_little_faster_than_the_pairs() -> None:
+    assert index_cpu_s(1e6) / index_cpu_s(1e5) == pytest.approx(10 * 6 / 5)
+
+
+def test_each_node_builds_its_share_of_both_copies() -> None:
+    rows = write_table([1e5], [3], 10).splitlines()
+    assert rows[-3].endswith("| 1 min |") and rows[-4].endswith("| 3 |")
+    assert nodes_for(1e6) == 3 and nodes_for(1e9) > 40
+
+
+def test_the_page_has_the_scripts_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    for table in capsys.readouterr().out.strip().split("\n\n"):
+        assert table in PAGE, "run: python -m benchmarks.scale"
+
+
+def test_the_scripts_commands_on_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^python -m benchmarks\.scale(.*?)(?:#.*)?$", PAGE, flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for words in commands:
+        main(words.split())
+        assert capsys.readouterr().out
+
+
+def test_the_products_commands_on_the_page_are_commands() -> None:
+    lines = re.sub(r"\\\n\s*", "", PAGE).splitlines()
+    commands = [line.partition("reco ")[2] for line in lines if re.match(r"(RECO_\w+=\S+ )?reco ", line)]
+    assert len(commands) >= 9
+    for command in commands:
+        context: typer.Context | None = None
+        group, words = typer.main.get_command(app), shlex.split(command, comments=True)
+        while hasattr(group, "commands"):
+            group = group.commands[words.pop(0)]
+        with group.make_context(group.name, words, parent=context) as made:
+            assert made.params
