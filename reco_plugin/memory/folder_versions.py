@@ -36,9 +36,7 @@ class FolderVersions:
 
     def all(self) -> list[Version]:
         """All versions, the oldest first; a plain folder of the name counts as number 0."""
-        plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
-        found = [self._read(name) for name in [*plain, *self._names()]]
-        return [version for version in found if version is not None]
+        return self._versions(counted=True)
 
     def begin(self, fingerprint: Fingerprint) -> str:
         """The name of a new version; its folder, :meth:`folder`, is for the caller to make.
@@ -46,7 +44,7 @@ class FolderVersions:
         Raises:
             FingerprintMismatch: the version in use is of another encoder, which its readers would go on using.
         """
-        versions = self.all()
+        versions = self._versions()
         check_same_encoder(versions, fingerprint, self._link.name, "--memory")
         taken = [number for name in self._names() if (number := self._number(name)) is not None]
         return version_name(
@@ -85,7 +83,7 @@ class FolderVersions:
             MemoryLocked: the plain folder is open.
             MemoryStoreError: its building was not finished.
         """
-        versions = self.all()
+        versions = self._versions()
         wanted = check_usable(versions, name, repr(str(self._link)))
         check_same_encoder(versions, wanted.fingerprint, self._link.name, "--memory")
         if wanted.number:
@@ -94,7 +92,7 @@ class FolderVersions:
             new.symlink_to(name, target_is_directory=True)
             new.replace(self._link)
             sync_folder(self._link.parent)
-        return next(version for version in self.all() if version.live)
+        return next(version for version in self._versions(counted=True, only=name) if version.live)
 
     def rollback(self) -> Version:
         """Go back to the newest finished version before the one in use.
@@ -102,7 +100,7 @@ class FolderVersions:
         Raises:
             MemoryStoreError: there is none.
         """
-        return self.use(before(self.all(), self._link.name).name)
+        return self.use(before(self._versions(), self._link.name).name)
 
     def prune(self, keep: int = 1) -> list[str]:
         """Delete versions that nobody uses but for the newest finished ones; returns their names.
@@ -110,11 +108,11 @@ class FolderVersions:
         Args:
             keep: finished versions to keep besides the one in use.
         """
-        return [name for name in prunable(self.all(), keep) if self._delete(name)]
+        return [name for name in prunable(self._versions(), keep) if self._delete(name)]
 
     def unfinished(self, fingerprint: Fingerprint) -> str | None:
         """The newest version whose building was interrupted, by the same encoder; None where there is none."""
-        return newest_unfinished(self.all(), fingerprint)
+        return newest_unfinished(self._versions(), fingerprint)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -133,19 +131,19 @@ class FolderVersions:
             (name for name in found if self._number(name) is not None), key=lambda name: self._number(name) or 0
         )
 
-    def _read(self, name: str) -> Version | None:
+    def _versions(self, *, counted: bool = False, only: str | None = None) -> list[Version]:
+        """The versions, or one of them; counting opens each, which takes seconds where it holds millions."""
+        plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
+        names = [*plain, *self._names()] if only is None else [only]
+        return [version for name in names if (version := self._read(name, counted=counted)) is not None]
+
+    def _read(self, name: str, *, counted: bool) -> Version | None:
         """What is known of a version; None where there is no memory yet."""
         folder = self.folder(name) if name != self._link.name else self._link
         found = read_header(folder) if folder.is_dir() else None
         if found is None:
             return None
-        try:
-            memory = open_memory(folder, None, create=False)
-        except MemoryLocked:
-            pairs = None
-        else:
-            pairs = memory.count()
-            memory.close()
+        pairs = _count(folder) if counted else None
         live = self._link.resolve() == folder.resolve()
         return Version(
             name, self._number(name) or 0, pairs, live, not folder.name.endswith(PARTIAL), found[1].fingerprint
@@ -181,3 +179,15 @@ class FolderVersions:
             folder.rename(gone)
         shutil.rmtree(gone)
         return True
+
+
+def _count(folder: Path) -> int | None:
+    """Pairs in a folder; None where another process has it open."""
+    try:
+        memory = open_memory(folder, None, create=False)
+    except MemoryLocked:
+        return None
+    try:
+        return memory.count()
+    finally:
+        memory.close()

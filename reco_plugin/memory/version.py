@@ -16,7 +16,7 @@ class Version:
     Attributes:
         name: of the collection or folder.
         number: counts up from 1; 0 for a folder that no version was built beside.
-        pairs: how many it holds; None where another process has the folder open.
+        pairs: how many it holds; None where that was not asked, or another process has the folder open.
         live: the name stands for it.
         finished: its building came to its end.
         fingerprint: the encoder of its vectors.
