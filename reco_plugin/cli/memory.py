@@ -46,6 +46,36 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     say(info, "\n".join(lines), as_json)
 
 
+@memory_app.command("optimize", epilog="Example: reco memory optimize --memory ./memory")
+@reports_errors
+def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
+    """Build the approximate index of an embedded memory, and drop what deleted pairs left. Needs no model.
+
+    Takes minutes from 100,000 pairs on. Searches are about ten times faster then, and miss some neighbours (figures:
+    docs/million.md). Pairs that are added afterwards are compared one by one until this is run again.
+    """
+    from time import monotonic
+
+    from ..errors import ConfigError
+
+    begun, store = monotonic(), open_store(memory)
+    try:
+        if store.kind != "edge":
+            raise ConfigError(
+                f"the memory at {store.location!r} is of kind {store.kind}: only edge has an index that is built "
+                "by hand. A server builds its own, the others have none"
+            )
+        from ..memory.edge import EdgeMemory
+
+        if isinstance(store, EdgeMemory):
+            store.optimize()
+        pairs = store.count()
+    finally:
+        store.close()
+    seconds = round(monotonic() - begun, 1)
+    say({"pairs": pairs, "seconds": seconds}, f"indexed {pairs:,} pairs in {seconds:g} s", as_json)
+
+
 @memory_app.command(
     "search",
     epilog="Example: reco memory search 'a red fox' --k 5"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,27 @@ def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -
     assert (again["added"], again["unchanged"], again["pairs"]) == (0, 24, 24)
     after = ask("memory", "search", "a red circle", "--k", 24)
     assert {hit["id"]: hit for hit in after} == {hit["id"]: hit for hit in before}
+
+
+def test_optimize_keeps_what_is_found(memory: Path, ask: Ask, fail: Fail) -> None:
+    before = ask("memory", "search", "a red circle", "--k", 24)
+    assert ask("memory", "remove", before[-1]["id"])["pairs"] == 23
+    assert ask("memory", "optimize")["pairs"] == 23
+    assert ask("memory", "search", "a red circle", "--k", 24) == before[:-1]
+    assert "only edge has an index that is built" in fail("memory", "optimize", "--memory", _exact(memory))
+
+
+def _exact(memory: Path) -> Path:
+    """A copy of another kind."""
+    from reco_plugin.memory import open_memory
+
+    place = memory.with_name("reference")
+    with closing(open_memory(memory, None, create=False)) as source:
+        target = open_memory(place, source.header.fingerprint, kind="exact")
+        for records in source.scroll():
+            target.upsert(records)
+        target.close()
+    return place
 
 
 def test_a_picture_finds_itself(memory: Path, catalogue: Path, ask: Ask) -> None:
