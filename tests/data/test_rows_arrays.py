@@ -117,7 +117,7 @@ def test_npz_with_faults(tmp_path: Path) -> None:
         ("c", "has norm 3"),
         ("d", "payload is '[1]'"),
     ]
-    assert (found[3][0], found[4]) == (None, ("a", "has the id"))
+    assert (found[3][0], found[4]) == (None, ("a", "its id 'a' came before"))
     np.savez(path, id=np.array([1.5, 2]), image=unit(2), text=unit(2))
     assert rejected_of(open_rows(path))[0].reason == "expected a text or whole number, got 1.5"
     np.savez(path, id=ids, image=unit(6), text=unit(5))
