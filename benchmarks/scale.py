@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .markdown import table
 from .sizing import GPUS, IMAGE_GFLOP, MEASURED_MS, Layout, cluster, gpu_ms
 
 TEXT_GFLOP = 1.2  # of ViT-B/32's text tower at 16 tokens: 77 take 5.9
 DECODE_MS = {"256 px": (1.3, 22_600), "1200 × 800": (9.6, 314_000)}
 """Measured, `python -m benchmarks.scale --decode`: CPU ms to decode and resize a JPEG, and its bytes."""
-DRIVER_PER_S = 6400.0
-"""Measured: pairs (D = 512) per CPU second of the writing process, by gRPC to the tests' stand-in for a server."""
-DRIVER_BYTES = 180.0
-"""Of RAM per pair in the writing process: 82 for the ids it saw (measured), 100 while it reads what is there."""
+DRIVER_PER_S = 2400.0
+"""Measured, `python -m benchmarks.write_rate`: pairs (D = 512) per CPU second of the writing process, by gRPC."""
+DRIVER_BYTES = 170.0
+"""Of RAM per pair in the writing process: 70 for the ids it saw (measured there), 100 while it reads what is there."""
 INDEX_PAIRS, INDEX_CPU_S = 200_000, 355.0
 """Measured, docs/million.md: CPU time of Qdrant's index over both vectors of so many pairs (D = 512, its defaults)."""
 SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0}
@@ -83,7 +84,7 @@ def encode_table(pairs: Sequence[float], known: Sequence[Encoder]) -> str:
         ]
         for each in known
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def write_table(pairs: Sequence[float], nodes: Sequence[int], cores: int) -> str:
@@ -97,7 +98,7 @@ def write_table(pairs: Sequence[float], nodes: Sequence[int], cores: int) -> str
          *(duration(2 * index_cpu_s(count) / (cores * many)) for count, many in zip(pairs, nodes, strict=True))],
         *([f"images of {name}", *(_bytes(count * size) for count in pairs)] for name, (_, size) in DECODE_MS.items()),
     ]  # fmt: skip
-    return _table(["", *map(_count, pairs)], rows)
+    return table(["", *map(_count, pairs)], rows)
 
 
 def nodes_for(pairs: float) -> int:
@@ -136,11 +137,6 @@ def _count(pairs: float) -> str:
 
 def _bytes(size: float) -> str:
     return f"{size / 1e12:,.1f} TB" if size >= 1e12 else f"{size / 1e9:,.1f} GB"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|---" + "|--:" * (len(head) - 1) + "|", *lines[1:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

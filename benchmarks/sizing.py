@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from .markdown import table
 
 Copy = Literal["none", "int8", "4-bit"]
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "4-bit": 0.5}
@@ -128,11 +130,6 @@ def gpu_ms(gflop: float, peak_tflops: float) -> float:
     return gflop / (peak_tflops * GPU_SHARE)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|", *lines])
-
-
 def _size(count: float) -> str:
     return f"{count / TIB:,.1f} TiB" if count >= TIB else f"{count / GIB:,.1f} GiB"
 
@@ -162,7 +159,7 @@ def bytes_table(pairs: Sequence[float], dimension: int, payload: int) -> str:
         "payload": each.payload,
     }
     head = ["one copy", "per pair", *map(_count, pairs)]
-    return _table(
+    return table(
         head, ([name, f"{size:,.0f} B", *(_size(count * size) for count in pairs)] for name, size in parts.items())
     )
 
@@ -177,7 +174,7 @@ def cluster_table(
             layout = Layout(dimension, base.originals, base.copy, base.originals_in_ram, base.links, payload)
             need = cluster(count, layout, copies, ram_gib, disk_gib)
             rows.append([f"{_count(count)}, {name}", _size(need.ram_bytes), _size(need.disk_bytes), f"{need.nodes}"])
-    return _table(
+    return table(
         [f"{copies} copies of each shard", "RAM", "disk", f"nodes of {ram_gib:g} GiB, {disk_gib:g} GiB disk"], rows
     )
 
@@ -185,7 +182,7 @@ def cluster_table(
 def replica_table(rates: Sequence[float], items_ms: dict[str, float]) -> str:
     """Replicas of Triton for each rate of items per second."""
     head = ["per second", "ms per item", *(f"{rate:,.0f}" for rate in rates)]
-    return _table(
+    return table(
         head, ([name, f"{ms:.2f}", *(f"{replicas(rate, ms)}" for rate in rates)] for name, ms in items_ms.items())
     )
 

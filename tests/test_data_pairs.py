@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 from braceexpand import braceexpand
-from PIL import Image
+from made_sources import png, write_tar
 
 from reco_plugin.data import read_pairs
 from reco_plugin.data.files import expand_braces, find_shards
 from reco_plugin.data.shards import read_samples
 from reco_plugin.errors import DataError
-
-
-def png(shade: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (shade, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture

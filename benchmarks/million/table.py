@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..markdown import table
 from .process import BATCH, K
 from .run import EFS, KINDS, Facts, results
 
@@ -43,7 +44,7 @@ def writing(folder: Path) -> str:
                 f"{facts['open_s']:.1f} s", {True: "all equal", False: "**differs**", None: "not checked"}[check],
                 f"{each:,.0f}", f"{each - 8 * dimension:,.0f}", f"{facts['log_bytes'] / 1e6:,.0f} MB",
             ])  # fmt: skip
-    return _table(_WRITING, rows, left=1)
+    return table(_WRITING, rows, left=1)
 
 
 def searching(folder: Path) -> str:
@@ -64,7 +65,7 @@ def searching(folder: Path) -> str:
                 f"{_opening(found, kind):.1f} s",
                 *(f"{facts[name] / 1000:.1f} GB" for name in ("rss_own_mb", "rss_mb")),
             ])  # fmt: skip
-    return _table(_SEARCHING, rows, left=4)
+    return table(_SEARCHING, rows, left=4)
 
 
 def indexing(folder: Path) -> str:
@@ -78,7 +79,7 @@ def indexing(folder: Path) -> str:
                 f"{facts['rss_peak_mb'] / 1000:.1f} GB", f"{each:+,.0f}",
             ])  # fmt: skip
     head = ("pairs", "D", "building the index", "CPU", "most RAM", "bytes/pair more")
-    return _table(head, rows, left=0) if rows else "The index was not built."
+    return table(head, rows, left=0) if rows else "The index was not built."
 
 
 def swapping(folder: Path) -> str:
@@ -97,7 +98,7 @@ def swapping(folder: Path) -> str:
         "memory of", "pairs", "D", "verify", "swap", "searches of a reader meanwhile", "failed", "slowest",
         "pairs under the name then", "roll back", "pairs then",
     )  # fmt: skip
-    return _table(head, rows, left=1)
+    return table(head, rows, left=1)
 
 
 def _opening(found: Mapping[str, Facts], kind: str) -> float:
@@ -111,11 +112,6 @@ def recall(found: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> fl
     return sum(hits) / len(hits)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * left + "--:|" * (len(head) - left), *lines[1:]])
-
-
 def page(template: str, folder: Path, compared: str) -> str:
     """The page of the docs."""
     parts = {
@@ -125,6 +121,6 @@ def page(template: str, folder: Path, compared: str) -> str:
         "INDEXING": indexing(folder),
         "SWAPPING": swapping(folder),
     }
-    for name, table in parts.items():
-        template = template.replace(f"<!-- {name} -->", table)
+    for name, part in parts.items():
+        template = template.replace(f"<!-- {name} -->", part)
     return template

@@ -19,6 +19,7 @@ from reco_plugin.data.files import whole_file
 from reco_plugin.encode import Encoder
 from reco_plugin.types import Records
 
+from ..markdown import table
 from . import __doc__ as about
 from .catalogue import Entry, entries
 from .layouts import FIRST, Layout, layouts
@@ -94,7 +95,7 @@ class Bench:
             print(f"{name}: {found}", file=sys.stderr, flush=True)
             seconds = (f"{found.seconds:.1f}", f"{found.cpu_s:.1f}", f"{found.pairs / found.cpu_s:,.0f}")
             rows.append([name, f"{found.pairs:,}", f"{found.rejected}", *seconds, _word(found.equal)])
-        return _table(["layout", "pairs", "rejected", "s", "CPU s", "pairs per CPU s", "ids, images, texts"], rows)
+        return table(["layout", "pairs", "rejected", "s", "CPU s", "pairs per CPU s", "ids, images, texts"], rows)
 
     def ingesting(self) -> str:
         """A table of building a memory from every layout."""
@@ -106,7 +107,7 @@ class Bench:
             added, equal = made.outcome.added, same_vectors(made.vectors, layout, self.catalogue, self.vectors)
             seconds = (f"{made.outcome.seconds:.0f}", f"{made.cpu_s:.0f}", f"{added / made.cpu_s:,.0f}")
             rows.append([name, f"{added:,}", f"{made.outcome.rejected}", *seconds, _word(equal)])
-        return _table(["layout", "pairs", "rejected", "s", "CPU s", "pairs per CPU s", "ids, vectors"], rows)
+        return table(["layout", "pairs", "rejected", "s", "CPU s", "pairs per CPU s", "ids, vectors"], rows)
 
 
 def _file_name(layout: str) -> str:
@@ -135,15 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(tables["INGESTING"])
     if told.docs:
         page = HEAD.read_text()
-        for name, table in tables.items():
-            page = page.replace(f"<!-- {name} -->", table)
+        for name, part in tables.items():
+            page = page.replace(f"<!-- {name} -->", part)
         with whole_file(PAGE) as part:
             part.write_text(page)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|---|" + "--:|" * (len(head) - 1), *lines[1:]])
 
 
 if __name__ == "__main__":

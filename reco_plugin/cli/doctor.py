@@ -130,7 +130,7 @@ def _memory(memory: str | None, model: Any) -> str:
 
     location = memory_location(memory)
     if "://" not in location and not Path(location).exists():
-        return f"none at {location} yet: reco memory add SOURCE makes it"
+        return f"none at {location} yet: reco memory build SOURCE makes it"
     store = open_store(memory)
     try:
         header, pairs = store.header, store.count()

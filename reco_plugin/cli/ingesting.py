@@ -84,8 +84,9 @@ def options_of(place: Path, **given: Any) -> Options:
     said = {name: value for name, value in given.items() if value is not None}
     if "threshold" in said:
         said.setdefault("duplicates", "report")
-    lists = {"rejected": place.with_name(f"{place.name}.rejected.jsonl"), "listed": _listed(place)}
-    return Options(**{**lists, **said})
+    lists = {"rejected": "rejected", "listed": "duplicates"}
+    beside = {name: place.with_name(f"{place.name}.{what}.jsonl") for name, what in lists.items()}
+    return Options(**{**beside, **said})
 
 
 def lists_beside(memory: str | None, collection: str | None = None) -> Path:
@@ -149,10 +150,11 @@ def run(
         return ingest_on_ray(rows, reco, cluster, options, excluded=excluded, progress=progress, **more)
 
 
-def tell(outcome: Outcome, *, as_json: bool, dry_run: bool = False, **more: Any) -> None:
+def tell(outcome: Outcome, *, as_json: bool, dry_run: bool = False) -> None:
     """Print what a run came to."""
-    told = {name: value for name, value in outcome.to_dict().items() if name not in ("seconds",)}
-    say({**more, **told, **({"dry_run": True} if dry_run else {})}, "\n".join(lines(outcome, dry_run)), as_json)
+    told = outcome.to_dict()
+    del told["seconds"]
+    say({**told, **({"dry_run": True} if dry_run else {})}, "\n".join(lines(outcome, dry_run)), as_json)
 
 
 def lines(outcome: Outcome, dry_run: bool = False) -> Iterator[str]:
@@ -160,6 +162,7 @@ def lines(outcome: Outcome, dry_run: bool = False) -> Iterator[str]:
     counts = [
         (outcome.replaced, "replaced"),
         (outcome.unchanged, "unchanged"),
+        (outcome.repeated, "repeated"),
         (outcome.missing, "not in the memory"),
         (outcome.excluded, "excluded"),
         (outcome.dropped, "near-duplicates dropped"),
@@ -182,7 +185,3 @@ def lines(outcome: Outcome, dry_run: bool = False) -> Iterator[str]:
         yield f"  {times:,} x {reason}"
     for path in outcome.files.values():
         yield f"listed in {path}"
-
-
-def _listed(place: Path) -> Path:
-    return place.with_name(f"{place.name}.duplicates.jsonl")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -17,6 +17,9 @@ from .memory_served import adopt_command, attach_command
 from .memory_versions import prune_command, rollback_command, use_command, versions_command
 from .options import JsonOption, MemoryOption, ModelOption, existing_memory
 from .stores import open_store, say
+
+if TYPE_CHECKING:
+    from ..memory.edge import EdgeMemory
 
 memory_app = typer.Typer(
     no_args_is_help=True, help="Fill, look up, search and move image-text pairs; build versions and swap them."
@@ -65,15 +68,16 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
                 f"the memory at {store.location!r} is of kind {store.kind}: only edge has an index that is built "
                 "by hand. A server builds its own, the others have none"
             )
-        from ..memory.edge import EdgeMemory
-
-        if isinstance(store, EdgeMemory):
-            store.optimize()
-        pairs = store.count()
+        edge = cast("EdgeMemory", store)
+        edge.optimize()
+        pairs, indexed = edge.count(), edge.indexed
     finally:
         store.close()
     seconds = round(monotonic() - begun, 1)
-    say({"pairs": pairs, "seconds": seconds}, f"indexed {pairs:,} pairs in {seconds:g} s", as_json)
+    told = f"indexed {indexed:,} of {pairs:,} pairs in {seconds:g} s"
+    if not indexed:
+        told = f"{pairs:,} pairs are too few for an index: searches compare with each of them"
+    say({"pairs": pairs, "indexed": indexed, "seconds": seconds}, told, as_json)
 
 
 @memory_app.command(

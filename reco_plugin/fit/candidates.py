@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -12,7 +13,7 @@ import numpy as np
 from ..calibration import Calibration
 from ..evaluate.baselines import ALONE, grid
 from ..fuse import Fuser
-from ..types import Fingerprint
+from ..types import Fingerprint, Records
 from .catalogue import Catalogue
 from .config import FitConfig
 from .questions import MOST, GroundMemory, memory_of_rows, take
@@ -80,11 +81,12 @@ def candidates(
 
     memory, dimension = memory_of_rows(catalogue, split.rows("fit"), fingerprint), fingerprint.dimension
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
+    fits = _Fits(config, memory, group_of)
     make: dict[str, Callable[[], Iterator[Way]]] = {
         "training-free": lambda: _untrained(config, "training-free", "on", FusionConfig("training-free", dimension)),
         "mean": lambda: _means(config, dimension),
-        "prototype": lambda: _fitted(config, memory, group_of, folder, "prototype"),
-        "reco": lambda: _fitted(config, memory, group_of, folder, "reco"),
+        "prototype": lambda: _fitted(config, fits, folder, "prototype"),
+        "reco": lambda: _fitted(config, fits, folder, "reco"),
         "paper": lambda: _paper(config, memory, group_of, folder / f"paper-{catalogue.digest[:12]}"),
     }
     for kind in config.kinds:
@@ -135,28 +137,47 @@ def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -
         yield Way(name, k, gate, TorchFuser(fusions), fusions=fusions)
 
 
-def _fitted(
-    config: FitConfig, memory: GroundMemory, group_of: dict[str, str], folder: Path, name: Literal["prototype", "reco"]
-) -> Iterator[Way]:
+class _Fits:
+    """Fits ``reco``, once for each number of neighbours."""
+
+    def __init__(self, config: FitConfig, memory: GroundMemory, group_of: dict[str, str]) -> None:
+        self._memory, self._near = memory, config.near_duplicate
+        self._groups = [group_of[id_] for id_ in memory.pairs.ids]
+        self._done: dict[int, Fusions] = {}
+
+    def at(self, k: int) -> Fusions:
+        """The fusions for k neighbours."""
+        from ..train.fit import ask, fit_fusions
+        from ..train.model import FusionConfig
+
+        if k not in self._done:
+            memory, pairs = self._memory, self._memory.pairs
+            group_of = dict(zip(pairs.ids, self._groups, strict=True))
+            asked, hidden = self._asked
+            questions = ask(memory.store, asked.text, [group_of[id_] for id_ in asked.ids], group_of, hidden, k)
+            calibration = memory.at(k).calibration or Calibration()
+            fusion = FusionConfig("reco", pairs.image.shape[1])
+            self._done[k] = fit_fusions(fusion, pairs, self._groups, questions, calibration.honesty)
+        return self._done[k]
+
+    @cached_property
+    def _asked(self) -> tuple[Records, list[set[str]]]:
+        """Pairs that ask, and what each must not find."""
+        from ..train.data import hidden_ids
+
+        asked = take(self._memory.pairs, _some(self._memory.pairs.ids, MOST))
+        return asked, hidden_ids(self._memory.store, asked, threshold=self._near)
+
+
+def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototype", "reco"]) -> Iterator[Way]:
     """``reco``; or ``prototype``, the same with plain cosines in place of the fitted metric."""
-    from ..train.data import hidden_ids
-    from ..train.fit import ask, fit_fusions
     from ..train.fuser import TorchFuser
     from ..train.loop import FUSION, Fusions, save_fusions
-    from ..train.model import FusionConfig
 
-    pairs = memory.pairs
-    groups = [group_of[id_] for id_ in pairs.ids]
-    rows = _some(pairs.ids, MOST)
-    asked, of = take(pairs, rows), [groups[row] for row in rows]
-    hidden = hidden_ids(memory.store, asked, threshold=config.near_duplicate)
     for k in config.ks:
-        questions = ask(memory.store, asked.text, of, dict(zip(pairs.ids, groups, strict=True)), hidden, k)
-        calibration = memory.at(k).calibration or Calibration()
-        fusion = FusionConfig("reco", pairs.image.shape[1])
-        fusions = fit_fusions(fusion, pairs, groups, questions, calibration.honesty)
+        fusions = fits.at(k)
         if name == "prototype":
-            gate, fusions = fusions.text_gate, Fusions(fusion).eval()
+            gate, fusions = fusions.text_gate, Fusions(fusions.config).eval()
             fusions.text_gate = gate
         save_fusions(fusions, folder / f"{name}-k{k}" / FUSION)
         height = 1.0 if fusions.text_gate else 0.3  # a fitted fusion says itself how far texts may move

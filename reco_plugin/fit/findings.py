@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
 from .measure import KS, TASKS, Side, Task
-from .result import CandidateResult, FitResult, TestLine
+from .result import FitResult, TestLine
 
 _TASKS: dict[Task, str] = {
     "text->image": "texts search images",
@@ -33,7 +33,7 @@ def findings_of(result: FitResult, out: Path) -> Findings:
             "versions": result.versions,
         },
         summary=(*result.words, *result.notes),
-        sections=(_main(result.test), _validation(result.candidates, result.chosen)),
+        sections=(_main(result.test), _validation(result)),
     )
 
 
@@ -84,7 +84,8 @@ def _chart(task: Task, lines: Sequence[TestLine]) -> Chart:
     )
 
 
-def _validation(candidates: Sequence[CandidateResult], chosen: str | None) -> Section:
+def _validation(result: FitResult) -> Section:
+    candidates, chosen = result.candidates, result.chosen
     sides = [side.side for side in candidates[0].sides]
     rows: list[dict[str, Cell]] = []
     for one in candidates:
@@ -106,8 +107,9 @@ def _validation(candidates: Sequence[CandidateResult], chosen: str | None) -> Se
         title="What was chosen, on the validation part?",
         about=(
             "Every candidate on every side. A side is refined when the interval of its gain lies above zero and it "
-            "loses at most half a point (or one query) with a memory that holds nothing of what is asked for; images "
-            "also among names. Of the candidates, the one with the largest sum of gains on such sides is chosen."
+            f"loses at most {100 * result.config.max_loss:g} points (or one query) with a memory that holds nothing of "
+            "what is asked for; images also among names. Of the candidates, the one with the largest sum of gains on "
+            "such sides is chosen."
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),
     )

@@ -123,7 +123,7 @@ def load_base(folder: str) -> Artifact:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed run was writing, by the names that this package gives to what is not whole."""
-    parts = [*out.glob(".*.part*"), *(out / "vectors").rglob(".*.part*"), *(out / "candidates").rglob("*.pt.*.tmp")]
+    parts = [*out.glob(".*.part*"), *(out / "vectors").rglob(".*.part*")]
     for path in [*out.glob(f".{MODEL}.*"), *parts]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.rows import Rejected
 from ..encode import Encoder
 from ..types import Vectors
-from .items import Encoded, Prepared
+from .items import Encoded, Item, Prepared, Skipped
+
+
+def encoded_rows(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[Item]:
+    """A batch with its prepared rows encoded; the others stay as they are, where they are."""
+    made = iter(encode([row for row in rows if isinstance(row, Prepared)], encoder))
+    return [next(made) if isinstance(row, Prepared) else row for row in rows]
 
 
 def encode(rows: Sequence[Prepared], encoder: Encoder) -> list[Encoded]:

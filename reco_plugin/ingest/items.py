@@ -19,7 +19,7 @@ class Loaded:
     Attributes:
         where: in the source, for messages.
         pair: with an image that is bytes, a vector or a RemoteImage.
-        digest: of all that it says, see :func:`~reco_plugin.ingest.load.digest`.
+        digest: of all that it says, see :func:`~reco_plugin.data.digest.digest`.
     """
 
     where: str

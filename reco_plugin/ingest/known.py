@@ -37,22 +37,23 @@ class Known:
         """Take it of ids and payloads, as a memory gives them."""
         ids, rows = [], []
         for id_, payload in pairs:
-            ids.append(_number(id_))
+            ids.append(key_of(id_))
             if isinstance(digest := payload.get(ROW), str):
-                rows.append(_number(id_, digest))
+                rows.append(key_of(id_, digest))
         return cls(np.sort(np.array(ids, np.uint64)), np.sort(np.array(rows, np.uint64)), only_known)
 
     def sift(self, row: Loaded) -> Loaded | Skipped:
         """The row, or why it needs no encoding."""
         id_ = row.pair.id
-        if _holds(self.rows, _number(id_, row.digest)):
+        if _holds(self.rows, key_of(id_, row.digest)):
             return Skipped(id_, row.digest, "unchanged")
-        if self.only_known and not _holds(self.ids, _number(id_)):
+        if self.only_known and not _holds(self.ids, key_of(id_)):
             return Skipped(id_, row.digest, "missing")
         return row
 
 
-def _number(*words: str) -> int:
+def key_of(*words: str) -> int:
+    """64 bits of words: of an id, it is what a run keeps of each row until its end."""
     joined = "\0".join(words).encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 

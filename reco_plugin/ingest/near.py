@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,6 +37,10 @@ class Excluded:
     ids: Sequence[str]
     vectors: Vectors
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.ids)
+
     def find(self, ids: Sequence[str], images: Vectors, threshold: float) -> list[Near | None]:
         """Which excluded image each pair is like: the one of its id, else the nearest from the threshold on.
 
@@ -46,7 +51,7 @@ class Excluded:
         """
         if not len(self.vectors):
             return [None] * len(ids)
-        known, scores = set(self.ids), images @ self.vectors.T  # (B, E)
+        known, scores = self._names, images @ self.vectors.T  # (B, E)
         best = scores.argmax(axis=1)
         found: list[Near | None] = []
         for row, (id_, place) in enumerate(zip(ids, best.tolist(), strict=True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -11,12 +11,12 @@ from ..data.rows import Rejected, Rows
 from ..memory import Memory
 from ..types import Payload
 from .items import Loaded
+from .known import key_of
 from .load import load, numbered
 from .marks import ROW, SOURCE
 from .options import Options
 from .outcome import Outcome
 from .stages import chunked, in_order
-from .write import key_of
 
 
 def plan(
@@ -34,7 +34,7 @@ def plan(
         deletes: also count the pairs that are gone from the source ``options.source``.
         progress: told after each batch.
     """
-    begun, seen, named, unnamed, outcome = time.monotonic(), set[int](), set[int](), 0, Outcome()
+    begun, tally, outcome = time.monotonic(), _Tally(), Outcome()
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:
         batches = in_order(pool, load, chunked(numbered(rows.parts), options.batch_size), window=2)
         with closing(batches):
@@ -42,23 +42,36 @@ def plan(
                 outcome.read += len(batch)
                 held = dict(memory.payloads(list({row.pair.id for row in batch if isinstance(row, Loaded)})))
                 for row in batch:
-                    if isinstance(row, Rejected):
-                        outcome.rejected += 1
-                        unnamed += row.id is None
-                        named |= {key_of(row.id)} if row.id is not None else set()
-                    elif (key := key_of(row.pair.id)) in seen:
-                        outcome.rejected += 1
-                    else:
-                        seen.add(key)
-                        _count(row, held.get(row.pair.id), options, outcome)
+                    tally.count(row, held, options, outcome)
                 progress(len(batch), outcome.rejected)
     if deletes:
-        seen |= named
         ours = (id_ for id_, payload in memory.payloads() if payload.get(SOURCE) == options.source)
-        gone = sum(key_of(id_) not in seen for id_ in ours)
-        outcome.kept, outcome.deleted = (gone, 0) if unnamed else (0, gone)
+        gone = sum(key_of(id_) not in tally.named for id_ in ours)
+        outcome.kept, outcome.deleted = (gone, 0) if tally.unnamed else (0, gone)
     outcome.pairs, outcome.seconds = memory.count(), time.monotonic() - begun
     return outcome
+
+
+class _Tally:
+    """Ids that came, with the digests of good rows; and how many rejected rows had none."""
+
+    def __init__(self) -> None:
+        self.named: dict[int, str | None] = {}
+        self.unnamed = 0
+
+    def count(self, row: Loaded | Rejected, held: Mapping[str, Payload], options: Options, outcome: Outcome) -> None:
+        """Count one row as the run would."""
+        if isinstance(row, Rejected):
+            outcome.rejected += 1
+            self.unnamed += row.id is None
+            if row.id is not None:
+                self.named.setdefault(key_of(row.id), None)
+        elif (first := self.named.get(key := key_of(row.pair.id))) is not None:
+            outcome.repeated += first == row.digest
+            outcome.rejected += first != row.digest
+        else:
+            self.named[key] = row.digest
+            _count(row, held.get(row.pair.id), options, outcome)
 
 
 def _count(row: Loaded, held: Payload | None, options: Options, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,10 @@ from ..memory.checks import check_payload
 from ..preprocess import Tokenizer, image_to_array
 from ..types import Vectors
 from ..vectors import check_vectors
-from .items import Loaded, Prepared
+from .items import Loaded, Prepared, Skipped
 
+DOWNLOADS = 16
+"""Images that are fetched at the same time."""
 MAX_CHARACTERS = 100_000
 """A longer text is no caption."""
 
@@ -30,7 +32,7 @@ class Preparation:
         self._artifact, self._max_pixels = artifact, max_pixels
 
     def __call__(self, row: Loaded) -> Prepared | Rejected:
-        """Make a row ready; its image must not be remote, see :func:`fetch`."""
+        """Make a row ready; its image must not be remote, see :func:`fetched`."""
         pair = row.pair
         try:
             payload = check_payload(pair.id, pair.payload)
@@ -77,14 +79,10 @@ class Preparation:
         return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
 
 
-def is_remote(row: object) -> bool:
-    """Whether a row's image has to be fetched first."""
-    return isinstance(row, Loaded) and isinstance(row.pair.image, RemoteImage)
-
-
-def fetch(row: Loaded) -> Loaded | Rejected:
-    """Download a row's image."""
-    image: Any = row.pair.image
+def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
+    """A row with its image downloaded, where that is remote; any other row as it is."""
+    if not isinstance(row, Loaded) or not isinstance(image := cast(object, row.pair.image), RemoteImage):
+        return row
     try:
         return replace(row, pair=replace(row.pair, image=image.read()))
     except (RecoError, OSError) as error:

@@ -28,7 +28,7 @@ from .known import Known
 from .near import Excluded
 from .options import Options
 from .outcome import Outcome
-from .run import Progress, write
+from .run import Progress, silent, write
 from .stages import chunked
 from .write import Writer
 
@@ -71,7 +71,7 @@ def ingest_on_ray(
     *,
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = lambda rows, rejected: None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Do what :func:`~reco_plugin.ingest.run.ingest` does, with the same result, on a Ray cluster.
 

@@ -25,16 +25,15 @@ from ..data.rows import Part, Rejected
 from ..encode import Encoder
 from ..errors import ArtifactError, DataError, RecoError
 from ..types import Fingerprint
-from .encode import encode
-from .items import Item, Loaded, Prepared, Skipped
+from .encode import encoded_rows
+from .items import Loaded, Prepared, Skipped
 from .known import Known
 from .load import load, numbered
-from .prepare import Preparation, fetch, is_remote
+from .prepare import DOWNLOADS, Preparation, fetched
 from .stages import chunked, in_order
 
 ATTEMPTS = 4
 """How often a task is begun; Ray itself would begin one that kills its worker again for ever."""
-_DOWNLOADS = 16
 Row: TypeAlias = dict[str, Any]
 """Of a Ray dataset: name of the part, and part or chunk as bytes."""
 
@@ -141,13 +140,9 @@ class EncodeChunks:
             return {"chunk": row["chunk"]}
         try:
             _begin(self._attempts, ("encode", *row["number"]), row["name"])
-            return {"chunk": pack(self._encoded(chunk))}
+            return {"chunk": pack(encoded_rows(chunk, _job(self._job).encoder))}
         except RecoError as error:
             return {"chunk": _failed(error)}
-
-    def _encoded(self, chunk: list[Prepared | Skipped | Rejected]) -> list[Item]:
-        made = iter(encode([row for row in chunk if isinstance(row, Prepared)], _job(self._job).encoder))
-        return [next(made) if isinstance(row, Prepared) else row for row in chunk]
 
 
 def _ready(part: Part, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
@@ -155,11 +150,8 @@ def _ready(part: Part, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]
         loaded = load(row)
         return job.known.sift(loaded) if isinstance(loaded, Loaded) else loaded
 
-    def fetched(row: Any) -> Any:
-        return fetch(row) if is_remote(row) else row
-
     chunks = ([begun(row) for row in chunk] for chunk in chunked(numbered([part]), job.batch_size))
-    with ThreadPoolExecutor(_DOWNLOADS) as downloads:
+    with ThreadPoolExecutor(DOWNLOADS) as downloads:
         for chunk in in_order(downloads, fetched, chunks, window=2):
             yield [job.preparation(row) if isinstance(row, Loaded) else row for row in chunk]
 

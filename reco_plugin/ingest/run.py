@@ -14,24 +14,22 @@ from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..reco import Reco
 from ..types import Records
-from .encode import encode
-from .items import Item, Loaded, Prepared, Skipped
+from .encode import encoded_rows
+from .items import Item, Loaded, Skipped
 from .load import load, numbered
 from .near import Excluded
 from .options import Options
 from .outcome import Outcome
-from .prepare import Preparation, fetch, is_remote
+from .prepare import DOWNLOADS, Preparation, fetched
 from .stages import ahead, chunked, in_order
 from .write import Writer
 
-_DOWNLOADS = 16
-"""Images that are fetched at the same time."""
 Progress = Callable[[int, int], object]
 """Told rows since the last call, and rejected ones in all."""
 
 
-def _silent(rows: int, rejected: int) -> None:
-    return None
+def silent(rows: int, rejected: int) -> None:
+    """Show no progress."""
 
 
 def ingest(
@@ -41,7 +39,7 @@ def ingest(
     *,
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Outcome:
     """Read, encode and write rows; what the memory holds as it is stays untouched, so running it again goes on.
 
@@ -74,7 +72,7 @@ def write(
     writer: Writer,
     *,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Outcome:
     """Write batches that were encoded anywhere, in the order of the source; see :func:`ingest`."""
     begun = time.monotonic()
@@ -119,14 +117,14 @@ def encoded(
     decoders = options.decoders or os.cpu_count() or 1
     with (
         ThreadPoolExecutor(decoders, "reco-decode") as pool,
-        ThreadPoolExecutor(_DOWNLOADS, "reco-fetch") as downloads,
+        ThreadPoolExecutor(DOWNLOADS, "reco-fetch") as downloads,
     ):
         read = ahead(_read(rows, options.batch_size), 2)
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sifted(batch, sift) for batch in loaded)
-        fetched = in_order(downloads, _fetched, sifted, window=2)
-        prepared = ahead(in_order(pool, _prepared(preparation), fetched, window=2), 1)
-        batches = ahead((_encoded(batch, encoder) for batch in prepared), 2)
+        whole = in_order(downloads, fetched, sifted, window=2)
+        prepared = ahead(in_order(pool, _prepared(preparation), whole, window=2), 1)
+        batches = ahead((encoded_rows(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
 
@@ -140,14 +138,5 @@ def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], S
     return [next(told) if isinstance(row, Loaded) else row for row in batch]
 
 
-def _fetched(row: Any) -> Any:
-    return fetch(row) if is_remote(row) else row
-
-
 def _prepared(preparation: Preparation) -> Callable[[Any], Any]:
     return lambda row: preparation(row) if isinstance(row, Loaded) else row
-
-
-def _encoded(batch: list[Any], encoder: Encoder) -> list[Item]:
-    made = iter(encode([row for row in batch if isinstance(row, Prepared)], encoder))
-    return [next(made) if isinstance(row, Prepared) else row for row in batch]

@@ -6,7 +6,6 @@ interrupted and is run again comes to the same memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..data.rows import Rejected
 from ..pairs import PairMemory
 from ..types import Payload, Records, Vectors
 from .items import Encoded, Item, Loaded, Skipped
+from .known import key_of
 from .listing import Listing
 from .marks import ROW, SOURCE
 from .merge import Merge
@@ -209,8 +209,3 @@ class Writer:
 
 def _images(rows: Sequence[Encoded]) -> Vectors:
     return np.stack([row.image for row in rows])
-
-
-def key_of(id_: str) -> int:
-    """64 bits of an id: what is kept of each row until the end of the run."""
-    return int.from_bytes(hashlib.blake2b(id_.encode(errors="surrogatepass"), digest_size=8).digest(), "little")

@@ -149,6 +149,13 @@ class EdgeMemory:
         with _translated(self.location, "optimise"):
             shard.optimize()
 
+    @property
+    def indexed(self) -> int:
+        """Pairs that the approximate index holds; Qdrant makes none below 10 MB of vectors of a modality."""
+        shard = self._live()
+        with _translated(self.location, "read"):
+            return int(shard.info().indexed_vectors_count) // len(MODALITIES)
+
     def flush(self) -> None:
         """Bring segments to the disk and empty the write-ahead log."""
         shard = self._live()

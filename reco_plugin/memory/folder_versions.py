@@ -92,7 +92,9 @@ class FolderVersions:
             new.symlink_to(name, target_is_directory=True)
             new.replace(self._link)
             sync_folder(self._link.parent)
-        return next(version for version in self._versions(counted=True, only=name) if version.live)
+        used = self._read(name, counted=True)
+        assert used is not None  # noqa: S101 - it was there, and nothing deletes what is in use
+        return used
 
     def rollback(self) -> Version:
         """Go back to the newest finished version before the one in use.
@@ -131,11 +133,12 @@ class FolderVersions:
             (name for name in found if self._number(name) is not None), key=lambda name: self._number(name) or 0
         )
 
-    def _versions(self, *, counted: bool = False, only: str | None = None) -> list[Version]:
-        """The versions, or one of them; counting opens each, which takes seconds where it holds millions."""
+    def _versions(self, *, counted: bool = False) -> list[Version]:
+        """The versions; counting opens each, which takes seconds where it holds millions."""
         plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
-        names = [*plain, *self._names()] if only is None else [only]
-        return [version for name in names if (version := self._read(name, counted=counted)) is not None]
+        return [
+            version for name in [*plain, *self._names()] if (version := self._read(name, counted=counted)) is not None
+        ]
 
     def _read(self, name: str, *, counted: bool) -> Version | None:
         """What is known of a version; None where there is no memory yet."""

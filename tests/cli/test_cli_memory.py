@@ -8,8 +8,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
+
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.types import Records
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -36,18 +40,34 @@ def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -
     assert {hit["id"]: hit for hit in after} == {hit["id"]: hit for hit in before}
 
 
-def test_optimize_keeps_what_is_found(memory: Path, ask: Ask, fail: Fail) -> None:
+def test_optimize_of_a_small_memory_says_that_nothing_is_indexed(memory: Path, ask: Ask, run: Run, fail: Fail) -> None:
     before = ask("memory", "search", "a red circle", "--k", 24)
     assert ask("memory", "remove", before[-1]["id"])["pairs"] == 23
-    assert ask("memory", "optimize")["pairs"] == 23
+    told = ask("memory", "optimize")
+    assert (told["pairs"], told["indexed"]) == (23, 0)
+    assert run("memory", "optimize").stdout.startswith("23 pairs are too few for an index")
     assert ask("memory", "search", "a red circle", "--k", 24) == before[:-1]
     assert "only edge has an index that is built" in fail("memory", "optimize", "--memory", _exact(memory))
 
 
+def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Path, ask: Ask) -> None:
+    """Vectors of more than 10 MB a side."""
+    rng = np.random.default_rng(0)
+    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 2600, 1024)))
+    image, text = image.astype(np.float32), text.astype(np.float32)
+    with closing(open_memory(work / "large", Fingerprint("large", "ab" * 32, 1024), kind="edge")) as store:
+        store.upsert(Records([f"p{n}" for n in range(2600)], image, text, [{}] * 2600))
+    told = ask("memory", "optimize", "--memory", "large")
+    assert (told["pairs"], told["indexed"]) == (2600, 2600)
+    with closing(open_memory(work / "large", None, create=False)) as store:
+        store.upsert(Records(["late"], -image[:1], text[:1], [{}]))
+        queries = np.concatenate([image[:50], -image[:1]])
+        found = store.search(queries, by="image", read="text", k=1)
+    assert [ids[0] for ids in found.ids] == [*(f"p{n}" for n in range(50)), "late"]
+
+
 def _exact(memory: Path) -> Path:
     """A copy of another kind."""
-    from reco_plugin.memory import open_memory
-
     place = memory.with_name("reference")
     with closing(open_memory(memory, None, create=False)) as source:
         target = open_memory(place, source.header.fingerprint, kind="exact")

@@ -97,10 +97,12 @@ def test_a_plan_says_what_the_run_then_does(
     rows = all_rows(drawings)
     sync(rows[:10])
     changed = [*rows[2:9], (rows[9][0], rows[9][1], "changed"), *rows[10:12], ("gone", "gone.png", "x")]
+    changed += [rows[10], (rows[11][0], rows[11][1], "other content"), ("gone", "gone.png", "x")]
     watched = Watched(shop)
     rows_now = open_rows(write_catalogue(changed))
     told = plan(rows_now, shop.memory.store, Options(source="shop"), deletes=True, progress=lambda *_: None)
     assert (watched.written, watched.deleted) == ([], [])
     done = sync(changed)
-    for name in ("read", "added", "replaced", "unchanged", "rejected", "deleted"):
+    assert (done.repeated, done.rejected) == (1, 3)
+    for name in ("read", "added", "replaced", "unchanged", "repeated", "rejected", "deleted"):
         assert getattr(told, name) == getattr(done, name), name

@@ -25,6 +25,7 @@ def png(shade: int = 0) -> bytes:
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     """A shard with these members."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
