@@ -2,6 +2,7 @@
 
     python -m benchmarks.kill_fit                      # 20 kills, 5 in each of 4 folders; about 5 minutes
     python -m benchmarks.kill_fit --kills 3 --each 3
+    python -m benchmarks.kill_fit --fuser paper        # most of the moments are in the training of the paper's layer
 
 The catalogue is drawn here: 120 patterns under made-up names, 4 pictures each.
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +45,15 @@ def draw(folder: Path, patterns: int = 120, each: int = 4) -> Path:
     return folder / "pairs.csv"
 
 
-def start(source: Path, out: Path, model: str) -> subprocess.Popen[bytes]:
+def start(source: Path, out: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
     """One run of the command, as a user starts it."""
-    command = [sys.executable, "-m", "reco_plugin", "fit", str(source), "--model", model, "--out", str(out), "--k", "5"]
+    command = [sys.executable, "-m", "reco_plugin", "fit", str(source), "--out", str(out), "--k", "5", *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def finish(source: Path, out: Path, model: str) -> float:
+def finish(source: Path, out: Path, options: Sequence[str]) -> float:
     """A run to its end; returns its seconds."""
-    begun, process = time.monotonic(), start(source, out, model)
+    begun, process = time.monotonic(), start(source, out, options)
     _, error = process.communicate()
     if process.returncode:
         raise SystemExit(f"a run failed:\n{error.decode()}")
@@ -59,11 +61,14 @@ def finish(source: Path, out: Path, model: str) -> float:
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Every file of a finished run with its checksum; findings and report name the folder, so they are left out."""
+    """Every file of a finished run with its checksum.
+
+    Findings and report name the folder, so they are left out; and TensorBoard's logs, which name process and time.
+    """
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and not path.name.startswith(("report", "findings"))
+        if path.is_file() and not path.name.startswith(("report", "findings", "events.out.tfevents"))
     }
 
 
@@ -80,19 +85,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="in all")
     parser.add_argument("--each", type=int, default=5, help="in one folder, before the run is let finish")
     parser.add_argument("--model", default="triton_models", help="model folder")
+    parser.add_argument("--fuser", default="auto", help="as of reco fit")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
+    options = ["--model", given.model, "--fuser", given.fuser]
     rng, killed, folders = random.Random(given.seed), 0, 0
     with tempfile.TemporaryDirectory() as tmp:
         source = draw(Path(tmp) / "pictures")
-        took = finish(source, Path(tmp) / "whole", given.model)
+        took = finish(source, Path(tmp) / "whole", options)
         expected = contents(Path(tmp) / "whole")
         print(f"uninterrupted: {took:.1f} s, {len(expected)} files")
         while killed < given.kills:
             out, folders = Path(tmp) / f"killed-{folders}", folders + 1
             for _ in range(min(given.each, given.kills - killed)):
                 moment = rng.uniform(0.1, 1.0) * took
-                if not kill(start(source, out, given.model), moment):
+                if not kill(start(source, out, options), moment):
                     break  # it was faster than that
                 killed += 1
                 model, whole = (out / "model" / "manifest.json").exists(), (out / RESULT).exists()
@@ -101,7 +108,7 @@ def main() -> None:
                     break
             if (out / RESULT).exists() and not expected.items() <= contents(out).items():
                 raise SystemExit(f"{out} holds {RESULT} and is not whole")
-            took = finish(source, out, given.model)
+            took = finish(source, out, options)
             if (found := contents(out)) != expected:
                 changed = {name for name in {*found, *expected} if found.get(name) != expected.get(name)}
                 raise SystemExit(f"after {killed} kills these differ: {sorted(changed)}")

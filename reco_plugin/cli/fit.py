@@ -48,11 +48,21 @@ def fit_command(
         float, typer.Option(min=0, max=1, help="Image cosine from which a pair is hidden from a query.")
     ] = 0.97,
     max_error_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of pairs that may be rejected before the run stops.")
+        float, typer.Option(min=0, max=1, help="Share of rows that may be rejected before the run stops.")
     ] = 0.05,
+    max_pairs: Annotated[
+        int, typer.Option(min=0, help="Of a larger catalogue, a sample of whole groups is used; 0: all of it.")
+    ] = 200_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the paper's training and the intervals.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = 400,
+    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = 128,
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="paper: of its arithmetic; weights and loss are fp32.")
+    ] = "fp32",
     device: Annotated[str, typer.Option(help="paper: torch device.")] = "cpu",
+    processes: Annotated[
+        int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a model to your catalogue, measure on held-out groups whether it helps, and write a model that does so.
@@ -64,7 +74,7 @@ def fit_command(
     For an open_clip model, first: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model
     """
     from ..config import load_settings
-    from ..fit import run_fit
+    from ..fit import begin, follow, run_fit
     from ..fit.config import checked_config
     from .stores import say
 
@@ -80,12 +90,19 @@ def fit_command(
         max_loss=max_loss,
         near_duplicate=near_duplicate,
         max_error_rate=max_error_rate,
+        max_pairs=max_pairs,
         seed=seed,
         steps=steps,
+        batch=batch,
+        precision=precision,
         device=device,
     )
+    joined = begin(config, out, processes)
+    if not joined.leads:
+        follow(config, out, joined)
+        return
     with _Bars() as watch:
-        result = run_fit(config, out, watch)
+        result = run_fit(config, out, watch, joined)
     say(result.to_dict(), told(result, out), as_json)
 
 
@@ -116,12 +133,12 @@ def told(result: FitResult, out: Path) -> str:
 
 
 class _Bars:
-    """A bar while pairs are encoded, then a line that says what is being done; on a terminal only."""
+    """A bar while rows are encoded, then a line that says what is being done; on a terminal only."""
 
     def __enter__(self) -> _Bars:
         from tqdm import tqdm
 
-        self._bar: Any = tqdm(desc="encode", unit="pair", disable=None)
+        self._bar: Any = tqdm(unit="row", disable=None)
         return self
 
     def __exit__(
@@ -129,10 +146,13 @@ class _Bars:
     ) -> None:
         self._bar.close()
 
-    def encoded(self, pairs: int) -> None:
+    def read(self, rows: int, rejected: int) -> None:
         """Advance the bar."""
-        self._bar.update(pairs)
+        self._bar.set_postfix(rejected=rejected, refresh=False)
+        self._bar.update(rows)
 
-    def stage(self, what: str) -> None:
+    def stage(self, what: str, rows: int | None = None) -> None:
         """Name what is done next."""
+        if rows is not None:
+            self._bar.reset(rows)
         self._bar.set_description(what)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..errors import DataError
-from ..types import Records
+from ..types import Pair, Payload, Records
 
 _ITSELF = "\0"
 """Before an id that stands for a group, so that it is not taken for a value of the column."""
@@ -26,9 +26,18 @@ def groups_of(pairs: Records, column: str | None = None) -> list[str]:
 
 def ids_and_groups(pairs: Records, column: str | None) -> list[tuple[str, str]]:
     """Id and group of each pair; where the column is empty, a pair shows only itself."""
-    name = column or "caption"
-    rows = zip(pairs.ids, (payload.get(name) for payload in pairs.payloads), strict=True)
-    return [(id_, _ITSELF + id_ if _is_empty(value) else str(value)) for id_, value in rows]
+    return [(id_, _group(id_, payload, column)) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
+
+
+def group_of(pair: Pair, column: str | None) -> str:
+    """What a pair shows that is not encoded yet; as :func:`ids_and_groups` will say when it is."""
+    caption = {"caption": pair.text} if isinstance(pair.text, str) else {}
+    return _group(pair.id, {**pair.payload, **caption}, column)
+
+
+def _group(id_: str, payload: Payload, column: str | None) -> str:
+    value = payload.get(column or "caption")
+    return _ITSELF + id_ if _is_empty(value) else str(value)
 
 
 def is_itself(group: str) -> bool:

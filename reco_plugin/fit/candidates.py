@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from ..fuse import Fuser
 from ..types import Fingerprint, Records
 from .catalogue import Catalogue
 from .config import FitConfig
-from .questions import MOST, GroundMemory, memory_of_rows, take
-from .split import Split, chance
+from .paper import PAPER, K
+from .questions import MOST, GroundMemory, memory_of_rows, some, take
+from .split import Split
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -28,8 +29,6 @@ Gate: TypeAlias = Literal["on", "strict", "off"]
 _WEIGHTS = (0.5, 2.0, ALONE)
 _STRICTER = 1.5
 """Logit that is taken from a strict text gate: a chance of a half becomes a fifth."""
-_MOST_TRAINED = 50_000
-"""Pairs that the paper's layer is trained on; what its batches can see in minutes is less."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,12 @@ class Way:
 
 
 def candidates(
-    config: FitConfig, catalogue: Catalogue, split: Split, fingerprint: Fingerprint, folder: Path
+    config: FitConfig,
+    catalogue: Catalogue,
+    split: Split,
+    fingerprint: Fingerprint,
+    folder: Path,
+    paper: Fusions | None = None,
 ) -> Iterator[Way]:
     """Everything that may be chosen, the simplest first; fitted on the pairs of the part ``fit`` alone.
 
@@ -75,7 +79,8 @@ def candidates(
         catalogue: encoded.
         split: of it.
         fingerprint: of its vectors.
-        folder: where fitted fusions are kept, and the checkpoints of trained ones.
+        folder: where fitted fusions are kept.
+        paper: the paper's layer, trained; where it is among the candidates.
     """
     from ..train.model import FusionConfig
 
@@ -87,7 +92,7 @@ def candidates(
         "mean": lambda: _means(config, dimension),
         "prototype": lambda: _fitted(config, fits, folder, "prototype"),
         "reco": lambda: _fitted(config, fits, folder, "reco"),
-        "paper": lambda: _paper(config, memory, group_of, folder / f"paper-{catalogue.digest[:12]}"),
+        PAPER: lambda: _paper(config, paper),
     }
     for kind in config.kinds:
         yield from make[kind]()
@@ -165,7 +170,7 @@ class _Fits:
         """Pairs that ask, and what each must not find."""
         from ..train.data import hidden_ids
 
-        asked = take(self._memory.pairs, _some(self._memory.pairs.ids, MOST))
+        asked = take(self._memory.pairs, some(self._memory.pairs.ids, MOST))
         return asked, hidden_ids(self._memory.store, asked, threshold=self._near)
 
 
@@ -198,26 +203,8 @@ def _strict(fusions: Fusions) -> Fusions:
     return strict.eval()
 
 
-def _paper(config: FitConfig, memory: GroundMemory, group_of: dict[str, str], folder: Path) -> Iterator[Way]:
-    from ..retrieve import Retrieval
-    from ..train.data import gather, hidden_ids
+def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Way]:
     from ..train.fuser import TorchFuser
-    from ..train.loop import TrainConfig, train_fusions
-    from ..train.model import FusionConfig
 
-    pairs = take(memory.pairs, _some(memory.pairs.ids, _MOST_TRAINED))
-    hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
-    k = config.k or 10
-    groups = [group_of[id_] for id_ in pairs.ids]
-    data = gather(memory.store, pairs, Retrieval(k), groups, hidden)
-    how: Any = TrainConfig(steps=config.steps, seed=config.seed)
-    fusions = train_fusions(data, FusionConfig("paper", pairs.image.shape[1]), folder, how, device=config.device)
-    fusions = fusions.to("cpu")
-    yield Way("paper", k, "off", TorchFuser(fusions), fusions=fusions)
-
-
-def _some(ids: Any, most: int) -> list[int]:
-    """Rows of at most so many pairs, the same ones whatever their order."""
-    if len(ids) <= most:
-        return list(range(len(ids)))
-    return sorted(sorted(range(len(ids)), key=lambda row: chance(f"some\0{ids[row]}"))[:most])
+    assert fusions is not None  # noqa: S101 - it is trained before anything is judged
+    yield Way(PAPER, config.k or K, "off", TorchFuser(fusions), fusions=fusions)

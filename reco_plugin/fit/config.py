@@ -37,9 +37,10 @@ class FitConfig(BaseModel):
         validation, test: shares of the groups.
         max_loss: recall at 1 that a side may lose where the memory knows nothing of what is asked for.
         near_duplicate: image cosine from which a pair of the memory is hidden from a query.
-        max_error_rate: share of pairs that may be rejected.
+        max_error_rate: share of rows that may be rejected.
+        max_pairs: rows that are used, in whole groups; 0 for all.
         seed: of split, choices and bootstrap.
-        steps, device: of the fusion ``paper``.
+        steps, batch, precision, device: of the fusion ``paper``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,8 +56,11 @@ class FitConfig(BaseModel):
     max_loss: float = Field(0.005, ge=0, le=1)
     near_duplicate: float = Field(0.97, ge=0, le=1)
     max_error_rate: float = Field(0.05, ge=0, le=1)
+    max_pairs: int = Field(200_000, ge=0)
     seed: int = Field(0, ge=0)
     steps: int = Field(400, ge=0)
+    batch: int = Field(128, ge=2)
+    precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
 
     @model_validator(mode="after")
@@ -84,24 +88,32 @@ class FitConfig(BaseModel):
             parts += ["--" + name.replace("_", "-"), str(value)]
         return shlex.join([*parts, "--out", str(out)])
 
-    def claim(self, folder: Path) -> None:
-        """Write ``config.json`` into a run's folder, or find the same one there.
+    def check(self, folder: Path) -> None:
+        """Find nothing in a run's folder, or the same configuration.
 
         Raises:
-            ConfigError: the folder is a file, or holds a run of another configuration.
-            DataError: it cannot be written to.
+            ConfigError: the folder is a file, or holds something else or a run of another configuration.
         """
         path = folder / CONFIG
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file: --out takes a folder")
         if not path.is_file() and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
             raise ConfigError(f"{folder} exists and is no run of `reco fit`: choose another --out")
-        if path.is_file():
-            if changed := self._changed(path):
-                raise ConfigError(
-                    f"{folder} holds a run of another configuration ({path} differs in {changed}): choose another "
-                    "--out or delete it"
-                )
+        if path.is_file() and (changed := self._changed(path)):
+            raise ConfigError(
+                f"{folder} holds a run of another configuration ({path} differs in {changed}): choose another "
+                "--out or delete it"
+            )
+
+    def claim(self, folder: Path) -> None:
+        """Write ``config.json`` into a run's folder, or find the same one there.
+
+        Raises:
+            ConfigError: see :meth:`check`.
+            DataError: it cannot be written to.
+        """
+        self.check(folder)
+        if (path := folder / CONFIG).is_file():
             return
         with whole_file(path) as part:
             folder.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,13 @@ def take(records: Records, rows: Sequence[int] | npt.NDArray[np.int64]) -> Recor
     return Records(ids, records.image[places], records.text[places], payloads)
 
 
+def some(ids: Sequence[str], most: int) -> list[int]:
+    """Rows of at most so many pairs, the same ones whatever their order."""
+    if len(ids) <= most:
+        return list(range(len(ids)))
+    return sorted(sorted(range(len(ids)), key=lambda row: chance(f"some\0{ids[row]}"))[:most])
+
+
 def _fewer(catalogue: Catalogue, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     if len(rows) <= MOST:
         return rows

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..artifact import Artifact
-from ..config import load_settings
-from ..encode import Encoder
+from ..data.rows import Rows, open_rows
 from ..errors import ArtifactError, MissingExtra
-from ..evaluate.cached import CachedEncoder
 from ..evaluate.study.config import versions
-from ..types import Fingerprint
-from .candidates import Way, candidates, composed
-from .catalogue import Catalogue, read_catalogue, write_rejected
+from .candidates import candidates, composed
+from .catalogue import VECTORS, Catalogue, read_catalogue
 from .choose import Judged, choose, complementary, judge, policy_of
 from .config import FitConfig
 from .final import Baselines, best_baselines, final_lines, withdrawn
-from .findings import findings_of
+from .paper import PAPER, gather_paper, train_paper
 from .questions import ask
-from .result import RESULT, CandidateResult, FitResult, SideResult
-from .split import PARTS, Split, split
+from .result import RESULT, FitResult
+from .sample import sample
+from .split import Split, split
 from .words import little_to_learn, notes, words
+from .write import candidate_of, counts_of, write_model, write_report_of
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
+    from ..train.processes import Processes
 
 MODEL = "model"
 
@@ -36,23 +35,32 @@ MODEL = "model"
 class Watch(Protocol):
     """Shows how far a run is."""
 
-    def encoded(self, pairs: int) -> None:
-        """So many more pairs were read and encoded."""
+    def read(self, rows: int, rejected: int) -> None:
+        """So many more rows were read and encoded, and so many rejected in all."""
         ...
 
-    def stage(self, what: str) -> None:
-        """What is done next."""
+    def stage(self, what: str, rows: int | None = None) -> None:
+        """What is done next, and with how many rows, where that is known."""
         ...
 
 
 class Silent:
     """Shows nothing."""
 
-    def encoded(self, pairs: int) -> None:
+    def read(self, rows: int, rejected: int) -> None:
         """Nothing."""
 
-    def stage(self, what: str) -> None:
+    def stage(self, what: str, rows: int | None = None) -> None:
         """Nothing."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is fitted on, and measured on."""
+
+    base: Artifact
+    catalogue: Catalogue
+    parts: Split
 
 
 @dataclass(frozen=True)
@@ -64,15 +72,35 @@ class _Decision:
     simple: Baselines
 
 
-def run_fit(config: FitConfig, out: Path, watch: Watch | None = None) -> FitResult:
+def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
+    """Check what can be checked at once, then join this many processes.
+
+    The first of them calls :func:`run_fit`, the others :func:`follow`.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration, the device cannot be had, the processes cannot be
+            joined, or no candidate is one that several train.
+        ArtifactError: no model folder, or a damaged one.
+        MissingExtra: torch is not installed.
+    """
+    _check_torch()
+    from ..train.processes import start
+
+    config.check(out)
+    load_base(config.model)
+    return start(config.device, count, alone=None if PAPER in config.kinds else config.fuser)
+
+
+def run_fit(config: FitConfig, out: Path, watch: Watch | None = None, processes: Processes | None = None) -> FitResult:
     """Fit a model to a catalogue; an interrupted run goes on when it is started again, and comes to the same.
 
     ``fit.json`` is written last: a folder that holds it is whole.
 
     Args:
         config: what to do.
-        out: the run's folder.
+        out: the run's folder; with processes on several machines, one that all of them share.
         watch: is told how far it is.
+        processes: from :func:`begin`, to train the paper's layer; this one alone when left out.
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
@@ -80,28 +108,57 @@ def run_fit(config: FitConfig, out: Path, watch: Watch | None = None) -> FitResu
         DataError: the catalogue cannot be read, or its groups are too few.
         MissingExtra: torch is not installed.
     """
-    _check_torch()
-    watch = watch or Silent()
+    processes, watch = processes or begin(config, out), watch or Silent()
+    ready = processes.lead(lambda: _prepare(config, out, watch))
+    assert ready is not None  # noqa: S101 - this is the process that leads
+    paper = None
+    if PAPER in config.kinds:
+        watch.stage("train the paper's layer")
+        paper = train_paper(config, out, processes)
+    decision = _decide(config, ready, paper, out, watch)
+    watch.stage("measure on the test part")
+    return _finish(config, ready, decision, processes, out, watch)
+
+
+def follow(config: FitConfig, out: Path, processes: Processes) -> None:
+    """Do the part of a process that does not lead: train the paper's layer with the others.
+
+    Raises:
+        RecoError: the first process failed.
+    """
+    processes.lead(lambda: None)
+    train_paper(config, out, processes)
+
+
+def _prepare(config: FitConfig, out: Path, watch: Watch) -> _Prepared:
+    """Read, encode and split the catalogue, and find what the paper's layer is trained on."""
     base = load_base(config.model)
     config.claim(out)
     _sweep(out)
-    fingerprint = base.manifest.fingerprint
-    encoder = CachedEncoder(Encoder(base, load_settings(model=base.folder)), fingerprint, out / "vectors")
-    watch.stage("encode")
-    catalogue = read_catalogue(
-        config.source,
-        encoder,
-        group=config.group,
-        max_error_rate=config.max_error_rate,
-        progress=watch.encoded,
-    )
-    write_rejected(catalogue.rejected, out)
+    rows = open_rows(config.source)
+    catalogue = _read(config, rows, base, out, watch)
     parts = split(
         catalogue.pairs.ids, catalogue.groups, validation=config.validation, test=config.test, seed=config.seed
     )
-    decision = _decide(config, catalogue, parts, fingerprint, out, watch)
-    watch.stage("measure on the test part")
-    return _finish(config, catalogue, parts, decision, base, out, watch)
+    if PAPER in config.kinds:
+        watch.stage("find neighbours to train on")
+        gather_paper(config, catalogue, parts, base.manifest.fingerprint, out)
+    return _Prepared(base, catalogue, parts)
+
+
+def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: Watch) -> Catalogue:
+    watch.stage("count the groups")
+    used = sample(rows, config.group, config.max_pairs)
+    watch.stage("encode", rows.total if used is None else used.rows)
+    return read_catalogue(
+        rows,
+        base,
+        out,
+        group=config.group,
+        sample=used,
+        max_error_rate=config.max_error_rate,
+        progress=watch.read,
+    )
 
 
 def load_base(folder: str) -> Artifact:
@@ -123,7 +180,7 @@ def load_base(folder: str) -> Artifact:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed run was writing, by the names that this package gives to what is not whole."""
-    parts = [*out.glob(".*.part*"), *(out / "vectors").rglob(".*.part*")]
+    parts = [*out.glob(".*.part*"), *(out / VECTORS).rglob(".*.part*")]
     for path in [*out.glob(f".{MODEL}.*"), *parts]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -138,16 +195,15 @@ def _check_torch() -> None:
         raise MissingExtra(error.name or "torch", "train", "fitting and export") from error
 
 
-def _decide(
-    config: FitConfig, catalogue: Catalogue, parts: Split, fingerprint: Fingerprint, out: Path, watch: Watch
-) -> _Decision:
+def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: Watch) -> _Decision:
     """Judge every candidate on validation."""
+    catalogue, parts, fingerprint = ready.catalogue, ready.parts, ready.base.manifest.fingerprint
     if told := little_to_learn(catalogue, parts):
         warnings.warn(told, stacklevel=3)
     watch.stage("find neighbours")
     questions = ask(catalogue, parts, "validation", fingerprint, near=config.near_duplicate)
     judged: list[Judged] = []
-    for way in candidates(config, catalogue, parts, fingerprint, out / "candidates"):
+    for way in candidates(config, catalogue, parts, fingerprint, out / "candidates", paper):
         watch.stage(f"judge {way.label}")
         judged.append(judge(questions, way, max_loss=config.max_loss, seed=config.seed))
     if both := complementary(judged, config.goal):
@@ -157,15 +213,10 @@ def _decide(
 
 
 def _finish(
-    config: FitConfig,
-    catalogue: Catalogue,
-    parts: Split,
-    decision: _Decision,
-    base: Artifact,
-    out: Path,
-    watch: Watch,
+    config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: Watch
 ) -> FitResult:
     """Measure what was chosen, once, and write everything."""
+    base, catalogue, parts = ready.base, ready.catalogue, ready.parts
     fingerprint, chosen = base.manifest.fingerprint, decision.chosen
     questions = ask(catalogue, parts, "test", fingerprint, near=config.near_duplicate)
     lines = final_lines(questions, chosen, decision.simple, seed=config.seed)
@@ -175,60 +226,22 @@ def _finish(
     watch.stage("write the model")
     (out / RESULT).unlink(missing_ok=True)  # what it says of the model will no longer hold
     way = chosen.way if chosen and kept else decision.judged[0].way
-    graphs = _write_model(base, way, policy_of(way, kept), config, out / MODEL)
+    graphs = write_model(base, way, policy_of(way, kept), config, out / MODEL)
     result = FitResult(
         config=config,
         source_digest=catalogue.digest,
         encoder=str(fingerprint),
-        counts=_counts(catalogue, parts, len(questions.images)),
-        candidates=tuple(_candidate(one) for one in decision.judged),
+        counts=counts_of(catalogue, parts, len(questions.images)),
+        candidates=tuple(candidate_of(one) for one in decision.judged),
         chosen=chosen.way.label if chosen else None,
         refine=kept,
         withdrawn=lost,
         test=tuple(lines),
         words=words(decision.judged, chosen, lines, lost),
-        notes=notes(catalogue, parts, config.group),
+        notes=notes(catalogue, parts, config, processes.count),
         graphs=graphs,
         versions=versions(),
     )
-    _write_report(result, out)
+    write_report_of(result, out)
     result.write(out)
     return result
-
-
-def _write_model(base: Artifact, way: Way, policy: Any, config: FitConfig, out: Path) -> dict[str, str]:
-    from ..train.refit import refit
-
-    fusions: Fusions | None = way.fusions
-    assert fusions is not None  # noqa: S101 - only baselines have none, and they are not chosen
-    trained_on = f"reco fit {config.source}"
-    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=way.image_config)
-    return {name: graph.sha256 for name, graph in Artifact.load(out).manifest.graphs.items()}
-
-
-def _write_report(result: FitResult, out: Path) -> None:
-    """The report; without its packages the findings alone, which `reco report` draws later."""
-    from ..report import read_runs, write_report
-
-    findings_of(result, out).write(out)
-    try:
-        write_report(read_runs([out]), out, title=f"Fit to {result.config.source}")
-    except MissingExtra as error:
-        warnings.warn(f"no report was drawn: {error}; then: reco report {out}", stacklevel=4)
-
-
-def _counts(catalogue: Catalogue, parts: Split, asked: int) -> dict[str, int]:
-    counts = {"pairs": len(catalogue), "groups": len(set(catalogue.groups)), "rejected": len(catalogue.rejected)}
-    for part in PARTS:
-        rows = parts.rows(part)
-        counts |= {f"{part} pairs": len(rows), f"{part} groups": len({catalogue.groups[row] for row in rows})}
-    return counts | {
-        "validation pairs that ask": len(parts.queries("validation")),
-        "test pairs that ask": asked,
-        "groups of one pair": sum(count == 1 for count in Counter(catalogue.groups).values()),
-    }
-
-
-def _candidate(one: Judged) -> CandidateResult:
-    sides = tuple(SideResult(side=v.side, gain=v.gain, loss=v.loss, helps=v.helps) for v in one.verdicts)
-    return CandidateResult(name=one.way.name, k=one.way.k, gate=one.way.gate, sides=sides)

@@ -9,11 +9,13 @@ from ..evaluate.table import gain as points
 from ..evaluate.table import percent
 from .catalogue import Catalogue
 from .choose import TASK_OF, Judged
+from .config import FitConfig
 from .measure import SIDES, Side
 from .result import TestLine
 from .split import Split
 
 _NAMES: dict[Side, str] = {"text": "Text queries", "image": "Image queries", "names": "Class names"}
+_SHOWN = 3
 _ENOUGH = 50
 """Pairs of the part ``fit`` that share what they show with another; with fewer there is little to learn."""
 
@@ -32,9 +34,9 @@ def words(
     return (head, *(_side(side, judged, chosen, lines, withdrawn) for side in sides))
 
 
-def notes(catalogue: Catalogue, split: Split, group: str | None) -> tuple[str, ...]:
-    """What a reader should know of the data before believing the figures."""
-    return tuple(_notes(catalogue, split, group))
+def notes(catalogue: Catalogue, split: Split, config: FitConfig, processes: int) -> tuple[str, ...]:
+    """What a reader should know of the run before believing the figures."""
+    return tuple(_notes(catalogue, split, config, processes))
 
 
 def little_to_learn(catalogue: Catalogue, split: Split) -> str | None:
@@ -48,13 +50,22 @@ def little_to_learn(catalogue: Catalogue, split: Split) -> str | None:
     )
 
 
-def _notes(catalogue: Catalogue, split: Split, group: str | None) -> Iterator[str]:
-    if group is None:
+def _notes(catalogue: Catalogue, split: Split, config: FitConfig, processes: int) -> Iterator[str]:
+    if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
     if told := little_to_learn(catalogue, split):
         yield told
+    if (used := catalogue.sample) is not None:
+        yield (
+            f"Fitted and measured on a sample of whole groups: {used.rows:,} of {used.of:,} rows (--max-pairs "
+            f"{config.max_pairs}). In a memory of all of them a query has more and nearer neighbours, right ones and "
+            "wrong ones: measure that with reco eval, or fit with --max-pairs 0."
+        )
     if catalogue.rejected:
-        yield f"{len(catalogue.rejected)} pairs could not be used; rejected.jsonl lists them."
+        kinds = "; ".join(f"{times:,} x {reason}" for reason, times in list(catalogue.reasons.items())[:_SHOWN])
+        yield f"{catalogue.rejected:,} rows could not be used ({kinds}); rejected.jsonl lists them."
+    if processes > 1:
+        yield f"The paper's layer was trained by {processes} processes, each of which draws its own dropout masks."
 
 
 def _side(

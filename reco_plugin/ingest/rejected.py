@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..data.rows import Rejected
 from ..errors import DataError
+from .items import Encoded, Skipped
 from .listing import Listing
 
 LOOK_AFTER = 200
@@ -56,6 +57,12 @@ class RejectedRows:
     def finish(self) -> Path | None:
         """Name the list; None where nothing was rejected."""
         return self._listing.finish()
+
+
+def twice(row: Encoded | Skipped) -> Rejected:
+    """What is said of a row whose id came before with other content."""
+    where = row.where if isinstance(row, Encoded) else f"id {row.id!r}"
+    return Rejected(where, "its id came before in this source, with other content", row.id)
 
 
 def kind_of(reason: str) -> str:

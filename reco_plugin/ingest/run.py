@@ -13,7 +13,7 @@ from ..artifact import Artifact
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..reco import Reco
-from ..types import Records
+from ..types import Pair, Records
 from .encode import encoded_rows
 from .items import Item, Loaded, Skipped
 from .load import load, numbered
@@ -104,6 +104,7 @@ def encoded(
     encoder: Encoder,
     sift: Callable[[Sequence[Loaded]], Sequence[Loaded | Skipped]],
     options: Options,
+    wanted: Callable[[Pair | Rejected], bool] | None = None,
 ) -> Generator[list[Item], None, None]:
     """Rows as vectors, in batches and in order; reading, decoding and encoding overlap.
 
@@ -113,13 +114,14 @@ def encoded(
         encoder: is called by one thread.
         sift: says which rows need no encoding.
         options: batch size and threads.
+        wanted: which rows to look at; all, when left out.
     """
     decoders = options.decoders or os.cpu_count() or 1
     with (
         ThreadPoolExecutor(decoders, "reco-decode") as pool,
         ThreadPoolExecutor(DOWNLOADS, "reco-fetch") as downloads,
     ):
-        read = ahead(_read(rows, options.batch_size), 2)
+        read = ahead(_read(rows, options.batch_size, wanted), 2)
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sifted(batch, sift) for batch in loaded)
         whole = in_order(downloads, fetched, sifted, window=2)
@@ -129,8 +131,11 @@ def encoded(
             yield from batches
 
 
-def _read(rows: Rows, size: int) -> Generator[list[Any], None, None]:
-    yield from chunked(numbered(rows.parts), size)
+def _read(rows: Rows, size: int, wanted: Callable[[Pair | Rejected], bool] | None) -> Generator[list[Any], None, None]:
+    found = numbered(rows.parts)
+    if wanted is not None:
+        found = (row for row in found if wanted(row if isinstance(row, Rejected) else row[1]))
+    yield from chunked(found, size)
 
 
 def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:

@@ -21,7 +21,7 @@ from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
 from .options import Options
 from .outcome import Outcome
-from .rejected import RejectedRows
+from .rejected import RejectedRows, twice
 
 
 class Writer:
@@ -108,8 +108,7 @@ class Writer:
         if row.digest == first.get(row.id, held.get(row.id, {}).get(ROW)):
             self.outcome.repeated += 1
         else:
-            where = row.where if isinstance(row, Encoded) else f"id {row.id!r}"
-            self._reject(Rejected(where, "its id came before in this source, with other content", row.id))
+            self._reject(twice(row))
 
     def _reject(self, row: Rejected) -> None:
         self._rejected.add(row)

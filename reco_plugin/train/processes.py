@@ -70,6 +70,9 @@ class Processes:
         """
         return work()
 
+    def leave(self) -> None:
+        """Wait for one another a last time, and part: one that ends while others still talk to it takes them down."""
+
 
 class _Joined(Processes):
     """One of several processes."""
@@ -101,20 +104,29 @@ class _Joined(Processes):
             raise RecoError(f"process {self.rank} stops because the first one failed")
         return result
 
+    def leave(self) -> None:
+        torch.distributed.barrier(group=self._patient)
+        torch.distributed.destroy_process_group()
 
-def start(device: str = "cpu", count: int = 1) -> Processes:
+
+def start(device: str = "cpu", count: int = 1, *, alone: str | None = None) -> Processes:
     """Join the processes that train together; the first starts the others by running its own command line again.
 
     Args:
         device: torch device; of several processes each takes one of its kind.
         count: how many; under ``torchrun`` 1 means as many as it started.
+        alone: the fusion, where a single process fits it, and several are refused.
 
     Raises:
-        ConfigError: there are not that many devices, or ``torchrun`` started another number of processes.
+        ConfigError: there are not that many devices, ``torchrun`` started another number of processes, or one is to
+            be alone.
     """
     by_torchrun = torch.distributed.is_torchelastic_launched()
     here, total = torchrun_processes() if by_torchrun else (count, count)
+    if total > 1 and alone:
+        raise ConfigError(f"{total} processes are for --fuser paper: {alone!r} takes one process seconds")
     if total == count == 1:
+        _check_device(device)
         return Processes(device)
     if count not in (1, total):
         raise ConfigError(f"torchrun started {total} processes, not {count}: leave --processes out")
@@ -127,6 +139,13 @@ def start(device: str = "cpu", count: int = 1) -> Processes:
         raise ConfigError(f"{here} processes cannot each have a device of {device!r}: {error}") from error
     fabric.launch()
     return _Joined(fabric)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros((), device=device)
+    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
+        raise ConfigError(f"torch cannot use device {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def _fabric(accelerator: str, devices: int, nodes: int, by_torchrun: bool) -> Fabric:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from ..calibration import calibrate
 from ..config import load_settings
@@ -71,13 +70,7 @@ def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
             fusion is one that a single process fits.
     """
     _check_recipe(recipe, out / RECIPE)
-    _check_device(recipe.device)
-    if recipe.fuser != "paper" and count > 1:
-        raise ConfigError(f"--processes {count} is for --fuser paper: {recipe.fuser!r} takes one process seconds")
-    processes = start(recipe.device, count)
-    if recipe.fuser != "paper" and processes.count > 1:
-        raise ConfigError(f"torchrun is for --fuser paper: {recipe.fuser!r} takes one process seconds")
-    return processes
+    return start(recipe.device, count, alone=None if recipe.fuser == "paper" else recipe.fuser)
 
 
 def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusions:
@@ -88,7 +81,7 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
     Args:
         recipe: what to do.
         out: folder of the run; on several machines, one that all of them share.
-        processes: from :func:`begin`; this one alone when left out.
+        processes: from :func:`begin`, which part when they are done; this one alone when left out.
 
     Raises:
         ConfigError: the folder holds another recipe, or the encoder, the heads or the device cannot be had.
@@ -105,7 +98,9 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
     config = TrainConfig(
         steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, seed=recipe.seed, precision=recipe.precision
     )
-    return train_fusions(data, fusion, out, config, processes=processes)
+    trained = train_fusions(data, fusion, out, config, processes=processes)
+    processes.leave()
+    return trained
 
 
 def _training(recipe: Recipe, out: Path) -> FusionData:
@@ -221,13 +216,6 @@ def _check_recipe(recipe: Recipe, path: Path) -> None:
         raise ConfigError(f"{path.parent} is a file: --out takes a folder")
     if path.is_file() and json.loads(path.read_text()) != asdict(recipe):
         raise ConfigError(f"{path.parent} holds a run of another recipe ({path}): choose another --out or delete it")
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros((), device=device)
-    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
-        raise ConfigError(f"torch cannot use device {device!r}: {str(error).splitlines()[0]}") from error
 
 
 def _write_recipe(recipe: Recipe, path: Path) -> None:

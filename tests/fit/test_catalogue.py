@@ -1,50 +1,49 @@
-"""Reading a catalogue: what is kept, what is listed as rejected, and what stops the run."""
+"""Reading a catalogue: what is kept, what is listed as rejected, what is encoded again, and what stops the run."""
 
 from __future__ import annotations
 
 import csv
-import warnings
-from collections.abc import Sequence
+import json
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from fit_worlds import FINGERPRINT, D, made
+from fit_worlds import D, made
 from PIL import Image
 
+from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
-from reco_plugin.errors import DataError, ImageError, VectorError
-from reco_plugin.evaluate.cached import CachedEncoder
-from reco_plugin.evaluate.frozen import Progress
+from reco_plugin.data.rows import open_rows
+from reco_plugin.encode import Encoder
+from reco_plugin.errors import DataError
 from reco_plugin.fit import catalogue as module
-from reco_plugin.fit.catalogue import Catalogue, read_catalogue
-from reco_plugin.preprocess import ImageConfig, images_to_array
-from reco_plugin.types import ImageInput, Records, Vectors
+from reco_plugin.fit.catalogue import REJECTED, Catalogue, read_catalogue
+from reco_plugin.ingest import Options
+from reco_plugin.types import Records, Vectors
 
 
-class ColourEncoder:
-    """An image is its mean colour, a text its length; counts what it was asked for."""
+class Counting(Encoder):
+    """Counts what it is asked for."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    asked = 0
 
-    def images(self, images: Sequence[ImageInput], progress: Progress) -> Vectors:
-        self.asked += len(images)
-        pixels = images_to_array(images, ImageConfig(size=(4, 4)))
-        return self._unit(1.0 + pixels.reshape(len(pixels), -1)[:, :3])
+    def pixels(self, pixels: Any) -> Vectors:
+        Counting.asked += len(pixels)
+        return super().pixels(pixels)
 
-    def texts(self, texts: Sequence[str], progress: Progress) -> Vectors:
-        self.asked += len(texts)
-        return self._unit(np.array([[1.0, len(text), 2.0] for text in texts]))
-
-    def _unit(self, few: np.ndarray) -> Vectors:
-        padded = np.pad(few, ((0, 0), (0, D - few.shape[1])))
-        return np.asarray(padded / np.linalg.norm(padded, axis=1, keepdims=True), np.float32)
+    def tokens(self, ids: Any) -> Vectors:
+        Counting.asked += len(ids)
+        return super().tokens(ids)
 
 
-@pytest.fixture
-def encoder(tmp_path: Path) -> CachedEncoder:
-    return CachedEncoder(ColourEncoder(), FINGERPRINT, tmp_path / "cache")
+@pytest.fixture(autouse=True)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    Counting.asked = 0
+    monkeypatch.setattr(module, "Encoder", Counting)
 
 
 @pytest.fixture
@@ -55,6 +54,13 @@ def shop(tmp_path: Path) -> Path:
         Image.new("RGB", (5, 4), (number * 6, 255 - number * 6, 90)).save(tmp_path / f"{number}.png")
         rows.append([f"p{number}", f"{number}.png", f"colour {number // 2}", f"sku-{number // 4}"])
     return written(tmp_path / "shop.csv", rows)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The run's folder."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
 
 
 def written(path: Path, rows: list[list[str]]) -> Path:
@@ -71,110 +77,157 @@ def edited(shop: Path, row: int, **cells: str) -> Path:
     return written(shop, rows)
 
 
-def quietly(source: Path, encoder: CachedEncoder, **options: object) -> Catalogue:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return read_catalogue(str(source), encoder, **options)  # type: ignore[arg-type]
+def read(source: Path, model: Path, out: Path, **options: Any) -> Catalogue:
+    return read_catalogue(open_rows(source), Artifact.load(model), out, **options)
 
 
-def asked(encoder: CachedEncoder) -> int:
-    inner = encoder.encoder
-    assert isinstance(inner, ColourEncoder)
-    return inner.asked
+def listed(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / REJECTED).read_text().splitlines()]
 
 
-def test_pairs_are_grouped_by_caption_or_by_a_column(shop: Path, encoder: CachedEncoder) -> None:
-    plain, by_sku = read_catalogue(str(shop), encoder), read_catalogue(str(shop), encoder, group="sku")
+def test_pairs_are_grouped_by_caption_or_by_a_column(shop: Path, model: Path, out: Path) -> None:
+    plain, by_sku = read(shop, model, out), read(shop, model, out, group="sku")
     assert len(plain) == 40 and len(set(plain.groups)) == 20 and len(set(by_sku.groups)) == 10
     assert plain.names == () and by_sku.names == ()  # sku-3 is no name to ask for
     assert plain.digest == by_sku.digest
+    assert plain.rejected == 0 and not (out / REJECTED).exists()
 
 
-def test_a_column_of_names_can_be_asked_for(shop: Path, encoder: CachedEncoder) -> None:
+def test_a_column_of_names_can_be_asked_for(shop: Path, model: Path, out: Path) -> None:
     for row in range(40):
         edited(shop, row, sku="red fox" if row % 2 else "blue owl")
-    found = read_catalogue(str(shop), encoder, group="sku")
+    found = read(shop, model, out, group="sku")
     assert found.names == ("blue owl", "red fox") and found.prompts.shape == (2, D)
 
 
-def test_a_second_reading_encodes_nothing_and_a_grown_catalogue_only_what_is_new(
-    shop: Path, encoder: CachedEncoder, monkeypatch: pytest.MonkeyPatch
+def test_a_second_reading_encodes_nothing_and_a_changed_catalogue_only_what_is_new(
+    shop: Path, model: Path, out: Path
 ) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 8)
-    first = read_catalogue(str(shop), encoder)
-    assert asked(encoder) == 80
-    assert read_catalogue(str(shop), encoder).digest == first.digest and asked(encoder) == 80
+    first = read(shop, model, out)
+    assert Counting.asked == 80
+    again = read(shop, model, out)
+    assert again.digest == first.digest and Counting.asked == 80
     with shop.open("a") as file:
         file.write("p40,0.png,colour 99,sku-9\n")
-    grown = read_catalogue(str(shop), encoder)
-    assert len(grown) == 41 and grown.digest != first.digest and asked(encoder) == 82
+    edited(shop, 0, text="another colour")
+    grown = read(shop, model, out)
+    assert len(grown) == 41 and grown.digest != first.digest and Counting.asked == 84
+    assert grown.pairs.payloads[0]["caption"] == "another colour"
+    assert np.array_equal(grown.pairs.image[1:40], first.pairs.image[1:])
 
 
-def test_blocks_make_no_difference(shop: Path, encoder: CachedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = read_catalogue(str(shop), encoder)
-    monkeypatch.setattr(module, "_BLOCK", 7)
-    assert read_catalogue(str(shop), encoder).digest == whole.digest
+def test_a_reading_that_breaks_off_goes_on_and_comes_to_the_same(
+    shop: Path, model: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Options", lambda: Options(batch_size=8))
+    whole = read(shop, model, tmp_path / "whole")
+
+    class Stop(Exception): ...
+
+    def progress(rows: int, rejected: int) -> None:
+        if len(list(out.rglob("*.npz"))) == 3:
+            raise Stop
+
+    Counting.asked = 0
+    with pytest.raises(Stop):
+        read(shop, model, out, progress=progress)
+    kept = 3 * 2 * 8
+    assert Counting.asked >= kept
+    Counting.asked = 0
+    assert read(shop, model, out).digest == whole.digest
+    assert Counting.asked == 80 - kept
 
 
-def test_what_cannot_be_read_is_rejected_with_its_reason(shop: Path, encoder: CachedEncoder) -> None:
+def test_what_cannot_be_used_is_rejected_with_its_reason(shop: Path, model: Path, out: Path) -> None:
     (shop.parent / "3.png").write_bytes(b"no image")
+    (shop.parent / "9.png").unlink()
     edited(edited(shop, 5, text="  "), 7, text="x" * 5000)
-    with pytest.warns(UserWarning, match=r"2 of 40 pairs were rejected, the first: "):
-        found = read_catalogue(str(shop), encoder, max_error_rate=0.5)
-    assert any("missing or empty" in row.reason for row in found.rejected) and len(found.rejected) == 2
-    assert len(found) == 38 and "p3" not in found.pairs.ids
+    found = read(shop, model, out, max_error_rate=0.5)
+    assert [row["id"] for row in listed(out)] == ["p3", "p5", "p9"]
+    assert found.rejected == 3 and len(found) == 37 and "p3" not in found.pairs.ids
+    assert any("cannot be read" in reason for reason in found.reasons)
 
 
-def test_a_hopeless_source_is_refused(shop: Path, encoder: CachedEncoder) -> None:
+def test_a_hopeless_source_is_refused(shop: Path, model: Path, out: Path) -> None:
     for number in range(20):
         (shop.parent / f"{2 * number}.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"20 of the first 40 pairs cannot be used.*--max-error-rate 0.05.*p0"):
-        quietly(shop, encoder)
-    with pytest.raises(DataError, match="holds no pair that can be used"):
-        for number in range(40):
-            (shop.parent / f"{number}.png").write_bytes(b"no image")
-        quietly(shop, encoder, max_error_rate=1.0)
+    with pytest.raises(DataError, match=r"20 of 40 rows were rejected.*0\.05 \(--max-error-rate\)"):
+        read(shop, model, out)
+    assert len(listed(out)) == 20
+    for number in range(40):
+        (shop.parent / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="40 of 40 rows were rejected"):
+        read(shop, model, out, max_error_rate=1.0)
 
 
-def test_of_two_pairs_with_one_id_the_first_is_kept(shop: Path, encoder: CachedEncoder) -> None:
+def test_of_two_rows_with_one_id_the_first_counts(shop: Path, model: Path, out: Path) -> None:
     edited(shop, 1, id="p0")
-    found = quietly(shop, encoder)
-    assert len(found) == 39 and [row.id for row in found.rejected] == ["p0"]
+    with shop.open("a") as file:
+        file.write("p5,5.png,colour 2,sku-1\n")  # the same once more is no harm
+    for _ in range(2):  # encoded, and from the cache
+        found = read(shop, model, out)
+        assert len(found) == 39 and found.pairs.payloads[0]["caption"] == "colour 0"
+        assert [row["id"] for row in listed(out)] == ["p0"]
 
 
-def test_a_column_that_nobody_has(shop: Path, encoder: CachedEncoder) -> None:
+def test_a_column_that_nobody_has(shop: Path, model: Path, out: Path) -> None:
     with pytest.raises(DataError, match=r"40 pairs have no 'colour' to group by"):
-        quietly(shop, encoder, group="colour")
+        read(shop, model, out, group="colour")
 
 
-def test_images_behind_urls_are_to_be_downloaded_first(shop: Path, encoder: CachedEncoder) -> None:
+@pytest.fixture
+def served(shop: Path) -> Iterator[str]:
+    """The folder of the shop behind HTTP."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(shop.parent))
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_images_behind_urls_are_fetched_once(shop: Path, model: Path, out: Path, tmp_path: Path, served: str) -> None:
+    files = read(shop, model, tmp_path / "files")
     for row in range(40):
-        edited(shop, row, image=f"https://shop.example/{row}.png")
-    with pytest.raises(DataError, match="is a URL: download the images first"):
-        quietly(shop, encoder)
+        edited(shop, row, image=f"{served}/{row}.png")
+    edited(shop, 4, image=f"{served}/gone.png")
+    found = read(shop, model, out)
+    assert [row["id"] for row in listed(out)] == ["p4"] and "404" in listed(out)[0]["reason"]
+    kept = [row for row in range(40) if row != 4]
+    assert np.allclose(found.pairs.image, files.pairs.image[kept], atol=1e-5)
+    Counting.asked = 0
+    assert read(shop, model, out).digest == found.digest and Counting.asked == 0
 
 
-def test_an_empty_source_and_none(tmp_path: Path, encoder: CachedEncoder) -> None:
+def test_an_empty_source_and_none(tmp_path: Path, model: Path, out: Path) -> None:
     written(tmp_path / "empty.csv", [["id", "image", "text"]])
     with pytest.raises(DataError, match="empty"):
-        quietly(tmp_path / "empty.csv", encoder)
+        read(tmp_path / "empty.csv", model, out)
     with pytest.raises(DataError, match="does not exist"):
-        quietly(tmp_path / "nothing.csv", encoder)
+        read(tmp_path / "nothing.csv", model, out)
 
 
-def test_vectors_need_no_encoding_but_the_right_dimension(tmp_path: Path, encoder: CachedEncoder) -> None:
+def test_vectors_need_no_encoding_but_the_right_dimension(tmp_path: Path, model: Path, out: Path) -> None:
     records = made(10)
     write_pairs(tmp_path / "pairs.npz", [records])
-    found = quietly(tmp_path / "pairs.npz", encoder)
-    assert np.array_equal(found.pairs.image, records.image) and asked(encoder) == 0
+    found = read(tmp_path / "pairs.npz", model, out)
+    assert np.array_equal(found.pairs.image, records.image) and Counting.asked == 0
     assert len(set(found.groups)) == 10
     short = Records(records.ids, records.image[:, :1] * 0 + 1, records.text[:, :1] * 0 + 1, records.payloads)
     write_pairs(tmp_path / "short.npz", [short])
-    with pytest.raises(VectorError, match="same encoder"):
-        quietly(tmp_path / "short.npz", encoder)
+    with pytest.raises(DataError, match="40 of 40 rows were rejected"):
+        read(tmp_path / "short.npz", model, out)
+    assert "is it the same encoder" in listed(out)[0]["reason"]
 
 
-def test_one_bad_image_among_good_ones_is_an_error_of_the_encoder(shop: Path) -> None:
-    (shop.parent / "0.png").write_bytes(b"no image")  # what the rejection above relies on
-    with pytest.raises(ImageError):
-        ColourEncoder().images([shop.parent / "0.png"], lambda _: None)
+def test_a_damaged_cache_is_named(shop: Path, model: Path, out: Path) -> None:
+    read(shop, model, out)
+    path = next(out.rglob("*.npz"))
+    path.write_bytes(b"no archive")
+    with pytest.raises(DataError, match=path.name):
+        read(shop, model, out)

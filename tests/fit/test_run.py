@@ -137,9 +137,9 @@ def test_killed_and_started_again_it_comes_to_the_same(small: Run, tmp_path: Pat
         import os, pathlib, signal, sys
         from reco_plugin.fit import FitConfig, run_fit
         class Killed:
-            def encoded(self, pairs):
-                self.stage("encoded")
-            def stage(self, what):
+            def read(self, rows, rejected):
+                self.stage("read")
+            def stage(self, what, rows=None):
                 if what == sys.argv[2]:
                     os.kill(os.getpid(), signal.SIGKILL)
         run_fit(FitConfig.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[3]), Killed())
@@ -218,3 +218,10 @@ def test_the_papers_layer_is_tried_when_it_is_asked_for(fit: Fit) -> None:
     run = fit(made(), fuser="paper", steps=3)
     assert [one.name for one in run.result.candidates] == ["paper"]
     assert np.isfinite(run.result.candidates[0].sides[0].gain).all()
+
+
+def test_of_a_large_catalogue_a_sample_of_whole_groups_is_used(fit: Fit) -> None:
+    run = fit(made(), group="thing", fuser="training-free", max_pairs=400)
+    assert 300 < run.result.counts["pairs"] <= 400 and run.result.counts["pairs"] % 4 == 0
+    assert any("sample of whole groups" in note and "of 600 rows" in note for note in run.result.notes)
+    assert "--max-pairs 400" in run.config.command(run.out)

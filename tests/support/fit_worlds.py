@@ -38,4 +38,4 @@ def made(groups: int = 150, each: int = 4, *, shuffled: bool = False, unique: bo
 def catalogue_of(records: Records) -> Catalogue:
     """The same, read."""
     groups = tuple(str(payload["caption"]) for payload in records.payloads)
-    return Catalogue(records, groups, (), np.empty((0, D), np.float32), (), "0" * 64)
+    return Catalogue(records, groups, (), np.empty((0, D), np.float32), "0" * 64)

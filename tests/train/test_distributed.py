@@ -241,5 +241,5 @@ def test_processes_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="4096 processes cannot each have a device of 'cuda'"):
         start("cuda", 4096)
     for fuser in ("reco", "training-free"):
-        with pytest.raises(ConfigError, match=f"--processes 2 is for --fuser paper: '{fuser}'"):
+        with pytest.raises(ConfigError, match=f"2 processes are for --fuser paper: '{fuser}'"):
             begin(Recipe("pairs.npz", "mini", fuser=fuser), tmp_path, 2)  # type: ignore[arg-type]
