@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -126,8 +127,8 @@ def told(result: FitResult, out: Path) -> str:
     if report.is_file():
         lines.append(f"report: {report}")
     lines += [
-        f"next: reco memory build {source} --model {model} --memory ./memory",
-        f"      reco serve --model {model} --memory ./memory",
+        f"next: {shlex.join(['reco', 'memory', 'build', source, '--model', str(model), '--memory', './memory'])}",
+        f"      {shlex.join(['reco', 'serve', '--model', str(model), '--memory', './memory'])}",
     ]
     return "\n".join(lines)
 
