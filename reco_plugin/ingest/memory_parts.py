@@ -152,7 +152,8 @@ class CollectionPart:
             missing = names.image if image is None else names.text
             return Rejected(where, f"it has no vector {missing!r}" if missing else "it has no vector", point.id, True)
         if names.text is None and isinstance(caption, CellError):
-            return Rejected(where, f"payload {names.caption!r}: {caption}", point.id, half=True)
+            half = point.payload.get(names.caption or "") in (None, "")
+            return Rejected(where, f"payload {names.caption!r}: {caption}", point.id, half)
         return _row(where, point.id, image, caption if names.text is None else text, payload)
 
     def _caption(self, payload: Payload) -> str | CellError:

@@ -17,6 +17,7 @@ from ..artifact import Artifact
 from ..config import Settings, load_settings
 from ..data.rows import Rows, open_rows
 from ..data.source import Source, parse_source
+from ..data.tables import SUFFIXES
 from ..errors import ConfigError, DataError
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..memory.reading import Described
     from ..memory.server import Server
 
+_FILES = (*SUFFIXES, ".json", ".parquet", ".tar", ".npz")
 _COLUMNS = ("image", "text", "caption")
 _REACHED = ("transport", "grpc_port", "ca_file", "timeout_s")
 """Options of a memory that say how a server is reached; the settings' own may be of the memory that is filled."""
@@ -85,6 +87,8 @@ def _served(where: Source, fingerprint: Fingerprint | None, model: Path | None, 
         memory=where.name, memory_collection=where.options.get("collection"), memory_options=reached or None
     )
     server, collection = server_of(settings), settings.memory_collection
+    if server.path.lower().endswith(_FILES):
+        raise DataError(f"{where.name} is a file behind a URL: download it first. URLs name Qdrant servers here")
     where.only("collection", *_COLUMNS, "check", *_REACHED)  # after the URL was, which may hold what must not be shown
     from ..memory.reading import describe
 

@@ -318,6 +318,11 @@ def test_what_is_no_source(
     assert not Path("new").exists()
 
 
+def test_a_file_behind_a_url_is_no_server(work: Path, fail: Fail) -> None:
+    for source in ("https://example.org/catalogue.csv", "https://example.org/a/catalogue.parquet?text=title"):
+        assert "download it first" in fail("memory", "build", source, "--memory", "new")
+
+
 def test_a_folder_takes_no_options(work: Path, memory: Path, fail: Fail) -> None:
     assert "has no option 'image': it takes none" in fail("memory", "build", "memory?image=photo", "--memory", "new")
 
