@@ -158,6 +158,32 @@ def test_vectors_that_cannot_be_used_are_listed(
     assert reason in row["reason"]
 
 
+def test_points_that_lack_a_vector_do_not_stop_a_run(work: Path, server: StandIn, url: str, ask: Ask) -> None:
+    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    server.engine.client.create_collection("half", vectors_config={"image": params, "text": params})
+    one = np.eye(D, dtype=np.float32)
+    points = [models.PointStruct(id=n, vector={"image": one[n].tolist()}) for n in range(20)]
+    points += [
+        models.PointStruct(id=20 + n, vector=dict.fromkeys(("image", "text"), one[n].tolist())) for n in range(5)
+    ]
+    server.engine.client.upsert("half", points)
+    source = f"{url}?collection=half&image=image&text=text"
+    built = ask("memory", "build", source, "--memory", url, "--swap", "--max-error-rate", 0)
+    assert (built["added"], built["rejected"], built["pairs"], built["live"]) == (5, 20, 5, True)
+
+
+def test_an_unfinished_version_goes_on_from_a_memory(
+    work: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    command = ("memory", "build", "memory", "--memory", url, "--swap", "--batch-size", 5)
+    server.engine.refusals["upsert"] = Refusal(500, "out of luck")
+    assert "out of luck" in fail(*command)
+    server.engine.refusals.clear()
+    built = ask(*command, "--resume")
+    assert (built["name"], built["added"], built["live"]) == ("reco--v1", 24, True)
+    assert_same(held("memory"), held(url))
+
+
 def test_an_attached_collection_needs_no_names(work: Path, shop: str, url: str, ask: Ask) -> None:
     ask(
         "memory", "attach", "--memory", url, "--collection", "shop", "--image-vector", "photo", "--text-vector", "title"
