@@ -13,6 +13,7 @@ from .options import memory_location
 from .stores import say
 
 if TYPE_CHECKING:
+    from ..config import Settings
     from ..data.rows import Rows
     from ..ingest import Options, Outcome
     from ..ingest.ray_engine import Cluster
@@ -22,7 +23,8 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         help="A .csv/.tsv/.jsonl/.parquet of paths, bytes or URLs, a folder of images with .txt captions, .tar shards, "
-        "or vectors: .npz, .parquet. See docs/sources.md."
+        "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. See "
+        "docs/sources.md."
     ),
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Pairs that are encoded and written together.")]
@@ -87,6 +89,24 @@ def options_of(place: Path, **given: Any) -> Options:
     lists = {"rejected": "rejected", "listed": "duplicates"}
     beside = {name: place.with_name(f"{place.name}.{what}.jsonl") for name, what in lists.items()}
     return Options(**{**beside, **said})
+
+
+def rows_of(source: str, model: Path | None, settings: Settings) -> Rows:
+    """A source, opened before anything is made for one that cannot be used.
+
+    Args:
+        source: as the user wrote it.
+        model: folder of the model; None leaves it to the settings.
+        settings: speak of the memory that it will fill.
+
+    Raises:
+        ConfigError: it is that memory, or has an option that it does not know.
+        FingerprintMismatch: it is a memory of another encoder.
+        DataError, MemoryStoreError: it cannot be read.
+    """
+    from ..ingest.source import open_source
+
+    return open_source(source, model=model or settings.model, into=settings)
 
 
 def lists_beside(memory: str | None, collection: str | None = None) -> Path:

@@ -23,6 +23,7 @@ from .ingesting import (
     lists_beside,
     options_of,
     planned,
+    rows_of,
     run,
     tell,
 )
@@ -72,11 +73,9 @@ def build_command(
     A folder is filled in place: rows are added or replaced, nothing else is deleted. With --swap, and on a server
     always, a new version is built beside the one in use; the old one stays for `rollback`.
     """
-    from ..data.rows import open_rows
-
     cluster = cluster_of(engine, address, workers, gpus_per_worker)
-    rows = open_rows(source)  # before anything is made for a source that is not there
     settings = memory_settings(memory, collection, option)
+    rows = rows_of(source, model, settings)
     options = options_of(
         lists_beside(memory, collection),
         source=name or rows.name,

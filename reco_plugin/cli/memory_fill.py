@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,11 +21,15 @@ from .ingesting import (
     lists_beside,
     options_of,
     planned,
+    rows_of,
     run,
     tell,
 )
 from .options import JsonOption, MemoryOption, ModelOption, existing_memory, memory_location
-from .stores import OptionOption, open_store, parse_options, say
+from .stores import OptionOption, memory_settings, open_store, parse_options, say
+
+if TYPE_CHECKING:
+    from ..config import Settings
 
 
 def add_command(
@@ -43,10 +47,9 @@ def add_command(
     as_json: JsonOption = False,
 ) -> None:
     """Encode pairs and store them; an id that exists is replaced where its row changed, so run it again to go on."""
-    from ..data.rows import open_rows
     from ..reco import Reco
 
-    rows = open_rows(source)  # before a memory is made for a source that is not there
+    rows = rows_of(source, model, memory_settings(memory, None, option))
     options = options_of(
         lists_beside(memory),
         batch_size=batch_size,
@@ -73,10 +76,10 @@ def update_command(
     as_json: JsonOption = False,
 ) -> None:
     """Replace pairs whose rows changed; rows whose id the memory does not hold are counted and left out."""
-    from ..data.rows import open_rows
     from ..reco import Reco
 
-    location, rows = existing_memory(memory), open_rows(source)
+    location = existing_memory(memory)
+    rows = rows_of(source, model, memory_settings(memory))
     given: dict[str, Any] = {"batch_size": batch_size, "rejected": rejected, "max_error_rate": max_error_rate}
     options = options_of(lists_beside(memory), only_known=True, **given)
     if dry_run:
@@ -110,11 +113,10 @@ def sync_command(
 
     Only pairs that `build` or `sync` brought from a source of the same name are ever deleted.
     """
-    from ..data.rows import open_rows
     from ..ingest.sync import delete_gone
     from ..reco import Reco
 
-    rows = open_rows(source)
+    rows = rows_of(source, model, memory_settings(memory, None, option))
     named = name or rows.name
     options = options_of(
         lists_beside(memory),
@@ -140,7 +142,7 @@ def remove_command(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of the pairs.")] = None,
     *,
     source: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--from", metavar="FILE", help="Also the ids in a .txt, one a line, or those of a source's rows."),
     ] = None,
     memory: MemoryOption = None,
@@ -151,21 +153,22 @@ def remove_command(
 
     if not ids and source is None:
         raise InputError("nothing to remove: give ids, or --from a file of them")
-    wanted = [*(ids or []), *(_ids_in(source) if source else [])]
+    wanted = [*(ids or []), *(_ids_in(source, memory_settings(memory)) if source else [])]
     with closing(open_store(memory)) as store:
         removed, left = store.delete(wanted), store.count()
     say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
 
 
-def _ids_in(source: Path) -> list[str]:
+def _ids_in(source: str, settings: Settings) -> list[str]:
     """Ids of a list, or of a source: also of rows that are rejected, as far as they have one.
 
     Raises:
-        DataError: it cannot be read.
+        ConfigError: it is the memory that they are removed from.
+        DataError, MemoryStoreError: it cannot be read.
     """
     from ..data.files import read_lines
-    from ..data.rows import open_rows
+    from ..ingest.source import open_source
 
-    if source.suffix.lower() == ".txt":
-        return read_lines(source)
-    return [row.id for row in open_rows(source) if row.id is not None]
+    if (path := Path(source)).suffix.lower() == ".txt":
+        return read_lines(path)
+    return [row.id for row in open_source(source, into=settings) if row.id is not None]

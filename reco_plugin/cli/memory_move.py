@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import JsonOption, MemoryOption, ModelOption, memory_location
-from .stores import CollectionOption, OptionOption, key_of, memory_settings, open_store, parse_options, say, shown
+from .stores import CollectionOption, OptionOption, memory_settings, open_store, parse_options, say, shown
 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Leave out pairs whose ids are there already, as after an interruption.")
@@ -68,6 +68,7 @@ def copy_command(
     """Copy a memory into another of any kind: ids, vectors, payloads, calibration. Needs no model."""
     from ..errors import ConfigError
     from ..memory import open_memory
+    from ..memory.opening import key_of
     from ..memory.transfer import copy
 
     settings = memory_settings(target, to_collection, option)

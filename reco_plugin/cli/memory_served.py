@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .options import JsonOption, MemoryOption, ModelOption
 from .stores import CollectionOption, OptionOption, memory_settings, open_server, parse_options, say
-
-if TYPE_CHECKING:
-    from ..memory.server import Server
-
-_CAPTIONS = 32
-_SAME_ENCODER = 0.95
 
 
 def attach_command(
@@ -44,12 +35,16 @@ def attach_command(
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:
-        _check_captions(server, settings.memory_collection, text_vector, caption, model or settings.model)
-    found = attach(server, settings.memory_collection, fingerprint, layout)
+        from ..ingest.vouch import check_captions
+        from ..memory.reading import describe
+
+        found = describe(server, settings.memory_collection)
+        check_captions(server, found, text_vector, caption, model or settings.model)
+    attached = attach(server, settings.memory_collection, fingerprint, layout)
     say(
-        {"collection": settings.memory_collection, "points": found.points, "pairs": found.pairs},
-        f"attached {settings.memory_collection!r} as a memory of {fingerprint}: {found.pairs:,} of its "
-        f"{found.points:,} points have both vectors",
+        {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},
+        f"attached {settings.memory_collection!r} as a memory of {fingerprint}: {attached.pairs:,} of its "
+        f"{attached.points:,} points have both vectors",
         as_json,
     )
 
@@ -71,50 +66,30 @@ def adopt_command(
 ) -> None:
     """Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as it is.
 
-    The image vectors must be of the model's encoder: nothing in the collection tells.
+    The image vectors must be of the model's encoder: nothing in the collection tells. `reco memory build` reads
+    collections, too, and lists the points that cannot be used, which are left out here.
     """
-    from ..errors import ConfigError
+    from ..errors import ConfigError, MemoryStoreError
     from ..reco import Reco
+    from ..types import Pair
 
     source = memory_settings(memory, collection)
     target = memory_settings(into, into_collection, option)
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
         raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
     server = open_server(source)
-    from ..memory.attach import read_captioned
+    from ..ingest.memory_parts import Columns, collection_rows
+    from ..memory.reading import describe
     from ..memory.transfer import lacking_pairs
 
-    pairs = read_captioned(server, source.memory_collection, image_vector, caption)
+    found = describe(server, source.memory_collection)
+    rows = collection_rows(server, found, Columns(image_vector, caption=caption), None, scaled=True)
+    if not any(isinstance(row, Pair) for row in rows):
+        raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
+    pairs = (row for row in rows if isinstance(row, Pair))
     said = {"memory_collection": target.memory_collection, "memory_options": parse_options(option)}
     with Reco.open(model, target.memory, on_memory_failure="fail", **said) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=sys.stderr.isatty())
         held = len(reco.memory)
     say({"added": added, "pairs": held}, f"added {added:,} pairs; {into} holds {held:,}", as_json)
-
-
-def _check_captions(server: Server, collection: str, vector: str, field: str, model: Path) -> None:
-    """Embed some captions and compare them with the vectors that are stored beside them.
-
-    Raises:
-        FingerprintMismatch: they are too far apart to be of one encoder.
-    """
-    import numpy as np
-
-    from ..errors import FingerprintMismatch
-    from ..memory.attach import read_captioned
-    from ..reco import Reco
-
-    with closing(read_captioned(server, collection, vector, field, _CAPTIONS)) as pairs:
-        sample = list(islice(pairs, _CAPTIONS))
-    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
-        ours = reco.encoder.texts([str(pair.text) for pair in sample])
-        stored = np.stack([np.asarray(pair.image, np.float32) for pair in sample])
-        if stored.shape == ours.shape and (cosine := float(np.mean(np.sum(ours * stored, axis=1)))) >= _SAME_ENCODER:
-            return
-    found = f"a mean cosine of {cosine:.3f}" if stored.shape == ours.shape else f"{stored.shape[1]} dimensions"
-    raise FingerprintMismatch(
-        f"{len(sample)} captions of {field!r}, embedded by {model}, and their vectors {vector!r} in {collection!r} "
-        f"have {found}, expected a cosine of at least {_SAME_ENCODER}: the collection is of another encoder, or was "
-        "embedded with a prompt around the captions"
-    )

@@ -74,23 +74,15 @@ def open_server(settings: Settings) -> Server:
         ConfigError: the memory is no URL.
         MissingExtra: qdrant-client is not installed.
     """
-    from ..errors import ConfigError, MissingExtra
+    from ..errors import ConfigError
+    from ..memory.opening import server_of
 
     if "://" not in settings.memory:
         raise ConfigError(
             f"attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
             "--memory grpc://localhost:6334"
         )
-    try:
-        from ..memory.server import Server
-    except ModuleNotFoundError as error:
-        raise MissingExtra("qdrant-client", "qdrant", "a memory on a Qdrant server") from error
-    return Server.parse(settings.memory, key_of(settings), settings.memory_options)
-
-
-def key_of(settings: Settings) -> str | None:
-    """The key of the memory's server."""
-    return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
+    return server_of(settings)
 
 
 def shown(batches: Iterable[T], total: int | None, what: str) -> Iterator[T]:

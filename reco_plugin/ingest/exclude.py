@@ -9,7 +9,8 @@ import numpy as np
 
 from ..data import read_labelled
 from ..data.remote import RemoteImage
-from ..data.rows import Rejected, open_rows
+from ..data.rows import Rejected, Rows
+from ..data.source import parse_source
 from ..errors import DataError, ImageError
 from ..reco import Reco
 from ..types import Vectors
@@ -17,6 +18,7 @@ from ..vectors import check_vectors
 from .near import Excluded
 from .prepare import Preparation
 from .run import preparation_of
+from .source import is_memory, open_source
 from .stages import chunked
 
 _AT_ONCE = 256
@@ -27,6 +29,9 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
 
     Raises:
         DataError: a source that cannot be used, or without any image.
+        ConfigError: the memory that is filled.
+        FingerprintMismatch: a memory of another encoder.
+        MemoryStoreError: a memory that cannot be read.
     """
     if not sources:
         return None
@@ -35,7 +40,7 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
     vectors: list[Vectors] = [np.empty((0, reco.encoder.dimension), np.float32)]
     for source in sources:
         before = len(ids)
-        for chunk in chunked(_usable(_images(source), preparation), _AT_ONCE):
+        for chunk in chunked(_usable(_images(source, reco), preparation), _AT_ONCE):
             ids += [id_ for id_, _ in chunk]
             vectors.append(_vectors([image for _, image in chunk], reco))
         if len(ids) == before:
@@ -43,15 +48,17 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
     return Excluded(ids, np.concatenate(vectors))
 
 
-def _images(source: str) -> Iterator[tuple[str, Any]]:
+def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
     """Ids and images, neither decoded nor fetched: of pairs, else of images with classes."""
+    if is_memory(parse_source(source)):
+        yield from _paired(open_source(source, model=reco.settings.model, into=reco.settings))
+        return
     unpaired: DataError | None = None
     found = False
     try:
-        for row in open_rows(source):
-            if not isinstance(row, Rejected):
-                found = True
-                yield row.id, row.image
+        for pair in _paired(open_source(source)):
+            found = True
+            yield pair
     except DataError as error:
         unpaired = error
     if found and unpaired is None:
@@ -62,6 +69,10 @@ def _images(source: str) -> Iterator[tuple[str, Any]]:
         raise unpaired or error from None
     names = labelled.query_ids or [f"{source}#{row}" for row in range(len(labelled))]
     yield from ((name, labelled.images[row]) for row, name in enumerate(names))
+
+
+def _paired(rows: Rows) -> Iterator[tuple[str, Any]]:
+    return ((row.id, row.image) for row in rows if not isinstance(row, Rejected))
 
 
 def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iterator[tuple[str, Any]]:

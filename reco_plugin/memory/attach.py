@@ -1,8 +1,7 @@
-"""Collections that were there before: use their two vectors in place, or read one vector and captions from them."""
+"""Collections that were there before: use their two vectors in place."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,12 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
-from ..types import MODALITIES, Fingerprint, Pair
+from ..types import MODALITIES, Fingerprint
 from .collection import METADATA_KEY, aliased
 from .header import Header, check_fingerprint, from_json, to_json
 from .layout import LAYOUT_KEY, Layout
 from .patience import patience_with
+from .reading import refuse_missing
 from .server import Server
 
 _SAMPLE = 64
@@ -55,7 +55,7 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
     place = f"the collection {collection!r} at {server.location!r}"
     with closing(client):
         run = patience_with(server).run
-        _refuse_missing(client, server, collection)
+        refuse_missing(client, server, collection)
         config = run("attach", lambda _: client.get_collection(collection)).config
         metadata = config.metadata or {}
         calibration: dict[str, Any] = {}
@@ -83,66 +83,6 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
     return Attached(points, pairs)
 
 
-def read_captioned(
-    server: Server, collection: str, image_vector: str, caption_field: str, batch_size: int = 256
-) -> Generator[Pair]:
-    """Read one vector and the captions of a collection's points, as pairs of an image's vector and a raw text.
-
-    Points without the vector, or without a caption, are left out. The payload comes along.
-
-    Args:
-        server: where it is.
-        collection: its name, or an alias of it.
-        image_vector: name of the vector; empty for the one without a name.
-        caption_field: key of the payload that holds a text.
-        batch_size: points per request.
-
-    Raises:
-        MemoryStoreError: no such collection or vector, or no point has both.
-    """
-    client, _ = server.connect()
-    place = f"the collection {collection!r} at {server.location!r}"
-    with closing(client):
-        run = patience_with(server).run
-        _refuse_missing(client, server, collection)
-        vectors = run("read", lambda _: client.get_collection(collection)).config.params.vectors
-        named = vectors if isinstance(vectors, dict) else {"": vectors} if vectors else {}
-        if image_vector not in named:
-            known = ", ".join(repr(name) for name in sorted(named)) or "none"
-            raise MemoryStoreError(f"{place} has no vector named {image_vector!r}, but: {known} ('' has no name)")
-        offset: Any = None
-        found = 0
-        while True:
-            points, offset = run(
-                "read",
-                lambda _, start=offset: client.scroll(  # type: ignore[misc]
-                    collection,
-                    limit=batch_size,
-                    offset=start,
-                    with_payload=True,
-                    with_vectors=[image_vector] if image_vector else True,
-                ),
-            )
-            for point in points:
-                vector = point.vector.get(image_vector) if isinstance(point.vector, dict) else point.vector
-                caption = (point.payload or {}).get(caption_field)
-                if vector is not None and isinstance(caption, str) and caption.strip():
-                    found += 1
-                    yield Pair(str(point.id), _unit(vector), caption, point.payload or {})
-            if offset is None:
-                break
-    if not found:
-        raise MemoryStoreError(f"no point of {place} has a vector and a text in {caption_field!r}: nothing to copy")
-
-
-def _refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
-    run = patience_with(server).run
-    if not run("read", lambda _: client.collection_exists(collection)):
-        names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
-        known = ", ".join(repr(name) for name in sorted(names)[:10]) or "none"
-        raise MemoryStoreError(f"there is no collection {collection!r} at {server.location!r}; there are: {known}")
-
-
 def _refuse_long(
     client: QdrantClient, server: Server, collection: str, complete: models.Filter, layout: Layout
 ) -> None:
@@ -160,9 +100,3 @@ def _refuse_long(
                 f"point {points[worst].id} of the collection {collection!r} has a vector {layout.name(modality)!r} of "
                 f"norm {norms[worst]:.4g}, expected 1: with distance Dot only unit-norm vectors can be used"
             )
-
-
-def _unit(vector: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    array = np.asarray(vector, np.float32)
-    norm = float(np.linalg.norm(array))
-    return array / norm if norm else array

@@ -14,9 +14,11 @@ from .header import read_header
 if TYPE_CHECKING:
     from ..config import Settings
     from ..memory_options import MemoryOptions
+    from .server import Server
 
 Kind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
-_SERVERS = ("http://", "https://", "grpc://", "grpcs://")
+SERVERS = ("http://", "https://", "grpc://", "grpcs://")
+"""How the URL of a Qdrant server begins."""
 
 
 def open_memory(
@@ -82,16 +84,34 @@ def open_memory(
 
 def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bool = True) -> Memory:
     """Open the memory that the settings speak of; arguments and errors as in :func:`open_memory`."""
-    key = settings.memory_api_key
     return open_memory(
         settings.memory,
         fingerprint,
         kind=settings.memory_kind,
         create=create,
         collection=settings.memory_collection,
-        api_key=key.get_secret_value() if key else None,
+        api_key=key_of(settings),
         options=settings.memory_options,
     )
+
+
+def server_of(settings: Settings) -> Server:
+    """The Qdrant server that the settings speak of, whatever collections it has.
+
+    Raises:
+        ConfigError: the memory is no URL of one.
+        MissingExtra: qdrant-client is not installed.
+    """
+    try:
+        from .server import Server
+    except ModuleNotFoundError as error:
+        raise MissingExtra("qdrant-client", "qdrant", "a memory on a Qdrant server") from error
+    return Server.parse(settings.memory, key_of(settings), settings.memory_options)
+
+
+def key_of(settings: Settings) -> str | None:
+    """The key of the memory's server."""
+    return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
 
 
 def _resolved(place: Path) -> Path:
@@ -115,7 +135,7 @@ def _choose(place: str, kind: str) -> str:
     if kind not in get_args(Kind):
         raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(Kind))}")
     if _is_url(place):
-        if not place.startswith(_SERVERS) or "@" in place:
+        if not place.startswith(SERVERS) or "@" in place:
             raise ConfigError(
                 "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334 (https, grpcs with TLS), "
                 "without user or key in it"

@@ -21,6 +21,8 @@ from .faults import is_refusal_of_key
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
 _PROBE_S = 1.0
+_LOOPBACK = "localhost"
+_LOOPBACKS = ("127.0.0.1", "::1")
 _CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2000,  # a server that is back is found at once, not after two minutes
     "grpc.keepalive_time_ms": 60_000,
@@ -91,6 +93,18 @@ class Server:
     def grpc_port(self) -> int:
         """Port for gRPC."""
         return self.port if self.location.startswith("grpc") else self.options.grpc_port
+
+    def is_same(self, other: Server) -> bool:
+        """Whether both are one server, as far as their addresses tell: by REST and by gRPC it has two ports.
+
+        >>> one = Server.parse("http://h:6333")
+        >>> one.is_same(Server.parse("grpc://h")), one.is_same(Server.parse("http://h:6335"))
+        (True, False)
+        """
+        by_grpc = (self.location.startswith("grpc"), other.location.startswith("grpc"))
+        ports = (self.port, other.port) if by_grpc[0] == by_grpc[1] else (self.grpc_port, other.grpc_port)
+        hosts = [_LOOPBACK if each.host in _LOOPBACKS else each.host for each in (self, other)]
+        return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
 
     def connect(self) -> tuple[QdrantClient, str]:
         """A client, and whether it talks grpc or rest; nothing but a probe of the gRPC port is sent yet.

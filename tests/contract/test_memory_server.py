@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
+from reco_plugin import Pair
+from reco_plugin.data import Rejected
 from reco_plugin.errors import MemoryOverloaded, MemoryStoreError
+from reco_plugin.ingest.source import open_source
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.versions import open_versions
@@ -64,6 +67,32 @@ def _grpc_port(url: str) -> int:
     if not url.endswith(":6333"):
         pytest.skip("the gRPC port beside this URL is not known: name a server on 6333 in TEST_QDRANT_URL")
     return 6334
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_a_collection_is_a_source(qdrant_url: str, name: str, transport: Any) -> None:
+    grpc_port = _grpc_port(qdrant_url) if transport == "grpc" else 6334
+    stored = pairs(600)
+    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    with closing(QdrantClient(url=qdrant_url, check_compatibility=False)) as owner:
+        owner.create_collection(name, vectors_config={"photo": params, "title": params})
+        points = [
+            models.PointStruct(
+                id=n, vector={"photo": stored.image[n].tolist(), "title": stored.text[n].tolist()}, payload={"n": n}
+            )
+            for n in range(600)
+        ]
+        del points[7].vector["title"]  # type: ignore[union-attr,arg-type]
+        owner.upsert(name, points, wait=True)
+    where = f"{qdrant_url}?collection={name}&image=photo&text=title&transport={transport}&grpc_port={grpc_port}"
+    rows = open_source(where)
+    assert rows.total == 600
+    found = list(rows)
+    assert [row.id for row in found] == [str(n) for n in range(600)]
+    assert [row.id for row in found if isinstance(row, Rejected)] == ["7"]
+    good = [row for row in found if isinstance(row, Pair)]
+    assert [row.payload["n"] for row in good] == [n for n in range(600) if n != 7]
+    np.testing.assert_allclose([row.image for row in good], np.delete(stored.image, 7, 0), atol=1e-5)
 
 
 def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:

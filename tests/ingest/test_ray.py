@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from qdrant_stand_in import serving
 from ray_parts import Drawings
 from typer.testing import CliRunner
 
@@ -23,6 +25,7 @@ from reco_plugin.data.rows import Rows
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
 from reco_plugin.ingest import Options, ingest
 from reco_plugin.ingest.items import Encoded, Skipped
+from reco_plugin.ingest.source import open_source
 
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
 from reco_plugin.ingest import ray_engine  # noqa: E402
@@ -137,6 +140,26 @@ def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(fold
 
 
 @pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("served", [False, True])
+def test_a_memory_is_a_source_of_workers_too(folder, model, tmp_path, cluster, served):
+    lists = options(tmp_path / "rejected.jsonl")
+    with ExitStack() as stack:
+        place = stack.enter_context(serving()).url("grpc") if served else str(tmp_path / "old")
+        with Reco.open(model, place, on_memory_failure="fail") as reco:
+            ingest(rows(folder), reco, lists)
+        source = open_source(place, model=model)
+        with Reco.open(model, tmp_path / "here", on_memory_failure="fail") as reco:
+            ingest(source, reco, lists)
+            here = held(reco)
+        with Reco.open(model, tmp_path / "there", on_memory_failure="fail") as reco:
+            assert ingest_on_ray(source, reco, TWO, lists).added == 33
+            assert ingest_on_ray(source, reco, TWO, lists).unchanged == 33
+            there = held(reco)
+    assert (there["ids"], there["payloads"]) == (here["ids"], here["payloads"])
+    for side in ("image", "text"):
+        np.testing.assert_array_equal(there[side], here[side])
+
+
 def test_readers_and_encoders_that_are_killed_change_nothing(folder, reco, tmp_path, expected):
     rejected, killed = tmp_path / "rejected.jsonl", tmp_path / "killed"
     source = rows(folder, part_2={"waits_for": killed}, part_3={"dies": "the first time"})

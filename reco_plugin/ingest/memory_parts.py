@@ -1,0 +1,195 @@
+"""The pairs of a memory as rows: of a folder, or of any collection of a Qdrant server. Both are read by scrolling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import load_settings
+from ..data.cells import CellError, Vector, text_of, unit_rows
+from ..data.rows import Rejected, Rows
+from ..memory import Memory, open_memory
+from ..memory.header import check_fingerprint
+from ..memory.opening import server_of
+from ..memory_options import MemoryOptions
+from ..types import Fingerprint, Pair, Payload
+from .marks import unmarked
+
+if TYPE_CHECKING:
+    from ..memory.reading import Described, StoredPoint
+    from ..memory.server import Server
+
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class FolderPart:
+    """A memory in a folder, which is open while it is read, and whose engine may let only one process open it.
+
+    Attributes:
+        folder: no link, so that another version may be put to use meanwhile.
+        collection: of a folder of qdrant-client's own engine.
+    """
+
+    folder: Path
+    collection: str
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    def open(self) -> Memory:
+        """The memory itself.
+
+        Raises:
+            MemoryLocked: it is open elsewhere.
+            MemoryStoreError: it is damaged.
+        """
+        return open_memory(self.folder, None, create=False, collection=self.collection)
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its pairs in order.
+
+        Raises:
+            MemoryStoreError: it cannot be read. That ends the run: what was cut off must not be taken for the whole.
+        """
+        with closing(self.open()) as memory:
+            for records in memory.scroll(_AT_ONCE):
+                sides = zip(unit_rows(records.image), unit_rows(records.text), strict=True)
+                for id_, payload, (image, text) in zip(records.ids, records.payloads, sides, strict=True):
+                    yield _row(f"{self.name}, pair {id_!r}", id_, image, text, unmarked(payload))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the vectors and the caption of a collection's points are called.
+
+    Attributes:
+        image: name of the image vector; empty for the one without a name.
+        text: name of the text vector; None: the captions are embedded anew.
+        caption: key of the payload that holds the caption; None: payloads stay as they are.
+    """
+
+    image: str
+    text: str | None = None
+    caption: str | None = None
+
+    @property
+    def vectors(self) -> list[str]:
+        """Names of the vectors."""
+        return [self.image] if self.text is None else [self.image, self.text]
+
+
+@dataclass(frozen=True)
+class CollectionPart:
+    """A collection of a Qdrant server. The server's key is not in it: who reads it takes the key from the settings.
+
+    Attributes:
+        location: URL of the server.
+        collection: its own name, no alias, so that another version may be put to use meanwhile.
+        columns: what is what in its points.
+        options: how the server is reached.
+        scaled: vectors of any length are made unit-norm; else only those within 1 % of it are used.
+    """
+
+    location: str
+    collection: str
+    columns: Columns
+    options: MemoryOptions = field(default_factory=MemoryOptions)
+    scaled: bool = False
+
+    @property
+    def name(self) -> str:
+        """The server and the collection."""
+        return f"{self.location}?collection={self.collection}"
+
+    @property
+    def server(self) -> Server:
+        """The server, with the key of the settings."""
+        here = {"memory": self.location, "memory_options": self.options}
+        return server_of(load_settings().model_copy(update=here))
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its points in order, as pairs.
+
+        Raises:
+            MemoryStoreError: it cannot be read. That ends the run: what was cut off must not be taken for the whole.
+        """
+        from ..memory.reading import read_points
+
+        with closing(read_points(self.server, self.collection, self.columns.vectors, _AT_ONCE)) as batches:
+            for points in batches:
+                images = self._side(points, self.columns.image)
+                texts = {} if self.columns.text is None else self._side(points, self.columns.text)
+                for place, point in enumerate(points):
+                    yield self._pair(point, images.get(place), texts.get(place))
+
+    def _side(self, points: Sequence[StoredPoint], name: str) -> Mapping[int, Vector | CellError]:
+        """Place -> vector, of the points that have it."""
+        places = [place for place, point in enumerate(points) if name in point.vectors]
+        if not places:
+            return {}
+        block = np.asarray([points[place].vectors[name] for place in places], np.float32)  # (N, D)
+        if self.scaled:
+            norms = np.linalg.norm(block, axis=1, keepdims=True)
+            block = np.divide(block, norms, out=block, where=norms > 0)
+        return dict(zip(places, unit_rows(block), strict=True))
+
+    def _pair(
+        self, point: StoredPoint, image: Vector | CellError | None, text: Vector | CellError | None
+    ) -> Pair | Rejected:
+        where, names = f"{self.name}, point {point.id}", self.columns
+        payload, caption = unmarked(point.payload), self._caption(point.payload)
+        if isinstance(caption, str):
+            payload["caption"] = caption
+        if image is None or (names.text is not None and text is None):
+            missing = names.image if image is None else names.text
+            return Rejected(where, f"it has no vector {missing!r}" if missing else "it has no vector", point.id, True)
+        if names.text is None and isinstance(caption, CellError):
+            half = point.payload.get(names.caption or "") in (None, "")
+            return Rejected(where, f"payload {names.caption!r}: {caption}", point.id, half)
+        return _row(where, point.id, image, caption if names.text is None else text, payload)
+
+    def _caption(self, payload: Payload) -> str | CellError:
+        try:
+            return text_of(payload.get(self.columns.caption)) if self.columns.caption is not None else CellError()
+        except CellError as error:
+            return error
+
+
+def collection_rows(
+    server: Server, found: Described, columns: Columns, fingerprint: Fingerprint | None, *, scaled: bool = False
+) -> Rows:
+    """The points of a collection.
+
+    Args:
+        server: where it is.
+        found: what it says of itself.
+        columns: what is what in its points.
+        fingerprint: of the encoder that its vectors must be of; None: of whichever they are.
+        scaled: see :class:`CollectionPart`.
+
+    Raises:
+        FingerprintMismatch: it is a memory of another encoder.
+        MemoryStoreError: it lacks one of the vectors, or has it in another form.
+    """
+    part = CollectionPart(server.location, found.name, columns, server.options, scaled)
+    if found.header is not None:
+        check_fingerprint(found.header.fingerprint, fingerprint, part.name)
+    place = f"the collection {found.name!r} at {server.location!r}"
+    found.check_vectors(columns.vectors, fingerprint.dimension if fingerprint else None, place)
+    return Rows(part.name, (part,), found.points)
+
+
+def _row(where: str, id_: str, image: Any, text: Any, payload: Payload) -> Pair | Rejected:
+    """A pair of checked sides; where one is an error, why there is none."""
+    for side, value in (("image", image), ("text", text)):
+        if isinstance(value, CellError):
+            return Rejected(where, f"its {side} vector {value}", id_)
+    return Pair(id_, image, text, payload)

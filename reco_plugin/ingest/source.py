@@ -1,0 +1,149 @@
+"""Any source of pairs: what :func:`~reco_plugin.data.rows.open_rows` reads, and memories and collections besides.
+
+::
+
+    open_source ──► a file or folder ─────────────► open_rows
+                ──► a memory in a folder ─────────► FolderPart
+                ──► http(s):// grpc(s)://host ────► CollectionPart
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..artifact import Artifact
+from ..config import Settings, load_settings
+from ..data.rows import Rows, open_rows
+from ..data.source import Source, parse_source
+from ..data.tables import SUFFIXES
+from ..errors import ConfigError, DataError
+from ..memory.header import HEADER_NAME, check_fingerprint, read_header
+from ..memory.opening import SERVERS, server_of
+from ..types import Fingerprint
+from .memory_parts import Columns, FolderPart, collection_rows
+
+if TYPE_CHECKING:
+    from ..memory.reading import Described
+    from ..memory.server import Server
+
+_FILES = (*SUFFIXES, ".json", ".parquet", ".tar", ".npz")
+_COLUMNS = ("image", "text", "caption")
+_REACHED = ("transport", "grpc_port", "ca_file", "timeout_s")
+"""Options of a memory that say how a server is reached; the settings' own may be of the memory that is filled."""
+
+
+def open_source(source: str | Path, *, model: Path | None = None, into: Settings | None = None) -> Rows:
+    """Open a source of image-text pairs; of a memory, header and number of pairs are read.
+
+    Args:
+        source: as :func:`~reco_plugin.data.rows.open_rows` takes it, or a memory's folder, or a Qdrant server's URL as
+            in ``http://host:6333?collection=shop&image=photo&text=title&caption=name&check=1``.
+        model: folder of the model that a memory's vectors must be of; None: of whichever they are.
+        into: speak of a memory that must not be the source, because it is filled.
+
+    Raises:
+        FingerprintMismatch: another encoder made the memory.
+        MemoryLocked: the memory is open elsewhere.
+        MemoryStoreError: no such collection or vector, or the server fails.
+        ConfigError: an unknown option; a collection that is no memory, without names of its vectors; or the memory
+            that is filled.
+        DataError: nothing in it, and all that ``open_rows`` says.
+    """
+    where = parse_source(source)
+    if not is_memory(where):
+        return open_rows(source)
+    fingerprint = Artifact.load(model).manifest.fingerprint if model is not None else None
+    rows = _served(where, fingerprint, model, into) if _is_served(where.name) else _folder(where, fingerprint, into)
+    if not rows.total:
+        raise DataError(f"{rows.name} holds no pairs: it is empty")
+    return rows
+
+
+def is_memory(where: Source) -> bool:
+    """Whether a source is a memory, or a collection of a Qdrant server."""
+    return _is_served(where.name) or (where.path / HEADER_NAME).is_file()
+
+
+def _is_served(name: str) -> bool:
+    return name.startswith(SERVERS)
+
+
+def _folder(where: Source, fingerprint: Fingerprint | None, into: Settings | None) -> Rows:
+    where.only()
+    part = FolderPart(where.path.resolve(), load_settings().memory_collection)
+    if into is not None and not _is_served(into.memory) and Path(into.memory).expanduser().resolve() == part.folder:
+        raise _itself(where)
+    if (found := read_header(where.path)) is not None:
+        check_fingerprint(found[1].fingerprint, fingerprint, where.name)
+    with closing(part.open()) as memory:
+        return Rows(where.name, (part,), memory.count())
+
+
+def _served(where: Source, fingerprint: Fingerprint | None, model: Path | None, into: Settings | None) -> Rows:
+    reached = {name: where.options[name] for name in _REACHED if name in where.options}
+    settings = load_settings(
+        memory=where.name, memory_collection=where.options.get("collection"), memory_options=reached or None
+    )
+    server, collection = server_of(settings), settings.memory_collection
+    if server.path.lower().endswith(_FILES):
+        raise DataError(f"{where.name} is a file behind a URL: download it first. URLs name Qdrant servers here")
+    where.only("collection", *_COLUMNS, "check", *_REACHED)  # after the URL was, which may hold what must not be shown
+    from ..memory.reading import describe
+
+    found = describe(server, collection)
+    if into is not None and _is_served(into.memory) and _holds(server_of(into), into.memory_collection, server, found):
+        raise _itself(where)
+    columns = _columns(where, found, collection)
+    rows = collection_rows(server, found, columns, fingerprint)
+    if where.flag("check"):
+        _check(where, server, found, columns, model)
+    return Rows(f"{where.name}?collection={collection}", rows.parts, rows.total)
+
+
+def _columns(where: Source, found: Described, collection: str) -> Columns:
+    """The names that were given, else those of a memory.
+
+    Raises:
+        ConfigError: a collection that is no memory, and too few names.
+    """
+    image, text, caption = (where.options.get(name) for name in _COLUMNS)
+    if found.layout is not None:
+        image, text = found.layout.image if image is None else image, found.layout.text if text is None else text
+    if image is None or (text is None and caption is None):
+        raise ConfigError(
+            f"the collection {collection!r} at {where.name!r} is no memory of ours: say what is what in it, as in "
+            f"'{where.name}?collection={collection}&image=NAME&text=NAME&caption=KEY', where text or caption may be "
+            f"left out. Its vectors: {found.known()}"
+        )
+    return Columns(image, text, caption)
+
+
+def _check(where: Source, server: Server, found: Described, columns: Columns, model: Path | None) -> None:
+    """Compare captions with their vectors.
+
+    Raises:
+        ConfigError: there is nothing to compare.
+        FingerprintMismatch: they are not of the model.
+    """
+    from .vouch import check_captions
+
+    if columns.text is None or columns.caption is None or model is None:
+        beside = "is for commands with a model" if model is None else "wants text=NAME and caption=KEY"
+        raise ConfigError(f"{where.name}: check=1 compares captions with their vectors, and {beside}")
+    check_captions(server, found, columns.text, columns.caption, model)
+
+
+def _holds(filled: Server, alias: str, server: Server, found: Described) -> bool:
+    """Whether the memory of this alias is that collection, as far as addresses tell."""
+    from ..memory.reading import own_name
+
+    return filled.is_same(server) and own_name(filled, alias) == found.name
+
+
+def _itself(where: Source) -> ConfigError:
+    return ConfigError(
+        f"{where.name} is the memory that would be filled, and cannot be read into itself: name another one with "
+        "--memory, build that, and let readers use it"
+    )

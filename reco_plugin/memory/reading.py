@@ -1,0 +1,172 @@
+"""Any collection of a Qdrant server, ours or not, point by point: what it says of itself, its vectors and payloads."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_client import QdrantClient
+
+from ..errors import MemoryStoreError
+from ..types import Payload
+from .collection import METADATA_KEY, aliased
+from .header import Header, from_json
+from .layout import Layout
+from .patience import patience_with
+from .points import to_payload
+from .server import Server
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Described:
+    """A collection.
+
+    Attributes:
+        name: its own, whatever alias it was asked for by.
+        points: how many it has.
+        dimensions: name of each vector, ``''`` for one without a name -> D; None where a point has several of it.
+        header: fingerprint and calibration; None where it is no memory.
+        layout: names of its vectors; None where it is no memory.
+    """
+
+    name: str
+    points: int
+    dimensions: Mapping[str, int | None]
+    header: Header | None = None
+    layout: Layout | None = None
+
+    def check_vectors(self, names: Sequence[str], dimension: int | None, place: str) -> None:
+        """Refuse a collection that lacks one of these vectors, or has it in another form.
+
+        Args:
+            names: of the vectors.
+            dimension: D of the encoder; None where that is not known.
+            place: the collection, for messages.
+
+        Raises:
+            MemoryStoreError: naming what there is.
+        """
+        for name in names:
+            if name not in self.dimensions:
+                raise MemoryStoreError(f"{place} has no vector named {name!r}, but: {self.known()}")
+            found = self.dimensions[name]
+            if found is None:
+                raise MemoryStoreError(f"the vector {name!r} of {place} is a multivector, several per point: not read")
+            if dimension not in (None, found):
+                raise MemoryStoreError(
+                    f"the vector {name!r} of {place} has {found} dimensions, but the encoder makes {dimension}: it is "
+                    "of another encoder, use that one's model"
+                )
+
+    def known(self) -> str:
+        """Names of its vectors, for messages."""
+        names = ", ".join(repr(name) for name in sorted(self.dimensions)) or "none"
+        return f"{names} ('' has no name)" if "" in self.dimensions else names
+
+
+@dataclass(frozen=True)
+class StoredPoint:
+    """A point as it is stored.
+
+    Attributes:
+        id: the pair's own id where we stored it, else the point's.
+        payload: without the pair's id.
+        vectors: name -> numbers, of the vectors that were asked for and that it has.
+    """
+
+    id: str
+    payload: Payload
+    vectors: Mapping[str, Sequence[float]]
+
+
+def describe(server: Server, collection: str) -> Described:
+    """What a collection says of itself.
+
+    Args:
+        server: where it is.
+        collection: its name, or an alias of it.
+
+    Raises:
+        MemoryStoreError: there is none, or its metadata is damaged.
+    """
+    client, _ = server.connect()
+    with closing(client):
+        run = patience_with(server).run
+        refuse_missing(client, server, collection)
+        config = run("read", lambda _: client.get_collection(collection)).config
+        points = run("read", lambda left: client.count(collection, exact=True, timeout=left)).count
+        name = run("read", lambda _: aliased(client, collection)) or collection
+    found, metadata = config.params.vectors, config.metadata or {}
+    named = found if isinstance(found, dict) else {"": found} if found else {}
+    sizes = {key: None if each.multivector_config else each.size for key, each in named.items()}
+    if METADATA_KEY not in metadata:
+        return Described(name, points, sizes)
+    place = f"the metadata of collection {collection!r} at {server.location!r}"
+    header = from_json(metadata[METADATA_KEY], place)[1]
+    return Described(name, points, sizes, header, Layout.from_metadata(metadata, place))
+
+
+def own_name(server: Server, collection: str) -> str:
+    """The collection that a name stands for, which may be an alias; the name itself where there is none."""
+    client, _ = server.connect()
+    with closing(client):
+        return patience_with(server).run("read", lambda _: aliased(client, collection)) or collection
+
+
+def read_points(
+    server: Server, collection: str, names: Sequence[str], batch_size: int = 256
+) -> Generator[list[StoredPoint]]:
+    """All points of a collection in its own order, in batches of one request each.
+
+    Args:
+        server: where it is.
+        collection: its name, or an alias of it.
+        names: vectors that are read; ``''`` for the one without a name.
+        batch_size: points per request.
+
+    Raises:
+        MemoryStoreError: the server fails, or the collection went away.
+    """
+    client, _ = server.connect()
+    wanted: Any = True if "" in names else list(names)
+    offset: Any = None
+    with closing(client):
+        while True:
+            points, offset = patience_with(server).run(
+                "read",
+                lambda left, start=offset: client.scroll(  # type: ignore[misc]
+                    collection,
+                    limit=batch_size,
+                    offset=start,
+                    with_payload=True,
+                    with_vectors=wanted,
+                    timeout=left,
+                ),
+            )
+            if points:
+                yield [StoredPoint(*to_payload(point), _vectors(point.vector)) for point in points]
+            if offset is None:
+                return
+
+
+def refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
+    """Refuse a name that no collection and no alias has.
+
+    Raises:
+        MemoryStoreError: naming those that there are.
+    """
+    run = patience_with(server).run
+    if not run("read", lambda _: client.collection_exists(collection)):
+        names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
+        known = ", ".join(repr(name) for name in sorted(names)[:_SHOWN]) or "none"
+        raise MemoryStoreError(f"there is no collection {collection!r} at {server.location!r}; there are: {known}")
+
+
+def _vectors(stored: Any) -> Mapping[str, Sequence[float]]:
+    if isinstance(stored, dict):
+        return stored
+    return {"": stored} if stored else {}

@@ -1,0 +1,376 @@
+"""Memories and collections as the source of reco memory build, add, update, sync, remove and --exclude."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from qdrant_client import models
+from qdrant_stand_in import Refusal, StandIn, serving
+from shop_collection import D, theirs
+
+from reco_plugin import Reco
+from reco_plugin.memory import open_memory
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+KINDS = ["exact", "edge", "qdrant", "http", "grpc"]
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: StandIn) -> str:
+    return server.url("grpc")
+
+
+@pytest.fixture
+def shop(server: StandIn, url: str, model: Path, drawings: list[Any]) -> str:
+    """A shop's collection as a source: 24 products with both vectors, one without a title."""
+    theirs(server, model, drawings)
+    return f"{url}?collection=shop&image=photo&text=title&caption=title"
+
+
+def held(place: str, collection: str = "reco") -> dict[str, tuple[Any, Any, Any]]:
+    """Everything in a memory, by id, without the marks of a run."""
+    found = {}
+    with closing(open_memory(place, None, create=False, collection=collection)) as memory:
+        for records in memory.scroll():
+            for id_, image, text, payload in zip(
+                records.ids, records.image, records.text, records.payloads, strict=True
+            ):
+                plain = {key: value for key, value in payload.items() if key not in ("reco_row", "reco_source")}
+                found[id_] = (image, text, plain)
+    return found
+
+
+def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
+    assert left.keys() == right.keys()
+    for id_, (image, text, payload) in left.items():
+        np.testing.assert_allclose(image, right[id_][0], atol=1e-6)
+        np.testing.assert_allclose(text, right[id_][1], atol=1e-6)
+        assert payload == right[id_][2]
+
+
+def rejected(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def made(kind: str, server: StandIn, catalogue: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The catalogue in a memory of a kind; returns where it is, which is also what it is called as a source."""
+    if kind in ("http", "grpc"):
+        ask("memory", "build", catalogue, "--memory", server.url("grpc"), "--swap", "--as", "catalogue")
+        return server.url(kind)
+    with monkeypatch.context() as patch:
+        patch.setenv("RECO_MEMORY_KIND", kind)
+        ask("memory", "build", catalogue, "--memory", "old", "--as", "catalogue")
+    assert json.loads(Path("old/memory.json").read_text())["kind"] == kind
+    return "old"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_of_ours_of_any_kind_is_built_again_from(
+    work: Path, catalogue: Path, server: StandIn, ask: Ask, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = made(kind, server, catalogue, ask, monkeypatch)
+    source = f"{place}?collection=reco" if "://" in place else place
+    built = ask("memory", "build", f"{source}&transport=rest" if kind == "http" else source, "--memory", "new")
+    assert (built["read"], built["added"], built["pairs"], built["rejected"]) == (24, 24, 24, 0)
+    again = ask("memory", "build", source, "--memory", "new")
+    assert (again["added"], again["replaced"], again["unchanged"]) == (0, 0, 24)
+    assert_same(held(place), held("new"))
+    with closing(open_memory("new", None, create=False)) as memory:
+        assert {payload["reco_source"] for _, payload in memory.payloads()} == {source}
+
+
+def test_a_folder_into_a_version_on_a_server(work: Path, memory: Path, server: StandIn, url: str, ask: Ask) -> None:
+    built = ask("memory", "build", "memory", "--memory", url, "--swap")
+    assert (built["name"], built["pairs"], built["live"]) == ("reco--v1", 24, True)
+    assert_same(held("memory"), held(url))
+
+
+def test_a_version_in_use_is_read_through_its_link(work: Path, catalogue: Path, ask: Ask) -> None:
+    ask("memory", "build", catalogue, "--swap")
+    assert Path("memory").is_symlink()
+    assert ask("memory", "build", "memory", "--memory", "new", "--swap")["pairs"] == 24
+
+
+def test_any_collection_with_its_own_names(work: Path, model: Path, drawings: Any, shop: str, ask: Ask) -> None:
+    built = ask("memory", "build", shop, "--memory", "new")
+    assert (built["read"], built["added"], built["rejected"]) == (25, 24, 1)
+    assert rejected(built["files"]["rejected"]) == [
+        {
+            "where": f"{shop.partition('?')[0]}?collection=shop, point 7",
+            "id": "7",
+            "reason": "it has no vector 'title'",
+        }
+    ]
+    found = held("new")
+    assert sorted(found) == sorted(str(100 + row) for row in range(24))
+    image, text, payload = found["105"]
+    assert payload == {
+        "title": drawings[5].text,
+        "caption": drawings[5].text,
+        "colour": drawings[5].payload["colour"],
+    }
+    with Reco.open(model, ":memory:") as reco:
+        np.testing.assert_allclose(image, reco.embed_images([drawings[5].image], refine=False)[0], atol=1e-5)
+        np.testing.assert_allclose(text, reco.embed_texts([drawings[5].text], refine=False)[0], atol=1e-5)
+    assert ask("memory", "build", shop, "--memory", "new")["unchanged"] == 24
+
+
+def test_captions_are_embedded_where_there_is_no_text_vector(
+    work: Path, drawings: Any, server: StandIn, shop: str, url: str, ask: Ask
+) -> None:
+    ask("memory", "build", shop, "--memory", "both")
+    built = ask("memory", "build", f"{url}?collection=shop&image=photo&caption=title", "--memory", "new")
+    assert (built["added"], built["rejected"]) == (24, 1)
+    assert "payload 'title': missing or empty" in rejected(built["files"]["rejected"])[0]["reason"]
+    assert_same(held("both"), held("new"))
+
+
+@pytest.mark.parametrize(("norm", "reason"), [(3.0, "has norm 3"), (0.0, "has norm 0")])
+def test_vectors_that_cannot_be_used_are_listed(
+    work: Path, server: StandIn, url: str, ask: Ask, norm: float, reason: str
+) -> None:
+    params = models.VectorParams(size=D, distance=models.Distance.DOT)
+    server.engine.client.create_collection("odd", vectors_config={"image": params, "text": params})
+    good = np.eye(D, dtype=np.float32)
+    points = [models.PointStruct(id=n, vector={"image": good[n].tolist(), "text": good[n].tolist()}) for n in range(30)]
+    points[4].vector["text"] = (good[4] * np.float32(norm)).tolist()  # type: ignore[index,call-overload]
+    server.engine.client.upsert("odd", points)
+    built = ask("memory", "build", f"{server.url('grpc')}?collection=odd&image=image&text=text", "--memory", "new")
+    assert (built["added"], built["rejected"]) == (29, 1)
+    (row,) = rejected(built["files"]["rejected"])
+    assert row["id"] == "4"
+    assert "its text vector" in row["reason"]
+    assert reason in row["reason"]
+
+
+def test_points_that_lack_a_vector_do_not_stop_a_run(work: Path, server: StandIn, url: str, ask: Ask) -> None:
+    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    server.engine.client.create_collection("half", vectors_config={"image": params, "text": params})
+    one = np.eye(D, dtype=np.float32)
+    points = [models.PointStruct(id=n, vector={"image": one[n].tolist()}) for n in range(20)]
+    points += [
+        models.PointStruct(id=20 + n, vector=dict.fromkeys(("image", "text"), one[n].tolist())) for n in range(5)
+    ]
+    server.engine.client.upsert("half", points)
+    source = f"{url}?collection=half&image=image&text=text"
+    built = ask("memory", "build", source, "--memory", url, "--swap", "--max-error-rate", 0)
+    assert (built["added"], built["rejected"], built["pairs"], built["live"]) == (5, 20, 5, True)
+
+
+def test_an_unfinished_version_goes_on_from_a_memory(
+    work: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    command = ("memory", "build", "memory", "--memory", url, "--swap", "--batch-size", 5)
+    server.engine.refusals["upsert"] = Refusal(500, "out of luck")
+    assert "out of luck" in fail(*command)
+    server.engine.refusals.clear()
+    built = ask(*command, "--resume")
+    assert (built["name"], built["added"], built["live"]) == ("reco--v1", 24, True)
+    assert_same(held("memory"), held(url))
+
+
+def test_an_attached_collection_needs_no_names(work: Path, shop: str, url: str, ask: Ask) -> None:
+    ask(
+        "memory", "attach", "--memory", url, "--collection", "shop", "--image-vector", "photo", "--text-vector", "title"
+    )
+    built = ask("memory", "build", f"{url}?collection=shop", "--memory", "new")
+    assert (built["added"], built["rejected"]) == (24, 1)
+
+
+def test_check_embeds_captions(work: Path, shop: str, url: str, ask: Ask, fail: Fail) -> None:
+    assert ask("memory", "build", f"{shop}&check=1", "--memory", "new")["added"] == 24
+    swapped = f"{url}?collection=shop&image=title&text=photo&caption=title&check=1"
+    assert "expected a cosine of at least 0.95" in fail("memory", "build", swapped, "--memory", "other")
+    unsaid = f"{url}?collection=shop&image=photo&text=title&check=1"
+    assert "wants text=NAME and caption=KEY" in fail("memory", "build", unsaid, "--memory", "other")
+    assert not Path("other").exists()
+
+
+def test_add_update_and_sync_read_memories_too(work: Path, catalogue: Path, memory: Path, ask: Ask) -> None:
+    first = catalogue.with_name("first.csv")
+    first.write_text("\n".join(catalogue.read_text().splitlines()[:6]) + "\n")
+    ask("memory", "add", first, "--memory", "few")
+    assert ask("memory", "update", "memory", "--memory", "few")["replaced"] == 5  # as vectors, for the first time
+    assert ask("memory", "add", "memory", "--memory", "few")["added"] == 19
+    synced = ask("memory", "sync", "memory", "--memory", "few")
+    assert (synced["unchanged"], synced["deleted"]) == (24, 0)
+    gone = sorted(held("memory"))[:3]
+    ask("memory", "remove", *gone, "--memory", "memory")
+    planned = ask("memory", "sync", "memory", "--memory", "few", "--dry-run")
+    assert (planned["unchanged"], planned["deleted"], planned["pairs"]) == (21, 3, 24)
+    assert ask("memory", "sync", "memory", "--memory", "few")["deleted"] == 3
+    assert_same(held("memory"), held("few"))
+    assert ask("memory", "remove", "--from", "memory", "--memory", "few") == {"removed": 21, "pairs": 0}
+
+
+def test_a_dry_run_makes_nothing(work: Path, shop: str, memory: Path, ask: Ask) -> None:
+    for source, rows in ((shop, (24, 1)), ("memory", (24, 0))):
+        planned = ask("memory", "build", source, "--memory", "new", "--dry-run")
+        assert (planned["added"], planned["rejected"]) == rows
+        assert not Path("new").exists()
+
+
+def test_pairs_of_a_memory_are_kept_out(work: Path, catalogue: Path, url: str, shop: str, ask: Ask, fail: Fail) -> None:
+    built = ask("memory", "build", catalogue, "--memory", "new", "--exclude", shop)
+    assert (built["excluded"], built["pairs"]) == (24, 0)
+    ask("memory", "build", catalogue, "--memory", "old")
+    built = ask("memory", "build", catalogue, "--memory", "new", "--exclude", "old")
+    assert (built["excluded"], built["pairs"]) == (24, 0)
+    assert "into itself" in fail("memory", "add", catalogue, "--memory", "old", "--exclude", "old")
+    assert len(held("old")) == 24
+
+
+def test_an_interrupted_build_goes_on(
+    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    ask("memory", "add", catalogue, "--memory", url)
+    small = ("memory", "build", f"{url}?collection=reco", "--memory", "new", "--batch-size", 5)
+    server.engine.refusals["scroll"] = Refusal(500, "out of luck")
+    assert "out of luck" in fail(*small)
+    server.engine.refusals.clear()
+    assert ask(*small)["added"] == 24
+    assert_same(held(url), held("new"))
+
+
+# --- what is refused
+
+
+def of_another_encoder(server: StandIn, url: str) -> None:
+    stored = server.engine.client.get_collection("reco--v1").config.metadata["reco"]
+    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
+    server.engine.client.update_collection("reco--v1", metadata={"reco": stored})
+
+
+@pytest.mark.parametrize("command", ["build", "add", "sync"])
+def test_another_encoder_is_refused_before_anything_is_made(
+    work: Path, catalogue: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail, command: str
+) -> None:
+    ask("memory", "add", catalogue, "--memory", url)
+    of_another_encoder(server, url)
+    header = json.loads(Path("memory/memory.json").read_text())
+    header["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
+    Path("memory/memory.json").write_text(json.dumps(header))
+    mine = header["fingerprint"]["dimension"]
+    for source in ("memory", f"{url}?collection=reco"):
+        message = fail("memory", command, source, "--memory", "new")
+        assert "built by encoder other-clip" in message
+        assert f"the model in use is {ask_name()} ({mine}-d" in message
+        assert not Path("new").exists()
+    before = set(server.engine.made)
+    assert "other-clip" in fail("memory", "build", "memory", "--memory", url, "--collection", "mine", "--swap")
+    assert set(server.engine.made) == before
+
+
+def ask_name() -> str:
+    from reco_plugin.artifact import Artifact
+    from reco_plugin.config import load_settings
+
+    return Artifact.load(load_settings().model).manifest.fingerprint.name
+
+
+def test_vectors_of_another_dimension_are_refused_as_a_whole(work: Path, server: StandIn, url: str, fail: Fail) -> None:
+    params = models.VectorParams(size=7, distance=models.Distance.COSINE)
+    server.engine.client.create_collection("small", vectors_config={"image": params, "text": params})
+    server.engine.client.upsert("small", [models.PointStruct(id=1, vector={"image": [1.0] * 7, "text": [1.0] * 7})])
+    message = fail("memory", "build", f"{url}?collection=small&image=image&text=text", "--memory", "new")
+    assert f"has 7 dimensions, but the encoder makes {D}" in message
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("swap", [[], ["--swap"], ["--dry-run"]])
+def test_a_memory_is_not_read_into_itself(
+    work: Path, catalogue: Path, memory: Path, server: StandIn, url: str, ask: Ask, fail: Fail, swap: list[str]
+) -> None:
+    ask("memory", "build", catalogue, "--memory", url, "--swap")
+    itself = "cannot be read into itself"
+    assert itself in fail("memory", "build", "memory", "--memory", "./memory", *swap)
+    for name in ("reco", "reco--v1"):
+        assert itself in fail("memory", "build", f"{url}?collection={name}", "--memory", url, *swap)
+    assert sorted(server.engine.made) == ["reco--v1"]
+    other = ask("memory", "build", f"{url}?collection=reco", "--memory", url, "--collection", "new", "--swap")
+    assert (other["name"], other["pairs"]) == ("new--v1", 24)
+
+
+def test_itself_by_the_other_protocol(
+    work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("memory", "add", catalogue, "--memory", url)
+    monkeypatch.setenv("RECO_MEMORY_OPTIONS__GRPC_PORT", str(server.grpc_port))
+    assert "into itself" in fail("memory", "add", server.url("http"), "--memory", url)
+    by_name = server.url("http").replace("127.0.0.1", "localhost")
+    assert "into itself" in fail("memory", "update", by_name, "--memory", url)
+    assert "into itself" in fail("memory", "remove", "--from", by_name, "--memory", url)
+
+
+def test_a_folder_that_is_open_elsewhere(work: Path, model: Path, memory: Path, fail: Fail) -> None:
+    with Reco.open(model, memory):
+        message = fail("memory", "build", "memory", "--memory", "new")
+    assert "is open in another process" in message
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("?collection=stop", "there is no collection 'stop'"),
+        ("?collection=shop", "no memory of ours"),
+        ("?collection=shop&image=photo", "Its vectors: 'photo', 'title'"),
+        ("?collection=shop&image=photo&text=name", "no vector named 'name', but: 'photo', 'title'"),
+        ("?collection=shop&image=photo&text=title&id=ean", "has no option 'id'"),
+        ("?collection=empty&image=image&text=text", "holds no pairs: it is empty"),
+    ],
+)
+def test_what_is_no_source(
+    work: Path, server: StandIn, shop: str, url: str, fail: Fail, options: str, message: str
+) -> None:
+    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    server.engine.client.create_collection("empty", vectors_config={"image": params, "text": params})
+    assert message in fail("memory", "build", url + options, "--memory", "new")
+    assert not Path("new").exists()
+
+
+def test_a_file_behind_a_url_is_no_server(work: Path, fail: Fail) -> None:
+    for source in ("https://example.org/catalogue.csv", "https://example.org/a/catalogue.parquet?text=title"):
+        assert "download it first" in fail("memory", "build", source, "--memory", "new")
+
+
+def test_a_folder_takes_no_options(work: Path, memory: Path, fail: Fail) -> None:
+    assert "has no option 'image': it takes none" in fail("memory", "build", "memory?image=photo", "--memory", "new")
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+def test_the_key_is_of_the_settings_and_shown_nowhere(
+    work: Path, shop: str, server: StandIn, url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.engine.key = "s3cret"
+    refused = run("memory", "build", shop, "--memory", "new")
+    assert "Check the API key: none was sent" in refused.stderr
+    monkeypatch.setenv("RECO_MEMORY_API_KEY", "s3cret")
+    shown = [run("memory", "build", shop, "--memory", "new"), run("memory", "info", "--memory", "new")]
+    assert [each.exit_code for each in shown] == [0, 0]
+    monkeypatch.setenv("RECO_MEMORY_API_KEY", "wr0ng")
+    shown.append(run("memory", "build", shop, "--memory", "new"))
+    assert "refuses the one that was sent" in shown[-1].stderr
+    monkeypatch.delenv("RECO_MEMORY_API_KEY")
+    for given in (url.replace("://", "://me:s3cret@"), f"{url}?api_key=s3cret", f"{url}?api-key=s3cret"):
+        shown.append(run("memory", "build", given, "--memory", "new"))
+        assert shown[-1].exit_code == 1
+    written = [path.read_bytes() for path in work.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")]
+    assert not any(word in each.output for each in shown for word in ("s3cret", "wr0ng"))
+    assert not any(b"s3cret" in each for each in written)
+    assert not any("s3cret" in json.dumps(payload) for _, _, payload in held("new").values())
