@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @reports_errors
 def fit_command(
     source: Annotated[
-        str, typer.Argument(help="Catalogue: .csv/.tsv/.jsonl, folder, .tar, .npz or .parquet.", show_default=False)
+        str,
+        typer.Argument(
+            help="Catalogue: .csv/.tsv/.jsonl, folder, .tar, .npz, .parquet, or a memory.", show_default=False
+        ),
     ],
     *,
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, report, model.", show_default=False)],

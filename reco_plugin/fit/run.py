@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..artifact import Artifact
-from ..data.rows import Rows, open_rows
+from ..data.rows import Rows
 from ..errors import ArtifactError, MissingExtra
 from ..evaluate.study.config import versions
+from ..ingest.source import open_source
 from .candidates import candidates, composed
 from .catalogue import VECTORS, Catalogue, read_catalogue
 from .choose import Judged, choose, complementary, judge, policy_of
@@ -106,6 +107,7 @@ def run_fit(config: FitConfig, out: Path, watch: Watch | None = None, processes:
         ConfigError: the folder holds a run of another configuration.
         ArtifactError: no model folder, or a damaged one.
         DataError: the catalogue cannot be read, or its groups are too few.
+        FingerprintMismatch: it is a memory that another encoder made.
         MissingExtra: torch is not installed.
     """
     processes, watch = processes or begin(config, out), watch or Silent()
@@ -133,9 +135,9 @@ def follow(config: FitConfig, out: Path, processes: Processes) -> None:
 def _prepare(config: FitConfig, out: Path, watch: Watch) -> _Prepared:
     """Read, encode and split the catalogue, and find what the paper's layer is trained on."""
     base = load_base(config.model)
+    rows = open_source(config.source, model=base.folder)  # before a folder is made for a source that is not there
     config.claim(out)
     _sweep(out)
-    rows = open_rows(config.source)
     catalogue = _read(config, rows, base, out, watch)
     parts = split(
         catalogue.pairs.ids, catalogue.groups, validation=config.validation, test=config.test, seed=config.seed

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +23,12 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.cli.fit import told
 from reco_plugin.data import read_records
-from reco_plugin.errors import ArtifactError, ConfigError, DataError
+from reco_plugin.errors import ArtifactError, ConfigError, DataError, FingerprintMismatch
 from reco_plugin.evaluate.findings import Findings
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.fit.config import checked_config
 from reco_plugin.fit.result import RESULT
+from reco_plugin.memory import open_memory
 
 
 class Run(NamedTuple):
@@ -225,3 +228,15 @@ def test_of_a_large_catalogue_a_sample_of_whole_groups_is_used(fit: Fit) -> None
     assert 300 < run.result.counts["pairs"] <= 400 and run.result.counts["pairs"] % 4 == 0
     assert any("sample of whole groups" in note and "of 600 rows" in note for note in run.result.notes)
     assert "--max-pairs 400" in run.config.command(run.out)
+
+
+def test_a_memory_is_a_catalogue_too(small: Run, model: Path, tmp_path: Path) -> None:
+    fingerprint = Artifact.load(model).manifest.fingerprint
+    for name, made_by in (("ours", fingerprint), ("theirs", replace(fingerprint, digest="ab" * 32))):
+        with closing(open_memory(tmp_path / name, made_by, kind="exact")) as memory:
+            memory.upsert(next(iter(read_records(small.config.source, 10_000))))
+    config = small.config.model_copy(update={"source": str(tmp_path / "ours")})
+    assert run_fit(config, tmp_path / "run").test == small.result.test
+    with pytest.raises(FingerprintMismatch):
+        run_fit(config.model_copy(update={"source": str(tmp_path / "theirs")}), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
