@@ -1,6 +1,6 @@
 """What ``reco fit`` takes of a catalogue that is far larger than a fit needs: seconds, memory, and what it uses.
 
-    python -m benchmarks.fit_size                          # 10 M pairs, 9 GB of Parquet under .cache/fit-size
+    python -m benchmarks.fit_size                          # 10 M pairs, 15 GB of Parquet under .cache/fit-size
     python -m benchmarks.fit_size --pairs 1000000 --max-pairs 0
 
 The pairs are synthetic vectors that lie as CLIP's do (benchmarks/synthetic.py), of the shipped model's dimension; the
