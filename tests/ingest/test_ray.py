@@ -170,6 +170,20 @@ def test_a_part_that_always_kills_its_worker_ends_the_run_and_what_came_before_i
 
 
 @pytest.mark.usefixtures("cluster")
+def test_rows_that_always_kill_their_encoder_end_the_run_alike(folder, reco, tmp_path, expected):
+    rejected = tmp_path / "rejected.jsonl"
+    with pytest.raises(DataError, match=r"lost 4 times over encoding drawings\[10:20\].*run it again to go on"):
+        ingest_on_ray(rows(folder, part_1={"dies": "encoding"}), reco, TWO, options(rejected))
+    before = [id_ for id_ in expected["ids"] if id_ < "10"]  # two batches and a half
+    assert held(reco)["ids"] == before
+    assert listed(rejected) == [row for row in expected["rejected"] if row["id"] < "10"]
+
+    outcome = ingest_on_ray(rows(folder), reco, TWO, options(rejected))
+    assert (outcome.unchanged, outcome.added) == (len(before), 33 - len(before))
+    assert held(reco)["ids"] == expected["ids"]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_an_error_of_a_worker_arrives_as_what_it_is(folder, reco, tmp_path):
     job = job_of(reco, options(tmp_path / "rejected.jsonl"))
     other = replace(job, fingerprint=replace(job.fingerprint, digest="0" * 64))
