@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .engine import AddressOption, EngineOption, GpusOption, WorkersOption, cluster_of
+from .engine import takes_cluster
 from .ingesting import (
     BatchOption,
     DryRunOption,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..ingest.ray_engine import Cluster
 
 
+@takes_cluster
 def build_command(
     source: SourceArgument,
     *,
@@ -59,10 +60,7 @@ def build_command(
     duplicates: DuplicatesOption = None,
     duplicate_threshold: ThresholdOption = None,
     exclude: ExcludeOption = None,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    workers: WorkersOption = None,
-    gpus_per_worker: GpusOption = None,
+    cluster: Cluster | None,
     option: OptionOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -74,7 +72,6 @@ def build_command(
     """
     from ..data.rows import open_rows
 
-    cluster = cluster_of(engine, address, workers, gpus_per_worker)
     rows = open_rows(source)  # before anything is made for a source that is not there
     settings = memory_settings(memory, collection, option)
     options = options_of(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .engine import takes_cluster
 from .ingesting import (
     BatchOption,
     DryRunOption,
@@ -27,7 +29,11 @@ from .ingesting import (
 from .options import JsonOption, MemoryOption, ModelOption, existing_memory, memory_location
 from .stores import OptionOption, open_store, parse_options, say
 
+if TYPE_CHECKING:
+    from ..ingest.ray_engine import Cluster
 
+
+@takes_cluster
 def add_command(
     source: SourceArgument,
     *,
@@ -39,6 +45,7 @@ def add_command(
     duplicates: DuplicatesOption = None,
     duplicate_threshold: ThresholdOption = None,
     exclude: ExcludeOption = None,
+    cluster: Cluster | None,
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,10 +64,11 @@ def add_command(
     )
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}  # before anything is encoded
     with Reco.open(model, memory_location(memory), **said) as reco:
-        outcome = run(rows, reco, options, "add", exclude=exclude)
+        outcome = run(rows, reco, options, "add", exclude=exclude, cluster=cluster)
     tell(outcome, as_json=as_json)
 
 
+@takes_cluster
 def update_command(
     source: SourceArgument,
     *,
@@ -69,6 +77,7 @@ def update_command(
     batch_size: BatchOption = 256,
     rejected: RejectedOption = None,
     max_error_rate: ErrorRateOption = 0.1,
+    cluster: Cluster | None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,10 +92,11 @@ def update_command(
         tell(planned(rows, memory, model, options), as_json=as_json, dry_run=True)
         return
     with Reco.open(model, location, on_memory_failure="fail") as reco:
-        outcome = run(rows, reco, options, "update")
+        outcome = run(rows, reco, options, "update", cluster=cluster)
     tell(outcome, as_json=as_json)
 
 
+@takes_cluster
 def sync_command(
     source: SourceArgument,
     *,
@@ -102,6 +112,7 @@ def sync_command(
     duplicates: DuplicatesOption = None,
     duplicate_threshold: ThresholdOption = None,
     exclude: ExcludeOption = None,
+    cluster: Cluster | None,
     option: OptionOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -130,9 +141,8 @@ def sync_command(
         return
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
     with Reco.open(model, memory_location(memory), **said) as reco:
-        outcome = run(
-            rows, reco, options, "sync", exclude=exclude, finish=lambda writer: delete_gone(writer, named, max_delete)
-        )
+        finish = partial(delete_gone, source=named, max_share=max_delete)
+        outcome = run(rows, reco, options, "sync", exclude=exclude, cluster=cluster, finish=finish)
     tell(outcome, as_json=as_json)
 
 
