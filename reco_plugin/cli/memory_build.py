@@ -85,8 +85,7 @@ def build_command(
     )
     said: dict[str, Any] = {"memory_options": parse_options(option)}
     if dry_run:
-        here = planned(rows, memory, model, options, memory_collection=collection, **said)
-        tell(here, as_json=as_json, dry_run=True)
+        tell(planned(rows, memory, model, options, memory_collection=collection, **said), as_json=as_json)
     elif swap or is_server(settings):
         fresh = is_server(settings) and not resume
         _build_version(

@@ -89,7 +89,7 @@ def update_command(
     given: dict[str, Any] = {"batch_size": batch_size, "rejected": rejected, "max_error_rate": max_error_rate}
     options = options_of(lists_beside(memory), only_known=True, **given)
     if dry_run:
-        tell(planned(rows, memory, model, options), as_json=as_json, dry_run=True)
+        tell(planned(rows, memory, model, options), as_json=as_json)
         return
     with Reco.open(model, location, on_memory_failure="fail") as reco:
         outcome = run(rows, reco, options, "update", cluster=cluster)
@@ -137,7 +137,7 @@ def sync_command(
         threshold=duplicate_threshold,
     )
     if dry_run:
-        tell(planned(rows, memory, model, options, deletes=True), as_json=as_json, dry_run=True)
+        tell(planned(rows, memory, model, options, max_delete=max_delete), as_json=as_json)
         return
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
     with Reco.open(model, memory_location(memory), **said) as reco:
