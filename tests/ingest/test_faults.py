@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reco_plugin import Reco
@@ -24,16 +22,6 @@ from reco_plugin.memory import open_memory
 from .conftest import Catalogue, Fill, assert_equal, content
 
 BUILD = [sys.executable, "-m", "reco_plugin", "memory", "build"]
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """600 pairs of vectors with large payloads: some megabytes."""
-    rng = np.random.default_rng(0)
-    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 600, 128)))
-    payload = [json.dumps({"note": os.urandom(8_000).hex()}) for _ in range(600)]
-    np.savez(tmp_path / "many.npz", id=[f"p{n}" for n in range(600)], image=image, text=text, payload=payload)
-    return tmp_path / "many.npz"
 
 
 def test_a_full_disk_is_an_error_and_leaves_whole_pairs(many: Path, model: Path, tmp_path: Path) -> None:
