@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..data.rows import Rows
     from ..ingest import Options, Outcome
+    from ..ingest.outcome import Plan
     from ..ingest.ray_engine import Cluster
     from ..reco import Reco
 
@@ -134,8 +135,14 @@ def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def planned(
-    rows: Rows, memory: str | None, model: Path | None, options: Options, *, deletes: bool = False, **settings: Any
-) -> Outcome:
+    rows: Rows,
+    memory: str | None,
+    model: Path | None,
+    options: Options,
+    *,
+    max_delete: float | None = None,
+    **settings: Any,
+) -> Plan:
     """What a run would do to the memory as it is; where there is none, to an empty one."""
     from ..ingest.plan import plan
     from ..reco import Reco
@@ -144,7 +151,7 @@ def planned(
     there = "://" in location or Path(location).expanduser().exists()
     said = {"memory": location, **settings} if there else {"memory": ":memory:", **missing}
     with Reco.open(model, on_memory_failure="fail", **said) as reco, progress_of(rows, "look") as progress:
-        return plan(rows, reco.memory.store, options, deletes=deletes, progress=progress)
+        return plan(rows, reco.memory.store, options, max_delete=max_delete, progress=progress)
 
 
 def run(
@@ -170,15 +177,17 @@ def run(
         return ingest_on_ray(rows, reco, cluster, options, excluded=excluded, progress=progress, **more)
 
 
-def tell(outcome: Outcome, *, as_json: bool, dry_run: bool = False) -> None:
-    """Print what a run came to."""
+def tell(outcome: Outcome, *, as_json: bool) -> None:
+    """Print what a run came to, or would."""
     told = outcome.to_dict()
     del told["seconds"]
-    say({**told, **({"dry_run": True} if dry_run else {})}, "\n".join(lines(outcome, dry_run)), as_json)
+    say({**told, **({"dry_run": True} if _plan_in(outcome) else {})}, "\n".join(lines(outcome)), as_json)
 
 
-def lines(outcome: Outcome, dry_run: bool = False) -> Iterator[str]:
+def lines(outcome: Outcome) -> Iterator[str]:
     """The same as text: counts that are not zero, then where lists are and the most frequent reasons."""
+    plan = _plan_in(outcome)
+    refused = plan.refused if plan else None
     counts = [
         (outcome.replaced, "replaced"),
         (outcome.unchanged, "unchanged"),
@@ -188,12 +197,14 @@ def lines(outcome: Outcome, dry_run: bool = False) -> Iterator[str]:
         (outcome.dropped, "near-duplicates dropped"),
         (outcome.merged, "near-duplicates merged"),
         (outcome.reported, "near-duplicates reported"),
-        (outcome.deleted, "deleted"),
+        (0 if refused else outcome.deleted, "deleted"),
         (outcome.rejected, "rejected"),
     ]
-    added = f"{'would add' if dry_run else 'added'} {outcome.added:,} pairs"
+    added = f"{'would add' if plan else 'added'} {outcome.added:,} pairs"
     others = "".join(f", {count:,} {what}" for count, what in counts if count)
     yield f"{added}{others}; the memory holds {outcome.pairs:,}"
+    if refused:
+        yield f"would delete nothing, and fail: {refused}"
     if outcome.cut:
         yield f"{outcome.cut:,} captions are longer than the encoder reads, and were cut"
     if outcome.kept:
@@ -205,3 +216,9 @@ def lines(outcome: Outcome, dry_run: bool = False) -> Iterator[str]:
         yield f"  {times:,} x {reason}"
     for path in outcome.files.values():
         yield f"listed in {path}"
+
+
+def _plan_in(outcome: Outcome) -> Plan | None:
+    from ..ingest.outcome import Plan
+
+    return outcome if isinstance(outcome, Plan) else None

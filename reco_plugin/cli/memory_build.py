@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .engine import AddressOption, EngineOption, GpusOption, WorkersOption, cluster_of
+from .engine import takes_cluster
 from .ingesting import (
     BatchOption,
     DryRunOption,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..ingest.ray_engine import Cluster
 
 
+@takes_cluster
 def build_command(
     source: SourceArgument,
     *,
@@ -60,10 +61,7 @@ def build_command(
     duplicates: DuplicatesOption = None,
     duplicate_threshold: ThresholdOption = None,
     exclude: ExcludeOption = None,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    workers: WorkersOption = None,
-    gpus_per_worker: GpusOption = None,
+    cluster: Cluster | None,
     option: OptionOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -73,7 +71,6 @@ def build_command(
     A folder is filled in place: rows are added or replaced, nothing else is deleted. With --swap, and on a server
     always, a new version is built beside the one in use; the old one stays for `rollback`.
     """
-    cluster = cluster_of(engine, address, workers, gpus_per_worker)
     settings = memory_settings(memory, collection, option)
     rows = rows_of(source, model, settings)
     options = options_of(
@@ -87,8 +84,7 @@ def build_command(
     )
     said: dict[str, Any] = {"memory_options": parse_options(option)}
     if dry_run:
-        here = planned(rows, memory, model, options, memory_collection=collection, **said)
-        tell(here, as_json=as_json, dry_run=True)
+        tell(planned(rows, memory, model, options, memory_collection=collection, **said), as_json=as_json)
     elif swap or is_server(settings):
         fresh = is_server(settings) and not resume
         _build_version(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .engine import takes_cluster
 from .ingesting import (
     BatchOption,
     DryRunOption,
@@ -31,7 +33,11 @@ from .stores import OptionOption, memory_settings, open_store, parse_options, sa
 if TYPE_CHECKING:
     from ..config import Settings
 
+if TYPE_CHECKING:
+    from ..ingest.ray_engine import Cluster
 
+
+@takes_cluster
 def add_command(
     source: SourceArgument,
     *,
@@ -43,6 +49,7 @@ def add_command(
     duplicates: DuplicatesOption = None,
     duplicate_threshold: ThresholdOption = None,
     exclude: ExcludeOption = None,
+    cluster: Cluster | None,
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,10 +67,11 @@ def add_command(
     )
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}  # before anything is encoded
     with Reco.open(model, memory_location(memory), **said) as reco:
-        outcome = run(rows, reco, options, "add", exclude=exclude)
+        outcome = run(rows, reco, options, "add", exclude=exclude, cluster=cluster)
     tell(outcome, as_json=as_json)
 
 
+@takes_cluster
 def update_command(
     source: SourceArgument,
     *,
@@ -72,6 +80,7 @@ def update_command(
     batch_size: BatchOption = 256,
     rejected: RejectedOption = None,
     max_error_rate: ErrorRateOption = 0.1,
+    cluster: Cluster | None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,13 +92,14 @@ def update_command(
     given: dict[str, Any] = {"batch_size": batch_size, "rejected": rejected, "max_error_rate": max_error_rate}
     options = options_of(lists_beside(memory), only_known=True, **given)
     if dry_run:
-        tell(planned(rows, memory, model, options), as_json=as_json, dry_run=True)
+        tell(planned(rows, memory, model, options), as_json=as_json)
         return
     with Reco.open(model, location, on_memory_failure="fail") as reco:
-        outcome = run(rows, reco, options, "update")
+        outcome = run(rows, reco, options, "update", cluster=cluster)
     tell(outcome, as_json=as_json)
 
 
+@takes_cluster
 def sync_command(
     source: SourceArgument,
     *,
@@ -105,6 +115,7 @@ def sync_command(
     duplicates: DuplicatesOption = None,
     duplicate_threshold: ThresholdOption = None,
     exclude: ExcludeOption = None,
+    cluster: Cluster | None,
     option: OptionOption = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
@@ -128,13 +139,12 @@ def sync_command(
         threshold=duplicate_threshold,
     )
     if dry_run:
-        tell(planned(rows, memory, model, options, deletes=True), as_json=as_json, dry_run=True)
+        tell(planned(rows, memory, model, options, max_delete=max_delete), as_json=as_json)
         return
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
     with Reco.open(model, memory_location(memory), **said) as reco:
-        outcome = run(
-            rows, reco, options, "sync", exclude=exclude, finish=lambda writer: delete_gone(writer, named, max_delete)
-        )
+        finish = partial(delete_gone, source=named, max_share=max_delete)
+        outcome = run(rows, reco, options, "sync", exclude=exclude, cluster=cluster, finish=finish)
     tell(outcome, as_json=as_json)
 
 

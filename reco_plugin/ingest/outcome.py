@@ -58,3 +58,14 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """JSON-like values."""
         return asdict(self)
+
+
+@dataclass
+class Plan(Outcome):
+    """What a run would come to, in the same counts.
+
+    Attributes:
+        refused: why so many pairs as ``deleted`` says would not be deleted, and the run fail; None where they would be.
+    """
+
+    refused: str | None = None

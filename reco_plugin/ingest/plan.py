@@ -15,13 +15,19 @@ from .known import key_of
 from .load import load, numbered
 from .marks import ROW, SOURCE
 from .options import Options
-from .outcome import Outcome
+from .outcome import Plan
 from .stages import chunked, in_order
+from .sync import too_many
 
 
 def plan(
-    rows: Rows, memory: Memory, options: Options, *, deletes: bool = False, progress: Callable[[int, int], object]
-) -> Outcome:
+    rows: Rows,
+    memory: Memory,
+    options: Options,
+    *,
+    max_delete: float | None = None,
+    progress: Callable[[int, int], object],
+) -> Plan:
     """Count what :func:`~reco_plugin.ingest.run.ingest` would do, as far as ids and digests tell.
 
     Images are read and not decoded, remote ones not fetched: what only shows then counts as good. Near-duplicates and
@@ -31,10 +37,10 @@ def plan(
         rows: the source.
         memory: is only read.
         options: how.
-        deletes: also count the pairs that are gone from the source ``options.source``.
+        max_delete: also count the pairs that are gone from the source ``options.source``, of which this share may go.
         progress: told after each batch.
     """
-    begun, tally, outcome = time.monotonic(), _Tally(), Outcome()
+    begun, tally, outcome = time.monotonic(), _Tally(), Plan()
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:
         batches = in_order(pool, load, chunked(numbered(rows.parts), options.batch_size), window=2)
         with closing(batches):
@@ -44,22 +50,29 @@ def plan(
                 for row in batch:
                     tally.count(row, held, options, outcome)
                 progress(len(batch), outcome.rejected)
-    if deletes:
-        ours = (id_ for id_, payload in memory.payloads() if payload.get(SOURCE) == options.source)
-        gone = sum(key_of(id_) not in tally.named for id_ in ours)
+    if max_delete is not None:
+        ours = [key_of(id_) for id_, payload in memory.payloads() if payload.get(SOURCE) == options.source]
+        gone = sum(key not in tally.named for key in ours)
         outcome.kept, outcome.deleted = (gone, 0) if tally.unnamed else (0, gone)
+        outcome.refused = too_many(outcome.deleted, len(ours) + tally.coming, options.source, max_delete)
     outcome.pairs, outcome.seconds = memory.count(), time.monotonic() - begun
     return outcome
 
 
 class _Tally:
-    """Ids that came, with the digests of good rows; and how many rejected rows had none."""
+    """What came of the source.
+
+    Attributes:
+        named: keys of ids, with the digests of good rows.
+        unnamed: rejected rows without an id.
+        coming: pairs that will be of this source, and were of none or of another.
+    """
 
     def __init__(self) -> None:
         self.named: dict[int, str | None] = {}
-        self.unnamed = 0
+        self.unnamed = self.coming = 0
 
-    def count(self, row: Loaded | Rejected, held: Mapping[str, Payload], options: Options, outcome: Outcome) -> None:
+    def count(self, row: Loaded | Rejected, held: Mapping[str, Payload], options: Options, outcome: Plan) -> None:
         """Count one row as the run would."""
         if isinstance(row, Rejected):
             outcome.rejected += 1
@@ -71,10 +84,12 @@ class _Tally:
             outcome.rejected += first != row.digest
         else:
             self.named[key] = row.digest
-            _count(row, held.get(row.pair.id), options, outcome)
+            there = held.get(row.pair.id)
+            self.coming += there is None or there.get(SOURCE) != options.source
+            _count(row, there, options, outcome)
 
 
-def _count(row: Loaded, held: Payload | None, options: Options, outcome: Outcome) -> None:
+def _count(row: Loaded, held: Payload | None, options: Options, outcome: Plan) -> None:
     if held is None:
         outcome.missing += options.only_known
         outcome.added += not options.only_known

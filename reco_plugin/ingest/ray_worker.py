@@ -120,7 +120,7 @@ def read_part(row: Row, job: Any, attempts: Any) -> Iterator[Row]:
     """Read, sift, fetch and prepare the rows of one part; the task of a reading worker."""
     name = row["name"]
     try:
-        _begin(attempts, ("read", row["number"]), name)
+        _begin(attempts, ("reading", row["number"]), name)
         for number, chunk in enumerate(_ready(unpack(row["part"]), _job(job))):
             yield {"name": name, "number": [row["number"], number], "chunk": pack(chunk)}
     except RecoError as error:
@@ -135,11 +135,11 @@ class EncodeChunks:
 
     def __call__(self, row: Row) -> Row:
         """The chunk of a row, encoded."""
-        chunk = unpack(row["chunk"])
-        if isinstance(chunk, Failure):
-            return {"chunk": row["chunk"]}
         try:
-            _begin(self._attempts, ("encode", *row["number"]), row["name"])
+            _begin(self._attempts, ("encoding", *row["number"]), row["name"])  # unpacking may take the last memory
+            chunk = unpack(row["chunk"])
+            if isinstance(chunk, Failure):
+                return {"chunk": row["chunk"]}
             return {"chunk": pack(encoded_rows(chunk, _job(self._job).encoder))}
         except RecoError as error:
             return {"chunk": _failed(error)}
@@ -168,7 +168,7 @@ def _job(reference: Any) -> Job:
 def _begin(attempts: Any, task: Any, part: str) -> None:
     if ray.get(attempts.begin.remote(task)) > ATTEMPTS:
         raise DataError(
-            f"a worker of the Ray cluster was lost {ATTEMPTS} times over {task[0]}ing {part}: too little memory is the "
+            f"a worker of the Ray cluster was lost {ATTEMPTS} times over {task[0]} {part}: too little memory is the "
             "usual reason (see Ray's logs; a smaller --batch-size or more memory per worker helps), a file that "
             "crashes its decoder another. What was written stays; run it again to go on"
         )

@@ -7,10 +7,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
+
+from ..errors import RecoError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,9 +29,19 @@ class _Failed:
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``, the last one shorter."""
-    source = iter(items)
-    while chunk := list(islice(source, size)):
+    """Items in lists of ``size``, the last one shorter; where they end with an error of ours, it comes after that."""
+    chunk: list[T] = []
+    try:
+        for item in items:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except RecoError:
+        if chunk:
+            yield chunk
+        raise
+    if chunk:
         yield chunk
 
 

@@ -31,7 +31,8 @@ def delete_gone(writer: Writer, source: str, max_share: float) -> None:
     if writer.unnamed:
         writer.outcome.kept += len(gone)
         return
-    check_share(len(gone), ours, source, max_share)
+    if why := too_many(len(gone), ours, source, max_share):
+        raise DataError(f"nothing was deleted, what is new or changed was written: {why}")
     writer.outcome.deleted += writer.memory.remove(gone)
 
 
@@ -42,15 +43,12 @@ def delete_others(writer: Writer) -> None:
         writer.outcome.deleted += writer.memory.remove(gone)
 
 
-def check_share(gone: int, ours: int, source: str, max_share: float) -> None:
-    """Refuse to delete too much.
-
-    Raises:
-        DataError: more than the allowed share.
-    """
-    if gone > max_share * ours:
-        raise DataError(
-            f"{gone:,} of the {ours:,} pairs that {source!r} brought are gone from it, more than the allowed share of "
-            f"{max_share:g}: nothing was deleted, what is new or changed was written. If they shall go, say "
-            f"--max-delete {min(1.0, gone / ours + 0.005):.2f}; if not, is the source whole?"
-        )
+def too_many(gone: int, ours: int, source: str | None, max_share: float) -> str | None:
+    """Why so many pairs of a source must not be deleted; None where they may."""
+    if gone <= max_share * ours:
+        return None
+    return (
+        f"{gone:,} of the {ours:,} pairs that {source!r} brought are gone from it, more than the allowed share of "
+        f"{max_share:g}. If they shall go, say --max-delete {min(1.0, gone / ours + 0.005):.2f}; if not, is the source "
+        "whole?"
+    )

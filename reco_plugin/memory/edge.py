@@ -19,11 +19,14 @@ from .checks import USER_ID, Search, check_ids, check_positive, check_records, c
 from .filters import WHOLE, Condition, Scalar
 from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
 from .points import point_id, stored_payload, to_neighbours, to_payload, to_records, translated
+from .room import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room
 
 SHARD_NAME = "shard"
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
+_ID_BYTES = 64
+"""Of a deleted point, in the log; measured: 38."""
 _M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults, which must be named beside another one
 
 
@@ -54,6 +57,7 @@ class EdgeMemory:
         with _translated(location, "open"):
             if not path.exists():
                 refuse_missing_data(path, create=create)
+                check_room(folder, "make", 0)
                 _make_shard(path, header.fingerprint.dimension, options)
             return cls(qe.EdgeShard.load(str(path)), header, folder, options)
 
@@ -76,11 +80,17 @@ class EdgeMemory:
             return shard.count(qe.CountRequest(exact=True))
 
     def upsert(self, records: Records) -> None:
-        """Add or replace pairs."""
+        """Add or replace pairs.
+
+        Raises:
+            MemoryStoreError: also where the disk might get full by it, see :mod:`.room`.
+        """
         shard = self._live()
         checked = check_records(records, self._dimension)
         for start in range(0, len(checked), _POINTS_AT_ONCE):
-            points = _to_points(checked, slice(start, start + _POINTS_AT_ONCE))
+            rows = slice(start, start + _POINTS_AT_ONCE)
+            check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
+            points = _to_points(checked, rows)
             with _translated(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._written(len(points))
@@ -91,6 +101,7 @@ class EdgeMemory:
         points = {point_id(name) for name in check_ids(ids, "delete")}
         if not points:
             return 0
+        check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
         with _translated(self.location, "delete"):
             there = shard.count(qe.CountRequest(filter=qe.Filter(must=[_has_id(points)]), exact=True))
             if there:
@@ -146,6 +157,7 @@ class EdgeMemory:
     def optimize(self) -> None:
         """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
         shard = self._live()
+        check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # what it holds is copied
         with _translated(self.location, "optimise"):
             shard.optimize()
 

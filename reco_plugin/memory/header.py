@@ -94,12 +94,16 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all: under a temporary name, to the disk, then renamed."""
+    """Write a file whole or not at all: under a temporary name, to the disk, then renamed; a full disk gets it back."""
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
     sync_folder(path.parent)
 

@@ -15,6 +15,9 @@ from .checks import USER_ID
 
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
+_FULL = "os error 28"
+"""No space left on device, as Rust says it."""
+
 
 class Point(Protocol):
     """A stored pair as both Qdrant libraries hand it out."""
@@ -118,6 +121,11 @@ def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
     except Exception as error:
         if locked in str(error):
             raise locked_error(location) from error
+        if _FULL in str(error):
+            raise MemoryStoreError(
+                f"cannot {doing} the memory at {location!r}: its disk is full. Make room there, and do the same again; "
+                "what was written stays"
+            ) from error
         raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {error}") from error
 
 

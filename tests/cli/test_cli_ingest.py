@@ -124,6 +124,25 @@ def test_daily_changes(work: Path, source: Callable[[list[str]], Path], lines: l
     assert counts(ask("memory", "update", source(lines[:3]), "--dry-run"), "replaced", "unchanged") == (1, 1)
 
 
+def test_a_dry_run_says_when_too_much_would_go(
+    work: Path, source: Callable[[list[str]], Path], lines: list[str], ask: Ask, run: Run, fail: Fail
+) -> None:
+    ask("memory", "build", source(lines), "--as", "shop")
+    cut_off = ("memory", "sync", source(lines[:9]), "--as", "shop")
+    dry = ask(*cut_off, "--dry-run")
+    assert (dry["deleted"], dry["refused"].partition(" pairs")[0]) == (16, "16 of the 24")
+    shown = run(*cut_off, "--dry-run")
+    assert shown.exit_code == 0
+    assert shown.stdout.splitlines() == [
+        "would add 0 pairs, 8 unchanged; the memory holds 24",
+        f"would delete nothing, and fail: {dry['refused']}",
+    ]
+    assert dry["refused"] in fail(*cut_off)
+    allowed = dry["refused"].partition("say ")[2].partition(";")[0].split()
+    assert ask(*cut_off, "--dry-run", *allowed)["refused"] is None
+    assert ask(*cut_off, *allowed)["deleted"] == 16
+
+
 def test_a_dry_run_makes_nothing(work: Path, catalogue: Path, ask: Ask, run: Run) -> None:
     assert counts(ask("memory", "build", catalogue, "--dry-run"), "added", "pairs") == (24, 0)
     assert run("memory", "sync", catalogue, "--dry-run").stdout == "would add 24 pairs; the memory holds 0\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,16 @@ def fill(tmp_path: Path) -> Fill:
         return ingest(open_rows(path), reco, told, finish=finish, excluded=excluded)
 
     return run
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """600 pairs of vectors with large payloads: 10 MB, of which Edge makes twice as much."""
+    rng = np.random.default_rng(0)
+    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 600, 128)))
+    payload = [json.dumps({"note": os.urandom(8_000).hex()}) for _ in range(600)]
+    np.savez(tmp_path / "many.npz", id=[f"p{n}" for n in range(600)], image=image, text=text, payload=payload)
+    return tmp_path / "many.npz"
 
 
 def content(reco: Reco) -> dict[str, tuple[Any, Any, Any]]:

@@ -1,10 +1,9 @@
-"""What goes wrong around a run: a full disk, another encoder, an interrupt, an encoder that fails."""
+"""What goes wrong around a run: a full disk, an interrupt, an encoder that fails."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -13,27 +12,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reco_plugin import Reco
-from reco_plugin.errors import FingerprintMismatch, SessionError
+from reco_plugin.errors import SessionError
 from reco_plugin.ingest.write import Writer
 from reco_plugin.memory import open_memory
 
 from .conftest import Catalogue, Fill, assert_equal, content
 
 BUILD = [sys.executable, "-m", "reco_plugin", "memory", "build"]
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """600 pairs of vectors with large payloads: some megabytes."""
-    rng = np.random.default_rng(0)
-    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 600, 128)))
-    payload = [json.dumps({"note": os.urandom(8_000).hex()}) for _ in range(600)]
-    np.savez(tmp_path / "many.npz", id=[f"p{n}" for n in range(600)], image=image, text=text, payload=payload)
-    return tmp_path / "many.npz"
 
 
 def test_a_full_disk_is_an_error_and_leaves_whole_pairs(many: Path, model: Path, tmp_path: Path) -> None:
@@ -54,18 +42,6 @@ def test_a_full_disk_is_an_error_and_leaves_whole_pairs(many: Path, model: Path,
         assert len(reco.memory) == 0  # this kind writes whole or not at all
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["pairs"] == 600
-
-
-def test_a_memory_of_another_encoder_is_refused_before_anything_is_read(
-    write_catalogue: Catalogue, model: Path, tmp_path: Path
-) -> None:
-    header = tmp_path / "memory" / "memory.json"
-    Reco.open(model, tmp_path / "memory").close()
-    stored = json.loads(header.read_text())
-    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
-    header.write_text(json.dumps(stored))
-    with pytest.raises(FingerprintMismatch, match="other-clip"):
-        Reco.open(model, tmp_path / "memory", on_memory_failure="fail")
 
 
 def test_an_encoder_that_fails_stops_all_stages(

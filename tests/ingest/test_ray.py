@@ -193,6 +193,20 @@ def test_a_part_that_always_kills_its_worker_ends_the_run_and_what_came_before_i
 
 
 @pytest.mark.usefixtures("cluster")
+def test_rows_that_always_kill_their_encoder_end_the_run_alike(folder, reco, tmp_path, expected):
+    rejected = tmp_path / "rejected.jsonl"
+    with pytest.raises(DataError, match=r"lost 4 times over encoding drawings\[10:20\].*run it again to go on"):
+        ingest_on_ray(rows(folder, part_1={"dies": "encoding"}), reco, TWO, options(rejected))
+    before = [id_ for id_ in expected["ids"] if id_ < "10"]  # two batches and a half
+    assert held(reco)["ids"] == before
+    assert listed(rejected) == [row for row in expected["rejected"] if row["id"] < "10"]
+
+    outcome = ingest_on_ray(rows(folder), reco, TWO, options(rejected))
+    assert (outcome.unchanged, outcome.added) == (len(before), 33 - len(before))
+    assert held(reco)["ids"] == expected["ids"]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_an_error_of_a_worker_arrives_as_what_it_is(folder, reco, tmp_path):
     job = job_of(reco, options(tmp_path / "rejected.jsonl"))
     other = replace(job, fingerprint=replace(job.fingerprint, digest="0" * 64))
@@ -221,9 +235,45 @@ def test_the_command_runs_on_the_cluster_and_finds_relative_paths(folder, model,
     assert [row["id"] for row in listed(Path("memory.rejected.jsonl"))] == [images[11][:-4]]
 
 
+@pytest.mark.usefixtures("cluster")
+def test_daily_changes_on_the_cluster_come_to_what_they_do_in_one_process(folder, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECO_MODEL", str(model))
+    images = sorted(folder.iterdir())
+    table = [f"{path.stem},{path},{path.stem[3:]}" for path in images]
+    changed = [f"{line} again" for line in table]
+    first, more, mended, now = (tmp_path / f"{name}.csv" for name in ("first", "more", "mended", "now"))
+    first.write_text("\n".join(["id,image,text", *table[:20]]))
+    more.write_text("\n".join(["id,image,text", *table[20:24]]))
+    mended.write_text("\n".join(["id,image,text", *changed[20:30]]))
+    now.write_text("\n".join(["id,image,text", *changed[4:6], *table[6:20], *table[30:36], table[30]]))
+
+    def daily(memory: str, *engine: str) -> list[dict[str, Any]]:
+        said = ("--memory", memory, "--batch-size", "4", "--json", *engine)
+        commands = [("build", first, "--as", "shop"), ("add", more), ("update", mended), ("sync", now, "--as", "shop")]
+        results = [CliRunner().invoke(app, ["memory", *map(str, command), *said]) for command in commands]
+        return [{**json.loads(result.stdout), "files": None} for result in results]
+
+    alone = daily("alone")
+    names = ("added", "replaced", "unchanged", "missing", "repeated", "rejected", "deleted")
+    assert [[told[name] for name in names] for told in alone] == [
+        [19, 0, 0, 0, 0, 1, 0],
+        [4, 0, 0, 0, 0, 0, 0],
+        [0, 4, 0, 6, 0, 0, 0],
+        [6, 2, 13, 0, 1, 1, 4],
+    ]
+    assert daily("spread", "--engine", "ray", "--workers", "2") == alone
+    with Reco.open(model, "alone") as one, Reco.open(model, "spread") as other:
+        left, right = held(one), held(other)
+    assert (left["ids"], left["payloads"]) == (right["ids"], right["payloads"])
+    np.testing.assert_allclose(left["image"], right["image"], atol=1e-6)
+    np.testing.assert_allclose(left["text"], right["text"], atol=1e-6)
+
+
+@pytest.mark.parametrize("command", ["build", "add", "update", "sync"])
 @pytest.mark.parametrize("about", [("--address", "auto"), ("--workers", "2"), ("--gpus-per-worker", "0.5")])
-def test_options_of_a_cluster_want_one(about):
-    result = CliRunner().invoke(app, ["memory", "build", "no.csv", *about])
+def test_options_of_a_cluster_want_one(command, about):
+    result = CliRunner().invoke(app, ["memory", command, "no.csv", *about])
     assert result.exit_code == 1
     assert f"{about[0]} {about[1]} is about a Ray cluster: give --engine ray" in result.stderr
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from reco_plugin.errors import DataError
 from reco_plugin.ingest.stages import ahead, chunked, in_order
 
 
@@ -57,6 +58,17 @@ def test_closing_closes_the_source_and_ends_its_thread() -> None:
     wait_until(lambda: closed.is_set() and threading.active_count() == before)
     assert closed.is_set()
     assert threading.active_count() == before
+
+
+def test_what_came_before_an_error_of_ours_is_a_chunk() -> None:
+    def fails() -> Generator[int, None, None]:
+        yield from range(5)
+        raise DataError("no more of them")
+
+    chunks = chunked(fails(), 3)
+    assert [next(chunks), next(chunks)] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(DataError, match="no more"):
+        next(chunks)
 
 
 def test_a_pool_keeps_order_whoever_is_first() -> None:

@@ -53,7 +53,7 @@ def test_two_sources_keep_apart(sync, shop: Reco, drawings: list[Pair]) -> None:
 def test_too_much_is_not_deleted(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
     rows = all_rows(drawings)
     sync(rows[:10])
-    with pytest.raises(DataError, match=r"3 of the 10 pairs .* nothing was deleted.*--max-delete 0\.30"):
+    with pytest.raises(DataError, match=r"nothing was deleted.* 3 of the 10 pairs .*--max-delete 0\.30"):
         sync(rows[3:10], max_share=0.2)
     assert len(shop.memory) == 10
     assert sync(rows[3:10], max_share=0.3).deleted == 3
@@ -100,9 +100,35 @@ def test_a_plan_says_what_the_run_then_does(
     changed += [rows[10], (rows[11][0], rows[11][1], "other content"), ("gone", "gone.png", "x")]
     watched = Watched(shop)
     rows_now = open_rows(write_catalogue(changed))
-    told = plan(rows_now, shop.memory.store, Options(source="shop"), deletes=True, progress=lambda *_: None)
+    told = plan(rows_now, shop.memory.store, Options(source="shop"), max_delete=1, progress=lambda *_: None)
     assert (watched.written, watched.deleted) == ([], [])
     done = sync(changed)
     assert (done.repeated, done.rejected) == (1, 3)
     for name in ("read", "added", "replaced", "unchanged", "repeated", "rejected", "deleted"):
         assert getattr(told, name) == getattr(done, name), name
+
+
+@pytest.mark.parametrize("share", [0.19, 0.2])
+def test_a_plan_says_whether_too_much_would_go(
+    sync,
+    write_catalogue: Catalogue,
+    shop: Reco,
+    drawings: list[Pair],  # type: ignore[no-untyped-def]
+    share: float,
+) -> None:
+    """Of 15 pairs then, 3 are gone: 10 before, and 5 that come, two of them from another source and by hand."""
+    rows = all_rows(drawings)
+    sync(rows[:10])
+    sync(rows[10:11], "other")
+    shop.memory.add(drawings[11:12])
+    now = write_catalogue(rows[3:15])
+    told = plan(open_rows(now), shop.memory.store, Options(source="shop"), max_delete=share, progress=lambda *_: None)
+    assert told.deleted == 3
+    if share < 0.2:
+        assert told.refused is not None
+        with pytest.raises(DataError) as refused:
+            sync(rows[3:15], max_share=share)
+        assert str(refused.value).endswith(told.refused)
+    else:
+        assert told.refused is None
+        assert sync(rows[3:15], max_share=share).deleted == 3

@@ -8,9 +8,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reco_plugin import Pair
 from reco_plugin.data.rows import Rejected
+
+
+class Deadly(str):
+    """A text that kills each encoding worker that unpacks it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (str(self),)
+
+
+def _unpacked(text: str) -> Deadly:
+    if b"EncodeChunks" in Path("/proc/self/cmdline").read_bytes():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Deadly(text)
 
 
 @dataclass(frozen=True)
@@ -20,7 +34,7 @@ class Drawings:
     Attributes:
         folder: images; the name without suffix is id and caption.
         waits_for: read only once this file is there.
-        dies: kill the reading process half way: never, the first time, always.
+        dies: kill the reading process half way: never, the first time, always; or always the encoding one (encoding).
     """
 
     folder: Path
@@ -40,7 +54,9 @@ class Drawings:
         for number, image in enumerate(sorted(self.folder.iterdir())[self.begin : self.end], self.begin):
             if number == (self.begin + self.end) // 2:
                 self._die()
-            if number % 7 == 3:
+            if number == (self.begin + self.end) // 2 and self.dies == "encoding":
+                yield Rejected(Deadly(f"{self.name}, number {number}"), "it is deadly", image.stem)
+            elif number % 7 == 3:
                 yield Rejected(f"{self.name}, number {number}", "it has no caption", image.stem)
             else:
                 yield Pair(image.stem, image, image.stem.replace("-", " "), {"number": number})

@@ -1,0 +1,105 @@
+"""A disk that gets full: a small file system of its own, ext4, whose files have holes as those of most disks do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill_build import content, equal
+from reco_plugin import Reco
+from reco_plugin.memory import open_memory
+
+MB = 2**20
+PAIRS = 600  # of `many`
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """100 MB, mounted."""
+    image, place = tmp_path / "disk.img", tmp_path / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(100 * MB)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system can be mounted here, which wants root, mkfs.ext4 and a loop device: {error}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def run(model: Path) -> Run:
+    """``reco memory …`` in a process that may die of it."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "reco_plugin", "memory", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RECO_MODEL": str(model)})
+
+    return call
+
+
+def fill_up(disk: Path, left: int) -> Path:
+    """A file that takes all bytes but those."""
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+        usage = os.statvfs(disk)
+        os.posix_fallocate(file.fileno(), 0, usage.f_bavail * usage.f_frsize - left)
+    os.sync()
+    return filler
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], place: Path) -> str:
+    assert done.returncode == 1, (done.returncode, done.stderr)
+    assert done.stderr.startswith("error: cannot ")
+    assert done.stderr.count("\n") == 1
+    assert str(place) in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(("kind", "left"), [("edge", 44 * MB), ("exact", 5 * MB)])
+def test_a_build_onto_a_full_disk_ends_clearly_and_goes_on_when_there_is_room(
+    many: Path, disk: Path, model: Path, tmp_path: Path, run: Run, kind: str, left: int
+) -> None:
+    place = disk / "memory"
+    fingerprint = Reco.open(model, ":memory:").manifest.fingerprint
+    for each in (place, tmp_path / "alone"):
+        open_memory(each, fingerprint, kind=kind).close()  # type: ignore[arg-type]
+    build = ("build", many, "--batch-size", 50, "--as", "shop", "--memory")
+    filler = fill_up(disk, left)
+    said = assert_refused(run(*build, place), place)
+    assert ("Make room" if kind == "edge" else "No space left") in said
+    assert not list(place.rglob("*.partial"))
+    written = len(content(place))
+    assert 0 < written < PAIRS if kind == "edge" else written == 0  # that kind writes whole or not at all
+
+    filler.unlink()
+    done = run(*build, place, "--json")
+    assert json.loads(done.stdout)["unchanged"] == written, done.stderr
+    assert run(*build, tmp_path / "alone").returncode == 0
+    assert equal(content(place), content(tmp_path / "alone"))
+
+
+def test_on_a_disk_without_room_an_embedded_memory_is_read_and_nothing_else(many: Path, disk: Path, run: Run) -> None:
+    place = disk / "memory"
+    assert run("build", many, "--memory", place).returncode == 0
+    fill_up(disk, 16_384)
+    assert f"{PAIRS} pairs" in run("info", "--memory", place).stdout
+    assert "Make room" in assert_refused(run("remove", "p1", "--memory", place), place)
+    assert "Make room" in assert_refused(run("optimize", "--memory", place), place)
+    assert len(content(place)) == PAIRS
+
+
+def test_an_embedded_memory_is_not_begun_on_a_disk_without_room(many: Path, disk: Path, run: Run) -> None:
+    filler = fill_up(disk, 20 * MB)
+    assert "Make room" in assert_refused(run("build", many, "--memory", disk / "memory"), disk / "memory")
+    filler.unlink()
+    assert run("build", many, "--memory", disk / "memory").returncode == 0
