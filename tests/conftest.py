@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from small_disk import mounted
 
 from reco_plugin import Pair, Reco
 
@@ -45,6 +46,13 @@ def drawings() -> list[Pair]:
         )
         for (size, radius), colour, shape in product(SIZES.items(), COLOURS, SHAPES)
     ]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system; skips where none can be mounted."""
+    with mounted(tmp_path) as place:
+        yield place
 
 
 @pytest.fixture

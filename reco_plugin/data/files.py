@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -113,3 +114,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def allocate(path: Path) -> None:
+    """Give a file of holes its blocks. Writing to a hole that is mapped kills the process where the disk is full.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.files import whole_file
+from ..data.files import allocate, whole_file
 from ..errors import DataError
 from ..types import Vectors
 
@@ -68,6 +68,7 @@ def stored_vectors(
 def _join(path: Path, files: list[Path], shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
     with whole_file(path) as part:
         whole = np.lib.format.open_memmap(part, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        allocate(part)
         for number, file in enumerate(files):
             rows = slice(number * _ROWS, min((number + 1) * _ROWS, shape[0]))
             whole[rows] = _open(file, (rows.stop - rows.start, shape[1]), dtype)

@@ -32,6 +32,8 @@ def whole_model(out: Path) -> Iterator[Path]:
     try:
         yield staging
         _swap(staging, out)
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.files import allocate
 from ..errors import DataError
 from ..types import Modality, Neighbours, Vectors
 
@@ -68,7 +69,7 @@ class Collector:
             side: of the queries.
             queries: N.
             k: K.
-            most: distinct neighbours that can be found at most; room that is not used costs nothing.
+            most: distinct neighbours that can be found at most.
             dimension: D.
         """
         self._table = new_array(folder, f"{side}.table", (1 + min(most, queries * k), dimension), np.float32)
@@ -100,10 +101,20 @@ class Collector:
 
 
 def new_array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeros, in memory or in a file that the system pages in and out."""
+    """Zeros, in memory or in a file that the system pages in and out.
+
+    Raises:
+        DataError: there is no room for the file.
+    """
     if folder is None:
         return np.zeros(shape, dtype)
-    return np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape)
+    path = folder / f"{name}.npy"
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        allocate(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    return array
 
 
 def settle(array: npt.NDArray[Any]) -> None:

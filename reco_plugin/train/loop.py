@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -169,10 +170,16 @@ def _rate(step: int, config: TrainConfig) -> float:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = io.BytesIO()
+    torch.save(content, made)  # to a full disk it would raise what is no OSError
     tmp = path.with_name(f"{path.name}.tmp")  # one process writes; what a killed one left is overwritten
-    torch.save(content, tmp)
-    tmp.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tmp.write_bytes(made.getbuffer())
+        tmp.replace(path)
+    except OSError as error:
+        tmp.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _save(path: Path, step: int, model: Fusions, optimizer: Any, schedule: Any, config: TrainConfig) -> None:

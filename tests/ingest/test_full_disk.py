@@ -1,4 +1,4 @@
-"""A disk that gets full: a small file system of its own, ext4, whose files have holes as those of most disks do."""
+"""A disk that gets full while a memory is filled."""
 
 from __future__ import annotations
 
@@ -6,34 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_disk import MB, fill_up
 
 from benchmarks.kill_build import content, equal
 from reco_plugin import Reco
 from reco_plugin.memory import open_memory
 
-MB = 2**20
 PAIRS = 600  # of `many`
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """100 MB, mounted."""
-    image, place = tmp_path / "disk.img", tmp_path / "disk"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(100 * MB)
-    try:
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here, which wants root, mkfs.ext4 and a loop device: {error}")
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 @pytest.fixture
@@ -45,16 +29,6 @@ def run(model: Path) -> Run:
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RECO_MODEL": str(model)})
 
     return call
-
-
-def fill_up(disk: Path, left: int) -> Path:
-    """A file that takes all bytes but those."""
-    filler = disk / "filler"
-    with filler.open("wb") as file:
-        usage = os.statvfs(disk)
-        os.posix_fallocate(file.fileno(), 0, usage.f_bavail * usage.f_frsize - left)
-    os.sync()
-    return filler
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], place: Path) -> str:

@@ -1,0 +1,45 @@
+"""A disk that gets full at any step of ``reco fit``: a line that says so, and with room the run goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fit_worlds import made
+from small_disk import fill_up
+
+from reco_plugin.fit import FitResult
+from reco_plugin.fit.result import RESULT
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+STEPS = {  # bytes that are left on the disk -> what there is no room for
+    100_000: "rows/",
+    1_400_000: "training.tmp/",
+    3_500_000: "checkpoint.pt",
+    9_000_000: "model",
+}
+
+
+def run(source: str, model: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--group", "thing", "--k", "5", "--fuser", "paper", "--steps", "101", "--batch", "16"]
+    command = [sys.executable, "-m", "reco_plugin", "fit", source, "--model", str(model), "--out", str(out), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+
+
+def test_whatever_there_is_no_room_for(disk: Path, source: Callable[..., str], model: Path, tmp_path: Path) -> None:
+    pairs, out = source(made()), disk / "run"
+    for left, what in STEPS.items():
+        filler = fill_up(disk, left)  # each time the run goes on from where there was no more room
+        done = run(pairs, model, out)
+        filler.unlink()
+        told = done.stderr.splitlines()[-1]
+        assert done.returncode == 1, (left, done.returncode, done.stderr)
+        assert told.startswith("error: ") and "cannot be written: No space left" in told and what in told, (left, told)
+        assert "Traceback" not in done.stderr and not (out / RESULT).exists()
+    assert run(pairs, model, out).returncode == 0
+    assert run(pairs, model, tmp_path / "undisturbed").returncode == 0
+    assert FitResult.read(out) == FitResult.read(tmp_path / "undisturbed")
+    assert not [path for path in out.rglob("*") if path.suffix in (".tmp", ".part")]
