@@ -13,12 +13,11 @@ import numpy as np
 from ..calibration import Calibration
 from ..evaluate.baselines import ALONE, grid
 from ..fuse import Fuser
-from ..types import Fingerprint, Records
+from ..types import Records
 from .catalogue import Catalogue
 from .config import FitConfig
 from .paper import PAPER, K
-from .questions import MOST, GroundMemory, memory_of_rows, some, take
-from .split import Split
+from .questions import MOST, GroundMemory, some, take
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -67,24 +66,22 @@ class Way:
 def candidates(
     config: FitConfig,
     catalogue: Catalogue,
-    split: Split,
-    fingerprint: Fingerprint,
+    memory: GroundMemory,
     folder: Path,
     paper: Fusions | None = None,
 ) -> Iterator[Way]:
-    """Everything that may be chosen, the simplest first; fitted on the pairs of the part ``fit`` alone.
+    """Everything that may be chosen, the simplest first.
 
     Args:
         config: which ones.
-        catalogue: encoded.
-        split: of it.
-        fingerprint: of its vectors.
+        catalogue: says what pairs show.
+        memory: of the part ``fit`` alone, which is fitted on.
         folder: where fitted fusions are kept.
         paper: the paper's layer, trained; where it is among the candidates.
     """
     from ..train.model import FusionConfig
 
-    memory, dimension = memory_of_rows(catalogue, split.rows("fit"), fingerprint), fingerprint.dimension
+    dimension = memory.pairs.image.shape[1]
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     fits = _Fits(config, memory, group_of)
     make: dict[str, Callable[[], Iterator[Way]]] = {

@@ -205,7 +205,8 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Pat
     watch.stage("find neighbours")
     questions = ask(catalogue, parts, "validation", fingerprint, near=config.near_duplicate)
     judged: list[Judged] = []
-    for way in candidates(config, catalogue, parts, fingerprint, out / "candidates", paper):
+    known = questions.without  # all pairs to fit on, and no others
+    for way in candidates(config, catalogue, known, out / "candidates", paper):
         watch.stage(f"judge {way.label}")
         judged.append(judge(questions, way, max_loss=config.max_loss, seed=config.seed))
     if both := complementary(judged, config.goal):
