@@ -11,13 +11,9 @@ real one takes is not measured. docs/scale.md counts with the results.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,38 +24,13 @@ from reco_plugin.ingest import Options, ingest
 from reco_plugin.ingest.known import key_of
 from reco_plugin.types import Records
 
+from .stand_in import server
 from .synthetic import Synthetic
-
-SUPPORT = Path(__file__).resolve().parents[1] / "tests" / "support"
-SERVER = """
-import sys
-from qdrant_stand_in import serving
-with serving() as server:
-    print(server.url("grpc"), flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """The URL of a stand-in that runs while the block does."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": str(SUPPORT)},
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
 
 
 def pairs_per_cpu_s(model: Path, pairs: int) -> float:
     """How many pairs this process writes in a second of a core."""
-    with tempfile.TemporaryDirectory() as name, server() as url:
+    with tempfile.TemporaryDirectory() as name, server("grpc") as url:
         folder = Path(name)
         source = folder / "arrays"
         source.mkdir()

@@ -20,6 +20,7 @@ from reco_plugin.encode import Encoder
 from reco_plugin.types import Records
 
 from ..markdown import table
+from ..stand_in import server
 from . import __doc__ as about
 from .catalogue import Entry, entries
 from .layouts import FIRST, Layout, layouts
@@ -47,15 +48,16 @@ def encoded(catalogue: Sequence[Entry], model: Path, cache: Path) -> Records:
         return Records([entry.key for entry in catalogue], stored["image"], stored["text"], payloads)
 
 
-def written(layout: Layout, folder: Path, catalogue: Sequence[Entry]) -> Path:
-    """A layout in a folder, written once; returns what is given to the reader."""
+def written(layout: Layout, folder: Path, catalogue: Sequence[Entry]) -> str:
+    """A layout in a folder or on a server, written once; returns what is given to the reader."""
     note = folder / ".source"  # written last, so a layout without it is unfinished
     if layout.fresh or not note.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         source = layout.write(folder, catalogue)
-        note.write_text(str(source.relative_to(folder)))
-    return folder / note.read_text()
+        note.write_text(source if isinstance(source, str) else str(source.relative_to(folder)))
+    told = note.read_text()
+    return told if "://" in told else str(folder / told)
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,11 @@ class Bench:
         home.mkdir(parents=True, exist_ok=True)
         return cls(catalogue, encoded(catalogue, model, home), model, home)
 
-    def sources(self) -> Iterator[tuple[str, Layout, Path]]:
+    def sources(self) -> Iterator[tuple[str, Layout, str]]:
         """Every layout by name, written, and what is given to its reader."""
-        home = self.home / str(len(self.catalogue))
-        with served(home / _file_name(FIRST)) as url:
-            for name, layout in layouts(self.vectors, url).items():
+        home, fingerprint = self.home / str(len(self.catalogue)), Artifact.load(self.model).manifest.fingerprint
+        with served(home / _file_name(FIRST)) as url, server("http") as qdrant:
+            for name, layout in layouts(self.vectors, fingerprint, url, qdrant).items():
                 yield name, layout, written(layout, home / _file_name(name), self.catalogue)
 
     def reading(self) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
+from qdrant_client import QdrantClient, models
 
 from reco_plugin.data.embeddings import write_pairs
-from reco_plugin.types import Records
+from reco_plugin.memory import open_memory
+from reco_plugin.types import Fingerprint, Records
 
 from .catalogue import Entry
 
 PER_SHARD = 5000
+POINTS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,14 @@ class Layout:
     """A way to keep a catalogue.
 
     Attributes:
-        write: writes pairs into an empty folder, and returns what is given to the reader.
+        write: writes pairs into an empty folder, or to a server, and returns what is given to the reader.
         id: what the reader makes of a pair's key.
         rejected: rows that it must list, for each shard.
         images: whether the pairs have images, not vectors.
         fresh: is written anew each time.
     """
 
-    write: Callable[[Path, Sequence[Entry]], Path]
+    write: Callable[[Path, Sequence[Entry]], Path | str]
     id: Callable[[Entry], str] = lambda entry: entry.key
     rejected: int = 0
     images: bool = True
@@ -198,15 +202,53 @@ def pair_file(suffix: str, vectors: Records) -> Callable[[Path, Sequence[Entry]]
     return write
 
 
+def memory(vectors: Records, fingerprint: Fingerprint) -> Callable[[Path, Sequence[Entry]], Path]:
+    """One of our memories, in a folder."""
+
+    def write(folder: Path, entries: Sequence[Entry]) -> Path:
+        with closing(open_memory(folder / "memory", fingerprint, kind="edge")) as filled:
+            filled.upsert(vectors)
+        return folder / "memory"
+
+    return write
+
+
+def collection(vectors: Records, server: str) -> Callable[[Path, Sequence[Entry]], str]:
+    """A collection that somebody else filled: numbers as ids, vectors and a payload with names of their own."""
+
+    def write(folder: Path, entries: Sequence[Entry]) -> str:
+        params = models.VectorParams(size=vectors.image.shape[1], distance=models.Distance.COSINE)
+        with closing(QdrantClient(url=server, check_compatibility=False)) as client:
+            if client.collection_exists("shop"):
+                client.delete_collection("shop")
+            client.create_collection("shop", vectors_config={"photo": params, "title": params})
+            for start in range(0, len(entries), POINTS_AT_ONCE):
+                rows = slice(start, start + POINTS_AT_ONCE)
+                points = [
+                    models.PointStruct(
+                        id=int(entry.key),
+                        vector={"photo": image.tolist(), "title": text.tolist()},
+                        payload={"name": entry.caption, "style": entry.style},
+                    )
+                    for entry, image, text in zip(entries[rows], vectors.image[rows], vectors.text[rows], strict=True)
+                ]
+                client.upsert("shop", points)
+        return f"{server}?collection=shop&image=photo&text=title&caption=name"
+
+    return write
+
+
 FIRST = "folder, `.txt` beside each image"
 
 
-def layouts(vectors: Records, base_url: str) -> dict[str, Layout]:
+def layouts(vectors: Records, fingerprint: Fingerprint, base_url: str, server: str) -> dict[str, Layout]:
     """Every layout, by the name that the table shows.
 
     Args:
         vectors: of the catalogue, row by row, for layouts without images.
+        fingerprint: of those vectors.
         base_url: where the folder of the first layout is served.
+        server: URL of a Qdrant server.
     """
     return {
         FIRST: Layout(beside, _path),
@@ -222,6 +264,10 @@ def layouts(vectors: Records, base_url: str) -> dict[str, Layout]:
         "`.npy` of vectors": Layout(arrays(vectors), images=False),
         "`.npz` of vectors": Layout(pair_file(".npz", vectors), images=False),
         "`.parquet` of vectors": Layout(pair_file(".parquet", vectors), images=False),
+        "a memory in a folder": Layout(memory(vectors, fingerprint), images=False),
+        "a Qdrant collection": Layout(
+            collection(vectors, server), lambda entry: str(int(entry.key)), images=False, fresh=True
+        ),
     }
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.data.remote import RemoteImage
-from reco_plugin.data.rows import Rejected, open_rows
+from reco_plugin.data.rows import Rejected
 from reco_plugin.ingest import Options, Outcome, ingest
+from reco_plugin.ingest.source import open_source
 from reco_plugin.reco import Reco
 from reco_plugin.types import Pair, Records
 
@@ -43,10 +44,10 @@ class Reading:
     equal: bool
 
 
-def read(source: Path, layout: Layout, entries: Sequence[Entry], vectors: Records) -> Reading:
+def read(source: str, layout: Layout, entries: Sequence[Entry], vectors: Records) -> Reading:
     """Read all rows of a layout, and compare."""
     begun, worked = time.perf_counter(), time.process_time()
-    rows = list(open_rows(source))
+    rows = list(open_source(source))
     pairs = {row.id: _content(row) for row in rows if isinstance(row, Pair)}
     seconds, cpu_s = time.perf_counter() - begun, time.process_time() - worked
     expected: dict[str, Any] = (
@@ -90,11 +91,11 @@ class Built:
     vectors: dict[str, npt.NDArray[np.float32]]
 
 
-def built(source: Path, folder: Path, model: Path) -> Built:
+def built(source: str, folder: Path, model: Path) -> Built:
     """Build a memory from a layout."""
     with Reco.open(model, memory=folder / "memory", memory_kind="edge") as reco:
         worked = time.process_time()
-        outcome = ingest(open_rows(source), reco, Options(rejected=folder / "rejected.jsonl"))
+        outcome = ingest(open_source(source), reco, Options(rejected=folder / "rejected.jsonl"))
         cpu_s = time.process_time() - worked
         found = Records.join(list(reco.memory.store.scroll()), reco.encoder.dimension)
     sides = zip(found.image, found.text, strict=True)

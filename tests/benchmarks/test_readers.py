@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from qdrant_stand_in import serving
 
 from benchmarks.readers import layouts as written_as
 from benchmarks.readers.__main__ import encoded
@@ -16,11 +17,12 @@ from benchmarks.readers.catalogue import Entry
 from benchmarks.readers.layouts import FIRST, Layout, layouts
 from benchmarks.readers.read import built, read, same_vectors
 from benchmarks.readers.served import served
-from reco_plugin.types import Records
+from reco_plugin.types import Fingerprint, Records
 
 PAIRS, DIMENSION = 24, 8
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
-NAMES = list(layouts(Records([], np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32), []), ""))
+MADE_UP = Fingerprint("made up", "0" * 64, DIMENSION)
+NAMES = list(layouts(Records([], np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32), []), MADE_UP, "", ""))
 
 
 def entry(place: int) -> Entry:
@@ -43,24 +45,31 @@ def vectors(entries) -> Records:
     return Records([entry.key for entry in entries], image, text, payloads)
 
 
+@pytest.fixture(scope="module")
+def qdrant():
+    """URL of a stand-in for a server."""
+    with serving() as server:
+        yield server.url("http")
+
+
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(written_as, "PER_SHARD", 10)
 
 
 @pytest.fixture
-def source(request, tmp_path, entries, vectors, small_shards):
+def source(request, tmp_path, entries, vectors, small_shards, qdrant):
     """A layout and what is given to its reader."""
     (tmp_path / "images").mkdir()
-    layouts(vectors, "")[FIRST].write(tmp_path / "images", entries)
+    layouts(vectors, MADE_UP, "", "")[FIRST].write(tmp_path / "images", entries)
     with served(tmp_path / "images") as url:
-        layout = layouts(vectors, url)[request.param]
+        layout = layouts(vectors, MADE_UP, url, qdrant)[request.param]
         (tmp_path / "layout").mkdir()
-        yield layout, layout.write(tmp_path / "layout", entries)
+        yield layout, str(layout.write(tmp_path / "layout", entries))
 
 
 @pytest.mark.parametrize("source", NAMES, indirect=True)
-def test_what_is_written_is_read(source: tuple[Layout, Path], entries, vectors) -> None:
+def test_what_is_written_is_read(source: tuple[Layout, str], entries, vectors) -> None:
     layout, path = source
     reading = read(path, layout, entries, vectors)
     assert reading.equal and reading.pairs == PAIRS
@@ -68,7 +77,7 @@ def test_what_is_written_is_read(source: tuple[Layout, Path], entries, vectors) 
 
 
 @pytest.mark.parametrize("source", [FIRST, "`.npz` of vectors"], indirect=True)
-def test_what_differs_is_noticed(source: tuple[Layout, Path], entries, vectors) -> None:
+def test_what_differs_is_noticed(source: tuple[Layout, str], entries, vectors) -> None:
     layout, path = source
     fewer = Records(vectors.ids[1:], vectors.image[1:], vectors.text[1:], vectors.payloads[1:])
     assert not read(path, layout, entries[1:], fewer).equal
@@ -79,7 +88,7 @@ def test_what_differs_is_noticed(source: tuple[Layout, Path], entries, vectors) 
 
 
 @pytest.mark.parametrize("source", ["`.parquet` of bytes", "`.csv` of URLs"], indirect=True)
-def test_a_memory_holds_the_same_vectors(source: tuple[Layout, Path], entries, tmp_path) -> None:
+def test_a_memory_holds_the_same_vectors(source: tuple[Layout, str], entries, tmp_path) -> None:
     layout, path = source
     expected = encoded(entries, MODEL, tmp_path)
     made = built(path, tmp_path, MODEL)
