@@ -47,11 +47,12 @@ class RejectedRows:
         if not self.count or not too_many or not (at_end or read >= LOOK_AFTER):
             return
         path = self.finish()
+        share = f"more than the allowed share of {self._max_rate:g} (--max-error-rate)"
+        why = "so that none is left" if self.count == read else share
         often = "; ".join(f"{times:,} x {kind}" for kind, times in self._kinds.most_common(_SHOWN))
         raise DataError(
-            f"stopped: {self.count:,} of {read:,} rows were rejected, more than the allowed share of "
-            f"{self._max_rate:g} (--max-error-rate). Most frequent: {often}. All are listed in {path}. What was "
-            "written stays; mend the source and run it again, it goes on where it was"
+            f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often}. All are listed in "
+            f"{path}. What was written stays; mend the source and run it again, it goes on where it was"
         )
 
     def finish(self) -> Path | None:
