@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -124,16 +125,24 @@ def told(result: FitResult, out: Path) -> str:
         ]
         for line in result.test
     ]
-    model, source = out / "model", result.config.source
     lines = [table(header, rows), "", *result.words, *result.notes, ""]
     report = out / "report.html"
     if report.is_file():
         lines.append(f"report: {report}")
-    lines += [
-        f"next: {shlex.join(['reco', 'memory', 'build', source, '--model', str(model), '--memory', './memory'])}",
-        f"      {shlex.join(['reco', 'serve', '--model', str(model), '--memory', './memory'])}",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_next(result.config.source, out / "model")])
+
+
+def _next(source: str, model: Path) -> Iterator[str]:
+    """Commands that put the model to use; a folder that is a memory already needs no building."""
+    from ..data.source import parse_source
+    from ..ingest.source import is_memory
+
+    ready = Path(source).is_dir() and is_memory(parse_source(source))
+    memory, prefix = source if ready else "./memory", "next: "
+    if not ready:
+        yield prefix + shlex.join(["reco", "memory", "build", source, "--model", str(model), "--memory", memory])
+        prefix = " " * len(prefix)
+    yield prefix + shlex.join(["reco", "serve", "--model", str(model), "--memory", memory])
 
 
 class _Bars:

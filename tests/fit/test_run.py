@@ -236,7 +236,10 @@ def test_a_memory_is_a_catalogue_too(small: Run, model: Path, tmp_path: Path) ->
         with closing(open_memory(tmp_path / name, made_by, kind="exact")) as memory:
             memory.upsert(next(iter(read_records(small.config.source, 10_000))))
     config = small.config.model_copy(update={"source": str(tmp_path / "ours")})
-    assert run_fit(config, tmp_path / "run").test == small.result.test
+    found = run_fit(config, tmp_path / "run")
+    assert found.test == small.result.test
+    last = told(found, tmp_path / "run").splitlines()[-1]  # it is a memory, so none is built
+    assert last == f"next: reco serve --model {tmp_path / 'run' / 'model'} --memory {tmp_path / 'ours'}"
     with pytest.raises(FingerprintMismatch):
         run_fit(config.model_copy(update={"source": str(tmp_path / "theirs")}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
