@@ -1,6 +1,6 @@
 """Kill ``reco fit`` with SIGKILL at random moments; what it comes to in the end must be what an uninterrupted run does.
 
-    python -m benchmarks.kill_fit                      # 20 kills, 5 in each of 4 folders; about 5 minutes
+    python -m benchmarks.kill_fit                      # 20 kills, at most 5 in a folder; about 5 minutes
     python -m benchmarks.kill_fit --kills 3 --each 3
     python -m benchmarks.kill_fit --fuser paper        # most of the moments are in the training of the paper's layer
 

@@ -32,8 +32,6 @@ from .stores import OptionOption, memory_settings, open_store, parse_options, sa
 
 if TYPE_CHECKING:
     from ..config import Settings
-
-if TYPE_CHECKING:
     from ..ingest.ray_engine import Cluster
 
 

@@ -30,9 +30,8 @@ def ids_and_groups(pairs: Records, column: str | None) -> list[tuple[str, str]]:
 
 
 def group_of(pair: Pair, column: str | None) -> str:
-    """What a pair shows that is not encoded yet; as :func:`ids_and_groups` will say when it is."""
-    caption = {"caption": pair.text} if isinstance(pair.text, str) else {}
-    return _group(pair.id, {**pair.payload, **caption}, column)
+    """What a pair of a reader shows, which puts the caption into the payload; as :func:`ids_and_groups`."""
+    return _group(pair.id, pair.payload, column)
 
 
 def _group(id_: str, payload: Payload, column: str | None) -> str:

@@ -56,7 +56,7 @@ class RowCache:
             [row.id for row in rows],
             np.stack([row.image for row in rows]),
             np.stack([row.text for row in rows]),
-            [marked(_captioned(row), row.digest, None) for row in rows],
+            [marked(row.payload, row.digest, None) for row in rows],
         )
         named = hashlib.sha256("".join(row.id + row.digest for row in rows).encode()).hexdigest()[:32]
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,3 @@ class RowCache:
         for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):
             self._places[key_of(id_, str(payload[ROW]))] = (len(self._batches), row)
         self._batches.append(records)
-
-
-def _captioned(row: Encoded) -> Payload:
-    return row.payload if row.caption is None else {**row.payload, "caption": row.caption}

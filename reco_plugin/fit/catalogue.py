@@ -28,7 +28,7 @@ from .cache import RowCache
 from .sample import Sample
 
 REJECTED = "rejected.jsonl"
-VECTORS = "vectors"
+_VECTORS = "vectors"
 _WORD = re.compile(r"[^\W\d_]{3}")
 
 
@@ -89,7 +89,7 @@ def read_catalogue(
         SessionError: the encoder failed.
     """
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
-    encoder, cache = Encoder(base, settings), RowCache(out / VECTORS / fingerprint.digest[:16] / "rows")
+    encoder, cache = Encoder(base, settings), RowCache(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
     preparation, wanted = Preparation(base, settings.max_pixels), sample.holds if sample else None
     with closing(encoded(rows, preparation, encoder, cache.sift, Options(), wanted)) as batches:
@@ -99,7 +99,7 @@ def read_catalogue(
         raise DataError(f"{rows.name} holds no pair that can be used")
     groups = groups_of(pairs, group)
     names = _names(groups) if group is not None else ()
-    cached = CachedEncoder(encoder, fingerprint, out / VECTORS)
+    cached = CachedEncoder(encoder, fingerprint, out / _VECTORS)
     prompts = cached.texts(names) if names else np.empty((0, fingerprint.dimension), np.float32)
     return Catalogue(pairs, tuple(groups), names, prompts, digest_records(pairs), reading.reasons, sample)
 

@@ -80,7 +80,8 @@ def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint
 
     known = split.rows("fit") if part == "validation" else split.rows("fit", "validation")
     memory = memory_of_rows(catalogue, np.concatenate([known, split.rest(part)]), fingerprint)
-    rows = _fewer(catalogue, split.queries(part))
+    asking = split.queries(part)
+    rows = asking[some([catalogue.pairs.ids[row] for row in asking], MOST)]
     pairs = take(catalogue.pairs, rows)
     hidden = hidden_ids(memory.store, pairs, threshold=near)
     names, numbers = np.unique([catalogue.groups[row] for row in rows], return_inverse=True)
@@ -122,13 +123,6 @@ def some(ids: Sequence[str], most: int) -> list[int]:
     if len(ids) <= most:
         return list(range(len(ids)))
     return sorted(sorted(range(len(ids)), key=lambda row: chance(f"some\0{ids[row]}"))[:most])
-
-
-def _fewer(catalogue: Catalogue, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    if len(rows) <= MOST:
-        return rows
-    drawn = sorted(rows.tolist(), key=lambda row: chance(f"fewer\0{catalogue.pairs.ids[row]}"))
-    return np.sort(np.array(drawn[:MOST], np.int64))
 
 
 def _captions(texts: Vectors, groups: npt.NDArray[np.int64]) -> tuple[list[int], npt.NDArray[np.int64]]:

@@ -14,7 +14,7 @@ from ..errors import ArtifactError, MissingExtra
 from ..evaluate.study.config import versions
 from ..ingest.source import open_source
 from .candidates import candidates, composed
-from .catalogue import VECTORS, Catalogue, read_catalogue
+from .catalogue import Catalogue, read_catalogue
 from .choose import Judged, choose, complementary, judge, policy_of
 from .config import FitConfig
 from .final import Baselines, best_baselines, final_lines, withdrawn
@@ -182,8 +182,7 @@ def load_base(folder: str) -> Artifact:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed run was writing, by the names that this package gives to what is not whole."""
-    parts = [*out.glob(".*.part*"), *(out / VECTORS).rglob(".*.part*")]
-    for path in [*out.glob(f".{MODEL}.*"), *parts]:
+    for path in [*out.glob(f".{MODEL}.*"), *out.rglob(".*.part*")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from qdrant_stand_in import StandIn, serving
 from typer.testing import CliRunner
 
 from reco_plugin import Pair
@@ -22,6 +23,19 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECO_MODEL", str(model))
     return tmp_path
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    """A stand-in for a Qdrant server."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: StandIn) -> str:
+    """Where it is, by gRPC."""
+    return server.url("grpc")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 from qdrant_client import models
 from qdrant_client.qdrant_remote import QdrantRemote
-from qdrant_stand_in import Refusal, StandIn, serving
+from qdrant_stand_in import Refusal, StandIn
 from shop_collection import D, theirs
 
 from reco_plugin import Reco
@@ -21,17 +21,6 @@ from reco_plugin import Reco
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: StandIn) -> str:
-    return server.url("grpc")
 
 
 def versions(ask: Ask, url: str) -> dict[str, tuple[int, bool, bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from qdrant_client import models
-from qdrant_stand_in import Refusal, StandIn, serving
+from qdrant_stand_in import Refusal, StandIn
 from shop_collection import D, theirs
 
 from reco_plugin import Reco
@@ -22,17 +22,6 @@ Run = Callable[..., Result]
 Ask = Callable[..., Any]
 Fail = Callable[..., str]
 KINDS = ["exact", "edge", "qdrant", "http", "grpc"]
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def url(server: StandIn) -> str:
-    return server.url("grpc")
 
 
 @pytest.fixture

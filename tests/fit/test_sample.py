@@ -27,7 +27,12 @@ class Made:
                 if (thing, picture) == (7, 0):
                     yield Rejected("row 7", "is bad")
                 else:
-                    yield Pair(f"{thing}-{picture}", Path("never opened.png"), f"thing {thing}", {"sku": f"s{thing}"})
+                    yield Pair(
+                        f"{thing}-{picture}",
+                        Path("never opened.png"),
+                        f"thing {thing}",
+                        {"caption": f"thing {thing}", "sku": f"s{thing}"},
+                    )
 
 
 ROWS = Rows("made", (Made(),), 1250)
