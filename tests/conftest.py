@@ -13,6 +13,7 @@ from small_disk import mounted
 
 from reco_plugin import Pair, Reco
 
+collect_ignore = ["support"]  # modules for tests to import, with no example in them
 TESTS = Path(__file__).resolve().parent
 MODEL = TESTS.parent / "triton_models"
 SLOW = {
@@ -34,20 +35,28 @@ SLOW = {
     "degrade/test_traffic.py",
     "demo",
     "deploy",
-    "examples/test_search_app.py",
+    "examples",
     "fit",
     "ingest/test_faults.py",
     "ingest/test_full_disk.py",
+    "ingest/test_killed.py",
     "ingest/test_ray.py",
     "quickstart",
+    "report/test_cli_report.py",
     "report/test_report_browser.py",
+    "report/test_report_charts.py",
+    "report/test_report_page.py",
     "serve/dialects/test_dialect_openai.py",
     "serve/test_core_run.py",
     "serve/test_openapi.py",
     "serve/test_page_browser.py",
     "study",
     "test_data_torchvision.py",
+    "test_evaluate_metrics.py",
+    "test_leaks.py",
     "test_memory_faults.py",
+    "test_preprocess_images.py",
+    "test_preprocess_text.py",
     "train",
     "triton",
 }
