@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, get_args
 import numpy.typing as npt
 
 from .artifact import Artifact, Manifest
-from .config import Settings, load_settings
+from .config import Settings, load_settings, quickstart_model
 from .counters import Counters
 from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
@@ -22,6 +23,11 @@ from .pairs import PairMemory
 from .refine import Calibrated, Refiner, check_choice
 from .retrieve import Retrieval
 from .types import MODALITIES, Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+
+_UNNAMED = (
+    "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
+    "little else. For a CLIP of your own: reco export --help"
+)
 
 
 class Reco:
@@ -69,7 +75,8 @@ class Reco:
         """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
 
         Args:
-            model: folder made by ``reco export``.
+            model: folder made by ``reco export``; None: the setting, else ``./triton_models``, else the quickstart
+                model that comes with this package, with a warning.
             memory: a folder (made when missing), ``":memory:"``, or the URL of a Qdrant server.
             settings: any other setting by name, as in ``provider="cuda"``.
 
@@ -85,6 +92,8 @@ class Reco:
         """
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
+        if "model" not in chosen.model_fields_set and chosen.model == quickstart_model():
+            warnings.warn(_UNNAMED, stacklevel=2)
         artifact = Artifact.load(chosen.model)
         encoder = Encoder(artifact, chosen)
         store = open_or_await(chosen, artifact.manifest.fingerprint)
