@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -46,9 +47,13 @@ def _env(**variables: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built by the project's own build backend, without a network."""
-    out = tmp_path_factory.mktemp("dist")
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
+
+
+def build(source: Path, out: Path) -> Path:
+    """The one wheel that pip makes of a source."""
     options = ("--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check", "-q")
-    done = ran(sys.executable, "-m", "pip", "wheel", *options, "-w", out, ROOT, folder=out)
+    done = ran(sys.executable, "-m", "pip", "wheel", *options, "-w", out, source, folder=out)
     assert done.returncode == 0, done.stderr
     [built] = out.glob("*.whl")
     return built
@@ -85,6 +90,23 @@ def test_it_holds_the_package_its_types_and_the_model_as_it_is(wheel: Path, mode
     assert wheel.stat().st_size < 6_000_000
     for line in ("Classifier: Typing :: Typed", "License-Expression: Apache-2.0", "Author: ", "Keywords: "):
         assert f"\n{line}" in metadata
+
+
+def test_what_the_image_is_built_of_makes_a_wheel_without_the_model(tmp_path: Path) -> None:
+    """It serves the one that is mounted; another in its place would go unnoticed."""
+    copied = re.findall(
+        r"^COPY (?!--from)(.+) \./(?:reco_plugin)?$", (ROOT / "deploy" / "Dockerfile").read_text(), re.M
+    )
+    names = " ".join(copied).split()
+    assert {"pyproject.toml", "reco_plugin"} <= set(names)
+    for name in names:
+        place, target = ROOT / name, tmp_path / "src" / name
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if place.is_dir() else shutil.copy)(place, target)
+    with zipfile.ZipFile(build(tmp_path / "src", tmp_path)) as archive:
+        stored = archive.namelist()
+    assert "reco_plugin/reco.py" in stored
+    assert not [name for name in stored if name.endswith((".onnx", "manifest.json"))]
 
 
 def test_it_says_its_version(reco: Path, wheel: Path, tmp_path: Path) -> None:
