@@ -26,7 +26,7 @@ from .types import MODALITIES, Filter, ImageInput, Modality, Mode, Refinement, R
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
-    "little else. For a CLIP of your own: reco export --help"
+    "little else. To keep to it: reco model get quickstart; to take a CLIP: reco export --help"
 )
 
 

@@ -161,6 +161,7 @@ def test_pip_adds_an_extra_to_what_is_installed_without_an_index(env: Path, tmp_
     done = ran(*pip, "install", "--no-index", "--dry-run", "reco-plugin[demo,serve]", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Requirement already satisfied: reco-plugin[demo,serve]" in done.stdout
+    assert "Requirement already satisfied: matplotlib" in done.stdout  # the tour after the demo ends in a report
 
 
 def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path) -> None:
