@@ -142,6 +142,11 @@ class Settings(Section):
     batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
     max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are refused before decoding")
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether no model was named and none is in the working directory, so that it is the quickstart model."""
+        return "model" not in self.model_fields_set and self.model == quickstart_model()
+
 
 def load_settings(**arguments: Any) -> Settings:
     """Read the settings; arguments that are None count as not given.

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy.typing as npt
 
 from .artifact import Artifact, Manifest
-from .config import Settings, load_settings, quickstart_model
+from .config import Settings, load_settings
 from .counters import Counters
 from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
@@ -92,7 +92,7 @@ class Reco:
         """
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
-        if "model" not in chosen.model_fields_set and chosen.model == quickstart_model():
+        if chosen.falls_back:
             warnings.warn(_UNNAMED, stacklevel=2)
         artifact = Artifact.load(chosen.model)
         encoder = Encoder(artifact, chosen)
