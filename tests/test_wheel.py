@@ -79,12 +79,13 @@ def reco(env: Path) -> Path:
 
 
 def test_it_holds_the_package_its_types_and_the_model_as_it_is(wheel: Path, model: Path) -> None:
+    info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        metadata = archive.read("reco_plugin-0.1.0.dist-info/METADATA").decode()
+        metadata = archive.read(f"{info}/METADATA").decode()
         carried = "reco_plugin/triton_models/"
         stored = {name.removeprefix(carried): archive.read(name) for name in names if name.startswith(carried)}
-    assert {name.partition("/")[0] for name in names} == {"reco_plugin", "reco_plugin-0.1.0.dist-info"}
+    assert {name.partition("/")[0] for name in names} == {"reco_plugin", info}
     assert "reco_plugin/py.typed" in names
     assert stored == {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
     assert wheel.stat().st_size < 6_000_000
