@@ -92,7 +92,8 @@ def _refuse_long(
         "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)
     )
     for modality in MODALITIES:
-        stored = np.asarray([point.vector[layout.name(modality)] for point in points], np.float32)  # type: ignore[index,call-overload]
+        vectors: list[Any] = [point.vector for point in points]  # by name, since names were asked for
+        stored = np.asarray([by_name[layout.name(modality)] for by_name in vectors], np.float32)
         norms = np.linalg.norm(stored, axis=1)
         worst = int(np.argmax(np.abs(norms - 1)))
         if abs(norms[worst] - 1) > _NORM_TOLERANCE:
