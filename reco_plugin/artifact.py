@@ -178,8 +178,8 @@ def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     if not path.is_file():
         raise ArtifactError(
-            f"no model at {str(root)!r}: {MANIFEST} is missing. Give the folder that `reco export --out` wrote, "
-            "or run in the repository root, where the quickstart model is triton_models/."
+            f"no model at {str(root)!r}: {MANIFEST} is missing. Give the folder that `reco export --out` wrote; "
+            "`reco model get quickstart` writes the small one that comes with reco-plugin to ./triton_models."
         )
     text = path.read_bytes()  # pydantic refuses what is not UTF-8
     try:
@@ -187,7 +187,7 @@ def _read_manifest(root: Path) -> Manifest:
         if version > FORMAT:
             raise ArtifactError(
                 f"{path} has format {version}, this version reads up to {FORMAT}: upgrade reco-plugin "
-                "(pip install -U reco-plugin) or export the model again with this version."
+                "or export the model again with this version."
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -207,7 +207,7 @@ def test_location_that_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "has format 2, and this software reads up to 1: pip install --upgrade"),
+        ({"format": 2}, "has format 2, and this software reads up to 1: upgrade reco-plugin"),
         ({"format": "one"}, "damaged"),
         ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
         ({"calibration": None}, "damaged"),

@@ -150,12 +150,14 @@ def _self_test(model: Any) -> str:
     import numpy as np
     from PIL import Image
 
+    from ..config import load_settings
     from ..errors import SessionError
     from ..reco import Reco
     from ..types import Pair
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
-    with Reco.open(model, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
+    named = load_settings(model=model).model  # the check of the model says which
+    with Reco.open(named, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):
             raise SessionError("with an empty memory the refined vector is not the frozen one")

@@ -105,6 +105,8 @@ def opened(setup: Setup, options: dict[str, Any], *, vectors: bool) -> Iterator[
     stored = existing_memory(setup.memory) if setup.memory else None
     in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
     try:
+        if vectors_only and setup.model is None and settings.falls_back:
+            raise ArtifactError("no model was named: --model gives the one that made these vectors.")
         model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser training-free without --model." if vectors_only else ""

@@ -34,7 +34,7 @@ def study_command(
         list[str] | None,
         typer.Option(
             help="Model folder; repeat it for further trainings of the same encoder.",
-            show_default="RECO_MODEL or ./triton_models",
+            show_default="RECO_MODEL or ./triton_models, else the quickstart model",
         ),
     ] = None,
     control: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
     header = ["top-1 / top-5 in %", "unseen entities", "seen entities", "all labels together"]
     print("\n" + table(header, rows))
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
-    reco = "reco" if shutil.which("reco") else ".venv/bin/reco"
+    reco = _command()
     print(
         f"\n{gain:+.1f} points top-1 on entities that the frozen CLIP never saw, by inserting pairs; no weight changed."
         f"\n\nLook:  {out / 'index.html'}   (queries, what was retrieved, rankings before and after)"
@@ -124,5 +125,14 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
         f"\n       {reco} doctor"
-        "\n       README.md: your own CLIP and catalogue"
+        f"\n       {reco} export --help, {reco} fit --help: your own CLIP and catalogue"
     )
+
+
+def _command() -> str:
+    """What starts ``reco`` in the user's shell: by its name where the shell finds it, else by its place."""
+    beside = shutil.which("reco", path=str(Path(sys.executable).parent))
+    if shutil.which("reco") or beside is None:
+        return "reco"
+    here = Path.cwd()
+    return str(Path(beside).relative_to(here) if Path(beside).is_relative_to(here) else beside)

@@ -83,8 +83,7 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
     try:
         if stored["format"] > FORMAT:
             raise MemoryStoreError(
-                f"{place} has format {stored['format']}, and this software reads up to {FORMAT}: "
-                "pip install --upgrade reco-plugin"
+                f"{place} has format {stored['format']}, and this software reads up to {FORMAT}: upgrade reco-plugin"
             )
         mark = stored["fingerprint"]
         fingerprint = Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.demo.run import _command as own_command
 
 pytestmark = pytest.mark.xdist_group("quickstart")  # the drawings' cache belongs to one worker
 
@@ -253,6 +254,30 @@ def test_without_a_model_it_ends_at_once_and_says_why(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: no model at ")
     assert result.stderr.count("\n") == 1  # no progress bar before it either
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "resvg_py", "qdrant_edge"])
+def test_what_is_not_installed_is_said_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # importing it raises
+    arguments = ["demo", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    said = f"reco demo needs {package}, which is not installed: pip install 'reco-plugin[demo]'"
+    assert (result.exit_code, result.stderr) == (1, f"error: {said}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_next_lines_name_a_command_that_the_shell_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "env" / "bin"
+    place.mkdir(parents=True)
+    (place / "reco").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(place / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert own_command() == "env/bin/reco"
+    monkeypatch.setenv("PATH", str(place))
+    assert own_command() == "reco"
 
 
 def test_the_demo_needs_no_torch(ran: Any, out: Path) -> None:
