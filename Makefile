@@ -20,7 +20,7 @@ TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
 
-demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: demo = cpu + edge)
+demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: examples, serve, report)
 	@$(DEMO)/bin/reco demo
 
 search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdrant, its queries plain and refined
