@@ -176,7 +176,7 @@ def test_seen_and_unseen_render_and_become_json() -> None:
     assert tables[1].splitlines()[3].split() == ["frozen", "100.0", "50.0", "66.7"]
     plain = zero_shot(reco, replace(four_classes(), unseen=None))
     assert plain.variants == result.variants
-    assert plain.to_dict().keys() == {"task", "name", "images", "classes", "options", "variants"}
+    assert plain.to_dict().keys() == {"task", "name", "images", "classes", "options", "variants", "reasons"}
     assert plain.render() == tables[0]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...findings import Cell, Chart, Column, Line, Section, Table
+from ...frozen import refined_candidates, refined_queries
 from ...metrics import bootstrap_harmonic, harmonic_mean
+from ...reasons import little, why
+from ...variants import moved
 from ...zero_shot import SIDES
 from ..lab import Outcome, frozen, measure
 from ..study import Study
@@ -66,7 +70,23 @@ def main(study: Study) -> Section:
         ),
         tables=tuple(tables),
         charts=(chart,),
+        notes=tuple(_notes(study, slices[0])),
     )
+
+
+def _notes(study: Study, part: _Slice) -> Iterator[str]:
+    """Why a side gained little, of the first model; only such a side is refined once more."""
+    task, refiner = part.task, study.ours.refiner(study.subject.memory)
+    if little(gain := study.gain(part.outcomes["image"], part.before, task)):
+        images = refined_queries(refiner, task.queries, "image", task.hidden)
+        reason = why("image", "images", "query", gain, images.coverage, moved(task.queries, images.vectors))
+        yield from [] if reason is None else [str(reason)]
+        if study.config.side is None and study.ours.sides == "image":
+            yield "Outside of the main table class prompts stay plain, as the model's policy says (--side both)."
+    if little(gain := study.gain(part.outcomes["text"], part.before, task)):
+        prompts = refined_candidates(refiner, task.prompts, "text", None)
+        reason = why("text", "class prompts", "candidate", gain, prompts.coverage, moved(task.prompts, prompts.vectors))
+        yield from [] if reason is None else [str(reason)]
 
 
 def _tasks(study: Study) -> dict[str, Task]:
