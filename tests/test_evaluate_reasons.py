@@ -39,9 +39,9 @@ NOTHING, LOSS, GAIN, UNSURE = (
             "query",
             Coverage(10, 10, 0.4, voice=0.3),
             "few answered",
-            "about 4 of 10 images (40 %) found a pair that the",
+            "about 4 of 10 images (40 %) found a pair",
         ),
-        ("query", Coverage(10, 10, 0.7, voice=0.3), "no better", "moved by a cosine distance of 0.02, but"),
+        ("query", Coverage(10, 10, 0.7, voice=0.3), "no better", "the mean move is a cosine distance of 0.02, but"),
         ("candidate", Coverage(10, 10, 1.0, 2 / 3, 1.0), "no better", "add more pairs of each"),
     ],
 )

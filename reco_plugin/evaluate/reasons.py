@@ -115,11 +115,12 @@ def _by_share(what: str, role: Role, coverage: Coverage, answered: float, moved:
         )
     if role == "candidate" and answered < _ALL:
         return "few answered", f"{some} a pair of their own, and the others moved as far; add pairs for those"
+    far = f"the mean move is a cosine distance of {moved:.2f}"
     if role == "query" and answered < _FEW:
-        return "few answered", f"{some} a pair that the gate trusts, and the others hardly move; add pairs like them"
+        return "few answered", f"{some} a pair of their own, and {far}; add pairs for the others"
     return "no better", (
-        f"{some} a pair that the gate trusts and moved by a cosine distance of {moved:.2f}, but what was found tells "
-        "them apart no better than the encoder does; add more pairs of each"
+        f"{some} a pair of their own, and {far}, but what was found tells them apart no better than the encoder does; "
+        "add more pairs of each"
     )
 
 

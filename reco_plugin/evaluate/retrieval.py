@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,6 +71,7 @@ class RetrievalResult:
         options: of the refinement, as far as they were given.
         variants: both directions, frozen first in each.
         reasons: why a line gained little.
+        repeated: how many of the texts stand on another image too; they tie, which counts as wrong.
     """
 
     name: str
@@ -78,6 +80,7 @@ class RetrievalResult:
     options: dict[str, Any]
     variants: tuple[RetrievalVariant, ...]
     reasons: tuple[Reason, ...] = ()
+    repeated: int = 0
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
@@ -99,7 +102,11 @@ class RetrievalResult:
             for v in self.variants
         ]
         header = ["direction    refined", *(f"R@{k} %" for k in KS), "nDCG@10 %", "gain in R@1, 95 % interval"]
-        return f"{title}\n{table(header, rows)}{lines_of(self.reasons)}"
+        tied = (
+            f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images, so none of these can be told "
+            "from the others, and a tie counts as wrong"
+        )
+        return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
 
 
 def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silent, **options: Any) -> RetrievalResult:
@@ -147,7 +154,17 @@ def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silen
     )
     reasons = (_reason(line, plain, queries, index) for line in variants if line.refined in ("query", "index"))
     told = tuple(reason for reason in reasons if reason is not None)
-    return RetrievalResult(captioned.name, len(images), len(texts), given(options), variants, told)
+    repeated = _repeated(captioned.texts, owner)
+    return RetrievalResult(captioned.name, len(images), len(texts), given(options), variants, told, repeated)
+
+
+def _repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:
+    """How many texts stand on another image too, letter for letter; of vectors, bit for bit."""
+    owners: dict[str | bytes, set[int]] = defaultdict(set)
+    keys = [text if isinstance(text, str) else text.tobytes() for text in texts]
+    for key, image in zip(keys, owner.tolist(), strict=True):
+        owners[key].add(image)
+    return sum(len(owners[key]) > 1 for key in keys)
 
 
 def _reason(
