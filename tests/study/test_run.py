@@ -125,13 +125,13 @@ def test_the_summary_says_what_held_back(make_study: Any, world: Any) -> None:
     pairs, labelled = world.pairs(), world.labelled()
     half = take(pairs, np.arange(len(pairs)) < len(pairs) // 2)
     held = run_study(make_study(half, labelled, sections=("main",)))
-    (line,) = [line for line in held.summary if line.startswith("why text gains little: ")]
+    (line,) = [line for line in held.summary if line.startswith("Why text gains little: ")]
     assert "of 40 class prompts (" in line
     assert "below 67 % all stay plain" in line
     assert line in held.sections[0].notes
     far = replace(labelled, images=world.near(-world.image, 3, 0.6))
     unanswered = run_study(make_study(half, far, sections=("main",)))
-    assert any(line.startswith("why image ") for line in unanswered.summary)
+    assert any(line.startswith("Why image ") for line in unanswered.summary)
     assert any("as the model's policy says (--side both)" in line for line in unanswered.summary)
     asked = run_study(make_study(half, far, sections=("main",), side="image"))
     assert not any("policy" in line for line in asked.summary)
