@@ -437,6 +437,7 @@ def _export(data: Quickstart, clip: FrozenClip, fusions: Fusions, out: Path) -> 
         fusions,
         out,
         policy=policy,
+        templates=("{}",),
         precision="fp16",
         images=[drawing(data, int(row)) for row in data.query_rows("seen")[:64]],
         texts=[item.caption for item in data.items[:64]],

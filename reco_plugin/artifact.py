@@ -17,7 +17,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -82,6 +82,7 @@ class Manifest(_Strict):
         name: encoder, for people.
         digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
         dimension: D.
+        templates: prompts that the encoder was trained with, ``{}`` where a name goes; none where nobody has said.
         graphs: graph name -> checksum.
     """
 
@@ -91,6 +92,7 @@ class Manifest(_Strict):
     dimension: int
     image: ImageConfig
     text: TextConfig
+    templates: tuple[Annotated[str, Field(pattern=r"\{c?\}")], ...] = ()
     fusion: FusionInfo
     policy: Policy = Policy()
     precision: Literal["fp32", "fp16", "int8"] = "fp32"

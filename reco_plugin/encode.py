@@ -36,6 +36,11 @@ class Encoder:
         """D."""
         return self._artifact.manifest.dimension
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts that it was trained with, ``{}`` where a name goes; none where the manifest names none."""
+        return self._artifact.manifest.templates
+
     def images(self, images: Sequence[ImageInput], progress: Progress = _silent) -> Vectors:
         """Encode images; returns (B, D) float32, unit-norm.
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from .calibration import Calibration, calibrate
 from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
-from .gate import level, trust
+from .gate import coverage, level, trust
 from .memory import Fingerprint, Memory, open_memory
 from .retrieve import Retrieval, retrieve
-from .types import MODALITIES, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
+from .types import MODALITIES, Coverage, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
 from .vectors import check_vectors
 
 _ROWS = 512  # queries per fusion call: bounds the (B, K, D) block of neighbour vectors
@@ -83,14 +83,15 @@ class Refiner:
         hidden = _per_query(exclude, len(queries))
         gated = (self._gate if gate is None else gate) and how.is_paper
         size = len(queries) if role == "candidate" else _ROWS  # candidates are judged as a set, queries alone
-        parts = [
-            part
-            for rows in _slices(len(queries), size)
-            for part in self._refine_set(
+        sets = [
+            self._refine_set(
                 queries[rows], modality, role, how, hidden[rows] if hidden else None, gated=gated, explain=explain
             )
+            for rows in _slices(len(queries), size)
         ]
-        return parts[0] if len(parts) == 1 else _concatenate(parts)
+        parts = [part for some, _ in sets for part in some]
+        whole = parts[0] if len(parts) == 1 else _concatenate(parts)
+        return replace(whole, coverage=Coverage.join([found for _, found in sets]))
 
     def _refine_set(
         self,
@@ -102,7 +103,7 @@ class Refiner:
         *,
         gated: bool,
         explain: bool,
-    ) -> list[Refinement]:
+    ) -> tuple[list[Refinement], Coverage]:
         """Refine queries that are judged together, in blocks; the neighbours of all of them are held at once."""
         blocks = _slices(len(queries), _ROWS)
         found = [
@@ -117,11 +118,12 @@ class Refiner:
             )
             for rows in blocks
         ]
-        trusted = self._trust(modality, role, found, gated)
-        return [
+        trusted, covered = self._trust(modality, role, found, gated)
+        parts = [
             self._fuse(queries[rows], modality, here, trusted[rows], explain=explain)
             for rows, here in zip(blocks, found, strict=True)
         ]
+        return parts, covered
 
     def _retrieval(self, k: int | None, search: Mode | None, fusion: Mode | None, where: Filter | None) -> Retrieval:
         how = replace(
@@ -139,17 +141,18 @@ class Refiner:
 
     def _trust(
         self, modality: Modality, role: Role, found: Sequence[Neighbours], gated: bool
-    ) -> npt.NDArray[np.float32]:
-        """(B, K) of all queries at once: candidates are judged as a set."""
+    ) -> tuple[npt.NDArray[np.float32], Coverage]:
+        """(B, K) of all queries at once, and how far they are answered: candidates are judged as a set."""
         present = np.concatenate([part.found for part in found])
         calibration = self.memory.calibration if gated else None
         if calibration is None:
-            return present.astype(np.float32)
+            return present.astype(np.float32), Coverage(len(present), int(present.any(axis=1).sum()))
         similarity, gate = np.concatenate([part.similarity for part in found]), self._fuser.text_gate
         trusted = trust(calibration, modality, similarity, present, text_gate=gate)
-        if role == "query":
-            return trusted
-        return level(calibration, modality, trusted, height=self._height, text_gate=gate)
+        covered = coverage(calibration, modality, role, trusted, present, text_gate=gate)
+        if role == "candidate":
+            trusted = level(calibration, modality, trusted, height=self._height, text_gate=gate)
+        return trusted, covered
 
     def _fuse(
         self,

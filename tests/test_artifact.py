@@ -55,6 +55,15 @@ def test_the_fingerprint_is_the_manifests(model):
     assert stored["digest"][:12] in str(fingerprint)
 
 
+def test_a_manifest_from_before_templates_were_named_is_read_and_its_memories_fit(model, copy):
+    stored = json.loads((copy / MANIFEST).read_text())
+    assert stored.pop("templates") == ["{}"], "the mini CLIP was trained with bare names"
+    (copy / MANIFEST).write_text(json.dumps(stored))
+    older = Artifact.load(copy).manifest
+    assert older.templates == ()
+    assert older.fingerprint == Artifact.load(model).manifest.fingerprint
+
+
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])
 def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
     place = tmp_path / "elsewhere"
@@ -113,6 +122,7 @@ def test_a_newer_manifest_asks_for_an_upgrade_whatever_else_it_holds(edit, copy)
         ({"policy": {"refine": {"rival": ["image"]}}}, "rival"),
         ({"policy": {"candidate_height": 2}}, "candidate_height"),
         ({"dimension": "wide"}, "dimension"),
+        ({"templates": ["{c} icon", "a photo"]}, r"templates\.1"),
         ({"fusion": {"fuser": "magic"}}, r"fusion\.fuser"),
         ({"format": None}, "format"),
     ],

@@ -18,7 +18,7 @@ from reco_plugin.gate import TextGate, covered, level, trust
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import MODALITIES, Neighbours, Records
+from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records
 
 D, GROUPS, EACH, K = 32, 60, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -95,6 +95,39 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
     assert result.neighbours.ids == result.neighbours.payloads == [[]] * GROUPS
     assert not result.weights.any()
     assert not result.trust.any()
+
+
+def test_what_an_empty_memory_and_no_gate_cover_is_told(refiner, queries, modality):
+    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
+    empty = Refiner(VectorMemory(store, None), TrainingFreeFuser(), Retrieval(k=K), gate=True)
+    assert empty.refine(queries, modality=modality).coverage == Coverage(asked=GROUPS, found=0)
+    assert refiner.refine(queries, modality=modality, gate=False).coverage == Coverage(GROUPS, GROUPS)
+    assert refiner.refine(queries, modality=modality, where={"group": -1}).coverage.found == 0
+
+
+@pytest.mark.parametrize("text_gate", [False, True])
+def test_text_candidates_of_which_too_few_are_answered_stay_and_the_share_is_told(refiner, world, text_gate):
+    texts = world.queries("text", np.arange(GROUPS), noise=0.01)
+    fuser = Gated() if text_gate else TrainingFreeFuser()
+    some = Refiner(refiner.memory, fuser, Retrieval(k=K), gate=True)
+    for where, share in ((None, 1.0), ({"half": 1}, 0.5)):
+        result = some.refine(texts, modality="text", role="candidate", where=where)
+        assert (result.coverage.asked, result.coverage.found, result.coverage.needed) == (GROUPS, GROUPS, 2 / 3)
+        assert result.coverage.answered == pytest.approx(share, abs=0.2), "an estimate"
+        assert result.coverage.held == (share < 2 / 3) == np.array_equal(result.vectors, texts)
+        asked = some.refine(texts, modality="text", where=where)
+        assert (asked.coverage.needed, asked.coverage.held) == (0.0, False), "a query moves by itself"
+        assert asked.coverage.answered == pytest.approx(result.coverage.answered)
+
+
+@pytest.mark.parametrize("role", ["query", "candidate"])
+def test_coverage_is_of_the_whole_batch(role, refiner, queries, modality):
+    one = refiner.refine(queries, modality=modality, role=role).coverage
+    times = 2 * BLOCK // GROUPS + 1
+    many = refiner.refine(np.tile(queries, (times, 1)), modality=modality, role=role).coverage
+    assert (many.asked, many.found) == (times * GROUPS, times * GROUPS)
+    assert many.answered == pytest.approx(one.answered, abs=1e-5)
+    assert (many.needed, many.voice) == (one.needed, one.voice)
 
 
 @pytest.mark.parametrize("rows", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7])

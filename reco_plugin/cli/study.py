@@ -45,7 +45,9 @@ def study_command(
     fuser: FuserOption = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="Prompt with {} for the class name; repeat it for more.", show_default="of the source"),
+        typer.Option(
+            help="Prompt with {} for the class name; repeat it for more.", show_default="of the source, or of the model"
+        ),
     ] = None,
     k: KOption = None,
     search: SearchOption = None,
@@ -135,6 +137,7 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
     with opened(setup, config.refinement, vectors=vectors) as reco:
+        sets = sets.with_templates(reco)
         with encoding(sets.items) as told:
             study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=told)
         now = digests_of(study)

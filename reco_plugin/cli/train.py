@@ -145,6 +145,12 @@ def export_command(
         int | None,
         typer.Option("--k", min=1, help="Default number of neighbours.", show_default="of the training, or 10"),
     ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prompt that the encoder was trained with, {} for a name; repeatable.", show_default="a photo of a {}."
+        ),
+    ] = None,
     check: Annotated[
         str | None,
         typer.Option(help="Pairs to compare with torch on, as for reco train.", show_default="drawn samples"),
@@ -198,6 +204,7 @@ def export_command(
                 engine_cache=engine_cache,
             ),
             k=k,
+            templates=tuple(template or ()),
             source=check,
             licenses=tuple(license_ or ()),
             random_weights=random_weights,

@@ -38,6 +38,7 @@ def export(
     out: Path,
     *,
     policy: Policy | None = None,
+    templates: tuple[str, ...] = (),
     precision: Precision = "fp32",
     serving: Serving | None = None,
     images: list[ImageInput] | None = None,
@@ -52,6 +53,7 @@ def export(
         fusions: trained or untrained fusions of the same dimension.
         out: the folder; an older model there is replaced when the new one is whole.
         policy: defaults of the refinement.
+        templates: prompts that the encoder was trained with, for the manifest.
         precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
         serving: what Triton is told of batches, queue and accelerator.
         images: inputs of the parity check; drawn samples make up for missing ones, to 48.
@@ -84,6 +86,7 @@ def export(
             dimension=clip.dimension,
             image=clip.image,
             text=clip.text,
+            templates=templates,
             fusion=FusionInfo(
                 fuser=fusions.config.fuser,
                 text_gate=fusions.text_gate,

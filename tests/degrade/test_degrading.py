@@ -375,7 +375,7 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
 @pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
 def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
     one = rig()
-    np.testing.assert_array_equal(refined_queries(one.reco, one.frozen, "text", None), one.refined)
+    np.testing.assert_array_equal(refined_queries(one.reco, one.frozen, "text", None).vectors, one.refined)
     one.memory.trouble = one.dead
     for measure in (refined_queries, refined_candidates):
         with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):

@@ -69,6 +69,7 @@ def test_images_through_the_model(photos: Path) -> None:
     findings = Findings.read(run)
     assert findings.setup["pairs belong to classes by"] == "label key"
     assert findings.setup["test classes with pairs"] == 6
+    assert findings.setup["class prompts"] == "'{}' (from the model)"
     time = next(section for section in findings.sections if section.key == "cost").tables[0]
     assert [row["name"] for row in time.rows][:2] == ["encode an image", "encode a text"]
     shown = (*findings.gains, *findings.harms)

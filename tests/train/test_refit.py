@@ -40,6 +40,7 @@ def test_options_of_triton_stay_and_the_checksum_is_of_the_new_graph(base: Path,
     assert "batch-1-length-7" in image
     assert (made.fusion.fuser, made.fusion.config["weight"], made.policy.k) == ("mean", 2.0, 7)
     assert made.licenses == manifest.licenses
+    assert made.templates == manifest.templates == ("{}",)
 
 
 def test_a_damaged_base_is_refused_and_nothing_is_written(base: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ...data.files import whole_file
 from ...errors import DataError
 from ..findings import Case, Findings, Section
+from ..prompts import prompts_of
 from .config import SectionName, versions
 from .sections.ablations import ablations
 from .sections.baselines import baselines
@@ -137,6 +138,8 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
         "versions": versions(),
         "digests": {name: digest[:12] for name, digest in digests.items() if digest},
     }
+    if (prompts := prompts_of(study.labelled, study.subject.encoder)) is not None:
+        setup["class prompts"] = str(prompts)
     if pairs > len(study.records):
         setup["warning"] = (
             f"all sections but main, retrieval and latency use a random {len(study.records):,} of the {pairs:,} pairs "
