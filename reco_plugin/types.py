@@ -132,6 +132,8 @@ class Refinement:
         trust: (B, K) in [0, 1]: how much the gate lets each neighbour speak; None unless ``explain``.
         weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
         degraded: why the vectors are the frozen ones although refinement was asked for; None where all went well.
+        retrieved: (B,) bool: whether the memory had anything for a vector; without, it stays the frozen one. None where
+            the memory was not asked, or did not answer.
     """
 
     vectors: Vectors
@@ -140,6 +142,7 @@ class Refinement:
     trust: npt.NDArray[np.float32] | None = None
     weights: npt.NDArray[np.float32] | None = None
     degraded: Degraded | None = None
+    retrieved: npt.NDArray[np.bool_] | None = None
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:
