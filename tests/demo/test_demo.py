@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.memory import open_memory
+from reco_plugin.memory.picture_folders import noted_folders
 
 pytestmark = pytest.mark.xdist_group("quickstart")  # the drawings' cache belongs to one worker
 
@@ -101,6 +104,14 @@ def test_the_way_on_works(ran: Any, out: Path) -> None:
     assert json.loads(search.stdout)[0]["payload"]["entity"] == "1f98a"
     embed = CliRunner().invoke(app, ["embed", "--text", "a red fox", "--memory", memory, "--model", model, "--json"])
     assert len(json.loads(embed.stdout)["embedding"]) == 128
+
+
+def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> None:
+    (folder,) = noted_folders(out / "memory")
+    with closing(open_memory(out / "memory", None, create=False)) as memory:
+        named = [folder / str(payload["image"]) for _, payload in memory.payloads()]
+    assert len(named) == len(set(named)) > 8000
+    assert {file.is_file() for file in named} == {True}
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
