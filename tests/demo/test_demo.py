@@ -168,6 +168,13 @@ def test_the_page_shows_gains_and_harms(page: Page) -> None:
     assert all("unseen" in card for card in gains)
 
 
+def test_the_page_says_which_encoder_it_is(page: Page, out: Path) -> None:
+    text = " ".join((out / "index.html").read_text(encoding="utf-8").split())
+    assert "<code>reco-quickstart-mini-clip</code>" in text
+    assert "a mini CLIP for drawings with 2.3 M parameters, trained for this demo; it is not OpenAI's CLIP" in text
+    assert text.count("CLIP") == 2  # nothing else is said of a CLIP, which a reader would take for OpenAI's
+
+
 def test_the_page_credits_who_drew(page: Page, out: Path) -> None:
     text = (out / "index.html").read_text(encoding="utf-8")
     for credit in ("OpenMoji", "CC-BY-SA-4.0", "Twemoji", "Emojibase", "ICLR 2024"):
