@@ -349,6 +349,13 @@ def test_a_memory_that_was_copied_here_opens_no_folder_until_one_is_set(built: P
     assert shown_pictures(built, model, served, page_pictures=built.parent / "memory") == [None] * 6
 
 
+def test_another_index_that_is_ranked_has_its_own_pictures(built: Path, filled: Reco, served: Any) -> None:
+    with served(filled, page=True, page_index=str(built)) as client:
+        ranking = compare(client, "red").json()["plain_ranking"]
+    assert len(ranking) == 6
+    assert None not in [pair["picture"] for pair in ranking]
+
+
 @pytest.mark.parametrize("note", [b"", b"[]", b"{}", b'{"folders": 3, "inode": 1}', b'{"folders": ["/"], "inode": 1}'])
 def test_a_note_that_nobody_here_wrote_allows_nothing(built: Path, note: bytes) -> None:
     assert noted_folders(built) == (built.parent / "shop",)

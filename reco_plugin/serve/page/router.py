@@ -48,7 +48,7 @@ def router(edge: Edge) -> APIRouter:
     """
     reco, settings = edge.embedder.reco, edge.settings
     ranked = open_ranked(reco, settings.page_index)
-    pictures = Pictures(_folders(edge), reco.manifest.image, reco.settings.max_pixels)
+    pictures = Pictures(_folders(edge, ranked.store), reco.manifest.image, reco.settings.max_pixels)
     comparer = Comparer(reco, ranked, pictures)
 
     @asynccontextmanager
@@ -75,14 +75,15 @@ def router(edge: Edge) -> APIRouter:
     return routes
 
 
-def _folders(edge: Edge) -> Sequence[Path]:
-    """Where image files may be read: as set, else where the memory was filled from on this machine."""
+def _folders(edge: Edge, ranked: Memory) -> Sequence[Path]:
+    """Where image files may be read: as set, else where the memory and what is ranked were filled from here."""
     if edge.settings.page_pictures is not None:
         return [edge.settings.page_pictures]
-    folders = noted_folders(edge.embedder.reco.memory.store.location)
+    places = (edge.embedder.reco.memory.store.location, ranked.location)
+    folders = dict.fromkeys(folder for place in places for folder in noted_folders(place))
     for folder in folders:
         log.info("the playground shows pictures below %s, which the memory was filled from", folder)
-    return folders
+    return list(folders)
 
 
 def _examples(store: Memory, pictures: Pictures) -> list[Example]:
