@@ -163,11 +163,14 @@ class Refiner:
         *,
         explain: bool,
     ) -> Refinement:
-        if not trusted.any():
-            weights = np.zeros_like(trusted)
-            return Refinement(queries.copy(), queries, *((found, trusted, weights) if explain else ()))
-        fused = self._fuser.fuse(modality, queries, found, trusted)
-        return Refinement(fused.vectors, queries, *((found, trusted, fused.weights) if explain else ()))
+        if trusted.any():
+            vectors, weights = self._fuser.fuse(modality, queries, found, trusted)
+        else:
+            vectors, weights = queries.copy(), np.zeros_like(trusted)
+        retrieved = np.asarray(found.found.any(axis=1))
+        if not explain:
+            return Refinement(vectors, queries, retrieved=retrieved)
+        return Refinement(vectors, queries, found, trusted, weights, retrieved=retrieved)
 
 
 def refiner_for_vectors(
@@ -238,9 +241,10 @@ def _slices(rows: int, size: int) -> list[slice]:
 def _concatenate(parts: list[Refinement]) -> Refinement:
     vectors = np.concatenate([part.vectors for part in parts])
     frozen = np.concatenate([part.frozen for part in parts])
+    retrieved = np.concatenate([part.retrieved for part in parts if part.retrieved is not None])
     first = parts[0].neighbours
     if first is None:
-        return Refinement(vectors, frozen)
+        return Refinement(vectors, frozen, retrieved=retrieved)
     found = [part.neighbours for part in parts if part.neighbours is not None]
     neighbours = Neighbours(
         ids=[ids for part in found for ids in part.ids],
@@ -251,4 +255,4 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
     )
     trusts = [part.trust for part in parts if part.trust is not None]
     weights = [part.weights for part in parts if part.weights is not None]
-    return Refinement(vectors, frozen, neighbours, np.concatenate(trusts), np.concatenate(weights))
+    return Refinement(vectors, frozen, neighbours, np.concatenate(trusts), np.concatenate(weights), retrieved=retrieved)

@@ -169,6 +169,8 @@ class Refinement:
         weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
         degraded: why the vectors are the frozen ones although refinement was asked for; None where all went well.
         coverage: how far the memory answered; None where nothing was asked of it.
+        retrieved: (B,) bool: whether the memory had anything for a vector; without, it stays the frozen one. None where
+            the memory was not asked, or did not answer.
     """
 
     vectors: Vectors
@@ -178,6 +180,7 @@ class Refinement:
     weights: npt.NDArray[np.float32] | None = None
     degraded: Degraded | None = None
     coverage: Coverage | None = None
+    retrieved: npt.NDArray[np.bool_] | None = None
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:

@@ -91,6 +91,7 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
     empty = Refiner(VectorMemory(store, None), TrainingFreeFuser(), Retrieval(k=K), gate=True)
     result = empty.refine(queries, modality=modality, role=role, search=search, fusion=fusion, explain=True)
     assert result.vectors.tobytes() == queries.tobytes()
+    assert result.retrieved.tolist() == [False] * GROUPS
     assert not result.neighbours.found.any()
     assert result.neighbours.ids == result.neighbours.payloads == [[]] * GROUPS
     assert not result.weights.any()
@@ -216,6 +217,15 @@ def test_hiding_nothing_or_unknown_ids_changes_nothing(refiner, queries, modalit
     usual = refiner.refine(queries, modality=modality).vectors
     for nothing in ([], ["unknown"], [[]] * GROUPS):
         assert np.array_equal(refiner.refine(queries, modality=modality, exclude=nothing).vectors, usual)
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_it_says_which_vectors_the_memory_had_something_for(explain, refiner, world, queries, modality):
+    everything = [id_ for records in refiner.memory.store.scroll() for id_ in records.ids]
+    rows = BLOCK + 2  # more than one block
+    hidden = [everything if row in (1, BLOCK) else [] for row in range(rows)]
+    result = refiner.refine(np.resize(queries, (rows, D)), modality=modality, exclude=hidden, explain=explain)
+    assert np.flatnonzero(~result.retrieved).tolist() == [1, BLOCK]
 
 
 def test_filters_hold(refiner, queries, modality):

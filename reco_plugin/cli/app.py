@@ -132,6 +132,9 @@ def embed_command(
         options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []
+    asked = [part.retrieved for part in parts if part.retrieved is not None]
+    if asked and not np.concatenate(asked).any():
+        typer.echo("warning: the memory is empty, so nothing is refined and the vectors are plain", err=True)
     vectors = np.concatenate([part.vectors for part in parts])
     notes = [{"degraded": part.degraded} if part.degraded else {} for part in parts for _ in part.vectors]
     if out is not None:

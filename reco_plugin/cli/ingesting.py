@@ -164,10 +164,12 @@ def run(
     cluster: Cluster | None = None,
     **more: Any,
 ) -> Outcome:
-    """One run with its bar, in this process or on a cluster."""
+    """One run with its bar, in this process or on a cluster; the playground may show the pictures that are read."""
     from ..ingest import ingest
     from ..ingest.exclude import excluded_images
+    from ..memory.picture_folders import note_folders
 
+    note_folders(reco.memory.store.location, rows.folders)
     excluded = excluded_images(exclude or (), reco)
     with progress_of(rows, what) as progress:
         if cluster is None:

@@ -65,12 +65,14 @@ class RowMaker:
             text = _vector_or(values.get(names.text), text_of)
             column = ""
             payload = self._payload(values)
+            lies = _place_of(values.get(names.image), image)
         except CellError as error:
             at = f", column {column!r}" if column else ""
             has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
             return Rejected(where + at, f"{error}{has}", id_)
-        caption = {"caption": text} if isinstance(text, str) else {}
-        return Pair(id_, image, text, caption | payload)
+        own = {"caption": text} if isinstance(text, str) else {}
+        own |= {"image": lies} if lies not in (None, id_) else {}
+        return Pair(id_, image, text, own | payload)
 
     def _id(self, values: Mapping[str, Any], place: str | None) -> object:
         own = values.get(self.names.id)
@@ -92,6 +94,13 @@ def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
     if isinstance(value, CellError):
         raise value
     return value if isinstance(value, np.ndarray) else made(value)
+
+
+def _place_of(value: object, image: object) -> str | None:
+    """The path of an image file, as the row has it; None of other images (a URL may hold what is secret)."""
+    if not isinstance(image, Path):
+        return None
+    return str(value["path"] if isinstance(value, Mapping) else value)
 
 
 def _unfolded(packed: Any) -> dict[str, Any]:

@@ -68,7 +68,13 @@ class CaptionsPart:
         """A pair for each caption."""
         for file in self.files:
             for id_, text in zip(file.caption_ids, file.captions, strict=True):
-                yield Pair(id_, file.path, text, {"caption": text})
+                yield Pair(id_, file.path, text, {"caption": text, "image": file.name})
+
+    @property
+    def folder(self) -> Path:
+        """Where the images lie."""
+        first = self.files[0]
+        return first.path.parents[len(Path(first.name).parts) - 1]
 
 
 @dataclass(frozen=True)

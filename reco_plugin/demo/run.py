@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from ..artifact import Artifact
 from ..data.files import whole_file
 from ..errors import MemoryStoreError
 from ..evaluate.table import table
-from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, pairs, prepare
+from ..memory.picture_folders import note_folders
+from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from ..quickstart.dataset import Quickstart, load
+from ..quickstart.entities import Split
 from ..reco import Reco
-from ..types import Modality, Vectors
+from ..types import Modality, Pair, Vectors
 from .page import write_page
 
 _STAGES = {
@@ -25,6 +28,7 @@ _STAGES = {
     "full": "after adding their pairs",
 }
 _MARK = ".made-by-reco-demo"
+_PICTURES = "memory.pictures"
 _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "both refined"}
 
 
@@ -44,9 +48,10 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
     Artifact.load(model)  # before minutes of fetching and rendering
     data = load(cache)
     with Reco.open(model, memory=_fresh(out), memory_kind="edge", on_memory_failure="fail") as reco:
+        note_folders(out / "memory", [out / _PICTURES])
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)
-        stages = _measure_stages(reco, data, bench)
+        stages = _measure_stages(reco, data, bench, out / _PICTURES)
         results = _results(stages, len(reco.memory))
         write_page(out / "index.html", reco, data, bench, results)
     with whole_file(out / "results.json") as part:
@@ -58,23 +63,35 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
 def _fresh(out: Path) -> Path:
     """An empty place for the memory; only what an earlier demo left there is removed."""
     folder, mark = out / "memory", out / _MARK
-    if mark.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-    elif folder.exists():
-        raise MemoryStoreError(f"{folder} was not made by the demo and stays as it is: give another folder by --out")
+    for made in (folder, out / _PICTURES):
+        if mark.is_file():
+            shutil.rmtree(made, ignore_errors=True)
+        elif made.exists():
+            raise MemoryStoreError(f"{made} was not made by the demo and stays as it is: give another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return folder
 
 
-def _measure_stages(reco: Reco, data: Quickstart, bench: Bench) -> dict[str, Accuracies]:
+def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) -> dict[str, Accuracies]:
     refine = partial(_refine, reco)
     stages = {"empty_memory": bench.measure(refine)}
-    reco.memory.add(pairs(data, KNOWN), progress=True)
+    reco.memory.add(_drawn(data, KNOWN, pictures), progress=True)
     stages["without_unseen"] = bench.measure(refine)
-    reco.memory.add(pairs(data, ("unseen",)), progress=True)
+    reco.memory.add(_drawn(data, ("unseen",), pictures), progress=True)
     stages["full"] = bench.measure(refine)
     return stages
+
+
+def _drawn(data: Quickstart, splits: tuple[Split, ...], folder: Path) -> list[Pair]:
+    """The pairs of these splits, their drawings written to files, where the playground finds them."""
+    drawn = []
+    for pair in pairs(data, splits):
+        file = folder / f"{pair.id}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawing(data, pair.payload["row"]).save(file)
+        drawn.append(replace(pair, payload={**pair.payload, "image": f"{pair.id}.png"}))
+    return drawn
 
 
 def _refine(reco: Reco, vectors: Vectors, modality: Modality) -> Vectors:
@@ -124,6 +141,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n       {out / 'results.json'}"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
+        f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"
         f"\n       {reco} doctor"
         f"\n       {reco} export --help, {reco} fit --help: your own CLIP and catalogue"
     )

@@ -129,12 +129,13 @@ class Embedder:
                 result = self._refine(work, frozen, modality)
             work.degraded = work.degraded or result.degraded
         moved = result.moved if wanted else np.zeros(len(todo), np.float32)
+        refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
             answer = Row(
                 result.vectors[row],
                 frozen[row],
                 float(moved[row]),
-                wanted and result.degraded is None,
+                bool(refined[row]),
                 one.ready.truncated,
                 one.ready.tokens,
                 used_pairs(result, row),

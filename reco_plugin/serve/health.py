@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,9 @@ from fastapi import APIRouter, Response
 from PIL import Image
 from pydantic import BaseModel
 
+from ..data.nearest import did_you_mean
+from ..errors import RecoError
+from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from ..types import MODALITIES
 from .edge import Edge
@@ -65,7 +69,19 @@ class Health:
             log.exception("warm-up failed")
         else:
             self.warm = True
+            self._warn_of_empty_memory()
             log.info("ready")
+
+    def _warn_of_empty_memory(self) -> None:
+        memory = self.edge.embedder.reco.memory
+        try:
+            if len(memory) == 0:
+                where = memory.store.location
+                log.warning(
+                    "the memory at %s is empty: answers are plain until pairs are added%s", where, _beside(where)
+                )
+        except RecoError as error:  # it is away, which degraded answers say
+            log.info("the pairs cannot be counted: %s", error)
 
     def ready(self) -> Ready:
         """Look at everything that readiness depends on."""
@@ -92,6 +108,15 @@ def warm_up(reco: Reco) -> None:
     samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
     for modality in MODALITIES:
         reco.embed(samples[modality], modality=modality, refine=True)
+
+
+def _beside(location: str) -> str:
+    """Memories in the same folder as an empty one, whose name may have been mistyped; nothing where there are none."""
+    folder = Path(location)
+    if not folder.is_dir():  # in RAM, or a server's
+        return ""
+    others = [header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}") if header.parent != folder]
+    return f" (of the memories beside it, {did_you_mean(folder.name, sorted(others))})" if others else ""
 
 
 def router(health: Health) -> APIRouter:

@@ -71,7 +71,11 @@ class ServeSettings(Section):
     page_index: str | None = Field(
         None, description="what the playground ranks instead of the memory: a collection of its server, or a folder"
     )
-    page_pictures: Path | None = Field(None, description="folder of image files that the playground shows pairs by")
+    page_pictures: Path | None = Field(
+        None,
+        description="the folder below which the playground may show image files; where the memory was filled from on "
+        "this machine, when unset",
+    )
     log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 

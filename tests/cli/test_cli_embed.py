@@ -48,6 +48,18 @@ def test_plain_is_frozen_and_needs_no_memory(work: Path, run: Run, model: Path) 
     assert list(work.iterdir()) == []
 
 
+def test_an_empty_memory_is_said_where_refinement_was_asked_for(
+    work: Path, memory: Path, run: Run, model: Path
+) -> None:
+    with Reco.open(model, memory=work / "bare"):
+        pass
+    asked = ("embed", "--text", TEXTS[0], "--json")
+    result = run(*asked, "--memory", "bare")
+    assert "warning: the memory is empty, so nothing is refined" in result.stderr
+    assert vectors(result)[1] == pytest.approx(vectors(run(*asked, "--plain"))[1], abs=1e-6)
+    assert run(*asked, "--memory", "bare", "--plain").stderr == run(*asked).stderr == ""
+
+
 def test_role_and_refine_choose_what_the_policy_says(memory: Path, catalogue: Path, run: Run) -> None:
     """The quickstart model does not refine candidate images unless it is told to."""
     image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--json")

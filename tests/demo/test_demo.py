@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
 from reco_plugin.demo.run import _command as own_command
+from reco_plugin.memory import open_memory
+from reco_plugin.memory.picture_folders import noted_folders
 
 pytestmark = pytest.mark.xdist_group("quickstart")  # the drawings' cache belongs to one worker
 
@@ -104,6 +107,14 @@ def test_the_way_on_works(ran: Any, out: Path) -> None:
     assert len(json.loads(embed.stdout)["embedding"]) == 128
 
 
+def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> None:
+    (folder,) = noted_folders(out / "memory")
+    with closing(open_memory(out / "memory", None, create=False)) as memory:
+        named = [folder / str(payload["image"]) for _, payload in memory.payloads()]
+    assert len(named) == len(set(named)) > 8000
+    assert {file.is_file() for file in named} == {True}
+
+
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +167,13 @@ def test_the_page_shows_gains_and_harms(page: Page) -> None:
             before, after = map(int, re.search(r"rank (\d+) → (\d+)", " ".join(card.split())).groups())  # type: ignore[union-attr]
             assert (after < before) is better
     assert all("unseen" in card for card in gains)
+
+
+def test_the_page_says_which_encoder_it_is(page: Page, out: Path) -> None:
+    text = " ".join((out / "index.html").read_text(encoding="utf-8").split())
+    assert "<code>reco-quickstart-mini-clip</code>" in text
+    assert "a mini CLIP for drawings with 2.3 M parameters, trained for this demo; it is not OpenAI's CLIP" in text
+    assert text.count("CLIP") == 2  # nothing else is said of a CLIP, which a reader would take for OpenAI's
 
 
 def test_the_page_credits_who_drew(page: Page, out: Path) -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from reco_plugin import Reco
 from reco_plugin.errors import MemoryUnavailable, SessionError
 from reco_plugin.serve import health
 from reco_plugin.serve.edge import Edge
 from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.settings import ServeSettings
 
 QUESTION = {"input": [{"text": "a small red circle"}]}
@@ -28,6 +30,25 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert filled.counters.refined.to_dict() == {"image": 1, "text": 1}
     state.stopping = True
     assert state.ready().reasons == ["the service is stopping"]
+
+
+def test_an_empty_memory_is_told_at_the_start_with_those_that_may_have_been_meant(filled, model, tmp_path, caplog):
+    def warnings(reco):
+        caplog.clear()
+        health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    caplog.set_level("INFO", LOGGER)
+    there = tmp_path / "memory"
+    with Reco.open(model, memory=there) as reco:
+        reco.memory.add_records(filled.memory.store.scroll())
+        assert warnings(reco) == []
+    with Reco.open(model, memory=tmp_path / "memroy") as reco:
+        (said,) = warnings(reco)
+    assert said.startswith(f"the memory at {tmp_path / 'memroy'} is empty: answers are plain until pairs are added")
+    assert "did you mean 'memory'?" in said
+    with Reco.open(model, memory=":memory:") as reco:
+        assert warnings(reco) == ["the memory at :memory: is empty: answers are plain until pairs are added"]
 
 
 def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served):

@@ -30,13 +30,13 @@ def empty(reco, served):
 def test_pairs_are_searchable_when_the_answer_comes(empty, reco, admin, pairs_json):
     question = {"input": [{"text": "a small red circle"}]}
     before = empty.post("/v1/explain", json=question).json()["data"][0]
-    assert (before["moved"], before["used"]) == (0.0, [])
+    assert (before["refined"], before["moved"], before["used"]) == (False, 0.0, [])
     added = empty.post("/v1/memory/pairs", json={"pairs": pairs_json}, headers=admin).json()
     assert (added["stored"], added["pairs"], added["failed"]) == (24, 24, [])
     after = empty.post("/v1/explain", json=question).json()["data"][0]
     assert after["used"][0]["id"] == "small-red-circle"
     assert after["used"][0]["caption"] == "a small red circle"
-    assert after["moved"] > 0
+    assert (after["refined"], after["moved"] > 0) == (True, True)
     assert np.allclose(after["embedding"], reco.embed_texts(["a small red circle"], refine=True)[0], atol=1e-6)
 
 
