@@ -27,11 +27,12 @@ def _serve(**flags: Any) -> None:
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", EXTRA)
     from ..reco import Reco
-    from ..serve.run import run
+    from ..serve.run import check_address, run
     from ..serve.settings import load_serve_settings
 
     model, memory = flags.pop("model", None), flags.pop("memory", None)
     settings = load_serve_settings(**{name: _value(name, value) for name, value in flags.items()})
+    check_address(settings)
     with Reco.open(model, memory=memory_location(memory)) as reco:
         run(settings, reco)
 
