@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import reports_errors
+from .errors import keeps, reports_errors
 from .options import JsonOption, ModelOption
 
 if TYPE_CHECKING:
@@ -102,12 +102,13 @@ def fit_command(
         precision=precision,
         device=device,
     )
-    joined = begin(config, out, processes)
-    if not joined.leads:
-        follow(config, out, joined)
-        return
-    with _Bars() as watch:
-        result = run_fit(config, out, watch, joined)
+    with keeps(f"what was encoded and trained so far stays in {out}; the same command goes on from there"):
+        joined = begin(config, out, processes)
+        if not joined.leads:
+            follow(config, out, joined)
+            return
+        with _Bars() as watch:
+            result = run_fit(config, out, watch, joined)
     say(result.to_dict(), told(result, out), as_json)
 
 
@@ -146,12 +147,12 @@ def _next(source: str, model: Path) -> Iterator[str]:
 
 
 class _Bars:
-    """A bar while rows are encoded, then a line that says what is being done; on a terminal only."""
+    """A bar while rows are encoded, then a line that says what is being done."""
 
     def __enter__(self) -> _Bars:
-        from tqdm import tqdm
+        from ..progress import progress_bar
 
-        self._bar: Any = tqdm(unit="row", disable=None)
+        self._bar: Any = progress_bar(unit="row")
         return self
 
     def __exit__(
@@ -166,6 +167,5 @@ class _Bars:
 
     def stage(self, what: str, rows: int | None = None) -> None:
         """Name what is done next."""
-        if rows is not None:
-            self._bar.reset(rows)
-        self._bar.set_description(what)
+        self._bar.set_description_str(what, refresh=False)
+        self._bar.reset(rows or 0)

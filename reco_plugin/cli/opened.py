@@ -137,9 +137,9 @@ def remembering(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> R
 @contextmanager
 def encoding(total: int) -> Iterator[Any]:
     """Show a progress bar over ``total`` items, none where there is nothing to encode; yields what advances it."""
-    from tqdm import tqdm
+    from ..progress import progress_bar
 
-    with tqdm(total=total, desc="encode", unit="item", disable=None if total else True) as bar:
+    with progress_bar(total=total, desc="encode", unit="item", disable=not total) as bar:
         yield bar.update
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import reports_errors
+from .errors import keeps, reports_errors
 from .opened import FuserOption, FusionOption, GateOption, KOption, MemoryFromOption, MemoryOption, SearchOption
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     sets = read_sets(config)
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
-    with opened(setup, config.refinement, vectors=vectors) as reco:
+    kept = keeps(f"encoded vectors and finished sections stay in {out}; the same command goes on from there")
+    with kept, opened(setup, config.refinement, vectors=vectors) as reco:
         with encoding(sets.items) as told:
             study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=told)
         now = digests_of(study)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from .errors import reports_errors
+from .errors import keeps, reports_errors
 from .options import JsonOption
 from .stores import CollectionOption
 
@@ -102,8 +102,9 @@ def train_command(
         precision=precision,
         random_weights=random_weights,
     )
-    joined = _torch(lambda: run.begin(recipe, out, processes))
-    _torch(lambda: run.train(recipe, out, joined))
+    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command goes on from there"):
+        joined = _torch(lambda: run.begin(recipe, out, processes))
+        _torch(lambda: run.train(recipe, out, joined))
     if not joined.leads:
         return
     weights = f" --pretrained {pretrained}" if pretrained else ""
