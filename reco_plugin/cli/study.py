@@ -20,7 +20,11 @@ _NOT_IN_A_FILE = ("config", "out", "cache")
 def study_command(
     context: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(help="Labelled set: whatever `reco eval zero-shot` takes.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Labelled images: a folder with one folder per class, or whatever else `reco eval zero-shot` takes.",
+            show_default=False,
+        ),
     ] = None,
     *,
     out: Annotated[
