@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,13 +29,16 @@ class _Lines(tqdm):  # type: ignore[misc]  # it has no types
 
     def __init__(self, items: Iterable[Any] | None, **options: Any) -> None:
         line = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        self._shown = time.monotonic()
         super().__init__(items, **options, bar_format=line, mininterval=FIRST_S, miniters=1, delay=FIRST_S)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Write a line, of a step that counts nothing its name; the longer the job takes, the later the next."""
-        counts = self.n or self.total
-        self.fp.write(f"{self if counts else self.desc}\n")
-        self.fp.flush()
+        now = time.monotonic()
+        if self.n or now >= self._shown + FIRST_S:  # a step that begins: many may pass in a second
+            self._shown = now
+            self.fp.write(f"{self if self.n or self.total else self.desc}\n")
+            self.fp.flush()
         self.mininterval = min(LAST_S, max(FIRST_S, self.format_dict["elapsed"] / 10))
         return True
 

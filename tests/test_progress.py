@@ -63,12 +63,13 @@ def test_the_last_line_is_where_the_job_ended(capsys: Capsys, monkeypatch: pytes
     assert [line.partition(" [")[0] for line in lines] == ["build: 0/6", "build: 2/6", "build: 6/6"]
 
 
-def test_steps_that_count_nothing_are_named(capsys: Capsys) -> None:
+def test_steps_that_count_nothing_are_named(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     with progress_bar(unit="row") as bar:
-        for name in ("split", "judge"):
+        for name, after_s in (("split", 10.0), ("judge", 0.0), ("judge", 10.0), ("write", 0.0)):
+            monkeypatch.setattr(progress, "FIRST_S", after_s)
             bar.set_description_str(name, refresh=False)
             bar.reset(0)
-    assert capsys.readouterr().err == "split\njudge\n"
+    assert capsys.readouterr().err == "judge\nwrite\n"
 
 
 def test_lines_get_rarer_in_a_long_job(capsys: Capsys) -> None:

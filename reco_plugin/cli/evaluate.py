@@ -42,9 +42,7 @@ eval_app = typer.Typer(
 def zero_shot_command(
     source: Annotated[
         str,
-        typer.Argument(
-            help="Labelled images: a folder with one folder per class, named after it; or a table, .tar, .npz, .parquet."
-        ),
+        typer.Argument(help="A folder with one folder per class, named after it; or a table, .tar, .npz or .parquet."),
     ],
     *,
     model: ModelOption = None,

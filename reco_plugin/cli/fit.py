@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +17,9 @@ from .options import JsonOption, ModelOption
 
 if TYPE_CHECKING:
     from ..fit import FitResult
+
+_COLUMNS = 100
+_WAYS = {"frozen": "frozen CLIP", "baseline": "best baseline", "chosen": "chosen"}
 
 
 @reports_errors
@@ -116,21 +121,37 @@ def told(result: FitResult, out: Path) -> str:
     """The figures of the test part, the decision, and what to do next."""
     from ..evaluate.table import gain, percent, table
 
-    header = ["test part", "", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]
+    task = max((len(line.task) for line in result.test), default=0)
+    header = ["test part", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]
     rows = [
         [
-            line.task if line.way == "frozen" else "",
-            line.label if line.way != "baseline" else f"best baseline: {line.label}",
+            f"{line.task if line.way == 'frozen' else '':<{task}}  {_WAYS[line.way]}",
             *(percent(share) for share in line.recall.values()),
             gain(line.gain) if line.gain else "",
         ]
         for line in result.test
     ]
-    lines = [table(header, rows), "", *result.words, *result.notes, ""]
+    sentences = [*_legend(result), "", *result.words, *result.notes]
+    lines = [table(header, rows), "", *map(_wrapped, sentences), ""]
     report = out / "report.html"
     if report.is_file():
         lines.append(f"report: {report}")
     return "\n".join([*lines, *_next(result.config.source, out / "model")])
+
+
+def _wrapped(sentence: str) -> str:
+    return fill(sentence, _COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _legend(result: FitResult) -> Iterator[str]:
+    """What the best baseline is, and what was chosen; of each task where they differ."""
+    for way, name in _WAYS.items():
+        tasks = defaultdict[str, list[str]](list)
+        for line in result.test:
+            if line.way == way != "frozen":
+                tasks[line.label].append(line.task)
+        for label, of in tasks.items():
+            yield f"{name}, {', '.join(of)}: {label}" if len(tasks) > 1 else f"{name}: {label}"
 
 
 def _next(source: str, model: Path) -> Iterator[str]:
