@@ -43,7 +43,7 @@ def fit_command(
     ] = "auto",
     goal: Annotated[
         Literal["search", "classify"],
-        typer.Option(help="What comes first: text and image queries, or the names that images are classified among."),
+        typer.Option(help="What matters more: text and image queries, or the names that images are classified among."),
     ] = "search",
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="tries 5, 10 and 20")
@@ -63,11 +63,11 @@ def fit_command(
     max_pairs: Annotated[
         int, typer.Option(min=0, help="Of a larger catalogue, a sample of whole groups is used; 0: all of it.")
     ] = 200_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the paper's training and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the paper's training and the intervals.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = 400,
     batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = 128,
     precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="paper: of its arithmetic; weights and loss are fp32.")
+        Literal["fp32", "bf16"], typer.Option(help="paper: precision of its arithmetic; weights and loss are fp32.")
     ] = "fp32",
     device: Annotated[str, typer.Option(help="paper: torch device.")] = "cpu",
     processes: Annotated[

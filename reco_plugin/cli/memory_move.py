@@ -42,7 +42,7 @@ def import_command(
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add pairs that are vectors already. They must be of the model's encoder: nothing in the file tells."""
+    """Add pairs that are vectors already. They must be of the model's encoder, which nothing in the file shows."""
     from ..data import read_records
     from ..memory.transfer import lacking
     from ..reco import Reco

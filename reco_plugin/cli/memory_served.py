@@ -65,7 +65,7 @@ def adopt_command(
 ) -> None:
     """Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as it is.
 
-    The image vectors must be of the model's encoder: nothing in the collection tells. `reco memory build` reads
+    The image vectors must be of the model's encoder, which nothing in the collection shows. `reco memory build` reads
     collections, too, and lists the points that cannot be used, which are left out here.
     """
     from ..errors import ConfigError, MemoryStoreError

@@ -32,7 +32,10 @@ def study_command(
         typer.Option(metavar="DIR", help="Folder of the run.", show_default="runs/ and the source's name"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A run's config.json: make that run again; no other option.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A run's config.json: make that run again. Only --out and --cache may stand beside it."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -64,9 +67,11 @@ def study_command(
         typer.Option(metavar="SOURCE", help="Labelled set to choose baselines on.", show_default="half of the classes"),
     ] = None,
     distractors: Annotated[
-        str | None, typer.Option(metavar="PAIRS", help="Pairs of another domain: an irrelevant memory.")
+        str | None, typer.Option(metavar="PAIRS", help="Pairs of another domain, for a memory that cannot help.")
     ] = None,
-    captions: Annotated[str | None, typer.Option(metavar="SOURCE", help="Retrieval set, for its section.")] = None,
+    captions: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Images with captions, for the section on retrieval.")
+    ] = None,
     label_key: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Payload key that names a pair's class.", show_default="words of the caption"),
@@ -77,9 +82,10 @@ def study_command(
     ] = None,
     quick: Annotated[bool, typer.Option(help="Shorter curves and fewer bootstrap draws.")] = False,
     memory_limit: Annotated[
-        int, typer.Option(min=1, help="Pairs in RAM for what needs many memories; a random choice above.")
+        int,
+        typer.Option(min=1, help="Pairs held in RAM where many memories are needed; of a larger one, a random choice."),
     ] = 200_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where frozen vectors are kept.", show_default="in the run")
     ] = None,
