@@ -167,7 +167,7 @@ class PairMemory:
             [pair.id for pair in pairs],
             self._side([pair.image for pair in pairs], "image"),
             self._side([pair.text for pair in pairs], "text"),
-            [pair.payload for pair in pairs],
+            [pair.stored_payload for pair in pairs],
         )
 
     def _side(self, values: Sequence[Any], modality: Modality) -> Vectors:

@@ -144,7 +144,8 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     sets = read_sets(config)
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
-    kept = keeps(f"encoded vectors and finished sections stay in {out}; the same command goes on from there")
+    places = f"{out} and {cache}" if cache else out
+    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command goes on from there")
     with kept, opened(setup, config.refinement, vectors=vectors) as reco:
         with encoding(sets.items) as told:
             study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=told)
