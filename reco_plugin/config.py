@@ -169,7 +169,8 @@ def load_section(kind: type[S], **arguments: Any) -> S:
         return kind(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(map(_describe, error.errors()))
-        raise ConfigError(f"{wrong}. Known settings: {', '.join(sorted(known))}") from None
+        strange = any(each["type"] == "extra_forbidden" for each in error.errors())
+        raise ConfigError(wrong + (f". Known settings: {', '.join(sorted(known))}" if strange else "")) from None
     except ValueError as error:  # not TOML, or a variable that holds no JSON where it must
         raise ConfigError(f"the settings in {FILE} or in {prefix}* variables cannot be read: {error}") from None
 

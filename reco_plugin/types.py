@@ -58,13 +58,18 @@ class Pair:
         id: any text; the same id replaces the pair.
         image: path, bytes, PIL image or vector.
         text: caption or vector.
-        payload: JSON-like values to filter by and to show.
+        payload: JSON-like values to filter by and to show; a raw text is stored with them, as ``caption``.
     """
 
     id: str
     image: ImageInput | npt.NDArray[np.floating[Any]]
     text: str | npt.NDArray[np.floating[Any]]
     payload: Payload = field(default_factory=dict)
+
+    @property
+    def stored_payload(self) -> Payload:
+        """The payload with a raw text as ``caption``, so that what is retrieved can be shown; an own one stays."""
+        return {"caption": self.text} | dict(self.payload) if isinstance(self.text, str) else self.payload
 
 
 @dataclass(frozen=True)

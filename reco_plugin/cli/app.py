@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,4 +152,7 @@ def embed_command(
 
 def main() -> None:
     """Entry point of the ``reco`` script."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before any command runs
+        sys.exit(130)

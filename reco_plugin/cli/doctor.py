@@ -30,6 +30,7 @@ _PACKAGES = (
     "torch",
     "open_clip_torch",
 )
+_NOT_LOOKED_AT = {"ok": False, "detail": "not looked at, for want of settings"}
 
 
 @reports_errors
@@ -56,7 +57,8 @@ def doctor_command(
         ("memory", lambda: _memory(memory, model)),
         ("self-test", lambda: _self_test(model)),
     ):
-        report["checks"][name] = _outcome(check)
+        unread = name != "settings" and not report["checks"]["settings"]["ok"]
+        report["checks"][name] = _NOT_LOOKED_AT if unread else _outcome(check)
     typer.echo(json.dumps(report, indent=2) if as_json else _render(report))
     if strict and not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)

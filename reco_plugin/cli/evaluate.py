@@ -40,7 +40,10 @@ eval_app = typer.Typer(
 )
 @reports_errors
 def zero_shot_command(
-    source: Annotated[str, typer.Argument(help="Folder with one folder per class, .tar shards, .npz or .parquet.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A folder with one folder per class, named after it; or a table, .tar, .npz or .parquet."),
+    ],
     *,
     model: ModelOption = None,
     memory: MemoryOption = None,

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from .errors import keeps
 from .options import JsonOption, MemoryOption, ModelOption, memory_location
 from .stores import CollectionOption, OptionOption, memory_settings, open_store, parse_options, say, shown
 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Leave out pairs whose ids are there already, as after an interruption.")
 ]
+
+_LEFT = "what was written stays; to go on, give the same command with --resume"
 
 
 def export_command(
@@ -25,7 +28,7 @@ def export_command(
     """Write all pairs, as vectors with ids and payloads, into one file, whole or not at all. Needs no model."""
     from ..data import write_pairs
 
-    with closing(open_store(memory)) as store:
+    with keeps(f"nothing was written to {target}"), closing(open_store(memory)) as store:
         written = write_pairs(target, shown(store.scroll(), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
 
@@ -39,13 +42,13 @@ def import_command(
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add pairs that are vectors already. They must be of the model's encoder: nothing in the file tells."""
+    """Add pairs that are vectors already. They must be of the model's encoder, which nothing in the file shows."""
     from ..data import read_records
     from ..memory.transfer import lacking
     from ..reco import Reco
 
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
-    with Reco.open(model, memory_location(memory), **said) as reco:
+    with keeps(_LEFT), Reco.open(model, memory_location(memory), **said) as reco:
         batches = shown(read_records(source), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records(batch for batch in wanted if len(batch))
@@ -72,7 +75,7 @@ def copy_command(
     from ..memory.transfer import copy
 
     settings = memory_settings(target, to_collection, option)
-    with closing(open_store(memory, collection)) as source:
+    with keeps(_LEFT), closing(open_store(memory, collection)) as source:
         origin = (source.location, getattr(source, "collection", None))
         if origin in ((settings.memory, None), (settings.memory, settings.memory_collection)):
             raise ConfigError(f"{target!r} is the memory that would be copied: name another target")

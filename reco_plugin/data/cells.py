@@ -23,7 +23,7 @@ Image: TypeAlias = "Path | bytes | RemoteImage"
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_MISSING = "missing or empty"
+MISSING = "missing or empty"
 
 
 class CellError(Exception):
@@ -43,7 +43,7 @@ def text_of(value: object) -> str:
         raise CellError(f"expected one caption, got {value!r:.60}; write one row per caption")
     text = (value or "").strip()
     if not text:
-        raise CellError(_MISSING)
+        raise CellError(MISSING)
     return _sound(text)
 
 
@@ -52,7 +52,7 @@ def image_of(value: object, folder: Path) -> Image:
     if isinstance(value, Mapping):
         return image_of(value.get("bytes") or value.get("path"), folder)
     if value is None or value in ("", b""):
-        raise CellError(_MISSING)
+        raise CellError(MISSING)
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -63,7 +63,7 @@ def image_of(value: object, folder: Path) -> Image:
         raise CellError(f"{scheme[0]} is not read: give paths, http:// or https://, or fetch the images first")
     path = folder / _sound(value)
     if not _is_file(path):
-        raise CellError(f"{value!r:.200} is not a file at {str(path)!s:.300}; paths are relative to the table")
+        raise CellError(f"{value!r:.200} is not a file at {str(path)!r:.300}; paths are relative to the table")
     return path
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Pair
-from .cells import CellError, id_of, image_of, payload_of, text_of
+from .cells import MISSING, CellError, id_of, image_of, payload_of, text_of
 from .nearest import did_you_mean
 from .parts import ColumnNames, Rejected
 
@@ -58,7 +58,11 @@ class RowMaker:
         names = self.names
         id_, column = None, names.id
         try:
-            id_ = id_of(self._id(values, place))
+            own_id = self._id(values, place)
+            if own_id is None:  # then there is no image either, which could name the pair
+                column = names.image
+                raise CellError(MISSING)
+            id_ = id_of(own_id)
             column = names.image
             image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
             column = names.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import numpy as np
 from ..errors import MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records
 from .checks import USER_ID
+from .header import RESTORE
 
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
@@ -101,7 +104,7 @@ def locked_error(location: str) -> MemoryLocked:
     """What to say when the folder is open elsewhere."""
     return MemoryLocked(
         f"the memory at {location!r} is open in another process, or in another open Reco of this one; such a folder "
-        "is open once at a time. Close the other, or run a Qdrant server and give its URL as location."
+        "is open once at a time. Close the other, or run a Qdrant server and give its URL: --memory grpc://localhost:6334."
     )
 
 
@@ -126,7 +129,18 @@ def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
                 f"cannot {doing} the memory at {location!r}: its disk is full. Make room there, and do the same again; "
                 "what was written stays"
             ) from error
-        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {error}") from error
+        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {_cause(location, error)}") from error
+
+
+def _cause(location: str, error: Exception) -> str:
+    """Which file it is, and the way out; the engine's own words where they name none."""
+    text = " ".join(str(error).split())
+    files = re.findall(re.escape(location + os.sep) + r"[^\s:,'\")]+", text)
+    if number := re.search(r"\(os error (\d+)\)", text):
+        return f"{max(files, key=len, default=location)}: {os.strerror(int(number[1]))}"
+    if files or "io error" in text.lower():
+        return f"{max(files, key=len, default='a file of it')} is damaged or cut off: {RESTORE}"
+    return text
 
 
 def to_payload(point: Point) -> tuple[str, Payload]:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..errors import DataError
+from ..progress import progress_bar
 
 _ICONIFY = ("icons.json", "chars.json", "info.json")
 """What an Iconify package is read for."""
@@ -115,7 +114,7 @@ def fetch(sources: tuple[Source, ...], cache: Path) -> dict[str, Path]:
     folders = {source.name: cache / "npm" / f"{source.name}-{source.version}" for source in sources}
     missing = [source for source in sources if not folders[source.name].is_dir()]
     npm = _npm() if missing else []
-    for source in tqdm(missing, desc="fetch drawings (npm)", unit="package", disable=not missing):
+    for source in progress_bar(missing, desc="fetch drawings (npm)", unit="package", disable=not missing):
         _fetch_one(source, folders[source.name], npm)
     return folders
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import socket
 from typing import Any
 
+from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
 from .logs import log_to_stderr
@@ -22,6 +26,32 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
         "timeout_graceful_shutdown": settings.shutdown_s,
         "root_path": settings.root_path,
     }
+
+
+def check_address(settings: ServeSettings) -> None:
+    """Find out whether the address is free, before a model is loaded for nothing.
+
+    Raises:
+        ConfigError: something else listens there, or this machine has no such address.
+    """
+    host, port = settings.host, settings.port
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, address in places:
+            socket.create_server(address, family=family).close()
+    except OSError as error:
+        unknown = isinstance(error, socket.gaierror)  # whose number is none of the system's
+        why = error.strerror if unknown else os.strerror(error.errno or 0)
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise ConfigError(f"cannot listen on {shown}: {why}. {_another_address(error.errno)}") from None
+
+
+def _another_address(number: int | None) -> str:
+    if number == errno.EADDRINUSE:
+        return "Another program has this port, perhaps another reco serve: end it, or choose a port: --port 8081"
+    if number == errno.EACCES:
+        return "Ports below 1024 are reserved here: choose one above, --port 8080"
+    return "Give an address of this machine: --host 127.0.0.1 for itself alone, --host 0.0.0.0 for all that reach it"
 
 
 def run(settings: ServeSettings, reco: Reco) -> None:

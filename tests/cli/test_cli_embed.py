@@ -156,6 +156,16 @@ def test_doctor_shows_what_is_set_and_no_key(memory: Path, run: Run, monkeypatch
     assert "memory_timeout" in report["checks"]["settings"]["detail"]
 
 
+def test_doctor_says_once_what_is_wrong_with_a_setting(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_K", "many")
+    result = run("doctor")
+    assert (result.exit_code, result.stdout.count("many")) == (1, 1)
+    assert result.stdout.splitlines()[-4:] == [
+        "FAIL       settings: k: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+        *(f"FAIL       {name}: not looked at, for want of settings" for name in ("model", "memory", "self-test")),
+    ]
+
+
 def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:
     open_memory("memory", Fingerprint("other/clip", "cd" * 32, 128), kind="exact").close()
     result = run("doctor", "--json")

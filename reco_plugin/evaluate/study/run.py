@@ -168,8 +168,8 @@ def _finished(path: Path, of: str) -> Part | None:
 
 
 def bars(items: Iterable[T], what: str) -> Iterable[T]:
-    """Show a bar on a terminal, nothing elsewhere; a :class:`~.study.Watch`."""
-    from tqdm import tqdm
+    """Show a bar; a :class:`~.study.Watch`."""
+    from ...progress import progress_bar
 
-    shown: Iterable[T] = tqdm(items, desc=what, disable=None, leave=what == "sections")
+    shown: Iterable[T] = progress_bar(items, desc=what, leave=what == "sections")
     return shown
