@@ -16,10 +16,11 @@ from .. import __version__
 from ..reco import Reco
 from . import dialects, health, memory, metrics, models, refine
 from .auth import Guard
+from .bodies import Limited
 from .edge import Edge
 from .embedder import Embedder
-from .middleware import Limited, Observed, Prefixed
-from .routes import failed, openai_shape, understood
+from .middleware import Observed, Prefixed
+from .routes import Shapes, failed, understood
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -63,25 +64,28 @@ def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) 
         lifespan=lifespan,
         docs_url=None,  # it loads its scripts from a CDN
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.guard, app.state.edge, app.state.health = Guard(settings), edge, state
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
     for routes in (health.router(state), metrics.router(measured), *_page(edge, settings)):
         app.include_router(routes)
-    for routes in (models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)):
+    documented = [models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)]
+    for routes in documented:
         app.include_router(routes, dependencies=bearer)
+    app.state.shapes = Shapes(documented)
     app.exception_handler(HTTPException)(_no_route)
     app.exception_handler(RequestValidationError)(_no_route)
-    app.add_middleware(Limited, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Limited, bodies=edge.bodies)
     app.add_middleware(Prefixed)
     app.add_middleware(Observed, observe=measured.observe)
     return app
 
 
-async def _no_route(_: Request, error: Exception) -> Response:
+async def _no_route(request: Request, error: Exception) -> Response:
     """What no dialect's route answers: unknown paths and methods."""
-    response = failed(understood(error), openai_shape)
+    response = failed(understood(error), request.app.state.shapes.of(request.scope))
     response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
     return response
 

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from reco_plugin.serve.middleware import Limited
+from reco_plugin.serve.bodies import Bodies, Limited
+from reco_plugin.serve.settings import ServeSettings
 
 ONE = {"input": [{"text": "a red circle"}]}
 
@@ -41,7 +42,7 @@ def test_a_body_whose_declared_length_is_too_large_is_not_even_begun():
 
     scope = {"type": "http", "headers": [(b"content-length", b"11")]}
     with pytest.raises(HTTPException, match="413"):
-        asyncio.run(Limited(reads, max_bytes=10)(scope, never, never))
+        asyncio.run(Limited(reads, Bodies(ServeSettings(max_body_bytes=10)))(scope, never, never))
 
 
 def test_too_many_items_and_too_large_images_are_413(filled, served, red_square):
