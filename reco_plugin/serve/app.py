@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -19,7 +19,7 @@ from .auth import Guard
 from .bodies import Limited
 from .edge import Edge
 from .embedder import Embedder
-from .middleware import Observed, Prefixed
+from .middleware import KnownHosts, Observed, Prefixed
 from .routes import Shapes, failed, understood
 from .settings import ServeSettings, load_serve_settings
 
@@ -29,12 +29,15 @@ Put `/plain` or `/refined` before any path to say whether vectors are refined; o
 `input_type`. Header `x-reco-degraded` says why vectors that were to be refined are frozen."""
 
 
-def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) -> FastAPI:
+def create_app(
+    settings: ServeSettings | None = None, reco: Reco | None = None, hosts: Sequence[str] | None = None
+) -> FastAPI:
     """Make the application.
 
     Args:
         settings: read from the environment and ``reco.toml`` when None.
         reco: what it serves, which stays open; opened now and closed at the end when None.
+        hosts: names besides localhost that callers may use; None: any.
 
     Raises:
         ConfigError: an unusable setting.
@@ -78,6 +81,8 @@ def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) 
     app.exception_handler(HTTPException)(_no_route)
     app.exception_handler(RequestValidationError)(_no_route)
     app.add_middleware(Limited, bodies=edge.bodies)
+    if hosts is not None:
+        app.add_middleware(KnownHosts, hosts=hosts)
     app.add_middleware(Prefixed)
     app.add_middleware(Observed, observe=measured.observe)
     return app

@@ -5,13 +5,11 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from fastapi import FastAPI
-
 from ..reco import Reco
 from .app import create_app
 from .connections import bounded
 from .logs import log_to_stderr
-from .middleware import KnownHosts, is_loopback
+from .middleware import is_loopback
 from .settings import ServeSettings
 
 
@@ -30,17 +28,6 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
     }
 
 
-def application(settings: ServeSettings, reco: Reco) -> FastAPI:
-    """The application as it is served here: on a loopback address, other names than localhost are refused.
-
-    A web page may give its own name the address 127.0.0.1, and would then read answers as if they were its own.
-    """
-    app = create_app(settings, reco)
-    if settings.hosts or is_loopback(settings.host):
-        app.add_middleware(KnownHosts, hosts=settings.hosts)
-    return app
-
-
 def run(settings: ServeSettings, reco: Reco) -> None:
     """Serve until SIGINT or SIGTERM; requests in flight are answered first."""
     import uvicorn
@@ -48,4 +35,6 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     log_to_stderr(settings.log_format, settings.log_level)
     # uvicorn sends the signal again when it has ended, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.run(application(settings, reco), **server_options(settings))
+    # a web page may give its own name the address 127.0.0.1, and would then read answers as if they were its own
+    hosts = settings.hosts if settings.hosts or is_loopback(settings.host) else None
+    uvicorn.run(create_app(settings, reco, hosts), **server_options(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,11 +15,21 @@ from starlette.exceptions import HTTPException
 from reco_plugin.serve.bodies import Bodies, Limited
 from reco_plugin.serve.settings import ServeSettings
 
+SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 ONE = {"input": [{"text": "a red circle"}]}
 
 
 def post(url: str, body: object = ONE) -> httpx.Response:
     return httpx.post(f"{url}/v1/explain", json=body, timeout=60)
+
+
+def test_every_limit_is_documented_with_its_default():
+    rows = [line for line in SERVE_MD.read_text("utf-8").splitlines() if line.startswith("| `")]
+    for name, field in ServeSettings.model_fields.items():
+        if field.annotation not in (int, float) or name == "port":
+            continue
+        (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        assert f"{field.default:,.0f}" in row, name
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_declared_length_and_by_its_true_one(filled, served):
