@@ -75,7 +75,7 @@ class Share:
             BodyRefused: 429, others take so much that this does not fit; a request that is alone always fits.
         """
         others, limit = self._bodies.pending - self.bytes, self._bodies.limits.max_pending_bytes
-        if others and others + self.bytes + count > limit:
+        if count and others and others + self.bytes + count > limit:
             message = f"the requests that are being answered take {others:,} bytes of {limit:,} (max_pending_bytes)"
             raise BodyRefused(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S)
         self.bytes += count
@@ -84,6 +84,15 @@ class Share:
 
 class JsonRequest(Request):
     """A request whose JSON is read under the limits."""
+
+    async def body(self) -> bytes:
+        """The whole body, in one piece that grows: pieces to be joined would take twice the memory."""
+        if not hasattr(self, "_body"):
+            whole = bytearray()
+            async for chunk in self.stream():
+                whole += chunk
+            self._body = whole  # type: ignore[assignment]  # bytes that nobody changes, not copied
+        return self._body
 
     async def json(self) -> Any:
         """See :meth:`Bodies.parse`."""

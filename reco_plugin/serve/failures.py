@@ -49,12 +49,11 @@ class Failure:
         return replace(self, message=f"{place}: {self.message}", param=self.param or place)
 
 
-def too_many_items(number: int, limit: int, name: str = "items") -> Failure:
-    """The failure of a request that wants too much at once; the limit is the setting ``max_items``."""
-    param = None if name == "items" else name
-    return Failure(
-        413, "too_many_items", f"{name}: {number:,} in one request, the limit is {limit:,} (max_items): split it", param
-    )
+def too_many_items(number: int, limit: int, name: str | None = None, setting: str = "max_items") -> Failure:
+    """The failure of a request that wants too much at once, with the field and the setting that limits it."""
+    what = name or "items"
+    message = f"{what}: {number:,} in one request, the limit is {limit:,} ({setting}): split it"
+    return Failure(413, "too_many_items", message, name)
 
 
 class Refused(Exception):

@@ -99,12 +99,12 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/search")
     async def search_memory(request: Request, body: pairs.SearchRequest) -> Hits:
         """Find the pairs nearest to a text, an image or a vector."""
-        _few(body.k, edge.settings.max_k, "k")
+        _few(body.k, edge.settings.max_k, "k", "max_k")
         return Hits(data=await edge(request).ask(lambda: pairs.search(embedder, body, limit)))
 
     return routes
 
 
-def _few(number: int, limit: int, name: str) -> None:
+def _few(number: int, limit: int, name: str, setting: str = "max_items") -> None:
     if number > limit:
-        raise Refused(too_many_items(number, limit, name))
+        raise Refused(too_many_items(number, limit, name, setting))

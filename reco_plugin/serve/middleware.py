@@ -94,7 +94,7 @@ class KnownHosts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         if scope["type"] == "http" and not self._known(name := host_name(Headers(scope=scope).get("host", ""))):
-            message = f"this service does not know the host {name!r:.80}: name it in hosts (RECO_SERVE_HOSTS)"
+            message = f"this service does not know the host {name!r:.80}: name it in allowed_hosts"
             shape = scope["app"].state.shapes.of(scope)
             await failed(Failure(403, "host_unknown", message), shape)(scope, receive, send)
         else:

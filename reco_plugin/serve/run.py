@@ -36,5 +36,5 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     # uvicorn sends the signal again when it has ended, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
     # a web page may give its own name the address 127.0.0.1, and would then read answers as if they were its own
-    hosts = settings.hosts if settings.hosts or is_loopback(settings.host) else None
+    hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
     uvicorn.run(create_app(settings, reco, hosts), **server_options(settings))

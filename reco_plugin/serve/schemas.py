@@ -26,7 +26,7 @@ def few(given: Any, info: ValidationInfo) -> Any:
         Refused: 413, more than ``max_items``.
     """
     if isinstance(given, list) and len(given) > most_items.get():
-        raise Refused(too_many_items(len(given), most_items.get(), info.field_name or "items"))
+        raise Refused(too_many_items(len(given), most_items.get(), info.field_name))
     return given
 
 

@@ -38,7 +38,7 @@ class ServeSettings(Section):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     root_path: str = Field("", description="path under which a proxy publishes the service")
-    hosts: Words = Field(
+    allowed_hosts: Words = Field(
         [], description="names that callers may use besides localhost; none: any, on a loopback address only localhost"
     )
 

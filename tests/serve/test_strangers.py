@@ -123,7 +123,7 @@ def test_on_this_machine_only_names_of_this_machine_are_answered(tmp_path, model
         for host in (f"evil.example:{port}", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "10.0.0.1"):
             assert status(host) == 403, host
         assert "message" in httpx.post(f"{url}/v2/embed", headers={"host": "evil.example"}, timeout=60).json()
-    with process(tmp_path, model, "--memory", ":memory:", "--hosts", "shop.example") as (_, url):
+    with process(tmp_path, model, "--memory", ":memory:", "--allowed-hosts", "shop.example") as (_, url):
         assert (status("shop.example"), status("SHOP.example:80"), status("evil.example")) == (200, 200, 403)
 
 
