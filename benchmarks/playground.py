@@ -54,7 +54,7 @@ def pairs(data: Quickstart) -> list[Pair]:
 @contextmanager
 def service(reco: Reco) -> Iterator[str]:
     """Serve on a free port."""
-    settings = ServeSettings(admin_key=KEY, port=0, log_level="warning")
+    settings = ServeSettings(admin_key=KEY, show_pairs=True, port=0, log_level="warning")
     server = uvicorn.Server(uvicorn.Config(create_app(settings, reco), **server_options(settings)))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -18,6 +18,8 @@ from ..errors import (
     VectorError,
 )
 
+_RETRY_S = 1.0
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -47,6 +49,13 @@ class Failure:
         return replace(self, message=f"{place}: {self.message}", param=self.param or place)
 
 
+def too_many_items(number: int, limit: int, name: str | None = None, setting: str = "max_items") -> Failure:
+    """The failure of a request that wants too much at once, with the field and the setting that limits it."""
+    what = name or "items"
+    message = f"{what}: {number:,} in one request, the limit is {limit:,} ({setting}): split it"
+    return Failure(413, "too_many_items", message, name)
+
+
 class Refused(Exception):
     """Raised where a request ends early; the route answers with the failure, in its dialect."""
 
@@ -55,6 +64,8 @@ class Refused(Exception):
         self.failure = failure
 
 
+STOPPING = Failure(503, "stopping", "the service is stopping: ask another one, or again later", retry_after_s=_RETRY_S)
+"""What is answered when the time to stop is over, and when it has begun."""
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -63,8 +74,6 @@ _KINDS = {
     503: "service_unavailable_error",
     504: "timeout_error",
 }
-
-_RETRY_S = 1.0
 
 _TABLE: tuple[tuple[type[RecoError], int, str], ...] = (  # the first that fits: narrow before wide
     (ImageError, 415, "image_decode_failed"),

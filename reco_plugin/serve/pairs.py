@@ -13,7 +13,7 @@ from .embedder import Embedder
 from .embedding import Item
 from .failures import Failure, Refused, failure_of
 from .prepare import Ready
-from .schemas import ErrorBody, Strict, Vector, error_body, image_item
+from .schemas import ErrorBody, Items, Strict, Vector, error_body, image_item
 
 
 class PairIn(Strict):
@@ -54,7 +54,7 @@ class PairIn(Strict):
 class AddPairs(Strict):
     """Pairs to add."""
 
-    pairs: list[PairIn] = Field(min_length=1)
+    pairs: Items[PairIn] = Field(min_length=1)
     skip_failed: bool = Field(False, description="store what can be stored; otherwise one bad pair refuses all")
 
 

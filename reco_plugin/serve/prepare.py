@@ -18,6 +18,7 @@ from ..vectors import check_vectors
 from .embedding import Item
 from .failures import Failure, failure_of
 from .images import too_many_bytes
+from .pool import still_wanted
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,14 @@ class Preparation:
         Args:
             items: texts, images and vectors, mixed.
             truncate: False makes a text that is too long fail.
+
+        Raises:
+            Refused: nobody waits for the answer any more.
         """
         return [self._one(item, truncate) for item in items]
 
     def _one(self, item: Item, truncate: bool) -> Ready | Failure:
+        still_wanted()
         if isinstance(item.content, str):
             return self._ready_text(item.content, truncate)
         if isinstance(item.content, bytes):

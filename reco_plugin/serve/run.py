@@ -11,7 +11,9 @@ from typing import Any
 from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
+from .connections import bounded
 from .logs import log_to_stderr
+from .middleware import is_loopback
 from .settings import ServeSettings
 
 
@@ -20,6 +22,8 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
     return {
         "host": settings.host,
         "port": settings.port,
+        "http": bounded(settings),
+        "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -61,4 +65,6 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     log_to_stderr(settings.log_format, settings.log_level)
     # uvicorn sends the signal again when it has ended, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.run(create_app(settings, reco), **server_options(settings))
+    # a web page may give its own name the address 127.0.0.1, and would then read answers as if they were its own
+    hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
+    uvicorn.run(create_app(settings, reco, hosts), **server_options(settings))

@@ -494,6 +494,18 @@ def test_errors_are_words_and_the_page_goes_on(shown: Reco, opens: Opens, tmp_pa
         assert page.is_hidden("#problem")
 
 
+def test_where_pairs_are_the_admins_the_page_asks_for_that_key(shown: Reco, opens: Opens) -> None:
+    with opens(shown, noisy=True, show_pairs=None) as seen:
+        page = seen.page
+        page.wait_for_selector("#key:visible")
+        assert "admin key" in page.inner_text("#problem")
+        page.fill("#key", ADMIN)
+        page.press("#key", "Tab")
+        page.wait_for_selector("#problem", state="hidden")
+        seen.ask("a large red square")
+        assert len(seen.captions("plain")) > 0
+
+
 def test_a_key_is_asked_for_and_used(shown: Reco, opens: Opens) -> None:
     with opens(shown, noisy=True, api_keys=["k-1"]) as seen:
         page = seen.page

@@ -69,7 +69,9 @@ def router(edge: Edge) -> APIRouter:
 
     @asked.get("/examples")
     async def examples(request: Request) -> Examples:
-        return Examples(data=await edge(request).ask(lambda: _examples(ranked.store, pictures)))
+        caller = edge(request)
+        caller.see_pairs()
+        return Examples(data=await caller.ask(lambda: _examples(ranked.store, pictures)))
 
     routes.include_router(asked)
     return routes

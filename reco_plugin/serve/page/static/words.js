@@ -16,7 +16,11 @@ export const degradedWords = (reason) =>
   `Degraded: ${REASONS[reason] || reason}. Both rankings are plain, as without the memory.`;
 
 const KEYS = {
-  caller: { key_missing: "This service asks for an API key: enter it below.", key_wrong: "This service does not know that API key." },
+  caller: {
+    key_missing: "This service asks for an API key: enter it below.",
+    key_wrong: "This service does not know that API key.",
+    admin_key_needed: "This service shows pairs of its memory under the admin key only: enter it below.",
+  },
   admin: { key_missing: "The memory is changed under the admin key: enter it above.", key_wrong: "That is not the admin key of this service." },
 };
 
@@ -24,7 +28,7 @@ const KEYS = {
 export const troubleWords = (error, who) => KEYS[who][error.code] || error.message;
 
 /** Whether a trouble is about a key. */
-export const aboutKey = (error) => error.code === "key_missing" || error.code === "key_wrong";
+export const aboutKey = (error) => error.code in KEYS.caller;
 
 /** 1 -> "1st". */
 export function ordinal(rank) {
