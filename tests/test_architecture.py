@@ -20,6 +20,7 @@ PACKAGE = Path(reco_plugin.__file__).parent
 LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
     "types": 0.0,
     "errors": 0.0,
+    "values": 0.0,
     "memory_options": 0.5,  # part of the settings
     "config": 1.0,
     "counters": 1.0,
