@@ -31,6 +31,8 @@ from .points import (
 from .room import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room
 
 SHARD_NAME = "shard"
+LOCKED = "WouldBlock"
+"""In Edge's error where another process holds the folder."""
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
@@ -277,4 +279,4 @@ _WORDS = Words(
 
 
 def _translated(location: str, doing: str) -> AbstractContextManager[None]:
-    return translated(location, doing, locked="WouldBlock")
+    return translated(location, doing, locked=LOCKED)

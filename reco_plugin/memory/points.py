@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
 _FULL = "os error 28"
 """No space left on device, as Rust says it."""
+_UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
 
 
 class Point(Protocol):
@@ -153,6 +155,12 @@ def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
             raise MemoryStoreError(
                 f"cannot {doing} the memory at {location!r}: its disk is full. Make room there, and do the same again; "
                 "what was written stays"
+            ) from error
+        if _UNREADABLE.search(str(error)):
+            raise MemoryStoreError(
+                f"cannot {doing} the memory at {location!r}: it holds what Qdrant Edge cannot read again, as a payload "
+                f"nested 124 levels deep, which older versions took. Copy the rest: reco memory rescue NEW --memory "
+                f"{location} ({error})"
             ) from error
         raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {error}") from error
 

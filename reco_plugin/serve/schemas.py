@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..types import Degraded, Mode
+from ..values import EXCLUSIONS
 from .embedding import Embedded, Item, Options, Used
 from .failures import Failure
 from .images import image_bytes
@@ -28,7 +29,7 @@ class HowToRefine(Strict):
     fusion: Mode | None = Field(None, description="cross: fuse the other modality's vectors. uni: the own")
     gate: bool | None = Field(None, description="weigh neighbours by calibrated trust")
     where: dict[str, Any] | None = Field(None, description='conditions on the payload: {"year": {"gte": 2020}}')
-    exclude: list[str] | None = Field(None, max_length=10_000, description="ids of pairs that must not be used")
+    exclude: list[str] | None = Field(None, max_length=EXCLUSIONS, description="ids of pairs that must not be used")
 
     def options(self) -> Options:
         """The same for the embedder."""

@@ -432,8 +432,8 @@ def test_reopen_keeps_everything(persistent: OPENER) -> None:
     after = everything(again)
     assert list(after) == list(before)
     for name, (image, text, payload) in before.items():
-        np.testing.assert_array_equal(image, after[name][0])
-        np.testing.assert_array_equal(text, after[name][1])
+        np.testing.assert_allclose(image, after[name][0], rtol=2e-7)  # qdrant-client scales them anew as it reads them
+        np.testing.assert_allclose(text, after[name][1], rtol=2e-7)
         assert payload == after[name][2]
 
 
