@@ -15,6 +15,7 @@ from .preprocess import Tokenizer, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import Session, open_graph
 from .types import ImageInput, Modality, Vectors
+from .values import is_unicode, shown
 
 Progress = Callable[[int], None]
 """Told how many items each finished batch had."""
@@ -63,13 +64,14 @@ class Encoder:
         """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
 
         Raises:
-            InputError: nothing to encode, or something that is no text.
+            InputError: nothing to encode, or something that is no text in Unicode.
         """
-        if isinstance(texts, str):
-            raise InputError(f"texts must be a list of texts, got the single text {texts[:40]!r}: put it in a list")
         config = self._artifact.manifest.text
 
         def encode(part: Sequence[str]) -> npt.NDArray[np.float32]:
+            for text in part:
+                if isinstance(text, str) and not is_unicode(text):
+                    raise InputError(f"the text {shown(text)} holds half of a surrogate pair, which is no character")
             return self._run("text", {"tokens": cut_to_longest(self._tokenizer(part).ids, config)})
 
         return self._batched(texts, encode, progress, "texts")
@@ -102,6 +104,8 @@ class Encoder:
         progress: Progress,
         what: str,
     ) -> Vectors:
+        if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
+            raise InputError(f"{what} must be a list of {what}, got the single value {shown(items)}: put it in a list")
         if len(items) == 0:
             raise InputError(f"no {what} to encode: the batch is empty")
         out = np.empty((len(items), self.dimension), np.float32)

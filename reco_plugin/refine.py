@@ -15,11 +15,14 @@ from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
 from .gate import coverage, level, trust
 from .memory import Fingerprint, Memory, open_memory
+from .memory.checks import check_ids, check_k
 from .retrieve import Retrieval, retrieve
 from .types import MODALITIES, Coverage, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
+from .values import EXCLUSIONS_AT_ONCE, shown
 from .vectors import check_vectors
 
-_ROWS = 512  # queries per fusion call: bounds the (B, K, D) block of neighbour vectors
+_ROWS = 512  # queries per search and fusion call, at most
+_NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
 
 
 class Calibrated(Protocol):
@@ -82,7 +85,7 @@ class Refiner:
         how = self._retrieval(k, search, fusion, where)
         hidden = _per_query(exclude, len(queries))
         gated = (self._gate if gate is None else gate) and how.is_paper
-        size = len(queries) if role == "candidate" else _ROWS  # candidates are judged as a set, queries alone
+        size = len(queries) if role == "candidate" else self._rows(how.k, hidden)  # those are judged as a set
         sets = [
             self._refine_set(
                 queries[rows], modality, role, how, hidden[rows] if hidden else None, gated=gated, explain=explain
@@ -105,7 +108,7 @@ class Refiner:
         explain: bool,
     ) -> tuple[list[Refinement], Coverage]:
         """Refine queries that are judged together, in blocks; the neighbours of all of them are held at once."""
-        blocks = _slices(len(queries), _ROWS)
+        blocks = _slices(len(queries), self._rows(how.k, hidden))
         found = [
             retrieve(
                 self.memory.store,
@@ -125,16 +128,19 @@ class Refiner:
         ]
         return parts, covered
 
+    def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
+        """Queries per call, so that what it reads and keeps out stays bounded."""
+        longest = max((len(ids) for ids in hidden or ()), default=0)
+        return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
+
     def _retrieval(self, k: int | None, search: Mode | None, fusion: Mode | None, where: Filter | None) -> Retrieval:
         how = replace(
             self.how,
-            k=self.how.k if k is None else k,
+            k=check_k(self.how.k if k is None else k),
             search=self.how.search if search is None else search,
             fusion=self.how.fusion if fusion is None else fusion,
             where=where,
         )
-        if not isinstance(how.k, int) or how.k < 1:
-            raise InputError(f"k must be at least 1 and whole, got {how.k!r}; to refine nothing, leave refinement off")
         check_choice("search", how.search, get_args(Mode))
         check_choice("fusion", how.fusion, get_args(Mode))
         return how
@@ -224,14 +230,14 @@ def _per_query(
 ) -> list[Collection[str]] | None:
     if exclude is None:
         return None
-    if isinstance(exclude, str):
-        raise InputError(f"exclude must be a collection of ids, got the single id {exclude!r}: put it in a list")
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+        raise InputError(f"exclude must be a collection of ids, got the single id {shown(exclude)}: put it in a list")
     items = list(exclude)
     if all(isinstance(item, str) for item in items):  # one collection of ids, for all queries
         return [items] * queries  # type: ignore[list-item]
     if len(items) != queries:
         raise InputError(f"exclude has {len(items)} collections of ids for {queries} vectors: give one per vector")
-    return items
+    return [check_ids(ids, "exclude") for ids in items]
 
 
 def _slices(rows: int, size: int) -> list[slice]:

@@ -102,6 +102,14 @@ class Records:
             [payload for part in parts for payload in part.payloads],
         )
 
+    def only(self, wanted: Sequence[bool]) -> Records:
+        """The rows that are wanted, N booleans."""
+        rows = [row for row, each in enumerate(wanted) if each]
+        if len(rows) == len(self):
+            return self
+        ids, payloads = [self.ids[row] for row in rows], [self.payloads[row] for row in rows]
+        return Records(ids, self.image[rows], self.text[rows], payloads)
+
     def side(self, modality: Modality) -> Vectors:
         """The vectors of one modality, (N, D)."""
         return self.image if modality == "image" else self.text

@@ -366,6 +366,7 @@ def test_without_the_gate_a_trained_one_has_no_say(refiner, queries, modality):
         (lambda v: np.where(np.arange(D) == 3, np.nan, v), VectorError, r"vectors\[0\] holds NaN"),
         (lambda v: np.where(np.arange(D) == 3, np.inf, v), VectorError, r"vectors\[0\] holds NaN or infinity"),
         (lambda v: v * 1.1, VectorError, "norm 1.1"),
+        (lambda v: v + 0j, VectorError, "complex"),
         (lambda v: "a text", VectorError, "not an array"),
     ],
 )
@@ -382,10 +383,14 @@ def test_unusable_vectors(spoil, error, message, refiner, queries, modality):
         ({"search": "both"}, "search must be 'uni' or 'cross', got 'both'"),
         ({"search": ""}, "search must be"),
         ({"fusion": "both"}, "fusion must be 'uni' or 'cross', got 'both'"),
-        ({"k": 0}, "k must be at least 1 and whole, got 0"),
+        ({"k": 0}, "k must be a whole number from 1 to 10,000, got 0"),
         ({"k": -1}, "got -1"),
         ({"k": 2.0}, r"got 2\.0"),
         ({"k": "5"}, "got '5'"),
+        ({"k": True}, "got True"),
+        ({"k": 10**9}, "from 1 to 10,000, got 1000000000"),
+        ({"exclude": 5}, "single id 5: put it in a list"),
+        ({"where": "x"}, "filter: expected conditions"),
         ({"exclude": [["p1"]]}, f"1 collections of ids for {GROUPS} vectors"),
         ({"exclude": "p1"}, "single id 'p1': put it in a list"),
         ({"exclude": ["p1"] + [["p1"]] * (GROUPS - 1)}, "single value 'p1'"),
@@ -396,6 +401,19 @@ def test_unusable_vectors(spoil, error, message, refiner, queries, modality):
 def test_unusable_options(options, message, refiner, queries):
     with pytest.raises(InputError, match=message):
         refiner.refine(queries, **{"modality": "image"} | options)
+
+
+def test_a_k_of_numpy_is_one(refiner, queries):
+    ours, theirs = (refiner.refine(queries, modality="image", k=k, explain=True) for k in (3, np.int64(3)))
+    assert ours.neighbours.ids == theirs.neighbours.ids
+
+
+def test_many_queries_with_many_exclusions_are_searched_in_parts(refiner, queries):
+    """2.5 million ids to keep out, as one request of the service may ask for."""
+    many = np.tile(queries, (256 // len(queries) + 1, 1))[:256]
+    hidden = [f"none-{i}" for i in range(10_000)]
+    plain, found = (refiner.refine(many, modality="image", exclude=each, explain=True) for each in (None, hidden))
+    assert found.neighbours.ids == plain.neighbours.ids
 
 
 def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):

@@ -27,9 +27,10 @@ def export_command(
 ) -> None:
     """Write all pairs, as vectors with ids and payloads, into one file, whole or not at all. Needs no model."""
     from ..data import write_pairs
+    from ..memory.transfer import all_pairs
 
     with keeps(f"nothing was written to {target}"), closing(open_store(memory)) as store:
-        written = write_pairs(target, shown(store.scroll(), store.count(), "export"))
+        written = write_pairs(target, shown(all_pairs(store), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
 
 
@@ -92,3 +93,44 @@ def copy_command(
             copied = sum(shown(copy(source, into, resume=resume), total, "copy"))
             pairs = into.count()
     say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)
+
+
+def rescue_command(
+    target: Annotated[str, typer.Argument(help="Memory to copy to: a new folder, or the URL of a Qdrant server.")],
+    *,
+    memory: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy what can be read of an embedded memory that does not open or read any more; it stays as it is.
+
+    Needs no model. Lists what was left behind: bring those pairs again from where they came.
+    """
+    from tqdm import tqdm
+
+    from ..errors import ConfigError
+    from ..memory import open_memory
+    from ..memory.header import read_header
+    from ..memory.opening import key_of
+    from ..memory.rescue import rescue
+
+    broken = Path(memory_settings(memory).memory).expanduser()
+    found = read_header(broken) if broken.is_dir() else None
+    if found is None or found[0] != "edge":
+        raise ConfigError(f"{str(broken)!r} is no folder with an embedded memory (edge): only such can be rescued")
+    settings = memory_settings(target)
+    if Path(settings.memory).expanduser().resolve() == broken.resolve():
+        raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
+    into = open_memory(
+        settings.memory,
+        found[1].fingerprint,
+        collection=settings.memory_collection,
+        api_key=key_of(settings),
+        options=settings.memory_options,
+    )
+    with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:
+        done = rescue(broken, found[1], into, bar.update)
+    lines = [f"copied {done.pairs:,} pairs to {target}; {len(done.left):,} could not be"]
+    lines += [f"  {name}: {why}" for name, why in done.left.items()]
+    if not done.log_read:
+        lines.append("its log cannot be read: what was added last may be missing, add it again")
+    say({"copied": done.pairs, "left": done.left, "log_read": done.log_read}, "\n".join(lines), as_json)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import VectorError
+from ..values import is_unicode
 from ..vectors import check_vectors
 from .remote import RemoteImage
 
@@ -90,10 +91,8 @@ def _unit(row: npt.NDArray[Any]) -> Vector | CellError:
 
 
 def _sound(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise CellError(f"{text!r:.60} is not Unicode: half of a surrogate pair") from None
+    if not is_unicode(text):
+        raise CellError(f"{text!r:.60} is not Unicode: half of a surrogate pair")
     return text
 
 

@@ -27,6 +27,10 @@ _OTHER_PROTOCOL = re.compile(
     r"http/?1|http/?2|settings frame|illegal (status|header)|failed to connect.*socket closed", re.IGNORECASE
 )
 _NO_COLLECTION = re.compile(r"collection\b.*(exist|not found)", re.IGNORECASE)
+_WAYS_OUT = {
+    "error parsing message": ". By gRPC a payload may be nested some 30 levels deep: make it flatter, or use REST",
+    "vector name": ". Its vectors are named otherwise: reco memory attach --help",
+}
 _START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 
@@ -135,9 +139,7 @@ def _way_out(fault: Fault, *, key_given: bool) -> str:
         return ". The collection was deleted or never made: see `reco memory versions`, or build it anew"
     if absent or alien:
         return ". What answers there is no Qdrant server, one behind a path, or one of another version than the client"
-    if "vector name" in text:
-        return ". Its vectors are named otherwise: reco memory attach --help"
-    return ""
+    return next((way_out for words, way_out in _WAYS_OUT.items() if words in text), "")
 
 
 def _rest_text(error: UnexpectedResponse) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from ..types import Degraded, Mode
+from ..values import EXCLUSIONS
 from .embedding import Embedded, Item, Options, Used
 from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
@@ -59,7 +60,7 @@ class HowToRefine(Strict):
     gate: bool | None = Field(None, description="weigh neighbours by calibrated trust")
     where: dict[str, Any] | None = Field(None, description='conditions on the payload: {"year": {"gte": 2020}}')
     exclude: Annotated[list[str], Field(fail_fast=True)] | None = Field(
-        None, max_length=10_000, description="ids of pairs that must not be used"
+        None, max_length=EXCLUSIONS, description="ids of pairs that must not be used"
     )
 
     def options(self) -> Options:
