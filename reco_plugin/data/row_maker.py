@@ -97,7 +97,7 @@ def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
 def _unfolded(packed: Any) -> dict[str, Any]:
     try:
         payload = json.loads(packed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise CellError(f"payload is {packed!r:.60}, expected a JSON object")
