@@ -125,7 +125,7 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         conditions = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'--where is no JSON: {error}; write it as \'{{"shop": "de"}}\'') from None
     if not isinstance(conditions, dict):
         raise InputError(f"--where must be a JSON object, got {text!r}")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import VectorError
-from ..values import is_unicode
+from ..values import PAYLOAD_LEVELS, is_unicode
 from ..vectors import check_vectors
 from .remote import RemoteImage
 
@@ -70,7 +70,7 @@ def image_of(value: object, folder: Path) -> Image:
 
 def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as JSON has them; what is empty, not finite or bytes is left out."""
-    plain = {name: _plain(value) for name, value in values.items()}
+    plain = {name: _plain(value, 2) for name, value in values.items()}
     return {name: value for name, value in plain.items() if value is not None and value != ""}
 
 
@@ -103,8 +103,10 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, level: int) -> Any:
     plain: Any = None
+    if level > PAYLOAD_LEVELS and isinstance(value, (Mapping, list, tuple)):
+        raise CellError(f"payload is nested deeper than {PAYLOAD_LEVELS} levels: make it flatter, or keep it as a text")
     match value:
         case None | bool() | int():
             plain = value
@@ -115,9 +117,9 @@ def _plain(value: Any) -> Any:
         case bytes():
             pass
         case Mapping():
-            plain = {str(name): _plain(inner) for name, inner in value.items()}
+            plain = {str(name): _plain(inner, level + 1) for name, inner in value.items()}
         case list() | tuple():
-            plain = [_plain(inner) for inner in value]
+            plain = [_plain(inner, level + 1) for inner in value]
         case date() | time():
             plain = value.isoformat()
         case _:

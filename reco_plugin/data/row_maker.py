@@ -110,7 +110,7 @@ def _place_of(value: object, image: object) -> str | None:
 def _unfolded(packed: Any) -> dict[str, Any]:
     try:
         payload = json.loads(packed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise CellError(f"payload is {packed!r:.60}, expected a JSON object")
