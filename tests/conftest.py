@@ -21,10 +21,14 @@ SIZES = {"small": 8, "large": 24}
 
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_from_outside() -> Iterator[None]:
-    """Tests see no RECO_* variable but those that they set themselves."""
+    """Tests see no RECO_* variable but those that they set themselves, and one: two test processes share two cores.
+
+    A thread of ONNX Runtime that waits for another one spins, which takes more than half of the time.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.upper().startswith("RECO_")]:
             patch.delenv(name)
+        patch.setenv("RECO_THREADS", "1")
         yield
 
 

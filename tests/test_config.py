@@ -62,8 +62,9 @@ WRONG = {  # setting -> unusable value
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """An empty working directory."""
+    """An empty working directory, and no variable."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RECO_THREADS")
     return tmp_path
 
 

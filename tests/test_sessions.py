@@ -114,7 +114,7 @@ def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens,
         given.append((options.intra_op_num_threads, options.enable_cpu_mem_arena))
         return onnxruntime.InferenceSession(path, options, providers=providers)
 
-    usual = open_session(graph, load_settings()).run(tokens)["features"]
+    usual = open_session(graph, load_settings(threads=0)).run(tokens)["features"]
     watching = SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": watched})
     monkeypatch.setattr(ort, "ort", watching)
     other = open_session(graph, load_settings(threads=1, arena=False)).run(tokens)["features"]

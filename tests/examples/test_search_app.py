@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from some_drawings import load_some
 from typer.testing import CliRunner
 
 from examples.search_app.__main__ import app
@@ -137,8 +139,11 @@ def run(folder: Path, *arguments: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("search")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of an application that sells every third of the drawings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("examples.search_app.catalogue.load", partial(load_some, every=3))
+        yield tmp_path_factory.mktemp("search")
 
 
 @pytest.fixture(scope="module")
