@@ -26,7 +26,8 @@ from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Fingerprint, Modality, Role
 
-FORMAT = 1
+FORMAT = 2
+"""Of the manifest; 1 had no templates, and what reads only that refuses a file with them."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 

@@ -58,7 +58,7 @@ def test_the_fingerprint_is_the_manifests(model):
 def test_a_manifest_from_before_templates_were_named_is_read_and_its_memories_fit(model, copy):
     stored = json.loads((copy / MANIFEST).read_text())
     assert stored.pop("templates") == ["{}"], "the mini CLIP was trained with bare names"
-    (copy / MANIFEST).write_text(json.dumps(stored))
+    (copy / MANIFEST).write_text(json.dumps(stored | {"format": 1}))
     older = Artifact.load(copy).manifest
     assert older.templates == ()
     assert older.fingerprint == Artifact.load(model).manifest.fingerprint
