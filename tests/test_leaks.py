@@ -1,7 +1,8 @@
 """No query finds its own pair or a near-duplicate: not in training, not in evaluation, not in the quickstart.
 
-These tests stand at the ends: a whole run, a file that is read, a benchmark as it is measured. What each part does by
-itself is in tests/train/test_data.py, tests/test_refine.py and tests/quickstart/test_data.py.
+These tests stand at the ends: a whole run, a file that is read; the quickstart's own, as it is measured, is in
+tests/quickstart/test_benchmark.py. What each part does by itself is in tests/train/test_data.py, tests/test_refine.py
+and tests/quickstart/test_data.py.
 """
 
 from __future__ import annotations
@@ -27,17 +28,12 @@ from reco_plugin.data import Captioned, Labelled, read_labelled, read_pairs, rea
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.exact import ExactMemory
-from reco_plugin.quickstart.benchmark import pairs as memory_pairs
-from reco_plugin.quickstart.benchmark import prepare
-from reco_plugin.quickstart.dataset import load
-from reco_plugin.quickstart.sources import QUERY_STYLES
 from reco_plugin.train import run as train_run
 from reco_plugin.train.data import NEAR_DUPLICATE, FusionData
 from reco_plugin.train.fit import Question
 from reco_plugin.train.loop import Fusions
 from reco_plugin.types import MODALITIES, Records
 
-CACHE = Path(__file__).resolve().parents[1] / ".cache" / "quickstart"
 THINGS, D = 40, 16
 CLIP = SimpleNamespace(name="mini", digest="ab" * 32, dimension=D)  # of a run whose pairs are vectors already
 
@@ -202,27 +198,3 @@ def check_retrieval(reco: Reco, captioned: Captioned, searched: dict[str, list[l
     retrieval(reco, replace(captioned, ids=None))
     for side in MODALITIES:
         assert all(own_found(own[side], searched[side])), side
-
-
-# --- the quickstart ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.xdist_group("quickstart")
-def test_hardly_a_query_of_the_quickstart_has_a_near_duplicate_in_the_memory(reco: Reco) -> None:
-    """As the benchmark is measured: its queries against its pairs, by the cosine from which training hides a pair.
-
-    Signs such as a black square leave artists no freedom: those are near-duplicates though nobody copied.
-    """
-    if not any((CACHE / "images").glob("*.npy")):
-        pytest.skip("the drawings were not fetched; `make demo` does")
-    data = load(CACHE)
-    bench = prepare(data, reco.encoder, ("unseen",))
-    assert {data.items[row].style for row in bench.rows} == set(QUERY_STYLES)
-    held = memory_pairs(data, ("unseen",))
-    reco.memory.add(held)
-    stored = reco.memory.get([pair.id for pair in held])
-    near = bench.queries @ stored.image.T >= NEAR_DUPLICATE
-    entity = np.array([id_.partition("/")[0] for id_ in stored.ids])
-    own = np.array([data.items[row].entity for row in bench.rows])
-    leaking = (near & (own[:, None] == entity)).any(axis=1)
-    assert leaking.mean() < 0.02, [data.items[row].key for row in bench.rows[leaking]]

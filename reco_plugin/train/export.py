@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from ..config import Settings
 from ..errors import ConfigError
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput
-from .encoder import FrozenClip
 from .folder import whole_model
 from .graphs import Arrays, Batch, Case, cases
 from .loop import Fusions
@@ -27,6 +27,9 @@ from .samples import COUNT, sample_images, sample_texts
 from .serving import Serving
 from .to_onnx import quiet, to_onnx
 from .triton import graph_specs, render_config
+
+if TYPE_CHECKING:
+    from .encoder import FrozenClip  # which imports open_clip: `reco fit` does without
 
 _FILE_LIMIT = 2**31 - 2**24
 """Bytes of one protobuf message, less room for the graph itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from ..artifact import fusion_graph
 from ..preprocess import Tokenizer, images_to_array
 from ..types import MODALITIES, ImageInput
-from .encoder import FrozenClip
 from .loop import Fusions
 from .triton import GraphSpec
+
+if TYPE_CHECKING:
+    from .encoder import FrozenClip
 
 Arrays = dict[str, npt.NDArray[Any]]
 _ROWS = 16  # compared at once, so that a large encoder fits

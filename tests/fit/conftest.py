@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from reco_plugin.data import write_pairs
 from reco_plugin.types import Records
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Two test processes share two cores; and a process that a test starts computes with one, to the last bit."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 from fit_worlds import made
 from typer.testing import CliRunner
@@ -30,6 +29,8 @@ from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.fit.config import checked_config
 from reco_plugin.fit.result import RESULT
 from reco_plugin.memory import open_memory
+
+pytestmark = pytest.mark.xdist_group("fit")  # one worker fits for all
 
 
 class Run(NamedTuple):
@@ -228,12 +229,6 @@ def test_without_torch_the_install_line_is_shown(tmp_path: Path, source: Callabl
     )
     assert done.returncode == 1 and "pip install 'reco-plugin[train]'" in done.stderr, done.stderr
     assert not (tmp_path / "x").exists()
-
-
-def test_the_papers_layer_is_tried_when_it_is_asked_for(fit: Fit) -> None:
-    run = fit(made(), fuser="paper", steps=3)
-    assert [one.name for one in run.result.candidates] == ["paper"]
-    assert np.isfinite(run.result.candidates[0].sides[0].gain).all()
 
 
 def test_of_a_large_catalogue_a_sample_of_whole_groups_is_used(fit: Fit) -> None:

@@ -63,6 +63,9 @@ MODELS: dict[str, dict[str, Any]] = {
 PREPROCESS = {"siglip": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}}
 DYNAMIC = {"vit", "quickgelu", "resnet"}
 FUSER = {"vit": "reco", "resnet": "paper", "custom-text": "training-free"}
+MORE: dict[str, dict[str, Any]] = {
+    "quickgelu": {"images": sample_images(1), "texts": ["a fox"], "policy": Policy(k=3)},
+}
 EACH = [pytest.param(name, marks=pytest.mark.xdist_group(f"export-{name}")) for name in MODELS]
 VIT = pytest.mark.xdist_group("export-vit")
 CPU = Settings(provider="cpu", threads=1)
@@ -121,7 +124,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, write_encoder: Callable[.
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
-                    parities = export(clip, fusions, root / "out", trained_on="nothing", licenses=("none",))
+                    parities = export(
+                        clip, fusions, root / "out", trained_on="nothing", licenses=("none",), **MORE.get(name, {})
+                    )
             finally:
                 logging.getLogger().removeHandler(handler)
             done[name] = Exported(clip, fusions, root / "out", parities, len(handler.records))
@@ -370,14 +375,10 @@ def test_int8_from_end_to_end_says_so_and_keeps_the_fingerprint(
     assert all(BOUNDS["int8"].cosine <= parity.least_cosine for parity in parities)
 
 
-@VIT
-def test_one_image_and_one_text_are_compared_beside_samples(
-    exported: Callable[[str], Exported], tmp_path: Path
-) -> None:
-    made = exported("vit")
-    fusions = fusions_of("training-free", 32)
-    export(made.clip, fusions, tmp_path / "m", images=sample_images(1), texts=["a fox"], policy=Policy(k=3))
-    with Reco.open(tmp_path / "m", threads=1) as reco:
+@pytest.mark.xdist_group("export-quickgelu")
+def test_one_image_and_one_text_are_compared_beside_samples(exported: Callable[[str], Exported]) -> None:
+    made = exported("quickgelu")
+    with Reco.open(made.folder, threads=1) as reco:
         assert reco.manifest.policy.k == 3
         images, texts = sample_images(5), ["a much longer caption than that one of a single animal"] * 3
         np.testing.assert_allclose(reco.encoder.images(images), made.clip.images(images), atol=1e-5)
