@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -29,6 +30,8 @@ _STAGES = {
 }
 _MARK = ".made-by-reco-demo"
 _PICTURES = "memory.pictures"
+_PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
+"""What a user would bring, made of the unseen entities: the tour of the README runs on them."""
 _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "both refined"}
 
 
@@ -54,6 +57,8 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
         stages = _measure_stages(reco, data, bench, out / _PICTURES)
         results = _results(stages, len(reco.memory))
         write_page(out / "index.html", reco, data, bench, results)
+    _write_photos(data, out / _PHOTOS)
+    _write_catalogue(data, out / _CATALOGUE)
     with whole_file(out / "results.json") as part:
         part.write_text(json.dumps(results, indent=1), encoding="utf-8")
     _report(results, out)
@@ -63,7 +68,7 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
 def _fresh(out: Path) -> Path:
     """An empty place for the memory; only what an earlier demo left there is removed."""
     folder, mark = out / "memory", out / _MARK
-    for made in (folder, out / _PICTURES):
+    for made in (folder, out / _PICTURES, out / _PHOTOS):
         if mark.is_file():
             shutil.rmtree(made, ignore_errors=True)
         elif made.exists():
@@ -92,6 +97,24 @@ def _drawn(data: Quickstart, splits: tuple[Split, ...], folder: Path) -> list[Pa
         drawing(data, pair.payload["row"]).save(file)
         drawn.append(replace(pair, payload={**pair.payload, "image": f"{pair.id}.png"}))
     return drawn
+
+
+def _write_photos(data: Quickstart, folder: Path) -> None:
+    """The unseen test queries, a folder per class."""
+    for row in data.query_rows("unseen"):
+        item = data.items[row]
+        name = data.by_key[item.entity].label.replace("/", " ")
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        drawing(data, row).save(folder / name / f"{item.style}.png")
+
+
+def _write_catalogue(data: Quickstart, path: Path) -> None:
+    """The pairs of the unseen entities, a row each; the drawings are those of the memory."""
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "image", "text", "style"])
+        for pair in pairs(data, ("unseen",)):
+            rows.writerow([pair.id, f"{_PICTURES}/{pair.id}.png", pair.text, pair.payload["style"]])
 
 
 def _refine(reco: Reco, vectors: Vectors, modality: Modality) -> Vectors:
@@ -136,9 +159,10 @@ def _report(results: dict[str, Any], out: Path) -> None:
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
     reco = _command()
     print(
-        f"\n{gain:+.1f} points top-1 on entities that the frozen CLIP never saw, by inserting pairs; no weight changed."
+        f"\n{gain:+.1f} points top-1 on entities that the mini CLIP never saw, by inserting pairs; no weight changed."
         f"\n\nLook:  {out / 'index.html'}   (queries, what was retrieved, rankings before and after)"
         f"\n       {out / 'results.json'}"
+        f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones as your own data would lie: for the tour)"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
         f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"

@@ -119,6 +119,26 @@ def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> No
     assert {file.is_file() for file in named} == {True}
 
 
+def test_the_tour_runs_on_what_the_demo_leaves(ran: Any, out: Path, tmp_path: Path) -> None:
+    rows = (out / "catalogue.csv").read_text("utf-8").splitlines()
+    assert rows[0] == "id,image,text,style"
+    assert len(rows) > 2000
+    classes = sorted(path for path in (out / "photos").iterdir())
+    assert len(classes) > 400
+    assert all(list(path.glob("*.png")) for path in classes)
+    few = tmp_path / "photos"
+    for path in classes[:20]:
+        shutil.copytree(path, few / path.name)
+    (out / "few.csv").write_text("\n".join(rows[:80]) + "\n", "utf-8")  # beside the drawings that it names
+    memory = str(tmp_path / "memory")
+    for arguments in (["memory", "build", str(out / "few.csv")], ["eval", "zero-shot", str(few)]):
+        done = CliRunner().invoke(
+            app, [*arguments, "--memory", memory, "--model", str(ROOT / "triton_models")], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+    assert "prompts: '{}' (from the model)" in done.output
+
+
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
