@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ArtifactError
+from .checksums import known_sha256, sha256_file
+from .errors import ArtifactError, ConfigError
 from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Fingerprint, Modality, Role
+from .values import DIMENSIONS, shown
 
 FORMAT = 2
 """Of the manifest; 1 had no templates, and what reads only that refuses a file with them."""
@@ -46,7 +47,7 @@ class Policy(_Strict):
         candidate_height: how far candidates move, as a share of what a query may; see :func:`reco_plugin.gate.level`.
     """
 
-    k: int = Field(5, ge=1)
+    k: int = Field(5, ge=1, le=1000)
     gate: bool = True
     refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}
     candidate_height: float = Field(0.3, ge=0, le=1)
@@ -71,7 +72,7 @@ class FusionInfo(_Strict):
 class Graph(_Strict):
     """One ONNX file of the folder, with what is needed to notice that it is not the one that was written."""
 
-    size_bytes: int
+    size_bytes: int = Field(ge=0)
     sha256: str
 
 
@@ -90,7 +91,7 @@ class Manifest(_Strict):
     format: int = FORMAT
     name: str
     digest: str
-    dimension: int
+    dimension: int = Field(ge=1, le=DIMENSIONS)
     image: ImageConfig
     text: TextConfig
     templates: tuple[Annotated[str, Field(pattern=r"\{c?\}")], ...] = ()
@@ -129,10 +130,11 @@ class Artifact:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Artifact:
-        """Read a model folder and check that its files are there, whole.
+        """Read a model folder and check that its files are there, whole and unchanged, see :meth:`verify`.
 
         Raises:
-            ArtifactError: missing folder, manifest or file; truncated file; manifest of another version.
+            ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version, or
+                with something in it that no model has.
         """
         root = Path(folder)
         manifest = _read_manifest(root)
@@ -145,6 +147,7 @@ class Artifact:
             _check_size(artifact.graph(name), graph.size_bytes)
         if not artifact.tokenizer.is_file():
             raise ArtifactError(f"{artifact.tokenizer} is missing; export the model again: reco export --help")
+        artifact.verify(again=False)
         return artifact
 
     @property
@@ -156,25 +159,22 @@ class Artifact:
         """Path of one ONNX graph."""
         return self.folder / name / "1" / "model.onnx"
 
-    def verify(self) -> None:
-        """Compare every graph with its checksum, byte for byte.
+    def verify(self, *, again: bool = True) -> None:
+        """Compare every graph with its checksum.
+
+        Args:
+            again: read also large graphs that were read before and have had the same size and time stamps since.
 
         Raises:
             ArtifactError: a file differs from what was exported.
         """
         for name, graph in self.manifest.graphs.items():
-            found = sha256_file(self.graph(name))
+            found = (sha256_file if again else known_sha256)(self.graph(name))
             if found != graph.sha256:
                 raise ArtifactError(
                     f"{self.graph(name)} has sha256 {found[:12]}…, the manifest says {graph.sha256[:12]}…: "
                     "the file was changed or damaged after the export. Export the model again."
                 )
-
-
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(root: Path) -> Manifest:
@@ -195,7 +195,10 @@ def _read_manifest(root: Path) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ArtifactError(f"{path} is not a manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where, found = ".".join(map(str, first["loc"])), shown(first["input"])
+        raise ArtifactError(f"{path} is not a manifest: {where}: {first['msg']} (got {found})") from None
+    except ConfigError as error:  # what the preprocessing takes from it
+        raise ArtifactError(f"{path} is not a manifest: {error}") from None
 
 
 class _Version(BaseModel):

@@ -81,6 +81,18 @@ def quickstart_model() -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
+def cache_folder() -> Path | None:
+    """Where small things are kept between runs: ``reco-plugin`` in ``$XDG_CACHE_HOME``, which is ``~/.cache`` if unset.
+
+    None where there is no home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "reco-plugin"
+    except RuntimeError:
+        return None
+
+
 def _usual_model() -> Path:
     """``./triton_models`` where there is one, whole or not; else the one that comes along."""
     return Path(MODEL) if Path(MODEL).exists() else quickstart_model() or Path(MODEL)

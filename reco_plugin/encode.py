@@ -13,8 +13,8 @@ from .config import Settings
 from .errors import InputError
 from .preprocess import Tokenizer, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
-from .sessions import Session, open_graph
-from .types import ImageInput, Modality, Vectors
+from .sessions import Session, check_graph, open_graph
+from .types import MODALITIES, ImageInput, Modality, Vectors
 from .values import is_unicode, shown
 
 Progress = Callable[[int], None]
@@ -82,6 +82,15 @@ class Encoder:
         return self._batched(
             ids, lambda part: self._run("text", {"tokens": cut_to_longest(part, config)}), _silent, "texts"
         )
+
+    def check(self) -> None:
+        """Ask the server that runs the graphs whether it has them ready; in process there is nobody to ask.
+
+        Raises:
+            SessionError: it has not, is not reached, or does not answer in time.
+        """
+        for modality in MODALITIES:
+            check_graph(clip_graph(modality), self._settings)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -22,6 +22,13 @@ NEIGHBOURS = 10_000
 NUMBERS_READ = 2**28
 """Numbers in the vectors that one search reads, queries x k x D: 1 GiB."""
 
+CONTEXT_LENGTH = 8_192
+"""Tokens of a text that a model may say it reads, to which batches may be padded; no CLIP known to us reads more."""
+IMAGE_SIDE = 2_048
+"""Pixels of a side that a model may want its images in; a batch of 64 takes 800 MB."""
+DIMENSIONS = 65_536
+"""Numbers of a vector, D: Qdrant stores no longer ones."""
+
 
 def is_unicode(text: str) -> bool:
     r"""Whether a text can be stored: one that holds half of a surrogate pair is no Unicode.

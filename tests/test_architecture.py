@@ -30,6 +30,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "gate": 1.0,
     "preprocess": 1.0,
     "quickstart": 1.0,
+    "checksums": 1.1,  # kept in the folder that the settings name
     "artifact": 1.5,  # the manifest holds the preprocessing's config
     "data": 1.5,  # checks vectors
     "sessions": 2.0,

@@ -51,11 +51,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = threading.Thread(target=state.warm_up, name="reco-warm-up", daemon=True)
-        warming.start()  # liveness answers meanwhile
+        watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
+        watching.start()  # liveness answers while it warms up
         yield
-        state.stopping = True
-        await asyncio.to_thread(warming.join, settings.shutdown_s)
+        state.stop()
+        await asyncio.to_thread(watching.join, settings.shutdown_s)
         await edge.close()
         if reco is None:
             opened.close()

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from ..errors import RecoError
+from ..errors import InputError, RecoError
 from .bodies import BodyRefused, JsonRequest
 from .embedding import Embeds
 from .failures import STOPPING, Failure, Refused, failure_of
@@ -110,7 +110,7 @@ def understood(error: Exception) -> Failure:
         case HTTPException():
             return failure_of_status(error)
     failure = failure_of(error)
-    if isinstance(error, RecoError) and failure.status >= 500:
+    if isinstance(error, RecoError) and not isinstance(error, InputError):  # callers are told less of these
         log.warning("request failed: %s", error, extra={"code": failure.code})
     elif not isinstance(error, RecoError | Refused):
         log.error("request failed: %s", error, exc_info=error, extra={"code": failure.code})

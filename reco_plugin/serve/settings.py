@@ -56,6 +56,12 @@ class ServeSettings(Section):
     deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504")
     shutdown_s: int = Field(20, ge=1, description="how long requests in flight may take when the service stops")
 
+    ready_without_models: bool = Field(
+        False,
+        description="stay ready while the model server is away: what needs no encoder is answered, cached inputs"
+        " and vectors",
+    )
+
     max_connections: int = Field(512, ge=1, description="open connections; another one is closed at once")
     head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
     body_timeout_s: float = Field(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Graph, Manifest, Policy, sha256_file
+from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Graph, Manifest, Policy
+from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
 from ..sessions.ort import OrtSession

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, Graph, Policy, clip_graph, sha256_file
+from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, Graph, Policy, clip_graph
+from ..checksums import sha256_file
 from ..types import MODALITIES
 from .export import export_graph
 from .folder import whole_model

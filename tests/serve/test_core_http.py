@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair
-from reco_plugin.errors import MemoryTimeout, MemoryUnavailable, SessionError, SessionOverloaded, SessionTimeout
+from reco_plugin.errors import (
+    MemoryLocked,
+    MemoryOverloaded,
+    MemoryTimeout,
+    MemoryUnavailable,
+    SessionError,
+    SessionOverloaded,
+    SessionTimeout,
+    SessionUnavailable,
+)
 from reco_plugin.serve.failures import failure_of
 from reco_plugin.serve.logs import JsonLines, request_id
 
@@ -161,11 +170,14 @@ def test_methods_that_are_allowed_are_named(reading):
 @pytest.mark.parametrize(
     ("error", "status", "code", "retry"),
     [
-        (SessionOverloaded("x"), 429, "model_server_overloaded", True),
-        (SessionTimeout("x"), 504, "model_server_timeout", False),
-        (SessionError("x"), 500, "encoder_failed", False),
-        (MemoryTimeout("x"), 504, "memory_timeout", False),
-        (MemoryUnavailable("x"), 503, "memory_unavailable", True),
+        (SessionOverloaded("the secret of 10.0.0.7:8001"), 429, "model_server_overloaded", True),
+        (SessionUnavailable("the secret of 10.0.0.7:8001"), 503, "model_server_unavailable", True),
+        (SessionTimeout("the secret of 10.0.0.7:8001"), 504, "model_server_timeout", False),
+        (SessionError("the secret of /srv/models"), 500, "encoder_failed", False),
+        (MemoryOverloaded("the secret of 10.0.0.8:6333"), 503, "memory_overloaded", True),
+        (MemoryTimeout("the secret of 10.0.0.8:6333"), 504, "memory_timeout", False),
+        (MemoryUnavailable("the secret of 10.0.0.8:6333"), 503, "memory_unavailable", True),
+        (MemoryLocked("the secret of /srv/memory"), 503, "memory_unavailable", True),
         (ZeroDivisionError("the secret of line 3"), 500, "internal_error", False),
     ],
 )
