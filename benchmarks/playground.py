@@ -32,7 +32,7 @@ CHROMIUM = "/usr/bin/chromium"
 STYLES, ASKED = ("noto", "fluent-emoji", "fluent-emoji-flat"), "noto-v1"  # Apache-2.0 and MIT
 KEY = "for-the-pictures"
 LATER = "dragon"  # left out at first, and added on the page
-DESKTOP, PHONE = {"width": 1240, "height": 900}, {"width": 400, "height": 820}
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def pairs(data: Quickstart) -> list[Pair]:
@@ -54,7 +54,7 @@ def pairs(data: Quickstart) -> list[Pair]:
 @contextmanager
 def service(reco: Reco) -> Iterator[str]:
     """Serve on a free port."""
-    settings = ServeSettings(admin_key=KEY, port=0, log_level="warning")
+    settings = ServeSettings(admin_key=KEY, show_pairs=True, port=0, log_level="warning")
     server = uvicorn.Server(uvicorn.Config(create_app(settings, reco), **server_options(settings)))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -68,6 +68,7 @@ def service(reco: Reco) -> Iterator[str]:
 def keep(page: Page, name: str, *, whole: bool = True) -> None:
     """A picture of the page, in few colours."""
     page.mouse.move(0, 0)
+    page.wait_for_selector("#answer[aria-busy=false]")
     page.wait_for_timeout(400)
     shot = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
     shot.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE).save(
@@ -111,6 +112,7 @@ def main() -> None:
                 page = chromium.new_page(viewport=viewport, color_scheme=scheme, device_scale_factor=scale)
                 page.goto(base)
                 page.wait_for_selector("#fact-memory")
+                page.wait_for_selector("#example-pictures img")
                 look(page)
                 page.close()
 
@@ -143,6 +145,7 @@ class Scenes:
         """An image query, the captions refined too."""
         show(page, self._file("cloud with lightning"))
         page.check("#refine-ranked")
+        page.wait_for_selector("#refined-title:text('Both refined')")
         keep(page, "image")
 
     def adding(self, page: Page) -> None:

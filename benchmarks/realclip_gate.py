@@ -1,12 +1,13 @@
 """What the gate is worth on vectors of a real CLIP (OpenAI ViT-B/32): gains where the memory knows, harm where not.
 
-    python benchmarks/realclip_gate.py --data ../shared/data [--neighbours 10] [--json]
+    python -m benchmarks.realclip_gate --data DIRECTORY --docs docs  # writes docs/realclip.json and what is made of it
+    python -m benchmarks.realclip_gate --docs docs                   # the page and the chart again, from that file
 
-Needs the extra `train` and the vectors described in their README (not part of the product); takes about two minutes on
-one core.
-Every row is one protocol, every column a difference to frozen CLIP in points, averaged over the variants in brackets
-(which memory half, which two of the four images are queries). "no gate" trusts every neighbour, at the same strength
-and loudness; "gate" is what the product does, with the trust of candidates levelled.
+Needs the extra `train` and three files of vectors, which are not part of this repository: `load_imagenet` and
+`nearest_neighbour` say what is in them. Takes about four minutes on one core.
+Every row is one protocol, every column a difference to frozen CLIP in points with its 95 % interval over classes, over
+all variants of the protocol (which memory half, which two of the four images are queries). "no gate" trusts every
+neighbour, at the same strength and loudness; "gate" is what the product does, with the trust of candidates levelled.
 
 Memory captions are the prompt set ``text_a``; class prompts are ``text_b``; queries are images outside the memory.
 A second table fits the fusion `reco` on a random half of the classes and judges it on the other half.
@@ -17,15 +18,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from reco_plugin import gate
 from reco_plugin.calibration import Calibration, calibrate
+from reco_plugin.evaluate.metrics import Interval, bootstrap
+from reco_plugin.evaluate.study.streams import stream
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.refine import Refiner, VectorMemory
@@ -35,7 +39,13 @@ from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
+from .markdown import table
+from .picture import real_clip
+
 Rows = npt.NDArray[np.int64]
+Asked = tuple[npt.NDArray[np.float64], Rows]
+"""Differences per query in points, and the class of each."""
+Row = tuple[str, Interval, Interval]
 DOGS = np.arange(151, 269)
 SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
 
@@ -76,7 +86,7 @@ class ImageNet:
         """Take the pairs of some classes; a share of the captions can be dealt out at random."""
         image = self.image[classes][:, list(slots)].reshape(-1, self.image.shape[-1])
         text = np.repeat(self.caption[classes], len(slots), axis=0)
-        rng = np.random.default_rng(0)
+        rng = stream(0, "wrong captions")
         wrong = np.flatnonzero(rng.random(len(text)) < shuffled)
         text[wrong] = text[rng.permutation(wrong)]
         return Store(image, text, calibrate(image, text, neighbours=k))
@@ -100,7 +110,7 @@ def unit(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def load_imagenet(data: Path) -> ImageNet:
-    """Read the ImageNet vectors."""
+    """Read ``image`` (1000, 4, D), four pictures per class, and two sets of prompts, ``text_a`` and ``text_b``."""
     arrays = read(data / "clip_vit_b32_imagenet.npz")
     return ImageNet(arrays["image"], arrays["text_a"], arrays["text_b"])
 
@@ -168,11 +178,11 @@ def roles(data: ImageNet, k: int) -> dict[str, Gain]:
     }
 
 
-def measure(data: ImageNet, k: int) -> Iterator[tuple[str, float, float]]:
+def measure(data: ImageNet, k: int) -> Iterator[Row]:
     """Rows of (protocol, no gate, gate) on ImageNet."""
     everything = np.arange(len(data.image))
     halves = [("odd classes", [everything[1::2]])]
-    randoms = [np.sort(np.random.default_rng(seed).permutation(everything)[:500]) for seed in range(3)]
+    randoms = [_half(everything, seed) for seed in range(3)]
     halves.append(("random halves (3 seeds)", randoms))
     for role, gain in roles(data, k).items():
         yield from _rows(role, "all classes", [(data.store(everything, s, k), s, everything) for s in SLOTS], gain)
@@ -189,48 +199,58 @@ def measure(data: ImageNet, k: int) -> Iterator[tuple[str, float, float]]:
             yield from _rows(role, f"all classes, {share:.0%} shuffled", runs, roles(data, k)[role])
 
 
+def _half(classes: Rows, seed: int) -> Rows:
+    return np.sort(stream(seed, "half of the classes").permutation(classes)[: len(classes) // 2])
+
+
 def _rows(
     role: str,
     memory: str,
     runs: Sequence[tuple[Store, tuple[int, ...], Rows]],
     gain: Gain,
     known: Sequence[Rows] | None = None,
-) -> Iterator[tuple[str, float, float]]:
+) -> Iterator[Row]:
     """One row, or one for the classes that the memory knows and one for the others."""
-    parts: dict[str, list[list[float]]] = {}
+    parts: dict[str, list[list[Asked]]] = {}
     for number, (store, slots, classes) in enumerate(runs):
         for column, gated in enumerate((False, True)):
             delta, labels = gain(store, slots, classes, gated)
             inside = np.isin(labels, known[number]) if known else np.ones(len(labels), np.bool_)
             groups = {"known": inside, "unknown": ~inside} if known else {"": inside}
             for name, mask in groups.items():
-                parts.setdefault(name, [[], []])[column].append(float(delta[mask].mean()))
+                parts.setdefault(name, [[], []])[column].append((delta[mask], labels[mask]))
     for name, (plain, gated_gains) in parts.items():
-        label = f"{role} | {memory}" + (f": {name}" if name else "")
-        yield label, float(np.mean(plain)), float(np.mean(gated_gains))
+        yield f"{role}: {memory}" + (f": {name}" if name else ""), _interval(plain), _interval(gated_gains)
 
 
-def nearest_neighbour(data: ImageNet, folder: Path, k: int) -> Iterator[tuple[str, float, float]]:
-    """Image-to-image search in sets that the memory does not know: refined queries, untouched index."""
+def _interval(asked: Sequence[Asked]) -> Interval:
+    return bootstrap(np.concatenate([gains for gains, _ in asked]), np.concatenate([classes for _, classes in asked]))
+
+
+def nearest_neighbour(data: ImageNet, folder: Path, k: int) -> Iterator[Row]:
+    """Image-to-image search in sets that the memory does not know: refined queries, untouched index.
+
+    The files hold ``test_image``, ``val_image`` (N, D), ``test_label`` and ``val_label`` (N,).
+    """
     for name in ("oxford_pets", "caltech101"):
         arrays = read(folder / f"clip_vit_b32_{name}.npz")
         query, index = arrays["test_image"], arrays["val_image"]
         labels, answers = arrays["test_label"].astype(np.int64), arrays["val_label"].astype(np.int64)
-        frozen = hits(query, labels, index, answers).mean()
+        frozen = hits(query, labels, index, answers)
         for memory, classes in (("all classes", np.arange(1000)), ("odd classes", np.arange(1, 1000, 2))):
             store = data.store(classes, SLOTS[0], k)
             plain, gated = (
-                float(hits(store.refine("image", query, k=k, gated=on), labels, index, answers).mean() - frozen)
+                bootstrap(hits(store.refine("image", query, k=k, gated=on), labels, index, answers) - frozen, labels)
                 for on in (False, True)
             )
-            yield f"{name} 1-NN (frozen {frozen:.1f}) | {memory}", plain, gated
+            yield f"{name}, image to image (frozen {frozen.mean():.1f}): {memory}", plain, gated
 
 
-def fitted(data: ImageNet, k: int) -> Iterator[tuple[str, float, float]]:
+def fitted(data: ImageNet, k: int) -> Iterator[Row]:
     """Rows of (protocol, training-free, fitted) for text queries of classes that the fit has not met, 3 seeds."""
-    everything, parts = np.arange(len(data.image)), dict[str, list[list[float]]]()
+    everything, parts = np.arange(len(data.image)), dict[str, list[list[Asked]]]()
     for seed in range(3):
-        learned = np.sort(np.random.default_rng(seed).permutation(everything)[:500])
+        learned = _half(everything, seed)
         other = np.setdiff1d(everything, learned)
         fusers: tuple[Fuser, Fuser] = (TrainingFreeFuser(), _fit(data, learned, k))
         memories = {"all classes": everything, "the other half": other, "only what was fitted on": learned}
@@ -243,9 +263,9 @@ def fitted(data: ImageNet, k: int) -> Iterator[tuple[str, float, float]]:
                 refiner = Refiner(store, fuser, Retrieval(k), gate=True)
                 refined = refiner.refine(data.prompt[other], modality="text").vectors
                 gain = found(refined, other, gallery, labels) - before
-                parts.setdefault(f"text queries | memory of {name}", [[], []])[column].append(float(gain.mean()))
+                parts.setdefault(f"text queries: memory of {name}", [[], []])[column].append((gain, other))
     for name, (plain, ours) in parts.items():
-        yield name, float(np.mean(plain)), float(np.mean(ours))
+        yield name, _interval(plain), _interval(ours)
 
 
 def _fit(data: ImageNet, classes: Rows, k: int) -> Fuser:
@@ -272,28 +292,55 @@ def _filled(pairs: Records) -> Memory:
     return store
 
 
+def results(folder: Path, k: int) -> dict[str, Any]:
+    """Everything, as docs/realclip.json has it: differences as mean, low and high, in points."""
+    data, everything = load_imagenet(folder), np.arange(1000)
+    images = [hits(*data.queries(everything, slots), data.prompt, everything) for slots in SLOTS]
+    texts = [found(data.prompt, everything, *data.queries(everything, slots)) for slots in SLOTS]
+
+    def told(rows: Iterable[Row], first: str, second: str) -> dict[str, dict[str, list[float]]]:
+        return {
+            name: {first: [round(x, 2) for x in before], second: [round(x, 2) for x in after]}
+            for name, before, after in rows
+        }
+
+    return {
+        "neighbours": k,
+        "frozen": {"top1": round(float(np.mean(images)), 2), "recall1": round(float(np.mean(texts)), 2)},
+        "gate": told([*measure(data, k), *nearest_neighbour(data, folder, k)], "no gate", "gate"),
+        "fitted": told(fitted(data, k), "training-free", "fitted"),
+    }
+
+
+def page(found: dict[str, Any]) -> str:
+    """docs/realclip.md."""
+    head = Path(__file__).with_name("realclip_head.md").read_text(encoding="utf-8")
+    tables = [
+        table(
+            (title, *next(iter(rows.values()))),
+            (
+                (name, *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gain) for gain in gains.values()))
+                for name, gains in rows.items()
+            ),
+        )
+        for title, rows in (("protocol", found["gate"]), ("classes that the fit has not met", found["fitted"]))
+    ]
+    return head.format(*tables, **found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, help="where the vectors are; without it, nothing is measured anew")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where realclip.json, .md and .svg go")
     parser.add_argument("--neighbours", type=int, default=10)
-    parser.add_argument("--json", action="store_true", help="print a list of rows instead of a table")
     options = parser.parse_args()
-    data = load_imagenet(options.data)
-    rows = [*measure(data, options.neighbours), *nearest_neighbour(data, options.data, options.neighbours)]
-    if options.json:
-        told = [{"protocol": name, "no_gate": plain, "gate": gated} for name, plain, gated in rows]
-        told += [
-            {"protocol": name, "training_free": plain, "fitted": ours}
-            for name, plain, ours in fitted(data, options.neighbours)
-        ]
-        print(json.dumps(told))
-        return
-    print(f"{'protocol (difference to frozen, points)':62s} {'no gate':>8s} {'gate':>8s}")
-    for name, plain, gated in rows:
-        print(f"{name:62s} {plain:+8.1f} {gated:+8.1f}")
-    print(f"\n{'classes that the fit has not met':62s} {'tr.-free':>8s} {'fitted':>8s}")
-    for name, plain, ours in fitted(data, options.neighbours):
-        print(f"{name:62s} {plain:+8.1f} {ours:+8.1f}")
+    kept = options.docs / "realclip.json"
+    if options.data:
+        kept.write_text(json.dumps(results(options.data, options.neighbours), indent=1) + "\n")
+    told = json.loads(kept.read_text())
+    (options.docs / "realclip.md").write_text(page(told))
+    (options.docs / "realclip.svg").write_text(real_clip(told))
+    print(page(told))
 
 
 if __name__ == "__main__":

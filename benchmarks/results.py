@@ -36,6 +36,7 @@ from .sets import LOADERS, emoji
 from .sets.vectors import vectors
 from .subject import Hits, Subject, Way
 
+HEAD = Path(__file__).with_name("results_head.md")
 SETS = {"emoji": emoji.load, **LOADERS}
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 ENCODERS = {"scratch": "the shipped mini CLIP", "locked-text": "a mini CLIP towards locked MiniLM texts"}
@@ -220,7 +221,7 @@ def studies(encoder: str, sets: Sequence[str], cache: Path) -> Iterator[Study]:
 
 def document(found: Sequence[Findings]) -> str:
     """docs/results.md."""
-    head = Path(__file__).with_name("results_head.md").read_text(encoding="utf-8")
+    head = HEAD.read_text(encoding="utf-8")
     parts = []
     for findings in found:
         (section,) = findings.sections

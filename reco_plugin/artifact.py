@@ -13,20 +13,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import ArtifactError
+from .checksums import known_sha256, sha256_file
+from .errors import ArtifactError, ConfigError
 from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Fingerprint, Modality, Role
+from .values import DIMENSIONS, shown
 
-FORMAT = 1
+FORMAT = 2
+"""Of the manifest; 1 had no templates, and what reads only that refuses a file with them."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -45,7 +47,7 @@ class Policy(_Strict):
         candidate_height: how far candidates move, as a share of what a query may; see :func:`reco_plugin.gate.level`.
     """
 
-    k: int = Field(5, ge=1)
+    k: int = Field(5, ge=1, le=1000)
     gate: bool = True
     refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}
     candidate_height: float = Field(0.3, ge=0, le=1)
@@ -70,7 +72,7 @@ class FusionInfo(_Strict):
 class Graph(_Strict):
     """One ONNX file of the folder, with what is needed to notice that it is not the one that was written."""
 
-    size_bytes: int
+    size_bytes: int = Field(ge=0)
     sha256: str
 
 
@@ -82,15 +84,17 @@ class Manifest(_Strict):
         name: encoder, for people.
         digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
         dimension: D.
+        templates: prompts that the encoder was trained with, ``{}`` where a name goes; none where nobody has said.
         graphs: graph name -> checksum.
     """
 
     format: int = FORMAT
     name: str
     digest: str
-    dimension: int
+    dimension: int = Field(ge=1, le=DIMENSIONS)
     image: ImageConfig
     text: TextConfig
+    templates: tuple[Annotated[str, Field(pattern=r"\{c?\}")], ...] = ()
     fusion: FusionInfo
     policy: Policy = Policy()
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -126,10 +130,11 @@ class Artifact:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Artifact:
-        """Read a model folder and check that its files are there, whole.
+        """Read a model folder and check that its files are there, whole and unchanged, see :meth:`verify`.
 
         Raises:
-            ArtifactError: missing folder, manifest or file; truncated file; manifest of another version.
+            ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version, or
+                with something in it that no model has.
         """
         root = Path(folder)
         manifest = _read_manifest(root)
@@ -142,6 +147,7 @@ class Artifact:
             _check_size(artifact.graph(name), graph.size_bytes)
         if not artifact.tokenizer.is_file():
             raise ArtifactError(f"{artifact.tokenizer} is missing; export the model again: reco export --help")
+        artifact.verify(again=False)
         return artifact
 
     @property
@@ -153,14 +159,17 @@ class Artifact:
         """Path of one ONNX graph."""
         return self.folder / name / "1" / "model.onnx"
 
-    def verify(self) -> None:
-        """Compare every graph with its checksum, byte for byte.
+    def verify(self, *, again: bool = True) -> None:
+        """Compare every graph with its checksum.
+
+        Args:
+            again: read also large graphs that were read before and have had the same size and time stamps since.
 
         Raises:
             ArtifactError: a file differs from what was exported.
         """
         for name, graph in self.manifest.graphs.items():
-            found = sha256_file(self.graph(name))
+            found = (sha256_file if again else known_sha256)(self.graph(name))
             if found != graph.sha256:
                 raise ArtifactError(
                     f"{self.graph(name)} has sha256 {found[:12]}…, the manifest says {graph.sha256[:12]}…: "
@@ -168,18 +177,12 @@ class Artifact:
                 )
 
 
-def sha256_file(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     if not path.is_file():
         raise ArtifactError(
-            f"no model at {str(root)!r}: {MANIFEST} is missing. Give the folder that `reco export --out` wrote, "
-            "or run in the repository root, where the quickstart model is triton_models/."
+            f"no model at {str(root)!r}: {MANIFEST} is missing. Give the folder that `reco export --out` wrote; "
+            "`reco model get quickstart` writes the small one that comes with reco-plugin to ./triton_models."
         )
     text = path.read_bytes()  # pydantic refuses what is not UTF-8
     try:
@@ -187,12 +190,15 @@ def _read_manifest(root: Path) -> Manifest:
         if version > FORMAT:
             raise ArtifactError(
                 f"{path} has format {version}, this version reads up to {FORMAT}: upgrade reco-plugin "
-                "(pip install -U reco-plugin) or export the model again with this version."
+                "or export the model again with this version."
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ArtifactError(f"{path} is not a manifest: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        where, found = ".".join(map(str, first["loc"])), shown(first["input"])
+        raise ArtifactError(f"{path} is not a manifest: {where}: {first['msg']} (got {found})") from None
+    except ConfigError as error:  # what the preprocessing takes from it
+        raise ArtifactError(f"{path} is not a manifest: {error}") from None
 
 
 class _Version(BaseModel):

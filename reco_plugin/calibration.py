@@ -162,8 +162,8 @@ def standout(similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]) 
 
 def _loudness(query: Vectors, candidate: Vectors) -> float:
     """Spread of the scores of queries over candidates, relative to the spread among the candidates; at most 1."""
-    across, within = (query @ candidate.T).std(axis=1).mean(), (candidate @ candidate.T).std(axis=1).mean()
-    return float(min(1.0, across / max(within, 1e-6)))
+    across, within = (float((side @ candidate.T).std(axis=1).mean()) for side in (query, candidate))
+    return min(1.0, across / max(within, 1e-6))
 
 
 def logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.bool_]) -> tuple[float, float, float]:

@@ -20,6 +20,8 @@ from .types import Mode
 
 PREFIX = "RECO_"
 FILE = "reco.toml"
+MODEL = "triton_models"
+"""Name of the usual model folder, and of the quickstart model's."""
 _SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key"}
 SECTIONS = ("serve",)
 """Tables of ``reco.toml``, and words after ``RECO_``, that belong to settings of their own."""
@@ -69,6 +71,33 @@ class Section(BaseSettings):
 S = TypeVar("S", bound=Section)
 
 
+def quickstart_model() -> Path | None:
+    """Folder of the model that comes with this package; None where it was built without.
+
+    A wheel carries it inside the package; in a clone it stands beside the package.
+    """
+    package = Path(__file__).parent
+    places = (root / MODEL for root in (package, package.parent))
+    return next((place for place in places if place.is_dir()), None)
+
+
+def cache_folder() -> Path | None:
+    """Where small things are kept between runs: ``reco-plugin`` in ``$XDG_CACHE_HOME``, which is ``~/.cache`` if unset.
+
+    None where there is no home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "reco-plugin"
+    except RuntimeError:
+        return None
+
+
+def _usual_model() -> Path:
+    """``./triton_models`` where there is one, whole or not; else the one that comes along."""
+    return Path(MODEL) if Path(MODEL).exists() else quickstart_model() or Path(MODEL)
+
+
 class Settings(Section):
     """Everything that can be set; each field's description is its documentation."""
 
@@ -76,7 +105,10 @@ class Settings(Section):
         env_prefix=PREFIX, env_nested_delimiter=NESTED, toml_file=FILE, extra="forbid", protected_namespaces=()
     )
 
-    model: Path = Field(Path("triton_models"), description="model folder made by `reco export`")
+    model: Path = Field(
+        default_factory=_usual_model,
+        description="model folder made by `reco export`; ./triton_models, else the quickstart model when unset",
+    )
     memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
     memory_kind: Literal["auto", "exact", "edge", "qdrant"] = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
@@ -122,6 +154,11 @@ class Settings(Section):
     batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
     max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are refused before decoding")
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether no model was named and none is in the working directory, so that it is the quickstart model."""
+        return "model" not in self.model_fields_set and self.model == quickstart_model()
+
 
 def load_settings(**arguments: Any) -> Settings:
     """Read the settings; arguments that are None count as not given.
@@ -144,7 +181,8 @@ def load_section(kind: type[S], **arguments: Any) -> S:
         return kind(**{name: value for name, value in arguments.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(map(_describe, error.errors()))
-        raise ConfigError(f"{wrong}. Known settings: {', '.join(sorted(known))}") from None
+        strange = any(each["type"] == "extra_forbidden" for each in error.errors())
+        raise ConfigError(wrong + (f". Known settings: {', '.join(sorted(known))}" if strange else "")) from None
     except ValueError as error:  # not TOML, or a variable that holds no JSON where it must
         raise ConfigError(f"the settings in {FILE} or in {prefix}* variables cannot be read: {error}") from None
 

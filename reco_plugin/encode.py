@@ -13,8 +13,9 @@ from .config import Settings
 from .errors import InputError
 from .preprocess import Tokenizer, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
-from .sessions import Session, open_graph
-from .types import ImageInput, Modality, Vectors
+from .sessions import Session, check_graph, open_graph
+from .types import MODALITIES, ImageInput, Modality, Vectors
+from .values import is_unicode, shown
 
 Progress = Callable[[int], None]
 """Told how many items each finished batch had."""
@@ -35,6 +36,11 @@ class Encoder:
     def dimension(self) -> int:
         """D."""
         return self._artifact.manifest.dimension
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts that it was trained with, ``{}`` where a name goes; none where the manifest names none."""
+        return self._artifact.manifest.templates
 
     def images(self, images: Sequence[ImageInput], progress: Progress = _silent) -> Vectors:
         """Encode images; returns (B, D) float32, unit-norm.
@@ -58,13 +64,14 @@ class Encoder:
         """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
 
         Raises:
-            InputError: nothing to encode, or something that is no text.
+            InputError: nothing to encode, or something that is no text in Unicode.
         """
-        if isinstance(texts, str):
-            raise InputError(f"texts must be a list of texts, got the single text {texts[:40]!r}: put it in a list")
         config = self._artifact.manifest.text
 
         def encode(part: Sequence[str]) -> npt.NDArray[np.float32]:
+            for text in part:
+                if isinstance(text, str) and not is_unicode(text):
+                    raise InputError(f"the text {shown(text)} holds half of a surrogate pair, which is no character")
             return self._run("text", {"tokens": cut_to_longest(self._tokenizer(part).ids, config)})
 
         return self._batched(texts, encode, progress, "texts")
@@ -75,6 +82,15 @@ class Encoder:
         return self._batched(
             ids, lambda part: self._run("text", {"tokens": cut_to_longest(part, config)}), _silent, "texts"
         )
+
+    def check(self) -> None:
+        """Ask the server that runs the graphs whether it has them ready; in process there is nobody to ask.
+
+        Raises:
+            SessionError: it has not, is not reached, or does not answer in time.
+        """
+        for modality in MODALITIES:
+            check_graph(clip_graph(modality), self._settings)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -97,6 +113,8 @@ class Encoder:
         progress: Progress,
         what: str,
     ) -> Vectors:
+        if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
+            raise InputError(f"{what} must be a list of {what}, got the single value {shown(items)}: put it in a list")
         if len(items) == 0:
             raise InputError(f"no {what} to encode: the batch is empty")
         out = np.empty((len(items), self.dimension), np.float32)

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .calibration import Calibration, sigmoid, standout
-from .types import Modality, Vectors
+from .types import Coverage, Modality, Role, Vectors
 
 STRENGTH: Mapping[Modality, float] = {"image": 0.75, "text": 1.0}
 """Length of what all neighbours together add to a query of length 1, at full trust."""
@@ -142,13 +142,43 @@ def level(
     """
     most = _most(calibration, modality, text_gate)
     best = trust.max(axis=1, keepdims=True, initial=0.0)  # (B, 1)
-    if modality == "text" and covered(best / max(most, 1e-9), text_gate) < _COVERED:
+    if coverage(calibration, modality, "candidate", trust, trust > 0.0, text_gate=text_gate).held:
         return np.zeros_like(trust)
     return np.asarray(height * most * trust / np.where(best > 0.0, best, 1.0), np.float32)
 
 
+def coverage(
+    calibration: Calibration,
+    modality: Modality,
+    role: Role,
+    trust: npt.NDArray[np.float32],
+    found: npt.NDArray[np.bool_],
+    *,
+    text_gate: TextGate | None = None,
+) -> Coverage:
+    """Say how many found what they ask for, and how many must: of text candidates two in three.
+
+    Args:
+        calibration: of the memory that was searched.
+        modality: of the queries or candidates.
+        role: which of the two they are.
+        trust: (B, K) from :func:`trust`; of candidates, all at once.
+        found: (B, K) False where padded.
+        text_gate: the one that the trust is from.
+    """
+    gate = text_gate if modality == "text" else None
+    most, best = _most(calibration, modality, gate), trust.max(axis=1, initial=0.0)  # (B,)
+    return Coverage(
+        asked=len(trust),
+        found=int(found.any(axis=1).sum()),
+        answered=min(1.0, max(0.0, covered(best / max(most, 1e-9), gate))),
+        needed=_COVERED if (modality, role) == ("text", "candidate") else 0.0,
+        voice=most,
+    )
+
+
 def covered(best: npt.NDArray[np.float32], text_gate: TextGate | None = None) -> float:
-    """Share of candidates that found their own caption, as the chance of the best neighbour of each, (B, 1), tells.
+    """Share of candidates that found their own caption, as the chance of the best neighbour of each, (B,), tells.
 
     >>> gate = TextGate(0, 0, 0, answered=0.8, unanswered=0.2, honesty=1)
     >>> round(covered(np.float32([[0.8], [0.2], [0.8], [0.2]]), gate), 2)

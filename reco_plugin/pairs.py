@@ -57,7 +57,7 @@ class PairMemory:
             pairs: :class:`~reco_plugin.types.Pair` or tuples ``(id, image, text[, payload])``; each side raw or
                 a CLIP vector (D,).
             batch_size: pairs per write.
-            progress: show a bar with pairs/s.
+            progress: show a bar with pairs/s on stderr, where that is no terminal a line now and then.
 
         Returns:
             How many pairs were stored.
@@ -65,10 +65,10 @@ class PairMemory:
         Raises:
             InputError: a duplicate id within this call, an unusable side; nothing of its batch is stored.
         """
-        from tqdm import tqdm
+        from .progress import progress_bar
 
         total = len(pairs) if isinstance(pairs, Sequence) else getattr(pairs, "total", None)
-        with tqdm(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
+        with progress_bar(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
             return self._store(self._encoded(pairs, batch_size), bar.update)
 
     def add_records(self, batches: Iterable[Records]) -> int:
@@ -167,7 +167,7 @@ class PairMemory:
             [pair.id for pair in pairs],
             self._side([pair.image for pair in pairs], "image"),
             self._side([pair.text for pair in pairs], "text"),
-            [pair.payload for pair in pairs],
+            [pair.stored_payload for pair in pairs],
         )
 
     def _side(self, values: Sequence[Any], modality: Modality) -> Vectors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from types import TracebackType
@@ -22,6 +23,11 @@ from .pairs import PairMemory
 from .refine import Calibrated, Refiner, check_choice
 from .retrieve import Retrieval
 from .types import MODALITIES, Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+
+_UNNAMED = (
+    "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
+    "little else. To keep to it: reco model get quickstart; to take a CLIP: reco export --help"
+)
 
 
 class Reco:
@@ -69,7 +75,8 @@ class Reco:
         """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
 
         Args:
-            model: folder made by ``reco export``.
+            model: folder made by ``reco export``; None: the setting, else ``./triton_models``, else the quickstart
+                model that comes with this package, with a warning.
             memory: a folder (made when missing), ``":memory:"``, or the URL of a Qdrant server.
             settings: any other setting by name, as in ``provider="cuda"``.
 
@@ -85,6 +92,8 @@ class Reco:
         """
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
+        if chosen.falls_back:
+            warnings.warn(_UNNAMED, stacklevel=2)
         artifact = Artifact.load(chosen.model)
         encoder = Encoder(artifact, chosen)
         store = open_or_await(chosen, artifact.manifest.fingerprint)

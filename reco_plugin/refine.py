@@ -13,13 +13,16 @@ import numpy.typing as npt
 from .calibration import Calibration, calibrate
 from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
-from .gate import level, trust
+from .gate import coverage, level, trust
 from .memory import Fingerprint, Memory, open_memory
+from .memory.checks import check_ids, check_k
 from .retrieve import Retrieval, retrieve
-from .types import MODALITIES, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
+from .types import MODALITIES, Coverage, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
+from .values import EXCLUSIONS_AT_ONCE, shown
 from .vectors import check_vectors
 
-_ROWS = 512  # queries per fusion call: bounds the (B, K, D) block of neighbour vectors
+_ROWS = 512  # queries per search and fusion call, at most
+_NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
 
 
 class Calibrated(Protocol):
@@ -82,15 +85,16 @@ class Refiner:
         how = self._retrieval(k, search, fusion, where)
         hidden = _per_query(exclude, len(queries))
         gated = (self._gate if gate is None else gate) and how.is_paper
-        size = len(queries) if role == "candidate" else _ROWS  # candidates are judged as a set, queries alone
-        parts = [
-            part
-            for rows in _slices(len(queries), size)
-            for part in self._refine_set(
+        size = len(queries) if role == "candidate" else self._rows(how.k, hidden)  # those are judged as a set
+        sets = [
+            self._refine_set(
                 queries[rows], modality, role, how, hidden[rows] if hidden else None, gated=gated, explain=explain
             )
+            for rows in _slices(len(queries), size)
         ]
-        return parts[0] if len(parts) == 1 else _concatenate(parts)
+        parts = [part for some, _ in sets for part in some]
+        whole = parts[0] if len(parts) == 1 else _concatenate(parts)
+        return replace(whole, coverage=Coverage.join([found for _, found in sets]))
 
     def _refine_set(
         self,
@@ -102,9 +106,9 @@ class Refiner:
         *,
         gated: bool,
         explain: bool,
-    ) -> list[Refinement]:
+    ) -> tuple[list[Refinement], Coverage]:
         """Refine queries that are judged together, in blocks; the neighbours of all of them are held at once."""
-        blocks = _slices(len(queries), _ROWS)
+        blocks = _slices(len(queries), self._rows(how.k, hidden))
         found = [
             retrieve(
                 self.memory.store,
@@ -117,39 +121,44 @@ class Refiner:
             )
             for rows in blocks
         ]
-        trusted = self._trust(modality, role, found, gated)
-        return [
+        trusted, covered = self._trust(modality, role, found, gated)
+        parts = [
             self._fuse(queries[rows], modality, here, trusted[rows], explain=explain)
             for rows, here in zip(blocks, found, strict=True)
         ]
+        return parts, covered
+
+    def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
+        """Queries per call, so that what it reads and keeps out stays bounded."""
+        longest = max((len(ids) for ids in hidden or ()), default=0)
+        return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
 
     def _retrieval(self, k: int | None, search: Mode | None, fusion: Mode | None, where: Filter | None) -> Retrieval:
         how = replace(
             self.how,
-            k=self.how.k if k is None else k,
+            k=check_k(self.how.k if k is None else k),
             search=self.how.search if search is None else search,
             fusion=self.how.fusion if fusion is None else fusion,
             where=where,
         )
-        if not isinstance(how.k, int) or how.k < 1:
-            raise InputError(f"k must be at least 1 and whole, got {how.k!r}; to refine nothing, leave refinement off")
         check_choice("search", how.search, get_args(Mode))
         check_choice("fusion", how.fusion, get_args(Mode))
         return how
 
     def _trust(
         self, modality: Modality, role: Role, found: Sequence[Neighbours], gated: bool
-    ) -> npt.NDArray[np.float32]:
-        """(B, K) of all queries at once: candidates are judged as a set."""
+    ) -> tuple[npt.NDArray[np.float32], Coverage]:
+        """(B, K) of all queries at once, and how far they are answered: candidates are judged as a set."""
         present = np.concatenate([part.found for part in found])
         calibration = self.memory.calibration if gated else None
         if calibration is None:
-            return present.astype(np.float32)
+            return present.astype(np.float32), Coverage(len(present), int(present.any(axis=1).sum()))
         similarity, gate = np.concatenate([part.similarity for part in found]), self._fuser.text_gate
         trusted = trust(calibration, modality, similarity, present, text_gate=gate)
-        if role == "query":
-            return trusted
-        return level(calibration, modality, trusted, height=self._height, text_gate=gate)
+        covered = coverage(calibration, modality, role, trusted, present, text_gate=gate)
+        if role == "candidate":
+            trusted = level(calibration, modality, trusted, height=self._height, text_gate=gate)
+        return trusted, covered
 
     def _fuse(
         self,
@@ -160,11 +169,14 @@ class Refiner:
         *,
         explain: bool,
     ) -> Refinement:
-        if not trusted.any():
-            weights = np.zeros_like(trusted)
-            return Refinement(queries.copy(), queries, *((found, trusted, weights) if explain else ()))
-        fused = self._fuser.fuse(modality, queries, found, trusted)
-        return Refinement(fused.vectors, queries, *((found, trusted, fused.weights) if explain else ()))
+        if trusted.any():
+            vectors, weights = self._fuser.fuse(modality, queries, found, trusted)
+        else:
+            vectors, weights = queries.copy(), np.zeros_like(trusted)
+        retrieved = np.asarray(found.found.any(axis=1))
+        if not explain:
+            return Refinement(vectors, queries, retrieved=retrieved)
+        return Refinement(vectors, queries, found, trusted, weights, retrieved=retrieved)
 
 
 def refiner_for_vectors(
@@ -218,14 +230,14 @@ def _per_query(
 ) -> list[Collection[str]] | None:
     if exclude is None:
         return None
-    if isinstance(exclude, str):
-        raise InputError(f"exclude must be a collection of ids, got the single id {exclude!r}: put it in a list")
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+        raise InputError(f"exclude must be a collection of ids, got the single id {shown(exclude)}: put it in a list")
     items = list(exclude)
     if all(isinstance(item, str) for item in items):  # one collection of ids, for all queries
         return [items] * queries  # type: ignore[list-item]
     if len(items) != queries:
         raise InputError(f"exclude has {len(items)} collections of ids for {queries} vectors: give one per vector")
-    return items
+    return [check_ids(ids, "exclude") for ids in items]
 
 
 def _slices(rows: int, size: int) -> list[slice]:
@@ -235,9 +247,10 @@ def _slices(rows: int, size: int) -> list[slice]:
 def _concatenate(parts: list[Refinement]) -> Refinement:
     vectors = np.concatenate([part.vectors for part in parts])
     frozen = np.concatenate([part.frozen for part in parts])
+    retrieved = np.concatenate([part.retrieved for part in parts if part.retrieved is not None])
     first = parts[0].neighbours
     if first is None:
-        return Refinement(vectors, frozen)
+        return Refinement(vectors, frozen, retrieved=retrieved)
     found = [part.neighbours for part in parts if part.neighbours is not None]
     neighbours = Neighbours(
         ids=[ids for part in found for ids in part.ids],
@@ -248,4 +261,4 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
     )
     trusts = [part.trust for part in parts if part.trust is not None]
     weights = [part.weights for part in parts if part.weights is not None]
-    return Refinement(vectors, frozen, neighbours, np.concatenate(trusts), np.concatenate(weights))
+    return Refinement(vectors, frozen, neighbours, np.concatenate(trusts), np.concatenate(weights), retrieved=retrieved)

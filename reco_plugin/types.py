@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -58,13 +58,18 @@ class Pair:
         id: any text; the same id replaces the pair.
         image: path, bytes, PIL image or vector.
         text: caption or vector.
-        payload: JSON-like values to filter by and to show.
+        payload: JSON-like values to filter by and to show; a raw text is stored with them, as ``caption``.
     """
 
     id: str
     image: ImageInput | npt.NDArray[np.floating[Any]]
     text: str | npt.NDArray[np.floating[Any]]
     payload: Payload = field(default_factory=dict)
+
+    @property
+    def stored_payload(self) -> Payload:
+        """The payload with a raw text as ``caption``, so that what is retrieved can be shown; an own one stays."""
+        return {"caption": self.text} | dict(self.payload) if isinstance(self.text, str) else self.payload
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,14 @@ class Records:
             [payload for part in parts for payload in part.payloads],
         )
 
+    def only(self, wanted: Sequence[bool]) -> Records:
+        """The rows that are wanted, N booleans."""
+        rows = [row for row, each in enumerate(wanted) if each]
+        if len(rows) == len(self):
+            return self
+        ids, payloads = [self.ids[row] for row in rows], [self.payloads[row] for row in rows]
+        return Records(ids, self.image[rows], self.text[rows], payloads)
+
     def side(self, modality: Modality) -> Vectors:
         """The vectors of one modality, (N, D)."""
         return self.image if modality == "image" else self.text
@@ -122,6 +135,42 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """How far the memory answered the vectors of one refinement, as the gate judged them.
+
+    Attributes:
+        asked: B.
+        found: how many of them found any pair at all.
+        answered: estimated share of them that found a pair that shows what they ask for; None without a gate.
+        needed: least share that must be answered, or none of them moves; 0 where each moves by itself.
+        voice: trust that a pair gets which answers for certain, in [0, 1]; None without a gate.
+    """
+
+    asked: int
+    found: int
+    answered: float | None = None
+    needed: float = 0.0
+    voice: float | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether too few are answered, so that all stay where they were."""
+        return self.answered is not None and self.answered < self.needed
+
+    @classmethod
+    def join(cls, parts: Sequence[Coverage]) -> Coverage:
+        """Of queries that were refined in several parts.
+
+        >>> Coverage.join([Coverage(1, 1, 1.0, voice=0.5), Coverage(3, 2, 0.0, voice=0.5)])
+        Coverage(asked=4, found=3, answered=0.25, needed=0.0, voice=0.5)
+        """
+        asked = sum(part.asked for part in parts)
+        known = [part.answered * part.asked for part in parts if part.answered is not None]
+        answered = sum(known) / asked if known else None
+        return replace(parts[0], asked=asked, found=sum(part.found for part in parts), answered=answered)
+
+
+@dataclass(frozen=True)
 class Refinement:
     """Refined vectors and, when asked for, why they are what they are.
 
@@ -132,6 +181,9 @@ class Refinement:
         trust: (B, K) in [0, 1]: how much the gate lets each neighbour speak; None unless ``explain``.
         weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
         degraded: why the vectors are the frozen ones although refinement was asked for; None where all went well.
+        coverage: how far the memory answered; None where nothing was asked of it.
+        retrieved: (B,) bool: whether the memory had anything for a vector; without, it stays the frozen one. None where
+            the memory was not asked, or did not answer.
     """
 
     vectors: Vectors
@@ -140,6 +192,8 @@ class Refinement:
     trust: npt.NDArray[np.float32] | None = None
     weights: npt.NDArray[np.float32] | None = None
     degraded: Degraded | None = None
+    coverage: Coverage | None = None
+    retrieved: npt.NDArray[np.bool_] | None = None
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:

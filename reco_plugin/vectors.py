@@ -8,35 +8,50 @@ import numpy.typing as npt
 from .errors import InputError, VectorError
 from .types import Vectors
 
-_TOLERANCE = 1e-2  # float16 vectors of real models are off by up to 1e-3; raw CLIP outputs have norms of 5 to 15
+NORM_TOLERANCE = 1e-2
+"""Of a norm of 1. float16 vectors of real models are off by up to 1e-3; raw CLIP outputs have norms of 5 to 15."""
 
 
-def check_vectors(vectors: npt.ArrayLike, dimension: int, what: str = "vectors") -> Vectors:
-    """Return vectors as (B, D) float32 of exactly unit norm, or say what is wrong with them.
+def check_vectors(
+    vectors: npt.ArrayLike, dimension: int, what: str = "vectors", *, may_be_empty: bool = False
+) -> Vectors:
+    """Return a copy of vectors as (B, D) float32 of exactly unit norm, or say what is wrong with them.
 
     Raises:
-        InputError: no vectors at all.
-        VectorError: wrong shape or dimension, NaN or infinity, or norms that are not 1.
+        InputError: no vectors at all, unless ``may_be_empty``.
+        VectorError: wrong shape or dimension, complex numbers, NaN or infinity, or norms that are not 1.
 
     >>> check_vectors([[0.6, 0.8]], 2).tolist() == [[0.6000000238418579, 0.800000011920929]]
     True
     """
     try:
-        array = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError) as error:
+        array = _real(vectors)
+    except (TypeError, ValueError, OverflowError) as error:
         raise VectorError(f"{what} are not an array of numbers of shape (B, {dimension}): {error}") from None
-    if array.size == 0:
+    if array.size == 0 and not may_be_empty:
         raise InputError(f"no {what}: the batch is empty")
     if array.ndim != 2 or array.shape[1] != dimension:
         raise VectorError(f"{what} must have shape (B, {dimension}), got {array.shape}: is it the same encoder?")
+    if array.size == 0:
+        return array.copy()
+    with np.errstate(over="ignore"):  # of finite numbers, too, a norm may be too large: that is no norm of 1 either
+        norms = np.linalg.norm(array, axis=1)
     if not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array).all(axis=1)))
         raise VectorError(f"{what}[{row}] holds NaN or infinity")
-    norms = np.linalg.norm(array, axis=1)
     worst = int(np.argmax(np.abs(norms - 1)))
-    if abs(norms[worst] - 1) > _TOLERANCE:
+    if abs(norms[worst] - 1) > NORM_TOLERANCE:
         raise VectorError(
             f"{what}[{worst}] has norm {norms[worst]:.4g}, not 1: divide each vector by its L2 norm first"
         )
     exact = np.abs(norms - 1) <= 1e-6  # a vector that is unit-norm already stays the same, bit by bit
     return np.where(exact[:, None], array, array / norms[:, None]).astype(np.float32)
+
+
+def _real(vectors: npt.ArrayLike) -> Vectors:
+    """Numbers as float32; what is too large for it becomes infinite."""
+    array = np.asarray(vectors)
+    if array.dtype.kind in "cSU":  # numpy would drop the imaginary part, and read texts as numbers
+        raise TypeError(f"found {array.dtype.name}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(array, np.float32)

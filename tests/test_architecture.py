@@ -20,6 +20,8 @@ PACKAGE = Path(reco_plugin.__file__).parent
 LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
     "types": 0.0,
     "errors": 0.0,
+    "progress": 0.0,
+    "values": 0.0,
     "memory_options": 0.5,  # part of the settings
     "config": 1.0,
     "counters": 1.0,
@@ -28,6 +30,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "gate": 1.0,
     "preprocess": 1.0,
     "quickstart": 1.0,
+    "checksums": 1.1,  # kept in the folder that the settings name
     "artifact": 1.5,  # the manifest holds the preprocessing's config
     "data": 1.5,  # checks vectors
     "sessions": 2.0,

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_graph import with_broken_graph
+from typer.testing import CliRunner
 
-from reco_plugin import Reco
-from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, sha256_file
+from reco_plugin import Reco, checksums
+from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact
+from reco_plugin.checksums import sha256_file
+from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError, SessionError
 from reco_plugin.sessions import open_session
+
+TEXT = {"kind": "clip", "context_length": 20, "clean": "lower", "pad_id": 0, "end_id": 4095}
 
 
 @pytest.fixture
@@ -55,6 +62,15 @@ def test_the_fingerprint_is_the_manifests(model):
     assert stored["digest"][:12] in str(fingerprint)
 
 
+def test_a_manifest_from_before_templates_were_named_is_read_and_its_memories_fit(model, copy):
+    stored = json.loads((copy / MANIFEST).read_text())
+    assert stored.pop("templates") == ["{}"], "the mini CLIP was trained with bare names"
+    (copy / MANIFEST).write_text(json.dumps(stored | {"format": 1}))
+    older = Artifact.load(copy).manifest
+    assert older.templates == ()
+    assert older.fingerprint == Artifact.load(model).manifest.fingerprint
+
+
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])
 def test_a_folder_without_a_model_says_what_to_give(make, tmp_path):
     place = tmp_path / "elsewhere"
@@ -81,22 +97,60 @@ def test_a_truncated_graph_is_noticed_when_the_model_is_opened(name, copy):
 
 def test_a_changed_graph_of_the_same_size_is_noticed_by_its_checksum(copy):
     artifact = Artifact.load(copy)
-    path = artifact.graph("clip_text")
+    flip_a_byte(path := artifact.graph("clip_text"))
+    named = rf"clip_text.*{sha256_file(path)[:12]}.*changed or damaged"
+    with pytest.raises(ArtifactError, match=named):
+        artifact.verify()
+    with pytest.raises(ArtifactError, match=named):
+        Reco.open(copy, memory=":memory:")
+    for command in (["embed", "--plain", "--text", "x"], ["serve", "--port", "0", "--memory", ":memory:"]):
+        done = CliRunner().invoke(app, [*command, "--model", str(copy)])
+        assert done.exit_code != 0
+        assert "changed or damaged" in done.stderr
+
+
+def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    again = Artifact.load(copy)
-    with pytest.raises(ArtifactError, match=rf"clip_text.*{sha256_file(path)[:12]}.*changed or damaged"):
-        again.verify()
 
 
-def test_a_graph_of_zeros_of_the_same_size_cannot_be_run(copy):
+def test_a_large_graph_is_read_again_only_when_it_was_touched(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(checksums, "_LARGE", 0)
     path = copy / "clip_text" / "1" / "model.onnx"
-    path.write_bytes(bytes(path.stat().st_size))
-    with Reco.open(copy, memory=":memory:") as reco, pytest.raises(SessionError, match=r"clip_text.*Export the model"):
+    Artifact.load(copy)
+    digest, stat = sha256_file(path), path.stat()
+    (note,) = [one for one in (tmp_path / "cache").rglob("*") if one.is_file() and digest in one.read_text()]
+    note.write_text(note.read_text().replace(digest, "0" * 64))
+    assert checksums.known_sha256(path) == "0" * 64, "which only one who did not read the file can believe"
+    flip_a_byte(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(ArtifactError, match=r"clip_text.*changed or damaged"):
+        Artifact.load(copy)
+    note.write_text("no digest")
+    assert checksums.known_sha256(path) == sha256_file(path) != digest
+
+
+def test_without_a_place_to_remember_checksums_they_are_compared_all_the_same(copy, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(checksums, "_LARGE", 0)
+    Artifact.load(copy)
+    flip_a_byte(copy / "reco_image" / "1" / "model.onnx")
+    with pytest.raises(ArtifactError, match=r"reco_image.*changed or damaged"):
+        Artifact.load(copy)
+
+
+def test_a_graph_that_was_exported_broken_cannot_be_run(model, tmp_path):
+    broken = with_broken_graph(model, tmp_path / "broken", "clip_text")
+    with (
+        Reco.open(broken, memory=":memory:") as reco,
+        pytest.raises(SessionError, match=r"clip_text.*Export the model"),
+    ):
         reco.encoder.texts(["a fox"])
     with pytest.raises(SessionError, match=r"cannot load .*clip_text"):
-        open_session(path, load_settings())
+        open_session(broken / "clip_text" / "1" / "model.onnx", load_settings())
 
 
 def test_a_newer_manifest_asks_for_an_upgrade_whatever_else_it_holds(edit, copy):
@@ -113,6 +167,12 @@ def test_a_newer_manifest_asks_for_an_upgrade_whatever_else_it_holds(edit, copy)
         ({"policy": {"refine": {"rival": ["image"]}}}, "rival"),
         ({"policy": {"candidate_height": 2}}, "candidate_height"),
         ({"dimension": "wide"}, "dimension"),
+        ({"dimension": 10**9}, "dimension.*65536.*got 1000000000"),
+        ({"text": {**TEXT, "context_length": 10**9}}, "context length 1000000000 .*1-8192"),
+        ({"text": {**TEXT, "pad_id": 2**31}}, "pad_id 2147483648 .*2,147,483,647"),
+        ({"image": {"size": [10**6, 64]}}, r"image size \(1000000, 64\).*1-2048"),
+        ({"policy": {"k": 10**9}}, r"policy\.k.*1000"),
+        ({"templates": ["{c} icon", "a photo"]}, r"templates\.1"),
         ({"fusion": {"fuser": "magic"}}, r"fusion\.fuser"),
         ({"format": None}, "format"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from reco_plugin.cli.errors import reports_errors
 from reco_plugin.cli.evaluate import eval_app
-from reco_plugin.data import Captioned, Labelled, write_labelled, write_pairs, write_retrieval
+from reco_plugin.data import Captioned, Labelled, read_records, write_labelled, write_pairs, write_retrieval
 from reco_plugin.errors import DataError
 from reco_plugin.types import Pair, Records
 
@@ -72,6 +73,26 @@ def test_a_table_on_stdout_and_json_in_a_file(files: Path) -> None:
     assert json.loads((files / "result.json").read_text())["images"] == 220
 
 
+def test_what_held_back_is_said_in_a_line_and_in_json(files: Path) -> None:
+    """Half of the classes have pairs, where two in three are needed for prompts to move."""
+    half = next(iter(read_records("pairs.npz")))
+    rows = np.arange(CLASSES * 5) < CLASSES * 5 // 2
+    ids = [id_ for id_, kept in zip(half.ids, rows, strict=True) if kept]
+    write_pairs(files / "half.npz", [Records(ids, half.image[rows], half.text[rows], [{}] * len(ids))])
+    result = run("zero-shot", "test.npz", "--memory-from", "half.npz", *FREE, "--out", "told.json")
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("why text gains little: ")]
+    assert line.endswith("and below 67 % all stay plain; add pairs for the others, or word prompts and captions alike")
+    (told,) = [reason for reason in json.loads(Path("told.json").read_text())["reasons"] if reason["refined"] == "text"]
+    assert told["says"] in line
+    assert (told["rule"], told["asked"], told["needed"]) == ("too few answered", CLASSES, 2 / 3)
+    assert told["answered"] == pytest.approx(0.5, abs=0.1)
+    assert f"about {round(told['answered'] * CLASSES)} of 110 class prompts ({100 * told['answered']:.0f} %)" in line
+    searched = run("retrieval", "captions.npz", "--memory-from", "half.npz", *FREE)
+    assert "\nwhy image->text index gains little: about " in searched.stdout
+    named = run("entities", "entities.npz", "--memory-from", "half.npz", *FREE, "--refine-names")
+    assert " of 110 names (" in named.stdout
+
+
 def test_retrieval_of_vectors(files: Path) -> None:
     result = run("retrieval", "captions.npz", "--memory-from", "pairs.npz", *FREE, "--json")
     assert result.exit_code == 0
@@ -85,7 +106,8 @@ def test_every_side_of_retrieval_and_ndcg_are_told(files: Path) -> None:
     assert header.split("  ")[0] == "direction"
     assert "nDCG@10 %" in header
     assert [" ".join(row.split()[:2]) for row in rows[:4]] == [f"text->image {s}" for s in SIDES]
-    assert [" ".join(row.split()[:2]) for row in rows[4:]] == [f"image->text {s}" for s in SIDES]
+    assert [" ".join(row.split()[:2]) for row in rows[4:8]] == [f"image->text {s}" for s in SIDES]
+    assert all(line.startswith("why ") for line in rows[8:])
 
 
 def test_unseen_classes_of_a_file(files: Path) -> None:
@@ -157,6 +179,64 @@ def test_entities_of_raw_images_and_names(
     shown = run(*arguments, "--template", "a {}").stdout.splitlines()
     assert shown[0].endswith(": 12 queries, 12 entities")
     assert shown[-1] == "memory: 12 pairs"
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawings: list[Pair]) -> Path:
+    """photos/ with a folder of two drawings for each of 12 classes, and their pairs in pairs.csv."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["id,image,text"]
+    for pair in drawings:
+        name = pair.text.split(" ", 2)[2]
+        path = Path("photos") / name.replace(" ", "_") / f"{pair.id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pair.image.save(path)
+        lines.append(f"{pair.id},{path},{name}")
+    Path("pairs.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def older(model: Path, folder: Path) -> Path:
+    """The same model with a manifest that names no templates."""
+    shutil.copytree(model, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["templates"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_the_templates_are_the_callers_else_the_sources_else_the_models(drawn: Path, model: Path) -> None:
+    def told(command: str, *more: str, model: Path = model) -> tuple[str, dict]:
+        arguments = (command, "photos" if command == "zero-shot" else ".", "--memory-from", "pairs.csv", *more)
+        result = run(*arguments, "--model", str(model), "--out", "told.json")
+        assert result.exit_code == 0, result.output
+        (line,) = [line for line in result.stdout.splitlines() if line.startswith("prompts: ")]
+        stored = json.loads(Path("told.json").read_text())
+        return line, stored["prompts"] | {"frozen": stored["variants"][0]["top1"]}
+
+    by_model = told("zero-shot")
+    assert by_model[0] == "prompts: '{}' (from the model)"
+    given, same = told("zero-shot", "--template", "a photo of a {}."), told("zero-shot", "--template", "{}")
+    assert given[0] == "prompts: 'a photo of a {}.' (as asked for; the model was trained with '{}')"
+    assert same[1] == by_model[1] | {"from": "caller"}
+    assert same[1]["frozen"] != given[1]["frozen"], "the template changes what is measured"
+    by_default = told("zero-shot", model=older(model, drawn / "older"))
+    assert by_default[0] == "prompts: 'a photo of a {}.' (by default: neither source nor model names any)"
+    assert by_default[1] == given[1] | {"from": "default"}
+    Path("photos/templates.txt").write_text("{} icon\na {}\n")
+    assert told("zero-shot")[0] == "prompts: '{} icon' and 1 more (from the source; the model was trained with '{}')"
+
+    names = sorted(path.name.replace("_", " ") for path in Path("photos").iterdir() if path.is_dir())
+    rows = [
+        {"image": str(path), "entity": path.parent.name.replace("_", " ")} for path in Path("photos").rglob("*.png")
+    ]
+    Path("queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("entities.jsonl").write_text("".join(json.dumps({"id": name, "name": name}) + "\n" for name in names))
+    assert told("entities")[0] == "prompts: '{}' (from the model)"
+    assert (
+        told("entities", "--template", "a {}")[0] == "prompts: 'a {}' (as asked for; the model was trained with '{}')"
+    )
+    assert told("entities", model=drawn / "older")[1]["templates"] == ["{}"], "a name alone, as before"
 
 
 def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

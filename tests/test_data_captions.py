@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reco_plugin.data import Captioned, read_pairs, read_retrieval, write_retrieval
+from reco_plugin.data import Captioned, open_rows, read_pairs, read_retrieval, write_retrieval
 from reco_plugin.errors import ConfigError, DataError
 
 
@@ -72,7 +72,9 @@ def test_captions_make_a_memory_whose_own_pairs_are_hidden(coco: Path) -> None:
         ("004.jpg#0", "a fox"),
         ("004.jpg#1", "one fox"),
     ]
-    assert made[0].payload == {"caption": "a bear"}
+    assert made[0].payload == {"caption": "a bear", "image": "009.jpg"}
+    (folder,) = open_rows(coco).folders
+    assert {folder / str(pair.payload["image"]) for pair in made} == {pair.image for pair in made}
     assert {pair.id for pair in made} <= {id_ for own in read_retrieval(coco).ids for id_ in own}
     assert [pair.id for pair in read_pairs(f"{coco}?limit=1")] == ["009.jpg#0"]
 

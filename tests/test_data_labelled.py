@@ -35,7 +35,7 @@ def test_a_folder_with_a_folder_per_class(folder: Path) -> None:
     assert found.labels.tolist() == [0, 0, 1]
     assert found.classes == ("n01 wren", "n02 owl")
     assert found.query_ids == ("n01_wren/a.png", "n01_wren/b.png", "n02_owl/c.png")
-    assert found.templates == ("a photo of a {}.",)
+    assert found.templates == (), "the model's are taken"
     assert (len(found), found.name, found.prompts) == (3, "birds", None)
 
 
@@ -53,7 +53,9 @@ def test_display_names_and_templates_of_a_folder(folder: Path, name: str, conten
     found = read_labelled(folder)
     assert found.classes == ("wren", "owl")
     assert found.templates == ("a {}.", "the {c}.")
-    assert read_labelled(folder, templates=["only {}"]).templates == ("only {}",)
+    assert found.templates_from == "source"
+    given = read_labelled(folder, templates=["only {}"])
+    assert (given.templates, given.templates_from) == (("only {}",), "caller")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_bad_jsonl(folder: Path, text: str, message: str) -> None:
         (b"image,text\na.png,", r"line 2, column 'text': missing or empty"),
         (b"image,text\na.png,F\xfcchse", "is not UTF-8"),
         (b'image,text\na.png,"x', "after line 1: unexpected end of data"),
-        (b"", "has no column 'image'"),
+        (b"", "is empty: its first line must name the columns"),
         (b"image,text\n", "holds no pairs"),
     ],
 )

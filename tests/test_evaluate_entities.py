@@ -15,6 +15,7 @@ from reco_plugin.data import EntitySet, read_entities
 from reco_plugin.errors import ConfigError
 from reco_plugin.evaluate import entities, ranks, stored
 from reco_plugin.evaluate.cached import CachedEncoder
+from reco_plugin.evaluate.prompts import Prompts
 from reco_plugin.types import Fingerprint, Refinement
 
 WORDS, D = 90, 48
@@ -130,7 +131,7 @@ def test_names_in_a_file_give_the_ranks_of_all_at_once(world: World, tmp_path: P
     assert sum(told) == 30 + WORDS
     assert world.encoded == [f"a {row}" for row in range(WORDS)]
     assert reco.calls[:2] == [("image", "query", 30), ("text", "candidate", WORDS)]
-    assert result.options == {"template": "a {}"}
+    assert result.prompts == Prompts(("a {}",), "caller")
 
 
 def test_an_interrupted_run_goes_on_where_it_was(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def test_seen_and_unseen_render_and_become_json() -> None:
     assert tables[1].splitlines()[3].split() == ["frozen", "100.0", "50.0", "66.7"]
     plain = zero_shot(reco, replace(four_classes(), unseen=None))
     assert plain.variants == result.variants
-    assert plain.to_dict().keys() == {"task", "name", "images", "classes", "options", "variants"}
+    assert plain.to_dict().keys() == {"task", "name", "images", "classes", "options", "variants", "reasons"}
     assert plain.render() == tables[0]
 
 
@@ -246,6 +246,20 @@ def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
     moved = refiner.refine(captioned.texts, modality="text").vectors  # by hand: refined texts against frozen images
     hit = (moved @ world.image.T).argmax(1) == captioned.text_of_image
     assert query.recall[1] == pytest.approx(hit.mean())
+
+
+def test_texts_that_stand_on_several_images_are_counted_and_tie() -> None:
+    world = World()
+    refiner = refiner_for_vectors([world.pairs()])
+    captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
+    assert "ties: " not in retrieval(refiner, captioned).render()
+    texts = world.text.copy()
+    texts[1] = texts[2] = texts[0]
+    result = retrieval(refiner, replace(captioned, texts=texts))
+    assert result.repeated == result.to_dict()["repeated"] == 3
+    assert f"\nties: 3 of {CLASSES} texts stand on several images" in result.render()
+    twice = replace(captioned, texts=world.text[[0, 0, 1]], text_of_image=np.array([0, 0, 1]))
+    assert retrieval(refiner, twice).repeated == 0, "twice on one image is no tie with another"
 
 
 def test_every_side_of_retrieval_is_what_a_search_by_hand_finds() -> None:

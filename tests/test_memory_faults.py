@@ -24,6 +24,7 @@ from reco_plugin.errors import (
     MissingExtra,
 )
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory.points import translated
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.types import Records
 
@@ -74,7 +75,10 @@ def test_folder_held_by_another_process(tmp_path: Path, kind: Any) -> None:
     ) as held:
         assert held.stdout is not None
         assert held.stdout.readline() == "open\n"
-        with pytest.raises(MemoryLocked, match=r"another process.*Close the other, or run a Qdrant server"):
+        with pytest.raises(
+            MemoryLocked,
+            match=r"another process.*a Qdrant server and give its URL: --memory grpc:",
+        ):
             open_memory(tmp_path / "m", FINGERPRINT)
         held.kill()
         held.wait()
@@ -207,7 +211,7 @@ def test_location_that_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "has format 2, and this software reads up to 1: pip install --upgrade"),
+        ({"format": 2}, "has format 2, and this software reads up to 1: upgrade reco-plugin"),
         ({"format": "one"}, "damaged"),
         ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
         ({"calibration": None}, "damaged"),
@@ -272,8 +276,38 @@ def test_damaged_edge_shard(tmp_path: Path) -> None:
     for path in (tmp_path / "shard").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(MemoryStoreError, match="cannot open the memory at"):
+    with pytest.raises(MemoryStoreError, match="cannot open the memory at") as raised:
         open_memory(tmp_path, FINGERPRINT)
+    assert str(raised.value) == (
+        f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off: "
+        "restore it from a backup, or build the memory anew in an empty folder"
+    )
+    assert "Failed to deserialize" in str(raised.value.__cause__)  # the engine's own words
+
+
+@pytest.mark.parametrize("name", ["segment.json", "chunk_0.mmap", "page_0.dat"])
+def test_a_damaged_file_of_an_edge_shard_is_told_in_our_words(tmp_path: Path, name: str) -> None:
+    memory = open_memory(tmp_path, FINGERPRINT, kind="edge")
+    memory.upsert(pairs(0, 5))
+    memory.close()
+    for path in (tmp_path / "shard").rglob(name):
+        path.write_bytes(b"")
+    with pytest.raises(MemoryStoreError, match=r"is damaged or cut off: restore it from a backup, or build") as raised:
+        opened = open_memory(tmp_path, FINGERPRINT)
+        try:
+            opened.search(pairs(0, 1).image, by="image", read="text", k=5, payloads=True)
+        finally:
+            opened.close()
+    assert str(tmp_path) in str(raised.value) and "error:" not in str(raised.value).lower()
+
+
+def test_an_error_of_the_system_is_told_with_its_file() -> None:
+    said = Exception("Service runtime error: failed to open m/shard/wal/open-1: Permission denied (os error 13)")
+    with (
+        pytest.raises(MemoryStoreError, match=r"^cannot open .* 'm': m/shard/wal/open-1: Permission denied$"),
+        translated("m", "open", locked="WouldBlock"),
+    ):
+        raise said
 
 
 # --- servers and packages

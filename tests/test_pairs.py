@@ -28,11 +28,13 @@ def all_ids(reco: Reco) -> list[str]:
     return [name for batch in reco.memory.store.scroll() for name in batch.ids]
 
 
-def test_raw_pairs_are_encoded_and_come_back_with_their_payload(filled, drawings):
+def test_raw_pairs_are_encoded_and_come_back_with_their_payload_and_caption(filled, drawings):
     assert len(filled.memory) == len(drawings)
     stored = filled.memory.get([pair.id for pair in drawings])
     assert list(stored.ids) == [pair.id for pair in drawings]
-    assert [dict(payload) for payload in stored.payloads] == [dict(pair.payload) for pair in drawings]
+    assert [dict(payload) for payload in stored.payloads] == [
+        {"caption": pair.text, **pair.payload} for pair in drawings
+    ]
     assert np.allclose(stored.image, filled.encoder.images([pair.image for pair in drawings]), atol=1e-5)
     assert np.allclose(stored.text, filled.encoder.texts([pair.text for pair in drawings]), atol=1e-5)
 
@@ -59,7 +61,14 @@ def test_each_side_of_each_pair_may_be_raw_or_a_vector(reco, drawings):
 def test_tuples_are_pairs_too(reco, drawings):
     pair = drawings[0]
     assert reco.memory.add([("a", pair.image, pair.text), ("b", pair.image, pair.text, {"n": 1})]) == 2
-    assert list(reco.memory.get(["a", "b"]).payloads) == [{}, {"n": 1}]
+    assert list(reco.memory.get(["a", "b"]).payloads) == [{"caption": pair.text}, {"caption": pair.text, "n": 1}]
+
+
+def test_an_own_caption_stays_and_a_vector_has_none(reco, drawings):
+    pair, text = drawings[0], made(reco, 1)[0].text
+    reco.memory.add([Pair("own", pair.image, "a photo of a fox", {"caption": "fox"}), Pair("vector", pair.image, text)])
+    assert list(reco.memory.get(["own", "vector"]).payloads) == [{"caption": "fox"}, {}]
+    assert Pair("own", b"", "x", {"n": 1}).payload == {"n": 1}  # what the caller gave is left alone
 
 
 def test_payloads_make_the_round_trip(reco):
@@ -109,7 +118,7 @@ def test_search_by_text_image_and_vector(filled, drawings):
     by_vector = filled.memory.search(filled.encoder.images([pair.image])[0], modality="image", k=3)
     for found in (by_text, by_image, by_vector):
         assert found.ids[0][0] == pair.id
-        assert found.payloads[0][0] == pair.payload
+        assert found.payloads[0][0] == {"caption": pair.text, **pair.payload}
         assert found.similarity.shape == (1, 3)
     assert by_image.ids == by_vector.ids
     stored = filled.memory.get([pair.id])

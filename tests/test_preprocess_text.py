@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
+import string
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import ftfy
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +21,7 @@ from hypothesis import strategies as st
 
 from reco_plugin.errors import ArtifactError, ConfigError, InputError
 from reco_plugin.preprocess import TextConfig, Tokenizer, cut_to_longest
+from reco_plugin.preprocess.text import clean
 
 pytest.importorskip("open_clip")
 import regex  # type: ignore[import-untyped]
@@ -124,6 +130,37 @@ def test_chosen_texts_equal_open_clip(clip: Pair) -> None:
 @example(["\u0345"])
 def test_any_text_equals_open_clip(clip: Pair, texts: list[str]) -> None:
     assert_same(clip, texts)
+
+
+def as_open_clip(text: str, how: str) -> str:
+    """The cleaning without any care for how long it takes."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    if how == "canonicalize":
+        text = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation)).lower()
+    text = " ".join(text.split())
+    return text.lower() if how == "lower" else text
+
+
+MARKS = ("\u0301", "\u0323\u0301", "\u0f73", "\u1e69", "I\u0300\x81", "\u1100\u1161", "\uff21", "\ufb03", "\u2019")
+ESCAPED = ("&amp;", "&amp;amp;lt;", "&eacute;", "&#769;", "\u00c3\u00a9", "\u00e2\u20ac\u0153", "\ud83d", "\x1b[31m")
+PIECES = st.sampled_from([*"a\u00e9<>&;\n\r\t\x1b\x85 ", "word ", *MARKS, *ESCAPED])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(ANY | NASTY | PIECES, max_size=40).map("".join), st.sampled_from([1, 20, 200]), st.integers(0, 700))
+@pytest.mark.parametrize("how", ["lower", "whitespace", "canonicalize"])
+def test_texts_are_mended_as_ever(how: Any, text: str, times: int, filled: int) -> None:
+    """Long ones go another way than short ones."""
+    for given_ in (text, text * times, text + "x " * filled + text):
+        assert clean(given_[:5000], how) == as_open_clip(given_[:5000], how)
+
+
+def test_no_text_takes_time_that_grows_with_the_square_of_its_length() -> None:
+    """Each of these took between three seconds and a minute."""
+    nasty = ["a" + "\u0301\u0323" * 25_000, "a" + "\u0f73" * 50_000, "a" + "\xcc\x81\xcc\xa3" * 12_500]
+    nasty += ["&" + "amp;" * 12_500, "\n" * 50_000]
+    code = f"from reco_plugin.preprocess.text import clean\nfor text in {nasty!a}: clean(text, 'lower')"
+    subprocess.run([sys.executable, "-"], input=code.encode(), check=True, timeout=60)
 
 
 def test_every_character_is_split_as_open_clip_does() -> None:

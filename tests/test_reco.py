@@ -260,7 +260,7 @@ def test_an_image_that_cannot_be_read_is_named_by_its_place(reco, drawings):
         reco.embed_images([drawings[0].image] * 70 + [b"no image"])
 
 
-@pytest.mark.parametrize("texts", [[1], [None], [b"bytes"], [["nested"]]])
+@pytest.mark.parametrize("texts", [[1], [None], [b"bytes"], [["nested"]], ["\ud800"], None, iter(["a"])], ids=range(7))
 def test_what_is_no_text(texts, reco):
     with pytest.raises(InputError):
         reco.embed_texts(texts)

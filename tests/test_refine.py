@@ -18,7 +18,7 @@ from reco_plugin.gate import TextGate, covered, level, trust
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import MODALITIES, Neighbours, Records
+from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records
 
 D, GROUPS, EACH, K = 32, 60, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -91,10 +91,44 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
     empty = Refiner(VectorMemory(store, None), TrainingFreeFuser(), Retrieval(k=K), gate=True)
     result = empty.refine(queries, modality=modality, role=role, search=search, fusion=fusion, explain=True)
     assert result.vectors.tobytes() == queries.tobytes()
+    assert result.retrieved.tolist() == [False] * GROUPS
     assert not result.neighbours.found.any()
     assert result.neighbours.ids == result.neighbours.payloads == [[]] * GROUPS
     assert not result.weights.any()
     assert not result.trust.any()
+
+
+def test_what_an_empty_memory_and_no_gate_cover_is_told(refiner, queries, modality):
+    store = open_memory(":memory:", Fingerprint("none", "0" * 64, D), kind="exact")
+    empty = Refiner(VectorMemory(store, None), TrainingFreeFuser(), Retrieval(k=K), gate=True)
+    assert empty.refine(queries, modality=modality).coverage == Coverage(asked=GROUPS, found=0)
+    assert refiner.refine(queries, modality=modality, gate=False).coverage == Coverage(GROUPS, GROUPS)
+    assert refiner.refine(queries, modality=modality, where={"group": -1}).coverage.found == 0
+
+
+@pytest.mark.parametrize("text_gate", [False, True])
+def test_text_candidates_of_which_too_few_are_answered_stay_and_the_share_is_told(refiner, world, text_gate):
+    texts = world.queries("text", np.arange(GROUPS), noise=0.01)
+    fuser = Gated() if text_gate else TrainingFreeFuser()
+    some = Refiner(refiner.memory, fuser, Retrieval(k=K), gate=True)
+    for where, share in ((None, 1.0), ({"half": 1}, 0.5)):
+        result = some.refine(texts, modality="text", role="candidate", where=where)
+        assert (result.coverage.asked, result.coverage.found, result.coverage.needed) == (GROUPS, GROUPS, 2 / 3)
+        assert result.coverage.answered == pytest.approx(share, abs=0.2), "an estimate"
+        assert result.coverage.held == (share < 2 / 3) == np.array_equal(result.vectors, texts)
+        asked = some.refine(texts, modality="text", where=where)
+        assert (asked.coverage.needed, asked.coverage.held) == (0.0, False), "a query moves by itself"
+        assert asked.coverage.answered == pytest.approx(result.coverage.answered)
+
+
+@pytest.mark.parametrize("role", ["query", "candidate"])
+def test_coverage_is_of_the_whole_batch(role, refiner, queries, modality):
+    one = refiner.refine(queries, modality=modality, role=role).coverage
+    times = 2 * BLOCK // GROUPS + 1
+    many = refiner.refine(np.tile(queries, (times, 1)), modality=modality, role=role).coverage
+    assert (many.asked, many.found) == (times * GROUPS, times * GROUPS)
+    assert many.answered == pytest.approx(one.answered, abs=1e-5)
+    assert (many.needed, many.voice) == (one.needed, one.voice)
 
 
 @pytest.mark.parametrize("rows", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7])
@@ -183,6 +217,15 @@ def test_hiding_nothing_or_unknown_ids_changes_nothing(refiner, queries, modalit
     usual = refiner.refine(queries, modality=modality).vectors
     for nothing in ([], ["unknown"], [[]] * GROUPS):
         assert np.array_equal(refiner.refine(queries, modality=modality, exclude=nothing).vectors, usual)
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_it_says_which_vectors_the_memory_had_something_for(explain, refiner, world, queries, modality):
+    everything = [id_ for records in refiner.memory.store.scroll() for id_ in records.ids]
+    rows = BLOCK + 2  # more than one block
+    hidden = [everything if row in (1, BLOCK) else [] for row in range(rows)]
+    result = refiner.refine(np.resize(queries, (rows, D)), modality=modality, exclude=hidden, explain=explain)
+    assert np.flatnonzero(~result.retrieved).tolist() == [1, BLOCK]
 
 
 def test_filters_hold(refiner, queries, modality):
@@ -323,6 +366,7 @@ def test_without_the_gate_a_trained_one_has_no_say(refiner, queries, modality):
         (lambda v: np.where(np.arange(D) == 3, np.nan, v), VectorError, r"vectors\[0\] holds NaN"),
         (lambda v: np.where(np.arange(D) == 3, np.inf, v), VectorError, r"vectors\[0\] holds NaN or infinity"),
         (lambda v: v * 1.1, VectorError, "norm 1.1"),
+        (lambda v: v + 0j, VectorError, "complex"),
         (lambda v: "a text", VectorError, "not an array"),
     ],
 )
@@ -339,10 +383,14 @@ def test_unusable_vectors(spoil, error, message, refiner, queries, modality):
         ({"search": "both"}, "search must be 'uni' or 'cross', got 'both'"),
         ({"search": ""}, "search must be"),
         ({"fusion": "both"}, "fusion must be 'uni' or 'cross', got 'both'"),
-        ({"k": 0}, "k must be at least 1 and whole, got 0"),
+        ({"k": 0}, "k must be a whole number from 1 to 10,000, got 0"),
         ({"k": -1}, "got -1"),
         ({"k": 2.0}, r"got 2\.0"),
         ({"k": "5"}, "got '5'"),
+        ({"k": True}, "got True"),
+        ({"k": 10**9}, "from 1 to 10,000, got 1000000000"),
+        ({"exclude": 5}, "single id 5: put it in a list"),
+        ({"where": "x"}, "filter: expected conditions"),
         ({"exclude": [["p1"]]}, f"1 collections of ids for {GROUPS} vectors"),
         ({"exclude": "p1"}, "single id 'p1': put it in a list"),
         ({"exclude": ["p1"] + [["p1"]] * (GROUPS - 1)}, "single value 'p1'"),
@@ -353,6 +401,19 @@ def test_unusable_vectors(spoil, error, message, refiner, queries, modality):
 def test_unusable_options(options, message, refiner, queries):
     with pytest.raises(InputError, match=message):
         refiner.refine(queries, **{"modality": "image"} | options)
+
+
+def test_a_k_of_numpy_is_one(refiner, queries):
+    ours, theirs = (refiner.refine(queries, modality="image", k=k, explain=True) for k in (3, np.int64(3)))
+    assert ours.neighbours.ids == theirs.neighbours.ids
+
+
+def test_many_queries_with_many_exclusions_are_searched_in_parts(refiner, queries):
+    """2.5 million ids to keep out, as one request of the service may ask for."""
+    many = np.tile(queries, (256 // len(queries) + 1, 1))[:256]
+    hidden = [f"none-{i}" for i in range(10_000)]
+    plain, found = (refiner.refine(many, modality="image", exclude=each, explain=True) for each in (None, hidden))
+    assert found.neighbours.ids == plain.neighbours.ids
 
 
 def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .. import __version__
 from .doctor import doctor_command
 from .errors import reports_errors
 from .evaluate import eval_app
 from .fit import fit_command
 from .memory import memory_app
+from .model import model_app
 from .options import MemoryOption, ModelOption, existing_memory
 from .report import report_command
 from .serve import serve_command
@@ -27,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(memory_app, name="memory")
 app.add_typer(eval_app, name="eval")
+app.add_typer(model_app, name="model")
 eval_app.command("study", epilog="Example: reco eval study photos/ --memory ./memory --out runs/photos")(study_command)
 app.command("fit", epilog="Example: reco fit catalogue.csv --group product --model my_model --out runs/x")(fit_command)
 app.command(
@@ -41,6 +45,22 @@ app.command("serve", epilog="Example: reco serve --memory ./memory --port 8080")
 app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"reco-plugin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def reco_command(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Only what stands before the name of a command."""
+
+
 @app.command("demo", epilog="Example: reco demo --out demo")
 @reports_errors
 def demo_command(
@@ -51,8 +71,15 @@ def demo_command(
     ),
     out: Annotated[Path, typer.Option(help="Where index.html, results.json and the memory go.")] = Path("demo"),
 ) -> None:
-    """Classify drawings of entities that CLIP never saw, before and after their pairs join the memory."""
+    """Classify drawings of entities that CLIP never saw, before and after their pairs join the memory.
+
+    The first run fetches about 35 MB of drawings through npm and draws them; the next ones find both in the cache.
+    """
     from ..config import load_settings
+    from ..data.extras import need
+
+    for module in ("onnxruntime", "qdrant_edge", "resvg_py", "jinja2"):  # before anything is fetched
+        need(module, "reco demo", "demo")
     from ..demo.run import run
 
     run(load_settings(model=model).model, cache, out)
@@ -106,6 +133,9 @@ def embed_command(
         options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []
+    asked = [part.retrieved for part in parts if part.retrieved is not None]
+    if asked and not np.concatenate(asked).any():
+        typer.echo("warning: the memory is empty, so nothing is refined and the vectors are plain", err=True)
     vectors = np.concatenate([part.vectors for part in parts])
     notes = [{"degraded": part.degraded} if part.degraded else {} for part in parts for _ in part.vectors]
     if out is not None:
@@ -122,4 +152,7 @@ def embed_command(
 
 def main() -> None:
     """Entry point of the ``reco`` script."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before any command runs
+        sys.exit(130)

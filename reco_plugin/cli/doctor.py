@@ -30,6 +30,7 @@ _PACKAGES = (
     "torch",
     "open_clip_torch",
 )
+_NOT_LOOKED_AT = {"ok": False, "detail": "not looked at, for want of settings"}
 
 
 @reports_errors
@@ -56,7 +57,8 @@ def doctor_command(
         ("memory", lambda: _memory(memory, model)),
         ("self-test", lambda: _self_test(model)),
     ):
-        report["checks"][name] = _outcome(check)
+        unread = name != "settings" and not report["checks"]["settings"]["ok"]
+        report["checks"][name] = _NOT_LOOKED_AT if unread else _outcome(check)
     typer.echo(json.dumps(report, indent=2) if as_json else _render(report))
     if strict and not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)
@@ -150,12 +152,14 @@ def _self_test(model: Any) -> str:
     import numpy as np
     from PIL import Image
 
+    from ..config import load_settings
     from ..errors import SessionError
     from ..reco import Reco
     from ..types import Pair
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
-    with Reco.open(model, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
+    named = load_settings(model=model).model  # the check of the model says which
+    with Reco.open(named, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):
             raise SessionError("with an empty memory the refined vector is not the frozen one")

@@ -1,9 +1,13 @@
-"""How a command fails: one clear line on stderr and exit code 1, for every error that is raised on purpose."""
+"""How a command ends that does not succeed: with one clear line on stderr.
+
+Exit code 1 for every error that is raised on purpose, 130 for Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TextIO, TypeVar
 
@@ -18,7 +22,8 @@ R = TypeVar("R")
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command, below ``@app.command``: RecoError becomes ``error: …`` and exit code 1.
 
-    Warnings of the readers become ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
+    Ctrl-C becomes ``interrupted: …``, with what :func:`keeps` says, and exit code 130. Warnings of the readers become
+    ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
     """
 
     @wraps(command)
@@ -30,8 +35,20 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             except RecoError as error:
                 typer.echo(f"error: {_one_line(error)}", err=True)
                 raise typer.Exit(1) from None
+            except KeyboardInterrupt as stop:
+                typer.echo(": ".join(filter(None, ("interrupted", _one_line(stop)))), err=True)
+                raise typer.Exit(130) from None
 
     return run
+
+
+@contextmanager
+def keeps(what: str) -> Iterator[None]:
+    """Let Ctrl-C inside say what is kept, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(what) from None
 
 
 def _one_line(message: object) -> str:

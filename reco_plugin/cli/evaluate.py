@@ -40,14 +40,19 @@ eval_app = typer.Typer(
 )
 @reports_errors
 def zero_shot_command(
-    source: Annotated[str, typer.Argument(help="Folder with one folder per class, .tar shards, .npz or .parquet.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A folder with one folder per class, named after it; or a table, .tar, .npz or .parquet."),
+    ],
     *,
     model: ModelOption = None,
     memory: MemoryOption = None,
     memory_from: MemoryFromOption = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="Prompt with {} for the class name; repeat it for more.", show_default="of the source"),
+        typer.Option(
+            help="Prompt with {} for the class name; repeat it for more.", show_default="of the source, or of the model"
+        ),
     ] = None,
     unseen: Annotated[
         Path | None,
@@ -75,13 +80,16 @@ def zero_shot_command(
     from ..data import read_labelled
     from ..evaluate import zero_shot
     from ..evaluate.frozen import count_items
+    from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
     options: dict[str, Any] = {"k": k, "search": search, "fusion": fusion, "gate": gate}
     setup = Setup(model, memory, memory_from, fuser)
-    raw = count_items(labelled)
-    with opened(setup, options, vectors=not raw) as reco, encoding(raw) as told:
-        result = zero_shot(remembering(reco, cache, vectors=not raw), labelled, progress=told, **options)
+    vectors = count_items(labelled) == 0
+    with opened(setup, options, vectors=vectors) as reco:
+        labelled = with_templates(reco, labelled)
+        with encoding(count_items(labelled)) as told:
+            result = zero_shot(remembering(reco, cache, vectors=vectors), labelled, progress=told, **options)
         tell(result, describe(reco, setup), as_json=as_json, out=out)
 
 
@@ -138,7 +146,9 @@ def entities_command(
     model: ModelOption = None,
     memory: MemoryOption = None,
     memory_from: MemoryFromOption = None,
-    template: Annotated[str, typer.Option(help="Prompt with {} for the name of an entity.")] = "{}",
+    template: Annotated[
+        str | None, typer.Option(help="Prompt with {} for the name of an entity.", show_default="of the model")
+    ] = None,
     refine_names: Annotated[
         bool, typer.Option("--refine-names", help="Also refine the names, as a set; for 50,000 of them at most.")
     ] = False,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import reports_errors
+from .errors import keeps, reports_errors
 from .options import JsonOption, ModelOption
 
 if TYPE_CHECKING:
     from ..fit import FitResult
+
+_COLUMNS = 100
+_WAYS = {"frozen": "frozen CLIP", "baseline": "best baseline", "chosen": "chosen"}
 
 
 @reports_errors
@@ -38,7 +43,7 @@ def fit_command(
     ] = "auto",
     goal: Annotated[
         Literal["search", "classify"],
-        typer.Option(help="What comes first: text and image queries, or the names that images are classified among."),
+        typer.Option(help="What matters more: text and image queries, or the names that images are classified among."),
     ] = "search",
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="tries 5, 10 and 20")
@@ -58,11 +63,11 @@ def fit_command(
     max_pairs: Annotated[
         int, typer.Option(min=0, help="Of a larger catalogue, a sample of whole groups is used; 0: all of it.")
     ] = 200_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the paper's training and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the paper's training and the intervals.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = 400,
     batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = 128,
     precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="paper: of its arithmetic; weights and loss are fp32.")
+        Literal["fp32", "bf16"], typer.Option(help="paper: precision of its arithmetic; weights and loss are fp32.")
     ] = "fp32",
     device: Annotated[str, typer.Option(help="paper: torch device.")] = "cpu",
     processes: Annotated[
@@ -102,12 +107,13 @@ def fit_command(
         precision=precision,
         device=device,
     )
-    joined = begin(config, out, processes)
-    if not joined.leads:
-        follow(config, out, joined)
-        return
-    with _Bars() as watch:
-        result = run_fit(config, out, watch, joined)
+    with keeps(f"what was encoded and trained so far stays in {out}; the same command goes on from there"):
+        joined = begin(config, out, processes)
+        if not joined.leads:
+            follow(config, out, joined)
+            return
+        with _Bars() as watch:
+            result = run_fit(config, out, watch, joined)
     say(result.to_dict(), told(result, out), as_json)
 
 
@@ -115,21 +121,37 @@ def told(result: FitResult, out: Path) -> str:
     """The figures of the test part, the decision, and what to do next."""
     from ..evaluate.table import gain, percent, table
 
-    header = ["test part", "", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]
+    task = max((len(line.task) for line in result.test), default=0)
+    header = ["test part", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]
     rows = [
         [
-            line.task if line.way == "frozen" else "",
-            line.label if line.way != "baseline" else f"best baseline: {line.label}",
+            f"{line.task if line.way == 'frozen' else '':<{task}}  {_WAYS[line.way]}",
             *(percent(share) for share in line.recall.values()),
             gain(line.gain) if line.gain else "",
         ]
         for line in result.test
     ]
-    lines = [table(header, rows), "", *result.words, *result.notes, ""]
+    sentences = [*_legend(result), "", *result.words, *result.notes]
+    lines = [table(header, rows), "", *map(_wrapped, sentences), ""]
     report = out / "report.html"
     if report.is_file():
         lines.append(f"report: {report}")
     return "\n".join([*lines, *_next(result.config.source, out / "model")])
+
+
+def _wrapped(sentence: str) -> str:
+    return fill(sentence, _COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _legend(result: FitResult) -> Iterator[str]:
+    """What the best baseline is, and what was chosen; of each task where they differ."""
+    for way, name in _WAYS.items():
+        tasks = defaultdict[str, list[str]](list)
+        for line in result.test:
+            if line.way == way != "frozen":
+                tasks[line.label].append(line.task)
+        for label, of in tasks.items():
+            yield f"{name}, {', '.join(of)}: {label}" if len(tasks) > 1 else f"{name}: {label}"
 
 
 def _next(source: str, model: Path) -> Iterator[str]:
@@ -146,12 +168,12 @@ def _next(source: str, model: Path) -> Iterator[str]:
 
 
 class _Bars:
-    """A bar while rows are encoded, then a line that says what is being done; on a terminal only."""
+    """A bar while rows are encoded, then a line that says what is being done."""
 
     def __enter__(self) -> _Bars:
-        from tqdm import tqdm
+        from ..progress import progress_bar
 
-        self._bar: Any = tqdm(unit="row", disable=None)
+        self._bar: Any = progress_bar(unit="row")
         return self
 
     def __exit__(
@@ -166,6 +188,5 @@ class _Bars:
 
     def stage(self, what: str, rows: int | None = None) -> None:
         """Name what is done next."""
-        if rows is not None:
-            self._bar.reset(rows)
-        self._bar.set_description(what)
+        self._bar.set_description_str(what, refresh=False)
+        self._bar.reset(rows or 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .errors import keeps
 from .options import memory_location
 from .stores import say
 
@@ -123,9 +124,9 @@ def lists_beside(memory: str | None, collection: str | None = None) -> Path:
 @contextmanager
 def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr with rate, time left and rejected rows; yields what advances it."""
-    from tqdm import tqdm
+    from ..progress import progress_bar
 
-    with tqdm(total=rows.total, desc=what, unit="row", disable=None) as bar:
+    with progress_bar(total=rows.total, desc=what, unit="row") as bar:
 
         def advance(read: int, rejected: int) -> None:
             bar.set_postfix(rejected=rejected, refresh=False)
@@ -150,7 +151,11 @@ def planned(
     location, missing = memory_location(memory), {"memory_kind": "exact"}
     there = "://" in location or Path(location).expanduser().exists()
     said = {"memory": location, **settings} if there else {"memory": ":memory:", **missing}
-    with Reco.open(model, on_memory_failure="fail", **said) as reco, progress_of(rows, "look") as progress:
+    with (
+        keeps("nothing was written"),
+        Reco.open(model, on_memory_failure="fail", **said) as reco,
+        progress_of(rows, "look") as progress,
+    ):
         return plan(rows, reco.memory.store, options, max_delete=max_delete, progress=progress)
 
 
@@ -164,12 +169,17 @@ def run(
     cluster: Cluster | None = None,
     **more: Any,
 ) -> Outcome:
-    """One run with its bar, in this process or on a cluster."""
+    """One run with its bar, in this process or on a cluster; the playground may show the pictures that are read."""
     from ..ingest import ingest
     from ..ingest.exclude import excluded_images
+    from ..memory.picture_folders import note_folders
 
-    excluded = excluded_images(exclude or (), reco)
-    with progress_of(rows, what) as progress:
+    with (
+        keeps(f"what was written stays in {reco.memory.store.location}; the same command goes on from there"),
+        progress_of(rows, what) as progress,
+    ):
+        note_folders(reco.memory.store.location, rows.folders)
+        excluded = excluded_images(exclude or (), reco)
         if cluster is None:
             return ingest(rows, reco, options, excluded=excluded, progress=progress, **more)
         from ..ingest.ray_engine import ingest_on_ray

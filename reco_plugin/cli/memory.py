@@ -12,7 +12,7 @@ from ..types import Modality
 from .errors import reports_errors
 from .memory_build import build_command
 from .memory_fill import add_command, remove_command, sync_command, update_command
-from .memory_move import copy_command, export_command, import_command
+from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_served import adopt_command, attach_command
 from .memory_versions import prune_command, rollback_command, use_command, versions_command
 from .options import JsonOption, MemoryOption, ModelOption, existing_memory
@@ -125,7 +125,7 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         conditions = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'--where is no JSON: {error}; write it as \'{{"shop": "de"}}\'') from None
     if not isinstance(conditions, dict):
         raise InputError(f"--where must be a JSON object, got {text!r}")
@@ -145,6 +145,7 @@ for _name, _command, _example in (
     ("export", export_command, "reco memory export pairs.parquet --memory ./memory"),
     ("import", import_command, "reco memory import pairs.parquet --memory ./copy"),
     ("copy", copy_command, "reco memory copy grpc://localhost:6334 --memory ./memory"),
+    ("rescue", rescue_command, "reco memory rescue ./rescued --memory ./memory"),
     ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
     ("versions", versions_command, "reco memory versions --memory ./memory"),
     ("use", use_command, "reco memory use memory--v3 --memory ./memory"),

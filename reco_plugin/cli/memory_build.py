@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .engine import takes_cluster
+from .errors import keeps
 from .ingesting import (
     BatchOption,
     DryRunOption,
@@ -118,7 +119,11 @@ def _build_version(
     from ..reco import Reco
 
     fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
-    with closing(open_versions_of(settings)) as versions:
+    again = "the same command with --resume" if is_server(settings) else "the same command"
+    with (
+        keeps(f"what was written stays beside the version in use; {again} goes on"),
+        closing(open_versions_of(settings)) as versions,
+    ):
         begun = None if fresh else versions.unfinished(fingerprint)
         name = begun or versions.begin(fingerprint)
         place = {"memory_collection": name} if is_server(settings) else {}

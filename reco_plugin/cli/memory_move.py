@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from .errors import keeps
 from .options import JsonOption, MemoryOption, ModelOption, memory_location
 from .stores import CollectionOption, OptionOption, memory_settings, open_store, parse_options, say, shown
 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Leave out pairs whose ids are there already, as after an interruption.")
 ]
+
+_LEFT = "what was written stays; to go on, give the same command with --resume"
 
 
 def export_command(
@@ -24,9 +27,10 @@ def export_command(
 ) -> None:
     """Write all pairs, as vectors with ids and payloads, into one file, whole or not at all. Needs no model."""
     from ..data import write_pairs
+    from ..memory.transfer import all_pairs
 
-    with closing(open_store(memory)) as store:
-        written = write_pairs(target, shown(store.scroll(), store.count(), "export"))
+    with keeps(f"nothing was written to {target}"), closing(open_store(memory)) as store:
+        written = write_pairs(target, shown(all_pairs(store), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
 
 
@@ -39,13 +43,13 @@ def import_command(
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add pairs that are vectors already. They must be of the model's encoder: nothing in the file tells."""
+    """Add pairs that are vectors already. They must be of the model's encoder, which nothing in the file shows."""
     from ..data import read_records
     from ..memory.transfer import lacking
     from ..reco import Reco
 
     said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
-    with Reco.open(model, memory_location(memory), **said) as reco:
+    with keeps(_LEFT), Reco.open(model, memory_location(memory), **said) as reco:
         batches = shown(read_records(source), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records(batch for batch in wanted if len(batch))
@@ -72,7 +76,7 @@ def copy_command(
     from ..memory.transfer import copy
 
     settings = memory_settings(target, to_collection, option)
-    with closing(open_store(memory, collection)) as source:
+    with keeps(_LEFT), closing(open_store(memory, collection)) as source:
         origin = (source.location, getattr(source, "collection", None))
         if origin in ((settings.memory, None), (settings.memory, settings.memory_collection)):
             raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
@@ -89,3 +93,44 @@ def copy_command(
             copied = sum(shown(copy(source, into, resume=resume), total, "copy"))
             pairs = into.count()
     say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)
+
+
+def rescue_command(
+    target: Annotated[str, typer.Argument(help="Memory to copy to: a new folder, or the URL of a Qdrant server.")],
+    *,
+    memory: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy what can be read of an embedded memory that does not open or read any more; it stays as it is.
+
+    Needs no model. Lists what was left behind: bring those pairs again from where they came.
+    """
+    from tqdm import tqdm
+
+    from ..errors import ConfigError
+    from ..memory import open_memory
+    from ..memory.header import read_header
+    from ..memory.opening import key_of
+    from ..memory.rescue import rescue
+
+    broken = Path(memory_settings(memory).memory).expanduser()
+    found = read_header(broken) if broken.is_dir() else None
+    if found is None or found[0] != "edge":
+        raise ConfigError(f"{str(broken)!r} is no folder with an embedded memory (edge): only such can be rescued")
+    settings = memory_settings(target)
+    if Path(settings.memory).expanduser().resolve() == broken.resolve():
+        raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
+    into = open_memory(
+        settings.memory,
+        found[1].fingerprint,
+        collection=settings.memory_collection,
+        api_key=key_of(settings),
+        options=settings.memory_options,
+    )
+    with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:
+        done = rescue(broken, found[1], into, bar.update)
+    lines = [f"copied {done.pairs:,} pairs to {target}; {len(done.left):,} could not be"]
+    lines += [f"  {name}: {why}" for name, why in done.left.items()]
+    if not done.log_read:
+        lines.append("its log cannot be read: what was added last may be missing, add it again")
+    say({"copied": done.pairs, "left": done.left, "log_read": done.log_read}, "\n".join(lines), as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -66,7 +65,7 @@ def adopt_command(
 ) -> None:
     """Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as it is.
 
-    The image vectors must be of the model's encoder: nothing in the collection tells. `reco memory build` reads
+    The image vectors must be of the model's encoder, which nothing in the collection shows. `reco memory build` reads
     collections, too, and lists the points that cannot be used, which are left out here.
     """
     from ..errors import ConfigError, MemoryStoreError
@@ -90,6 +89,6 @@ def adopt_command(
     said = {"memory_collection": target.memory_collection, "memory_options": parse_options(option)}
     with Reco.open(model, target.memory, on_memory_failure="fail", **said) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
-        added = reco.memory.add(wanted, progress=sys.stderr.isatty())
+        added = reco.memory.add(wanted, progress=True)
         held = len(reco.memory)
     say({"added": added, "pairs": held}, f"added {added:,} pairs; {into} holds {held:,}", as_json)

@@ -58,7 +58,7 @@ def prune_command(
     keep: Annotated[int, typer.Option(min=0, help="Finished versions to keep besides the one in use.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete versions that are not in use, but for the newest finished ones. Needs no model."""
+    """Delete versions that are not in use, except the newest finished ones. Needs no model."""
     with closing(open_versions_of(memory_settings(memory, collection))) as versions:
         gone = versions.prune(keep)
     say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)

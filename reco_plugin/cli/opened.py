@@ -22,17 +22,30 @@ if TYPE_CHECKING:
 
 _K = 10  # neighbours where no model says otherwise
 
-MemoryOption = Annotated[str | None, typer.Option(help="Memory to retrieve from: folder or URL of a Qdrant server.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"),
+]
 MemoryFromOption = Annotated[
     str | None,
     typer.Option(metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."),
 ]
 KOption = Annotated[int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="of the model")]
-SearchOption = Annotated[Mode | None, typer.Option(help="uni: search the query's own modality. cross: the other.")]
-FusionOption = Annotated[Mode | None, typer.Option(help="cross: fuse the other modality's vectors. uni: the own.")]
-GateOption = Annotated[bool | None, typer.Option("--gate/--no-gate", help="Weigh neighbours by calibrated trust.")]
+SearchOption = Annotated[
+    Mode | None, typer.Option(help="uni: search the query's own modality. cross: the other.", show_default="uni")
+]
+FusionOption = Annotated[
+    Mode | None, typer.Option(help="cross: fuse the other modality's vectors. uni: the own.", show_default="cross")
+]
+GateOption = Annotated[
+    bool | None,
+    typer.Option("--gate/--no-gate", help="Weigh neighbours by calibrated trust.", show_default="of the model"),
+]
 FuserOption = Annotated[
-    FuserName | None, typer.Option(help="model: the fusion in the model folder. training-free: no learned weights.")
+    FuserName | None,
+    typer.Option(
+        help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
+    ),
 ]
 CacheOption = Annotated[
     Path | None,
@@ -105,6 +118,8 @@ def opened(setup: Setup, options: dict[str, Any], *, vectors: bool) -> Iterator[
     stored = existing_memory(setup.memory) if setup.memory else None
     in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
     try:
+        if vectors_only and setup.model is None and settings.falls_back:
+            raise ArtifactError("no model was named: --model gives the one that made these vectors.")
         model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser training-free without --model." if vectors_only else ""
@@ -137,9 +152,9 @@ def remembering(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> R
 @contextmanager
 def encoding(total: int) -> Iterator[Any]:
     """Show a progress bar over ``total`` items, none where there is nothing to encode; yields what advances it."""
-    from tqdm import tqdm
+    from ..progress import progress_bar
 
-    with tqdm(total=total, desc="encode", unit="item", disable=None if total else True) as bar:
+    with progress_bar(total=total, desc="encode", unit="item", disable=not total) as bar:
         yield bar.update
 
 

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 ModelOption = Annotated[
-    Path | None, typer.Option(help="Model folder made by `reco export`.", show_default="RECO_MODEL or ./triton_models")
+    Path | None,
+    typer.Option(
+        help="Model folder made by `reco export`.",
+        show_default="RECO_MODEL or ./triton_models, else the quickstart model",
+    ),
 ]
 MemoryOption = Annotated[
     str | None,

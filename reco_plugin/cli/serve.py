@@ -19,7 +19,7 @@ EXTRA = "serve"
 def _serve(**flags: Any) -> None:
     """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
 
-    Every flag can also be a line of the table serve in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
+    Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
     flags, which other users of a machine see: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
     """
     from ..data.extras import need
@@ -27,11 +27,12 @@ def _serve(**flags: Any) -> None:
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", EXTRA)
     from ..reco import Reco
-    from ..serve.run import run
+    from ..serve.run import check_address, run
     from ..serve.settings import load_serve_settings
 
     model, memory = flags.pop("model", None), flags.pop("memory", None)
     settings = load_serve_settings(**{name: _value(name, value) for name, value in flags.items()})
+    check_address(settings)
     with Reco.open(model, memory=memory_location(memory)) as reco:
         run(settings, reco)
 
@@ -67,7 +68,7 @@ def _options() -> list[inspect.Parameter]:
             shown = ", ".join(f"{key}={value}" for key, value in shown.items()) if isinstance(shown, dict) else "none"
         flag = f"--{name.replace('_', '-')}"
         flag = f"{flag}/--no-{flag[2:]}" if bool in _kinds(kind) else flag
-        option = typer.Option(flag, help=field.description, show_default=str(shown))
+        option = typer.Option(flag, help=field.description, show_default=shown not in (None, "") and str(shown))
         options[name] = Annotated[kind if NoneType in get_args(kind) else kind | None, option]
     only = inspect.Parameter.KEYWORD_ONLY
     return [inspect.Parameter(name, only, default=None, annotation=option) for name, option in options.items()]

@@ -87,9 +87,9 @@ def open_server(settings: Settings) -> Server:
 
 def shown(batches: Iterable[T], total: int | None, what: str) -> Iterator[T]:
     """The same batches with a progress bar on stderr, which counts pairs."""
-    from tqdm import tqdm
+    from ..progress import progress_bar
 
-    with tqdm(total=total, desc=what, unit="pair", disable=None) as bar:
+    with progress_bar(total=total, desc=what, unit="pair") as bar:
         for batch in batches:
             yield batch
             bar.update(batch if isinstance(batch, int) else _length(batch))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .errors import reports_errors
+from .errors import keeps, reports_errors
 from .opened import FuserOption, FusionOption, GateOption, KOption, MemoryFromOption, MemoryOption, SearchOption
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ _NOT_IN_A_FILE = ("config", "out", "cache")
 def study_command(
     context: typer.Context,
     source: Annotated[
-        str | None, typer.Argument(help="Labelled set: whatever `reco eval zero-shot` takes.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Labelled images: a folder with one folder per class, or whatever else `reco eval zero-shot` takes.",
+            show_default=False,
+        ),
     ] = None,
     *,
     out: Annotated[
@@ -28,13 +32,16 @@ def study_command(
         typer.Option(metavar="DIR", help="Folder of the run.", show_default="runs/ and the source's name"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A run's config.json: make that run again; no other option.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A run's config.json: make that run again. Only --out and --cache may stand beside it."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
             help="Model folder; repeat it for further trainings of the same encoder.",
-            show_default="RECO_MODEL or ./triton_models",
+            show_default="RECO_MODEL or ./triton_models, else the quickstart model",
         ),
     ] = None,
     control: Annotated[
@@ -45,7 +52,9 @@ def study_command(
     fuser: FuserOption = None,
     template: Annotated[
         list[str] | None,
-        typer.Option(help="Prompt with {} for the class name; repeat it for more.", show_default="of the source"),
+        typer.Option(
+            help="Prompt with {} for the class name; repeat it for more.", show_default="of the source, or of the model"
+        ),
     ] = None,
     k: KOption = None,
     search: SearchOption = None,
@@ -60,9 +69,11 @@ def study_command(
         typer.Option(metavar="SOURCE", help="Labelled set to choose baselines on.", show_default="half of the classes"),
     ] = None,
     distractors: Annotated[
-        str | None, typer.Option(metavar="PAIRS", help="Pairs of another domain: an irrelevant memory.")
+        str | None, typer.Option(metavar="PAIRS", help="Pairs of another domain, for a memory that cannot help.")
     ] = None,
-    captions: Annotated[str | None, typer.Option(metavar="SOURCE", help="Retrieval set, for its section.")] = None,
+    captions: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Images with captions, for the section on retrieval.")
+    ] = None,
     label_key: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Payload key that names a pair's class.", show_default="words of the caption"),
@@ -73,9 +84,10 @@ def study_command(
     ] = None,
     quick: Annotated[bool, typer.Option(help="Shorter curves and fewer bootstrap draws.")] = False,
     memory_limit: Annotated[
-        int, typer.Option(min=1, help="Pairs in RAM for what needs many memories; a random choice above.")
+        int,
+        typer.Option(min=1, help="Pairs held in RAM where many memories are needed; of a larger one, a random choice."),
     ] = 200_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where frozen vectors are kept.", show_default="in the run")
     ] = None,
@@ -134,7 +146,10 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     sets = read_sets(config)
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
-    with opened(setup, config.refinement, vectors=vectors) as reco:
+    places = f"{out} and {cache}" if cache else out
+    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command goes on from there")
+    with kept, opened(setup, config.refinement, vectors=vectors) as reco:
+        sets = sets.with_templates(reco)
         with encoding(sets.items) as told:
             study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=told)
         now = digests_of(study)

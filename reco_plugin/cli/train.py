@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from .errors import reports_errors
+from .errors import keeps, reports_errors
 from .options import JsonOption
 from .stores import CollectionOption
 
@@ -58,13 +58,14 @@ def train_command(
     batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step.")] = 128,
     lr: Annotated[float, typer.Option(min=0, help="paper: peak learning rate.")] = 1e-3,
     heads: Annotated[int, typer.Option(min=1, help="paper: attention heads.")] = 8,
-    seed: Annotated[int, typer.Option(help="paper: of start, batches and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(help="paper: seed of the start, the batches and the dropout.")] = 0,
     near_duplicate: Annotated[
         float, typer.Option(min=0, max=1, help="Image cosine from which a neighbour is hidden.")
     ] = 0.97,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
     precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="paper: of the fusions' arithmetic; weights and loss are fp32.")
+        Literal["fp32", "bf16"],
+        typer.Option(help="paper: precision of the fusions' arithmetic; weights and loss are fp32."),
     ] = "fp32",
     processes: Annotated[
         int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
@@ -102,8 +103,9 @@ def train_command(
         precision=precision,
         random_weights=random_weights,
     )
-    joined = _torch(lambda: run.begin(recipe, out, processes))
-    _torch(lambda: run.train(recipe, out, joined))
+    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command goes on from there"):
+        joined = _torch(lambda: run.begin(recipe, out, processes))
+        _torch(lambda: run.train(recipe, out, joined))
     if not joined.leads:
         return
     weights = f" --pretrained {pretrained}" if pretrained else ""
@@ -139,33 +141,49 @@ def export_command(
     ] = "training-free",
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
-        typer.Option(help="Of the weights; with --accelerator cuda or tensorrt, fp16 arithmetic too. int8: CPU only."),
+        typer.Option(
+            help="Precision of the weights; with --accelerator cuda or tensorrt fp16 arithmetic, too. int8: CPU only."
+        ),
     ] = "fp32",
     k: Annotated[
         int | None,
         typer.Option("--k", min=1, help="Default number of neighbours.", show_default="of the training, or 10"),
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prompt that the encoder was trained with, {} for a name; repeatable.", show_default="a photo of a {}."
+        ),
     ] = None,
     check: Annotated[
         str | None,
         typer.Option(help="Pairs to compare with torch on, as for reco train.", show_default="drawn samples"),
     ] = None,
     license_: Annotated[
-        list[str] | None, typer.Option("--license", help="Of the weights or data, for the manifest; repeatable.")
+        list[str] | None,
+        typer.Option("--license", help="Licence of the weights or the data, for the manifest; repeatable."),
     ] = None,
     accelerator: Annotated[
-        Literal["none", "cuda", "tensorrt"], typer.Option(help="Of Triton's GPU instances; CPUs ignore it.")
+        Literal["none", "cuda", "tensorrt"],
+        typer.Option(help="What speeds up Triton's instances on a GPU; those on a CPU ignore it."),
     ] = "none",
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that Triton forms.")] = 64,
     preferred_batch: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Batch to wait for; repeatable.", show_default="GPU: a quarter and the whole"),
+        typer.Option(
+            min=1, help="Batch size that Triton waits for; repeatable.", show_default="GPU: a quarter and the whole"
+        ),
     ] = None,
     queue_delay_us: Annotated[
         int | None,
-        typer.Option(min=0, help="Longest wait for others, microseconds.", show_default="0; with an accelerator 1000"),
+        typer.Option(
+            min=0,
+            help="Microseconds that a request waits for others to make a batch.",
+            show_default="0; with an accelerator 1000",
+        ),
     ] = None,
     engine_cache: Annotated[
-        str, typer.Option(help="Folder of TensorRT engines inside the server: a volume.")
+        str, typer.Option(help="Folder inside the server for TensorRT's engines: mount a volume there.")
     ] = "/var/cache/reco-tensorrt",
     random_weights: RandomOption = False,
     as_json: JsonOption = False,
@@ -198,6 +216,7 @@ def export_command(
                 engine_cache=engine_cache,
             ),
             k=k,
+            templates=tuple(template or ()),
             source=check,
             licenses=tuple(license_ or ()),
             random_weights=random_weights,

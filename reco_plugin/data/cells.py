@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import VectorError
+from ..values import PAYLOAD_LEVELS, is_unicode
 from ..vectors import check_vectors
 from .remote import RemoteImage
 
@@ -23,7 +24,7 @@ Image: TypeAlias = "Path | bytes | RemoteImage"
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_MISSING = "missing or empty"
+MISSING = "missing or empty"
 
 
 class CellError(Exception):
@@ -43,7 +44,7 @@ def text_of(value: object) -> str:
         raise CellError(f"expected one caption, got {value!r:.60}; write one row per caption")
     text = (value or "").strip()
     if not text:
-        raise CellError(_MISSING)
+        raise CellError(MISSING)
     return _sound(text)
 
 
@@ -52,7 +53,7 @@ def image_of(value: object, folder: Path) -> Image:
     if isinstance(value, Mapping):
         return image_of(value.get("bytes") or value.get("path"), folder)
     if value is None or value in ("", b""):
-        raise CellError(_MISSING)
+        raise CellError(MISSING)
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -63,13 +64,13 @@ def image_of(value: object, folder: Path) -> Image:
         raise CellError(f"{scheme[0]} is not read: give paths, http:// or https://, or fetch the images first")
     path = folder / _sound(value)
     if not _is_file(path):
-        raise CellError(f"{value!r:.200} is not a file at {str(path)!s:.300}; paths are relative to the table")
+        raise CellError(f"{value!r:.200} is not a file at {str(path)!r:.300}; paths are relative to the table")
     return path
 
 
 def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as JSON has them; what is empty, not finite or bytes is left out."""
-    plain = {name: _plain(value) for name, value in values.items()}
+    plain = {name: _plain(value, 2) for name, value in values.items()}
     return {name: value for name, value in plain.items() if value is not None and value != ""}
 
 
@@ -90,10 +91,8 @@ def _unit(row: npt.NDArray[Any]) -> Vector | CellError:
 
 
 def _sound(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise CellError(f"{text!r:.60} is not Unicode: half of a surrogate pair") from None
+    if not is_unicode(text):
+        raise CellError(f"{text!r:.60} is not Unicode: half of a surrogate pair")
     return text
 
 
@@ -104,8 +103,10 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, level: int) -> Any:
     plain: Any = None
+    if level > PAYLOAD_LEVELS and isinstance(value, (Mapping, list, tuple)):
+        raise CellError(f"payload is nested deeper than {PAYLOAD_LEVELS} levels: make it flatter, or keep it as a text")
     match value:
         case None | bool() | int():
             plain = value
@@ -116,9 +117,9 @@ def _plain(value: Any) -> Any:
         case bytes():
             pass
         case Mapping():
-            plain = {str(name): _plain(inner) for name, inner in value.items()}
+            plain = {str(name): _plain(inner, level + 1) for name, inner in value.items()}
         case list() | tuple():
-            plain = [_plain(inner) for inner in value]
+            plain = [_plain(inner, level + 1) for inner in value]
         case date() | time():
             plain = value.isoformat()
         case _:

@@ -16,7 +16,7 @@ from .files import read_lines, read_text
 from .nearest import did_you_mean
 
 TEMPLATES = ("a photo of a {}.",)
-"""Used when neither the caller nor the source gives any."""
+"""CLIP's own: used when neither the caller nor the source nor the model gives any."""
 _CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
 _UNSEEN_FILE = "unseen.txt"
@@ -58,18 +58,18 @@ def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def read_templates(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Read the templates that lie in the first of these folders that has any, else :data:`TEMPLATES`.
+    """Read the templates that lie in the first of these folders that has any; else none.
 
     Raises:
         DataError: a line without a place for the class name.
     """
     path = _find(folders, _TEMPLATE_FILES)
     if path is None:
-        return TEMPLATES
+        return ()
     lines = read_lines(path)
     if bad := [line for line in lines if fill(line, "") == line]:
         raise DataError(f"{path}: template {bad[0]!r} has no {{}} or {{c}} where the class name goes")
-    return tuple(lines) or TEMPLATES
+    return tuple(lines)
 
 
 def has_class_names(folders: Sequence[Path]) -> bool:

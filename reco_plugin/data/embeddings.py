@@ -106,7 +106,7 @@ def _payloads(path: Path, columns: Columns, rows: int) -> list[Payload]:
 def _json_payload(path: Path, row: int, value: Any) -> dict[str, Any]:
     try:
         payload = json.loads(value or "{}")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise DataError(f"{path}: payload[{row}] is {value!r:.60}, expected a JSON object")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .classes import TEMPLATES
 from .images import pick
+
+TemplatesFrom: TypeAlias = Literal["caller", "source", "model", "default"]
+"""Who gave the templates; ``default``: nobody did, so they are CLIP's own."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Labelled:
         images: N images, or their vectors (N, D), unit-norm.
         labels: (N,) class of each image, 0 … C-1.
         classes: C names.
-        templates: prompts with ``{}`` (or clip-benchmark's ``{c}``) where the class name goes.
+        templates: prompts with ``{}`` (or clip-benchmark's ``{c}``) where the class name goes; none: those of
+            the model that encodes them.
+        templates_from: who gave them.
         prompts: (C, D) unit-norm vectors of the classes; None where classes are embedded through the templates.
         query_ids: N ids; a pair of the memory with the same id is hidden from its own query. None: nothing is hidden.
         groups: (N,) what belongs together when confidence intervals are drawn; None: the class.
@@ -35,11 +39,12 @@ class Labelled:
     images: Sequence[ImageInput] | Vectors
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
-    templates: tuple[str, ...] = TEMPLATES
+    templates: tuple[str, ...] = ()
     prompts: Vectors | None = None
     query_ids: tuple[str, ...] | None = None
     groups: npt.NDArray[Any] | None = None
     unseen: npt.NDArray[np.bool_] | None = None
+    templates_from: TemplatesFrom = "source"
 
     def __len__(self) -> int:
         return len(self.labels)

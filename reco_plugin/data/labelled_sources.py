@@ -49,6 +49,8 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     """
     where = parse_source(source)
     labelled = _read(where, check_templates(templates))
+    if templates:
+        labelled = replace(labelled, templates_from="caller")
     if unseen is not None:
         labelled = replace(labelled, unseen=read_unseen(Path(unseen), labelled.classes))
     limit = where.count("limit")

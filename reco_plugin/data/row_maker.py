@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Pair
-from .cells import CellError, id_of, image_of, payload_of, text_of
+from .cells import MISSING, CellError, id_of, image_of, payload_of, text_of
 from .nearest import did_you_mean
 from .parts import ColumnNames, Rejected
 
@@ -58,19 +58,25 @@ class RowMaker:
         names = self.names
         id_, column = None, names.id
         try:
-            id_ = id_of(self._id(values, place))
+            own_id = self._id(values, place)
+            if own_id is None:  # then there is no image either, which could name the pair
+                column = names.image
+                raise CellError(MISSING)
+            id_ = id_of(own_id)
             column = names.image
             image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
             column = names.text
             text = _vector_or(values.get(names.text), text_of)
             column = ""
             payload = self._payload(values)
+            lies = _place_of(values.get(names.image), image)
         except CellError as error:
             at = f", column {column!r}" if column else ""
             has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
             return Rejected(where + at, f"{error}{has}", id_)
-        caption = {"caption": text} if isinstance(text, str) else {}
-        return Pair(id_, image, text, caption | payload)
+        own = {"caption": text} if isinstance(text, str) else {}
+        own |= {"image": lies} if lies not in (None, id_) else {}
+        return Pair(id_, image, text, own | payload)
 
     def _id(self, values: Mapping[str, Any], place: str | None) -> object:
         own = values.get(self.names.id)
@@ -94,10 +100,17 @@ def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
     return value if isinstance(value, np.ndarray) else made(value)
 
 
+def _place_of(value: object, image: object) -> str | None:
+    """The path of an image file, as the row has it; None of other images (a URL may hold what is secret)."""
+    if not isinstance(image, Path):
+        return None
+    return str(value["path"] if isinstance(value, Mapping) else value)
+
+
 def _unfolded(packed: Any) -> dict[str, Any]:
     try:
         payload = json.loads(packed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise CellError(f"payload is {packed!r:.60}, expected a JSON object")

@@ -24,10 +24,10 @@ from .flickr import is_flickr, read_flickr
 from .images import spread
 from .parts import ColumnNames, Part, Rejected
 from .rows_arrays import open_arrays, open_clip_retrieval, open_npz
-from .rows_files import LabelledPart, open_captions, open_folder
-from .rows_parquet import open_parquet
+from .rows_files import CaptionsPart, FolderPart, LabelledPart, open_captions, open_folder
+from .rows_parquet import ParquetPart, open_parquet
 from .rows_shards import open_shards
-from .rows_table import open_table
+from .rows_table import TablePart, open_table
 from .seen import Seen
 from .source import Source, parse_source
 from .tables import SUFFIXES
@@ -37,6 +37,7 @@ __all__ = ["ColumnNames", "Part", "Rejected", "Rows", "open_rows"]
 
 CAPTIONS = tuple(f"captions{suffix}" for suffix in (*SUFFIXES, ".parquet"))
 _NAMES = ("id", "image", "text")
+_OF_FILES = (TablePart, ParquetPart, FolderPart, CaptionsPart)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Rows:
     name: str
     parts: tuple[Part, ...]
     total: int | None = None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that the paths of its image files start from, each once."""
+        of_files = (part for part in self.parts if isinstance(part, _OF_FILES))
+        return tuple(dict.fromkeys(part.folder for part in of_files))
 
     def __iter__(self) -> Iterator[Pair | Rejected]:
         """The rows of all parts, in order; of pairs with the same id, the first is kept."""

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..types import Pair
 from .captions import CaptionedFile
 from .cells import CellError, text_of
-from .classes import fill
+from .classes import TEMPLATES, fill
 from .files import find_images, read_text
 from .labelled import Labelled
 from .labelled_sources import read_labelled
@@ -68,7 +68,13 @@ class CaptionsPart:
         """A pair for each caption."""
         for file in self.files:
             for id_, text in zip(file.caption_ids, file.captions, strict=True):
-                yield Pair(id_, file.path, text, {"caption": text})
+                yield Pair(id_, file.path, text, {"caption": text, "image": file.name})
+
+    @property
+    def folder(self) -> Path:
+        """Where the images lie."""
+        first = self.files[0]
+        return first.path.parents[len(Path(first.name).parts) - 1]
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,9 @@ class LabelledPart:
 
     def _read(self) -> Iterator[Pair | Rejected]:
         labelled = self.labelled
+        template = (labelled.templates or TEMPLATES)[0]
         for row, label in enumerate(labelled.labels.tolist()):
-            text = fill(labelled.templates[0], labelled.classes[label])
+            text = fill(template, labelled.classes[label])
             id_ = labelled.query_ids[row] if labelled.query_ids is not None else str(row)
             try:
                 image = labelled.images[row]

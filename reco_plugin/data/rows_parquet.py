@@ -34,6 +34,11 @@ class ParquetPart:
         """The file, and the rows before these."""
         return f"{self.path}, after row {self.before}" if self.before else str(self.path)
 
+    @property
+    def folder(self) -> Path:
+        """That paths of images are relative to."""
+        return self.maker.folder
+
     def read(self) -> Iterator[Pair | Rejected]:
         """Its rows in order."""
         return shielded(self.name, self._read())

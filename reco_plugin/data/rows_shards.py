@@ -118,7 +118,7 @@ def _json_fields(sample: Sample) -> dict[str, Any]:
     where = f"{blob.shard}, member {blob.name!r}"
     try:
         fields = json.loads(blob.text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RowError(where, f"is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RowError(where, f"is not a JSON object: {blob.text()[:60]!r}")

@@ -27,6 +27,11 @@ class TablePart:
             return str(self.table.path)
         return f"{self.table.path}, {self.stretch.rows:,} rows after line {self.stretch.line}"
 
+    @property
+    def folder(self) -> Path:
+        """That paths of images are relative to."""
+        return self.maker.folder
+
     def read(self) -> Iterator[Pair | Rejected]:
         """Its rows in order."""
         return shielded(self.name, self._read())

@@ -23,6 +23,7 @@ SUFFIXES = (".jsonl", ".csv", ".tsv")
 PAIR = ("image", "text")
 
 _ROWS_PER_STRETCH = 10_000
+_SEPARATORS = ",;\t|"
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
@@ -157,7 +158,7 @@ class Table:
         """The header of a csv or tsv; of jsonl, the keys of the first row that can be read.
 
         Raises:
-            DataError: it is not UTF-8.
+            DataError: it is not UTF-8, or there is none.
         """
         with self._lines() as lines:
             if self._is_json:
@@ -222,14 +223,28 @@ class Table:
             return RowError(where, f"is not a JSON object: {line.strip()[:60]!r}")
         return Row(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
 
+    @cached_property
+    def _separator(self) -> str:
+        """What is between its values: a comma (tsv: tab), unless that leaves the header whole and another one does not.
+
+        Spreadsheets write semicolons where the comma is the decimal sign. It is no guess: one column is no table here.
+        """
+        own = "\t" if self.path.suffix.lower() == ".tsv" else ","
+        with self._lines() as lines:
+            header = next((line for line in lines if line.strip()), "")
+        parts = {sign: _columns(header, sign) for sign in _SEPARATORS}
+        return own if parts[own] > 1 else max((own, *_SEPARATORS), key=lambda sign: parts[sign])
+
     def _reader(self, lines: Lines) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter="\t" if self.path.suffix.lower() == ".tsv" else ",", strict=True)
+        return csv.reader(lines, delimiter=self._separator, strict=True)
 
     def _header(self, lines: Lines) -> tuple[str, ...]:
         try:
             header = next((values for values in self._reader(lines) if values), [])
         except csv.Error as error:
             raise DataError(f"{self.path}: its first line is no header: {error}") from None
+        if not header:
+            raise DataError(f"{self.path} is empty: its first line must name the columns, as in image,text")
         for name in header:
             if not is_utf8(name):
                 raise DataError(f"{self.path} is not UTF-8: its columns are {raw_bytes(name)!r}, …; save it as UTF-8")
@@ -254,7 +269,8 @@ class Table:
         row = Row(self.path, line, {k: v for k, v in zip(header, values, strict=False) if v != ""})
         if len(values) > len(header):
             column = self.needed[-1] if self.needed else "image"
-            return row.error(column, f"more values than columns: {values[len(header) :]!r}; quote commas")
+            more = f"more values than columns: {values[len(header) :]!r}; quote values that hold {self._separator!r}"
+            return row.error(column, more)
         if len(values) < len(header):
             return row.error(
                 header[len(values)], f"no value: {len(values)} of {len(header)} columns; is a line break unquoted?"
@@ -263,6 +279,13 @@ class Table:
             if not is_utf8(value):
                 return row.error(name, not_utf8(value))
         return row
+
+
+def _columns(header: str, separator: str) -> int:
+    try:
+        return len(next(csv.reader([header], delimiter=separator), []))
+    except csv.Error:
+        return 1
 
 
 class _Numeric:

@@ -19,6 +19,7 @@ from ..reco import Reco
 from ..types import Refinement, Vectors
 
 _GAINS, _HARMS = 18, 6
+_SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
 
 
@@ -66,6 +67,7 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,
+        shipped=reco.manifest.name == _SHIPPED,
         sources=[*EMOJI_SOURCES, NAMES_SOURCE],
         counts={group: len(bench.ranks(group, bench.queries, bench.labels)) for group in TEST_GROUPS},
     )

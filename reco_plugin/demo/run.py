@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ from ..artifact import Artifact
 from ..data.files import whole_file
 from ..errors import MemoryStoreError
 from ..evaluate.table import table
-from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, pairs, prepare
+from ..memory.picture_folders import note_folders
+from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from ..quickstart.dataset import Quickstart, load
+from ..quickstart.entities import Split
 from ..reco import Reco
-from ..types import Modality, Vectors
+from ..types import Modality, Pair, Vectors
 from .page import write_page
 
 _STAGES = {
@@ -24,6 +29,9 @@ _STAGES = {
     "full": "after adding their pairs",
 }
 _MARK = ".made-by-reco-demo"
+_PICTURES = "memory.pictures"
+_PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
+"""What a user would bring, made of the unseen entities: the tour of the README runs on them."""
 _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "both refined"}
 
 
@@ -43,11 +51,14 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
     Artifact.load(model)  # before minutes of fetching and rendering
     data = load(cache)
     with Reco.open(model, memory=_fresh(out), memory_kind="edge", on_memory_failure="fail") as reco:
+        note_folders(out / "memory", [out / _PICTURES])
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)
-        stages = _measure_stages(reco, data, bench)
+        stages = _measure_stages(reco, data, bench, out / _PICTURES)
         results = _results(stages, len(reco.memory))
         write_page(out / "index.html", reco, data, bench, results)
+    _write_photos(data, out / _PHOTOS)
+    _write_catalogue(data, out / _CATALOGUE)
     with whole_file(out / "results.json") as part:
         part.write_text(json.dumps(results, indent=1), encoding="utf-8")
     _report(results, out)
@@ -57,23 +68,53 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
 def _fresh(out: Path) -> Path:
     """An empty place for the memory; only what an earlier demo left there is removed."""
     folder, mark = out / "memory", out / _MARK
-    if mark.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-    elif folder.exists():
-        raise MemoryStoreError(f"{folder} was not made by the demo and stays as it is: give another folder by --out")
+    for made in (folder, out / _PICTURES, out / _PHOTOS):
+        if mark.is_file():
+            shutil.rmtree(made, ignore_errors=True)
+        elif made.exists():
+            raise MemoryStoreError(f"{made} was not made by the demo and stays as it is: give another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return folder
 
 
-def _measure_stages(reco: Reco, data: Quickstart, bench: Bench) -> dict[str, Accuracies]:
+def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) -> dict[str, Accuracies]:
     refine = partial(_refine, reco)
     stages = {"empty_memory": bench.measure(refine)}
-    reco.memory.add(pairs(data, KNOWN), progress=True)
+    reco.memory.add(_drawn(data, KNOWN, pictures), progress=True)
     stages["without_unseen"] = bench.measure(refine)
-    reco.memory.add(pairs(data, ("unseen",)), progress=True)
+    reco.memory.add(_drawn(data, ("unseen",), pictures), progress=True)
     stages["full"] = bench.measure(refine)
     return stages
+
+
+def _drawn(data: Quickstart, splits: tuple[Split, ...], folder: Path) -> list[Pair]:
+    """The pairs of these splits, their drawings written to files, where the playground finds them."""
+    drawn = []
+    for pair in pairs(data, splits):
+        file = folder / f"{pair.id}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawing(data, pair.payload["row"]).save(file)
+        drawn.append(replace(pair, payload={**pair.payload, "image": f"{pair.id}.png"}))
+    return drawn
+
+
+def _write_photos(data: Quickstart, folder: Path) -> None:
+    """The unseen test queries, a folder per class."""
+    for row in data.query_rows("unseen"):
+        item = data.items[row]
+        name = data.by_key[item.entity].label.replace("/", " ")
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        drawing(data, row).save(folder / name / f"{item.style}.png")
+
+
+def _write_catalogue(data: Quickstart, path: Path) -> None:
+    """The pairs of the unseen entities, a row each; the drawings are those of the memory."""
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "image", "text", "style"])
+        for pair in pairs(data, ("unseen",)):
+            rows.writerow([pair.id, f"{_PICTURES}/{pair.id}.png", pair.text, pair.payload["style"]])
 
 
 def _refine(reco: Reco, vectors: Vectors, modality: Modality) -> Vectors:
@@ -116,13 +157,24 @@ def _report(results: dict[str, Any], out: Path) -> None:
     header = ["top-1 / top-5 in %", "unseen entities", "seen entities", "all labels together"]
     print("\n" + table(header, rows))
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
-    reco = "reco" if shutil.which("reco") else ".venv/bin/reco"
+    reco = _command()
     print(
-        f"\n{gain:+.1f} points top-1 on entities that the frozen CLIP never saw, by inserting pairs; no weight changed."
+        f"\n{gain:+.1f} points top-1 on entities that the mini CLIP never saw, by inserting pairs; no weight changed."
         f"\n\nLook:  {out / 'index.html'}   (queries, what was retrieved, rankings before and after)"
         f"\n       {out / 'results.json'}"
+        f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones as your own data would lie: for the tour)"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
+        f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"
         f"\n       {reco} doctor"
-        "\n       README.md: your own CLIP and catalogue"
+        f"\n       {reco} export --help, {reco} fit --help: your own CLIP and catalogue"
     )
+
+
+def _command() -> str:
+    """What starts ``reco`` in the user's shell: by its name where the shell finds it, else by its place."""
+    beside = shutil.which("reco", path=str(Path(sys.executable).parent))
+    if shutil.which("reco") or beside is None:
+        return "reco"
+    here = Path.cwd()
+    return str(Path(beside).relative_to(here) if Path(beside).is_relative_to(here) else beside)

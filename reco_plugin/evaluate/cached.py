@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..reco import Reco
 from ..types import Fingerprint, ImageInput, Refinement, Vectors
 from .frozen import Encodes, Progress, silent
+from .prompts import templates_of
 from .stored import stored_vectors
 from .study.vectors import digest_images, digest_texts
 
@@ -37,6 +38,11 @@ class CachedEncoder:
     encoder: Encodes
     fingerprint: Fingerprint
     folder: Path
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts that the CLIP was trained with."""
+        return templates_of(self.encoder)
 
     def images(self, images: Sequence[ImageInput], progress: Progress = silent) -> Vectors:
         """Encode images, or find their vectors; (N, D) unit-norm."""

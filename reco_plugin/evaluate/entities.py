@@ -26,6 +26,8 @@ from .cached import CachedEncoder
 from .entity_result import EntityResult
 from .frozen import Progress, Refines, encoder_of, given, image_vectors, refined_candidates, refined_queries, silent
 from .generalised import generalised
+from .prompts import Prompts, templates_of
+from .reasons import reasons_of
 from .variants import Ranked, moved, variants_of
 
 NAME_ALONE = "{}"
@@ -39,7 +41,7 @@ def entities(
     reco: Refines,
     entity_set: EntitySet,
     *,
-    template: str = NAME_ALONE,
+    template: str | None = None,
     candidates: bool = False,
     progress: Progress = silent,
     **options: Any,
@@ -55,7 +57,7 @@ def entities(
         reco: refines, and encodes what the set holds raw. When its encoder is a :class:`.cached.CachedEncoder`, the
             names' vectors are kept there; else they lie in a temporary file.
         entity_set: the set.
-        template: prompt with ``{}`` where the name goes.
+        template: prompt with ``{}`` where the name goes; None: the model's (of several the first), or the name alone.
         candidates: also refine the names.
         progress: told how many items each encoded batch had.
         options: k, search, fusion, gate or where, handed to ``reco.refine``.
@@ -68,41 +70,59 @@ def entities(
     """
     _check(entity_set, template, candidates=candidates)
     images = image_vectors(reco, entity_set.images, progress)
+    prompts = _prompts(reco, entity_set, template)
     own = None if entity_set.query_ids is None else [(id_,) for id_ in entity_set.query_ids]
     refined = refined_queries(reco, images, "image", own, **options)
     with TemporaryDirectory(prefix="reco-entities-") as folder:
-        names = _names(reco, entity_set, template, images.shape[1], Path(folder), progress)
-        ranks = _ranks({"frozen": images, "image": refined}, names, entity_set.labels)
-        moved_names = 0.0
+        names = _names(reco, entity_set, prompts, images.shape[1], Path(folder), progress)
+        ranks = _ranks({"frozen": images, "image": refined.vectors}, names, entity_set.labels)
+        moved_names, told = 0.0, {"image": refined.coverage}
         if candidates:
             plain = np.concatenate(list(names))
-            prompts = refined_candidates(reco, plain, "text", None, **options)
-            ranks |= _ranks({"text": images, "both": refined}, [prompts], entity_set.labels)
-            moved_names = moved(plain, prompts)
-    far = {"frozen": (0.0, 0.0), "image": (moved(images, refined), 0.0), "text": (0.0, moved_names)}
+            refined_names = refined_candidates(reco, plain, "text", None, **options)
+            ranks |= _ranks({"text": images, "both": refined.vectors}, [refined_names.vectors], entity_set.labels)
+            moved_names, told["text"] = moved(plain, refined_names.vectors), refined_names.coverage
+    far = {"frozen": (0.0, 0.0), "image": (moved(images, refined.vectors), 0.0), "text": (0.0, moved_names)}
     far["both"] = (far["image"][0], far["text"][1])
-    variants = variants_of({side: Ranked(rank, *far[side]) for side, rank in ranks.items()}, entity_set.labels)
+    found = {side: Ranked(rank, *far[side], told.get(side)) for side, rank in ranks.items()}
+    variants = variants_of(found, entity_set.labels)
     unseen = entity_set.unseen
     split = [() if unseen is None else generalised(ranks, unseen, entity_set.labels, k) for k in (1, _TOP)]
     return EntityResult(
         name=entity_set.name,
         queries=len(images),
         entities=len(entity_set.entities),
-        options=given(options) | ({} if template == NAME_ALONE else {"template": template}),
+        options=given(options),
+        prompts=prompts,
         variants=variants,
+        reasons=reasons_of(found, variants, "names"),
         generalised=split[0],
         generalised5=split[1],
     )
 
 
-def _check(entity_set: EntitySet, template: str, *, candidates: bool) -> None:
+def _check(entity_set: EntitySet, template: str | None, *, candidates: bool) -> None:
     """Refuse what cannot be done before anything is encoded."""
     total = len(entity_set.entities)
     if candidates and total > _REFINABLE:
         raise ConfigError(f"{total:,} names are too many to be refined as a set (at most {_REFINABLE:,}): leave them")
+    if template is None:
+        return
     check_templates([template])
-    if template != NAME_ALONE and entity_set.vectors() is not None:
+    if entity_set.vectors() is not None:
         raise ConfigError(f"{entity_set.name} holds vectors of its names: a template cannot change them, leave it out")
+
+
+def _prompts(reco: Refines, entity_set: EntitySet, template: str | None) -> Prompts | None:
+    """What names are put into; None where the set holds their vectors."""
+    if entity_set.vectors() is not None:
+        return None
+    templates = templates_of(encoder_of(reco, "names"))
+    if template is not None:
+        return Prompts((template,), "caller", templates)
+    if templates:
+        return Prompts(templates[:1], "model", templates)
+    return Prompts((NAME_ALONE,), "default")
 
 
 @dataclass(frozen=True)
@@ -116,11 +136,12 @@ class _Stored:
 
 
 def _names(
-    reco: Refines, entity_set: EntitySet, template: str, dimension: int, temporary: Path, progress: Progress
+    reco: Refines, entity_set: EntitySet, prompts: Prompts | None, dimension: int, temporary: Path, progress: Progress
 ) -> Iterable[Vectors]:
     """The frozen vectors of all names, in blocks."""
-    if entity_set.vectors() is not None:
+    if prompts is None:
         return _Stored(entity_set)
+    template = prompts.templates[0]
     encoder = encoder_of(reco, "names")
     if not isinstance(encoder, CachedEncoder):
         encoder = CachedEncoder(encoder, Fingerprint("of this run", "unnamed", dimension), temporary)

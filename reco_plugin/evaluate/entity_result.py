@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .generalised import HEADER, Generalised, row
+from .prompts import Prompts
+from .reasons import Reason, lines_of
 from .table import table
 from .variants import Variant, variants_table
 
@@ -18,11 +20,13 @@ class EntityResult:
         name: of the set.
         queries: N.
         entities: C.
-        options: of the refinement, and the template, as far as they were given.
+        options: of the refinement, as far as they were given.
         variants: all queries; frozen first.
         generalised: top-1 of seen and of unseen entities, and the harmonic mean; empty where the set does not say
             which queries are of unseen entities, or all are of one kind.
         generalised5: the same for top-5.
+        prompts: what the names were put into; None where the set holds their vectors.
+        reasons: why a side gained little.
     """
 
     name: str
@@ -32,6 +36,8 @@ class EntityResult:
     variants: tuple[Variant, ...]
     generalised: tuple[Generalised, ...] = ()
     generalised5: tuple[Generalised, ...] = ()
+    prompts: Prompts | None = None
+    reasons: tuple[Reason, ...] = ()
 
     def __getitem__(self, refined: str) -> Variant:
         return next(variant for variant in self.variants if variant.refined == refined)
@@ -45,8 +51,10 @@ class EntityResult:
             "name": self.name,
             "queries": self.queries,
             "entities": self.entities,
+            **({} if self.prompts is None else {"prompts": self.prompts.to_dict()}),
             "options": self.options,
             "variants": [variant.to_dict() for variant in self.variants],
+            "reasons": [reason.to_dict() for reason in self.reasons],
             **({"generalised": apart} if apart else {}),
         }
 
@@ -55,6 +63,8 @@ class EntityResult:
         blocks = [
             f"entities, {self.name}: {self.queries:,} queries, {self.entities:,} entities\n"
             f"{variants_table(self.variants)}"
+            + ("" if self.prompts is None else f"\nprompts: {self.prompts}")
+            + lines_of(self.reasons)
         ]
         for k, lines in ((1, self.generalised), (5, self.generalised5)):
             if lines:

@@ -89,6 +89,7 @@ class Section(_Frozen):
         title: the question, for people.
         about: one paragraph: what was done, and how to read it.
         tables, charts: the answer.
+        notes: sentences on what held refinement back, for the summary.
     """
 
     key: str
@@ -96,6 +97,7 @@ class Section(_Frozen):
     about: str
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Ranked(_Frozen):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned, EntitySet, Labelled
-from ..data.classes import fill
 from ..errors import ConfigError, MemoryStoreError
-from ..types import Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+from ..types import Coverage, Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
 
 Progress = Callable[[int], None]
 """Told how many items each finished batch had."""
@@ -79,23 +78,16 @@ def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progre
     return texts if isinstance(texts, np.ndarray) else encoder_of(reco, "texts").texts(texts, progress)
 
 
-def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Vectors:
-    """One frozen vector (C, D) per class: the mean over the templates of the unit-norm vectors, of unit norm again.
+class Refined(NamedTuple):
+    """Refined vectors (N, D), and how far the memory answered them; None where what refines does not say."""
 
-    Raises:
-        ConfigError: no prompt vectors and no encoder.
-    """
-    if labelled.prompts is not None:
-        return labelled.prompts
-    encoder = encoder_of(reco, "class names")
-    prompts = ([fill(template, name) for name in labelled.classes] for template in labelled.templates)
-    total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
-    return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+    vectors: Vectors
+    coverage: Coverage | None
 
 
 def refined_queries(
     reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
-) -> Vectors:
+) -> Refined:
     """Refine queries (N, D), some thousand at a time: they do not depend on one another.
 
     Args:
@@ -106,35 +98,36 @@ def refined_queries(
         options: handed to ``reco.refine``.
     """
 
-    def refined(rows: slice) -> Vectors:
+    def refined(rows: slice) -> Refined:
         hidden = None if own is None else own[rows]
         return _refined(reco.refine(vectors[rows], modality=modality, exclude=hidden, **options))
 
-    parts = (slice(start, start + _QUERIES) for start in range(0, len(vectors), _QUERIES))
-    return np.concatenate([refined(rows) for rows in parts])
+    parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(vectors), _QUERIES)]
+    told = [part.coverage for part in parts if part.coverage is not None]
+    return Refined(np.concatenate([part.vectors for part in parts]), Coverage.join(told) if told else None)
 
 
 def refined_candidates(
     reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
-) -> Vectors:
+) -> Refined:
     """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
     return _refined(reco.refine(vectors, modality=modality, role="candidate", exclude=own, **options))
 
 
-def _refined(result: Refinement) -> Vectors:
+def _refined(result: Refinement) -> Refined:
     """The vectors, unless they are frozen ones that stand in for refined ones: figures would not show it."""
     if result.degraded:
         raise MemoryStoreError(
             f"refinement failed ({result.degraded}), and frozen vectors are not what is measured here: "
             "see the warning above, or open the model with on_memory_failure='fail'"
         )
-    return result.vectors
+    return Refined(result.vectors, result.coverage)
 
 
 def count_items(labelled: Labelled) -> int:
-    """How many items the encoder will report on."""
+    """How many items the encoder will report on; of a set without templates, with one."""
     raw = 0 if isinstance(labelled.images, np.ndarray) else len(labelled.images)
-    return raw + (len(labelled.classes) * len(labelled.templates) if labelled.prompts is None else 0)
+    return raw + (len(labelled.classes) * max(1, len(labelled.templates)) if labelled.prompts is None else 0)
 
 
 def count_captioned(captioned: Captioned) -> int:

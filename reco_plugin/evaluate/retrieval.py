@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +13,21 @@ import numpy.typing as npt
 from ..data import Captioned
 from ..types import Vectors
 from .blocks import Blocks, Ranking, rank_blocks
-from .frozen import Progress, Refines, given, image_vectors, refined_candidates, refined_queries, silent, text_vectors
+from .frozen import (
+    Progress,
+    Refined,
+    Refines,
+    given,
+    image_vectors,
+    refined_candidates,
+    refined_queries,
+    silent,
+    text_vectors,
+)
 from .metrics import Interval, bootstrap, ndcg, top_k
+from .reasons import Reason, lines_of, why
 from .table import gain, percent, table
+from .variants import moved
 
 KS = (1, 5, 10)
 SIDES = {"frozen": (False, False), "query": (True, False), "index": (False, True), "both": (True, True)}
@@ -57,6 +70,8 @@ class RetrievalResult:
         texts: M.
         options: of the refinement, as far as they were given.
         variants: both directions, frozen first in each.
+        reasons: why a line gained little.
+        repeated: how many of the texts stand on another image too; they tie, which counts as wrong.
     """
 
     name: str
@@ -64,6 +79,8 @@ class RetrievalResult:
     texts: int
     options: dict[str, Any]
     variants: tuple[RetrievalVariant, ...]
+    reasons: tuple[Reason, ...] = ()
+    repeated: int = 0
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
@@ -74,7 +91,8 @@ class RetrievalResult:
             asdict(v) | {"recall": {f"R@{k}": share for k, share in v.recall.items()}, "gain": v.gain._asdict()}
             for v in self.variants
         ]
-        return {"task": "retrieval"} | asdict(self) | {"variants": variants}
+        reasons = [reason.to_dict() for reason in self.reasons]
+        return {"task": "retrieval"} | asdict(self) | {"variants": variants, "reasons": reasons}
 
     def render(self) -> str:
         """A plain text table, in per cent and points."""
@@ -84,7 +102,11 @@ class RetrievalResult:
             for v in self.variants
         ]
         header = ["direction    refined", *(f"R@{k} %" for k in KS), "nDCG@10 %", "gain in R@1, 95 % interval"]
-        return f"{title}\n{table(header, rows)}"
+        tied = (
+            f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images, so none of these can be told "
+            "from the others, and a tie counts as wrong"
+        )
+        return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
 
 
 def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silent, **options: Any) -> RetrievalResult:
@@ -123,11 +145,42 @@ def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silen
     def by_image(query: Vectors, index: Vectors) -> Ranking:
         return rank_blocks(query[described], Blocks(index), described, owner, k=_K)
 
+    plain = {"image": images, "text": texts}
     variants = (
-        *_direction("text->image", by_text, (texts, queries["text"]), (images, index["image"]), owner),
-        *_direction("image->text", by_image, (images, queries["image"]), (texts, index["text"]), described),
+        *_direction("text->image", by_text, (texts, queries["text"].vectors), (images, index["image"].vectors), owner),
+        *_direction(
+            "image->text", by_image, (images, queries["image"].vectors), (texts, index["text"].vectors), described
+        ),
     )
-    return RetrievalResult(captioned.name, len(images), len(texts), given(options), variants)
+    reasons = (_reason(line, plain, queries, index) for line in variants if line.refined in ("query", "index"))
+    told = tuple(reason for reason in reasons if reason is not None)
+    repeated = _repeated(captioned.texts, owner)
+    return RetrievalResult(captioned.name, len(images), len(texts), given(options), variants, told, repeated)
+
+
+def _repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:
+    """How many texts stand on another image too, letter for letter; of vectors, bit for bit."""
+    owners: dict[str | bytes, set[int]] = defaultdict(set)
+    keys = [text if isinstance(text, str) else text.tobytes() for text in texts]
+    for key, image in zip(keys, owner.tolist(), strict=True):
+        owners[key].add(image)
+    return sum(len(owners[key]) > 1 for key in keys)
+
+
+def _reason(
+    line: RetrievalVariant, plain: dict[str, Vectors], queries: dict[str, Refined], index: dict[str, Refined]
+) -> Reason | None:
+    """Why a line in which one side was refined gained little."""
+    asks = line.refined == "query"
+    refined = (queries if asks else index)[line.side]
+    return why(
+        f"{line.direction} {line.refined}",
+        f"{line.side}s",
+        "query" if asks else "candidate",
+        line.gain,
+        refined.coverage,
+        moved(plain[line.side], refined.vectors),
+    )
 
 
 def _direction(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Vectors
+from ..types import Coverage, Vectors
 from .intervals import Interval, bootstrap
 from .metrics import top_k
 from .table import gain, percent, table
@@ -23,11 +23,13 @@ class Ranked:
         ranks: (N,) of the images' own candidates.
         moved: mean cosine distance between frozen and refined images; 0 means untouched.
         moved_prompts: the same for the candidates.
+        coverage: how far the memory answered what was refined, where one side was.
     """
 
     ranks: npt.NDArray[np.int64]
     moved: float
     moved_prompts: float
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)

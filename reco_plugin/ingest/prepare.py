@@ -16,6 +16,7 @@ from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_payload
 from ..preprocess import Tokenizer, image_to_array
 from ..types import Vectors
+from ..values import is_unicode
 from ..vectors import check_vectors
 from .items import Loaded, Prepared, Skipped
 
@@ -64,14 +65,13 @@ class Preparation:
             raise InputError("its caption is empty")
         if len(text) > MAX_CHARACTERS:
             raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_unicode(text):
             raise InputError("its caption holds half of a surrogate pair, which is no character")
         tokens = self._tokenizer([text])
         return tokens.ids[0], bool(tokens.truncated[0])
 
     def _vector(self, vector: npt.NDArray[Any], side: str) -> Vectors:
-        with np.errstate(over="ignore"):  # a norm may be too large for float32, and is refused then
-            checked: Vectors = check_vectors(vector[None], self._artifact.manifest.dimension, f"its {side} vector")[0]
+        checked: Vectors = check_vectors(vector[None], self._artifact.manifest.dimension, f"its {side} vector")[0]
         return checked
 
     @cached_property

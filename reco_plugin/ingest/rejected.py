@@ -14,6 +14,9 @@ from .listing import Listing
 LOOK_AFTER = 200
 """Rows after which the share of rejected ones is looked at."""
 _SHOWN = 3
+_COLUMN = re.compile(r"column '[^']*'$")
+_COLUMNS = "; this row has "
+"""After it a reason lists the columns that the row has: they differ from row to row, those of the first are told."""
 _PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|\b\d[\d.,x]*\b|0x[0-9a-f]+|\([^()]*bytes\)""")
 
 
@@ -23,19 +26,23 @@ class RejectedRows:
     def __init__(self, path: Path, max_rate: float) -> None:
         self._listing, self._max_rate = Listing(path), max_rate
         self._kinds: Counter[str] = Counter()
+        self._columns: dict[str, str] = {}
         self.count, self._damaged = 0, 0
 
     def add(self, row: Rejected) -> None:
         """List a row."""
         self._listing.add({"where": row.where, "id": row.id, "reason": row.reason})
-        self._kinds[kind_of(row.reason)] += 1
+        kind = kind_of(row)
+        self._kinds[kind] += 1
+        self._columns.setdefault(kind, row.reason.partition(_COLUMNS)[2])
         self.count += 1
         self._damaged += not row.half
 
     @property
     def reasons(self) -> dict[str, int]:
         """Kinds of reasons, the most frequent first, with their counts."""
-        return dict(self._kinds.most_common())
+        columns = {kind: f"; the first of them has {has}" for kind, has in self._columns.items() if has}
+        return {kind + columns.get(kind, ""): times for kind, times in self._kinds.most_common()}
 
     def check(self, read: int, *, at_end: bool = False) -> None:
         """Stop a run that rejects too much; rows that only lack their image or text are listed, but do not count.
@@ -49,7 +56,7 @@ class RejectedRows:
         path = self.finish()
         share = f"more than the allowed share of {self._max_rate:g} (--max-error-rate)"
         why = "so that none is left" if self.count == read else share
-        often = "; ".join(f"{times:,} x {kind}" for kind, times in self._kinds.most_common(_SHOWN))
+        often = "; ".join(f"{times:,} x {kind}" for kind, times in list(self.reasons.items())[:_SHOWN])
         raise DataError(
             f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often}. All are listed in "
             f"{path}. What was written stays; mend the source and run it again, it goes on where it was"
@@ -66,10 +73,13 @@ def twice(row: Encoded | Skipped) -> Rejected:
     return Rejected(where, "its id came before in this source, with other content", row.id)
 
 
-def kind_of(reason: str) -> str:
-    """A reason without what is particular to one row.
+def kind_of(row: Rejected) -> str:
+    """Why, and by which column, without what is particular to one row.
 
-    >>> kind_of("its image 'a.jpg' cannot be read: No such file or directory")
+    >>> kind_of(Rejected("line 2", "its image 'a.jpg' cannot be read: No such file or directory"))
     'its image … cannot be read: No such file or directory'
+    >>> kind_of(Rejected("line 2, column 'text'", "missing or empty; this row has ['image']"))
+    "column 'text': missing or empty"
     """
-    return _PARTICULARS.sub("…", reason)
+    reason = _PARTICULARS.sub("…", row.reason.partition(_COLUMNS)[0])
+    return f"{column[0]}: {reason}" if (column := _COLUMN.search(row.where)) else reason

@@ -11,6 +11,7 @@ from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint
+from ..vectors import NORM_TOLERANCE
 from .collection import METADATA_KEY, aliased
 from .header import Header, check_fingerprint, from_json, to_json
 from .layout import LAYOUT_KEY, Layout
@@ -19,7 +20,6 @@ from .reading import refuse_missing
 from .server import Server
 
 _SAMPLE = 64
-_NORM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,11 @@ def _refuse_long(
         "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)
     )
     for modality in MODALITIES:
-        stored = np.asarray([point.vector[layout.name(modality)] for point in points], np.float32)  # type: ignore[index,call-overload]
+        vectors: list[Any] = [point.vector for point in points]  # by name, since names were asked for
+        stored = np.asarray([by_name[layout.name(modality)] for by_name in vectors], np.float32)
         norms = np.linalg.norm(stored, axis=1)
         worst = int(np.argmax(np.abs(norms - 1)))
-        if abs(norms[worst] - 1) > _NORM_TOLERANCE:
+        if abs(norms[worst] - 1) > NORM_TOLERANCE:
             raise MemoryStoreError(
                 f"point {points[worst].id} of the collection {collection!r} has a vector {layout.name(modality)!r} of "
                 f"norm {norms[worst]:.4g}, expected 1: with distance Dot only unit-norm vectors can be used"

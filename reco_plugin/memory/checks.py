@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import InputError, VectorError
+from ..errors import InputError
 from ..types import MODALITIES, Filter, Modality, Payload, Records, Vectors
-from .filters import Condition, parse_filter
-
-USER_ID = "_reco_id"
-"""Payload key that keeps the user's id."""
-NORM_TOLERANCE = 1e-3
+from ..values import (
+    EXCLUSIONS,
+    EXCLUSIONS_AT_ONCE,
+    NEIGHBOURS,
+    NUMBERS_READ,
+    PAYLOAD_LEVELS,
+    is_unicode,
+    shown,
+)
+from ..vectors import check_vectors
+from .filters import USER_ID, Condition, parse_filter
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Search:
 
     Attributes:
         vectors: (B, D) queries.
-        exclude: per query, the ids it must not find.
+        exclude: per query, the ids it must not find; one list where queries share them.
         conditions: what the payload must fulfil.
     """
 
@@ -35,35 +40,12 @@ class Search:
     conditions: tuple[Condition, ...]
 
 
-def check_vectors(vectors: npt.ArrayLike, dimension: int, what: str) -> Vectors:
-    """A fresh (N, D) float32 copy of unit-norm vectors, normalised to the last digit.
-
-    Raises:
-        VectorError: wrong shape, not finite, or a norm further than 1e-3 from 1.
-    """
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError) as error:
-        raise VectorError(f"{what} must be an array of shape (N, {dimension}): {error}") from error
-    if array.ndim != 2 or array.shape[1] != dimension:
-        raise VectorError(f"{what}: expected shape (N, {dimension}), found {array.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.linalg.norm(array, axis=1)
-    if not np.isfinite(norms).all():
-        raise VectorError(f"{what}: row {int(np.argmin(np.isfinite(norms)))} holds NaN or infinity")
-    if (wrong := np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE)).size:
-        first = int(wrong[0])
-        raise VectorError(f"{what}: row {first} has norm {norms[first]:.4g}, expected 1: divide vectors by their norm")
-    return np.asarray(array / norms[:, None], np.float32)
-
-
 def check_records(records: Records, dimension: int) -> Records:
     """Records with the vectors normalised and payloads copied as JSON values.
 
     Raises:
-        InputError: columns of unequal length, an id that is empty or comes twice, a payload that JSON cannot hold.
-        VectorError: see :func:`check_vectors`.
+        InputError: columns of unequal length, an id that is empty or comes twice, a payload that cannot be kept.
+        VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
     """
     ids = check_ids(records.ids, "records.ids")
     lengths = {len(ids), len(records.image), len(records.text), len(records.payloads)}
@@ -87,21 +69,31 @@ def check_ids(ids: Collection[str], what: str) -> list[str]:
     Raises:
         InputError: a bare str instead of a collection, an id that is not text, empty, or not valid Unicode.
     """
-    if isinstance(ids, (str, bytes)):
-        raise InputError(f"{what}: expected a collection of ids, found the single value {ids!r}: put it in a list")
-    for name in ids:
-        if not isinstance(name, str) or not name or not _encodes(name):
-            raise InputError(f"{what}: an id is any text that is not empty, found {name!r}")
-    return list(ids)
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise InputError(f"{what}: expected a collection of ids, found the single value {shown(ids)}: put it in a list")
+    names = list(ids)
+    for name in names:
+        if not isinstance(name, str) or not name or not is_unicode(name):
+            raise InputError(f"{what}: an id is any Unicode text that is not empty, found {shown(name)}")
+    return names
 
 
 def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
-    """A deep copy of a payload, made of JSON values only (a tuple becomes a list)."""
+    """A deep copy of a payload, made of JSON values only (a tuple becomes a list).
+
+    Raises:
+        InputError: naming the place in the payload that cannot be kept.
+    """
+    of = f"the payload of {shown(user_id)}"
     if not isinstance(payload, Mapping):
-        raise InputError(f"the payload of {user_id!r} must be a mapping, found {type(payload).__name__}")
+        raise InputError(f"{of} must be a mapping, found {type(payload).__name__}")
     if USER_ID in payload:
-        raise InputError(f"the payload of {user_id!r} uses the key {USER_ID!r}, which is reserved: rename it")
-    return dict(_json(dict(payload), user_id))
+        raise InputError(f"{of} uses the key {USER_ID!r}, which is reserved: rename it")
+    try:
+        return dict(_json(dict(payload), 1))
+    except _Unfit as unfit:
+        where = f" at {unfit.path:.100}" if unfit.path else ""
+        raise InputError(f"{of} {unfit.what}{where}: {unfit.way_out}") from None
 
 
 def check_search(
@@ -117,27 +109,39 @@ def check_search(
     """The arguments of a search, checked and ready for a backend.
 
     Raises:
-        InputError: unknown modality, k below 1, ``exclude`` not of one entry per query, a filter that means nothing.
-        VectorError: see :func:`check_vectors`.
+        InputError: unknown modality, k that is none, ``exclude`` not of one entry per query, a filter that means
+            nothing, or more of anything than :mod:`..values` allows.
+        VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
     """
     for name, modality in (("by", by), ("read", read)):
         if modality not in MODALITIES:
             raise InputError(f"{name}: expected one of {', '.join(MODALITIES)}, found {modality!r}")
-    check_positive(k, "k")
-    if where and USER_ID in where:
-        raise InputError(f"filter: {USER_ID!r} is reserved; read pairs by id with scroll(ids=...)")
-    checked = check_vectors(vectors, dimension, "query vectors")
-    if exclude is None:
-        exclude = [()] * len(checked)
-    if len(exclude) != len(checked):
-        raise InputError(f"exclude: expected one collection per query, {len(checked)}, found {len(exclude)}")
-    return Search(checked, [check_ids(ids, "exclude") for ids in exclude], parse_filter(where))
+    check_k(k)
+    conditions = parse_filter(where)
+    checked = check_vectors(vectors, dimension, "query vectors", may_be_empty=True)
+    if (numbers := len(checked) * k * dimension) > NUMBERS_READ:
+        raise InputError(
+            f"{len(checked):,} queries with k={k:,} would read {numbers * 4 / 2**30:.1f} GiB of vectors at once, at "
+            f"most {NUMBERS_READ * 4 / 2**30:g}: ask with fewer queries at a time, or a smaller k"
+        )
+    return Search(checked, _check_exclude(exclude, len(checked)), conditions)
+
+
+def check_k(k: int) -> int:
+    """The number of neighbours.
+
+    Raises:
+        InputError: not whole, below 1, or above :data:`~reco_plugin.values.NEIGHBOURS`.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= NEIGHBOURS:
+        raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {shown(k)}")
+    return int(k)
 
 
 def check_positive(number: int, what: str) -> int:
     """The number, when it is an integer of at least 1."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise InputError(f"{what}: expected a whole number of at least 1, found {number!r}")
+        raise InputError(f"{what}: expected a whole number of at least 1, found {shown(number)}")
     return int(number)
 
 
@@ -147,27 +151,64 @@ def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (unique[start : start + size] for start in range(0, len(unique), size))
 
 
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> list[list[str]]:
+    if exclude is None:
+        return [[]] * queries
+    if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
+        raise InputError(f"exclude: expected one collection of ids per query, found {shown(exclude)}")
+    given = list(exclude)
+    if len(given) != queries:
+        raise InputError(f"exclude: expected one collection per query, {queries}, found {len(given)}")
+    checked = {id(ids): check_ids(ids, "exclude") for ids in given}  # queries may share one collection
+    longest = max(map(len, checked.values()), default=0)
+    total = sum(len(checked[id(ids)]) for ids in given)
+    if longest > EXCLUSIONS or total > EXCLUSIONS_AT_ONCE:
+        raise InputError(
+            f"exclude: found {longest:,} ids for one query and {total:,} for all, at most {EXCLUSIONS:,} and "
+            f"{EXCLUSIONS_AT_ONCE:,}: ask with fewer queries at a time, or tell such pairs by their payload (where)"
+        )
+    return [checked[id(ids)] for ids in given]
 
 
-def _json(value: Any, user_id: str) -> Any:
-    """Copy JSON values."""
+class _Unfit(Exception):
+    """A value that cannot be kept, and its place, which is put together on the way up."""
+
+    def __init__(self, what: str, way_out: str) -> None:
+        self.what, self.way_out, self.path = what, way_out, ""
+
+
+def _json(value: Any, level: int) -> Any:
+    """Copy JSON values; ``level`` of the payload itself is 1."""
     match value:
         case None | bool():
             return value
-        case str() if _encodes(value):
+        case str() if is_unicode(value):
             return value
         case int() if -(2**63) <= value < 2**63:
             return value
         case float() if math.isfinite(value):
             return value
+        case list() | tuple() | dict() if level > PAYLOAD_LEVELS:
+            raise _Unfit(
+                f"is nested deeper than {PAYLOAD_LEVELS} levels, or holds itself,",
+                "make it flatter, or keep the inner part as a JSON text",
+            )
         case list() | tuple():
-            return [_json(item, user_id) for item in value]
-        case dict() if all(isinstance(key, str) for key in value):
-            return {_json(key, user_id): _json(item, user_id) for key, item in value.items()}
-    raise InputError(f"the payload of {user_id!r} holds {value!r}, which is not JSON (finite, 64-bit, valid Unicode)")
+            return [_inner(item, level, f"[{place}]") for place, item in enumerate(value)]
+        case dict():
+            return {_key(key): _inner(item, level, f"[{shown(key)}]") for key, item in value.items()}
+    raise _Unfit(f"holds {shown(value)}", "expected JSON values, finite, whole numbers of 64 bits, texts in Unicode")
+
+
+def _inner(value: Any, level: int, step: str) -> Any:
+    try:
+        return _json(value, level + 1)
+    except _Unfit as unfit:
+        unfit.path = step + unfit.path
+        raise
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str) or not is_unicode(key):
+        raise _Unfit(f"has the key {shown(key)}", "expected a text in Unicode")
+    return key

@@ -1,46 +1,86 @@
-"""Our conditions on pairs as Qdrant's filters."""
+"""Our conditions on pairs in the words of either Qdrant library, which have the same names and other constructors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-from qdrant_client import models
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from .checks import Search
-from .filters import WHOLE, Condition, Scalar
-from .layout import Layout
+from .filters import AnyOf, Condition
+
+F = TypeVar("F")
+
+_WHOLE = 2**53
+"""Whole numbers below are exact as floats, so that bounds can stand for equality, which finds 1 and 1.0 alike."""
+_BRANCHES = 8
+"""Numbers are sought in a tree of bounds: of 256, some 20 are compared with a pair's value, rather than all."""
 
 
-def filters(wanted: Search, layout: Layout) -> Iterator[models.Filter | None]:
-    """One filter per query; None where everything may be found."""
-    must: list[Any] = [*layout.complete(), *(_condition(condition) for condition in wanted.conditions)]
-    for ids in wanted.exclude:
-        must_not: list[Any] = [has_id([layout.point_id(name) for name in ids])] if ids else []
-        yield models.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
+@dataclass(frozen=True)
+class Words(Generic[F]):
+    """Constructors of a library.
 
+    Attributes:
+        filter: takes ``must``, ``must_not`` and ``should``, lists of conditions or None.
+        field: takes ``key`` and either ``match`` or ``range``.
+        range: takes bounds by name.
+        match_any: takes texts, or whole numbers.
+        match_flag: takes a boolean.
+        has_id: takes ids of points.
+    """
 
-def pairs_only(layout: Layout) -> models.Filter | None:
-    """What a point must fulfil to be a pair; None where all are."""
-    complete: list[Any] = [*layout.complete()]
-    return models.Filter(must=complete) if complete else None
+    filter: Callable[..., F]
+    field: Callable[..., Any]
+    range: Callable[..., Any]
+    match_any: Callable[[list[Any]], Any]
+    match_flag: Callable[[bool], Any]
+    has_id: Callable[[Collection[Any]], Any]
 
+    def filters(self, wanted: Search, always: Sequence[Any], point_id: Callable[[str], Any]) -> Iterator[F | None]:
+        """One filter per query; None where everything may be found.
 
-def has_id(points: Sequence[Any]) -> models.HasIdCondition:
-    """The condition that a point is one of these."""
-    return models.HasIdCondition(has_id=list(points))
+        Args:
+            wanted: conditions and exclusions.
+            always: conditions that come on top.
+            point_id: names the point of an id.
+        """
+        must = [*always, *(self._condition(condition) for condition in wanted.conditions)]
+        made: dict[int, F | None] = {}  # queries that share their exclusions share a filter
+        for ids in wanted.exclude:
+            if id(ids) not in made:
+                must_not = [self.has_id({point_id(name) for name in ids})] if ids else []
+                made[id(ids)] = self._filter(must=must, must_not=must_not) if must or must_not else None
+            yield made[id(ids)]
 
+    def _condition(self, condition: Condition) -> Any:
+        key = f'"{condition.key}"'  # quoted: a dot in it is no path
+        if condition.any_of is None:
+            return self._range(key, **condition.bounds)
+        should = list(self._equal(key, condition.any_of))
+        return self._filter(should=should) if should else self.has_id(())
 
-def _condition(condition: Condition) -> models.Filter | models.FieldCondition | models.HasIdCondition:
-    key = f'"{condition.key}"'  # quoted: a dot in it is no path
-    if condition.any_of is None:
-        return models.FieldCondition(key=key, range=models.Range(**condition.bounds))
-    if not condition.any_of:
-        return has_id([])
-    return models.Filter(should=[_equal(key, value) for value in condition.any_of])
+    def _equal(self, key: str, any_of: AnyOf) -> Iterator[Any]:
+        exact = [number for number in any_of.numbers if isinstance(number, int) and abs(number) >= _WHOLE]
+        for listed in (sorted(any_of.texts), sorted(exact)):
+            if listed:
+                yield self.field(key=key, match=self.match_any(listed))
+        for flag in any_of.flags:
+            yield self.field(key=key, match=self.match_flag(flag))
+        if numbers := sorted(map(float, any_of.numbers.difference(exact))):
+            yield self._tree(key, numbers)
 
+    def _tree(self, key: str, numbers: Sequence[float]) -> Any:
+        """That a value is one of these numbers, which ascend."""
+        if len(numbers) == 1:
+            return self._range(key, gte=numbers[0], lte=numbers[0])
+        size = -(-len(numbers) // _BRANCHES)
+        parts = (numbers[start : start + size] for start in range(0, len(numbers), size))
+        inside = self._filter(should=[self._tree(key, part) for part in parts])
+        return self._filter(must=[self._range(key, gte=numbers[0], lte=numbers[-1]), inside])
 
-def _equal(key: str, value: Scalar) -> models.FieldCondition:
-    if isinstance(value, (bool, str)) or (isinstance(value, int) and abs(value) >= WHOLE):
-        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-    return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
+    def _range(self, key: str, **bounds: float) -> Any:
+        return self.field(key=key, range=self.range(**bounds))
+
+    def _filter(self, **parts: list[Any]) -> F:
+        return self.filter(**{name: part or None for name, part in parts.items()})

@@ -15,13 +15,24 @@ import qdrant_edge as qe
 from ..errors import MemoryStoreError
 from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
-from .checks import USER_ID, Search, check_ids, check_positive, check_records, check_search, chunks
-from .filters import WHOLE, Condition, Scalar
+from .checks import check_ids, check_positive, check_records, check_search, chunks
+from .conditions import Words
+from .filters import USER_ID
 from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
-from .points import point_id, stored_payload, to_neighbours, to_payload, to_records, translated
+from .points import (
+    point_id,
+    refuse_shared_points,
+    stored_payload,
+    to_neighbours,
+    to_payload,
+    to_records,
+    translated,
+)
 from .room import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room
 
 SHARD_NAME = "shard"
+LOCKED = "WouldBlock"
+"""In Edge's error where another process holds the folder."""
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
@@ -83,10 +94,12 @@ class EdgeMemory:
         """Add or replace pairs.
 
         Raises:
+            InputError: also where an id would be the same point as another's.
             MemoryStoreError: also where the disk might get full by it, see :mod:`.room`.
         """
         shard = self._live()
         checked = check_records(records, self._dimension)
+        refuse_shared_points(checked.ids, point_id, self._retrieved(checked.ids, [USER_ID]))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
             rows = slice(start, start + _POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
@@ -133,7 +146,7 @@ class EdgeMemory:
                 with_payload=payloads or ([USER_ID] if ids else False),
                 params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, int(k)), exact=self._options.exact),
             )
-            for vector, condition in zip(wanted.vectors.tolist(), _filters(wanted), strict=True)
+            for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
         with _translated(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
@@ -152,7 +165,7 @@ class EdgeMemory:
         self._live()
         if ids is None:
             return (to_payload(point) for page in self._pages(_POINTS_AT_ONCE, vectors=False) for point in page)
-        return self._payloads_of(check_ids(ids, "ids"))
+        return map(to_payload, self._retrieved(check_ids(ids, "ids"), True))
 
     def optimize(self) -> None:
         """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
@@ -212,11 +225,11 @@ class EdgeMemory:
             if offset is None:
                 return
 
-    def _payloads_of(self, ids: list[str]) -> Iterator[tuple[str, Payload]]:
+    def _retrieved(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
         for chunk in chunks(ids, _POINTS_AT_ONCE):
             with _translated(self.location, "read"):
-                points = self._live().retrieve([point_id(name) for name in chunk], True, False)
-            yield from map(to_payload, points)
+                points = self._live().retrieve([point_id(name) for name in chunk], payload, False)
+            yield from points
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         for chunk in chunks(ids, batch_size):
@@ -251,33 +264,19 @@ def _to_points(records: Records, rows: slice) -> list[qe.Point]:
     ]
 
 
-def _filters(wanted: Search) -> Iterator[qe.Filter | None]:
-    must: list[Any] = [_condition(condition) for condition in wanted.conditions]
-    for ids in wanted.exclude:
-        must_not: list[Any] = [_has_id({point_id(name) for name in ids})] if ids else []
-        yield qe.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
-
-
-def _has_id(points: set[str]) -> qe.HasIdCondition:
+def _has_id(points: Collection[str]) -> qe.HasIdCondition:
     return qe.HasIdCondition(set(points))
 
 
-def _condition(condition: Condition) -> qe.Filter | qe.FieldCondition | qe.HasIdCondition:
-    key = f'"{condition.key}"'  # quoted: a dot in it is no path
-    if condition.any_of is None:
-        return qe.FieldCondition(key=key, range=qe.RangeFloat(**condition.bounds))
-    if not condition.any_of:
-        return _has_id(set())
-    return qe.Filter(should=[_equal(key, value) for value in condition.any_of])
-
-
-def _equal(key: str, value: Scalar) -> qe.FieldCondition:
-    if isinstance(value, bool):  # Edge 0.9 takes a Python bool for the number 0 or 1, and numpy's for a bool
-        return qe.FieldCondition(key=key, match=qe.MatchValue(value=np.bool_(value)))  # type: ignore[arg-type]
-    if isinstance(value, str) or (isinstance(value, int) and abs(value) >= WHOLE):
-        return qe.FieldCondition(key=key, match=qe.MatchValue(value=value))
-    return qe.FieldCondition(key=key, range=qe.RangeFloat(gte=value, lte=value))
+_WORDS = Words(
+    filter=qe.Filter,
+    field=qe.FieldCondition,
+    range=qe.RangeFloat,
+    match_any=qe.MatchAny,
+    match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge 0.9 takes a bool for 0 or 1
+    has_id=_has_id,
+)
 
 
 def _translated(location: str, doing: str) -> AbstractContextManager[None]:
-    return translated(location, doing, locked="WouldBlock")
+    return translated(location, doing, locked=LOCKED)

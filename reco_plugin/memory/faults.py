@@ -27,6 +27,11 @@ _OTHER_PROTOCOL = re.compile(
     r"http/?1|http/?2|settings frame|illegal (status|header)|failed to connect.*socket closed", re.IGNORECASE
 )
 _NO_COLLECTION = re.compile(r"collection\b.*(exist|not found)", re.IGNORECASE)
+_WAYS_OUT = {
+    "error parsing message": ". By gRPC a payload may be nested some 30 levels deep: make it flatter, or use REST",
+    "vector name": ". Its vectors are named otherwise: reco memory attach --help",
+}
+_NEARLY = 0.95  # of a limit: clocks differ
 _START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 
@@ -82,7 +87,31 @@ def retry_after(error: Exception) -> int | None:
     return 1 if read_fault(error).status in (429, "RESOURCE_EXHAUSTED") else None
 
 
-def translate(error: Exception, location: str, doing: str, *, key_given: bool, within_s: int) -> MemoryStoreError:
+@dataclass(frozen=True)
+class Spent:
+    """What a call that failed had, and used.
+
+    Attributes:
+        took_s: seconds of its last attempt.
+        attempt_s: what one attempt may take, ``timeout_s``.
+        left_s: what the last attempt had, where waits had used up the rest; None where there were none.
+        within_s: what all attempts and waits may take together.
+        write: whether it writes, so that ``within_s`` is ``write_timeout_s``.
+    """
+
+    took_s: float
+    attempt_s: int
+    left_s: int | None
+    within_s: int
+    write: bool
+
+    @property
+    def setting(self) -> str:
+        """Where ``within_s`` comes from."""
+        return f"memory_options.{'write_timeout_s' if self.write else 'timeout_s'}"
+
+
+def translate(error: Exception, location: str, doing: str, *, key_given: bool, spent: Spent) -> MemoryStoreError:
     """Our error for one of a server; the key is in none of them.
 
     Args:
@@ -90,21 +119,34 @@ def translate(error: Exception, location: str, doing: str, *, key_given: bool, w
         location: URL of the server.
         doing: what failed, as in "search".
         key_given: whether a key was sent.
-        within_s: seconds that the call had.
+        spent: how long it was tried.
     """
     failed = f"cannot {doing} the memory at {location!r}"
     if (wait := retry_after(error)) is not None:
         return MemoryOverloaded(
-            f"{failed}: the server limits the rate of requests and asks to wait {wait} s, beyond the {within_s} s that "
-            "the call may take. Send fewer, raise memory_options.timeout_s (write_timeout_s for writes), or the "
-            "collection's read_rate_limit or write_rate_limit"
+            f"{failed}: the server limits the rate of requests and asks to wait {wait} s, beyond the "
+            f"{spent.within_s} s that the call may take. Send fewer, raise {spent.setting}, or the collection's "
+            f"{'write' if spent.write else 'read'}_rate_limit"
         )
     fault = read_fault(error)
     if fault.late:
-        return MemoryTimeout(f"{failed}: no answer within {within_s} s. See its load, or raise timeout_s")
+        return MemoryTimeout(f"{failed}: {_why_late(fault, spent)}")
     if fault.unanswered or fault.status in _GONE:
-        return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}. {_why_unanswered(fault, location)}")
+        tried = f", for {spent.within_s} s ({spent.setting})" if spent.left_s is not None and spent.write else ""
+        return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}{tried}. {_why_unanswered(fault, location)}")
     return MemoryStoreError(f"{failed}: {fault.text}{_way_out(fault, key_given=key_given)}")
+
+
+def _why_late(fault: Fault, spent: Spent) -> str:
+    """Which limit ended it: that of one attempt, that of all, or one of the other side."""
+    ours = not isinstance(fault.status, int)  # an HTTP status is an answer
+    if ours and spent.took_s >= _NEARLY * spent.attempt_s:
+        why = f"no answer within {spent.attempt_s} s. See its load, or raise memory_options.timeout_s"
+    elif ours and spent.left_s is not None and spent.took_s >= _NEARLY * spent.left_s:
+        why = f"no answer within {spent.within_s} s, waits included. See its load, or raise {spent.setting}"
+    else:
+        why = f"it, or a proxy before it, gave up after {spent.took_s:.1f} s ({fault.text}). See its load"
+    return f"{why}; what was sent may be stored all the same, and can be sent again" if spent.write else why
 
 
 def _why_unanswered(fault: Fault, location: str) -> str:
@@ -135,9 +177,7 @@ def _way_out(fault: Fault, *, key_given: bool) -> str:
         return ". The collection was deleted or never made: see `reco memory versions`, or build it anew"
     if absent or alien:
         return ". What answers there is no Qdrant server, one behind a path, or one of another version than the client"
-    if "vector name" in text:
-        return ". Its vectors are named otherwise: reco memory attach --help"
-    return ""
+    return next((way_out for words, way_out in _WAYS_OUT.items() if words in text), "")
 
 
 def _rest_text(error: UnexpectedResponse) -> str:

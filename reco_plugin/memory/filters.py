@@ -5,17 +5,37 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from ..errors import InputError
 from ..types import Filter
+from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, shown
 
-WHOLE = 2**53
-"""Whole numbers below are exact as floats, so that stores without equality of numbers can use bounds."""
+USER_ID = "_reco_id"
+"""Payload key that keeps the user's id."""
 Scalar: TypeAlias = str | bool | int | float
 
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Values one of which must be equal. True does not equal 1, but 1 equals 1.0."""
+
+    texts: frozenset[str] = frozenset()
+    flags: frozenset[bool] = frozenset()
+    numbers: frozenset[int | float] = frozenset()
+
+    def __contains__(self, value: object) -> bool:
+        match value:
+            case bool():
+                return value in self.flags
+            case str():
+                return value in self.texts
+            case int() | float():
+                return value in self.numbers
+        return False
 
 
 @dataclass(frozen=True)
@@ -24,22 +44,46 @@ class Condition:
 
     Attributes:
         key: payload key.
-        any_of: values one of which must be equal; None when bounds are given. True does not equal 1, but 1 equals 1.0.
+        any_of: values one of which must be equal; None when bounds are given.
         bounds: operator -> number, all of which must hold; booleans and text are in no bounds.
     """
 
     key: str
-    any_of: tuple[Scalar, ...] | None
-    bounds: Mapping[str, float]
+    any_of: AnyOf | None
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
     """A filter in the neutral form that each backend translates.
 
+    Raises:
+        InputError: no mapping, a key or value that cannot be compared, or more of them than :mod:`..values` allows.
+
     >>> parse_filter({"shop": "de", "year": {"gte": 2020}})[1]
     Condition(key='year', any_of=None, bounds={'gte': 2020.0})
     """
-    return tuple(_condition(key, value) for key, value in (where or {}).items())
+    if where is None:
+        return ()
+    if not isinstance(where, Mapping):
+        raise InputError(f'filter: expected conditions as in {{"shop": "de"}}, found {shown(where)}')
+    if len(where) > WHERE_KEYS:
+        raise InputError(f"filter: {len(where):,} keys, at most {WHERE_KEYS} can be asked at once: use fewer")
+    listed = sum(len(value) for value in where.values() if _is_list(value))
+    if listed > WHERE_TEXTS + WHERE_NUMBERS:  # before each of them is looked at
+        raise InputError(f"filter: {listed:,} values, {_ALLOWED}")
+    conditions = tuple(_condition(key, value) for key, value in where.items())
+    values = [condition.any_of for condition in conditions if condition.any_of is not None]
+    if (texts := sum(len(each.texts) for each in values)) > WHERE_TEXTS:
+        raise InputError(f"filter: {texts:,} texts, {_ALLOWED}")
+    if (numbers := sum(len(each.numbers) for each in values)) > WHERE_NUMBERS:
+        raise InputError(f"filter: {numbers:,} numbers, {_ALLOWED}")
+    return conditions
+
+
+_ALLOWED = (
+    f"at most {WHERE_TEXTS:,} texts and {WHERE_NUMBERS} numbers can be listed: ask in parts, give numbers as bounds "
+    '({"gte": 1, "lt": 9}), or keep in the payload what they have in common'
+)
 
 
 def matches(conditions: Sequence[Condition], payload: dict[str, Any]) -> bool:
@@ -53,31 +97,57 @@ def matches(conditions: Sequence[Condition], payload: dict[str, Any]) -> bool:
 
 def _fits(condition: Condition, value: Any) -> bool:
     if condition.any_of is not None:
-        return any(_equal(value, one) for one in condition.any_of)
+        return value in condition.any_of
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and all(_COMPARE[name](float(value), bound) for name, bound in condition.bounds.items())
 
 
-def _equal(value: Any, other: Any) -> bool:
-    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
-
-
 def _condition(key: str, value: Any) -> Condition:
-    if not isinstance(key, str) or '"' in key or "\\" in key:
-        raise InputError(f"filter: {key!r} cannot be filtered by: expected a payload key without quote or backslash")
+    if not isinstance(key, str) or '"' in key or "\\" in key or not is_unicode(key):
+        raise InputError(
+            f"filter: {shown(key)} cannot be filtered by: expected a payload key without quote or backslash, in Unicode"
+        )
+    if key == USER_ID:
+        raise InputError(f"filter: {USER_ID!r} is reserved; read pairs by id with scroll(ids=...)")
     if isinstance(value, Mapping):
-        unknown = [name for name in value if name not in _COMPARE]
-        if unknown or not value:
-            raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {dict(value)!r}")
+        if not value or any(name not in _COMPARE for name in value):
+            raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {shown(dict(value))}")
         return Condition(key, None, {name: _bound(key, number) for name, number in value.items()})
-    values = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
-    for one in values:
-        if not isinstance(one, get_args(Scalar)) or (isinstance(one, float) and not math.isfinite(one)):
-            raise InputError(f"filter {key!r}: expected text, numbers or booleans, found {one!r}")
-    return Condition(key, tuple(values), {})
+    values = [_scalar(key, one) for one in (value if _is_list(value) else [value])]
+    return Condition(
+        key,
+        AnyOf(
+            frozenset(one for one in values if isinstance(one, str)),
+            frozenset(one for one in values if isinstance(one, bool)),
+            frozenset(one for one in values if isinstance(one, (int, float)) and not isinstance(one, bool)),
+        ),
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def _scalar(key: str, value: Any) -> Scalar:
+    match value:
+        case bool():
+            return value
+        case str() if is_unicode(value):
+            return value
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+    raise InputError(
+        f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {shown(value)}"
+    )
 
 
 def _bound(key: str, number: Any) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or math.isnan(number):
-        raise InputError(f"filter {key!r}: a bound must be a number, found {number!r}")
-    return float(number)
+    if isinstance(number, (int, float)) and not isinstance(number, bool):
+        try:
+            if math.isfinite(number):
+                return float(number)
+        except OverflowError:  # a whole number that no float is near to
+            pass
+    raise InputError(f"filter {key!r}: a bound must be a finite number, found {shown(number)}")

@@ -83,14 +83,13 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
     try:
         if stored["format"] > FORMAT:
             raise MemoryStoreError(
-                f"{place} has format {stored['format']}, and this software reads up to {FORMAT}: "
-                "pip install --upgrade reco-plugin"
+                f"{place} has format {stored['format']}, and this software reads up to {FORMAT}: upgrade reco-plugin"
             )
         mark = stored["fingerprint"]
         fingerprint = Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))
         return str(stored["kind"]), Header(fingerprint, dict(stored["calibration"]), int(stored["format"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise MemoryStoreError(f"{place} is damaged ({error!r}): {_RESTORE}") from error
+        raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -130,7 +129,7 @@ def read_header(folder: Path) -> tuple[str, Header] | None:
         _refuse_strangers(folder)
         return None
     except (OSError, ValueError) as error:
-        raise MemoryStoreError(f"{path} cannot be read ({error}): {_RESTORE}") from error
+        raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
 
 
 def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, create: bool) -> Header:
@@ -157,8 +156,8 @@ def refuse_missing_data(data: Path, *, create: bool) -> None:
     """A header without data is an interrupted creation, or a memory whose data went away: only builders may go on."""
     if not create:
         raise MemoryStoreError(
-            f"{data} is missing beside {HEADER_NAME}: its creation was interrupted, or it was deleted. "
-            "Restore it from a backup, or open with create=True to begin anew with an empty memory."
+            f"{data} is missing beside {HEADER_NAME}: its creation was interrupted, or it was deleted. Restore it from "
+            "a backup, or fill the memory anew: reco memory build, or open with create=True"
         )
 
 
@@ -187,4 +186,4 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-_RESTORE = "restore it from a backup, or build the memory anew in an empty folder"
+RESTORE = "restore it from a backup, or build the memory anew in an empty folder"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,12 +11,29 @@ from qdrant_client import models
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Modality
+from .checks import Search
+from .conditions import Words
 from .points import point_id
 
 LAYOUT_KEY = "reco_layout"
 """Key of the layout in a collection's metadata; a collection without it has ours."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _DISTANCES = (models.Distance.COSINE, models.Distance.DOT)
+
+
+def has_id(points: Collection[Any]) -> models.HasIdCondition:
+    """The condition that a point is one of these."""
+    return models.HasIdCondition(has_id=list(points))
+
+
+_WORDS = Words(
+    filter=models.Filter,
+    field=models.FieldCondition,
+    range=models.Range,
+    match_any=lambda values: models.MatchAny(any=values),
+    match_flag=lambda flag: models.MatchValue(value=flag),
+    has_id=has_id,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,15 @@ class Layout:
         """Conditions that a point fulfils which is a pair; none where every point is one."""
         names = [self.image, self.text] if self.attached else []
         return [models.HasVectorCondition(has_vector=name) for name in names]
+
+    def pairs_only(self) -> models.Filter | None:
+        """What a point must fulfil to be a pair; None where all are."""
+        complete: list[Any] = [*self.complete()]
+        return models.Filter(must=complete) if complete else None
+
+    def filters(self, wanted: Search) -> Iterator[models.Filter | None]:
+        """One filter per query of a search; None where everything may be found."""
+        return _WORDS.filters(wanted, self.complete(), self.point_id)
 
     def to_json(self) -> dict[str, Any]:
         """The layout as JSON-like values."""

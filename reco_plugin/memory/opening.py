@@ -152,7 +152,7 @@ def _choose(place: str, kind: str) -> str:
         if found is not None and found[0] not in get_args(Kind):
             raise MemoryStoreError(
                 f"the memory at {place!r} is of kind {found[0]!r}, which this software does not know: "
-                "pip install --upgrade reco-plugin"
+                "upgrade reco-plugin"
             )
         return "edge" if found is None else found[0]
     return kind

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import RecoError
-from .faults import read_fault, retry_after, translate
+from .faults import Spent, read_fault, retry_after, translate
 from .server import Server
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class Patience:
         end = time.monotonic() + within
         left: int | None = None
         for attempt in range(10_000):
+            began = time.monotonic()
             try:
                 return action(left)
             except RecoError:
@@ -56,7 +57,8 @@ class Patience:
             except Exception as error:
                 pause = self._pause(error, attempt, write=write)
                 if pause is None or time.monotonic() + pause >= end:
-                    raise translate(error, self.location, doing, key_given=self.key_given, within_s=within) from error
+                    spent = Spent(time.monotonic() - began, self.read_s, left, within, write)
+                    raise translate(error, self.location, doing, key_given=self.key_given, spent=spent) from error
                 time.sleep(pause)
                 left = max(1, min(self.read_s, math.ceil(end - time.monotonic())))
         raise AssertionError("unreachable: every pause brings the end nearer")

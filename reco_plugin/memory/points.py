@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import MemoryLocked, MemoryStoreError, RecoError
+from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records
-from .checks import USER_ID
+from ..values import shown
+from .filters import USER_ID
+from .header import RESTORE
 
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
 _FULL = "os error 28"
 """No space left on device, as Rust says it."""
+_UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
 
 
 class Point(Protocol):
@@ -57,6 +62,33 @@ def point_id(user_id: str) -> str:
     except ValueError:
         pass
     return str(uuid.uuid5(_NAMESPACE, user_id))
+
+
+def refuse_shared_points(ids: Sequence[str], point_of: Callable[[str], object], there: Iterable[Point]) -> None:
+    """Refuse pairs that would be stored over one with another id.
+
+    Args:
+        ids: of the pairs that are to be written.
+        point_of: names the point of an id.
+        there: the stored points of these ids.
+
+    Raises:
+        InputError: one id is the UUID that is made of another.
+    """
+    names: dict[str, str] = {}
+    for name in ids:
+        if (other := names.setdefault(str(point_of(name)), name)) != name:
+            raise _one_point(name, other)
+    for point in there:
+        if (owner := _user_id(point)) != names[str(point.id)]:
+            raise _one_point(names[str(point.id)], owner)
+
+
+def _one_point(name: str, other: str) -> InputError:
+    return InputError(
+        f"the ids {shown(name)} and {shown(other)} are one point in Qdrant, which names points by UUIDs, and one "
+        "of them is the UUID that is made of the other: nothing was stored, give one of these pairs another id"
+    )
 
 
 def stored_payload(user_id: str, payload: Payload) -> dict[str, Any]:
@@ -101,7 +133,7 @@ def locked_error(location: str) -> MemoryLocked:
     """What to say when the folder is open elsewhere."""
     return MemoryLocked(
         f"the memory at {location!r} is open in another process, or in another open Reco of this one; such a folder "
-        "is open once at a time. Close the other, or run a Qdrant server and give its URL as location."
+        "is open once at a time. Close the other, or run a Qdrant server and give its URL: --memory grpc://localhost:6334."
     )
 
 
@@ -126,7 +158,24 @@ def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
                 f"cannot {doing} the memory at {location!r}: its disk is full. Make room there, and do the same again; "
                 "what was written stays"
             ) from error
-        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {error}") from error
+        if _UNREADABLE.search(str(error)):
+            raise MemoryStoreError(
+                f"cannot {doing} the memory at {location!r}: it holds what Qdrant Edge cannot read again, as a payload "
+                f"nested 124 levels deep, which older versions took. Copy the rest: reco memory rescue NEW --memory "
+                f"{location} ({error})"
+            ) from error
+        raise MemoryStoreError(f"cannot {doing} the memory at {location!r}: {_cause(location, error)}") from error
+
+
+def _cause(location: str, error: Exception) -> str:
+    """Which file it is, and the way out; the engine's own words where they name none."""
+    text = " ".join(str(error).split())
+    files = re.findall(re.escape(location + os.sep) + r"[^\s:,'\")]+", text)
+    if number := re.search(r"\(os error (\d+)\)", text):
+        return f"{max(files, key=len, default=location)}: {os.strerror(int(number[1]))}"
+    if files or "io error" in text.lower():
+        return f"{max(files, key=len, default='a file of it')} is damaged or cut off: {RESTORE}"
+    return text
 
 
 def to_payload(point: Point) -> tuple[str, Payload]:

@@ -14,12 +14,13 @@ from qdrant_client import QdrantClient, models
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
-from .checks import USER_ID, check_ids, check_positive, check_records, check_search, chunks
+from .checks import check_ids, check_positive, check_records, check_search, chunks
 from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
-from .conditions import filters, has_id, pairs_only
+from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
+from .layout import has_id
 from .patience import patience_with
-from .points import stored_payload, to_neighbours, to_payload, to_records, translated
+from .points import refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
 from .server import Server, client_closed_on_error
 from .shape import consistency, search_params
 
@@ -47,7 +48,7 @@ class QdrantMemory:
         self._client: QdrantClient | None = client
         self._header, self._layout = opened.header, opened.layout
         self._server = server
-        self._folder = _folder_of(location, server)
+        self._folder = None if server or location == ":memory:" else Path(location)
         self._options = server.options if server else MemoryOptions()
         self._patience = patience_with(server) if server else None
         self._warned = False
@@ -58,7 +59,7 @@ class QdrantMemory:
         cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool, collection: str
     ) -> QdrantMemory:
         """Open or make a memory of the client's own engine."""
-        folder = _folder_of(location, None)
+        folder = None if location == ":memory:" else Path(location)
         if folder:  # in RAM, options that are meant for a server do not stand in the way
             options.check_fits(cls.kind, USABLE[cls.kind], location)
         header = open_folder(folder, cls.kind, fingerprint, create=create) if folder else None
@@ -99,13 +100,15 @@ class QdrantMemory:
 
     def count(self) -> int:
         """Number of pairs."""
-        client, where = self._live(), pairs_only(self._layout)
+        client, where = self._live(), self._layout.pairs_only()
         return self._run("count", lambda left: client.count(self.collection, where, exact=True, timeout=left)).count
 
     def upsert(self, records: Records) -> None:
         """Add or replace pairs; returns when they can be found."""
         client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
+        there = self._retrieved(_IDS_AT_ONCE, checked.ids, vectors=False, payload=[USER_ID], write=True)
+        refuse_shared_points(checked.ids, self._layout.point_id, (point for page in there for point in page))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
             points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE))
             self._run(
@@ -155,7 +158,7 @@ class QdrantMemory:
                 with_payload=payloads or ([USER_ID] if ids and not layout.attached else False),
                 params=params,
             )
-            for vector, condition in zip(wanted.vectors.tolist(), filters(wanted, layout), strict=True)
+            for vector, condition in zip(wanted.vectors.tolist(), layout.filters(wanted), strict=True)
         ]
         agreed = consistency(self._options)
         found = []
@@ -179,7 +182,7 @@ class QdrantMemory:
         """Ids and payloads of all pairs, or of those of these ids."""
         self._live()
         if ids is None:
-            pages = self._pages(pairs_only(self._layout), _IDS_AT_ONCE, vectors=False)
+            pages = self._pages(self._layout.pairs_only(), _IDS_AT_ONCE, vectors=False)
         elif self._layout.attached:  # of which some points may be no pairs, as their vectors tell
             return (row for each in self.scroll(_IDS_AT_ONCE, ids) for row in zip(each.ids, each.payloads, strict=True))
         else:
@@ -257,7 +260,7 @@ class QdrantMemory:
             )
 
     def _scroll_all(self, batch_size: int) -> Iterator[Records]:
-        for points in self._pages(pairs_only(self._layout), batch_size, vectors=list(self._layout.names.values())):
+        for points in self._pages(self._layout.pairs_only(), batch_size, vectors=list(self._layout.names.values())):
             yield to_records(points, self._dimension, self._layout.names)
 
     def _pages(self, where: models.Filter | None, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
@@ -287,15 +290,18 @@ class QdrantMemory:
             if whole := [point for point in points if len(point.vector or ()) == len(vectors)]:
                 yield to_records(whole, self._dimension, self._layout.names)
 
-    def _retrieved(self, size: int, ids: list[str], *, vectors: list[str] | bool) -> Iterator[list[Any]]:
+    def _retrieved(
+        self, size: int, ids: Sequence[str], *, vectors: Any, payload: Any = True, write: bool = False
+    ) -> Iterator[list[Any]]:
         """Points of these ids that exist, in their order."""
         for chunk in chunks(ids, size):
             client, wanted = self._live(), [self._layout.point_id(name) for name in chunk]
             points = self._run(
                 "read",
                 lambda left, client=client, wanted=wanted: client.retrieve(  # type: ignore[misc]
-                    self.collection, wanted, with_payload=True, with_vectors=vectors, timeout=left
+                    self.collection, wanted, with_payload=payload, with_vectors=vectors, timeout=left
                 ),
+                write=write,  # the patience of a write that it belongs to
             )
             there = {str(point.id): point for point in points}
             yield [there[str(name)] for name in wanted if str(name) in there]
@@ -311,7 +317,3 @@ class QdrantMemory:
             )
             for name, image, text, payload in zip(*columns, strict=True)
         ]
-
-
-def _folder_of(location: str, server: Server | None) -> Path | None:
-    return None if server or location == ":memory:" else Path(location)

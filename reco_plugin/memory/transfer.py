@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..errors import MemoryStoreError
 from ..types import Pair, Records
 from .base import Memory
 
@@ -11,15 +12,25 @@ from .base import Memory
 def lacking(records: Records, memory: Memory) -> Records:
     """Those of these pairs whose ids a memory does not hold."""
     there = {name for batch in memory.scroll(len(records) or 1, ids=records.ids) for name in batch.ids}
-    rows = [row for row, name in enumerate(records.ids) if name not in there]
-    if len(rows) == len(records):
-        return records
-    return Records(
-        [records.ids[row] for row in rows],
-        records.image[rows],
-        records.text[rows],
-        [records.payloads[row] for row in rows],
-    )
+    return records.only([name not in there for name in records.ids])
+
+
+def all_pairs(memory: Memory, batch_size: int = 1024) -> Iterator[Records]:
+    """All pairs in batches; at the end it is counted, so that none is left out unnoticed.
+
+    Raises:
+        MemoryStoreError: the store gave out another number of pairs than it holds.
+    """
+    read, before = 0, memory.count()
+    for records in memory.scroll(batch_size):
+        read += len(records)
+        yield records
+    after = memory.count()  # others may write meanwhile
+    if not min(before, after) <= read <= max(before, after):
+        raise MemoryStoreError(
+            f"the memory at {memory.location!r} holds {before:,} pairs, and {read:,} could be read. Do it again; if it "
+            "stays so in an embedded memory, copy what can be read: reco memory rescue --help"
+        )
 
 
 def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = 1024) -> Iterator[Pair]:
@@ -41,8 +52,11 @@ def copy(source: Memory, target: Memory, *, batch_size: int = 1024, resume: bool
         target: where they go; an id that exists there is replaced.
         batch_size: pairs per read.
         resume: leave out pairs whose ids the target holds already.
+
+    Raises:
+        MemoryStoreError: also where not all pairs could be read; what could be is in the target.
     """
-    for records in source.scroll(batch_size):
+    for records in all_pairs(source, batch_size):
         wanted = lacking(records, target) if resume else records
         if len(wanted):
             target.upsert(wanted)

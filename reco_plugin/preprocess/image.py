@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError, ImageError, InputError
 from ..types import ImageInput
+from ..values import IMAGE_SIDE, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,8 +58,8 @@ class ImageConfig:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or not all(type(side) is int and side > 0 for side in self.size):
-            raise ConfigError(f"image size {self.size!r} is not (height, width) in pixels")
+        if len(self.size) != 2 or not all(type(side) is int and 0 < side <= IMAGE_SIDE for side in self.size):
+            raise ConfigError(f"image size {shown(self.size)} is not (height, width) in pixels, each 1-{IMAGE_SIDE}")
         if self.interpolation not in get_args(Interpolation):
             raise ConfigError(f"interpolation {self.interpolation!r} is none of {get_args(Interpolation)}")
         if self.resize_mode not in get_args(ResizeMode):

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -19,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError, ConfigError, InputError
+from ..values import CONTEXT_LENGTH, shown
 
 if TYPE_CHECKING:
     import tokenizers
@@ -30,6 +34,9 @@ TokenIds: TypeAlias = npt.NDArray[np.int32]
 BUCKETS = (16, 32, 48, 64, 77)
 """Lengths that a batch is cut to: few, so that batches of a server still merge."""
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to mend
+_SHORT = 500  # characters; whatever they are, ftfy needs milliseconds for them
+_LEVELS = 8  # of HTML escaping
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,10 @@ class TextConfig:
             raise ConfigError(f"tokenizer kind {self.kind!r} is none of {get_args(Kind)}")
         if self.clean not in get_args(Clean):
             raise ConfigError(f"text cleaning {self.clean!r} is none of {get_args(Clean)}")
-        if type(self.context_length) is not int or self.context_length < 1:
-            raise ConfigError(f"context length {self.context_length!r} is not a whole number above 0")
+        if type(self.context_length) is not int or not 1 <= self.context_length <= CONTEXT_LENGTH:
+            raise ConfigError(
+                f"context length {shown(self.context_length)} is not a whole number in 1-{CONTEXT_LENGTH}"
+            )
         if type(self.pad_id) is not int or type(self.dynamic) is not bool:
             raise ConfigError(f"pad_id {self.pad_id!r} must be a whole number, dynamic {self.dynamic!r} true or false")
         if self.kind == "clip" and (type(self.end_id) is not int or self.strip_id is not None):
@@ -71,6 +80,9 @@ class TextConfig:
             raise ConfigError("kind hf takes neither end_id nor dynamic: its towers are not cut")
         if any(type(length) is not int or length < 1 for length in self.buckets):
             raise ConfigError(f"buckets {self.buckets!r} must be whole numbers above 0")
+        for name in ("pad_id", "end_id", "strip_id"):
+            if not 0 <= (getattr(self, name) or 0) < 2**31:
+                raise ConfigError(f"{name} {shown(getattr(self, name))} is no token id: those are 0 to 2,147,483,647")
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -198,14 +210,53 @@ def clean(text: str, how: Clean) -> str:
     >>> clean("  Fran&amp;ccedil;ois   â€” schÃ¶n ", "lower")
     'françois — schön'
     """
-    from ftfy import fix_text
-
-    text = html.unescape(html.unescape(fix_text(text))).strip()
+    text = html.unescape(html.unescape(_mended(text))).strip()
     if how == "canonicalize":
         text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
         return " ".join(text.split())
     text = " ".join(text.split())
     return text.lower() if how == "lower" else text
+
+
+def _mended(text: str) -> str:
+    """What ``ftfy.fix_text`` makes of a text, in time that grows with its length and no faster.
+
+    ftfy takes a pass for each level of ``&amp;amp;...``, and Python orders combining marks by moving each past the
+    others: 50,000 characters of either took a minute. Only beyond ``_LEVELS`` of escaping is the result another.
+    """
+    from ftfy import fix_text
+
+    if _PLAIN.fullmatch(text):
+        return text
+    if len(text) <= _SHORT:
+        return fix_text(text)
+    text = re.sub(r"\n+", "\n", text)  # ftfy mends line by line; white space is collapsed in the end
+    tag = text.find("<")
+    tagged = len(text) if tag < 0 else text.rfind("\n", 0, tag) + 1  # from this line on, ftfy unescapes nothing
+    return _mended_lines(text[:tagged], unescape=True) + _mended_lines(text[tagged:], unescape=False)
+
+
+def _mended_lines(text: str, *, unescape: bool) -> str:
+    from ftfy import fix_text
+    from ftfy.fixes import unescape_html
+
+    for _ in range(_LEVELS):
+        before = text
+        text = unescape_html(text) if unescape else text
+        text = _composed(fix_text(text, unescape_html=False, normalization=None))
+        if text == before:
+            break
+    return text
+
+
+def _composed(text: str) -> str:
+    """The text in normal form C; its combining marks are sorted before, which leaves Python nothing to move."""
+    if text.isascii():
+        return text
+    apart = "".join(unicodedata.normalize("NFD", character) for character in text)
+    runs = groupby(apart, lambda character: unicodedata.combining(character) > 0)
+    ordered = (sorted(run, key=unicodedata.combining) if marks else run for marks, run in runs)
+    return unicodedata.normalize("NFC", "".join(chain.from_iterable(ordered)))
 
 
 def cut_to_longest(ids: TokenIds, config: TextConfig) -> TokenIds:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from ..progress import progress_bar
 from .sources import read_json
 
 SIDE = 64
@@ -95,7 +95,7 @@ def render(drawings: Sequence[Drawing], processes: int | None = None) -> npt.NDA
     workers = min(processes or os.cpu_count() or 1, len(chunks) or 1)
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-        tqdm(total=len(drawings), desc="render drawings", unit="image") as bar,
+        progress_bar(total=len(drawings), desc="render drawings", unit="image") as bar,
     ):
         done = 0
         for part in pool.map(_render_some, chunks):

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..errors import DataError
+from ..progress import progress_bar
 
 _ICONIFY = ("icons.json", "chars.json", "info.json")
 """What an Iconify package is read for."""
@@ -114,16 +113,17 @@ def fetch(sources: tuple[Source, ...], cache: Path) -> dict[str, Path]:
     """
     folders = {source.name: cache / "npm" / f"{source.name}-{source.version}" for source in sources}
     missing = [source for source in sources if not folders[source.name].is_dir()]
-    for source in tqdm(missing, desc="fetch drawings (npm)", unit="package", disable=not missing):
-        _fetch_one(source, folders[source.name])
+    npm = _npm() if missing else []
+    for source in progress_bar(missing, desc="fetch drawings (npm)", unit="package", disable=not missing):
+        _fetch_one(source, folders[source.name], npm)
     return folders
 
 
-def _fetch_one(source: Source, folder: Path) -> None:
+def _fetch_one(source: Source, folder: Path, npm: list[str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     wanted = f"{source.package}@{source.version}"
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:
-        command = [*_npm(), "pack", "--loglevel=error", "--ignore-scripts", wanted]
+        command = [*npm, "pack", "--loglevel=error", "--ignore-scripts", wanted]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp, check=False)
         tarballs = list(Path(tmp).glob("*.tgz"))
         if done.returncode or not tarballs:

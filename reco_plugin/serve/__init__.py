@@ -2,7 +2,7 @@
 
 ::
 
-    request --> middleware (id, prefix, size) --> key --> dialect: JSON -> EmbedRequest
+    request --> middleware (id, prefix, host, body) --> key --> dialect: JSON -> EmbedRequest
                                                              |
                        bounded queue, deadline (edge) --> Embedder --> Reco: encode -> retrieve -> fuse
                                                              |

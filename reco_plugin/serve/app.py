@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -16,10 +16,11 @@ from .. import __version__
 from ..reco import Reco
 from . import dialects, health, memory, metrics, models, refine
 from .auth import Guard
+from .bodies import Limited
 from .edge import Edge
 from .embedder import Embedder
-from .middleware import Limited, Observed, Prefixed
-from .routes import failed, openai_shape, understood
+from .middleware import KnownHosts, Observed, Prefixed
+from .routes import Shapes, failed, understood
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -28,12 +29,15 @@ Put `/plain` or `/refined` before any path to say whether vectors are refined; o
 `input_type`. Header `x-reco-degraded` says why vectors that were to be refined are frozen."""
 
 
-def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) -> FastAPI:
+def create_app(
+    settings: ServeSettings | None = None, reco: Reco | None = None, hosts: Sequence[str] | None = None
+) -> FastAPI:
     """Make the application.
 
     Args:
         settings: read from the environment and ``reco.toml`` when None.
         reco: what it serves, which stays open; opened now and closed at the end when None.
+        hosts: names besides localhost that callers may use; None: any.
 
     Raises:
         ConfigError: an unusable setting.
@@ -47,11 +51,11 @@ def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) 
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = threading.Thread(target=state.warm_up, name="reco-warm-up", daemon=True)
-        warming.start()  # liveness answers meanwhile
+        watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
+        watching.start()  # liveness answers while it warms up
         yield
-        state.stopping = True
-        await asyncio.to_thread(warming.join, settings.shutdown_s)
+        state.stop()
+        await asyncio.to_thread(watching.join, settings.shutdown_s)
         await edge.close()
         if reco is None:
             opened.close()
@@ -63,25 +67,30 @@ def create_app(settings: ServeSettings | None = None, reco: Reco | None = None) 
         lifespan=lifespan,
         docs_url=None,  # it loads its scripts from a CDN
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.guard, app.state.edge, app.state.health = Guard(settings), edge, state
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
     for routes in (health.router(state), metrics.router(measured), *_page(edge, settings)):
         app.include_router(routes)
-    for routes in (models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)):
+    documented = [models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)]
+    for routes in documented:
         app.include_router(routes, dependencies=bearer)
+    app.state.shapes = Shapes(documented)
     app.exception_handler(HTTPException)(_no_route)
     app.exception_handler(RequestValidationError)(_no_route)
-    app.add_middleware(Limited, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Limited, bodies=edge.bodies)
+    if hosts is not None:
+        app.add_middleware(KnownHosts, hosts=hosts)
     app.add_middleware(Prefixed)
     app.add_middleware(Observed, observe=measured.observe)
     return app
 
 
-async def _no_route(_: Request, error: Exception) -> Response:
+async def _no_route(request: Request, error: Exception) -> Response:
     """What no dialect's route answers: unknown paths and methods."""
-    response = failed(understood(error), openai_shape)
+    response = failed(understood(error), request.app.state.shapes.of(request.scope))
     response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
     return response
 

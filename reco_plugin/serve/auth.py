@@ -18,13 +18,14 @@ class Guard:
     """Looks at the path and the ``authorization`` header of a request, before its body is read."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._callers = [_hashed(key.get_secret_value()) for key in settings.api_keys]
+        self._callers = [_hashed(key.get_secret_value().encode()) for key in settings.api_keys]
         admin = settings.admin_key
-        self._admin = [_hashed(admin.get_secret_value())] if admin else []
-        self._metrics = settings.metrics_key
+        self._admin = [_hashed(admin.get_secret_value().encode())] if admin else []
+        self._metrics, shown = settings.metrics_key, settings.show_pairs
+        self._show_pairs = (bool(self._callers) or not self._admin) if shown is None else shown
 
     def check(self, path: str, authorization: str | None) -> None:
-        """Let a request pass or not.
+        """Let a request pass or not; the admin key opens everything.
 
         Raises:
             Refused: 401, no key or a wrong one; 403, the memory is not to be reached over HTTP.
@@ -33,23 +34,50 @@ class Guard:
             if not self._admin:
                 message = "the memory is not open over HTTP: set admin_key (RECO_SERVE_ADMIN_KEY) and start again"
                 raise Refused(Failure(403, "admin_disabled", message))
-            self._require(self._admin, authorization, "the admin key")
+            _require(self._admin, authorization, "the admin key")
         elif self._callers and self._needs_key(path):
-            self._require(self._callers, authorization, "an API key")
+            _require(self._callers + self._admin, authorization, "an API key")
+
+    def check_pairs(self, authorization: str | None) -> None:
+        """Let a request that has passed see pairs of the memory, or not.
+
+        Raises:
+            Refused: 401, only the admin key may; 403, nobody may.
+        """
+        if self._show_pairs:
+            return
+        if not self._admin:
+            message = "pairs of the memory are shown to nobody: show_pairs is off, and there is no admin key"
+            raise Refused(Failure(403, "pairs_hidden", message))
+        if not _fits(self._admin, _bearer(authorization)):
+            message = "pairs of the memory are shown to the admin key only (show_pairs): send it as the bearer key"
+            raise Refused(Failure(401, "admin_key_needed", message))
 
     def _needs_key(self, path: str) -> bool:
         return self._metrics if path == "/metrics" else not (path == "/" or path.startswith(_OPEN))
 
-    def _require(self, keys: Iterable[bytes], authorization: str | None, what: str) -> None:
-        given = authorization or ""
-        if given[: len(_SCHEME)].lower() != _SCHEME:
-            message = f"this needs {what}: send the header `authorization: Bearer KEY`"
-            raise Refused(Failure(401, "key_missing", message))
-        hashed = _hashed(given[len(_SCHEME) :].strip())
-        fits = [hmac.compare_digest(hashed, key) for key in keys]  # all are compared, whichever fits
-        if not any(fits):
-            raise Refused(Failure(401, "key_wrong", f"the key is not known here: this needs {what}"))
+
+def _require(keys: Iterable[bytes], authorization: str | None, what: str) -> None:
+    if (key := _bearer(authorization)) is None:
+        message = f"this needs {what}: send the header `authorization: Bearer KEY`"
+        raise Refused(Failure(401, "key_missing", message))
+    if not _fits(keys, key):
+        raise Refused(Failure(401, "key_wrong", f"the key is not known here: this needs {what}"))
 
 
-def _hashed(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+def _bearer(authorization: str | None) -> str | None:
+    """The key of a header; its characters are the bytes that were sent."""
+    given = authorization or ""
+    return given[len(_SCHEME) :].strip(" \t") if given[: len(_SCHEME)].lower() == _SCHEME else None
+
+
+def _fits(keys: Iterable[bytes], key: str | None) -> bool:
+    if key is None:
+        return False
+    sent = [_hashed(key.encode("latin-1")), _hashed(key.encode())]  # as UTF-8, or in the alphabet of headers
+    fits = [hmac.compare_digest(one, known) for one in sent for known in keys]  # all are compared, whichever fits
+    return any(fits)
+
+
+def _hashed(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

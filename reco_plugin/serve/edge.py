@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 
+from .bodies import Bodies
 from .embedder import Embedder
 from .embedding import Embedded, EmbedRequest, Timings
 from .pool import Pool
@@ -31,6 +32,8 @@ class Edge:
         """Where requests are computed."""
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Where the memory is written: one change at a time, and never in the way of a query."""
+        self.bodies = Bodies(settings)
+        """Where bodies of requests are read."""
         self.fetch = image_fetcher(settings)
         """Gets images by URL; None where that is off."""
 
@@ -71,18 +74,33 @@ class Caller:
     async def embed(self, request: EmbedRequest) -> Embedded:
         """See :meth:`reco_plugin.serve.embedding.Embeds.embed`."""
         prefix = getattr(self._request.state, "prefix", None)
-        ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix))
+        if request.explain:
+            self.see_pairs()
+        ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
         return answer
 
     async def ask(self, call: Callable[[], T]) -> T:
         """Run something else that only reads, in the same queue."""
-        return (await self._edge.pool.run(call)).value
+        return (await self._edge.pool.run(call, self._left)).value
 
     async def write(self, call: Callable[[], T]) -> T:
         """Run something that changes the memory."""
-        return (await self._edge.writing.run(call)).value
+        return (await self._edge.writing.run(call, self._left)).value
+
+    def see_pairs(self) -> None:
+        """Go on only if this caller may see pairs of the memory.
+
+        Raises:
+            Refused: 401 or 403.
+        """
+        self._request.app.state.guard.check_pairs(self._request.headers.get("authorization"))
+
+    async def _left(self) -> None:
+        """Return when the client is gone."""
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass  # an empty body that nobody has read
 
     def _tell(self, answer: Embedded) -> None:
         """Note what goes into the response's headers and into the log."""

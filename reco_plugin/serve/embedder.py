@@ -14,8 +14,9 @@ from ..reco import Reco
 from ..types import MODALITIES, Degraded, Modality, Refinement, Role, Vectors
 from .cache import Key, RowCache, key_of
 from .embedding import Embedded, EmbedRequest, Item, Timings
-from .failures import Failure, Refused
+from .failures import Failure, Refused, too_many_items
 from .policy import Asked, Manner, SidePolicy, manner_of
+from .pool import still_wanted
 from .prepare import Limits, Preparation, Ready
 from .rows import Row, put_together, used_pairs
 from .settings import ServeSettings
@@ -103,9 +104,7 @@ class Embedder:
         if not request.items:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
         if len(request.items) > self._settings.max_items:
-            limit = f"the limit is {self._settings.max_items} (max_items)"
-            message = f"{len(request.items)} items in one request, {limit}: split it"
-            raise Refused(Failure(413, "too_many_items", message))
+            raise Refused(too_many_items(len(request.items), self._settings.max_items))
         if (request.options.k or 0) > self._settings.max_k:
             message = f"k is {request.options.k}, the limit is {self._settings.max_k} (max_k)"
             raise Refused(Failure(400, "k_too_large", message, "k"))
@@ -125,16 +124,18 @@ class Embedder:
             frozen = self._encode([one.ready for one in todo], modality)
         result = Refinement(frozen, frozen)
         if wanted:
+            still_wanted()
             with work.timed("refine"):
                 result = self._refine(work, frozen, modality)
             work.degraded = work.degraded or result.degraded
         moved = result.moved if wanted else np.zeros(len(todo), np.float32)
+        refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
             answer = Row(
                 result.vectors[row],
                 frozen[row],
                 float(moved[row]),
-                wanted and result.degraded is None,
+                bool(refined[row]),
                 one.ready.truncated,
                 one.ready.tokens,
                 used_pairs(result, row),
@@ -174,15 +175,17 @@ class Embedder:
         return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)
 
     def _encode(self, ready: Sequence[Ready], modality: Modality) -> Vectors:
-        """(B, D): vectors as they are, the rest encoded in one call."""
+        """(B, D): vectors as they are, the rest encoded batch by batch, as long as somebody waits for it."""
         frozen = np.empty((len(ready), self.dimension), np.float32)
         raw = [row for row, one in enumerate(ready) if not isinstance(one.content, np.ndarray)]
         for row, one in enumerate(ready):
             if isinstance(one.content, np.ndarray):
                 frozen[row] = one.content[0]
-        if raw:
-            contents: Any = [ready[row].content for row in raw]
-            frozen[raw] = self.reco.embed(contents, modality=modality, refine=False).vectors
+        size = self.reco.settings.batch_size
+        for rows in (raw[start : start + size] for start in range(0, len(raw), size)):
+            still_wanted()
+            contents: Any = [ready[row].content for row in rows]
+            frozen[rows] = self.reco.embed(contents, modality=modality, refine=False).vectors
         return frozen
 
     def _refine(self, work: _Work, frozen: Vectors, modality: Modality) -> Refinement:

@@ -132,7 +132,7 @@ class Embedded:
         failures: why an item failed; None where it did not.
         truncated: whether a text was cut to the context length.
         tokens: of each text, as far as it was read; 0 for images and vectors.
-        refined: whether the row may differ from frozen CLIP: it was to be refined, and could be.
+        refined: whether the row may differ from frozen CLIP: it was to be refined, and the memory had pairs for it.
         moved: (B,) cosine distance from the frozen vector; 0 where nothing moved.
         degraded: why rows that were to be refined are frozen; None where all went well.
         used: per row, the pairs that were used, nearest first; None unless ``explain``.

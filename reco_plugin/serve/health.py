@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +14,19 @@ from fastapi import APIRouter, Response
 from PIL import Image
 from pydantic import BaseModel
 
+from ..data.nearest import did_you_mean
+from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
+from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from ..types import MODALITIES
 from .edge import Edge
+from .failures import failure_of
 from .logs import LOGGER
 from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
+_EVERY_S = 2.0
+_MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
 class Live(BaseModel):
@@ -33,7 +42,7 @@ class Ready(BaseModel):
     reasons: list[str]
     """Why not; empty when ready."""
     degraded: list[str]
-    """What is down while requests are answered all the same, with frozen vectors."""
+    """What is down while requests are answered all the same: with frozen vectors, or those that need no encoder."""
 
 
 @dataclass
@@ -44,28 +53,94 @@ class Health:
         edge: pools and Reco.
         warm: whether the graphs are loaded and have run.
         warm_error: why that failed.
+        away: why the model server runs no graph now; None where it does, or where there is none.
         stopping: whether the service is about to end.
     """
 
     edge: Edge
     warm: bool = False
     warm_error: str | None = None
+    away: str | None = None
     stopping: bool = False
     fails: bool = field(init=False)
+    _ended: threading.Event = field(init=False, default_factory=threading.Event)
+    _out: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self.fails = self.edge.embedder.reco.settings.on_memory_failure == "fail"
 
-    def warm_up(self) -> None:
-        """Run every graph once; blocks. A memory that is down does not keep the service from starting."""
+    def watch(self) -> None:
+        """Warm up, then look every 2 s at what may go and come back, until :meth:`stop`; for a thread of its own."""
+        again = self.warm_up()
+        while not self._ended.wait(_EVERY_S):
+            if self.warm:
+                self.look()
+            elif again:
+                again = self.warm_up()
+
+    def stop(self) -> None:
+        """Say that the service ends."""
+        self.stopping = True
+        self._ended.set()
+
+    def warm_up(self) -> bool:
+        """Run every graph once; blocks. A memory that is down does not keep the service from starting.
+
+        Returns:
+            Whether it failed and another try may do better.
+        """
         try:
             warm_up(self.edge.embedder.reco)
         except Exception as error:  # whatever it is, liveness must go on answering and readiness must name it
-            self.warm_error = f"the models do not run: {error}"
-            log.exception("warm-up failed")
+            failed = f"the models do not run: {failure_of(error).message}"
+            if failed != self.warm_error:
+                log.exception("warm-up failed")
+            self.warm_error = failed
+            return isinstance(error, _MAY_PASS)
+        self.warm, self.warm_error = True, None
+        self._warn_of_empty_memory()
+        log.info("ready")
+        return False
+
+    def look(self) -> None:
+        """Ask the model server for its graphs, and try again what a circuit keeps from being asked.
+
+        Where requests are kept away from a service that is not ready, nothing else would find out that it could be.
+        """
+        reco = self.edge.embedder.reco
+        try:
+            reco.encoder.check()
+        except RecoError as error:
+            self._note("model server", str(error))
+            self.away = failure_of(error).message
         else:
-            self.warm = True
-            log.info("ready")
+            self._note("model server", None)
+            self.away = None
+        if any(circuit.retry_in_s == 0 for circuit in reco.circuits.values()):
+            with suppress(RecoError):  # the circuit has it
+                reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
+        for part, circuit in reco.circuits.items():
+            self._note(part, None if circuit.state == "closed" else circuit.last_error)
+
+    def _note(self, part: str, error: str | None) -> None:
+        """Log when something goes and when it is back."""
+        if error is None and part in self._out:
+            self._out.remove(part)
+            log.info("the %s is back", part)
+        elif error is not None and part not in self._out:
+            self._out.add(part)
+            log.warning("the %s is down: %s", part, error)
+
+    def _warn_of_empty_memory(self) -> None:
+        memory = self.edge.embedder.reco.memory
+        try:
+            if len(memory) == 0:
+                where = memory.store.location
+                log.warning(
+                    "the memory at %s is empty: answers are plain until pairs are added%s", where, _beside(where)
+                )
+        except RecoError as error:  # it is away, which degraded answers say
+            log.info("the pairs cannot be counted: %s", error)
 
     def ready(self) -> Ready:
         """Look at everything that readiness depends on."""
@@ -76,14 +151,15 @@ class Health:
             reasons.append(self.warm_error or "the models are being loaded")
         if self.edge.pool.hangs:
             reasons.append("every worker has been busy with one request for twice the deadline")
-        down = [
-            f"{part}: {circuit.state}, latest failure: {circuit.last_error}"
+        degraded: list[str] = []
+        if self.away is not None:
+            (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
+        (reasons if self.fails else degraded).extend(
+            f"{part}: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
             for part, circuit in self.edge.embedder.reco.circuits.items()
             if circuit.state != "closed"
-        ]
-        if self.fails:
-            reasons += down
-        return Ready(status="not ready" if reasons else "ready", reasons=reasons, degraded=[] if self.fails else down)
+        )
+        return Ready(status="not ready" if reasons else "ready", reasons=reasons, degraded=degraded)
 
 
 def warm_up(reco: Reco) -> None:
@@ -92,6 +168,15 @@ def warm_up(reco: Reco) -> None:
     samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
     for modality in MODALITIES:
         reco.embed(samples[modality], modality=modality, refine=True)
+
+
+def _beside(location: str) -> str:
+    """Memories in the same folder as an empty one, whose name may have been mistyped; nothing where there are none."""
+    folder = Path(location)
+    if not folder.is_dir():  # in RAM, or a server's
+        return ""
+    others = [header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}") if header.parent != folder]
+    return f" (of the memories beside it, {did_you_mean(folder.name, sorted(others))})" if others else ""
 
 
 def router(health: Health) -> APIRouter:

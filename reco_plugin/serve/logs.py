@@ -30,14 +30,39 @@ class JsonLines(logging.Formatter):
         line |= {name: value for name, value in vars(record).items() if name not in _USUAL}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return printable(json.dumps(line, ensure_ascii=False, default=str))
+
+
+class PlainLines(logging.Formatter):
+    """A record as a line for people; what a client sent cannot begin another line, nor move the cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Render one record without its trace."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Render a trace, whose lines stand under the record's own."""
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def printable(text: str) -> str:
+    r"""The same, with everything but printable characters written as in JSON.
+
+    >>> print(printable("a\x1b[2J\nb é"))
+    a\u001b[2J\nb é
+    """
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def log_to_stderr(form: Literal["json", "text"], level: str) -> None:
     """Send our log, the server's and warnings to stderr, in one form."""
     handler = logging.StreamHandler()
     handler.setFormatter(
-        JsonLines() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        JsonLines() if form == "json" else PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.captureWarnings(capture=True)
     root = logging.getLogger()

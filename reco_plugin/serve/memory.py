@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from . import pairs
 from .edge import Edge
-from .failures import Failure, Refused
+from .failures import Refused, too_many_items
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS
 
@@ -78,7 +78,6 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/pairs")
     async def add_pairs(request: Request, body: pairs.AddPairs) -> pairs.Added:
         """Add pairs, or replace those of the same id; searchable when this answers."""
-        _few(len(body.pairs), edge.settings.max_items, "pairs")
         return await edge(request).write(lambda: pairs.add(embedder, body, limit))
 
     @routes.get("/pairs", response_model_exclude_none=True)
@@ -100,12 +99,12 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/search")
     async def search_memory(request: Request, body: pairs.SearchRequest) -> Hits:
         """Find the pairs nearest to a text, an image or a vector."""
-        _few(body.k, edge.settings.max_k, "k")
+        _few(body.k, edge.settings.max_k, "k", "max_k")
         return Hits(data=await edge(request).ask(lambda: pairs.search(embedder, body, limit)))
 
     return routes
 
 
-def _few(number: int, limit: int, name: str) -> None:
+def _few(number: int, limit: int, name: str, setting: str = "max_items") -> None:
     if number > limit:
-        raise Refused(Failure(413, "too_many_items", f"{name}: {number:,}, the limit is {limit:,}: split it", name))
+        raise Refused(too_many_items(number, limit, name, setting))

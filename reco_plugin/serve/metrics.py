@@ -62,6 +62,7 @@ class Metrics:
             if queue == "embed":
                 yield _histogram("reco_queue_seconds", "seconds that requests waited", pool.queue_s.to_dict())
             yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", pool.pending)
+        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.bodies.pending)
         yield from self._circuits()
         seen = self._edge.embedder.cache.seen
         yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)

@@ -6,14 +6,18 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
-from starlette.exceptions import HTTPException
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .failures import Failure
 from .logs import LOGGER, request_id
 from .policy import PREFIXES
+from .routes import failed
 
 log = logging.getLogger(LOGGER)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -75,38 +79,51 @@ class Prefixed:
         await self._app(scope, receive, send)
 
 
-class Limited:
-    """Ends the reading of a body that is too large, whether or not its length was declared truly."""
+class KnownHosts:
+    """Refuses requests that were sent to another name than this service has."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max = app, max_bytes
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: what answers.
+            hosts: names besides localhost; ``*``: any.
+        """
+        self._app, self._hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if scope["type"] != "http":
+        if scope["type"] == "http" and not self._known(name := host_name(Headers(scope=scope).get("host", ""))):
+            message = f"this service does not know the host {name!r:.80}: name it in allowed_hosts"
+            shape = scope["app"].state.shapes.of(scope)
+            await failed(Failure(403, "host_unknown", message), shape)(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        total = int(declared) if declared.isdigit() else 0
-        seen = 0
 
-        async def limited() -> Message:
-            nonlocal seen
-            if max(total, seen) > self._max:
-                raise too_large(max(total, seen), self._max)
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max:
-                raise too_large(seen, self._max)
-            return message
-
-        await self._app(scope, limited, send)
+    def _known(self, name: str) -> bool:
+        return not name or is_loopback(name) or bool(self._hosts & {name, "*"})
 
 
-def too_large(size: int, limit: int) -> HTTPException:
-    """The one exception that FastAPI lets through while it reads a body."""
-    message = f"the body has at least {size:,} bytes, the limit is {limit:,} (max_body_bytes): send less at once"
-    return HTTPException(413, message)
+def host_name(header: str) -> str:
+    """The name of a ``host`` header, without port.
+
+    >>> host_name("[::1]:8080"), host_name("LOCALHOST.:80")
+    ('::1', 'localhost')
+    """
+    try:
+        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
+    except ValueError:  # a bracket that is not closed
+        return header
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address is this machine's own, whoever resolves it."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _route(scope: Scope) -> str:

@@ -8,12 +8,13 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from ..errors import InputError
+from ..memory.checks import check_ids, check_payload
 from ..types import MODALITIES, Modality, Pair
 from .embedder import Embedder
 from .embedding import Item
 from .failures import Failure, Refused, failure_of
 from .prepare import Ready
-from .schemas import ErrorBody, Strict, Vector, error_body, image_item
+from .schemas import ErrorBody, Items, Strict, Vector, error_body, image_item
 
 
 class PairIn(Strict):
@@ -54,7 +55,7 @@ class PairIn(Strict):
 class AddPairs(Strict):
     """Pairs to add."""
 
-    pairs: list[PairIn] = Field(min_length=1)
+    pairs: Items[PairIn] = Field(min_length=1)
     skip_failed: bool = Field(False, description="store what can be stored; otherwise one bad pair refuses all")
 
 
@@ -181,10 +182,12 @@ def search(embedder: Embedder, asked: SearchRequest, max_image_bytes: int) -> li
 
 
 def _ready(embedder: Embedder, one: PairIn, max_image_bytes: int) -> Pair | Failure:
-    """A pair that the memory will take, its image decoded and its vectors checked."""
+    """A pair that the memory will take: id, payload and vectors checked, its image decoded."""
     sides: dict[Modality, Any] = {}
     for side in MODALITIES:
         try:
+            check_ids([one.id], "id")
+            check_payload(one.id, one.stored_payload)
             item = one.to_item(side, max_image_bytes)
         except (Refused, InputError) as error:
             return failure_of(error)

@@ -1,4 +1,4 @@
-"""Threads for the synchronous core behind a bounded queue: what does not fit is refused, what is late is left alone."""
+"""Threads for the synchronous core behind a bounded queue: what does not fit is refused, what is late is given up."""
 
 from __future__ import annotations
 
@@ -6,16 +6,33 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..counters import SECONDS, Histogram
-from .failures import Failure, Refused
+from .failures import STOPPING, Failure, Refused
 
 T = TypeVar("T")
 _RETRY_S = 1.0
+_given_up: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("given_up", default=None)
+
+
+def still_wanted() -> None:
+    """Go on only while somebody waits; to be called between the items of a long call, before anything is changed.
+
+    Raises:
+        Refused: the deadline of the call passed, its client left, or the service stops.
+    """
+    event = _given_up.get()
+    if event is not None and event.is_set():
+        raise Refused(Failure(503, "given_up", "nobody waits for the answer any more"))
+
+
+async def _never() -> None:
+    """What a client does that cannot leave."""
+    await asyncio.Event().wait()
 
 
 @dataclass(frozen=True)
@@ -46,32 +63,46 @@ class Pool:
         self._pending, self._closed = 0, False
         self._running: dict[int, float] = {}  # ident of a thread -> since when
 
-    async def run(self, call: Callable[[], T]) -> Ran[T]:
+    async def run(self, call: Callable[[], T], left: Callable[[], Coroutine[Any, Any, None]] = _never) -> Ran[T]:
         """Wait for a thread and for the call.
 
-        A call that is late goes on, since nothing can stop it, and keeps its place until then; its answer is dropped.
+        A call whose deadline passed or whose client left is dropped where it still waits. Where it was begun, it keeps
+        its place and ends with the item that it is at, see :func:`still_wanted`.
+
+        Args:
+            call: what to run.
+            left: returns when the client is gone.
 
         Raises:
-            Refused: 429, the queue is full; 504, the deadline passed; 503, the pool is closed.
+            Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
         """
+        event = threading.Event()
         with self._lock:
             if self._closed:
-                raise Refused(Failure(503, "stopping", "the service is stopping: ask another one"))
+                raise Refused(STOPPING)
             if self._pending >= self._threads + self._queue:
                 message = f"{self._pending} requests are being answered or wait already: try again later"
                 raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
             self._pending += 1
             context = contextvars.copy_context()  # the request's id, for the log
+            context.run(_given_up.set, event)
             future: Future[Ran[T]] = self._executor.submit(context.run, self._work, call, time.perf_counter())
         future.add_done_callback(self._done)
+        answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
+        either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
-            async with asyncio.timeout(self._deadline_s) as limit:
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the call's own
+            await asyncio.wait(either, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+            if leaving.done():
+                leaving.result()  # or what was wrong with the rest of the request
+                raise Refused(Failure(499, "client_left", "the client closed the connection"))
             message = f"no answer within {self._deadline_s:g} s (deadline_s): send less at once, or try again later"
-            raise Refused(Failure(504, "deadline_exceeded", message)) from None
+            raise Refused(Failure(504, "deadline_exceeded", message))
+        finally:
+            event.set()
+            answer.cancel()
+            leaving.cancel()
 
     @property
     def pending(self) -> int:

@@ -14,10 +14,12 @@ from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
 from ..preprocess.text import TokenIds
 from ..reco import Reco
 from ..types import Vectors
+from ..values import is_unicode
 from ..vectors import check_vectors
 from .embedding import Item
 from .failures import Failure, failure_of
 from .images import too_many_bytes
+from .pool import still_wanted
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,14 @@ class Preparation:
         Args:
             items: texts, images and vectors, mixed.
             truncate: False makes a text that is too long fail.
+
+        Raises:
+            Refused: nobody waits for the answer any more.
         """
         return [self._one(item, truncate) for item in items]
 
     def _one(self, item: Item, truncate: bool) -> Ready | Failure:
+        still_wanted()
         if isinstance(item.content, str):
             return self._ready_text(item.content, truncate)
         if isinstance(item.content, bytes):
@@ -72,7 +78,7 @@ class Preparation:
         if len(text) > self._limits.text_chars:
             limit = f"the limit is {self._limits.text_chars:,} (max_text_chars)"
             return Failure(413, "text_too_long", f"a text has {len(text):,} characters, {limit}: shorten it")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_unicode(text):
             return Failure(400, "invalid_text", "a text holds half of a surrogate pair, which is no character")
         tokens = self._tokenizer([text])
         cut, length = bool(tokens.truncated[0]), self._text.context_length
@@ -99,8 +105,7 @@ def _decoded(data: bytes, config: ImageConfig, max_pixels: int) -> Any:
 
 def _ready_vector(vector: Vectors, dimension: int) -> Ready | Failure:
     try:
-        with np.errstate(over="ignore"):  # a norm may be too large for float32, and is refused then
-            return Ready(check_vectors(vector[None], dimension, "vectors"))
+        return Ready(check_vectors(vector[None], dimension, "vectors"))
     except VectorError as error:
         return failure_of(error)
     except ValueError as error:  # an InputError: no number at all

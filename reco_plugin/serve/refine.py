@@ -10,13 +10,13 @@ from .embedding import EmbedRequest, Embeds, Item
 from .failures import Failure, Refused
 from .policy import Side
 from .routes import EmbedderOf, answering_in, openai_shape
-from .schemas import ERRORS, HowToRefine, RefinedList, Strict, image_item, refined_list
+from .schemas import ERRORS, HowToRefine, Items, Numbers, RefinedList, Strict, image_item, refined_list
 
 
 class RefineRequest(HowToRefine):
     """CLIP vectors of this model's encoder, whoever made them."""
 
-    vectors: list[list[float]] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
+    vectors: Items[Numbers] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
     modality: Modality = Field(description="what the vectors embed")
     input_type: Side = Field("query", description="document: the vectors are refined as one set of candidates")
     explain: bool = Field(False, description="also return the pairs that were used")
@@ -57,7 +57,7 @@ class ExplainInput(Strict):
 class ExplainRequest(HowToRefine):
     """Texts and images, to be refined."""
 
-    input: list[ExplainInput] = Field(min_length=1)
+    input: Items[ExplainInput] = Field(min_length=1)
     input_type: Side = Field("query", description="document: those of a modality are refined as one set of candidates")
 
     def to_embed(self, caller: Embeds) -> EmbedRequest:

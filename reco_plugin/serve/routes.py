@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
-from ..errors import RecoError
+from ..errors import InputError, RecoError
+from .bodies import BodyRefused, JsonRequest
 from .embedding import Embeds
-from .failures import Failure, Refused, failure_of
+from .failures import STOPPING, Failure, Refused, failure_of
 
 EmbedderOf: TypeAlias = Callable[[Request], Embeds]
 """What a dialect's ``router(embedder_of)`` is given."""
@@ -45,6 +48,8 @@ def answering_in(shape: Shape) -> type[APIRoute]:
     """
 
     class DialectRoute(APIRoute):
+        said_in = staticmethod(shape)
+
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle, template = super().get_route_handler(), self.path_format
 
@@ -53,7 +58,9 @@ def answering_in(shape: Shape) -> type[APIRoute]:
                 try:
                     if guard is not None:  # before the body is read
                         guard.check(template, request.headers.get("authorization"))
-                    response = await handle(request)
+                    response = await handle(JsonRequest(request.scope, request.receive))
+                except asyncio.CancelledError:  # the server does so when `shutdown_s` is over
+                    response = failed(STOPPING, shape)
                 except Exception as error:
                     response = failed(understood(error), shape)
                 response.headers.update(getattr(request.state, "told", {}))
@@ -64,15 +71,46 @@ def answering_in(shape: Shape) -> type[APIRoute]:
     return DialectRoute
 
 
+class Shapes:
+    """The words that each path is answered in, also where no route answers: those of the nearest path."""
+
+    def __init__(self, routers: Iterable[APIRouter]) -> None:
+        self._shapes: dict[str, Shape] = {
+            route.path_format: getattr(route, "said_in", openai_shape)
+            for router in routers
+            for route in router.routes
+            if isinstance(route, APIRoute)
+        }
+
+    def of(self, scope: Scope) -> Shape:
+        """The shape for the path of a request: that of the path with which it begins like, ours where there is none."""
+        asked = scope["path"].removeprefix(scope.get("root_path", "")).split("/")[1:]
+        shared = {path: _begin_alike(path.split("/")[1:], asked) for path in self._shapes}
+        best = max(shared, key=shared.__getitem__)
+        return self._shapes[best] if shared[best] else openai_shape
+
+
+def _begin_alike(path: Sequence[str], asked: Sequence[str]) -> int:
+    """How many first segments are the same.
+
+    >>> _begin_alike(["model", "{model}", "invoke"], ["model", "clip", "invoke", ""])
+    3
+    """
+    same = [known == given or known.startswith("{") for known, given in zip(path, asked, strict=False)]
+    return [*same, False].index(False)
+
+
 def understood(error: Exception) -> Failure:
     """The failure behind any exception; defects are logged with their trace."""
     match error:
         case RequestValidationError():
             return _invalid(error)
+        case BodyRefused():
+            return error.failure
         case HTTPException():
             return failure_of_status(error)
     failure = failure_of(error)
-    if isinstance(error, RecoError) and failure.status >= 500:
+    if isinstance(error, RecoError) and not isinstance(error, InputError):  # callers are told less of these
         log.warning("request failed: %s", error, extra={"code": failure.code})
     elif not isinstance(error, RecoError | Refused):
         log.error("request failed: %s", error, exc_info=error, extra={"code": failure.code})
@@ -86,12 +124,14 @@ def failed(failure: Failure, shape: Shape) -> JSONResponse:
         headers["retry-after"] = str(max(1, math.ceil(failure.retry_after_s)))
     if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if failure.status == 408:  # the rest of the body is not waited for
+        headers["connection"] = "close"
     return JSONResponse(shape(failure), failure.status, headers)
 
 
 def failure_of_status(error: HTTPException) -> Failure:
     """What FastAPI itself raises: no such path, no such method, a body that cannot be read."""
-    codes = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+    codes = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
     return Failure(error.status_code, codes.get(error.status_code, "http_error"), str(error.detail))
 
 

@@ -21,7 +21,7 @@ class Row:
         vector: (D,) unit-norm.
         frozen: (D,) before refinement.
         moved: cosine distance of the two.
-        refined: whether it was to be refined, and could be.
+        refined: whether it was to be refined, and the memory had something to do it by.
         truncated: whether a text was cut.
         tokens: of a text.
         used: pairs that the refinement used; empty unless asked for.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import socket
 from typing import Any
 
+from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
+from .connections import bounded
 from .logs import log_to_stderr
+from .middleware import is_loopback
 from .settings import ServeSettings
 
 
@@ -16,12 +22,40 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
     return {
         "host": settings.host,
         "port": settings.port,
+        "http": bounded(settings),
+        "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": settings.shutdown_s,
         "root_path": settings.root_path,
     }
+
+
+def check_address(settings: ServeSettings) -> None:
+    """Find out whether the address is free, before a model is loaded for nothing.
+
+    Raises:
+        ConfigError: something else listens there, or this machine has no such address.
+    """
+    host, port = settings.host, settings.port
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, address in places:
+            socket.create_server(address, family=family).close()
+    except OSError as error:
+        unknown = isinstance(error, socket.gaierror)  # whose number is none of the system's
+        why = error.strerror if unknown else os.strerror(error.errno or 0)
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise ConfigError(f"cannot listen on {shown}: {why}. {_another_address(error.errno)}") from None
+
+
+def _another_address(number: int | None) -> str:
+    if number == errno.EADDRINUSE:
+        return "Another program has this port, perhaps another reco serve: end it, or choose a port: --port 8081"
+    if number == errno.EACCES:
+        return "Ports below 1024 are reserved here: choose one above, --port 8080"
+    return "Give an address of this machine: --host 127.0.0.1 for itself alone, --host 0.0.0.0 for all that reach it"
 
 
 def run(settings: ServeSettings, reco: Reco) -> None:
@@ -31,4 +65,6 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     log_to_stderr(settings.log_format, settings.log_level)
     # uvicorn sends the signal again when it has ended, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.run(create_app(settings, reco), **server_options(settings))
+    # a web page may give its own name the address 127.0.0.1, and would then read answers as if they were its own
+    hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
+    uvicorn.run(create_app(settings, reco, hosts), **server_options(settings))

@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from contextvars import ContextVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from ..types import Degraded, Mode
+from ..values import EXCLUSIONS
 from .embedding import Embedded, Item, Options, Used
-from .failures import Failure
+from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
+from .settings import ServeSettings
 
-Vector = Annotated[list[float], Field(min_length=1)]
+T = TypeVar("T")
+most_items: ContextVar[int] = ContextVar("most_items", default=ServeSettings.model_fields["max_items"].default)
+"""The setting ``max_items`` while a request is read; pydantic knows no context that FastAPI could hand on."""
+_MOST_FIELDS = 100
+
+
+def few(given: Any, info: ValidationInfo) -> Any:
+    """Look at the length of a list before anything is made of what it holds.
+
+    Raises:
+        Refused: 413, more than ``max_items``.
+    """
+    if isinstance(given, list) and len(given) > most_items.get():
+        raise Refused(too_many_items(len(given), most_items.get(), info.field_name))
+    return given
+
+
+Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(few)]
+"""A list that a request may make long: a bad item ends its reading, since each would cost more than a good one."""
+Numbers = Annotated[list[float], Field(fail_fast=True)]
+Vector = Annotated[Numbers, Field(min_length=1)]
 
 
 class Strict(BaseModel):
     """A word that is not known is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: Any) -> Any:
+        """Spare an error for each of a million unknown words."""
+        if isinstance(given, dict) and len(given) > _MOST_FIELDS:
+            raise ValueError(f"there are {len(given):,} fields, known are only: {', '.join(cls.model_fields)}")
+        return given
 
 
 class HowToRefine(Strict):
@@ -28,7 +59,9 @@ class HowToRefine(Strict):
     fusion: Mode | None = Field(None, description="cross: fuse the other modality's vectors. uni: the own")
     gate: bool | None = Field(None, description="weigh neighbours by calibrated trust")
     where: dict[str, Any] | None = Field(None, description='conditions on the payload: {"year": {"gte": 2020}}')
-    exclude: list[str] | None = Field(None, max_length=10_000, description="ids of pairs that must not be used")
+    exclude: Annotated[list[str], Field(fail_fast=True)] | None = Field(
+        None, max_length=EXCLUSIONS, description="ids of pairs that must not be used"
+    )
 
     def options(self) -> Options:
         """The same for the embedder."""
@@ -62,11 +95,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "bad input",
         401: "no key, or a wrong one",
+        403: "not for this caller, or sent to an unknown host",
         404: "no such model, or pair",
+        408: "the body came too slowly",
         413: "body, image, text or batch too large",
         415: "not an image",
         422: "fields are missing or of a wrong type",
-        429: "queue full; see Retry-After",
+        429: "queue full, or too much is sent at once; see Retry-After",
         503: "the memory or the model server is down",
         504: "deadline passed",
     }.items()

@@ -38,17 +38,43 @@ class ServeSettings(Section):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     root_path: str = Field("", description="path under which a proxy publishes the service")
+    allowed_hosts: Words = Field(
+        [], description="names that callers may use besides localhost; none: any, on a loopback address only localhost"
+    )
 
     api_keys: Keys = Field([], description="bearer keys that callers need; none: everybody may call")
     admin_key: SecretStr | None = Field(None, description="key of /v1/memory; without one it cannot be written or read")
     metrics_key: bool = Field(False, description="ask for a key at /metrics too")
+    show_pairs: bool | None = Field(
+        None,
+        description="show pairs of the memory to callers without the admin key (explanations, the playground);"
+        " unset: to those with an API key, and to everybody where there is no admin key",
+    )
 
     threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")
     queue: int = Field(64, ge=0, description="requests that may wait; another one gets 429")
     deadline_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="until a request gets 504")
     shutdown_s: int = Field(20, ge=1, description="how long requests in flight may take when the service stops")
 
+    ready_without_models: bool = Field(
+        False,
+        description="stay ready while the model server is away: what needs no encoder is answered, cached inputs"
+        " and vectors",
+    )
+
+    max_connections: int = Field(512, ge=1, description="open connections; another one is closed at once")
+    head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
+    body_timeout_s: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="until a body is there (408), or an answer is taken"
+    )
+
     max_body_bytes: int = Field(32_000_000, ge=1, description="larger request bodies get 413")
+    max_body_values: int = Field(
+        1_000_000, ge=1, description="numbers, strings, lists and objects in a body; more get 413"
+    )
+    max_pending_bytes: int = Field(
+        256_000_000, ge=1, description="memory for the bodies of all requests together; another one gets 429"
+    )
     max_image_bytes: int = Field(16_000_000, ge=1, description="larger encoded images get 413")
     max_items: int = Field(256, ge=1, description="texts, images or vectors per request")
     max_text_chars: int = Field(50_000, ge=1, description="longer texts are refused, whatever `truncate` says")
@@ -71,7 +97,11 @@ class ServeSettings(Section):
     page_index: str | None = Field(
         None, description="what the playground ranks instead of the memory: a collection of its server, or a folder"
     )
-    page_pictures: Path | None = Field(None, description="folder of image files that the playground shows pairs by")
+    page_pictures: Path | None = Field(
+        None,
+        description="the folder below which the playground may show image files; where the memory was filled from on "
+        "this machine, when unset",
+    )
     log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 

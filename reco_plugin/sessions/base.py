@@ -48,6 +48,21 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
     return open_triton(artifact, name, settings)
 
 
+def check_graph(name: str, settings: Settings) -> None:
+    """Ask the Triton server whether it has a graph ready; in process there is nobody to ask.
+
+    Raises:
+        SessionUnavailable: the server is not reached.
+        SessionTimeout: it does not answer in time.
+        SessionError: it does not have the graph.
+        MissingExtra: the Triton client is not installed.
+    """
+    if settings.triton_url is not None:
+        from .triton import check_triton
+
+        check_triton(name, settings)
+
+
 def open_session(path: Path, settings: Settings) -> Session:
     """Load one graph in process, on the execution provider of the settings.
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..progress import progress_bar
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import HELD_STYLE, MEMORY_STYLES
 
@@ -156,7 +156,7 @@ def train_contrastive(
     first = _restore(checkpoint, config, model, optimizer, schedule)
     log_scale: Tensor = model.logit_scale  # type: ignore[assignment]
     model.train()
-    with tqdm(range(first, config.steps), initial=first, total=config.steps, desc=title, unit="step") as bar:
+    with progress_bar(range(first, config.steps), initial=first, total=config.steps, desc=title, unit="step") as bar:
         for step in bar:
             images, tokens = sampler.draw(step)
             pixels = augment(images, torch.Generator().manual_seed(config.seed * 7_000_003 + step))

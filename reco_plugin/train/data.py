@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..memory import Memory
+from ..progress import progress_bar
 from ..retrieve import Retrieval, retrieve
 from ..types import MODALITIES, Modality, Records, Vectors
 from .found import Collector, FoundRows, new_array, open_array, open_rows, settle
@@ -99,8 +99,8 @@ def gather(
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     numbers = np.array([number[name] for name in names], np.int64)
     part = _part(folder) if folder else None
-    with tqdm(total=2 * len(pairs), desc="find neighbours", unit="query") as bar:
-        neighbours = {side: _neighbours(memory, pairs, side, how, hidden, part, bar) for side in MODALITIES}
+    with progress_bar(total=2 * len(pairs), desc="find neighbours", unit="query") as bar:
+        neighbours = {side: _neighbours(memory, pairs, side, how, hidden, part, bar.update) for side in MODALITIES}
     if folder and part:
         pairs = _store(pairs, numbers, part)
         part.rename(folder)
@@ -120,13 +120,13 @@ def _neighbours(
     how: Retrieval,
     hidden: Sequence[Collection[str]],
     folder: Path | None,
-    bar: tqdm[None],
+    told: Callable[[int], object],
 ) -> FoundRows:
     found = Collector(folder, side, len(pairs), how.k, memory.count(), pairs.image.shape[1])
     for start in range(0, len(pairs), _ROWS):
         rows = slice(start, start + _ROWS)
         found.add(start, retrieve(memory, pairs.side(side)[rows], side, how, exclude=hidden[rows]))
-        bar.update(len(pairs.ids[rows]))
+        told(len(pairs.ids[rows]))
     return found.rows()
 
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..errors import ConfigError, InputError
 from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
+from ..progress import progress_bar
 from ..types import ImageInput, Modality, Vectors
 from .activation import check_activation
 from .same_inputs import check_same_inputs
@@ -69,7 +69,7 @@ class FrozenClip:
         if not len(items):
             raise InputError(f"no {side}s to encode: the batch is empty")
         tower, parts = self.tower(side), []
-        with torch.inference_mode(), tqdm(total=len(items), desc=f"encode {side}s", unit=side) as bar:
+        with torch.inference_mode(), progress_bar(total=len(items), desc=f"encode {side}s", unit=side) as bar:
             for start in range(0, len(items), size):
                 try:
                     part = prepare(items[start : start + size])

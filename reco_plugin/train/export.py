@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Graph, Manifest, Policy, sha256_file
+from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Graph, Manifest, Policy
+from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
 from ..sessions.ort import OrtSession
@@ -41,6 +42,7 @@ def export(
     out: Path,
     *,
     policy: Policy | None = None,
+    templates: tuple[str, ...] = (),
     precision: Precision = "fp32",
     serving: Serving | None = None,
     images: list[ImageInput] | None = None,
@@ -55,6 +57,7 @@ def export(
         fusions: trained or untrained fusions of the same dimension.
         out: the folder; an older model there is replaced when the new one is whole.
         policy: defaults of the refinement.
+        templates: prompts that the encoder was trained with, for the manifest.
         precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
         serving: what Triton is told of batches, queue and accelerator.
         images: inputs of the parity check; drawn samples make up for missing ones, to 48.
@@ -87,6 +90,7 @@ def export(
             dimension=clip.dimension,
             image=clip.image,
             text=clip.text,
+            templates=templates,
             fusion=FusionInfo(
                 fuser=fusions.config.fuser,
                 text_gate=fusions.text_gate,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..artifact import Policy
 from ..data import read_pairs
+from ..data.classes import TEMPLATES, check_templates
 from ..errors import ConfigError, DataError
 from ..types import ImageInput
 from .encoder import FrozenClip, load_frozen
@@ -41,6 +42,7 @@ def export_model(
     precision: Precision = "fp32",
     serving: Serving | None = None,
     k: int | None = None,
+    templates: tuple[str, ...] = (),
     source: str | None = None,
     licenses: tuple[str, ...] = (),
     random_weights: bool = False,
@@ -56,15 +58,18 @@ def export_model(
         precision: of the weights.
         serving: what Triton is told.
         k: neighbours by default; those of the training when None.
+        templates: prompts that the encoder was trained with, ``{}`` where a name goes; CLIP's own when left out.
         source: pairs that the graphs are compared with torch on; drawn samples when None.
         licenses: of weights and data, for the manifest.
         random_weights: allow a model without weights.
 
     Raises:
-        ConfigError: the encoder cannot be loaded or exported, or the fusion belongs to another one.
+        ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one, or a template has no
+            place for a name.
         DataError: ``source`` holds too few pairs, or vectors.
         ArtifactError: the parity check failed; nothing was written.
     """
+    templates = check_templates(templates) or TEMPLATES
     clip = load_frozen(model, pretrained, random_weights=random_weights)
     if random_weights and not pretrained:
         warnings.warn(f"{model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
@@ -80,6 +85,7 @@ def export_model(
             gate=fusions.config.fuser != "paper",
             candidate_height=1.0 if fusions.text_gate else 0.3,  # a fitted fusion says itself how far texts may move
         ),
+        templates=templates,
         precision=precision,
         serving=serving,
         images=samples.images,

@@ -21,6 +21,8 @@ def whole_model(out: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: ``out`` holds something that is no model folder; or it cannot be written there.
     """
+    if not out.name:  # it cannot be replaced by another folder
+        raise ArtifactError(f"--out {str(out)!r} is the working directory: name a folder in it")
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty and not _is_model(out / MANIFEST):
         raise ArtifactError(f"{out} exists and is no model folder: choose another --out")

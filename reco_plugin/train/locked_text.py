@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..data.files import whole_file
 from ..errors import DataError, InputError
 from ..preprocess import ImageConfig, images_to_array
+from ..progress import progress_bar
 from ..quickstart.dataset import Quickstart
 from ..types import ImageInput, Vectors
 from .contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, train_contrastive
@@ -86,7 +86,7 @@ class LockedTextClip:
         if not len(images):
             raise InputError("no images to encode: the batch is empty")
         parts = []
-        with torch.inference_mode(), tqdm(total=len(images), desc="encode images", unit="image") as bar:
+        with torch.inference_mode(), progress_bar(total=len(images), desc="encode images", unit="image") as bar:
             for start in range(0, len(images), batch_size):
                 pixels = images_to_array(images[start : start + batch_size], self.image)
                 parts.append(self.tower(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())

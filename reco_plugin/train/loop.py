@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..errors import ConfigError, DataError
 from ..gate import TextGate
+from ..progress import progress_bar
 from ..types import MODALITIES, Modality
 from .batches import Batch, Batches, Side
 from .data import FusionData
@@ -152,7 +152,7 @@ def _curves(out: Path, first: int, processes: Processes) -> Any:
 
 
 def _progress(first: int, steps: int) -> Iterator[int]:
-    return iter(tqdm(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
+    return iter(progress_bar(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
 
 
 def _loss(joined: nn.Module, log_scale: Tensor, batch: Batch, config: TrainConfig, processes: Processes) -> Tensor:

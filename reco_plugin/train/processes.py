@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,9 @@ class _Joined(Processes):
         self._fabric = fabric
         self.rank, self.count = fabric.global_rank, fabric.world_size
         # a group of its own: a wait of hours, while a catalogue is encoded, must not look like a lost process
-        self._patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=365))
+        self._patient: Any = torch.distributed.new_group(  # its type differs between releases of torch
+            backend="gloo", timeout=timedelta(days=365)
+        )
 
     def join(self, model: nn.Module) -> nn.Module:
         return self._fabric.setup_module(model)

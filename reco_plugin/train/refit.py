@@ -8,7 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from ..artifact import MANIFEST, TOKENIZER, Artifact, FusionInfo, Graph, Policy, clip_graph, sha256_file
+from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, Graph, Policy, clip_graph
+from ..checksums import sha256_file
 from ..types import MODALITIES
 from .export import export_graph
 from .folder import whole_model
@@ -71,7 +72,7 @@ def refit(
         made_with = manifest.made_with | {
             f"{name} (fusion)": version(name) for name in ("reco-plugin", "torch", "onnx")
         }
-        changed = {"fusion": fusion, "policy": policy, "graphs": graphs, "made_with": made_with}
+        changed = {"format": FORMAT, "fusion": fusion, "policy": policy, "graphs": graphs, "made_with": made_with}
         text = manifest.model_copy(update=changed).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return parities

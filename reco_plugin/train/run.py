@@ -180,8 +180,7 @@ def _check_ids(pairs: list[Pair], source: str) -> None:
 def _encode(clip: FrozenClip, pairs: list[Pair]) -> Records:
     image = _side(clip, [pair.image for pair in pairs], "image")
     text = _side(clip, [pair.text for pair in pairs], "text")
-    payloads = [dict(pair.payload) | ({"caption": pair.text} if isinstance(pair.text, str) else {}) for pair in pairs]
-    return Records([pair.id for pair in pairs], image, text, payloads)
+    return Records([pair.id for pair in pairs], image, text, [pair.stored_payload for pair in pairs])
 
 
 def _side(clip: FrozenClip, values: list[Any], side: str) -> Any:

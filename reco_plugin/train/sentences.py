@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import DataError, InputError, MissingExtra
+from ..progress import progress_bar
 from ..types import Vectors
 
 _WEIGHTS = "model.safetensors"
@@ -51,7 +51,7 @@ class SentenceTower:
         distinct = sorted(set(texts), key=lambda text: (len(text), text))
         row_of = {text: row for row, text in enumerate(distinct)}
         vectors = np.empty((len(distinct), self.dimension), np.float32)
-        with torch.inference_mode(), tqdm(total=len(distinct), desc="encode texts", unit="text") as bar:
+        with torch.inference_mode(), progress_bar(total=len(distinct), desc="encode texts", unit="text") as bar:
             for start in range(0, len(distinct), batch_size):
                 batch = distinct[start : start + batch_size]
                 vectors[start : start + len(batch)] = self._encode(batch).numpy()

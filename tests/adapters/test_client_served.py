@@ -15,7 +15,6 @@ from reco_plugin import Pair, Reco
 from reco_plugin.adapters.haystack import RecoTextEmbedder
 from reco_plugin.adapters.langchain import RecoEmbeddings
 from reco_plugin.adapters.llamaindex import RecoEmbedding
-from reco_plugin.adapters.mteb import RecoEncoder
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.client import AsyncClient, Client
 from reco_plugin.errors import ConfigError, InputError
@@ -131,24 +130,29 @@ def test_every_adapter_works_over_the_service(url, stocked):
     refined, plain = (stocked.embed_texts([text], refine=refine)[0] for refine in (True, False))
     langchain = RecoEmbeddings(**far)
     haystack = RecoTextEmbedder(url=url, api_key=Secret.from_token(KEY))
-    llamaindex, like, encoder = (
-        RecoEmbedding(**far),
-        RecoSentenceTransformer(**far),
-        RecoEncoder("tests/reco", "1", **far),
-    )
+    llamaindex, like = RecoEmbedding(**far), RecoSentenceTransformer(**far)
     queries = [
         langchain.embed_query(text),
         llamaindex.get_query_embedding(text),
         haystack.run(text)["embedding"],
         like.encode_query(text),
-        encoder.source.texts([text], "query")[0],
     ]
     documents = [langchain.embed_documents([text])[0], llamaindex.get_text_embedding(text), like.encode(text)]
     assert np.allclose(queries, refined, atol=1e-6)
     assert np.allclose(documents, plain, atol=1e-6)
     llamaindex.close()
-    for adapter in (langchain, haystack, like, encoder):
+    for adapter in (langchain, haystack, like):
         adapter.source.close()
+
+
+def test_mteb_works_over_the_service(url, stocked):
+    pytest.importorskip("mteb", reason="mteb is not installed")
+    from reco_plugin.adapters.mteb import RecoEncoder
+
+    encoder = RecoEncoder("tests/reco", "1", url=url, api_key=KEY)
+    text = "a large blue square"
+    assert np.allclose(encoder.source.texts([text], "query")[0], stocked.embed_texts([text])[0], atol=1e-6)
+    encoder.source.close()
 
 
 def test_a_service_and_a_reco_can_be_swapped(client, stocked):

@@ -30,6 +30,7 @@ ALL = sorted(commands(typer.main.get_command(app)))
 def test_the_commands_are_these() -> None:
     assert {" ".join(path) for path in ALL} == {
         *("demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
+        "model get",
         *("export", "fit", "report", "serve", "train"),
         *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "search")),
         *(f"memory {name}" for name in ("optimize", "sync", "update")),
@@ -44,7 +45,7 @@ def test_help_teaches_by_example(run: Callable[..., Result], path: tuple[str, ..
     assert f"Example: reco {' '.join(path)}" in " ".join(result.stdout.split())
 
 
-@pytest.mark.parametrize("group", [(), ("memory",), ("eval",)], ids=" ".join)
+@pytest.mark.parametrize("group", [(), ("memory",), ("eval",), ("model",)], ids=" ".join)
 def test_a_group_alone_shows_its_commands(run: Callable[..., Result], group: tuple[str, ...]) -> None:
     result = run(*group)
     assert all(path[len(group)] in result.output for path in ALL if path[: len(group)] == group)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from broken_graph import with_broken_graph
 from click.testing import Result
 
 from reco_plugin import Reco
@@ -21,11 +21,7 @@ TEXT = "a large red circle"
 @pytest.fixture
 def damaged(model: Path, tmp_path: Path) -> Path:
     """The shipped model with a text fusion of zeros."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(model, folder)
-    graph = folder / "reco_text" / "1" / "model.onnx"
-    graph.write_bytes(bytes(graph.stat().st_size))
-    return folder
+    return with_broken_graph(model, tmp_path / "damaged", "reco_text")
 
 
 @pytest.mark.filterwarnings("default::reco_plugin.degrade.DegradedWarning")

@@ -48,6 +48,18 @@ def test_plain_is_frozen_and_needs_no_memory(work: Path, run: Run, model: Path) 
     assert list(work.iterdir()) == []
 
 
+def test_an_empty_memory_is_said_where_refinement_was_asked_for(
+    work: Path, memory: Path, run: Run, model: Path
+) -> None:
+    with Reco.open(model, memory=work / "bare"):
+        pass
+    asked = ("embed", "--text", TEXTS[0], "--json")
+    result = run(*asked, "--memory", "bare")
+    assert "warning: the memory is empty, so nothing is refined" in result.stderr
+    assert vectors(result)[1] == pytest.approx(vectors(run(*asked, "--plain"))[1], abs=1e-6)
+    assert run(*asked, "--memory", "bare", "--plain").stderr == run(*asked).stderr == ""
+
+
 def test_role_and_refine_choose_what_the_policy_says(memory: Path, catalogue: Path, run: Run) -> None:
     """The quickstart model does not refine candidate images unless it is told to."""
     image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--json")
@@ -142,6 +154,16 @@ def test_doctor_shows_what_is_set_and_no_key(memory: Path, run: Run, monkeypatch
     report = json.loads(result.stdout)
     assert (result.exit_code, report["checks"]["settings"]["ok"], report["settings"]) == (1, False, {})
     assert "memory_timeout" in report["checks"]["settings"]["detail"]
+
+
+def test_doctor_says_once_what_is_wrong_with_a_setting(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_K", "many")
+    result = run("doctor")
+    assert (result.exit_code, result.stdout.count("many")) == (1, 1)
+    assert result.stdout.splitlines()[-4:] == [
+        "FAIL       settings: k: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+        *(f"FAIL       {name}: not looked at, for want of settings" for name in ("model", "memory", "self-test")),
+    ]
 
 
 def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:

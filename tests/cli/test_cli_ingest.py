@@ -65,6 +65,24 @@ def test_rejected_rows_are_listed_beside_the_memory(
     assert "memory.rejected.jsonl" in message
 
 
+def test_the_summary_of_rejected_rows_names_columns(work: Path, catalogue: Path, run: Run, fail: Fail) -> None:
+    image = next(catalogue.parent.glob("*.png"))
+    good = [{"id": f"good-{row}", "image": str(image), "text": "a shape"} for row in range(2)]
+    lost = [{"image": f"gone-{row}.png", "text": "a shape"} for row in range(2)]
+    other = [{"sku": "a", "photo": str(image), "title": "a fox"}, {"sku": "b", "photo": "c", "title": "d", "price": 3}]
+    mute = [{"id": "mute", "image": str(image)}]
+    Path("some.jsonl").write_text("\n".join(map(json.dumps, [*other, *good, *lost, *mute])))
+    shown = run("memory", "build", "some.jsonl", "--max-error-rate", "1").stdout.splitlines()
+    assert sorted(shown[1:-1]) == [
+        "  1 x column 'text': missing or empty; the first of them has ['id', 'image']",
+        "  2 x column 'image': missing or empty; the first of them has ['photo', 'sku', 'title']",
+        "  2 x column 'image': … is not a file at …; paths are relative to the table",
+    ]
+    Path("other.jsonl").write_text("\n".join(map(json.dumps, other)))
+    message = fail("memory", "build", "other.jsonl")
+    assert "Most frequent: 2 x column 'image': missing or empty; the first of them has ['photo', 'sku', " in message
+
+
 def test_swap_builds_beside_and_holds_exactly_the_source(
     work: Path, catalogue: Path, source: Callable[[list[str]], Path], lines: list[str], ask: Ask
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from reco_plugin import Pair, Reco
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import Records
 
@@ -96,6 +97,13 @@ def test_a_caption_finds_itself_and_by_chooses_the_side(memory: Path, ask: Ask, 
     shown = run("memory", "search", caption, "--k", 2).stdout.splitlines()
     assert len(shown) == 2
     assert shown[0].startswith("1.000  small-green-triangle  {")
+
+
+def test_a_pair_of_the_library_shows_its_caption(work: Path, catalogue: Path, ask: Ask) -> None:
+    with Reco.open(memory="memory") as reco:
+        reco.memory.add([Pair("fox-1", next(catalogue.parent.glob("*.png")), "a red fox", {"shop": "de"})])
+    (hit,) = ask("memory", "search", "a red fox")
+    assert hit["payload"] == {"caption": "a red fox", "shop": "de"}
 
 
 def test_where_filters(memory: Path, ask: Ask, run: Run) -> None:

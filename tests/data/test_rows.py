@@ -153,8 +153,11 @@ def test_column_names_by_option_and_by_argument(tmp_path: Path) -> None:
         (f"{path}?images={tmp_path}/pics", names),
         (f"{path}?text=title&images={tmp_path}/pics", ColumnNames("sku", "photo", "text")),
     ):
-        (pair,) = open_rows(source, columns=columns)
-        assert pair == Pair("7", tmp_path / "pics" / "a.png", "red fox", {"caption": "red fox", "text": "long"})
+        rows = open_rows(source, columns=columns)
+        (pair,) = rows
+        payload = {"caption": "red fox", "image": "a.png", "text": "long"}
+        assert pair == Pair("7", tmp_path / "pics" / "a.png", "red fox", payload)
+        assert rows.folders == (tmp_path / "pics",)
     with pytest.raises(DataError, match=r"no column 'image'; its columns are .*'photo'.*say which it is with \?image="):
         open_rows(path)
     with pytest.raises(DataError, match=r"no column 'ean'.*\?id=NAME"):

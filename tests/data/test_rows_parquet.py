@@ -32,7 +32,7 @@ def test_paths_urls_and_payload(tmp_path: Path) -> None:
     )
     first, second = open_rows(path)
     assert (first.id, first.image, first.text) == ("1", tmp_path / "a.png", "fox")
-    assert first.payload == {"caption": "fox", "day": "2020-01-02", "price": 1.5, "tags": ["a", "b"]}
+    assert first.payload == {"caption": "fox", "image": "a.png", "day": "2020-01-02", "price": 1.5, "tags": ["a", "b"]}
     assert (second.image, second.payload) == (RemoteImage("https://x.de/b.png"), {"caption": "bear", "nan": 0.5})
 
 

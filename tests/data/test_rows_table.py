@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 from made_sources import pairs_of, png, rejected_of
 
+from reco_plugin import Pair
 from reco_plugin.data import open_rows
 from reco_plugin.data import tables as tables_module
 from reco_plugin.data.remote import RemoteImage
@@ -37,7 +39,12 @@ GOOD = ("first", "last")
         (b"x,.,fox,1", "line 3, column 'image'", "is not a file at", "x"),
         (b"x,s3://b/a.png,fox,1", "line 3, column 'image'", "s3:// is not read", "x"),
         (b"x,a.png,F\xfcchse,1", "line 3, column 'text'", r"is not UTF-8: b'F\xfcchse'", None),
-        (b"x,a.png,fox,1,2", "line 3, column 'text'", "more values than columns: ['2']; quote commas", None),
+        (
+            b"x,a.png,fox,1,2",
+            "line 3, column 'text'",
+            "more values than columns: ['2']; quote values that hold ','",
+            None,
+        ),
         (b"x,a.png,fox", "line 3, column 'year'", "no value: 3 of 4 columns", None),
         (b'x,a.png,"fox" y,1', "after line 2", "',' expected after '\"' (up to line 3)", None),
     ],
@@ -135,6 +142,36 @@ def test_a_table_that_vanishes_ends_its_part_with_a_rejected_row(here: Path) -> 
     (row,) = rows
     assert "cannot be read" in row.reason
     assert "after 0 rows" in row.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("t.csv", ";"), ("t.csv", "\t"), ("t.csv", "|"), ("t.tsv", ","), ("t.tsv", ";")]
+)
+def test_another_separator_is_seen_in_the_header(here: Path, name: str, separator: str) -> None:
+    path = here / name
+    lines = [["id", "image", "title", "price"], ["x", "a.png", '"red, |;\tfox"', "3"], ["y", "b.png", "wolf", "4", "5"]]
+    path.write_text("\ufeff" + "\n".join(map(separator.join, lines)))
+    rows = open_rows(f"{path}?text=title")
+    assert pairs_of(rows) == [Pair("x", here / "a.png", "red, |;\tfox", {"caption": "red, |;\tfox", "price": 3})]
+    (bad,) = rejected_of(rows)
+    assert bad.reason == f"more values than columns: ['5']; quote values that hold {separator!r}"
+    assert pairs_of(pickle.loads(pickle.dumps(rows.parts[0])).read()) == pairs_of(rows)
+    with pytest.raises(DataError, match=r"no column 'text'; its columns are \['id', 'image', 'title', 'price'\]"):
+        open_rows(path)
+
+
+def test_the_usual_separator_stays_where_it_splits_the_header(here: Path) -> None:
+    path = here / "t.csv"
+    path.write_text("image,text,a;b;c;d\na.png,fox,1\n")
+    (pair,) = open_rows(path)
+    assert pair.payload == {"caption": "fox", "a;b;c;d": 1}
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.csv", ""), ("t.tsv", "\n\n"), ("t.csv", "\ufeff")])
+def test_a_file_without_a_header_is_empty(here: Path, name: str, content: str) -> None:
+    (here / name).write_text(content)
+    with pytest.raises(DataError, match=r"is empty: its first line must name the columns, as in image,text$"):
+        open_rows(here / name)
 
 
 def test_a_table_of_another_encoding_is_refused_whole(here: Path) -> None:

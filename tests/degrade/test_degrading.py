@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broken_graph import with_broken_graph
 
 from reco_plugin import Reco
 from reco_plugin.degrade import DegradedWarning
@@ -288,11 +288,7 @@ def test_a_wrong_question_uses_up_no_probe(rig: Build) -> None:
 
 
 def test_an_encoder_that_fails_is_an_error(model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(model, folder)
-    graph = folder / "clip_text" / "1" / "model.onnx"
-    graph.write_bytes(bytes(graph.stat().st_size))
-    with Reco.open(folder, memory=":memory:") as reco:
+    with Reco.open(with_broken_graph(model, tmp_path / "model", "clip_text"), memory=":memory:") as reco:
         with pytest.raises(SessionError, match="cannot load"):
             reco.embed_texts(["a red circle"])
         assert reco.metrics()["degraded"] == {}
@@ -375,7 +371,7 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
 @pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
 def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
     one = rig()
-    np.testing.assert_array_equal(refined_queries(one.reco, one.frozen, "text", None), one.refined)
+    np.testing.assert_array_equal(refined_queries(one.reco, one.frozen, "text", None).vectors, one.refined)
     one.memory.trouble = one.dead
     for measure in (refined_queries, refined_candidates):
         with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):

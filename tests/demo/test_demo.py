@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,9 @@ from some_drawings import load_some
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.demo.run import _command as own_command
+from reco_plugin.memory import open_memory
+from reco_plugin.memory.picture_folders import noted_folders
 
 pytestmark = pytest.mark.xdist_group("quickstart")  # the drawings' cache belongs to one worker
 
@@ -107,6 +111,34 @@ def test_the_way_on_works(ran: Any, out: Path) -> None:
     assert len(json.loads(embed.stdout)["embedding"]) == 128
 
 
+def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> None:
+    (folder,) = noted_folders(out / "memory")
+    with closing(open_memory(out / "memory", None, create=False)) as memory:
+        named = [folder / str(payload["image"]) for _, payload in memory.payloads()]
+    assert len(named) == len(set(named)) > 8000
+    assert {file.is_file() for file in named} == {True}
+
+
+def test_the_tour_runs_on_what_the_demo_leaves(ran: Any, out: Path, tmp_path: Path) -> None:
+    rows = (out / "catalogue.csv").read_text("utf-8").splitlines()
+    assert rows[0] == "id,image,text,style"
+    assert len(rows) > 2000
+    classes = sorted(path for path in (out / "photos").iterdir())
+    assert len(classes) > 400
+    assert all(list(path.glob("*.png")) for path in classes)
+    few = tmp_path / "photos"
+    for path in classes[:20]:
+        shutil.copytree(path, few / path.name)
+    (out / "few.csv").write_text("\n".join(rows[:80]) + "\n", "utf-8")  # beside the drawings that it names
+    memory = str(tmp_path / "memory")
+    for arguments in (["memory", "build", str(out / "few.csv")], ["eval", "zero-shot", str(few)]):
+        done = CliRunner().invoke(
+            app, [*arguments, "--memory", memory, "--model", str(ROOT / "triton_models")], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+    assert "prompts: '{}' (from the model)" in done.output
+
+
 # --- the page ----------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +191,14 @@ def test_the_page_shows_gains_and_harms(page: Page) -> None:
             before, after = map(int, re.search(r"rank (\d+) → (\d+)", " ".join(card.split())).groups())  # type: ignore[union-attr]
             assert (after < before) is better
     assert all("unseen" in card for card in gains)
+
+
+def test_the_page_says_which_encoder_it_is(page: Page, out: Path) -> None:
+    words = re.sub(r"data:[^\"]+", "", (out / "index.html").read_text(encoding="utf-8"))
+    text = " ".join(words.split())
+    assert "<code>reco-quickstart-mini-clip</code>" in text
+    assert "a mini CLIP for drawings with 2.3 M parameters, trained for this demo; it is not OpenAI's CLIP" in text
+    assert text.count("CLIP") == 2  # nothing else is said of a CLIP, which a reader would take for OpenAI's
 
 
 def test_the_page_credits_who_drew(page: Page, out: Path) -> None:
@@ -284,6 +324,30 @@ def test_without_a_model_it_ends_at_once_and_says_why(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: no model at ")
     assert result.stderr.count("\n") == 1  # no progress bar before it either
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "resvg_py", "qdrant_edge"])
+def test_what_is_not_installed_is_said_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # importing it raises
+    arguments = ["demo", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    said = f"reco demo needs {package}, which is not installed: pip install 'reco-plugin[demo]'"
+    assert (result.exit_code, result.stderr) == (1, f"error: {said}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_next_lines_name_a_command_that_the_shell_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "env" / "bin"
+    place.mkdir(parents=True)
+    (place / "reco").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(place / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert own_command() == "env/bin/reco"
+    monkeypatch.setenv("PATH", str(place))
+    assert own_command() == "reco"
 
 
 def test_the_demo_needs_no_torch(twice: Twice) -> None:

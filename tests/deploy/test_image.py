@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-import tomllib
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
 
 FILE = Path("deploy", "Dockerfile")
 
@@ -68,46 +65,25 @@ def test_no_secret_is_an_argument(lines: list[list[str]]) -> None:
 
 
 def _variants(root: Path) -> set[str]:
-    """Every EXTRAS of the Dockerfile: its default and those in the comments that say how to build."""
-    return set(re.findall(r"EXTRAS=([\w,-]+)", (root / FILE).read_text("utf-8")))
+    """Every VARIANT of the Dockerfile: its default and those in the comments that say how to build."""
+    return set(re.findall(r"VARIANT=(\w+)", (root / FILE).read_text("utf-8")))
 
 
-def _extras(root: Path) -> dict[str, list[str]]:
-    """Of pyproject.toml; what is installed may be older."""
-    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    return {"": project["dependencies"], **project["optional-dependencies"]}
+def _locked(root: Path, name: str) -> set[str]:
+    return set(re.findall(r"^([\w-]+)==", (root / "locks" / f"{name}.txt").read_text("utf-8"), re.MULTILINE))
 
 
-def _needed(extras: dict[str, list[str]], requirement: str, seen: set[str]) -> set[str]:
-    """Names of all packages that a requirement brings, as far as they are installed here."""
-    parsed = Requirement(requirement)
-    names = set()
-    for extra in {"", *parsed.extras}:
-        if (key := f"{parsed.name.lower()}[{extra}]") in seen:
-            continue
-        seen.add(key)
-        names.add(parsed.name.lower())
-        try:
-            others = extras[extra] if parsed.name == "reco-plugin" else requires(parsed.name) or []
-        except PackageNotFoundError:  # onnxruntime-gpu beside onnxruntime, for one
-            continue
-        for other in map(Requirement, others):
-            if other.marker is None or other.marker.evaluate({"extra": extra}):
-                names |= _needed(extras, str(other).split(";")[0], seen)
-    return names
-
-
-def test_serving_needs_no_torch(root: Path) -> None:
-    extras, variants = _extras(root), _variants(root)
+def test_each_variant_has_a_lock_and_needs_no_torch(root: Path) -> None:
+    variants = _variants(root)
+    assert {f"image-{variant}.txt" for variant in variants} == {
+        path.name for path in (root / "locks").glob("image-*.txt")
+    }
     assert len(variants) == 3
     for variant in variants:
-        names = _needed(extras, f"reco-plugin[{variant}]", set())
-        assert {"numpy", "grpcio", "qdrant-client"} <= names
+        names = _locked(root, f"image-{variant}")
+        assert {"numpy", "grpcio", "qdrant-client", "fastapi", "hatchling"} <= names
         assert not names & {"torch", "torchvision", "open-clip-torch", "matplotlib", "jinja2"}
-
-
-def test_the_check_sees_torch(root: Path) -> None:
-    assert "torch" in _needed(_extras(root), "reco-plugin[train]", set())
+    assert "torch" in _locked(root, "torch"), "the check sees torch"
 
 
 def test_the_probe_in_the_image_is_python(lines: list[list[str]]) -> None:

@@ -24,6 +24,7 @@ from reco_plugin.cli.fit import told
 from reco_plugin.data import read_records
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, FingerprintMismatch
 from reco_plugin.evaluate.findings import Findings
+from reco_plugin.evaluate.table import percent
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.fit.config import checked_config
 from reco_plugin.fit.result import RESULT
@@ -195,7 +196,19 @@ def test_started_again_it_comes_to_the_same_and_tells_it_as_json(small: Run) -> 
 
 def test_what_the_command_line_tells(helped: Run) -> None:
     text = told(helped.result, helped.out)
-    assert "text->image" in text and helped.result.words[0] in text
+    assert helped.result.words[0] in " ".join(text.split())
+    head, _, *table = text.partition("\n\n")[0].splitlines()
+    assert " ".join(head.split()) == "test part R@1 % R@5 % R@10 % gain in R@1, 95 % interval"
+    assert [" ".join(row.split()[:3]) for row in table[:3]] == [
+        "text->image frozen CLIP",
+        "best baseline " + percent(line(helped, "baseline").recall[1]),
+        "chosen " + percent(line(helped, "chosen").recall[1]) + " " + percent(line(helped, "chosen").recall[5]),
+    ]
+    assert max(map(len, table)) <= 80
+    legend = text.partition("\n\n")[2]
+    for way in ("baseline", "chosen"):
+        assert line(helped, way).label in " ".join(legend.split())
+    assert max(len(row) for row in text.partition("report: ")[0].splitlines()) <= 100
     assert f"reco serve --model {helped.out / 'model'}" in text
     assert f"report: {helped.out / 'report.html'}" in text
 

@@ -165,3 +165,19 @@ def test_vectors_that_do_not_fit_are_rejected_alone(shop: Reco, fill: Fill, tmp_
     assert fill(tmp_path / "vectors.npz", shop).unchanged == 18
     np.testing.assert_allclose(content(shop)["v4"][0], image[4], atol=1e-6)
     assert Counter(entry["id"] for entry in listed(tmp_path / "lists" / "rejected.jsonl")) == {"v3": 1, "v7": 1}
+
+
+def test_rows_that_are_nested_too_deep_are_rejected_alone(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawings: list[Pair], tmp_path: Path
+) -> None:
+    folder = write_catalogue().parent
+    lines = [json.dumps({"id": name, "image": image, "text": text}) for name, image, text in all_rows(drawings)]
+    for number, levels in enumerate((63, 64, 130, 900, 100_000)):  # below an object that is a level itself
+        lines[number] = lines[number][:-1] + ', "more": ' + '{"a": ' * levels + "1" + "}" * levels + "}"
+    source = folder / "deep.jsonl"
+    source.write_text("\n".join(lines))
+    outcome = fill(source, shop, max_error_rate=0.5)
+    assert (outcome.added, outcome.rejected, len(shop.memory)) == (20, 4, 20)
+    reasons = [entry["reason"] for entry in listed(tmp_path / "lists" / "rejected.jsonl")]
+    assert [("deeper than 64 levels" in reason) for reason in reasons[:2]] == [True, True]
+    assert fill(source, shop, max_error_rate=0.5).unchanged == 20

@@ -150,7 +150,7 @@ def served() -> Served:
 
     @contextmanager
     def start(reco: Reco, **settings: Any) -> Iterator[TestClient]:
-        app = create_app(ServeSettings(**{"admin_key": ADMIN, "page": False, **settings}), reco)
+        app = create_app(ServeSettings(**{"admin_key": ADMIN, "show_pairs": True, "page": False, **settings}), reco)
         with TestClient(app) as client:
             deadline = time.monotonic() + PATIENCE_S
             while not app.state.health.warm and app.state.health.warm_error is None and time.monotonic() < deadline:
@@ -182,7 +182,7 @@ def live() -> Callable[..., AbstractContextManager[tuple[str, uvicorn.Server]]]:
 
     @contextmanager
     def start(reco: Reco, **settings: Any) -> Iterator[tuple[str, uvicorn.Server]]:
-        chosen = ServeSettings(**{"admin_key": ADMIN, "page": False, "port": 0, **settings})
+        chosen = ServeSettings(**{"admin_key": ADMIN, "show_pairs": True, "page": False, "port": 0, **settings})
         server = uvicorn.Server(uvicorn.Config(create_app(chosen, reco), **server_options(chosen)))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -9,7 +9,17 @@ import httpx
 import numpy as np
 import pytest
 
-from reco_plugin.errors import MemoryTimeout, MemoryUnavailable, SessionError, SessionOverloaded, SessionTimeout
+from reco_plugin import Pair
+from reco_plugin.errors import (
+    MemoryLocked,
+    MemoryOverloaded,
+    MemoryTimeout,
+    MemoryUnavailable,
+    SessionError,
+    SessionOverloaded,
+    SessionTimeout,
+    SessionUnavailable,
+)
 from reco_plugin.serve.failures import failure_of
 from reco_plugin.serve.logs import JsonLines, request_id
 
@@ -32,6 +42,28 @@ def test_refine_takes_vectors_and_gives_them_back_refined(reading, filled):
     assert {part.partition(";")[0].strip() for part in answer.headers["server-timing"].split(",")} == {
         *("queue", "prepare", "encode", "refine"),
     }
+
+
+def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
+    frozen = reco.embed_texts(TEXTS, refine=False)
+    vectors = {"vectors": frozen.tolist(), "modality": "text"}
+    embed = {"model": "clip-reco", "input": TEXTS}
+
+    def told(client, path, body):
+        answer = client.post(path, json=body)
+        assert "x-reco-degraded" not in answer.headers  # nothing is down
+        return answer.headers["x-reco-refined"], np.array([one["embedding"] for one in answer.json()["data"]])
+
+    with served(reco, cache_entries=10) as client:
+        for path, body in (("/v1/refine", vectors), ("/v1/embeddings", embed), ("/v1/embeddings", embed)):
+            word, given = told(client, path, body)
+            assert word == "false"
+            assert np.allclose(given, frozen, atol=1e-6)
+        reco.memory.add([Pair("one", frozen[0], frozen[0], {"shop": "de"})])
+        assert told(client, "/v1/refine", vectors)[0] == "true"
+        assert told(client, "/v1/embeddings", embed)[0] == "true"
+        assert told(client, "/v1/refine", vectors | {"where": {"shop": "fr"}})[0] == "false"
+        assert told(client, "/v1/refine", vectors | {"exclude": ["one"]})[0] == "false"
 
 
 def test_explain_takes_texts_and_images_and_a_bad_one_fails_alone(reading, filled, red_square):
@@ -138,11 +170,14 @@ def test_methods_that_are_allowed_are_named(reading):
 @pytest.mark.parametrize(
     ("error", "status", "code", "retry"),
     [
-        (SessionOverloaded("x"), 429, "model_server_overloaded", True),
-        (SessionTimeout("x"), 504, "model_server_timeout", False),
-        (SessionError("x"), 500, "encoder_failed", False),
-        (MemoryTimeout("x"), 504, "memory_timeout", False),
-        (MemoryUnavailable("x"), 503, "memory_unavailable", True),
+        (SessionOverloaded("the secret of 10.0.0.7:8001"), 429, "model_server_overloaded", True),
+        (SessionUnavailable("the secret of 10.0.0.7:8001"), 503, "model_server_unavailable", True),
+        (SessionTimeout("the secret of 10.0.0.7:8001"), 504, "model_server_timeout", False),
+        (SessionError("the secret of /srv/models"), 500, "encoder_failed", False),
+        (MemoryOverloaded("the secret of 10.0.0.8:6333"), 503, "memory_overloaded", True),
+        (MemoryTimeout("the secret of 10.0.0.8:6333"), 504, "memory_timeout", False),
+        (MemoryUnavailable("the secret of 10.0.0.8:6333"), 503, "memory_unavailable", True),
+        (MemoryLocked("the secret of /srv/memory"), 503, "memory_unavailable", True),
         (ZeroDivisionError("the secret of line 3"), 500, "internal_error", False),
     ],
 )

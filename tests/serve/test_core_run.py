@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import typing
@@ -20,6 +21,7 @@ from pydantic import SecretStr
 from reco_plugin.cli.serve import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
+from reco_plugin.serve.run import check_address
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 HIDDEN = {"api_keys", "admin_key"}
@@ -92,6 +94,33 @@ def test_it_says_in_one_line_why_it_does_not_start(tmp_path, flags, told):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
+
+
+def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        flags = ["--port", port, "--model", "nowhere"]
+        done = subprocess.run(
+            command(*flags), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: cannot listen on 127.0.0.1:{port}: Address already in use. Another program has this port, perhaps "
+        "another reco serve: end it, or choose a port: --port 8081\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("203.0.113.7", r"cannot listen on 203.0.113.7:8080: .*Give an address of this machine: --host 127.0.0.1"),
+        ("2001:db8::7", r"cannot listen on \[2001:db8::7\]:8080: .*Give an address of this machine"),
+        ("no host", r"cannot listen on no host:8080: .*Give an address of this machine"),
+    ],
+)
+def test_an_address_of_another_machine_is_refused(host, told):
+    with pytest.raises(ConfigError, match=told):
+        check_address(ServeSettings(host=host))
 
 
 def test_every_setting_but_the_keys_is_a_flag():

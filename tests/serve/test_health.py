@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from reco_plugin.errors import MemoryUnavailable, SessionError
+from reco_plugin import Reco
+from reco_plugin.errors import MemoryUnavailable, SessionError, SessionUnavailable
 from reco_plugin.serve import health
 from reco_plugin.serve.edge import Edge
 from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.settings import ServeSettings
 
 QUESTION = {"input": [{"text": "a small red circle"}]}
@@ -30,14 +35,35 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert state.ready().reasons == ["the service is stopping"]
 
 
-def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served):
+def test_an_empty_memory_is_told_at_the_start_with_those_that_may_have_been_meant(filled, model, tmp_path, caplog):
+    def warnings(reco):
+        caplog.clear()
+        health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    caplog.set_level("INFO", LOGGER)
+    there = tmp_path / "memory"
+    with Reco.open(model, memory=there) as reco:
+        reco.memory.add_records(filled.memory.store.scroll())
+        assert warnings(reco) == []
+    with Reco.open(model, memory=tmp_path / "memroy") as reco:
+        (said,) = warnings(reco)
+    assert said.startswith(f"the memory at {tmp_path / 'memroy'} is empty: answers are plain until pairs are added")
+    assert "did you mean 'memory'?" in said
+    with Reco.open(model, memory=":memory:") as reco:
+        assert warnings(reco) == ["the memory at :memory: is empty: answers are plain until pairs are added"]
+
+
+def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served, caplog):
     made = troubled()
     made.seam.trouble = lambda: (_ for _ in ()).throw(SessionError("the graph is broken"))
     with served(made.reco) as client:
         assert client.get("/livez").json() == {"status": "live"}
         answer = client.get("/readyz")
         assert answer.status_code == 503
-        assert answer.json()["reasons"] == ["the models do not run: the graph is broken"]
+        (reason,) = answer.json()["reasons"]
+        assert reason.startswith("the models do not run: the model failed; the service's log has the details")
+        assert "the graph is broken" in caplog.text
 
 
 def test_liveness_answers_while_the_models_are_loaded(blocked, live_unwarmed):
@@ -84,7 +110,7 @@ def test_a_memory_that_is_down_degrades_answers_and_says_so(troubled, served):
         assert reasons == ["memory_error", "memory_error", "memory_circuit_open"]
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["reasons"]) == (200, [])
-        assert "nobody answers at memory:6333" in ready.json()["degraded"][0]
+        assert ready.json()["degraded"] == ["memory: open after 2 failures in a row, of which the log has the latest"]
         assert client.get("/metrics").text.count('reco_circuit_open{part="memory"} 1.0') == 1
 
 
@@ -99,6 +125,46 @@ def test_with_the_policy_to_fail_it_is_an_error_and_the_service_is_not_ready(tro
         assert ready.status_code == 503
         assert ready.json()["degraded"] == []
         assert "memory: open" in ready.json()["reasons"][0]
+
+
+def test_a_memory_that_is_back_is_found_without_a_request(troubled, caplog):
+    made = troubled(breaker_failures=1, breaker_retry_s=1e-6, on_memory_failure="fail")
+    state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
+    state.warm_up()
+    made.seam.trouble = down
+    with pytest.raises(MemoryUnavailable):
+        made.reco.embed_texts(["a small red circle"], refine=True)
+    state.look()
+    assert state.ready().status == "not ready", "while requests are kept away, nobody else asks"
+    assert "the memory is down: nobody answers at memory:6333" in caplog.text
+    made.seam.trouble = None
+    state.look()
+    assert state.ready().status == "ready"
+
+
+def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch):
+    made = troubled()
+    state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
+    monkeypatch.setattr(health, "_EVERY_S", 0.01)
+    made.seam.trouble = lambda: (_ for _ in ()).throw(SessionUnavailable("nobody answers at 10.0.0.7:8001"))
+    watching = threading.Thread(target=state.watch)
+    watching.start()
+    try:
+        until(lambda: state.ready().reasons == ["the models do not run: the model server is away: try again later"])
+        made.seam.trouble = None
+        until(lambda: state.ready().status == "ready")
+    finally:
+        state.stop()
+        watching.join()
+    assert state.ready().reasons == ["the service is stopping"]
+
+
+def until(true):
+    """Wait, for a minute at most."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
-from reco_plugin.serve.middleware import Limited
+from reco_plugin.serve.bodies import Bodies, Limited
+from reco_plugin.serve.settings import ServeSettings
 
+SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 ONE = {"input": [{"text": "a red circle"}]}
 
 
 def post(url: str, body: object = ONE) -> httpx.Response:
     return httpx.post(f"{url}/v1/explain", json=body, timeout=60)
+
+
+def test_every_limit_is_documented_with_its_default():
+    rows = [line for line in SERVE_MD.read_text("utf-8").splitlines() if line.startswith("| `")]
+    for name, field in ServeSettings.model_fields.items():
+        if field.annotation not in (int, float) or name == "port":
+            continue
+        (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        assert f"{field.default:,.0f}" in row, name
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_declared_length_and_by_its_true_one(filled, served):
@@ -41,7 +53,7 @@ def test_a_body_whose_declared_length_is_too_large_is_not_even_begun():
 
     scope = {"type": "http", "headers": [(b"content-length", b"11")]}
     with pytest.raises(HTTPException, match="413"):
-        asyncio.run(Limited(reads, max_bytes=10)(scope, never, never))
+        asyncio.run(Limited(reads, Bodies(ServeSettings(max_body_bytes=10)))(scope, never, never))
 
 
 def test_too_many_items_and_too_large_images_are_413(filled, served, red_square):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from reco_plugin import Pair, Reco
+from reco_plugin.cli.app import app
 from reco_plugin.errors import MemoryStoreError, MemoryUnavailable
 from reco_plugin.memory import open_memory
+from reco_plugin.memory.picture_folders import note_folders, noted_folders
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.serve.page import thumbnail
 from reco_plugin.serve.page.pictures import Pictures
@@ -141,7 +145,8 @@ def test_rankings_are_those_of_the_two_vectors(filled: Reco, served: Any) -> Non
     assert [used["id"] for used in answer["used"]] == result.neighbours.ids[0]
     assert [used["weight"] for used in answer["used"]] == pytest.approx(result.weights[0].tolist(), abs=1e-6)
     assert answer["moved"] == pytest.approx(float(result.moved[0]), abs=1e-6)
-    assert (answer["refined"], answer["by"], answer["used"][0]["caption"]) == (True, "image", None)
+    assert (answer["refined"], answer["by"]) == (True, "image")
+    assert answer["used"][0]["caption"] == "a " + answer["used"][0]["id"].replace("-", " ")  # the text of its Pair
 
 
 def test_each_pair_says_its_place_in_both_rankings(filled: Reco, served: Any) -> None:
@@ -193,18 +198,19 @@ def test_a_memory_that_fails_costs_rankings_and_refinement_but_not_the_answer(tr
     made = troubled()
 
     def fail() -> None:
-        raise MemoryUnavailable("the memory is away")
+        raise MemoryUnavailable("nobody answers at 10.0.0.8:6333")
 
     with served(made.reco, page=True) as client:
         made.seam.trouble = fail
         answer = compare(client, "red").json()
     assert (answer["degraded"], answer["refined"], answer["refined_ranking"]) == ("memory_error", False, [])
-    assert answer["ranking_error"] == "the memory is away"
+    assert answer["ranking_error"] == "the memory is away: try again later"
 
 
 def test_an_empty_memory_is_legal(reco: Reco, served: Any) -> None:
     with served(reco, page=True) as client:
         answer = compare(client, "red", refine_ranked=True).json()
+        assert answer["refined"] is False
         assert (answer["used"], answer["plain_ranking"], answer["ranking_error"]) == ([], [], None)
         assert client.get("/page/examples").json() == {"data": []}
 
@@ -257,7 +263,7 @@ def test_a_thumbnail_in_the_payload_is_shown(reco: Reco, served: Any, drawings: 
     ],
 )
 def test_a_thumbnail_that_is_no_small_picture_is_not(given: Any) -> None:
-    assert Pictures(None, CONFIG, 10**6).of("one", {"thumbnail": given}) is None
+    assert Pictures((), CONFIG, 10**6).of("one", {"thumbnail": given}) is None
 
 
 def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_path: Path) -> None:
@@ -267,7 +273,7 @@ def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_pa
         Image.new("RGB", (20, 10), "red").save(place)
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    find: Callable[..., Any] = Pictures(folder, CONFIG, 10**6).of
+    find: Callable[..., Any] = Pictures([folder], CONFIG, 10**6).of
     assert find("x", {"image": "sub/a.png"}) == find("sub/a.png", {}) == thumbnail(folder / "b.png")
     assert find("b.png", {"path": 3}) is not None
     for outside in (
@@ -280,4 +286,87 @@ def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_pa
         "x" * 5000,
     ):
         assert find("none", {"image": outside}) is None, outside
-    assert Pictures(None, CONFIG, 10**6).of("b.png", {}) is None
+    assert Pictures((), CONFIG, 10**6).of("b.png", {}) is None
+
+
+def test_a_path_that_two_folders_have_is_nobodys_picture(tmp_path: Path) -> None:
+    for name, colour in (("one", "red"), ("two", "blue")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 10), colour).save(tmp_path / name / "same.png")
+    Image.new("RGB", (20, 10), "green").save(tmp_path / "two" / "only.png")
+    find = Pictures([tmp_path / "one", tmp_path / "two"], CONFIG, 10**6).of
+    assert find("x", {"image": "same.png"}) is None
+    assert find("x", {"image": "only.png"}) == thumbnail(tmp_path / "two" / "only.png")
+    assert find("x", {"image": str(tmp_path / "one" / "same.png")}) == thumbnail(tmp_path / "one" / "same.png")
+
+
+@pytest.fixture
+def built(tmp_path: Path, drawings: list[Pair], model: Path) -> Path:
+    """A memory that the command line filled from a table with ids, captions and files in a folder beside it."""
+    photos = tmp_path / "shop" / "photos"
+    photos.mkdir(parents=True)
+    rows = ["id,image,text"]
+    for number, pair in enumerate(drawings[:6]):
+        pair.image.save(photos / f"{pair.id}.png")  # type: ignore[union-attr]
+        rows.append(f"{number},photos/{pair.id}.png,{pair.text}")
+    (tmp_path / "shop" / "catalogue.csv").write_text("\n".join(rows))
+    memory = tmp_path / "memory"
+    command = ["memory", "build", str(tmp_path / "shop" / "catalogue.csv"), "--model", str(model)]
+    done = CliRunner().invoke(app, [*command, "--memory", str(memory)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return memory
+
+
+def shown_pictures(memory: Path, model: Path, served: Any, **settings: Any) -> list[str | None]:
+    """Pictures of all pairs of a memory, as the page gets them."""
+    with Reco.open(model, memory=memory) as reco, served(reco, page=True, **settings) as client:
+        ranking = compare(client, "red", results=20).json()["plain_ranking"]
+    return [pair["picture"] for pair in ranking]
+
+
+def test_a_memory_built_from_a_table_has_pictures_without_a_setting(built: Path, model: Path, served: Any) -> None:
+    pictures = shown_pictures(built, model, served)
+    assert len(pictures) == len(set(pictures)) == 6
+    assert None not in pictures
+
+
+def test_what_a_pair_names_outside_of_that_folder_is_not_read(
+    built: Path, model: Path, served: Any, drawings: list[Pair]
+) -> None:
+    secret = built.parent / "secret.png"
+    Image.new("RGB", (20, 10), "red").save(secret)
+    with Reco.open(model, memory=built) as reco:
+        reco.memory.remove([str(number) for number in range(6)])
+        for place in ("../secret.png", str(secret), "photos/../../secret.png"):
+            reco.memory.add([Pair(place, drawings[0].image, "red", {"image": place})])
+    assert shown_pictures(built, model, served) == [None] * 3
+
+
+def test_a_memory_that_was_copied_here_opens_no_folder_until_one_is_set(built: Path, model: Path, served: Any) -> None:
+    copied = built.with_name("copied")
+    shutil.copytree(built, copied)
+    assert shown_pictures(copied, model, served) == [None] * 6
+    assert None not in shown_pictures(copied, model, served, page_pictures=built.parent / "shop")
+    assert shown_pictures(built, model, served, page_pictures=built.parent / "memory") == [None] * 6
+
+
+def test_another_index_that_is_ranked_has_its_own_pictures(built: Path, filled: Reco, served: Any) -> None:
+    with served(filled, page=True, page_index=str(built)) as client:
+        ranking = compare(client, "red").json()["plain_ranking"]
+    assert len(ranking) == 6
+    assert None not in [pair["picture"] for pair in ranking]
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b"{}", b'{"folders": 3, "inode": 1}', b'{"folders": ["/"], "inode": 1}'])
+def test_a_note_that_nobody_here_wrote_allows_nothing(built: Path, note: bytes) -> None:
+    assert noted_folders(built) == (built.parent / "shop",)
+    (built / "pictures.json").write_bytes(note)
+    assert noted_folders(built) == ()
+
+
+def test_folders_are_added_and_only_memories_in_folders_note_them(built: Path, tmp_path: Path) -> None:
+    note_folders(built, [tmp_path / "more", tmp_path / "shop"])
+    assert noted_folders(built) == (tmp_path / "shop", tmp_path / "more")
+    for place in (":memory:", "http://localhost:6333"):
+        note_folders(place, [tmp_path])
+        assert noted_folders(place) == ()

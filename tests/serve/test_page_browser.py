@@ -367,6 +367,63 @@ def test_a_phone_needs_no_scrolling_sideways(shown: Reco, opens: Opens, drawing:
         assert seen.sideways() <= 0
 
 
+def test_badges_stay_in_their_rows_on_a_phone(shown: Reco, opens: Opens) -> None:
+    """With the longest marks: pairs that come from beyond the depth, and others that leave; all of them just added."""
+    long = {"caption": "a very long caption that goes on about everything that one could see in this picture"}
+
+    def answer(route: Any) -> None:
+        body = route.fetch().json()
+        body["plain_ranking"] = [pair | long | {"rank_refined": None} for pair in body["plain_ranking"]]
+        body["refined_ranking"] = [pair | long | {"rank_plain": None} for pair in body["refined_ranking"]]
+        route.fulfill(json=body)
+
+    with opens(shown, window={"viewport": {"width": 390, "height": 844}, "has_touch": True}) as seen:
+        page = seen.page
+        added = [{"id": id_, "caption": "x"} for id_ in shown.memory.search("red", k=24).ids[0]]
+        page.route("**/page/compare", answer)
+        page.evaluate("added => localStorage.setItem('reco-playground-added', JSON.stringify(added))", added)
+        page.reload()
+        page.wait_for_selector("#fact-memory")
+        seen.ask("a large red square")
+        for width in (390, 320):
+            page.set_viewport_size({"width": width, "height": 844})
+            rows = page.evaluate(
+                """() => [...document.querySelectorAll('.rankings li')].map((row) => {
+                    const [own, what] = [row, row.querySelector('.what')].map((node) => node.getBoundingClientRect());
+                    return [what.top - own.top, own.bottom - what.bottom, row.querySelectorAll('.mark, .fresh').length];
+                })"""
+            )
+            assert len(rows) == 20
+            assert {badges for _, _, badges in rows} == {2}
+            assert min(above for above, _, _ in rows) >= 0, width
+            assert min(below for _, below, _ in rows) >= 0, width
+        page.unroute_all()
+
+
+def test_the_page_names_the_model_that_is_served_and_no_other(shown: Reco, opens: Opens) -> None:
+    with opens(shown) as seen:
+        seen.ask("a large red square")
+        assert seen.page.inner_text("#fact-model") == shown.manifest.name
+        assert "CLIP" not in seen.page.inner_text("body")
+
+
+def test_pairs_without_pictures_say_how_to_show_them(shown: Reco, opens: Opens) -> None:
+    with opens(shown) as seen:
+        seen.ask("a large red square")
+        assert seen.page.is_hidden("#no-pictures")
+        shown.memory.remove(shown.memory.search("red", k=24).ids[0])
+        shown.memory.add([Pair("one", Image.new("RGB", (9, 9)), "red", {"caption": "red"})])
+        seen.ask("red")
+        assert "--page-pictures" in seen.page.inner_text("#no-pictures")
+
+
+def test_an_empty_memory_is_no_refinement(reco: Reco, opens: Opens) -> None:
+    with opens(reco) as seen:
+        seen.ask("red")
+        assert "memory is empty" in seen.page.inner_text("#retrieved-none")
+        assert seen.page.is_hidden("#no-pictures")
+
+
 def test_light_and_dark_follow_the_system(shown: Reco, opens: Opens) -> None:
     grounds = []
     for scheme in ("light", "dark"):
@@ -435,6 +492,18 @@ def test_errors_are_words_and_the_page_goes_on(shown: Reco, opens: Opens, tmp_pa
         page.unroute_all()
         seen.ask("red")
         assert page.is_hidden("#problem")
+
+
+def test_where_pairs_are_the_admins_the_page_asks_for_that_key(shown: Reco, opens: Opens) -> None:
+    with opens(shown, noisy=True, show_pairs=None) as seen:
+        page = seen.page
+        page.wait_for_selector("#key:visible")
+        assert "admin key" in page.inner_text("#problem")
+        page.fill("#key", ADMIN)
+        page.press("#key", "Tab")
+        page.wait_for_selector("#problem", state="hidden")
+        seen.ask("a large red square")
+        assert len(seen.captions("plain")) > 0
 
 
 def test_a_key_is_asked_for_and_used(shown: Reco, opens: Opens) -> None:

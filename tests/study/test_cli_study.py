@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from ctrl_c import press_ctrl_c
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -69,6 +70,7 @@ def test_images_through_the_model(photos: Path) -> None:
     findings = Findings.read(run)
     assert findings.setup["pairs belong to classes by"] == "label key"
     assert findings.setup["test classes with pairs"] == 6
+    assert findings.setup["class prompts"] == "'{}' (from the model)"
     time = next(section for section in findings.sections if section.key == "cost").tables[0]
     assert [row["name"] for row in time.rows][:2] == ["encode an image", "encode a text"]
     shown = (*findings.gains, *findings.harms)
@@ -82,6 +84,21 @@ def test_images_through_the_model(photos: Path) -> None:
     assert again.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in (run / "vectors").rglob("*.npy")} == cached
     assert not (photos / "runs" / "again" / "vectors").exists()
+
+
+def test_ctrl_c_keeps_what_was_measured(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("eval", "study", "test.npz", *FREE, "--sections", "main,cases", "--out", "runs/a")
+    with monkeypatch.context() as patched:
+        press_ctrl_c(patched, at=1, of="sections")
+        stopped = reco(*asked)
+    assert (stopped.exit_code, stopped.stdout) == (130, "")
+    assert stopped.stderr.endswith(
+        "interrupted: encoded vectors and finished sections stay in runs/a; the same command goes on from there\n"
+    )
+    kept = {path.name: path.stat().st_mtime_ns for path in Path("runs/a/sections").iterdir()}
+    assert list(kept) == ["main.json"]
+    assert reco(*asked).exit_code == 0
+    assert Path("runs/a/sections/main.json").stat().st_mtime_ns == kept["main.json"]
 
 
 def test_several_models_must_be_of_one_encoder(photos: Path, model: Path, tmp_path: Path) -> None:

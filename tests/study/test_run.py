@@ -15,6 +15,7 @@ from reco_plugin.errors import ConfigError
 from reco_plugin.evaluate.findings import Findings
 from reco_plugin.evaluate.study.config import SECTIONS, StudyConfig, parse_sections
 from reco_plugin.evaluate.study.run import run_study
+from reco_plugin.evaluate.study.subsets import take
 
 
 class Interrupted(Exception):
@@ -117,6 +118,23 @@ def test_the_summary_says_the_main_figures(make_study: Any, world: Any) -> None:
     assert "The worst memory for ours" in text
     assert "With 50.0 % wrong captions, ours" in text
     assert findings.summary[-1].startswith("A quick run")
+
+
+def test_the_summary_says_what_held_back(make_study: Any, world: Any) -> None:
+    """Half of the classes have pairs: the prompts stay plain, and in the other sections by the policy too."""
+    pairs, labelled = world.pairs(), world.labelled()
+    half = take(pairs, np.arange(len(pairs)) < len(pairs) // 2)
+    held = run_study(make_study(half, labelled, sections=("main",)))
+    (line,) = [line for line in held.summary if line.startswith("Why text gains little: ")]
+    assert "of 40 class prompts (" in line
+    assert "below 67 % all stay plain" in line
+    assert line in held.sections[0].notes
+    far = replace(labelled, images=world.near(-world.image, 3, 0.6))
+    unanswered = run_study(make_study(half, far, sections=("main",)))
+    assert any(line.startswith("Why image ") for line in unanswered.summary)
+    assert any("as the model's policy says (--side both)" in line for line in unanswered.summary)
+    asked = run_study(make_study(half, far, sections=("main",), side="image"))
+    assert not any("policy" in line for line in asked.summary)
 
 
 def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from reco_plugin.data import Labelled
 from reco_plugin.errors import ConfigError
-from reco_plugin.evaluate.study.task import halves, split_classes, task_of
+from reco_plugin.evaluate.study.task import folds, split_classes, task_of
 
 EYE = np.eye(6, dtype=np.float32)
 
@@ -40,8 +40,10 @@ def test_halves_share_no_class_and_both_kinds_are_halved() -> None:
     assert len(dev) + len(test) == 7
     assert dev.unseen is not None
     assert dev.unseen.sum() == 1
-    assert halves(whole, 1).tolist() == halves(whole, 1).tolist()
-    assert any(halves(whole, seed).tolist() != halves(whole, 1).tolist() for seed in range(9))
+    first, second = folds(whole, 1)
+    assert (first != second).all()
+    assert folds(whole, 1)[0].tolist() == first.tolist()
+    assert any(folds(whole, seed)[0].tolist() != first.tolist() for seed in range(9))
 
 
 def test_too_few_classes_ask_for_a_development_set() -> None:

@@ -68,6 +68,17 @@ def test_a_training_run_brings_its_fusion_and_defaults(vit: str, tmp_path: Path,
     assert told["policy"].k == 3
 
 
+def test_the_templates_are_clips_own_unless_others_are_given(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
+    export_model(vit, tmp_path / "out")
+    assert told["templates"] == ("a photo of a {}.",)
+    export_model(vit, tmp_path / "out", templates=("{}", "an icon of {}"))
+    assert told["templates"] == ("{}", "an icon of {}")
+    told.clear()
+    with pytest.raises(ConfigError, match=r"template 'a photo' has no \{\}"):
+        export_model(vit, tmp_path / "out", templates=("a photo",))
+    assert told == {}
+
+
 def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="16-d, the encoder 32-d"):
         export_model(vit, tmp_path / "out", fusion=trained(tmp_path, 16))
@@ -97,7 +108,8 @@ def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pa
     out = tmp_path / "model"
     arguments = ["export", "--model", vit, "--out", str(out), "--check", str(pairs), "--license", "MIT, mine"]
     result = CliRunner().invoke(
-        app, [*arguments, "--accelerator", "tensorrt", "--max-batch", "8", "--precision", "fp16"]
+        app,
+        [*arguments, "--template", "{} icon", "--accelerator", "tensorrt", "--max-batch", "8", "--precision", "fp16"],
     )
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines() if line.startswith(("clip_", "reco_"))]
@@ -107,6 +119,7 @@ def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pa
     assert "drawn samples" not in result.stdout
     manifest = Artifact.load(out).manifest
     assert manifest.licenses == ("MIT, mine",) and manifest.precision == "fp16"
+    assert manifest.templates == ("{} icon",)
     config = (out / "clip_text" / "config.pbtxt").read_text()
     assert "max_batch_size: 8" in config and 'value: "tokens:8x20"' in config
 

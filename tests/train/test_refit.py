@@ -40,13 +40,15 @@ def test_options_of_triton_stay_and_the_checksum_is_of_the_new_graph(base: Path,
     assert "batch-1-length-7" in image
     assert (made.fusion.fuser, made.fusion.config["weight"], made.policy.k) == ("mean", 2.0, 7)
     assert made.licenses == manifest.licenses
+    assert made.templates == manifest.templates == ("{}",)
 
 
 def test_a_damaged_base_is_refused_and_nothing_is_written(base: Path, tmp_path: Path) -> None:
-    graph = base / "clip_image" / "1" / "model.onnx"
+    artifact = Artifact.load(base)
+    graph = artifact.graph("clip_image")
     content = bytearray(graph.read_bytes())
     content[1000] ^= 1
     graph.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"clip_image.*changed or damaged"):
-        refit(Artifact.load(base), fusions(), tmp_path / "new", policy=Policy(), trained_on="")
+        refit(artifact, fusions(), tmp_path / "new", policy=Policy(), trained_on="")
     assert {path.name for path in tmp_path.iterdir()} == {"base"}

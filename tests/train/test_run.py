@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from ctrl_c import press_ctrl_c
 from PIL import Image, ImageDraw
 from qdrant_stand_in import Engine, serving
 from typer.testing import CliRunner
@@ -79,6 +80,19 @@ def fails(result: Result, *words: str) -> None:
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), (result.output, result.exception)
     error = next(line for line in result.output.splitlines() if "error: " in line)
     assert all(word in error for word in words), error
+
+
+def test_ctrl_c_names_the_folder_and_the_command_goes_on(
+    shop: Path, reco: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        press_ctrl_c(patched, at=2)  # images are encoded
+        stopped = train(reco, "--fuser", "paper")
+    assert stopped.exit_code == 130
+    assert stopped.stderr.endswith(
+        "interrupted: encoded vectors and the last checkpoint stay in run; the same command goes on from there\n"
+    )
+    fine(train(reco, "--fuser", "paper"))
 
 
 @pytest.mark.parametrize("fuser", ["paper", "reco", "training-free"])

@@ -101,9 +101,9 @@ class Refining:
         """Queries (N, D) and prompts (C, D) as one of the models refines them."""
         refiner, queries, prompts = self.refiner(memory, model), task.queries, task.prompts
         if self.sides != "text":
-            queries = refined_queries(refiner, queries, "image", task.hidden)
+            queries = refined_queries(refiner, queries, "image", task.hidden).vectors
         if self.sides != "image":
-            prompts = refined_candidates(refiner, prompts, "text", None)
+            prompts = refined_candidates(refiner, prompts, "text", None).vectors
         return queries, prompts
 
     def ranks(self, task: Task, memory: Calibrated) -> list[Ranks]:

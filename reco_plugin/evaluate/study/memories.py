@@ -12,6 +12,7 @@ import numpy as np
 from ...memory import Fingerprint, Header
 from ...memory.exact import ExactMemory
 from ...types import Filter, Modality, Neighbours, Vectors
+from .streams import stream
 
 _KEPT_BYTES = 1 << 30
 
@@ -101,4 +102,4 @@ class ApproximateMemory(ExactMemory):
 
     def _draw(self, vector: Vectors, wide: int) -> Vectors:
         digest = hashlib.sha256(vector.tobytes()).digest()[:8]
-        return np.random.default_rng([self._seed, int.from_bytes(digest)]).random(wide, np.float32)
+        return stream(self._seed, f"recall of {digest.hex()}").random(wide, np.float32)

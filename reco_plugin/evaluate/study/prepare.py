@@ -13,14 +13,15 @@ from ...types import Records
 from ..cached import CachingReco
 from ..frozen import (
     Progress,
+    Refines,
     count_captioned,
     count_items,
     encoder_of,
     image_vectors,
-    prompt_vectors,
     silent,
     text_vectors,
 )
+from ..prompts import prompt_vectors, with_templates
 from .config import StudyConfig
 from .membership import membership
 from .pictures import Pictures
@@ -48,6 +49,11 @@ class Sets:
         """How many items an encoder will report on."""
         captioned = 0 if self.captioned is None else count_captioned(self.captioned)
         return captioned + sum(count_items(labelled) for labelled in (self.labelled, self.dev) if labelled is not None)
+
+    def with_templates(self, reco: Refines) -> Sets:
+        """The same with the model's templates where a set has none of its own."""
+        dev = None if self.dev is None else with_templates(reco, self.dev)
+        return replace(self, labelled=with_templates(reco, self.labelled), dev=dev)
 
 
 def read_sets(config: StudyConfig) -> Sets:
@@ -95,6 +101,7 @@ def prepare(
     if store.count() == 0:
         raise InputError("the memory is empty, there is nothing to study: give --memory or --memory-from with pairs")
     source = CachingReco(reco, cache or folder / "vectors") if isinstance(reco, Reco) else reco
+    sets = sets.with_templates(reco)
     whole = _task(source, sets.labelled, progress)
     if sets.dev is None:
         dev, test = split_classes(whole, config.seed)

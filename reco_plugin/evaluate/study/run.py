@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ...data.files import whole_file
 from ...errors import DataError
 from ..findings import Case, Findings, Section
+from ..prompts import prompts_of
 from .config import SectionName, versions
 from .sections.ablations import ablations
 from .sections.baselines import baselines
@@ -137,6 +138,8 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
         "versions": versions(),
         "digests": {name: digest[:12] for name, digest in digests.items() if digest},
     }
+    if (prompts := prompts_of(study.labelled, study.subject.encoder)) is not None:
+        setup["class prompts"] = str(prompts)
     if pairs > len(study.records):
         setup["warning"] = (
             f"all sections but main, retrieval and latency use a random {len(study.records):,} of the {pairs:,} pairs "
@@ -165,8 +168,8 @@ def _finished(path: Path, of: str) -> Part | None:
 
 
 def bars(items: Iterable[T], what: str) -> Iterable[T]:
-    """Show a bar on a terminal, nothing elsewhere; a :class:`~.study.Watch`."""
-    from tqdm import tqdm
+    """Show a bar; a :class:`~.study.Watch`."""
+    from ...progress import progress_bar
 
-    shown: Iterable[T] = tqdm(items, desc=what, disable=None, leave=what == "sections")
+    shown: Iterable[T] = progress_bar(items, desc=what, leave=what == "sections")
     return shown

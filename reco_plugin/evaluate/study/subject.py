@@ -22,6 +22,7 @@ from ..zero_shot import Side
 from .config import StudyConfig
 from .fusers import WithoutRetrieval
 from .lab import Refining
+from .streams import stream
 from .subsets import take
 
 
@@ -89,16 +90,18 @@ def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
 
 
 def read_memory(store: Memory, limit: int, seed: int) -> Records:
-    """The pairs of a memory, or a random choice of ``limit`` of them, in RAM."""
+    """The pairs of a memory, or a random choice of ``limit`` of them, in RAM.
+
+    In the order of their ids: what is drawn of them later does not depend on the order in which they were added.
+    """
     count, dimension = store.count(), store.header.fingerprint.dimension
-    if count <= limit:
-        return Records.join(list(store.scroll()), dimension)
-    wanted, start, parts = np.zeros(count, np.bool_), 0, []
-    wanted[np.random.default_rng(seed).permutation(count)[:limit]] = True
+    wanted, start, parts = np.ones(count, np.bool_), 0, []
+    wanted[stream(seed, "memory limit").permutation(count)[limit:]] = False
     for batch in store.scroll():
         parts.append(take(batch, wanted[start : start + len(batch)]))
         start += len(batch)
-    return Records.join(parts, dimension)
+    records = Records.join(parts, dimension)
+    return take(records, np.argsort(np.array(records.ids, np.str_)))
 
 
 def _refining(fusers: Sequence[Any], policy: Policy, settings: Settings, side: Side | None) -> Refining:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...types import Records
+from .streams import stream
 
 _TRIES = 100  # random partners that are looked at before a caption stays where it is
 
@@ -44,7 +45,7 @@ def part(pairs: int, share: float, seed: int) -> npt.NDArray[np.int64]:
     >>> set(part(10, 0.3, 0)) < set(part(10, 0.5, 0)), len(part(10, 0.25, 0)), len(part(10, 0.01, 0))
     (True, 2, 1)
     """
-    return np.sort(np.random.default_rng(seed).permutation(pairs)[: max(1, round(share * pairs))])
+    return np.sort(stream(seed, "part").permutation(pairs)[: max(1, round(share * pairs))])
 
 
 def at_most_each(entities: Sequence[str], most: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -54,7 +55,7 @@ def at_most_each(entities: Sequence[str], most: int, seed: int) -> npt.NDArray[n
     (np.int64(2), np.int64(3))
     """
     _, member = np.unique(np.array(entities, np.str_), return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(member))
+    order = stream(seed, "at most each").permutation(len(member))
     grouped = order[np.argsort(member[order], kind="stable")]  # by entity, at random within
     start = np.concatenate([[0], np.cumsum(np.bincount(member))])[member[grouped]]
     chosen = np.zeros(len(member), np.bool_)
@@ -82,8 +83,9 @@ def with_wrong_captions(records: Records, share: float, seed: int) -> Corrupted:
         seed: the same seed makes the same mistakes, and the smaller share's pairs are among the larger's.
     """
     captions = np.unique(np.array(captions_of(records), np.str_), return_inverse=True)[1]
-    rows = np.random.default_rng(seed).permutation(len(records))[: round(share * len(records))]
-    source = _derangement(captions[rows], np.random.default_rng(seed + 1))
+    rng = stream(seed, "wrong captions")
+    rows = rng.permutation(len(records))[: round(share * len(records))]
+    source = _derangement(captions[rows], rng)
     origin = np.arange(len(records))
     origin[rows] = rows[source]
     payloads = [

@@ -33,6 +33,7 @@ def _main(section: Section) -> Iterator[str]:
         f"Top-1 over {table.title}: {percent(_number(frozen['top1']))} % with frozen CLIP, "
         f"{percent(_number(best['top1']))} % with {best['name']}: {_points(best['gain'])} points."
     )
+    yield from section.notes
 
 
 def _baselines(section: Section) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ...data import Labelled
 from ...errors import ConfigError
 from ...types import Vectors
+from .streams import stream
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,22 @@ def split_classes(task: Task, seed: int) -> tuple[Task, Task]:
             f"{len(task.classes)} classes are too few to choose baselines on one half and report on the other: "
             "give a development set (--dev FILE)"
         )
-    dev = halves(task, seed)
+    dev = _half(task, stream(seed, "development classes"))
     return task.among(dev), task.among(~dev)
 
 
-def halves(task: Task, seed: int) -> npt.NDArray[np.bool_]:
+def folds(task: Task, seed: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """The classes (C,) in two random halves, each of which is left out of the memory once."""
+    first = _half(task, stream(seed, "folds"))
+    return first, ~first
+
+
+def _half(task: Task, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     """(C,) a random half of the classes; the smaller one where their number is odd, alike for seen and unseen ones."""
     chosen = np.zeros(len(task.classes), np.bool_)
     kinds: Sequence[npt.NDArray[np.bool_]] = [np.ones(len(chosen), np.bool_)]
     if task.unseen is not None:
         kinds = [task.unseen, ~task.unseen]
-    rng = np.random.default_rng(seed)
     for kind in kinds:
         rows = rng.permutation(np.flatnonzero(kind))
         chosen[rows[: len(rows) // 2]] = True

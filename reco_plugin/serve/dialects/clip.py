@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..failures import Failure, Refused
 from ..routes import EmbedderOf, answering_in
+from ..schemas import Items
 from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
 
@@ -20,8 +21,8 @@ from .inputs import Part, Picture, Wanted, answers
 class VectorizeRequest(BaseModel):
     """Texts and images; Weaviate leaves out what is empty."""
 
-    texts: list[str] | None = None
-    images: list[str] | None = Field(None, description="bare base64")
+    texts: Items[str] | None = None
+    images: Items[str] | None = Field(None, description="bare base64")
 
     @model_validator(mode="after")
     def _something(self) -> VectorizeRequest:

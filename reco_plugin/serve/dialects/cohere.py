@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in
-from ..schemas import Strict
+from ..schemas import Items, Strict
 from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
 from .words import as_base64, check_dimensions, check_offered, side_of, truncates
@@ -50,7 +50,7 @@ class CohereImage(Strict):
 class CohereInput(Strict):
     """Parts that become one vector, the direction of their mean."""
 
-    content: list[Annotated[CohereText | CohereImage, Field(discriminator="type")]] = Field(min_length=1)
+    content: Items[Annotated[CohereText | CohereImage, Field(discriminator="type")]] = Field(min_length=1)
 
 
 class CohereRequest(Strict):
@@ -58,10 +58,10 @@ class CohereRequest(Strict):
 
     model: str | None = Field(None, description="alias: of GET /v1/models")
     input_type: str | None = Field(None, description="search_query, search_document, image (a document), ...")
-    texts: list[str] | None = Field(None, min_length=1)
-    images: list[str] | None = Field(None, min_length=1, description="data URIs")
-    inputs: list[CohereInput] | None = Field(None, min_length=1)
-    embedding_types: list[str] | None = Field(None, min_length=1, description="float, base64, or both")
+    texts: Items[str] | None = Field(None, min_length=1)
+    images: Items[str] | None = Field(None, min_length=1, description="data URIs")
+    inputs: Items[CohereInput] | None = Field(None, min_length=1)
+    embedding_types: Items[str] | None = Field(None, min_length=1, description="float, base64, or both")
     output_dimension: int | None = Field(None, description="only the model's own")
     truncate: Literal["NONE", "START", "END"] | None = None
     max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")

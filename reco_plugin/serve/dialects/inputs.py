@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from ...types import Vectors
 from ..embedding import Embedded, EmbedRequest, Embeds, Item, Options
-from ..failures import Failure, Refused
+from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
 from ..policy import Side
+from ..schemas import most_items
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ async def answers(caller: Embeds, wanted: Wanted) -> Answers:
         RecoError: nothing could be embedded.
     """
     parts = [part for parts in wanted.inputs for part in parts]
+    if len(parts) > most_items.get():  # of all inputs together
+        raise Refused(too_many_items(len(parts), most_items.get()))
     items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
     request = EmbedRequest(
         items,

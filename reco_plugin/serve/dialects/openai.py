@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..embedding import Embeds, Options
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in, openai_shape
-from ..schemas import ErrorBody, HowToRefine, Strict, error_body
+from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body
 from .documented import errors_as
 from .inputs import Answers, Part, Wanted, answers
 from .openai_input import WORDS, Input, part_of
@@ -40,7 +40,7 @@ class EmbeddingsRequest(Strict):
         None, description="false or NONE: refuse long texts"
     )
     truncation: bool | None = Field(None, description="as truncate")
-    modality: Literal["text", "image"] | list[Literal["text", "image"]] | None = Field(
+    modality: Literal["text", "image"] | Items[Literal["text", "image"]] | None = Field(
         None, description="image: strings are images"
     )
     output_dimension: int | None = Field(None, description="as dimensions")
@@ -64,11 +64,7 @@ class EmbeddingsRequest(Strict):
         return self.encoding_format or self.embedding_type or "float"
 
     def parts(self) -> list[Part]:
-        """One part per item.
-
-        Raises:
-            Refused: token ids.
-        """
+        """One part per item."""
         items = self.input if isinstance(self.input, list) else [self.input]
         images = [False] * len(items)
         if self.modality is not None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo
 
 from ..failures import Failure, Refused
-from ..schemas import Strict
+from ..schemas import Items, Strict, few
 from .inputs import Part, Picture
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
 """What an item may be, for messages and the OpenAPI document."""
+_NO_IDS = (
+    "token ids are not read, since the tokenizer here is CLIP's: send texts"
+    " (in LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False)"
+)
 _KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list in a list"}
 
 
@@ -27,13 +31,19 @@ class ImageInput(Strict):
     image: str
 
 
-def known(value: Any) -> Any:
-    """Say what an input may be, in one sentence; pydantic would say it once per alternative."""
+def known(value: Any, info: ValidationInfo) -> Any:
+    """Say what an input may be, in one sentence; pydantic would say it once per alternative, and per item.
+
+    Raises:
+        ValueError: no input, or none of those.
+        Refused: token ids (400), or too many items (413).
+    """
     items = value if isinstance(value, list) else [value]
     if not items:
         raise ValueError(f"the list is empty; give {WORDS}")
     if _are_ids(items) or (all(isinstance(one, list) for one in items) and all(map(_are_ids, items))):
-        return value
+        raise Refused(Failure(400, "token_ids_refused", _NO_IDS, "input"))
+    few(value, info)
     for index, one in enumerate(items):
         if not (isinstance(one, str) or _is_object(one)):
             raise ValueError(f"item {index} is {_KINDS.get(type(one), 'another object')}; give {WORDS}")
@@ -49,19 +59,16 @@ def _is_object(one: Any) -> bool:
 
 
 One: TypeAlias = str | TextInput | ImageInput
-Input: TypeAlias = Annotated[One | list[One] | list[int] | list[list[int]], BeforeValidator(known)]
+Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(known)]
 """The field."""
 
 
-def part_of(one: object, *, is_image: bool) -> Part:
+def part_of(one: One, *, is_image: bool) -> Part:
     """An item as a part.
 
     Args:
         one: an item of a checked input.
         is_image: whether a string is an image, also without the beginning of a data URI.
-
-    Raises:
-        Refused: token ids.
     """
     match one:
         case str():
@@ -70,8 +77,3 @@ def part_of(one: object, *, is_image: bool) -> Part:
             return one.text
         case ImageInput():
             return Picture(one.image)
-    message = (
-        "token ids are not read, since the tokenizer here is CLIP's: send texts"
-        " (in LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False)"
-    )
-    raise Refused(Failure(400, "token_ids_refused", message, "input"))

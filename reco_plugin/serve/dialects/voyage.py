@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in
-from ..schemas import Strict
+from ..schemas import Items, Strict
 from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
 from .words import check_dimensions, check_offered, side_of, written
@@ -54,13 +54,13 @@ AnyPart = Annotated[TextPart | ImagePart | ImageUrlPart, Field(discriminator="ty
 class VoyageInput(Strict):
     """Parts that become one vector, the direction of their mean."""
 
-    content: list[AnyPart] = Field(min_length=1)
+    content: Items[AnyPart] = Field(min_length=1)
 
 
 class VoyageRequest(Strict):
     """Voyage's request."""
 
-    inputs: list[VoyageInput] = Field(min_length=1)
+    inputs: Items[VoyageInput] = Field(min_length=1)
     model: str | None = Field(None, description="alias: of GET /v1/models")
     input_type: str | None = Field(None, description="query or document")
     truncation: bool = True

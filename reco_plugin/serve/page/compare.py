@@ -14,6 +14,7 @@ from ...types import Degraded, Modality, Payload, Refinement, other
 from ..embedding import Embedded, EmbedRequest, Embeds, Used
 from ..policy import Side
 from ..refine import ExplainInput
+from ..routes import understood
 from ..schemas import HowToRefine
 from .pictures import Pictures
 from .ranked import Candidates, Place, RankedStore, places
@@ -126,7 +127,7 @@ class Comparer:
                 vectors, degraded = moved.vectors, degraded or moved.degraded
             refined = places(found, answer.vectors[0], vectors, depth)
         except MemoryStoreError as error:
-            problem = str(error)
+            problem = understood(error).message
         return Compared(
             modality=asked.modality,
             by=by,

@@ -1,11 +1,11 @@
-"""Small pictures of stored pairs: a memory keeps vectors, so pictures come from the payload or from a folder."""
+"""Small pictures of stored pairs: a memory keeps vectors, so pictures come from the payload or from image files."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,41 +24,34 @@ _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+=
 class Pictures:
     """Finds the picture of a pair."""
 
-    def __init__(self, folder: Path | None, config: ImageConfig, max_pixels: int) -> None:
+    def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
         """Look at nothing yet.
 
         Args:
-            folder: where image files lie; None: only payloads are looked at.
+            folders: where image files lie; none: only payloads are looked at.
             config: the encoder's; pictures are cropped or padded as it does, so that one sees what it saw.
             max_pixels: larger files have no picture.
         """
-        self._folder = folder.resolve() if folder else None
+        self._folders = [folder.resolve() for folder in folders]
         self._config, self._max_pixels = config, max_pixels
         self._made = lru_cache(maxsize=2048)(self._make)
 
     def of(self, id_: str, payload: Payload) -> str | None:
         """A data URI; None where there is no picture.
 
-        A payload's own ``thumbnail`` comes first; then a file of the folder, by the path in the payload (``image``,
+        A payload's own ``thumbnail`` comes first; then a file of the folders, by the path in the payload (``image``,
         ``path``, ``file``, ``file_name``, ``image_path``) or by the id, which is a path where a folder or table was
-        read. What points out of the folder is not looked at.
+        read. What points out of the folders is not looked at; nor is a path that several of them have, since nobody
+        can say which is the pair's.
         """
         given = payload.get(KEY)
         if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given):
             return given
         for name in _names(id_, payload):
-            if file := self._inside(name):
+            if (found := {file for folder in self._folders if (file := _inside(folder, name))}) and len(found) == 1:
+                file = found.pop()
                 return self._made(file, file.stat().st_mtime_ns)
         return None
-
-    def _inside(self, name: str) -> Path | None:
-        if self._folder is None:
-            return None
-        try:
-            file = (self._folder / name).resolve()
-            return file if file.is_relative_to(self._folder) and file.is_file() else None
-        except (OSError, ValueError):  # too long a name, or one with a null in it
-            return None
 
     def _make(self, file: Path, _changed: int) -> str | None:
         try:
@@ -93,6 +86,14 @@ def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: 
     packed = io.BytesIO()
     Image.fromarray(images_to_array([image], small, max_pixels)[0]).save(packed, "WEBP", quality=82)
     return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    try:
+        file = (folder / name).resolve()
+        return file if file.is_relative_to(folder) and file.is_file() else None
+    except (OSError, ValueError):  # too long a name, or one with a null in it
+        return None
 
 
 def _names(id_: str, payload: Payload) -> Iterator[str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 
 from ...memory import Memory
+from ...memory.picture_folders import noted_folders
 from ..edge import Edge
+from ..logs import LOGGER
 from ..routes import answering_in, openai_shape
 from . import files
 from .compare import Compared, Comparer, CompareRequest, shown
@@ -18,6 +22,7 @@ from .pictures import Pictures
 from .ranked import open_ranked
 
 _EXAMPLES = 6
+log = logging.getLogger(LOGGER)
 
 
 class Example(BaseModel):
@@ -43,7 +48,7 @@ def router(edge: Edge) -> APIRouter:
     """
     reco, settings = edge.embedder.reco, edge.settings
     ranked = open_ranked(reco, settings.page_index)
-    pictures = Pictures(settings.page_pictures, reco.manifest.image, reco.settings.max_pixels)
+    pictures = Pictures(_folders(edge, ranked.store), reco.manifest.image, reco.settings.max_pixels)
     comparer = Comparer(reco, ranked, pictures)
 
     @asynccontextmanager
@@ -64,10 +69,23 @@ def router(edge: Edge) -> APIRouter:
 
     @asked.get("/examples")
     async def examples(request: Request) -> Examples:
-        return Examples(data=await edge(request).ask(lambda: _examples(ranked.store, pictures)))
+        caller = edge(request)
+        caller.see_pairs()
+        return Examples(data=await caller.ask(lambda: _examples(ranked.store, pictures)))
 
     routes.include_router(asked)
     return routes
+
+
+def _folders(edge: Edge, ranked: Memory) -> Sequence[Path]:
+    """Where image files may be read: as set, else where the memory and what is ranked were filled from here."""
+    if edge.settings.page_pictures is not None:
+        return [edge.settings.page_pictures]
+    places = (edge.embedder.reco.memory.store.location, ranked.location)
+    folders = dict.fromkeys(folder for place in places for folder in noted_folders(place))
+    for folder in folders:
+        log.info("the playground shows pictures below %s, which the memory was filled from", folder)
+    return list(folders)
 
 
 def _examples(store: Memory, pictures: Pictures) -> list[Example]:

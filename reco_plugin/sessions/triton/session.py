@@ -19,6 +19,8 @@ from .wire import Call
 
 VERSION = "1"
 """The folder of the graph in a model folder."""
+_CHECK_S = 5.0
+"""A server that is busy says at once which graphs it has."""
 
 
 class TritonSession:
@@ -91,6 +93,20 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
         max_batch=found.max_batch,
         timeout=settings.triton_timeout_s,
     )
+
+
+def check_triton(graph: str, settings: Settings) -> None:
+    """Ask the server of ``triton_url`` whether it has a graph ready; by the connection of the sessions that are open.
+
+    Raises:
+        ConfigError: a setting of Triton cannot be used.
+        SessionUnavailable: the server is not reached.
+        SessionTimeout: it did not answer within 5 s, or within ``triton_timeout_s`` where that is less.
+        SessionError: it does not serve this graph.
+        MissingExtra: the Triton client is not installed.
+    """
+    connection = connect(address_of(settings), settings.triton_shared_memory)
+    connection.config(graph, VERSION, Deadline.after(min(settings.triton_timeout_s, _CHECK_S)))
 
 
 def _compare(artifact: Artifact, graph: str, expected: Ports, found: Ports, url: str) -> None:

@@ -34,13 +34,18 @@ PUBLIC = "93.184.215.14"
         "192.0.2.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fe80::1", "fe80::1%eth0",
         "fc00::1", "fd12::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1",
         "64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::1", "::ffff:0:10.0.0.1",
+        "64:ff9b::101:101", "64:ff9b:1::101:101", "::ffff:1.1.1.1", "2002:101:101::", "fec0::1", "100::1", "3fff::1",
+        "5f00::1", "2001::1", "2001:20::1", "2620:4f:8000::1", "4000::1", "192.0.0.1", "192.0.0.9", "192.31.196.1",
+        "192.52.193.1", "192.88.99.1", "192.175.48.1", "198.51.100.1", "203.0.113.1",
     ],
 )  # fmt: skip
 def test_private_addresses(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", [PUBLIC, "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "address", [PUBLIC, "1.1.1.1", "192.0.1.1", "223.255.255.1", "2606:4700:4700::1111", "2001:4860::8888", "2a00::1"]
+)
 def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
@@ -136,7 +141,7 @@ class Internet(httpcore.AnyIOBackend):
     async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         self.connected.append(host)
         assert is_public(host), "a private address was connected to"
-        if host == "192.88.99.1":
+        if host == "192.88.98.1":
             raise httpcore.ConnectError("no route")
         return await super().connect_tcp("127.0.0.1", self.port, *args, **options)
 
@@ -152,7 +157,7 @@ def internet() -> Iterator[Internet]:
             {
                 "images.example": [[PUBLIC]],
                 "xn--fchse-kva.example": [[PUBLIC]],
-                "two.example": [["192.88.99.1", PUBLIC]],
+                "two.example": [["192.88.98.1", PUBLIC]],
                 "inner.example": [["10.1.2.3"]],
                 "mixed.example": [[PUBLIC, "127.0.0.1"]],
                 "mapped.example": [["::ffff:127.0.0.1"]],
@@ -190,7 +195,7 @@ class TestByUrl:
 
     def test_the_next_address_is_tried(self, internet: Internet) -> None:
         assert fetch(internet, "http://two.example/fox.png")
-        assert internet.connected == ["192.88.99.1", PUBLIC]
+        assert internet.connected == ["192.88.98.1", PUBLIC]
 
     @pytest.mark.parametrize(
         "host",

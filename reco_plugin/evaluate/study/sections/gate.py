@@ -8,7 +8,7 @@ from ...findings import Cell, Chart, Column, Line, Section, Table
 from ..fusers import Opened
 from ..lab import Outcome, Refining
 from ..study import Study
-from ..task import halves
+from ..task import folds
 
 OPENNESS, QUICK_OPENNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), (0.0, 0.5, 1.0, 2.0)
 
@@ -50,9 +50,8 @@ def gate(study: Study) -> Section:
 
 def _left_out(study: Study, methods: dict[str, Refining]) -> dict[str, Outcome]:
     """Every query while the pairs of its class are out of the memory; one half of the classes after the other."""
-    first = halves(study.test, study.config.seed + 1)
     parts: dict[str, list[tuple[object, Outcome]]] = {name: [] for name in methods}
-    for fold in (first, ~first):
+    for fold in folds(study.test, study.config.seed):
         memory, asked = study.without(study.test.numbers[fold]), fold[study.test.labels]
         if not asked.any():
             continue

@@ -16,7 +16,7 @@ from ..leaks import NEAR, leaks
 from ..study import Study
 from ..subsets import joined, take, with_wrong_captions
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
-from ..task import halves
+from ..task import folds
 
 NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
 
@@ -86,9 +86,8 @@ def _trial(study: Study, name: str, records: Records) -> _Trial:
 
 
 def _left_out(study: Study) -> list[_Trial]:
-    first = halves(study.test, study.config.seed + 1)
-    folds = [first, ~first]
-    memories = [study.without(study.test.numbers[fold]) for fold in folds]
+    left_out = list(folds(study.test, study.config.seed))
+    memories = [study.without(study.test.numbers[fold]) for fold in left_out]
 
     def ask(method: Method, asked: list[npt.NDArray[np.bool_]]) -> Outcome:
         parts = []
@@ -99,8 +98,8 @@ def _left_out(study: Study) -> list[_Trial]:
 
     others = take(study.records, ~study.shows.of(study.test.numbers))
     return [
-        _Trial("without the query's class", lambda method: ask(method, folds)),
-        _Trial("half of the classes known, queries of that half", lambda method: ask(method, folds[::-1])),
+        _Trial("without the query's class", lambda method: ask(method, left_out)),
+        _Trial("half of the classes known, queries of that half", lambda method: ask(method, left_out[::-1])),
         *([_trial(study, "none of the classes", others)] if len(others) else []),
     ]
 

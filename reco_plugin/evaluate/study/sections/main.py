@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ....types import Role
 from ...findings import Cell, Chart, Column, Line, Section, Table
+from ...frozen import refined_candidates, refined_queries
 from ...metrics import bootstrap_harmonic, harmonic_mean
-from ...zero_shot import SIDES
+from ...reasons import little, why
+from ...variants import moved
+from ...zero_shot import SIDES, Side
 from ..lab import Outcome, frozen, measure
 from ..study import Study
 from ..tables import GAIN, TOP1, TOP5, spread
 from ..task import Task
 
 VARIANTS = {"frozen": "frozen CLIP", "image": "images refined", "text": "prompts refined", "both": "both refined"}
+
+_REFINED: tuple[tuple[Side, str, Role], ...] = (("image", "images", "query"), ("text", "class prompts", "candidate"))
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,25 @@ def main(study: Study) -> Section:
         ),
         tables=tuple(tables),
         charts=(chart,),
+        notes=tuple(_notes(study, slices[0])),
     )
+
+
+def _notes(study: Study, part: _Slice) -> Iterator[str]:
+    """Why a side gained little, of the first model; only such a side is refined once more."""
+    task, refiner = part.task, study.ours.refiner(study.subject.memory)
+    for side, what, role in _REFINED:
+        if not little(gain := study.gain(part.outcomes[side], part.before, task)):
+            continue
+        plain = task.queries if side == "image" else task.prompts
+        if side == "image":
+            refined = refined_queries(refiner, plain, "image", task.hidden)
+        else:
+            refined = refined_candidates(refiner, plain, "text", None)
+        if reason := why(side, what, role, gain, refined.coverage, moved(plain, refined.vectors)):
+            yield f"{str(reason).replace('why', 'Why', 1)}."
+        if side == study.ours.sides == "image" and study.config.side is None:
+            yield "Outside of the main table class prompts stay plain, as the model's policy says (--side both)."
 
 
 def _tasks(study: Study) -> dict[str, Task]:

@@ -70,7 +70,7 @@ function show(query, answer, how, timing, first) {
   at("found").hidden = false;
   at("answer").classList.toggle("is-degraded", Boolean(answer.degraded));
   tell(at("degraded"), answer.degraded && degradedWords(answer.degraded));
-  drawNeighbours(query, answer, how.refine, fresh);
+  drawNeighbours(query, answer, how.refine, served?.memory.pairs, fresh);
   drawRankings(answer, fresh);
   markPolicy(query, how);
   const took = Object.entries(timing).map(([step, ms]) => `${step} ${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`);

@@ -7,13 +7,13 @@ const narrow = matchMedia("(max-width: 560px)");
 const shownAtFirst = () => (narrow.matches ? 6 : 12);
 let all = false;
 
-/** Draw the query and what was retrieved for it; `fresh` holds ids of pairs that were just added. */
-export function drawNeighbours(query, answer, refine, fresh) {
+/** Draw the query and what was retrieved for it from `pairs`; `fresh` holds ids of pairs that were just added. */
+export function drawNeighbours(query, answer, refine, pairs, fresh) {
   at("query").replaceChildren(...queryParts(query, answer));
   const most = Math.max(...answer.used.map((pair) => pair.weight), 1e-9);
   at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, most, fresh)));
   at("retrieved").hidden = !answer.used.length;
-  tell(at("retrieved-none"), whyUnmoved(answer, refine));
+  tell(at("retrieved-none"), whyUnmoved(answer, refine, pairs));
   fold(answer.used.length);
 }
 

@@ -1,7 +1,7 @@
 /** Both rankings side by side, with what moved where. */
 
 import { at, el, nameOf, picture, svg, tell } from "./dom.js";
-import { number, place } from "./words.js";
+import { number, ordinal, place } from "./words.js";
 
 /** Draw both rankings; `fresh` holds ids of pairs that were just added. */
 export function drawRankings(answer, fresh) {
@@ -17,6 +17,7 @@ export function drawRankings(answer, fresh) {
   at("plain").replaceChildren(...before.map((pair) => row(pair, fresh, leaving(pair, after.length, depth))));
   at("refined").replaceChildren(...after.map((pair) => row(pair, fresh, moved(pair, depth))));
   drawMoves(before, after);
+  at("no-pictures").hidden = nothing || [...answer.used, ...before, ...after].some((pair) => pair.picture);
 }
 
 function title(answer) {
@@ -40,7 +41,7 @@ function row(pair, fresh, mark) {
 function moved(pair, depth) {
   const { rank_plain: from, rank_refined: to } = pair;
   if (from === to) return el("span", { class: "mark same" }, said("same place"), symbol("="));
-  if (from === null) return el("span", { class: "mark up" }, said("up "), symbol("▲ "), `from beyond ${depth}`);
+  if (from === null) return el("span", { class: "mark up" }, said("up "), symbol("▲ "), `from ${far(depth)}`);
   const up = from > to;
   return el("span", { class: `mark ${up ? "up" : "down"}` },
     said(up ? "up " : "down "), symbol(up ? "▲ " : "▼ "), `${Math.abs(from - to)}`, said(` from ${place(from, depth)}`));
@@ -50,8 +51,11 @@ function moved(pair, depth) {
 function leaving(pair, shown, depth) {
   const to = pair.rank_refined;
   if (to !== null && to <= shown) return null;
-  return el("span", { class: "mark down" }, said("down to "), symbol("▼ "), place(to, depth));
+  return el("span", { class: "mark down" }, said("down "), symbol("▼ "), to === null ? `to ${far(depth)}` : `to ${ordinal(to)}`);
 }
+
+/** Somewhere beyond the depth: short, since it stands in each row of a narrow column. */
+const far = (depth) => `${depth}+`;
 
 const said = (text) => el("span", { class: "unseen" }, text);
 const symbol = (text) => el("span", { "aria-hidden": "true" }, text);

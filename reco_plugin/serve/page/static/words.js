@@ -13,10 +13,14 @@ const REASONS = {
 
 /** Why frozen vectors stand where refined ones were asked for. */
 export const degradedWords = (reason) =>
-  `Degraded: ${REASONS[reason] || reason}. Both rankings are those of plain CLIP.`;
+  `Degraded: ${REASONS[reason] || reason}. Both rankings are plain, as without the memory.`;
 
 const KEYS = {
-  caller: { key_missing: "This service asks for an API key: enter it below.", key_wrong: "This service does not know that API key." },
+  caller: {
+    key_missing: "This service asks for an API key: enter it below.",
+    key_wrong: "This service does not know that API key.",
+    admin_key_needed: "This service shows pairs of its memory under the admin key only: enter it below.",
+  },
   admin: { key_missing: "The memory is changed under the admin key: enter it above.", key_wrong: "That is not the admin key of this service." },
 };
 
@@ -24,7 +28,7 @@ const KEYS = {
 export const troubleWords = (error, who) => KEYS[who][error.code] || error.message;
 
 /** Whether a trouble is about a key. */
-export const aboutKey = (error) => error.code === "key_missing" || error.code === "key_wrong";
+export const aboutKey = (error) => error.code in KEYS.caller;
 
 /** 1 -> "1st". */
 export function ordinal(rank) {
@@ -49,23 +53,23 @@ export const degrees = (moved) => (Math.acos(Math.max(-1, Math.min(1, 1 - moved)
 export function summary(answer) {
   const first = answer.refined_ranking[0];
   if (!first) return "Nothing to rank.";
-  if (!(answer.refined || answer.ranked_refined) || answer.degraded) return `Plain CLIP ranks ${nameOf(first)} first.`;
+  if (!(answer.refined || answer.ranked_refined) || answer.degraded) return `Not refined: ${nameOf(first)} comes first.`;
   if (answer.moved < 1e-6 && !answer.ranked_refined) return `The vector stays where it was; ${nameOf(first)} is first.`;
   const shift = answer.moved < 1e-6 ? "The vector stays where it was"
     : `${answer.used.length} neighbours moved the query by ${Math.round(degrees(answer.moved))}°`;
   if (first.rank_plain === 1) return `${shift}; ${nameOf(first)} stays first.`;
-  return `${shift}; ${nameOf(first)} comes first, which plain CLIP ranks ${place(first.rank_plain, answer.depth)}.`;
+  return `${shift}; ${nameOf(first)} comes first (without the memory: ${place(first.rank_plain, answer.depth)}).`;
 }
 
-/** Why nothing was retrieved, or all of it was ignored; null where it was used. */
-export function whyUnmoved(answer, refine) {
+/** Why nothing was retrieved, or all of it was ignored; null where it was used. `pairs`: in the memory, null if away. */
+export function whyUnmoved(answer, refine, pairs) {
   if (answer.degraded) return "Nothing of the memory was used for this answer.";
+  if (!answer.refined && refine !== false && pairs === 0) return "The memory is empty: add a pair, and it is used at once.";
   if (!answer.refined) {
     return refine === false
       ? "Refinement is switched off, so nothing was retrieved."
       : "The policy of this service leaves this side plain, so nothing was retrieved. Choose “always” to see what refinement would do.";
   }
-  if (!answer.used.length) return "The memory is empty: add a pair, and it is used at once.";
   if (answer.used.every((pair) => pair.trust === 0)) {
     return "The gate trusts none of these pairs for this query, so the vector stays where it was.";
   }

@@ -1,0 +1,90 @@
+"""The prompts that class names are put into: the caller's, the source's, the model's, or CLIP's own, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..data import Labelled
+from ..data.classes import TEMPLATES, fill
+from ..data.labelled import TemplatesFrom
+from ..types import Vectors
+from .frozen import Encodes, Progress, Refines, encoder_of, silent
+
+_WHOSE: Mapping[TemplatesFrom, str] = {
+    "caller": "as asked for",
+    "source": "from the source",
+    "model": "from the model",
+    "default": "by default: neither source nor model names any",
+}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The templates in use, for the record.
+
+    Attributes:
+        templates: with ``{}`` where the name goes.
+        templates_from: who gave them.
+        trained_with: those that the encoder was trained with, where that is known.
+    """
+
+    templates: tuple[str, ...]
+    templates_from: TemplatesFrom
+    trained_with: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like."""
+        return {"templates": list(self.templates), "from": self.templates_from}
+
+    def __str__(self) -> str:
+        known = self.templates_from == "model" or not self.trained_with or set(self.trained_with) & set(self.templates)
+        instead = "" if known else f"; the model was trained with {_some(self.trained_with)}"
+        return f"{_some(self.templates)} ({_WHOSE[self.templates_from]}{instead})"
+
+
+def _some(templates: tuple[str, ...]) -> str:
+    return repr(templates[0]) + (f" and {len(templates) - 1} more" if len(templates) > 1 else "")
+
+
+def prompts_of(labelled: Labelled, encoder: Encodes | None) -> Prompts | None:
+    """What a set's class names are put into; None where it holds prompt vectors."""
+    if labelled.prompts is not None:
+        return None
+    return Prompts(labelled.templates, labelled.templates_from, templates_of(encoder))
+
+
+def templates_of(encoder: Encodes | None) -> tuple[str, ...]:
+    """The prompts that an encoder was trained with; none where it names none."""
+    templates: tuple[str, ...] = getattr(encoder, "templates", ())
+    return templates
+
+
+def with_templates(reco: Refines, labelled: Labelled) -> Labelled:
+    """The same set with the model's templates where it has none of its own, or CLIP's where the model names none.
+
+    Raises:
+        ConfigError: class names without templates, and no encoder.
+    """
+    if labelled.prompts is not None or labelled.templates:
+        return labelled
+    if templates := templates_of(encoder_of(reco, "class names")):
+        return replace(labelled, templates=templates, templates_from="model")
+    return replace(labelled, templates=TEMPLATES, templates_from="default")
+
+
+def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Vectors:
+    """One frozen vector (C, D) per class: the mean over the templates of the unit-norm vectors, of unit norm again.
+
+    Raises:
+        ConfigError: no prompt vectors and no encoder.
+    """
+    if labelled.prompts is not None:
+        return labelled.prompts
+    encoder, templates = encoder_of(reco, "class names"), with_templates(reco, labelled).templates
+    prompts = ([fill(template, name) for name in labelled.classes] for template in templates)
+    total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
+    return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)

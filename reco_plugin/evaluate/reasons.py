@@ -1,0 +1,128 @@
+"""Why refinement changed nothing, or little: which rule held back, what it found, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from ..types import Coverage, Role
+from .intervals import Interval
+from .variants import Ranked, Variant
+
+Rule: TypeAlias = Literal["nothing found", "too few answered", "gate shut", "few answered", "no better"]
+_LITTLE = 0.01  # of accuracy or recall
+_SHUT = 0.1  # of the voice that a sure answer may have
+_FEW, _ALL = 0.5, 0.9  # answered
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one line of a result gained little.
+
+    Attributes:
+        refined: the side of that line.
+        rule: what held back.
+        says: the same in a sentence, with what was found and what to do.
+        coverage: what the refinement told.
+        loses: whether the line lost for certain, rather than gained little.
+    """
+
+    refined: str
+    rule: Rule
+    says: str
+    coverage: Coverage
+    loses: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1."""
+        return {"refined": self.refined, "rule": self.rule, "says": self.says} | asdict(self.coverage)
+
+    def __str__(self) -> str:
+        return f"why {self.refined} {'loses' if self.loses else 'gains little'}: {self.says}"
+
+
+def why(refined: str, what: str, role: Role, gain: Interval, coverage: Coverage | None, moved: float) -> Reason | None:
+    """Say why a line gained little; None where it gained, or where nothing is known of its refinement.
+
+    Args:
+        refined: the side of the line.
+        what: was refined, in the plural.
+        role: of what was refined.
+        gain: over frozen, see :func:`little`.
+        coverage: of the refinement.
+        moved: mean cosine distance between frozen and refined.
+    """
+    if coverage is None or not little(gain):
+        return None
+    return Reason(refined, *_rule(what, role, coverage, moved), coverage, loses=gain.high < 0.0)
+
+
+def little(gain: Interval) -> bool:
+    """Whether a gain is below a point, or not above 0 for certain."""
+    return gain.mean < _LITTLE or gain.low <= 0.0
+
+
+def reasons_of(found: Mapping[str, Ranked], variants: Sequence[Variant], names: str) -> tuple[Reason, ...]:
+    """Of a classification: why refined images or refined candidates gained little.
+
+    Args:
+        found: refined side -> what it did.
+        variants: lines of the result.
+        names: what the candidates are called, in the plural.
+    """
+
+    def told() -> Iterator[Reason | None]:
+        for line in variants:
+            did = found[line.refined]
+            if line.refined == "image":
+                yield why("image", "images", "query", line.gain, did.coverage, line.moved)
+            elif line.refined == "text":
+                yield why("text", names, "candidate", line.gain, did.coverage, line.moved_prompts)
+
+    return tuple(reason for reason in told() if reason is not None)
+
+
+def lines_of(reasons: Sequence[Reason]) -> str:
+    """To stand below a table: a line for each reason."""
+    return "".join(f"\n{reason}" for reason in reasons)
+
+
+def _rule(what: str, role: Role, coverage: Coverage, moved: float) -> tuple[Rule, str]:
+    """What held back, and a sentence."""
+    if coverage.found == 0:
+        return "nothing found", (
+            f"no pair was found for any of {coverage.asked:,} {what}: the memory is empty, or holds only their own; "
+            "fill it by reco memory build"
+        )
+    if coverage.answered is None or coverage.voice is None:
+        return "no better", f"{what} moved by a cosine distance of {moved:.2f}, and no gate says what they found"
+    if coverage.voice < _SHUT:
+        return "gate shut", (
+            f"a pair that answers for certain may weigh only {coverage.voice:.2f} of 1, as by the memory's own pairs "
+            "captions are wrong or the encoder knows them all; check the captions"
+        )
+    return _by_share(what, role, coverage, coverage.answered, moved)
+
+
+def _by_share(what: str, role: Role, coverage: Coverage, answered: float, moved: float) -> tuple[Rule, str]:
+    """The same where the gate is open: it depends on how many are answered."""
+    some = f"about {round(answered * coverage.asked):,} of {coverage.asked:,} {what} ({_percent(answered)}) found"
+    if coverage.held:
+        return "too few answered", (
+            f"{some} a caption of their own in the memory, and below {_percent(coverage.needed)} all stay plain; "
+            "add pairs for the others, or word prompts and captions alike"
+        )
+    if role == "candidate" and answered < _ALL:
+        return "few answered", f"{some} a pair of their own, and the others moved as far; add pairs for those"
+    far = f"the mean move is a cosine distance of {moved:.2f}"
+    if role == "query" and answered < _FEW:
+        return "few answered", f"{some} a pair of their own, and {far}; add pairs for the others"
+    return "no better", (
+        f"{some} a pair of their own, and {far}, but what was found tells them apart no better than the encoder does; "
+        "add more pairs of each"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,127 @@
+"""Read what can be read of an embedded memory that does not open any more, or that holds pairs which cannot be read.
+
+Earlier versions stored payloads nested 124 levels and more. Qdrant Edge takes them, and then reads neither its log, if
+the process was killed before it was emptied, nor, from 127 levels on, the pair. A shard that is opened with a new log
+ignores writes until it has counted as many as the lost log had: so pairs are copied, and it is left as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import qdrant_edge as qe
+
+from ..errors import InputError, MemoryLocked, MemoryStoreError
+from ..types import Records
+from .base import Memory
+from .checks import check_payload
+from .edge import LOCKED, SHARD_NAME
+from .header import Header
+from .points import to_records, translated
+
+_AT_ONCE = 1000
+
+
+@dataclass
+class Rescued:
+    """What came of it.
+
+    Attributes:
+        pairs: how many were copied.
+        left: ids of pairs that were not, or of their points where their own ids cannot be read; and why.
+        log_read: whether the log could be read; else pairs that were written last may be missing.
+    """
+
+    pairs: int = 0
+    left: dict[str, str] = field(default_factory=dict)
+    log_read: bool = True
+
+
+def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
+    """Copy all pairs that can be read into another memory, and the gate's constants.
+
+    Args:
+        folder: of the embedded memory, which nothing else may have open.
+        header: what it says of itself.
+        target: where the pairs go.
+        progress: told how many pairs each batch had.
+
+    Raises:
+        MemoryLocked: it is open elsewhere.
+        MemoryStoreError: nothing of it can be read.
+    """
+    done = Rescued()
+    with _opened(folder, done) as shard:
+        for ids in _ids(shard, str(folder)):
+            points = list(_readable(shard, ids, done))
+            records = _kept(to_records(points, header.fingerprint.dimension), done)
+            target.upsert(records)
+            done.pairs += len(records)
+            progress(len(records))
+    target.flush()
+    if header.calibration:
+        target.set_calibration(header.calibration)
+    return done
+
+
+@contextmanager
+def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
+    """The shard; where its log cannot be read, its segments with an empty one."""
+    path = folder / SHARD_NAME
+    try:
+        with translated(str(folder), "open", locked=LOCKED):
+            shard = qe.EdgeShard.load(str(path))
+    except MemoryLocked:
+        raise
+    except MemoryStoreError:  # by now, the log was replayed up to where it cannot be read
+        done.log_read = False
+        with TemporaryDirectory(prefix="reco-rescue-") as aside:
+            for name in (part.name for part in path.iterdir() if part.name not in ("segments", "wal")):
+                shutil.copy(path / name, aside)
+            (Path(aside) / "segments").symlink_to((path / "segments").resolve())
+            with translated(str(folder), "open", locked=LOCKED):
+                shard = qe.EdgeShard.load(aside)
+            with closing(shard):
+                yield shard
+        return
+    with closing(shard):
+        yield shard
+
+
+def _ids(shard: qe.EdgeShard, location: str) -> Iterator[list[str]]:
+    offset = None
+    while True:
+        request = qe.ScrollRequest(offset=offset, limit=_AT_ONCE, with_payload=False, with_vector=False)
+        with translated(location, "read", locked=LOCKED):
+            points, offset = shard.scroll(request)
+        yield [str(point.id) for point in points]
+        if offset is None:
+            return
+
+
+def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[Any]:
+    """Points that can be read; a group that cannot is halved until the one is found that is to blame."""
+    try:
+        yield from shard.retrieve(list(ids), True, True)
+    except Exception as error:  # Edge has no class of its own
+        if len(ids) == 1:
+            done.left[ids[0]] = str(error)
+            return
+        for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+            yield from _readable(shard, half, done)
+
+
+def _kept(records: Records, done: Rescued) -> Records:
+    """Those pairs whose payloads are within the bounds of today."""
+    for name, payload in zip(records.ids, records.payloads, strict=True):
+        try:
+            check_payload(name, payload)
+        except InputError as error:
+            done.left[name] = str(error)
+    return records.only([name not in done.left for name in records.ids])

@@ -1,0 +1,59 @@
+"""What a single value from outside may be: every bound with its reason. What is beyond it is an InputError."""
+
+from __future__ import annotations
+
+import reprlib
+
+PAYLOAD_LEVELS = 64
+"""Objects and lists inside one another in a payload. From 124 on, Qdrant Edge acknowledges a pair whose log it cannot
+read again; by gRPC and JSON, Qdrant ends between 100 and 128."""
+WHERE_KEYS = 16
+"""Conditions of a filter. Each costs Edge 4 microseconds per pair, in which it holds Python's global lock."""
+WHERE_TEXTS = 10_000
+"""Texts that a filter lists, over all of its keys; they are looked up in a table, so many cost little."""
+WHERE_NUMBERS = 256
+"""Numbers that a filter lists, over all of its keys. No Qdrant has a table for numbers, whose 1 is its 1.0, too."""
+EXCLUSIONS = 10_000
+"""Ids that one query must not find."""
+EXCLUSIONS_AT_ONCE = 1_000_000
+"""Ids that all queries of one search must not find; a refinement of more searches in parts."""
+NEIGHBOURS = 10_000
+"""k: pairs that are read for one query."""
+NUMBERS_READ = 2**28
+"""Numbers in the vectors that one search reads, queries x k x D: 1 GiB."""
+
+CONTEXT_LENGTH = 8_192
+"""Tokens of a text that a model may say it reads, to which batches may be padded; no CLIP known to us reads more."""
+IMAGE_SIDE = 2_048
+"""Pixels of a side that a model may want its images in; a batch of 64 takes 800 MB."""
+DIMENSIONS = 65_536
+"""Numbers of a vector, D: Qdrant stores no longer ones."""
+
+
+def is_unicode(text: str) -> bool:
+    r"""Whether a text can be stored: one that holds half of a surrogate pair is no Unicode.
+
+    >>> is_unicode("\U0001f600"), is_unicode("\ud83d")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, and whatever it is.
+
+    >>> shown("a" * 1000), shown(10**9999)
+    ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'int')
+    """
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a whole number of thousands of digits, or an object whose own repr fails
+        return type(value).__name__
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60

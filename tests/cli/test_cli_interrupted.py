@@ -1,0 +1,127 @@
+"""Ctrl-C in a long command: one line that says what is kept, exit code 130, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from ctrl_c import press_ctrl_c
+from fit_worlds import made
+
+from reco_plugin.data import write_pairs
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+SMALL = ("--batch-size", "8")
+
+
+@pytest.fixture
+def stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that runs a command until its progress is told the n-th time, and returns the one line."""
+
+    def stop(*arguments: object, at: int) -> str:
+        with monkeypatch.context() as patched:
+            press_ctrl_c(patched, at=at)
+            result = run(*arguments)
+        assert result.exit_code == 130, result.output
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+        (told,) = (line for line in result.stderr.splitlines() if "interrupted" in line)
+        return told
+
+    return stop
+
+
+@pytest.mark.parametrize("command", ["add", "build", "sync"])
+def test_what_was_written_stays_and_the_same_command_goes_on(
+    work: Path, catalogue: Path, command: str, stopped: Callable[..., str], ask: Ask
+) -> None:
+    asked = ("memory", command, catalogue, *SMALL)
+    told = stopped(*asked, at=2)
+    assert told == "interrupted: what was written stays in memory; the same command goes on from there"
+    assert 8 <= ask("memory", "info")["pairs"] < 24
+    again = ask(*asked)
+    assert again["unchanged"] >= 8
+    assert (again["added"] + again["unchanged"], again["pairs"]) == (24, 24)
+
+
+def test_a_version_that_was_begun_goes_on(work: Path, catalogue: Path, stopped: Callable[..., str], ask: Ask) -> None:
+    asked = ("memory", "build", catalogue, "--swap", *SMALL)
+    told = stopped(*asked, at=2)
+    assert told == "interrupted: what was written stays beside the version in use; the same command goes on"
+    again = ask(*asked)
+    assert again["unchanged"] >= 8 and again["pairs"] == 24
+
+
+def test_a_server_wants_to_be_told_to_go_on(
+    url: str, work: Path, catalogue: Path, stopped: Callable[..., str], ask: Ask
+) -> None:
+    asked = ("memory", "build", catalogue, "--memory", url, *SMALL)
+    told = stopped(*asked, at=2)
+    assert told.endswith("stays beside the version in use; the same command with --resume goes on")
+    again = ask(*asked, "--resume")
+    assert again["unchanged"] >= 8 and again["pairs"] == 24
+
+
+def test_what_writes_nothing_says_so(work: Path, catalogue: Path, memory: Path, stopped: Callable[..., str]) -> None:
+    assert stopped("memory", "build", catalogue, "--dry-run", at=1) == "interrupted: nothing was written"
+    assert stopped("memory", "export", "pairs.npz", at=1) == "interrupted: nothing was written to pairs.npz"
+    assert not (work / "pairs.npz").exists()
+
+
+def test_a_copy_goes_on_with_resume(work: Path, memory: Path, stopped: Callable[..., str], ask: Ask) -> None:
+    told = stopped("memory", "copy", "copy", at=1)
+    assert told == "interrupted: what was written stays; to go on, give the same command with --resume"
+    assert ask("memory", "copy", "copy", "--resume")["pairs"] == 24
+
+
+def test_a_fit_names_its_folder(work: Path, stopped: Callable[..., str]) -> None:
+    write_pairs(work / "pairs.npz", [made()])
+    told = stopped("fit", "pairs.npz", "--group", "thing", "--fuser", "training-free", "--out", "run", at=1)
+    assert told == (
+        "interrupted: what was encoded and trained so far stays in run; the same command goes on from there"
+    )
+
+
+def test_a_command_that_keeps_nothing_stops_in_one_line(
+    work: Path, catalogue: Path, stopped: Callable[..., str]
+) -> None:
+    photos = work / "photos" / "fox"
+    photos.mkdir(parents=True)
+    shutil.copy(next(catalogue.parent.glob("*.png")), photos / "a.png")
+    asked = ("eval", "zero-shot", "photos", "--memory-from", catalogue)
+    assert stopped(*asked, at=1) == "interrupted"
+
+
+def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model: Path) -> None:
+    """By a signal from outside, while rows are read, encoded and written by several threads."""
+    rows = catalogue.read_text().splitlines()
+    header, first = rows[0], rows[1].partition(",")[2]
+    table = catalogue.with_name("many.csv")
+    table.write_text("\n".join([header, *(f"n{number},{first}" for number in range(100_000))]))
+    running = subprocess.Popen(
+        [sys.executable, "-m", "reco_plugin", "memory", "build", str(table), "--model", str(model), *SMALL],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    try:
+        while not list(work.glob("memory/shard/segments/*")):
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=120)
+    finally:
+        running.kill()
+        table.unlink()
+    assert (running.returncode, out) == (130, "")
+    assert err.splitlines()[-1].startswith("interrupted")
+    assert "Traceback" not in err

@@ -1,0 +1,252 @@
+"""Bodies that are small and cost much, that never end, or that are too many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from reco_plugin.serve.bodies import Bodies, BodyRefused, values_in
+from reco_plugin.serve.dialects.clip import VectorizeRequest
+from reco_plugin.serve.dialects.cohere import CohereRequest
+from reco_plugin.serve.dialects.openai import EmbeddingsRequest
+from reco_plugin.serve.dialects.voyage import VoyageRequest
+from reco_plugin.serve.pairs import AddPairs
+from reco_plugin.serve.refine import ExplainRequest, RefineRequest
+from reco_plugin.serve.settings import ServeSettings
+
+from .test_core_run import process
+
+JSON = {"content-type": "application/json"}
+ONE = {"input": [{"text": "a red circle"}]}
+LISTS: list[tuple[str, str, type[BaseModel]]] = [
+    ("/v1/embeddings", "input", EmbeddingsRequest),
+    ("/v1/multimodalembeddings", "inputs", VoyageRequest),
+    ("/v2/embed", "texts", CohereRequest),
+    ("/v2/embed", "images", CohereRequest),
+    ("/v2/embed", "inputs", CohereRequest),
+    ("/vectorize", "texts", VectorizeRequest),
+    ("/vectorize", "images", VectorizeRequest),
+    ("/v1/refine", "vectors", RefineRequest),
+    ("/v1/explain", "input", ExplainRequest),
+    ("/v1/memory/pairs", "pairs", AddPairs),
+]
+
+
+@pytest.mark.parametrize(("path", "field", "_model"), LISTS)
+def test_the_length_of_a_list_is_looked_at_before_what_it_holds(reading, admin, path, field, _model):
+    answer = reading.post(path, json={field: [None] * 257}, headers=admin)
+    assert answer.status_code == 413
+    assert f"{field}: 257" in answer.text
+    assert "max_items" in answer.text
+
+
+@pytest.mark.parametrize(("_path", "field", "model"), LISTS)
+def test_the_first_bad_item_ends_the_reading(_path, field, model):
+    with pytest.raises(ValidationError) as refused:
+        model.model_validate({field: [None] * 200})
+    assert len([error for error in refused.value.errors() if error["loc"][0] == field]) == 1
+
+
+def test_the_first_bad_number_and_the_first_unknown_words_end_it_too():
+    for body, most in (({"modality": "text", "vectors": [[None] * 1000]}, 1), ({f"k{n}": 0 for n in range(1000)}, 3)):
+        with pytest.raises(ValidationError) as refused:
+            RefineRequest.model_validate(body)
+        assert refused.value.error_count() <= most
+
+
+def test_parts_of_all_inputs_together_are_items(reading):
+    inputs = [{"content": [{"type": "text", "text": "a"}] * 200}] * 2
+    assert reading.post("/v1/multimodalembeddings", json={"inputs": inputs}).status_code == 413
+
+
+@pytest.mark.parametrize("body", [b"[" + b"0," * 999 + b"0]", b'{"a": [{}, [], {"b": "c,d"}]}', b"3", b'"a, b: [c"'])
+def test_values_are_never_counted_too_few(body):
+    def count(value: Any) -> int:
+        parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        return 1 + sum(map(count, parts))
+
+    assert values_in(body) >= count(json.loads(body))
+
+
+def test_a_body_of_too_many_values_is_413_before_it_is_parsed(filled, served):
+    with served(filled, max_body_values=50_000) as client:
+        for item in (b"0", b"{}", b"[", b'"":0'):  # the last two are no JSON at all, which nobody has looked at yet
+            body = b'{"input": [' + b",".join([item] * 60_000) + b"]}"
+            answer = client.post("/v1/explain", content=body, headers=JSON)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+            assert "max_body_values" in answer.json()["error"]["message"]
+
+
+def test_a_request_that_is_alone_always_fits_and_two_may_not():
+    bodies = Bodies(ServeSettings(max_pending_bytes=100))
+    with bodies.share() as first, bodies.share() as second:
+        first.take(1000)
+        with pytest.raises(BodyRefused, match="max_pending_bytes"):
+            second.take(1)
+    assert bodies.pending == 0
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[int, str]]:
+    """A service in a process of its own: its id and its URL."""
+    with process(tmp_path_factory.mktemp("running"), model, "--memory", ":memory:") as (started, url):
+        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
+            assert started.poll() is None
+        yield started.pid, url
+
+
+def peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        pytest.skip("the peak memory of a process is told by Linux only")
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1000
+
+
+ROWS = b"0.0123456789, " * 127 + b"0.0123456789"
+COSTLY = {
+    "ones": ("/v1/embeddings", b'{"input": [' + b"1," * 2_500_000 + b"1]}"),
+    "nulls": ("/v1/refine", b'{"modality": "text", "vectors": [' + b"null," * 500_000 + b"null]}"),
+    "nulls in one vector": ("/v1/refine", b'{"modality": "text", "vectors": [[' + b"null," * 500_000 + b"null]]}"),
+    "objects": ("/v1/explain", b'{"input": [' + b'{"":0},' * 300_000 + b"{}]}"),
+    "words": ("/v1/explain", b'{"input": [{}],' + b",".join(b'"k%d":0' % n for n in range(300_000)) + b"}"),
+    "lists": ("/vectorize", b'{"texts": [' + b"[0]," * 300_000 + b"[]]}"),
+    "vectors": ("/v1/refine", b'{"modality": "text", "vectors": [' + b",".join([b"[%s]" % ROWS] * 5_000) + b"]}"),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_a_few_megabytes_never_take_hundreds(running, name):
+    pid, url = running
+    path, body = COSTLY[name]
+    before = peak_bytes(pid)
+    answer = httpx.post(url + path, content=body, headers=JSON, timeout=300)
+    assert answer.status_code in (400, 413, 422), answer.text
+    assert peak_bytes(pid) - before < 300_000_000
+    assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
+
+
+# --- slow clients, over sockets --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected(url: str, *parts: bytes) -> Iterator[socket.socket]:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as made:
+        for part in parts:
+            made.sendall(part)
+        yield made
+
+
+def head(path: str, length: int) -> bytes:
+    lines = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}"
+    return f"{lines}\r\n\r\n".encode()
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_head_that_does_not_end_closes_the_connection(filled, live):
+    with (
+        live(filled, head_timeout_s=0.3) as (url, _),
+        connected(url) as silent,
+        connected(url, b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ") as begun,
+        connected(url, head("/v1/explain", 2) + b"{}", b"GET /livez HT") as second,
+    ):
+        assert all_of(silent) == b""
+        assert all_of(begun) == b""
+        assert all_of(second).count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [("/v1/embeddings", "error"), ("/v2/embed", "message"), ("/v1/multimodalembeddings", "detail")]
+)
+def test_a_body_that_does_not_end_is_408_in_the_words_of_the_dialect(filled, live, path, key):
+    with live(filled, body_timeout_s=0.3) as (url, server):
+        with connected(url, head(path, 1000), b"{") as slow:
+            answer = all_of(slow)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in answer
+        assert key in json.loads(answer.partition(b"\r\n\r\n")[2])
+        assert server.config.app.state.edge.bodies.pending == 0
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for_either(filled, live):
+    with live(filled, body_timeout_s=0.3) as (url, _), connected(url, head("/nowhere", 1000), b"{") as slow:
+        assert all_of(slow).startswith(b"HTTP/1.1 404")
+
+
+def test_an_answer_that_is_not_taken_is_dropped(filled, live):
+    vectors = filled.embed_texts(["a red circle"], refine=False).tolist() * 256
+    body = json.dumps({"modality": "text", "vectors": vectors, "explain": True}).encode()
+    with live(filled, body_timeout_s=0.5) as (url, server):
+        with connected(url) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            try:
+                for _ in range(50):  # answers of 2 MB each, until all buffers are full
+                    deaf.sendall(head("/v1/refine", len(body)) + body)
+            except ConnectionError:
+                pass
+            while server.server_state.connections:
+                time.sleep(0.01)
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_connections_are_bounded(filled, live):
+    with live(filled, max_connections=2, head_timeout_s=60) as (url, server):
+        with connected(url), connected(url):
+            while len(server.server_state.connections) < 2:
+                time.sleep(0.01)
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"{url}/livez")
+        while server.server_state.connections:
+            time.sleep(0.01)
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_what_bodies_take_together_is_bounded_and_given_back(filled, live):
+    good = json.dumps(ONE).encode()
+    with live(filled, max_pending_bytes=1_000_000) as (url, server):
+        bodies = server.config.app.state.edge.bodies
+        with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
+            while bodies.pending < 900_000:
+                time.sleep(0.01)
+            refused = httpx.post(f"{url}/v1/explain", content=b" " * 200_000 + good, headers=JSON)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bytes")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert httpx.post(f"{url}/v1/explain", content=good, headers=JSON).status_code == 200  # a small one fits
+            first.sendall(good)
+            assert first.recv(100).startswith(b"HTTP/1.1 200")
+        while bodies.pending:
+            time.sleep(0.01)
+
+
+def test_bodies_are_read_one_at_a_time_and_the_loop_goes_on():
+    async def read() -> list[str]:
+        bodies, order = Bodies(ServeSettings()), []
+
+        async def one(name: str) -> None:
+            with bodies.share() as share:
+                assert len(await bodies.parse(b"[" + b"0.5," * 200_000 + b"0]", share)) == 200_001
+            order.append(name)
+
+        async def other() -> None:
+            await asyncio.sleep(0)
+            order.append("other")
+
+        await asyncio.gather(one("a"), one("b"), other())
+        return order
+
+    assert asyncio.run(read()) == ["other", "a", "b"]

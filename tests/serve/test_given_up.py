@@ -1,0 +1,108 @@
+"""Work that nobody waits for any more is dropped: the deadline passed, the client left, or the service stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.embedding import Item
+from reco_plugin.serve.failures import Refused
+from reco_plugin.serve.pool import Pool
+from reco_plugin.serve.settings import ServeSettings
+
+TEXT = "a red circle"
+ONE = {"input": [{"text": TEXT}]}
+
+
+def post(url: str, path: str = "/v1/explain", body: object = ONE) -> httpx.Response:
+    return httpx.post(f"{url}{path}", json=body, timeout=60)
+
+
+class Gated(list[Item]):
+    """Items, of which the third lets itself be waited for."""
+
+    def __init__(self, items: list[Item]) -> None:
+        super().__init__(items)
+        self.taken, self.reached, self.go = 0, threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in super().__iter__():
+            self.taken += 1
+            if self.taken == 3:
+                self.reached.set()
+                assert self.go.wait(60)
+            yield item
+
+
+@pytest.mark.parametrize("ends", ["deadline", "client"])
+def test_items_that_nobody_waits_for_are_not_begun(filled, ends):
+    items = Gated([Item.text(TEXT)] * 100)
+    prepare = Embedder(filled, ServeSettings()).prepare
+
+    async def ask() -> Any:
+        pool = Pool("test", threads=1, queue=1, deadline_s=0.2 if ends == "deadline" else 600)
+
+        async def left() -> None:
+            await asyncio.to_thread(items.reached.wait, 60)
+
+        with pytest.raises(Refused) as refused:
+            await pool.run(lambda: prepare(items, truncate=True), *([left] if ends == "client" else []))
+        items.go.set()
+        await pool.close()
+        return refused.value.failure.status
+
+    assert asyncio.run(ask()) == {"deadline": 504, "client": 499}[ends]
+    assert items.taken <= 4
+
+
+def test_what_a_client_that_left_has_queued_is_dropped(blocked, live):
+    body = json.dumps(ONE).encode()
+    request = b"POST /v1/explain HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with live(blocked.reco, threads=1, deadline_s=600) as (url, server), ThreadPoolExecutor(1) as callers:
+        blocked.armed.set()
+        pool = server.config.app.state.edge.pool
+        first = callers.submit(post, url)
+        assert blocked.reached.acquire(timeout=60)
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as leaving:
+            leaving.sendall(request + b"content-length: %d\r\n\r\n" % len(body) + body)
+            while pool.pending < 2:
+                assert not first.done()
+        while pool.pending == 2:
+            assert not first.done()
+        blocked.go.set()
+        assert first.result(60).status_code == 200
+        assert not blocked.reached.acquire(blocking=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key"),
+    [
+        ("/v1/explain", ONE, "error"),
+        ("/refined/v1/embeddings", {"input": TEXT}, "error"),
+        ("/refined/v2/embed", {"texts": [TEXT]}, "message"),
+        ("/refined/vectorize", {"texts": [TEXT]}, "error"),
+        ("/refined/v1/multimodalembeddings", {"inputs": [{"content": [{"type": "text", "text": TEXT}]}]}, "detail"),
+        ("/refined/titan", {"inputText": TEXT}, "message"),
+    ],
+)
+def test_past_the_time_to_stop_what_was_begun_is_503_in_the_words_of_the_dialect(blocked, live, path, body, key):
+    with live(blocked.reco, threads=1, shutdown_s=1) as (url, server), ThreadPoolExecutor(1) as callers:
+        blocked.armed.set()
+        flying = callers.submit(post, url, path, body)
+        assert blocked.reached.acquire(timeout=60)
+        server.should_exit = True
+        answer = flying.result(60)
+        blocked.go.set()
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "stopping" in str(answer.json()[key])

@@ -1,0 +1,129 @@
+"""A figure that stands in two places comes from one generated file, and a generated page is what its figures make."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import picture, quickstart_model, realclip_gate
+from benchmarks.results import HEAD
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FIGURES: dict[str, Any] = {
+    "quickstart": json.loads((DOCS / "quickstart.json").read_text(encoding="utf-8")),
+    "realclip": json.loads((DOCS / "realclip.json").read_text(encoding="utf-8")),
+}
+
+NEW = "quickstart[lines][reco][unseen]"
+REAL = "realclip[gate]"
+UNKNOWN = "random halves (3 seeds): unknown"
+QUOTED = {
+    "README.md": (
+        f"names {{{NEW}[frozen][top1]:.1f}} % of drawings of new things right, "
+        f"and {{{NEW}[both][top1]:.1f}} % after their pairs were added",
+        "we know exactly what it never saw: {quickstart[entities][unseen]} things",
+        f"It names {{{NEW}[frozen][top1]:.1f}} % of these drawings right. After image-text pairs of the things are put "
+        f"into the memory, {{{NEW}[both][top1]:.1f}} %",
+        f"text queries gain {{{REAL}[text queries: all classes][gate][0]:.1f}} points without any training and "
+        "{realclip[fitted][text queries: memory of all classes][fitted][0]:.1f} with a fusion that was fitted on other "
+        f"classes; image queries gain {{{REAL}[image queries: all classes][gate][0]:.1f}}.",
+        "text queries lose nothing, but image queries lose {lost:.1f}.",
+    ),
+    "docs/method.md": (
+        "they name {quickstart[lines][search uni, fusion uni][unseen][both][top1]:.1f}, "
+        "{quickstart[lines][search cross, fusion uni][unseen][both][top1]:.1f} and "
+        "{quickstart[lines][search cross, fusion cross][unseen][both][top1]:.1f} % of the drawings of new things "
+        f"right, this one {{{NEW}[both][top1]:.1f}} %, the mini CLIP alone {{{NEW}[frozen][top1]:.1f}} %.",
+        "names {quickstart[lines][paper's plain layer][unseen][both][top1]:.1f} % of the drawings of new things right, "
+        "and {quickstart[lines][paper's plain layer + rotations][unseen][both][top1]:.1f} % with random rotations in "
+        f"training; ours {{{NEW}[both][top1]:.1f}} %.",
+        "it gains {unseen_metric} on new things and {seen_metric} on known ones; over the best of 96 simple baselines, "
+        "chosen on development entities, {unseen_baseline}.",
+    ),
+    "docs/gate.md": (
+        f"an image query gains {{{REAL}[image queries: random halves (3 seeds): known][gate][0]:.1f}} points where the "
+        f"memory knows its class and loses {{lost:.1f}} where the memory knows only others; without the gate it would "
+        f"lose {{lost_without:.1f}}. A text query gains {{{REAL}[text queries: all classes][gate][0]:.1f}}",
+        f"the training-free preset gains {{{REAL}[text candidates: all classes][gate][0]:.1f}} points with a memory of "
+        "all classes",
+        "{unseen_metric_mean:+.1f} and {seen_metric_mean:+.1f} points on unseen and seen emoji over plain cosines",
+    ),
+}
+"""Sentences, with the place of each figure."""
+
+NOT_MEASURED = {"README.md": {"2.3"}, "docs/method.md": set()}
+"""Numbers with a decimal point that are no results."""
+
+
+def test_every_quoted_figure_is_the_generated_one() -> None:
+    for page, sentences in QUOTED.items():
+        text = plain(page)
+        for sentence in filled(sentences):
+            assert sentence in text, f"{page} should say: {sentence}"
+
+
+@pytest.mark.parametrize("page", NOT_MEASURED)
+def test_no_figure_stands_there_without_a_source(page: str) -> None:
+    text = plain(page)
+    for sentence in filled(QUOTED[page]):
+        text = text.replace(sentence, "")
+    assert set(re.findall(r"(?<![\w.-])\d+\.\d(?!\w)", text)) <= NOT_MEASURED[page]
+
+
+def test_pages_and_charts_are_what_their_figures_make() -> None:
+    assert quickstart_model.report(FIGURES["quickstart"]) == page_of("quickstart.md"), "quickstart_model --page"
+    assert realclip_gate.page(FIGURES["realclip"]) == page_of("realclip.md"), "python -m benchmarks.realclip_gate"
+    assert page_of("results.md").startswith(HEAD.read_text(encoding="utf-8"))
+    for chart, (figures, draw) in picture.CHARTS.items():
+        made = draw(json.loads((DOCS / figures).read_text(encoding="utf-8")))
+        assert made == page_of(chart), "python -m benchmarks.picture"
+
+
+def test_the_same_memory_is_explained_where_two_pages_measure_it_differently() -> None:
+    """The gate leaves a set of prompts plain of which the memory knows fewer than two in three."""
+    prompts = FIGURES["quickstart"]["lines"]["reco, memory of unseen entities only"]["unseen"]
+    assert prompts["text"] == prompts["frozen"]
+    assert FIGURES["quickstart"]["entities"]["unseen"] < 2 / 3 * sum(FIGURES["quickstart"]["entities"].values())
+    for page in ("docs/quickstart.md", "docs/results.md"):
+        assert "two in three" in plain(page)
+
+
+def test_charts_say_which_clip_it_is() -> None:
+    assert "Mini CLIP (2.3 M parameters" in page_of("before-after.svg")
+    assert "OpenAI CLIP ViT-B/32" in page_of("realclip.svg")
+    for alt in re.findall(r"!\[([^\]]*CLIP[^\]]*)\]", plain("README.md")):
+        assert re.search(r"(?i)mini CLIP|OpenAI", alt), f"which CLIP? {alt}"
+
+
+def plain(page: str) -> str:
+    """Without code, and with single spaces."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.sub(r"\s+", " ", re.sub(r"```.*?```", "", text, flags=re.DOTALL).replace("**", "").replace("*", ""))
+
+
+def page_of(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def filled(sentences: tuple[str, ...]) -> list[str]:
+    gains = {
+        f"{group}_{what}": FIGURES["quickstart"]["intervals"][group][name]
+        for group in ("unseen", "seen")
+        for what, name in (("metric", "reco, without its metric"), ("baseline", "best training-free baseline"))
+    }
+    unknown = FIGURES["realclip"]["gate"][f"image queries: {UNKNOWN}"]
+    return [
+        sentence.format(
+            **FIGURES,
+            **{name: "{:+.1f} points [{:+.1f}, {:+.1f}]".format(*gain) for name, gain in gains.items()},
+            **{f"{name}_mean": mean for name, (mean, _, _) in gains.items()},
+            lost=-unknown["gate"][0],
+            lost_without=-unknown["no gate"][0],
+        )
+        for sentence in sentences
+    ]

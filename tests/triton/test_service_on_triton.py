@@ -1,0 +1,72 @@
+"""``reco serve`` with its graphs on a real Triton server that goes and comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from starlette.testclient import TestClient
+from triton_server import TritonServer
+
+from reco_plugin import Reco
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
+
+pytestmark = pytest.mark.xdist_group("triton")
+
+KNOWN, NEW = {"input": "a red fox", "model": "clip"}, {"input": "a blue fox", "model": "clip"}
+
+
+@pytest.fixture
+def fragile(start_server: Callable[..., TritonServer], model) -> Iterator[TritonServer]:
+    """A server of one's own, to be killed."""
+    server = start_server(model)
+    yield server
+    server.kill()
+
+
+def becomes(client: TestClient, status: int) -> dict[str, list[str]]:
+    """What `/readyz` says once its status is this one."""
+    give_up = time.monotonic() + 60
+    while (answer := client.get("/readyz")).status_code != status:
+        assert time.monotonic() < give_up, answer.json()
+        time.sleep(0.05)
+    return dict(answer.json())
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(fragile, model, protocol):
+    url = fragile.url(protocol)
+    settings = ServeSettings(page=False)
+    with (
+        Reco.open(model, memory=":memory:", memory_kind="exact", triton_url=url) as reco,
+        TestClient(create_app(settings, reco)) as client,
+    ):
+        assert becomes(client, 200)["degraded"] == []
+        fragile.kill()
+        assert becomes(client, 503)["reasons"] == ["the model server is away: try again later"]
+        answer = client.post("/v1/embeddings", json=NEW)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_server_unavailable")
+        assert not any(word in answer.text for word in ("127.0.0.1", "localhost", "clip_text", str(fragile.ports[0])))
+        fragile.start()
+        assert becomes(client, 200)["reasons"] == []
+        assert client.post("/v1/embeddings", json=NEW).status_code == 200
+
+
+def test_where_it_may_it_stays_ready_for_what_is_cached(fragile, model):
+    settings = ServeSettings(page=False, cache_entries=8, ready_without_models=True)
+    with (
+        Reco.open(model, memory=":memory:", memory_kind="exact", triton_url=fragile.grpc) as reco,
+        TestClient(create_app(settings, reco)) as client,
+    ):
+        becomes(client, 200)
+        before = client.post("/v1/embeddings", json=KNOWN).json()["data"]
+        fragile.kill()
+        give_up = time.monotonic() + 60
+        while not (degraded := becomes(client, 200)["degraded"]):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        assert degraded == ["the model server is away: try again later"]
+        assert client.post("/v1/embeddings", json=KNOWN).json()["data"] == before
+        assert client.post("/v1/embeddings", json=NEW).status_code == 503
