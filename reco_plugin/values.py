@@ -5,14 +5,15 @@ from __future__ import annotations
 import reprlib
 
 PAYLOAD_LEVELS = 64
-"""Objects and lists inside one another in a payload. From 124 on, Qdrant Edge acknowledges a pair whose log it cannot
-read again; by gRPC and JSON, Qdrant ends between 100 and 128."""
+"""Objects and lists inside one another in a payload. From 124 on, Qdrant Edge acknowledges a pair that it cannot read
+from its log again. (A server's own bound by gRPC is about 30; such a write fails, and harms nothing.)"""
 WHERE_KEYS = 16
 """Conditions of a filter. Each costs Edge 4 microseconds per pair, in which it holds Python's global lock."""
 WHERE_TEXTS = 10_000
 """Texts that a filter lists, over all of its keys; they are looked up in a table, so many cost little."""
-WHERE_NUMBERS = 256
-"""Numbers that a filter lists, over all of its keys. No Qdrant has a table for numbers, whose 1 is its 1.0, too."""
+WHERE_NUMBERS = 1000
+"""Numbers that a filter lists, over all of its keys. Qdrant looks up no number of which 1 and 1.0 are one: each is
+compared, in a tree of bounds."""
 EXCLUSIONS = 10_000
 """Ids that one query must not find."""
 EXCLUSIONS_AT_ONCE = 1_000_000

@@ -31,11 +31,13 @@ class Search:
 
     Attributes:
         vectors: (B, D) queries.
+        k: neighbours per query.
         exclude: per query, the ids it must not find; one list where queries share them.
         conditions: what the payload must fulfil.
     """
 
     vectors: Vectors
+    k: int
     exclude: list[list[str]]
     conditions: tuple[Condition, ...]
 
@@ -116,7 +118,7 @@ def check_search(
     for name, modality in (("by", by), ("read", read)):
         if modality not in MODALITIES:
             raise InputError(f"{name}: expected one of {', '.join(MODALITIES)}, found {modality!r}")
-    check_k(k)
+    k = check_k(k)
     conditions = parse_filter(where)
     checked = check_vectors(vectors, dimension, "query vectors", may_be_empty=True)
     if (numbers := len(checked) * k * dimension) > NUMBERS_READ:
@@ -124,7 +126,7 @@ def check_search(
             f"{len(checked):,} queries with k={k:,} would read {numbers * 4 / 2**30:.1f} GiB of vectors at once, at "
             f"most {NUMBERS_READ * 4 / 2**30:g}: ask with fewer queries at a time, or a smaller k"
         )
-    return Search(checked, _check_exclude(exclude, len(checked)), conditions)
+    return Search(checked, k, _check_exclude(exclude, len(checked)), conditions)
 
 
 def check_k(k: int) -> int:

@@ -14,7 +14,7 @@ F = TypeVar("F")
 _WHOLE = 2**53
 """Whole numbers below are exact as floats, so that bounds can stand for equality, which finds 1 and 1.0 alike."""
 _BRANCHES = 8
-"""Numbers are sought in a tree of bounds: of 256, some 20 are compared with a pair's value, rather than all."""
+"""Numbers are sought in a tree of bounds: of 1,000, some 20 are compared with a pair's value, rather than all."""
 
 
 @dataclass(frozen=True)

@@ -140,17 +140,17 @@ class EdgeMemory:
         requests = [
             qe.QueryRequest(
                 query=qe.Query.Nearest(vector, using=by),
-                limit=int(k),
+                limit=wanted.k,
                 filter=condition,
                 with_vector=[read],
                 with_payload=payloads or ([USER_ID] if ids else False),
-                params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, int(k)), exact=self._options.exact),
+                params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, wanted.k), exact=self._options.exact),
             )
             for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
         with _translated(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
-        return to_neighbours(found, self._dimension, k=k, read=read, payloads=payloads)
+        return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=payloads)
 
     def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of these ids in their order."""

@@ -125,7 +125,7 @@ class ExactMemory:
         """Compare with every pair; equal similarities keep the order of insertion."""
         self._check_open()
         wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
-        out = empty_neighbours(len(wanted.vectors), k, self._dimension)
+        out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension)
         shown: list[list[Payload]] | None = [] if payloads else None
         with self._lock:
             names, stored = list(self._rows), self._sides[by][: len(self._rows)]
@@ -137,7 +137,7 @@ class ExactMemory:
                 for row, score in enumerate(scores, start):
                     permitted = allowed.copy()
                     permitted[[self._rows[name] for name in wanted.exclude[row] if name in self._rows]] = False
-                    best = nearest(score, permitted, k)
+                    best = nearest(score, permitted, wanted.k)
                     out.ids[row].extend(names[place] for place in best)
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]

@@ -81,7 +81,7 @@ def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
 
 
 _ALLOWED = (
-    f"at most {WHERE_TEXTS:,} texts and {WHERE_NUMBERS} numbers can be listed: ask in parts, give numbers as bounds "
+    f"at most {WHERE_TEXTS:,} texts and {WHERE_NUMBERS:,} numbers can be listed: ask in parts, give numbers as bounds "
     '({"gte": 1, "lt": 9}), or keep in the payload what they have in common'
 )
 

@@ -147,12 +147,12 @@ class QdrantMemory:
         self._read_again(client)
         layout = self._layout
         wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
-        params = search_params(self._options, int(k)) if self._server else None
+        params = search_params(self._options, wanted.k) if self._server else None
         requests = [
             models.QueryRequest(
                 query=vector,
                 using=layout.name(by),
-                limit=int(k),
+                limit=wanted.k,
                 filter=condition,
                 with_vector=[layout.name(read)],
                 with_payload=payloads or ([USER_ID] if ids and not layout.attached else False),
@@ -168,7 +168,7 @@ class QdrantMemory:
                 lambda left: client.query_batch_points(self.collection, requests, consistency=agreed, timeout=left),
             )
             found = [answer.points for answer in answers]
-        return to_neighbours(found, self._dimension, k=k, read=layout.name(read), payloads=payloads)
+        return to_neighbours(found, self._dimension, k=wanted.k, read=layout.name(read), payloads=payloads)
 
     def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of these ids in their order."""
