@@ -81,7 +81,7 @@ class MemoryStoreError(RecoError):
 
 
 class MemoryUnavailable(MemoryStoreError):
-    """The memory's server is not reached, or went away before it answered; it may be back later."""
+    """The memory's server is not reached, went away before it answered, or is broken; it may be back later."""
 
 
 class MemoryOverloaded(MemoryUnavailable):

@@ -92,19 +92,27 @@ def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[
     """What is set; nothing where it cannot be read, which the check says."""
     from ..config import load_settings, sources
     from ..errors import ConfigError
-    from .settings_shown import advice, flat
+    from ..serve.settings import load_serve_settings
+    from .settings_shown import advice, flat, limits
 
     try:
-        settings = load_settings(model=model, memory=memory_location(memory))
+        settings, serving = load_settings(model=model, memory=memory_location(memory)), load_serve_settings()
     except ConfigError:
-        return {"settings": {}, "sources": sources(), "advice": []}
-    return {"settings": flat(settings), "sources": sources(), "advice": advice(settings, packages)}
+        return {"settings": {}, "sources": sources(), "advice": [], "limits": {}}
+    return {
+        "settings": flat(settings),
+        "sources": sources(),
+        "advice": advice(settings, packages),
+        "limits": limits(settings, serving),
+    }
 
 
 def _changed(model: Any, memory: str | None) -> str:
     from ..config import load_settings
+    from ..serve.settings import load_serve_settings
     from .settings_shown import changed
 
+    load_serve_settings()
     found = changed(load_settings(model=model, memory=memory_location(memory)))
     return ", ".join(f"{name}={value}" for name, value in found.items()) or "all are defaults"
 
@@ -183,6 +191,8 @@ def _render(report: dict[str, Any]) -> str:
     ]
     if report["settings"]:
         lines.append("waits      " + ", ".join(f"{name}={report['settings'][name]}" for name in WAITS))
+    for name, bounds in report["limits"].items():
+        lines.append(f"{name:<10} " + ", ".join(f"{bound}={value}" for bound, value in bounds.items()))
     lines += [f"advice     {sentence}" for sentence in report["advice"]]
     lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in report["checks"].items()]
     return "\n".join(lines)

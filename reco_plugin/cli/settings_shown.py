@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..config import Settings
+    from ..serve.settings import ServeSettings
 
 WAITS = (
     "on_memory_failure",
@@ -34,6 +35,21 @@ def changed(settings: Settings) -> dict[str, Any]:
 
     defaults = flat(Kind.model_construct())
     return {name: value for name, value in flat(settings).items() if value != defaults[name]}
+
+
+def limits(settings: Settings, serving: ServeSettings) -> dict[str, dict[str, float]]:
+    """The limits in force: those of the service, which can be set, and those of a single value from outside."""
+    from .. import values
+
+    def numbers(named: Mapping[str, Any]) -> dict[str, float]:
+        return {name.lower(): value for name, value in named.items() if type(value) in (int, float)}
+
+    service = {name: value for name, value in serving.model_dump().items() if name != "port"}
+    return {
+        "service": numbers(service),
+        "values": numbers({name: value for name, value in vars(values).items() if name.isupper()})
+        | {"max_pixels": settings.max_pixels},
+    }
 
 
 def advice(settings: Settings, packages: Collection[str]) -> list[str]:

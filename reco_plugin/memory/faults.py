@@ -18,6 +18,7 @@ from ..errors import MemoryOverloaded, MemoryStoreError, MemoryTimeout, MemoryUn
 
 _NO_KEY = {401, 403, "UNAUTHENTICATED", "PERMISSION_DENIED"}
 _GONE = {502, 503, "UNAVAILABLE"}
+_BROKEN = {500, "INTERNAL"}
 _LATE = {408, 504, "DEADLINE_EXCEEDED"}
 _ABSENT = {404, "NOT_FOUND"}
 _STRICT = re.compile(r"strict mode|limit exceeded|help: |index required", re.IGNORECASE)
@@ -134,7 +135,10 @@ def translate(error: Exception, location: str, doing: str, *, key_given: bool, s
     if fault.unanswered or fault.status in _GONE:
         tried = f", for {spent.within_s} s ({spent.setting})" if spent.left_s is not None and spent.write else ""
         return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}{tried}. {_why_unanswered(fault, location)}")
-    return MemoryStoreError(f"{failed}: {fault.text}{_way_out(fault, key_given=key_given)}")
+    way_out = _way_out(fault, key_given=key_given)
+    if fault.status in _BROKEN and not way_out:  # its own fault, which a restart may mend
+        return MemoryUnavailable(f"{failed}: {fault.text}. The server's log has more")
+    return MemoryStoreError(f"{failed}: {fault.text}{way_out}")
 
 
 def _why_late(fault: Fault, spent: Spent) -> str:

@@ -130,7 +130,7 @@ def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["reco-plugin"]
     lines = run("doctor").stdout.splitlines()
-    heads = ["python", "packages", "providers", "set", "waits", "ok", "ok", "ok", "ok"]
+    heads = ["python", "packages", "providers", "set", "waits", "service", "values", "ok", "ok", "ok", "ok"]
     assert [line.split()[0] for line in lines] == heads
     assert "memory_timeout_s=2.0, memory_options.timeout_s=10" in lines[4] and "breaker_failures=5" in lines[4]
     assert "RECO_MODEL" in lines[3] and "calibrated" in report["checks"]["memory"]["detail"]
@@ -164,6 +164,18 @@ def test_doctor_says_once_what_is_wrong_with_a_setting(work: Path, run: Run, mon
         "FAIL       settings: k: Input should be a valid integer, unable to parse string as an integer (got 'many')",
         *(f"FAIL       {name}: not looked at, for want of settings" for name in ("model", "memory", "self-test")),
     ]
+
+
+def test_doctor_shows_the_limits_in_force(memory: Path, run: Run, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECO_SERVE_QUEUE", "7")
+    limits = ask("doctor")["limits"]
+    assert (limits["service"]["queue"], limits["values"]["payload_levels"]) == (7, 64)
+    assert "port" not in limits["service"]
+    lines = run("doctor").stdout.splitlines()
+    assert any(line.startswith("service ") and "queue=7, " in line for line in lines)
+    assert any(line.startswith("values ") and "payload_levels=64, " in line for line in lines)
+    monkeypatch.setenv("RECO_SERVE_QUEUE", "-1")
+    assert "FAIL       settings: queue: Input should be greater" in run("doctor").stdout
 
 
 def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:

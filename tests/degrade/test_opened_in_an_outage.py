@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_stand_in import StandIn, serving
+from qdrant_stand_in import Refusal, StandIn, serving
 
 from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
@@ -70,6 +70,20 @@ def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, 
         assert np.abs(found.vectors - found.frozen).max() > 1e-3
         assert reco.memory.calibration == calibration is not None
         assert (len(reco.memory), reco.circuits["memory"].state) == (len(known), "closed")
+
+
+@quiet
+def test_broken_then_mended_is_as_down_then_up(model: Path, server: StandIn, there: dict[str, Any]) -> None:
+    server.engine.refusals["*"] = Refusal(500, "Service internal error: task panicked")
+    with Reco.open(model, **there, **SOON) as reco:
+        assert reco.embed(TEXTS, modality="text").degraded == "memory_error"
+        with pytest.raises(MemoryUnavailable, match="task panicked"):
+            len(reco.memory)
+        server.engine.refusals.clear()
+        ask_until(reco, None)
+    server.engine.refusals["*"] = Refusal(500, "Service internal error: task panicked")
+    with pytest.raises(MemoryUnavailable, match="task panicked"):
+        Reco.open(model, **there, on_memory_failure="fail")
 
 
 @quiet
