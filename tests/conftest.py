@@ -14,51 +14,55 @@ from small_disk import mounted
 from reco_plugin import Pair, Reco
 
 collect_ignore = ["support"]  # modules for tests to import, with no example in them
-TESTS = Path(__file__).resolve().parent
-MODEL = TESTS.parent / "triton_models"
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "triton_models"
 SLOW = {
-    "adapters/test_client_served.py",
-    "adapters/test_clip_benchmark.py",
-    "adapters/test_haystack.py",
-    "adapters/test_langchain.py",
-    "adapters/test_llamaindex.py",
-    "adapters/test_mteb.py",
-    "adapters/test_sentence_transformers.py",
-    "benchmarks/test_load.py",
-    "benchmarks/test_million.py",
-    "benchmarks/test_package_sets.py",
-    "benchmarks/test_readers.py",
-    "benchmarks/test_serving.py",
-    "cli/test_cli_memory_served.py",
-    "cli/test_cli_memory_source.py",
-    "degrade/test_killed_server.py",
-    "degrade/test_traffic.py",
-    "demo",
-    "deploy",
-    "examples",
-    "fit",
-    "ingest/test_faults.py",
-    "ingest/test_full_disk.py",
-    "ingest/test_killed.py",
-    "ingest/test_ray.py",
-    "quickstart",
-    "report/test_cli_report.py",
-    "report/test_report_browser.py",
-    "report/test_report_charts.py",
-    "report/test_report_page.py",
-    "serve/dialects/test_dialect_openai.py",
-    "serve/test_core_run.py",
-    "serve/test_openapi.py",
-    "serve/test_page_browser.py",
-    "study",
-    "test_data_torchvision.py",
-    "test_evaluate_metrics.py",
-    "test_leaks.py",
-    "test_memory_faults.py",
-    "test_preprocess_images.py",
-    "test_preprocess_text.py",
-    "train",
-    "triton",
+    "reco_plugin/adapters",
+    "reco_plugin/ingest/ray_engine.py",
+    "reco_plugin/ingest/ray_worker.py",
+    "reco_plugin/train",
+    "tests/adapters/test_client_served.py",
+    "tests/adapters/test_clip_benchmark.py",
+    "tests/adapters/test_haystack.py",
+    "tests/adapters/test_langchain.py",
+    "tests/adapters/test_llamaindex.py",
+    "tests/adapters/test_mteb.py",
+    "tests/adapters/test_sentence_transformers.py",
+    "tests/benchmarks/test_load.py",
+    "tests/benchmarks/test_million.py",
+    "tests/benchmarks/test_package_sets.py",
+    "tests/benchmarks/test_readers.py",
+    "tests/benchmarks/test_serving.py",
+    "tests/cli/test_cli_memory_served.py",
+    "tests/cli/test_cli_memory_source.py",
+    "tests/degrade/test_killed_server.py",
+    "tests/degrade/test_traffic.py",
+    "tests/demo",
+    "tests/deploy",
+    "tests/examples",
+    "tests/fit",
+    "tests/ingest/test_faults.py",
+    "tests/ingest/test_full_disk.py",
+    "tests/ingest/test_killed.py",
+    "tests/ingest/test_ray.py",
+    "tests/quickstart",
+    "tests/report/test_cli_report.py",
+    "tests/report/test_report_browser.py",
+    "tests/report/test_report_charts.py",
+    "tests/report/test_report_page.py",
+    "tests/serve/dialects/test_dialect_openai.py",
+    "tests/serve/test_core_run.py",
+    "tests/serve/test_openapi.py",
+    "tests/serve/test_page_browser.py",
+    "tests/study",
+    "tests/test_data_torchvision.py",
+    "tests/test_evaluate_metrics.py",
+    "tests/test_leaks.py",
+    "tests/test_memory_faults.py",
+    "tests/test_preprocess_images.py",
+    "tests/test_preprocess_text.py",
+    "tests/train",
+    "tests/triton",
 }
 """Folders and files that train, draw, or start processes, clusters and browsers; they are marked ``slow``."""
 COLOURS = ("red", "green", "blue", "orange")
@@ -66,19 +70,25 @@ SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 8, "large": 24}
 
 
-def pytest_configure() -> None:
-    """Refuse to run while a name in :data:`SLOW` is that of nothing."""
-    if gone := [name for name in sorted(SLOW) if not (TESTS / name).exists()]:
+class Fast:
+    """Passes over what is slow, so that it is not even imported: torch and Ray alone take seconds."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Whether to pass over a folder or file; None leaves it to others."""
+        return is_slow(collection_path) or None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See that every name in :data:`SLOW` is there, and leave out what they name where it is not wanted."""
+    if gone := [name for name in sorted(SLOW) if not (ROOT / name).exists()]:
         raise pytest.UsageError(f"SLOW in tests/conftest.py names what is not there: {', '.join(gone)}")
+    if config.option.markexpr == "not slow":
+        config.pluginmanager.register(Fast())
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Nothing slow is imported where it is not wanted: torch and Ray alone take seconds."""
-    return True if config.option.markexpr == "not slow" and is_slow(collection_path) else None
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow."""
+    """Mark what is slow, before ``-m`` chooses."""
     for item in items:
         if is_slow(item.path):
             item.add_marker("slow")
@@ -86,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def is_slow(path: Path) -> bool:
     """Whether a path is, or lies in, one of :data:`SLOW`."""
-    return any(str(part.relative_to(TESTS)) in SLOW for part in (path, *path.parents) if part.is_relative_to(TESTS))
+    return any(str(part.relative_to(ROOT)) in SLOW for part in (path, *path.parents) if part.is_relative_to(ROOT))
 
 
 @pytest.fixture(autouse=True, scope="session")
