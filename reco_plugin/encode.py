@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from .artifact import Artifact, clip_graph
 from .config import Settings
-from .errors import InputError
+from .errors import FORKED, InputError, SessionError
 from .preprocess import Tokenizer, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import Session, check_graph, open_graph
@@ -31,6 +32,7 @@ class Encoder:
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact = artifact
         self._settings = settings
+        self._process: int | None = None  # in which the first graph was loaded
 
     @property
     def dimension(self) -> int:
@@ -101,7 +103,10 @@ class Encoder:
         return {}
 
     def _run(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
+        if self._process not in {None, os.getpid()}:
+            raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
         if modality not in self._sessions:
+            self._process = os.getpid()
             self._sessions[modality] = open_graph(self._artifact, clip_graph(modality), self._settings)
         features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)

@@ -24,6 +24,12 @@
 
 from __future__ import annotations
 
+FORKED = (
+    "was opened before this process was forked, and works only in the process that opened it (a fork has none of the "
+    "threads that it needs): open it in each process, or start processes by multiprocessing's 'spawn'"
+)
+"""End of what is said to those who use in a fork what would only hang there."""
+
 
 class RecoError(Exception):
     """Base of every error this package raises on purpose."""

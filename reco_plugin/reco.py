@@ -17,7 +17,7 @@ from .config import Settings, load_settings
 from .counters import Counters
 from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
-from .errors import MemoryStoreError
+from .errors import FORKED, MemoryStoreError, SessionError
 from .fuse import Fuser, open_fuser
 from .pairs import PairMemory
 from .refine import Calibrated, Refiner, check_choice
@@ -55,7 +55,7 @@ class Reco:
         """The frozen CLIP alone."""
         self.counters = Counters()
         """Seconds, distances, and calls that were refined or degraded."""
-        self._artifact, self._settings, self._closed = artifact, settings, False
+        self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
         policy = artifact.manifest.policy
         how = Retrieval(k=settings.k or policy.k, search=settings.search, fusion=settings.fusion)
         gate = policy.gate if settings.gate is None else settings.gate
@@ -213,8 +213,10 @@ class Reco:
             FingerprintMismatch: the memory, reached only now, was built by another encoder.
             InputError: an empty batch, exclusions of another length, k below 1, or an unknown modality or mode.
             MemoryStoreError: this object is closed; or the memory failed and failures shall raise.
-            SessionError: the fusion failed and failures shall raise.
+            SessionError: the fusion failed and failures shall raise; or the process was forked after this was opened.
         """
+        if self._process != os.getpid():  # what is below would say so too, and be taken for an outage
+            raise SessionError(f"this Reco {FORKED}")
         if self._closed:
             raise MemoryStoreError(
                 f"this Reco is closed, and its memory at {self.memory.store.location!r}: open it again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import FORKED, InputError, MemoryStoreError
 from ..types import MODALITIES, Filter, Modality, Payload, Records, Vectors
 from ..values import (
     EXCLUSIONS,
@@ -214,3 +215,24 @@ def _key(key: Any) -> str:
     if not isinstance(key, str) or not is_unicode(key):
         raise _Unfit(f"has the key {shown(key)}", "expected a text in Unicode")
     return key
+
+
+class Opener:
+    """The process that opened a memory; its threads and locks do not work in a fork of it."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is that process."""
+        return self._process == os.getpid()
+
+    def refuse_fork(self, location: str) -> None:
+        """Go on only in that process.
+
+        Raises:
+            MemoryStoreError: this is a fork of it.
+        """
+        if not self.is_here:
+            raise MemoryStoreError(f"the memory at {location!r} {FORKED}")

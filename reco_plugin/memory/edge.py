@@ -15,7 +15,7 @@ import qdrant_edge as qe
 from ..errors import MemoryStoreError
 from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
-from .checks import check_ids, check_positive, check_records, check_search, chunks
+from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
 from .conditions import Words
 from .filters import USER_ID
 from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
@@ -55,6 +55,7 @@ class EdgeMemory:
         self._header = header
         self._folder = folder
         self._options = options
+        self._opener = Opener()
         self._unflushed = 0
 
     @classmethod
@@ -190,7 +191,7 @@ class EdgeMemory:
 
     def close(self) -> None:
         """Flush and let go of the folder."""
-        if self._shard is not None:
+        if self._shard is not None and self._opener.is_here:  # a fork leaves it to the one that opened it
             self.flush()
             with _translated(self.location, "close"):
                 self._shard.close()
@@ -203,6 +204,7 @@ class EdgeMemory:
     def _live(self) -> qe.EdgeShard:
         if self._shard is None:
             raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
+        self._opener.refuse_fork(self.location)
         return self._shard
 
     def _written(self, points: int) -> None:

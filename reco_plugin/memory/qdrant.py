@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient, models
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
-from .checks import check_ids, check_positive, check_records, check_search, chunks
+from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
 from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
 from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
@@ -46,7 +46,7 @@ class QdrantMemory:
         self.location = location
         self.collection = collection
         self._client: QdrantClient | None = client
-        self._header, self._layout = opened.header, opened.layout
+        self._header, self._layout, self._opener = opened.header, opened.layout, Opener()
         self._server = server
         self._folder = None if server or location == ":memory:" else Path(location)
         self._options = server.options if server else MemoryOptions()
@@ -195,7 +195,7 @@ class QdrantMemory:
 
     def close(self) -> None:
         """Let go of the connection or folder."""
-        if self._client is not None:
+        if self._client is not None and self._opener.is_here:  # a fork leaves it to the one that opened it
             with translated(self.location, "close", locked="\0"):
                 self._client.close()
             self._client = None
@@ -207,6 +207,7 @@ class QdrantMemory:
     def _live(self) -> QdrantClient:
         if self._client is None:
             raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
+        self._opener.refuse_fork(self.location)
         return self._client
 
     def _writable(self, what: str) -> QdrantClient:

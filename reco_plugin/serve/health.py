@@ -26,6 +26,7 @@ from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
 _EVERY_S = 2.0
+_GONE = "the memory's folder was deleted: answers come from what is still open, and a restart begins with nothing"
 _MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
@@ -54,6 +55,7 @@ class Health:
         warm: whether the graphs are loaded and have run.
         warm_error: why that failed.
         away: why the model server runs no graph now; None where it does, or where there is none.
+        gone: whether the memory was deleted while it is in use.
         stopping: whether the service is about to end.
     """
 
@@ -61,6 +63,7 @@ class Health:
     warm: bool = False
     warm_error: str | None = None
     away: str | None = None
+    gone: bool = False
     stopping: bool = False
     fails: bool = field(init=False)
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
@@ -103,7 +106,7 @@ class Health:
         return False
 
     def look(self) -> None:
-        """Ask the model server for its graphs, and try again what a circuit keeps from being asked.
+        """Ask the model server for its graphs, look for the memory, and try again what a circuit holds back.
 
         Where requests are kept away from a service that is not ready, nothing else would find out that it could be.
         """
@@ -116,6 +119,9 @@ class Health:
         else:
             self._note("model server", None)
             self.away = None
+        where = reco.memory.store.location
+        self.gone = where != ":memory:" and "://" not in where and not (Path(where) / HEADER_NAME).is_file()
+        self._note("memory's folder", f"{where} holds no {HEADER_NAME} any more" if self.gone else None)
         if any(circuit.retry_in_s == 0 for circuit in reco.circuits.values()):
             with suppress(RecoError):  # the circuit has it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
@@ -154,6 +160,8 @@ class Health:
         degraded: list[str] = []
         if self.away is not None:
             (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
+        if self.gone:
+            (reasons if self.fails else degraded).append(_GONE)
         (reasons if self.fails else degraded).extend(
             f"{part}: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
             for part, circuit in self.edge.embedder.reco.circuits.items()
