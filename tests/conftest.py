@@ -35,6 +35,7 @@ SLOW = {
     "tests/benchmarks/test_serving.py",
     "tests/cli/test_cli_memory_served.py",
     "tests/cli/test_cli_memory_source.py",
+    "tests/cli/test_cli_other_encoder.py",
     "tests/degrade/test_killed_server.py",
     "tests/degrade/test_traffic.py",
     "tests/demo",
