@@ -190,7 +190,7 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     assert not result.weights[~found.found].any()
     assert not result.trust[~found.found].any()
     assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
-    payloads = {pair.id: dict(pair.payload) for pair in drawings}
+    payloads = {pair.id: dict(pair.stored_payload) for pair in drawings}
     assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
     gate = filled.manifest.fusion.text_gate
     expected = trust(filled.memory.calibration, modality, found.similarity, found.found, text_gate=gate)

@@ -80,8 +80,8 @@ class ErrorBody(BaseModel):
 
     message: str
     type: str
-    param: str | None
-    code: str | None
+    param: str | None = None
+    code: str | None = None
 
 
 class ErrorAnswer(BaseModel):
