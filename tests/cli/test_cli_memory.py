@@ -51,7 +51,6 @@ def test_optimize_of_a_small_memory_says_that_nothing_is_indexed(memory: Path, a
     assert "only edge has an index that is built" in fail("memory", "optimize", "--memory", _exact(memory))
 
 
-@pytest.mark.slow
 def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Path, ask: Ask) -> None:
     """Vectors of more than 10 MB a side."""
     rng = np.random.default_rng(0)
