@@ -29,7 +29,7 @@ search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdr
 test: lint types unit ## lint, strict types, all tests
 
 check: lint types ## lint, strict types, the fast tests: for daily work
-	$(RUN)/pytest -n 2 -q -m "not slow"
+	$(RUN)/pytest -n 2 --dist loadgroup -q -m "not slow"
 
 test-latest: ## all tests with the newest packages that pyproject.toml allows, instead of the locked ones
 	@rm -f .venv-latest/.ready
