@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -120,6 +121,13 @@ def no_settings_from_outside() -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("RECO_THREADS", "1")
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard() -> None:
+    """Also where a shell that runs the tests in the background has them ignore it, and their processes with them."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
