@@ -8,12 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fit_worlds import made
 from small_disk import fill_up
-from typer.testing import CliRunner
 
-from reco_plugin.cli.app import app
 from reco_plugin.fit import FitResult
 from reco_plugin.fit.result import RESULT
 
@@ -26,37 +23,23 @@ STEPS = {  # bytes that are left on the disk -> what there is no room for
 }
 
 
-def command(source: str, model: Path, out: Path) -> list[str]:
+def run(source: str, model: Path, out: Path) -> subprocess.CompletedProcess[str]:
     options = ["--group", "thing", "--k", "5", "--fuser", "paper", "--steps", "101", "--batch", "16"]
-    return ["fit", source, "--model", str(model), "--out", str(out), *options]
+    command = [sys.executable, "-m", "reco_plugin", "fit", source, "--model", str(model), "--out", str(out), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
 
-def run(words: list[str]) -> tuple[int, str]:
-    """In a process of its own, whose end nothing must disturb: the code it ends with, and what it says."""
-    process = [sys.executable, "-m", "reco_plugin", *words]
-    done = subprocess.run(process, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    return done.returncode, done.stderr
-
-
-def run_here(words: list[str]) -> tuple[int, str]:
-    """The same in this process, which takes less time."""
-    result = CliRunner().invoke(app, words)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result.exit_code, result.stderr
-
-
-@pytest.mark.filterwarnings("default")
 def test_whatever_there_is_no_room_for(disk: Path, source: Callable[..., str], model: Path, tmp_path: Path) -> None:
     pairs, out = source(made()), disk / "run"
-    words = command(pairs, model, out)
     for left, what in STEPS.items():
         filler = fill_up(disk, left)  # each time the run goes on from where there was no more room
-        code, said = (run if what == "checkpoint.pt" else run_here)(words)
+        done = run(pairs, model, out)
         filler.unlink()
-        told = said.splitlines()[-1]
-        assert code == 1, (left, code, said)
+        told = done.stderr.splitlines()[-1]
+        assert done.returncode == 1, (left, done.returncode, done.stderr)
         assert told.startswith("error: ") and "cannot be written: No space left" in told and what in told, (left, told)
-        assert "Traceback" not in said and not (out / RESULT).exists()
-    assert run(words)[0] == run_here(command(pairs, model, tmp_path / "undisturbed"))[0] == 0
+        assert "Traceback" not in done.stderr and not (out / RESULT).exists()
+    assert run(pairs, model, out).returncode == 0
+    assert run(pairs, model, tmp_path / "undisturbed").returncode == 0
     assert FitResult.read(out) == FitResult.read(tmp_path / "undisturbed")
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp" or ".part" in path.name]

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from fit_worlds import D, made
@@ -23,7 +22,6 @@ from reco_plugin.errors import ConfigError
 from reco_plugin.fit import FitResult, begin, run_fit
 from reco_plugin.fit.config import checked_config
 from reco_plugin.fit.result import RESULT
-from reco_plugin.fit.run import Silent
 from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig
@@ -51,10 +49,8 @@ def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_
     done = run(command(pairs, model, tmp_path / "two", *options, "--processes", "2"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next: reco memory build") == 1
-    assert done.stderr.count("find neighbours:   0%") == 1 and done.stderr.count("train fusions:   0%") == 1
     result = FitResult.read(tmp_path / "two")
     assert [one.name for one in result.candidates] == ["paper"]
-    assert np.isfinite(result.candidates[0].sides[0].gain).all()
     assert "The paper's layer was trained by 2 processes" in " ".join(result.notes)
     Artifact.load(tmp_path / "two" / "model").verify()
     trained = load_fusions(tmp_path / "two" / FOLDER / FUSION).state_dict()
@@ -87,9 +83,10 @@ def test_what_one_process_fits_takes_no_others(pairs: str, model: Path, tmp_path
 
 
 def test_killed_while_it_trains_it_comes_to_the_same(pairs: str, model: Path, tmp_path: Path) -> None:
-    config = checked_config(source=pairs, model=str(model), group="thing", k=5, fuser="paper", steps=300, batch=16)
-    whole = run_fit(config, tmp_path / "whole")
-    words = command(pairs, model, tmp_path / "cut", "--steps", "300", "--batch", "16")
+    options = ["--steps", "400", "--batch", "16"]
+    whole = run(command(pairs, model, tmp_path / "whole", *options))
+    assert whole.returncode == 0, whole.stderr
+    words = command(pairs, model, tmp_path / "cut", *options)
     process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while not (tmp_path / "cut" / FOLDER / CHECKPOINT).exists():
@@ -97,30 +94,21 @@ def test_killed_while_it_trains_it_comes_to_the_same(pairs: str, model: Path, tm
         time.sleep(0.02)
     process.kill()
     assert process.wait() == -9
-    assert torch.load(tmp_path / "cut" / FOLDER / CHECKPOINT)["step"] < 300
-    assert run_fit(config, tmp_path / "cut") == whole
+    assert torch.load(tmp_path / "cut" / FOLDER / CHECKPOINT)["step"] < 400
+    assert run(words).returncode == 0
+    assert FitResult.read(tmp_path / "cut") == FitResult.read(tmp_path / "whole")
     files = [tmp_path / name / FOLDER / FUSION for name in ("cut", "whole")]
     cut, uncut = (load_fusions(path).state_dict() for path in files)
     assert all(torch.equal(cut[name], uncut[name]) for name in uncut)
 
 
 def test_a_catalogue_that_grew_is_trained_anew(model: Path, tmp_path: Path) -> None:
-    class Stopped(Exception): ...
-
-    class UntilTrained(Silent):
-        def stage(self, what: str, rows: int | None = None) -> None:
-            if what.startswith("judge"):
-                raise Stopped
-
     pairs, out = tmp_path / "pairs.npz", tmp_path / "run"
     config = checked_config(source=str(pairs), model=str(model), k=5, fuser="paper", steps=2)
     write_pairs(pairs, [made(120)])
-    with pytest.raises(Stopped):
-        run_fit(config, out, UntilTrained())
-    first = (out / FOLDER / "catalogue.txt").read_text().strip()
-    assert load_fusions(out / FOLDER / FUSION).config.dimension == D
+    first = run_fit(config, out)
     write_pairs(pairs, [made(150)])
     second = run_fit(config, out)
-    assert second.source_digest != first and second.counts["pairs"] == 600
+    assert second.source_digest != first.source_digest and second.counts["pairs"] == 600
     assert (out / FOLDER / "catalogue.txt").read_text().strip() == second.source_digest
     assert len(list((out / "candidates").iterdir())) == 1
