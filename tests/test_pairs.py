@@ -140,7 +140,7 @@ def test_search_with_a_filter_and_more_than_there_is(filled, drawings):
     [
         ("a fox", {"modality": "audio"}, "modality must be 'image' or 'text', got 'audio'"),
         ("a fox", {"by": "audio"}, "audio"),
-        ("a fox", {"k": 0}, "k: expected a whole number"),
+        ("a fox", {"k": 0}, "k must be a whole number"),
         ("missing.png", {"modality": "image"}, "missing.png"),
         (np.ones(3, np.float32), {}, r"query must have shape"),
         (["a fox", "a hen"], {}, "text"),
@@ -234,7 +234,8 @@ def test_records_are_stored_as_they_are(reco):
 
 
 @pytest.mark.parametrize("total", [5, None])
-def test_the_bar_takes_its_total_from_the_source(total, reco, capsys):
+def test_the_bar_takes_its_total_from_the_source(total, reco, capsys, monkeypatch):
+    monkeypatch.setattr("reco_plugin.progress.FIRST_S", 0.0)  # a line at once, not after ten seconds
     stream = PairStream(iter(made(reco, 5)), total)
     assert reco.memory.add(stream, progress=True) == 5
     shown = capsys.readouterr().err
