@@ -102,7 +102,10 @@ def test_options_reach_the_refinement_and_the_record() -> None:
     expected = refiner.refine(labelled.images, modality="image", k=1, gate=False).vectors
     assert result["image"].moved == pytest.approx(np.mean(1 - np.sum(expected * labelled.images, axis=1)), abs=1e-6)
     assert result.options == {"k": 1, "gate": False}
-    for wrong, message in [({"k": 0}, "k must be a whole number from 1"), ({"search": "both"}, "search must be 'uni' or 'cross'")]:
+    for wrong, message in [
+        ({"k": 0}, "k must be a whole number from 1"),
+        ({"search": "both"}, "search must be 'uni' or 'cross'"),
+    ]:
         with pytest.raises(InputError, match=message):
             zero_shot(refiner, labelled, **wrong)
 

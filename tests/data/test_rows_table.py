@@ -152,7 +152,9 @@ def test_another_separator_is_seen_in_the_header(here: Path, name: str, separato
     lines = [["id", "image", "title", "price"], ["x", "a.png", '"red, |;\tfox"', "3"], ["y", "b.png", "wolf", "4", "5"]]
     path.write_text("\ufeff" + "\n".join(map(separator.join, lines)))
     rows = open_rows(f"{path}?text=title")
-    assert pairs_of(rows) == [Pair("x", here / "a.png", "red, |;\tfox", {"caption": "red, |;\tfox", "image": "a.png", "price": 3})]
+    assert pairs_of(rows) == [
+        Pair("x", here / "a.png", "red, |;\tfox", {"caption": "red, |;\tfox", "image": "a.png", "price": 3})
+    ]
     (bad,) = rejected_of(rows)
     assert bad.reason == f"more values than columns: ['5']; quote values that hold {separator!r}"
     assert pairs_of(pickle.loads(pickle.dumps(rows.parts[0])).read()) == pairs_of(rows)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from reco_plugin.config import Settings
+from reco_plugin.serve.settings import ServeSettings
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_files_exist(root: Path, page: str) -> None:
 def test_settings_exist(page: str) -> None:
     named = {name.lower() for name in re.findall(r"\bRECO_([A-Z_]*[A-Z])\b", page)}
     assert len(named) >= 5
-    assert named <= set(Settings.model_fields)
+    assert named <= {*Settings.model_fields, *(f"serve_{name}" for name in ServeSettings.model_fields)}
 
 
 def test_the_example_overlay_does_what_it_says(root: Path, page: str, run: Any, tmp_path: Path) -> None:
