@@ -84,6 +84,7 @@ def _quantise(path: Path) -> None:
         str(small),
         per_channel=True,
         weight_type=QuantType.QInt8,
+        reduce_range=True,  # 7 bits: products of 8 overflow on processors without VNNI
         op_types_to_quantize=_MATRIX_OPS,
         nodes_to_quantize=nodes,  # not vectors: the quantiser would take them, the kernels then refuse them
     )

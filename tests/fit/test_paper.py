@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from fit_worlds import D, made
+from terminal import run_on_a_terminal
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
@@ -46,9 +47,11 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_path: Path) -> None:
     options = ["--steps", "6", "--batch", "32", "--precision", "bf16"]
-    done = run(command(pairs, model, tmp_path / "two", *options, "--processes", "2"))
+    words = command(pairs, model, tmp_path / "two", *options, "--processes", "2")
+    done = run_on_a_terminal(words, env=ENVIRONMENT, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next: reco memory build") == 1
+    assert done.stderr.count("find neighbours:   0%") == 1 and done.stderr.count("train fusions:   0%") == 1
     result = FitResult.read(tmp_path / "two")
     assert [one.name for one in result.candidates] == ["paper"]
     assert "The paper's layer was trained by 2 processes" in " ".join(result.notes)

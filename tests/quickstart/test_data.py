@@ -358,7 +358,10 @@ def test_aliases_lead_to_icons(icons: Path) -> None:
     assert [found.resolve(name) for name in ("a", "b", "self", "dangling", "nothing")] == [None] * 5
 
 
-def test_render_keeps_the_order(icons: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_render_keeps_the_order(
+    icons: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reco_plugin.progress.FIRST_S", 0.0)  # a line at once, not after ten seconds
     drawings = [Drawing(icons, name) for name in ("red", "wide", "red")]
     images = render(drawings, processes=1)
     found = IconSet(icons)

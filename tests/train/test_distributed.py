@@ -17,6 +17,7 @@ import distributed_worker as worker
 import numpy as np
 import pytest
 import torch
+from terminal import run_on_a_terminal
 
 from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError, DataError
@@ -66,9 +67,7 @@ def data(folder: Path) -> FusionData:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> list[dict[str, dict[str, torch.Tensor]]]:
     """What two processes trained: name of the run -> weights, of each process."""
-    done = subprocess.run(
-        [sys.executable, worker.__file__, str(folder)], capture_output=True, text=True, env=ENVIRONMENT, timeout=120
-    )
+    done = run_on_a_terminal([sys.executable, worker.__file__, str(folder)], env=ENVIRONMENT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     assert done.stderr.count("train fusions:   0%") == 3, "one process shows progress"
@@ -124,10 +123,8 @@ def test_torchrun_starts_the_command_line(
     write_pairs(tmp_path / "pairs.npz", [pairs])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--fuser", "paper", "--precision", "bf16", "--steps", "4", "--batch", "8", "--k", "3", "--out", "run"]
-    done = subprocess.run(
-        [*launcher, "-m", "reco_plugin", "train", "pairs.npz", "--model", vit, *options],
-        cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT, timeout=120,
-    )  # fmt: skip
+    command = [*launcher, "-m", "reco_plugin", "train", "pairs.npz", "--model", vit, *options]
+    done = run_on_a_terminal(command, cwd=tmp_path, env=ENVIRONMENT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("wrote run/fusion.pt") == 1
     assert done.stderr.count("find neighbours:   0%") == 1, "one process retrieves"
