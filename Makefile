@@ -15,7 +15,7 @@ PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	quickstart-model clean
+	torture quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
@@ -67,6 +67,9 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	@if nvidia-smi -L >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
+
+torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
+	$(RUN)/python -m benchmarks.torture --seconds 25
 
 quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cores, under an hour
 	$(RUN)/python -m benchmarks.quickstart_model

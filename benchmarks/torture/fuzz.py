@@ -1,0 +1,221 @@
+"""Requests that are nearly right: with values, bytes or heads changed, by everybody, at all routes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import io
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from reco_plugin.memory import open_memory
+
+from .found import Found, Round
+from .target import ADMIN, DIMENSION, Target, target, watched
+from .wire import Answer, as_json, request, send
+
+CALLERS, PATIENCE_S = 8, 60.0
+_VECTOR = [DIMENSION**-0.5] * DIMENSION
+
+
+def _picture() -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+_IMAGE = _picture()
+_URI = f"data:image/png;base64,{_IMAGE}"
+_PARTS = [{"type": "text", "text": "a fox"}, {"type": "image_base64", "image_base64": _URI}]
+BODIES: list[tuple[str, Any]] = [
+    ("/v1/embeddings", {"model": "clip-reco", "input": ["a fox", "a dog"], "encoding_format": "base64"}),
+    ("/v1/embeddings", {"model": "clip", "input": [{"text": "a fox"}, {"image": _IMAGE}], "dimensions": DIMENSION}),
+    ("/v1/multimodalembeddings", {"inputs": [{"content": _PARTS[:1]}, {"content": _PARTS[1:]}], "input_type": "query"}),
+    ("/v2/embed", {"texts": ["a fox"], "input_type": "search_query", "embedding_types": ["float"]}),
+    ("/v2/embed", {"images": [_URI], "input_type": "image"}),
+    ("/vectorize", {"texts": ["a fox"], "images": [_IMAGE]}),
+    ("/titan", {"inputText": "a fox", "inputImage": _IMAGE, "embeddingConfig": {"outputEmbeddingLength": DIMENSION}}),
+    ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "explain": True}),
+    ("/v1/refine", {"vectors": [_VECTOR] * 2, "modality": "image", "exclude": ["pair-1"], "search": "uni"}),
+    ("/v1/explain", {"input": [{"text": "a fox"}, {"image": _IMAGE}], "where": {"n": {"gte": 3, "lt": 100}}}),
+    ("/v1/memory/search", {"text": "a fox", "k": 3, "where": {"shop": ["de", "fr"]}}),
+    (
+        "/v1/memory/pairs",
+        {
+            "pairs": [
+                {"id": "new-1", "text_vector": _VECTOR, "image_vector": _VECTOR, "payload": {"a": {"b": [1, None]}}},
+                {"id": "new-2", "text": "a fox", "image": _IMAGE},
+            ]
+        },
+    ),
+]
+READS = [
+    "/livez", "/readyz", "/metrics", "/v1/models", "/v1/models/clip", "/v1/memory", "/v1/memory/pairs?id=pair-1",
+    "/v1/memory/pairs?limit=3&vectors=true", "/openapi.json", "/meta", "/", "/page/examples",
+]  # fmt: skip
+NASTY: list[Any] = [
+    None, True, False, 0, -1, 1.5, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 1e-320, 1e308, float("inf"),
+    float("nan"), "", " ", "\0", "\ud800", "\udfff\ud800", "a" * 60_000, "\u202e\u0301" * 200, "💥", "1", "null",
+    "../..", "http://169.254.169.254/",
+    "data:image/png;base64,", "data:image/png;base64,AAAA", _URI[:-20], _URI, [], {}, [[]],
+    [None], [{}], {"": None}, {"\ud800": "\ud800"}, {"gte": None}, {"gte": "x", "lt": 1}, {"$ne": 1}, ["a"] * 300,
+    [0] * 3000, "query", "document", "image", "float", "base64", "int8", "clip", "clip-reco",
+]  # fmt: skip
+_HEADERS = [
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "authorization",
+    "host",
+    "x-request-id",
+    "accept",
+    "\0",
+]
+
+
+def fuzz(given: Round) -> Found:
+    """Run, then kill nothing and look whether the memory holds what the service says."""
+    found = Found()
+    with target(given.work) as service:
+        with watched(service, found):
+            asyncio.run(_all(given, service, found))
+        told = json.loads(asyncio.run(send(service.address, request("/v1/memory", None, "GET", ADMIN))).body)["pairs"]
+    memory = open_memory(service.memory, None, create=False)
+    held = sum(len(batch.ids) for batch in memory.scroll())
+    memory.close()
+    found.figures["pairs told, and held when opened again"] = f"{told:,}, {held:,}"
+    if told != held:
+        found.faults.append(f"the service told of {told} pairs, the memory holds {held}")
+    return found
+
+
+async def _all(given: Round, service: Target, found: Found) -> None:
+    async def caller(rng: random.Random) -> None:
+        while given.until.more(found):
+            kind, sent = draw(rng)
+            answer = await send(service.address, sent, PATIENCE_S)
+            found.tried[kind] += 1
+            found.answers[str(answer.status)] += 1
+            if said := fault(kind, answer):
+                found.faults.append(f"{said}: {answer.body[:200]!r} to {sent[:600]!r}")
+
+    await asyncio.gather(*(caller(random.Random(given.rng.random())) for _ in range(CALLERS)))
+
+
+def fault(kind: str, answer: Answer) -> str | None:
+    """What was wrong of ours with an answer; None: nothing."""
+    if answer.status == -1:
+        return f"no answer in {PATIENCE_S:.0f} s"
+    if answer.status == 0:
+        return None if kind == "bytes of the request" else "closed without an answer"
+    if answer.status >= 500:
+        return str(answer.status)
+    if b"application/json" in answer.head and answer.body:
+        try:
+            json.loads(answer.body)
+        except ValueError:
+            return f"{answer.status} with what is no JSON"
+    return None
+
+
+def draw(rng: random.Random) -> tuple[str, bytes]:
+    """A request: what was changed, and its bytes."""
+    headers = rng.choice([ADMIN, ADMIN, {}, {"authorization": "Bearer wrong"}])
+    path, body = rng.choice(BODIES)
+    match rng.choices(["values", "bytes of the body", "reads", "headers", "bytes of the request"], [12, 3, 2, 2, 1])[0]:
+        case "values" as kind:
+            body = copy.deepcopy(body)
+            for _ in range(rng.choice((1, 1, 1, 2, 4))):
+                body = change(body, rng)
+            return kind, request(_path(path, rng), as_json(body), headers=headers)
+        case "bytes of the body" as kind:
+            return kind, request(path, _bytes(as_json(body), rng), headers=headers)
+        case "reads" as kind:
+            method = rng.choice(["GET", "GET", "DELETE", "PUT", "HEAD", "OPTIONS", "POST"])
+            return kind, request(_query(_path(rng.choice(READS), rng), rng), None, method, headers)
+        case "headers" as kind:
+            changed = {rng.choice(_HEADERS[:-1]): _header(rng)}
+            return kind, request(path, as_json(body), headers={**headers, **changed})
+        case kind:
+            return kind, _bytes(request(path, as_json(body), headers=headers), rng)
+
+
+def change(value: Any, rng: random.Random) -> Any:
+    """JSON with one value, anywhere in it, replaced, left out, repeated, renamed or wrapped."""
+    holders = [holder for holder in _holders(value) if holder]
+    if not holders or rng.random() < 0.02:
+        return copy.deepcopy(rng.choice(NASTY))
+    holder = rng.choice(holders[:40])
+    key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+    match rng.randrange(6):
+        case 0:
+            del holder[key]
+        case 1 if isinstance(holder, dict):
+            holder[rng.choice(["", "unknown", "\ud800", str(key).upper(), "a" * 3000])] = holder.pop(key)
+        case 1:
+            holder.extend([holder[key]] * rng.choice((1, 30, 300)))
+        case 2:
+            for _ in range(rng.choice((1, 2, 70, 200))):
+                holder[key] = [holder[key]] if rng.random() < 0.5 else {"a": holder[key]}
+        case 3:
+            holder[key] = copy.deepcopy(rng.choice(BODIES)[1])
+        case _:
+            holder[key] = copy.deepcopy(rng.choice(NASTY))
+    return value
+
+
+def _holders(value: Any) -> Iterator[Any]:
+    """The value and all objects and lists inside of it, none twice."""
+    if isinstance(value, dict | list):
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value[:20]:
+            yield from _holders(inner)
+
+
+def _bytes(sent: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(sent)
+    for _ in range(rng.choice((1, 2, 8))):
+        place = rng.randrange(len(changed))
+        match rng.randrange(4):
+            case 0:
+                changed[place] = rng.randrange(256)
+            case 1:
+                del changed[place : place + rng.choice((1, 5, 100))]
+            case 2:
+                changed[place:place] = rng.choice(
+                    [b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"[", b'"', b"\r\n", b"{" * 200]
+                )
+            case _:
+                changed[place:place] = changed[place : place + 50]
+        if not changed:
+            return b"\n"
+    return bytes(changed)
+
+
+def _path(path: str, rng: random.Random) -> str:
+    return rng.choice(
+        [path] * 12 + ["/plain" + path, "/refined" + path, path + "/", "/refined/plain" + path, path + "%00"]
+    )
+
+
+def _query(path: str, rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return path
+    name = rng.choice(["id", "limit", "offset", "vectors", "after", "x", ""])
+    value = rng.choice(
+        ["", "0", "-1", "1e9", "9" * 30, "true", "%ff", "%00", "a" * 4000, quote("é💥"), "pair-3", "new-1"]
+    )
+    return f"{path}{'&' if '?' in path else '?'}{name}={value}"
+
+
+def _header(rng: random.Random) -> str:
+    return rng.choice(
+        ["", "0", "-1", "1e9", "99999999999999999999", "chunked", "text/plain", "application/json; charset=utf-7",
+         "Bearer", "Bearer  ", "Basic YTpi", "evil.example", "a" * 9000, "[::1", "gzip", "multipart/form-data"]
+    )  # fmt: skip

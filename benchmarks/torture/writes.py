@@ -1,0 +1,215 @@
+"""A memory whose writer is killed with SIGKILL: what it acknowledged must be there, and nothing half of it.
+
+Run as a program, this is that writer: it says what it begins, and ``ok`` when that is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from reco_plugin.errors import RecoError
+from reco_plugin.memory import open_memory
+from reco_plugin.memory.edge import EdgeMemory
+from reco_plugin.types import Fingerprint, Records, Vectors
+
+from .builds import Content, content
+from .found import Found, Round
+from .target import ADMIN, DIMENSION, Target, target
+from .wire import as_json, request, send
+
+State = dict[str, int]
+"""id -> the turn that wrote it."""
+_INDEXED, _INDEXED_DIMENSION = 6_000, 512  # Qdrant builds an index from 10 MB of vectors on
+
+
+def kill_writes(given: Round) -> Found:
+    """A process that adds, replaces and removes, killed again and again over one memory."""
+    return _kill_writers(given, given.work / "memory", [], 1.5)
+
+
+def kill_index(given: Round) -> Found:
+    """A process that builds the index of 6,000 pairs of 512 dimensions."""
+    folder = given.work / "memory"
+    folder.mkdir()
+    process = subprocess.run(_command(folder, 0, ["fill"]), stdout=subprocess.PIPE, text=True, check=True)
+    begun = time.monotonic()
+    shutil.copytree(folder, given.work / "copy")
+    subprocess.run(_command(given.work / "copy", 0, ["index"]), stdout=subprocess.DEVNULL, check=True)
+    return _kill_writers(given, folder, ["index"], time.monotonic() - begun, _after({}, process.stdout)[0])
+
+
+def kill_service(given: Round) -> Found:
+    """A service that callers add pairs to, killed, and started again over the same memory."""
+    found, state = Found(), State()
+    while given.until.more(found):
+        with target(given.work, memory=str(given.work / "memory")) as service:
+            begun = asyncio.run(_write_until_killed(service, given.rng, state, given.rng.uniform(0.3, 2)))
+        found.tried["service"] += 1
+        state = _checked(found, given.work / "memory", state, begun, DIMENSION)
+    found.figures["acknowledged pairs"] = f"{len(state):,}"
+    return found
+
+
+def _kill_writers(given: Round, folder: Path, mode: list[str], seconds: float, state: State | None = None) -> Found:
+    found, state, acknowledged = Found(), dict(state or {}), 0
+    dimension = _INDEXED_DIMENSION if mode else DIMENSION
+    while given.until.more(found):
+        said, error = _killed(_command(folder, given.rng.randrange(2**31), mode), given.work, given.rng, seconds)
+        if not said:
+            found.faults.append(f"the memory was not opened: {error[-500:]}")
+            return found
+        found.tried["writer" if not mode else "index being built"] += 1
+        acknowledged += said.count("ok\n")
+        state, begun = _after(state, said)
+        state = _checked(found, folder, state, begun, dimension)
+    found.figures["acknowledged writes" if not mode else "indexes finished"] = f"{acknowledged:,}"
+    found.figures["pairs held in the end"] = f"{len(state):,}"
+    return found
+
+
+def _killed(command: list[str], work: Path, rng: random.Random, seconds: float) -> tuple[str, str]:
+    """Kill a writer at a random moment after it has opened the memory; what it said, and its errors."""
+    said, error = work / "said", work / "error"
+    with said.open("wb") as out, error.open("wb") as err, subprocess.Popen(command, stdout=out, stderr=err) as process:
+        while not said.stat().st_size and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, seconds))
+        process.kill()
+    return said.read_text(), error.read_text()
+
+
+def _after(state: State, said: str) -> tuple[State, State | None]:
+    """What is acknowledged, and what it would be with the write that was begun and not acknowledged."""
+    begun: State | None = None
+    for line in said.splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break  # the kill came in the middle of it
+        match line.split():
+            case ["ok"]:
+                state, begun = begun if begun is not None else state, None
+            case ["put", turn, *ids]:
+                begun = state | dict.fromkeys(ids, int(turn))
+            case ["delete", *ids]:
+                begun = {name: turn for name, turn in state.items() if name not in ids}
+    return state, begun
+
+
+def _checked(found: Found, folder: Path, state: State, begun: State | None, dimension: int) -> State:
+    """Compare a memory with what was acknowledged; of what was being written, either is right. Returns what is held."""
+    try:
+        held = content(folder)
+    except RecoError as error:
+        found.answers["not opened"] += 1
+        found.faults.append(f"the memory is not opened again: {error}")
+        return {}
+    other = state if begun is None else begun
+    lost = [name for name in state if name not in held and name in other]
+    wrong = [name for name in held if not _is_right(held, name, {state.get(name), other.get(name)}, dimension)]
+    found.answers["all acknowledged pairs there" if not lost and not wrong else "lost or wrong"] += 1
+    if lost or wrong:
+        found.faults.append(f"{len(lost)} acknowledged pairs lost, {len(wrong)} wrong: {(lost + wrong)[:5]}")
+    return {name: payload["turn"] for name, (_, _, payload) in held.items()}
+
+
+def _is_right(held: Content, name: str, turns: set[int | None], dimension: int) -> bool:
+    image, text, payload = held[name]
+    turn = payload.get("turn")
+    return turn in turns and all(
+        np.allclose(found, vector(name, turn, side, dimension), atol=1e-5) for found, side in ((image, 0), (text, 1))
+    )
+
+
+def vector(name: str, turn: int, side: int, dimension: int) -> Vectors:
+    """The vector of a pair as this turn writes it."""
+    drawn = np.random.default_rng([*name.encode(), turn, side]).normal(size=dimension)
+    return (drawn / np.linalg.norm(drawn)).astype(np.float32)
+
+
+async def _write_until_killed(service: Target, rng: random.Random, state: State, seconds: float) -> State:
+    """Write from four callers until the service is killed; adds to the state, returns it with what was under way."""
+    ends, begun = time.monotonic() + seconds, dict[str, int]()
+
+    async def caller() -> None:
+        while True:
+            turn = rng.randrange(2**31)
+            ids = [f"{rng.randrange(1_000_000)}" for _ in range(8)]
+            pairs = [
+                {
+                    "id": name,
+                    "image_vector": vector(name, turn, 0, DIMENSION).tolist(),
+                    "text_vector": vector(name, turn, 1, DIMENSION).tolist(),
+                    "payload": {"turn": turn},
+                }
+                for name in ids
+                if name not in state and name not in begun
+            ]
+            begun.update({str(pair["id"]): turn for pair in pairs})
+            answer = await send(service.address, request("/v1/memory/pairs", as_json({"pairs": pairs}), headers=ADMIN))
+            if answer.status != 200:
+                return
+            state.update({str(pair["id"]): turn for pair in pairs})
+
+    async def kill() -> None:
+        await asyncio.sleep(ends - time.monotonic())
+        os.kill(service.pid, signal.SIGKILL)
+
+    await asyncio.gather(kill(), *(caller() for _ in range(4)))
+    return begun | state
+
+
+def _command(folder: Path, seed: int, mode: list[str]) -> list[str]:
+    return [sys.executable, "-m", __name__, str(folder), str(seed), *mode]
+
+
+def _writer(folder: str, seed: int, mode: str) -> Iterator[str]:
+    """Open the memory and write it: what is begun, and ``ok`` after each."""
+    dimension = _INDEXED_DIMENSION if mode else DIMENSION
+    memory = open_memory(folder, Fingerprint("torture", "0" * 64, dimension))
+    assert isinstance(memory, EdgeMemory)
+    yield "open"
+    rng, turn = random.Random(seed), seed
+
+    def records(ids: list[str]) -> Records:
+        image, text = (np.stack([vector(name, turn, side, dimension) for name in ids]) for side in (0, 1))
+        return Records(ids, image, text, [{"turn": turn} for _ in ids])
+
+    if mode == "fill":
+        for start in range(0, _INDEXED, 500):
+            ids = [f"{n}" for n in range(start, start + 500)]
+            yield f"put {turn} {' '.join(ids)}"
+            memory.upsert(records(ids))
+            yield "ok"
+        memory.close()
+        return
+    while True:
+        turn += 1
+        ids = [f"{rng.randrange(2_000)}" for _ in range(rng.choice((1, 8, 64)))]
+        ids = list(dict.fromkeys(ids))
+        if rng.random() < 0.2:
+            yield f"delete {' '.join(ids)}"
+            memory.delete(ids)
+        else:
+            yield f"put {turn} {' '.join(ids)}"
+            memory.upsert(records(ids))
+        yield "ok"
+        if mode == "index":
+            memory.optimize()
+            yield "index"
+            if seed == 0:
+                return
+
+
+if __name__ == "__main__":
+    for line in _writer(sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:])):
+        print(line, flush=True)
