@@ -20,6 +20,7 @@ _VALUE_BYTES = 40  # of a number in two lists: as it was read, and as it was che
 _WIDEST = 4  # bytes per character of a text in memory, if one of them is rare enough
 _BEGIN_VALUES = (b",", b"[", b"{", b":")
 _RETRY_S = 1.0
+_LINGER_S = 1.0  # until the next piece of a body that nobody reads
 
 
 class Bodies:
@@ -103,44 +104,76 @@ class Limited:
     """Ends the reading of a body that is too large, whether or not its length was declared truly, or too late."""
 
     def __init__(self, app: ASGIApp, bodies: Bodies) -> None:
-        self._app, self._bodies, self._limits = app, bodies, bodies.limits
+        self._app, self._bodies = app, bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most_items.set(self._limits.max_items)
+        most_items.set(self._bodies.limits.max_items)
         with self._bodies.share() as share:
             scope.setdefault("state", {})["share"] = share
-            await self._app(scope, self._limited(scope, receive, share), send)
+            body = _Body(scope, receive, share, self._bodies.limits)
 
-    def _limited(self, scope: Scope, receive: Receive, share: Share) -> Receive:
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        total = int(declared) if declared.isdigit() else 0
-        most, limit_s = self._limits.max_body_bytes, self._limits.body_timeout_s
-        until, seen, more = asyncio.get_running_loop().time() + limit_s, 0, True
+            async def answer(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    await body.drop_rest()
+                await send(message)
 
-        async def limited() -> Message:
-            nonlocal seen, more
-            if not more:
-                return await receive()  # which is how one learns that the client has left
-            if max(total, seen) > most:
-                raise too_large(max(total, seen), most)
+            await self._app(scope, body.receive, answer)
+
+
+class _Body:
+    """The body of one request, as far as it was received."""
+
+    def __init__(self, scope: Scope, receive: Receive, share: Share, limits: ServeSettings) -> None:
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        self._declared = int(declared) if declared.isdigit() else 0
+        self._waits_for_us = b"expect" in headers  # asking for the body would ask the client for it
+        self._receive, self._share, self._limits = receive, share, limits
+        self._until = asyncio.get_running_loop().time() + limits.body_timeout_s
+        self._seen, self._more = 0, True
+
+    async def receive(self) -> Message:
+        """The next piece.
+
+        Raises:
+            BodyRefused: 413 too large, 408 too late, 429 too much at once.
+        """
+        if not self._more:
+            return await self._receive()  # which is how one learns that the client has left
+        self._check_size()
+        try:
+            message = await self._next(self._until)
+        except TimeoutError:
+            late = (
+                f"the body was not there within {self._limits.body_timeout_s:g} s (body_timeout_s): send less at once"
+            )
+            raise BodyRefused(408, "body_timeout", late) from None
+        self._share.take(len(message.get("body", b"")))
+        self._check_size()
+        return message
+
+    async def drop_rest(self) -> None:
+        """Receive what nobody reads, while it comes: a connection that is closed before it loses the answer."""
+        while self._more and not self._waits_for_us:
             try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
+                await self._next(min(self._until, asyncio.get_running_loop().time() + _LINGER_S))
             except TimeoutError:
-                late = f"the body was not there within {limit_s:g} s (body_timeout_s): send less at once"
-                raise BodyRefused(408, "body_timeout", late) from None
-            share.take(len(message.get("body", b"")))
-            seen += len(message.get("body", b""))
-            if seen > most:
-                raise too_large(seen, most)
-            more = message.get("more_body", False)
-            return message
+                return
 
-        return limited
+    async def _next(self, until: float) -> Message:
+        async with asyncio.timeout_at(until):
+            message = await self._receive()
+        self._seen += len(message.get("body", b""))
+        self._more = message.get("more_body", False)
+        return message
+
+    def _check_size(self) -> None:
+        if (size := max(self._declared, self._seen)) > self._limits.max_body_bytes:
+            raise too_large(size, self._limits.max_body_bytes)
 
 
 def values_in(body: bytes) -> int:

@@ -188,6 +188,21 @@ def test_a_body_that_nobody_reads_is_not_waited_for_either(filled, live):
         assert all_of(slow).startswith(b"HTTP/1.1 404")
 
 
+@pytest.mark.parametrize(
+    ("path", "length", "status"), [("/nowhere", 20_000_000, 404), ("/v1/explain", 40_000_000, 413)]
+)
+def test_a_refusal_arrives_though_the_body_was_not_wanted(filled, live, path, length, status):
+    closing = head(path, length).replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    with live(filled) as (url, _), connected(url, closing + b" " * length) as whole:
+        assert all_of(whole).startswith(b"HTTP/1.1 %d" % status)
+
+
+def test_a_client_that_asks_first_is_refused_before_it_sends(filled, live):
+    asking = head("/nowhere", 20_000_000).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
+    with live(filled) as (url, _), connected(url, asking) as client:
+        assert all_of(client).startswith(b"HTTP/1.1 404")
+
+
 def test_an_answer_that_is_not_taken_is_dropped(filled, live):
     vectors = filled.embed_texts(["a red circle"], refine=False).tolist() * 256
     body = json.dumps({"modality": "text", "vectors": vectors, "explain": True}).encode()
