@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +29,7 @@ from .types import MODALITIES, Fingerprint, Modality, Role
 from .values import DIMENSIONS, shown
 
 FORMAT = 2
-"""Of the manifest; 1 had no templates, and what reads only that refuses a file with them."""
+"""Of the manifest; 1 had neither templates nor the tokenizer's checksum, and what reads only that refuses them."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -69,11 +70,16 @@ class FusionInfo(_Strict):
     trained_on: str = ""
 
 
-class Graph(_Strict):
-    """One ONNX file of the folder, with what is needed to notice that it is not the one that was written."""
+class ModelFile(_Strict):
+    """One file of the folder, with what is needed to notice that it is not the one that was written."""
 
     size_bytes: int = Field(ge=0)
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> ModelFile:
+        """What a file is now."""
+        return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
 class Manifest(_Strict):
@@ -85,7 +91,8 @@ class Manifest(_Strict):
         digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
         dimension: D.
         templates: prompts that the encoder was trained with, ``{}`` where a name goes; none where nobody has said.
-        graphs: graph name -> checksum.
+        graphs: graph name -> checksum of its ONNX file.
+        tokenizer: checksum of ``tokenizer.json``; older exports have none.
     """
 
     format: int = FORMAT
@@ -98,7 +105,8 @@ class Manifest(_Strict):
     fusion: FusionInfo
     policy: Policy = Policy()
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    graphs: dict[str, Graph]
+    graphs: dict[str, ModelFile]
+    tokenizer: ModelFile | None = None
     licenses: tuple[str, ...] = ()
     made_with: dict[str, str] = {}
 
@@ -143,10 +151,8 @@ class Artifact:
                 f"{root / MANIFEST} names no {', '.join(lacking)}: it is not whole. Export the model again."
             )
         artifact = cls(root, manifest)
-        for name, graph in manifest.graphs.items():
-            _check_size(artifact.graph(name), graph.size_bytes)
-        if not artifact.tokenizer.is_file():
-            raise ArtifactError(f"{artifact.tokenizer} is missing; export the model again: reco export --help")
+        for path, file in artifact._files():
+            _check_size(path, file)
         artifact.verify(again=False)
         return artifact
 
@@ -160,21 +166,25 @@ class Artifact:
         return self.folder / name / "1" / "model.onnx"
 
     def verify(self, *, again: bool = True) -> None:
-        """Compare every graph with its checksum.
+        """Compare every file with its checksum.
 
         Args:
-            again: read also large graphs that were read before and have had the same size and time stamps since.
+            again: read also large files that were read before and have had the same size and time stamps since.
 
         Raises:
             ArtifactError: a file differs from what was exported.
         """
-        for name, graph in self.manifest.graphs.items():
-            found = (sha256_file if again else known_sha256)(self.graph(name))
-            if found != graph.sha256:
+        for path, file in self._files():
+            if file and (found := (sha256_file if again else known_sha256)(path)) != file.sha256:
                 raise ArtifactError(
-                    f"{self.graph(name)} has sha256 {found[:12]}…, the manifest says {graph.sha256[:12]}…: "
+                    f"{path} has sha256 {found[:12]}…, the manifest says {file.sha256[:12]}…: "
                     "the file was changed or damaged after the export. Export the model again."
                 )
+
+    def _files(self) -> Iterator[tuple[Path, ModelFile | None]]:
+        """What must be there, and what it must be."""
+        yield from ((self.graph(name), graph) for name, graph in self.manifest.graphs.items())
+        yield self.tokenizer, self.manifest.tokenizer
 
 
 def _read_manifest(root: Path) -> Manifest:
@@ -205,11 +215,11 @@ class _Version(BaseModel):
     format: int
 
 
-def _check_size(path: Path, expected: int) -> None:
+def _check_size(path: Path, expected: ModelFile | None) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; export the model again: reco export --help")
-    if (found := path.stat().st_size) != expected:
+    if expected is not None and (found := path.stat().st_size) != expected.size_bytes:
         raise ArtifactError(
-            f"{path} has {found:,} bytes, the manifest says {expected:,}: the file is truncated or was replaced. "
-            "Copy it again or export the model again."
+            f"{path} has {found:,} bytes, the manifest says {expected.size_bytes:,}: the file is truncated or was "
+            "replaced. Copy it again or export the model again."
         )

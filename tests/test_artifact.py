@@ -103,6 +103,10 @@ def test_a_changed_graph_of_the_same_size_is_noticed_by_its_checksum(copy):
         artifact.verify()
     with pytest.raises(ArtifactError, match=named):
         Reco.open(copy, memory=":memory:")
+    flip_a_byte(path)
+    flip_a_byte(artifact.tokenizer)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json has sha256.*changed or damaged"):
+        Artifact.load(copy)
     for command in (["embed", "--plain", "--text", "x"], ["serve", "--port", "0", "--memory", ":memory:"]):
         done = CliRunner().invoke(app, [*command, "--model", str(copy)])
         assert done.exit_code != 0
@@ -190,7 +194,8 @@ def test_a_manifest_that_is_no_manifest(content, copy):
         Artifact.load(copy)
 
 
-def test_a_damaged_tokenizer_is_named(copy):
+def test_a_tokenizer_that_is_none_is_named_also_where_the_manifest_has_no_checksum(copy, edit):
+    edit(tokenizer=None)
     (copy / TOKENIZER).write_text("{")
     with Reco.open(copy, memory=":memory:") as reco, pytest.raises(ArtifactError, match=r"tokenizer\.json"):
         reco.encoder.texts(["a fox"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Graph, Manifest, Policy
+from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
 from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
@@ -99,7 +99,8 @@ def export(
             ),
             policy=policy,
             precision=precision,
-            graphs={name: _graph(_file(folder, name)) for name in GRAPHS},
+            graphs={name: ModelFile.of(_file(folder, name)) for name in GRAPHS},
+            tokenizer=ModelFile.of(folder / TOKENIZER),
             licenses=licenses,
             made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
         )
@@ -164,7 +165,3 @@ def _difference(batches: list[Batch], found: list[Arrays], name: str) -> float:
 
 def _file(folder: Path, name: str) -> Path:
     return folder / name / "1" / "model.onnx"
-
-
-def _graph(path: Path) -> Graph:
-    return Graph(size_bytes=path.stat().st_size, sha256=sha256_file(path))

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, Graph, Policy, clip_graph
-from ..checksums import sha256_file
+from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, ModelFile, Policy, clip_graph
 from ..types import MODALITIES
 from .export import export_graph
 from .folder import whole_model
@@ -60,7 +59,7 @@ def refit(
         for case in fusion_cases(manifest.dimension, fusions, specs):
             path = folder / case.spec.name / "1" / "model.onnx"
             parities.append(export_graph(case, path, manifest.precision, "single"))
-            graphs[case.spec.name] = Graph(size_bytes=path.stat().st_size, sha256=sha256_file(path))
+            graphs[case.spec.name] = ModelFile.of(path)
             config = _config(base, case.spec, graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
         fusion = FusionInfo(
@@ -73,7 +72,8 @@ def refit(
             f"{name} (fusion)": version(name) for name in ("reco-plugin", "torch", "onnx")
         }
         changed = {"format": FORMAT, "fusion": fusion, "policy": policy, "graphs": graphs, "made_with": made_with}
-        text = manifest.model_copy(update=changed).model_dump_json(indent=1)
+        tokenizer = ModelFile.of(folder / TOKENIZER)
+        text = manifest.model_copy(update={**changed, "tokenizer": tokenizer}).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return parities
 
