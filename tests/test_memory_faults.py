@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +350,30 @@ def test_local_engine_warns_once_above_its_limit(monkeypatch: pytest.MonkeyPatch
         memory.upsert(pairs(10, 1))
     memory.upsert(pairs(11, 5))
     memory.close()
+
+
+def test_a_folder_that_cannot_be_written_can_be_read(disk: Path) -> None:
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        memory.upsert(pairs(0, 20))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        assert all_ids(memory) == {str(n) for n in range(20)}
+        found = memory.search(np.eye(D, dtype=np.float32)[:1], by="image", read="text", k=3)
+        assert set(found.ids[0]) == {"0", "8", "16"}
+        memory.set_calibration({"a": 1})
+        assert memory.header.calibration == {"a": 1}
+        for write in (lambda: memory.upsert(pairs(20, 1)), lambda: memory.delete(["1"])):
+            with pytest.raises(MemoryStoreError, match="cannot be written"):
+                write()
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        assert (memory.count(), memory.header.calibration) == (20, {})
+
+
+def test_what_is_being_written_is_not_copied_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_memory(tmp_path, FINGERPRINT)):
+        monkeypatch.setattr("os.access", lambda *_: False)
+        with pytest.raises(MemoryLocked, match="open in another process"):
+            open_memory(tmp_path, FINGERPRINT)
 
 
 @pytest.mark.parametrize(("kind", "package"), [("edge", "qdrant_edge"), ("qdrant", "qdrant_client")])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from .points import (
     to_records,
     translated,
 )
+from .read_only import copied, refuse_write
 from .room import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room
 
 SHARD_NAME = "shard"
@@ -44,7 +47,8 @@ _M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults, whi
 class EdgeMemory:
     """A shard with its write-ahead log on: what ``upsert`` and ``delete`` returned from survives a killed process.
 
-    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works.
+    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works. Of a folder that
+    cannot be written a copy is searched, and writing is an error.
     """
 
     kind = "edge"
@@ -57,6 +61,7 @@ class EdgeMemory:
         self._options = options
         self._opener = Opener()
         self._unflushed = 0
+        self._copy: TemporaryDirectory[str] | None = None
 
     @classmethod
     def open(
@@ -66,12 +71,15 @@ class EdgeMemory:
         folder = Path(location)
         header = open_folder(folder, cls.kind, fingerprint, create=create)
         path = folder / SHARD_NAME
+        copy = copied(path) if path.exists() and not os.access(path, os.W_OK) else None
         with _translated(location, "open"):
             if not path.exists():
                 refuse_missing_data(path, create=create)
                 check_room(folder, "make", 0)
                 _make_shard(path, header.fingerprint.dimension, options)
-            return cls(qe.EdgeShard.load(str(path)), header, folder, options)
+            opened = cls(qe.EdgeShard.load(copy.name if copy else str(path)), header, folder, options)
+        opened._copy = copy
+        return opened
 
     @property
     def header(self) -> Header:
@@ -79,10 +87,11 @@ class EdgeMemory:
         return self._header
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants in ``memory.json``."""
+        """Store the gate's constants in ``memory.json``; while this is open, where that cannot be written."""
         self._live()
         header = replace(self._header, calibration=dict(calibration))
-        write_header(self._folder, self.kind, header)
+        if self._copy is None:
+            write_header(self._folder, self.kind, header)
         self._header = header
 
     def count(self) -> int:
@@ -98,7 +107,7 @@ class EdgeMemory:
             InputError: also where an id would be the same point as another's.
             MemoryStoreError: also where the disk might get full by it, see :mod:`.room`.
         """
-        shard = self._live()
+        shard = self._writable()
         checked = check_records(records, self._dimension)
         refuse_shared_points(checked.ids, point_id, self._retrieved(checked.ids, [USER_ID]))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
@@ -111,7 +120,7 @@ class EdgeMemory:
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many were there."""
-        shard = self._live()
+        shard = self._writable()
         points = {point_id(name) for name in check_ids(ids, "delete")}
         if not points:
             return 0
@@ -170,7 +179,7 @@ class EdgeMemory:
 
     def optimize(self) -> None:
         """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
-        shard = self._live()
+        shard = self._writable()
         check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # what it holds is copied
         with _translated(self.location, "optimise"):
             shard.optimize()
@@ -196,6 +205,8 @@ class EdgeMemory:
             with _translated(self.location, "close"):
                 self._shard.close()
             self._shard = None
+            if self._copy is not None:
+                self._copy.cleanup()
 
     @property
     def _dimension(self) -> int:
@@ -206,6 +217,11 @@ class EdgeMemory:
             raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
         self._opener.refuse_fork(self.location)
         return self._shard
+
+    def _writable(self) -> qe.EdgeShard:
+        if self._copy is not None:
+            refuse_write(self.location)
+        return self._live()
 
     def _written(self, points: int) -> None:
         self._unflushed += points
