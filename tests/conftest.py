@@ -34,6 +34,7 @@ SLOW = {
     "tests/benchmarks/test_package_sets.py",
     "tests/benchmarks/test_readers.py",
     "tests/benchmarks/test_serving.py",
+    "tests/benchmarks/test_torture.py",
     "tests/cli/test_cli_ingest.py",
     "tests/cli/test_cli_interrupted.py",
     "tests/cli/test_cli_memory.py",

@@ -58,12 +58,12 @@ class Service:
 
 
 @contextmanager
-def started(model: Path, memory: Path, log: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
+def started(model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
     """Run ``reco serve`` until the block ends; it is warm when the block begins.
 
     Args:
         model: model folder.
-        memory: folder of the memory.
+        memory: folder or URL of the memory.
         log: file for what it says.
         arguments: further flags of ``reco serve``.
 

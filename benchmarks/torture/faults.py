@@ -38,7 +38,7 @@ def faults(given: Round) -> Found:
     with serving() as server:
         url = server.url("http")
         _copy(given.work / "known", url)
-        with target(given.work, ["--memory-timeout-s", "1"], memory=url) as service, watched(service, found):
+        with target(given.work, memory=url) as service, watched(service, found):
             base = f"http://{service.address[0]}:{service.address[1]}"
             while given.until.more(found):
                 server.stop()
@@ -61,6 +61,7 @@ def _copy(folder: Path, url: str) -> None:
     held, served = open_memory(folder, fingerprint), open_memory(url, fingerprint)
     for batch in held.scroll():
         served.upsert(batch)
+    served.set_calibration(held.header.calibration)
     held.close()
     served.close()
 

@@ -36,13 +36,14 @@ class Until:
     """When a class ends: after so many seconds, or, where a number is given, when so much was tried."""
 
     def __init__(self, name: str, seconds: float, count: int | None) -> None:
-        self._seconds, self._count, self._ends = seconds, count, float("inf")
+        self._seconds, self._count = seconds, count
+        self._ends: float | None = None
         self._bar = progress_bar(total=count, desc=name, unit="")
 
     def more(self, found: Found) -> bool:
         """Whether to go on."""
         tried = found.tried.total()
-        if not tried:
+        if self._ends is None:
             self._ends = time.monotonic() + self._seconds  # what is prepared takes time of its own
         self._bar.update(tried - self._bar.n)
         return time.monotonic() < self._ends if self._count is None else tried < self._count

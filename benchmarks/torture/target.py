@@ -54,7 +54,7 @@ def target(work: Path, flags: Sequence[str] = (), memory: str | None = None) -> 
     folder = work / "memory"
     if memory is None:
         fill(folder)
-    with started(MODEL, Path(memory or folder), work / "log", ["--log-level", "error", *flags]) as service:
+    with started(MODEL, memory or folder, work / "log", ["--log-level", "error", *flags]) as service:
         host, port = service.url.removeprefix("http://").split(":")
         yield Target((host, int(port)), service.pid, folder)
 

@@ -1,0 +1,47 @@
+"""The rounds of benchmarks/torture, a short one of some classes; kills of builds and syncs are in tests/ingest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture import __main__ as torture
+from benchmarks.torture.found import Found
+from benchmarks.torture.fuzz import fault
+from benchmarks.torture.wire import Answer
+
+
+def test_a_short_round_writes_what_it_saw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    assert torture.main(["kill-writes", "--count", "2", "--page", str(page)]) == 0, capsys.readouterr().out
+    assert torture.main(["fuzz", "--count", "40", "--page", str(page)]) == 0, capsys.readouterr().out
+    rows = json.loads(page.with_suffix(".json").read_text())
+    assert sum(rows["fuzz"]["tried"].values()) >= 40
+    assert rows["kill-writes"]["answers"] == {"all acknowledged pairs there": 2}
+    assert int(rows["kill-writes"]["figures"]["acknowledged writes"].replace(",", "")) > 2
+    assert "2 kills with SIGKILL: 0 faults" in page.read_text()
+    assert torture.main(["filters", "--seconds", "0", "--page", str(page)]) == 0, capsys.readouterr().out
+    assert list(json.loads(page.with_suffix(".json").read_text())) == ["kill-writes", "fuzz", "filters"]
+
+
+def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(torture.CLASSES, "fuzz", lambda _: Found(faults=["500: b'boom'"]))
+    assert torture.main(["fuzz"]) == 1
+    assert "faults: 1\n  500: b'boom'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "expected"),
+    [
+        ("values", Answer(200, 0, b"content-type: application/json", b"{}"), None),
+        ("values", Answer(422, 0, b"content-type: application/json", b"{"), "422 with what is no JSON"),
+        ("values", Answer(503, 0), "503"),
+        ("values", Answer(0, 0), "closed without an answer"),
+        ("bytes of the request", Answer(0, 0), None),
+        ("reads", Answer(-1, 60), "no answer in 60 s"),
+    ],
+)
+def test_what_counts_as_a_fault(kind: str, answer: Answer, expected: str | None) -> None:
+    assert fault(kind, answer) == expected
