@@ -42,10 +42,10 @@ def overload(given: Round) -> Found:
 
 def _note(found: Found, answer: Answer) -> None:
     found.tried["32 texts"] += 1
-    found.answers[{0: "closed, as one connection too many"}.get(answer.status, str(answer.status))] += 1
+    found.answers[{0: "closed"}.get(answer.status, str(answer.status))] += 1
     if answer.status in (429, 503) and b"retry-after" not in answer.head:
         found.faults.append(f"{answer.status} without Retry-After")
-    elif answer.status not in (0, 200, 429, 504):
+    elif answer.status not in (0, 200, 429, 503, 504):
         found.faults.append(f"{answer.status} {answer.body[:200]!r}")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import time
 from typing import Any
 
 import h11
@@ -13,11 +15,25 @@ from .logs import LOGGER
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
+PROBE_CONNECTIONS = 128
+"""Connections beyond the setting, on which only probes are answered: a service that has much to do is not dead."""
+_PROBES = tuple(f"GET {path} ".encode() for path in ("/livez", "/readyz", "/metrics"))
+_FULL = "the service has as many connections as it may (max_connections): try again later"
+_RETRY_S = 1
+_LOG_EVERY_S = 10.0
 
 
 def bounded(settings: ServeSettings) -> type[H11Protocol]:
     """Make uvicorn's protocol class with the limits of the settings."""
     waits_s = {h11.IDLE: settings.head_timeout_s, h11.SEND_BODY: settings.body_timeout_s}  # what the client is to send
+
+    refusal, told_at = _refusal(), -_LOG_EVERY_S
+
+    def tell() -> None:
+        nonlocal told_at
+        if (now := time.monotonic()) >= told_at + _LOG_EVERY_S:  # those who are refused come in hundreds
+            told_at = now
+            log.warning("connections are refused: %d are open (max_connections)", settings.max_connections)
 
     class Connection(H11Protocol):
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -25,16 +41,23 @@ def bounded(settings: ServeSettings) -> type[H11Protocol]:
             self._waits_for: object = None
             self._late: asyncio.TimerHandle | None = None
             self._stuck: asyncio.TimerHandle | None = None
+            self._only_probes = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
-                log.warning("connection refused: %d are open (max_connections)", settings.max_connections)
+            self._only_probes = len(self.connections) > settings.max_connections
+            if len(self.connections) > settings.max_connections + PROBE_CONNECTIONS:
+                tell()
                 transport.abort()
             else:
                 self._watch()
 
         def data_received(self, data: bytes) -> None:
+            if self._only_probes and not data.startswith(_PROBES):
+                tell()
+                self.transport.write(refusal)
+                self.transport.close()
+                return
             super().data_received(data)
             self._watch()
 
@@ -70,6 +93,20 @@ def bounded(settings: ServeSettings) -> type[H11Protocol]:
                 self.transport.close()  # else the application answers 408, in the words of the dialect
 
     return Connection
+
+
+def _refusal() -> bytes:
+    """The answer to whoever is one too many, before anything of the request is looked at."""
+    error = {"message": _FULL, "type": "server_error", "param": None, "code": "too_many_connections"}
+    body = json.dumps({"error": error, "message": _FULL, "detail": _FULL}).encode()
+    lines = [
+        "HTTP/1.1 503 Service Unavailable",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        f"retry-after: {_RETRY_S}",
+        "connection: close",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -62,7 +62,7 @@ class ServeSettings(Section):
         " and vectors",
     )
 
-    max_connections: int = Field(512, ge=1, description="open connections; another one is closed at once")
+    max_connections: int = Field(512, ge=1, description="open connections; others get 503, but for probes")
     head_timeout_s: float = Field(10.0, gt=0, allow_inf_nan=False, description="until a request's headers are there")
     body_timeout_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="until a body is there (408), or an answer is taken"

@@ -219,11 +219,16 @@ def test_an_answer_that_is_not_taken_is_dropped(filled, live):
         assert httpx.get(f"{url}/livez").status_code == 200
 
 
-def test_connections_are_bounded(filled, live):
+def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypatch):
     with live(filled, max_connections=2, head_timeout_s=60) as (url, server):
         with connected(url), connected(url):
             while len(server.server_state.connections) < 2:
                 time.sleep(0.01)
+            refused = httpx.post(f"{url}/v1/explain", json=ONE)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert httpx.get(f"{url}/livez").status_code == 200
+            monkeypatch.setattr("reco_plugin.serve.connections.PROBE_CONNECTIONS", 0)
             with pytest.raises(httpx.TransportError):
                 httpx.get(f"{url}/livez")
         while server.server_state.connections:
