@@ -78,11 +78,7 @@ class Pool:
         """
         event = threading.Event()
         with self._lock:
-            if self._closed:
-                raise Refused(STOPPING)
-            if self._pending >= self._threads + self._queue:
-                message = f"{self._pending} requests are being answered or wait already: try again later"
-                raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
+            self._check_room()
             self._pending += 1
             context = contextvars.copy_context()  # the request's id, for the log
             context.run(_given_up.set, event)
@@ -104,6 +100,15 @@ class Pool:
             answer.cancel()
             leaving.cancel()
 
+    def check_room(self) -> None:
+        """Look whether a call would be taken, before anything is done for it.
+
+        Raises:
+            Refused: 429, the queue is full; 503, the pool is closed.
+        """
+        with self._lock:
+            self._check_room()
+
     @property
     def pending(self) -> int:
         """Calls that wait or run."""
@@ -123,6 +128,13 @@ class Pool:
         with self._lock:
             self._closed = True
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+
+    def _check_room(self) -> None:
+        if self._closed:
+            raise Refused(STOPPING)
+        if self._pending >= self._threads + self._queue:
+            message = f"{self._pending} requests are being answered or wait already: try again later"
+            raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
 
     def _work(self, call: Callable[[], T], submitted: float) -> Ran[T]:
         me, started = threading.get_ident(), time.perf_counter()

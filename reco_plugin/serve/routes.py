@@ -58,6 +58,8 @@ def answering_in(shape: Shape) -> type[APIRoute]:
                 try:
                     if guard is not None:  # before the body is read
                         guard.check(template, request.headers.get("authorization"))
+                        if request.method == "POST" and not template.startswith("/v1/memory"):
+                            request.app.state.edge.pool.check_room()
                     response = await handle(JsonRequest(request.scope, request.receive))
                 except asyncio.CancelledError:  # the server does so when `shutdown_s` is over
                     response = failed(STOPPING, shape)

@@ -75,6 +75,7 @@ def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_l
         refused = post(url)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
         assert int(refused.headers["retry-after"]) >= 1
+        assert httpx.post(f"{url}/v1/explain", content=b"no JSON").status_code == 429  # it was not looked at
         assert httpx.get(f"{url}/livez").status_code == 200  # which needs no place in the queue
         blocked.go.set()
         assert [one.result(60).status_code for one in waiting] == [200, 200]
