@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any, Unpack, get_args
 
 import numpy.typing as npt
 
@@ -20,9 +20,11 @@ from .encode import Encoder
 from .errors import FORKED, MemoryStoreError, SessionError
 from .fuse import Fuser, open_fuser
 from .pairs import PairMemory
-from .refine import Calibrated, Refiner, check_choice
+from .refine import Calibrated, Refiner
+from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval
-from .types import MODALITIES, Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+from .types import MODALITIES, ImageInput, Modality, Refinement, Role, Vectors
+from .values import check_choice
 
 _UNNAMED = (
     "no model was named and there is no ./triton_models, so this is the quickstart model, which knows drawings and "
@@ -127,7 +129,7 @@ class Reco:
         modality: Modality,
         role: Role = "query",
         refine: bool | None = None,
-        **options: Any,
+        **options: Unpack[RefineKeywords],
     ) -> Refinement:
         """Embed images or texts and learn how it went: ``vectors``, ``frozen``, ``moved``, ``degraded``.
 
@@ -139,9 +141,10 @@ class Reco:
             options: any option of :meth:`refine`.
 
         Raises:
-            InputError: nothing to encode, or something that cannot be.
+            InputError: nothing to encode, or something that cannot be; or options that cannot be used.
             SessionError: the encoder failed; there is nothing to fall back to.
         """
+        RefineOptions(**options)  # wrong ones are noticed also where nothing is refined
         wanted = self.refines(modality, role) if refine is None else refine
         check_choice("modality", modality, MODALITIES)
         encode: Any = self.encoder.images if modality == "image" else self.encoder.texts
@@ -150,7 +153,12 @@ class Reco:
         return self.refine(frozen, modality=modality, role=role, **options) if wanted else Refinement(frozen, frozen)
 
     def embed_images(
-        self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None, **options: Any
+        self,
+        images: Sequence[ImageInput],
+        *,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Unpack[RefineKeywords],
     ) -> Vectors:
         """Embed images (paths, bytes or PIL images); :meth:`embed` also says whether they are refined.
 
@@ -166,7 +174,12 @@ class Reco:
         return self.embed(images, modality="image", role=role, refine=refine, **options).vectors
 
     def embed_texts(
-        self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None, **options: Any
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role = "query",
+        refine: bool | None = None,
+        **options: Unpack[RefineKeywords],
     ) -> Vectors:
         """Embed texts; arguments as in :meth:`embed_images`."""
         return self.embed(texts, modality="text", role=role, refine=refine, **options).vectors
@@ -182,13 +195,7 @@ class Reco:
         *,
         modality: Modality,
         role: Role = "query",
-        k: int | None = None,
-        search: Mode | None = None,
-        fusion: Mode | None = None,
-        gate: bool | None = None,
-        exclude: Sequence[Collection[str]] | Collection[str] | None = None,
-        where: Filter | None = None,
-        explain: bool = False,
+        **options: Unpack[RefineKeywords],
     ) -> Refinement:
         """Refine CLIP vectors that were made here or elsewhere by the same encoder.
 
@@ -200,13 +207,8 @@ class Reco:
             modality: what they embed.
             role: a query, or one of the candidates: give all candidates in one call, they are refined as a set
                 (each moves equally far; texts all move or none does).
-            k: neighbours per query.
-            search: ``"uni"`` or ``"cross"``.
-            fusion: ``"cross"`` or ``"uni"``.
-            gate: weigh neighbours by calibrated trust (for the paper's search and fusion only).
-            exclude: ids that must not be found: B collections, or one collection for all.
-            where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
-            explain: also return neighbours with payloads, trust and weights.
+            options: ``k``, ``search``, ``fusion``, ``gate``, ``where``, ``exclude``, ``explain``: see
+                :class:`~reco_plugin.request.RefineOptions`.
 
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.
@@ -221,18 +223,7 @@ class Reco:
             raise MemoryStoreError(
                 f"this Reco is closed, and its memory at {self.memory.store.location!r}: open it again"
             )
-        return self._refiner.refine(
-            vectors,
-            modality=modality,
-            role=role,
-            k=k,
-            search=search,
-            fusion=fusion,
-            gate=gate,
-            exclude=exclude,
-            where=where,
-            explain=explain,
-        )
+        return self._refiner.refine(vectors, modality=modality, role=role, **options)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, get_args
+from typing import Protocol, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,11 @@ from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
 from .gate import coverage, level, trust
 from .memory import Fingerprint, Memory, open_memory
-from .memory.checks import check_ids, check_k
+from .memory.checks import check_ids
+from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
-from .types import MODALITIES, Coverage, Filter, Modality, Mode, Neighbours, Records, Refinement, Role, Vectors
-from .values import EXCLUSIONS_AT_ONCE, shown
+from .types import MODALITIES, Coverage, Modality, Neighbours, Records, Refinement, Role, Vectors
+from .values import EXCLUSIONS_AT_ONCE, check_choice, shown
 from .vectors import check_vectors
 
 _ROWS = 512  # queries per search and fusion call, at most
@@ -70,21 +71,16 @@ class Refiner:
         *,
         modality: Modality,
         role: Role = "query",
-        k: int | None = None,
-        search: Mode | None = None,
-        fusion: Mode | None = None,
-        gate: bool | None = None,
-        exclude: Sequence[Collection[str]] | Collection[str] | None = None,
-        where: Filter | None = None,
-        explain: bool = False,
+        **options: Unpack[RefineKeywords],
     ) -> Refinement:
         """Refine (B, D) unit-norm vectors; everything as in :meth:`reco_plugin.reco.Reco.refine`."""
+        asked = RefineOptions(**options)
         queries = check_vectors(vectors, self.dimension)
         check_choice("modality", modality, MODALITIES)
         check_choice("role", role, get_args(Role))
-        how = self._retrieval(k, search, fusion, where)
-        hidden = _per_query(exclude, len(queries))
-        gated = (self._gate if gate is None else gate) and how.is_paper
+        how, explain = self.how.with_options(asked), asked.explain
+        hidden = _per_query(asked.exclude, len(queries))
+        gated = (self._gate if asked.gate is None else asked.gate) and how.is_paper
         size = len(queries) if role == "candidate" else self._rows(how.k, hidden)  # those are judged as a set
         sets = [
             self._refine_set(
@@ -132,18 +128,6 @@ class Refiner:
         """Queries per call, so that what it reads and keeps out stays bounded."""
         longest = max((len(ids) for ids in hidden or ()), default=0)
         return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
-
-    def _retrieval(self, k: int | None, search: Mode | None, fusion: Mode | None, where: Filter | None) -> Retrieval:
-        how = replace(
-            self.how,
-            k=check_k(self.how.k if k is None else k),
-            search=self.how.search if search is None else search,
-            fusion=self.how.fusion if fusion is None else fusion,
-            where=where,
-        )
-        check_choice("search", how.search, get_args(Mode))
-        check_choice("fusion", how.fusion, get_args(Mode))
-        return how
 
     def _trust(
         self, modality: Modality, role: Role, found: Sequence[Neighbours], gated: bool
@@ -213,16 +197,6 @@ def _own_fingerprint(records: Records) -> Fingerprint:
     """Of whatever encoder made these vectors, so that no other memory has the same."""
     digest = hashlib.sha256(records.image.tobytes() + records.text.tobytes()).hexdigest()
     return Fingerprint("precomputed vectors", digest, records.image.shape[1])
-
-
-def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse a word that is not known.
-
-    Raises:
-        InputError: naming what is.
-    """
-    if value not in known:
-        raise InputError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def _per_query(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from .memory import Memory
+from .request import RefineOptions
 from .types import Filter, Modality, Mode, Neighbours, Vectors, other
 
 
@@ -24,6 +25,15 @@ class Retrieval:
     search: Mode = "uni"
     fusion: Mode = "cross"
     where: Filter | None = None
+
+    def with_options(self, options: RefineOptions) -> Retrieval:
+        """What a caller says, and this where it says nothing; conditions are the caller's alone."""
+        return Retrieval(
+            self.k if options.k is None else options.k,
+            self.search if options.search is None else options.search,
+            self.fusion if options.fusion is None else options.fusion,
+            options.where,
+        )
 
     @property
     def is_paper(self) -> bool:

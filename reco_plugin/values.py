@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
 
 PAYLOAD_LEVELS = 64
 """Objects and lists inside one another in a payload. From 124 on, Qdrant Edge acknowledges a pair that it cannot read
@@ -42,6 +48,27 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_k(k: Any) -> int:
+    """The number of neighbours.
+
+    Raises:
+        InputError: not whole, below 1, or above :data:`NEIGHBOURS`.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= NEIGHBOURS:
+        raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {shown(k)}")
+    return int(k)
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """Refuse a word that is not known.
+
+    Raises:
+        InputError: naming what is.
+    """
+    if value not in known:
+        raise InputError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def shown(value: object) -> str:

@@ -21,7 +21,8 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "types": 0.0,
     "errors": 0.0,
     "progress": 0.0,
-    "values": 0.0,
+    "values": 0.1,  # refuses what is beyond its bounds
+    "request": 0.5,
     "memory_options": 0.5,  # part of the settings
     "config": 1.0,
     "counters": 1.0,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("wheel")  # built and installed once
 PROGRAM = """\
 from reco_plugin import Reco
 with Reco.open(memory="./memory") as reco:
-    reveal_type(reco.embed_texts({texts}))
+    reveal_type(reco.embed_texts({texts}, k=5))
 """
 
 
@@ -168,8 +168,12 @@ def test_pip_adds_an_extra_to_what_is_installed_without_an_index(env: Path, tmp_
 def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(PROGRAM.format(texts=["a red fox"]))
     (tmp_path / "wrong.py").write_text(PROGRAM.format(texts=[3]))
+    (tmp_path / "unknown.py").write_text(PROGRAM.format(texts=["a red fox"]).replace("k=5", "kk=3"))
     mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", env / "bin" / "python")
-    done = ran(*mypy, "--cache-dir", ROOT / ".mypy_cache" / "wheel", "right.py", "wrong.py", folder=tmp_path)
+    done = ran(
+        *mypy, "--cache-dir", ROOT / ".mypy_cache" / "wheel", "right.py", "wrong.py", "unknown.py", folder=tmp_path
+    )
     right, wrong = (re.findall(rf"{name}.py:3: (.*)", done.stdout) for name in ("right", "wrong"))
     assert len(right) == 1 and re.search(r'Revealed type is ".*ndarray\[.*floating', right[0]), done.stdout
     assert [line for line in wrong if 'has incompatible type "int"' in line], done.stdout
+    assert 'unknown.py:3: error: Unexpected keyword argument "kk"' in done.stdout

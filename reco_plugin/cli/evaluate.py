@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..request import RefineHow
 from .errors import reports_errors
 from .opened import (
     CacheOption,
@@ -83,7 +84,7 @@ def zero_shot_command(
     from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
-    options: dict[str, Any] = {"k": k, "search": search, "fusion": fusion, "gate": gate}
+    options = RefineHow(k=k, search=search, fusion=fusion, gate=gate)
     setup = Setup(model, memory, memory_from, fuser)
     vectors = count_items(labelled) == 0
     with opened(setup, options, vectors=vectors) as reco:
@@ -124,7 +125,7 @@ def retrieval_command(
     from ..evaluate.frozen import count_captioned
 
     captioned = read_retrieval(source)
-    options: dict[str, Any] = {"k": k, "search": search, "fusion": fusion, "gate": gate}
+    options = RefineHow(k=k, search=search, fusion=fusion, gate=gate)
     setup = Setup(model, memory, memory_from, fuser)
     raw = count_captioned(captioned)
     with opened(setup, options, vectors=not raw) as reco, encoding(raw) as told:
@@ -172,7 +173,7 @@ def entities_command(
     from ..evaluate.frozen import count_entities
 
     found = read_entities(source)
-    options: dict[str, Any] = {"k": k, "search": search, "fusion": fusion, "gate": gate}
+    options = RefineHow(k=k, search=search, fusion=fusion, gate=gate)
     setup, raw = Setup(model, memory, memory_from, fuser), count_entities(found)
     with opened(setup, options, vectors=not raw) as reco, encoding(raw) as told:
         result = entities(

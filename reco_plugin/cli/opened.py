@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..evaluate.frozen import Refines
     from ..reco import Reco
     from ..refine import Refiner
+    from ..request import RefineHow
 
 _K = 10  # neighbours where no model says otherwise
 
@@ -86,7 +87,7 @@ class Result(Protocol):
 
 
 @contextmanager
-def opened(setup: Setup, options: dict[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
+def opened(setup: Setup, options: RefineHow, *, vectors: bool) -> Iterator[Reco | Refiner]:
     """Open the model with its memory; only a refiner where everything is vectors and the fusion needs no model.
 
     Args:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import count
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
 from .answers import Refined
-from .calls import Call, T
+from .calls import Call, ServedHow, T
 from .service import Service
 
 
@@ -27,9 +27,7 @@ class AsyncClient(Service):
             vectors = await reco.embed_texts(["a red fox"], refine=True)
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
-        """Say where the service is; see :class:`~.service.Service` for the options."""
-        super().__init__(url, **options)
+    def _connect(self) -> None:
         self._http = self._httpx.AsyncClient(**self._options)
 
     async def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
@@ -49,7 +47,7 @@ class AsyncClient(Service):
         modality: Modality,
         role: Role = "query",
         explain: bool = False,
-        **options: Any,
+        **options: Unpack[ServedHow],
     ) -> Refined:
         """Refine CLIP vectors, as :meth:`.Client.refine`."""
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
@@ -61,7 +59,7 @@ class AsyncClient(Service):
         *,
         modality: Modality = "text",
         role: Role = "query",
-        **options: Any,
+        **options: Unpack[ServedHow],
     ) -> Refined:
         """Explain, as :meth:`.Client.explain`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)

@@ -6,7 +6,7 @@ import base64
 import io
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import ImageError, InputError, VectorError
+from ..request import RefineHow, said
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from .answers import Refined, Used
 
@@ -24,6 +25,12 @@ T = TypeVar("T")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """What PNG holds without loss; the rest goes as TIFF."""
 _SIDES: dict[Role, str] = {"query": "query", "candidate": "document"}
+
+
+class ServedHow(RefineHow, total=False):
+    """Keywords of a refinement by a service; ``exclude`` is one collection for all."""
+
+    exclude: Collection[str] | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def embed(
 
 
 def refine(
-    vectors: npt.ArrayLike, modality: Modality, role: Role, size: int, *, explain: bool, options: Mapping[str, Any]
+    vectors: npt.ArrayLike, modality: Modality, role: Role, size: int, *, explain: bool, options: ServedHow
 ) -> list[Call[Refined]]:
     """``POST /v1/refine``, in parts.
 
@@ -82,7 +89,7 @@ def refine(
 
 
 def explain(
-    items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, size: int, options: Mapping[str, Any]
+    items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, size: int, options: ServedHow
 ) -> list[Call[Refined]]:
     """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
     how = {"input_type": _SIDES[role], **_how(options)}
@@ -130,9 +137,9 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _how(options: Mapping[str, Any]) -> dict[str, Any]:
+def _how(options: ServedHow) -> dict[str, Any]:
     """Options of a refinement that were given; ids as a list."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = said(options)
     return given | ({"exclude": sorted(given["exclude"])} if "exclude" in given else {})
 
 

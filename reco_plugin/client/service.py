@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
@@ -45,7 +46,7 @@ _MEANS_OF_MEMORY: dict[str, type[RecoError]] = {
 }
 
 
-class Service:
+class Service(ABC):
     """A `reco serve` as its clients see it."""
 
     def __init__(
@@ -81,6 +82,11 @@ class Service:
         self._httpx, self._retries = httpx, retries
         self._keys = {False: api_key, True: admin_key}
         self._options: dict[str, Any] = {"base_url": self.url, "timeout": timeout_s, "transport": transport}
+        self._connect()
+
+    @abstractmethod
+    def _connect(self) -> None:
+        """Make httpx's client of ``_options``."""
 
     def _arguments(self, call: Call[T]) -> dict[str, Any]:
         """Of httpx's ``request``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import numpy.typing as npt
 
@@ -13,7 +13,8 @@ from ..config import Settings
 from ..counters import Counters
 from ..fuse import Fuser
 from ..refine import Calibrated, Refiner
-from ..types import Modality, Refinement
+from ..request import RefineKeywords
+from ..types import Modality, Refinement, Role
 from ..vectors import check_vectors
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
@@ -67,7 +68,9 @@ class Degrading:
         """Whether memory and fusion are asked now, and why not."""
         return {part: guard.breaker.circuit for part, guard in self._guards.items()}
 
-    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, **options: Any) -> Refinement:
+    def refine(
+        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineKeywords]
+    ) -> Refinement:
         """Refine, see :meth:`reco_plugin.refine.Refiner.refine`; or answer with the frozen vectors and the reason.
 
         Raises:
@@ -76,7 +79,7 @@ class Degrading:
             SessionError: likewise the fusion.
         """
         try:
-            result = self._refiner.refine(vectors, modality=modality, **options)
+            result = self._refiner.refine(vectors, modality=modality, role=role, **options)
         except Outage as outage:
             if self._fails:
                 self._counters.failed.add(outage.reason)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ..reco import Reco
-from ..types import Fingerprint, ImageInput, Refinement, Vectors
+from ..request import RefineKeywords
+from ..types import Fingerprint, ImageInput, Modality, Refinement, Role, Vectors
 from .frozen import Encodes, Progress, silent
 from .prompts import templates_of
 from .stored import stored_vectors
@@ -109,6 +110,8 @@ class CachingReco:
         """The frozen CLIP, or what it said before."""
         return CachedEncoder(self.reco.encoder, self.reco.manifest.fingerprint, self.folder)
 
-    def refine(self, vectors: npt.ArrayLike, **options: Any) -> Refinement:
+    def refine(
+        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineKeywords]
+    ) -> Refinement:
         """See :meth:`reco_plugin.reco.Reco.refine`."""
-        return self.reco.refine(vectors, **options)
+        return self.reco.refine(vectors, modality=modality, role=role, **options)

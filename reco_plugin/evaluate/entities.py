@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,12 @@ import numpy.typing as npt
 from ..data import EntitySet
 from ..data.classes import check_templates, fill
 from ..errors import ConfigError
+from ..request import RefineHow, said
 from ..types import Fingerprint, Vectors
 from .blocks import Blocks, rank_blocks
 from .cached import CachedEncoder
 from .entity_result import EntityResult
-from .frozen import Progress, Refines, encoder_of, given, image_vectors, refined_candidates, refined_queries, silent
+from .frozen import Progress, Refines, encoder_of, image_vectors, refined_candidates, refined_queries, silent
 from .generalised import generalised
 from .prompts import Prompts, templates_of
 from .reasons import reasons_of
@@ -44,7 +45,7 @@ def entities(
     template: str | None = None,
     candidates: bool = False,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[RefineHow],
 ) -> EntityResult:
     """Find the entity of each image among all names, frozen and with the image refined.
 
@@ -92,7 +93,7 @@ def entities(
         name=entity_set.name,
         queries=len(images),
         entities=len(entity_set.entities),
-        options=given(options),
+        options=said(options),
         prompts=prompts,
         variants=variants,
         reasons=reasons_of(found, variants, "names"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned, EntitySet, Labelled
 from ..errors import ConfigError, MemoryStoreError
-from ..types import Coverage, Filter, ImageInput, Modality, Mode, Refinement, Role, Vectors
+from ..request import RefineHow, RefineKeywords
+from ..types import Coverage, ImageInput, Modality, Refinement, Role, Vectors
 
 Progress = Callable[[int], None]
 """Told how many items each finished batch had."""
@@ -28,12 +29,7 @@ class Refines(Protocol):
         *,
         modality: Modality,
         role: Role = "query",
-        k: int | None = None,
-        search: Mode | None = None,
-        fusion: Mode | None = None,
-        gate: bool | None = None,
-        exclude: Sequence[Collection[str]] | Collection[str] | None = None,
-        where: Filter | None = None,
+        **options: Unpack[RefineKeywords],
     ) -> Refinement:
         """Refine (B, D) unit-norm vectors."""
         ...
@@ -49,11 +45,6 @@ class Encodes(Protocol):
     def texts(self, texts: Sequence[str], progress: Progress) -> Vectors:
         """(N, D) unit-norm."""
         ...
-
-
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, for the record."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def silent(_: int) -> None:
@@ -86,7 +77,11 @@ class Refined(NamedTuple):
 
 
 def refined_queries(
-    reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
+    reco: Refines,
+    vectors: Vectors,
+    modality: Modality,
+    own: Sequence[Collection[str]] | None,
+    **options: Unpack[RefineHow],
 ) -> Refined:
     """Refine queries (N, D), some thousand at a time: they do not depend on one another.
 
@@ -108,7 +103,11 @@ def refined_queries(
 
 
 def refined_candidates(
-    reco: Refines, vectors: Vectors, modality: Modality, own: Sequence[Collection[str]] | None, **options: Any
+    reco: Refines,
+    vectors: Vectors,
+    modality: Modality,
+    own: Sequence[Collection[str]] | None,
+    **options: Unpack[RefineHow],
 ) -> Refined:
     """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
     return _refined(reco.refine(vectors, modality=modality, role="candidate", exclude=own, **options))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned
+from ..request import RefineHow, said
 from ..types import Vectors
 from .blocks import Blocks, Ranking, rank_blocks
 from .frozen import (
     Progress,
     Refined,
     Refines,
-    given,
     image_vectors,
     refined_candidates,
     refined_queries,
@@ -109,7 +109,9 @@ class RetrievalResult:
         return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
 
 
-def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silent, **options: Any) -> RetrievalResult:
+def retrieval(
+    reco: Refines, captioned: Captioned, *, progress: Progress = silent, **options: Unpack[RefineHow]
+) -> RetrievalResult:
     """Search images by texts and texts by images, frozen and refined.
 
     A text finds its image; an image finds any of its texts. What searches is refined as a query, what is searched as
@@ -155,7 +157,7 @@ def retrieval(reco: Refines, captioned: Captioned, *, progress: Progress = silen
     reasons = (_reason(line, plain, queries, index) for line in variants if line.refined in ("query", "index"))
     told = tuple(reason for reason in reasons if reason is not None)
     repeated = _repeated(captioned.texts, owner)
-    return RetrievalResult(captioned.name, len(images), len(texts), given(options), variants, told, repeated)
+    return RetrievalResult(captioned.name, len(images), len(texts), said(options), variants, told, repeated)
 
 
 def _repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Labelled
 from ..errors import ConfigError, InputError
+from ..request import RefineHow, said
 from ..types import Vectors
-from .frozen import Progress, Refined, Refines, given, image_vectors, refined_candidates, refined_queries, silent
+from .frozen import Progress, Refined, Refines, image_vectors, refined_candidates, refined_queries, silent
 from .generalised import generalised
 from .prompts import prompt_vectors, prompts_of, with_templates
 from .ranking import ranks
@@ -25,7 +26,12 @@ SIDES: tuple[Side, ...] = get_args(Side)
 
 
 def zero_shot(
-    reco: Refines, labelled: Labelled, *, sides: Sequence[Side] = SIDES, progress: Progress = silent, **options: Any
+    reco: Refines,
+    labelled: Labelled,
+    *,
+    sides: Sequence[Side] = SIDES,
+    progress: Progress = silent,
+    **options: Unpack[RefineHow],
 ) -> ZeroShotResult:
     """Classify images by the nearest class prompt, frozen and refined.
 
@@ -71,7 +77,7 @@ def zero_shot(
         name=labelled.name,
         images=len(images),
         classes=len(prompts),
-        options=given(options),
+        options=said(options),
         prompts=prompts_of(labelled, getattr(reco, "encoder", None)),
         variants=whole.variants,
         reasons=whole.reasons,
@@ -99,7 +105,7 @@ class _Task:
         labels = number[self.labels[rows]]
         return _Task(self.images[rows], refined, self.prompts[classes], labels, self.groups[rows])
 
-    def solve(self, reco: Refines, sides: Collection[Side], options: Mapping[str, Any]) -> dict[str, Ranked]:
+    def solve(self, reco: Refines, sides: Collection[Side], options: RefineHow) -> dict[str, Ranked]:
         """Rank with each side refined; the prompts are refined as the set that competes here."""
         moving = bool({"text", "both"} & set(sides))
         refined = self.refined

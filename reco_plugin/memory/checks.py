@@ -16,9 +16,9 @@ from ..types import MODALITIES, Filter, Modality, Payload, Records, Vectors
 from ..values import (
     EXCLUSIONS,
     EXCLUSIONS_AT_ONCE,
-    NEIGHBOURS,
     NUMBERS_READ,
     PAYLOAD_LEVELS,
+    check_k,
     is_unicode,
     shown,
 )
@@ -128,17 +128,6 @@ def check_search(
             f"most {NUMBERS_READ * 4 / 2**30:g}: ask with fewer queries at a time, or a smaller k"
         )
     return Search(checked, k, _check_exclude(exclude, len(checked)), conditions)
-
-
-def check_k(k: int) -> int:
-    """The number of neighbours.
-
-    Raises:
-        InputError: not whole, below 1, or above :data:`~reco_plugin.values.NEIGHBOURS`.
-    """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= NEIGHBOURS:
-        raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {shown(k)}")
-    return int(k)
 
 
 def check_positive(number: int, what: str) -> int:

@@ -9,7 +9,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from .embedding import Item, Options
+from ..request import RefineOptions
+from .embedding import Item
 from .rows import Row
 
 Key: TypeAlias = tuple[Hashable, ...]
@@ -63,7 +64,7 @@ class RowCache:
                 self._rows.popitem(last=False)
 
 
-def key_of(item: Item, *, refined: bool, options: Options, version: int) -> Key:
+def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> Key:
     """What a row depends on: the input; and, refined, the options and the version of the memory."""
     raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
     kind = type(item.content).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -190,8 +190,8 @@ class Embedder:
 
     def _refine(self, work: _Work, frozen: Vectors, modality: Modality) -> Refinement:
         role: Role = "candidate" if work.asked.role == "document" else "query"
-        given: dict[str, Any] = {name: value for name, value in vars(work.request.options).items() if value is not None}
-        return self.reco.refine(frozen, modality=modality, role=role, explain=work.request.explain, **given)
+        options = replace(work.request.options, explain=work.request.explain)
+        return self.reco.refine(frozen, modality=modality, role=role, **options.keywords())
 
 
 def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:

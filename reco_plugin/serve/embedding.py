@@ -13,7 +13,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Degraded, Filter, Modality, Mode, Payload, Vectors
+from ..request import RefineOptions
+from ..types import Degraded, Modality, Payload, Vectors
 from .failures import Failure, Refused
 from .policy import Side
 
@@ -58,18 +59,6 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to refine; what is None is left to the model and the settings. See :meth:`reco_plugin.Reco.refine`."""
-
-    k: int | None = None
-    search: Mode | None = None
-    fusion: Mode | None = None
-    gate: bool | None = None
-    where: Filter | None = None
-    exclude: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
 class EmbedRequest:
     """What a caller wants embedded.
 
@@ -88,7 +77,7 @@ class EmbedRequest:
     side: Side | None = None
     refine: bool | None = None
     truncate: bool = True
-    options: Options = field(default_factory=Options)
+    options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False
 
 

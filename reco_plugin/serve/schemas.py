@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from ..request import RefineOptions
 from ..types import Degraded, Mode
 from ..values import EXCLUSIONS
-from .embedding import Embedded, Item, Options, Used
+from .embedding import Embedded, Item, Used
 from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
 from .settings import ServeSettings
@@ -63,16 +64,9 @@ class HowToRefine(Strict):
         None, max_length=EXCLUSIONS, description="ids of pairs that must not be used"
     )
 
-    def options(self) -> Options:
+    def options(self) -> RefineOptions:
         """The same for the embedder."""
-        return Options(
-            self.k,
-            self.search,
-            self.fusion,
-            self.gate,
-            self.where,
-            tuple(self.exclude) if self.exclude is not None else None,
-        )
+        return RefineOptions(self.k, self.search, self.fusion, self.gate, self.where, self.exclude)
 
 
 class ErrorBody(BaseModel):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
+from reco_plugin.request import RefineOptions
 from reco_plugin.serve.cache import key_of
 from reco_plugin.serve.embedder import Embedder
-from reco_plugin.serve.embedding import EmbedRequest, Item, Options
+from reco_plugin.serve.embedding import EmbedRequest, Item
 from reco_plugin.serve.settings import ServeSettings
 
 
@@ -59,8 +60,8 @@ def test_each_change_of_the_memory_makes_refined_queries_anew_and_leaves_plain_o
 
 
 def test_other_options_are_another_question(embedder):
-    wide = embedder.embed(red(options=Options(k=8, gate=False))).vectors
-    narrow = embedder.embed(red(options=Options(k=1, gate=False))).vectors
+    wide = embedder.embed(red(options=RefineOptions(k=8, gate=False))).vectors
+    narrow = embedder.embed(red(options=RefineOptions(k=1, gate=False))).vectors
     assert not np.allclose(wide, narrow, atol=1e-6)
     assert embedder.cache.seen.hits == 0
 
@@ -92,7 +93,7 @@ def test_refined_rows_of_a_memory_that_others_may_write_to_are_not_kept(troubled
 def test_an_entry_does_not_keep_the_batch_that_it_came_with(embedder):
     embedder.embed(EmbedRequest([Item.text(text) for text in "abcd"], model="clip-reco"))
     item = Item.text("b")
-    key = key_of(item, refined=True, options=Options(), version=embedder.reco.memory.version)
+    key = key_of(item, refined=True, options=RefineOptions(), version=embedder.reco.memory.version)
     row = embedder.cache.get(key)
     assert (row.vector.base, row.frozen.base) == (None, None)
 

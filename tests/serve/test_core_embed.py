@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from reco_plugin import Reco
+from reco_plugin.request import RefineOptions
 from reco_plugin.serve.embedder import Embedder
-from reco_plugin.serve.embedding import EmbedRequest, Item, Options
+from reco_plugin.serve.embedding import EmbedRequest, Item
 from reco_plugin.serve.failures import Failure, Refused
 from reco_plugin.serve.policy import Asked, SidePolicy
 from reco_plugin.serve.settings import ServeSettings
@@ -74,12 +75,12 @@ def test_documents_that_are_refined_are_one_set(filled):
 
 def test_options_reach_the_refinement(embedder, filled):
     where = {"colour": "green"}
-    answer = embedder.embed(texts(refine=True, explain=True, options=Options(k=2, where=where)))
+    answer = embedder.embed(texts(refine=True, explain=True, options=RefineOptions(k=2, where=where)))
     assert answer.used is not None
     assert [len(row) for row in answer.used] == [2, 2, 2]
     assert {used.payload["colour"] for row in answer.used for used in row} == {"green"}
     found = {used.id for row in answer.used for used in row}
-    hidden = embedder.embed(texts(refine=True, explain=True, options=Options(exclude=tuple(found))))
+    hidden = embedder.embed(texts(refine=True, explain=True, options=RefineOptions(exclude=tuple(found))))
     assert not found & {used.id for row in hidden.used or () for used in row}
 
 
@@ -149,7 +150,7 @@ def test_nothing_too_much_and_unknown_models_are_refused(embedder):
         (EmbedRequest([]), 400, "empty_input"),
         (texts(), 413, "too_many_items"),
         (texts("a", model="nope"), 404, "model_not_found"),
-        (texts("a", options=Options(k=4)), 400, "k_too_large"),
+        (texts("a", options=RefineOptions(k=4)), 400, "k_too_large"),
     ):
         with pytest.raises(Refused) as refused:
             small.embed(request)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...config import FuserName
 from ...data.files import whole_file
 from ...errors import ConfigError
+from ...request import RefineHow
 from ...types import Mode
 from ..zero_shot import Side
 
@@ -73,9 +74,9 @@ class StudyConfig(BaseModel):
     seed: int = Field(0, ge=0)
 
     @property
-    def refinement(self) -> dict[str, Any]:
+    def refinement(self) -> RefineHow:
         """k, search, fusion and gate."""
-        return {"k": self.k, "search": self.search, "fusion": self.fusion, "gate": self.gate}
+        return RefineHow(k=self.k, search=self.search, fusion=self.fusion, gate=self.gate)
 
     @property
     def draws(self) -> int:

@@ -11,8 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ...request import RefineOptions
 from ...types import Vectors
-from ..embedding import Embedded, EmbedRequest, Embeds, Item, Options
+from ..embedding import Embedded, EmbedRequest, Embeds, Item
 from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
 from ..policy import Side
@@ -48,7 +49,7 @@ class Wanted:
     side: Side | None = None
     refine: bool | None = None
     truncate: bool = True
-    options: Options = field(default_factory=Options)
+    options: RefineOptions = field(default_factory=RefineOptions)
     empty_texts: bool = False
 
 

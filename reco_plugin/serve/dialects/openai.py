@@ -7,7 +7,8 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
-from ..embedding import Embeds, Options
+from ...request import RefineOptions
+from ..embedding import Embeds
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body
@@ -87,7 +88,7 @@ class EmbeddingsRequest(Strict):
             ),
             refine=self.refine,
             truncate=truncates(truncate=self.truncate, truncation=self.truncation),
-            options=self.reco.options() if self.reco else Options(),
+            options=self.reco.options() if self.reco else RefineOptions(),
         )
 
     def check(self, caller: Embeds) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -146,9 +146,8 @@ class Comparer:
 
     def _refine(self, asked: CompareRequest, found: Candidates, by: Modality) -> Refinement:
         """Refine candidates as one set, each without its own pair, which would only repeat it."""
-        options = {name: value for name, value in asdict(asked.options()).items() if value is not None}
-        hidden = [[id_, *(asked.exclude or ())] for id_ in found.ids]
-        return self.reco.refine(found.vectors, modality=by, role="candidate", **options | {"exclude": hidden})
+        options = replace(asked.options(), exclude=[[id_, *(asked.exclude or ())] for id_ in found.ids])
+        return self.reco.refine(found.vectors, modality=by, role="candidate", **options.keywords())
 
     def _ranking(self, shown_places: list[Place], plain: list[Place], refined: list[Place], count: int) -> list[Ranked]:
         ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]

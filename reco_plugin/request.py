@@ -1,0 +1,77 @@
+"""What a caller says of a refinement: as keywords, and as one object wherever it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, get_args
+
+from .types import Filter, Mode
+from .values import check_choice, check_k
+
+
+class RefineHow(TypedDict, total=False):
+    """Keywords that say how all queries of a task are refined; see :class:`RefineOptions`."""
+
+    k: int | None
+    search: Mode | None
+    fusion: Mode | None
+    gate: bool | None
+    where: Filter | None
+
+
+class RefineKeywords(RefineHow, total=False):
+    """All keywords of a refinement; see :class:`RefineOptions`."""
+
+    exclude: Sequence[Collection[str]] | Collection[str] | None
+    explain: bool
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """How to refine; what is None is left to the model and the settings.
+
+    Attributes:
+        k: neighbours per query.
+        search: ``"uni"`` (a query finds its own modality in the memory) or ``"cross"``.
+        fusion: ``"cross"`` (the other modality's vectors are fused) or ``"uni"``.
+        gate: weigh neighbours by calibrated trust (for the paper's search and fusion only).
+        where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
+        exclude: ids that must not be found: B collections, or one collection for all.
+        explain: also return neighbours with payloads, trust and weights.
+
+    Raises:
+        InputError: k is not a whole number from 1 to 10,000, or a mode is unknown.
+    """
+
+    k: int | None = None
+    search: Mode | None = None
+    fusion: Mode | None = None
+    gate: bool | None = None
+    where: Filter | None = None
+    exclude: Sequence[Collection[str]] | Collection[str] | None = None
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k is not None:
+            check_k(self.k)
+        for name, mode in (("search", self.search), ("fusion", self.fusion)):
+            if mode is not None:
+                check_choice(name, mode, get_args(Mode))
+
+    def keywords(self) -> RefineKeywords:
+        """The same, to hand on."""
+        return RefineKeywords(
+            k=self.k,
+            search=self.search,
+            fusion=self.fusion,
+            gate=self.gate,
+            where=self.where,
+            exclude=self.exclude,
+            explain=self.explain,
+        )
+
+
+def said(options: RefineHow) -> dict[str, Any]:
+    """The keywords that say something, for the record."""
+    return {name: value for name, value in options.items() if value is not None}
