@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .checksums import known_sha256, sha256_file
+from .defaults import CANDIDATE_HEIGHT, POLICY_NEIGHBOURS
 from .errors import ArtifactError, ConfigError
 from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
@@ -48,10 +49,10 @@ class Policy(_Strict):
         candidate_height: how far candidates move, as a share of what a query may; see :func:`reco_plugin.gate.level`.
     """
 
-    k: int = Field(5, ge=1, le=1000)
+    k: int = Field(POLICY_NEIGHBOURS, ge=1, le=1000)
     gate: bool = True
     refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}
-    candidate_height: float = Field(0.3, ge=0, le=1)
+    candidate_height: float = Field(CANDIDATE_HEIGHT, ge=0, le=1)
 
 
 class FusionInfo(_Strict):

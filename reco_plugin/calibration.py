@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .defaults import NEIGHBOURS
 from .errors import ConfigError
 from .types import Vectors
 
@@ -48,7 +49,7 @@ class Calibration:
     text_loudness: float = 0.25
     honesty: float = 1.0
     alignment: float = 1.0
-    neighbours: int = 10
+    neighbours: int = NEIGHBOURS
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like, for the header of a memory."""
@@ -69,7 +70,9 @@ class Calibration:
         return cls(**stored)
 
 
-def calibrate(image: Vectors, text: Vectors, *, neighbours: int = 10, seed: int = 0, sample: int = 2048) -> Calibration:
+def calibrate(
+    image: Vectors, text: Vectors, *, neighbours: int = NEIGHBOURS, seed: int = 0, sample: int = 2048
+) -> Calibration:
     """Measure the gate's constants on the memory's own pairs; no labels are needed.
 
     Defaults of :class:`Calibration` stay where there is too little to measure: all of them below ten pairs, the image

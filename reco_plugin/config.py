@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
 from .types import Mode
@@ -112,7 +113,7 @@ class Settings(Section):
     memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
     memory_kind: Literal["auto", "exact", "edge", "qdrant"] = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
-    memory_collection: str = Field("reco", description="collection of a Qdrant server, or an alias of one")
+    memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
     memory_options: MemoryOptions = Field(MemoryOptions(), description="how the memory is reached, searched and made")
 
     provider: Literal["cpu", "cuda"] = Field("cpu", description="execution provider; another one is never used instead")
@@ -152,7 +153,7 @@ class Settings(Section):
     )
 
     batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
-    max_pixels: int = Field(64_000_000, ge=1, description="images with more pixels are refused before decoding")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are refused before decoding")
 
     @property
     def falls_back(self) -> bool:

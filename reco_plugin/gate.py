@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .calibration import Calibration, sigmoid, standout
+from .defaults import CANDIDATE_HEIGHT
 from .types import Coverage, Modality, Role, Vectors
 
 STRENGTH: Mapping[Modality, float] = {"image": 0.75, "text": 1.0}
@@ -121,7 +122,7 @@ def level(
     modality: Modality,
     trust: npt.NDArray[np.float32],
     *,
-    height: float = 0.3,
+    height: float = CANDIDATE_HEIGHT,
     text_gate: TextGate | None = None,
 ) -> npt.NDArray[np.float32]:
     """Trust for candidates, which compete: each moves equally far, and texts all move or none does.

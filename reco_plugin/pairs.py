@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Calibration, calibrate
+from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, Memory
@@ -29,7 +30,7 @@ class PairMemory:
         encoder: makes the vectors of raw images and texts.
     """
 
-    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = 5) -> None:
+    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.store, self.encoder, self._neighbours = store, encoder, neighbours
         self._calibrated = _Calibrated(store.header)
         self._version, self._counting = 0, threading.Lock()
@@ -50,7 +51,9 @@ class PairMemory:
         """Another number after each change that was made through this object: what was refined before may be old."""
         return self._version
 
-    def add(self, pairs: Iterable[Pair | tuple[Any, ...]], *, batch_size: int = 256, progress: bool = False) -> int:
+    def add(
+        self, pairs: Iterable[Pair | tuple[Any, ...]], *, batch_size: int = INGEST_BATCH, progress: bool = False
+    ) -> int:
         """Encode and store pairs; an id that exists is replaced. Searchable at once, whole batches at a time.
 
         Args:
@@ -92,7 +95,7 @@ class PairMemory:
         *,
         modality: Modality = "text",
         by: Modality | None = None,
-        k: int = 10,
+        k: int = RESULTS,
         where: Filter | None = None,
     ) -> Neighbours:
         """Find the pairs nearest to one query, payloads included.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .calibration import Calibration, calibrate
+from .defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
 from .gate import coverage, level, trust
@@ -52,7 +53,13 @@ class Refiner:
     """Refines CLIP vectors, wherever they were made."""
 
     def __init__(
-        self, memory: Calibrated, fuser: Fuser, how: Retrieval, *, gate: bool, candidate_height: float = 0.3
+        self,
+        memory: Calibrated,
+        fuser: Fuser,
+        how: Retrieval,
+        *,
+        gate: bool,
+        candidate_height: float = CANDIDATE_HEIGHT,
     ) -> None:
         self.memory = memory
         """The pairs that are retrieved from, and the gate's constants."""
@@ -184,7 +191,7 @@ def refiner_for_vectors(
         raise InputError("no pairs to build a memory of")
     if len(dimensions := {batch.image.shape[1] for batch in batches}) > 1:
         raise InputError(f"the pairs have vectors of different dimensions: {sorted(dimensions)}")
-    how = how or Retrieval(k=10)
+    how = how or Retrieval(k=NEIGHBOURS)
     store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
     for batch in batches:
         store.upsert(batch)

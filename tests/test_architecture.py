@@ -21,6 +21,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "types": 0.0,
     "errors": 0.0,
     "progress": 0.0,
+    "defaults": 0.0,
     "values": 0.1,  # refuses what is beyond its bounds
     "request": 0.5,
     "memory_options": 0.5,  # part of the settings

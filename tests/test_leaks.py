@@ -25,11 +25,12 @@ from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import Captioned, Labelled, read_labelled, read_pairs, read_retrieval, write_pairs
+from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.exact import ExactMemory
 from reco_plugin.train import run as train_run
-from reco_plugin.train.data import NEAR_DUPLICATE, FusionData
+from reco_plugin.train.data import FusionData
 from reco_plugin.train.fit import Question
 from reco_plugin.train.loop import Fusions
 from reco_plugin.types import MODALITIES, Records
@@ -57,7 +58,7 @@ def catalogue() -> Records:
     rng = np.random.default_rng(0)
     image, text = unit(rng.normal(size=(THINGS, D))), unit(rng.normal(size=(THINGS, D)))
     ids = [f"{name}{n}" for name in ("shot", "again", "other") for n in range(THINGS)]
-    images = np.concatenate([image, turned(image, NEAR_DUPLICATE + 0.01), turned(image, 0.9)])
+    images = np.concatenate([image, turned(image, SAME_IMAGE + 0.01), turned(image, 0.9)])
     return Records(ids, images, np.tile(text, (3, 1)), [{}] * len(ids))
 
 
@@ -89,7 +90,7 @@ def test_no_training_query_finds_its_picture_or_the_caption_of_it(
     queries = {f"paper, {side}": trained[0].neighbours[side] for side in MODALITIES} | {"reco": fitted[0].found}
     for name, neighbours in queries.items():
         for row, found in enumerate(neighbours.ids):
-            shown = {held.ids[column] for column in np.flatnonzero(cosine[row] >= NEAR_DUPLICATE)}
+            shown = {held.ids[column] for column in np.flatnonzero(cosine[row] >= SAME_IMAGE)}
             assert len(shown) >= 1 and found and not shown & set(found), (name, pairs.ids[row])
     for name in ("paper, text", "reco"):  # another picture of the thing is no leak: it is what retrieval is for
         assert queries[name].ids[0][0].removeprefix("shop-") == "other0"

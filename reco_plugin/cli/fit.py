@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..defaults import MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from .errors import keeps, reports_errors
 from .options import JsonOption, ModelOption
 
@@ -53,18 +54,18 @@ def fit_command(
     max_loss: Annotated[
         float,
         typer.Option(min=0, max=1, help="Recall at 1 that a side may lose where the memory has nothing to tell."),
-    ] = 0.005,
+    ] = MAX_LOSS,
     near_duplicate: Annotated[
         float, typer.Option(min=0, max=1, help="Image cosine from which a pair is hidden from a query.")
-    ] = 0.97,
+    ] = SAME_IMAGE,
     max_error_rate: Annotated[
         float, typer.Option(min=0, max=1, help="Share of rows that may be rejected before the run stops.")
     ] = 0.05,
     max_pairs: Annotated[
         int, typer.Option(min=0, help="Of a larger catalogue, a sample of whole groups is used; 0: all of it.")
-    ] = 200_000,
+    ] = PAIRS_IN_RAM,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the paper's training and the intervals.")] = 0,
-    steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = 400,
+    steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = STEPS,
     batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = 128,
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="paper: precision of its arithmetic; weights and loss are fp32.")

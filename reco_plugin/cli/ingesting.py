@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..defaults import SAME_IMAGE
 from .errors import keeps
 from .options import memory_location
 from .stores import say
@@ -59,7 +60,7 @@ ThresholdOption = Annotated[
         min=0,
         max=1,
         help="Cosine from which on two images are the same, also for --exclude.",
-        show_default="0.97",
+        show_default=f"{SAME_IMAGE}",
     ),
 ]
 ExcludeOption = Annotated[

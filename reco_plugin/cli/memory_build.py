@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..defaults import INGEST_BATCH
 from .engine import takes_cluster
 from .errors import keeps
 from .ingesting import (
@@ -56,7 +57,7 @@ def build_command(
     ] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until a server has indexed it.")] = 3600,
     name: NameOption = None,
-    batch_size: BatchOption = 256,
+    batch_size: BatchOption = INGEST_BATCH,
     rejected: RejectedOption = None,
     max_error_rate: ErrorRateOption = 0.1,
     duplicates: DuplicatesOption = None,

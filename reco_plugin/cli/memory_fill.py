@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..defaults import INGEST_BATCH
 from .engine import takes_cluster
 from .ingesting import (
     BatchOption,
@@ -41,7 +42,7 @@ def add_command(
     *,
     model: ModelOption = None,
     memory: MemoryOption = None,
-    batch_size: BatchOption = 256,
+    batch_size: BatchOption = INGEST_BATCH,
     rejected: RejectedOption = None,
     max_error_rate: ErrorRateOption = 0.1,
     duplicates: DuplicatesOption = None,
@@ -75,7 +76,7 @@ def update_command(
     *,
     model: ModelOption = None,
     memory: MemoryOption = None,
-    batch_size: BatchOption = 256,
+    batch_size: BatchOption = INGEST_BATCH,
     rejected: RejectedOption = None,
     max_error_rate: ErrorRateOption = 0.1,
     cluster: Cluster | None,
@@ -107,7 +108,7 @@ def sync_command(
     max_delete: Annotated[
         float, typer.Option(min=0, max=1, help="Delete nothing where a larger share of the source's pairs would go.")
     ] = 0.2,
-    batch_size: BatchOption = 256,
+    batch_size: BatchOption = INGEST_BATCH,
     rejected: RejectedOption = None,
     max_error_rate: ErrorRateOption = 0.1,
     duplicates: DuplicatesOption = None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from ..config import FuserName
+from ..defaults import NEIGHBOURS
 from ..types import Mode
 from .options import existing_memory
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from ..reco import Reco
     from ..refine import Refiner
     from ..request import RefineHow
-
-_K = 10  # neighbours where no model says otherwise
 
 MemoryOption = Annotated[
     str | None,
@@ -113,7 +112,7 @@ def opened(setup: Setup, options: RefineHow, *, vectors: bool) -> Iterator[Reco 
     pairs = setup.memory_from
     vectors_only = vectors and pairs is not None and is_vectors(pairs)
     if vectors_only and pairs is not None and setup.model is None and settings.fuser == "training-free":
-        how = Retrieval(settings.k or _K, settings.search, settings.fusion)
+        how = Retrieval(settings.k or NEIGHBOURS, settings.search, settings.fusion)
         yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False)
         return
     stored = existing_memory(setup.memory) if setup.memory else None

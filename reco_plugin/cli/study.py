@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..defaults import PAIRS_IN_RAM
 from .errors import keeps, reports_errors
 from .opened import FuserOption, FusionOption, GateOption, KOption, MemoryFromOption, MemoryOption, SearchOption
 
@@ -86,7 +87,7 @@ def study_command(
     memory_limit: Annotated[
         int,
         typer.Option(min=1, help="Pairs held in RAM where many memories are needed; of a larger one, a random choice."),
-    ] = 200_000,
+    ] = PAIRS_IN_RAM,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where frozen vectors are kept.", show_default="in the run")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from ..defaults import SAME_IMAGE, STEPS
 from .errors import keeps, reports_errors
 from .options import JsonOption
 from .stores import CollectionOption
@@ -54,14 +55,14 @@ def train_command(
         typer.Option(help="reco: ours, fitted in seconds. paper: the plain layer, trained by the paper's loss."),
     ] = "reco",
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = 10,
-    steps: Annotated[int, typer.Option(min=0, help="paper: training steps; 0 keeps the untrained start.")] = 400,
+    steps: Annotated[int, typer.Option(min=0, help="paper: training steps; 0 keeps the untrained start.")] = STEPS,
     batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step.")] = 128,
     lr: Annotated[float, typer.Option(min=0, help="paper: peak learning rate.")] = 1e-3,
     heads: Annotated[int, typer.Option(min=1, help="paper: attention heads.")] = 8,
     seed: Annotated[int, typer.Option(help="paper: seed of the start, the batches and the dropout.")] = 0,
     near_duplicate: Annotated[
         float, typer.Option(min=0, max=1, help="Image cosine from which a neighbour is hidden.")
-    ] = 0.97,
+    ] = SAME_IMAGE,
     device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
     precision: Annotated[
         Literal["fp32", "bf16"],

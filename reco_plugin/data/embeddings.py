@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ..defaults import SCROLL_BATCH
 from ..errors import DataError
 from ..types import Payload, Records
 from .columns import Columns, check_rows, check_side, is_vectors, read_batches, texts_of, write_batches, write_columns
@@ -29,7 +30,7 @@ from .columns import Columns, check_rows, check_side, is_vectors, read_batches, 
 _NEEDED = ("id", "image", "text")
 
 
-def read_records(source: str | Path, batch_size: int = 1024) -> Iterator[Records]:
+def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
     """The pairs of a pair file, in batches, checked.
 
     Raises:

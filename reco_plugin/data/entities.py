@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..defaults import SCROLL_BATCH
 from ..types import ImageInput, Vectors
 from .images import pick
 
@@ -61,11 +62,11 @@ class EntitySet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def names(self, batch_size: int = 1024) -> Iterator[list[str]]:
+    def names(self, batch_size: int = SCROLL_BATCH) -> Iterator[list[str]]:
         """The names of all C entities in order, in batches."""
         return self.entities.names(batch_size)
 
-    def vectors(self, batch_size: int = 1024) -> Iterator[Vectors] | None:
+    def vectors(self, batch_size: int = SCROLL_BATCH) -> Iterator[Vectors] | None:
         """The text vectors (B, D) of all C entities in order, in batches; None where the source has names only.
 
         Raises:

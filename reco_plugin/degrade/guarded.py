@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..calibration import Calibration
+from ..defaults import SCROLL_BATCH
 from ..fuse import Fused, Fuser
 from ..gate import TextGate
 from ..memory import Header, Memory
@@ -73,7 +74,7 @@ class GuardedMemory:
         """Remove pairs."""
         return self._store.delete(ids)
 
-    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """Read pairs."""
         return self._store.scroll(batch_size, ids)
 

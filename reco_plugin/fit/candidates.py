@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from ..calibration import Calibration
+from ..defaults import CANDIDATE_HEIGHT
 from ..evaluate.baselines import ALONE, grid
 from ..fuse import Fuser
 from ..types import Records
@@ -48,7 +49,7 @@ class Way:
     k: int
     gate: Gate
     fuser: Fuser
-    height: float = 0.3
+    height: float = CANDIDATE_HEIGHT
     fusions: Fusions | None = None
     image_config: FusionConfig | None = None
 
@@ -182,7 +183,7 @@ def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototy
             gate, fusions = fusions.text_gate, Fusions(fusions.config).eval()
             fusions.text_gate = gate
         save_fusions(fusions, folder / f"{name}-k{k}" / FUSION)
-        height = 1.0 if fusions.text_gate else 0.3  # a fitted fusion says itself how far texts may move
+        height = 1.0 if fusions.text_gate else CANDIDATE_HEIGHT  # a fitted fusion says itself how far texts may move
         way = Way(name, k, "on", TorchFuser(fusions), height, fusions)
         yield way
         if fusions.text_gate is not None:

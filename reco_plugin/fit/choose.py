@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..artifact import Policy
+from ..defaults import MAX_LOSS
 from ..evaluate.metrics import Interval
 from ..types import Modality, Role
 from .candidates import Way
@@ -79,7 +80,7 @@ class Judged:
         return next((verdict for verdict in self.verdicts if verdict.side == side), None)
 
 
-def judge(questions: Questions, way: Way, *, max_loss: float = 0.005, seed: int = 0) -> Judged:
+def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
     """Measure one candidate on validation.
 
     Names are judged beside images as they were decided: plain, or refined where that helps.

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.files import whole_file
+from ..defaults import MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 
 CONFIG = "config.json"
@@ -53,12 +54,12 @@ class FitConfig(BaseModel):
     k: int | None = Field(None, ge=1)
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.15, gt=0, lt=1)
-    max_loss: float = Field(0.005, ge=0, le=1)
-    near_duplicate: float = Field(0.97, ge=0, le=1)
+    max_loss: float = Field(MAX_LOSS, ge=0, le=1)
+    near_duplicate: float = Field(SAME_IMAGE, ge=0, le=1)
     max_error_rate: float = Field(0.05, ge=0, le=1)
-    max_pairs: int = Field(200_000, ge=0)
+    max_pairs: int = Field(PAIRS_IN_RAM, ge=0)
     seed: int = Field(0, ge=0)
-    steps: int = Field(400, ge=0)
+    steps: int = Field(STEPS, ge=0)
     batch: int = Field(128, ge=2)
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
 
 Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
@@ -28,11 +29,11 @@ class Options:
         decoders: threads that decode images; 0: as many as there are cores.
     """
 
-    batch_size: int = 256
+    batch_size: int = INGEST_BATCH
     only_known: bool = False
     source: str | None = None
     duplicates: Duplicates = "off"
-    threshold: float = 0.97
+    threshold: float = SAME_IMAGE
     max_error_rate: float = 0.1
     rejected: Path = Path("rejected.jsonl")
     listed: Path = Path("duplicates.jsonl")

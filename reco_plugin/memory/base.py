@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
+from ..defaults import SCROLL_BATCH
 from ..types import Filter, Modality, Neighbours, Payload, Records, Vectors
 from .header import Header
 
@@ -71,7 +72,7 @@ class Memory(Protocol):
         """
         ...
 
-    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in a stable order, or those of these ids that exist in the order of the ids, in batches."""
         ...
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qe
 
+from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
@@ -162,7 +163,7 @@ class EdgeMemory:
             found = shard.query_batch(qe.QueryBatchRequest(requests))
         return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=payloads)
 
-    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of these ids in their order."""
         self._live()
         check_positive(batch_size, "batch_size")

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryLocked, MemoryStoreError
 from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .checks import check_ids, check_positive, check_records, check_search, chunks
@@ -146,7 +147,7 @@ class ExactMemory:
                         shown.append([_copy(self._payloads[place]) for place in best])
         return replace(out, payloads=shown)
 
-    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of insertion, or those of these ids in their order."""
         self._check_open()
         check_positive(batch_size, "batch_size")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+from ..defaults import SCROLL_BATCH
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .base import Memory
@@ -78,7 +79,7 @@ class LazyMemory:
             vectors, by=by, read=read, k=k, exclude=exclude, where=where, payloads=payloads, ids=ids
         )
 
-    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """Read pairs."""
         return self._opened().scroll(batch_size, ids)
 

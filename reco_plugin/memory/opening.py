@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from ..defaults import COLLECTION
 from ..errors import ConfigError, MemoryStoreError, MissingExtra
 from ..types import Fingerprint
 from .base import Memory
@@ -27,7 +28,7 @@ def open_memory(
     *,
     kind: Kind = "auto",
     create: bool = True,
-    collection: str = "reco",
+    collection: str = COLLECTION,
     api_key: str | None = None,
     options: MemoryOptions | None = None,
 ) -> Memory:

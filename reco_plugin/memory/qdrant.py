@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from ..defaults import SCROLL_BATCH
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
@@ -26,8 +27,7 @@ from .shape import consistency, search_params
 
 LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow to be of use."""
-_POINTS_AT_ONCE = 256
-"""A server takes 32 MB by REST; this many pairs of 1024 dimensions are about 6 MB."""
+_POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
 _IDS_AT_ONCE = 1000
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class QdrantMemory:
             found = [answer.points for answer in answers]
         return to_neighbours(found, self._dimension, k=wanted.k, read=layout.name(read), payloads=payloads)
 
-    def scroll(self, batch_size: int = 1024, ids: Sequence[str] | None = None) -> Iterator[Records]:
+    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of these ids in their order."""
         self._live()
         check_positive(batch_size, "batch_size")

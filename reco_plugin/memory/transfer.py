@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..types import Pair, Records
 from .base import Memory
@@ -15,7 +16,7 @@ def lacking(records: Records, memory: Memory) -> Records:
     return records.only([name not in there for name in records.ids])
 
 
-def all_pairs(memory: Memory, batch_size: int = 1024) -> Iterator[Records]:
+def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
     """All pairs in batches; at the end it is counted, so that none is left out unnoticed.
 
     Raises:
@@ -33,7 +34,7 @@ def all_pairs(memory: Memory, batch_size: int = 1024) -> Iterator[Records]:
         )
 
 
-def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = 1024) -> Iterator[Pair]:
+def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Pair]:
     """Those of these raw pairs whose ids a memory does not hold, so that only they are encoded."""
     batch: list[Pair] = []
     for pair in pairs:
@@ -44,7 +45,7 @@ def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = 1024)
     yield from _absent(batch, memory)
 
 
-def copy(source: Memory, target: Memory, *, batch_size: int = 1024, resume: bool = False) -> Iterator[int]:
+def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
     """Copy all pairs, and the gate's constants when the target holds nothing else; yields how many each batch had.
 
     Args:

@@ -5,7 +5,8 @@ Bit-equal to what open_clip does before its ``ToTensor``, and to its tokenizers;
 
 from __future__ import annotations
 
-from .image import MAX_PIXELS, ImageConfig, image_to_array, images_to_array
+from ..defaults import MAX_PIXELS
+from .image import ImageConfig, image_to_array, images_to_array
 from .text import BUCKETS, TextConfig, Tokenizer, Tokens, cut_to_longest
 
 __all__ = [

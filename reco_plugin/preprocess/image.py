@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..defaults import MAX_PIXELS
 from ..errors import ConfigError, ImageError, InputError
 from ..types import ImageInput
 from ..values import IMAGE_SIDE, shown
@@ -31,8 +32,6 @@ ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
 Size: TypeAlias = tuple[int, int]
 """(height, width), as in open_clip; PIL's own order is the other way round."""
 
-MAX_PIXELS = 64_000_000
-"""Largest image, in pixels, that is decoded unless asked otherwise."""
 _FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
 """Files that are opened. Not EPS, for which PIL starts Ghostscript, nor icons, whose header hides the real size."""
 

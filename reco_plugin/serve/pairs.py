@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from ..defaults import RESULTS
 from ..errors import InputError
 from ..memory.checks import check_ids, check_payload
 from ..types import MODALITIES, Modality, Pair
@@ -102,7 +103,7 @@ class SearchRequest(Strict):
     vector: Vector | None = None
     modality: Modality = Field("text", description="what the vector embeds")
     by: Modality | None = Field(None, description="side of the memory to compare with; the query's own when left out")
-    k: int = Field(10, ge=1)
+    k: int = Field(RESULTS, ge=1)
     where: dict[str, Any] | None = None
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..defaults import SAME_IMAGE
 from ..errors import InputError
 from ..memory import Memory
 from ..progress import progress_bar
@@ -17,8 +18,6 @@ from ..retrieve import Retrieval, retrieve
 from ..types import MODALITIES, Modality, Records, Vectors
 from .found import Collector, FoundRows, new_array, open_array, open_rows, settle
 
-NEAR_DUPLICATE = 0.97
-"""Cosine between images from which a neighbour counts as the query's own picture; it would give the caption away."""
 _LOOK = 32  # neighbours that are inspected for near-duplicates at first; more where all of them are
 _ROWS = 256  # queries per search
 
@@ -45,7 +44,7 @@ def hidden_ids(
     memory: Memory,
     pairs: Records,
     also: Sequence[Collection[str]] | None = None,
-    threshold: float = NEAR_DUPLICATE,
+    threshold: float = SAME_IMAGE,
 ) -> list[set[str]]:
     """For each pair the ids that its own queries must not find: itself, near-duplicate images, and ``also``.
 

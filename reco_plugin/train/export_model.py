@@ -12,6 +12,7 @@ import numpy as np
 from ..artifact import Policy
 from ..data import read_pairs
 from ..data.classes import TEMPLATES, check_templates
+from ..defaults import CANDIDATE_HEIGHT
 from ..errors import ConfigError, DataError
 from ..types import ImageInput
 from .encoder import FrozenClip, load_frozen
@@ -83,7 +84,9 @@ def export_model(
         policy=Policy(
             k=k or recipe.get("k", Recipe.k),
             gate=fusions.config.fuser != "paper",
-            candidate_height=1.0 if fusions.text_gate else 0.3,  # a fitted fusion says itself how far texts may move
+            candidate_height=1.0
+            if fusions.text_gate
+            else CANDIDATE_HEIGHT,  # a fitted fusion says itself how far texts may move
         ),
         templates=templates,
         precision=precision,

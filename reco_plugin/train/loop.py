@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..defaults import BATCH, STEPS
 from ..errors import ConfigError, DataError
 from ..gate import TextGate
 from ..progress import progress_bar
@@ -44,8 +45,8 @@ class TrainConfig:
         checkpoint_every, log_every: steps.
     """
 
-    steps: int = 400
-    batch: int = 128
+    steps: int = STEPS
+    batch: int = BATCH
     lr: float = 1e-3
     warmup: int = 20
     temperature: float = 20.0

@@ -19,6 +19,7 @@ from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.files import whole_file
 from ..data.groups import groups_of, ids_and_groups
+from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
 from ..errors import ConfigError, DataError
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
@@ -50,13 +51,13 @@ class Recipe:
     collection: str | None = None
     group: str | None = None
     fuser: FuserKind = "reco"
-    k: int = 10
-    steps: int = 400
-    batch: int = 128
+    k: int = NEIGHBOURS
+    steps: int = STEPS
+    batch: int = BATCH
     lr: float = 1e-3
     heads: int = 8
     seed: int = 0
-    near_duplicate: float = 0.97
+    near_duplicate: float = SAME_IMAGE
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     random_weights: bool = False

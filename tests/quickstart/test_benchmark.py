@@ -16,6 +16,7 @@ import torch
 from benchmarks.quickstart_model import K, Study, measure, take, train_all, without_metric
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
+from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import ROLES
@@ -25,7 +26,6 @@ from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
 from reco_plugin.reco import Reco
 from reco_plugin.refine import VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.data import NEAR_DUPLICATE
 from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.loop import Fusions
 from reco_plugin.types import MODALITIES, Modality, Vectors
@@ -168,7 +168,7 @@ def test_hardly_a_query_has_a_near_duplicate_in_the_memory(study: Study) -> None
     rows = study.bench.rows[asking]
     assert {data.items[row].style for row in rows} == set(QUERY_STYLES)
     stored = take(study.pairs, data.memory_rows(("unseen",)))
-    near = study.bench.queries[asking] @ stored.image.T >= NEAR_DUPLICATE
+    near = study.bench.queries[asking] @ stored.image.T >= SAME_IMAGE
     entity = np.array([id_.partition("/")[0] for id_ in stored.ids])
     own = np.array([data.items[row].entity for row in rows])
     leaking = (near & (own[:, None] == entity)).any(axis=1)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.errors import DataError, InputError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.data import NEAR_DUPLICATE, gather, hidden_ids, open_data
+from reco_plugin.train.data import gather, hidden_ids, open_data
 from reco_plugin.types import MODALITIES, Records
 
 N, D = 24, 16
@@ -69,7 +70,7 @@ def test_the_defaults_hide_too() -> None:
     with closing(open_memory(":memory:", FINGERPRINT, kind="exact")) as memory:
         pairs = pairs_of(N)
         memory.upsert(pairs)
-        memory.upsert(copies(pairs, NEAR_DUPLICATE + 0.01, "twin"))
+        memory.upsert(copies(pairs, SAME_IMAGE + 0.01, "twin"))
         data = gather(memory, pairs, Retrieval(k=2 * N))
         for side in MODALITIES:
             for row, ids in enumerate(data.neighbours[side].ids):

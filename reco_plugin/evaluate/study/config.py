@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...config import FuserName
 from ...data.files import whole_file
+from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
 from ...request import RefineHow
 from ...types import Mode
@@ -70,7 +71,7 @@ class StudyConfig(BaseModel):
     label_key: str | None = None
     sections: tuple[SectionName, ...] = SECTIONS
     quick: bool = False
-    memory_limit: int = Field(200_000, ge=1)
+    memory_limit: int = Field(PAIRS_IN_RAM, ge=1)
     seed: int = Field(0, ge=0)
 
     @property

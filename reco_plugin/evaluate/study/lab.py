@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...calibration import calibrate
+from ...defaults import CANDIDATE_HEIGHT
 from ...fuse import Fuser
 from ...memory import Fingerprint
 from ...memory.exact import ExactMemory
@@ -91,7 +92,7 @@ class Refining:
     how: Retrieval
     gate: bool
     sides: Side = "both"
-    height: float = 0.3
+    height: float = CANDIDATE_HEIGHT
 
     def refiner(self, memory: Calibrated, model: int = 0) -> Refiner:
         """What one of the models refines with."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ...defaults import SAME_IMAGE
 from ...types import Records
 from .task import Task
 
-NEAR = 0.97
-"""Image cosine from which a pair counts as the query itself; the same from which `reco train` hides one."""
 _BLOCK = 1 << 22
 
 
@@ -30,7 +29,7 @@ class Leaks:
     nearest: npt.NDArray[np.float32]
 
 
-def leaks(task: Task, records: Records, near: float = NEAR) -> Leaks:
+def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:
     """Compare every query with every image of the memory; its own pair, where its id is known, is hidden from it.
 
     Args:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ...data.files import whole_file
+from ...defaults import MAX_PIXELS
 from ...errors import DataError
 from ...types import ImageInput, Payload, Vectors
 
 SIZE = 128
 _KEYS = ("image", "path")
-_MAX_PIXELS = 64_000_000  # what the encoder refuses is not decoded for a thumbnail either
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class Pictures:
                 source = io.BytesIO(image) if isinstance(image, bytes) else image
                 opened = Image.open(source) if isinstance(source, str | os.PathLike | io.BytesIO) else source.copy()
                 with opened as picture:
-                    if picture.width * picture.height > _MAX_PIXELS:
+                    if (
+                        picture.width * picture.height > MAX_PIXELS
+                    ):  # what the encoder refuses is not decoded for a thumbnail either
                         return None
                     picture.draft("RGB", (SIZE, SIZE))
                     small = picture.convert("RGB")

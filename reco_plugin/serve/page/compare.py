@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
 from ...types import Degraded, Modality, Payload, Refinement, other
@@ -32,7 +33,7 @@ class CompareRequest(HowToRefine):
     refine: bool | None = Field(None, description="None: as the service's policy has it for this side")
     by: Modality | None = Field(None, description="side of the pairs to rank; the one that the query is not")
     refine_ranked: bool = Field(False, description="refine also the first candidates, as one set")
-    results: int = Field(10, ge=1, le=DEPTH)
+    results: int = Field(RESULTS, ge=1, le=DEPTH)
 
     def to_embed(self, caller: Embeds) -> EmbedRequest:
         """The same for the embedder."""

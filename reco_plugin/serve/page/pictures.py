@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from ...defaults import MAX_PIXELS
 from ...errors import ImageError
 from ...preprocess import ImageConfig, images_to_array
 from ...types import ImageInput, Payload
@@ -60,7 +61,7 @@ class Pictures:
             return None
 
 
-def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: int = 64_000_000) -> str:
+def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: int = MAX_PIXELS) -> str:
     """Make what a payload may hold under ``thumbnail``, so that the playground shows the pair's picture.
 
     Example::

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ....defaults import SAME_IMAGE
 from ....refine import VectorMemory
 from ....types import Records
 from ...findings import Cell, Chart, Column, Section, Table
 from ..lab import Method, Outcome
-from ..leaks import NEAR, leaks
+from ..leaks import leaks
 from ..study import Study
 from ..subsets import joined, take, with_wrong_captions
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
@@ -154,7 +155,7 @@ def _duplicates(study: Study, methods: dict[str, Method]) -> Table:
     return Table(
         title=(
             f"leak check: {int(found.queries.sum()):,} of {len(study.test):,} queries can retrieve an image with "
-            f"cosine above {NEAR}, {int(found.pairs.sum()):,} pairs in all"
+            f"cosine above {SAME_IMAGE}, {int(found.pairs.sum()):,} pairs in all"
         ),
         columns=columns(study, "method"),
         rows=tuple(rows),
