@@ -166,7 +166,7 @@ def test_no_text_takes_time_that_grows_with_the_square_of_its_length() -> None:
 def test_every_character_is_split_as_open_clip_does() -> None:
     """17,480 characters differ between the two regex engines; see ``_spelled_out``."""
     slow, fast = SimpleTokenizer(), twins(SimpleTokenizer())[1]
-    planes = (*range(0x40000), *range(0xE0000, 0xF0000), *range(0x40000, 0x110000, 97))  # of those without letters, some
+    planes = (*range(0x40000), *range(0xE0000, 0xF0000), *range(0x40000, 0x110000, 97))  # some of those without letters
     every = [chr(code) for code in planes if not 0xD800 <= code < 0xE000]
     for first in range(0, len(every), 4096):
         for text in (glue.join(every[first : first + 4096]) for glue in ("", "a'")):
