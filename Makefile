@@ -12,6 +12,8 @@ RUN := $(DEV)/bin
 INSTALL := -m pip install --disable-pip-version-check --only-binary :all:
 LOCKED := $(INSTALL) --require-hashes --no-deps -r
 PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
+# Two test processes share two cores: threads would only wait for each other. Processes that tests start find compiled code.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-latest install install-triton install-browser fix lint types unit lock gpu-check \
@@ -29,7 +31,7 @@ search-demo: $(DEMO)/.ready ## a search application on plain CLIP vectors in Qdr
 test: lint types unit ## lint, strict types, all tests
 
 check: lint types ## lint, strict types, the fast tests: for daily work
-	$(RUN)/pytest -n 2 --dist loadgroup -q -m "not slow"
+	$(PYTEST) -q -m "not slow"
 
 test-latest: ## all tests with the newest packages that pyproject.toml allows, instead of the locked ones
 	@rm -f .venv-latest/.ready
@@ -61,7 +63,7 @@ types: $(DEV)/.ready
 	$(RUN)/mypy
 
 unit: $(DEV)/.ready install-triton install-browser
-	$(RUN)/pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it says so and passes
 	@if nvidia-smi -L >/dev/null 2>&1; \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -35,13 +36,18 @@ SLOW = {
     "tests/benchmarks/test_readers.py",
     "tests/benchmarks/test_serving.py",
     "tests/benchmarks/test_torture.py",
+    "tests/cli/test_cli_embed.py",
     "tests/cli/test_cli_ingest.py",
     "tests/cli/test_cli_interrupted.py",
     "tests/cli/test_cli_memory.py",
     "tests/cli/test_cli_memory_served.py",
     "tests/cli/test_cli_memory_source.py",
     "tests/cli/test_cli_other_encoder.py",
+    "tests/contract/test_memory_rescue.py",
+    "tests/contract/test_memory_served.py",
+    "tests/contract/test_memory_values.py",
     "tests/degrade/test_killed_server.py",
+    "tests/degrade/test_opened_in_an_outage.py",
     "tests/degrade/test_traffic.py",
     "tests/demo",
     "tests/deploy",
@@ -60,9 +66,17 @@ SLOW = {
     "tests/report/test_report_charts.py",
     "tests/report/test_report_page.py",
     "tests/serve/dialects/test_dialect_openai.py",
+    "tests/serve/dialects/test_fetch.py",
+    "tests/serve/test_bodies.py",
     "tests/serve/test_core_run.py",
+    "tests/serve/test_given_up.py",
+    "tests/serve/test_limits.py",
+    "tests/serve/test_memory_admin.py",
     "tests/serve/test_openapi.py",
+    "tests/serve/test_page.py",
     "tests/serve/test_page_browser.py",
+    "tests/serve/test_strangers.py",
+    "tests/serve/test_values.py",
     "tests/study",
     "tests/test_cli_evaluate.py",
     "tests/test_data_torchvision.py",
@@ -70,13 +84,14 @@ SLOW = {
     "tests/test_evaluate_metrics.py",
     "tests/test_leaks.py",
     "tests/test_memory_faults.py",
+    "tests/test_memory_patience.py",
     "tests/test_preprocess_images.py",
     "tests/test_preprocess_text.py",
     "tests/test_wheel.py",
     "tests/train",
     "tests/triton",
 }
-"""Folders and files that train, draw, or start processes, clusters and browsers; they are marked ``slow``."""
+"""Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
 COLOURS = ("red", "green", "blue", "orange")
 SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 8, "large": 24}
@@ -106,6 +121,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+@cache
 def is_slow(path: Path) -> bool:
     """Whether a path is, or lies in, one of :data:`SLOW`."""
     return any(str(part.relative_to(ROOT)) in SLOW for part in (path, *path.parents) if part.is_relative_to(ROOT))

@@ -125,7 +125,7 @@ def test_chosen_texts_equal_open_clip(clip: Pair) -> None:
     assert_same(clip, TEXTS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(ANY | NASTY | FRAGMENTS, min_size=1, max_size=5))
 @example(["\u0345"])
 def test_any_text_equals_open_clip(clip: Pair, texts: list[str]) -> None:
@@ -146,7 +146,7 @@ ESCAPED = ("&amp;", "&amp;amp;lt;", "&eacute;", "&#769;", "\u00c3\u00a9", "\u00e
 PIECES = st.sampled_from([*"a\u00e9<>&;\n\r\t\x1b\x85 ", "word ", *MARKS, *ESCAPED])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(ANY | NASTY | PIECES, max_size=40).map("".join), st.sampled_from([1, 20, 200]), st.integers(0, 700))
 @pytest.mark.parametrize("how", ["lower", "whitespace", "canonicalize"])
 def test_texts_are_mended_as_ever(how: Any, text: str, times: int, filled: int) -> None:
@@ -166,7 +166,8 @@ def test_no_text_takes_time_that_grows_with_the_square_of_its_length() -> None:
 def test_every_character_is_split_as_open_clip_does() -> None:
     """17,480 characters differ between the two regex engines; see ``_spelled_out``."""
     slow, fast = SimpleTokenizer(), twins(SimpleTokenizer())[1]
-    every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    planes = (*range(0x40000), *range(0xE0000, 0xF0000), *range(0x40000, 0x110000, 97))  # some of those without letters
+    every = [chr(code) for code in planes if not 0xD800 <= code < 0xE000]
     for first in range(0, len(every), 4096):
         for text in (glue.join(every[first : first + 4096]) for glue in ("", "a'")):
             expected = regex.findall(slow.pat, text)
@@ -237,7 +238,7 @@ def test_chosen_texts_equal_hugging_face(hf: Pair) -> None:
     assert_same(hf, TEXTS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(ANY | NASTY, min_size=1, max_size=4))
 def test_any_text_equals_hugging_face(hf: Pair, texts: list[str]) -> None:
     assert_same(hf, texts)

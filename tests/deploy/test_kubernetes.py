@@ -13,7 +13,6 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from cloudcoil.models.prometheus_operator import v1 as operator
 
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
@@ -29,6 +28,9 @@ PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")
 def validate(manifest: Object, version: str) -> None:
     """Refuse what the API server would refuse: wrong types, missing fields and unknown ones."""
     if manifest["apiVersion"] == OPERATOR:
+        # here, since it takes three seconds, and one worker of two needs it
+        from cloudcoil.models.prometheus_operator import v1 as operator
+
         model = getattr(operator, manifest["kind"]).model_validate(manifest)
         assert model.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest, "has an unknown field"
     else:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from click.testing import Result
 from fit_worlds import made
 from small_disk import fill_up
+from typer.testing import CliRunner
 
+from reco_plugin.cli.app import app
 from reco_plugin.fit import FitResult
 from reco_plugin.fit.result import RESULT
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 STEPS = {  # bytes that are left on the disk -> what there is no room for
     100_000: "rows/",
     1_400_000: "training.tmp/",
@@ -23,10 +22,9 @@ STEPS = {  # bytes that are left on the disk -> what there is no room for
 }
 
 
-def run(source: str, model: Path, out: Path) -> subprocess.CompletedProcess[str]:
+def run(source: str, model: Path, out: Path) -> Result:
     options = ["--group", "thing", "--k", "5", "--fuser", "paper", "--steps", "101", "--batch", "16"]
-    command = [sys.executable, "-m", "reco_plugin", "fit", source, "--model", str(model), "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    return CliRunner().invoke(app, ["fit", source, "--model", str(model), "--out", str(out), *options])
 
 
 def test_whatever_there_is_no_room_for(disk: Path, source: Callable[..., str], model: Path, tmp_path: Path) -> None:
@@ -36,10 +34,10 @@ def test_whatever_there_is_no_room_for(disk: Path, source: Callable[..., str], m
         done = run(pairs, model, out)
         filler.unlink()
         told = done.stderr.splitlines()[-1]
-        assert done.returncode == 1, (left, done.returncode, done.stderr)
+        assert done.exit_code == 1, (left, done.exit_code, done.stderr)
         assert told.startswith("error: ") and "cannot be written: No space left" in told and what in told, (left, told)
         assert "Traceback" not in done.stderr and not (out / RESULT).exists()
-    assert run(pairs, model, out).returncode == 0
-    assert run(pairs, model, tmp_path / "undisturbed").returncode == 0
+    assert run(pairs, model, out).exit_code == 0
+    assert run(pairs, model, tmp_path / "undisturbed").exit_code == 0
     assert FitResult.read(out) == FitResult.read(tmp_path / "undisturbed")
     assert not [path for path in out.rglob("*") if path.suffix == ".tmp" or ".part" in path.name]

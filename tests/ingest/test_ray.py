@@ -153,7 +153,7 @@ def test_a_memory_is_a_source_of_workers_too(folder, model, tmp_path, cluster, s
             here = held(reco)
         with Reco.open(model, tmp_path / "there", on_memory_failure="fail") as reco:
             assert ingest_on_ray(source, reco, TWO, lists).added == 33
-            assert ingest_on_ray(source, reco, TWO, lists).unchanged == 33
+            assert ingest(source, reco, lists).unchanged == 33
             there = held(reco)
     assert (there["ids"], there["payloads"]) == (here["ids"], here["payloads"])
     for side in ("image", "text"):
@@ -187,7 +187,7 @@ def test_a_part_that_always_kills_its_worker_ends_the_run_and_what_came_before_i
     assert held(reco)["ids"] == before
     assert listed(rejected) == [row for row in expected["rejected"] if row["id"] < "20"]
 
-    outcome = ingest_on_ray(rows(folder), reco, TWO, options(rejected))
+    outcome = ingest(rows(folder), reco, options(rejected))  # here too, and in less time
     assert (outcome.unchanged, outcome.added) == (len(before), 33 - len(before))
     assert held(reco)["ids"] == expected["ids"]
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import quickstart_model
 from benchmarks.quickstart_model import K, Study, measure, take, train_all, without_metric
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
@@ -20,20 +22,21 @@ from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import ROLES
-from reco_plugin.quickstart.dataset import Quickstart
+from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
 from reco_plugin.reco import Reco
 from reco_plugin.refine import VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions
+from reco_plugin.train.loop import Fusions, TrainConfig
 from reco_plugin.types import MODALITIES, Modality, Vectors
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 SEEDS = (0,)
+STEPS = 150  # of 400, which change no order of the lines below
 Top1 = dict[tuple[str, str], float]
 """(group, refined sides) -> top-1 in percent."""
 Line = Callable[..., Top1]
@@ -54,7 +57,8 @@ def artifact() -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def study(data: Quickstart, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(cache: Path, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    data = load(cache)  # without the drawings of pre-training alone, which nothing here asks for
     encoder = Encoder(artifact, load_settings(model=MODEL))
     return Study(data, encoder, artifact.manifest.fingerprint, tmp_path_factory.mktemp("study"))
 
@@ -73,7 +77,9 @@ def reco(fitted: Fusions) -> Fuser:
 @pytest.fixture(scope="module")
 def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Fuser]]:
     """The paper's layer and the control that never sees a neighbour."""
-    trained = train_all(study, tmp_path_factory.mktemp("runs"), names=("paper", "no retrieval"), seeds=SEEDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quickstart_model, "TrainConfig", partial(TrainConfig, steps=STEPS))
+        trained = train_all(study, tmp_path_factory.mktemp("runs"), names=("paper", "no retrieval"), seeds=SEEDS)
     return {name: [TorchFuser(f, retrieval=name != "no retrieval") for f in runs] for name, runs in trained.items()}
 
 

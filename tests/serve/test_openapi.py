@@ -62,7 +62,7 @@ def api(model: Path, drawings: Any, live: Any) -> Any:
 
 @pytest.mark.parametrize(("path", "method"), [(path, method) for path, method, _ in operations()])
 def test_whatever_is_sent_the_answer_is_a_documented_one(api: Any, path: str, method: str) -> None:
-    @settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(api[path][method].as_strategy())
     def ask(case: schemathesis.Case) -> None:
         case.call_and_validate(checks=CHECKS, headers=ADMIN)

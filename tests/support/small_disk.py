@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ def mounted(folder: Path, size: int = 100 * MB) -> Iterator[Path]:
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no file system can be mounted here, which wants root, mkfs.ext4 and a loop device: {error}")
     yield place
+    gc.collect()  # what was read from there by this process may still be mapped
     subprocess.run(["umount", place], check=True)
 
 

@@ -5,7 +5,6 @@ Processes here are real ones, joined over gloo on the CPU.
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import distributed_worker as worker
 import numpy as np
 import pytest
 import torch
+from lean_start import ENVIRONMENT
 from terminal import run_on_a_terminal
 
 from reco_plugin.data import write_pairs
@@ -33,7 +33,6 @@ from reco_plugin.types import MODALITIES, Records
 
 pytestmark = pytest.mark.xdist_group("distributed")  # one worker trains for all
 GROUPS, EACH, D = 40, 4, worker.D
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -145,25 +144,24 @@ from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 torch.set_num_threads(1)
-config = TrainConfig(steps=300, batch=32, checkpoint_every=7)
+config = TrainConfig(steps=150, batch=32, checkpoint_every=7)
 train_fusions(open_data(Path(sys.argv[1])), FusionConfig("paper", D), Path(sys.argv[2]), config)
 """
 
 
 def test_a_run_that_is_killed_twice_ends_as_one_that_was_not(folder: Path, data: FusionData, tmp_path: Path) -> None:
-    config = TrainConfig(steps=300, batch=32, checkpoint_every=7)
+    config = TrainConfig(steps=150, batch=32, checkpoint_every=7)
     whole = train_fusions(data, FusionConfig("paper", D), tmp_path / "whole", config).state_dict()
     command = [sys.executable, "-c", KILLED, str(folder / "training"), str(tmp_path / "cut")]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(Path(worker.__file__).parent)}
     reached: list[int] = []
     for _ in range(2):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         wait_for_a_checkpoint(tmp_path / "cut" / CHECKPOINT, reached[-1] if reached else 0)
         time.sleep(random.uniform(0, 0.2))
         process.kill()
         assert process.wait() == -9, "it was done before it could be killed"
         reached.append(torch.load(tmp_path / "cut" / CHECKPOINT)["step"])
-    assert 0 < reached[0] < reached[1] < 300
+    assert 0 < reached[0] < reached[1] < 150
     again = train_fusions(data, FusionConfig("paper", D), tmp_path / "cut", config).state_dict()
     assert same(again, whole) and same(load_fusions(tmp_path / "cut" / FUSION).state_dict(), whole)
 

@@ -73,7 +73,7 @@ def test_what_triton_encodes_is_what_the_process_would(
     assert [dict(payload) for payload in through.payloads] == [dict(here.payloads[row]) for row in order]
     for side in ("image", "text"):
         np.testing.assert_allclose(getattr(through, side), getattr(here, side)[order], rtol=0, atol=1e-5)
-    again = build(folder, tmp_path / "triton", model, *engine, url=server.grpc)
+    again = build(folder, tmp_path / "triton", model, url=server.grpc)  # of Ray: see ingest/test_ray.py
     assert again["unchanged"] == good and encoded(server) - before == good
 
 

@@ -1,0 +1,67 @@
+"""A graph of the same module is exported once for all tests of a run: torch takes two seconds or more for each.
+
+Only torch's part is left out: what is made of the graph, and its comparison with torch, stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from reco_plugin.train import export
+from reco_plugin.train.graphs import Case
+
+SIMPLE = (bool, int, float, str, tuple, type(None))
+
+
+@contextmanager
+def exported_once(folder: Path) -> Iterator[None]:
+    """Keep torch's graphs in a folder, which test processes can share."""
+    to_onnx = export.to_onnx
+
+    def kept(case: Case, path: Path) -> None:
+        made = folder / f"{digest_of(case)}.onnx"
+        if not made.exists():
+            to_onnx(case, path)
+            part = made.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(path, part)
+            part.rename(made)
+        else:
+            shutil.copyfile(made, path)
+
+    trace = logging.getLogger("torch.__trace")  # pytest listens to loggers that do not propagate; this one would tell
+    trace.propagate = True  # it all that the exporter does, which takes longer than doing it
+    trace.handlers.clear()
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "to_onnx", kept)
+        yield
+
+
+def digest_of(case: Case) -> str:
+    """Of all that decides the graph: ports, shapes of the inputs, the module's parts, their attributes and weights."""
+    digest = hashlib.sha256(repr(case.spec).encode())
+    inputs = {name: (array.shape, array.dtype) for name, array in case.batches[0].inputs.items()}
+    digest.update(repr((inputs, case.module)).encode())
+    for name, part in case.module.named_modules():
+        simple = {key: value for key, value in vars(part).items() if isinstance(value, SIMPLE)}
+        digest.update(repr((name, type(part), simple)).encode())
+    for name, weight in tensors(case.module):
+        digest.update(repr((name, weight.shape, weight.dtype)).encode())
+        digest.update(weight.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Also those that ``state_dict`` leaves out."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
