@@ -66,11 +66,11 @@ def _kill_writers(given: Round, folder: Path, mode: list[str], seconds: float, s
     dimension = _INDEXED_DIMENSION if mode else DIMENSION
     while given.until.more(found):
         said, error = _killed(_command(folder, given.rng.randrange(2**31), mode), given.work, given.rng, seconds)
-        if not said:
-            found.faults.append(f"the memory was not opened: {error[-500:]}")
+        if error:
+            found.faults.append(f"the writer failed, and was not killed: {error[-500:]}")
             return found
         found.tried["writer" if not mode else "index being built"] += 1
-        acknowledged += said.count("ok\n")
+        acknowledged += said.count("index\n" if mode else "ok\n")
         state, begun = _after(state, said)
         state = _checked(found, folder, state, begun, dimension)
     found.figures["acknowledged writes" if not mode else "indexes finished"] = f"{acknowledged:,}"
@@ -79,14 +79,14 @@ def _kill_writers(given: Round, folder: Path, mode: list[str], seconds: float, s
 
 
 def _killed(command: list[str], work: Path, rng: random.Random, seconds: float) -> tuple[str, str]:
-    """Kill a writer at a random moment after it has opened the memory; what it said, and its errors."""
+    """Kill a writer at a random moment after it has opened the memory; what it said, and what it failed of."""
     said, error = work / "said", work / "error"
     with said.open("wb") as out, error.open("wb") as err, subprocess.Popen(command, stdout=out, stderr=err) as process:
         while not said.stat().st_size and process.poll() is None:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, seconds))
         process.kill()
-    return said.read_text(), error.read_text()
+    return said.read_text(), error.read_text() if process.returncode > 0 else ""
 
 
 def _after(state: State, said: str) -> tuple[State, State | None]:
