@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .failures import Failure, Refused
 from .settings import ServeSettings
 
 ADMIN_PATH = "/v1/memory"
-_OPEN = ("/livez", "/readyz", "/meta", "/.well-known/", "/openapi.json")
+_OPEN = ("/livez", "/readyz", "/health", "/ping", "/v1/health/", "/meta", "/.well-known/", "/openapi.json")
 _SCHEME = "bearer "
+_KEY_HEADERS = ("api-key", "x-api-key")
+
+
+def credential(headers: Mapping[str, str]) -> str | None:
+    """What a request shows: a bearer key, or the key of a header that Azure's clients and other gateways send.
+
+    >>> credential({"authorization": "AWS4-HMAC-SHA256 …", "x-api-key": "k"})
+    'Bearer k'
+    """
+    shown = headers.get("authorization")
+    if shown is None or shown[: len(_SCHEME)].lower() != _SCHEME:
+        for name in _KEY_HEADERS:
+            if name in headers:
+                return f"Bearer {headers[name]}"
+    return shown
 
 
 class Guard:
@@ -59,7 +74,7 @@ class Guard:
 
 def _require(keys: Iterable[bytes], authorization: str | None, what: str) -> None:
     if (key := _bearer(authorization)) is None:
-        message = f"this needs {what}: send the header `authorization: Bearer KEY`"
+        message = f"this needs {what}: send the header `authorization: Bearer KEY` (or `api-key: KEY`)"
         raise Refused(Failure(401, "key_missing", message))
     if not _fits(keys, key):
         raise Refused(Failure(401, "key_wrong", f"the key is not known here: this needs {what}"))

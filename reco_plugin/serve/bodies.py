@@ -84,7 +84,18 @@ class Share:
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read under the limits."""
+    """A request whose JSON is read under the limits.
+
+    JSON is JSON whatever ``content-type`` says: AWS' clients, curl and others name another one, or none. Not where a
+    browser asks for a page of somebody else: it sends those without asking first only if they do not say JSON.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        names = {name for name, _ in scope["headers"]}
+        if b"origin" not in names:
+            headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+        super().__init__(scope, receive)
 
     async def body(self) -> bytes:
         """The whole body, in one piece that grows: pieces to be joined would take twice the memory."""

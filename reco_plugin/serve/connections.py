@@ -12,12 +12,13 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .logs import LOGGER
+from .middleware import PROBES
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
 PROBE_CONNECTIONS = 128
 """Connections beyond the setting, on which only probes are answered: a service that has much to do is not dead."""
-_PROBES = tuple(f"GET {path} ".encode() for path in ("/livez", "/readyz", "/metrics"))
+_PROBES = tuple(f"GET {path} ".encode() for path in PROBES)
 _FULL = "the service has as many connections as it may (max_connections): try again later"
 _RETRY_S = 1
 _LOG_EVERY_S = 10.0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 
+from .auth import credential
 from .bodies import Bodies
 from .embedder import Embedder
 from .embedding import Embedded, EmbedRequest, Timings
@@ -53,7 +54,9 @@ class Caller:
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
         limits = edge.settings
-        self.fetch = edge.fetch and edge.fetch.for_request(max_images=limits.max_items, max_bytes=limits.max_body_bytes)
+        self.fetch = edge.fetch and edge.fetch.for_request(
+            max_images=limits.max_images, max_bytes=limits.max_body_bytes
+        )
         """Gets the image of a URL; None where URLs are not fetched."""
 
     @property
@@ -95,7 +98,7 @@ class Caller:
         Raises:
             Refused: 401 or 403.
         """
-        self._request.app.state.guard.check_pairs(self._request.headers.get("authorization"))
+        self._request.app.state.guard.check_pairs(credential(self._request.headers))
 
     async def _left(self) -> None:
         """Return when the client is gone."""

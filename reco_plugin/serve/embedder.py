@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,9 +105,19 @@ class Embedder:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
         if len(request.items) > self._settings.max_items:
             raise Refused(too_many_items(len(request.items), self._settings.max_items))
+        self.check_images(isinstance(item, Item) and isinstance(item.content, bytes) for item in request.items)
         if (request.options.k or 0) > self._settings.max_k:
             message = f"k is {request.options.k}, the limit is {self._settings.max_k} (max_k)"
             raise Refused(Failure(400, "k_too_large", message, "k"))
+
+    def check_images(self, images: Iterable[bool]) -> None:
+        """Bound what is decoded and held at once; told of each item whether it is an image.
+
+        Raises:
+            Refused: 413, too many.
+        """
+        if (number := sum(images)) > self._settings.max_images:
+            raise Refused(too_many_items(number, self._settings.max_images, "images", "max_images"))
 
     def _side(self, work: _Work, modality: Modality) -> None:
         """Answer the items of one modality."""

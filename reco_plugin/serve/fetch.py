@@ -142,7 +142,7 @@ class RequestFetcher:
         """
         self._images += 1
         if self._images > self.max_images:
-            message = f"more than {self.max_images} URLs in one request (max_items): split it"
+            message = f"more than {self.max_images} URLs in one request (max_images): split it"
             raise Refused(Failure(413, "too_many_items", message))
         self._check()
         data = await self.fetch(url)

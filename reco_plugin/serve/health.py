@@ -192,10 +192,14 @@ def router(health: Health) -> APIRouter:
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
 
     @routes.get("/livez")
+    @routes.get("/v1/health/live", include_in_schema=False)  # of NVIDIA NIM
     async def live() -> Live:
         """Whether the process answers at all."""
         return Live()
 
+    @routes.get("/health", include_in_schema=False)  # of TEI, vLLM and most others
+    @routes.get("/ping", include_in_schema=False)  # of SageMaker
+    @routes.get("/v1/health/ready", include_in_schema=False)  # of NVIDIA NIM
     @routes.get("/readyz", responses={503: {"model": Ready, "description": "send no requests here now"}})
     async def ready(response: Response) -> Ready:
         """Whether requests should be sent here."""

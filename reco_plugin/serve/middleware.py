@@ -21,7 +21,8 @@ from .routes import failed
 
 log = logging.getLogger(LOGGER)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_QUIET = ("/livez", "/readyz", "/metrics")
+PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
+"""Paths that are asked every few seconds, by machines."""
 Observe = Callable[[str, int, float], None]
 """Told route, status and seconds of each request."""
 
@@ -54,7 +55,7 @@ class Observed:
         finally:
             seconds = time.perf_counter() - started
             self._observe(_route(scope), status, seconds)
-            level = logging.DEBUG if path in _QUIET else logging.INFO
+            level = logging.DEBUG if path in PROBES else logging.INFO
             told = scope.get("state", {}).get("log", {})
             extra = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 6), **told}
             log.log(level, "request", extra=extra)

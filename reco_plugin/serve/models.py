@@ -65,18 +65,20 @@ class ModelList(BaseModel):
 
 def router(edge: Edge) -> APIRouter:
     """``GET /v1/models`` and ``GET /v1/models/{model}``."""
-    routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["models"], responses=ERRORS)
+    routes = APIRouter(route_class=answering_in(openai_shape), tags=["models"], responses=ERRORS)
 
     async def models(request: Request) -> dict[str, Model]:
         state = await _memory(edge(request), edge)
         return {name: _model(name, manner, edge, state) for name, manner in edge.embedder.aliases.items()}
 
-    @routes.get("/models")
+    @routes.get("/models", include_in_schema=False)  # where the base URL has no /v1
+    @routes.get("/v1/models")
     async def list_models(request: Request) -> ModelList:
         """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
         return ModelList(data=list((await models(request)).values()))
 
-    @routes.get("/models/{model}")
+    @routes.get("/models/{model}", include_in_schema=False)
+    @routes.get("/v1/models/{model}")
     async def one_model(request: Request, model: str) -> Model:
         """One alias."""
         known = await models(request)

@@ -131,6 +131,7 @@ def add(embedder: Embedder, asked: AddPairs, max_image_bytes: int) -> Added:
         InputError: an id comes twice, or a payload is not JSON.
         MemoryStoreError: the memory cannot be written.
     """
+    embedder.check_images(one.image is not None for one in asked.pairs)
     good, failed = [], []
     for index, one in enumerate(asked.pairs):
         ready = _ready(embedder, one, max_image_bytes)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from ..errors import InputError, RecoError
+from .auth import credential
 from .bodies import BodyRefused, JsonRequest
 from .embedding import Embeds
 from .failures import STOPPING, Failure, Refused, failure_of
@@ -57,7 +58,7 @@ def answering_in(shape: Shape) -> type[APIRoute]:
                 guard = getattr(request.app.state, "guard", None)
                 try:
                     if guard is not None:  # before the body is read
-                        guard.check(template, request.headers.get("authorization"))
+                        guard.check(template, credential(request.headers))
                         if request.method == "POST" and not template.startswith("/v1/memory"):
                             request.app.state.edge.pool.check_room()
                     response = await handle(JsonRequest(request.scope, request.receive))

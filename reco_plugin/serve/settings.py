@@ -76,7 +76,8 @@ class ServeSettings(Section):
         256_000_000, ge=1, description="memory for the bodies of all requests together; another one gets 429"
     )
     max_image_bytes: int = Field(16_000_000, ge=1, description="larger encoded images get 413")
-    max_items: int = Field(256, ge=1, description="texts, images or vectors per request")
+    max_items: int = Field(2048, ge=1, description="texts, images and vectors per request")
+    max_images: int = Field(256, ge=1, description="of which images")
     max_text_chars: int = Field(50_000, ge=1, description="longer texts are refused, whatever `truncate` says")
     max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
 

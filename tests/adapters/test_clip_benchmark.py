@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,10 @@ def test_retrieval_agrees_where_the_query_is_refined_and_the_index_is_not(
     monkeypatch.chdir(bench)
     arguments = command("captioned", ["frozen", "image@memory", "text@memory"], *options)
     monkeypatch.setattr(sys, "argv", ["clip_benchmark", *arguments])
-    main()
-    gc.collect()  # closes the memory
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves files open
+        main()
+        gc.collect()  # closes them, and the memory
     theirs = written(bench, "captioned")
     with Reco.open(bench / "model", memory=bench / "memory") as reco:
         ours = retrieval(reco, read_retrieval(bench / "captioned" / "test"))

@@ -148,9 +148,21 @@ def router(embedder_of: EmbedderOf) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ErrorShape))
 
+    @routes.post("/embeddings", response_model_exclude_none=True, include_in_schema=False)  # a base URL without /v1
+    @routes.post("/openai/v1/embeddings", response_model_exclude_none=True, include_in_schema=False)  # of Azure
     @routes.post("/v1/embeddings", response_model_exclude_none=True)
     async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         """Embed texts and images; OpenAI's API, with Jina's objects and NIM's data URIs as further inputs."""
+        return await embedded(request, body)
+
+    @routes.post(
+        "/openai/deployments/{deployment}/embeddings", response_model_exclude_none=True, include_in_schema=False
+    )
+    async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+        """The same under Azure's path; the deployment is the model."""
+        return await embedded(request, body.model_copy(update={"model": deployment}))
+
+    async def embedded(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         caller = embedder_of(request)
         body.check(caller)
         form = body.form

@@ -1,0 +1,101 @@
+"""What clients send by themselves, with nothing set: their headers, their batches, their paths."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import openai
+import pytest
+from starlette.testclient import TestClient
+
+from reco_plugin import Reco
+
+TEXT = "a small red circle"
+BODIES = {
+    "/v1/embeddings": {"input": [TEXT]},
+    "/v1/multimodalembeddings": {"inputs": [{"content": [{"type": "text", "text": TEXT}]}]},
+    "/v2/embed": {"texts": [TEXT]},
+    "/vectorize": {"texts": [TEXT]},
+    "/titan": {"inputText": TEXT},
+    "/model/clip/invoke": {"inputText": TEXT},
+    "/v1/explain": {"input": [{"text": TEXT}]},
+}
+CURL = "application/x-www-form-urlencoded"  # what `curl -d` says
+
+
+@pytest.mark.parametrize("said", [None, CURL, "text/plain", "application/octet-stream", "application/vnd.api+json"])
+@pytest.mark.parametrize("path", BODIES)
+def test_json_is_json_whatever_the_header_says(client: TestClient, path: str, said: str | None) -> None:
+    headers = {} if said is None else {"content-type": said}
+    answer = client.post(path, content=json.dumps(BODIES[path]).encode(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    as_ever = client.post(path, json=BODIES[path])
+    assert as_ever.json() | {"id": None} == answer.json() | {"id": None}  # Cohere's answers have one each
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v2/embed"])
+def test_what_is_no_json_says_so(client: TestClient, path: str) -> None:
+    answer = client.post(path, content=b"input=a+fox", headers={"content-type": CURL})
+    assert answer.status_code == 400
+    assert "not JSON" in answer.text
+
+
+def test_a_page_of_somebody_else_cannot_send_it_without_asking(client: TestClient) -> None:
+    body = json.dumps(BODIES["/v1/embeddings"]).encode()
+    page = {"origin": "https://evil.example", "content-type": "text/plain"}
+    assert client.post("/v1/embeddings", content=body, headers=page).status_code == 422
+    assert client.post("/v1/embeddings", content=body, headers=page | {"content-type": "application/json"}).is_success
+
+
+def test_a_batch_of_openais_size(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as sdk:
+        answer = sdk.embeddings.create(model="clip", input=[f"number {n}" for n in range(2048)])
+        assert len(answer.data) == 2048
+        with pytest.raises(openai.APIStatusError, match=r"2,049 in one request, the limit is 2,048 \(max_items\)"):
+            sdk.embeddings.create(model="clip", input=["a"] * 2049)
+
+
+def test_images_have_a_bound_of_their_own(client: TestClient, red_square: str, admin: dict[str, str]) -> None:
+    for path, body in (
+        ("/v1/explain", {"input": [{"image": red_square}] * 257}),
+        ("/vectorize", {"images": [red_square] * 257}),
+        ("/v1/memory/pairs", {"pairs": [{"id": f"{n}", "text": "a", "image": red_square} for n in range(257)]}),
+    ):
+        answer = client.post(path, json=body, headers=admin)
+        assert answer.status_code == 413, answer.text
+        assert "257 in one request, the limit is 256 (max_images)" in answer.text
+
+
+def test_azures_client(url: str, filled: Reco) -> None:
+    expected = filled.embed_texts([TEXT], refine=False)[0].tolist()
+    with openai.AzureOpenAI(azure_endpoint=url, api_key="any", api_version="2024-10-21", max_retries=0) as sdk:
+        plain, refined = (sdk.embeddings.create(model=name, input=TEXT) for name in ("clip", "clip-reco"))
+    assert plain.data[0].embedding == pytest.approx(expected, abs=1e-6)
+    assert refined.data[0].embedding != pytest.approx(expected, abs=1e-3)
+    wrong = openai.AzureOpenAI(azure_endpoint=url, api_key="wrong", api_version="2024-10-21", max_retries=0)
+    with wrong as sdk, pytest.raises(openai.AuthenticationError):
+        sdk.embeddings.create(model="clip", input=TEXT)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"x-api-key": "any"}, 200),
+        ({"api-key": "any"}, 200),
+        ({"x-api-key": "other"}, 401),
+        ({"authorization": "AWS4-HMAC-SHA256 Credential=x", "x-api-key": "any"}, 200),
+        ({"authorization": "Bearer other", "x-api-key": "any"}, 401),
+    ],
+)
+def test_keys_of_other_gateways(url: str, headers: dict[str, str], status: int) -> None:
+    for path in ("/v1/models", "/models"):
+        assert httpx.get(f"{url}{path}", headers=headers).status_code == status
+    for path in ("/v1/embeddings", "/embeddings", "/openai/v1/embeddings"):
+        assert httpx.post(f"{url}{path}", json={"input": TEXT}, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping", "/v1/health/ready", "/v1/health/live", "/livez", "/readyz"])
+def test_probes_of_other_servers_need_no_key(url: str, path: str) -> None:
+    assert httpx.get(f"{url}{path}").status_code == 200
