@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 from fit_worlds import made
 from small_disk import fill_up
@@ -27,6 +28,7 @@ def run(source: str, model: Path, out: Path) -> Result:
     return CliRunner().invoke(app, ["fit", source, "--model", str(model), "--out", str(out), *options])
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what torch was writing then
 def test_whatever_there_is_no_room_for(disk: Path, source: Callable[..., str], model: Path, tmp_path: Path) -> None:
     pairs, out = source(made()), disk / "run"
     for left, what in STEPS.items():
