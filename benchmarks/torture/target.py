@@ -23,7 +23,8 @@ from .wire import as_json, request, send
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
 PAIRS, DIMENSION = 500, 128
 ORDINARY = request("/refined/v1/embeddings", as_json({"input": "a red circle"}))
-MIB = 2**20
+DEAD_AFTER = 3
+"""Probes in a row without an answer, after which Kubernetes starts a container anew, by default."""
 
 
 @dataclass(frozen=True)
@@ -79,34 +80,39 @@ def watched(service: Target, found: Found) -> Iterator[None]:
             assert process.stdout is not None and process.stdout.readline()  # it has begun
             yield
         finally:
-            live, ordinary, failed = process.communicate("\n")[0].split()
+            live, asked, failed, in_a_row, ordinary = process.communicate("\n")[0].split()
     peak = service.peak_mib()
     found.figures |= {"slowest /livez": f"{float(live):.2f} s", "slowest bystander": f"{float(ordinary):.1f} s"}
     if peak is not None:
         found.figures["peak memory"] = f"{peak:,.0f} MiB"
     if int(failed):
-        found.faults.append(f"/livez did not answer 200, {failed} times")
+        found.figures["/livez not answered"] = f"{failed} of {asked} times"
+    if int(in_a_row) >= DEAD_AFTER:
+        found.faults.append(f"/livez did not answer 200, {in_a_row} times in a row")
 
 
-async def _watch(address: tuple[str, int]) -> tuple[float, float, int]:
+async def _watch(address: tuple[str, int]) -> tuple[float | int, ...]:
+    """The slowest probe, how many there were, failed, and failed in a row; the slowest ordinary request."""
     ended = asyncio.Event()
 
-    async def slowest(sent: bytes, pause_s: float) -> tuple[float, int]:
-        most, failed = 0.0, 0
+    async def slowest(sent: bytes, pause_s: float) -> tuple[float, int, int, int]:
+        most, asked, failed, in_a_row, longest = 0.0, 0, 0, 0, 0
         while not ended.is_set():
             answer = await send(address, sent)
-            most, failed = max(most, answer.seconds), failed + (answer.status != 200)
+            most, asked, failed = max(most, answer.seconds), asked + 1, failed + (answer.status != 200)
+            in_a_row = 0 if answer.status == 200 else in_a_row + 1
+            longest = max(longest, in_a_row)
             await asyncio.sleep(pause_s)
-        return most, failed
+        return most, asked, failed, longest
 
     async def told() -> None:
         await asyncio.to_thread(sys.stdin.readline)
         ended.set()
 
-    (live, failed), (ordinary, _), _ = await asyncio.gather(
+    live, (ordinary, *_), _ = await asyncio.gather(
         slowest(request("/livez", None, "GET"), 0.05), slowest(ORDINARY, 0.25), told()
     )
-    return live, ordinary, failed
+    return *live, ordinary
 
 
 async def recovery(address: tuple[str, int]) -> float:

@@ -16,8 +16,9 @@ from .middleware import PROBES
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
-PROBE_CONNECTIONS = 128
-"""Connections beyond the setting, on which only probes are answered: a service that has much to do is not dead."""
+PROBE_CONNECTIONS = 384
+"""Connections beyond the setting, on which only probes are answered: a service that has much to do is not dead. With
+the default of the setting, that leaves 128 of the 1,024 files that a process may usually open."""
 _PROBES = tuple(f"GET {path} ".encode() for path in PROBES)
 _FULL = "the service has as many connections as it may (max_connections): try again later"
 _RETRY_S = 1
