@@ -20,7 +20,7 @@ from .found import Found, Round
 from .target import ADMIN, DIMENSION, Target, target, watched
 from .wire import Answer, as_json, request, send
 
-CALLERS, PATIENCE_S = 8, 60.0
+CALLERS, PATIENCE_S = 24, 60.0
 _VECTOR = [DIMENSION**-0.5] * DIMENSION
 
 
@@ -82,7 +82,7 @@ _HEADERS = [
 def fuzz(given: Round) -> Found:
     """Run, then kill nothing and look whether the memory holds what the service says."""
     found = Found()
-    with target(given.work) as service:
+    with target(given.work, ["--head-timeout-s", "1", "--body-timeout-s", "1"]) as service:  # many do not end
         with watched(service, found):
             asyncio.run(_all(given, service, found))
         told = json.loads(asyncio.run(send(service.address, request("/v1/memory", None, "GET", ADMIN))).body)["pairs"]
