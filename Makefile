@@ -71,7 +71,7 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
 
 torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
-	$(RUN)/python -m benchmarks.torture --seconds 25
+	$(RUN)/python -m benchmarks.torture --seconds 20
 
 quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cores, under an hour
 	$(RUN)/python -m benchmarks.quickstart_model
