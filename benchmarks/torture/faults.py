@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from reco_plugin import Pair
 from reco_plugin.artifact import TOKENIZER, Artifact
 from reco_plugin.errors import RecoError
 from reco_plugin.memory import open_memory
+from reco_plugin.memory.transfer import copy
 
 from ..load.inputs import Known, draw, prepare
 from ..load.traffic import Traffic, judge, run
@@ -59,11 +61,9 @@ def _known(work: Path) -> Known:
 def _copy(folder: Path, url: str) -> None:
     fingerprint = Artifact.load(MODEL).manifest.fingerprint
     held, served = open_memory(folder, fingerprint), open_memory(url, fingerprint)
-    for batch in held.scroll():
-        served.upsert(batch)
-    served.set_calibration(held.header.calibration)
-    held.close()
-    served.close()
+    with closing(held), closing(served):
+        for _ in copy(held, served):
+            pass
 
 
 def _asked(url: str, known: Known, seconds: float) -> Traffic:
@@ -94,9 +94,9 @@ async def _refined(url: str, known: Known) -> float:
 
 def _damaged(given: Round, found: Found) -> None:
     """One byte of a file of the model is changed: it must not be opened."""
-    copy = given.work / "model"
-    shutil.copytree(MODEL, copy)
-    files = sorted(path for path in copy.rglob("*") if path.suffix == ".onnx" or path.name == TOKENIZER)
+    folder = given.work / "model"
+    shutil.copytree(MODEL, folder)
+    files = sorted(path for path in folder.rglob("*") if path.suffix == ".onnx" or path.name == TOKENIZER)
     for path in files * 3:
         whole = path.read_bytes()
         place = given.rng.randrange(len(whole))
@@ -105,11 +105,11 @@ def _damaged(given: Round, found: Found) -> None:
         path.write_bytes(changed)
         found.tried["byte of the model changed"] += 1
         try:
-            Artifact.load(copy)
+            Artifact.load(folder)
         except RecoError:
             found.answers["refused"] += 1
         else:
             found.answers["opened"] += 1
-            found.faults.append(f"{path.relative_to(copy)}: byte {place} was changed, and the model is opened")
+            found.faults.append(f"{path.relative_to(folder)}: byte {place} was changed, and the model is opened")
         path.write_bytes(whole)
         os.utime(path)

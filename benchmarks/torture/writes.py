@@ -73,7 +73,7 @@ def _kill_writers(given: Round, folder: Path, mode: list[str], seconds: float, s
         acknowledged += said.count("index\n" if mode else "ok\n")
         state, begun = _after(state, said)
         state = _checked(found, folder, state, begun, dimension)
-    found.figures["acknowledged writes" if not mode else "indexes finished"] = f"{acknowledged:,}"
+    found.figures["acknowledged writes" if not mode else "times optimised"] = f"{acknowledged:,}"
     found.figures["pairs held in the end"] = f"{len(state):,}"
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..defaults import MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
+from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from .errors import keeps, reports_errors
 from .options import JsonOption, ModelOption
 
@@ -66,7 +66,7 @@ def fit_command(
     ] = PAIRS_IN_RAM,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the paper's training and the intervals.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = STEPS,
-    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = 128,
+    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = BATCH,
     precision: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="paper: precision of its arithmetic; weights and loss are fp32.")
     ] = "fp32",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from ..defaults import SAME_IMAGE, STEPS
+from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
 from .errors import keeps, reports_errors
 from .options import JsonOption
 from .stores import CollectionOption
@@ -54,9 +54,9 @@ def train_command(
         Literal["paper", "reco", "training-free"],
         typer.Option(help="reco: ours, fitted in seconds. paper: the plain layer, trained by the paper's loss."),
     ] = "reco",
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = 10,
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = NEIGHBOURS,
     steps: Annotated[int, typer.Option(min=0, help="paper: training steps; 0 keeps the untrained start.")] = STEPS,
-    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step.")] = 128,
+    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step.")] = BATCH,
     lr: Annotated[float, typer.Option(min=0, help="paper: peak learning rate.")] = 1e-3,
     heads: Annotated[int, typer.Option(min=1, help="paper: attention heads.")] = 8,
     seed: Annotated[int, typer.Option(help="paper: seed of the start, the batches and the dropout.")] = 0,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from ..calibration import Calibration
-from ..defaults import CANDIDATE_HEIGHT
+from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from ..evaluate.baselines import ALONE, grid
 from ..fuse import Fuser
 from ..types import Records
 from .catalogue import Catalogue
 from .config import FitConfig
-from .paper import PAPER, K
+from .paper import PAPER
 from .questions import MOST, GroundMemory, some, take
 
 if TYPE_CHECKING:
@@ -205,4 +205,4 @@ def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Way]:
     from ..train.fuser import TorchFuser
 
     assert fusions is not None  # noqa: S101 - it is trained before anything is judged
-    yield Way(PAPER, config.k or K, "off", TorchFuser(fusions), fusions=fusions)
+    yield Way(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.files import whole_file
-from ..defaults import MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
+from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 
 CONFIG = "config.json"
@@ -60,7 +60,7 @@ class FitConfig(BaseModel):
     max_pairs: int = Field(PAIRS_IN_RAM, ge=0)
     seed: int = Field(0, ge=0)
     steps: int = Field(STEPS, ge=0)
-    batch: int = Field(128, ge=2)
+    batch: int = Field(BATCH, ge=2)
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.files import whole_file
+from ..defaults import NEIGHBOURS
 from ..types import Fingerprint
 from .catalogue import Catalogue
 from .config import FitConfig
@@ -21,8 +22,6 @@ PAPER = "paper"
 _FOLDER = Path("candidates") / PAPER
 _DATA = "training"
 _OF = "catalogue.txt"
-K = 10
-"""Neighbours, where the configuration names none."""
 
 
 def gather_paper(config: FitConfig, catalogue: Catalogue, split: Split, fingerprint: Fingerprint, out: Path) -> None:
@@ -51,7 +50,7 @@ def gather_paper(config: FitConfig, catalogue: Catalogue, split: Split, fingerpr
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
     groups = [group_of[id_] for id_ in pairs.ids]
-    gather(memory.store, pairs, Retrieval(config.k or K), groups, hidden, folder / _DATA)
+    gather(memory.store, pairs, Retrieval(config.k or NEIGHBOURS), groups, hidden, folder / _DATA)
 
 
 def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:

@@ -54,7 +54,14 @@ class EdgeMemory:
 
     kind = "edge"
 
-    def __init__(self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions) -> None:
+    def __init__(
+        self,
+        shard: qe.EdgeShard,
+        header: Header,
+        folder: Path,
+        options: MemoryOptions,
+        copy: TemporaryDirectory[str] | None = None,
+    ) -> None:
         self.location = str(folder)
         self._shard: qe.EdgeShard | None = shard
         self._header = header
@@ -62,7 +69,7 @@ class EdgeMemory:
         self._options = options
         self._opener = Opener()
         self._unflushed = 0
-        self._copy: TemporaryDirectory[str] | None = None
+        self._copy = copy
 
     @classmethod
     def open(
@@ -73,14 +80,18 @@ class EdgeMemory:
         header = open_folder(folder, cls.kind, fingerprint, create=create)
         path = folder / SHARD_NAME
         copy = copied(path) if path.exists() and not os.access(path, os.W_OK) else None
-        with _translated(location, "open"):
-            if not path.exists():
-                refuse_missing_data(path, create=create)
-                check_room(folder, "make", 0)
-                _make_shard(path, header.fingerprint.dimension, options)
-            opened = cls(qe.EdgeShard.load(copy.name if copy else str(path)), header, folder, options)
-        opened._copy = copy
-        return opened
+        try:
+            with _translated(location, "open"):
+                if not path.exists():
+                    refuse_missing_data(path, create=create)
+                    check_room(folder, "make", 0)
+                    _make_shard(path, header.fingerprint.dimension, options)
+                shard = qe.EdgeShard.load(copy.name if copy else str(path))
+        except BaseException:
+            if copy is not None:
+                copy.cleanup()
+            raise
+        return cls(shard, header, folder, options, copy)
 
     @property
     def header(self) -> Header:

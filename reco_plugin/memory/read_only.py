@@ -29,11 +29,10 @@ def copied(shard: Path) -> tempfile.TemporaryDirectory[str]:
         check_room(Path(copy.name), "copy, to read it,", bytes_on_disk(shard))
         with _locked(shard / _LOG):
             shutil.copytree(shard, copy.name, dirs_exist_ok=True)
-    except OSError as error:
+    except BaseException as error:
         copy.cleanup()
-        raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
-    except MemoryStoreError:
-        copy.cleanup()
+        if isinstance(error, OSError):
+            raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
         raise
     return copy
 

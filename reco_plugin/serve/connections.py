@@ -11,8 +11,10 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .failures import Failure
 from .logs import LOGGER
 from .middleware import PROBES
+from .routes import openai_shape
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
@@ -99,8 +101,8 @@ def bounded(settings: ServeSettings) -> type[H11Protocol]:
 
 def _refusal() -> bytes:
     """The answer to whoever is one too many, before anything of the request is looked at."""
-    error = {"message": _FULL, "type": "server_error", "param": None, "code": "too_many_connections"}
-    body = json.dumps({"error": error, "message": _FULL, "detail": _FULL}).encode()
+    shape = openai_shape(Failure(503, "too_many_connections", _FULL))
+    body = json.dumps(shape | {"message": _FULL, "detail": _FULL}).encode()  # for all dialects at once
     lines = [
         "HTTP/1.1 503 Service Unavailable",
         "content-type: application/json",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from exported_once import exported_once
+from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
 
 from reco_plugin.data import write_pairs
 from reco_plugin.types import Records
@@ -17,13 +17,6 @@ from reco_plugin.types import Records
 def one_thread() -> None:
     """Two test processes share two cores; and a process that a test starts computes with one, to the last bit."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """By all test processes together."""
-    with exported_once(tmp_path_factory.getbasetemp().parent / "graphs"):
-        yield
 
 
 @pytest.fixture(scope="session")

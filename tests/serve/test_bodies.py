@@ -16,6 +16,7 @@ import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from benchmarks.torture.costly import BODIES
 from reco_plugin.serve.bodies import Bodies, BodyRefused, values_in
 from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
@@ -113,22 +114,10 @@ def peak_bytes(pid: int) -> int:
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1000
 
 
-ROWS = b"0.0123456789, " * 127 + b"0.0123456789"
-COSTLY = {
-    "ones": ("/v1/embeddings", b'{"input": [' + b"1," * 2_500_000 + b"1]}"),
-    "nulls": ("/v1/refine", b'{"modality": "text", "vectors": [' + b"null," * 500_000 + b"null]}"),
-    "nulls in one vector": ("/v1/refine", b'{"modality": "text", "vectors": [[' + b"null," * 500_000 + b"null]]}"),
-    "objects": ("/v1/explain", b'{"input": [' + b'{"":0},' * 300_000 + b"{}]}"),
-    "words": ("/v1/explain", b'{"input": [{}],' + b",".join(b'"k%d":0' % n for n in range(300_000)) + b"}"),
-    "lists": ("/vectorize", b'{"texts": [' + b"[0]," * 300_000 + b"[]]}"),
-    "vectors": ("/v1/refine", b'{"modality": "text", "vectors": [' + b",".join([b"[%s]" % ROWS] * 5_000) + b"]}"),
-}
-
-
-@pytest.mark.parametrize("name", COSTLY)
+@pytest.mark.parametrize("name", BODIES)
 def test_a_few_megabytes_never_take_hundreds(running, name):
     pid, url = running
-    path, body = COSTLY[name]
+    path, body = BODIES[name]
     before = peak_bytes(pid)
     answer = httpx.post(url + path, content=body, headers=JSON, timeout=300)
     assert answer.status_code in (400, 413, 422), answer.text

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,11 @@ from reco_plugin.train.graphs import Case
 SIMPLE = (bool, int, float, str, tuple, type(None))
 
 
-@contextmanager
-def exported_once(folder: Path) -> Iterator[None]:
-    """Keep torch's graphs in a folder, which test processes can share."""
+@pytest.fixture(autouse=True, scope="session")
+def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep torch's graphs while the tests run, in a folder that their processes share; another run makes its own."""
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent / "graphs" if shared else tmp_path_factory.mktemp("graphs")
     to_onnx = export.to_onnx
 
     def kept(case: Case, path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exported_once import exported_once
+from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
 from open_clip import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 
@@ -26,13 +26,6 @@ VIT = {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT}
 def one_thread() -> None:
     """Two test processes share two cores."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """By all test processes together."""
-    with exported_once(tmp_path_factory.getbasetemp().parent / "graphs"):
-        yield
 
 
 @pytest.fixture(scope="session")
