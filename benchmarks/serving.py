@@ -42,6 +42,7 @@ BATCHES = (1, 8, 32)
 PIXELS = (1200, 800)
 WORDS = "a photo of a {} red bird that sits on a branch in snow"  # 16 of CLIP's tokens with start and end
 STEPS = ("prepare", "encode", "retrieve", "fuse", "transport")
+STAGES = ("queue", "compute_input", "compute_infer")
 BEGIN, END = "<!-- measured: python -m benchmarks.serving -->", "<!-- end -->"
 Times = dict[str, float]
 
@@ -126,14 +127,17 @@ class Subject:
         if self._server is None:
             seconds, outputs = timed(lambda: self._graphs[graph].run(inputs))
             return seconds, 0.0, outputs
-        count, before = served(self._server, graph)
+        count, before = settled(self._server, graph)
         seconds, outputs = timed(lambda: self._graphs[graph].run(inputs))
         there = served(self._server, graph, beyond=count)[1] - before
         return there, seconds - there, outputs
 
 
 def served(server: str, graph: str, beyond: int = -1) -> tuple[int, float]:
-    """How many requests of a graph a Triton server has answered since it started, and seconds from arrival to answer.
+    """How many requests of a graph a Triton server has answered since it started, and seconds from arrival to output.
+
+    The seconds end with the computing: the server takes its last time stamp after the answer has left, when its thread
+    next runs, so that on a busy machine the whole can be longer than what the client waited.
 
     Args:
         server: its HTTP address.
@@ -142,11 +146,21 @@ def served(server: str, graph: str, beyond: int = -1) -> tuple[int, float]:
     """
     for _ in range(1000):
         with urllib.request.urlopen(f"{server}/v2/models/{graph}/versions/1/stats") as reply:
-            found = json.load(reply)["model_stats"][0]["inference_stats"]["success"]
-        if int(found.get("count", 0)) > beyond:
-            return int(found.get("count", 0)), int(found.get("ns", 0)) / 1e9
+            found = json.load(reply)["model_stats"][0]["inference_stats"]
+        count = int(found["success"].get("count", 0))
+        if count > beyond:
+            return count, sum(int(found[stage].get("ns", 0)) for stage in STAGES) / 1e9
         time.sleep(0.001)
     raise RuntimeError(f"{server} has not counted a request of {graph} that it answered")
+
+
+def settled(server: str, graph: str) -> tuple[int, float]:
+    """What :func:`served` says once it has stopped moving: earlier requests are counted only after their answers."""
+    found, before = served(server, graph), None
+    while found != before:
+        time.sleep(0.01)
+        found, before = served(server, graph), found
+    return found
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, Any]:
