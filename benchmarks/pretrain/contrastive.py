@@ -1,6 +1,6 @@
 """Contrastive training of image against text on the quickstart's drawings: batches, augmentation, loss, loop.
 
-What the two presets of the mini CLIP share: :mod:`.pretrain` trains both towers from nothing,
+What the two presets of the mini CLIP share: :mod:`.towers` trains both towers from nothing,
 :mod:`.locked_text` the image tower alone.
 """
 
@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..progress import progress_bar
-from ..quickstart.dataset import Quickstart
-from ..quickstart.sources import HELD_STYLE, MEMORY_STYLES
+from reco_plugin.progress import progress_bar
+from reco_plugin.quickstart.dataset import Quickstart
+from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """open_clip's default normalisation of pixels."""

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
+from benchmarks.pretrain.locked_text import ABOUT, ImageSide, load_locked, train_locked
+from benchmarks.pretrain.sentences import SentenceTower, load_sentences
+from benchmarks.pretrain.towers import MODEL_CFG
 from reco_plugin.errors import DataError, InputError
 from reco_plugin.quickstart.dataset import Item, Quickstart
 from reco_plugin.quickstart.entities import Entity, Split
 from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
-from reco_plugin.train.contrastive import PretrainConfig, Sampler
-from reco_plugin.train.locked_text import ABOUT, ImageSide, load_locked, train_locked
-from reco_plugin.train.pretrain import MODEL_CFG
-from reco_plugin.train.sentences import SentenceTower, load_sentences
 
 COLOURS = {
     "red": (220, 20, 20),

@@ -21,16 +21,17 @@ from open_clip.modified_resnet import ModifiedResNet
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.files import whole_file
-from ..errors import DataError, InputError
-from ..preprocess import ImageConfig, images_to_array
-from ..progress import progress_bar
-from ..quickstart.dataset import Quickstart
-from ..types import ImageInput, Vectors
+from reco_plugin.data.files import whole_file
+from reco_plugin.errors import DataError, InputError
+from reco_plugin.preprocess import ImageConfig, images_to_array
+from reco_plugin.progress import progress_bar
+from reco_plugin.quickstart.dataset import Quickstart
+from reco_plugin.train.encoder import ImageTower
+from reco_plugin.types import ImageInput, Vectors
+
 from .contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, train_contrastive
-from .encoder import ImageTower
-from .pretrain import VISION_CFG
 from .sentences import SentenceTower
+from .towers import VISION_CFG
 
 NAME = "reco-quickstart-locked-text"
 ABOUT = "locked_text.json"

@@ -13,12 +13,12 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 
+from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
+from benchmarks.pretrain.towers import pretrain, write_tokenizer
 from reco_plugin.quickstart.dataset import Item, Quickstart
 from reco_plugin.quickstart.entities import Entity, Split
 from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
-from reco_plugin.train.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
 from reco_plugin.train.encoder import load_frozen
-from reco_plugin.train.pretrain import pretrain, write_tokenizer
 
 WORDS = ("fox", "dog", "cat", "house", "tree", "car", "star", "fish")
 SMALL = PretrainConfig(steps=4, entities_per_batch=4, generic_per_batch=3, warmup=2, checkpoint_every=2)

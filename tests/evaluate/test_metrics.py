@@ -28,7 +28,7 @@ from reco_plugin.evaluate import (
 )
 from reco_plugin.evaluate.table import gain, percent, table
 
-DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def unit(rows: int, dimension: int, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 VENV = ROOT / ".venv-triton"
 START_S = 60.0
 _COLLISION = "boost::interprocess::lock_exception"  # of two that start, or end and start, at the same moment

@@ -17,7 +17,8 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..quickstart.dataset import Quickstart
+from reco_plugin.quickstart.dataset import Quickstart
+
 from .contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, train_contrastive
 
 _MERGES = 4096 - 512 - 2  # so that the vocabulary (bytes, bytes at a word's end, merges, two specials) is 4,096

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import DataError, InputError, MissingExtra
-from ..progress import progress_bar
-from ..types import Vectors
+from reco_plugin.errors import DataError, InputError, MissingExtra
+from reco_plugin.progress import progress_bar
+from reco_plugin.types import Vectors
 
 _WEIGHTS = "model.safetensors"
 _MAX_TOKENS = 256  # all-MiniLM-L6-v2's sentence_bert_config.json
