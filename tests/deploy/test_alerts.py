@@ -70,9 +70,7 @@ BAD = {  # alert -> the series that differ
 
 @pytest.fixture(scope="module")
 def rules(root: Path) -> dict[str, Any]:
-    """The groups of the PrometheusRule, as a rule file of Prometheus itself."""
-    path = root / "deploy" / "kubernetes" / "components" / "monitoring" / "alerts.yaml"
-    return yaml.safe_load(path.read_text("utf-8"))["spec"]
+    return yaml.safe_load((root / "deploy" / "helm" / "files" / "alerts.yaml").read_text("utf-8"))
 
 
 def case(name: str, series: dict[str, str], fires: str | None) -> dict[str, Any]:

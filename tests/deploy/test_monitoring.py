@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from reco_plugin.counters import Counters, Histogram
 
-FOLDER = Path("deploy", "kubernetes", "components", "monitoring")
+FOLDER = Path("deploy", "helm", "files")
 TARGET = frozenset({"instance", "job", "pod"})  # Prometheus adds them
 MODEL, NODE = frozenset({"model", "version"}), frozenset({"id"})
 
@@ -125,7 +125,7 @@ def dashboard(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rules(root: Path) -> list[dict[str, Any]]:
     resource = yaml.safe_load((root / FOLDER / "alerts.yaml").read_text("utf-8"))
-    return [rule for group in resource["spec"]["groups"] for rule in group["rules"]]
+    return [rule for group in resource["groups"] for rule in group["rules"]]
 
 
 def _panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
