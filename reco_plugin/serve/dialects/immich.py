@@ -63,12 +63,15 @@ def shape(failure: Failure) -> dict[str, Any]:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether immich's name of a model is open_clip's.
+    """Whether immich's name of a model is open_clip's; which of them says QuickGELU differs.
 
     >>> alike("ViT-B-32__laion2b-s34b-b79k", "ViT-B-32/laion2b_s34b_b79k")
     True
+    >>> alike("ViT-B-32__openai", "ViT-B-32-quickgelu/openai")
+    True
     """
-    return re.sub(r"[^a-z0-9]+", "-", one.lower()) == re.sub(r"[^a-z0-9]+", "-", other.lower())
+    short = [re.sub(r"[^a-z0-9]+", "-", name.lower()).replace("-quickgelu", "") for name in (one, other)]
+    return short[0] == short[1]
 
 
 def router(edge: Edge) -> APIRouter:
