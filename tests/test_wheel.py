@@ -142,7 +142,7 @@ def test_it_serves(reco: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     with serving(reco, folder) as url:
-        body = {"model": "clip-reco", "input": ["a red fox"]}
+        body = {"model": "clip-reco-query", "input": ["a red fox"]}
         answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
         assert len(answer.json()["data"][0]["embedding"]) == 128, answer.text
         assert "<title>" in httpx.get(url, timeout=60).text  # the playground's files came along

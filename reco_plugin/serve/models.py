@@ -16,7 +16,7 @@ from .schemas import ERRORS
 
 
 class Sides(BaseModel):
-    """Which sides an alias refines when a request does not say."""
+    """Which sides an alias refines, where a request says which side it is."""
 
     query_text: bool
     query_image: bool
@@ -102,7 +102,7 @@ async def _memory(caller: Caller, edge: Edge) -> MemoryState:
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
     embedder = edge.embedder
     manifest, settings = embedder.reco.manifest, embedder.reco.settings
-    sides = vars(embedder.policy) if manner == "refined" else dict.fromkeys(vars(embedder.policy), False)
+    sides = vars(embedder.policy) if manner != "plain" else dict.fromkeys(vars(embedder.policy), False)
     return Model(
         id=name,
         refinement=manner,

@@ -82,7 +82,9 @@ class ServeSettings(Section):
     max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
 
     aliases: dict[str, Manner] = Field(
-        {"clip": "plain", "clip-reco": "refined"}, description="names of the model, and what they mean"
+        {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
+        description="names of the model, and what they mean: plain; refined, where a request says query or document;"
+        " query, refined also where it says nothing",
     )
     query_text: bool | None = Field(None, description="refine query texts; the model's policy when unset")
     query_image: bool | None = Field(None, description="refine query images; the model's policy when unset")

@@ -90,7 +90,7 @@ class TestPythonClient:
                 sdk.embeddings.create(model="clip", input=ids)
 
     def test_models_are_listed(self, sdk: openai.OpenAI) -> None:
-        assert {model.id for model in sdk.models.list()} == {"clip", "clip-reco"}
+        assert {model.id for model in sdk.models.list()} == {"clip", "clip-reco", "clip-reco-query"}
 
     def test_what_the_client_does_not_know_goes_through_extra_body(self, sdk: openai.OpenAI, filled: Reco) -> None:
         extra = {"input_type": "query", "reco": {"k": 2, "where": {"colour": "red"}}}

@@ -31,7 +31,7 @@ class TestTitan:
         assert np.allclose(embed("a fox", red_square), both, atol=1e-5)
 
     def test_bedrocks_path_names_the_model(self, client: TestClient, filled: Reco) -> None:
-        response = client.post("/model/clip-reco/invoke", json={"inputText": "a fox"})
+        response = client.post("/model/clip-reco-query/invoke", json={"inputText": "a fox"})
         assert np.allclose(response.json()["embedding"], filled.embed_texts(["a fox"])[0], atol=1e-5)
         unknown = client.post("/model/titan/invoke", json={"inputText": "a fox"})
         assert unknown.status_code == 404 and "clip-reco" in unknown.json()["message"]
