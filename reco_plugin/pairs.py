@@ -15,6 +15,8 @@ from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, Memory
+from .memory.lazy import LazyMemory
+from .request import Search
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 
@@ -26,12 +28,14 @@ class PairMemory:
     """Pairs that refinement retrieves from.
 
     Attributes:
-        store: the engine underneath.
         encoder: makes the vectors of raw images and texts.
+        kind: of the memory.
+        location: folder, ``:memory:`` or URL.
     """
 
-    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
-        self.store, self.encoder, self._neighbours = store, encoder, neighbours
+    def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
+        self.kind, self.location = store.kind, store.location
+        self._store, self.encoder, self._neighbours = store, encoder, neighbours
         self._calibrated = _Calibrated(store.header)
         self._version, self._counting = 0, threading.Lock()
 
@@ -39,9 +43,24 @@ class PairMemory:
         return self.store.count()
 
     @property
+    def store(self) -> Memory:
+        """The engine underneath; one that was away when this began is opened now.
+
+        Raises:
+            FingerprintMismatch: it is of another encoder.
+            MemoryStoreError: it is still away.
+        """
+        return self._store.opened() if isinstance(self._store, LazyMemory) else self._store
+
+    @property
+    def header(self) -> Header:
+        """What the memory says of itself; the expected encoder alone until it was reached."""
+        return self._store.header
+
+    @property
     def calibration(self) -> Calibration | None:
         """The gate's constants, as the memory has them now; None while nothing was added, or it was not reached yet."""
-        header = self.store.header
+        header = self.header
         if header is not self._calibrated.header:  # it was reached, calibrated, or another version was put to use
             self._calibrated = _Calibrated(header)
         return self._calibrated.calibration
@@ -115,7 +134,7 @@ class PairMemory:
             vector = self.encoder.images([query])
         else:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
-        return self.store.search(vector, by=by or modality, read=modality, k=k, where=where, payloads=True)
+        return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
     def calibrate(self) -> Calibration | None:
         """Measure the gate's constants on a sample of the pairs and store them with the memory."""
@@ -131,13 +150,13 @@ class PairMemory:
     def settle(self) -> None:
         """Make what was written durable, and calibrate again where the memory has grown or shrunk much since."""
         self.store.flush()
-        known = int(self.store.header.calibration.get("pairs", 0))
+        known = int(self.header.calibration.get("pairs", 0))
         if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
             self.calibrate()
 
     def close(self) -> None:
         """Flush and release the store."""
-        self.store.close()
+        self._store.close()
 
     def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
         """Write batches; what was written stays, calibrated, when a later batch fails."""

@@ -15,7 +15,7 @@ from .defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
 from .gate import coverage, level, trust
-from .memory import Fingerprint, Memory, open_memory
+from .memory import Fingerprint, Header, Searches, open_memory
 from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
@@ -31,7 +31,12 @@ class Calibrated(Protocol):
     """A memory with the gate's constants, as they are now."""
 
     @property
-    def store(self) -> Memory:
+    def header(self) -> Header:
+        """What it says of itself; asks nobody."""
+        ...
+
+    @property
+    def store(self) -> Searches:
         """The pairs."""
         ...
 
@@ -45,8 +50,13 @@ class Calibrated(Protocol):
 class VectorMemory:
     """A memory that is complete, with its constants."""
 
-    store: Memory
+    store: Searches
     calibration: Calibration | None
+
+    @property
+    def header(self) -> Header:
+        """What it says of itself."""
+        return self.store.header
 
 
 class Refiner:
@@ -70,7 +80,7 @@ class Refiner:
     @property
     def dimension(self) -> int:
         """D."""
-        return self.memory.store.header.fingerprint.dimension
+        return self.memory.header.fingerprint.dimension
 
     def refine(
         self,

@@ -19,7 +19,7 @@ from ..vectors import check_vectors
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
 from .guard import Guard, Outage, Part
-from .guarded import GuardedFuser, GuardedMemory, GuardedPairs
+from .guarded import GuardedFuser, GuardedPairs
 
 
 class DegradedWarning(UserWarning):
@@ -47,7 +47,8 @@ class Degrading:
             pairs: what is retrieved from.
             fuser: what refines.
             make: makes the refiner of the two, as they are handed to it.
-            settings: ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``, ``breaker_retry_s``.
+            settings: ``memory``, where the pairs are; ``on_memory_failure``, ``memory_timeout_s``,
+                ``breaker_failures``, ``breaker_retry_s``.
             counters: where calls, failures, seconds and distances are counted.
             clock: of the breakers.
         """
@@ -56,12 +57,11 @@ class Degrading:
         def breaker() -> Breaker:
             return Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
 
-        deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in pairs.store.location else None
+        deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in settings.memory else None
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
         self._guards: dict[Part, Guard] = {"memory": memory, "fusion": fusion}
-        guarded = GuardedPairs(pairs, GuardedMemory(pairs.store, memory))
-        self._refiner = make(guarded, GuardedFuser(fuser, fusion))
+        self._refiner = make(GuardedPairs(pairs, memory), GuardedFuser(fuser, fusion))
 
     @property
     def circuits(self) -> dict[Part, Circuit]:

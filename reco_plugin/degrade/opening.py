@@ -12,7 +12,7 @@ from ..types import Fingerprint
 from .degrading import DegradedWarning
 
 
-def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory:
+def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
     """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is away now.
 
     Args:

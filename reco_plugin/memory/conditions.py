@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .checks import Search
+from .checks import CheckedSearch
 from .filters import AnyOf, Condition
 
 F = TypeVar("F")
@@ -37,7 +37,9 @@ class Words(Generic[F]):
     match_flag: Callable[[bool], Any]
     has_id: Callable[[Collection[Any]], Any]
 
-    def filters(self, wanted: Search, always: Sequence[Any], point_id: Callable[[str], Any]) -> Iterator[F | None]:
+    def filters(
+        self, wanted: CheckedSearch, always: Sequence[Any], point_id: Callable[[str], Any]
+    ) -> Iterator[F | None]:
         """One filter per query; None where everything may be found.
 
         Args:

@@ -17,7 +17,8 @@ import qdrant_edge as qe
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
 from ..memory_options import MemoryOptions
-from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..request import Search
+from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
 from .conditions import Words
 from .filters import USER_ID
@@ -144,35 +145,24 @@ class EdgeMemory:
                 self._written(there)
         return there
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
+    def search(self, search: Search) -> Neighbours:
         """Find each query's k nearest pairs, all queries in one call."""
         shard = self._live()
-        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        wanted = check_search(search, self._dimension)
         requests = [
             qe.QueryRequest(
-                query=qe.Query.Nearest(vector, using=by),
+                query=qe.Query.Nearest(vector, using=search.by),
                 limit=wanted.k,
                 filter=condition,
-                with_vector=[read],
-                with_payload=payloads or ([USER_ID] if ids else False),
+                with_vector=[search.read],
+                with_payload=search.payloads or ([USER_ID] if search.ids else False),
                 params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, wanted.k), exact=self._options.exact),
             )
             for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
         with _translated(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
-        return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=payloads)
+        return to_neighbours(found, self._dimension, k=wanted.k, read=search.read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of these ids in their order."""

@@ -11,7 +11,7 @@ from qdrant_client import models
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Modality
-from .checks import Search
+from .checks import CheckedSearch
 from .conditions import Words
 from .points import point_id
 
@@ -82,7 +82,7 @@ class Layout:
         complete: list[Any] = [*self.complete()]
         return models.Filter(must=complete) if complete else None
 
-    def filters(self, wanted: Search) -> Iterator[models.Filter | None]:
+    def filters(self, wanted: CheckedSearch) -> Iterator[models.Filter | None]:
         """One filter per query of a search; None where everything may be found."""
         return _WORDS.filters(wanted, self.complete(), self.point_id)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from ..defaults import SCROLL_BATCH
 from ..errors import FingerprintMismatch, MemoryStoreError
-from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..types import Fingerprint
 from .base import Memory
 from .header import Header
 
 
 class LazyMemory:
-    """Opens the memory at the first call that reaches it; until then every call fails as opening does.
+    """Opens the memory when it is first asked for and can be reached.
 
     Several calls at once make one attempt between them. A memory that turns out to be of another encoder is refused
-    from then on, by every call and by :attr:`header`, and is not asked again.
+    from then on, also by :attr:`header`, and is not asked again.
     """
 
     def __init__(self, connect: Callable[[], Memory], *, kind: str, location: str, fingerprint: Fingerprint) -> None:
@@ -46,59 +44,8 @@ class LazyMemory:
         self._refuse_other()
         return self._expected if self._store is None else self._store.header
 
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants."""
-        self._opened().set_calibration(calibration)
-
-    def count(self) -> int:
-        """Number of pairs."""
-        return self._opened().count()
-
-    def upsert(self, records: Records) -> None:
-        """Add or replace pairs."""
-        self._opened().upsert(records)
-
-    def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs."""
-        return self._opened().delete(ids)
-
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
-        """Search, see :meth:`reco_plugin.memory.Memory.search`."""
-        return self._opened().search(
-            vectors, by=by, read=read, k=k, exclude=exclude, where=where, payloads=payloads, ids=ids
-        )
-
-    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """Read pairs."""
-        return self._opened().scroll(batch_size, ids)
-
-    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Read ids and payloads."""
-        return self._opened().payloads(ids)
-
-    def flush(self) -> None:
-        """Make everything durable."""
-        self._opened().flush()
-
-    def close(self) -> None:
-        """Let go of the store; one that is being opened is closed as soon as it is open."""
-        self._closed.set()
-        if self._store is not None:
-            self._store.close()
-
-    def _opened(self) -> Memory:
-        """The memory.
+    def opened(self) -> Memory:
+        """The memory, opened now where it was not yet.
 
         Raises:
             FingerprintMismatch: it is of another encoder.
@@ -126,6 +73,12 @@ class LazyMemory:
             if self._closed.is_set():
                 store.close()
             return store
+
+    def close(self) -> None:
+        """Let go of the store; one that is being opened is closed as soon as it is open."""
+        self._closed.set()
+        if self._store is not None:
+            self._store.close()
 
     def _refuse_other(self) -> None:
         if isinstance(self._error, FingerprintMismatch):

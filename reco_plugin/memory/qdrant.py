@@ -14,7 +14,8 @@ from qdrant_client import QdrantClient, models
 from ..defaults import SCROLL_BATCH
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
-from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..request import Search
+from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
 from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
 from .filters import USER_ID
@@ -130,32 +131,22 @@ class QdrantMemory:
         self._run("delete", lambda left: client.delete(self.collection, gone, wait=True, timeout=left), write=True)
         return found.count
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
+    def search(self, search: Search) -> Neighbours:
         """Find each query's k nearest pairs, all queries in one call; now and then read the header anew before."""
         client = self._live()
         self._read_again(client)
         layout = self._layout
-        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        read = layout.name(search.read)
+        wanted = check_search(search, self._dimension)
         params = search_params(self._options, wanted.k) if self._server else None
         requests = [
             models.QueryRequest(
                 query=vector,
-                using=layout.name(by),
+                using=layout.name(search.by),
                 limit=wanted.k,
                 filter=condition,
-                with_vector=[layout.name(read)],
-                with_payload=payloads or ([USER_ID] if ids and not layout.attached else False),
+                with_vector=[read],
+                with_payload=search.payloads or ([USER_ID] if search.ids and not layout.attached else False),
                 params=params,
             )
             for vector, condition in zip(wanted.vectors.tolist(), layout.filters(wanted), strict=True)
@@ -168,7 +159,7 @@ class QdrantMemory:
                 lambda left: client.query_batch_points(self.collection, requests, consistency=agreed, timeout=left),
             )
             found = [answer.points for answer in answers]
-        return to_neighbours(found, self._dimension, k=wanted.k, read=layout.name(read), payloads=payloads)
+        return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of these ids in their order."""

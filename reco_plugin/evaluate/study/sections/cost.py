@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,9 @@ def _recall(study: Study) -> tuple[Table, Chart]:
     recalls = QUICK_RECALLS if study.config.quick else RECALLS
     cells, gains = [], []
     for recall in study.watch(recalls, "index recall"):
-        store = ApproximateMemory(study.subject.fingerprint, recall, study.config.seed)
+        around = partial(ApproximateMemory, recall=recall, seed=study.config.seed)
         outcome = study.measure(
-            study.ours, memory_of(study.records, study.subject.fingerprint, study.ours.how.k, store)
+            study.ours, memory_of(study.records, study.subject.fingerprint, study.ours.how.k, around)
         )
         cells.append(row(study, f"{recall:g}", outcome))
         gains.append(study.gain(outcome))
