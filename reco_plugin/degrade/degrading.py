@@ -18,7 +18,7 @@ from ..types import Modality, Refinement, Role
 from ..vectors import check_vectors
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
-from .guard import Guard, Outage, Part
+from .guard import Component, Guard, Outage
 from .guarded import GuardedFuser, GuardedPairs
 
 
@@ -60,11 +60,11 @@ class Degrading:
         deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in settings.memory else None
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
-        self._guards: dict[Part, Guard] = {"memory": memory, "fusion": fusion}
+        self._guards: dict[Component, Guard] = {"memory": memory, "fusion": fusion}
         self._refiner = make(GuardedPairs(pairs, memory), GuardedFuser(fuser, fusion))
 
     @property
-    def circuits(self) -> dict[Part, Circuit]:
+    def circuits(self) -> dict[Component, Circuit]:
         """Whether memory and fusion are asked now, and why not."""
         return {part: guard.breaker.circuit for part, guard in self._guards.items()}
 

@@ -27,7 +27,7 @@ _ALIAS_S = 5.0
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenCollection:
     """A collection that is a memory.
 
     Attributes:
@@ -66,19 +66,19 @@ def open_local(
     fingerprint: Fingerprint | None,
     *,
     create: bool,
-) -> Opened:
+) -> OpenCollection:
     """The collection of the client's own engine, made when missing. ``header`` is that of a folder."""
     if client.collection_exists(name):
         if header is None:
             return read_collection(client, name, location, fingerprint)
         check_fingerprint(header.fingerprint, fingerprint, location)
-        return Opened(header)
+        return OpenCollection(header)
     if header is None:
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
     else:
         refuse_missing_data(Path(location) / FOLDER_NAME / "collection" / name, create=create)
     make_collection(client, name, header, MemoryOptions())
-    return Opened(header)
+    return OpenCollection(header)
 
 
 def open_served(
@@ -89,7 +89,7 @@ def open_served(
     options: MemoryOptions,
     *,
     create: bool,
-) -> Opened:
+) -> OpenCollection:
     """The collection of a server; where there is none, a first version and the alias that stands for it are made."""
     if not client.collection_exists(name):
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
@@ -105,7 +105,7 @@ def make_collection(
     client.create_collection(name, metadata=said, **creation(header.fingerprint.dimension, options))
 
 
-def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> Opened:
+def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> OpenCollection:
     """Header and layout of a collection that exists, checked against its vectors and the wanted encoder.
 
     Raises:
@@ -124,7 +124,7 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
     check_fingerprint(header.fingerprint, fingerprint, location)
     layout = Layout.from_metadata(metadata, f"the metadata of {place}")
     layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
-    return Opened(header, layout)
+    return OpenCollection(header, layout)
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:

@@ -18,7 +18,7 @@ _BRANCHES = 8
 
 
 @dataclass(frozen=True)
-class Words(Generic[F]):
+class FilterConstructors(Generic[F]):
     """Constructors of a library.
 
     Attributes:

@@ -16,13 +16,14 @@ import qdrant_edge as qe
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
+from ..files import PARTIAL
 from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .conditions import Words
+from .conditions import FilterConstructors
 from .filters import USER_ID
-from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
+from .header import Header, open_folder, refuse_missing_data, write_header
 from .points import (
     point_id,
     refuse_shared_points,
@@ -288,7 +289,7 @@ def _has_id(points: Collection[str]) -> qe.HasIdCondition:
     return qe.HasIdCondition(set(points))
 
 
-_WORDS = Words(
+_WORDS = FilterConstructors(
     filter=qe.Filter,
     field=qe.FieldCondition,
     range=qe.RangeFloat,

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryLocked, MemoryStoreError
+from ..files import write_whole
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .checks import check_ids, check_positive, check_records, check_search, chunks
 from .filters import matches
-from .header import Header, open_folder, refuse_missing_data, to_json, write_header, write_whole
+from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .points import empty_neighbours
 
 DATA_NAME = "pairs.npz"

@@ -12,8 +12,9 @@ import uuid
 from pathlib import Path
 
 from ..errors import ConfigError, MemoryLocked, MemoryStoreError
+from ..files import PARTIAL, sync_folder
 from ..types import Fingerprint
-from .header import PARTIAL, read_header, sync_folder
+from .header import read_header
 from .opening import open_memory
 from .version import (
     Version,

@@ -12,7 +12,7 @@ from qdrant_client import models
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Modality
 from .checks import CheckedSearch
-from .conditions import Words
+from .conditions import FilterConstructors
 from .points import point_id
 
 LAYOUT_KEY = "reco_layout"
@@ -26,7 +26,7 @@ def has_id(points: Collection[Any]) -> models.HasIdCondition:
     return models.HasIdCondition(has_id=list(points))
 
 
-_WORDS = Words(
+_WORDS = FilterConstructors(
     filter=models.Filter,
     field=models.FieldCondition,
     range=models.Range,

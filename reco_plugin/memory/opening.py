@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
 from ..errors import ConfigError, MemoryStoreError, MissingExtra
+from ..memory_options import USABLE, MemoryKind, MemoryOptions
 from ..types import Fingerprint
 from .base import Memory
 from .header import read_header
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..memory_options import MemoryOptions
     from .server import Server
 
-Kind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
 """How the URL of a Qdrant server begins."""
 
@@ -26,7 +25,7 @@ def open_memory(
     location: str | os.PathLike[str] | None,
     fingerprint: Fingerprint | None,
     *,
-    kind: Kind = "auto",
+    kind: MemoryKind = "auto",
     create: bool = True,
     collection: str = COLLECTION,
     api_key: str | None = None,
@@ -52,8 +51,6 @@ def open_memory(
         MemoryUnavailable: the server cannot be reached.
         MemoryStoreError: there is none (and ``create`` is False), or it cannot be read.
     """
-    from ..memory_options import USABLE, MemoryOptions
-
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
         place = str(_resolved(Path(place).expanduser()))
@@ -133,8 +130,8 @@ def _is_url(place: str) -> bool:
 
 
 def _choose(place: str, kind: str) -> str:
-    if kind not in get_args(Kind):
-        raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(Kind))}")
+    if kind not in get_args(MemoryKind):
+        raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(MemoryKind))}")
     if _is_url(place):
         if not place.startswith(SERVERS) or "@" in place:
             raise ConfigError(
@@ -150,7 +147,7 @@ def _choose(place: str, kind: str) -> str:
         return "exact" if kind == "auto" else kind
     if kind == "auto":
         found = read_header(Path(place))
-        if found is not None and found[0] not in get_args(Kind):
+        if found is not None and found[0] not in get_args(MemoryKind):
             raise MemoryStoreError(
                 f"the memory at {place!r} is of kind {found[0]!r}, which this software does not know: "
                 "upgrade reco-plugin"

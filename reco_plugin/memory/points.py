@@ -40,7 +40,7 @@ class Point(Protocol):
         """Modality -> list of floats, of the modalities that were asked for."""
 
 
-class Hit(Point, Protocol):
+class ScoredPoint(Point, Protocol):
     """A point that was found."""
 
     @property
@@ -106,7 +106,9 @@ def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality,
     return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
 
 
-def to_neighbours(found: Sequence[Sequence[Hit]], dimension: int, *, k: int, read: str, payloads: bool) -> Neighbours:
+def to_neighbours(
+    found: Sequence[Sequence[ScoredPoint]], dimension: int, *, k: int, read: str, payloads: bool
+) -> Neighbours:
     """Hits of B queries as padded columns; ``read`` is the name of the vector that came with them."""
     out = empty_neighbours(len(found), k, dimension)
     for row, hits in enumerate(found):

@@ -17,7 +17,7 @@ from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
+from .collection import METADATA_KEY, OpenCollection, aliased, local_client, open_local, open_served, read_collection
 from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
 from .layout import has_id
@@ -42,7 +42,7 @@ class QdrantMemory:
     kind = "qdrant"
 
     def __init__(
-        self, client: QdrantClient, opened: Opened, *, location: str, collection: str, server: Server | None
+        self, client: QdrantClient, opened: OpenCollection, *, location: str, collection: str, server: Server | None
     ) -> None:
         self.location = location
         self.collection = collection

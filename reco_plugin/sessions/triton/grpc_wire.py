@@ -10,7 +10,7 @@ from ...errors import MissingExtra, SessionError
 from ..base import Arrays
 from . import faults
 from .address import Address
-from .wire import Call, infer_inputs
+from .wire import Inference, infer_inputs
 
 try:
     import tritonclient.grpc as client
@@ -41,7 +41,7 @@ class GrpcWire:
             channel_args=_CHANNEL,
         )
 
-    def infer(self, call: Call, timeout: float) -> Arrays:
+    def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs."""
         inputs = infer_inputs(client.InferInput, call)
         outputs = [client.InferRequestedOutput(name) for name in call.outputs]

@@ -13,7 +13,7 @@ from ...errors import MissingExtra, SessionError
 from ..base import Arrays
 from . import faults
 from .address import Address
-from .wire import Call, infer_inputs
+from .wire import Inference, infer_inputs
 
 try:
     import tritonclient.http as client
@@ -36,7 +36,7 @@ class HttpWire:
         tls: dict[str, Any] = {"ca_certs": str(address.ca)} if address.ca else {}
         self._pool = urllib3.PoolManager(maxsize=_CONNECTIONS, headers=dict(address.headers), retries=False, **tls)
 
-    def infer(self, call: Call, timeout: float) -> Arrays:
+    def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs."""
         inputs = infer_inputs(client.InferInput, call)
         outputs = [client.InferRequestedOutput(name, binary_data=True) for name in call.outputs]

@@ -23,7 +23,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Call:
+class Inference:
     """One inference.
 
     Attributes:
@@ -43,7 +43,7 @@ class Wire(Protocol):
     All methods raise what :mod:`.faults` makes, and return or raise within ``timeout`` seconds.
     """
 
-    def infer(self, call: Call, timeout: float) -> Arrays:
+    def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs."""
         ...
 
@@ -79,7 +79,7 @@ def open_wire(address: Address) -> Wire:
     return HttpWire(address)
 
 
-def infer_inputs(make: Callable[[str, list[int], str], Any], call: Call) -> list[Any]:
+def infer_inputs(make: Callable[[str, list[int], str], Any], call: Inference) -> list[Any]:
     """The inputs in the classes of either client: with their data, or with the place where the data lie.
 
     Raises:

@@ -13,7 +13,7 @@ from small_records import D, axis, everything, records, unit
 from reco_plugin.errors import InputError, MemoryStoreError, VectorError
 from reco_plugin.memory import Memory
 from reco_plugin.memory.checks import check_search
-from reco_plugin.memory.conditions import Words
+from reco_plugin.memory.conditions import FilterConstructors
 from reco_plugin.memory.filters import matches, parse_filter
 from reco_plugin.memory.points import point_id
 from reco_plugin.request import Search
@@ -28,7 +28,7 @@ from reco_plugin.values import (
     WHERE_TEXTS,
 )
 
-PLAIN: Words[Any] = Words(dict, dict, dict, list, bool, set)
+PLAIN: FilterConstructors[Any] = FilterConstructors(dict, dict, dict, list, bool, set)
 EACH_KIND = settings(
     max_examples=10,
     deadline=None,
