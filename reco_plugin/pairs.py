@@ -14,8 +14,7 @@ from .calibration import Calibration, calibrate
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
 from .errors import ConfigError, InputError
-from .memory import Header, Memory
-from .memory.lazy import LazyMemory
+from .memory import Header, LazyMemory, Memory
 from .request import Search
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
@@ -36,7 +35,7 @@ class PairMemory:
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
         self._store, self.encoder, self._neighbours = store, encoder, neighbours
-        self._calibrated = _Calibrated(store.header)
+        self._calibrated = (store.header, _read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
 
     def __len__(self) -> int:
@@ -60,10 +59,11 @@ class PairMemory:
     @property
     def calibration(self) -> Calibration | None:
         """The gate's constants, as the memory has them now; None while nothing was added, or it was not reached yet."""
-        header = self.header
-        if header is not self._calibrated.header:  # it was reached, calibrated, or another version was put to use
-            self._calibrated = _Calibrated(header)
-        return self._calibrated.calibration
+        header, (known, calibration) = self.header, self._calibrated
+        if header is not known:  # it was reached, calibrated, or another version was put to use
+            calibration = _read_calibration(header)
+            self._calibrated = (header, calibration)
+        return calibration
 
     @property
     def version(self) -> int:
@@ -229,13 +229,6 @@ def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
         if pair.id in seen:
             raise InputError(f"id {pair.id!r} comes twice in one call: make ids unique, or add the second one later")
         seen.add(pair.id)
-
-
-class _Calibrated:
-    """A header and the gate's constants that it holds, read once."""
-
-    def __init__(self, header: Header) -> None:
-        self.header, self.calibration = header, _read_calibration(header)
 
 
 def _read_calibration(header: Header) -> Calibration | None:

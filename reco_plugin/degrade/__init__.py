@@ -7,7 +7,6 @@
 """
 
 from .breaker import Breaker, Circuit
-from .degrading import DegradedWarning, Degrading
-from .opening import open_or_await
+from .degrading import DegradedWarning, Degrading, open_or_await
 
 __all__ = ["Breaker", "Circuit", "DegradedWarning", "Degrading", "open_or_await"]

@@ -3,6 +3,6 @@
 from ..types import Fingerprint
 from .base import Memory, Searches
 from .header import Header
-from .opening import memory_of, open_memory
+from .opening import LazyMemory, memory_of, open_memory
 
-__all__ = ["Fingerprint", "Header", "Memory", "Searches", "memory_of", "open_memory"]
+__all__ = ["Fingerprint", "Header", "LazyMemory", "Memory", "Searches", "memory_of", "open_memory"]

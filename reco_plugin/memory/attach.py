@@ -15,7 +15,6 @@ from ..vectors import NORM_TOLERANCE
 from .collection import METADATA_KEY, aliased
 from .header import Header, check_fingerprint, from_json, to_json
 from .layout import LAYOUT_KEY, Layout
-from .patience import patience_with
 from .reading import refuse_missing
 from .server import Server
 
@@ -54,7 +53,7 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
     client, _ = server.connect()
     place = f"the collection {collection!r} at {server.location!r}"
     with closing(client):
-        run = patience_with(server).run
+        run = server.patience.run
         refuse_missing(client, server, collection)
         config = run("attach", lambda _: client.get_collection(collection)).config
         metadata = config.metadata or {}
@@ -88,7 +87,7 @@ def _refuse_long(
 ) -> None:
     """Cosines can be read from dot products of unit vectors only."""
     names = [layout.image, layout.text]
-    points, _ = patience_with(server).run(
+    points, _ = server.patience.run(
         "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)
     )
     for modality in MODALITIES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from ..values import (
     shown,
 )
 from ..vectors import check_vectors
-from .filters import USER_ID, Condition, parse_filter
+from .filters import USER_ID, Condition, is_scalar, parse_filter
 
 
 @dataclass(frozen=True)
@@ -164,13 +163,9 @@ class _Unfit(Exception):
 def _json(value: Any, level: int) -> Any:
     """Copy JSON values; ``level`` of the payload itself is 1."""
     match value:
-        case None | bool():
+        case None:
             return value
-        case str() if is_unicode(value):
-            return value
-        case int() if -(2**63) <= value < 2**63:
-            return value
-        case float() if math.isfinite(value):
+        case _ if is_scalar(value):
             return value
         case list() | tuple() | dict() if level > PAYLOAD_LEVELS:
             raise _Unfit(

@@ -21,10 +21,12 @@ from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .conditions import FilterConstructors
+from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copied, refuse_write
 from .filters import USER_ID
 from .header import Header, open_folder, refuse_missing_data, write_header
 from .points import (
+    FilterConstructors,
+    pages,
     point_id,
     refuse_shared_points,
     stored_payload,
@@ -33,8 +35,6 @@ from .points import (
     to_records,
     translated,
 )
-from .read_only import copied, refuse_write
-from .room import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room
 
 SHARD_NAME = "shard"
 LOCKED = "WouldBlock"
@@ -119,7 +119,7 @@ class EdgeMemory:
 
         Raises:
             InputError: also where an id would be the same point as another's.
-            MemoryStoreError: also where the disk might get full by it, see :mod:`.room`.
+            MemoryStoreError: also where the disk might get full by it, see :mod:`.disk`.
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
@@ -236,15 +236,12 @@ class EdgeMemory:
             yield to_records(points, self._dimension)
 
     def _pages(self, size: int, *, vectors: bool) -> Iterator[list[Any]]:
-        offset = None
-        while True:
-            request = qe.ScrollRequest(offset=offset, limit=size, with_payload=True, with_vector=vectors)
+        def read(start: Any) -> Any:
+            request = qe.ScrollRequest(offset=start, limit=size, with_payload=True, with_vector=vectors)
             with _translated(self.location, "read"):
-                points, offset = self._live().scroll(request)
-            if points:
-                yield points
-            if offset is None:
-                return
+                return self._live().scroll(request)
+
+        return pages(read)
 
     def _retrieved(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
         for chunk in chunks(ids, _POINTS_AT_ONCE):

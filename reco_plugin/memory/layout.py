@@ -12,8 +12,7 @@ from qdrant_client import models
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Modality
 from .checks import CheckedSearch
-from .conditions import FilterConstructors
-from .points import point_id
+from .points import FilterConstructors, point_id
 
 LAYOUT_KEY = "reco_layout"
 """Key of the layout in a collection's metadata; a collection without it has ours."""

@@ -17,14 +17,22 @@ from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .collection import METADATA_KEY, OpenCollection, aliased, local_client, open_local, open_served, read_collection
+from .collection import (
+    METADATA_KEY,
+    OpenCollection,
+    aliased,
+    consistency,
+    local_client,
+    open_local,
+    open_served,
+    read_collection,
+    search_params,
+)
 from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
 from .layout import has_id
-from .patience import patience_with
-from .points import refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
+from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
 from .server import Server, client_closed_on_error
-from .shape import consistency, search_params
 
 LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow to be of use."""
@@ -51,7 +59,7 @@ class QdrantMemory:
         self._server = server
         self._folder = None if server or location == ":memory:" else Path(location)
         self._options = server.options if server else MemoryOptions()
-        self._patience = patience_with(server) if server else None
+        self._patience = server.patience if server else None
         self._warned = False
         self._read_again_at = time.monotonic() + self._options.refresh_s
 
@@ -77,7 +85,7 @@ class QdrantMemory:
         """Open or make the memory of a server."""
         client, _ = server.connect()
         with client_closed_on_error(client):
-            opened = patience_with(server).run(
+            opened = server.patience.run(
                 "open",
                 lambda _: open_served(client, collection, server.location, fingerprint, server.options, create=create),
             )
@@ -256,25 +264,14 @@ class QdrantMemory:
             yield to_records(points, self._dimension, self._layout.names)
 
     def _pages(self, where: models.Filter | None, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
-        offset: Any = None
-        while True:
-            client, start = self._live(), offset
-            points, offset = self._run(
+        def read(start: Any) -> Any:
+            client, asked = self._live(), {"with_payload": True, "with_vectors": vectors}
+            return self._run(
                 "read",
-                lambda left, client=client, start=start: client.scroll(  # type: ignore[misc]
-                    self.collection,
-                    where,
-                    limit=size,
-                    offset=start,
-                    with_payload=True,
-                    with_vectors=vectors,
-                    timeout=left,
-                ),
+                lambda left: client.scroll(self.collection, where, limit=size, offset=start, timeout=left, **asked),
             )
-            if points:
-                yield points
-            if offset is None:
-                return
+
+        return pages(read)
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         vectors = list(self._layout.names.values())

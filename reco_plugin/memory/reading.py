@@ -14,8 +14,7 @@ from ..types import Payload
 from .collection import METADATA_KEY, aliased
 from .header import Header, from_json
 from .layout import Layout
-from .patience import patience_with
-from .points import to_payload
+from .points import pages, to_payload
 from .server import Server
 
 _SHOWN = 10
@@ -95,7 +94,7 @@ def describe(server: Server, collection: str) -> Described:
     """
     client, _ = server.connect()
     with closing(client):
-        run = patience_with(server).run
+        run = server.patience.run
         refuse_missing(client, server, collection)
         config = run("read", lambda _: client.get_collection(collection)).config
         points = run("read", lambda left: client.count(collection, exact=True, timeout=left)).count
@@ -114,7 +113,7 @@ def own_name(server: Server, collection: str) -> str:
     """The collection that a name stands for, which may be an alias; the name itself where there is none."""
     client, _ = server.connect()
     with closing(client):
-        return patience_with(server).run("read", lambda _: aliased(client, collection)) or collection
+        return server.patience.run("read", lambda _: aliased(client, collection)) or collection
 
 
 def read_points(
@@ -133,24 +132,14 @@ def read_points(
     """
     client, _ = server.connect()
     wanted: Any = True if "" in names else list(names)
-    offset: Any = None
+    asked: Any = {"limit": batch_size, "with_payload": True, "with_vectors": wanted}
+
+    def read(start: Any) -> Any:
+        return server.patience.run("read", lambda left: client.scroll(collection, offset=start, timeout=left, **asked))
+
     with closing(client):
-        while True:
-            points, offset = patience_with(server).run(
-                "read",
-                lambda left, start=offset: client.scroll(  # type: ignore[misc]
-                    collection,
-                    limit=batch_size,
-                    offset=start,
-                    with_payload=True,
-                    with_vectors=wanted,
-                    timeout=left,
-                ),
-            )
-            if points:
-                yield [StoredPoint(*to_payload(point), _vectors(point.vector)) for point in points]
-            if offset is None:
-                return
+        for points in pages(read):
+            yield [StoredPoint(*to_payload(point), _vectors(point.vector)) for point in points]
 
 
 def refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
@@ -159,7 +148,7 @@ def refuse_missing(client: QdrantClient, server: Server, collection: str) -> Non
     Raises:
         MemoryStoreError: naming those that there are.
     """
-    run = patience_with(server).run
+    run = server.patience.run
     if not run("read", lambda _: client.collection_exists(collection)):
         names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
         known = ", ".join(repr(name) for name in sorted(names)[:_SHOWN]) or "none"

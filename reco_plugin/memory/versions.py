@@ -19,7 +19,6 @@ from .collection import (
     version_numbers,
 )
 from .header import Header, check_fingerprint
-from .patience import patience_with
 from .server import Server
 from .version import (
     Version,
@@ -42,7 +41,7 @@ class Versions:
 
     def __init__(self, client: QdrantClient, server: Server, alias: str) -> None:
         self._client, self._server, self._alias = client, server, alias
-        self._patience = patience_with(server)
+        self._patience = server.patience
 
     def all(self) -> list[Version]:
         """All versions, the oldest first."""

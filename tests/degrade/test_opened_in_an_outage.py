@@ -16,8 +16,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
-from reco_plugin.memory import open_memory
-from reco_plugin.memory.lazy import LazyMemory
+from reco_plugin.memory import LazyMemory, open_memory
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.types import Fingerprint
 

@@ -14,9 +14,8 @@ from ...config import SharedMemoryMode
 from ...errors import SessionError
 from ..base import Arrays
 from .address import Address
-from .faults import NotReached, RegionLost
 from .regions import Regions
-from .wire import Inference, Wire, open_wire
+from .wire import Inference, NotReached, RegionLost, Wire, open_wire
 
 T = TypeVar("T")
 _PAUSES_S = (0.05, 0.2)

@@ -13,9 +13,8 @@ from small_records import D, axis, everything, records, unit
 from reco_plugin.errors import InputError, MemoryStoreError, VectorError
 from reco_plugin.memory import Memory
 from reco_plugin.memory.checks import check_search
-from reco_plugin.memory.conditions import FilterConstructors
 from reco_plugin.memory.filters import matches, parse_filter
-from reco_plugin.memory.points import point_id
+from reco_plugin.memory.points import FilterConstructors, point_id
 from reco_plugin.request import Search
 from reco_plugin.types import Records
 from reco_plugin.values import (

@@ -16,8 +16,7 @@ from reco_plugin.sessions.triton import connection as connections
 from reco_plugin.sessions.triton import regions
 from reco_plugin.sessions.triton.address import address_of
 from reco_plugin.sessions.triton.connection import Connection, TimeLimit
-from reco_plugin.sessions.triton.faults import NotReached, RegionLost
-from reco_plugin.sessions.triton.wire import Inference
+from reco_plugin.sessions.triton.wire import Inference, NotReached, RegionLost
 
 CALL = Inference("graph", "1", {"x": np.arange(6, dtype=np.float32)}, ("y",))
 
