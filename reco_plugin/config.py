@@ -17,8 +17,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
-from .memory_options import MemoryKind, MemoryOptions
-from .types import Mode
+from .memory_options import MemoryOptions
+from .types import MemoryKind, Mode
 
 PREFIX = "RECO_"
 FILE = "reco.toml"

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .errors import ConfigError
 
-MemoryKind = Literal["auto", "exact", "edge", "qdrant"]
 Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
 USABLE: dict[str, frozenset[str]] = {
     "exact": frozenset(),

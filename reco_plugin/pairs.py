@@ -27,6 +27,7 @@ class PairMemory:
     """Pairs that refinement retrieves from.
 
     Attributes:
+        searches: what a refinement asks: the engine, or one that could not be reached yet.
         encoder: makes the vectors of raw images and texts.
         kind: of the memory.
         location: folder, ``:memory:`` or URL.
@@ -34,7 +35,7 @@ class PairMemory:
 
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
-        self._store, self.encoder, self._neighbours = store, encoder, neighbours
+        self.searches, self.encoder, self._neighbours = store, encoder, neighbours
         self._calibrated = (store.header, _read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
 
@@ -49,17 +50,12 @@ class PairMemory:
             FingerprintMismatch: it is of another encoder.
             MemoryStoreError: it is still away.
         """
-        return self._store.opened() if isinstance(self._store, LazyMemory) else self._store
-
-    @property
-    def header(self) -> Header:
-        """What the memory says of itself; the expected encoder alone until it was reached."""
-        return self._store.header
+        return self.searches.opened() if isinstance(self.searches, LazyMemory) else self.searches
 
     @property
     def calibration(self) -> Calibration | None:
         """The gate's constants, as the memory has them now; None while nothing was added, or it was not reached yet."""
-        header, (known, calibration) = self.header, self._calibrated
+        header, (known, calibration) = self.searches.header, self._calibrated
         if header is not known:  # it was reached, calibrated, or another version was put to use
             calibration = _read_calibration(header)
             self._calibrated = (header, calibration)
@@ -150,13 +146,13 @@ class PairMemory:
     def settle(self) -> None:
         """Make what was written durable, and calibrate again where the memory has grown or shrunk much since."""
         self.store.flush()
-        known = int(self.header.calibration.get("pairs", 0))
+        known = int(self.searches.header.calibration.get("pairs", 0))
         if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
             self.calibrate()
 
     def close(self) -> None:
         """Flush and release the store."""
-        self._store.close()
+        self.searches.close()
 
     def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
         """Write batches; what was written stays, calibrated, when a later batch fails."""

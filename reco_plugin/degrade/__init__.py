@@ -2,8 +2,8 @@
 
 ::
 
-    Degrading --> Refiner --> GuardedPairs --Guard--> breaker --> deadline --> the memory
-                         `--> GuardedFuser --Guard--> breaker ---------------> the fusion
+    Degrading --> Refiner --> GuardedSearches --Guard--> breaker --> deadline --> the memory
+                         `--> GuardedFuser ----Guard--> breaker ---------------> the fusion
 """
 
 from .breaker import Breaker, Circuit

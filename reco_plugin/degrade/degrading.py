@@ -21,7 +21,7 @@ from ..vectors import check_vectors
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
 from .guard import Component, Guard, Outage
-from .guarded import GuardedFuser, GuardedPairs
+from .guarded import GuardedFuser, GuardedPairs, GuardedSearches
 
 
 class DegradedWarning(UserWarning):
@@ -63,7 +63,7 @@ class Degrading:
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
         self._guards: dict[Component, Guard] = {"memory": memory, "fusion": fusion}
-        self._refiner = make(GuardedPairs(pairs, memory), GuardedFuser(fuser, fusion))
+        self._refiner = make(GuardedPairs(pairs, GuardedSearches(pairs.searches, memory)), GuardedFuser(fuser, fusion))
 
     @property
     def circuits(self) -> dict[Component, Circuit]:

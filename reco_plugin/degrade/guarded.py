@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from ..calibration import Calibration
 from ..fuse import Fused, Fuser
 from ..gate import TextGate
-from ..memory import Header, Searches
+from ..memory import Header, Memory, Searches
 from ..memory.checks import check_search
 from ..refine import Calibrated
 from ..request import Search
@@ -18,39 +19,47 @@ from ..types import Modality, Neighbours, Vectors
 from .guard import Guard, Outage
 
 
-class GuardedPairs:
-    """Pairs whose searches are guarded; what is known of them is always that of now."""
+class GuardedSearches:
+    """A memory whose searches are guarded."""
 
-    def __init__(self, pairs: Calibrated, guard: Guard) -> None:
-        self._pairs, self._guard = pairs, guard
+    def __init__(self, memory: Searches, guard: Guard) -> None:
+        self._memory, self._guard = memory, guard
 
     @property
     def header(self) -> Header:
         """Fingerprint and calibration."""
-        return self._pairs.header
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """The gate's constants."""
-        return self._pairs.calibration
-
-    @property
-    def store(self) -> Searches:
-        """This, since nothing else of a store is asked for."""
-        return self
+        return self._memory.header
 
     def search(self, search: Search) -> Neighbours:
-        """Search; a store that was away when this began is opened under the same guard.
+        """Search, see :meth:`reco_plugin.memory.Searches.search`.
 
         Raises:
             InputError: also when nobody answers.
             Outage: the memory has no answer.
         """
         try:
-            return self._guard.ask(lambda: self._pairs.store.search(search))
+            return self._guard.ask(partial(self._memory.search, search))
         except Outage:
             check_search(search, self.header.fingerprint.dimension)
             raise
+
+
+@dataclass(frozen=True)
+class GuardedPairs:
+    """Pairs whose searches are guarded; the gate's constants are always those of now."""
+
+    pairs: Calibrated
+    searches: Searches
+
+    @property
+    def store(self) -> Memory:
+        """The pairs themselves, unguarded."""
+        return self.pairs.store
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The gate's constants."""
+        return self.pairs.calibration
 
 
 class GuardedFuser:

@@ -36,7 +36,7 @@ class GroundMemory:
         """The memory as it would be served with k neighbours."""
         if k not in self._gates:
             calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
-            self._gates[k] = VectorMemory(self._searched, calibration)
+            self._gates[k] = VectorMemory(self.store, calibration, self._searched)
         return self._gates[k]
 
 

@@ -50,9 +50,8 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
         MemoryStoreError: no such collection, one of our own making, a missing vector, another dimension or distance,
             vectors that are not unit-norm, or no point with both vectors.
     """
-    client, _ = server.connect()
     place = f"the collection {collection!r} at {server.location!r}"
-    with closing(client):
+    with closing(server.connect()) as client:
         run = server.patience.run
         refuse_missing(client, server, collection)
         config = run("attach", lambda _: client.get_collection(collection)).config

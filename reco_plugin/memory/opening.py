@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
 from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, MissingExtra
-from ..memory_options import USABLE, MemoryKind, MemoryOptions
-from ..types import Fingerprint
+from ..request import Search
+from ..types import Fingerprint, MemoryKind, Neighbours
 from .base import Memory
 from .header import Header, read_header
 
 if TYPE_CHECKING:
     from ..config import Settings
+    from ..memory_options import MemoryOptions
     from .server import Server
 
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
@@ -53,6 +54,8 @@ def open_memory(
         MemoryUnavailable: the server cannot be reached.
         MemoryStoreError: there is none (and ``create`` is False), or it cannot be read.
     """
+    from ..memory_options import USABLE, MemoryOptions
+
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
         place = str(_resolved(Path(place).expanduser()))
@@ -127,6 +130,10 @@ class LazyMemory:
         """
         self._refuse_other()
         return self._expected if self._store is None else self._store.header
+
+    def search(self, search: Search) -> Neighbours:
+        """Search, see :meth:`reco_plugin.memory.Searches.search`."""
+        return self.opened().search(search)
 
     def opened(self) -> Memory:
         """The memory, opened now where it was not yet.

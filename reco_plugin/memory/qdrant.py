@@ -83,7 +83,7 @@ class QdrantMemory:
         cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str
     ) -> QdrantMemory:
         """Open or make the memory of a server."""
-        client, _ = server.connect()
+        client = server.connect()
         with client_closed_on_error(client):
             opened = server.patience.run(
                 "open",
@@ -265,10 +265,11 @@ class QdrantMemory:
 
     def _pages(self, where: models.Filter | None, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
         def read(start: Any) -> Any:
-            client, asked = self._live(), {"with_payload": True, "with_vectors": vectors}
+            client = self._live()
+            asked: Any = {"limit": size, "with_payload": True, "with_vectors": vectors}
             return self._run(
                 "read",
-                lambda left: client.scroll(self.collection, where, limit=size, offset=start, timeout=left, **asked),
+                lambda left: client.scroll(self.collection, where, offset=start, timeout=left, **asked),
             )
 
         return pages(read)

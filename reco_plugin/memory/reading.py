@@ -92,8 +92,7 @@ def describe(server: Server, collection: str) -> Described:
     Raises:
         MemoryStoreError: there is none, or its metadata is damaged.
     """
-    client, _ = server.connect()
-    with closing(client):
+    with closing(server.connect()) as client:
         run = server.patience.run
         refuse_missing(client, server, collection)
         config = run("read", lambda _: client.get_collection(collection)).config
@@ -111,8 +110,7 @@ def describe(server: Server, collection: str) -> Described:
 
 def own_name(server: Server, collection: str) -> str:
     """The collection that a name stands for, which may be an alias; the name itself where there is none."""
-    client, _ = server.connect()
-    with closing(client):
+    with closing(server.connect()) as client:
         return server.patience.run("read", lambda _: aliased(client, collection)) or collection
 
 
@@ -130,7 +128,7 @@ def read_points(
     Raises:
         MemoryStoreError: the server fails, or the collection went away.
     """
-    client, _ = server.connect()
+    client = server.connect()
     wanted: Any = True if "" in names else list(names)
     asked: Any = {"limit": batch_size, "with_payload": True, "with_vectors": wanted}
 

@@ -174,8 +174,8 @@ class Server:
         hosts = [_LOOPBACK if each.host in _LOOPBACKS else each.host for each in (self, other)]
         return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
 
-    def connect(self) -> tuple[QdrantClient, str]:
-        """A client, and whether it talks grpc or rest; nothing but a probe of the gRPC port is sent yet.
+    def connect(self) -> QdrantClient:
+        """A client, by gRPC or REST; nothing but a probe of the gRPC port is sent yet.
 
         Raises:
             ConfigError: a ``ca_file`` that cannot be read.
@@ -184,7 +184,7 @@ class Server:
         by_grpc = self.transport == "grpc" or (self.transport == "auto" and self._grpc_answers())
         if self.transport == "auto" and not by_grpc:
             _log.info("no gRPC at %s:%d, so the memory is reached by REST", self.host, self.grpc_port)
-        client = QdrantClient(
+        return QdrantClient(
             host=self.host,
             port=self.port,
             grpc_port=self.grpc_port,
@@ -197,7 +197,6 @@ class Server:
             check_compatibility=False,  # it only warns, and first where the server cannot be reached
             **rest,
         )
-        return client, "grpc" if by_grpc else "rest"
 
     def _rest_options(self) -> dict[str, Any]:
         file = self.options.ca_file

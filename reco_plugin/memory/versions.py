@@ -175,5 +175,4 @@ class Versions:
 
 def open_versions(server: Server, alias: str) -> Versions:
     """The versions of the memory that is reached by this alias."""
-    client, _ = server.connect()
-    return Versions(client, server, alias)
+    return Versions(server.connect(), server, alias)

@@ -64,7 +64,7 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("")
     async def memory_info(request: Request) -> MemoryInfo:
         """Count the pairs, and say what they belong to."""
-        made_by = memory.header.fingerprint
+        made_by = memory.searches.header.fingerprint
         return MemoryInfo(
             pairs=await edge(request).ask(lambda: len(memory)),
             kind=memory.kind,

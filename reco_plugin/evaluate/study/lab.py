@@ -134,7 +134,7 @@ class Scoring:
         for start in range(0, len(task), self.block):
             rows = slice(start, start + self.block)
             near: Neighbours = retrieve(
-                memory.store, task.queries[rows], "image", self.how, exclude=hidden[rows] if hidden else None
+                memory.searches, task.queries[rows], "image", self.how, exclude=hidden[rows] if hidden else None
             )
             scores = self.scorer.scores(task.queries[rows], task.prompts, near)
             found.append(ranks_of_scores(scores, task.labels[rows]))
@@ -168,4 +168,4 @@ def memory_of(
     store = open_memory(":memory:", fingerprint, kind="exact")
     store.upsert(records)
     calibration = calibrate(records.image, records.text, neighbours=neighbours) if len(records) else None
-    return VectorMemory(around(store), calibration)
+    return VectorMemory(store, calibration, around(store))

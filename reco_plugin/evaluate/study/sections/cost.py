@@ -68,8 +68,8 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
         names = (list(study.labelled.classes) * max(BATCHES))[: max(BATCHES)]
         steps["encode a text"] = lambda size: encoder.texts(names[:size])
     rows = np.arange(max(BATCHES)) % len(queries)
-    found = {size: retrieve(memory.store, queries[rows[:size]], "image", ours.how) for size in BATCHES}
-    steps["retrieve"] = lambda size: retrieve(memory.store, queries[rows[:size]], "image", ours.how)
+    found = {size: retrieve(memory.searches, queries[rows[:size]], "image", ours.how) for size in BATCHES}
+    steps["retrieve"] = lambda size: retrieve(memory.searches, queries[rows[:size]], "image", ours.how)
     steps["fuse"] = lambda size: ours.fusers[0].fuse(
         "image", queries[rows[:size]], found[size], found[size].found.astype(np.float32)
     )

@@ -221,7 +221,7 @@ def test_harm_by_the_kind_of_memory(study: Study, world: Any) -> None:
 
 
 def test_leaving_a_class_out_leaves_none_of_its_pairs(study: Study) -> None:
-    left = study.without(study.test.numbers[:3]).store._store
+    left = study.without(study.test.numbers[:3]).store
     captions_left = [str(payload["caption"]) for batch in left.scroll() for payload in batch.payloads]
     assert len(captions_left) == 160 - 3 * 4
     for number in study.test.numbers[:3]:
