@@ -235,6 +235,6 @@ def _read_calibration(header: Header) -> Calibration | None:
         return Calibration.from_dict(stored)
     except ConfigError as error:
         warnings.warn(
-            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=5
+            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=4
         )
         return None
