@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Payload
@@ -86,18 +85,6 @@ def copied(shard: Path) -> tempfile.TemporaryDirectory[str]:
             raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
         raise
     return copy
-
-
-def refuse_write(location: str) -> NoReturn:
-    """Say that nothing can be changed.
-
-    Raises:
-        MemoryStoreError: always.
-    """
-    raise MemoryStoreError(
-        f"the memory at {location!r} was opened to be read only, since its folder cannot be written: allow this user "
-        "to write it, or copy it to where that is allowed, and open it again"
-    )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copied, refuse_write
+from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copied
 from .filters import USER_ID
 from .header import Header, open_folder, refuse_missing_data, write_header
 from .points import (
@@ -223,7 +223,10 @@ class EdgeMemory:
 
     def _writable(self) -> qe.EdgeShard:
         if self._copy is not None:
-            refuse_write(self.location)
+            raise MemoryStoreError(
+                f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
+                "allow this user to write it, or copy it to where that is allowed, and open it again"
+            )
         return self._live()
 
     def _written(self, points: int) -> None:
