@@ -26,7 +26,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from benchmarks.sets.pictures import drawn
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.quickstart.render import Drawing, IconSet
 from reco_plugin.quickstart.sources import Source, fetch, iconify

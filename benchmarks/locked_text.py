@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reco_plugin.data.files import whole_file
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.metrics import ranks, top_k
+from reco_plugin.files import whole_file
 from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import GROUPS, Group
 from reco_plugin.quickstart.dataset import Quickstart, load

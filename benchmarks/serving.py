@@ -31,7 +31,7 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact, clip_graph, fusion_graph
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.preprocess import Tokenizer, cut_to_longest, images_to_array
 from reco_plugin.retrieve import Retrieval, retrieve
 from reco_plugin.sessions import Session, open_graph

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
-from .types import Mode
+from .types import MemoryKind, Mode
 
 PREFIX = "RECO_"
 FILE = "reco.toml"
@@ -30,6 +30,7 @@ SECTIONS = ("serve",)
 NESTED = "__"
 """Between a setting that has parts and the name of a part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
+SharedMemoryMode = Literal["auto", "on", "off"]
 FuserName = Literal["model", "training-free"]
 """model: the fusion graphs of the model folder. training-free: no learned weights at all."""
 
@@ -112,7 +113,7 @@ class Settings(Section):
         description="model folder made by `reco export`; ./triton_models, else the quickstart model when unset",
     )
     memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
-    memory_kind: Literal["auto", "exact", "edge", "qdrant"] = Field("auto", description="engine of the memory")
+    memory_kind: MemoryKind = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
     memory_options: MemoryOptions = Field(MemoryOptions(), description="how the memory is reached, searched and made")
@@ -128,7 +129,7 @@ class Settings(Section):
     triton_timeout_s: float = Field(
         10.0, gt=0, allow_inf_nan=False, description="seconds until a request to Triton is given up"
     )
-    triton_shared_memory: Literal["auto", "on", "off"] = Field(
+    triton_shared_memory: SharedMemoryMode = Field(
         "auto", description="hand large inputs over in shared memory; auto: to a server on this host that can see it"
     )
     triton_ca: Path | None = Field(None, description="PEM file of the authority that signed Triton's certificate")
@@ -165,7 +166,7 @@ class Settings(Section):
 class SettingsKeywords(TypedDict, total=False):
     """:class:`Settings` as keywords, without model and memory; None, or absent: as environment or default says."""
 
-    memory_kind: Literal["auto", "exact", "edge", "qdrant"] | None
+    memory_kind: MemoryKind | None
     memory_api_key: SecretStr | str | None
     memory_collection: str | None
     memory_options: MemoryOptions | Mapping[str, Any] | None
@@ -175,7 +176,7 @@ class SettingsKeywords(TypedDict, total=False):
     provider_options: Mapping[str, str] | None
     triton_url: str | None
     triton_timeout_s: float | None
-    triton_shared_memory: Literal["auto", "on", "off"] | None
+    triton_shared_memory: SharedMemoryMode | None
     triton_ca: Path | str | None
     triton_headers: Mapping[str, SecretStr | str] | None
     fuser: FuserName | None

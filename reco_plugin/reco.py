@@ -220,9 +220,7 @@ class Reco:
         if self._process != os.getpid():  # what is below would say so too, and be taken for an outage
             raise SessionError(f"this Reco {FORKED}")
         if self._closed:
-            raise MemoryStoreError(
-                f"this Reco is closed, and its memory at {self.memory.store.location!r}: open it again"
-            )
+            raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
         return self._refiner.refine(vectors, modality=modality, role=role, **options)
 
     def close(self) -> None:

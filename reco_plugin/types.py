@@ -18,6 +18,7 @@ Role: TypeAlias = Literal["query", "candidate"]
 """A query is compared with vectors that stay as they are; candidates compete with one another."""
 Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
+MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Degraded: TypeAlias = Literal[
     "memory_error",

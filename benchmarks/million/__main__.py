@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 
 from ..synthetic import comparison
 from . import __doc__ as about

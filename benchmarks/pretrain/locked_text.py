@@ -21,8 +21,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reco_plugin.data.files import whole_file
 from reco_plugin.errors import DataError, InputError
+from reco_plugin.files import whole_file
 from reco_plugin.preprocess import ImageConfig, images_to_array
 from reco_plugin.progress import progress_bar
 from reco_plugin.quickstart.dataset import Quickstart

@@ -15,8 +15,8 @@ import numpy as np
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
-from reco_plugin.data.files import whole_file
 from reco_plugin.encode import Encoder
+from reco_plugin.files import whole_file
 from reco_plugin.types import Records
 
 from ..markdown import table

@@ -118,8 +118,9 @@ def embed_command(
     """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
     import numpy as np
 
-    from ..data.files import read_lines, whole_file
+    from ..data.files import read_lines
     from ..errors import InputError
+    from ..files import whole_file
     from ..reco import Reco
 
     texts = [*(text or []), *(read_lines(input_file) if input_file else [])]

@@ -29,8 +29,8 @@ def attach_command(
     settings = memory_settings(memory, collection)
     fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
     server = open_server(settings)
-    from ..memory.attach import attach
     from ..memory.layout import Layout
+    from ..memory.reading import attach
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:

@@ -68,7 +68,7 @@ class Embedder:
         self._settings = settings
         self.prepare = Preparation(reco, Limits(settings.max_image_bytes, settings.max_text_chars))
         """Checks items one by one."""
-        self._memory_is_ours = "://" not in reco.memory.store.location  # nobody else writes to it
+        self._memory_is_ours = "://" not in reco.memory.location  # nobody else writes to it
 
     @property
     def dimension(self) -> int:

@@ -96,7 +96,7 @@ async def _memory(caller: Caller, edge: Edge) -> MemoryState:
         pairs = await caller.ask(lambda: len(memory))
     except MemoryStoreError:
         pairs = None
-    return MemoryState(pairs=pairs, kind=memory.store.kind, version=memory.version)
+    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version)
 
 
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:

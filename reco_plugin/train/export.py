@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
-from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
+from ..files import sha256_file
+from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput
 from .folder import whole_model
-from .graphs import Arrays, Batch, Case, cases
+from .graphs import Batch, Case, cases
 from .loop import Fusions
 from .parity import Parity, Precision, check, compare
 from .precision import Arithmetic, arithmetic_of, to_precision

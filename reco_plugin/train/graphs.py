@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..artifact import fusion_graph
 from ..preprocess import Tokenizer, images_to_array
+from ..sessions.base import Arrays
 from ..types import MODALITIES, ImageInput
 from .loop import Fusions
 from .triton import GraphSpec
@@ -21,7 +22,6 @@ from .triton import GraphSpec
 if TYPE_CHECKING:
     from .encoder import FrozenClip
 
-Arrays = dict[str, npt.NDArray[Any]]
 _ROWS = 16  # compared at once, so that a large encoder fits
 
 

@@ -14,6 +14,7 @@ from click.testing import Result
 
 from reco_plugin import Pair, Reco
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.request import Search
 from reco_plugin.types import Records
 
 Run = Callable[..., Result]
@@ -63,7 +64,7 @@ def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Pat
     with closing(open_memory(work / "large", None, create=False)) as store:
         store.upsert(Records(["late"], -image[:1], text[:1], [{}]))
         queries = np.concatenate([image[:50], -image[:1]])
-        found = store.search(queries, by="image", read="text", k=1)
+        found = store.search(Search(queries, by="image", read="text", k=1))
     assert [ids[0] for ids in found.ids] == [*(f"p{n}" for n in range(50)), "late"]
 
 

@@ -16,8 +16,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
-from reco_plugin.memory import open_memory
-from reco_plugin.memory.lazy import LazyMemory
+from reco_plugin.memory import LazyMemory, open_memory
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
@@ -183,7 +182,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
 
     def count() -> None:
         try:
-            memory.count()
+            memory.opened().count()
         except MemoryUnavailable as error:
             errors.append(str(error))
 
@@ -196,7 +195,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
         thread.join(60)
     assert (len(attempts), errors) == (1, ["nobody there"] * 4)
     with pytest.raises(MemoryUnavailable):
-        memory.count()
+        memory.opened().count()
     assert len(attempts) == 2
 
 
@@ -214,7 +213,7 @@ def test_closed_while_it_is_being_opened_leaves_nothing_open(model: Path) -> Non
 
     def count() -> None:
         with pytest.raises(MemoryStoreError):
-            memory.count()
+            memory.opened().count()
 
     with closing(memory):
         thread = threading.Thread(target=count)

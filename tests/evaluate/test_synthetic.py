@@ -366,7 +366,9 @@ def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise(
 
     world = World()
     refiner = refiner_for_vectors([world.pairs()])
-    memory: Any = SimpleNamespace(store=refiner.memory.store, calibration=refiner.memory.calibration, encoder=None)
+    memory: Any = SimpleNamespace(
+        searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=None
+    )
     artifact: Any = SimpleNamespace(manifest=SimpleNamespace(policy=Policy(k=3, gate=False)))
 
     def refined(settings: Settings, **options: Any) -> np.ndarray:

@@ -26,6 +26,7 @@ from reco_plugin.errors import (
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.points import translated
 from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
 from reco_plugin.types import Records
 
 D = 8
@@ -129,7 +130,7 @@ def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kind: Any) -> 
     memory = open_memory(tmp_path / "m", FINGERPRINT, create=False)
     written = {str(i) for i in range((max(acknowledged) + 1) * size)}
     assert written <= all_ids(memory)
-    assert memory.search(pairs(3, 1).image, by="image", read="text", k=1, where={"n": 3}).ids == [["3"]]
+    assert memory.search(Search(pairs(3, 1).image, by="image", read="text", k=1, where={"n": 3})).ids == [["3"]]
     memory.upsert(pairs(0, 1))
     memory.close()
 
@@ -295,7 +296,7 @@ def test_a_damaged_file_of_an_edge_shard_is_told_in_our_words(tmp_path: Path, na
     with pytest.raises(MemoryStoreError, match=r"is damaged or cut off: restore it from a backup, or build") as raised:
         opened = open_memory(tmp_path, FINGERPRINT)
         try:
-            opened.search(pairs(0, 1).image, by="image", read="text", k=5, payloads=True)
+            opened.search(Search(pairs(0, 1).image, by="image", read="text", k=5, payloads=True))
         finally:
             opened.close()
     assert str(tmp_path) in str(raised.value) and "error:" not in str(raised.value).lower()
@@ -358,7 +359,7 @@ def test_a_folder_that_cannot_be_written_can_be_read(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
         assert all_ids(memory) == {str(n) for n in range(20)}
-        found = memory.search(np.eye(D, dtype=np.float32)[:1], by="image", read="text", k=3)
+        found = memory.search(Search(np.eye(D, dtype=np.float32)[:1], by="image", read="text", k=3))
         assert set(found.ids[0]) == {"0", "8", "16"}
         memory.set_calibration({"a": 1})
         assert memory.header.calibration == {"a": 1}

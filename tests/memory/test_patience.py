@@ -12,7 +12,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from reco_plugin.errors import MemoryOverloaded, MemoryTimeout, MemoryUnavailable
-from reco_plugin.memory.patience import Patience
+from reco_plugin.memory.server import Patience
 
 POINTS = [models.PointStruct(id=1, vector=[1.0])]
 

@@ -82,7 +82,7 @@ def test_it_is_bounded_and_forgets_what_was_not_used(filled):
 
 def test_refined_rows_of_a_memory_that_others_may_write_to_are_not_kept(troubled):
     made = troubled()
-    made.seam.location = "http://memory:6333"
+    made.reco.memory.location = "http://memory:6333"
     embedder = Embedder(made.reco, ServeSettings(cache_entries=8))
     embedder.embed(red())
     assert embedder.cache.seen.entries == 0

@@ -29,6 +29,7 @@ from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.exact import ExactMemory
+from reco_plugin.request import Search
 from reco_plugin.train import run as train_run
 from reco_plugin.train.data import FusionData
 from reco_plugin.train.fit import Question
@@ -105,9 +106,9 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     found: dict[str, list[list[str]]] = defaultdict(list)
     search = ExactMemory.search
 
-    def noting(self: ExactMemory, vectors: np.ndarray, *, by: Any, **options: Any) -> Any:
-        neighbours = search(self, vectors, by=by, **options)
-        found[by] += neighbours.ids
+    def noting(self: ExactMemory, asked: Search) -> Any:
+        neighbours = search(self, asked)
+        found[asked.by] += neighbours.ids
         return neighbours
 
     monkeypatch.setattr(ExactMemory, "search", noting)

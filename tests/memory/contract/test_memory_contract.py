@@ -21,6 +21,7 @@ from reco_plugin.errors import (
     VectorError,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.request import Search
 from reco_plugin.types import MODALITIES, Records
 
 OPENER = Callable[..., Memory]
@@ -31,7 +32,7 @@ FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
 
 
 def test_empty_memory_finds_nothing(memory: Memory) -> None:
-    found = memory.search(unit(0, 2), by="image", read="text", k=3, payloads=True)
+    found = memory.search(Search(unit(0, 2), by="image", read="text", k=3, payloads=True))
     assert found.ids == [[], []]
     assert found.payloads == [[], []]
     assert (found.similarity.shape, found.vectors.shape, found.found.shape) == ((2, 3), (2, 3, D), (2, 3))
@@ -44,13 +45,13 @@ def test_empty_memory_finds_nothing(memory: Memory) -> None:
 
 def test_no_queries(memory: Memory) -> None:
     memory.upsert(records(["a"]))
-    found = memory.search(np.zeros((0, D), np.float32), by="image", read="text", k=3)
+    found = memory.search(Search(np.zeros((0, D), np.float32), by="image", read="text", k=3))
     assert (found.ids, found.vectors.shape) == ([], (0, 3, D))
 
 
 def test_k_beyond_count_is_padded(memory: Memory) -> None:
     memory.upsert(records(["near", "far"], [axis(0), lean(0, 1, 0.6)], [axis(2), axis(3)]))
-    found = memory.search(axis(0)[None], by="image", read="text", k=4)
+    found = memory.search(Search(axis(0)[None], by="image", read="text", k=4))
     assert found.ids == [["near", "far"]]
     assert found.found.tolist() == [[True, True, False, False]]
     np.testing.assert_allclose(found.similarity, [[1, 0.6, 0, 0]], atol=1e-6)
@@ -63,7 +64,7 @@ def test_k_beyond_count_is_padded(memory: Memory) -> None:
 def test_searches_and_reads_either_side(memory: Memory, by: Any, read: Any) -> None:
     stored = {"image": [axis(0), axis(1)], "text": [axis(1), axis(0)]}
     memory.upsert(records(["a", "b"], stored["image"], stored["text"]))
-    found = memory.search(axis(0)[None], by=by, read=read, k=1)
+    found = memory.search(Search(axis(0)[None], by=by, read=read, k=1))
     row = {"image": 0, "text": 1}[by]
     assert found.ids == [["ab"[row]]]
     np.testing.assert_allclose(found.vectors[0, 0], stored[read][row], atol=1e-6)
@@ -72,9 +73,9 @@ def test_searches_and_reads_either_side(memory: Memory, by: Any, read: Any) -> N
 def test_batch_equals_single(memory: Memory) -> None:
     memory.upsert(records([f"p{i}" for i in range(40)], unit(3, 40), unit(4, 40)))
     queries = unit(5, 7)
-    whole = memory.search(queries, by="text", read="image", k=5)
+    whole = memory.search(Search(queries, by="text", read="image", k=5))
     for row, query in enumerate(queries):
-        alone = memory.search(query[None], by="text", read="image", k=5)
+        alone = memory.search(Search(query[None], by="text", read="image", k=5))
         assert alone.ids[0] == whole.ids[row]
         np.testing.assert_allclose(alone.similarity[0], whole.similarity[row], atol=1e-6)
         np.testing.assert_allclose(alone.vectors[0], whole.vectors[row], atol=1e-6)
@@ -82,7 +83,7 @@ def test_batch_equals_single(memory: Memory) -> None:
 
 def test_without_ids_all_else_is_the_same(memory: Memory) -> None:
     memory.upsert(records([f"p{i}" for i in range(6)], unit(3, 6), unit(4, 6)))
-    named, unnamed = (memory.search(unit(5, 2), by="text", read="image", k=4, ids=ids) for ids in (True, False))
+    named, unnamed = (memory.search(Search(unit(5, 2), by="text", read="image", k=4, ids=ids)) for ids in (True, False))
     np.testing.assert_allclose(named.similarity, unnamed.similarity, atol=1e-6)
     np.testing.assert_allclose(named.vectors, unnamed.vectors, atol=1e-6)
     np.testing.assert_array_equal(named.found, unnamed.found)
@@ -92,13 +93,13 @@ def test_without_ids_all_else_is_the_same(memory: Memory) -> None:
 def test_exclusion_is_per_query(memory: Memory) -> None:
     memory.upsert(records(["a", "b", "c"], [axis(0), lean(0, 1, 0.8), lean(0, 1, 0.6)]))
     queries = np.stack([axis(0)] * 3)
-    found = memory.search(queries, by="image", read="text", k=2, exclude=[["a"], [], {"b", "a", "unknown"}])
+    found = memory.search(Search(queries, by="image", read="text", k=2, exclude=[["a"], [], {"b", "a", "unknown"}]))
     assert found.ids == [["b", "c"], ["a", "b"], ["c"]]
 
 
 def test_exclusion_and_filter_together(memory: Memory) -> None:
     memory.upsert(records(["a", "b", "c"], payloads=[{"s": 1}, {"s": 1}, {"s": 2}]))
-    found = memory.search(unit(0, 1), by="image", read="text", k=3, exclude=[["a"]], where={"s": 1})
+    found = memory.search(Search(unit(0, 1), by="image", read="text", k=3, exclude=[["a"]], where={"s": 1}))
     assert found.ids == [["b"]]
 
 
@@ -106,7 +107,7 @@ def test_replaced_pairs_can_be_found_at_once(memory: Memory) -> None:
     memory.upsert(records(["a", "b"], [axis(0), axis(1)], payloads=[{"old": 1}, {}]))
     memory.upsert(records(["a"], [axis(3)], [axis(4)], [{"new": 2}]))
     assert memory.count() == 2
-    found = memory.search(axis(3)[None], by="image", read="text", k=1, payloads=True)
+    found = memory.search(Search(axis(3)[None], by="image", read="text", k=1, payloads=True))
     assert (found.ids, found.payloads) == ([["a"]], [[{"new": 2}]])
     np.testing.assert_allclose(found.vectors[0, 0], axis(4), atol=1e-6)
 
@@ -131,10 +132,8 @@ def test_equals_the_reference(backend: Any, seed: int, rows: int, k: int, gone: 
         each.delete(ids[:gone])
     queries = unit(seed + 2, 3)
     for where in (None, {"n": {"gte": 1}}):
-        ours, theirs = (
-            each.search(queries, by="text", read="image", k=k, where=where, payloads=True, exclude=[ids[-2:], [], []])
-            for each in (memory, reference)
-        )
+        asked = Search(queries, by="text", read="image", k=k, where=where, payloads=True, exclude=[ids[-2:], [], []])
+        ours, theirs = (each.search(asked) for each in (memory, reference))
         np.testing.assert_allclose(ours.similarity, theirs.similarity, atol=1e-5)
         np.testing.assert_array_equal(ours.found, theirs.found)
         assert ours.ids == theirs.ids
@@ -146,7 +145,7 @@ def test_reference_breaks_ties_by_insertion() -> None:
     memory = open_memory(":memory:", FINGERPRINT)
     memory.upsert(records(["c", "a", "b", "d"], [axis(0)] * 4))
     memory.upsert(records(["a"], [axis(0)]))  # a replaced pair keeps its place
-    assert memory.search(axis(0)[None], by="image", read="text", k=3).ids == [["c", "a", "b"]]
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=3)).ids == [["c", "a", "b"]]
 
 
 # --- filters
@@ -198,7 +197,7 @@ FILTERS: list[tuple[dict[str, Any], set[str]]] = [
 @pytest.mark.parametrize(("where", "expected"), FILTERS, ids=[str(where) for where, _ in FILTERS])
 def test_filter(memory: Memory, where: dict[str, Any], expected: set[str]) -> None:
     memory.upsert(records(list(PAYLOADS), payloads=list(PAYLOADS.values())))
-    found = memory.search(unit(0, 2), by="text", read="text", k=len(PAYLOADS), where=where)
+    found = memory.search(Search(unit(0, 2), by="text", read="text", k=len(PAYLOADS), where=where))
     assert [set(row) for row in found.ids] == [expected] * 2
 
 
@@ -220,7 +219,7 @@ def test_filter(memory: Memory, where: dict[str, Any], expected: set[str]) -> No
 )
 def test_filter_that_means_nothing(memory: Memory, where: Any) -> None:
     with pytest.raises(InputError, match="filter"):
-        memory.search(unit(0, 1), by="text", read="text", k=1, where=where)
+        memory.search(Search(unit(0, 1), by="text", read="text", k=1, where=where))
 
 
 # --- write
@@ -243,7 +242,7 @@ def test_payload_round_trip(memory: Memory) -> None:
         "big": 2**62,
     }
     memory.upsert(records(["a"], payloads=[payload]))
-    found = memory.search(unit(0, 1), by="image", read="text", k=1, payloads=True)
+    found = memory.search(Search(unit(0, 1), by="image", read="text", k=1, payloads=True))
     assert found.payloads == [[payload]]
     assert everything(memory)["a"][2] == payload
     found.payloads[0][0]["nested"].clear()  # a copy, not the memory's own
@@ -276,9 +275,9 @@ def test_delete_counts_what_was_there(memory: Memory) -> None:
     assert memory.delete(["a"]) == 0
     assert memory.delete([]) == 0
     assert memory.count() == 1
-    assert memory.search(axis(0)[None], by="image", read="text", k=3).ids == [["b"]]
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=3)).ids == [["b"]]
     memory.upsert(records(["a"], [axis(0)]))
-    assert memory.search(axis(0)[None], by="image", read="image", k=1).ids == [["a"]]
+    assert memory.search(Search(axis(0)[None], by="image", read="image", k=1)).ids == [["a"]]
 
 
 def test_empty_upsert_does_nothing(memory: Memory) -> None:
@@ -291,9 +290,9 @@ def test_empty_upsert_does_nothing(memory: Memory) -> None:
 )
 def test_any_text_is_an_id(memory: Memory, name: str) -> None:
     memory.upsert(records([name, "other"], [axis(0), axis(1)]))
-    assert memory.search(axis(0)[None], by="image", read="text", k=1).ids == [[name]]
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=1)).ids == [[name]]
     assert [batch.ids for batch in memory.scroll(ids=[name])] == [[name]]
-    assert memory.search(axis(0)[None], by="image", read="text", k=2, exclude=[[name]]).ids == [["other"]]
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=2, exclude=[[name]])).ids == [["other"]]
     assert memory.delete([name]) == 1
 
 
@@ -310,7 +309,7 @@ def test_wrong_dimension(memory: Memory) -> None:
     with pytest.raises(VectorError, match=r"\(B, 8\), got \(1, 6\)"):
         memory.upsert(records(["a"], unit(1, 1, 6)))
     with pytest.raises(VectorError, match=r"\(B, 8\), got \(8,\)"):
-        memory.search(axis(0), by="image", read="text", k=1)
+        memory.search(Search(axis(0), by="image", read="text", k=1))
 
 
 @pytest.mark.parametrize(
@@ -322,13 +321,13 @@ def test_bad_vectors(memory: Memory, value: float, message: str) -> None:
     with pytest.raises(VectorError, match=message):
         memory.upsert(records(["a", "b"], text=bad))
     with pytest.raises(VectorError, match=message):
-        memory.search(bad, by="image", read="text", k=1)
+        memory.search(Search(bad, by="image", read="text", k=1))
     assert memory.count() == 0
 
 
 def test_nearly_unit_vectors_are_normalised(memory: Memory) -> None:
     memory.upsert(records(["a"], [axis(0) * 1.009]))
-    found = memory.search(axis(0)[None] * 0.992, by="image", read="image", k=1)
+    found = memory.search(Search(axis(0)[None] * 0.992, by="image", read="image", k=1))
     np.testing.assert_allclose(found.similarity, [[1]], atol=1e-6)
     np.testing.assert_allclose(found.vectors[0, 0], axis(0), atol=1e-6)
 
@@ -356,7 +355,7 @@ def test_columns_of_unequal_length(memory: Memory) -> None:
 )
 def test_bad_search(memory: Memory, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
-        memory.search(unit(0, 1), **{"by": "image", "read": "text", "k": 1} | wrong)
+        memory.search(Search(unit(0, 1), **{"by": "image", "read": "text", "k": 1} | wrong))
 
 
 def test_one_text_is_no_collection_of_ids(memory: Memory) -> None:
@@ -471,7 +470,7 @@ def test_close_twice_then_use(memory: Memory) -> None:
         lambda: memory.count(),
         lambda: memory.upsert(records(["b"])),
         lambda: memory.delete(["a"]),
-        lambda: memory.search(unit(0, 1), by="image", read="text", k=1),
+        lambda: memory.search(Search(unit(0, 1), by="image", read="text", k=1)),
         lambda: memory.scroll(),
         lambda: next(scrolling),
         lambda: memory.flush(),

@@ -17,6 +17,7 @@ from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.versions import open_versions
 from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
 from reco_plugin.types import Records
 
 D = 4
@@ -46,7 +47,7 @@ def opened(request: pytest.FixtureRequest, server: StandIn) -> Iterator[Open]:
 
 
 def ask(memory: Memory) -> list[list[str]]:
-    return memory.search(AXES[:1], by="image", read="text", k=1).ids
+    return memory.search(Search(AXES[:1], by="image", read="text", k=1)).ids
 
 
 def version_of(server: StandIn, fingerprint: Fingerprint, opened: Open, gate: dict[str, Any], id_: str) -> str:

@@ -30,6 +30,7 @@ from reco_plugin.errors import (
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.transfer import copy
 from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
 from reco_plugin.types import Records
 
 D = 8
@@ -86,14 +87,14 @@ def test_a_batch_is_one_request_that_reads_one_vector_and_no_payload(
     memory = opened()
     memory.upsert(pairs(8))
     server.engine.seen.clear()
-    found = memory.search(axes(5), by="image", read="text", k=2, ids=False)
+    found = memory.search(Search(axes(5), by="image", read="text", k=2, ids=False))
     assert dict(server.engine.seen) == {"query": 1}
     searches = server.engine.last["query"]["searches"]
     assert [(each.using, each.with_vector, each.with_payload, each.limit) for each in searches] == [
         ("image", ["text"], False, 2)
     ] * 5
     np.testing.assert_array_equal(found.vectors[:, 0], axes(5, 1))
-    named = memory.search(axes(5), by="image", read="text", k=2)
+    named = memory.search(Search(axes(5), by="image", read="text", k=2))
     assert [ids[0] for ids in named.ids] == ["p0", "p1", "p2", "p3", "p4"]
     np.testing.assert_array_equal(named.vectors, found.vectors)
     assert server.engine.last["query"]["searches"][0].with_payload in (["_reco_id"], _include("_reco_id"))
@@ -105,7 +106,7 @@ def _include(*keys: str) -> models.PayloadSelectorInclude:
 
 def test_search_options_are_sent(server: StandIn, opened: Callable[..., Memory]) -> None:
     def params(**chosen: Any) -> models.SearchParams:
-        opened(options=chosen).search(axes(1), by="text", read="image", k=300)
+        opened(options=chosen).search(Search(axes(1), by="text", read="image", k=300))
         return server.engine.last["query"]["searches"][0].params
 
     assert params().hnsw_ef == 300  # never less than what is asked for
@@ -245,7 +246,7 @@ def test_strict_mode(server: StandIn, opened: Callable[..., Memory], status: int
     memory = opened()
     server.engine.refusals["query"] = Refusal(status, STRICT)
     with pytest.raises(MemoryStoreError, match=r"Limit exceeded 20 > 10.*strict mode.*ask for less") as caught:
-        memory.search(axes(1), by="image", read="text", k=20)
+        memory.search(Search(axes(1), by="image", read="text", k=20))
     assert "API key" not in str(caught.value)
 
 
@@ -264,7 +265,7 @@ def test_what_a_server_says_is_told(
     memory = opened()
     server.engine.refusals["query"] = Refusal(status, text)
     with pytest.raises(MemoryStoreError, match=message):
-        memory.search(axes(1), by="image", read="text", k=1)
+        memory.search(Search(axes(1), by="image", read="text", k=1))
 
 
 def test_a_busy_server_is_waited_for_as_long_as_it_asks(server: StandIn, opened: Callable[..., Memory]) -> None:
@@ -282,7 +283,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(server: StandIn, opened: Callab
     server.engine.refusals["query"] = Refusal(429, "Rate limit exceeded", retry_after=30)
     start = time.monotonic()
     with pytest.raises(MemoryOverloaded, match=r"wait 30 s, beyond the 2 s.*timeout_s"):
-        memory.search(axes(1), by="image", read="text", k=1)
+        memory.search(Search(axes(1), by="image", read="text", k=1))
     assert time.monotonic() - start < 2
     assert server.engine.seen["query"] == 1
 
@@ -292,7 +293,7 @@ def test_a_server_that_answers_too_late(server: StandIn, opened: Callable[..., M
     server.engine.refusals["query"] = Refusal(200, delay_s=3)
     start = time.monotonic()
     with pytest.raises(MemoryTimeout, match="no answer within 1 s"):
-        memory.search(axes(1), by="image", read="text", k=1)
+        memory.search(Search(axes(1), by="image", read="text", k=1))
     assert time.monotonic() - start < 3
 
 
@@ -386,7 +387,7 @@ def test_edge_follows_the_options_of_its_index(tmp_path: Path) -> None:
     chosen = MemoryOptions(m=8, ef_construct=32, search_ef=64, exact=True)
     memory = open_memory(tmp_path / "m", FINGERPRINT, kind="edge", options=chosen)
     memory.upsert(pairs(8))
-    assert memory.search(axes(1), by="image", read="text", k=1).ids == [["p0"]]
+    assert memory.search(Search(axes(1), by="image", read="text", k=1)).ids == [["p0"]]
     memory.close()
     stored = (tmp_path / "m" / "shard" / "edge_config.json").read_text()
     assert '"m":8' in stored.replace(" ", "")
@@ -424,7 +425,7 @@ def test_tls_with_the_authority_named(secure: StandIn, certificate: Certificate,
     chosen = tls(scheme, ca_file=certificate.authority)
     memory = open_memory(secure.url(scheme), FINGERPRINT, api_key=KEY, options=chosen)
     memory.upsert(pairs(2))
-    assert memory.search(axes(1), by="image", read="text", k=1).ids == [["p0"]]
+    assert memory.search(Search(axes(1), by="image", read="text", k=1)).ids == [["p0"]]
     memory.close()
 
 

@@ -19,6 +19,7 @@ from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.versions import open_versions
 from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
 from reco_plugin.types import Records
 
 D = 64
@@ -57,7 +58,7 @@ def test_quantised_search_with_rescoring_finds_the_nearest(
     with closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=chosen)) as memory:
         stored = pairs(2000)
         memory.upsert(stored)
-        found = memory.search(stored.image[:50], by="image", read="text", k=1)
+        found = memory.search(Search(stored.image[:50], by="image", read="text", k=1))
         assert [ids[0] for ids in found.ids] == list(stored.ids[:50])
         np.testing.assert_allclose(found.vectors[:, 0], stored.text[:50], atol=1e-5)
 
@@ -125,12 +126,12 @@ def test_strict_mode_and_rate_limits_are_told(qdrant_url: str, name: str) -> Non
         limits = models.StrictModeConfig(enabled=True, max_query_limit=5)
         owner.update_collection(f"{name}--v1", strict_mode_config=limits)
         with pytest.raises(MemoryStoreError, match="strict mode"):
-            memory.search(pairs(1).image, by="image", read="text", k=6)
+            memory.search(Search(pairs(1).image, by="image", read="text", k=6))
         limits = models.StrictModeConfig(enabled=True, read_rate_limit=1)
         owner.update_collection(f"{name}--v1", strict_mode_config=limits)
         with pytest.raises(MemoryOverloaded, match="asks to wait"):
             for _ in range(5):
-                memory.search(pairs(1).image, by="image", read="text", k=2)
+                memory.search(Search(pairs(1).image, by="image", read="text", k=2))
 
 
 def test_a_cluster_answers_whole_with_one_node_killed(cluster: Any, name: str) -> None:
@@ -140,7 +141,7 @@ def test_a_cluster_answers_whole_with_one_node_killed(cluster: Any, name: str) -
         memory.upsert(stored)
         cluster.tell("kill", "node-3")
         try:
-            found = memory.search(stored.image[:64], by="image", read="text", k=1)
+            found = memory.search(Search(stored.image[:64], by="image", read="text", k=1))
             assert [ids[0] for ids in found.ids] == list(stored.ids[:64])
             memory.upsert(pairs(50, start=600))
             assert memory.count() == 650

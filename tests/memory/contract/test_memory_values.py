@@ -13,9 +13,9 @@ from small_records import D, axis, everything, records, unit
 from reco_plugin.errors import InputError, MemoryStoreError, VectorError
 from reco_plugin.memory import Memory
 from reco_plugin.memory.checks import check_search
-from reco_plugin.memory.conditions import Words
 from reco_plugin.memory.filters import matches, parse_filter
-from reco_plugin.memory.points import point_id
+from reco_plugin.memory.points import FilterConstructors, point_id
+from reco_plugin.request import Search
 from reco_plugin.types import Records
 from reco_plugin.values import (
     EXCLUSIONS,
@@ -27,7 +27,7 @@ from reco_plugin.values import (
     WHERE_TEXTS,
 )
 
-PLAIN: Words[Any] = Words(dict, dict, dict, list, bool, set)
+PLAIN: FilterConstructors[Any] = FilterConstructors(dict, dict, dict, list, bool, set)
 EACH_KIND = settings(
     max_examples=10,
     deadline=None,
@@ -47,7 +47,7 @@ def nested(levels: int, last: Any = None) -> dict[str, Any]:
 
 def search(memory: Memory, **options: Any) -> list[list[str]]:
     given = {"by": "image", "read": "text", "k": 3} | options
-    return memory.search(axis(0)[None], **given).ids
+    return memory.search(Search(axis(0)[None], **given)).ids
 
 
 def holding_itself() -> dict[str, Any]:
@@ -174,7 +174,7 @@ def test_many_values_are_few_conditions() -> None:
 
 def compared(where: dict[str, Any], value: Any = None) -> int:
     """How many conditions are compared with a value until a filter is decided, as Qdrant goes through it."""
-    wanted = check_search(unit(0, 1), D, by="image", read="text", k=1, exclude=None, where=where)
+    wanted = check_search(Search(unit(0, 1), by="image", read="text", k=1, where=where), D)
     times = 0
 
     def holds(made: Any) -> bool:
@@ -231,13 +231,13 @@ def test_another_k_is_refused(memory: Memory, k: Any) -> None:
 
 def test_what_would_fill_the_memory_of_the_process_is_refused(memory: Memory) -> None:
     with pytest.raises(InputError, match=r"4,000 queries with k=10,000 would read 1\.2 GiB.*fewer queries"):
-        memory.search(unit(0, 4000), by="image", read="text", k=NEIGHBOURS)
+        memory.search(Search(unit(0, 4000), by="image", read="text", k=NEIGHBOURS))
 
 
 def test_many_exclusions_are_kept_out(memory: Memory) -> None:
     memory.upsert(records(["a", "b"], [axis(0), axis(1)]))
     hidden = ["a", *(f"x{i}" for i in range(EXCLUSIONS - 1))]
-    found = memory.search(np.stack([axis(0)] * 4), by="image", read="text", k=2, exclude=[hidden] * 4)
+    found = memory.search(Search(np.stack([axis(0)] * 4), by="image", read="text", k=2, exclude=[hidden] * 4))
     assert found.ids == [["b"]] * 4
 
 
@@ -260,7 +260,7 @@ def test_exclusions_of_all_queries_are_counted(memory: Memory) -> None:
     hidden = [str(i) for i in range(EXCLUSIONS)]
     queries = np.stack([axis(0)] * (EXCLUSIONS_AT_ONCE // EXCLUSIONS + 1))
     with pytest.raises(InputError, match="1,010,000 for all, at most 10,000 and 1,000,000: ask with fewer queries"):
-        memory.search(queries, by="image", read="text", k=1, exclude=[hidden] * len(queries))
+        memory.search(Search(queries, by="image", read="text", k=1, exclude=[hidden] * len(queries)))
 
 
 def test_queries_that_share_exclusions_share_a_filter() -> None:
@@ -271,9 +271,8 @@ def test_queries_that_share_exclusions_share_a_filter() -> None:
         return name
 
     hidden = [str(i) for i in range(100)]
-    wanted = check_search(
-        unit(0, 256), D, by="image", read="text", k=1, exclude=[hidden] * 255 + [["a"]], where={"v": 1}
-    )
+    asked = Search(unit(0, 256), by="image", read="text", k=1, exclude=[hidden] * 255 + [["a"]], where={"v": 1})
+    wanted = check_search(asked, D)
     made = list(PLAIN.filters(wanted, (), point_of))
     assert sorted(named) == sorted([*hidden, "a"])
     assert len({id(each) for each in made}) == 2 and made[0] is made[254] is not made[255]
@@ -326,7 +325,7 @@ def test_vectors_of_about_unit_norm_come_back_normalised(backend: Any, seed: int
     memory.upsert(Records(["a"], given.astype(kind), given.astype(kind), [{}]))
     exact = given.astype(kind).astype(np.float64)
     np.testing.assert_allclose(everything(memory)["a"][0], exact[0] / np.linalg.norm(exact), atol=1e-6)
-    assert memory.search(given.astype(kind), by="image", read="text", k=1).ids == [["a"]]
+    assert memory.search(Search(given.astype(kind), by="image", read="text", k=1)).ids == [["a"]]
 
 
 @pytest.mark.parametrize(
@@ -343,5 +342,5 @@ def test_vectors_that_are_none_are_refused_wherever_they_come(memory: Memory, ba
     with pytest.raises(VectorError, match=message):
         memory.upsert(Records(["a"], unit(1, 1), bad, [{}]))
     with pytest.raises(VectorError, match=message):
-        memory.search(bad, by="image", read="text", k=1)
+        memory.search(Search(bad, by="image", read="text", k=1))
     assert memory.count() == 0

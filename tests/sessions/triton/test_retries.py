@@ -15,11 +15,10 @@ from reco_plugin.sessions import open_graph
 from reco_plugin.sessions.triton import connection as connections
 from reco_plugin.sessions.triton import regions
 from reco_plugin.sessions.triton.address import address_of
-from reco_plugin.sessions.triton.connection import Connection, Deadline
-from reco_plugin.sessions.triton.faults import NotReached, RegionLost
-from reco_plugin.sessions.triton.wire import Call
+from reco_plugin.sessions.triton.connection import Connection, TimeLimit
+from reco_plugin.sessions.triton.wire import Inference, NotReached, RegionLost
 
-CALL = Call("graph", "1", {"x": np.arange(6, dtype=np.float32)}, ("y",))
+CALL = Inference("graph", "1", {"x": np.arange(6, dtype=np.float32)}, ("y",))
 
 
 class FailingWire:
@@ -31,7 +30,7 @@ class FailingWire:
         self.registered: list[str] = []
         self.closed = False
 
-    def infer(self, call: Call, timeout: float) -> dict[str, Any]:
+    def infer(self, call: Inference, timeout: float) -> dict[str, Any]:
         assert timeout > 0
         self.asked.append(bool(call.placed))
         if self.errors:
@@ -65,21 +64,21 @@ def connect(wire, monkeypatch) -> Callable[..., Connection]:
 
 def test_what_was_never_sent_is_sent_again(wire, connect):
     wire.errors = [NotReached("no"), NotReached("no")]
-    assert set(connect().infer(CALL, Deadline.after(60))) == {"y"}
+    assert set(connect().infer(CALL, TimeLimit.after(60))) == {"y"}
     assert len(wire.asked) == 3
 
 
 def test_it_is_given_up_after_the_third_try(wire, connect):
     wire.errors = [NotReached(f"no {i}") for i in range(9)]
     with pytest.raises(SessionUnavailable, match="no 2"):
-        connect().infer(CALL, Deadline.after(60))
+        connect().infer(CALL, TimeLimit.after(60))
     assert len(wire.asked) == 3
 
 
 def test_it_is_not_tried_again_when_the_deadline_comes_first(wire, connect):
     wire.errors = [NotReached("no")] * 9
     with pytest.raises(NotReached):
-        connect().infer(CALL, Deadline.after(0.01))
+        connect().infer(CALL, TimeLimit.after(0.01))
     assert len(wire.asked) == 1
 
 
@@ -87,23 +86,23 @@ def test_it_is_not_tried_again_when_the_deadline_comes_first(wire, connect):
 def test_what_may_have_been_run_is_never_sent_again(wire, connect, kind):
     wire.errors = [kind("failed")]
     with pytest.raises(kind, match="failed"):
-        connect().infer(CALL, Deadline.after(60))
+        connect().infer(CALL, TimeLimit.after(60))
     assert len(wire.asked) == 1
 
 
 def test_a_region_is_used_again(wire, connect):
     connection = connect("on")
     for _ in range(5):
-        connection.infer(CALL, Deadline.after(60))
+        connection.infer(CALL, TimeLimit.after(60))
     assert wire.asked == [True] * 5
     assert len(wire.registered) == 1
 
 
 def test_a_larger_request_replaces_the_region(wire, connect):
     connection = connect("on")
-    connection.infer(CALL, Deadline.after(60))
+    connection.infer(CALL, TimeLimit.after(60))
     (small,) = wire.registered
-    connection.infer(Call("graph", "1", {"x": np.zeros(10_000)}, ("y",)), Deadline.after(60))
+    connection.infer(Inference("graph", "1", {"x": np.zeros(10_000)}, ("y",)), TimeLimit.after(60))
     assert len(wire.registered) == 1
     assert wire.registered != [small]
 
@@ -111,10 +110,10 @@ def test_a_larger_request_replaces_the_region(wire, connect):
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_a_server_that_forgot_its_regions_is_told_again(wire, connect, mode):
     connection = connect(mode)
-    connection.infer(CALL, Deadline.after(60))
+    connection.infer(CALL, TimeLimit.after(60))
     (old,) = wire.registered
     wire.errors = [RegionLost("unable to find it")]
-    connection.infer(CALL, Deadline.after(60))
+    connection.infer(CALL, TimeLimit.after(60))
     assert wire.asked == [True, True, True]
     assert len(wire.registered) == 2  # the old one is not unregistered from a server that has it no more
     assert wire.registered[0] == old
@@ -123,20 +122,20 @@ def test_a_server_that_forgot_its_regions_is_told_again(wire, connect, mode):
 def test_a_server_that_never_has_them_is_sent_the_inputs(wire, connect):
     connection = connect("auto")
     wire.errors = [RegionLost("what region"), RegionLost("what region")]
-    connection.infer(CALL, Deadline.after(60))
-    connection.infer(CALL, Deadline.after(60))
+    connection.infer(CALL, TimeLimit.after(60))
+    connection.infer(CALL, TimeLimit.after(60))
     assert wire.asked == [True, True, False, False]
 
 
 def test_it_is_an_error_when_shared_memory_is_a_must(wire, connect):
     wire.errors = [RegionLost("what region"), RegionLost("what region")]
     with pytest.raises(SessionError, match=r"triton_shared_memory is on.*what region.*--ipc=host"):
-        connect("on").infer(CALL, Deadline.after(60))
+        connect("on").infer(CALL, TimeLimit.after(60))
 
 
 def test_all_is_let_go_with_the_last_session(wire, connect):
     connection = connect("on")
-    connection.infer(CALL, Deadline.after(60))
+    connection.infer(CALL, TimeLimit.after(60))
     assert wire.registered
     del connection
     assert (wire.registered, wire.closed) == ([], True)

@@ -1,23 +1,29 @@
-"""Room on the disk of an embedded memory, looked at before something is written.
+"""The disk of an embedded memory: room, looked at before something is written, and a folder that may only be read.
 
 Qdrant Edge writes through files that are mapped into memory, 32 MB long and full of holes. Where the file system has
-no block left for a hole, no call fails: the process is killed by SIGBUS, and a service with it.
+no block left for a hole, no call fails: the process is killed by SIGBUS, and a service with it. It writes
+even to read, so of a folder that may not be written, as of a read-only disk, a copy is opened.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Payload
+from .points import locked_error
 
 SPARE_BYTES = 32 * 2**20
 """Stay free when pairs are written: for flushing, header, lists, deletions, and others who write there meanwhile."""
 LAST_BYTES = 2**20
 """Stay free when pairs are deleted."""
+_LOG = "wal"  # the folder that Edge locks
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
 
 
@@ -59,3 +65,41 @@ def bytes_on_disk(folder: Path) -> int:
 
 def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
+
+
+def copied(shard: Path) -> tempfile.TemporaryDirectory[str]:
+    """Copy a shard to where it can be opened.
+
+    Raises:
+        MemoryLocked: a process that may write it has it open.
+        MemoryStoreError: it cannot be read, or there is no room for the copy.
+    """
+    copy = tempfile.TemporaryDirectory(prefix="reco-memory-")
+    try:
+        check_room(Path(copy.name), "copy, to read it,", bytes_on_disk(shard))
+        with _locked(shard / _LOG):
+            shutil.copytree(shard, copy.name, dirs_exist_ok=True)
+    except BaseException as error:
+        copy.cleanup()
+        if isinstance(error, OSError):
+            raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
+        raise
+    return copy
+
+
+@contextmanager
+def _locked(log: Path) -> Iterator[None]:
+    """Keep writers out, where the system knows such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(log, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise locked_error(str(log.parent.parent)) from None
+    finally:
+        os.close(handle)
