@@ -1,6 +1,6 @@
 """Retrain the shipped quickstart model from nothing and measure it beside what it must beat.
 
-    make quickstart-model                               # everything; writes triton_models/ and docs/quickstart.*
+    make quickstart-model                               # writes triton_models/ and docs/measurements/quickstart.*
     python -m benchmarks.quickstart_model --shipped     # around the shipped encoder: trains the fusions, measures
 
 Steps, each kept under .cache/quickstart-model and resumed: drawings from npm, mini CLIP (open_clip's own pieces),
@@ -393,7 +393,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings, mini CLIP, vectors, fusions")
     parser.add_argument("--out", type=Path, default=Path("triton_models"), help="model folder to write")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where quickstart.md and .json go")
+    parser.add_argument("--docs", type=Path, default=Path("docs/measurements"), help="where quickstart.md and .json go")
     parser.add_argument("--page", action="store_true", help="measure nothing: quickstart.md from quickstart.json")
     parser.add_argument("--shipped", action="store_true", help="use the encoder in --out, and leave that folder alone")
     arguments = parser.parse_args()

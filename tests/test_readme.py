@@ -14,6 +14,7 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = sorted(
@@ -43,7 +44,7 @@ def test_every_make_target_is_there() -> None:
         assert re.search(rf"(?m)^{target}:", makefile), target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/method.md", "docs/realclip.md", "docs/gate.md", "docs/extras.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         name, _, heading = target.partition("#")
