@@ -1,6 +1,6 @@
-"""How long it takes to fill a memory of some size, and what one run of it needs: the tables of docs/scale.md.
+"""How long it takes to fill a memory of some size, and what one run needs: the tables of docs/measurements/scale.md.
 
-    python -m benchmarks.scale                                  the tables of docs/scale.md
+    python -m benchmarks.scale                                  the tables of docs/measurements/scale.md
     python -m benchmarks.scale --pairs 5e7 --encodes 900        your size, your encoder's pairs per second
     python -m benchmarks.scale --nodes 12 --cores 32            your Qdrant nodes
 
