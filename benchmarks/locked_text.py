@@ -34,11 +34,11 @@ from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import QUERY_STYLES
 from reco_plugin.refine import VectorMemory
-from reco_plugin.train.contrastive import PretrainConfig
-from reco_plugin.train.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
-from reco_plugin.train.sentences import SentenceTower, load_sentences
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
+from .pretrain.contrastive import PretrainConfig
+from .pretrain.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
+from .pretrain.sentences import SentenceTower, load_sentences
 from .quickstart_model import K, Study, take
 from .sets.vectors import VectorSet
 

@@ -46,8 +46,9 @@ from reco_plugin.train.found import FoundRows
 from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.loop import Fusions, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.pretrain import pretrain
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+
+from .pretrain.towers import pretrain
 
 SEEDS = (0, 1, 2)
 K = 10

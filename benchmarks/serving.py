@@ -232,7 +232,7 @@ def opened(model: Path, ways: Sequence[str], pairs: int) -> Iterator[dict[str, S
 @contextmanager
 def triton(model: Path) -> Iterator[Any]:
     """The tests' server with a model folder; None, and a word about it, where it is not installed."""
-    sys.path.append(str(ROOT / "tests" / "triton" / "support"))
+    sys.path.append(str(ROOT / "tests" / "sessions" / "triton" / "support"))
     from triton_server import NoServerHere, TritonServer, Wheel
 
     with tempfile.TemporaryDirectory() as place:

@@ -7,8 +7,9 @@ an argument wins over the environment, the environment over the file. An unknown
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -159,6 +160,35 @@ class Settings(Section):
     def falls_back(self) -> bool:
         """Whether no model was named and none is in the working directory, so that it is the quickstart model."""
         return "model" not in self.model_fields_set and self.model == quickstart_model()
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """:class:`Settings` as keywords, without model and memory; None, or absent: as environment or default says."""
+
+    memory_kind: Literal["auto", "exact", "edge", "qdrant"] | None
+    memory_api_key: SecretStr | str | None
+    memory_collection: str | None
+    memory_options: MemoryOptions | Mapping[str, Any] | None
+    provider: Literal["cpu", "cuda"] | None
+    threads: int | None
+    arena: bool | None
+    provider_options: Mapping[str, str] | None
+    triton_url: str | None
+    triton_timeout_s: float | None
+    triton_shared_memory: Literal["auto", "on", "off"] | None
+    triton_ca: Path | str | None
+    triton_headers: Mapping[str, SecretStr | str] | None
+    fuser: FuserName | None
+    k: int | None
+    search: Mode | None
+    fusion: Mode | None
+    gate: bool | None
+    on_memory_failure: Literal["degrade", "fail"] | None
+    memory_timeout_s: float | None
+    breaker_failures: int | None
+    breaker_retry_s: float | None
+    batch_size: int | None
+    max_pixels: int | None
 
 
 def load_settings(**arguments: Any) -> Settings:

@@ -13,7 +13,7 @@ from typing import Any, Unpack, get_args
 import numpy.typing as npt
 
 from .artifact import Artifact, Manifest
-from .config import Settings, load_settings
+from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
@@ -72,7 +72,7 @@ class Reco:
         cls,
         model: str | os.PathLike[str] | None = None,
         memory: str | os.PathLike[str] | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> Reco:
         """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
 

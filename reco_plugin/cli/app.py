@@ -128,8 +128,8 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
-    stored = {"memory": ":memory:", "memory_kind": "exact"} if refine is False else {"memory": existing_memory(memory)}
-    with Reco.open(model, **stored) as reco:
+    stored = ":memory:" if refine is False else existing_memory(memory)
+    with Reco.open(model, stored, memory_kind="exact" if refine is False else None) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []

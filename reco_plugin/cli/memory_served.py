@@ -86,8 +86,10 @@ def adopt_command(
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))
-    said = {"memory_collection": target.memory_collection, "memory_options": parse_options(option)}
-    with Reco.open(model, target.memory, on_memory_failure="fail", **said) as reco:
+    into, asked = target.memory_collection, parse_options(option)
+    with Reco.open(
+        model, target.memory, memory_collection=into, memory_options=asked, on_memory_failure="fail"
+    ) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)
         held = len(reco.memory)

@@ -93,6 +93,9 @@ class ServeSettings(Section):
     image_url_hosts: Words = Field([], description="where image URLs may point; none: to any public host")
     image_url_timeout_s: float = Field(5.0, gt=0, allow_inf_nan=False, description="until a fetch is given up")
 
+    immich_url: str | None = Field(
+        None, description="immich's own machine-learning service, for what it asks at /predict besides smart search"
+    )
     cache_entries: int = Field(0, ge=0, description="vectors of repeated queries that are kept; 0: none")
     page: bool = Field(True, description="serve the playground at /")
     page_index: str | None = Field(

@@ -50,7 +50,7 @@ def test_a_tiny_run_prints_one_row_per_batch_and_way(model: Path, capsys: pytest
 def test_without_a_server_it_measures_in_process(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "triton" / "support"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "sessions" / "triton" / "support"))
     import triton_server
 
     def missing() -> None:

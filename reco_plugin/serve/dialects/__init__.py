@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..routes import EmbedderOf
-from . import clip, cohere, openai, titan, voyage
+from ..edge import Edge
+from . import clip, cohere, immich, openai, titan, voyage
 
 
-def routers(embedder_of: EmbedderOf) -> list[APIRouter]:
+def routers(edge: Edge) -> list[APIRouter]:
     """The routes of all dialects."""
-    return [dialect.router(embedder_of) for dialect in (openai, voyage, cohere, clip, titan)]
+    return [dialect.router(edge) for dialect in (openai, voyage, cohere, clip, titan, immich)]
