@@ -80,6 +80,14 @@ def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
             assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
 
 
+@pytest.mark.parametrize("folder", ["docs", "docs/measurements"])
+def test_the_index_lists_every_page_of_its_folder(folder: str) -> None:
+    index = (ROOT / folder / "index.md").read_text(encoding="utf-8")
+    assert {path.name for path in (ROOT / folder).glob("*.md")} - {"index.md"} <= set(
+        re.findall(r"\((\S+\.md)\)", index)
+    )
+
+
 def test_the_example_runs_and_what_it_added_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (example,) = [block for language, block in FENCED.findall(README) if language == "python"]
     (tmp_path / "triton_models").symlink_to(ROOT / "triton_models")
