@@ -3,7 +3,7 @@
     python -m benchmarks.serving                                      the shipped model, as a table
     python -m benchmarks.serving --model triton_models my_model       other models too
     python -m benchmarks.serving --ways process --batches 32          one way only
-    python -m benchmarks.serving --out docs/serving.md                writes the tables into the page
+    python -m benchmarks.serving --out docs/measurements/serving.md                writes the tables into the page
 
 The server is that of the tests (``make install-triton``); where it is not installed, only "in process" is measured.
 """

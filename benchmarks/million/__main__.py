@@ -14,7 +14,7 @@ from . import __doc__ as about
 from .run import Run
 from .table import indexing, page, searching, swapping, writing
 
-PAGE, TEMPLATE = Path("docs/million.md"), Path(__file__).with_name("page.md")
+PAGE, TEMPLATE = Path("docs/measurements/million.md"), Path(__file__).with_name("page.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from .layouts import FIRST, Layout, layouts
 from .read import built, read, same_vectors
 from .served import served
 
-PAGE, HEAD = Path("docs/readers.md"), Path(__file__).with_name("page.md")
+PAGE, HEAD = Path("docs/measurements/readers.md"), Path(__file__).with_name("page.md")
 
 
 def encoded(catalogue: Sequence[Entry], model: Path, cache: Path) -> Records:

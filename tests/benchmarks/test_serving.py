@@ -72,4 +72,4 @@ def test_it_writes_between_the_marks_of_the_page(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no lines"):
         write(page, "new")
     assert page.read_text() == "no marks"
-    assert BEGIN in (text := (ROOT / "docs" / "serving.md").read_text()) and END in text
+    assert BEGIN in (text := (ROOT / "docs" / "measurements" / "serving.md").read_text()) and END in text
