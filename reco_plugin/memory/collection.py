@@ -14,9 +14,10 @@ import portalocker  # qdrant-client needs it too
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from ..errors import MemoryStoreError
+from ..errors import MemoryStoreError, MemoryUnavailable
 from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Fingerprint
+from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
 from .layout import Layout
 from .points import locked_error
@@ -96,7 +97,7 @@ def open_served(
     """The collection of a server; where there is none, a first version and the alias that stands for it are made."""
     if not client.collection_exists(name):
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
-        _make_first(client, name, header, options)
+        _make_first(client, name, location, header, options)
     return read_collection(client, name, location, fingerprint)
 
 
@@ -146,12 +147,17 @@ def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
     return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
 
 
-def _make_first(client: QdrantClient, name: str, header: Header, options: MemoryOptions) -> None:
+def _make_first(client: QdrantClient, name: str, location: str, header: Header, options: MemoryOptions) -> None:
     """Make version 1 and its alias; of several processes that do so at once, one makes it and the others wait."""
     if not version_numbers(client, name):
         try:
             make_collection(client, version_name(name, 1), header, options)
         except Exception as error:
+            if is_refusal_of_key(error):
+                raise MemoryUnavailable(
+                    f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
+                    "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
+                ) from error
             if not _exists_already(error):
                 raise
         else:
