@@ -132,13 +132,6 @@ def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[Colum
         yield columns
 
 
-def count_rows(path: Path) -> int | None:
-    """How many rows a parquet file has, from its footer; None for npz, where counting means reading."""
-    if path.suffix.lower() == ".npz":
-        return None
-    return int(_parquet(path).metadata.num_rows)
-
-
 def _check_names(path: Path, columns: Columns, needed: Sequence[str]) -> None:
     for name in needed:
         if name not in columns:
@@ -164,7 +157,13 @@ def _npz_batches(path: Path, size: int) -> Iterator[Columns]:
         yield {name: values[start : start + size] if values.ndim else values for name, values in columns.items()}
 
 
-def _parquet(path: Path) -> Any:
+def open_parquet_file(path: Path) -> Any:
+    """A ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        DataError: it is none.
+        MissingExtra: pyarrow is not installed.
+    """
     parquet = need("pyarrow.parquet", "reading parquet")
     try:
         return parquet.ParquetFile(path)
@@ -173,21 +172,38 @@ def _parquet(path: Path) -> Any:
 
 
 def _parquet_batches(path: Path, size: int) -> Iterator[Columns]:
-    with _parquet(path) as file:
+    with open_parquet_file(path) as file:
         for batch in file.iter_batches(size):
             yield {name: _from_arrow(path, name, batch.column(name)) for name in batch.schema.names}
 
 
 def _from_arrow(path: Path, name: str, column: Any) -> Column:
     """An arrow array as numpy: lists become (N, D), anything else an object array with None for null."""
-    types = need("pyarrow", "reading parquet").types
-    if not (types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type)):
+    if not holds_lists(column.type):
         return np.array(column.to_pylist(), object)
     lengths = {len(item) if item is not None else 0 for item in column}
     if len(lengths) > 1 or column.null_count:
         raise DataError(f"{path}: the lists of column {name!r} have lengths {sorted(lengths)[:5]}, not one dimension D")
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat.reshape(len(column), -1))
+
+
+def holds_lists(kind: Any) -> bool:
+    """Whether an arrow type is one of lists, which may be vectors."""
+    types = need("pyarrow", "reading parquet").types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def map_array(path: Path) -> Column:
+    """A ``.npy``, mapped.
+
+    Raises:
+        DataError: not there, damaged, or of Python objects.
+    """
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error}") from None
 
 
 def _merge(batches: Iterator[Columns], path: Path) -> Columns:

@@ -25,6 +25,7 @@ import numpy as np
 from ..defaults import SCROLL_BATCH
 from ..errors import DataError
 from ..types import Payload, Records
+from .cells import CellError, json_object
 from .columns import Columns, check_rows, check_side, is_vectors, read_batches, texts_of, write_batches, write_columns
 
 _NEEDED = ("id", "image", "text")
@@ -98,17 +99,10 @@ def _payloads(path: Path, columns: Columns, rows: int) -> list[Payload]:
             raise DataError(f"{path}: {name} has shape {values.shape}; a payload column has one value per row")
         for row, value in enumerate(values.tolist()):
             if name == "payload":
-                out[row] |= _json_payload(path, row, value)
+                try:
+                    out[row] |= json_object(value or "{}", f"{path}: payload[{row}]")
+                except CellError as error:
+                    raise DataError(str(error)) from None
             elif value is not None and value != "" and not (isinstance(value, float) and math.isnan(value)):
                 out[row][name] = value
     return list(out)
-
-
-def _json_payload(path: Path, row: int, value: Any) -> dict[str, Any]:
-    try:
-        payload = json.loads(value or "{}")
-    except (TypeError, ValueError, RecursionError):
-        payload = None
-    if not isinstance(payload, dict):
-        raise DataError(f"{path}: payload[{row}] is {value!r:.60}, expected a JSON object")
-    return payload

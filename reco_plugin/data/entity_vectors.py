@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Vectors
-from .columns import Column, Columns, check_rows, check_side, read_columns, texts_of
+from .columns import Column, Columns, check_rows, check_side, map_array, read_columns, texts_of
 from .entities import EntitySet
 from .labelled import check_labels
 from .labelled_vectors import check_unseen
@@ -97,8 +97,5 @@ def _mapped(folder: Path) -> Columns:
         if name in _NEEDED and not file.is_file():
             raise DataError(f"{file} does not exist; needed: {', '.join(f'{needed}.npy' for needed in _NEEDED)}")
         if file.is_file():
-            try:
-                found[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise DataError(f"{file} is no plain array: {error}") from None
+            found[name] = map_array(file)
     return found

@@ -13,8 +13,7 @@ from .cub import is_cub, read_cub
 from .files import names_shards
 from .images import spread_over_classes
 from .labelled import Labelled
-from .labelled_images import read_class_folders, read_labelled_shards
-from .labelled_table import read_labelled_table
+from .labelled_images import read_class_folders, read_labelled_shards, read_labelled_table
 from .labelled_vectors import read_vectors
 from .source import Source, parse_source
 from .tables import SUFFIXES

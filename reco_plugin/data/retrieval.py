@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .captions import CaptionedFile
-from .coco import read_coco
+from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
 from .columns import Columns, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .files import find_images, find_shards, names_shards, read_lines
-from .flickr import is_flickr, read_flickr
 from .images import pick, spread
+from .labelled import check_labels
 from .rows import caption_table
 from .shards import Blob, BlobImages, read_samples
 from .source import Source, parse_source
@@ -63,8 +62,8 @@ def read_retrieval(source: str | Path) -> Captioned:
       that name the same image belong together;
     - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg|jpeg|png|webp`` with ``KEY.txt``, a caption a line;
-    - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.coco.read_coco`;
-    - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.flickr.read_flickr`;
+    - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.captions.read_coco`;
+    - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.captions.read_flickr`;
     - vectors: ``.npz`` with ``image`` (N, D), ``text`` (M, D), ``text_of_image`` (M,) (may be left out when text i
       describes image i) and optionally ``id`` (N,).
 
@@ -135,11 +134,9 @@ def _from_npz(path: Path) -> Captioned:
         owners = list(range(len(image)))
     else:
         raise DataError(f"{path} has {len(text):,} texts for {len(image):,} images and no text_of_image to match them")
-    for row, owner in enumerate(owners):
-        if isinstance(owner, bool) or not isinstance(owner, int) or not 0 <= owner < len(image):
-            raise DataError(f"{path}: text_of_image[{row}] is {owner!r}, expected 0 to {len(image) - 1}")
+    owner_of = check_labels(f"{path}: text_of_image", owners, len(image))
     ids = tuple((own,) for own in texts_of(path, "id", columns["id"])) if "id" in columns else None
-    return Captioned(path.name, image, text, np.array(owners, np.int64), ids)
+    return Captioned(path.name, image, text, owner_of, ids)
 
 
 def _from_table(path: Path) -> Captioned:

@@ -16,19 +16,16 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..types import Pair
-from .captions import CaptionedFile
-from .coco import read_coco
+from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
 from .cub import is_cub
+from .digest import Seen
 from .files import IMAGE_SUFFIXES, find_shards, names_shards
-from .flickr import is_flickr, read_flickr
 from .images import spread
 from .parts import ColumnNames, Part, Rejected
 from .rows_arrays import open_arrays, open_clip_retrieval, open_npz
 from .rows_files import CaptionsPart, FolderPart, LabelledPart, open_captions, open_folder
-from .rows_parquet import ParquetPart, open_parquet
 from .rows_shards import open_shards
-from .rows_table import TablePart, open_table
-from .seen import Seen
+from .rows_table import ParquetPart, TablePart, open_parquet, open_table
 from .source import Source, parse_source
 from .tables import SUFFIXES
 from .torchvision_sets import PREFIX

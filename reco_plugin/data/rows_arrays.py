@@ -14,10 +14,10 @@ import numpy as np
 from ..errors import DataError
 from ..types import Pair
 from .cells import unit_rows
-from .columns import Column, Columns, check_rows, read_columns
-from .parts import ColumnNames, Part, Rejected, shielded
+from .columns import Columns, check_rows, map_array, open_parquet_file, read_columns
+from .parts import ColumnNames, FilePart, Part, Rejected
 from .row_maker import RowMaker
-from .rows_parquet import open_file, read_groups, row_groups
+from .rows_table import read_groups, row_groups
 
 _BATCH = 256
 _ROWS_PER_PART = 10_000
@@ -42,7 +42,7 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class ArraysPart:
+class ArraysPart(FilePart):
     """Some rows of arrays; ``groups`` are their row groups in the metadata."""
 
     arrays: Arrays
@@ -55,10 +55,6 @@ class ArraysPart:
     def name(self) -> str:
         """The array of images, and the rows before these."""
         return f"{self.arrays.image}, after row {self.start}" if self.start else str(self.arrays.image)
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order."""
-        return shielded(self.name, self._read())
 
     def _read(self) -> Iterator[Pair | Rejected]:
         arrays, names = self.arrays, self.maker.names
@@ -76,7 +72,7 @@ class ArraysPart:
 
 
 @dataclass(frozen=True)
-class NpzPart:
+class NpzPart(FilePart):
     """A pair file ``.npz``, see :mod:`reco_plugin.data.embeddings`; it is read whole."""
 
     path: Path
@@ -86,10 +82,6 @@ class NpzPart:
     def name(self) -> str:
         """The file."""
         return str(self.path)
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order."""
-        return shielded(self.name, self._read())
 
     def _read(self) -> Iterator[Pair | Rejected]:
         names = self.maker.names
@@ -146,25 +138,13 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, .
         if (missing := sorted(images.keys() - found.keys())) and (found or kind == "metadata"):
             raise DataError(f"{folder / kind} has no file with the number {missing[0]} of {images[missing[0]].name}")
     blocks = [Arrays(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
-    with open_file(metadata[min(images)]) as file:
+    with open_parquet_file(metadata[min(images)]) as file:
         columns = file.schema_arrow.names
     if names.id == ColumnNames.id and names.id not in columns:
         names = replace(names, id="image_path")
     if not texts and names.text == ColumnNames.text:
         names = replace(names, text="caption")
     return _parts(blocks, names)
-
-
-def map_array(path: Path) -> Column:
-    """A ``.npy``, mapped.
-
-    Raises:
-        DataError: not there, damaged, or of Python objects.
-    """
-    try:
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an array: {error}") from None
 
 
 def _parts(blocks: Sequence[Arrays], names: ColumnNames) -> tuple[tuple[Part, ...], int]:
@@ -192,7 +172,7 @@ def _check(arrays: Arrays, maker: RowMaker) -> int:
     if arrays.text is not None:
         columns.append(maker.names.text)
     if arrays.metadata is not None:
-        with open_file(arrays.metadata) as file:
+        with open_parquet_file(arrays.metadata) as file:
             columns += file.schema_arrow.names
             if file.metadata.num_rows != rows:
                 raise DataError(f"{arrays.metadata} has {file.metadata.num_rows:,} rows, {arrays.image} {rows:,}")
@@ -203,7 +183,7 @@ def _check(arrays: Arrays, maker: RowMaker) -> int:
 def _ranges(arrays: Arrays, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """The sizes of parts; with metadata, those of its row groups, since these cannot be read from the middle."""
     if arrays.metadata is not None:
-        with open_file(arrays.metadata) as file:
+        with open_parquet_file(arrays.metadata) as file:
             yield from (((group,), size) for group, size in enumerate(row_groups(file)) if size)
     else:
         yield from (((), min(_ROWS_PER_PART, rows - start)) for start in range(0, rows, _ROWS_PER_PART))

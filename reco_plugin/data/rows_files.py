@@ -16,7 +16,7 @@ from .classes import TEMPLATES, fill
 from .files import find_images, read_text
 from .labelled import Labelled
 from .labelled_sources import read_labelled
-from .parts import Part, Rejected, shielded
+from .parts import FilePart, Part, Rejected
 
 _FILES_PER_PART = 1000
 _T = TypeVar("_T")
@@ -78,13 +78,18 @@ class CaptionsPart:
 
 
 @dataclass(frozen=True)
-class LabelledPart:
+class LabelledPart(FilePart):
     """A labelled set; the name of the class, in the first template, is the text."""
 
-    name: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The source."""
+        return self.source
 
     def __reduce__(self) -> tuple[type[LabelledPart], tuple[Any, ...]]:
-        return LabelledPart, (self.name,)  # the set itself is opened again
+        return LabelledPart, (self.source,)  # the set itself is opened again
 
     @cached_property
     def labelled(self) -> Labelled:
@@ -93,11 +98,7 @@ class LabelledPart:
         Raises:
             DataError: it cannot be read.
         """
-        return read_labelled(self.name)
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """A pair for each image."""
-        return shielded(self.name, self._read())
+        return read_labelled(self.source)
 
     def _read(self) -> Iterator[Pair | Rejected]:
         labelled = self.labelled

@@ -12,8 +12,8 @@ from typing import Any
 from ..errors import DataError, MissingExtra
 from ..types import Pair
 from .cells import CellError, payload_of, text_of
+from .columns import open_parquet_file
 from .parts import Part, Rejected, RowError
-from .rows_parquet import open_file
 from .shards import Sample, index_shard
 
 _NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dataset's json: no payload
@@ -71,7 +71,7 @@ class ShardPart:
         if not beside.is_file():
             return
         try:
-            with open_file(beside) as file:
+            with open_parquet_file(beside) as file:
                 has = file.schema_arrow.names
                 if not {"key", "status"} <= set(has):
                     return
@@ -91,7 +91,7 @@ def open_shards(shards: list[Path]) -> tuple[Part, ...]:
     noted = next((file for file in map(_status_file, shards) if file.is_file()), None)
     if noted is not None:
         try:
-            open_file(noted).close()
+            open_parquet_file(noted).close()
         except MissingExtra as error:
             warnings.warn(f"downloads that failed are not told: {error}", stacklevel=4)
         except DataError:
