@@ -1,19 +1,35 @@
-"""What a memory holds, as numbers that fit into a worker's memory: 16 bytes per pair."""
+"""What ingest knows of a memory: its marks in payloads, and 16 bytes per pair that fit into a worker's memory."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..types import Payload
 from .items import Loaded, Skipped
-from .marks import ROW
 
+ROW = "reco_row"
+"""Digest of the row that a pair was made of."""
+SOURCE = "reco_source"
+"""Name of the source that brought it, by `build` or `sync`."""
+CAPTIONS = "captions"
+"""All captions of a pair that near-duplicates were merged into, its own first."""
 Numbers = npt.NDArray[np.uint64]
+
+
+def marked(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
+    """A payload with the marks of its row."""
+    return {**payload, ROW: digest, **({SOURCE: source} if source is not None else {})}
+
+
+def unmarked(payload: Payload) -> dict[str, Any]:
+    """A payload without marks, which a source may hold that was exported from a memory."""
+    return {key: value for key, value in payload.items() if key not in (ROW, SOURCE)}
 
 
 @dataclass(frozen=True)

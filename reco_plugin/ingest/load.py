@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..memory.checks import check_ids
 from ..types import Pair
 from .items import Loaded
-from .marks import unmarked
+from .known import unmarked
 
 
 def numbered(parts: Iterable[Part]) -> Iterator[tuple[str, Pair] | Rejected]:

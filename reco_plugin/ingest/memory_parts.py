@@ -18,7 +18,7 @@ from ..memory.header import check_fingerprint
 from ..memory.opening import server_of
 from ..memory_options import MemoryOptions
 from ..types import Fingerprint, Pair, Payload
-from .marks import unmarked
+from .known import unmarked
 
 if TYPE_CHECKING:
     from ..memory.reading import Described, StoredPoint

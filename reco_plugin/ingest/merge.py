@@ -11,7 +11,7 @@ import numpy as np
 from ..pairs import PairMemory
 from ..types import Records, Vectors
 from .items import Encoded
-from .marks import CAPTIONS, marked
+from .known import CAPTIONS, marked
 
 
 @dataclass

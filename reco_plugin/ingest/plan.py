@@ -11,9 +11,8 @@ from ..data.rows import Rejected, Rows
 from ..memory import Memory
 from ..types import Payload
 from .items import Loaded
-from .known import key_of
+from .known import ROW, SOURCE, key_of
 from .load import load, numbered
-from .marks import ROW, SOURCE
 from .options import Options
 from .outcome import Plan
 from .stages import chunked, in_order

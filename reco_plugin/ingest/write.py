@@ -14,14 +14,12 @@ from ..data.rows import Rejected
 from ..pairs import PairMemory
 from ..types import Payload, Records, Vectors
 from .items import Encoded, Item, Loaded, Skipped
-from .known import key_of
-from .listing import Listing
-from .marks import ROW, SOURCE
+from .known import ROW, SOURCE, key_of
 from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
 from .options import Options
 from .outcome import Outcome
-from .rejected import RejectedRows, twice
+from .rejected import Listing, RejectedRows, twice
 
 
 class Writer:

@@ -10,7 +10,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import open_rows
 from reco_plugin.errors import DataError
 from reco_plugin.ingest import Options, Outcome
-from reco_plugin.ingest.marks import SOURCE
+from reco_plugin.ingest.known import SOURCE
 from reco_plugin.ingest.plan import plan
 from reco_plugin.ingest.sync import delete_gone, delete_others
 
