@@ -12,15 +12,14 @@ import numpy as np
 
 from ..reco import Reco
 from ..types import MODALITIES, Degraded, Modality, Refinement, Role, Vectors
-from .cache import Key, RowCache, key_of
 from .embedding import Embedded, EmbedRequest, Item, Timings
 from .failures import Failure, Refused, too_many_items
+from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import still_wanted
 from .prepare import Limits, Preparation, Ready
-from .rows import Row, put_together, used_pairs
+from .rows import Key, Row, RowCache, key_of, put_together, used_pairs
 from .settings import ServeSettings
-from .tracing import span
 
 
 @dataclass

@@ -20,11 +20,6 @@ _NO_PIXELS = (
 )
 
 
-def is_data_uri(text: str) -> bool:
-    """Whether a text is a base64 data URI of any type; declared types are often wrong and not looked at."""
-    return _DATA_URI.match(text[:_HEADER]) is not None
-
-
 def is_url(text: str) -> bool:
     """Whether a text is meant as the URL of an image.
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field, model_validator
 from ..failures import Failure, Refused
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Items
-from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
+from .words import errors_as
 
 
 class VectorizeRequest(BaseModel):

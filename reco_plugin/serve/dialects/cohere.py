@@ -11,9 +11,8 @@ from pydantic import BaseModel, Field, model_validator
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Items, Strict
-from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
-from .words import as_base64, check_dimensions, check_offered, side_of, truncates
+from .words import as_base64, check_dimensions, check_offered, errors_as, side_of, truncates
 
 _OFFERED = ("float", "base64")
 Rows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type

@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 from ..failures import Failure, Refused
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Strict
-from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
-from .words import check_dimensions, side_of
+from .words import check_dimensions, errors_as, side_of
 
 _ABSENT = (None, "", "null")  # OpenSearch's processor writes the word where a field is missing
 

@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Items, Strict
-from .documented import errors_as
 from .inputs import Part, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, side_of, written
+from .words import check_dimensions, check_offered, errors_as, side_of, written
 
 
 class TextPart(Strict):
