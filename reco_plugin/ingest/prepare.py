@@ -1,24 +1,68 @@
-"""Rows made ready for the encoder one by one, so that a bad one is rejected alone."""
+"""A row on its way: read from the source, fetched, made ready for the encoder one by one, and encoded by the batch."""
 
 from __future__ import annotations
 
+
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..data.digest import digest
+from ..data.rows import Part, Rejected
+from ..errors import InputError
+from ..memory.checks import check_ids
+from ..types import Pair
+from .items import Loaded
+from .known import unmarked
+
+
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from ..artifact import Artifact
 from ..data.remote import RemoteImage
 from ..data.rows import Rejected
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_payload
-from ..preprocess import Tokenizer, image_to_array
-from ..types import Vectors
-from ..values import is_unicode
-from ..vectors import check_vectors
+from ..preparation import EncoderInput, Preparation
 from .items import Loaded, Prepared, Skipped
+
+
+from collections.abc import Sequence
+
+from ..data.rows import Rejected
+from ..encode import Encoder
+from .items import Encoded, Item, Prepared, Skipped
+
+
+def numbered(parts: Iterable[Part]) -> Iterator[tuple[str, Pair] | Rejected]:
+    """The rows of all parts in order, each pair with its place in the source."""
+    for part in parts:
+        for number, row in enumerate(part.read(), 1):
+            yield row if isinstance(row, Rejected) else (f"row {number} of {part.name}", row)
+
+
+def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
+    """Read a row's image file and take its digest; a remote image is not fetched."""
+    if isinstance(row, Rejected):
+        return row
+    where, pair = row
+    try:
+        check_ids([pair.id], "its id")
+    except InputError as error:
+        return Rejected(where, str(error))
+    image: Any = pair.image
+    if isinstance(image, str | os.PathLike):
+        try:
+            image = Path(image).read_bytes()
+        except OSError as error:
+            return Rejected(where, f"its image {str(pair.image)!r} cannot be read: {error.strerror or error}", pair.id)
+    ours = Pair(pair.id, image, pair.text, unmarked(pair.payload))
+    return Loaded(where, ours, digest(ours))
+
 
 DOWNLOADS = 16
 """Images that are fetched at the same time."""
@@ -26,57 +70,34 @@ MAX_CHARACTERS = 100_000
 """A longer text is no caption."""
 
 
-class Preparation:
-    """Decodes, resizes, tokenises and checks, as one model wants it. Can be pickled, and shared between threads."""
+def prepare(row: Loaded, preparation: Preparation) -> Prepared | Rejected:
+    """Make a row ready for the encoder; its image must not be remote, see :func:`fetched`."""
+    pair = row.pair
+    try:
+        payload = check_payload(pair.id, pair.payload)
+        text = _text(pair.text, preparation)
+        image = _image(pair.image, preparation)
+    except ImageError as error:
+        return Rejected(row.where, f"its image {error.problem}", pair.id)
+    except InputError as error:
+        return Rejected(row.where, str(error), pair.id)
+    caption = pair.text if isinstance(pair.text, str) else payload.get("caption")
+    caption = caption if isinstance(caption, str) and caption.strip() else None
+    return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated)
 
-    def __init__(self, artifact: Artifact, max_pixels: int) -> None:
-        self._artifact, self._max_pixels = artifact, max_pixels
 
-    def __call__(self, row: Loaded) -> Prepared | Rejected:
-        """Make a row ready; its image must not be remote, see :func:`fetched`."""
-        pair = row.pair
-        try:
-            payload = check_payload(pair.id, pair.payload)
-            text, cut = self._text(pair.text)
-            image = self._image(pair.image)
-        except ImageError as error:
-            return Rejected(row.where, f"its image {str(error).partition(';')[0]}", pair.id)
-        except InputError as error:
-            return Rejected(row.where, str(error), pair.id)
-        caption = pair.text if isinstance(pair.text, str) else payload.get("caption")
-        caption = caption if isinstance(caption, str) and caption.strip() else None
-        return Prepared(row.where, pair.id, row.digest, payload, caption, image, text, cut)
+def _image(image: Any, preparation: Preparation) -> EncoderInput:
+    return preparation.vector(image, "its image vector") if isinstance(image, np.ndarray) else preparation.image(image)
 
-    def pixels(self, image: Any) -> npt.NDArray[np.uint8]:
-        """An image as the encoder takes it, (H, W, 3) uint8.
 
-        Raises:
-            ImageError: it cannot be decoded or is too large.
-        """
-        return image_to_array(image, self._artifact.manifest.image, self._max_pixels)
-
-    def _image(self, image: Any) -> npt.NDArray[np.uint8] | Vectors:
-        return self._vector(image, "image") if isinstance(image, np.ndarray) else self.pixels(image)
-
-    def _text(self, text: Any) -> tuple[npt.NDArray[np.int32] | Vectors, bool]:
-        if isinstance(text, np.ndarray):
-            return self._vector(text, "text"), False
-        if not text.strip():
-            raise InputError("its caption is empty")
-        if len(text) > MAX_CHARACTERS:
-            raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
-        if not is_unicode(text):
-            raise InputError("its caption holds half of a surrogate pair, which is no character")
-        tokens = self._tokenizer([text])
-        return tokens.ids[0], bool(tokens.truncated[0])
-
-    def _vector(self, vector: npt.NDArray[Any], side: str) -> Vectors:
-        checked: Vectors = check_vectors(vector[None], self._artifact.manifest.dimension, f"its {side} vector")[0]
-        return checked
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
+def _text(text: Any, preparation: Preparation) -> EncoderInput:
+    if isinstance(text, np.ndarray):
+        return preparation.vector(text, "its text vector")
+    if not text.strip():
+        raise InputError("its caption is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
+    return preparation.text(text, "its caption")
 
 
 def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
@@ -87,3 +108,23 @@ def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
         return replace(row, pair=replace(row.pair, image=image.read()))
     except (RecoError, OSError) as error:
         return Rejected(row.where, str(error), row.pair.id)
+
+
+def encoded_rows(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[Item]:
+    """A batch with its prepared rows encoded; the others stay as they are, where they are."""
+    made = iter(encode([row for row in rows if isinstance(row, Prepared)], encoder))
+    return [next(made) if isinstance(row, Prepared) else row for row in rows]
+
+
+def encode(rows: Sequence[Prepared], encoder: Encoder) -> list[Encoded]:
+    """Encode rows, in order; what is a vector already stays.
+
+    Raises:
+        SessionError: the encoder failed.
+    """
+    images = encoder.arrays([row.image for row in rows], "image")
+    texts = encoder.arrays([row.text for row in rows], "text")
+    return [
+        Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut)
+        for row, image, text in zip(rows, images, texts, strict=True)
+    ]
