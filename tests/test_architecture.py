@@ -34,6 +34,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "quickstart": 1.0,
     "checksums": 1.1,  # kept in the folder that the settings name
     "artifact": 1.5,  # the manifest holds the preprocessing's config
+    "preparation": 2.0,
     "data": 1.5,  # checks vectors
     "sessions": 2.0,
     "memory": 2.0,

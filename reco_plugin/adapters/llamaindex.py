@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from ..errors import ConfigError, MissingExtra
-from ..types import ImageInput
-from .source import Embeds, Side, Source, as_lists
+from ..types import ImageInput, InputType
+from .source import Embeds, Source, as_lists
 
 try:
     from llama_index.core.embeddings import MultiModalEmbedding
@@ -106,6 +106,6 @@ class RecoEmbedding(MultiModalEmbedding):
     async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[_Vector]:
         return await asyncio.to_thread(self._get_image_embeddings, img_file_paths)
 
-    def _images(self, images: list[ImageType], side: Side) -> list[_Vector]:
+    def _images(self, images: list[ImageType], side: InputType) -> list[_Vector]:
         inputs: list[ImageInput] = [image if isinstance(image, str) else image.getvalue() for image in images]
         return as_lists(self._source.images(inputs, side))

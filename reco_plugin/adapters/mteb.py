@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from ..errors import InputError, MissingExtra
-from ..types import MODALITIES, Modality, Vectors
-from .source import Embeds, Options, Side, Source
+from ..types import MODALITIES, InputType, Modality, Vectors
+from .source import Embeds, Options, Source
 
 try:
     from mteb.models import ModelMeta
@@ -75,7 +75,7 @@ class RecoEncoder(AbsEncoder):
         Raises:
             InputError: rows without text and image.
         """
-        side: Side = "query" if prompt_type == PromptType.query else "document"
+        side: InputType = "query" if prompt_type == PromptType.query else "document"
         parts: dict[Modality, list[Vectors]] = {}
         for batch in inputs:
             for modality in MODALITIES:

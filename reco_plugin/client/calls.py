@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-
-from ..types import Degraded, Used, Vectors
-
-
 import base64
 import io
 import operator
@@ -29,7 +18,12 @@ from PIL import Image
 
 from ..errors import ImageError, InputError, VectorError
 from ..request import RefineHow, said
-from ..types import ROLE_OF, ImageInput, Modality, Pair, Role, Used, Vectors
+from ..types import ROLE_OF, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
+
+T = TypeVar("T")
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+"""What PNG holds without loss; the rest goes as TIFF."""
+_INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,6 @@ class Refined:
             np.concatenate(frozen) if frozen else None,
             tuple(row for rows in used for row in rows) if used else None,
         )
-
-
-T = TypeVar("T")
-_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-"""What PNG holds without loss; the rest goes as TIFF."""
-_INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
 
 
 class ServedHow(RefineHow, total=False):

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
-from .answers import Refined
-from .calls import Call, ServedHow, T
+from .calls import Call, Refined, ServedHow, T
 from .service import Service
 
 

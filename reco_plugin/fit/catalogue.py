@@ -20,7 +20,6 @@ from ..evaluate.cached import CachedEncoder
 from ..evaluate.study.vectors import digest_records
 from ..ingest.items import Encoded, Item
 from ..ingest.options import Options
-from ..ingest.prepare import Preparation
 from ..ingest.rejected import RejectedRows, twice
 from ..ingest.run import Progress, encoded, silent
 from ..types import Payload, Records, Vectors
@@ -91,8 +90,8 @@ def read_catalogue(
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
     encoder, cache = Encoder(base, settings), RowCache(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
-    preparation, wanted = Preparation(base, settings.max_pixels), sample.holds if sample else None
-    with closing(encoded(rows, preparation, encoder, cache.sift, Options(), wanted)) as batches:
+    wanted = sample.holds if sample else None
+    with closing(encoded(rows, encoder, cache.sift, Options(), wanted)) as batches:
         reading.all(batches)
     pairs = reading.pairs(fingerprint.dimension)
     if not len(pairs):

@@ -12,9 +12,9 @@ from ..memory import Memory
 from ..types import Payload
 from .items import Loaded
 from .known import ROW, SOURCE, key_of
-from .load import load, numbered
 from .options import Options
 from .outcome import Plan
+from .prepare import load, numbered
 from .stages import chunked, in_order
 from .sync import too_many
 

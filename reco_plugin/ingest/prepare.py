@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-
-
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
-
-from ..data.digest import digest
-from ..data.rows import Part, Rejected
-from ..errors import InputError
-from ..memory.checks import check_ids
-from ..types import Pair
-from .items import Loaded
-from .known import unmarked
-
-
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from ..data.digest import digest
 from ..data.remote import RemoteImage
-from ..data.rows import Rejected
-from ..errors import ImageError, InputError, RecoError
-from ..memory.checks import check_payload
-from ..preparation import EncoderInput, Preparation
-from .items import Loaded, Prepared, Skipped
-
-
-from collections.abc import Sequence
-
-from ..data.rows import Rejected
+from ..data.rows import Part, Rejected
 from ..encode import Encoder
-from .items import Encoded, Item, Prepared, Skipped
+from ..errors import ImageError, InputError, RecoError
+from ..memory.checks import check_ids, check_payload
+from ..preparation import EncoderInput, Preparation
+from ..types import Pair, caption_of
+from .items import Encoded, Item, Loaded, Prepared, Skipped
+from .known import unmarked
+
+DOWNLOADS = 16
+"""Images that are fetched at the same time."""
+MAX_CHARACTERS = 100_000
+"""A longer text is no caption."""
 
 
 def numbered(parts: Iterable[Part]) -> Iterator[tuple[str, Pair] | Rejected]:
@@ -64,12 +53,6 @@ def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
     return Loaded(where, ours, digest(ours))
 
 
-DOWNLOADS = 16
-"""Images that are fetched at the same time."""
-MAX_CHARACTERS = 100_000
-"""A longer text is no caption."""
-
-
 def prepare(row: Loaded, preparation: Preparation) -> Prepared | Rejected:
     """Make a row ready for the encoder; its image must not be remote, see :func:`fetched`."""
     pair = row.pair
@@ -81,8 +64,8 @@ def prepare(row: Loaded, preparation: Preparation) -> Prepared | Rejected:
         return Rejected(row.where, f"its image {error.problem}", pair.id)
     except InputError as error:
         return Rejected(row.where, str(error), pair.id)
-    caption = pair.text if isinstance(pair.text, str) else payload.get("caption")
-    caption = caption if isinstance(caption, str) and caption.strip() else None
+    caption = pair.text if isinstance(pair.text, str) else caption_of(payload)
+    caption = caption if caption and caption.strip() else None
     return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated)
 
 

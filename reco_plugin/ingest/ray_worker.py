@@ -25,11 +25,9 @@ from ..data.rows import Part, Rejected
 from ..encode import Encoder
 from ..errors import ArtifactError, DataError, RecoError
 from ..types import Fingerprint
-from .encode import encoded_rows
 from .items import Loaded, Prepared, Skipped
 from .known import Known
-from .load import load, numbered
-from .prepare import DOWNLOADS, Preparation, fetched
+from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
 from .stages import chunked, in_order
 
 ATTEMPTS = 4
@@ -82,11 +80,6 @@ class Job:
                 "must see the same model folder under the same path"
             )
         return artifact
-
-    @cached_property
-    def preparation(self) -> Preparation:
-        """Makes rows ready for the model."""
-        return Preparation(self.artifact, self.settings.max_pixels)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -153,7 +146,7 @@ def _ready(part: Part, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]
     chunks = ([begun(row) for row in chunk] for chunk in chunked(numbered([part]), job.batch_size))
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
         for chunk in in_order(downloads, fetched, chunks, window=2):
-            yield [job.preparation(row) if isinstance(row, Loaded) else row for row in chunk]
+            yield [prepare(row, job.encoder.preparation) if isinstance(row, Loaded) else row for row in chunk]
 
 
 @lru_cache(maxsize=1)

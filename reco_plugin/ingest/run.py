@@ -9,18 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
-from ..artifact import Artifact
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
+from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Pair, Records
-from .encode import encoded_rows
 from .items import Item, Loaded, Skipped
-from .load import load, numbered
 from .near import Excluded
 from .options import Options
 from .outcome import Outcome
-from .prepare import DOWNLOADS, Preparation, fetched
+from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
 from .stages import ahead, chunked, in_order
 from .write import Writer
 
@@ -58,13 +56,8 @@ def ingest(
     """
     options = options or Options()
     writer = Writer(reco.memory, options, excluded)
-    with closing(encoded(rows, preparation_of(reco), reco.encoder, writer.sift, options)) as batches:
+    with closing(encoded(rows, reco.encoder, writer.sift, options)) as batches:
         return write(batches, writer, finish=finish, progress=progress)
-
-
-def preparation_of(reco: Reco) -> Preparation:
-    """Makes rows ready for the model of a Reco."""
-    return Preparation(Artifact.load(reco.settings.model), reco.settings.max_pixels)
 
 
 def write(
@@ -100,7 +93,6 @@ def write(
 
 def encoded(
     rows: Rows,
-    preparation: Preparation,
     encoder: Encoder,
     sift: Callable[[Sequence[Loaded]], Sequence[Loaded | Skipped]],
     options: Options,
@@ -110,7 +102,6 @@ def encoded(
 
     Args:
         rows: the source.
-        preparation: of the encoder's model.
         encoder: is called by one thread.
         sift: says which rows need no encoding.
         options: batch size and threads.
@@ -125,7 +116,7 @@ def encoded(
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sifted(batch, sift) for batch in loaded)
         whole = in_order(downloads, fetched, sifted, window=2)
-        prepared = ahead(in_order(pool, _prepared(preparation), whole, window=2), 1)
+        prepared = ahead(in_order(pool, _prepared(encoder.preparation), whole, window=2), 1)
         batches = ahead((encoded_rows(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
@@ -144,4 +135,4 @@ def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], S
 
 
 def _prepared(preparation: Preparation) -> Callable[[Any], Any]:
-    return lambda row: preparation(row) if isinstance(row, Loaded) else row
+    return lambda row: prepare(row, preparation) if isinstance(row, Loaded) else row

@@ -138,7 +138,8 @@ class Writer:
                 old.ids, self._excluded.find(old.ids, old.image, self._options.threshold), strict=True
             ):
                 if near is not None:
-                    self._keep_out(id_, near, "excluded")
+                    self._list(id_, near, "excluded")
+                    self.outcome.excluded += 1
                     gone.add(id_)
         self.outcome.deleted += self.memory.remove(sorted(gone)) if gone else 0
         return gone
@@ -191,14 +192,13 @@ class Writer:
         gone = []
         for row, near in zip(rows, leaving, strict=True):
             if near is not None:
-                self._keep_out(row.id, near, why(row.id))
+                self._list(row.id, near, done := why(row.id))
+                self.outcome.excluded += done == "excluded"
+                self.outcome.dropped += done == "dropped"
+                self.outcome.merged += done == "merged"
                 gone += [row.id] if row.id in held else []
         self.outcome.deleted += self.memory.remove(gone) if gone else 0
         return [row for row, near in zip(rows, leaving, strict=True) if near is None]
-
-    def _keep_out(self, id_: str, near: Near, why: str) -> None:
-        self._list(id_, near, why)
-        setattr(self.outcome, why, getattr(self.outcome, why) + 1)
 
     def _list(self, id_: str, near: Near, done: str) -> None:
         self._listed.add({"id": id_, "like": near.id, "similarity": round(near.similarity, 6), "done": done})

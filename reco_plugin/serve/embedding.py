@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..types import Degraded, Modality, Payload, Vectors
+from ..types import Degraded, InputType, Modality, Used, Vectors
 from .failures import Failure, Refused
-from .policy import Side
 
 Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"
 
@@ -74,30 +73,11 @@ class EmbedRequest:
 
     items: Sequence[Item | Failure]
     model: str | None = None
-    side: Side | None = None
+    side: InputType | None = None
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False
-
-
-@dataclass(frozen=True)
-class Used:
-    """A pair of the memory that a refinement used.
-
-    Attributes:
-        id: of the pair.
-        similarity: cosine with the item, by the modality that was searched; larger is nearer.
-        trust: how much the gate let it speak, in [0, 1].
-        weight: its share in the fusion, in [0, 1]; the shares of all sum to at most 1.
-        payload: as stored; ``caption`` is the text, where it was kept.
-    """
-
-    id: str
-    similarity: float
-    trust: float
-    weight: float
-    payload: Payload
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 
-from ..types import Modality
+from ..types import InputType, Modality
 from .embedding import EmbedRequest, Embeds, Item
 from .failures import Failure, Refused
-from .policy import Side
 from .routes import EmbedderOf, answering_in, openai_shape
 from .schemas import ERRORS, HowToRefine, Items, Numbers, RefinedList, Strict, image_item, refined_list
 
@@ -18,7 +17,7 @@ class RefineRequest(HowToRefine):
 
     vectors: Items[Numbers] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
     modality: Modality = Field(description="what the vectors embed")
-    input_type: Side = Field("query", description="document: the vectors are refined as one set of candidates")
+    input_type: InputType = Field("query", description="document: the vectors are refined as one set of candidates")
     explain: bool = Field(False, description="also return the pairs that were used")
 
     def to_embed(self) -> EmbedRequest:
@@ -58,7 +57,9 @@ class ExplainRequest(HowToRefine):
     """Texts and images, to be refined."""
 
     input: Items[ExplainInput] = Field(min_length=1)
-    input_type: Side = Field("query", description="document: those of a modality are refined as one set of candidates")
+    input_type: InputType = Field(
+        "query", description="document: those of a modality are refined as one set of candidates"
+    )
 
     def to_embed(self, caller: Embeds) -> EmbedRequest:
         """The same for the embedder."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..types import Degraded, Refinement
-from .embedding import Embedded, Item, Timings, Used
+from ..types import Degraded, Refinement, Used
+from .embedding import Embedded, Item, Timings
 from .failures import Failure
 
 Key: TypeAlias = tuple[Hashable, ...]

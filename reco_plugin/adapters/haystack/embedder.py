@@ -9,13 +9,14 @@ from haystack import default_to_dict
 from haystack.utils import Secret
 
 from ...errors import ConfigError
-from ..source import Embeds, Side, Source
+from ...types import InputType
+from ..source import Embeds, Source
 
 
 class Embedder:
     """Embeds one side, and may refine it."""
 
-    side: ClassVar[Side] = "document"
+    side: ClassVar[InputType] = "document"
 
     def __init__(
         self,

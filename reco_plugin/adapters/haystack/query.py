@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from haystack import component
 
-from ..source import Side
+from ...types import InputType
 from .embedder import Embedder
 
 
@@ -15,7 +15,7 @@ from .embedder import Embedder
 class RecoTextEmbedder(Embedder):
     """Embeds the text of a query, refined unless told otherwise."""
 
-    side: ClassVar[Side] = "query"
+    side: ClassVar[InputType] = "query"
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...request import RefineOptions
-from ...types import Vectors
+from ...types import InputType, Vectors
 from ..embedding import Embedded, EmbedRequest, Embeds, Item
 from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
-from ..policy import Side
 from ..schemas import most_items
 
 
@@ -46,7 +45,7 @@ class Wanted:
     inputs: Sequence[Sequence[Part]]
     names: Sequence[str]
     model: str | None = None
-    side: Side | None = None
+    side: InputType | None = None
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
+from ...types import InputType
 from ..failures import Failure, Refused
-from ..policy import Side
 from ..schemas import ERRORS
 
-_SIDES: dict[str, Side | None] = {
+_SIDES: dict[str, InputType | None] = {
     "query": "query",
     "search": "query",
     "search_query": "query",
@@ -40,7 +40,7 @@ def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": model, "description": text} for status, text in texts.items()}
 
 
-def side_of(**fields: str | None) -> Side | None:
+def side_of(**fields: str | None) -> InputType | None:
     """Query or document, by all fields that may say so; None where none does, or where both are alike.
 
     >>> side_of(input_type="passage", task=None)

@@ -11,9 +11,8 @@ from pydantic import BaseModel, Field
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
-from ...types import Degraded, Modality, Payload, Refinement, other
-from ..embedding import Embedded, EmbedRequest, Embeds, Used
-from ..policy import Side
+from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
+from ..embedding import Embedded, EmbedRequest, Embeds
 from ..refine import ExplainInput
 from ..routes import understood
 from ..schemas import HowToRefine
@@ -29,7 +28,7 @@ class CompareRequest(HowToRefine):
     """A query, and how to treat it."""
 
     input: ExplainInput
-    input_type: Side = "query"
+    input_type: InputType = "query"
     refine: bool | None = Field(None, description="None: as the service's policy has it for this side")
     by: Modality | None = Field(None, description="side of the pairs to rank; the one that the query is not")
     refine_ranked: bool = Field(False, description="refine also the first candidates, as one set")
@@ -170,9 +169,4 @@ class Comparer:
 
 def shown(id_: str, payload: Payload, pictures: Pictures) -> dict[str, str | None]:
     """Id, caption and picture of a pair."""
-    caption = payload.get("caption")
-    return {
-        "id": id_,
-        "caption": caption if isinstance(caption, str) else None,
-        "picture": pictures.of(id_, payload),
-    }
+    return {"id": id_, "caption": caption_of(payload), "picture": pictures.of(id_, payload)}
