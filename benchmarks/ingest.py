@@ -35,7 +35,7 @@ from PIL import Image
 from reco_plugin import Reco
 from reco_plugin.data.rows import open_rows
 from reco_plugin.ingest.items import Loaded, Prepared
-from reco_plugin.ingest.options import Options
+from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.prepare import encode, load, numbered, prepare
 from reco_plugin.ingest.run import encoded
 from reco_plugin.ingest.write import Writer
@@ -70,7 +70,7 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = make_source(Path(folder), told.images)
-        options = Options(
+        options = IngestOptions(
             batch_size=told.batch_size,
             decoders=told.decoders,
             rejected=Path(folder) / "rejected.jsonl",
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def measure(
-    model: str, source: Path, options: Options, settings: dict[str, object], turns: int
+    model: str, source: Path, options: IngestOptions, settings: dict[str, object], turns: int
 ) -> dict[str, list[Rate]]:
     """Pairs per second of each way, one value per turn; a turn before them warms up."""
     rates: dict[str, list[Rate]] = {"bare": [], "pipeline": [], "bare beside decoding": []}
@@ -103,7 +103,7 @@ def measure(
     return rates
 
 
-def pipeline(reco: Reco, source: Path, place: Path, options: Options) -> None:
+def pipeline(reco: Reco, source: Path, place: Path, options: IngestOptions) -> None:
     """All stages into a new embedded memory, with the encoder that is loaded already."""
     from reco_plugin.memory import open_memory
     from reco_plugin.pairs import PairMemory

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from ..errors import InputError
 from ..types import MODALITIES, InputType, Modality, Vectors
-from .source import Embeds, Options, Source
+from .source import Embeds, SourceOptions, VectorSource
 
 _NO_MATTER = {"batch_size", "show_progress_bar", "device", "convert_to_numpy", "normalize_embeddings", "chunk_size"}
 """Options that change no vector: batches are the source's matter, and all vectors are arrays of unit norm."""
@@ -39,9 +39,9 @@ class RecoSentenceTransformer:
 
     similarity_fn_name = "cosine"
 
-    def __init__(self, reco: Embeds | None = None, **options: Unpack[Options]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`."""
-        self.source = Source(reco, **options)
+    def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
+        """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`."""
+        self.source = VectorSource(reco, **options)
 
     def encode(self, inputs: Any, prompt_name: str | None = None, **options: Any) -> Vectors:
         """Embed one input, (D,), or a list of them, (B, D); float32, unit-norm.

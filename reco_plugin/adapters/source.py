@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..types import ROLE_OF, ImageInput, InputType, Modality, Role, Vectors
 
 
-class Refined(Protocol):
+class HasVectors(Protocol):
     """What a refinement answers with."""
 
     @property
@@ -34,7 +34,7 @@ class Embeds(Protocol):
         """Embed B images, (B, D)."""
         ...
 
-    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ...) -> Refined:
+    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ...) -> HasVectors:
         """Refine (B, D) vectors of this encoder."""
         ...
 
@@ -43,8 +43,8 @@ class Embeds(Protocol):
         ...
 
 
-class Options(TypedDict, total=False):
-    """What every adapter takes by keyword; see :class:`Source`."""
+class SourceOptions(TypedDict, total=False):
+    """What every adapter takes by keyword; see :class:`VectorSource`."""
 
     url: str | None
     api_key: str | None
@@ -53,7 +53,7 @@ class Options(TypedDict, total=False):
     refine_documents: bool
 
 
-class Source:
+class VectorSource:
     """An object that embeds, given or opened at first use, and what of it is refined.
 
     Safe to use from several threads, which is how frameworks make a synchronous adapter asynchronous.
@@ -144,7 +144,7 @@ class Source:
         if self._given is not None:
             raise TypeError("an adapter of an opened object cannot be copied to a process: give url or settings")
         again = partial(
-            Source,
+            VectorSource,
             url=self._url,
             api_key=self._api_key,
             settings=self._settings,

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import DataError
 from .files import read_lines, read_text
-from .source import Source
+from .source import Location
 
 _KARPATHY_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flickr8k_Dataset")
 _TOKEN = re.compile(r"(?P<image>[^\t#]+)#(?P<number>\d+)\t\s*(?P<text>.+)")
@@ -49,7 +49,7 @@ class CaptionedFile:
         return tuple(f"{self.name}#{number}" for number in range(len(self.captions)))
 
 
-def locate(source: Source, captions: dict[str, tuple[str, ...]], folders: Sequence[str]) -> list[CaptionedFile]:
+def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequence[str]) -> list[CaptionedFile]:
     """Find the image files of a caption file.
 
     Args:
@@ -81,7 +81,7 @@ def locate(source: Source, captions: dict[str, tuple[str, ...]], folders: Sequen
     return files
 
 
-def read_coco(source: Source) -> list[CaptionedFile]:
+def read_coco(source: Location) -> list[CaptionedFile]:
     """Read a JSON of captions, COCO's or Karpathy's, whichever it is.
 
     Options: ``images`` (a folder; found in the usual places when left out), ``captions=N`` (the first N of each
@@ -126,7 +126,7 @@ def _coco_captions(path: Path, images: Any, annotations: Any) -> dict[str, tuple
     return {name: tuple(texts) for name, texts in found.items()}
 
 
-def _karpathy_captions(source: Source, images: Any) -> dict[str, tuple[str, ...]]:
+def _karpathy_captions(source: Location, images: Any) -> dict[str, tuple[str, ...]]:
     chosen = source.options.get("split", "test").split(",")
     splits = dict.fromkeys(image["split"] for image in images)
     if unknown := [split for split in chosen if split not in splits and split != "all"]:
@@ -154,7 +154,7 @@ def is_flickr(path: Path) -> bool:
         return file.readline().lstrip("\ufeff").startswith("image_name|")
 
 
-def read_flickr(source: Source) -> list[CaptionedFile]:
+def read_flickr(source: Location) -> list[CaptionedFile]:
     """Read a caption file of Flickr30k.
 
     Options: ``images`` (a folder; found in the usual places when left out), ``captions=N`` (the first N of each

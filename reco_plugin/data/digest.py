@@ -49,7 +49,7 @@ def _side(value: Any) -> tuple[bytes, bytes]:
     return b"pixels", str(picture.size).encode() + picture.tobytes()
 
 
-class Seen:
+class SeenPairs:
     """Digests of the ids and contents of pairs (a file by its path); about 150 bytes for each, whatever its size."""
 
     def __init__(self) -> None:

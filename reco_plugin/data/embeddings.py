@@ -26,7 +26,16 @@ from ..defaults import SCROLL_BATCH
 from ..errors import DataError
 from ..types import Payload, Records
 from .cells import CellError, json_object
-from .columns import Columns, check_rows, check_side, is_vectors, read_batches, texts_of, write_batches, write_columns
+from .columns import (
+    ColumnArrays,
+    check_rows,
+    check_side,
+    is_vectors,
+    read_batches,
+    texts_of,
+    write_batches,
+    write_columns,
+)
 
 _NEEDED = ("id", "image", "text")
 
@@ -77,13 +86,13 @@ def write_pairs(path: str | Path, records: Iterable[Records]) -> int:
     return write_batches(target, columns)
 
 
-def _columns(records: Records) -> Columns:
+def _columns(records: Records) -> ColumnArrays:
     payloads = [json.dumps(dict(payload), ensure_ascii=False) for payload in records.payloads]
     texts = {"id": np.array(records.ids, np.str_), "payload": np.array(payloads, np.str_)}
     return texts | {"image": records.image, "text": records.text}
 
 
-def _records(path: Path, columns: Columns, first_row: int, dimension: int | None) -> Records:
+def _records(path: Path, columns: ColumnArrays, first_row: int, dimension: int | None) -> Records:
     ids = texts_of(path, "id", columns["id"])
     check_rows(path, columns, len(ids))
     image = check_side(path, "image", columns["image"], dimension, first_row)
@@ -92,7 +101,7 @@ def _records(path: Path, columns: Columns, first_row: int, dimension: int | None
     return Records(ids, image, text, _payloads(path, extra, len(ids)))
 
 
-def _payloads(path: Path, columns: Columns, rows: int) -> list[Payload]:
+def _payloads(path: Path, columns: ColumnArrays, rows: int) -> list[Payload]:
     out: list[dict[str, Any]] = [{} for _ in range(rows)]
     for name, values in columns.items():
         if values.ndim != 1:

@@ -14,13 +14,13 @@ from .entity_file import ID_FIELDS, SPLIT_FIELDS, EntityFile, first_of, is_unsee
 from .entity_vectors import read_entity_vectors
 from .files import find_images
 from .images import spread_over_classes
-from .source import Source, parse_source
-from .tables import Row, Table
+from .source import Location, parse_source
+from .tables import TableFile, TableRow
 
 QUERIES, ENTITIES = "queries.jsonl", "entities.jsonl"
 
 
-def read_entity_folder(where: Source) -> EntitySet:
+def read_entity_folder(where: Location) -> EntitySet:
     """Read a folder with queries and entities as JSON lines.
 
     Options: ``split=val`` (queries whose split is this or starts with ``val_``) and ``images=DIR`` (where images are
@@ -35,7 +35,7 @@ def read_entity_folder(where: Source) -> EntitySet:
     if not (folder / ENTITIES).is_file():
         raise DataError(f"{folder / ENTITIES} does not exist: it holds a JSON object with id and name per entity")
     entities = EntityFile(folder / ENTITIES)
-    table = Table(folder / QUERIES, needed=())
+    table = TableFile(folder / QUERIES, needed=())
     rows = [row for row in table if split is None or _is_of(row, split)]
     if not rows:
         raise DataError(f"{table.path} holds no queries" + (f" of the split {split!r}" if split else ""))
@@ -57,19 +57,19 @@ def read_entity_folder(where: Source) -> EntitySet:
     )
 
 
-def _is_of(row: Row, split: str) -> bool:
+def _is_of(row: TableRow, split: str) -> bool:
     own = str(first_of(row.values, SPLIT_FIELDS) or "")
     return own == split or own.startswith(f"{split}_")
 
 
-def _entity(row: Row) -> str:
+def _entity(row: TableRow) -> str:
     value = first_of(row.values, ("entity", *ID_FIELDS[1:]))
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise row.error("entity", f"expected the id of an entity, got {value!r:.60}; this row has {sorted(row.values)}")
     return str(value)
 
 
-def _unseen(rows: list[Row], entities: EntityFile, labels: list[int]) -> npt.NDArray[np.bool_] | None:
+def _unseen(rows: list[TableRow], entities: EntityFile, labels: list[int]) -> npt.NDArray[np.bool_] | None:
     """Of the queries: their own split, else that of their entities."""
     own = [first_of(row.values, SPLIT_FIELDS) for row in rows]
     if not any(own):
@@ -77,11 +77,11 @@ def _unseen(rows: list[Row], entities: EntityFile, labels: list[int]) -> npt.NDA
     return np.array([is_unseen(f"{row.table}, line {row.line}", split) for row, split in zip(rows, own, strict=True)])
 
 
-def _image_finder(folder: Path) -> Callable[[Row], Path]:
+def _image_finder(folder: Path) -> Callable[[TableRow], Path]:
     """Finds the image of a query: a path, else an id, which is the name of a file anywhere below the folder."""
     by_id: dict[str, Path] = {}
 
-    def find(row: Row) -> Path:
+    def find(row: TableRow) -> Path:
         if "image_id" not in row.values or "image" in row.values:
             return row.image
         if not by_id:
@@ -115,7 +115,7 @@ def read_entities(source: str | Path) -> EntitySet:
     return found if limit is None else found.take(spread_over_classes(found.labels, limit))
 
 
-def _read(where: Source) -> EntitySet:
+def _read(where: Location) -> EntitySet:
     path = where.path
     if (path / QUERIES).is_file():
         return read_entity_folder(where)

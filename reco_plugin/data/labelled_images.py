@@ -12,7 +12,7 @@ from .classes import find_unseen, has_class_names, read_class_names, read_templa
 from .files import find_images, find_shards
 from .labelled import Labelled, check_labels
 from .shards import Blob, BlobImages, read_samples
-from .tables import Row, Table
+from .tables import TableFile, TableRow
 
 _LABELS = ("label", "class")
 _TEXTS = ("id", "image", "query_id", *_LABELS)
@@ -86,7 +86,7 @@ def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
         DataError: a row without image or label, a label that is no class, a group in some rows only.
     """
     folder = path.parent
-    rows = list(Table(path, needed=("image",), texts=_TEXTS))
+    rows = list(TableFile(path, needed=("image",), texts=_TEXTS))
     if not rows:
         raise DataError(f"{path} has no rows")
     values = [_label(row) for row in rows]
@@ -112,21 +112,21 @@ def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
     )
 
 
-def _label(row: Row) -> str:
+def _label(row: TableRow) -> str:
     column = next((name for name in _LABELS if name in row.values), None)
     if column is None:
         raise row.error("label", f"missing or empty, and so is 'class'; this row has {sorted(row.values)}")
     return _text(row, column)
 
 
-def _text(row: Row, column: str) -> str:
+def _text(row: TableRow, column: str) -> str:
     value = row.values[column]
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise row.error(column, f"expected a text or a whole number, got {value!r:.60}")
     return str(value)
 
 
-def _find(row: Row, value: str, classes: tuple[str, ...]) -> int:
+def _find(row: TableRow, value: str, classes: tuple[str, ...]) -> int:
     if value in classes:
         return classes.index(value)
     if value.isascii() and value.isdecimal() and int(value) < len(classes):

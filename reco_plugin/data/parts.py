@@ -52,7 +52,7 @@ def _sentence(where: str, reason: str) -> str:
     return f"{where} {reason}" if reason.startswith("is ") else f"{where}: {reason}"
 
 
-class Part(Protocol):
+class SourcePart(Protocol):
     """A file, a shard or a range of rows. It can be pickled, and read wherever the same files are."""
 
     @property

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from ..errors import DataError
 from ..types import ImageInput, Vectors
 from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
-from .columns import Columns, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
+from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .files import find_images, find_shards, names_shards, read_lines
 from .images import pick, spread
 from .labelled import check_labels
 from .rows import caption_table
 from .shards import Blob, BlobImages, read_samples
-from .source import Source, parse_source
-from .tables import SUFFIXES, Table
+from .source import Location, parse_source
+from .tables import SUFFIXES, TableFile
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_retrieval(source: str | Path) -> Captioned:
     return captioned if limit is None else captioned.take(spread(len(captioned.images), limit))
 
 
-def _read(where: Source) -> Captioned:
+def _read(where: Location) -> Captioned:
     path = where.path
     if path.suffix.lower() == ".json":
         return _from_files(path, read_coco(where))
@@ -113,7 +113,11 @@ def write_retrieval(path: str | Path, captioned: Captioned) -> None:
         raise DataError(f"{target} was not written: it takes vectors of images and of texts only")
     if not is_vectors(target) or target.suffix.lower() != ".npz":
         raise DataError(f"{target} must end in .npz")
-    columns: Columns = {"image": captioned.images, "text": captioned.texts, "text_of_image": captioned.text_of_image}
+    columns: ColumnArrays = {
+        "image": captioned.images,
+        "text": captioned.texts,
+        "text_of_image": captioned.text_of_image,
+    }
     if captioned.ids is not None:
         if any(len(own) != 1 for own in captioned.ids):
             raise DataError(f"{target} was not written: it takes exactly one id per image")
@@ -141,7 +145,7 @@ def _from_npz(path: Path) -> Captioned:
 
 def _from_table(path: Path) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
-    for row in Table(path):
+    for row in TableFile(path):
         texts = row.values["text"] if isinstance(row.values["text"], list) else [row.values["text"]]
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise row.error("text", f"expected a caption or a list of captions, got {row.values['text']!r:.60}")

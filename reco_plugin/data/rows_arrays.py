@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import DataError
 from ..types import Pair
 from .cells import unit_rows
-from .columns import Columns, check_rows, map_array, open_parquet_file, read_columns
-from .parts import ColumnNames, FilePart, Part, Rejected
+from .columns import ColumnArrays, check_rows, map_array, open_parquet_file, read_columns
+from .parts import ColumnNames, FilePart, Rejected, SourcePart
 from .row_maker import RowMaker
 from .rows_table import read_groups, row_groups
 
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 
 
 @dataclass(frozen=True)
-class Arrays:
+class ArrayFiles:
     """Files whose rows belong together.
 
     Attributes:
@@ -45,7 +45,7 @@ class Arrays:
 class ArraysPart(FilePart):
     """Some rows of arrays; ``groups`` are their row groups in the metadata."""
 
-    arrays: Arrays
+    arrays: ArrayFiles
     start: int
     stop: int
     groups: tuple[int, ...]
@@ -92,7 +92,7 @@ class NpzPart(FilePart):
             yield self.maker.make(f"{self.path}, row {number}", values)
 
 
-def open_npz(path: Path, names: ColumnNames) -> tuple[Part, ...]:
+def open_npz(path: Path, names: ColumnNames) -> tuple[SourcePart, ...]:
     """A pair file, in one part.
 
     Raises:
@@ -110,18 +110,18 @@ def open_npz(path: Path, names: ColumnNames) -> tuple[Part, ...]:
     return (NpzPart(path, maker),)
 
 
-def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
     """``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if they are there.
 
     Raises:
         DataError: an array is missing, or one that does not belong to the others.
     """
     optional = {name: path if (path := folder / name).is_file() else None for name in ("id.npy", "metadata.parquet")}
-    arrays = Arrays(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
+    arrays = ArrayFiles(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
     return _parts([arrays], names)
 
 
-def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
     """``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
 
     Ids are ``image_path`` where there is no column of the name that was said. Without text embeddings the texts are
@@ -137,7 +137,7 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, .
     for kind, found in (("text_emb", texts), ("metadata", metadata)):
         if (missing := sorted(images.keys() - found.keys())) and (found or kind == "metadata"):
             raise DataError(f"{folder / kind} has no file with the number {missing[0]} of {images[missing[0]].name}")
-    blocks = [Arrays(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
+    blocks = [ArrayFiles(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
     with open_parquet_file(metadata[min(images)]) as file:
         columns = file.schema_arrow.names
     if names.id == ColumnNames.id and names.id not in columns:
@@ -147,8 +147,8 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, .
     return _parts(blocks, names)
 
 
-def _parts(blocks: Sequence[Arrays], names: ColumnNames) -> tuple[tuple[Part, ...], int]:
-    parts: list[Part] = []
+def _parts(blocks: Sequence[ArrayFiles], names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
+    parts: list[SourcePart] = []
     total = 0
     for arrays in blocks:
         maker = RowMaker(names, arrays.image.parent)
@@ -161,7 +161,7 @@ def _parts(blocks: Sequence[Arrays], names: ColumnNames) -> tuple[tuple[Part, ..
     return tuple(parts), total
 
 
-def _check(arrays: Arrays, maker: RowMaker) -> int:
+def _check(arrays: ArrayFiles, maker: RowMaker) -> int:
     """How many rows the files have, all of them the same."""
     image = map_array(arrays.image)
     rows = len(image) if image.ndim else 0
@@ -180,7 +180,7 @@ def _check(arrays: Arrays, maker: RowMaker) -> int:
     return rows
 
 
-def _ranges(arrays: Arrays, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
+def _ranges(arrays: ArrayFiles, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """The sizes of parts; with metadata, those of its row groups, since these cannot be read from the middle."""
     if arrays.metadata is not None:
         with open_parquet_file(arrays.metadata) as file:
@@ -189,7 +189,7 @@ def _ranges(arrays: Arrays, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
         yield from (((), min(_ROWS_PER_PART, rows - start)) for start in range(0, rows, _ROWS_PER_PART))
 
 
-def _rows(columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:
+def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows as values by column; what has two dimensions is vectors, each checked."""
     for first in range(start, stop, _BATCH):
         some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}

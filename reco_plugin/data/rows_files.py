@@ -16,14 +16,14 @@ from .classes import TEMPLATES, fill
 from .files import find_images, read_text
 from .labelled import Labelled
 from .labelled_sources import read_labelled
-from .parts import FilePart, Part, Rejected
+from .parts import FilePart, Rejected, SourcePart
 
 _FILES_PER_PART = 1000
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class FolderPart:
+class ImageFolderPart:
     """Some images of a folder, each with a ``.txt`` of the same name."""
 
     folder: Path
@@ -114,13 +114,13 @@ class LabelledPart(FilePart):
                 yield Pair(id_, image, text, {"caption": text, "class": labelled.classes[label]})
 
 
-def open_folder(folder: Path) -> tuple[tuple[Part, ...], int]:
+def open_folder(folder: Path) -> tuple[tuple[SourcePart, ...], int]:
     """The images below a folder, a thousand in a part; and how many there are."""
     names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
-    return tuple(FolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
+    return tuple(ImageFolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
 
 
-def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[Part, ...]:
+def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[SourcePart, ...]:
     """Images with captions, a thousand in a part."""
     return tuple(CaptionsPart(source, tuple(some)) for some in _slices(files))
 

@@ -13,9 +13,9 @@ from ..errors import DataError
 from ..types import Pair
 from .cells import CellError, Vector, unit_rows
 from .columns import holds_lists, open_parquet_file
-from .parts import ColumnNames, FilePart, Part, Rejected, RowError
+from .parts import ColumnNames, FilePart, Rejected, RowError, SourcePart
 from .row_maker import RowMaker
-from .tables import Stretch, Table
+from .tables import Stretch, TableFile
 
 _LEAST_ROWS = 1000  # of a part
 _BATCH = 256
@@ -25,7 +25,7 @@ _BATCH = 256
 class TablePart(FilePart):
     """Some rows of a table."""
 
-    table: Table
+    table: TableFile
     stretch: Stretch
     maker: RowMaker
 
@@ -46,7 +46,7 @@ class TablePart(FilePart):
             yield row.rejected if isinstance(row, RowError) else self.maker.make(row.where, row.values)
 
 
-def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Part, ...], int]:
+def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[SourcePart, ...], int]:
     """The rows of a table, ten thousand in a part, and how many there are.
 
     Reads the file once, to know where its rows lie and which columns are numbers.
@@ -54,7 +54,7 @@ def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Part
     Raises:
         DataError: it cannot be read, or lacks a column.
     """
-    table = Table(path, (names.image, names.text), (names.id, names.image, names.text))
+    table = TableFile(path, (names.image, names.text), (names.id, names.image, names.text))
     maker = RowMaker(names, folder)
     if path.suffix.lower() != ".jsonl":
         maker.check(str(path), list(table.columns))
@@ -85,7 +85,7 @@ class ParquetPart(FilePart):
             yield self.maker.make(f"{self.path}, row {number}", values, f"{self.path.name}#{number}")
 
 
-def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> tuple[tuple[Part, ...], int]:
+def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> tuple[tuple[SourcePart, ...], int]:
     """The rows of files, a part for each row group or several small ones; and how many rows there are.
 
     Args:
@@ -97,7 +97,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
         DataError: one that cannot be read, or lacks a column.
         MissingExtra: pyarrow is not installed.
     """
-    parts: list[Part] = []
+    parts: list[SourcePart] = []
     total = 0
     for path in paths:
         with open_parquet_file(path) as file:

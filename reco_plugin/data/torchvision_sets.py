@@ -17,7 +17,7 @@ from .classes import clean_name, find_unseen, read_class_names, read_templates
 from .extras import need
 from .images import LazyImages
 from .labelled import Labelled, check_labels
-from .source import Source
+from .source import Location
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,7 +95,7 @@ SETS: Mapping[str, Facts] = {
 """Those with one class per image and a use as zero-shot classification."""
 
 
-def read_torchvision(source: Source, templates: tuple[str, ...]) -> Labelled:
+def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
     """Read a classification data set of torchvision; images are opened when they are asked for.
 
     Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
@@ -137,13 +137,13 @@ def read_torchvision(source: Source, templates: tuple[str, ...]) -> Labelled:
     )
 
 
-def _part(source: Source, made: Any, split: str) -> str:
+def _part(source: Location, made: Any, split: str) -> str:
     """What ids start with, so that a memory of the same images has the same ids, and one of others has not."""
     has = inspect.signature(made).parameters
     return split if "split" in has or "train" in has else source.options.get("version", "all")
 
 
-def _arguments(source: Source, made: Any, split: str) -> dict[str, Any]:
+def _arguments(source: Location, made: Any, split: str) -> dict[str, Any]:
     """What the constructor is given, beside root."""
     has = inspect.signature(made).parameters
     extra = {k: p.default for k, p in has.items() if k not in _OWN and isinstance(p.default, bool | int | str)}
@@ -167,13 +167,13 @@ def _arguments(source: Source, made: Any, split: str) -> dict[str, Any]:
     return given
 
 
-def _as(kind: type, source: Source, option: str) -> Any:
+def _as(kind: type, source: Location, option: str) -> Any:
     if kind is bool:
         return source.flag(option)
     return source.count(option) if kind is int else source.options[option]
 
 
-def _open(source: Source, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
+def _open(source: Location, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
     wants = arguments.get("download", False)
     if not wants and not root.is_dir():  # some constructors would make it
         raise DataError(f"{source.name}: the folder {root} does not exist; say where the data lie with root=DIR")

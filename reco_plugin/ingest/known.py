@@ -19,7 +19,7 @@ SOURCE = "reco_source"
 """Name of the source that brought it, by `build` or `sync`."""
 CAPTIONS = "captions"
 """All captions of a pair that near-duplicates were merged into, its own first."""
-Numbers = npt.NDArray[np.uint64]
+Hashes = npt.NDArray[np.uint64]
 
 
 def marked(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
@@ -44,8 +44,8 @@ class Known:
         only_known: whether rows whose id is not there are left out.
     """
 
-    ids: Numbers
-    rows: Numbers
+    ids: Hashes
+    rows: Hashes
     only_known: bool = False
 
     @classmethod
@@ -74,7 +74,7 @@ def key_of(*words: str) -> int:
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
 
-def _holds(numbers: Numbers, number: int) -> bool:
+def _holds(numbers: Hashes, number: int) -> bool:
     wanted = np.uint64(number)  # a Python int would make both sides float64
     place = int(np.searchsorted(numbers, wanted))
     return place < len(numbers) and bool(numbers[place] == wanted)

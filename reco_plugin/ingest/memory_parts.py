@@ -28,7 +28,7 @@ _AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class FolderPart:
+class MemoryFolderPart:
     """A memory in a folder, which is open while it is read, and whose engine may let only one process open it.
 
     Attributes:
@@ -67,7 +67,7 @@ class FolderPart:
 
 
 @dataclass(frozen=True)
-class Columns:
+class CollectionNames:
     """What the vectors and the caption of a collection's points are called.
 
     Attributes:
@@ -100,7 +100,7 @@ class CollectionPart:
 
     location: str
     collection: str
-    columns: Columns
+    columns: CollectionNames
     options: MemoryOptions = field(default_factory=MemoryOptions)
     scaled: bool = False
 
@@ -164,7 +164,7 @@ class CollectionPart:
 
 
 def collection_rows(
-    server: Server, found: Described, columns: Columns, fingerprint: Fingerprint | None, *, scaled: bool = False
+    server: Server, found: Described, columns: CollectionNames, fingerprint: Fingerprint | None, *, scaled: bool = False
 ) -> Rows:
     """The points of a collection.
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from ..data.digest import digest
 from ..data.remote import RemoteImage
-from ..data.rows import Part, Rejected
+from ..data.rows import Rejected, SourcePart
 from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_ids, check_payload
 from ..preparation import EncoderInput, Preparation
 from ..types import Pair, caption_of
-from .items import Encoded, Item, Loaded, Prepared, Skipped
+from .items import Encoded, Loaded, Prepared, Skipped, WriterItem
 from .known import unmarked
 
 DOWNLOADS = 16
@@ -27,7 +27,7 @@ MAX_CHARACTERS = 100_000
 """A longer text is no caption."""
 
 
-def numbered(parts: Iterable[Part]) -> Iterator[tuple[str, Pair] | Rejected]:
+def numbered(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejected]:
     """The rows of all parts in order, each pair with its place in the source."""
     for part in parts:
         for number, row in enumerate(part.read(), 1):
@@ -93,7 +93,7 @@ def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
         return Rejected(row.where, str(error), row.pair.id)
 
 
-def encoded_rows(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[Item]:
+def encoded_rows(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
     """A batch with its prepared rows encoded; the others stay as they are, where they are."""
     made = iter(encode([row for row in rows if isinstance(row, Prepared)], encoder))
     return [next(made) if isinstance(row, Prepared) else row for row in rows]

@@ -14,15 +14,15 @@ from ..encode import Encoder
 from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Pair, Records
-from .items import Item, Loaded, Skipped
+from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
-from .options import Options
+from .options import IngestOptions
 from .outcome import Outcome
 from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
 from .stages import ahead, chunked, in_order
 from .write import Writer
 
-Progress = Callable[[int, int], object]
+RowProgress = Callable[[int, int], object]
 """Told rows since the last call, and rejected ones in all."""
 
 
@@ -33,11 +33,11 @@ def silent(rows: int, rejected: int) -> None:
 def ingest(
     rows: Rows,
     reco: Reco,
-    options: Options | None = None,
+    options: IngestOptions | None = None,
     *,
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Outcome:
     """Read, encode and write rows; what the memory holds as it is stays untouched, so running it again goes on.
 
@@ -54,18 +54,18 @@ def ingest(
         MemoryStoreError: the memory failed; what was written stays.
         SessionError: the encoder failed.
     """
-    options = options or Options()
+    options = options or IngestOptions()
     writer = Writer(reco.memory, options, excluded)
     with closing(encoded(rows, reco.encoder, writer.sift, options)) as batches:
         return write(batches, writer, finish=finish, progress=progress)
 
 
 def write(
-    batches: Iterable[Sequence[Item]],
+    batches: Iterable[Sequence[WriterItem]],
     writer: Writer,
     *,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Outcome:
     """Write batches that were encoded anywhere, in the order of the source; see :func:`ingest`."""
     begun = time.monotonic()
@@ -95,9 +95,9 @@ def encoded(
     rows: Rows,
     encoder: Encoder,
     sift: Callable[[Sequence[Loaded]], Sequence[Loaded | Skipped]],
-    options: Options,
+    options: IngestOptions,
     wanted: Callable[[Pair | Rejected], bool] | None = None,
-) -> Generator[list[Item], None, None]:
+) -> Generator[list[WriterItem], None, None]:
     """Rows as vectors, in batches and in order; reading, decoding and encoding overlap.
 
     Args:

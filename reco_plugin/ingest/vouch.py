@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..reco import Reco
 from ..types import Pair
-from .memory_parts import Columns, collection_rows
+from .memory_parts import CollectionNames, collection_rows
 
 if TYPE_CHECKING:
     from ..memory.reading import Described
@@ -35,7 +35,7 @@ def check_captions(server: Server, found: Described, vector: str, field: str, mo
         FingerprintMismatch: they are too far apart to be of one encoder.
         MemoryStoreError: no such vector, or no point has both.
     """
-    rows = collection_rows(server, found, Columns(vector, caption=field), None, scaled=True)
+    rows = collection_rows(server, found, CollectionNames(vector, caption=field), None, scaled=True)
     sample = list(islice((row for row in rows if isinstance(row, Pair)), _CAPTIONS))
     if not sample:
         raise MemoryStoreError(f"no point of {rows.name} has a vector {vector!r} and a text in {field!r}")

@@ -13,11 +13,11 @@ import numpy as np
 from ..data.rows import Rejected
 from ..pairs import PairMemory
 from ..types import Payload, Records, Vectors
-from .items import Encoded, Item, Loaded, Skipped
+from .items import Encoded, Loaded, Skipped, WriterItem
 from .known import ROW, SOURCE, key_of
 from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
-from .options import Options
+from .options import IngestOptions
 from .outcome import Outcome
 from .rejected import Listing, RejectedRows, twice
 
@@ -31,7 +31,7 @@ class Writer:
         unnamed: rejected rows without an id: nobody can say which pairs are theirs.
     """
 
-    def __init__(self, memory: PairMemory, options: Options, excluded: Excluded | None = None) -> None:
+    def __init__(self, memory: PairMemory, options: IngestOptions, excluded: Excluded | None = None) -> None:
         self.memory, self.outcome, self.unnamed = memory, Outcome(), 0
         self._options, self._excluded = options, excluded
         self._rejected = RejectedRows(options.rejected, options.max_error_rate)
@@ -44,7 +44,7 @@ class Writer:
         held = self._held([row.pair.id for row in rows])
         return [self._needless(row.pair.id, row.digest, held) or row for row in rows]
 
-    def records(self, batch: Sequence[Item]) -> Records:
+    def records(self, batch: Sequence[WriterItem]) -> Records:
         """What has to be written for the next rows of the source; pairs that must go are deleted here.
 
         The records of a batch must be in the memory before the next batch is handed in.

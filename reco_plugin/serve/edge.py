@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Edge:
-    """Holds what all requests share; called with one, it gives the :class:`~.embedding.Embeds` of that one."""
+    """Holds what all requests share; called with one, it gives the :class:`~.embedding.RequestEmbedder` of that one."""
 
     def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
         self.embedder = embedder
@@ -75,7 +75,7 @@ class Caller:
         return self._edge.embedder.aliases
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """See :meth:`reco_plugin.serve.embedding.Embeds.embed`."""
+        """See :meth:`reco_plugin.serve.embedding.RequestEmbedder.embed`."""
         prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
             self.see_pairs()

@@ -18,7 +18,7 @@ from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import still_wanted
 from .prepare import ItemPreparation
-from .rows import Key, Row, RowCache, key_of, put_together, used_pairs
+from .rows import AnswerCache, AnswerRow, Key, key_of, put_together, used_pairs
 from .settings import ServeSettings
 
 
@@ -28,7 +28,7 @@ class _Work:
 
     request: EmbedRequest
     asked: Asked
-    rows: list[Row | Failure | None]
+    rows: list[AnswerRow | Failure | None]
     degraded: Degraded | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Embedder:
         """What encodes and refines."""
         self.aliases: dict[str, Manner] = dict(settings.aliases)
         """Names of the model, and what they mean."""
-        self.cache = RowCache(settings.cache_entries)
+        self.cache = AnswerCache(settings.cache_entries)
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
         """Which sides are refined when a request does not say."""
@@ -140,7 +140,7 @@ class Embedder:
         moved = result.moved if wanted else np.zeros(len(todo), np.float32)
         refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
-            answer = Row(
+            answer = AnswerRow(
                 result.vectors[row],
                 frozen[row],
                 float(moved[row]),

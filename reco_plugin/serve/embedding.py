@@ -132,7 +132,7 @@ class Embedded:
         return self
 
 
-class Embeds(Protocol):
+class RequestEmbedder(Protocol):
     """What a dialect holds while it answers one HTTP request; it knows the URL's prefix, the queue and the deadline."""
 
     @property

@@ -14,7 +14,7 @@ from ..types import MODALITIES, Modality, Pair
 from .embedder import Embedder
 from .embedding import Item
 from .failures import Failure, Refused, failure_of
-from .schemas import ErrorBody, Items, Strict, Vector, error_body, image_item
+from .schemas import ErrorBody, Items, JsonVector, Strict, error_body, image_item
 
 
 class PairIn(Strict):
@@ -22,9 +22,9 @@ class PairIn(Strict):
 
     id: str = Field(min_length=1, description="the same id replaces the pair")
     text: str | None = Field(None, description="the caption; kept in the payload as `caption`")
-    text_vector: Vector | None = None
+    text_vector: JsonVector | None = None
     image: str | None = Field(None, description="data URI or base64")
-    image_vector: Vector | None = None
+    image_vector: JsonVector | None = None
     payload: dict[str, Any] = Field({}, description="JSON values to filter by and to show")
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class SearchRequest(Strict):
 
     text: str | None = None
     image: str | None = Field(None, description="data URI or base64")
-    vector: Vector | None = None
+    vector: JsonVector | None = None
     modality: Modality = Field("text", description="what the vector embeds")
     by: Modality | None = Field(None, description="side of the memory to compare with; the query's own when left out")
     k: int = Field(RESULTS, ge=1)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 
 from ..types import InputType, Modality
-from .embedding import EmbedRequest, Embeds, Item
+from .embedding import EmbedRequest, Item, RequestEmbedder
 from .failures import Failure, Refused
 from .routes import EmbedderOf, answering_in, openai_shape
 from .schemas import ERRORS, HowToRefine, Items, Numbers, RefinedList, Strict, image_item, refined_list
@@ -43,7 +43,7 @@ class ExplainInput(Strict):
             raise ValueError("give text or image, and not both")
         return self
 
-    def to_item(self, caller: Embeds) -> Item | Failure:
+    def to_item(self, caller: RequestEmbedder) -> Item | Failure:
         """The same for the embedder."""
         if self.text is not None:
             return Item.text(self.text)
@@ -61,7 +61,7 @@ class ExplainRequest(HowToRefine):
         "query", description="document: those of a modality are refined as one set of candidates"
     )
 
-    def to_embed(self, caller: Embeds) -> EmbedRequest:
+    def to_embed(self, caller: RequestEmbedder) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
             [one.to_item(caller) for one in self.input],

@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """The answer to one item.
 
     Attributes:
@@ -56,7 +56,7 @@ def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
 
 
 def put_together(
-    rows: Sequence[Row | Failure],
+    rows: Sequence[AnswerRow | Failure],
     dimension: int,
     *,
     degraded: Degraded | None,
@@ -65,10 +65,10 @@ def put_together(
 ) -> Embedded:
     """Rows as columns; zeros where an item failed."""
     vectors, frozen = np.zeros((2, len(rows), dimension), np.float32)
-    good = [(place, row) for place, row in enumerate(rows) if isinstance(row, Row)]
+    good = [(place, row) for place, row in enumerate(rows) if isinstance(row, AnswerRow)]
     for place, row in good:
         vectors[place], frozen[place] = row.vector, row.frozen
-    filled = [row if isinstance(row, Row) else None for row in rows]
+    filled = [row if isinstance(row, AnswerRow) else None for row in rows]
     return Embedded(
         vectors=vectors,
         frozen=frozen,
@@ -84,7 +84,7 @@ def put_together(
 
 
 @dataclass(frozen=True)
-class Seen:
+class CacheCounts:
     """How often the cache was asked, and could answer."""
 
     hits: int
@@ -92,11 +92,11 @@ class Seen:
     entries: int
 
 
-class RowCache:
+class AnswerCache:
     """The rows that were used last, at most so many; safe to use from several threads."""
 
     def __init__(self, entries: int) -> None:
-        self._most, self._rows, self._lock = entries, OrderedDict[Key, Row](), threading.Lock()
+        self._most, self._rows, self._lock = entries, OrderedDict[Key, AnswerRow](), threading.Lock()
         self._hits = self._misses = 0
 
     @property
@@ -105,12 +105,12 @@ class RowCache:
         return self._most > 0
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> CacheCounts:
         """Counts since the start."""
         with self._lock:
-            return Seen(self._hits, self._misses, len(self._rows))
+            return CacheCounts(self._hits, self._misses, len(self._rows))
 
-    def get(self, key: Key) -> Row | None:
+    def get(self, key: Key) -> AnswerRow | None:
         """Look up a row."""
         with self._lock:
             row = self._rows.get(key)
@@ -121,7 +121,7 @@ class RowCache:
                 self._rows.move_to_end(key)
             return row
 
-    def put(self, key: Key, row: Row) -> None:
+    def put(self, key: Key, row: AnswerRow) -> None:
         """Keep a row, and drop the one that was not used for longest."""
         own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # not a view that keeps its whole batch
         with self._lock:

@@ -35,7 +35,7 @@ def few(given: Any, info: ValidationInfo) -> Any:
 Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(few)]
 """A list that a request may make long: a bad item ends its reading, since each would cost more than a good one."""
 Numbers = Annotated[list[float], Field(fail_fast=True)]
-Vector = Annotated[Numbers, Field(min_length=1)]
+JsonVector = Annotated[Numbers, Field(min_length=1)]
 
 
 class Strict(BaseModel):

@@ -17,9 +17,10 @@ from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelF
 from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
+from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput
-from .graphs import Arrays, Batch, Case, cases
+from .graphs import GraphCheck, GraphSample, cases
 from .loop import Fusions
 from .parity import Parity, Precision, check, compare
 from .samples import COUNT, sample_images, sample_texts
@@ -133,7 +134,7 @@ def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) ->
             )
 
 
-def export_graph(case: Case, path: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
+def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
     """Write one graph and compare it with torch.
 
     Raises:
@@ -148,7 +149,7 @@ def export_graph(case: Case, path: Path, precision: Precision, arithmetic: Arith
     return parity
 
 
-def measure(case: Case, path: Path, settings: Settings) -> Parity:
+def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
     """Run every batch of a case in process, whatever serves the graphs later, and compare with torch.
 
     Raises:
@@ -166,7 +167,7 @@ def measure(case: Case, path: Path, settings: Settings) -> Parity:
     )
 
 
-def _difference(batches: list[Batch], found: list[Arrays], name: str) -> float:
+def _difference(batches: list[GraphSample], found: list[Arrays], name: str) -> float:
     pairs = zip(batches, found, strict=True)
     return max(float(np.abs(batch.expected[name] - outputs[name]).max()) for batch, outputs in pairs)
 

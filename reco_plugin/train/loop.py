@@ -21,7 +21,7 @@ from ..fuse import Fused
 from ..gate import TextGate
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
-from .batches import Batch, Batches, Side
+from .batches import Batches, FusionBatch, SideInputs
 from .data import FusionData
 from .loss import reco_loss
 from .model import FusionConfig, build_fusion
@@ -72,7 +72,7 @@ class Fusions(nn.Module):
         self.text_gate: TextGate | None = None
         """What a fitted fusion trusts; None leaves it to the memory's calibration."""
 
-    def forward(self, sides: Mapping[Modality, Side]) -> dict[Modality, Tensor]:
+    def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
         """Refined vectors of both sides, (B, D) each, of a batch."""
         return {name: self.refine(name, s.query, s.neighbours, s.similarity, s.trust) for name, s in sides.items()}
 
@@ -159,7 +159,9 @@ def _progress(first: int, steps: int) -> Iterator[int]:
     return iter(progress_bar(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
 
 
-def _loss(joined: nn.Module, log_scale: Tensor, batch: Batch, config: TrainConfig, processes: Processes) -> Tensor:
+def _loss(
+    joined: nn.Module, log_scale: Tensor, batch: FusionBatch, config: TrainConfig, processes: Processes
+) -> Tensor:
     with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         refined = joined(batch.own)
     image, text = (processes.gather(refined[side].float()) for side in MODALITIES)

@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ArtifactError
-from .graphs import Case
+from .graphs import GraphCheck
 from .parity import Precision
 from .serving import Serving
 from .triton import GraphSpec
@@ -27,7 +27,7 @@ _IN_SINGLE = ["LayerNormalization", "Softmax", "ReduceL2", "ReduceMean", "Reduce
 """Sums over many values, in which half precision loses most."""
 
 
-def to_onnx(case: Case, path: Path) -> None:
+def to_onnx(case: GraphCheck, path: Path) -> None:
     """Write a case's module as one file, for any batch size and any length where its ports say so.
 
     Raises:

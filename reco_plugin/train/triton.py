@@ -8,25 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..artifact import clip_graph, fusion_graph
 from ..preprocess import ImageConfig, TextConfig
-from ..sessions.triton.ports import CHECKSUM
+from ..sessions.triton.ports import CHECKSUM, Port
 from ..types import MODALITIES
 from .serving import Serving
 
-DataType = Literal["TYPE_UINT8", "TYPE_INT32", "TYPE_FP32"]
 _WIDTH = 118
-
-
-@dataclass(frozen=True)
-class Port:
-    """One input or output: name, type and dimensions without the batch (-1: any)."""
-
-    name: str
-    type: DataType
-    dims: tuple[int, ...]
 
 
 @dataclass(frozen=True)

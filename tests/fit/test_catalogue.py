@@ -22,7 +22,7 @@ from reco_plugin.encode import Encoder
 from reco_plugin.errors import DataError
 from reco_plugin.fit import catalogue as module
 from reco_plugin.fit.catalogue import REJECTED, Catalogue, read_catalogue
-from reco_plugin.ingest import Options
+from reco_plugin.ingest import IngestOptions
 from reco_plugin.types import Records, Vectors
 
 
@@ -115,7 +115,7 @@ def test_a_second_reading_encodes_nothing_and_a_changed_catalogue_only_what_is_n
 def test_a_reading_that_breaks_off_goes_on_and_comes_to_the_same(
     shop: Path, model: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "Options", lambda: Options(batch_size=8))
+    monkeypatch.setattr(module, "IngestOptions", lambda: IngestOptions(batch_size=8))
     whole = read(shop, model, tmp_path / "whole")
 
     class Stop(Exception): ...

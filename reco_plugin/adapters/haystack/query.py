@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from haystack import component
 
 from ...types import InputType
-from .embedder import Embedder
+from .embedder import HaystackEmbedder
 
 
 @component
-class RecoTextEmbedder(Embedder):
+class RecoTextEmbedder(HaystackEmbedder):
     """Embeds the text of a query, refined unless told otherwise."""
 
     side: ClassVar[InputType] = "query"

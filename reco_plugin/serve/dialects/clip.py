@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..failures import Failure, Refused
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Items
-from .inputs import Part, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers
 from .words import errors_as
 
 
@@ -33,7 +33,7 @@ class VectorizeRequest(BaseModel):
     def to_wanted(self) -> Wanted:
         """The same for the embedder: texts, then images."""
         texts, images = self.texts or [], self.images or []
-        parts: list[Part] = [*texts, *map(Picture, images)]
+        parts: list[InputPart] = [*texts, *map(Picture, images)]
         names = [f"texts[{index}]" for index in range(len(texts))]
         names += [f"images[{index}]" for index in range(len(images))]
         return Wanted([[part] for part in parts], names, empty_texts=True)

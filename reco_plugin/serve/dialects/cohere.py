@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field, model_validator
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Items, Strict
-from .inputs import Part, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers
 from .words import as_base64, check_dimensions, check_offered, errors_as, side_of, truncates
 
 _OFFERED = ("float", "base64")
-Rows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
+VectorRows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
 
 
 class CohereText(Strict):
@@ -24,7 +24,7 @@ class CohereText(Strict):
     type: Literal["text"]
     text: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return self.text
 
@@ -41,7 +41,7 @@ class CohereImage(Strict):
     type: Literal["image_url"]
     image_url: CohereUrl
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return Picture(self.image_url.url)
 
@@ -92,7 +92,7 @@ class CohereRequest(Strict):
 class CohereEmbeddings(BaseModel):
     """Vectors by type."""
 
-    float: Rows | None = None
+    float: VectorRows | None = None
     base64: list[str] | None = None
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...request import RefineOptions
 from ...types import InputType, Vectors
-from ..embedding import Embedded, EmbedRequest, Embeds, Item
+from ..embedding import Embedded, EmbedRequest, Item, RequestEmbedder
 from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
 from ..schemas import most_items
@@ -26,7 +26,7 @@ class Picture:
     source: str
 
 
-Part: TypeAlias = "str | Picture"
+InputPart: TypeAlias = "str | Picture"
 """A text or an image."""
 _TINY = 1e-12
 _LARGE = 500_000  # characters, whose decoding would keep other requests waiting for a millisecond or more
@@ -42,7 +42,7 @@ class Wanted:
         empty_texts: whether the dialect embeds an empty text instead of refusing it.
     """
 
-    inputs: Sequence[Sequence[Part]]
+    inputs: Sequence[Sequence[InputPart]]
     names: Sequence[str]
     model: str | None = None
     side: InputType | None = None
@@ -80,7 +80,7 @@ class Answers:
         return self
 
 
-async def answers(caller: Embeds, wanted: Wanted) -> Answers:
+async def answers(caller: RequestEmbedder, wanted: Wanted) -> Answers:
     """Read all parts, embed them in one go, and put the parts of each input together.
 
     Raises:
@@ -102,7 +102,7 @@ async def answers(caller: Embeds, wanted: Wanted) -> Answers:
     return _per_input(await caller.embed(request), wanted)
 
 
-async def read(part: Part, caller: Embeds, *, empty_texts: bool = False) -> Item | Failure:
+async def read(part: InputPart, caller: RequestEmbedder, *, empty_texts: bool = False) -> Item | Failure:
     """A part as an item, or why it cannot be read."""
     if isinstance(part, str):
         if not part and not empty_texts:
@@ -114,7 +114,7 @@ async def read(part: Part, caller: Embeds, *, empty_texts: bool = False) -> Item
         return refused.failure
 
 
-async def _bytes(source: str, caller: Embeds) -> bytes:
+async def _bytes(source: str, caller: RequestEmbedder) -> bytes:
     if not is_url(source):
         if len(source) < _LARGE:
             return image_bytes(source, max_bytes=caller.max_image_bytes)

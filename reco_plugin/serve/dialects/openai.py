@@ -8,11 +8,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...request import RefineOptions
-from ..embedding import Embeds
+from ..embedding import RequestEmbedder
 from ..failures import Failure, Refused
 from ..routes import EmbedderOf, answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body, few
-from .inputs import Answers, Part, Picture, Wanted, answers
+from .inputs import Answers, InputPart, Picture, Wanted, answers
 from .words import check_dimensions, check_offered, errors_as, side_of, truncates, written
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
@@ -31,7 +31,7 @@ class TextInput(Strict):
     text: str
 
 
-class ImageInput(Strict):
+class JinaImage(Strict):
     """Jina's image: data URI, base64, or a URL where the service fetches them."""
 
     image: str
@@ -64,12 +64,12 @@ def _is_object(one: Any) -> bool:
     return isinstance(one, dict) and [*one] in (["text"], ["image"]) and isinstance(next(iter(one.values())), str)
 
 
-One: TypeAlias = str | TextInput | ImageInput
+One: TypeAlias = str | TextInput | JinaImage
 Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(known)]
 """The field."""
 
 
-def part_of(one: One, *, is_image: bool) -> Part:
+def part_of(one: One, *, is_image: bool) -> InputPart:
     """An item as a part.
 
     Args:
@@ -81,7 +81,7 @@ def part_of(one: One, *, is_image: bool) -> Part:
             return Picture(one) if is_image or one[:11].lower() == "data:image/" else one
         case TextInput():
             return one.text
-        case ImageInput():
+        case JinaImage():
             return Picture(one.image)
 
 
@@ -129,7 +129,7 @@ class EmbeddingsRequest(Strict):
         """How vectors are written."""
         return self.encoding_format or self.embedding_type or "float"
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[InputPart]:
         """One part per item."""
         items = self.input if isinstance(self.input, list) else [self.input]
         images = [False] * len(items)
@@ -156,7 +156,7 @@ class EmbeddingsRequest(Strict):
             options=self.reco.options() if self.reco else RefineOptions(),
         )
 
-    def check(self, caller: Embeds) -> None:
+    def check(self, caller: RequestEmbedder) -> None:
         """Refuse what would need another model.
 
         Raises:

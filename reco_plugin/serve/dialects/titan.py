@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from ..failures import Failure, Refused
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Strict
-from .inputs import Part, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers
 from .words import check_dimensions, errors_as, side_of
 
 _ABSENT = (None, "", "null")  # OpenSearch's processor writes the word where a field is missing
@@ -36,7 +36,7 @@ class TitanRequest(Strict):
         Raises:
             Refused: neither text nor image.
         """
-        parts: list[Part] = []
+        parts: list[InputPart] = []
         if self.inputText not in _ABSENT:
             parts.append(self.inputText or "")
         if self.inputImage not in _ABSENT:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from ..failures import Failure
 from ..routes import EmbedderOf, answering_in
 from ..schemas import Items, Strict
-from .inputs import Part, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers
 from .words import check_dimensions, check_offered, errors_as, side_of, written
 
 
@@ -20,7 +20,7 @@ class TextPart(Strict):
     type: Literal["text"]
     text: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return self.text
 
@@ -31,7 +31,7 @@ class ImagePart(Strict):
     type: Literal["image_base64"]
     image_base64: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return Picture(self.image_base64)
 
@@ -42,7 +42,7 @@ class ImageUrlPart(Strict):
     type: Literal["image_url"]
     image_url: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return Picture(self.image_url)
 

@@ -12,11 +12,11 @@ from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
-from ..embedding import Embedded, EmbedRequest, Embeds
+from ..embedding import Embedded, EmbedRequest, RequestEmbedder
 from ..refine import ExplainInput
 from ..routes import understood
 from ..schemas import HowToRefine
-from .pictures import Pictures
+from .pictures import PairPictures
 from .ranked import Candidates, Place, RankedStore, places
 
 DEPTH = 50
@@ -34,7 +34,7 @@ class CompareRequest(HowToRefine):
     refine_ranked: bool = Field(False, description="refine also the first candidates, as one set")
     results: int = Field(RESULTS, ge=1, le=DEPTH)
 
-    def to_embed(self, caller: Embeds) -> EmbedRequest:
+    def to_embed(self, caller: RequestEmbedder) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
             [self.input.to_item(caller)],
@@ -105,7 +105,7 @@ class Comparer:
 
     reco: Reco
     ranked: RankedStore
-    pictures: Pictures
+    pictures: PairPictures
 
     def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
         """Rank by both vectors; a store that is away costs the rankings, not the rest.
@@ -167,6 +167,6 @@ class Comparer:
         return {**shown(id_, payload, self.pictures), "similarity": similarity}
 
 
-def shown(id_: str, payload: Payload, pictures: Pictures) -> dict[str, str | None]:
+def shown(id_: str, payload: Payload, pictures: PairPictures) -> dict[str, str | None]:
     """Id, caption and picture of a pair."""
     return {"id": id_, "caption": caption_of(payload), "picture": pictures.of(id_, payload)}
