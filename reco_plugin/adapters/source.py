@@ -101,10 +101,6 @@ class VectorSource:
                 self._opened = self._open()
             return self._opened
 
-    def refines(self, side: InputType) -> bool:
-        """Whether this side is refined."""
-        return self._refine[side]
-
     def texts(self, texts: Sequence[str], side: InputType) -> Vectors:
         """Embed B texts, (B, D); of no texts, (0, 0)."""
         if len(texts) == 0:

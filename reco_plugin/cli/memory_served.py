@@ -34,7 +34,7 @@ def attach_command(
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:
-        from ..ingest.vouch import check_captions
+        from ..ingest.memory_parts import check_captions
         from ..memory.reading import describe
 
         found = describe(server, settings.memory_collection)

@@ -22,7 +22,7 @@ from ..errors import ConfigError, DataError
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
 from ..types import Fingerprint
-from .memory_parts import CollectionNames, MemoryFolderPart, collection_rows
+from .memory_parts import CollectionNames, MemoryFolderPart, check_captions, collection_rows
 
 if TYPE_CHECKING:
     from ..memory.reading import Described
@@ -127,8 +127,6 @@ def _check(where: Location, server: Server, found: Described, columns: Collectio
         ConfigError: there is nothing to compare.
         FingerprintMismatch: they are not of the model.
     """
-    from .vouch import check_captions
-
     if columns.text is None or columns.caption is None or model is None:
         beside = "is for commands with a model" if model is None else "wants text=NAME and caption=KEY"
         raise ConfigError(f"{where.name}: check=1 compares captions with their vectors, and {beside}")
