@@ -6,9 +6,9 @@ read (bad base64, a URL that does not answer) goes in as the :class:`Failure` th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -130,36 +130,3 @@ class Embedded:
             if failure is not None:
                 raise Refused(failure.at(f"{field_name}[{row}]"))
         return self
-
-
-class RequestEmbedder(Protocol):
-    """What a dialect holds while it answers one HTTP request; it knows the URL's prefix, the queue and the deadline."""
-
-    @property
-    def dimension(self) -> int:
-        """D of all vectors."""
-        ...
-
-    @property
-    def max_image_bytes(self) -> int:
-        """Largest encoded image, for :func:`~reco_plugin.serve.images.image_bytes`."""
-        ...
-
-    @property
-    def fetch(self) -> Callable[[str], Awaitable[bytes]] | None:
-        """Gets the image of a URL, or raises Refused; None where URLs are not fetched."""
-        ...
-
-    @property
-    def aliases(self) -> Mapping[str, str]:
-        """Model alias -> plain or refined; the first is what a dialect without a model field may show."""
-        ...
-
-    async def embed(self, request: EmbedRequest) -> Embedded:
-        """Wait in the queue, embed, and put what is to be said of it into the response's headers.
-
-        Raises:
-            Refused: unknown model, too many items, queue full (429), or the deadline passed (504).
-            RecoError: nothing could be embedded at all; the route's dialect says so.
-        """
-        ...

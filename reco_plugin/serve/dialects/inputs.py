@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ...request import RefineOptions
 from ...types import InputType, Vectors
-from ..embedding import Embedded, EmbedRequest, Item, RequestEmbedder
+from ..edge import Caller
+from ..embedding import Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
 from ..schemas import most_items
@@ -80,7 +81,7 @@ class Answers:
         return self
 
 
-async def answers(caller: RequestEmbedder, wanted: Wanted) -> Answers:
+async def answers(caller: Caller, wanted: Wanted) -> Answers:
     """Read all parts, embed them in one go, and put the parts of each input together.
 
     Raises:
@@ -102,7 +103,7 @@ async def answers(caller: RequestEmbedder, wanted: Wanted) -> Answers:
     return _per_input(await caller.embed(request), wanted)
 
 
-async def read(part: InputPart, caller: RequestEmbedder, *, empty_texts: bool = False) -> Item | Failure:
+async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:
     """A part as an item, or why it cannot be read."""
     if isinstance(part, str):
         if not part and not empty_texts:
@@ -114,7 +115,7 @@ async def read(part: InputPart, caller: RequestEmbedder, *, empty_texts: bool = 
         return refused.failure
 
 
-async def _bytes(source: str, caller: RequestEmbedder) -> bytes:
+async def _bytes(source: str, caller: Caller) -> bytes:
     if not is_url(source):
         if len(source) < _LARGE:
             return image_bytes(source, max_bytes=caller.max_image_bytes)

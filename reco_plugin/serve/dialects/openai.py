@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...request import RefineOptions
-from ..embedding import RequestEmbedder
+from ..edge import Caller, Edge
 from ..failures import Failure, Refused
-from ..routes import EmbedderOf, answering_in, openai_shape
+from ..routes import answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body, few
 from .inputs import Answers, InputPart, Picture, Wanted, answers
 from .words import check_dimensions, check_offered, errors_as, side_of, truncates, written
@@ -156,7 +156,7 @@ class EmbeddingsRequest(Strict):
             options=self.reco.options() if self.reco else RefineOptions(),
         )
 
-    def check(self, caller: RequestEmbedder) -> None:
+    def check(self, caller: Caller) -> None:
         """Refuse what would need another model.
 
         Raises:
@@ -209,7 +209,7 @@ def shape(failure: Failure) -> dict[str, Any]:
     return openai_shape(failure) | {"detail": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ErrorShape))
 
@@ -228,7 +228,7 @@ def router(embedder_of: EmbedderOf) -> APIRouter:
         return await embedded(request, body.model_copy(update={"model": deployment}))
 
     async def embedded(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
-        caller = embedder_of(request)
+        caller = edge(request)
         body.check(caller)
         form = body.form
         found = await answers(caller, body.to_wanted())

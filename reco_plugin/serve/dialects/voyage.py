@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ..edge import Edge
 from ..failures import Failure
-from ..routes import EmbedderOf, answering_in
+from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers
 from .words import check_dimensions, check_offered, errors_as, side_of, written
@@ -116,14 +117,14 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"detail": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(VoyageError))
 
     @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> VoyageAnswer:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
-        caller = embedder_of(request)
+        caller = edge(request)
         check_dimensions(caller.dimension, output_dimension=body.output_dimension)
         check_offered("output_dtype", body.output_dtype, ("float",))
         found = (await answers(caller, body.to_wanted())).whole()

@@ -12,7 +12,8 @@ from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
-from ..embedding import Embedded, EmbedRequest, RequestEmbedder
+from ..edge import Caller
+from ..embedding import Embedded, EmbedRequest
 from ..refine import ExplainInput
 from ..routes import understood
 from ..schemas import HowToRefine
@@ -34,7 +35,7 @@ class CompareRequest(HowToRefine):
     refine_ranked: bool = Field(False, description="refine also the first candidates, as one set")
     results: int = Field(RESULTS, ge=1, le=DEPTH)
 
-    def to_embed(self, caller: RequestEmbedder) -> EmbedRequest:
+    def to_embed(self, caller: Caller) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
             [self.input.to_item(caller)],
