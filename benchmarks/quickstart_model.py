@@ -43,8 +43,7 @@ from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export
 from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.found import FoundRows
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions, TrainConfig, train_fusions
+from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 

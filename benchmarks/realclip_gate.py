@@ -35,7 +35,7 @@ from reco_plugin.memory import Memory, open_memory
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fit import ask, fit_fusions
-from reco_plugin.train.fuser import TorchFuser
+from reco_plugin.train.loop import TorchFuser
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 

@@ -28,8 +28,7 @@ from reco_plugin.quickstart.benchmark import Encodes
 from reco_plugin.quickstart.entities import Split
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions
+from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.types import Fingerprint
 
 from .sets import LOADERS, emoji

@@ -36,7 +36,7 @@ from .stores import CollectionOption, OptionOption, memory_settings, parse_optio
 if TYPE_CHECKING:
     from ..config import Settings
     from ..data.rows import Rows
-    from ..ingest import Options
+    from ..ingest import IngestOptions
     from ..ingest.ray_engine import Cluster
 
 
@@ -103,7 +103,7 @@ def build_command(
 def _build_version(
     rows: Rows,
     settings: Settings,
-    options: Options,
+    options: IngestOptions,
     model: Path | None,
     said: dict[str, Any],
     exclude: list[str] | None,

@@ -34,7 +34,7 @@ def attach_command(
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:
-        from ..ingest.vouch import check_captions
+        from ..ingest.memory_parts import check_captions
         from ..memory.reading import describe
 
         found = describe(server, settings.memory_collection)
@@ -77,12 +77,12 @@ def adopt_command(
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
         raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
     server = open_server(source)
-    from ..ingest.memory_parts import Columns, collection_rows
+    from ..ingest.memory_parts import CollectionNames, collection_rows
     from ..memory.reading import describe
     from ..memory.transfer import lacking_pairs
 
     found = describe(server, source.memory_collection)
-    rows = collection_rows(server, found, Columns(image_vector, caption=caption), None, scaled=True)
+    rows = collection_rows(server, found, CollectionNames(image_vector, caption=caption), None, scaled=True)
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..data import read_records, write_pairs
 from ..ingest.items import Encoded, Loaded, Skipped
-from ..ingest.known import key_of
-from ..ingest.marks import ROW, marked, unmarked
+from ..ingest.known import ROW, key_of, marked, unmarked
 from ..types import Payload, Records, Vectors
 
 

@@ -18,11 +18,10 @@ from ..encode import Encoder
 from ..errors import DataError
 from ..evaluate.cached import CachedEncoder
 from ..files import digest_records
-from ..ingest.items import Encoded, Item
-from ..ingest.options import Options
-from ..ingest.prepare import Preparation
+from ..ingest.items import Encoded, WriterItem
+from ..ingest.options import IngestOptions
 from ..ingest.rejected import RejectedRows, twice
-from ..ingest.run import Progress, encoded, silent
+from ..ingest.run import RowProgress, encoded, silent
 from ..types import Payload, Records, Vectors
 from .cache import RowCache
 from .sample import Sample
@@ -71,7 +70,7 @@ def read_catalogue(
     group: str | None = None,
     sample: Sample | None = None,
     max_error_rate: float = 0.05,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Catalogue:
     """Read and encode a catalogue; what was encoded before is not encoded again.
 
@@ -91,8 +90,8 @@ def read_catalogue(
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
     encoder, cache = Encoder(base, settings), RowCache(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
-    preparation, wanted = Preparation(base, settings.max_pixels), sample.holds if sample else None
-    with closing(encoded(rows, preparation, encoder, cache.sift, Options(), wanted)) as batches:
+    wanted = sample.holds if sample else None
+    with closing(encoded(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
         reading.all(batches)
     pairs = reading.pairs(fingerprint.dimension)
     if not len(pairs):
@@ -107,7 +106,7 @@ def read_catalogue(
 class _Reading:
     """Rows as they come; of those with one id the first counts."""
 
-    def __init__(self, cache: RowCache, rejected: RejectedRows, progress: Progress) -> None:
+    def __init__(self, cache: RowCache, rejected: RejectedRows, progress: RowProgress) -> None:
         self._cache, self._rejected, self._progress = cache, rejected, progress
         self._read = 0
         self._digests: dict[str, str] = {}
@@ -117,7 +116,7 @@ class _Reading:
         """Of rejected rows, with their counts."""
         return self._rejected.reasons
 
-    def all(self, batches: Iterable[Sequence[Item]]) -> None:
+    def all(self, batches: Iterable[Sequence[WriterItem]]) -> None:
         """Take every batch.
 
         Raises:
@@ -143,7 +142,7 @@ class _Reading:
             payloads.append(payload)
         return Records(ids, image, text, payloads)
 
-    def _take(self, batch: Sequence[Item]) -> None:
+    def _take(self, batch: Sequence[WriterItem]) -> None:
         fresh: list[Encoded] = []
         for row in batch:
             if isinstance(row, Rejected):

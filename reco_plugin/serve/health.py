@@ -14,11 +14,11 @@ from fastapi import APIRouter, Response
 from PIL import Image
 from pydantic import BaseModel
 
-from ..data.nearest import did_you_mean
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
 from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from ..types import MODALITIES
+from ..values import did_you_mean
 from .edge import Edge
 from .failures import failure_of
 from .logs import LOGGER

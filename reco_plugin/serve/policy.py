@@ -22,10 +22,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..types import Modality
+from ..types import InputType, Modality
 from .failures import Failure, Refused
 
-Side: TypeAlias = Literal["query", "document"]
 Manner: TypeAlias = Literal["plain", "refined", "query"]
 PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> what it says; stripped before routing."""
@@ -40,13 +39,15 @@ class SidePolicy:
     document_text: bool = False
     document_image: bool = False
 
-    def refines(self, side: Side, modality: Modality) -> bool:
+    def refines(self, side: InputType, modality: Modality) -> bool:
         """Look one side up.
 
         >>> SidePolicy(True, True).refines("document", "image")
         False
         """
-        return bool(getattr(self, f"{side}_{modality}"))
+        if side == "query":
+            return self.query_text if modality == "text" else self.query_image
+        return self.document_text if modality == "text" else self.document_image
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Asked:
     refine: bool | None = None
     prefix: Manner | None = None
     alias: Manner | None = None
-    side: Side | None = None
+    side: InputType | None = None
 
     @property
-    def role(self) -> Side:
+    def role(self) -> InputType:
         """The side, a query when none was given."""
         return self.side or "query"
 

@@ -105,9 +105,7 @@ def test_an_index_is_plain_and_queries_are_refined(client: str, url: str, filled
     assert np.abs(refined - plain["queries"]).max() > 0.05, "the memory moves nothing: the test would show nothing"
     kind = CLIENTS[client]
     seen = ask(client, url, "clip-reco", tmp_path)
-    assert np.allclose(seen["documents"], plain["documents"], atol=1e-5), (
-        "an index must stay plain"
-    )
+    assert np.allclose(seen["documents"], plain["documents"], atol=1e-5), "an index must stay plain"
     assert np.allclose(seen["queries"], refined if kind.sends_role else plain["queries"], atol=1e-5)
     if not kind.sends_role:
         queries = ask(client, url, "clip-reco-query", tmp_path)["queries"]

@@ -238,5 +238,5 @@ def test_entity_sources_that_are_none(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "noise").mkdir()
     for name in ("image", "label", "entities"):
         (tmp_path / "noise" / f"{name}.npy").write_bytes(b"noise")
-    with pytest.raises(DataError, match=r"image\.npy is no plain array"):
+    with pytest.raises(DataError, match=r"image\.npy cannot be read as an array"):
         read_entities(tmp_path / "noise")

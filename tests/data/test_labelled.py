@@ -224,7 +224,10 @@ def test_retrieval_vectors(tmp_path: Path) -> None:
     [
         ({"text": unit(3, 3)}, "has 3 texts for 2 images and no text_of_image"),
         ({"text": unit(2, 4)}, r"text must have shape \(B, 3\)"),
-        ({"text": unit(2, 3), "text_of_image": np.array([0, 2])}, r"text_of_image\[1\] is 2, expected 0 to 1"),
+        (
+            {"text": unit(2, 3), "text_of_image": np.array([0, 2])},
+            r"text_of_image\[1\] is 2, expected a whole number from 0 to 1",
+        ),
         ({"text": unit(2, 3), "text_of_image": np.array([0])}, r"text_of_image has shape \(1,\), expected 2 rows"),
     ],
 )

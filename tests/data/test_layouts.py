@@ -14,7 +14,7 @@ from PIL import Image
 
 from reco_plugin.data import Labelled, is_vectors, read_labelled, read_pairs, write_labelled
 from reco_plugin.data.images import LazyImages
-from reco_plugin.data.source import Source, parse_source
+from reco_plugin.data.source import Location, parse_source
 from reco_plugin.errors import ConfigError, DataError
 
 
@@ -241,11 +241,11 @@ def test_lazy_images_open_what_is_asked_for() -> None:
 
 
 def test_options_of_a_source(tmp_path: Path) -> None:
-    assert parse_source("a/b?c.npz?limit=3&x=y/z") == Source("a/b?c.npz", {"limit": "3", "x": "y/z"})
-    assert parse_source("{0..3}?.tar") == Source("{0..3}?.tar")
+    assert parse_source("a/b?c.npz?limit=3&x=y/z") == Location("a/b?c.npz", {"limit": "3", "x": "y/z"})
+    assert parse_source("{0..3}?.tar") == Location("{0..3}?.tar")
     odd = tmp_path / "a?limit=3"
     odd.mkdir()
-    assert parse_source(odd) == Source(str(odd))
+    assert parse_source(odd) == Location(str(odd))
     with pytest.raises(ConfigError, match="option 'x' is given twice"):
         parse_source("a?x=1&x=2")
     with pytest.raises(ConfigError, match="it takes none"):

@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision import datasets
 
 from reco_plugin.data import read_labelled, read_pairs
-from reco_plugin.data.torchvision_facts import SETS
+from reco_plugin.data.torchvision_sets import SETS
 from reco_plugin.errors import ConfigError, DataError, MissingExtra
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.request import RefineOptions
-from reco_plugin.serve.cache import key_of
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.embedding import EmbedRequest, Item
+from reco_plugin.serve.rows import key_of
 from reco_plugin.serve.settings import ServeSettings
 
 

@@ -1,8 +1,7 @@
 """Wire dialects: each translates its JSON to the one request model, the answer back, and failures into its own words.
 
-A dialect is a module with ``router(embedder_of) -> APIRouter``. What they share: :mod:`.inputs` (inputs of parts,
-answered one row each), :mod:`.words` (query or document, formats, dimensions), :mod:`.documented` (statuses for the
-OpenAPI document).
+A dialect is a module with ``router(edge) -> APIRouter``. What they share: :mod:`.inputs` (inputs of parts,
+answered one row each), :mod:`.words` (query or document, formats, dimensions, statuses for the OpenAPI document).
 """
 
 from __future__ import annotations

@@ -18,15 +18,15 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from ...types import InputType
 from ..edge import Edge
 from ..embedding import EmbedRequest, Item
 from ..failures import Failure, Refused
-from ..policy import Side
 from ..routes import answering_in
 from ..schemas import Strict
-from .documented import errors_as
+from .words import errors_as
 
-_TASKS: dict[str, Side] = {"textual": "query", "visual": "document"}
+_TASKS: dict[str, InputType] = {"textual": "query", "visual": "document"}
 _FORM = {"text": "string", "entries": "string", "image": "string"}
 
 

@@ -19,7 +19,7 @@ from ..logs import LOGGER
 from ..routes import answering_in, openai_shape
 from . import files
 from .compare import Compared, Comparer, CompareRequest, shown
-from .pictures import Pictures
+from .pictures import PairPictures
 from .ranked import open_ranked
 
 _EXAMPLES = 6
@@ -49,7 +49,7 @@ def router(edge: Edge) -> APIRouter:
     """
     reco, settings = edge.embedder.reco, edge.settings
     ranked = open_ranked(reco, settings.page_index)
-    pictures = Pictures(_folders(edge, ranked.location), reco.manifest.image, reco.settings.max_pixels)
+    pictures = PairPictures(_folders(edge, ranked.location), reco.manifest.image, reco.settings.max_pixels)
     comparer = Comparer(reco, ranked, pictures)
 
     @asynccontextmanager
@@ -89,7 +89,7 @@ def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
     return list(folders)
 
 
-def _examples(store: Memory, pictures: Pictures) -> list[Example]:
+def _examples(store: Memory, pictures: PairPictures) -> list[Example]:
     """Pairs from all over the memory: the nearest ones to a few directions that are far from one another."""
     directions = np.random.default_rng(0).standard_normal((_EXAMPLES, store.header.fingerprint.dimension))
     queries = np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True), np.float32)
