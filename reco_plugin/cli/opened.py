@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,40 +13,13 @@ import typer
 
 from ..config import FuserName
 from ..defaults import NEIGHBOURS
-from ..types import Mode
-from .options import existing_memory
+from .options import ModelOption, existing_memory
 
 if TYPE_CHECKING:
     from ..evaluate.frozen import Refines
     from ..reco import Reco
     from ..refine import Refiner
-    from ..request import RefineHow
 
-MemoryOption = Annotated[
-    str | None,
-    typer.Option(help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"),
-]
-MemoryFromOption = Annotated[
-    str | None,
-    typer.Option(metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."),
-]
-KOption = Annotated[int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="of the model")]
-SearchOption = Annotated[
-    Mode | None, typer.Option(help="uni: search the query's own modality. cross: the other.", show_default="uni")
-]
-FusionOption = Annotated[
-    Mode | None, typer.Option(help="cross: fuse the other modality's vectors. uni: the own.", show_default="cross")
-]
-GateOption = Annotated[
-    bool | None,
-    typer.Option("--gate/--no-gate", help="Weigh neighbours by calibrated trust.", show_default="of the model"),
-]
-FuserOption = Annotated[
-    FuserName | None,
-    typer.Option(
-        help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
-    ),
-]
 CacheOption = Annotated[
     Path | None,
     typer.Option(
@@ -58,19 +31,27 @@ OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write
 
 @dataclass(frozen=True)
 class Setup:
-    """What is evaluated.
+    """What is evaluated."""
 
-    Attributes:
-        model: folder; None leaves it to the settings.
-        memory: a memory that exists.
-        memory_from: pairs to build one of, in RAM.
-        fuser: which fusion; None leaves it to the settings.
-    """
-
-    model: Path | None = None
-    memory: str | None = None
-    memory_from: str | None = None
-    fuser: FuserName | None = None
+    model: ModelOption = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"
+        ),
+    ] = None
+    memory_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."
+        ),
+    ] = None
+    fuser: Annotated[
+        FuserName | None,
+        typer.Option(
+            help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
+        ),
+    ] = None
 
 
 class Result(Protocol):
@@ -86,7 +67,7 @@ class Result(Protocol):
 
 
 @contextmanager
-def opened(setup: Setup, options: RefineHow, *, vectors: bool) -> Iterator[Reco | Refiner]:
+def opened(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
     """Open the model with its memory; only a refiner where everything is vectors and the fusion needs no model.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -17,25 +17,60 @@ Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 class Options:
     """How rows get into the memory.
 
+    Those with a description are flags; its other words are those of :class:`~reco_plugin.run_config.CommandOptions`.
+
     Attributes:
-        batch_size: rows that go through all stages together, and are written together.
         only_known: leave out rows whose id the memory does not hold.
-        source: name that pairs carry as theirs; None for none.
-        duplicates: what is done about images that are nearly the same.
-        threshold: cosine of two images from which on they are.
-        max_error_rate: share of rejected rows above which the run stops.
-        rejected: file of rejected rows.
         listed: file of near-duplicate and excluded rows.
         decoders: threads that decode images; 0: as many as there are cores.
     """
 
-    batch_size: int = INGEST_BATCH
+    source: str | None = field(
+        default=None,
+        metadata={
+            "description": "Name of the source, for `sync`.",
+            "flag": "--as",
+            "metavar": "NAME",
+            "unset": "as given",
+        },
+    )
+    batch_size: int = field(
+        default=INGEST_BATCH, metadata={"description": "Pairs that are encoded and written together.", "min": 1}
+    )
+    rejected: Path = field(
+        default=Path("rejected.jsonl"),
+        metadata={
+            "description": "List of the rows that cannot be used, with reasons.",
+            "metavar": "FILE",
+            "unset": "MEMORY.rejected.jsonl",
+        },
+    )
+    max_error_rate: float = field(
+        default=0.1,
+        metadata={
+            "description": "Stop when a larger share is rejected, after 200 rows and at the end.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    duplicates: Duplicates = field(
+        default="off",
+        metadata={
+            "description": "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop leaves the later "
+            "one out, merge gives its caption to the earlier one. Each image is searched for: slow in a large memory.",
+            "unset": "off; report when a threshold is given",
+        },
+    )
+    threshold: float = field(
+        default=SAME_IMAGE,
+        metadata={
+            "description": "Cosine from which on two images are the same, also for --exclude.",
+            "flag": "--duplicate-threshold",
+            "min": 0,
+            "max": 1,
+        },
+    )
     only_known: bool = False
-    source: str | None = None
-    duplicates: Duplicates = "off"
-    threshold: float = SAME_IMAGE
-    max_error_rate: float = 0.1
-    rejected: Path = Path("rejected.jsonl")
     listed: Path = Path("duplicates.jsonl")
     decoders: int = 0
 
@@ -47,3 +82,33 @@ class Options:
                 raise ConfigError(f"{name} must be from 0 to 1, got {value}")
         if self.batch_size < 1 or self.decoders < 0:
             raise ConfigError(f"batch_size must be at least 1 and decoders 0, got {self.batch_size}, {self.decoders}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done, on Ray."""
+
+    address: str | None = field(
+        default=None,
+        metadata={
+            "description": "Ray cluster that this machine is in; auto finds it.",
+            "metavar": "HOST:PORT",
+            "unset": "a cluster of this machine alone",
+        },
+    )
+    workers: int | None = field(
+        default=None,
+        metadata={
+            "description": "Encoding workers of the cluster, at most.",
+            "min": 1,
+            "unset": "as many as there is room for",
+        },
+    )
+    gpus_per_worker: float | None = field(
+        default=None,
+        metadata={
+            "description": "GPUs of an encoding worker, may be a fraction; wants the setting provider=cuda.",
+            "min": 0,
+            "unset": "1 with provider=cuda, else 0",
+        },
+    )
