@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
-from .types import Filter, Mode
+from .types import Filter, Mode, described
 from .values import check_choice, check_k
 
 
@@ -31,8 +31,6 @@ class RefineKeywords(RefineHow, total=False):
 class RefineOptions:
     """How to refine; what is None is left to the model and the settings.
 
-    Those with a description are flags of commands, too (``cli/flags.py``).
-
     Attributes:
         gate: for the paper's search and fusion only.
         where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
@@ -43,20 +41,10 @@ class RefineOptions:
         InputError: k is not a whole number from 1 to 10,000, or a mode is unknown.
     """
 
-    k: int | None = field(
-        default=None, metadata={"description": "Neighbours per query.", "min": 1, "unset": "of the model"}
-    )
-    search: Mode | None = field(
-        default=None,
-        metadata={"description": "uni: search the query's own modality. cross: the other.", "unset": "uni"},
-    )
-    fusion: Mode | None = field(
-        default=None,
-        metadata={"description": "cross: fuse the other modality's vectors. uni: the own.", "unset": "cross"},
-    )
-    gate: bool | None = field(
-        default=None, metadata={"description": "Weigh neighbours by calibrated trust.", "unset": "of the model"}
-    )
+    k: int | None = described(None, "Neighbours per query.", min=1, unset="of the model")
+    search: Mode | None = described(None, "uni: search the query's own modality. cross: the other.", unset="uni")
+    fusion: Mode | None = described(None, "cross: fuse the other modality's vectors. uni: the own.", unset="cross")
+    gate: bool | None = described(None, "Weigh neighbours by calibrated trust.", unset="of the model")
     where: Filter | None = None
     exclude: Sequence[Collection[str]] | Collection[str] | None = None
     explain: bool = False

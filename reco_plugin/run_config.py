@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from .data.files import whole_file
@@ -19,10 +19,10 @@ _PACKAGES = ("reco-plugin", "numpy", "onnxruntime", "onnxruntime-gpu")
 
 
 class CommandOptions(BaseModel):
-    """What a command is told; each field is a flag, and its description is the flag's help.
+    """What a command is told; each field that is described is a flag, and its description is the flag's help.
 
-    ``json_schema_extra`` holds what else is known of a flag: ``flag``, where it is named otherwise than the field;
-    ``joined``, where a list is one text with commas; ``unset``, what holds where it is left out.
+    What else is known of a flag: ``flag``, its name where it is not the field's; ``joined``, where a list is one text
+    with commas; ``unset``, what holds where it is left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,12 +53,12 @@ class RunConfig(CommandOptions):
 
     source: str
 
-    def command(self, *more: str) -> str:
+    def command(self, *more: object) -> str:
         """The command line that does it again; ``more`` are words that are no fields."""
         parts = [*self.words.split(), self.source]
         for name, value in self.model_dump(exclude={"source"}, exclude_defaults=True).items():
             parts += _words(name, type(self).model_fields[name], value)
-        return shlex.join([*parts, *more])
+        return shlex.join([*parts, *map(str, more)])
 
     def write(self, folder: Path, **more: Any) -> None:
         """Write the file into a run's folder, which is made.
@@ -94,6 +94,11 @@ class RunConfig(CommandOptions):
         if not isinstance(stored, dict):
             return "everything"
         return ", ".join(name for name in sorted({*mine, *stored}) if mine.get(name) != stored.get(name))
+
+
+def option(default: Any, description: str, *, ge: float | None = None, le: float | None = None, **said: Any) -> Any:
+    """A field that is a flag; what is ``said`` besides, see :class:`CommandOptions`."""
+    return Field(default, description=description, ge=ge, le=le, json_schema_extra=said)
 
 
 def flag_of(name: str, field: FieldInfo | None = None) -> str:

@@ -41,6 +41,11 @@ A plain value must be equal, a list must contain the value, a mapping gives boun
 """
 
 
+def described(default: Any, description: str, **said: Any) -> Any:
+    """A field of a dataclass that is a flag of commands, too; what else is said of it: ``cli/flags.py``."""
+    return field(default=default, metadata={"description": description, **said})
+
+
 def other(modality: Modality) -> Modality:
     """The modality across the gap.
 

@@ -18,7 +18,7 @@ from .fit import fit_command
 from .flags import Given, taken, takes
 from .memory import memory_app
 from .model import model_app
-from .options import ModelOption, Place, existing_memory
+from .options import ModelOption, OpenOptions, existing_memory
 from .report import report_command
 from .serve import serve_command
 from .study import study_command
@@ -93,7 +93,7 @@ def demo_command(
     "\n\nreco embed --input queries.txt --out vectors.npy",
 )
 @reports_errors
-@takes(RefineOptions, Place, but=("search", "fusion", "gate"))
+@takes(RefineOptions, OpenOptions, but=("search", "fusion", "gate"))
 def embed_command(
     *,
     text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.")] = None,
@@ -127,9 +127,13 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
-    place = taken(Place, given)
-    in_ram = {"memory": ":memory:", "memory_kind": "exact"}
-    with Reco.open(place.model, **(in_ram if refine is False else {"memory": existing_memory(place.memory)})) as reco:
+    place = taken(OpenOptions, given)
+    stored = (
+        {"memory": existing_memory(place.memory)}
+        if refine is not False
+        else {"memory": ":memory:", "memory_kind": "exact"}
+    )
+    with Reco.open(place.model, **stored) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []

@@ -10,8 +10,7 @@ import typer
 from ..request import RefineOptions
 from .errors import reports_errors
 from .flags import Given, taken, takes
-from .opened import CacheOption, OutOption, Setup, describe, encoding, opened, remembering, tell
-from .options import JsonOption
+from .opened import Evaluation, encoding, opened, remembering, tell
 
 eval_app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +24,7 @@ eval_app = typer.Typer(
     "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz --fuser training-free",
 )
 @reports_errors
-@takes(Setup, RefineOptions)
+@takes(Evaluation, RefineOptions)
 def zero_shot_command(
     source: Annotated[
         str,
@@ -47,9 +46,6 @@ def zero_shot_command(
             show_default="of the source",
         ),
     ] = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-    out: OutOption = None,
 ) -> None:
     """Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.
 
@@ -63,13 +59,13 @@ def zero_shot_command(
     from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
-    setup = taken(Setup, given)
+    asked = taken(Evaluation, given)
     vectors = count_items(labelled) == 0
-    with opened(setup, given, vectors=vectors) as reco:
+    with opened(asked, given, vectors=vectors) as reco:
         labelled = with_templates(reco, labelled)
         with encoding(count_items(labelled)) as told:
-            result = zero_shot(remembering(reco, cache, vectors=vectors), labelled, progress=told, **given)
-        tell(result, describe(reco, setup), as_json=as_json, out=out)
+            result = zero_shot(remembering(reco, asked.cache, vectors=vectors), labelled, progress=told, **given)
+        tell(result, reco, asked)
 
 
 @eval_app.command(
@@ -78,14 +74,11 @@ def zero_shot_command(
     "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz --fuser training-free",
 )
 @reports_errors
-@takes(Setup, RefineOptions)
+@takes(Evaluation, RefineOptions)
 def retrieval_command(
     source: Annotated[str, typer.Argument(help="A table of captions, .tar shards, .npz or a folder with .txt files.")],
     *,
     given: Given,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-    out: OutOption = None,
 ) -> None:
     """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
 
@@ -97,11 +90,11 @@ def retrieval_command(
     from ..evaluate.frozen import count_captioned
 
     captioned = read_retrieval(source)
-    setup = taken(Setup, given)
+    asked = taken(Evaluation, given)
     raw = count_captioned(captioned)
-    with opened(setup, given, vectors=not raw) as reco, encoding(raw) as told:
-        result = retrieval(remembering(reco, cache, vectors=not raw), captioned, progress=told, **given)
-        tell(result, describe(reco, setup), as_json=as_json, out=out)
+    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as told:
+        result = retrieval(remembering(reco, asked.cache, vectors=not raw), captioned, progress=told, **given)
+        tell(result, reco, asked)
 
 
 @eval_app.command(
@@ -110,7 +103,7 @@ def retrieval_command(
     "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz --fuser training-free",
 )
 @reports_errors
-@takes(Setup, RefineOptions)
+@takes(Evaluation, RefineOptions)
 def entities_command(
     source: Annotated[
         str, typer.Argument(help="Folder with queries.jsonl and entities.jsonl, or vectors (.npz, .npy).")
@@ -123,9 +116,6 @@ def entities_command(
     refine_names: Annotated[
         bool, typer.Option("--refine-names", help="Also refine the names, as a set; for 50,000 of them at most.")
     ] = False,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-    out: OutOption = None,
 ) -> None:
     """Find the entity that an image shows among very many names: frozen, and the image refined.
 
@@ -138,14 +128,14 @@ def entities_command(
     from ..evaluate.frozen import count_entities
 
     found = read_entities(source)
-    setup, raw = taken(Setup, given), count_entities(found)
-    with opened(setup, given, vectors=not raw) as reco, encoding(raw) as told:
+    asked, raw = taken(Evaluation, given), count_entities(found)
+    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as told:
         result = entities(
-            remembering(reco, cache, vectors=not raw),
+            remembering(reco, asked.cache, vectors=not raw),
             found,
             template=template,
             candidates=refine_names,
             progress=told,
             **given,
         )
-        tell(result, describe(reco, setup), as_json=as_json, out=out)
+        tell(result, reco, asked)

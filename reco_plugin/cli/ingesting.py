@@ -36,7 +36,7 @@ _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memor
 
 
 @dataclass(frozen=True)
-class Filling(Target):
+class FillOptions(Target):
     """What the commands that fill a memory are told, besides how rows get into it and on which cluster."""
 
     exclude: Annotated[
@@ -53,12 +53,12 @@ class Filling(Target):
     engine: EngineOption = "local"
 
 
-class Job:
+class Fill:
     """One run: what was asked for, and the source, opened before anything is made for one that cannot be used.
 
     Args:
         source: as the user wrote it.
-        given: the flags of :class:`Filling`, ``Options`` and ``Cluster``.
+        given: the flags of :class:`FillOptions`, ``Options`` and ``Cluster``.
         named: pairs carry the name of the source.
         only_known: leave out rows whose id the memory does not hold.
 
@@ -72,7 +72,7 @@ class Job:
     def __init__(self, source: str, given: Given, *, named: bool = False, only_known: bool = False) -> None:
         from ..ingest.source import open_source
 
-        self.asked = taken(Filling, given)
+        self.asked = taken(FillOptions, given)
         self.cluster = cluster_of(self.asked.engine, given)
         self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
         self.rows: Rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)

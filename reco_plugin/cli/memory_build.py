@@ -10,12 +10,12 @@ import typer
 from ..ingest.options import Cluster, Options
 from .errors import keeps
 from .flags import Given, takes
-from .ingesting import Filling, Job, SourceArgument, lines
+from .ingesting import Fill, FillOptions, SourceArgument, lines
 from .memory_versions import describe, is_server, open_versions_of
 from .stores import say
 
 
-@takes(Filling, Cluster, Options)
+@takes(FillOptions, Cluster, Options)
 def build_command(
     origin: SourceArgument,
     *,
@@ -35,21 +35,21 @@ def build_command(
     A folder is filled in place: rows are added or replaced, nothing else is deleted. With --swap, and on a server
     always, a new version is built beside the one in use; the old one stays for `rollback`.
     """
-    job = Job(origin, given, named=True)
-    served = is_server(job.settings)
-    if (swap or served) and not job.asked.dry_run:
-        _build_version(job, fresh=served and not resume, swap=swap, wait=wait)
+    fill = Fill(origin, given, named=True)
+    served = is_server(fill.settings)
+    if (swap or served) and not fill.asked.dry_run:
+        _build_version(fill, fresh=served and not resume, swap=swap, wait=wait)
     else:
-        job.do("build")
+        fill.do("build")
 
 
-def _build_version(job: Job, *, fresh: bool, swap: bool, wait: float) -> None:
+def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
     from ..artifact import Artifact
     from ..ingest.sync import delete_others
     from ..memory.folder_versions import FolderVersions
 
-    settings = job.settings
-    fingerprint = Artifact.load(settings.model if job.asked.model is None else job.asked.model).manifest.fingerprint
+    settings = fill.settings
+    fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
         keeps(f"what was written stays beside the version in use; {again} goes on"),
@@ -59,11 +59,11 @@ def _build_version(job: Job, *, fresh: bool, swap: bool, wait: float) -> None:
         name = begun or versions.begin(fingerprint)
         place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
-        with job.opened(memory=where, **place) as reco:
-            outcome = job.run(reco, "build", finish=delete_others)
+        with fill.opened(memory=where, **place) as reco:
+            outcome = fill.run(reco, "build", finish=delete_others)
         version = versions.finish(name, outcome.held, fingerprint, wait_s=wait)
         if swap:
             version = versions.use(name)
     used = "is in use" if swap else f"is ready: reco memory use {name}"
     told = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {used}"])
-    say({**outcome.to_dict(), **describe(version)}, told, job.asked.as_json)
+    say({**outcome.to_dict(), **describe(version)}, told, fill.asked.as_json)

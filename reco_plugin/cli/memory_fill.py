@@ -11,7 +11,7 @@ import typer
 
 from ..ingest.options import Cluster, Options
 from .flags import Given, takes
-from .ingesting import Filling, Job, SourceArgument
+from .ingesting import Fill, FillOptions, SourceArgument
 from .options import JsonOption, MemoryOption, existing_memory
 from .stores import memory_settings, open_store, say
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from ..config import Settings
 
 
-@takes(Filling, Cluster, Options, but=("collection", "source", "dry_run"))
+@takes(FillOptions, Cluster, Options, but=("collection", "source", "dry_run"))
 def add_command(origin: SourceArgument, *, given: Given) -> None:
     """Encode pairs and store them; an id that exists is replaced where its row changed, so run it again to go on."""
-    Job(origin, given).do("add")
+    Fill(origin, given).do("add")
 
 
-@takes(Filling, Cluster, Options, but=("collection", "option", "exclude", "source", "duplicates", "threshold"))
+@takes(FillOptions, Cluster, Options, but=("collection", "option", "exclude", "source", "duplicates", "threshold"))
 def update_command(origin: SourceArgument, *, given: Given) -> None:
     """Replace pairs whose rows changed; rows whose id the memory does not hold are counted and left out."""
     existing_memory(given.get("memory"))
-    Job(origin, given, only_known=True).do("update")
+    Fill(origin, given, only_known=True).do("update")
 
 
-@takes(Filling, Cluster, Options, but=("collection",))
+@takes(FillOptions, Cluster, Options, but=("collection",))
 def sync_command(
     origin: SourceArgument,
     *,
@@ -47,9 +47,9 @@ def sync_command(
     """
     from ..ingest.sync import delete_gone
 
-    job = Job(origin, given, named=True)
-    finish = partial(delete_gone, source=job.options.source or job.rows.name, max_share=max_delete)
-    job.do("sync", max_delete=max_delete, finish=finish)
+    fill = Fill(origin, given, named=True)
+    finish = partial(delete_gone, source=fill.options.source or fill.rows.name, max_share=max_delete)
+    fill.do("sync", max_delete=max_delete, finish=finish)
 
 
 def remove_command(

@@ -13,20 +13,12 @@ import typer
 
 from ..config import FuserName
 from ..defaults import NEIGHBOURS
-from .options import ModelOption, existing_memory
+from .options import JsonOption, ModelOption, existing_memory
 
 if TYPE_CHECKING:
     from ..evaluate.frozen import Refines
     from ..reco import Reco
     from ..refine import Refiner
-
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Keep frozen vectors of images and texts there, so that a second run encodes nothing."
-    ),
-]
-OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")]
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,20 @@ class Setup:
             help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class Evaluation(Setup):
+    """What is evaluated, what is kept of it, and how the result is told."""
+
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep frozen vectors of images and texts there, so that a second run encodes nothing."
+        ),
+    ] = None
+    as_json: JsonOption = False
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None
 
 
 class Result(Protocol):
@@ -139,26 +145,19 @@ def encoding(total: int) -> Iterator[Any]:
         yield bar.update
 
 
-def describe(reco: Reco | Refiner, setup: Setup) -> dict[str, Any]:
-    """What was evaluated, for the record: the setup as far as given, and the number of pairs."""
-    named = {"model": setup.model, "memory": setup.memory or setup.memory_from, "fuser": setup.fuser}
-    return {name: str(value) for name, value in named.items() if value} | {"pairs": reco.memory.store.count()}
-
-
-def tell(result: Result, setup: dict[str, Any], *, as_json: bool, out: Path | None) -> None:
-    """Print a result as a table or as JSON, and write the JSON where wanted.
+def tell(result: Result, reco: Reco | Refiner, asked: Evaluation) -> None:
+    """Print a result as a table or as JSON, with what was evaluated, and write the JSON where wanted.
 
     Raises:
         DataError: no way to write there.
     """
+    pairs = reco.memory.store.count()
+    named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}
+    setup = {name: str(value) for name, value in named.items() if value} | {"pairs": pairs}
     text = json.dumps(result.to_dict() | {"setup": setup}, indent=2, ensure_ascii=False)
-    if out is not None:
+    if asked.out is not None:
         from ..data.files import whole_file
 
-        with whole_file(out) as part:
+        with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(text)
-    else:
-        typer.echo(result.render())
-        typer.echo(f"memory: {setup['pairs']:,} pairs")
+    typer.echo(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")

@@ -25,7 +25,7 @@ DEFAULT_MEMORY = "./memory"
 
 
 @dataclass(frozen=True)
-class Place:
+class OpenOptions:
     """The model and the memory that a command works with; None leaves them to the settings."""
 
     model: ModelOption = None

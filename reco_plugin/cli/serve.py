@@ -6,13 +6,13 @@ from ..errors import ConfigError
 from ..serve.settings import ServeSettings, load_serve_settings
 from .errors import reports_errors
 from .flags import Given, taken, takes
-from .options import Place, memory_location
+from .options import OpenOptions, memory_location
 
 EXTRA = "serve"
 
 
 @reports_errors
-@takes(Place, ServeSettings)
+@takes(OpenOptions, ServeSettings)
 def serve_command(*, given: Given) -> None:
     """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
 
@@ -26,7 +26,7 @@ def serve_command(*, given: Given) -> None:
     from ..reco import Reco
     from ..serve.run import check_address, run
 
-    place = taken(Place, given)
+    place = taken(OpenOptions, given)
     if "aliases" in given:
         given["aliases"] = dict(map(_named, given["aliases"]))
     settings = load_serve_settings(**given)

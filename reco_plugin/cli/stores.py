@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from .options import Place, memory_location
+from .options import OpenOptions, memory_location
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -33,7 +33,7 @@ CollectionOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Target(Place):
+class Target(OpenOptions):
     """A memory that is filled, and the model that encodes what goes in."""
 
     collection: CollectionOption = None

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
-from ..run_config import RunConfig
+from ..run_config import RunConfig, option
 
 FuserChoice: TypeAlias = Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"]
 Goal: TypeAlias = Literal["search", "classify"]
@@ -33,40 +33,31 @@ class FitConfig(RunConfig):
     words: ClassVar[str] = "reco fit"
 
     model: str
-    group: str | None = Field(
-        None,
-        description="Payload column: pairs with the same value show the same thing.",
-        json_schema_extra={"unset": "the caption"},
+    group: str | None = option(
+        None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )
-    fuser: FuserChoice = Field("auto", description="What is tried. auto: all but paper, which takes minutes.")
-    goal: Goal = Field(
-        "search",
-        description="What matters more: text and image queries, or the names that images are classified among.",
+    fuser: FuserChoice = option("auto", "What is tried. auto: all but paper, which takes minutes.")
+    goal: Goal = option(
+        "search", "What matters more: text and image queries, or the names that images are classified among."
     )
-    k: int | None = Field(
-        None, ge=1, description="Neighbours per query.", json_schema_extra={"unset": "tries 5, 10 and 20"}
-    )
+    k: int | None = option(None, "Neighbours per query.", ge=1, unset="tries 5, 10 and 20")
     validation: float = Field(0.15, gt=0, lt=1, description="Share of the groups that the policy is chosen on.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the groups that is measured once, at the end.")
-    max_loss: float = Field(
-        MAX_LOSS, ge=0, le=1, description="Recall at 1 that a side may lose where the memory has nothing to tell."
+    max_loss: float = option(
+        MAX_LOSS, "Recall at 1 that a side may lose where the memory has nothing to tell.", ge=0, le=1
     )
-    near_duplicate: float = Field(
-        SAME_IMAGE, ge=0, le=1, description="Image cosine from which a pair is hidden from a query."
+    near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a pair is hidden from a query.", ge=0, le=1)
+    max_error_rate: float = option(0.05, "Share of rows that may be rejected before the run stops.", ge=0, le=1)
+    max_pairs: int = option(
+        PAIRS_IN_RAM, "Of a larger catalogue, a sample of whole groups is used; 0: all of it.", ge=0
     )
-    max_error_rate: float = Field(
-        0.05, ge=0, le=1, description="Share of rows that may be rejected before the run stops."
+    seed: int = option(0, "Seed of the split, the paper's training and the intervals.", ge=0)
+    steps: int = option(STEPS, "paper: training steps.", ge=0)
+    batch: int = option(BATCH, "paper: pairs per step, of all processes together.", ge=2)
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", "paper: precision of its arithmetic; weights and loss are fp32."
     )
-    max_pairs: int = Field(
-        PAIRS_IN_RAM, ge=0, description="Of a larger catalogue, a sample of whole groups is used; 0: all of it."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the split, the paper's training and the intervals.")
-    steps: int = Field(STEPS, ge=0, description="paper: training steps.")
-    batch: int = Field(BATCH, ge=2, description="paper: pairs per step, of all processes together.")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="paper: precision of its arithmetic; weights and loss are fp32."
-    )
-    device: str = Field("cpu", description="paper: torch device.")
+    device: str = option("cpu", "paper: torch device.")
 
     @model_validator(mode="after")
     def _leaves_something(self) -> FitConfig:

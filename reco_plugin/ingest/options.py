@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
+from ..types import described
 
 Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 """report: list them. drop: leave the later one out. merge: give its caption to the earlier one."""
@@ -17,58 +18,37 @@ Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 class Options:
     """How rows get into the memory.
 
-    Those with a description are flags; its other words are those of :class:`~reco_plugin.run_config.CommandOptions`.
-
     Attributes:
         only_known: leave out rows whose id the memory does not hold.
         listed: file of near-duplicate and excluded rows.
         decoders: threads that decode images; 0: as many as there are cores.
     """
 
-    source: str | None = field(
-        default=None,
-        metadata={
-            "description": "Name of the source, for `sync`.",
-            "flag": "--as",
-            "metavar": "NAME",
-            "unset": "as given",
-        },
+    source: str | None = described(
+        None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="as given"
     )
-    batch_size: int = field(
-        default=INGEST_BATCH, metadata={"description": "Pairs that are encoded and written together.", "min": 1}
+    batch_size: int = described(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
+    rejected: Path = described(
+        Path("rejected.jsonl"),
+        "List of the rows that cannot be used, with reasons.",
+        metavar="FILE",
+        unset="MEMORY.rejected.jsonl",
     )
-    rejected: Path = field(
-        default=Path("rejected.jsonl"),
-        metadata={
-            "description": "List of the rows that cannot be used, with reasons.",
-            "metavar": "FILE",
-            "unset": "MEMORY.rejected.jsonl",
-        },
+    max_error_rate: float = described(
+        0.1, "Stop when a larger share is rejected, after 200 rows and at the end.", min=0, max=1
     )
-    max_error_rate: float = field(
-        default=0.1,
-        metadata={
-            "description": "Stop when a larger share is rejected, after 200 rows and at the end.",
-            "min": 0,
-            "max": 1,
-        },
+    duplicates: Duplicates = described(
+        "off",
+        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop leaves the later one out, merge "
+        "gives its caption to the earlier one. Each image is searched for: slow in a large memory.",
+        unset="off; report when a threshold is given",
     )
-    duplicates: Duplicates = field(
-        default="off",
-        metadata={
-            "description": "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop leaves the later "
-            "one out, merge gives its caption to the earlier one. Each image is searched for: slow in a large memory.",
-            "unset": "off; report when a threshold is given",
-        },
-    )
-    threshold: float = field(
-        default=SAME_IMAGE,
-        metadata={
-            "description": "Cosine from which on two images are the same, also for --exclude.",
-            "flag": "--duplicate-threshold",
-            "min": 0,
-            "max": 1,
-        },
+    threshold: float = described(
+        SAME_IMAGE,
+        "Cosine from which on two images are the same, also for --exclude.",
+        flag="--duplicate-threshold",
+        min=0,
+        max=1,
     )
     only_known: bool = False
     listed: Path = Path("duplicates.jsonl")
@@ -88,27 +68,18 @@ class Options:
 class Cluster:
     """Where the work is done, on Ray."""
 
-    address: str | None = field(
-        default=None,
-        metadata={
-            "description": "Ray cluster that this machine is in; auto finds it.",
-            "metavar": "HOST:PORT",
-            "unset": "a cluster of this machine alone",
-        },
+    address: str | None = described(
+        None,
+        "Ray cluster that this machine is in; auto finds it.",
+        metavar="HOST:PORT",
+        unset="a cluster of this machine alone",
     )
-    workers: int | None = field(
-        default=None,
-        metadata={
-            "description": "Encoding workers of the cluster, at most.",
-            "min": 1,
-            "unset": "as many as there is room for",
-        },
+    workers: int | None = described(
+        None, "Encoding workers of the cluster, at most.", min=1, unset="as many as there is room for"
     )
-    gpus_per_worker: float | None = field(
-        default=None,
-        metadata={
-            "description": "GPUs of an encoding worker, may be a fraction; wants the setting provider=cuda.",
-            "min": 0,
-            "unset": "1 with provider=cuda, else 0",
-        },
+    gpus_per_worker: float | None = described(
+        None,
+        "GPUs of an encoding worker, may be a fraction; wants the setting provider=cuda.",
+        min=0,
+        unset="1 with provider=cuda, else 0",
     )

@@ -13,7 +13,7 @@ from ...config import FuserName
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
 from ...request import RefineHow
-from ...run_config import RunConfig
+from ...run_config import RunConfig, option
 from ...types import Mode
 from ..zero_shot import Side
 
@@ -35,66 +35,41 @@ class StudyConfig(RunConfig):
 
     memory: str | None = None
     memory_from: str | None = None
-    models: tuple[str, ...] = Field(
+    models: tuple[str, ...] = option(
         (),
-        description="Model folder; repeat it for further trainings of the same encoder.",
-        json_schema_extra={
-            "flag": "--model",
-            "unset": "RECO_MODEL or ./triton_models, else the quickstart model",
-        },
+        "Model folder; repeat it for further trainings of the same encoder.",
+        flag="--model",
+        unset="RECO_MODEL or ./triton_models, else the quickstart model",
     )
-    control: str | None = Field(
-        None,
-        description="Model whose fusion was trained without retrieval, to compare.",
-        json_schema_extra={"metavar": "DIR"},
-    )
+    control: str | None = option(None, "Model whose fusion was trained without retrieval, to compare.", metavar="DIR")
     fuser: FuserName | None = None
-    templates: tuple[str, ...] = Field(
+    templates: tuple[str, ...] = option(
         (),
-        description="Prompt with {} for the class name; repeat it for more.",
-        json_schema_extra={"flag": "--template", "unset": "of the source, or of the model"},
+        "Prompt with {} for the class name; repeat it for more.",
+        flag="--template",
+        unset="of the source, or of the model",
     )
     k: int | None = Field(None, ge=1)
     search: Mode | None = None
     fusion: Mode | None = None
     gate: bool | None = None
-    side: Side | None = Field(
-        None,
-        description="What is refined outside of the main table.",
-        json_schema_extra={"unset": "the model's policy"},
+    side: Side | None = option(None, "What is refined outside of the main table.", unset="the model's policy")
+    dev: str | None = option(
+        None, "Labelled set to choose baselines on.", metavar="SOURCE", unset="half of the classes"
     )
-    dev: str | None = Field(
-        None,
-        description="Labelled set to choose baselines on.",
-        json_schema_extra={"metavar": "SOURCE", "unset": "half of the classes"},
+    distractors: str | None = option(None, "Pairs of another domain, for a memory that cannot help.", metavar="PAIRS")
+    captions: str | None = option(None, "Images with captions, for the section on retrieval.", metavar="SOURCE")
+    label_key: str | None = option(
+        None, "Payload key that names a pair's class.", metavar="KEY", unset="words of the caption"
     )
-    distractors: str | None = Field(
-        None,
-        description="Pairs of another domain, for a memory that cannot help.",
-        json_schema_extra={"metavar": "PAIRS"},
+    sections: tuple[SectionName, ...] = option(
+        SECTIONS, f"Some of {', '.join(SECTIONS)}, with commas.", joined=True, unset="all"
     )
-    captions: str | None = Field(
-        None,
-        description="Images with captions, for the section on retrieval.",
-        json_schema_extra={"metavar": "SOURCE"},
+    quick: bool = option(False, "Shorter curves and fewer bootstrap draws.")
+    memory_limit: int = option(
+        PAIRS_IN_RAM, "Pairs held in RAM where many memories are needed; of a larger one, a random choice.", ge=1
     )
-    label_key: str | None = Field(
-        None,
-        description="Payload key that names a pair's class.",
-        json_schema_extra={"metavar": "KEY", "unset": "words of the caption"},
-    )
-    sections: tuple[SectionName, ...] = Field(
-        SECTIONS,
-        description=f"Some of {', '.join(SECTIONS)}, with commas.",
-        json_schema_extra={"joined": True, "unset": "all"},
-    )
-    quick: bool = Field(False, description="Shorter curves and fewer bootstrap draws.")
-    memory_limit: int = Field(
-        PAIRS_IN_RAM,
-        ge=1,
-        description="Pairs held in RAM where many memories are needed; of a larger one, a random choice.",
-    )
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    seed: int = option(0, "Seed of every random choice.", ge=0)
 
     @field_validator("sections", mode="before")
     @classmethod
