@@ -84,11 +84,8 @@ class FitConfig(RunConfig):
             ConfigError: the folder is a file, or holds something else or a run of another configuration.
         """
         super().check(folder)
-        if (
-            not (folder / self.file).is_file()
-            and folder.exists()
-            and any(not p.name.startswith(".") for p in folder.iterdir())
-        ):
+        others = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+        if others and not (folder / self.file).is_file():
             raise ConfigError(f"{folder} exists and is no run of `reco fit`: choose another --out")
 
     def claim(self, folder: Path) -> None:
