@@ -14,7 +14,7 @@ from ..ingest.options import Options
 from .engine import EngineOption, cluster_of
 from .errors import keeps
 from .flags import Given, taken
-from .options import JsonOption
+from .options import JsonOption, existing_memory
 from .stores import Target, memory_settings, parse_options, say
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Fill:
         source: as the user wrote it.
         given: the flags of :class:`FillOptions`, ``Options`` and ``Cluster``.
         named: pairs carry the name of the source.
-        only_known: leave out rows whose id the memory does not hold.
+        only_known: leave out rows whose id the memory, which must exist, does not hold.
 
     Raises:
         ConfigError: the source is the memory that it would fill, or has an option that it does not know; or flags that
@@ -74,6 +74,8 @@ class Fill:
 
         self.asked = taken(FillOptions, given)
         self.cluster = cluster_of(self.asked.engine, given)
+        if only_known:
+            existing_memory(self.asked.memory)
         self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
         self.rows: Rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)
         if named:

@@ -12,7 +12,7 @@ import typer
 from ..ingest.options import Cluster, Options
 from .flags import Given, takes
 from .ingesting import Fill, FillOptions, SourceArgument
-from .options import JsonOption, MemoryOption, existing_memory
+from .options import JsonOption, MemoryOption
 from .stores import memory_settings, open_store, say
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def add_command(origin: SourceArgument, *, given: Given) -> None:
 @takes(FillOptions, Cluster, Options, but=("collection", "option", "exclude", "source", "duplicates", "threshold"))
 def update_command(origin: SourceArgument, *, given: Given) -> None:
     """Replace pairs whose rows changed; rows whose id the memory does not hold are counted and left out."""
-    existing_memory(given.get("memory"))
     Fill(origin, given, only_known=True).do("update")
 
 
