@@ -1,4 +1,4 @@
-"""Gain without harm, on four kinds of drawings under two encoders: makes docs/results.md and its pictures.
+"""Gain without harm, on four kinds of drawings, two encoders: makes docs/measurements/results.md and its pictures.
 
     python -m benchmarks.results --docs docs  # everything, under both encoders
     python -m benchmarks.results --encoder scratch --sets emoji flags
@@ -219,7 +219,7 @@ def studies(encoder: str, sets: Sequence[str], cache: Path) -> Iterator[Study]:
 
 
 def document(found: Sequence[Findings]) -> str:
-    """docs/results.md."""
+    """docs/measurements/results.md."""
     head = HEAD.read_text(encoding="utf-8")
     parts = []
     for findings in found:

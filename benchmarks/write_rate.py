@@ -5,7 +5,7 @@
 
 Pairs of ready-made vectors (D = 512) go through ``reco_plugin.ingest`` into a memory behind gRPC: read, digested,
 looked up, written. The server is the tests' stand-in, in a process of its own, so its time does not count, and what a
-real one takes is not measured. docs/scale.md counts with the results.
+real one takes is not measured. docs/measurements/scale.md counts with the results.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Documents that are refined are the candidates of one set."""
 Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
+MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Degraded: TypeAlias = Literal[
     "memory_error",

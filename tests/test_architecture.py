@@ -21,6 +21,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "types": 0.0,
     "errors": 0.0,
     "progress": 0.0,
+    "files": 0.1,
     "defaults": 0.0,
     "values": 0.1,  # refuses what is beyond its bounds
     "request": 0.5,
@@ -32,7 +33,6 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "gate": 1.0,
     "preprocess": 1.0,
     "quickstart": 1.0,
-    "checksums": 1.1,  # kept in the folder that the settings name
     "artifact": 1.5,  # the manifest holds the preprocessing's config
     "preparation": 2.0,
     "data": 1.5,  # checks vectors

@@ -29,8 +29,8 @@ def attach_command(
     settings = memory_settings(memory, collection)
     fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
     server = open_server(settings)
-    from ..memory.attach import attach
     from ..memory.layout import Layout
+    from ..memory.reading import attach
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:
@@ -86,8 +86,10 @@ def adopt_command(
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))
-    said = {"memory_collection": target.memory_collection, "memory_options": parse_options(option)}
-    with Reco.open(model, target.memory, on_memory_failure="fail", **said) as reco:
+    into, asked = target.memory_collection, parse_options(option)
+    with Reco.open(
+        model, target.memory, memory_collection=into, memory_options=asked, on_memory_failure="fail"
+    ) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)
         held = len(reco.memory)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, InputError
+from ..files import whole_file
 from ..types import Vectors
 from ..vectors import check_vectors
 from .extras import need
-from .files import whole_file
 from .source import parse_source
 
 ColumnValues: TypeAlias = npt.NDArray[Any]

@@ -11,13 +11,13 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from ..files import digest_images, digest_texts
 from ..reco import Reco
 from ..request import RefineKeywords
 from ..types import Fingerprint, ImageInput, Modality, Refinement, Role, Vectors
 from .frozen import Encodes, Progress, silent
 from .prompts import templates_of
 from .stored import stored_vectors
-from .study.vectors import digest_images, digest_texts
 
 HalfVectors = npt.NDArray[np.floating[Any]]
 """(N, D) float16, in a file."""

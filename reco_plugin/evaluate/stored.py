@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.files import allocate, whole_file
 from ..errors import DataError
+from ..files import allocate, whole_file
 from ..types import Vectors
 
 _ROWS = 1 << 12  # of a portion: 8 MiB at D=512

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.files import whole_file
 from ..defaults import NEIGHBOURS
+from ..files import whole_file
 from ..types import Fingerprint
 from .catalogue import Catalogue
 from .config import FitConfig

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..calibration import calibrate
 from ..evaluate.study.memories import RememberingMemory
+from ..memory import Memory, open_memory
 from ..refine import VectorMemory
 from ..types import Fingerprint, Records, Vectors
 from .catalogue import Catalogue
@@ -24,15 +25,18 @@ MOST = 4000
 class GroundMemory:
     """An exact memory in RAM, with the gate calibrated for whatever number of neighbours is asked for."""
 
-    store: RememberingMemory
+    store: Memory
     pairs: Records
     _gates: dict[int, VectorMemory] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._searched = RememberingMemory(self.store)
 
     def at(self, k: int) -> VectorMemory:
         """The memory as it would be served with k neighbours."""
         if k not in self._gates:
             calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
-            self._gates[k] = VectorMemory(self.store, calibration)
+            self._gates[k] = VectorMemory(self.store, calibration, self._searched)
         return self._gates[k]
 
 
@@ -105,9 +109,8 @@ def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint
 def memory_of_rows(catalogue: Catalogue, rows: npt.NDArray[np.int64], fingerprint: Fingerprint) -> GroundMemory:
     """An exact memory of some pairs; in order of their ids, so that no source's own order decides what is sampled."""
     ordered = sorted(rows.tolist(), key=lambda row: catalogue.pairs.ids[row])
-    pairs, store = take(catalogue.pairs, ordered), RememberingMemory(fingerprint)
-    if ordered:
-        store.upsert(pairs)
+    pairs, store = take(catalogue.pairs, ordered), open_memory(":memory:", fingerprint, kind="exact")
+    store.upsert(pairs)
     return GroundMemory(store, pairs)
 
 

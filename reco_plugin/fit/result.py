@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..data.files import whole_file
 from ..errors import DataError
 from ..evaluate.metrics import Interval
+from ..files import whole_file
 from .config import FitConfig
 from .measure import Side, Task
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.files import whole_file
 from ..errors import ConfigError, DataError
 from ..evaluate.findings import Section
+from ..files import whole_file
 from .bars import draw_headline
 from .charts import draw
 from .document import headline_name, render_document

@@ -91,8 +91,8 @@ class JsonRequest(Request):
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        names = {name for name, _ in scope["headers"]}
-        if b"origin" not in names:
+        said = dict(scope["headers"])
+        if b"origin" not in said and not said.get(b"content-type", b"").startswith(b"multipart/form-data"):
             headers = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
         super().__init__(scope, receive)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .fetch import ImageFetcher
 
 T = TypeVar("T")
+NO_ROLE = "plain, since neither query nor document was said: name an alias for queries (clip-reco-query), or input_type"
+"""Header ``x-reco-note``."""
 
 
 class Edge:
@@ -87,6 +89,9 @@ class Caller:
         ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
+        if self._edge.embedder.asked(request, prefix).lacks_role:
+            self._request.state.told["x-reco-note"] = NO_ROLE
+            self._request.state.log["note"] = "no_role"
         return answer
 
     async def ask(self, call: Callable[[], T]) -> T:

@@ -68,7 +68,7 @@ class Embedder:
         self._settings = settings
         self.prepare = ItemPreparation(reco, settings)
         """Checks items one by one."""
-        self._memory_is_ours = "://" not in reco.memory.store.location  # nobody else writes to it
+        self._memory_is_ours = "://" not in reco.memory.location  # nobody else writes to it
 
     @property
     def dimension(self) -> int:
@@ -87,7 +87,7 @@ class Embedder:
             RecoError: the encoder failed, the options are wrong, or the memory failed and failures shall raise.
         """
         self._check(request)
-        asked = Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
+        asked = self.asked(request, prefix)
         work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
         for modality in MODALITIES:
             self._side(work, modality)
@@ -99,6 +99,14 @@ class Embedder:
             explained=request.explain,
             timings=Timings(**seconds),
         )
+
+    def asked(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
+        """What a request says of refinement.
+
+        Raises:
+            Refused: 404, a model that is unknown.
+        """
+        return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
 
     def _check(self, request: EmbedRequest) -> None:
         if not request.items:

@@ -5,7 +5,9 @@ search engine:
 
 1. ``refine`` in the request, true or false, is final.
 2. The prefix ``/plain`` or ``/refined``; without one, the alias. *plain* means plain.
-3. *refined* means: as the sides below say, for the role that was given, a query when none was.
+3. *refined* and *query* mean: as the sides below say, for the role that was given. Where none was, the prefix and the
+   alias *query* take a query; an alias that is *refined* takes no guess, and the vector is plain: clients that send no
+   role name the same model for documents, whose index would then be refined as queries, and find less than plain CLIP.
 4. With neither, a role that was given counts in the same way; without one, the vector is plain.
 
 The defaults of the sides: queries as the model's policy has it (refined), documents plain. A query is compared with
@@ -23,8 +25,8 @@ from typing import Literal, TypeAlias
 from ..types import InputType, Modality
 from .failures import Failure, Refused
 
-Manner: TypeAlias = Literal["plain", "refined"]
-PREFIXES: dict[str, Manner] = {"/plain": "plain", "/refined": "refined"}
+Manner: TypeAlias = Literal["plain", "refined", "query"]
+PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> what it says; stripped before routing."""
 
 
@@ -69,18 +71,25 @@ class Asked:
         """The side, a query when none was given."""
         return self.side or "query"
 
+    @property
+    def lacks_role(self) -> bool:
+        """Whether the vectors are plain only because nobody said which side they are."""
+        return self.refine is None and self.prefix is None and self.alias == "refined" and self.side is None
+
     def refines(self, modality: Modality, policy: SidePolicy) -> bool:
         """Decide for items of one modality, by the rules above.
 
         >>> Asked(alias="refined", side="document").refines("text", SidePolicy(True, True))
         False
         >>> Asked(alias="refined").refines("text", SidePolicy(True, True))
+        False
+        >>> Asked(alias="query").refines("text", SidePolicy(True, True))
         True
         """
         if self.refine is not None:
             return self.refine
         manner = self.prefix or self.alias
-        if manner == "plain" or (manner is None and self.side is None):
+        if manner == "plain" or (manner is None and self.side is None) or self.lacks_role:
             return False
         return policy.refines(self.role, modality)
 

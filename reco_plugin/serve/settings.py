@@ -82,7 +82,9 @@ class ServeSettings(Section):
     max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
 
     aliases: dict[str, Manner] = Field(
-        {"clip": "plain", "clip-reco": "refined"}, description="names of the model, and what they mean"
+        {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
+        description="names of the model, and what they mean: plain; refined, where a request says query or document;"
+        " query, refined also where it says nothing",
     )
     query_text: bool | None = Field(None, description="refine query texts; the model's policy when unset")
     query_image: bool | None = Field(None, description="refine query images; the model's policy when unset")
@@ -93,6 +95,9 @@ class ServeSettings(Section):
     image_url_hosts: WordList = Field([], description="where image URLs may point; none: to any public host")
     image_url_timeout_s: float = Field(5.0, gt=0, allow_inf_nan=False, description="until a fetch is given up")
 
+    immich_url: str | None = Field(
+        None, description="immich's own machine-learning service, for what it asks at /predict besides smart search"
+    )
     cache_entries: int = Field(0, ge=0, description="vectors of repeated queries that are kept; 0: none")
     page: bool = Field(True, description="serve the playground at /")
     page_index: str | None = Field(

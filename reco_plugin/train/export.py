@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
-from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
+from ..files import sha256_file
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,8 +12,7 @@ import numpy.typing as npt
 from ...calibration import calibrate
 from ...defaults import CANDIDATE_HEIGHT
 from ...fuse import Fuser
-from ...memory import Fingerprint
-from ...memory.exact import ExactMemory
+from ...memory import Fingerprint, Searches, open_memory
 from ...refine import Calibrated, Refiner, VectorMemory
 from ...retrieve import Retrieval, retrieve
 from ...types import Neighbours, Records, Vectors
@@ -135,7 +134,7 @@ class Scoring:
         for start in range(0, len(task), self.block):
             rows = slice(start, start + self.block)
             near: Neighbours = retrieve(
-                memory.store, task.queries[rows], "image", self.how, exclude=hidden[rows] if hidden else None
+                memory.searches, task.queries[rows], "image", self.how, exclude=hidden[rows] if hidden else None
             )
             scores = self.scorer.scores(task.queries[rows], task.prompts, near)
             found.append(ranks_of_scores(scores, task.labels[rows]))
@@ -153,7 +152,10 @@ def frozen(task: Task) -> Outcome:
 
 
 def memory_of(
-    records: Records, fingerprint: Fingerprint, neighbours: int, store: ExactMemory | None = None
+    records: Records,
+    fingerprint: Fingerprint,
+    neighbours: int,
+    around: Callable[[Searches], Searches] = RememberingMemory,
 ) -> VectorMemory:
     """An exact memory of these pairs in RAM, calibrated anew, as it would be when they were added.
 
@@ -161,10 +163,9 @@ def memory_of(
         records: pairs; none make an empty memory.
         fingerprint: of their encoder.
         neighbours: k of the searches to come.
-        store: to fill instead of one that remembers its searches.
+        around: wraps the store; else its searches are remembered.
     """
-    filled = store or RememberingMemory(fingerprint)
-    if len(records) == 0:
-        return VectorMemory(filled, None)
-    filled.upsert(records)
-    return VectorMemory(filled, calibrate(records.image, records.text, neighbours=neighbours))
+    store = open_memory(":memory:", fingerprint, kind="exact")
+    store.upsert(records)
+    calibration = calibrate(records.image, records.text, neighbours=neighbours) if len(records) else None
+    return VectorMemory(store, calibration, around(store))

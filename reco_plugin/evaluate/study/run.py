@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from ...data.files import whole_file
 from ...errors import DataError
+from ...files import digest_arrays, digest_records, digest_texts, whole_file
 from ..findings import Case, Findings, Section
 from ..prompts import prompts_of
 from .config import SectionName, versions
@@ -25,7 +25,6 @@ from .sections.main import main
 from .study import Study
 from .summary import summary
 from .task import Task
-from .vectors import digest_arrays, digest_records, digest_texts
 
 T = TypeVar("T")
 
