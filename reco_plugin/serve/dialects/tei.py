@@ -58,7 +58,6 @@ def router(edge: Edge) -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(TeiError))
 
-    @routes.post("/", include_in_schema=False)  # where Hugging Face's client asks
     @routes.post("/embed")
     async def tei_embed(request: Request, body: TeiRequest) -> list[list[float]]:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""

@@ -13,9 +13,9 @@ TEXTS = ["a small red circle", "a fox"]
 
 
 def test_hugging_faces_own_client(url: str, filled: Reco) -> None:
-    found = huggingface_hub.InferenceClient(url, token="any").feature_extraction(TEXTS[0])
+    found = huggingface_hub.InferenceClient(f"{url}/embed", token="any").feature_extraction(TEXTS[0])
     assert np.allclose(found, filled.embed_texts(TEXTS[:1], refine=False), atol=1e-5)
-    sdk = huggingface_hub.InferenceClient(f"{url}/refined", token="any")
+    sdk = huggingface_hub.InferenceClient(f"{url}/refined/embed", token="any")
     assert np.allclose(sdk.feature_extraction(TEXTS[0]), filled.embed_texts(TEXTS[:1]), atol=1e-5)
 
 
