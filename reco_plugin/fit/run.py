@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..artifact import Artifact
 from ..data.rows import Rows
 from ..errors import ArtifactError, MissingExtra
-from ..evaluate.study.config import versions
 from ..ingest.source import open_source
+from ..run_config import versions
 from .candidates import candidates, composed
 from .catalogue import Catalogue, read_catalogue
 from .choose import Judged, choose, complementary, judge, policy_of
