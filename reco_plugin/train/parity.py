@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
 from ..errors import ArtifactError
 from ..types import ImageInput, Vectors
@@ -169,7 +168,9 @@ def sample_images(count: int = COUNT) -> list[ImageInput]:
     return [_draw(rng) for _ in range(count)]
 
 
-def _draw(rng: random.Random) -> Image.Image:
+def _draw(rng: random.Random) -> ImageInput:
+    from PIL import Image, ImageDraw
+
     size = (rng.randint(80, 500), rng.randint(80, 500))
     image = Image.merge("RGB", [Image.linear_gradient("L").resize(size).rotate(90 * rng.randrange(4)) for _ in "RGB"])
     pen = ImageDraw.Draw(image)
