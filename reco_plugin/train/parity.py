@@ -17,7 +17,7 @@ from ..errors import ArtifactError
 from ..types import ImageInput, Vectors
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 Precision = Literal["fp32", "fp16", "int8"]
 NEAREST = 10
@@ -171,7 +171,7 @@ def sample_images(count: int = COUNT) -> list[ImageInput]:
     return [_draw(rng) for _ in range(count)]
 
 
-def _draw(rng: random.Random) -> Image.Image:
+def _draw(rng: random.Random) -> ImageInput:
     from PIL import Image, ImageDraw  # late: what commands are told of precisions loads no pictures
 
     size = (rng.randint(80, 500), rng.randint(80, 500))
