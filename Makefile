@@ -6,6 +6,7 @@ DEMO := .venv
 DEV := .venv-dev
 TRITON := .venv-triton
 GPU := .venv-gpu
+CLIENTS := .venv-clients
 RUN := $(DEV)/bin
 
 # Every environment comes from a file in locks/: exact versions, hashes checked, wheels only, so nothing is ever compiled.
@@ -17,7 +18,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist lo
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	torture quickstart-model clean
+	torture clients quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
@@ -77,7 +78,10 @@ quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cor
 	$(RUN)/python -m benchmarks.quickstart_model
 
 clean: ## remove environments, caches and what the demo wrote
-	rm -rf $(DEMO) $(DEV) .venv-latest $(TRITON) $(GPU) .cache demo build dist *.egg-info
+	rm -rf $(DEMO) $(DEV) .venv-latest $(TRITON) $(GPU) $(CLIENTS) .cache demo build dist *.egg-info
+
+clients: $(DEV)/.ready $(CLIENTS)/.ready ## ask the service with official clients, and write what they got into docs/clients.md
+	RENEW=1 $(RUN)/pytest -q tests/clients
 
 lock: $(DEV)/.ready ## renew locks/: the newest versions that fit, one solution for all environments and platforms
 	$(RUN)/python locks/renew.py
@@ -109,6 +113,14 @@ $(TRITON)/.ready: locks/triton.txt
 	@echo "setting up $(TRITON) from locks/triton.txt"
 	$(TRITON_PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/python $(LOCKED) locks/triton.txt
+	@touch $@
+
+$(CLIENTS)/.ready: locks/clients.txt tests/clients/package.json
+	@echo "setting up $(CLIENTS) from locks/clients.txt (300 MB to fetch, 1.1 GB)"
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python $(LOCKED) locks/clients.txt
+	mkdir -p $(CLIENTS)/npm && cp tests/clients/package.json $(CLIENTS)/npm
+	-npm install --prefix $(CLIENTS)/npm --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 $(GPU)/.ready: locks/gpu.txt pyproject.toml

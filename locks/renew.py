@@ -1,7 +1,8 @@
 """Renew the locks: ``make lock``. Every environment that this repository sets up is installed from one of these files.
 
 One solution for all of them (Python 3.11 and later, every platform), so that a package has one version everywhere; the
-Triton server of the tests is apart, since its wheel wants an old numpy. uv solves and hashes, plain pip installs.
+Triton server of the tests is apart, since its wheel wants an old numpy, and so are the official clients that it is
+asked by. uv solves and hashes, plain pip installs.
 """
 
 from __future__ import annotations
@@ -52,10 +53,9 @@ def main() -> None:
                 _write("torch", [block for block in _blocks(text) if OF_TORCH.match(block)])
                 text = "".join(block for block in _blocks(text) if not OF_TORCH.match(block))
             _write(name, _blocks(text))
-    _write(
-        "triton",
-        _blocks(_solve([], (ROOT / "tests" / "sessions" / "triton" / "requirements.txt").read_text().splitlines(), [])),
-    )
+    for name, folder in (("triton", "sessions/triton"), ("clients", "clients")):
+        wanted = ROOT / "tests" / folder / "requirements.txt"
+        _write(name, _blocks(_solve([], wanted.read_text().splitlines(), [])))
     for python in PYTHONS:
         for platform in PLATFORMS:
             for name in CHECKED:

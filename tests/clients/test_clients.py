@@ -26,6 +26,7 @@ from reco_plugin.serve.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
+NPM = ROOT / ".venv-clients" / "npm"
 PAGE = ROOT / "docs" / "clients.md"
 BEGIN, END = "<!-- seen: make clients -->", "<!-- end -->"
 TEXTS = {"documents": ["a small red circle", "a large green square", "a fox"], "queries": ["a red circle", "a dog"]}
@@ -56,6 +57,7 @@ CLIENTS = {
     "langchain-cohere": Client("`base_url=URL`", True),
     "llama-index": Client("`model_name=`, `api_base=URL/v1`", False),
     "haystack": Client("`api_base_url=URL/v1`", False),
+    "Vercel AI": Client("`createOpenAI({baseURL: 'URL/v1'})`", False),
 }
 ROWS: dict[str, str] = {}
 
@@ -85,8 +87,13 @@ def url(filled: Reco) -> Iterator[str]:
 def ask(client: str, url: str, name: str, home: Path) -> dict[str, Any]:
     """What the client got for both sides under a name of the model."""
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "0"}
+    command = [PYTHON, Path(__file__).with_name("ask.py")]
+    if client == "Vercel AI":
+        if not (NPM / "node_modules").exists():
+            pytest.skip("npm is not installed, or could not fetch Vercel's AI SDK")
+        command = ["node", Path(__file__).with_name("ask.mjs"), NPM]
     done = subprocess.run(
-        [PYTHON, Path(__file__).with_name("ask.py"), client, url, KEY, name],
+        [*command, client, url, KEY, name],
         input=json.dumps(TEXTS),
         env={"PATH": os.environ["PATH"], "HOME": str(home), **quiet},
         capture_output=True,
