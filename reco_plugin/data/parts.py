@@ -43,9 +43,9 @@ class Rejected:
 class RowError(DataError):
     """One row cannot be used; others may be."""
 
-    def __init__(self, where: str, reason: str, id_: str | None = None) -> None:
+    def __init__(self, where: str, reason: str) -> None:
         super().__init__(_sentence(where, reason))
-        self.rejected = Rejected(where, reason, id_)
+        self.rejected = Rejected(where, reason)
 
 
 def _sentence(where: str, reason: str) -> str:
