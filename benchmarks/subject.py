@@ -22,7 +22,7 @@ from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Modality, Vectors
 
 from .sets.vectors import VectorSet
 
@@ -70,7 +70,7 @@ class Subject:
     def memory(self, rows: Sequence[int] | npt.NDArray[np.int64], text: Vectors | None = None) -> VectorMemory:
         """An exact memory of some pairs, calibrated on them."""
         store = open_memory(":memory:", self.fingerprint, kind="exact")
-        records = take(self.data.memory, rows)
+        records = self.data.memory.take(rows)
         if text is not None:
             records = replace(records, text=text)
         store.upsert(records)
@@ -87,7 +87,7 @@ class Subject:
     def fit(self) -> Fusions:
         """Our fusion, from the pairs of the training splits; texts are asked for as class prompts."""
         rows = self.rows(TRAINING)
-        pairs = take(self.data.memory, rows)
+        pairs = self.data.memory.take(rows)
         shown = [payload["entity"] for payload in pairs.payloads]
         family = {}
         for id_, payload in zip(pairs.ids, pairs.payloads, strict=True):
@@ -145,14 +145,3 @@ def refined(way: Way | None, vectors: Vectors, modality: Modality) -> Vectors:
     if way is None or modality not in way.sides:
         return vectors
     return refiner(way).refine(vectors, modality=modality, role=ROLES[modality]).vectors
-
-
-def take(records: Records, rows: Sequence[int] | npt.NDArray[np.int64]) -> Records:
-    """Some rows of records."""
-    places = np.asarray(rows, np.int64)
-    return Records(
-        [records.ids[row] for row in places],
-        records.image[places],
-        records.text[places],
-        [records.payloads[row] for row in places],
-    )

@@ -18,7 +18,7 @@ from ..types import Records
 from .catalogue import Catalogue
 from .config import FitConfig
 from .paper import PAPER
-from .questions import MOST, GroundMemory, some, take
+from .questions import MOST, GroundMemory, some
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -168,7 +168,7 @@ class _Fits:
         """Pairs that ask, and what each must not find."""
         from ..train.data import hidden_ids
 
-        asked = take(self._memory.pairs, some(self._memory.pairs.ids, MOST))
+        asked = self._memory.pairs.take(some(self._memory.pairs.ids, MOST))
         return asked, hidden_ids(self._memory.store, asked, threshold=self._near)
 
 

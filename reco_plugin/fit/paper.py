@@ -11,7 +11,7 @@ from ..defaults import NEIGHBOURS
 from ..types import Fingerprint
 from .catalogue import Catalogue
 from .config import FitConfig
-from .questions import memory_of_rows, some, take
+from .questions import memory_of_rows, some
 from .split import Split
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def gather_paper(config: FitConfig, catalogue: Catalogue, split: Split, fingerpr
     if (folder / _DATA).is_dir():
         return
     memory = memory_of_rows(catalogue, split.rows("fit"), fingerprint)
-    pairs = take(memory.pairs, some(memory.pairs.ids, max(config.steps, 1) * config.batch))
+    pairs = memory.pairs.take(some(memory.pairs.ids, max(config.steps, 1) * config.batch))
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
     groups = [group_of[id_] for id_ in pairs.ids]

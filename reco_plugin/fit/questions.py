@@ -82,7 +82,7 @@ def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint
     memory = memory_of_rows(catalogue, np.concatenate([known, split.rest(part)]), fingerprint)
     asking = split.queries(part)
     rows = asking[some([catalogue.pairs.ids[row] for row in asking], MOST)]
-    pairs = take(catalogue.pairs, rows)
+    pairs = catalogue.pairs.take(rows)
     hidden = hidden_ids(memory.store, pairs, threshold=near)
     names, numbers = np.unique([catalogue.groups[row] for row in rows], return_inverse=True)
     groups = numbers.astype(np.int64)
@@ -105,17 +105,10 @@ def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint
 def memory_of_rows(catalogue: Catalogue, rows: npt.NDArray[np.int64], fingerprint: Fingerprint) -> GroundMemory:
     """An exact memory of some pairs; in order of their ids, so that no source's own order decides what is sampled."""
     ordered = sorted(rows.tolist(), key=lambda row: catalogue.pairs.ids[row])
-    pairs, store = take(catalogue.pairs, ordered), RememberingMemory(fingerprint)
+    pairs, store = catalogue.pairs.take(ordered), RememberingMemory(fingerprint)
     if ordered:
         store.upsert(pairs)
     return GroundMemory(store, pairs)
-
-
-def take(records: Records, rows: Sequence[int] | npt.NDArray[np.int64]) -> Records:
-    """Some rows of records."""
-    places = np.asarray(rows, np.int64)
-    ids, payloads = ([values[row] for row in places] for values in (records.ids, records.payloads))
-    return Records(ids, records.image[places], records.text[places], payloads)
 
 
 def some(ids: Sequence[str], most: int) -> list[int]:

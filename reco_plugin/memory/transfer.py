@@ -13,7 +13,7 @@ from .base import Memory
 def lacking(records: Records, memory: Memory) -> Records:
     """Those of these pairs whose ids a memory does not hold."""
     there = {name for batch in memory.scroll(len(records) or 1, ids=records.ids) for name in batch.ids}
-    return records.only([name not in there for name in records.ids])
+    return records.take([name not in there for name in records.ids])
 
 
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:

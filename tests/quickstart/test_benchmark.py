@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import quickstart_model
-from benchmarks.quickstart_model import K, Study, measure, take, train_all, without_metric
+from benchmarks.quickstart_model import K, Study, measure, train_all, without_metric
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
@@ -119,7 +119,7 @@ def test_the_shipped_model_is_as_good_as_the_one_trained_here(study: Study, reco
     """ONNX graphs and the embedded engine against torch and exact search."""
     torch_top1 = study.bench.measure(study.refine(study.full, reco, gate=True), ("both",))
     with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as model:
-        model.memory.add_records([take(study.pairs, study.data.memory_rows(ALL_SPLITS))])
+        model.memory.add_records([study.pairs.take(study.data.memory_rows(ALL_SPLITS))])
         assert len(model.memory) == study.full.store.count()
 
         def refine(vectors: Vectors, modality: Modality) -> Vectors:
@@ -173,7 +173,7 @@ def test_hardly_a_query_has_a_near_duplicate_in_the_memory(study: Study) -> None
     data, asking = study.data, np.array([split == "unseen" for split in study.bench.query_splits])
     rows = study.bench.rows[asking]
     assert {data.items[row].style for row in rows} == set(QUERY_STYLES)
-    stored = take(study.pairs, data.memory_rows(("unseen",)))
+    stored = study.pairs.take(data.memory_rows(("unseen",)))
     near = study.bench.queries[asking] @ stored.image.T >= SAME_IMAGE
     entity = np.array([id_.partition("/")[0] for id_ in stored.ids])
     own = np.array([data.items[row].entity for row in rows])

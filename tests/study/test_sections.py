@@ -21,7 +21,6 @@ from reco_plugin.evaluate.study.sections.gate import gate
 from reco_plugin.evaluate.study.sections.harm import harm
 from reco_plugin.evaluate.study.sections.main import main
 from reco_plugin.evaluate.study.study import Study
-from reco_plugin.evaluate.study.subsets import take
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.types import Records
 
@@ -243,7 +242,7 @@ def test_the_leak_check_finds_near_duplicates_and_own_pairs(make_study: Any, wor
     assert copies.title.endswith(f"{affected} pairs in all")
     plain = {str(r["name"]): r for r in copies.rows if str(r["name"]).startswith("ours, no gate")}
     assert len(plain) == 4
-    clean = study.memory(take(study.records, ~leaks(study.test, study.records).pairs))
+    clean = study.memory(study.records.take(~leaks(study.test, study.records).pairs))
     expected = study.measure(replace(study.ours, gate=False), clean)
     assert plain["ours, no gate, near-duplicates taken out"]["top1"] == expected.top1.mean()
     itself = Records(["own"], labelled.images[study.test.rows[:1]], study.test.prompts[:1], [{}])

@@ -13,7 +13,7 @@ from reco_plugin.evaluate.study.sections.baselines import baselines
 from reco_plugin.evaluate.study.sections.harm import harm
 from reco_plugin.evaluate.study.study import Study
 from reco_plugin.evaluate.study.subject import read_memory
-from reco_plugin.evaluate.study.subsets import at_most_each, part, take, with_wrong_captions
+from reco_plugin.evaluate.study.subsets import at_most_each, part, with_wrong_captions
 
 SEEDS = range(5)
 
@@ -52,7 +52,7 @@ def test_smaller_memories_hold_test_and_development_classes_alike(one_each: Any)
 
 def test_the_order_in_which_pairs_were_added_changes_no_figure(make_study: Any, world: Any) -> None:
     pairs, labelled = world.pairs(), world.labelled()
-    shuffled = take(pairs, np.random.default_rng(7).permutation(len(pairs)))
+    shuffled = pairs.take(np.random.default_rng(7).permutation(len(pairs)))
     found = []
     for records in (pairs, shuffled):
         study = make_study(records, labelled)

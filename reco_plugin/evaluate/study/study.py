@@ -21,7 +21,6 @@ from .lab import Method, Outcome, Refining, frozen, measure, memory_of
 from .membership import Membership
 from .pictures import Pictures
 from .subject import Subject
-from .subsets import take
 from .task import Task
 
 T = TypeVar("T")
@@ -101,7 +100,7 @@ class Study:
 
     def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
         """A memory in RAM without the pairs of these classes."""
-        return self.memory(take(self.records, ~self.shows.of(numbers)))
+        return self.memory(self.records.take(~self.shows.of(numbers)))
 
     def measure(self, method: Method, memory: VectorMemory | None = None, task: Task | None = None) -> Outcome:
         """What a method makes of the test task, with all pairs unless another memory is given."""

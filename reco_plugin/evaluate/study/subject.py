@@ -23,7 +23,6 @@ from .config import StudyConfig
 from .fusers import WithoutRetrieval
 from .lab import Refining
 from .streams import stream
-from .subsets import take
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,10 @@ def read_memory(store: Memory, limit: int, seed: int) -> Records:
     wanted, start, parts = np.ones(count, np.bool_), 0, []
     wanted[stream(seed, "memory limit").permutation(count)[limit:]] = False
     for batch in store.scroll():
-        parts.append(take(batch, wanted[start : start + len(batch)]))
+        parts.append(batch.take(wanted[start : start + len(batch)]))
         start += len(batch)
     records = Records.join(parts, dimension)
-    return take(records, np.argsort(np.array(records.ids, np.str_)))
+    return records.take(np.argsort(np.array(records.ids, np.str_)))
 
 
 def _refining(fusers: Sequence[Any], policy: Policy, settings: Settings, side: Side | None) -> Refining:

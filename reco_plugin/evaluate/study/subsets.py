@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,6 @@ class Corrupted(NamedTuple):
 
     records: Records
     share: float
-
-
-def take(records: Records, chosen: npt.NDArray[Any]) -> Records:
-    """Some pairs, by row or by mask (N,)."""
-    rows: list[int] = (np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen).tolist()
-    return Records(
-        [records.ids[row] for row in rows],
-        records.image[rows],
-        records.text[rows],
-        [records.payloads[row] for row in rows],
-    )
 
 
 def joined(first: Records, second: Records) -> Records:

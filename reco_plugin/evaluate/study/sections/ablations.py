@@ -10,7 +10,7 @@ from ....types import Mode
 from ...findings import Cell, Chart, Section, Table
 from ..lab import Outcome, Refining
 from ..study import Study
-from ..subsets import at_most_each, captions_of, part, take
+from ..subsets import at_most_each, captions_of, part
 from ..tables import gain_chart, gain_line, row, table
 
 KS, QUICK_KS = (1, 3, 5, 10, 20), (1, 5, 20)
@@ -83,7 +83,7 @@ def _by_size(study: Study) -> tuple[Table, Chart]:
     outcomes: dict[int, Outcome] = {}
     for share in study.watch(shares, "memory size"):
         rows = part(len(study.records), share, study.config.seed) if len(study.records) else None
-        records = study.records if rows is None else take(study.records, rows)
+        records = study.records if rows is None else study.records.take(rows)
         outcomes[len(records)] = study.measure(study.ours, study.memory(records))
     cells = [row(study, f"{pairs:,} pairs", outcome) for pairs, outcome in outcomes.items()]
     line = gain_line("ours", [study.gain(outcome) for outcome in outcomes.values()])
@@ -99,7 +99,7 @@ def _by_entity(study: Study) -> tuple[Table, Chart]:
     gains = []
     steps = QUICK_EACH if study.config.quick else EACH
     for most in study.watch((*steps, None), "pairs per entity"):
-        chosen = records if most is None else take(records, at_most_each(entities, most, study.config.seed))
+        chosen = records if most is None else records.take(at_most_each(entities, most, study.config.seed))
         outcome = study.measure(study.ours, study.memory(chosen))
         name = "all" if most is None else f"at most {most}"
         cells.append(row(study, f"{name}: {len(chosen):,} pairs", outcome))

@@ -15,7 +15,7 @@ from ...findings import Cell, Chart, Column, Section, Table
 from ..lab import Method, Outcome
 from ..leaks import leaks
 from ..study import Study
-from ..subsets import joined, take, with_wrong_captions
+from ..subsets import joined, with_wrong_captions
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
 from ..task import folds
 
@@ -36,7 +36,7 @@ def harm(study: Study) -> Section:
     wrong, chart = _wrong(study, methods)
     trials = [
         _trial(study, "memory as it is", study.records),
-        _trial(study, "empty memory", take(study.records, np.zeros(len(study.records), np.bool_))),
+        _trial(study, "empty memory", study.records.take(np.zeros(len(study.records), np.bool_))),
         *_left_out(study),
         *_irrelevant(study),
     ]
@@ -97,7 +97,7 @@ def _left_out(study: Study) -> list[_Trial]:
             parts.append((mask, study.measure(method, memory, study.test.only(mask))))
         return Outcome.merge([(mask, outcome) for mask, outcome in parts if mask.any()])
 
-    others = take(study.records, ~study.shows.of(study.test.numbers))
+    others = study.records.take(~study.shows.of(study.test.numbers))
     return [
         _Trial("without the query's class", lambda method: ask(method, left_out)),
         _Trial("half of the classes known, queries of that half", lambda method: ask(method, left_out[::-1])),
@@ -141,7 +141,7 @@ def _wrong(study: Study, methods: dict[str, Method]) -> tuple[Table, Chart]:
 def _duplicates(study: Study, methods: dict[str, Method]) -> Table:
     """The leak check: what near-duplicates of the queries in the memory are worth."""
     found = leaks(study.test, study.records)
-    clean: VectorMemory = study.full if not found.pairs.any() else study.memory(take(study.records, ~found.pairs))
+    clean: VectorMemory = study.full if not found.pairs.any() else study.memory(study.records.take(~found.pairs))
     rows: list[dict[str, Cell]] = []
     for name, method in methods.items():
         with_them, without = study.measure(method), study.measure(method, clean)
