@@ -27,6 +27,7 @@ import torch
 
 from reco_plugin.data.files import whole_file
 from reco_plugin.errors import DataError
+from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.metrics import ranks, top_k
 from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import GROUPS, Group
@@ -37,7 +38,7 @@ from reco_plugin.refine import VectorMemory
 from reco_plugin.train.contrastive import PretrainConfig
 from reco_plugin.train.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
 from reco_plugin.train.sentences import SentenceTower, load_sentences
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Records
 
 from .quickstart_model import K, Study
 from .sets.vectors import VectorSet
@@ -126,23 +127,18 @@ def lines(study: Study) -> list[Line]:
     """Zero-shot accuracy frozen and with the training-free preset, which chooses nothing on this benchmark."""
     bench = study.bench
 
-    def zero_shot(images: Vectors, prompts: Vectors) -> dict[Group, Shares]:
-        return {group: shares(bench.ranks(group, images, prompts)) for group in GROUPS}
-
-    def refined(memory: VectorMemory, *sides: Modality) -> dict[Group, Shares]:
-        refine = study.refine(memory, TrainingFreeFuser(), gate=True)
-        return zero_shot(
-            refine(bench.queries, "image") if "image" in sides else bench.queries,
-            refine(bench.labels, "text") if "text" in sides else bench.labels,
-        )
+    def measured(memory: VectorMemory, side: str) -> dict[Group, Shares]:
+        refined = refine_task(study.refine(memory, TrainingFreeFuser(), gate=True), bench.task)
+        found = {group: measure_sides(bench.group(group), [bench.group(group, refined)])[side] for group in GROUPS}
+        return {group: shares(one.ranks[0]) for group, one in found.items()}
 
     return [
-        Line("frozen", zero_shot(bench.queries, bench.labels)),
-        Line("training-free preset, images", refined(study.full, "image")),
-        Line("training-free preset, prompts", refined(study.full, "text")),
-        Line("training-free preset, both", refined(study.full, "image", "text")),
-        Line("the same, without the unseen entities", refined(study.known, "image", "text")),
-        Line("the same, unseen entities only", refined(study.unseen_only, "image", "text")),
+        Line("frozen", measured(study.full, "frozen")),
+        Line("training-free preset, images", measured(study.full, "image")),
+        Line("training-free preset, prompts", measured(study.full, "text")),
+        Line("training-free preset, both", measured(study.full, "both")),
+        Line("the same, without the unseen entities", measured(study.known, "both")),
+        Line("the same, unseen entities only", measured(study.unseen_only, "both")),
         Line("nearest image of the memory", _nearest_image(study)),
     ]
 
@@ -151,9 +147,9 @@ def _nearest_image(study: Study) -> dict[Group, Shares]:
     """How often an image of the query's entity is the nearest one, or among the five nearest; no text is involved."""
     rows = study.data.memory_rows()
     row_of = {entity.key: row for row, entity in enumerate(study.data.entities)}
-    owner = np.array([row_of[study.data.items[row].entity] for row in rows])
-    found = ranks(study.bench.queries, study.pairs.image[rows], study.bench.truth, owner)
-    split = np.array(study.bench.query_splits)
+    owner, queries = np.array([row_of[study.data.items[row].entity] for row in rows]), study.bench.task.queries
+    found = ranks(queries.vectors, study.pairs.image[rows], queries.labels, owner)
+    split = study.bench.query_splits
     return {group: shares(found[np.isin(split, GROUPS[group][0])]) for group in GROUPS}
 
 
@@ -194,7 +190,7 @@ def vector_set(study: Study) -> VectorSet:
         memory_entity=owner[memory],
         queries=_with_payloads(study, queries),
         truth=owner[queries],
-        prompts=study.bench.labels,
+        prompts=study.bench.task.candidates.vectors,
         names=tuple(entity.label for entity in data.entities),
         splits=tuple(entity.split for entity in data.entities),
     )

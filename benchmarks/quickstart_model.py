@@ -29,10 +29,12 @@ from reco_plugin.calibration import calibrate
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.baselines import grid
-from reco_plugin.evaluate.metrics import bootstrap, ranks, top_k
+from reco_plugin.evaluate.intervals import bootstrap
+from reco_plugin.evaluate.measure import measure as measured
+from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.quickstart.benchmark import KNOWN, ROLES, SIDES, Bench, Encodes, Group, Refine, drawing, prepare
+from reco_plugin.quickstart.benchmark import KNOWN, Bench, Encodes, Group, drawing, prepare
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS, Split
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, GENERIC_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
@@ -47,7 +49,7 @@ from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.loop import Fusions, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.pretrain import pretrain
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Records, Vectors
 
 SEEDS = (0, 1, 2)
 K = 10
@@ -79,14 +81,9 @@ class Study:
         store.upsert(records)
         return VectorMemory(store, calibrate(records.image, records.text, neighbours=K))
 
-    def refine(self, memory: VectorMemory, fuser: Fuser, *, gate: bool, how: Retrieval | None = None) -> Refine:
-        """One way to refine, as the benchmark wants it."""
-        refiner = Refiner(memory, fuser, how or Retrieval(K), gate=gate, candidate_height=1.0)
-
-        def run(vectors: Vectors, modality: Modality) -> Vectors:
-            return refiner.refine(vectors, modality=modality, role=ROLES[modality]).vectors
-
-        return run
+    def refine(self, memory: VectorMemory, fuser: Fuser, *, gate: bool, how: Retrieval | None = None) -> Refiner:
+        """One way to refine."""
+        return Refiner(memory, fuser, how or Retrieval(K), gate=gate, candidate_height=1.0)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
@@ -134,7 +131,7 @@ class Study:
     def prompts_of(self, rows: Any) -> Vectors:
         """The class prompts of drawings, (len(rows), D)."""
         position = {entity.key: index for index, entity in enumerate(self.data.entities)}
-        return self.bench.labels[[position[self.data.items[row].entity] for row in rows]]
+        return self.bench.task.candidates.vectors[[position[self.data.items[row].entity] for row in rows]]
 
     def same_drawing(self, rows: Any) -> list[set[str]]:
         """For each drawing the ids of the same entity in the same art family, which are near-copies."""
@@ -194,15 +191,11 @@ def train_all(
 
 def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, Retrieval]:
     """The mean-of-neighbours fusion, with 5 or 10 neighbours, that is best on the development entities."""
-    bench = study.bench
-    asking = np.flatnonzero([split == "dev" for split in bench.query_splits])
-    labels = np.flatnonzero([entity.split == "dev" for entity in bench.entities])
-    truth = np.searchsorted(labels, bench.truth[asking])
+    task = study.bench.group("dev")
 
     def top1(choice: tuple[Fuser, Retrieval]) -> float:
-        refine = study.refine(memory, choice[0], gate=False, how=choice[1])
-        images, prompts = refine(bench.queries[asking], "image"), refine(bench.labels[labels], "text")
-        return top_k(ranks(images, prompts, truth), 1)
+        refined = refine_task(study.refine(memory, choice[0], gate=False, how=choice[1]), task)
+        return float(measured(task, [refined]).top(1).mean())
 
     return max(((fuser, Retrieval(k)) for k in (5, 10) for fuser in grid()), key=top1)
 
@@ -214,13 +207,13 @@ def without_metric(fusions: Fusions) -> Fusions:
     return plain
 
 
-def measure(study: Study, refines: Sequence[Refine], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
+def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
     """Mean over seeds of every accuracy, and the seeds' top-1 with both sides refined."""
-    runs = [study.bench.measure(refine, SIDES, groups) for refine in refines]
+    runs = [study.bench.measure(refine, groups=groups) for refine in refines]
     mean: dict[str, Any] = {
         group: {
             side: {k: round(float(np.mean([run[group][side][k] for run in runs])), 2) for k in ("top1", "top5")}
-            for side in SIDES
+            for side in runs[0][group]
         }
         for group in groups
     }
@@ -233,18 +226,18 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
     noisy = {share: study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)}
     baseline = best_baseline(study, study.full)
 
-    def reco(memory: VectorMemory, how: Retrieval | None = None, *, gate: bool = True) -> list[Refine]:
+    def reco(memory: VectorMemory, how: Retrieval | None = None, *, gate: bool = True) -> list[Refiner]:
         return [study.refine(memory, ours, gate=gate, how=how)]
 
-    def best(memory: VectorMemory) -> list[Refine]:
+    def best(memory: VectorMemory) -> list[Refiner]:
         fuser, how = best_baseline(study, memory)
         return [study.refine(memory, fuser, gate=False, how=how)]
 
-    def fixed(name: str, *, gate: bool, retrieval: bool = True) -> list[Refine]:
+    def fixed(name: str, *, gate: bool, retrieval: bool = True) -> list[Refiner]:
         how = Retrieval(PAPER_K)
         return [study.refine(study.full, TorchFuser(f, retrieval=retrieval), gate=gate, how=how) for f in trained[name]]
 
-    lines: dict[str, Callable[[], list[Refine]]] = {
+    lines: dict[str, Callable[[], list[Refiner]]] = {
         "reco": lambda: reco(study.full),
         "reco, gate off": lambda: reco(study.full, gate=False),
         "reco, without its metric": lambda: [study.refine(study.full, untrained, gate=True)],
@@ -269,7 +262,7 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
         "baseline": {"image_weight": 0.0, "k": baseline[1].k}
         | {k: v for k, v in vars(baseline[0]).items() if k.endswith(("weight", "temperature"))},
         "intervals": _intervals(study, lines["reco"]()[0], lines),
-        "counts": {group: len(study.bench.ranks(group, study.bench.queries, study.bench.labels)) for group in GROUPS},
+        "counts": {group: len(study.bench.group(group)) for group in GROUPS},
         "entities": {split: len(study.data.labels([split])) for split in ALL_SPLITS},
         "pairs": study.full.store.count(),
         "seeds": list(SEEDS),
@@ -278,25 +271,25 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
     }
 
 
-def _intervals(study: Study, ours: Refine, lines: dict[str, Callable[[], list[Refine]]]) -> dict[str, Any]:
+def _intervals(study: Study, ours: Refiner, lines: dict[str, Callable[[], list[Refiner]]]) -> dict[str, Any]:
     """Gain in top-1 of the first seed with its 95 % interval, bootstrapped over entities."""
     others = {name: lines[name]()[0] for name in ("reco, without its metric", "best training-free baseline")}
     out: dict[str, Any] = {}
     for group in ("unseen", "seen"):
         hits = {name: _hits(study, group, refine) for name, refine in {"reco": ours, **others}.items()}
-        hits["frozen"] = study.bench.ranks(group, study.bench.queries, study.bench.labels) < 1
-        entities = study.bench.truth[[split == group for split in study.bench.query_splits]]
+        hits["frozen"] = measured(study.bench.group(group)).top(1)
+        entities = study.bench.group(group).groups
         out[group] = {
-            name: [round(100 * v, 2) for v in bootstrap(hits["reco"].astype(float) - other.astype(float), entities)]
+            name: [round(100 * v, 2) for v in bootstrap(hits["reco"] - other, entities)]
             for name, other in hits.items()
             if name != "reco"
         }
     return out
 
 
-def _hits(study: Study, group: Group, refine: Refine) -> Any:
+def _hits(study: Study, group: Group, refine: Refiner) -> Any:
     bench = study.bench
-    return bench.ranks(group, refine(bench.queries, "image"), refine(bench.labels, "text")) < 1
+    return measured(bench.group(group), [bench.group(group, refine_task(refine, bench.task))]).top(1)
 
 
 _ABOUT = """\

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from reco_plugin.calibration import calibrate
 from reco_plugin.evaluate.baselines import grid
-from reco_plugin.evaluate.metrics import ranks
+from reco_plugin.evaluate.measure import measure, refine_task
+from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
 from reco_plugin.memory import open_memory
-from reco_plugin.quickstart.benchmark import ROLES
 from reco_plugin.quickstart.entities import Split
 from reco_plugin.quickstart.sources import HELD_STYLE
 from reco_plugin.refine import Refiner, VectorMemory
@@ -112,18 +112,24 @@ class Subject:
 
     def hits(self, group: Sequence[Split], way: Way | None, queries: Sequence[Split] = ()) -> Hits:
         """Whether each query of a group, or of some of its splits, is classified right among the group's labels."""
-        chosen = np.flatnonzero(np.isin(self.split_of_query, list(queries or group)))
-        labels = np.flatnonzero(np.isin(self.data.splits, list(group)))
-        images, prompts = self.data.queries.image[chosen], self.data.prompts[labels]
-        truth = np.searchsorted(labels, self.data.truth[chosen])
-        return ranks(refined(way, images, "image"), refined(way, prompts, "text"), truth) < 1
+        found, prompts = self.data.queries, self.data.prompts
+        whole = Task(
+            TaskItems(found.image, "image", self.data.truth),
+            TaskItems(prompts, "text", np.arange(len(prompts))),
+            self.data.truth,
+        )
+        asking = whole.only(np.isin(self.split_of_query, list(queries or group)))
+        task = asking.among(np.isin(self.data.splits, list(group)))
+        refined = [] if way is None else [refine_task(refiner(way), task, way.sides)]
+        return measure(task, refined).ranks[0] < 1
 
     def text_to_image(self, split: Split, way: Way | None) -> Hits:
         """Whether the first image that each worded caption finds shows its entity; the index is plain."""
-        chosen = np.flatnonzero(self.split_of_query == split)
-        texts, images = self.data.queries.text[chosen], self.data.queries.image[chosen]
-        asked = texts if way is None else refiner(way).refine(texts, modality="text").vectors
-        return ranks(asked, images, self.data.truth[chosen], self.data.truth[chosen]) < 1
+        found, truth = self.data.queries, self.data.truth
+        whole = Task(TaskItems(found.text, "text", truth), TaskItems(found.image, "image", truth), truth)
+        task = whole.among(np.array(self.data.splits) == split)
+        refined = [] if way is None else [refine_task(refiner(way), task, {"text"})]
+        return measure(task, refined).ranks[0] < 1
 
     def entities_of(self, queries: Sequence[Split]) -> npt.NDArray[np.int64]:
         """Entity of each query of some splits, to draw confidence intervals over."""
@@ -138,10 +144,3 @@ class Subject:
 def refiner(way: Way) -> Refiner:
     """What refines in this way."""
     return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate, candidate_height=1.0)
-
-
-def refined(way: Way | None, vectors: Vectors, modality: Modality) -> Vectors:
-    """Vectors (N, D) of one side of a classification, refined where the way says so."""
-    if way is None or modality not in way.sides:
-        return vectors
-    return refiner(way).refine(vectors, modality=modality, role=ROLES[modality]).vectors

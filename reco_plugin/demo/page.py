@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..data.files import whole_file
-from ..quickstart.benchmark import ROLES, TEST_GROUPS, Bench, drawing
+from ..evaluate.frozen import refined_queries
+from ..evaluate.measure import measure
+from ..evaluate.task import Task
+from ..quickstart.benchmark import TEST_GROUPS, Bench, drawing
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
@@ -54,10 +57,12 @@ class _Card:
 
 def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any]) -> None:
     """Write ``index.html``: the table, the largest gains, and the worst harms too."""
-    prompts = reco.refine(bench.labels, modality="text", role=ROLES["text"], explain=True)
-    queries = reco.refine(bench.queries, modality="image").vectors
-    chosen = _choose(bench, queries, prompts.vectors)
-    images = reco.refine(bench.queries[chosen], modality="image", explain=True)
+    task = bench.task
+    prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
+    candidates = replace(task.candidates, vectors=prompts.vectors)
+    refined = replace(task, queries=refined_queries(reco, task.queries), candidates=candidates)
+    chosen = _choose(bench, refined)
+    images = reco.refine(task.queries.vectors[chosen], modality="image", explain=True)
     cards = [_card(data, bench, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(
@@ -69,16 +74,15 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
         model=reco.manifest,
         shipped=reco.manifest.name == _SHIPPED,
         sources=[*EMOJI_SOURCES, NAMES_SOURCE],
-        counts={group: len(bench.ranks(group, bench.queries, bench.labels)) for group in TEST_GROUPS},
+        counts={group: len(bench.group(group)) for group in TEST_GROUPS},
     )
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
 
 
-def _choose(bench: Bench, queries: Vectors, labels: Vectors) -> list[int]:
+def _choose(bench: Bench, refined: Task) -> list[int]:
     """Rows with the largest rise and the deepest fall, judged among all labels; each entity once."""
-    before = bench.ranks("all", bench.queries, bench.labels)
-    after = bench.ranks("all", queries, labels)
+    before, after = measure(bench.task).ranks[0], measure(bench.task, [refined]).ranks[0]
     order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
     unseen = [int(row) for row in order if bench.query_splits[row] == "unseen"]
     return [*_distinct(bench, unseen, _GAINS), *_distinct(bench, [int(row) for row in order[::-1]], _HARMS)]
@@ -87,16 +91,17 @@ def _choose(bench: Bench, queries: Vectors, labels: Vectors) -> list[int]:
 def _distinct(bench: Bench, rows: list[int], count: int) -> list[int]:
     chosen: dict[int, int] = {}
     for row in rows:
-        chosen.setdefault(int(bench.truth[row]), row)
+        chosen.setdefault(int(bench.task.queries.labels[row]), row)
         if len(chosen) == count:
             break
     return list(chosen.values())
 
 
 def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: int, prompts: Refinement) -> _Card:
-    entity = bench.entities[bench.truth[row]]
-    before, before_rank = _ranking(bench, bench.queries[row], bench.labels, row)
-    after, after_rank = _ranking(bench, images.vectors[place], prompts.vectors, row)
+    task, true = bench.task, int(bench.task.queries.labels[row])
+    entity = bench.entities[true]
+    before, before_rank = _ranking(bench, task.queries.vectors[row], task.candidates.vectors, true)
+    after, after_rank = _ranking(bench, images.vectors[place], prompts.vectors, true)
     return _Card(
         image=_png(data, int(bench.rows[row])),
         name=entity.label,
@@ -106,13 +111,12 @@ def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: i
         before=before,
         after=after,
         neighbours=_neighbours(data, images, place, entity.key),
-        prompt_neighbours=_neighbours(data, prompts, int(bench.truth[row]), entity.key),
+        prompt_neighbours=_neighbours(data, prompts, true, entity.key),
     )
 
 
-def _ranking(bench: Bench, query: Vectors, labels: Vectors, row: int) -> tuple[list[_Label], int]:
+def _ranking(bench: Bench, query: Vectors, labels: Vectors, true: int) -> tuple[list[_Label], int]:
     scores = labels @ query
-    true = int(bench.truth[row])
     top = np.argsort(-scores, kind="stable")[:_SHOWN]
     ranked = [_Label(bench.entities[c].label, float(scores[c]), int(c) == true) for c in top]
     return ranked, 1 + int((scores > scores[true]).sum())

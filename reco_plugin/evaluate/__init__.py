@@ -5,10 +5,8 @@
     vectors or images -> frozen vectors -> refined vectors -> ranks of the true candidates -> a table
 """
 
-from .blocks import Blocks, Ranking, rank_blocks
 from .entities import entities
-from .entity_result import EntityResult
-from .generalised import Generalised
+from .measure import Generalised
 from .metrics import (
     Interval,
     bootstrap,
@@ -21,9 +19,10 @@ from .metrics import (
     retrieval_recall,
     top_k,
 )
-from .retrieval import RetrievalResult, retrieval
+from .ranking import Blocks, Ranking, rank_blocks
+from .results import EntityResult, RetrievalResult, ZeroShotResult
+from .retrieval import retrieval
 from .zero_shot import zero_shot
-from .zero_shot_result import ZeroShotResult
 
 __all__ = [
     "Blocks",

@@ -16,8 +16,7 @@ from ..request import RefineKeywords
 from ..types import Fingerprint, ImageInput, Modality, Refinement, Role, Vectors
 from .frozen import Encodes, Progress, silent
 from .prompts import templates_of
-from .stored import stored_vectors
-from .study.vectors import digest_images, digest_texts
+from .stored import digest_images, digest_texts, stored_vectors
 
 HalfVectors = npt.NDArray[np.floating[Any]]
 """(N, D) float16, in a file."""
@@ -64,7 +63,7 @@ class CachedEncoder:
             progress: told how many items each batch had, also of those that were encoded before.
 
         Returns:
-            (N, D) unit-norm up to rounding; :class:`.blocks.Blocks` makes that exact.
+            (N, D) unit-norm up to rounding; :class:`.ranking.Blocks` makes that exact.
         """
         path = self._path("names", digest_texts(texts()))
         return stored_vectors(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol, Unpack
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from ..data import Captioned, EntitySet, Labelled
 from ..errors import ConfigError, MemoryStoreError
 from ..request import RefineHow, RefineKeywords
 from ..types import Coverage, ImageInput, Modality, Refinement, Role, Vectors
+from .task import TaskItems
 
 Progress = Callable[[int], None]
 """Told how many items each finished batch had."""
@@ -69,58 +71,35 @@ def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progre
     return texts if isinstance(texts, np.ndarray) else encoder_of(reco, "texts").texts(texts, progress)
 
 
-class Refined(NamedTuple):
-    """Refined vectors (N, D), and how far the memory answered them; None where what refines does not say."""
+def refined_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+    """Refine queries, some thousand at a time: they do not depend on one another."""
 
-    vectors: Vectors
-    coverage: Coverage | None
+    def refined(rows: slice) -> Refinement:
+        hidden = None if items.own is None else items.own[rows]
+        return _refined(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
 
-
-def refined_queries(
-    reco: Refines,
-    vectors: Vectors,
-    modality: Modality,
-    own: Sequence[Collection[str]] | None,
-    **options: Unpack[RefineHow],
-) -> Refined:
-    """Refine queries (N, D), some thousand at a time: they do not depend on one another.
-
-    Args:
-        reco: refines.
-        vectors: (N, D).
-        modality: of the vectors.
-        own: N collections of ids that the respective query must not find.
-        options: handed to ``reco.refine``.
-    """
-
-    def refined(rows: slice) -> Refined:
-        hidden = None if own is None else own[rows]
-        return _refined(reco.refine(vectors[rows], modality=modality, exclude=hidden, **options))
-
-    parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(vectors), _QUERIES)]
+    parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
     told = [part.coverage for part in parts if part.coverage is not None]
-    return Refined(np.concatenate([part.vectors for part in parts]), Coverage.join(told) if told else None)
+    vectors = np.concatenate([part.vectors for part in parts])
+    return replace(items, vectors=vectors, coverage=Coverage.join(told) if told else None)
 
 
-def refined_candidates(
-    reco: Refines,
-    vectors: Vectors,
-    modality: Modality,
-    own: Sequence[Collection[str]] | None,
-    **options: Unpack[RefineHow],
-) -> Refined:
-    """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
-    return _refined(reco.refine(vectors, modality=modality, role="candidate", exclude=own, **options))
+def refined_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+    """Refine candidates, all in one call: they compete, so they are refined as a set."""
+    found = _refined(
+        reco.refine(items.vectors, modality=items.modality, role="candidate", exclude=items.own, **options)
+    )
+    return replace(items, vectors=found.vectors, coverage=found.coverage)
 
 
-def _refined(result: Refinement) -> Refined:
-    """The vectors, unless they are frozen ones that stand in for refined ones: figures would not show it."""
+def _refined(result: Refinement) -> Refinement:
+    """The same, unless frozen vectors stand in for refined ones: figures would not show it."""
     if result.degraded:
         raise MemoryStoreError(
             f"refinement failed ({result.degraded}), and frozen vectors are not what is measured here: "
             "see the warning above, or open the model with on_memory_failure='fail'"
         )
-    return Refined(result.vectors, result.coverage)
+    return result
 
 
 def count_items(labelled: Labelled) -> int:

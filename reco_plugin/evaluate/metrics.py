@@ -48,7 +48,7 @@ def recall(
     [0.5]
 
     Args:
-        hits: (B, K) whether the first, second, … result is true, as in :class:`.blocks.Ranking`.
+        hits: (B, K) whether the first, second, … result is true, as in :class:`.ranking.Ranking`.
         relevant: (B,) number of true candidates, found or not; at least 1.
         k: K when None.
 
@@ -73,7 +73,7 @@ def ndcg(
     [0.6934]
 
     Args:
-        hits: (B, K) whether the first, second, … result is true, as in :class:`.blocks.Ranking`.
+        hits: (B, K) whether the first, second, … result is true, as in :class:`.ranking.Ranking`.
         relevant: (B,) number of true candidates, found or not; at least 1.
         k: K when None.
 

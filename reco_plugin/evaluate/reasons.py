@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..types import Coverage, Role
 from .intervals import Interval
-from .variants import Ranked, Variant
+from .measure import Measured, Variant
 
 Rule: TypeAlias = Literal["nothing found", "too few answered", "gate shut", "few answered", "no better"]
 _LITTLE = 0.01  # of accuracy or recall
@@ -63,7 +63,7 @@ def little(gain: Interval) -> bool:
     return gain.mean < _LITTLE or gain.low <= 0.0
 
 
-def reasons_of(found: Mapping[str, Ranked], variants: Sequence[Variant], names: str) -> tuple[Reason, ...]:
+def reasons_of(found: Mapping[str, Measured], variants: Sequence[Variant], names: str) -> tuple[Reason, ...]:
     """Of a classification: why refined images or refined candidates gained little.
 
     Args:

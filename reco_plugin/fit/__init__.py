@@ -9,8 +9,7 @@
     questions   a split's queries, the index they search, and the memories with and without what they ask for
     paper       the paper's layer, trained by one process or many
     candidates  ways to refine: frozen never moves, training-free, mean, reco, paper, and what anyone could write
-    measure     ranks of a way on questions
-    choose      validation -> policy
+    choose      ranks of a way on questions; validation -> policy; the test part, measured once
     findings    everything that was measured, for ``reco_plugin.report``
     write       model, report and numbers
     run         all of it; writes the run's folder

@@ -13,12 +13,15 @@ import numpy as np
 from ..calibration import Calibration
 from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from ..evaluate.baselines import ALONE, grid
+from ..evaluate.study.memories import RamMemory
 from ..fuse import Fuser
+from ..refine import Calibrated, Refiner
+from ..retrieve import Retrieval
 from ..types import Records
 from .catalogue import Catalogue
 from .config import FitConfig
 from .paper import PAPER
-from .questions import MOST, GroundMemory, some
+from .questions import MOST, some
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -63,11 +66,15 @@ class Way:
         """Name, k and gate."""
         return f"{self.name}, k={self.k}, gate {self.gate}"
 
+    def refiner(self, memory: Calibrated) -> Refiner:
+        """What refines so with a memory."""
+        return Refiner(memory, self.fuser, Retrieval(self.k), gate=self.gated, candidate_height=self.height)
+
 
 def candidates(
     config: FitConfig,
     catalogue: Catalogue,
-    memory: GroundMemory,
+    memory: RamMemory,
     folder: Path,
     paper: Fusions | None = None,
 ) -> Iterator[Way]:
@@ -143,7 +150,7 @@ def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -
 class _Fits:
     """Fits ``reco``, once for each number of neighbours."""
 
-    def __init__(self, config: FitConfig, memory: GroundMemory, group_of: dict[str, str]) -> None:
+    def __init__(self, config: FitConfig, memory: RamMemory, group_of: dict[str, str]) -> None:
         self._memory, self._near = memory, config.near_duplicate
         self._groups = [group_of[id_] for id_ in memory.pairs.ids]
         self._done: dict[int, Fusions] = {}

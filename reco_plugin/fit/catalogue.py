@@ -17,7 +17,7 @@ from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..errors import DataError
 from ..evaluate.cached import CachedEncoder
-from ..evaluate.study.vectors import digest_records
+from ..evaluate.stored import digest_records
 from ..ingest.items import Encoded, Item
 from ..ingest.options import Options
 from ..ingest.prepare import Preparation

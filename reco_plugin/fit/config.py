@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +15,10 @@ from ..errors import ConfigError
 
 CONFIG = "config.json"
 FuserChoice: TypeAlias = Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"]
+FitSide: TypeAlias = Literal["text", "image", "names"]
+"""What may be refined: text queries, image queries, and class names, which compete as candidates."""
+SIDES: tuple[FitSide, ...] = get_args(FitSide)
+TaskName: TypeAlias = Literal["text->image", "image->text", "image->name"]
 Goal: TypeAlias = Literal["search", "classify"]
 """search: text and image queries come first. classify: the names that images are classified among."""
 KINDS: dict[str, tuple[str, ...]] = {

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
-from .measure import KS, TASKS, Side, Task
+from ..evaluate.results import RECALL_AT
+from .config import FitSide, TaskName
 from .result import FitResult, TestLine
 
-_TASKS: dict[Task, str] = {
+_TASKS: dict[TaskName, str] = {
     "text->image": "texts search images",
     "image->text": "images search texts",
     "image->name": "images classified by name",
 }
-_SIDES: dict[Side, str] = {"text": "texts", "image": "images", "names": "names"}
+_SIDES: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
 
 
 def findings_of(result: FitResult, out: Path) -> Findings:
@@ -38,7 +39,7 @@ def findings_of(result: FitResult, out: Path) -> Findings:
 
 
 def _main(lines: Sequence[TestLine]) -> Section:
-    tasks = [task for task in TASKS if any(line.task == task for line in lines)]
+    tasks = dict.fromkeys(line.task for line in lines)
     return Section(
         key="main",
         title="Does it help on the test part?",
@@ -54,17 +55,17 @@ def _main(lines: Sequence[TestLine]) -> Section:
     )
 
 
-def _task_table(task: Task, lines: Sequence[TestLine]) -> Table:
+def _task_table(task: TaskName, lines: Sequence[TestLine]) -> Table:
     rows: list[dict[str, Cell]] = []
     for line in lines:
-        cells: dict[str, Cell] = {"name": line.label} | {f"r{k}": line.recall[k] for k in KS}
+        cells: dict[str, Cell] = {"name": line.label} | {f"r{k}": line.recall[k] for k in RECALL_AT}
         cells |= {"r1_gain": line.gain, "ahead": line.ahead, "loss": line.loss}
         rows.append({key: cell for key, cell in cells.items() if cell is not None})
     return Table(
         title=f"{_TASKS[task]}: {lines[0].queries:,} queries",
         columns=(
             Column(key="name", title=""),
-            *(Column(key=f"r{k}", title=f"R@{k}", kind="percent") for k in KS),
+            *(Column(key=f"r{k}", title=f"R@{k}", kind="percent") for k in RECALL_AT),
             Column(key="r1_gain", title="gain in R@1", kind="points"),
             Column(key="ahead", title="against baseline", kind="points"),
             Column(key="loss", title="without what is asked for", kind="points"),
@@ -74,13 +75,13 @@ def _task_table(task: Task, lines: Sequence[TestLine]) -> Table:
     )
 
 
-def _chart(task: Task, lines: Sequence[TestLine]) -> Chart:
+def _chart(task: TaskName, lines: Sequence[TestLine]) -> Chart:
     return Chart(
         title=f"{_TASKS[task]}",
         x_title="results looked at",
         y_title="queries with a right one, %",
-        x=tuple(f"R@{k}" for k in KS),
-        lines=tuple(Line(name=line.way, y=tuple(line.recall[k] for k in KS)) for line in lines),
+        x=tuple(f"R@{k}" for k in RECALL_AT),
+        lines=tuple(Line(name=line.way, y=tuple(line.recall[k] for k in RECALL_AT)) for line in lines),
     )
 
 

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..data.files import whole_file
 from ..errors import DataError
 from ..evaluate.metrics import Interval
-from .config import FitConfig
-from .measure import Side, Task
+from .config import FitConfig, FitSide, TaskName
 
 RESULT = "fit.json"
 
@@ -23,7 +22,7 @@ class _Frozen(BaseModel):
 class SideResult(_Frozen):
     """One side of one candidate on validation; see :class:`reco_plugin.fit.choose.Verdict`."""
 
-    side: Side
+    side: FitSide
     gain: Interval
     loss: float
     helps: bool
@@ -53,7 +52,7 @@ class TestLine(_Frozen):
 
     __test__ = False  # no test class, whatever pytest thinks of the name
 
-    task: Task
+    task: TaskName
     way: str
     label: str
     queries: int
@@ -88,8 +87,8 @@ class FitResult(_Frozen):
     counts: dict[str, int]
     candidates: tuple[CandidateResult, ...]
     chosen: str | None
-    refine: tuple[Side, ...]
-    withdrawn: tuple[Side, ...]
+    refine: tuple[FitSide, ...]
+    withdrawn: tuple[FitSide, ...]
     test: tuple[TestLine, ...]
     words: tuple[str, ...]
     notes: tuple[str, ...]

@@ -13,11 +13,11 @@ from ..data.rows import Rows
 from ..errors import ArtifactError, MissingExtra
 from ..evaluate.study.config import versions
 from ..ingest.source import open_source
-from .candidates import candidates, composed
+from ..types import Modality
+from .candidates import Way, candidates, composed
 from .catalogue import Catalogue, read_catalogue
-from .choose import Judged, choose, complementary, judge, policy_of
+from .choose import Judged, best_baselines, choose, complementary, final_lines, judge, policy_of, withdrawn
 from .config import FitConfig
-from .final import Baselines, best_baselines, final_lines, withdrawn
 from .paper import PAPER, gather_paper, train_paper
 from .questions import ask
 from .result import RESULT, FitResult
@@ -70,7 +70,7 @@ class _Decision:
 
     judged: list[Judged]
     chosen: Judged | None
-    simple: Baselines
+    simple: dict[Modality, Way]
 
 
 def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
@@ -233,7 +233,7 @@ def _finish(
         config=config,
         source_digest=catalogue.digest,
         encoder=str(fingerprint),
-        counts=counts_of(catalogue, parts, len(questions.images)),
+        counts=counts_of(catalogue, parts, len(questions.tasks["image->text"])),
         candidates=tuple(candidate_of(one) for one in decision.judged),
         chosen=chosen.way.label if chosen else None,
         refine=kept,

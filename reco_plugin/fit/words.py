@@ -9,19 +9,18 @@ from ..evaluate.table import gain as points
 from ..evaluate.table import percent
 from .catalogue import Catalogue
 from .choose import TASK_OF, Judged
-from .config import FitConfig
-from .measure import SIDES, Side
+from .config import SIDES, FitConfig, FitSide
 from .result import TestLine
 from .split import Split
 
-_NAMES: dict[Side, str] = {"text": "Text queries", "image": "Image queries", "names": "Class names"}
+_NAMES: dict[FitSide, str] = {"text": "Text queries", "image": "Image queries", "names": "Class names"}
 _SHOWN = 3
 _ENOUGH = 50
 """Pairs of the part ``fit`` that share what they show with another; with fewer there is little to learn."""
 
 
 def words(
-    judged: Sequence[Judged], chosen: Judged | None, lines: Sequence[TestLine], withdrawn: Sequence[Side]
+    judged: Sequence[Judged], chosen: Judged | None, lines: Sequence[TestLine], withdrawn: Sequence[FitSide]
 ) -> tuple[str, ...]:
     """One sentence on all, then one per side."""
     kept = [side for side in (chosen.sides if chosen else ()) if side not in withdrawn]
@@ -69,11 +68,11 @@ def _notes(catalogue: Catalogue, split: Split, config: FitConfig, processes: int
 
 
 def _side(
-    side: Side,
+    side: FitSide,
     judged: Sequence[Judged],
     chosen: Judged | None,
     lines: Sequence[TestLine],
-    withdrawn: Sequence[Side],
+    withdrawn: Sequence[FitSide],
 ) -> str:
     name = _NAMES[side]
     found = {line.way: line for line in lines if line.task == TASK_OF[side]}
@@ -95,7 +94,7 @@ def _side(
     return " ".join([told, *_ruled_out(side, judged, verdict.gain.mean)])
 
 
-def _ruled_out(side: Side, judged: Sequence[Judged], gained: float) -> Iterator[str]:
+def _ruled_out(side: FitSide, judged: Sequence[Judged], gained: float) -> Iterator[str]:
     """The candidate that gained most of all, where it harms too much to be chosen."""
     found = [(verdict, one.way) for one in judged if (verdict := one.verdict(side)) and verdict.gains and verdict.harms]
     best, way = max(found, key=lambda row: row[0].gain.mean, default=(None, None))
@@ -106,7 +105,7 @@ def _ruled_out(side: Side, judged: Sequence[Judged], gained: float) -> Iterator[
         )
 
 
-def _why_not(side: Side, judged: Sequence[Judged], chosen: Judged | None) -> str:
+def _why_not(side: FitSide, judged: Sequence[Judged], chosen: Judged | None) -> str:
     """Of what was chosen for the other sides, else of the candidate that came nearest."""
     verdicts = [verdict for one in judged if (verdict := one.verdict(side))]
     own = chosen.verdict(side) if chosen else None

@@ -21,7 +21,6 @@ from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.quickstart.benchmark import ROLES
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
@@ -30,7 +29,7 @@ from reco_plugin.refine import VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fuser import TorchFuser
 from reco_plugin.train.loop import Fusions, TrainConfig
-from reco_plugin.types import MODALITIES, Modality, Vectors
+from reco_plugin.types import MODALITIES
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
@@ -121,11 +120,7 @@ def test_the_shipped_model_is_as_good_as_the_one_trained_here(study: Study, reco
     with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as model:
         model.memory.add_records([study.pairs.take(study.data.memory_rows(ALL_SPLITS))])
         assert len(model.memory) == study.full.store.count()
-
-        def refine(vectors: Vectors, modality: Modality) -> Vectors:
-            return model.refine(vectors, modality=modality, role=ROLES[modality]).vectors
-
-        shipped = study.bench.measure(refine, ("both",))
+        shipped = study.bench.measure(model, ("both",))
     for group in ("unseen", "seen", "all"):
         for top in ("top1", "top5"):
             assert shipped[group]["both"][top] == pytest.approx(torch_top1[group]["both"][top], abs=1.0), (group, top)
@@ -170,11 +165,11 @@ def test_hardly_a_query_has_a_near_duplicate_in_the_memory(study: Study) -> None
 
     Signs such as a black square leave artists no freedom: those are near-duplicates though nobody copied.
     """
-    data, asking = study.data, np.array([split == "unseen" for split in study.bench.query_splits])
+    data, asking = study.data, study.bench.query_splits == "unseen"
     rows = study.bench.rows[asking]
     assert {data.items[row].style for row in rows} == set(QUERY_STYLES)
     stored = study.pairs.take(data.memory_rows(("unseen",)))
-    near = study.bench.queries[asking] @ stored.image.T >= SAME_IMAGE
+    near = study.bench.task.queries.vectors[asking] @ stored.image.T >= SAME_IMAGE
     entity = np.array([id_.partition("/")[0] for id_ in stored.ids])
     own = np.array([data.items[row].entity for row in rows])
     leaking = (near & (own[:, None] == entity)).any(axis=1)

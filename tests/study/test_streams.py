@@ -37,7 +37,7 @@ def test_wrong_captions_fall_on_test_and_development_classes_alike(one_each: Any
     ]
     assert np.mean(wrong) == 0.5
     for half in ("dev", "test"):
-        assert 0.35 < spread(wrong, [getattr(s, half).numbers for s in studies]) < 0.65
+        assert 0.35 < spread(wrong, [getattr(s, half).candidates.labels for s in studies]) < 0.65
 
 
 def test_smaller_memories_hold_test_and_development_classes_alike(one_each: Any) -> None:
@@ -47,7 +47,7 @@ def test_smaller_memories_hold_test_and_development_classes_alike(one_each: Any)
     limited = [np.isin(s.records.ids, read_memory(s.subject.memory.store, 20, s.config.seed).ids) for s in studies]
     for chosen in (kept, one, limited):
         for half in ("dev", "test"):
-            assert 0.35 < spread(chosen, [getattr(s, half).numbers for s in studies]) < 0.65
+            assert 0.35 < spread(chosen, [getattr(s, half).candidates.labels for s in studies]) < 0.65
 
 
 def test_the_order_in_which_pairs_were_added_changes_no_figure(make_study: Any, world: Any) -> None:

@@ -19,7 +19,7 @@ from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
 from ...request import RefineHow
 from ...types import Mode
-from ..zero_shot import Side
+from ..task import Side
 
 CONFIG = "config.json"
 SectionName = Literal["main", "retrieval", "ablations", "baselines", "harm", "gate", "cost", "cases"]

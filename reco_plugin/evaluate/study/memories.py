@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ...calibration import calibrate
 from ...memory import Fingerprint, Header
 from ...memory.exact import ExactMemory
-from ...types import Filter, Modality, Neighbours, Vectors
+from ...refine import VectorMemory
+from ...types import Filter, Modality, Neighbours, Records, Vectors
 from .streams import stream
 
 _KEPT_BYTES = 1 << 30
@@ -103,3 +105,32 @@ class ApproximateMemory(ExactMemory):
     def _draw(self, vector: Vectors, wide: int) -> Vectors:
         digest = hashlib.sha256(vector.tobytes()).digest()[:8]
         return stream(self._seed, f"recall of {digest.hex()}").random(wide, np.float32)
+
+
+@dataclass
+class RamMemory:
+    """An exact memory of some pairs in RAM, with the gate calibrated for whatever number of neighbours is asked for.
+
+    Attributes:
+        pairs: all that it holds.
+        store: of them.
+    """
+
+    pairs: Records
+    store: ExactMemory
+    _gates: dict[int, VectorMemory] = field(default_factory=dict)
+
+    def at(self, k: int) -> VectorMemory:
+        """The memory as it would be served with k neighbours."""
+        if k not in self._gates:
+            calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
+            self._gates[k] = VectorMemory(self.store, calibration)
+        return self._gates[k]
+
+
+def ram_memory(pairs: Records, fingerprint: Fingerprint, store: ExactMemory | None = None) -> RamMemory:
+    """A memory of these pairs alone, in a store that remembers its searches unless another is given to be filled."""
+    filled = store or RememberingMemory(fingerprint)
+    if len(pairs):
+        filled.upsert(pairs)
+    return RamMemory(pairs, filled)

@@ -22,12 +22,13 @@ from ..frozen import (
     text_vectors,
 )
 from ..prompts import prompt_vectors, with_templates
+from ..task import Task, task_of
 from .config import StudyConfig
 from .membership import membership
 from .pictures import Pictures
+from .streams import split_classes
 from .study import Study, Watch
 from .subject import read_memory, subject_of
-from .task import Task, split_classes, task_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def prepare(
         dev=dev,
         test=test,
         records=records,
-        shows=membership(records, whole.classes, whole.prompts, config.label_key),
+        shows=membership(records, whole.classes, whole.candidates.vectors, config.label_key),
         distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
         captioned=None if sets.captioned is None else _captioned(source, sets.captioned, progress),
         pictures=Pictures(folder / "pictures", sets.labelled.images),

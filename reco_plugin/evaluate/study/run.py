@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...data.files import whole_file
 from ...errors import DataError
 from ..findings import Case, Findings, Section
 from ..prompts import prompts_of
+from ..stored import digest_arrays, digest_records, digest_texts
+from ..task import Task
 from .config import SectionName, versions
 from .sections.ablations import ablations
 from .sections.baselines import baselines
@@ -24,8 +27,6 @@ from .sections.harm import harm
 from .sections.main import main
 from .study import Study
 from .summary import summary
-from .task import Task
-from .vectors import digest_arrays, digest_records, digest_texts
 
 T = TypeVar("T")
 
@@ -106,21 +107,24 @@ def digests_of(study: Study) -> dict[str, str]:
 
 def digest_task(task: Task) -> str:
     """Of all that a task's figures depend on."""
-    arrays = digest_arrays(task.queries, task.prompts, task.labels)
-    told = [repr(values if values is None else list(values)) for values in (task.own, task.unseen, task.groups)]
-    return digest_texts([arrays, *task.classes, *told])
+    queries, numbers = task.queries, task.candidates.labels
+    arrays = digest_arrays(queries.vectors, task.candidates.vectors, np.searchsorted(numbers, queries.labels))
+    own = None if queries.own is None else [id_ for (id_,) in queries.own]
+    unseen = None if task.unseen is None else list(task.unseen[numbers])
+    names = (task.classes[number] for number in numbers)
+    return digest_texts([arrays, *names, repr(own), repr(unseen), repr(list(task.groups))])
 
 
 def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
     """What a reader needs to believe the figures."""
     ours, store = study.ours, study.subject.memory.store
     pairs, shows = store.count(), study.shows
-    named = study.shows.covered(study.test.numbers)
+    named = study.shows.covered(study.test.candidates.labels)
     setup: dict[str, Any] = {
         "images": len(study.whole),
-        "classes": len(study.whole.classes),
+        "classes": len(study.whole.candidates),
         "test images": len(study.test),
-        "test classes": len(study.test.classes),
+        "test classes": len(study.test.candidates),
         "development": study.config.dev or "half of the classes, by seed",
         "development images": len(study.dev),
         "memory": study.config.memory or study.config.memory_from or store.location,

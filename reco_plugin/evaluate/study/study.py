@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +14,17 @@ import numpy.typing as npt
 from ...data import Captioned, Labelled
 from ...refine import VectorMemory
 from ...types import Records
-from ..metrics import Interval, bootstrap
+from ..intervals import Interval
+from ..measure import Measured, gain, measure
+from ..methods import Measures, Method
+from ..task import Mask, Task
 from .choice import Chosen, choose
 from .config import StudyConfig
-from .lab import Method, Outcome, Refining, frozen, measure, memory_of
 from .membership import Membership
+from .memories import ram_memory
 from .pictures import Pictures
+from .streams import folds
 from .subject import Subject
-from .task import Task
 
 T = TypeVar("T")
 
@@ -65,7 +68,7 @@ class Study:
     watch: Watch
 
     @property
-    def ours(self) -> Refining:
+    def ours(self) -> Method:
         """How the models refine."""
         return self.subject.ours
 
@@ -75,9 +78,9 @@ class Study:
         return self.pictures.folder.parent
 
     @cached_property
-    def frozen(self) -> Outcome:
+    def frozen(self) -> Measured:
         """The test task without refinement."""
-        return frozen(self.test)
+        return measure(self.test)
 
     @cached_property
     def full(self) -> VectorMemory:
@@ -96,17 +99,27 @@ class Study:
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory in RAM, calibrated anew; k is that of ``ours`` when left out."""
-        return memory_of(records, self.subject.fingerprint, k or self.ours.how.k)
+        return ram_memory(records, self.subject.fingerprint).at(k or self.ours.how.k)
 
     def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
         """A memory in RAM without the pairs of these classes."""
         return self.memory(self.records.take(~self.shows.of(numbers)))
 
-    def measure(self, method: Method, memory: VectorMemory | None = None, task: Task | None = None) -> Outcome:
-        """What a method makes of the test task, with all pairs unless another memory is given."""
-        return measure(method, task or self.test, memory or self.full)
+    def halves(self) -> list[tuple[Mask, VectorMemory]]:
+        """The queries (N,) of each half of the test classes, and a memory in RAM without the pairs of that half."""
+        labels, left_out = self.test.queries.labels, folds(self.test, self.config.seed)
+        return [(fold[labels], self.without(np.flatnonzero(fold))) for fold in left_out]
 
-    def gain(self, outcome: Outcome, before: Outcome | None = None, task: Task | None = None) -> Interval:
+    def measure_halves(self, method: Measures, halves: Sequence[tuple[Mask, VectorMemory]]) -> Measured:
+        """What a method makes of the test task when each half of the queries has a memory of its own."""
+        asked = [(mask, memory, self.test.only(mask)) for mask, memory in halves if mask.any()]
+        return Measured.merge([(mask, self.measure(method, memory, task)) for mask, memory, task in asked])
+
+    def measure(self, method: Measures, memory: VectorMemory | None = None, task: Task | None = None) -> Measured:
+        """What a method makes of the test task, with all pairs unless another memory is given."""
+        return method.measure(task or self.test, memory or self.full)
+
+    def gain(self, outcome: Measured, before: Measured | None = None, task: Task | None = None) -> Interval:
         """Difference in top-1, by default to frozen, with its interval over groups."""
-        difference = outcome.top1 - (before or self.frozen).top1
-        return bootstrap(difference, (task or self.test).groups, samples=self.config.draws, seed=self.config.seed)
+        groups, drawn = (task or self.test).groups, {"samples": self.config.draws, "seed": self.config.seed}
+        return gain(outcome, before or self.frozen, groups, **drawn)

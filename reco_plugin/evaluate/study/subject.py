@@ -18,10 +18,10 @@ from ...reco import Reco
 from ...refine import Calibrated, Refiner
 from ...retrieve import Retrieval
 from ...types import Records
-from ..zero_shot import Side
+from ..methods import Method
+from ..task import Side
 from .config import StudyConfig
 from .fusers import WithoutRetrieval
-from .lab import Refining
 from .streams import stream
 
 
@@ -40,7 +40,7 @@ class Subject:
     """
 
     memory: Calibrated
-    ours: Refining
+    ours: Method
     names: tuple[str, ...]
     digests: dict[str, str]
     encoder: Encoder | None
@@ -103,9 +103,9 @@ def read_memory(store: Memory, limit: int, seed: int) -> Records:
     return records.take(np.argsort(np.array(records.ids, np.str_)))
 
 
-def _refining(fusers: Sequence[Any], policy: Policy, settings: Settings, side: Side | None) -> Refining:
+def _refining(fusers: Sequence[Any], policy: Policy, settings: Settings, side: Side | None) -> Method:
     prompts = "text" in policy.refine.get("candidate", ())
-    return Refining(
+    return Method(
         fusers=tuple(fusers),
         how=Retrieval(settings.k or policy.k, settings.search, settings.fusion),
         gate=policy.gate if settings.gate is None else settings.gate,

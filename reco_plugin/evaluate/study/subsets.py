@@ -1,15 +1,19 @@
-"""Memories made of another one: parts of it, and copies whose captions are partly wrong. All by seed."""
+"""Memories made of another one: parts of it, copies whose captions are partly wrong, and copies of the queries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ...defaults import SAME_IMAGE
 from ...types import Records
+from ..ranking import parts
+from ..task import Task
 from .streams import stream
 
 _TRIES = 100  # random partners that are looked at before a caption stays where it is
@@ -85,6 +89,42 @@ def with_wrong_captions(records: Records, share: float, seed: int) -> Corrupted:
     ]
     wrong = float(np.mean(captions[origin] != captions)) if len(records) else 0.0
     return Corrupted(Records(records.ids, records.image, records.text[origin], payloads), wrong)
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What a query can retrieve that shows its own image.
+
+    Attributes:
+        queries: (N,) whether a query has a near-duplicate in the memory that is not hidden from it.
+        pairs: (M,) whether a pair is one.
+        nearest: (N,) cosine to the nearest image that is not hidden; -1 where there is none.
+    """
+
+    queries: npt.NDArray[np.bool_]
+    pairs: npt.NDArray[np.bool_]
+    nearest: npt.NDArray[np.float32]
+
+
+def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:
+    """Compare every query with every image of the memory; its own pair, where its id is known, is hidden from it.
+
+    Args:
+        task: its queries.
+        records: M pairs.
+        near: cosine above which a pair shows the query's image.
+    """
+    row_of = {id_: row for row, id_ in enumerate(records.ids)}
+    nearest, pairs = np.full(len(task), -1.0, np.float32), np.zeros(len(records), np.bool_)
+    if not len(records):
+        return Leaks(nearest > near, pairs, nearest)
+    for rows in parts(len(task), len(records)):
+        cosine = task.queries.vectors[rows] @ records.image.T  # (b, M)
+        for offset, ids in enumerate(() if task.queries.own is None else task.queries.own[rows]):
+            cosine[offset, [row_of[id_] for id_ in ids if id_ in row_of]] = -1.0
+        nearest[rows] = cosine.max(axis=1)
+        pairs |= (cosine > near).any(axis=0)
+    return Leaks(nearest > near, pairs, nearest)
 
 
 def _derangement(kind: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:

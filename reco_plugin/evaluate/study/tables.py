@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from ..findings import Cell, Chart, Column, Line, Table
-from ..metrics import Interval
-from .lab import Outcome
+from ..intervals import Interval
+from ..measure import Measured
+from ..task import Mask, Task
 from .study import Study
-from .task import Task
 
 GAIN = Column(key="gain", title="gain in top-1", kind="points")
 TOP1 = Column(key="top1", title="top-1", kind="percent")
@@ -39,7 +36,7 @@ def columns(study: Study, first: str, *more: Column) -> tuple[Column, ...]:
     return (Column(key="name", title=first), *more, TOP1, *spread(study), TOP5, GAIN, *kinds)
 
 
-def row(study: Study, name: str, outcome: Outcome, before: Outcome | None = None, **more: Cell) -> dict[str, Cell]:
+def row(study: Study, name: str, outcome: Measured, before: Measured | None = None, **more: Cell) -> dict[str, Cell]:
     """Cells of one outcome on the test task; without gains where it is what it is compared with."""
     before = before or study.frozen
     cells = {"name": name} | accuracies(study, outcome) | more
@@ -53,20 +50,26 @@ def row(study: Study, name: str, outcome: Outcome, before: Outcome | None = None
     return cells
 
 
-def accuracies(study: Study, outcome: Outcome) -> dict[str, Cell]:
+def accuracies(study: Study, outcome: Measured) -> dict[str, Cell]:
     """Cells of one outcome alone."""
-    cells: dict[str, Cell] = {"top1": float(outcome.top1.mean()), "top5": float(outcome.top5.mean())}
-    if len(study.subject.names) > 1 and len(outcome.models) > 1:
-        cells |= {"lowest": min(outcome.models), "highest": max(outcome.models)}
+    cells: dict[str, Cell] = {"top1": float(outcome.top(1).mean()), "top5": float(outcome.top(5).mean())}
+    if len(study.subject.names) > 1 and len(outcome.ranks) > 1:
+        cells |= extremes(outcome)
     unseen = study.test.query_unseen
-    if unseen is not None and len(unseen) == len(outcome.top1):
+    if unseen is not None and unseen.shape == outcome.top(1).shape:
         for kind, mask in (("seen", ~unseen), ("unseen", unseen)):
             if mask.any():
-                cells[kind] = float(outcome.top1[mask].mean())
+                cells[kind] = float(outcome.top(1)[mask].mean())
     return cells
 
 
-def part_gain(study: Study, outcome: Outcome, before: Outcome, task: Task, mask: npt.NDArray[np.bool_]) -> Interval:
+def extremes(outcome: Measured) -> dict[str, Cell]:
+    """Top-1 of the worst and of the best model."""
+    of_models = (outcome.ranks < 1).mean(axis=1).tolist()
+    return {"lowest": min(of_models), "highest": max(of_models)}
+
+
+def part_gain(study: Study, outcome: Measured, before: Measured, task: Task, mask: Mask) -> Interval:
     """Gain on some of a task's queries."""
     return study.gain(outcome.only(mask), before.only(mask), task.only(mask))
 

@@ -8,7 +8,8 @@ from typing import get_args
 
 from ....types import Mode
 from ...findings import Cell, Chart, Section, Table
-from ..lab import Outcome, Refining
+from ...measure import Measured
+from ...methods import Method
 from ..study import Study
 from ..subsets import at_most_each, captions_of, part
 from ..tables import gain_chart, gain_line, row, table
@@ -38,7 +39,7 @@ def ablations(study: Study) -> Section:
 
 def _modes(study: Study) -> Table:
     ours = study.ours
-    variants: dict[str, Refining] = {"ours": ours, "ours, without gate": replace(ours, gate=False)}
+    variants: dict[str, Method] = {"ours": ours, "ours, without gate": replace(ours, gate=False)}
     for search, fusion in product(get_args(Mode), repeat=2):
         how = replace(ours.how, search=search, fusion=fusion)
         variants[f"search {search}, fusion {fusion}, no gate"] = replace(ours, how=how, gate=False)
@@ -54,8 +55,8 @@ def _modes(study: Study) -> Table:
 
 def _knowledge(study: Study) -> Table:
     """The same queries before and after the pairs of their classes join the memory."""
-    own = study.shows.of(study.test.numbers)
-    before = study.without(study.test.numbers)
+    classes = study.test.candidates.labels
+    own, before = study.shows.of(classes), study.without(classes)
     rows = [
         row(study, "frozen CLIP", study.frozen),
         row(study, f"memory without the test classes: {int((~own).sum()):,} pairs", study.measure(study.ours, before)),
@@ -80,7 +81,7 @@ def _by_k(study: Study) -> tuple[Table, Chart]:
 
 def _by_size(study: Study) -> tuple[Table, Chart]:
     shares = QUICK_SHARES if study.config.quick else SHARES
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Measured] = {}
     for share in study.watch(shares, "memory size"):
         rows = part(len(study.records), share, study.config.seed) if len(study.records) else None
         records = study.records if rows is None else study.records.take(rows)

@@ -25,7 +25,7 @@ def captions(study: Study) -> Section:
                 "(a table with image and text, .npz, shards, or a folder)."
             ),
         )
-    result = retrieval(study.ours.refiner(study.subject.memory), study.captioned)
+    result = retrieval(study.ours.refiners(study.subject.memory)[0], study.captioned)
     rows = [_cells(variant) for variant in study.watch(list(result.variants), "retrieval")]
     kinds = {key: cell for row in rows for key, cell in row.items() if cell is not None}
     columns = [Column(key=key, title=key.replace("_", " "), kind=_kind(key, cell)) for key, cell in kinds.items()]

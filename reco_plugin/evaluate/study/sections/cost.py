@@ -12,8 +12,7 @@ import numpy as np
 
 from ....retrieve import retrieve
 from ...findings import Cell, Chart, Column, Section, Table
-from ..lab import memory_of
-from ..memories import ApproximateMemory
+from ..memories import ApproximateMemory, ram_memory
 from ..study import Study
 from ..tables import gain_chart, gain_line, row, table
 
@@ -57,7 +56,7 @@ def _latency(study: Study) -> Table:
 
 def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
     """Each step as a function of the batch size; encoding only where there is an encoder and something to encode."""
-    ours, memory, queries = study.ours, study.subject.memory, study.test.queries
+    ours, memory, queries = study.ours, study.subject.memory, study.test.queries.vectors
     steps: dict[str, Callable[[int], Any]] = {}
     encoder, images = study.subject.encoder, study.labelled.images
     if encoder is not None and not isinstance(images, np.ndarray):
@@ -110,9 +109,8 @@ def _recall(study: Study) -> tuple[Table, Chart]:
     cells, gains = [], []
     for recall in study.watch(recalls, "index recall"):
         store = ApproximateMemory(study.subject.fingerprint, recall, study.config.seed)
-        outcome = study.measure(
-            study.ours, memory_of(study.records, study.subject.fingerprint, study.ours.how.k, store)
-        )
+        memory = ram_memory(study.records, study.subject.fingerprint, store).at(study.ours.how.k)
+        outcome = study.measure(study.ours, memory)
         cells.append(row(study, f"{recall:g}", outcome))
         gains.append(study.gain(outcome))
     chart = gain_chart(
