@@ -28,7 +28,8 @@ import torch
 from reco_plugin.data.files import whole_file
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.measure import measure_sides, refine_task
-from reco_plugin.evaluate.metrics import ranks, top_k
+from reco_plugin.evaluate.metrics import top_k
+from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import GROUPS, Group
 from reco_plugin.quickstart.dataset import Quickstart, load

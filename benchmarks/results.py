@@ -22,7 +22,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
-from reco_plugin.evaluate.metrics import Interval, bootstrap
+from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import Encodes
 from reco_plugin.quickstart.entities import Split

@@ -6,20 +6,10 @@
 """
 
 from .entities import entities
+from .intervals import Interval, bootstrap, bootstrap_harmonic, bootstrap_seeds, harmonic_mean
 from .measure import Generalised
-from .metrics import (
-    Interval,
-    bootstrap,
-    bootstrap_harmonic,
-    bootstrap_seeds,
-    harmonic_mean,
-    ndcg,
-    ranks,
-    recall,
-    retrieval_recall,
-    top_k,
-)
-from .ranking import Blocks, Ranking, rank_blocks
+from .metrics import ndcg, recall, retrieval_recall, top_k
+from .ranking import Blocks, Ranking, rank_blocks, ranks
 from .results import EntityResult, RetrievalResult, ZeroShotResult
 from .retrieval import retrieval
 from .zero_shot import zero_shot

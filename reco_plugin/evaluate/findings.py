@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..data.files import whole_file
 from ..errors import DataError
-from .metrics import Interval
+from .intervals import Interval
 
 FINDINGS = "findings.json"
 Kind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]

@@ -1,4 +1,4 @@
-"""Accuracy, recall and nDCG from ranks and hits; pure functions, together with those of ranks and of intervals."""
+"""Accuracy, recall and nDCG from ranks and hits; pure functions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..types import Vectors
-from .intervals import Interval, bootstrap, bootstrap_harmonic, bootstrap_seeds, harmonic_mean
-from .ranking import TIE, ranks
-
-__all__ = [
-    "TIE",
-    "Interval",
-    "bootstrap",
-    "bootstrap_harmonic",
-    "bootstrap_seeds",
-    "harmonic_mean",
-    "ndcg",
-    "ranks",
-    "recall",
-    "retrieval_recall",
-    "top_k",
-]
+from .ranking import ranks
 
 
 def top_k(found: npt.NDArray[np.integer[Any]], k: int) -> float:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..data.files import whole_file
 from ..errors import DataError
-from ..evaluate.metrics import Interval
+from ..evaluate.intervals import Interval
 from .config import FitConfig, FitSide, TaskName
 
 RESULT = "fit.json"

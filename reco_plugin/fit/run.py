@@ -18,12 +18,11 @@ from .candidates import Way, candidates, composed
 from .catalogue import Catalogue, read_catalogue
 from .choose import Judged, best_baselines, choose, complementary, final_lines, judge, policy_of, withdrawn
 from .config import FitConfig
+from .findings import little_to_learn, notes, words
 from .paper import PAPER, gather_paper, train_paper
 from .questions import ask
 from .result import RESULT, FitResult
-from .sample import sample
-from .split import Split, split
-from .words import little_to_learn, notes, words
+from .split import Split, sample, split
 from .write import candidate_of, counts_of, write_model, write_report_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from ..evaluate.findings import Cell, Column, Kind, Table
-from ..evaluate.metrics import Interval
+from ..evaluate.intervals import Interval
 
 NOTHING = "–"
 Direction: TypeAlias = Literal["up", "down", "unsure"]
@@ -20,7 +20,7 @@ def written(cell: Cell, kind: Kind) -> str:
 
     >>> written(0.4949, "percent"), written(-0.014, "points"), written(None, "count")
     ('49.5', '−1.4', '–')
-    >>> from reco_plugin.evaluate.metrics import Interval
+    >>> from reco_plugin.evaluate.intervals import Interval
     >>> written(Interval(0.02, 0.009, 0.031), "points")
     '+2.0 [+0.9, +3.1]'
     >>> written(1536, "bytes"), written(0.25, "milliseconds"), written(8756, "count")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluate.findings import Cell, Column, Findings, Table
-from ..evaluate.metrics import Interval
+from ..evaluate.intervals import Interval
 
 MAIN = "main"
 _FROZEN, _BOTH = "frozen", "both"

@@ -11,9 +11,8 @@ from ..errors import ConfigError, DataError
 from ..evaluate.findings import Section
 from .bars import draw_headline
 from .charts import draw
-from .document import headline_name, render_document
 from .headline import main_figures
-from .markdown import chart_names
+from .markdown import chart_names, headline_name, render_document
 from .page import render_page
 from .runs import Run
 

@@ -7,7 +7,7 @@ import pytest
 from fit_worlds import FINGERPRINT, catalogue_of, made
 
 from reco_plugin.evaluate.baselines import MeanOfNeighbours
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.fit.candidates import Way
 from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, judge, policy_of, withdrawn
 from reco_plugin.fit.config import FitSide

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from reco_plugin.evaluate.findings import Case, Chart, Column, Findings, Line, Ranked, Section, Shown, Table
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.intervals import Interval
 
 HOSTILE = '<script>alert("x")</script> | `a` & *b* $\\frac$ ]]>'
 UNICODE = "Ünïcode · 猫 · 🦊 · עברית"

@@ -12,7 +12,7 @@ import pytest
 
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.findings import Case, Findings, Shown
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.report import read_runs, write_report
 from reco_plugin.report.cells import written
 from reco_plugin.report.page import render_page

@@ -12,7 +12,7 @@ from reco_plugin.errors import InputError
 from reco_plugin.evaluate.baselines import LogitEnsemble, enrichments, ensembles, grid, ranks_of_scores, transfers
 from reco_plugin.evaluate.measure import measure
 from reco_plugin.evaluate.methods import ScoringMethod
-from reco_plugin.evaluate.metrics import ranks
+from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..findings import Cell, Section, Table
-from ..metrics import Interval
+from ..intervals import Interval
 from ..table import gain, percent
 from .config import StudyConfig
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ...findings import Cell, Column, Kind, Section, Table
-from ...metrics import Interval
+from ...intervals import Interval
 from ...retrieval import retrieval
 from ..study import Study
 
