@@ -34,9 +34,9 @@ from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.quickstart.benchmark import KNOWN, Bench, Encodes, Group, drawing, prepare
+from reco_plugin.quickstart.benchmark import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
 from reco_plugin.quickstart.dataset import Quickstart, load
-from reco_plugin.quickstart.entities import ALL_SPLITS, Split
+from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, GENERIC_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
@@ -62,7 +62,7 @@ NAME = "reco-quickstart-mini-clip"
 class Study:
     """Frozen vectors, memories and the measurement that every line of the table shares."""
 
-    def __init__(self, data: Quickstart, encoder: Encodes, fingerprint: Fingerprint, cache: Path) -> None:
+    def __init__(self, data: Quickstart, encoder: FrozenEncoder, fingerprint: Fingerprint, cache: Path) -> None:
         self.data, self.fingerprint = data, fingerprint
         self.pairs = _records(data, encoder, cache / f"vectors-{fingerprint.digest[:12]}.npz")
         self.bench: Bench = prepare(data, encoder, ("unseen", "seen", "dev"))
@@ -72,7 +72,7 @@ class Study:
         self.unseen_only = self.memory(("unseen",))
         self.empty = VectorMemory(open_memory(":memory:", self.fingerprint, kind="exact"), None)
 
-    def memory(self, splits: Sequence[Split]) -> VectorMemory:
+    def memory(self, splits: Sequence[EntitySplit]) -> VectorMemory:
         """An exact memory of these splits, calibrated."""
         return self._filled(self.pairs.take(self.data.memory_rows(tuple(splits))))
 
@@ -142,7 +142,7 @@ class Study:
         return [family[item.entity, item.family] for item in items]
 
 
-def _records(data: Quickstart, encoder: Encodes, path: Path) -> Records:
+def _records(data: Quickstart, encoder: FrozenEncoder, path: Path) -> Records:
     """Frozen vectors of every drawing and caption, kept under the encoder's fingerprint."""
     count = sum(item.split is not None for item in data.items)
     items = data.items[:count]

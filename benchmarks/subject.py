@@ -15,7 +15,7 @@ from reco_plugin.evaluate.measure import measure, refine_task
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
 from reco_plugin.memory import open_memory
-from reco_plugin.quickstart.entities import Split
+from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.quickstart.sources import HELD_STYLE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
@@ -27,7 +27,7 @@ from reco_plugin.types import Fingerprint, Modality, Vectors
 from .sets.vectors import VectorSet
 
 K = 10
-TRAINING: tuple[Split, ...] = ("seen", "fusion")
+TRAINING: tuple[EntitySplit, ...] = ("seen", "fusion")
 Hits = npt.NDArray[np.bool_]
 
 
@@ -63,7 +63,7 @@ class Subject:
         """A memory of all pairs."""
         return self.memory(range(len(self.data.memory)))
 
-    def rows(self, splits: Iterable[Split]) -> npt.NDArray[np.int64]:
+    def rows(self, splits: Iterable[EntitySplit]) -> npt.NDArray[np.int64]:
         """Rows of the memory's pairs of these splits."""
         return np.flatnonzero(np.isin(self.split_of_pair, list(splits)))
 
@@ -110,7 +110,7 @@ class Subject:
         config = FusionConfig("reco", self.fingerprint.dimension)
         return fit_fusions(config, pairs, shown, questions, memory.calibration.honesty)
 
-    def hits(self, group: Sequence[Split], way: Way | None, queries: Sequence[Split] = ()) -> Hits:
+    def hits(self, group: Sequence[EntitySplit], way: Way | None, queries: Sequence[EntitySplit] = ()) -> Hits:
         """Whether each query of a group, or of some of its splits, is classified right among the group's labels."""
         found, prompts = self.data.queries, self.data.prompts
         whole = Task(
@@ -123,7 +123,7 @@ class Subject:
         refined = [] if way is None else [refine_task(refiner(way), task, way.sides)]
         return measure(task, refined).ranks[0] < 1
 
-    def text_to_image(self, split: Split, way: Way | None) -> Hits:
+    def text_to_image(self, split: EntitySplit, way: Way | None) -> Hits:
         """Whether the first image that each worded caption finds shows its entity; the index is plain."""
         found, truth = self.data.queries, self.data.truth
         whole = Task(TaskItems(found.text, "text", truth), TaskItems(found.image, "image", truth), truth)
@@ -131,7 +131,7 @@ class Subject:
         refined = [] if way is None else [refine_task(refiner(way), task, {"text"})]
         return measure(task, refined).ranks[0] < 1
 
-    def entities_of(self, queries: Sequence[Split]) -> npt.NDArray[np.int64]:
+    def entities_of(self, queries: Sequence[EntitySplit]) -> npt.NDArray[np.int64]:
         """Entity of each query of some splits, to draw confidence intervals over."""
         return self.data.truth[np.isin(self.split_of_query, list(queries))]
 

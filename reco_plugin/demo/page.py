@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..data.files import whole_file
+from ..evaluate.findings import Case, RankedCandidate, RetrievedPair
 from ..evaluate.frozen import refined_queries
 from ..evaluate.measure import measure
 from ..evaluate.task import Task
@@ -26,33 +27,10 @@ _SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
 
 
-@dataclass(frozen=True)
-class _Label:
-    name: str
-    similarity: float
-    true: bool
+class _Card(Case):
+    """A case, and whether the encoder has seen what it shows; pictures are ``data:`` addresses."""
 
-
-@dataclass(frozen=True)
-class _Neighbour:
-    image: str
-    caption: str
-    similarity: float
-    weight: float
-    relevant: bool
-
-
-@dataclass(frozen=True)
-class _Card:
-    image: str
-    name: str
     seen: bool
-    before_rank: int
-    after_rank: int
-    before: list[_Label]
-    after: list[_Label]
-    neighbours: list[_Neighbour]
-    prompt_neighbours: list[_Neighbour]
 
 
 def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any]) -> None:
@@ -66,8 +44,8 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
     cards = [_card(data, bench, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(
-        gains=[card for card in cards if card.after_rank < card.before_rank],
-        harms=[card for card in cards if card.after_rank > card.before_rank],
+        gains=[card for card in cards if card.rank_after < card.rank_before],
+        harms=[card for card in cards if card.rank_after > card.rank_before],
         results=results,
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
@@ -103,11 +81,11 @@ def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: i
     before, before_rank = _ranking(bench, task.queries.vectors[row], task.candidates.vectors, true)
     after, after_rank = _ranking(bench, images.vectors[place], prompts.vectors, true)
     return _Card(
-        image=_png(data, int(bench.rows[row])),
+        picture=_png(data, int(bench.rows[row])),
         name=entity.label,
         seen=entity.split == "seen",
-        before_rank=before_rank,
-        after_rank=after_rank,
+        rank_before=before_rank,
+        rank_after=after_rank,
         before=before,
         after=after,
         neighbours=_neighbours(data, images, place, entity.key),
@@ -115,28 +93,30 @@ def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: i
     )
 
 
-def _ranking(bench: Bench, query: Vectors, labels: Vectors, true: int) -> tuple[list[_Label], int]:
+def _ranking(bench: Bench, query: Vectors, labels: Vectors, true: int) -> tuple[tuple[RankedCandidate, ...], int]:
     scores = labels @ query
     top = np.argsort(-scores, kind="stable")[:_SHOWN]
-    ranked = [_Label(bench.entities[c].label, float(scores[c]), int(c) == true) for c in top]
-    return ranked, 1 + int((scores > scores[true]).sum())
+    ranked = (
+        RankedCandidate(name=bench.entities[c].label, similarity=float(scores[c]), true=int(c) == true) for c in top
+    )
+    return tuple(ranked), int((scores > scores[true]).sum())
 
 
-def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> list[_Neighbour]:
+def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> tuple[RetrievedPair, ...]:
     found, weights = result.neighbours, result.weights
     if found is None or weights is None or found.payloads is None:
-        return []
+        return ()
     total = float(weights[place].sum()) or 1.0
-    return [
-        _Neighbour(
-            image=_png(data, payload["row"]),
+    return tuple(
+        RetrievedPair(
+            picture=_png(data, payload["row"]),
             caption=payload["caption"],
             similarity=float(found.similarity[place, column]),
-            weight=float(weights[place, column]) / total,
+            trust=float(weights[place, column]) / total,
             relevant=payload["entity"] == entity,
         )
         for column, payload in enumerate(found.payloads[place][:_SHOWN])
-    ]
+    )
 
 
 def _png(data: Quickstart, row: int) -> str:

@@ -17,7 +17,7 @@ from ..evaluate.table import table
 from ..memory.picture_folders import note_folders
 from ..quickstart.benchmark import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from ..quickstart.dataset import Quickstart, load
-from ..quickstart.entities import Split
+from ..quickstart.entities import EntitySplit
 from ..reco import Reco
 from ..types import Pair
 from .page import write_page
@@ -86,7 +86,7 @@ def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) 
     return stages
 
 
-def _drawn(data: Quickstart, splits: tuple[Split, ...], folder: Path) -> list[Pair]:
+def _drawn(data: Quickstart, splits: tuple[EntitySplit, ...], folder: Path) -> list[Pair]:
     """The pairs of these splits, their drawings written to files, where the playground finds them."""
     drawn = []
     for pair in pairs(data, splits):

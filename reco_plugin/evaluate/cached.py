@@ -11,10 +11,11 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from ..encode import Progress
 from ..reco import Reco
 from ..request import RefineKeywords
 from ..types import Fingerprint, ImageInput, Modality, Refinement, Role, Vectors
-from .frozen import Encodes, Progress, silent
+from .frozen import Encodes, silent
 from .prompts import templates_of
 from .stored import digest_images, digest_texts, stored_vectors
 

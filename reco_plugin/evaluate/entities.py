@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from ..data import EntitySet
 from ..data.classes import check_templates, fill
+from ..encode import Progress
 from ..errors import ConfigError
 from ..request import RefineHow, said
 from ..types import Fingerprint, Vectors
 from .cached import CachedEncoder
-from .frozen import Progress, Refines, encoder_of, image_vectors, refined_candidates, refined_queries, silent
+from .frozen import Refines, encoder_of, image_vectors, refined_candidates, refined_queries, silent
 from .measure import Measured, by_unseen, moved, variants_of
 from .prompts import Prompts, templates_of
 from .ranking import Blocks, rank_blocks

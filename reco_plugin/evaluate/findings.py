@@ -16,7 +16,7 @@ from ..errors import DataError
 from .intervals import Interval
 
 FINDINGS = "findings.json"
-Kind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
+CellKind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
 """percent: a share. points: a difference of shares. number: anything else."""
 Cell: TypeAlias = str | int | float | Interval | None
 """An interval is (mean, low, high)."""
@@ -31,7 +31,7 @@ class Column(_Frozen):
 
     key: str
     title: str
-    kind: Kind = "text"
+    kind: CellKind = "text"
 
 
 class Table(_Frozen):
@@ -76,7 +76,7 @@ class Chart(_Frozen):
     y_title: str
     x: tuple[float, ...] | tuple[str, ...]
     lines: tuple[Line, ...]
-    y_kind: Kind = "percent"
+    y_kind: CellKind = "percent"
     x_log: bool = False
     baseline: float | None = None
 
@@ -100,7 +100,7 @@ class Section(_Frozen):
     notes: tuple[str, ...] = ()
 
 
-class Ranked(_Frozen):
+class RankedCandidate(_Frozen):
     """One candidate of a ranking."""
 
     name: str
@@ -108,7 +108,7 @@ class Ranked(_Frozen):
     true: bool
 
 
-class Shown(_Frozen):
+class RetrievedPair(_Frozen):
     """One retrieved pair.
 
     Attributes:
@@ -142,10 +142,10 @@ class Case(_Frozen):
     picture: str | None
     rank_before: int
     rank_after: int
-    before: tuple[Ranked, ...]
-    after: tuple[Ranked, ...]
-    neighbours: tuple[Shown, ...]
-    prompt_neighbours: tuple[Shown, ...] = ()
+    before: tuple[RankedCandidate, ...]
+    after: tuple[RankedCandidate, ...]
+    neighbours: tuple[RetrievedPair, ...]
+    prompt_neighbours: tuple[RetrievedPair, ...] = ()
 
 
 class Findings(_Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, Unpack
 
@@ -10,14 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned, EntitySet, Labelled
+from ..encode import Progress
 from ..errors import ConfigError, MemoryStoreError
 from ..request import RefineHow, RefineKeywords
 from ..types import Coverage, ImageInput, Modality, Refinement, Role, Vectors
 from .task import TaskItems
-
-Progress = Callable[[int], None]
-"""Told how many items each finished batch had."""
-
 
 _QUERIES = 4096  # per call, which holds the vectors of all their neighbours: 80 MiB at K=10, D=512
 

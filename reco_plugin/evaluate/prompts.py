@@ -11,8 +11,9 @@ import numpy as np
 from ..data import Labelled
 from ..data.classes import TEMPLATES, fill
 from ..data.labelled import TemplatesFrom
+from ..encode import Progress
 from ..types import Vectors
-from .frozen import Encodes, Progress, Refines, encoder_of, silent
+from .frozen import Encodes, Refines, encoder_of, silent
 
 _WHOSE: Mapping[TemplatesFrom, str] = {
     "caller": "as asked for",

@@ -39,7 +39,7 @@ class _Classified:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(_Classified):
+class SomeClasses(_Classified):
     """Images of some classes, classified among those classes only.
 
     Attributes:
@@ -58,7 +58,7 @@ class Part(_Classified):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotResult(Part):
+class ZeroShotResult(SomeClasses):
     """Frozen against refined on one labelled set: all images among all classes.
 
     Attributes:
@@ -72,13 +72,13 @@ class ZeroShotResult(Part):
 
     name: str
     options: dict[str, Any]
-    seen: Part | None = None
-    unseen: Part | None = None
+    seen: SomeClasses | None = None
+    unseen: SomeClasses | None = None
     generalised: tuple[Generalised, ...] = ()
     prompts: Prompts | None = None
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, SomeClasses]:
         """``"unseen"`` and ``"seen"``, as far as there are any."""
         return {name: part for name, part in (("unseen", self.unseen), ("seen", self.seen)) if part is not None}
 

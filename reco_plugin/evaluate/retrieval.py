@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned
+from ..encode import Progress
 from ..request import RefineHow, said
 from ..types import Modality, Role, Vectors
-from .frozen import Progress, Refines, image_vectors, refined_candidates, refined_queries, silent, text_vectors
+from .frozen import Refines, image_vectors, refined_candidates, refined_queries, silent, text_vectors
 from .measure import Measured, gain, measure_sides, moved
 from .reasons import Reason, why
 from .results import RECALL_AT, RetrievalResult, RetrievalVariant

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Labelled
+from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, said
-from .frozen import Progress, Refines, image_vectors, silent
+from .frozen import Refines, image_vectors, silent
 from .measure import Measured, by_unseen, measure_sides, refine_task, variants_of
 from .prompts import prompt_vectors, prompts_of, with_templates
 from .reasons import reasons_of
-from .results import Part, ZeroShotResult
+from .results import SomeClasses, ZeroShotResult
 from .task import SIDES, Side, Task, task_of
 
 
@@ -57,7 +58,7 @@ def zero_shot(
     task = task_of(labelled, images, prompt_vectors(reco, labelled, progress))
     refined = refine_task(reco, task, sides, **options)
     found = measure_sides(task, [refined], sides)
-    parts: dict[str, Part] = {}
+    parts: dict[str, SomeClasses] = {}
     if task.unseen is not None:
         prompts = {"text"} if {"text", "both"} & set(sides) else set()
         for name, chosen in (("seen", ~task.unseen), ("unseen", task.unseen)):
@@ -76,11 +77,11 @@ def zero_shot(
     )
 
 
-def _part(task: Task, found: Mapping[str, Measured]) -> Part:
+def _part(task: Task, found: Mapping[str, Measured]) -> SomeClasses:
     """The lines of what was measured."""
     variants = variants_of(found, task.groups)
     reasons = reasons_of(found, variants, "class prompts")
-    return Part(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)
+    return SomeClasses(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)
 
 
 def _check_flags(unseen: npt.NDArray[np.bool_], classes: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from ..ingest.prepare import Preparation
 from ..ingest.rejected import RejectedRows, twice
 from ..ingest.run import Progress, encoded, silent
 from ..types import Payload, Records, Vectors
-from .split import Sample
+from .split import CatalogueSample
 
 REJECTED = "rejected.jsonl"
 _VECTORS = "vectors"
@@ -58,7 +58,7 @@ class Catalogue:
     prompts: Vectors
     digest: str
     reasons: dict[str, int] = field(default_factory=dict)
-    sample: Sample | None = None
+    sample: CatalogueSample | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -75,7 +75,7 @@ def read_catalogue(
     out: Path,
     *,
     group: str | None = None,
-    sample: Sample | None = None,
+    sample: CatalogueSample | None = None,
     max_error_rate: float = 0.05,
     progress: Progress = silent,
 ) -> Catalogue:
@@ -95,7 +95,7 @@ def read_catalogue(
         SessionError: the encoder failed.
     """
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
-    encoder, cache = Encoder(base, settings), RowCache(out / _VECTORS / fingerprint.digest[:16] / "rows")
+    encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
     preparation, wanted = Preparation(base, settings.max_pixels), sample.holds if sample else None
     with closing(encoded(rows, preparation, encoder, cache.sift, Options(), wanted)) as batches:
@@ -113,7 +113,7 @@ def read_catalogue(
 class _Reading:
     """Rows as they come; of those with one id the first counts."""
 
-    def __init__(self, cache: RowCache, rejected: RejectedRows, progress: Progress) -> None:
+    def __init__(self, cache: EncodedRows, rejected: RejectedRows, progress: Progress) -> None:
         self._cache, self._rejected, self._progress = cache, rejected, progress
         self._read = 0
         self._digests: dict[str, str] = {}
@@ -168,7 +168,7 @@ def _names(groups: Sequence[str]) -> tuple[str, ...]:
     return tuple(named) if named and words >= 0.9 * len(named) else ()
 
 
-class RowCache:
+class EncodedRows:
     """Rows of one encoder by id and content; a file per batch, which is whole or absent.
 
     Args:

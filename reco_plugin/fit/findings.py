@@ -14,7 +14,7 @@ from .catalogue import Catalogue
 from .choose import TASK_OF, Judged
 from .config import SIDES, FitConfig, FitSide, TaskName
 from .result import FitResult, TestLine
-from .split import Split
+from .split import HeldOut
 
 _TASKS: dict[TaskName, str] = {
     "text->image": "texts search images",
@@ -142,12 +142,12 @@ def words(
     return (head, *(_side(side, judged, chosen, lines, withdrawn) for side in sides))
 
 
-def notes(catalogue: Catalogue, split: Split, config: FitConfig, processes: int) -> tuple[str, ...]:
+def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> tuple[str, ...]:
     """What a reader should know of the run before believing the figures."""
     return tuple(_notes(catalogue, split, config, processes))
 
 
-def little_to_learn(catalogue: Catalogue, split: Split) -> str | None:
+def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
     """What to say where nearly every pair to fit on shows something of its own; None elsewhere."""
     counts = Counter(catalogue.groups[row] for row in split.rows("fit"))
     if (shared := sum(count for count in counts.values() if count > 1)) >= _ENOUGH:
@@ -158,7 +158,7 @@ def little_to_learn(catalogue: Catalogue, split: Split) -> str | None:
     )
 
 
-def _notes(catalogue: Catalogue, split: Split, config: FitConfig, processes: int) -> Iterator[str]:
+def _notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> Iterator[str]:
     if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
     if told := little_to_learn(catalogue, split):

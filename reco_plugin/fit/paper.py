@@ -12,7 +12,7 @@ from ..types import Fingerprint
 from .catalogue import Catalogue
 from .config import FitConfig
 from .questions import memory_of_rows, some
-from .split import Split
+from .split import HeldOut
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -24,7 +24,7 @@ _DATA = "training"
 _OF = "catalogue.txt"
 
 
-def gather_paper(config: FitConfig, catalogue: Catalogue, split: Split, fingerprint: Fingerprint, out: Path) -> None:
+def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path) -> None:
     """Find what the layer is trained on, in files that all processes read; those of a killed run are kept.
 
     Args:

@@ -14,7 +14,7 @@ from ..evaluate.task import Task, TaskItems
 from ..types import Fingerprint, Vectors
 from .catalogue import Catalogue
 from .config import TaskName
-from .split import Part, Split, chance
+from .split import HeldOut, SplitName, chance
 
 MOST = 4000
 """Pairs of a part that ask: more would narrow its intervals by little, and cost time in proportion."""
@@ -37,7 +37,7 @@ class Questions:
     without: RamMemory
 
 
-def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint, *, near: float) -> Questions:
+def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fingerprint, *, near: float) -> Questions:
     """The questions of ``validation`` or ``test``.
 
     The memory of validation holds nothing of the test part; that of the test holds all of validation.

@@ -22,7 +22,7 @@ from .findings import little_to_learn, notes, words
 from .paper import PAPER, gather_paper, train_paper
 from .questions import ask
 from .result import RESULT, FitResult
-from .split import Split, sample, split
+from .split import HeldOut, sample, split
 from .write import candidate_of, counts_of, write_model, write_report_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MODEL = "model"
 
 
-class Watch(Protocol):
+class FitProgress(Protocol):
     """Shows how far a run is."""
 
     def read(self, rows: int, rejected: int) -> None:
@@ -60,7 +60,7 @@ class _Prepared:
 
     base: Artifact
     catalogue: Catalogue
-    parts: Split
+    parts: HeldOut
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
     return start(config.device, count, alone=None if PAPER in config.kinds else config.fuser)
 
 
-def run_fit(config: FitConfig, out: Path, watch: Watch | None = None, processes: Processes | None = None) -> FitResult:
+def run_fit(
+    config: FitConfig, out: Path, watch: FitProgress | None = None, processes: Processes | None = None
+) -> FitResult:
     """Fit a model to a catalogue; an interrupted run goes on when it is started again, and comes to the same.
 
     ``fit.json`` is written last: a folder that holds it is whole.
@@ -131,7 +133,7 @@ def follow(config: FitConfig, out: Path, processes: Processes) -> None:
     train_paper(config, out, processes)
 
 
-def _prepare(config: FitConfig, out: Path, watch: Watch) -> _Prepared:
+def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
     """Read, encode and split the catalogue, and find what the paper's layer is trained on."""
     base = load_base(config.model)
     rows = open_source(config.source, model=base.folder)  # before a folder is made for a source that is not there
@@ -147,7 +149,7 @@ def _prepare(config: FitConfig, out: Path, watch: Watch) -> _Prepared:
     return _Prepared(base, catalogue, parts)
 
 
-def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: Watch) -> Catalogue:
+def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: FitProgress) -> Catalogue:
     watch.stage("count the groups")
     used = sample(rows, config.group, config.max_pairs)
     watch.stage("encode", rows.total if used is None else used.rows)
@@ -195,7 +197,7 @@ def _check_torch() -> None:
         raise MissingExtra(error.name or "torch", "train", "fitting and export") from error
 
 
-def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: Watch) -> _Decision:
+def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: FitProgress) -> _Decision:
     """Judge every candidate on validation."""
     catalogue, parts, fingerprint = ready.catalogue, ready.parts, ready.base.manifest.fingerprint
     if told := little_to_learn(catalogue, parts):
@@ -214,7 +216,7 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Pat
 
 
 def _finish(
-    config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: Watch
+    config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: FitProgress
 ) -> FitResult:
     """Measure what was chosen, once, and write everything."""
     base, catalogue, parts = ready.base, ready.catalogue, ready.parts

@@ -19,14 +19,14 @@ from ..data.rows import Rejected, Rows
 from ..errors import DataError
 from ..types import Pair
 
-Part = Literal["fit", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+SplitName = Literal["fit", "validation", "test"]
+PARTS: tuple[SplitName, ...] = get_args(SplitName)
 FEWEST = 10
 """Groups of a part: an interval over fewer says nothing."""
 
 
 @dataclass(frozen=True)
-class Split:
+class HeldOut:
     """N pairs, split.
 
     Attributes:
@@ -38,20 +38,20 @@ class Split:
     part: npt.NDArray[np.str_]
     asks: npt.NDArray[np.bool_]
 
-    def rows(self, *parts: Part) -> npt.NDArray[np.int64]:
+    def rows(self, *parts: SplitName) -> npt.NDArray[np.int64]:
         """Rows of all pairs of some parts."""
         return np.flatnonzero(np.isin(self.part, parts))
 
-    def queries(self, part: Part) -> npt.NDArray[np.int64]:
+    def queries(self, part: SplitName) -> npt.NDArray[np.int64]:
         """Rows of the pairs of one part that ask."""
         return np.flatnonzero((self.part == part) & self.asks)
 
-    def rest(self, part: Part) -> npt.NDArray[np.int64]:
+    def rest(self, part: SplitName) -> npt.NDArray[np.int64]:
         """Rows of the pairs of one part that are to be found."""
         return np.flatnonzero((self.part == part) & ~self.asks)
 
 
-def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> Split:
+def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> HeldOut:
     """Split pairs by group.
 
     Args:
@@ -72,7 +72,7 @@ def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test:
             "Give a larger catalogue, a finer --group, or other shares (--validation, --test)"
         )
     part = np.array([part_of[group] for group in groups])
-    return Split(part, _asks(ids, groups, seed) & (part != "fit"))
+    return HeldOut(part, _asks(ids, groups, seed) & (part != "fit"))
 
 
 def chance(name: str, seed: int = 0) -> float:
@@ -84,7 +84,7 @@ def chance(name: str, seed: int = 0) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8]) / 2.0**64
 
 
-def _part(group: str, validation: float, test: float, seed: int) -> Part:
+def _part(group: str, validation: float, test: float, seed: int) -> SplitName:
     drawn = chance(group, seed)
     return "test" if drawn < test else "validation" if drawn < test + validation else "fit"
 
@@ -106,7 +106,7 @@ _BINS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Sample:
+class CatalogueSample:
     """Which rows are used.
 
     Attributes:
@@ -126,7 +126,7 @@ class Sample:
         return _drawn(row, self.group) < self.below
 
 
-def sample(rows: Rows, group: str | None, most: int) -> Sample | None:
+def sample(rows: Rows, group: str | None, most: int) -> CatalogueSample | None:
     """The largest sample of at most so many rows; None where all of them are that few.
 
     Reads all rows once to count them, without their images, unless the source tells that they are few enough.
@@ -147,7 +147,7 @@ def sample(rows: Rows, group: str | None, most: int) -> Sample | None:
     if total <= most:
         return None
     bins = int(np.searchsorted(reached, most, side="right"))
-    return Sample(group, bins / _BINS, int(reached[bins - 1]) if bins else 0, total)
+    return CatalogueSample(group, bins / _BINS, int(reached[bins - 1]) if bins else 0, total)
 
 
 def _drawn(row: Pair | Rejected, group: str | None) -> float:

@@ -15,7 +15,7 @@ from .choose import Judged
 from .config import FitConfig
 from .findings import findings_of
 from .result import CandidateResult, FitResult, SideResult
-from .split import PARTS, Split
+from .split import PARTS, HeldOut
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -43,7 +43,7 @@ def write_report_of(result: FitResult, out: Path) -> None:
         warnings.warn(f"no report was drawn: {error}; then: reco report {out}", stacklevel=4)
 
 
-def counts_of(catalogue: Catalogue, parts: Split, asked: int) -> dict[str, int]:
+def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int]:
     """How many pairs, groups and queries; ``asked`` are those of the test part."""
     counts = {"pairs": len(catalogue), "groups": len(set(catalogue.groups)), "rejected": catalogue.rejected}
     for part in PARTS:

@@ -15,10 +15,10 @@ from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
 from ..types import ImageInput, Pair, Vectors
 from .dataset import Quickstart
-from .entities import ALL_SPLITS, Entity, Split
+from .entities import ALL_SPLITS, Entity, EntitySplit
 
 Group = Literal["unseen", "seen", "all", "dev"]
-GROUPS: dict[Group, tuple[tuple[Split, ...], tuple[Split, ...]]] = {
+GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
     "unseen": (("unseen",), ("unseen",)),
     "seen": (("seen",), ("seen",)),
     "all": (("unseen", "seen"), ALL_SPLITS),
@@ -26,7 +26,7 @@ GROUPS: dict[Group, tuple[tuple[Split, ...], tuple[Split, ...]]] = {
 }
 """What is classified among which labels. ``all``: every test query among all labels together."""
 TEST_GROUPS: tuple[Group, ...] = ("unseen", "seen", "all")
-KNOWN: tuple[Split, ...] = ("seen", "fusion", "dev")
+KNOWN: tuple[EntitySplit, ...] = ("seen", "fusion", "dev")
 """Splits whose pairs are in the memory before the unseen ones arrive."""
 
 Accuracy = dict[str, float]
@@ -35,7 +35,7 @@ Accuracies = dict[Group, dict[str, Accuracy]]
 """Group -> refined side -> accuracy; ``"frozen"`` is among the sides."""
 
 
-class Encodes(Protocol):
+class FrozenEncoder(Protocol):
     """A frozen encoder, in ONNX Runtime or in torch."""
 
     def images(self, images: Sequence[ImageInput]) -> Vectors:
@@ -92,7 +92,7 @@ def accuracy(found: Measured) -> Accuracy:
     return {f"top{k}": round(100 * float(found.top(k).mean()), 2) for k in (1, 5)}
 
 
-def prepare(data: Quickstart, encoder: Encodes, splits: tuple[Split, ...] = ("unseen", "seen")) -> Bench:
+def prepare(data: Quickstart, encoder: FrozenEncoder, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
     """Encode the test queries and all class prompts."""
     row_of = {entity.key: row for row, entity in enumerate(data.entities)}
     rows = np.concatenate([data.query_rows(split) for split in splits])
@@ -108,7 +108,7 @@ def drawing(data: Quickstart, row: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(data.images[row]))
 
 
-def pairs(data: Quickstart, splits: tuple[Split, ...]) -> list[Pair]:
+def pairs(data: Quickstart, splits: tuple[EntitySplit, ...]) -> list[Pair]:
     """The memory's pairs of these splits."""
     return [
         Pair(

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError
-from ..evaluate.findings import Cell, Chart, Column, Kind, Line, Table
+from ..evaluate.findings import Cell, CellKind, Chart, Column, Line, Table
 from ..evaluate.intervals import Interval
 from .canvas import WIDTH, Canvas, canvas, shortened
 from .cells import tick, with_unit, written
@@ -121,7 +121,7 @@ def _place_ticks(axis: Axis, x: Sequence[float], *, log: bool) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _write_ticks(axis: Axis, kind: Kind) -> None:
+def _write_ticks(axis: Axis, kind: CellKind) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(5))

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from ..evaluate.findings import Case, Cell, Kind, Ranked, Section, Shown, Table
+from ..evaluate.findings import Case, Cell, CellKind, RankedCandidate, RetrievedPair, Section, Table
 from .cells import best_cells, header, with_minus, written
 from .headline import main_figures, summary_table
 from .runs import Run, section_key
@@ -91,7 +91,7 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
-def _cell(cell: Cell, kind: Kind) -> str:
+def _cell(cell: Cell, kind: CellKind) -> str:
     text = written(cell, kind)
     return escaped(text) if isinstance(cell, str) else text
 
@@ -100,12 +100,12 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _ranking(ranked: Sequence[Ranked]) -> str:
+def _ranking(ranked: Sequence[RankedCandidate]) -> str:
     lines = (f"{number}. {escaped(one.name)} {one.similarity:.2f}" for number, one in enumerate(ranked, 1))
     return "<br>".join(f"**{line}** ✓" if one.true else line for line, one in zip(lines, ranked, strict=True))
 
 
-def _shown(shown: Shown, link: PictureLink) -> str:
+def _shown(shown: RetrievedPair, link: PictureLink) -> str:
     figures = f"{shown.similarity:.2f}, trust {100 * shown.trust:.0f} %"
     picture = _picture(link(shown.picture), shown.caption)
     return f"{picture}{_MARKS[shown.relevant]} {escaped(shown.caption)} ({figures})"

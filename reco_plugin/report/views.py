@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..evaluate.findings import Case, Cell, Chart, Column, Ranked, Section, Shown, Table
+from ..evaluate.findings import Case, Cell, Chart, Column, RankedCandidate, RetrievedPair, Section, Table
 from ..evaluate.intervals import Interval
 from .bars import draw_headline
 from .canvas import inline
@@ -177,7 +177,7 @@ class RankingView:
     """The first candidates, and the true one's rank where it is not among them."""
 
     title: str
-    ranked: tuple[Ranked, ...]
+    ranked: tuple[RankedCandidate, ...]
     rank: int
     missing: bool
 
@@ -245,11 +245,11 @@ def _case(run: Run, case: Case) -> CaseView:
     )
 
 
-def _ranking(title: str, ranked: tuple[Ranked, ...], rank: int) -> RankingView:
+def _ranking(title: str, ranked: tuple[RankedCandidate, ...], rank: int) -> RankingView:
     return RankingView(title, ranked, rank + 1, missing=not any(one.true for one in ranked))
 
 
-def _shown(run: Run, shown: Shown) -> ShownView:
+def _shown(run: Run, shown: RetrievedPair) -> ShownView:
     return ShownView(
         picture=run.picture_data(shown.picture),
         caption=shown.caption,

@@ -10,13 +10,13 @@ from fit_worlds import FINGERPRINT, catalogue_of, made
 
 from reco_plugin.fit.catalogue import Catalogue
 from reco_plugin.fit.questions import Questions, ask
-from reco_plugin.fit.split import Split, split
+from reco_plugin.fit.split import HeldOut, split
 
 CATALOGUE = catalogue_of(made())
 PARTS = split(CATALOGUE.pairs.ids, CATALOGUE.groups, validation=0.2, test=0.2)
 
 
-def asked(catalogue: Catalogue = CATALOGUE, parts: Split = PARTS, near: float = 0.97) -> dict[str, Questions]:
+def asked(catalogue: Catalogue = CATALOGUE, parts: HeldOut = PARTS, near: float = 0.97) -> dict[str, Questions]:
     return {part: ask(catalogue, parts, part, FINGERPRINT, near=near) for part in ("validation", "test")}
 
 

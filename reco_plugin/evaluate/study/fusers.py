@@ -13,7 +13,7 @@ from ...types import Modality, Neighbours, Vectors
 
 
 @dataclass(frozen=True)
-class Opened:
+class ScaledTrust:
     """Scales trust before a fuser sees it.
 
     Attributes:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...data import Captioned, Labelled, is_vectors, read_labelled, read_pairs, read_records, read_retrieval
+from ...encode import Progress
 from ...errors import ConfigError, InputError
 from ...reco import Reco
 from ...refine import Refiner
 from ...types import Records
 from ..cached import CachingReco
 from ..frozen import (
-    Progress,
     Refines,
     count_captioned,
     count_items,
@@ -25,9 +25,9 @@ from ..prompts import prompt_vectors, with_templates
 from ..task import Task, task_of
 from .config import StudyConfig
 from .membership import membership
-from .pictures import Pictures
+from .pictures import Thumbnails
 from .streams import split_classes
-from .study import Study, Watch
+from .study import Study, StudyProgress
 from .subject import read_memory, subject_of
 
 
@@ -78,7 +78,7 @@ def prepare(
     sets: Sets,
     folder: Path,
     *,
-    watch: Watch,
+    watch: StudyProgress,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Study:
@@ -123,7 +123,7 @@ def prepare(
         shows=membership(records, whole.classes, whole.candidates.vectors, config.label_key),
         distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
         captioned=None if sets.captioned is None else _captioned(source, sets.captioned, progress),
-        pictures=Pictures(folder / "pictures", sets.labelled.images),
+        pictures=Thumbnails(folder / "pictures", sets.labelled.images),
         watch=watch,
     )
 

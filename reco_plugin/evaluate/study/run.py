@@ -42,7 +42,7 @@ _MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
 }
 
 
-class Part(BaseModel):
+class StoredSection(BaseModel):
     """One finished section, kept as a file of its own.
 
     Attributes:
@@ -152,27 +152,29 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
     return setup
 
 
-def _part(study: Study, name: SectionName, path: Path, of: str) -> Part:
+def _part(study: Study, name: SectionName, path: Path, of: str) -> StoredSection:
     """The section as it was kept, or measured now and kept."""
     if (finished := _finished(path, of)) is not None:
         return finished
     found = _MEASURE[name](study)
-    part = Part(of=of, section=found) if isinstance(found, Section) else Part(of=of, **found._asdict())
+    part = (
+        StoredSection(of=of, section=found) if isinstance(found, Section) else StoredSection(of=of, **found._asdict())
+    )
     with whole_file(path) as target:
         target.write_text(part.model_dump_json(indent=1), encoding="utf-8")
     return part
 
 
-def _finished(path: Path, of: str) -> Part | None:
+def _finished(path: Path, of: str) -> StoredSection | None:
     try:
-        part = Part.model_validate_json(path.read_text(encoding="utf-8"))
+        part = StoredSection.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or cut short: it is measured again
         return None
     return part if part.of == of else None
 
 
 def bars(items: Iterable[T], what: str) -> Iterable[T]:
-    """Show a bar; a :class:`~.study.Watch`."""
+    """Show a bar; a :class:`~.study.StudyProgress`."""
     from ...progress import progress_bar
 
     shown: Iterable[T] = progress_bar(items, desc=what, leave=what == "sections")

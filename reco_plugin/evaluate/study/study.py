@@ -22,14 +22,14 @@ from .choice import Chosen, choose
 from .config import StudyConfig
 from .membership import Membership
 from .memories import ram_memory
-from .pictures import Pictures
+from .pictures import Thumbnails
 from .streams import folds
 from .subject import Subject
 
 T = TypeVar("T")
 
 
-class Watch(Protocol):
+class StudyProgress(Protocol):
     """Passes items on and shows how far it is."""
 
     def __call__(self, items: Iterable[T], what: str, /) -> Iterable[T]:
@@ -64,8 +64,8 @@ class Study:
     shows: Membership
     distractors: Records | None
     captioned: Captioned | None
-    pictures: Pictures
-    watch: Watch
+    pictures: Thumbnails
+    watch: StudyProgress
 
     @property
     def ours(self) -> Method:

@@ -79,14 +79,10 @@ def table(study: Study, title: str, first: str, rows: Sequence[dict[str, Cell]],
     return Table(title=title, columns=columns(study, first, *more), rows=tuple(rows))
 
 
-def gain_line(name: str, gains: Sequence[Interval | None]) -> Line:
-    """A line of gains with its bounds; None where there is nothing to measure."""
-    return Line(
-        name=name,
-        y=tuple(None if g is None else g.mean for g in gains),
-        low=tuple(None if g is None else g.low for g in gains),
-        high=tuple(None if g is None else g.high for g in gains),
-    )
+def gain_line(name: str, gains: Sequence[Interval]) -> Line:
+    """A line of gains with its bounds."""
+    y, low, high = zip(*gains, strict=True)
+    return Line(name=name, y=y, low=low, high=high)
 
 
 def gain_chart(

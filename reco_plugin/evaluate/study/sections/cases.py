@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....types import Refinement
-from ...findings import Case, Ranked, Section, Shown
+from ...findings import Case, RankedCandidate, RetrievedPair, Section
 from ...measure import measure, refine_task
 from ...task import Task
 from ..study import Study
@@ -95,7 +95,7 @@ class _Show:
             else self._shown(self.prompt_refinement, int(np.searchsorted(task.candidates.labels, label)), label),
         )
 
-    def _neighbours(self, row: int, label: int) -> tuple[Shown, ...]:
+    def _neighbours(self, row: int, label: int) -> tuple[RetrievedPair, ...]:
         if self.study.ours.sides == "text":
             return ()
         queries, own = self.study.test.queries.vectors, self.study.test.queries.own
@@ -103,14 +103,14 @@ class _Show:
         found = self.refiner.refine(queries[row : row + 1], modality="image", explain=True, exclude=hidden)
         return self._shown(found, 0, label)
 
-    def _shown(self, refinement: Refinement, row: int, label: int) -> tuple[Shown, ...]:
+    def _shown(self, refinement: Refinement, row: int, label: int) -> tuple[RetrievedPair, ...]:
         found, trust = refinement.neighbours, refinement.trust
         if found is None or trust is None:
             return ()
         relevant = self._relevant(found.ids[row], label)
         payloads = (found.payloads or [[]] * len(found.ids))[row]
         return tuple(
-            Shown(
+            RetrievedPair(
                 caption=str(payload.get("caption", id_)),
                 picture=self.study.pictures.pair(payload),
                 similarity=float(found.similarity[row, place]),
@@ -128,11 +128,11 @@ class _Show:
         return [self.row_of[id_] in of_class for id_ in ids]
 
 
-def _ranking(task: Task, row: int) -> tuple[Ranked, ...]:
+def _ranking(task: Task, row: int) -> tuple[RankedCandidate, ...]:
     label, numbers = task.queries.labels[row], task.candidates.labels
     similarity = task.candidates.vectors @ task.queries.vectors[row]  # (C,)
     return tuple(
-        Ranked(
+        RankedCandidate(
             name=task.classes[numbers[place]], similarity=float(similarity[place]), true=bool(numbers[place] == label)
         )
         for place in np.argsort(-similarity, kind="stable")[:FIRST]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
-from ..fusers import Opened
+from ..fusers import ScaledTrust
 from ..study import Study
 from ..tables import gain_chart, gain_line
 
@@ -17,7 +17,9 @@ def gate(study: Study) -> Section:
     """The operating curve."""
     steps = QUICK_OPENNESS if study.config.quick else OPENNESS
     ours = replace(study.ours, gate=True)
-    methods = {f"{step:g}": replace(ours, fusers=tuple(Opened(fuser, step) for fuser in ours.fusers)) for step in steps}
+    methods = {
+        f"{step:g}": replace(ours, fusers=tuple(ScaledTrust(fuser, step) for fuser in ours.fusers)) for step in steps
+    }
     methods["no gate"] = replace(study.ours, gate=False)
     known = {name: study.measure(method) for name, method in study.watch(list(methods.items()), "gate: class known")}
     halves = study.halves()
