@@ -78,16 +78,7 @@ def entities(
     refined = refined_queries(reco, TaskItems(images, "image", labels, own), **options)
     with TemporaryDirectory(prefix="reco-entities-") as folder:
         names = _names(reco, entity_set, prompts, images.shape[1], Path(folder), progress)
-        frozen, image = _ranks([images, refined.vectors], names, labels)
-        far = moved(images, refined.vectors)
-        found = {"frozen": Measured(frozen), "image": Measured(image, (far, 0.0), refined.coverage)}
-        if candidates:
-            plain = TaskItems(np.concatenate(list(names)), "text", np.arange(len(entity_set.entities)))
-            prompts_too = refined_candidates(reco, plain, **options)
-            text, both = _ranks([images, refined.vectors], [prompts_too.vectors], labels)
-            far_names = moved(plain.vectors, prompts_too.vectors)
-            found["text"] = Measured(text, (0.0, far_names), prompts_too.coverage)
-            found["both"] = Measured(both, (far, far_names))
+        found = _measured(reco, images, refined, names, options if candidates else None)
     variants = variants_of(found, labels)
     return EntityResult(
         name=entity_set.name,
@@ -100,6 +91,23 @@ def entities(
         generalised=by_unseen(found, unseen, labels),
         generalised5=by_unseen(found, unseen, labels, _TOP),
     )
+
+
+def _measured(
+    reco: Refines, images: Vectors, refined: TaskItems, names: Iterable[Vectors], options: RefineHow | None
+) -> dict[str, Measured]:
+    """Refined side -> what it did; names are refined too where there are options for that."""
+    frozen, image = _ranks([images, refined.vectors], names, refined.labels)
+    far = moved(images, refined.vectors)
+    found = {"frozen": Measured(frozen), "image": Measured(image, (far, 0.0), refined.coverage)}
+    if options is not None:
+        vectors = np.concatenate(list(names))
+        moving = refined_candidates(reco, TaskItems(vectors, "text", np.arange(len(vectors))), **options)
+        text, both = _ranks([images, refined.vectors], [moving.vectors], refined.labels)
+        far_names = moved(vectors, moving.vectors)
+        found["text"] = Measured(text, (0.0, far_names), moving.coverage)
+        found["both"] = Measured(both, (far, far_names))
+    return found
 
 
 def _check(entity_set: EntitySet, template: str | None, *, candidates: bool) -> None:

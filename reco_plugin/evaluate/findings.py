@@ -22,11 +22,13 @@ Cell: TypeAlias = str | int | float | Interval | None
 """An interval is (mean, low, high)."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Values that are read and written as JSON and never change."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Column(_Frozen):
+class Column(Frozen):
     """One column: the key of its cells in every row, the words above it, and how its cells are written."""
 
     key: str
@@ -34,7 +36,7 @@ class Column(_Frozen):
     kind: CellKind = "text"
 
 
-class Table(_Frozen):
+class Table(Frozen):
     """Rows under columns; a row lacks the keys that do not apply to it.
 
     Attributes:
@@ -50,7 +52,7 @@ class Table(_Frozen):
     best: tuple[str, ...] = ()
 
 
-class Line(_Frozen):
+class Line(Frozen):
     """One line of a chart; y, and the bounds where there are any, have one value per x."""
 
     name: str
@@ -59,7 +61,7 @@ class Line(_Frozen):
     high: tuple[float | None, ...] | None = None
 
 
-class Chart(_Frozen):
+class Chart(Frozen):
     """Lines over a common x.
 
     Attributes:
@@ -81,7 +83,7 @@ class Chart(_Frozen):
     baseline: float | None = None
 
 
-class Section(_Frozen):
+class Section(Frozen):
     """One question and its answer.
 
     Attributes:
@@ -100,7 +102,7 @@ class Section(_Frozen):
     notes: tuple[str, ...] = ()
 
 
-class RankedCandidate(_Frozen):
+class RankedCandidate(Frozen):
     """One candidate of a ranking."""
 
     name: str
@@ -108,7 +110,7 @@ class RankedCandidate(_Frozen):
     true: bool
 
 
-class RetrievedPair(_Frozen):
+class RetrievedPair(Frozen):
     """One retrieved pair.
 
     Attributes:
@@ -126,7 +128,7 @@ class RetrievedPair(_Frozen):
     relevant: bool | None
 
 
-class Case(_Frozen):
+class Case(Frozen):
     """One query, what was retrieved for it, and its rankings before and after.
 
     Attributes:
@@ -148,7 +150,7 @@ class Case(_Frozen):
     prompt_neighbours: tuple[RetrievedPair, ...] = ()
 
 
-class Findings(_Frozen):
+class Findings(Frozen):
     """Everything that a study found.
 
     Attributes:

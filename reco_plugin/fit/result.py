@@ -5,21 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ..data.files import whole_file
 from ..errors import DataError
+from ..evaluate.findings import Frozen
 from ..evaluate.intervals import Interval
 from .config import FitConfig, FitSide, TaskName
 
 RESULT = "fit.json"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SideResult(_Frozen):
+class SideResult(Frozen):
     """One side of one candidate on validation; see :class:`reco_plugin.fit.choose.Verdict`."""
 
     side: FitSide
@@ -28,7 +25,7 @@ class SideResult(_Frozen):
     helps: bool
 
 
-class CandidateResult(_Frozen):
+class CandidateResult(Frozen):
     """One candidate on validation."""
 
     name: str
@@ -37,7 +34,7 @@ class CandidateResult(_Frozen):
     sides: tuple[SideResult, ...]
 
 
-class TestLine(_Frozen):
+class TestLine(Frozen):
     """One way on one task of the test part.
 
     Attributes:
@@ -62,7 +59,7 @@ class TestLine(_Frozen):
     loss: Interval | None = None
 
 
-class FitResult(_Frozen):
+class FitResult(Frozen):
     """Everything that was decided, and on what.
 
     Attributes:

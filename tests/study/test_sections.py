@@ -151,7 +151,7 @@ def test_ablations_agree_with_one_another_and_with_what_is_known(study: Study) -
 
 
 def test_the_control_is_a_line_of_its_own(study: Study) -> None:
-    from reco_plugin.evaluate.study.fusers import WithoutRetrieval
+    from reco_plugin.evaluate.methods import WithoutRetrieval
 
     seen: list[float] = []
 

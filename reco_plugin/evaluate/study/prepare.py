@@ -27,8 +27,7 @@ from .config import StudyConfig
 from .membership import membership
 from .pictures import Thumbnails
 from .streams import split_classes
-from .study import Study, StudyProgress
-from .subject import read_memory, subject_of
+from .study import Study, StudyProgress, read_memory, subject_of
 
 
 @dataclass(frozen=True)

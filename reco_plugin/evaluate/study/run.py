@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from ...data.files import whole_file
 from ...errors import DataError
-from ..findings import Case, Findings, Section
+from ..findings import Case, Findings, Frozen, Section
 from ..prompts import prompts_of
 from ..stored import digest_arrays, digest_records, digest_texts
 from ..task import Task
@@ -26,7 +25,7 @@ from .sections.gate import gate
 from .sections.harm import harm
 from .sections.main import main
 from .study import Study
-from .summary import summary
+from .tables import summary
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ _MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
 }
 
 
-class StoredSection(BaseModel):
+class StoredSection(Frozen):
     """One finished section, kept as a file of its own.
 
     Attributes:
@@ -50,8 +49,6 @@ class StoredSection(BaseModel):
         section: the answer.
         gains, harms: cases that it chose.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     of: str
     section: Section

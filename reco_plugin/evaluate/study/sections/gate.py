@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
-from ..fusers import ScaledTrust
+from ...methods import ScaledTrust
 from ..study import Study
 from ..tables import gain_chart, gain_line
 
