@@ -91,16 +91,10 @@ class ScoringMethod:
 
 
 @dataclass(frozen=True)
-class ScaledTrust:
-    """Scales trust before a fuser sees it.
-
-    Attributes:
-        fuser: the real one.
-        openness: factor; 1 leaves the gate as it is, 0 closes it. Trust stays at most 1.
-    """
+class _Around:
+    """A fusion under another one's name and with its gate."""
 
     fuser: Fuser
-    openness: float
 
     @property
     def name(self) -> str:
@@ -111,6 +105,18 @@ class ScaledTrust:
     def text_gate(self) -> TextGate | None:
         """Of the fusion."""
         return self.fuser.text_gate
+
+
+@dataclass(frozen=True)
+class ScaledTrust(_Around):
+    """Scales trust before a fuser sees it.
+
+    Attributes:
+        fuser: the real one.
+        openness: factor; 1 leaves the gate as it is, 0 closes it. Trust stays at most 1.
+    """
+
+    openness: float
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
@@ -123,20 +129,13 @@ class ScaledTrust:
 
 
 @dataclass(frozen=True)
-class WithoutRetrieval:
+class WithoutRetrieval(_Around):
     """Runs a fusion on neighbours that carry nothing, as in the control that is trained without retrieval."""
-
-    fuser: Fuser
 
     @property
     def name(self) -> str:
         """Of the fusion."""
         return f"{self.fuser.name}, no retrieval"
-
-    @property
-    def text_gate(self) -> TextGate | None:
-        """Of the fusion."""
-        return self.fuser.text_gate
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

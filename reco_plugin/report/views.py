@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 
 from ..evaluate.findings import Case, Cell, Chart, Column, RankedCandidate, RetrievedPair, Section, Table
 from ..evaluate.intervals import Interval
-from .bars import draw_headline
 from .canvas import inline
 from .cells import best_cells, direction, header, mean_of, written
 from .charts import chart_table, draw
-from .headline import is_frozen, main_figures
+from .headline import draw_headline, is_frozen, main_figures
 from .runs import Run, section_key
 
 Named: TypeAlias = tuple[str, str]

@@ -15,7 +15,7 @@ from reco_plugin.evaluate.findings import Case, Findings, RetrievedPair
 from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.report import read_runs, write_report
 from reco_plugin.report.cells import written
-from reco_plugin.report.page import render_page
+from reco_plugin.report.write import render_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}
