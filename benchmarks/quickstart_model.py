@@ -25,15 +25,14 @@ import numpy as np
 import torch
 
 from reco_plugin.artifact import Artifact, Policy
-from reco_plugin.calibration import calibrate
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.baselines import grid
 from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
+from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.memory import Memory, open_memory
 from reco_plugin.quickstart.benchmark import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
@@ -50,6 +49,8 @@ from reco_plugin.train.loop import Fusions, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.pretrain import pretrain
 from reco_plugin.types import Fingerprint, Records, Vectors
+
+from .subject import with_traded_captions
 
 SEEDS = (0, 1, 2)
 K = 10
@@ -70,16 +71,14 @@ class Study:
         self.trained_on = self.memory(("seen", "fusion"))
         self.full = self.memory(ALL_SPLITS)
         self.unseen_only = self.memory(("unseen",))
-        self.empty = VectorMemory(open_memory(":memory:", self.fingerprint, kind="exact"), None)
+        self.empty = self._filled(self.pairs.take([]))
 
     def memory(self, splits: Sequence[EntitySplit]) -> VectorMemory:
         """An exact memory of these splits, calibrated."""
         return self._filled(self.pairs.take(self.data.memory_rows(tuple(splits))))
 
     def _filled(self, records: Records) -> VectorMemory:
-        store: Memory = open_memory(":memory:", self.fingerprint, kind="exact")
-        store.upsert(records)
-        return VectorMemory(store, calibrate(records.image, records.text, neighbours=K))
+        return ram_memory(records, self.fingerprint).at(K)
 
     def refine(self, memory: VectorMemory, fuser: Fuser, *, gate: bool, how: Retrieval | None = None) -> Refiner:
         """One way to refine."""
@@ -87,11 +86,7 @@ class Study:
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
-        rng, rows = np.random.default_rng(1), self.data.memory_rows(ALL_SPLITS)
-        records, place = self.pairs.take(rows), np.arange(len(rows))
-        wrong = np.flatnonzero(rng.random(len(rows)) < share)
-        place[wrong] = rng.permutation(wrong)
-        return self._filled(replace(records, text=records.text[place]))
+        return self._filled(with_traded_captions(self.pairs.take(self.data.memory_rows(ALL_SPLITS)), share))
 
     def fit(self) -> Fusions:
         """Our fusion, from the pairs of seen and fusion entities; texts are asked for as class prompts."""

@@ -9,12 +9,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.calibration import calibrate
 from reco_plugin.evaluate.baselines import grid
 from reco_plugin.evaluate.measure import measure, refine_task
+from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
-from reco_plugin.memory import open_memory
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.quickstart.sources import HELD_STYLE
 from reco_plugin.refine import Refiner, VectorMemory
@@ -22,7 +21,7 @@ from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.types import Fingerprint, Modality, Vectors
+from reco_plugin.types import Fingerprint, Modality, Records
 
 from .sets.vectors import VectorSet
 
@@ -67,22 +66,13 @@ class Subject:
         """Rows of the memory's pairs of these splits."""
         return np.flatnonzero(np.isin(self.split_of_pair, list(splits)))
 
-    def memory(self, rows: Sequence[int] | npt.NDArray[np.int64], text: Vectors | None = None) -> VectorMemory:
+    def memory(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> VectorMemory:
         """An exact memory of some pairs, calibrated on them."""
-        store = open_memory(":memory:", self.fingerprint, kind="exact")
-        records = self.data.memory.take(rows)
-        if text is not None:
-            records = replace(records, text=text)
-        store.upsert(records)
-        calibration = calibrate(records.image, records.text, neighbours=K) if len(records) else None
-        return VectorMemory(store, calibration)
+        return ram_memory(self.data.memory.take(rows), self.fingerprint).at(K)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
-        rng, place = np.random.default_rng(1), np.arange(len(self.data.memory))
-        wrong = np.flatnonzero(rng.random(len(place)) < share)
-        place[wrong] = rng.permutation(wrong)
-        return self.memory(range(len(place)), self.data.memory.text[place])
+        return ram_memory(with_traded_captions(self.data.memory, share), self.fingerprint).at(K)
 
     def fit(self) -> Fusions:
         """Our fusion, from the pairs of the training splits; texts are asked for as class prompts."""
@@ -139,6 +129,14 @@ class Subject:
         """The mean of neighbours, with 5 or 10 of them, that is best on the development entities with this memory."""
         ways = [Way(memory, fuser, gate=False, k=k) for k in (5, 10) for fuser in grid()]
         return max(ways, key=lambda way: self.hits(["dev"], way).mean())
+
+
+def with_traded_captions(records: Records, share: float) -> Records:
+    """The same pairs, a random share of which have traded their texts."""
+    rng, place = np.random.default_rng(1), np.arange(len(records))
+    wrong = np.flatnonzero(rng.random(len(place)) < share)
+    place[wrong] = rng.permutation(wrong)
+    return replace(records, text=records.text[place])
 
 
 def refiner(way: Way) -> Refiner:
