@@ -110,7 +110,7 @@ class Subject:
         )
         asking = whole.only(np.isin(self.split_of_query, list(queries or group)))
         task = asking.among(np.isin(self.data.splits, list(group)))
-        refined = [] if way is None else [refine_task(refiner(way), task, way.sides)]
+        refined = None if way is None else [refine_task(refiner(way), task, way.sides)]
         return measure(task, refined).ranks[0] < 1
 
     def text_to_image(self, split: EntitySplit, way: Way | None) -> Hits:
@@ -118,7 +118,7 @@ class Subject:
         found, truth = self.data.queries, self.data.truth
         whole = Task(TaskItems(found.text, "text", truth), TaskItems(found.image, "image", truth), truth)
         task = whole.among(np.array(self.data.splits) == split)
-        refined = [] if way is None else [refine_task(refiner(way), task, {"text"})]
+        refined = None if way is None else [refine_task(refiner(way), task, {"text"})]
         return measure(task, refined).ranks[0] < 1
 
     def entities_of(self, queries: Sequence[EntitySplit]) -> npt.NDArray[np.int64]:

@@ -87,7 +87,7 @@ def entities(
         options=said(options),
         prompts=prompts,
         variants=variants,
-        reasons=reasons_of(found, variants, "names"),
+        reasons=reasons_of(found, {line.refined: line.gain for line in variants}, "names"),
         generalised=by_unseen(found, unseen, labels),
         generalised5=by_unseen(found, unseen, labels, _TOP),
     )

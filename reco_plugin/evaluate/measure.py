@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
@@ -65,46 +65,40 @@ def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **opt
     return replace(task, queries=queries, candidates=candidates)
 
 
-def measure(task: Task, refined: Sequence[Task] = (), depth: int = 0) -> Measured:
+def measure(task: Task, refined: Iterable[Task] | None = None, depth: int = 0) -> Measured:
     """Rank the true candidates of a task as it was refined.
 
     Args:
         task: frozen.
-        refined: the same by each training; none: the task as it is.
+        refined: the same by each training, gone through one by one; None: the task as it is.
         depth: K of nDCG; 0 saves it.
     """
-    found, first = [_rank(one, depth) for one in refined or [task]], [*refined, task][0]
-    plain = first.queries is task.queries, first.candidates is task.candidates
-    return Measured(
-        ranks=np.stack([rank for rank, _ in found]),
-        moved=(
-            moved(task.queries.vectors, first.queries.vectors),
-            moved(task.candidates.vectors, first.candidates.vectors),
-        ),
-        coverage=first.queries.coverage if plain[1] else first.candidates.coverage if plain[0] else None,
-        ndcg=found[0][1],
-    )
+    return _all([_measured(task, one, depth) for one in ([task] if refined is None else refined)])
 
 
 def measure_sides(
-    task: Task, refined: Sequence[Task], sides: Sequence[str] | None = None, depth: int = 0
+    task: Task, refined: Iterable[Task], sides: Sequence[str] | None = None, depth: int = 0
 ) -> dict[str, Measured]:
     """Measure with neither, either or both sides refined, under the modality that was refined; frozen comes first.
 
     Args:
         task: frozen.
-        refined: the same by each training, with every side refined that is asked for.
+        refined: the same by each training, with every side refined that is asked for; gone through one by one.
         sides: which; queries, candidates, both when None.
         depth: see :func:`measure`.
     """
     queries, candidates = task.queries.modality, task.candidates.modality
-    variants = {
-        queries: [replace(task, queries=one.queries) for one in refined],
-        candidates: [replace(task, candidates=one.candidates) for one in refined],
-        "both": refined,
-    }
-    wanted = variants if sides is None else sides
-    return {"frozen": measure(task, depth=depth)} | {side: measure(task, variants[side], depth) for side in wanted}
+    wanted = (queries, candidates, "both") if sides is None else sides
+    found: dict[str, list[Measured]] = {side: [] for side in wanted}
+    for one in refined:
+        variants = {
+            queries: replace(task, queries=one.queries),
+            candidates: replace(task, candidates=one.candidates),
+            "both": one,
+        }
+        for side, parts in found.items():
+            parts.append(_measured(task, variants[side], depth))
+    return {"frozen": measure(task, depth=depth)} | {side: _all(parts) for side, parts in found.items()}
 
 
 def gain(
@@ -119,8 +113,16 @@ def moved(frozen: Vectors, refined: Vectors) -> float:
     return 0.0 if refined is frozen else float(np.mean(1.0 - np.sum(frozen * refined, axis=1)))
 
 
+class _Line:
+    """Values and intervals."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1."""
+        return {name: value._asdict() if isinstance(value, Interval) else value for name, value in vars(self).items()}
+
+
 @dataclass(frozen=True)
-class Variant:
+class Variant(_Line):
     """One line of the result of a classification.
 
     Attributes:
@@ -138,10 +140,6 @@ class Variant:
     gain: Interval
     moved: float
     moved_prompts: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1."""
-        return vars(self) | {"top1": self.top1._asdict(), "gain": self.gain._asdict()}
 
 
 def variants_of(found: Mapping[str, Measured], groups: npt.NDArray[Any]) -> tuple[Variant, ...]:
@@ -165,7 +163,7 @@ def variants_of(found: Mapping[str, Measured], groups: npt.NDArray[Any]) -> tupl
 
 
 @dataclass(frozen=True)
-class Generalised:
+class Generalised(_Line):
     """Accuracy on seen and on unseen classes when all candidates compete; one line per side that was refined.
 
     Classifying unseen classes among themselves is easier than the task that a user has. In the generalised setting
@@ -189,10 +187,6 @@ class Generalised:
     gain_seen: Interval
     gain_unseen: Interval
     gain: Interval
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1."""
-        return {name: value._asdict() if isinstance(value, Interval) else value for name, value in vars(self).items()}
 
 
 def by_unseen(
@@ -237,10 +231,22 @@ def by_unseen(
     )
 
 
-def _rank(task: Task, depth: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Ranks (N,), and nDCG (N,) where a depth is asked for."""
-    queries, candidates = task.queries, task.candidates
-    if not depth:
-        return ranks(queries.vectors, candidates.vectors, queries.labels, candidates.labels), np.empty(0)
-    found = rank_blocks(queries.vectors, Blocks(candidates.vectors), queries.labels, candidates.labels, k=depth)
-    return found.ranks, ndcg(found.hits, found.relevant)
+def _measured(task: Task, refined: Task, depth: int) -> Measured:
+    """What one training makes of a task."""
+    queries, candidates = refined.queries, refined.candidates
+    labels = queries.labels, candidates.labels
+    ndcgs = np.empty(0)
+    if depth:
+        found = rank_blocks(queries.vectors, Blocks(candidates.vectors), *labels, k=depth)
+        ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
+    else:
+        ranked = ranks(queries.vectors, candidates.vectors, *labels)
+    sides = ((task.queries, queries), (task.candidates, candidates))
+    told = [after.coverage for before, after in sides if after is not before]
+    far = [moved(before.vectors, after.vectors) for before, after in sides]
+    return Measured(ranked[None], (far[0], far[1]), told[0] if len(told) == 1 else None, ndcgs)
+
+
+def _all(trainings: Sequence[Measured]) -> Measured:
+    """Several trainings as one."""
+    return replace(trainings[0], ranks=np.concatenate([one.ranks for one in trainings]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -50,9 +50,9 @@ class Method:
         """What each of the trainings refines with."""
         return [Refiner(memory, one, self.how, gate=self.gate, candidate_height=self.height) for one in self.fusers]
 
-    def refine(self, task: Task, memory: Calibrated) -> list[Task]:
-        """The task as each of the trainings refines it."""
-        return [refine_task(refiner, task, {self.sides}) for refiner in self.refiners(memory)]
+    def refine(self, task: Task, memory: Calibrated) -> Iterator[Task]:
+        """The task as each of the trainings refines it, one by one: several would take as many times the memory."""
+        return (refine_task(refiner, task, {self.sides}) for refiner in self.refiners(memory))
 
     def measure(self, task: Task, memory: Calibrated) -> Measured:
         """See :class:`Measures`."""

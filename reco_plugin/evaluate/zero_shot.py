@@ -80,7 +80,7 @@ def zero_shot(
 def _part(task: Task, found: Mapping[str, Measured]) -> SomeClasses:
     """The lines of what was measured."""
     variants = variants_of(found, task.groups)
-    reasons = reasons_of(found, variants, "class prompts")
+    reasons = reasons_of(found, {line.refined: line.gain for line in variants}, "class prompts")
     return SomeClasses(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)
 
 

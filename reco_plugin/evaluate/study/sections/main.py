@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from ....types import Role
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured, by_unseen, measure_sides
-from ...reasons import little, why
-from ...task import SIDES, Side, Task
+from ...reasons import little, reasons_of
+from ...task import SIDES, Task
 from ..study import Study
 from ..tables import GAIN, TOP1, TOP5, extremes, spread
 
 VARIANTS = {"frozen": "frozen CLIP", "image": "images refined", "text": "prompts refined", "both": "both refined"}
 
-_REFINED: tuple[tuple[Side, str, Role], ...] = (("image", "images", "query"), ("text", "class prompts", "candidate"))
 _Found: TypeAlias = Mapping[str, Measured]
 
 
@@ -64,12 +62,12 @@ def main(study: Study) -> Section:
 
 def _notes(study: Study, found: _Found) -> Iterator[str]:
     """Why a side gained little, of the first model."""
-    for place, (side, what, role) in enumerate(_REFINED):
-        if not little(gain := study.gain(found[side], found["frozen"], study.whole)):
-            continue
-        if reason := why(side, what, role, gain, found[side].coverage, found[side].moved[place]):
-            yield f"{str(reason).replace('why', 'Why', 1)}."
-        if side == study.ours.sides == "image" and study.config.side is None:
+    gains = {side: study.gain(found[side], found["frozen"], study.whole) for side in ("image", "text")}
+    reasons = {reason.refined: reason for reason in reasons_of(found, gains, "class prompts")}
+    for side, gain in gains.items():
+        if side in reasons:
+            yield f"{str(reasons[side]).replace('why', 'Why', 1)}."
+        if little(gain) and side == study.ours.sides == "image" and study.config.side is None:
             yield "Outside of the main table class prompts stay plain, as the model's policy says (--side both)."
 
 
