@@ -19,8 +19,8 @@ from reco_plugin.evaluate.study.sections.cost import cost
 from reco_plugin.evaluate.study.sections.gate import gate
 from reco_plugin.evaluate.study.sections.harm import harm
 from reco_plugin.evaluate.study.sections.main import main
+from reco_plugin.evaluate.study.streams import leaks
 from reco_plugin.evaluate.study.study import Study
-from reco_plugin.evaluate.study.subsets import leaks
 from reco_plugin.evaluate.task import Task
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.types import Records

@@ -10,8 +10,8 @@ from ....types import Mode
 from ...findings import Cell, Chart, Section, Table
 from ...measure import Measured
 from ...methods import Method
+from ..streams import at_most_each, captions_of, part
 from ..study import Study
-from ..subsets import at_most_each, captions_of, part
 from ..tables import gain_chart, gain_line, row, table
 
 KS, QUICK_KS = (1, 3, 5, 10, 20), (1, 5, 20)

@@ -14,8 +14,8 @@ from ...findings import Cell, Chart, Column, Section, Table
 from ...measure import Measured
 from ...methods import Measures
 from ...task import Mask
+from ..streams import joined, leaks, with_wrong_captions
 from ..study import Study
-from ..subsets import joined, leaks, with_wrong_captions
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
 
 NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
