@@ -20,6 +20,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
+from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
@@ -198,9 +199,9 @@ def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line
 
 def test_an_empty_memory_changes_nothing(study: Study, reco: Fuser) -> None:
     for fuser in (reco, TrainingFreeFuser()):
-        refine = study.refine(study.empty, fuser, gate=True)
-        np.testing.assert_array_equal(refine(study.bench.queries, "image"), study.bench.queries)
-        np.testing.assert_array_equal(refine(study.bench.labels, "text"), study.bench.labels)
+        refined = refine_task(study.refine(study.empty, fuser, gate=True), study.bench.task)
+        np.testing.assert_array_equal(refined.queries.vectors, study.bench.task.queries.vectors)
+        np.testing.assert_array_equal(refined.candidates.vectors, study.bench.task.candidates.vectors)
 
 
 @pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])
