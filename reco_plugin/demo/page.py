@@ -12,15 +12,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from ..data.files import whole_file
-from ..evaluate.findings import Case, RankedCandidate, RetrievedPair
+from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.frozen import refined_queries
-from ..evaluate.measure import measure
+from ..evaluate.measure import each_label_once, measure, nearest
 from ..evaluate.task import Task
 from ..quickstart.benchmark import TEST_GROUPS, Bench, drawing
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
-from ..types import Refinement, Vectors
+from ..types import Refinement
 
 _GAINS, _HARMS = 18, 6
 _SHIPPED = "reco-quickstart-mini-clip"
@@ -41,7 +41,7 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
     refined = replace(task, queries=refined_queries(reco, task.queries), candidates=candidates)
     chosen = _choose(bench, refined)
     images = reco.refine(task.queries.vectors[chosen], modality="image", explain=True)
-    cards = [_card(data, bench, row, images, place, prompts) for place, row in enumerate(chosen)]
+    cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(
         gains=[card for card in cards if card.rank_after < card.rank_before],
@@ -62,44 +62,32 @@ def _choose(bench: Bench, refined: Task) -> list[int]:
     """Rows with the largest rise and the deepest fall, judged among all labels; each entity once."""
     before, after = measure(bench.task).ranks[0], measure(bench.task, [refined]).ranks[0]
     order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
-    unseen = [int(row) for row in order if bench.query_splits[row] == "unseen"]
-    return [*_distinct(bench, unseen, _GAINS), *_distinct(bench, [int(row) for row in order[::-1]], _HARMS)]
+    unseen = order[bench.query_splits[order] == "unseen"]
+    return each_label_once(unseen, refined, _GAINS) + each_label_once(order[::-1], refined, _HARMS)
 
 
-def _distinct(bench: Bench, rows: list[int], count: int) -> list[int]:
-    chosen: dict[int, int] = {}
-    for row in rows:
-        chosen.setdefault(int(bench.task.queries.labels[row]), row)
-        if len(chosen) == count:
-            break
-    return list(chosen.values())
-
-
-def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: int, prompts: Refinement) -> _Card:
-    task, true = bench.task, int(bench.task.queries.labels[row])
+def _card(
+    data: Quickstart, bench: Bench, refined: Task, row: int, images: Refinement, place: int, prompts: Refinement
+) -> _Card:
+    true = int(refined.queries.labels[row])
     entity = bench.entities[true]
-    before, before_rank = _ranking(bench, task.queries.vectors[row], task.candidates.vectors, true)
-    after, after_rank = _ranking(bench, images.vectors[place], prompts.vectors, true)
     return _Card(
         picture=_png(data, int(bench.rows[row])),
         name=entity.label,
         seen=entity.split == "seen",
-        rank_before=before_rank,
-        rank_after=after_rank,
-        before=before,
-        after=after,
+        rank_before=_rank(bench.task, row),
+        rank_after=_rank(refined, row),
+        before=nearest(bench.task, row, _SHOWN),
+        after=nearest(refined, row, _SHOWN),
         neighbours=_neighbours(data, images, place, entity.key),
         prompt_neighbours=_neighbours(data, prompts, true, entity.key),
     )
 
 
-def _ranking(bench: Bench, query: Vectors, labels: Vectors, true: int) -> tuple[tuple[RankedCandidate, ...], int]:
-    scores = labels @ query
-    top = np.argsort(-scores, kind="stable")[:_SHOWN]
-    ranked = (
-        RankedCandidate(name=bench.entities[c].label, similarity=float(scores[c]), true=int(c) == true) for c in top
-    )
-    return tuple(ranked), int((scores > scores[true]).sum())
+def _rank(task: Task, row: int) -> int:
+    """Of the true label; those as near do not count."""
+    scores = task.candidates.vectors @ task.queries.vectors[row]
+    return int((scores > scores[task.queries.labels[row]]).sum())
 
 
 def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> tuple[RetrievedPair, ...]:

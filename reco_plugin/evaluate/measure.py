@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..request import RefineHow
 from ..types import Coverage, Vectors
+from .findings import RankedCandidate
 from .frozen import Refines, refined_candidates, refined_queries
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
@@ -111,6 +112,24 @@ def gain(
 def moved(frozen: Vectors, refined: Vectors) -> float:
     """Mean cosine distance of vectors (N, D) from where they were."""
     return 0.0 if refined is frozen else float(np.mean(1.0 - np.sum(frozen * refined, axis=1)))
+
+
+def nearest(task: Task, row: int, count: int = 5) -> tuple[RankedCandidate, ...]:
+    """The candidates that are nearest to a query of named labels, nearest first."""
+    label, numbers = task.queries.labels[row], task.candidates.labels
+    similarity = task.candidates.vectors @ task.queries.vectors[row]  # (C,)
+    return tuple(
+        RankedCandidate(
+            name=task.classes[numbers[place]], similarity=float(similarity[place]), true=bool(numbers[place] == label)
+        )
+        for place in np.argsort(-similarity, kind="stable")[:count]
+    )
+
+
+def each_label_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]:
+    """Of some queries, by row, the first of each label; at most so many."""
+    _, first = np.unique(task.queries.labels[rows], return_index=True)
+    return [int(row) for row in rows[np.sort(first)][:count]]
 
 
 class _Line:

@@ -97,10 +97,11 @@ def prepare(data: Quickstart, encoder: FrozenEncoder, splits: tuple[EntitySplit,
     row_of = {entity.key: row for row, entity in enumerate(data.entities)}
     rows = np.concatenate([data.query_rows(split) for split in splits])
     truth = np.array([row_of[data.items[row].entity] for row in rows])
-    prompts = encoder.texts([entity.label for entity in data.entities])
+    labels = [entity.label for entity in data.entities]
+    prompts = encoder.texts(labels)
     queries = TaskItems(encoder.images([drawing(data, row) for row in rows]), "image", truth)
     candidates = TaskItems(prompts, "text", np.arange(len(prompts)))
-    return Bench(Task(queries, candidates, truth), data.entities, rows)
+    return Bench(Task(queries, candidates, truth, tuple(labels)), data.entities, rows)
 
 
 def drawing(data: Quickstart, row: int) -> Image.Image:

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ....types import Refinement
-from ...findings import Case, RankedCandidate, RetrievedPair, Section
-from ...measure import measure, refine_task
+from ...findings import Case, RetrievedPair, Section
+from ...measure import each_label_once, measure, nearest, refine_task
 from ...task import Task
 from ..study import Study
 
 COUNT, QUICK_COUNT = 12, 4
-FIRST = 5  # candidates that are shown of each ranking
 
 
 class Cases(NamedTuple):
@@ -34,8 +33,9 @@ def cases(study: Study) -> Cases:
     change = 1.0 / (1.0 + after) - 1.0 / (1.0 + before)
     count = QUICK_COUNT if study.config.quick else COUNT
     show = _Show(study, refined, before, after)
-    gains = [show(row) for row in study.watch(_each_class_once(change, task.queries.labels, count), "gains")]
-    harms = [show(row) for row in study.watch(_each_class_once(-change, task.queries.labels, count), "harms")]
+    rose, fell = (order[by[order] > 0] for by in (change, -change) for order in [np.argsort(-by, kind="stable")])
+    gains = [show(row) for row in study.watch(each_label_once(rose, task, count), "gains")]
+    harms = [show(row) for row in study.watch(each_label_once(fell, task, count), "harms")]
     section = Section(
         key="cases",
         title="What happened to single queries?",
@@ -47,16 +47,6 @@ def cases(study: Study) -> Cases:
         ),
     )
     return Cases(section, tuple(gains), tuple(harms))
-
-
-def _each_class_once(change: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], count: int) -> list[int]:
-    """Rows of the largest positive changes, of every class the first."""
-    chosen: dict[int, int] = {}
-    for row in np.argsort(-change, kind="stable"):
-        if change[row] <= 0 or len(chosen) == count:
-            break
-        chosen.setdefault(int(labels[row]), int(row))
-    return list(chosen.values())
 
 
 class _Show:
@@ -87,8 +77,8 @@ class _Show:
             picture=picture,
             rank_before=int(self.before[row]),
             rank_after=int(self.after[row]),
-            before=_ranking(task, row),
-            after=_ranking(self.refined, row),
+            before=nearest(task, row),
+            after=nearest(self.refined, row),
             neighbours=self._neighbours(row, label),
             prompt_neighbours=()
             if self.prompt_refinement is None
@@ -126,14 +116,3 @@ class _Show:
             return [None] * len(ids)
         of_class = set(shows.pair[shows.number == label].tolist())
         return [self.row_of[id_] in of_class for id_ in ids]
-
-
-def _ranking(task: Task, row: int) -> tuple[RankedCandidate, ...]:
-    label, numbers = task.queries.labels[row], task.candidates.labels
-    similarity = task.candidates.vectors @ task.queries.vectors[row]  # (C,)
-    return tuple(
-        RankedCandidate(
-            name=task.classes[numbers[place]], similarity=float(similarity[place]), true=bool(numbers[place] == label)
-        )
-        for place in np.argsort(-similarity, kind="stable")[:FIRST]
-    )
