@@ -12,6 +12,9 @@ from ..errors import InputError
 from ..types import Vectors
 from .ranking import ranks
 
+RECALL_AT = (1, 5, 10)
+"""Numbers of results that a table of recall looks at."""
+
 
 def top_k(found: npt.NDArray[np.integer[Any]], k: int) -> float:
     """Share of ranks among the first k; with ranks of the best true candidate, recall at k of *any* true candidate.
@@ -78,7 +81,7 @@ def ndcg(
 
 
 def retrieval_recall(
-    images: Vectors, texts: Vectors, text_of_image: npt.NDArray[np.integer[Any]], ks: Sequence[int] = (1, 5, 10)
+    images: Vectors, texts: Vectors, text_of_image: npt.NDArray[np.integer[Any]], ks: Sequence[int] = RECALL_AT
 ) -> dict[str, dict[int, float]]:
     """Recall at k in both directions, where an image may have several texts.
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from .intervals import Interval
 from .measure import Generalised, Variant
+from .metrics import RECALL_AT
 from .prompts import Prompts
 from .reasons import Reason, lines_of
 from .table import gain, percent, table
-
-RECALL_AT = (1, 5, 10)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ from ..request import RefineHow, said
 from ..types import Modality, Role, Vectors
 from .frozen import Refines, image_vectors, refined_candidates, refined_queries, silent, text_vectors
 from .measure import Measured, gain, measure_sides, moved
+from .metrics import RECALL_AT
 from .reasons import Reason, why
-from .results import RECALL_AT, RetrievalResult, RetrievalVariant
+from .results import RetrievalResult, RetrievalVariant
 from .task import Task, TaskItems
 
 _DEPTH = 10  # of nDCG

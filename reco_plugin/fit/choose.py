@@ -6,15 +6,17 @@ The test part is measured once: frozen, the best simple baseline, and what was c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
+from ..evaluate.frozen import refined_queries
 from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure_sides, refine_task
-from ..evaluate.results import RECALL_AT
+from ..evaluate.metrics import RECALL_AT
+from ..evaluate.task import TaskItems
 from ..types import Modality, Role
 from .candidates import Way, baselines
 from .config import FitSide, Goal, TaskName
@@ -23,7 +25,7 @@ from .result import TestLine
 
 TASK_OF: dict[FitSide, TaskName] = {"text": "text->image", "image": "image->text", "names": "image->name"}
 """What decides on a side."""
-_WORDS: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
+WORDS: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
 GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify": ("names",)}
 
 
@@ -84,20 +86,31 @@ class Judged:
         return next((verdict for verdict in self.verdicts if verdict.side == side), None)
 
 
-def measured(questions: Questions, name: TaskName, way: Way, *, known: bool = True) -> dict[str, Measured]:
-    """One task frozen and with its queries refined; where names are searched, also with these, and with both.
+def measured(
+    questions: Questions, way: Way, names: Iterable[TaskName] | None = None, *, known: bool = True
+) -> dict[TaskName, dict[str, Measured]]:
+    """Tasks frozen and with their queries refined; where names are searched, also with these, and with both.
 
     What text and image queries search stays plain: an index that exists already.
 
     Args:
         questions: of a part.
-        name: of the task.
         way: to refine.
+        names: of the tasks; None: all.
         known: retrieve from the memory that holds other pairs of what is asked for; else from the one without.
     """
-    task, memory = questions.tasks[name], questions.memory if known else questions.without
-    sides = ("image", "text", "both") if name == "image->name" else (task.queries.modality,)
-    return measure_sides(task, [refine_task(way.refiner(memory.at(way.k)), task, sides)], sides)
+    memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
+    refiner, queries = way.refiner(memory.at(way.k)), dict[Modality, TaskItems]()
+    for name in questions.tasks if names is None else names:
+        task = questions.tasks[name]
+        asks, sides = task.queries.modality, [str(task.queries.modality)]
+        if asks not in queries:  # images ask twice
+            queries[asks] = refined_queries(refiner, task.queries)
+        refined = replace(task, queries=queries[asks])
+        if name == "image->name":
+            refined, sides = refine_task(refiner, refined, ("text",)), ["image", "text", "both"]
+        found[name] = measure_sides(task, [refined], sides)
+    return found
 
 
 def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
@@ -105,8 +118,7 @@ def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: i
 
     Names are judged beside images as they were decided: plain, or refined where that helps.
     """
-    tasks = questions.tasks
-    known, unknown = ({name: measured(questions, name, way, known=known) for name in tasks} for known in (True, False))
+    tasks, known, unknown = questions.tasks, measured(questions, way), measured(questions, way, known=False)
 
     def verdict(side: FitSide, before: str, after: str) -> Verdict:
         name = TASK_OF[side]
@@ -164,7 +176,8 @@ def best_baselines(questions: Questions) -> dict[Modality, Way]:
     """The best simple way for each query side, chosen on validation by recall at 1; nothing keeps it from harm."""
 
     def best(side: Modality) -> Way:
-        return max(baselines(side), key=lambda way: _recall(measured(questions, TASK_OF[side], way)[side]))
+        name = TASK_OF[side]
+        return max(baselines(side), key=lambda way: _recall(measured(questions, way, [name])[name][side]))
 
     return {"text": best("text"), "image": best("image")}
 
@@ -181,15 +194,16 @@ def final_lines(
         seed: of the bootstrap.
     """
     lines: list[TestLine] = []
+    both = [measured(questions, chosen.way, known=known) for known in (True, False)] if chosen else []
     for name, task in questions.tasks.items():
         asks = task.queries.modality
-        theirs = measured(questions, name, simple[asks])
+        theirs = measured(questions, simple[asks], [name])[name]
         start = ours = unknown = theirs["frozen"]
         label, sides = "nothing refined", _refined(name, chosen)
         if chosen is not None:
             variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
-            ours, unknown = (measured(questions, name, chosen.way, known=known)[variant] for known in (True, False))
-            words = " and ".join(_WORDS[side] for side in sides)
+            ours, unknown = (found[name][variant] for found in both)
+            words = " and ".join(WORDS[side] for side in sides)
             label = f"{chosen.way.label}: {f'{words} refined' if sides else 'left plain'}"
         over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[asks]
         lines += [

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
-from ..evaluate.results import RECALL_AT
+from ..evaluate.metrics import RECALL_AT
 from ..evaluate.table import gain as points
 from ..evaluate.table import percent
 from .catalogue import Catalogue
-from .choose import TASK_OF, Judged
+from .choose import TASK_OF, WORDS, Judged
 from .config import SIDES, FitConfig, FitSide, TaskName
 from .result import FitResult, TestLine
 from .split import HeldOut
@@ -21,7 +21,6 @@ _TASKS: dict[TaskName, str] = {
     "image->text": "images search texts",
     "image->name": "images classified by name",
 }
-_SIDES: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
 
 
 def findings_of(result: FitResult, out: Path) -> Findings:
@@ -34,7 +33,7 @@ def findings_of(result: FitResult, out: Path) -> Findings:
             "pairs belong together by": result.config.group or "caption",
             "encoder": result.encoder,
             "chosen": result.chosen or "nothing",
-            "refined by default": ", ".join(_SIDES[side] for side in result.refine) or "nothing",
+            "refined by default": ", ".join(WORDS[side] for side in result.refine) or "nothing",
             "seed": result.config.seed,
             "source digest": result.source_digest[:12],
             "versions": result.versions,
@@ -105,9 +104,9 @@ def _validation(result: FitResult) -> Section:
     columns = [Column(key="name", title="candidate")]
     for name in sides:
         columns += [
-            Column(key=f"{name}_gain", title=f"{_SIDES[name]}: gain in R@1", kind="points"),
-            Column(key=f"{name}_loss", title=f"{_SIDES[name]}: worst loss", kind="points"),
-            Column(key=f"{name}_helps", title=f"{_SIDES[name]}"),
+            Column(key=f"{name}_gain", title=f"{WORDS[name]}: gain in R@1", kind="points"),
+            Column(key=f"{name}_loss", title=f"{WORDS[name]}: worst loss", kind="points"),
+            Column(key=f"{name}_helps", title=f"{WORDS[name]}"),
         ]
     return Section(
         key="validation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...findings import Cell, Column, Section, Table
-from ...results import RECALL_AT
+from ...metrics import RECALL_AT
 from ...retrieval import retrieval
 from ..study import Study
 
