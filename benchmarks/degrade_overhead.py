@@ -20,22 +20,13 @@ from reco_plugin.config import load_settings
 from reco_plugin.counters import Counters
 from reco_plugin.degrade import Degrading
 from reco_plugin.fuse import open_fuser
-from reco_plugin.memory import Memory, open_memory
+from reco_plugin.memory import open_memory
 from reco_plugin.refine import Calibrated, Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Records, Vectors
 
 PAIRS, ROUNDS = 1000, 5
 CALLS = {1: 400, 32: 100, 512: 10}  # batch -> calls per round
-
-
-class AtAnAddress:
-    """A memory in RAM that is asked as a server is: in a thread, within a deadline."""
-
-    location = "http://in-truth-in-ram"
-
-    def __init__(self, store: Memory) -> None:
-        self.kind, self.header, self.search = store.kind, store.header, store.search
 
 
 def main() -> None:
@@ -53,8 +44,8 @@ def main() -> None:
 
     bare = refiner(VectorMemory(store, None), fuser)
     guarded = Degrading(VectorMemory(store, None), fuser, refiner, settings, Counters())
-    remote = VectorMemory(AtAnAddress(store), None)  # type: ignore[arg-type]
-    threaded = Degrading(remote, fuser, refiner, settings, Counters())
+    served = settings.model_copy(update={"memory": "http://in-truth-in-ram"})  # asked in a thread, within a deadline
+    threaded = Degrading(VectorMemory(store, None), fuser, refiner, served, Counters())
     print("| batch | refiner alone, µs | guarded | guarded, in a thread | texts encoded and refined, guarded |")
     print("|---|---|---|---|---|")
     with Reco.open(memory=":memory:", threads=1) as reco:

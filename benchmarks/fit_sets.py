@@ -1,4 +1,4 @@
-"""Run ``reco fit`` on catalogues that it was not designed on, and keep its reports under ``docs/fit/``.
+"""Run ``reco fit`` on catalogues that it was not designed on, and keep its reports under ``docs/measurements/fit/``.
 
     python -m benchmarks.fit_sets            # all: fetch, render, fit, report
     python -m benchmarks.fit_sets coins      # one of them
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from benchmarks.sets.pictures import drawn
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.quickstart.render import Drawing, IconSet
 from reco_plugin.quickstart.sources import DrawingPackage, fetch, iconify
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=list(SETS), help=f"some of: {', '.join(SETS)}")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, runs")
     parser.add_argument("--model", default="triton_models", help="model folder")
-    parser.add_argument("--docs", type=Path, default=Path("docs/fit"), help="where reports go")
+    parser.add_argument("--docs", type=Path, default=Path("docs/measurements/fit"), help="where reports go")
     arguments = parser.parse_args()
     if unknown := set(arguments.sets) - SETS.keys():
         parser.error(f"no catalogue is called {', '.join(sorted(unknown))}: choose from {', '.join(SETS)}")

@@ -34,11 +34,10 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.data.rows import open_rows
-from reco_plugin.ingest.encode import encode
 from reco_plugin.ingest.items import Loaded, Prepared
-from reco_plugin.ingest.load import load, numbered
-from reco_plugin.ingest.options import Options
-from reco_plugin.ingest.run import encoded, preparation_of
+from reco_plugin.ingest.options import IngestOptions
+from reco_plugin.ingest.prepare import encode, load, numbered, prepare
+from reco_plugin.ingest.run import encoded
 from reco_plugin.ingest.write import Writer
 
 SIZE = (640, 480)
@@ -71,7 +70,7 @@ def main() -> None:
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = make_source(Path(folder), told.images)
-        options = Options(
+        options = IngestOptions(
             batch_size=told.batch_size,
             decoders=told.decoders,
             rejected=Path(folder) / "rejected.jsonl",
@@ -83,14 +82,14 @@ def main() -> None:
 
 
 def measure(
-    model: str, source: Path, options: Options, settings: dict[str, object], turns: int
+    model: str, source: Path, options: IngestOptions, settings: dict[str, object], turns: int
 ) -> dict[str, list[Rate]]:
     """Pairs per second of each way, one value per turn; a turn before them warms up."""
     rates: dict[str, list[Rate]] = {"bare": [], "pipeline": [], "bare beside decoding": []}
     with Reco.open(model, ":memory:", memory_kind="exact", **settings) as reco:
-        prepare = preparation_of(reco)
+        ready_for = partial(prepare, preparation=reco.encoder.preparation)
         loaded = [row for row in map(load, numbered(open_rows(source).parts)) if isinstance(row, Loaded)]
-        ready = [row for row in map(prepare, loaded) if isinstance(row, Prepared)]
+        ready = [row for row in map(ready_for, loaded) if isinstance(row, Prepared)]
         for turn in range(turns + 1):
             place = source.parent / f"memory-{turn}"
             once = {
@@ -104,14 +103,14 @@ def measure(
     return rates
 
 
-def pipeline(reco: Reco, source: Path, place: Path, options: Options) -> None:
+def pipeline(reco: Reco, source: Path, place: Path, options: IngestOptions) -> None:
     """All stages into a new embedded memory, with the encoder that is loaded already."""
     from reco_plugin.memory import open_memory
     from reco_plugin.pairs import PairMemory
 
     pairs = PairMemory(open_memory(place, reco.manifest.fingerprint), reco.encoder)
     writer = Writer(pairs, options)
-    for batch in encoded(open_rows(source), preparation_of(reco), reco.encoder, writer.sift, options):
+    for batch in encoded(open_rows(source), reco.encoder, writer.sift, options):
         pairs.store.upsert(writer.records(batch))
     pairs.store.flush()
     if (written := len(pairs)) != writer.outcome.read:
@@ -121,7 +120,6 @@ def pipeline(reco: Reco, source: Path, place: Path, options: Options) -> None:
 
 def beside_decoding(reco: Reco, ready: Sequence[Prepared], loaded: Sequence[Loaded], decoders: int) -> Rate:
     """Pairs per second of encoding and of decoding as many, both at once, nothing passed between them."""
-    prepare = preparation_of(reco)
     todo = iter(loaded)
     lock = threading.Lock()
 
@@ -131,7 +129,7 @@ def beside_decoding(reco: Reco, ready: Sequence[Prepared], loaded: Sequence[Load
                 row = next(todo, None)
             if row is None:
                 return
-            prepare(row)
+            prepare(row, reco.encoder.preparation)
 
     def both() -> None:
         with _running(decode, decoders):

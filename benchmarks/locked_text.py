@@ -25,22 +25,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reco_plugin.data.files import whole_file
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.metrics import top_k
 from reco_plugin.evaluate.ranking import ranks
+from reco_plugin.files import whole_file
 from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import GROUPS, Group
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import QUERY_STYLES
 from reco_plugin.refine import VectorMemory
-from reco_plugin.train.contrastive import PretrainConfig
-from reco_plugin.train.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
-from reco_plugin.train.sentences import SentenceTower, load_sentences
 from reco_plugin.types import Fingerprint, Records
 
+from .pretrain.contrastive import PretrainConfig
+from .pretrain.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
+from .pretrain.sentences import SentenceTower, load_sentences
 from .quickstart_model import K, Study
 from .sets.vectors import VectorSet
 

@@ -119,6 +119,6 @@ CHARTS = {"before-after.svg": ("quickstart.json", mini_clip), "realclip.svg": ("
 """Each chart, the figures that it shows, and what draws it."""
 
 if __name__ == "__main__":
-    docs = Path(__file__).resolve().parents[1] / "docs"
+    docs = Path(__file__).resolve().parents[1] / "docs" / "measurements"
     for chart, (figures, draw) in CHARTS.items():
         (docs / chart).write_text(draw(json.loads((docs / figures).read_text())), encoding="utf-8")

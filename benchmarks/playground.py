@@ -27,7 +27,7 @@ from reco_plugin.serve.run import server_options
 from reco_plugin.serve.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs" / "playground"
+OUT = ROOT / "docs" / "measurements" / "playground"
 CHROMIUM = "/usr/bin/chromium"
 STYLES, ASKED = ("noto", "fluent-emoji", "fluent-emoji-flat"), "noto-v1"  # Apache-2.0 and MIT
 KEY = "for-the-pictures"

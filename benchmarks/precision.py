@@ -1,4 +1,4 @@
-"""Size and parity of the quickstart model in every precision, as the table of docs/export.md.
+"""Size and parity of the quickstart model in every precision, as the tables of docs/measurements/precision.md.
 
 make quickstart-model             # once: trains the encoder, which is not in the repository as torch weights
 python -m benchmarks.precision

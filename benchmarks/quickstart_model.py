@@ -1,6 +1,6 @@
 """Retrain the shipped quickstart model from nothing and measure it beside what it must beat.
 
-    make quickstart-model                               # everything; writes triton_models/ and docs/quickstart.*
+    make quickstart-model                               # writes triton_models/ and docs/measurements/quickstart.*
     python -m benchmarks.quickstart_model --shipped     # around the shipped encoder: trains the fusions, measures
 
 Steps, each kept under .cache/quickstart-model and resumed: drawings from npm, mini CLIP (open_clip's own pieces),
@@ -44,12 +44,11 @@ from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export
 from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.found import FoundRows
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions, TrainConfig, train_fusions
+from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.pretrain import pretrain
 from reco_plugin.types import Fingerprint, Records, Vectors
 
+from .pretrain.towers import pretrain
 from .subject import with_traded_captions
 
 SEEDS = (0, 1, 2)
@@ -288,21 +287,20 @@ def _hits(study: Study, group: Group, refine: Refiner) -> Any:
 
 
 _ABOUT = """\
-Drawings of {total:,} entities in eight styles (npm packages, see `reco_plugin/quickstart/sources.py`), split
-by concept: **seen** {seen} (pre-training of the mini CLIP), **fusion** {fusion} (never there, trains the
-fusions), **dev** {dev} (in no training, all choices are made on it), **unseen** {unseen} (in no training and
-no choice). Queries are drawn as Twemoji and EmojiOne v1, styles that are in no training and no memory. The
-memory holds the six other styles with one worded caption each; the class prompt is the bare name. The mini
-CLIP pre-trains on five of the six memory styles of seen entities and on generic icons, from which everything
-is removed whose name mentions another entity; no other set of emoji is among them. Fusion queries are images
-that CLIP never trained on: the sixth style of seen entities, and all memory styles of the fusion entities;
+Drawings of {total:,} entities in eight styles (npm packages, see `reco_plugin/quickstart/sources.py`), split by
+concept: **seen** {seen} (pre-training of the mini CLIP), **fusion** {fusion} (never there, trains the fusions), **dev**
+{dev} (in no training, all choices are made on it), **unseen** {unseen} (in no training and no choice). Queries are
+drawn as Twemoji and EmojiOne v1, styles that are in no training and no memory. The memory holds the six other styles
+with one worded caption each; the class prompt is the bare name. The mini CLIP pre-trains on five of the six memory
+styles of seen entities and on generic icons, without those whose name mentions another entity. Fusion queries are
+images that CLIP never trained on: the sixth style of seen entities, and all memory styles of the fusion entities;
 pairs of the same entity in the same art family are hidden from them.
 
 *unseen* is classified among the unseen labels, *seen* among the seen ones, *all labels*: both among all. The prompts of
 all {total:,} entities are refined as one set. The gate refines a set only when two in three of it find their own
-caption, so with a memory of the {unseen} unseen entities only, it leaves all prompts plain, and little changes.
-[results.md](results.md) refines the prompts of each group as a set of its own: there the same memory knows all of the
-set, and unseen entities gain as they do with the full memory."""
+caption, so with a memory of the {unseen} unseen entities only, all prompts stay plain, and little changes.
+[results.md](results.md) refines the prompts of each group as a set of its own, which the same memory knows, and unseen
+entities gain as they do with the full memory."""
 
 
 _BEFORE_EXPORT = """\
@@ -374,7 +372,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings, mini CLIP, vectors, fusions")
     parser.add_argument("--out", type=Path, default=Path("triton_models"), help="model folder to write")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where quickstart.md and .json go")
+    parser.add_argument("--docs", type=Path, default=Path("docs/measurements"), help="where quickstart.md and .json go")
     parser.add_argument("--page", action="store_true", help="measure nothing: quickstart.md from quickstart.json")
     parser.add_argument("--shipped", action="store_true", help="use the encoder in --out, and leave that folder alone")
     arguments = parser.parse_args()

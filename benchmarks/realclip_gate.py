@@ -1,6 +1,6 @@
 """What the gate is worth on vectors of a real CLIP (OpenAI ViT-B/32): gains where the memory knows, harm where not.
 
-    python -m benchmarks.realclip_gate --data DIRECTORY --docs docs  # writes docs/realclip.json and what is made of it
+    python -m benchmarks.realclip_gate --data DIRECTORY  # writes docs/measurements/realclip.* from the vectors there
     python -m benchmarks.realclip_gate --docs docs                   # the page and the chart again, from that file
 
 Needs the extra `train` and three files of vectors, which are not part of this repository: `load_imagenet` and
@@ -35,7 +35,7 @@ from reco_plugin.memory import Memory, open_memory
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fit import ask, fit_fusions
-from reco_plugin.train.fuser import TorchFuser
+from reco_plugin.train.loop import TorchFuser
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
@@ -293,7 +293,7 @@ def _filled(pairs: Records) -> Memory:
 
 
 def results(folder: Path, k: int) -> dict[str, Any]:
-    """Everything, as docs/realclip.json has it: differences as mean, low and high, in points."""
+    """Everything, as docs/measurements/realclip.json has it: differences as mean, low and high, in points."""
     data, everything = load_imagenet(folder), np.arange(1000)
     images = [hits(*data.queries(everything, slots), data.prompt, everything) for slots in SLOTS]
     texts = [found(data.prompt, everything, *data.queries(everything, slots)) for slots in SLOTS]
@@ -313,7 +313,7 @@ def results(folder: Path, k: int) -> dict[str, Any]:
 
 
 def page(found: dict[str, Any]) -> str:
-    """docs/realclip.md."""
+    """docs/measurements/realclip.md."""
     head = Path(__file__).with_name("realclip_head.md").read_text(encoding="utf-8")
     tables = [
         table(
@@ -331,7 +331,9 @@ def page(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="where the vectors are; without it, nothing is measured anew")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where realclip.json, .md and .svg go")
+    parser.add_argument(
+        "--docs", type=Path, default=Path("docs/measurements"), help="where realclip.json, .md and .svg go"
+    )
     parser.add_argument("--neighbours", type=int, default=10)
     options = parser.parse_args()
     kept = options.docs / "realclip.json"

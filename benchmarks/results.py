@@ -1,4 +1,4 @@
-"""Gain without harm, on four kinds of drawings under two encoders: makes docs/results.md and its pictures.
+"""Gain without harm, on four kinds of drawings, two encoders: makes docs/measurements/results.md and its pictures.
 
     python -m benchmarks.results --docs docs  # everything, under both encoders
     python -m benchmarks.results --encoder scratch --sets emoji flags
@@ -28,8 +28,7 @@ from reco_plugin.quickstart.benchmark import FrozenEncoder
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions
+from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.types import Fingerprint
 
 from .sets import LOADERS, emoji
@@ -222,7 +221,7 @@ def studies(encoder: str, sets: Sequence[str], cache: Path) -> Iterator[Study]:
 
 
 def document(found: Sequence[Findings]) -> str:
-    """docs/results.md."""
+    """docs/measurements/results.md."""
     head = HEAD.read_text(encoding="utf-8")
     parts = []
     for findings in found:

@@ -1,6 +1,6 @@
-"""How long it takes to fill a memory of some size, and what one run of it needs: the tables of docs/scale.md.
+"""How long it takes to fill a memory of some size, and what one run needs: the tables of docs/measurements/scale.md.
 
-    python -m benchmarks.scale                                  the tables of docs/scale.md
+    python -m benchmarks.scale                                  the tables of docs/measurements/scale.md
     python -m benchmarks.scale --pairs 5e7 --encodes 900        your size, your encoder's pairs per second
     python -m benchmarks.scale --nodes 12 --cores 32            your Qdrant nodes
 
@@ -25,7 +25,7 @@ DRIVER_PER_S = 2400.0
 DRIVER_BYTES = 170.0
 """Of RAM per pair in the writing process: 70 for the ids it saw (measured there), 100 while it reads what is there."""
 INDEX_PAIRS, INDEX_CPU_S = 1_000_000, 1785.0
-"""Measured, docs/million.md: CPU time of Qdrant's index over both vectors of so many pairs (D = 512, its defaults)."""
+"""Measured, docs/measurements/million.md: CPU time of Qdrant's index, both vectors of so many pairs (D = 512)."""
 SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0}
 
 
@@ -43,7 +43,7 @@ class Encoder:
 
 
 def encoders() -> list[Encoder]:
-    """The machines of docs/sizing.md, per pair."""
+    """The machines of docs/measurements/sizing.md, per pair."""
     image, text = (
         MEASURED_MS[f"{item} (measured)"] for item in ("image, int8, 2 cores", "text of 16 tokens, int8, 1 core")
     )
@@ -102,7 +102,7 @@ def write_table(pairs: Sequence[float], nodes: Sequence[int], cores: int) -> str
 
 
 def nodes_for(pairs: float) -> int:
-    """Qdrant nodes of docs/sizing.md: an int8 copy in RAM, fp16 on SSD, two copies, 64 GiB."""
+    """Qdrant nodes of docs/measurements/sizing.md: an int8 copy in RAM, fp16 on SSD, two copies, 64 GiB."""
     return cluster(pairs, Layout(copy="int8", originals_in_ram=False)).nodes
 
 
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=float, nargs="+", default=[1e6, 1e7, 1e8, 1e9])
     parser.add_argument("--encodes", type=float, help="pairs that your encoder makes in a second")
-    parser.add_argument("--nodes", type=int, help="Qdrant nodes; else those of docs/sizing.md")
+    parser.add_argument("--nodes", type=int, help="Qdrant nodes; else those of docs/measurements/sizing.md")
     parser.add_argument("--cores", type=int, default=16, help="of a node")
     parser.add_argument("--decode", action="store_true", help="measure decoding, print nothing else")
     told = parser.parse_args(arguments)

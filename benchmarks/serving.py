@@ -3,7 +3,7 @@
     python -m benchmarks.serving                                      the shipped model, as a table
     python -m benchmarks.serving --model triton_models my_model       other models too
     python -m benchmarks.serving --ways process --batches 32          one way only
-    python -m benchmarks.serving --out docs/serving.md                writes the tables into the page
+    python -m benchmarks.serving --out docs/measurements/serving.md                writes the tables into the page
 
 The server is that of the tests (``make install-triton``); where it is not installed, only "in process" is measured.
 """
@@ -31,7 +31,7 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact, clip_graph, fusion_graph
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.preprocess import Tokenizer, cut_to_longest, images_to_array
 from reco_plugin.retrieve import Retrieval, retrieve
 from reco_plugin.sessions import Session, open_graph
@@ -232,7 +232,7 @@ def opened(model: Path, ways: Sequence[str], pairs: int) -> Iterator[dict[str, S
 @contextmanager
 def triton(model: Path) -> Iterator[Any]:
     """The tests' server with a model folder; None, and a word about it, where it is not installed."""
-    sys.path.append(str(ROOT / "tests" / "triton" / "support"))
+    sys.path.append(str(ROOT / "tests" / "sessions" / "triton" / "support"))
     from triton_server import NoServerHere, TritonServer, Wheel
 
     with tempfile.TemporaryDirectory() as place:

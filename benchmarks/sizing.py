@@ -1,6 +1,6 @@
 """How much RAM, disk and how many nodes a memory needs, and how many replicas of Triton a rate of queries.
 
-    python -m benchmarks.sizing                                    the tables of docs/sizing.md
+    python -m benchmarks.sizing                                    the tables of docs/measurements/sizing.md
     python -m benchmarks.sizing --pairs 5e6 --dimension 768        for your memory
     python -m benchmarks.sizing --rate 2000 --image-ms 4 --text-ms 1    for your encoder
 

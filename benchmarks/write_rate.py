@@ -5,7 +5,7 @@
 
 Pairs of ready-made vectors (D = 512) go through ``reco_plugin.ingest`` into a memory behind gRPC: read, digested,
 looked up, written. The server is the tests' stand-in, in a process of its own, so its time does not count, and what a
-real one takes is not measured. docs/scale.md counts with the results.
+real one takes is not measured. docs/measurements/scale.md counts with the results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from reco_plugin import Reco
 from reco_plugin.data.rows import open_rows
-from reco_plugin.ingest import Options, ingest
+from reco_plugin.ingest import IngestOptions, ingest
 from reco_plugin.ingest.known import key_of
 from reco_plugin.types import Records
 
@@ -37,7 +37,7 @@ def pairs_per_cpu_s(model: Path, pairs: int) -> float:
         drawn = Records.join(list(Synthetic(pairs).records(0, pairs)), 512)
         for column, values in (("image", drawn.image), ("text", drawn.text), ("id", np.array(drawn.ids))):
             np.save(source / f"{column}.npy", values)
-        lists = Options(source="shop", rejected=folder / "rejected.jsonl", listed=folder / "listed.jsonl")
+        lists = IngestOptions(source="shop", rejected=folder / "rejected.jsonl", listed=folder / "listed.jsonl")
         with Reco.open(model, url, on_memory_failure="fail") as reco:
             worked = time.process_time()
             outcome = ingest(open_rows(source), reco, lists)

@@ -52,7 +52,10 @@ def main() -> None:
                 _write("torch", [block for block in _blocks(text) if OF_TORCH.match(block)])
                 text = "".join(block for block in _blocks(text) if not OF_TORCH.match(block))
             _write(name, _blocks(text))
-    _write("triton", _blocks(_solve([], (ROOT / "tests" / "triton" / "requirements.txt").read_text().splitlines(), [])))
+    _write(
+        "triton",
+        _blocks(_solve([], (ROOT / "tests" / "sessions" / "triton" / "requirements.txt").read_text().splitlines(), [])),
+    )
     for python in PYTHONS:
         for platform in PLATFORMS:
             for name in CHECKED:

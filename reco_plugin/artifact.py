@@ -21,9 +21,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .checksums import known_sha256, sha256_file
+from .config import cache_folder
 from .defaults import CANDIDATE_HEIGHT, POLICY_NEIGHBOURS
 from .errors import ArtifactError, ConfigError
+from .files import known_sha256, sha256_file
 from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Fingerprint, Modality, Role
@@ -176,7 +177,7 @@ class Artifact:
             ArtifactError: a file differs from what was exported.
         """
         for path, file in self._files():
-            if file and (found := (sha256_file if again else known_sha256)(path)) != file.sha256:
+            if file and (found := sha256_file(path) if again else known_sha256(path, cache_folder())) != file.sha256:
                 raise ArtifactError(
                     f"{path} has sha256 {found[:12]}…, the manifest says {file.sha256[:12]}…: "
                     "the file was changed or damaged after the export. Export the model again."

@@ -7,8 +7,9 @@ an argument wins over the environment, the environment over the file. An unknown
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
-from .types import Mode
+from .types import MemoryKind, Mode
 
 PREFIX = "RECO_"
 FILE = "reco.toml"
@@ -29,6 +30,7 @@ SECTIONS = ("serve",)
 NESTED = "__"
 """Between a setting that has parts and the name of a part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
+SharedMemoryMode = Literal["auto", "on", "off"]
 FuserName = Literal["model", "training-free"]
 """model: the fusion graphs of the model folder. training-free: no learned weights at all."""
 
@@ -111,7 +113,7 @@ class Settings(Section):
         description="model folder made by `reco export`; ./triton_models, else the quickstart model when unset",
     )
     memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
-    memory_kind: Literal["auto", "exact", "edge", "qdrant"] = Field("auto", description="engine of the memory")
+    memory_kind: MemoryKind = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
     memory_options: MemoryOptions = Field(MemoryOptions(), description="how the memory is reached, searched and made")
@@ -127,7 +129,7 @@ class Settings(Section):
     triton_timeout_s: float = Field(
         10.0, gt=0, allow_inf_nan=False, description="seconds until a request to Triton is given up"
     )
-    triton_shared_memory: Literal["auto", "on", "off"] = Field(
+    triton_shared_memory: SharedMemoryMode = Field(
         "auto", description="hand large inputs over in shared memory; auto: to a server on this host that can see it"
     )
     triton_ca: Path | None = Field(None, description="PEM file of the authority that signed Triton's certificate")
@@ -159,6 +161,35 @@ class Settings(Section):
     def falls_back(self) -> bool:
         """Whether no model was named and none is in the working directory, so that it is the quickstart model."""
         return "model" not in self.model_fields_set and self.model == quickstart_model()
+
+
+class SettingsKeywords(TypedDict, total=False):
+    """:class:`Settings` as keywords, without model and memory; None, or absent: as environment or default says."""
+
+    memory_kind: MemoryKind | None
+    memory_api_key: SecretStr | str | None
+    memory_collection: str | None
+    memory_options: MemoryOptions | Mapping[str, Any] | None
+    provider: Literal["cpu", "cuda"] | None
+    threads: int | None
+    arena: bool | None
+    provider_options: Mapping[str, str] | None
+    triton_url: str | None
+    triton_timeout_s: float | None
+    triton_shared_memory: SharedMemoryMode | None
+    triton_ca: Path | str | None
+    triton_headers: Mapping[str, SecretStr | str] | None
+    fuser: FuserName | None
+    k: int | None
+    search: Mode | None
+    fusion: Mode | None
+    gate: bool | None
+    on_memory_failure: Literal["degrade", "fail"] | None
+    memory_timeout_s: float | None
+    breaker_failures: int | None
+    breaker_retry_s: float | None
+    batch_size: int | None
+    max_pixels: int | None
 
 
 def load_settings(**arguments: Any) -> Settings:

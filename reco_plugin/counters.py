@@ -112,11 +112,8 @@ class Counters:
     def to_dict(self) -> dict[str, Any]:
         """JSON-like, by the names of the attributes."""
         return {
-            "encode_s": {modality: histogram.to_dict() for modality, histogram in self.encode_s.items()},
-            "retrieve_s": self.retrieve_s.to_dict(),
-            "fuse_s": self.fuse_s.to_dict(),
-            "moved": self.moved.to_dict(),
-            "refined": self.refined.to_dict(),
-            "degraded": self.degraded.to_dict(),
-            "failed": self.failed.to_dict(),
+            name: {part: one.to_dict() for part, one in counted.items()}
+            if isinstance(counted, dict)
+            else counted.to_dict()
+            for name, counted in vars(self).items()
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from .artifact import Artifact, clip_graph
 from .config import Settings
 from .errors import FORKED, InputError, SessionError
-from .preprocess import Tokenizer, cut_to_longest, images_to_array
+from .preparation import Preparation
+from .preprocess import cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Vectors
@@ -33,6 +35,8 @@ class Encoder:
         self._artifact = artifact
         self._settings = settings
         self._process: int | None = None  # in which the first graph was loaded
+        self.preparation = Preparation(artifact, settings.max_pixels)
+        """Makes single items ready for :meth:`arrays`."""
 
     @property
     def dimension(self) -> int:
@@ -44,8 +48,12 @@ class Encoder:
         """Prompts that it was trained with, ``{}`` where a name goes; none where the manifest names none."""
         return self._artifact.manifest.templates
 
-    def images(self, images: Sequence[ImageInput], progress: Progress = _silent) -> Vectors:
+    def images(self, images: Sequence[ImageInput] | npt.NDArray[np.uint8], progress: Progress = _silent) -> Vectors:
         """Encode images; returns (B, D) float32, unit-norm.
+
+        Args:
+            images: B paths, bytes or PIL images; or pixels (B, H, W, 3), decoded and of the encoder's own size.
+            progress: told after each batch.
 
         Raises:
             InputError: nothing to encode.
@@ -53,37 +61,54 @@ class Encoder:
         """
         config, limit = self._artifact.manifest.image, self._settings.max_pixels
 
-        def encode(part: Sequence[ImageInput]) -> npt.NDArray[np.float32]:
-            return self._run("image", {"pixels": images_to_array(part, config, max_pixels=limit)})
+        def encode(part: Any) -> npt.NDArray[np.float32]:
+            ready = isinstance(part, np.ndarray) and part.dtype == np.uint8 and part.shape[1:] == (*config.size, 3)
+            return self._run("image", {"pixels": part if ready else images_to_array(part, config, max_pixels=limit)})
 
         return self._batched(images, encode, progress, "images")
 
-    def pixels(self, pixels: npt.NDArray[np.uint8]) -> Vectors:
-        """Encode images that were decoded and resized already, (B, H, W, 3); returns as :meth:`images`."""
-        return self._batched(pixels, lambda part: self._run("image", {"pixels": part}), _silent, "images")
-
-    def texts(self, texts: Sequence[str], progress: Progress = _silent) -> Vectors:
+    def texts(self, texts: Sequence[str] | TokenIds, progress: Progress = _silent) -> Vectors:
         """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
+
+        Args:
+            texts: B texts; or token ids (B, L) of the whole context.
+            progress: told after each batch.
 
         Raises:
             InputError: nothing to encode, or something that is no text in Unicode.
         """
         config = self._artifact.manifest.text
 
-        def encode(part: Sequence[str]) -> npt.NDArray[np.float32]:
+        def encode(part: Any) -> npt.NDArray[np.float32]:
+            if isinstance(part, np.ndarray) and part.dtype == np.int32 and part.shape[1:] == (config.context_length,):
+                return self._run("text", {"tokens": cut_to_longest(part, config)})
             for text in part:
                 if isinstance(text, str) and not is_unicode(text):
                     raise InputError(f"the text {shown(text)} holds half of a surrogate pair, which is no character")
-            return self._run("text", {"tokens": cut_to_longest(self._tokenizer(part).ids, config)})
+            return self._run("text", {"tokens": cut_to_longest(self.preparation.tokenizer(part).ids, config)})
 
         return self._batched(texts, encode, progress, "texts")
 
-    def tokens(self, ids: TokenIds) -> Vectors:
-        """Encode texts that are token ids already, (B, L) of the whole context; returns as :meth:`texts`."""
-        config = self._artifact.manifest.text
-        return self._batched(
-            ids, lambda part: self._run("text", {"tokens": cut_to_longest(part, config)}), _silent, "texts"
-        )
+    def arrays(self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress = _silent) -> Vectors:
+        """Encode what a :class:`~reco_plugin.preparation.Preparation` made; returns (B, D) as :meth:`images`.
+
+        Args:
+            arrays: B times pixels (H, W, 3) or token ids (L,), by the modality; or vectors (D,), which stay.
+            modality: what they are, or embed.
+            progress: told after each batch.
+        """
+        encode: Callable[..., Vectors] = self.images if modality == "image" else self.texts
+        out, raw = np.empty((len(arrays), self.dimension), np.float32), list[int]()
+        for row, array in enumerate(arrays):
+            if array.dtype == np.float32:
+                out[row] = array
+            else:
+                raw.append(row)
+        for start in range(0, len(raw), self._settings.batch_size):
+            rows = raw[start : start + self._settings.batch_size]
+            out[rows] = encode(np.stack([arrays[row] for row in rows]))
+            progress(len(rows))
+        return out
 
     def check(self) -> None:
         """Ask the server that runs the graphs whether it has them ready; in process there is nobody to ask.
@@ -93,10 +118,6 @@ class Encoder:
         """
         for modality in MODALITIES:
             check_graph(clip_graph(modality), self._settings)
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
 
     @cached_property
     def _sessions(self) -> dict[Modality, Session]:

@@ -6,7 +6,8 @@
     ├── ConfigError            a setting, option or argument is wrong
     │   └── MissingExtra       a package of an optional extra is not installed
     ├── InputError             what the caller passed to encode, refine or add (also a ValueError)
-    │   ├── ImageError         not a readable image, or too large
+    │   ├── ImageError         not a readable image
+    │   │   └── ImageTooLarge      more pixels than are decoded
     │   └── VectorError        wrong dimension, NaN, not unit-norm
     ├── DataError              a data set, download or file to read
     ├── ArtifactError          the model folder: missing, truncated, of a newer version
@@ -23,6 +24,8 @@
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 FORKED = (
     "was opened before this process was forked, and works only in the process that opened it (a fork has none of the "
@@ -51,7 +54,24 @@ class InputError(RecoError, ValueError):
 
 
 class ImageError(InputError):
-    """An image that cannot be decoded, or is too large to decode safely."""
+    """An image that cannot be decoded.
+
+    Attributes:
+        problem: what is wrong, as in "is not an image".
+        advice: the way out, which follows it in the message; may be empty.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__("; ".join(filter(None, (problem, advice))))
+        self.problem, self.advice = problem, advice
+
+    def about(self, image: str) -> Self:
+        """The same, naming the image before the problem."""
+        return type(self)(f"{image} {self.problem}", self.advice)
+
+
+class ImageTooLarge(ImageError):
+    """An image that is too large to decode safely."""
 
 
 class VectorError(InputError):
@@ -112,6 +132,7 @@ __all__ = [
     "DataError",
     "FingerprintMismatch",
     "ImageError",
+    "ImageTooLarge",
     "InputError",
     "MemoryLocked",
     "MemoryOverloaded",

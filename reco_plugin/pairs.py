@@ -14,7 +14,8 @@ from .calibration import Calibration, calibrate
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
 from .errors import ConfigError, InputError
-from .memory import Header, Memory
+from .memory import Header, LazyMemory, Memory
+from .request import Search
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 
@@ -26,25 +27,39 @@ class PairMemory:
     """Pairs that refinement retrieves from.
 
     Attributes:
-        store: the engine underneath.
+        searches: what a refinement asks: the engine, or one that could not be reached yet.
         encoder: makes the vectors of raw images and texts.
+        kind: of the memory.
+        location: folder, ``:memory:`` or URL.
     """
 
-    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
-        self.store, self.encoder, self._neighbours = store, encoder, neighbours
-        self._calibrated = _Calibrated(store.header)
+    def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
+        self.kind, self.location = store.kind, store.location
+        self.searches, self.encoder, self._neighbours = store, encoder, neighbours
+        self._calibrated = (store.header, _read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
 
     def __len__(self) -> int:
         return self.store.count()
 
     @property
+    def store(self) -> Memory:
+        """The engine underneath; one that was away when this began is opened now.
+
+        Raises:
+            FingerprintMismatch: it is of another encoder.
+            MemoryStoreError: it is still away.
+        """
+        return self.searches.opened() if isinstance(self.searches, LazyMemory) else self.searches
+
+    @property
     def calibration(self) -> Calibration | None:
         """The gate's constants, as the memory has them now; None while nothing was added, or it was not reached yet."""
-        header = self.store.header
-        if header is not self._calibrated.header:  # it was reached, calibrated, or another version was put to use
-            self._calibrated = _Calibrated(header)
-        return self._calibrated.calibration
+        header, (known, calibration) = self.searches.header, self._calibrated
+        if header is not known:  # it was reached, calibrated, or another version was put to use
+            calibration = _read_calibration(header)
+            self._calibrated = (header, calibration)
+        return calibration
 
     @property
     def version(self) -> int:
@@ -115,7 +130,7 @@ class PairMemory:
             vector = self.encoder.images([query])
         else:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
-        return self.store.search(vector, by=by or modality, read=modality, k=k, where=where, payloads=True)
+        return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
     def calibrate(self) -> Calibration | None:
         """Measure the gate's constants on a sample of the pairs and store them with the memory."""
@@ -131,13 +146,13 @@ class PairMemory:
     def settle(self) -> None:
         """Make what was written durable, and calibrate again where the memory has grown or shrunk much since."""
         self.store.flush()
-        known = int(self.store.header.calibration.get("pairs", 0))
+        known = int(self.searches.header.calibration.get("pairs", 0))
         if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
             self.calibrate()
 
     def close(self) -> None:
         """Flush and release the store."""
-        self.store.close()
+        self.searches.close()
 
     def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
         """Write batches; what was written stays, calibrated, when a later batch fails."""
@@ -212,13 +227,6 @@ def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
         seen.add(pair.id)
 
 
-class _Calibrated:
-    """A header and the gate's constants that it holds, read once."""
-
-    def __init__(self, header: Header) -> None:
-        self.header, self.calibration = header, _read_calibration(header)
-
-
 def _read_calibration(header: Header) -> Calibration | None:
     stored = header.calibration.get("gate")
     if not stored:
@@ -227,6 +235,6 @@ def _read_calibration(header: Header) -> Calibration | None:
         return Calibration.from_dict(stored)
     except ConfigError as error:
         warnings.warn(
-            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=5
+            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=4
         )
         return None

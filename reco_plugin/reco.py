@@ -13,7 +13,7 @@ from typing import Any, Unpack, get_args
 import numpy.typing as npt
 
 from .artifact import Artifact, Manifest
-from .config import Settings, load_settings
+from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
@@ -72,7 +72,7 @@ class Reco:
         cls,
         model: str | os.PathLike[str] | None = None,
         memory: str | os.PathLike[str] | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingsKeywords],
     ) -> Reco:
         """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
 
@@ -220,9 +220,7 @@ class Reco:
         if self._process != os.getpid():  # what is below would say so too, and be taken for an outage
             raise SessionError(f"this Reco {FORKED}")
         if self._closed:
-            raise MemoryStoreError(
-                f"this Reco is closed, and its memory at {self.memory.store.location!r}: open it again"
-            )
+            raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
         return self._refiner.refine(vectors, modality=modality, role=role, **options)
 
     def close(self) -> None:

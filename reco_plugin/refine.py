@@ -15,7 +15,7 @@ from .defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser, TrainingFreeFuser
 from .gate import coverage, level, trust
-from .memory import Fingerprint, Memory, open_memory
+from .memory import Fingerprint, Memory, Searches, open_memory
 from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
@@ -32,7 +32,16 @@ class Calibrated(Protocol):
 
     @property
     def store(self) -> Memory:
-        """The pairs."""
+        """The pairs.
+
+        Raises:
+            MemoryStoreError: they cannot be reached yet.
+        """
+        ...
+
+    @property
+    def searches(self) -> Searches:
+        """What a refinement asks: the store, or what stands before it."""
         ...
 
     @property
@@ -43,10 +52,22 @@ class Calibrated(Protocol):
 
 @dataclass(frozen=True)
 class VectorMemory:
-    """A memory that is complete, with its constants."""
+    """A memory that is complete, with its constants.
+
+    Attributes:
+        store: the pairs.
+        calibration: the constants.
+        before: what searches the store for a refinement; None is the store itself.
+    """
 
     store: Memory
     calibration: Calibration | None
+    before: Searches | None = None
+
+    @property
+    def searches(self) -> Searches:
+        """What a refinement asks."""
+        return self.before or self.store
 
 
 class Refiner:
@@ -70,7 +91,7 @@ class Refiner:
     @property
     def dimension(self) -> int:
         """D."""
-        return self.memory.store.header.fingerprint.dimension
+        return self.memory.searches.header.fingerprint.dimension
 
     def refine(
         self,
@@ -114,7 +135,7 @@ class Refiner:
         blocks = _slices(len(queries), self._rows(how.k, hidden))
         found = [
             retrieve(
-                self.memory.store,
+                self.memory.searches,
                 queries[rows],
                 modality,
                 how,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
-from .types import Filter, Mode
+from .types import Filter, Modality, Mode, Vectors
 from .values import check_choice, check_k
 
 
@@ -70,6 +70,32 @@ class RefineOptions:
             exclude=self.exclude,
             explain=self.explain,
         )
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a memory is asked; the memory checks it.
+
+    Attributes:
+        vectors: (B, D) unit-norm queries.
+        by: modality of the memory that is compared with the queries.
+        read: modality whose vectors come back.
+        k: neighbours per query; fewer are found when the memory holds fewer.
+        exclude: B collections of ids that must not be found for that query.
+        where: conditions on the payload.
+        payloads: also read the payloads.
+        ids: also read the users' ids; without, what stands for them are names of the store's own, and a store that
+            keeps ids in the payload reads no payload at all.
+    """
+
+    vectors: Vectors
+    by: Modality
+    read: Modality
+    k: int
+    exclude: Sequence[Collection[str]] | None = None
+    where: Filter | None = None
+    payloads: bool = False
+    ids: bool = True
 
 
 def said(options: RefineHow) -> dict[str, Any]:

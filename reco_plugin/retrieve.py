@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .memory import Memory
-from .request import RefineOptions
+from .memory import Searches
+from .request import RefineOptions, Search
 from .types import Filter, Modality, Mode, Neighbours, Vectors, other
 
 
@@ -42,7 +42,7 @@ class Retrieval:
 
 
 def retrieve(
-    memory: Memory,
+    memory: Searches,
     vectors: Vectors,
     modality: Modality,
     how: Retrieval,
@@ -64,6 +64,4 @@ def retrieve(
     """
     by = modality if how.search == "uni" else other(modality)
     read = other(modality) if how.fusion == "cross" else modality
-    return memory.search(
-        vectors, by=by, read=read, k=how.k, exclude=exclude, where=how.where, payloads=payloads, ids=ids
-    )
+    return memory.search(Search(vectors, by, read, how.k, exclude, how.where, payloads, ids))

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]
 """A query is compared with vectors that stay as they are; candidates compete with one another."""
+InputType: TypeAlias = Literal["query", "document"]
+"""What search engines tell apart: a query, and what an index holds."""
+ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
+"""Documents that are refined are the candidates of one set."""
 Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
+MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Degraded: TypeAlias = Literal[
     "memory_error",
@@ -39,6 +44,12 @@ Filter: TypeAlias = Mapping[str, Any]
 
 A plain value must be equal, a list must contain the value, a mapping gives bounds (gt, gte, lt, lte).
 """
+
+
+def caption_of(payload: Payload) -> str | None:
+    """The text of a stored pair, where it was kept."""
+    caption = payload.get("caption")
+    return caption if isinstance(caption, str) else None
 
 
 def other(modality: Modality) -> Modality:
@@ -131,6 +142,30 @@ class Neighbours:
     vectors: npt.NDArray[np.float32]
     found: npt.NDArray[np.bool_]
     payloads: list[list[Payload]] | None = None
+
+
+@dataclass(frozen=True)
+class Used:
+    """A pair of the memory that a refinement used.
+
+    Attributes:
+        id: of the pair.
+        similarity: cosine with the item, by the modality that was searched; larger is nearer.
+        trust: how much the gate let it speak, in [0, 1].
+        weight: its share in the fusion, in [0, 1]; the shares of all sum to at most 1.
+        payload: as stored.
+    """
+
+    id: str
+    similarity: float
+    trust: float
+    weight: float
+    payload: Payload
+
+    @property
+    def caption(self) -> str | None:
+        """Its text, where the memory kept it."""
+        return caption_of(self.payload)
 
 
 @dataclass(frozen=True)

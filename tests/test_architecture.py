@@ -21,6 +21,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "types": 0.0,
     "errors": 0.0,
     "progress": 0.0,
+    "files": 0.1,
     "defaults": 0.0,
     "values": 0.1,  # refuses what is beyond its bounds
     "request": 0.5,
@@ -32,8 +33,8 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "gate": 1.0,
     "preprocess": 1.0,
     "quickstart": 1.0,
-    "checksums": 1.1,  # kept in the folder that the settings name
     "artifact": 1.5,  # the manifest holds the preprocessing's config
+    "preparation": 2.0,
     "data": 1.5,  # checks vectors
     "sessions": 2.0,
     "memory": 2.0,
@@ -211,7 +212,7 @@ def test_torch_is_known_to_the_training_only():
 
 
 def test_onnxruntime_runs_models_in_the_sessions_only():
-    tools = {"cli.doctor", "train.precision"}  # one shows its version, one uses its quantisation
+    tools = {"cli.doctor", "train.to_onnx"}  # one shows its version, one uses its quantisation
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
 
 

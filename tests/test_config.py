@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from pydantic import SecretStr
 
 from reco_plugin import Reco
-from reco_plugin.config import PREFIX, Settings, load_settings
+from reco_plugin.config import PREFIX, Settings, SettingsKeywords, load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory_options import MemoryOptions
 
@@ -194,3 +194,10 @@ def test_reco_takes_settings_by_name_and_refuses_others(model):
         assert (reco.settings.k, reco.settings.batch_size, reco.settings.model) == (3, 2, model)
     with pytest.raises(ConfigError, match="neighbors"):
         Reco.open(model, memory=":memory:", neighbors=3)
+
+
+def test_keywords_and_settings_have_the_same_names() -> None:
+    """So that a type checker knows what ``Reco.open`` takes."""
+    assert list(get_type_hints(SettingsKeywords)) == [
+        name for name in Settings.model_fields if name not in ("model", "memory")
+    ]

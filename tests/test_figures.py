@@ -13,7 +13,7 @@ from benchmarks import picture, quickstart_model, realclip_gate
 from benchmarks.results import HEAD
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs" / "measurements"
 FIGURES: dict[str, Any] = {
     "quickstart": json.loads((DOCS / "quickstart.json").read_text(encoding="utf-8")),
     "realclip": json.loads((DOCS / "realclip.json").read_text(encoding="utf-8")),
@@ -89,7 +89,7 @@ def test_the_same_memory_is_explained_where_two_pages_measure_it_differently() -
     prompts = FIGURES["quickstart"]["lines"]["reco, memory of unseen entities only"]["unseen"]
     assert prompts["text"] == prompts["frozen"]
     assert FIGURES["quickstart"]["entities"]["unseen"] < 2 / 3 * sum(FIGURES["quickstart"]["entities"].values())
-    for page in ("docs/quickstart.md", "docs/results.md"):
+    for page in ("docs/measurements/quickstart.md", "docs/measurements/results.md"):
         assert "two in three" in plain(page)
 
 

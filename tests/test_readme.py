@@ -1,4 +1,4 @@
-"""What the README tells to type exists, runs, and leads somewhere."""
+"""What the README and the pages in docs tell to type exists, runs, and leads somewhere."""
 
 from __future__ import annotations
 
@@ -12,25 +12,49 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
+from reco_plugin.config import Settings
 
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = sorted(
-    {line.split("  #")[0].strip() for language, block in BLOCKS if not language for line in block.splitlines()}
-    | set(re.findall(r"`(reco [^`]+)`", README))
-)
+FENCED = re.compile(r"```(\w*)\n(.*?)```", flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("reco ")])
+def commands(text: str) -> set[str]:
+    """Lines of the blocks to type and each `reco …` between backquotes; without comments, and variables in front."""
+    blocks = "\n".join(block for language, block in FENCED.findall(text) if language in ("", "bash"))
+    lines = re.sub(r"\\\n\s*", "", blocks).splitlines() + re.findall(r"`(reco [^`]+)`", FENCED.sub("", text))
+    return {re.sub(r"^(RECO_\w+=\S+ )+", "", re.sub(r"\s+#.*|\s&$", "", line)).strip() for line in lines}
+
+
+COMMANDS = sorted(commands(README))
+TYPED = {
+    line
+    for page in PAGES
+    for line in commands((ROOT / page).read_text(encoding="utf-8"))
+    if line.startswith("reco ") and not re.search(r"[…|]", line)  # those leave something out
+}
+
+
+@pytest.mark.parametrize("line", sorted(TYPED))
 def test_every_command_takes_its_options(line: str) -> None:
     command, words = typer.main.get_command(app), shlex.split(line)[1:]
     context = command.context_class(command)  # not resilient: it would swallow unknown options
-    while hasattr(command, "get_command") and words:
+    while hasattr(command, "get_command") and words and not words[0].startswith("-"):
         found = command.get_command(context, words[0])
         assert found is not None, f"no command {words[0]!r}"
         command, words = found, words[1:]
     command.make_parser(context).parse_args(words)  # an unknown option raises
+
+
+def test_every_setting_is_on_its_page_with_its_default() -> None:
+    rows = [line.split("|") for line in (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").splitlines()]
+    for name, field in Settings.model_fields.items():
+        (default,) = [row[2] for row in rows if len(row) > 3 and f"`{name}`" in row[1]]
+        if isinstance(field.default, str | bool):
+            assert str(field.default).lower() in default, name
+        elif isinstance(field.default, int | float):
+            assert f"{field.default:,.0f}" in default, name
 
 
 def test_every_make_target_is_there() -> None:
@@ -43,7 +67,7 @@ def test_every_make_target_is_there() -> None:
         assert re.search(rf"(?m)^{target}:", makefile), target
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/method.md", "docs/realclip.md", "docs/gate.md", "docs/extras.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         name, _, heading = target.partition("#")
@@ -56,8 +80,16 @@ def test_every_link_leads_to_a_page_and_a_heading(page: str) -> None:
             assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, target
 
 
+@pytest.mark.parametrize("folder", ["docs", "docs/measurements"])
+def test_the_index_lists_every_page_of_its_folder(folder: str) -> None:
+    index = (ROOT / folder / "index.md").read_text(encoding="utf-8")
+    assert {path.name for path in (ROOT / folder).glob("*.md")} - {"index.md"} <= set(
+        re.findall(r"\((\S+\.md)\)", index)
+    )
+
+
 def test_the_example_runs_and_what_it_added_can_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = [block for language, block in BLOCKS if language == "python"]
+    (example,) = [block for language, block in FENCED.findall(README) if language == "python"]
     (tmp_path / "triton_models").symlink_to(ROOT / "triton_models")
     for name in ("fox.jpg", "query.jpg"):
         Image.new("RGB", (64, 64), "orange").save(tmp_path / name)

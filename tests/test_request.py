@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import get_type_hints
+from dataclasses import FrozenInstanceError, fields
+from types import SimpleNamespace
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
 from reco_plugin import Reco
 from reco_plugin.errors import InputError
-from reco_plugin.request import RefineKeywords, RefineOptions, said
-from reco_plugin.retrieve import Retrieval
+from reco_plugin.request import RefineKeywords, RefineOptions, Search, said
+from reco_plugin.retrieve import Retrieval, retrieve
+from reco_plugin.types import Modality
 
 
 def test_keywords_and_object_have_the_same_names_and_types() -> None:
@@ -30,6 +32,20 @@ def test_what_a_caller_does_not_say_stays_but_for_conditions() -> None:
     how = Retrieval(5, "uni", "cross", {"shop": "de"})
     assert how.with_options(RefineOptions()) == Retrieval(5, "uni", "cross", None)
     assert how.with_options(RefineOptions(7, "cross", "uni", where={"a": 1})) == Retrieval(7, "cross", "uni", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("search", "fusion", "by", "read"),
+    [("uni", "cross", "text", "image"), ("uni", "uni", "text", "text"), ("cross", "cross", "image", "image")],
+)
+def test_a_retrieval_asks_one_search(search: Any, fusion: Any, by: Modality, read: Modality) -> None:
+    asked: list[Search] = []
+    memory: Any = SimpleNamespace(search=asked.append)
+    vectors, exclude = np.zeros((2, 4), np.float32), [["a"], []]
+    retrieve(memory, vectors, "text", Retrieval(3, search, fusion, {"shop": "de"}), exclude=exclude, ids=False)
+    assert asked == [Search(vectors, by, read, 3, exclude, {"shop": "de"}, payloads=False, ids=False)]
+    with pytest.raises(FrozenInstanceError):
+        asked[0].k = 4  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("refine", [True, False, None])

@@ -142,7 +142,7 @@ def test_it_serves(reco: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     with serving(reco, folder) as url:
-        body = {"model": "clip-reco", "input": ["a red fox"]}
+        body = {"model": "clip-reco-query", "input": ["a red fox"]}
         answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=60)
         assert len(answer.json()["data"][0]["embedding"]) == 128, answer.text
         assert "<title>" in httpx.get(url, timeout=60).text  # the playground's files came along
@@ -169,11 +169,12 @@ def test_a_users_program_is_checked_against_its_types(env: Path, tmp_path: Path)
     (tmp_path / "right.py").write_text(PROGRAM.format(texts=["a red fox"]))
     (tmp_path / "wrong.py").write_text(PROGRAM.format(texts=[3]))
     (tmp_path / "unknown.py").write_text(PROGRAM.format(texts=["a red fox"]).replace("k=5", "kk=3"))
+    (tmp_path / "setting.py").write_text(PROGRAM.format(texts=["a red fox"]).replace("memory=", "memry="))
     mypy = (sys.executable, "-m", "mypy", "--strict", "--python-executable", env / "bin" / "python")
-    done = ran(
-        *mypy, "--cache-dir", ROOT / ".mypy_cache" / "wheel", "right.py", "wrong.py", "unknown.py", folder=tmp_path
-    )
+    programs = sorted(path.name for path in tmp_path.glob("*.py"))
+    done = ran(*mypy, "--cache-dir", ROOT / ".mypy_cache" / "wheel", *programs, folder=tmp_path)
     right, wrong = (re.findall(rf"{name}.py:3: (.*)", done.stdout) for name in ("right", "wrong"))
     assert len(right) == 1 and re.search(r'Revealed type is ".*ndarray\[.*floating', right[0]), done.stdout
     assert [line for line in wrong if 'has incompatible type "int"' in line], done.stdout
     assert 'unknown.py:3: error: Unexpected keyword argument "kk"' in done.stdout
+    assert 'setting.py:2: error: Unexpected keyword argument "memry"' in done.stdout

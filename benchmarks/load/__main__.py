@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.quickstart.benchmark import drawing, pairs
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
@@ -30,7 +30,7 @@ def main() -> int:
     words.add_argument("--no-writes", action="store_true", help="leave the memory as it is")
     words.add_argument("--model", type=Path, default=Path("triton_models"))
     words.add_argument("--cache", type=Path, default=Path(".cache/quickstart"))
-    words.add_argument("--out", type=Path, default=Path("docs/load.md"))
+    words.add_argument("--out", type=Path, default=Path("docs/measurements/load.md"))
     given = words.parse_args()
     data = load(given.cache)
     stored = pairs(data, ALL_SPLITS)

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 
 from ..synthetic import comparison
 from . import __doc__ as about
 from .run import Run
 from .table import indexing, page, searching, swapping, writing
 
-PAGE, TEMPLATE = Path("docs/million.md"), Path(__file__).with_name("page.md")
+PAGE, TEMPLATE = Path("docs/measurements/million.md"), Path(__file__).with_name("page.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

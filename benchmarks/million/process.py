@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
 from reco_plugin.types import Fingerprint, Records
 
 from ..synthetic import BLOCK, Synthetic
@@ -109,7 +110,7 @@ def ask(store: Memory, catalogue: Synthetic, report: Report) -> None:
 
     def timed(start: int, count: int) -> tuple[Spent, list[list[str]]]:
         with Spent() as spent:
-            found = store.search(queries[start : start + count], by="image", read="text", k=K)
+            found = store.search(Search(queries[start : start + count], by="image", read="text", k=K))
         return spent, found.ids
 
     timed(0, BATCH)  # brings the pages into RAM

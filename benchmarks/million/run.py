@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 
 from .process import Kind
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.folder_versions import FolderVersions
+from reco_plugin.request import Search
 
 from ..synthetic import BLOCK, Synthetic
 from .process import K, Kind, fingerprint_of, resident
@@ -64,13 +65,13 @@ def watch(name: Path, dimension: int) -> None:
     """Search the memory of this name over and over, until nobody wants it any more; then tell how that went."""
     query = Synthetic(SMALL, dimension, seed=1).queries(1).image
     store = open_memory(name, fingerprint_of(dimension), create=False)
-    store.search(query, by="image", read="text", k=K)
+    store.search(Search(query, by="image", read="text", k=K))
     print("ready", flush=True)
     asked = failed = 0
     slowest = 0.0
     stop = _closed(sys.stdin)
     while not stop():
-        seconds, found = _timed(lambda: store.search(query, by="image", read="text", k=K))
+        seconds, found = _timed(lambda: store.search(Search(query, by="image", read="text", k=K)))
         asked, slowest = asked + 1, max(slowest, seconds)
         failed += len(found.ids[0]) != K
     store.close()

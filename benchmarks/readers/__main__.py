@@ -15,8 +15,8 @@ import numpy as np
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
-from reco_plugin.data.files import whole_file
 from reco_plugin.encode import Encoder
+from reco_plugin.files import whole_file
 from reco_plugin.types import Records
 
 from ..markdown import table
@@ -27,7 +27,7 @@ from .layouts import FIRST, Layout, layouts
 from .read import built, read, same_vectors
 from .served import served
 
-PAGE, HEAD = Path("docs/readers.md"), Path(__file__).with_name("page.md")
+PAGE, HEAD = Path("docs/measurements/readers.md"), Path(__file__).with_name("page.md")
 
 
 def encoded(catalogue: Sequence[Entry], model: Path, cache: Path) -> Records:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from reco_plugin.data.remote import RemoteImage
 from reco_plugin.data.rows import Rejected
-from reco_plugin.ingest import Options, Outcome, ingest
+from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.ingest.source import open_source
 from reco_plugin.reco import Reco
 from reco_plugin.types import Pair, Records
@@ -95,7 +95,7 @@ def built(source: str, folder: Path, model: Path) -> Built:
     """Build a memory from a layout."""
     with Reco.open(model, memory=folder / "memory", memory_kind="edge") as reco:
         worked = time.process_time()
-        outcome = ingest(open_source(source), reco, Options(rejected=folder / "rejected.jsonl"))
+        outcome = ingest(open_source(source), reco, IngestOptions(rejected=folder / "rejected.jsonl"))
         cpu_s = time.process_time() - worked
         found = Records.join(list(reco.memory.store.scroll()), reco.encoder.dimension)
     sides = zip(found.image, found.text, strict=True)

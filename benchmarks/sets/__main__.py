@@ -9,8 +9,8 @@ import numpy as np
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
-from reco_plugin.data.files import whole_file
 from reco_plugin.encode import Encoder
+from reco_plugin.files import whole_file
 
 from . import LOADERS
 from . import __doc__ as about

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.quickstart.render import Drawing, render
 
 

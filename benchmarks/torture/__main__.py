@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 
 from . import builds, costly, faults, fits, fuzz, overload, writes
 from .found import Attack, Found, Round, Until

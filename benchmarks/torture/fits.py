@@ -41,11 +41,11 @@ def _kill_fits(given: Round, fuser: str) -> Found:
     found, folders, whole = Found(), 0, given.work / "whole"
     source = draw(given.work / "pictures")
     took, expected = _finish(source, whole, fuser), contents(whole)
-    while given.until.more(found):
+    while given.until.more(found) or not found.tried:
         out, folders = given.work / f"killed-{folders}", folders + 1
         for _ in range(EACH):
             process = _start(source, out, fuser)
-            time.sleep(given.rng.uniform(0.1, 1.0) * took)
+            time.sleep(given.rng.uniform(0.1, 0.9) * took)
             process.kill()
             process.communicate()
             if process.returncode == 0:

@@ -14,7 +14,7 @@ _HEAD = Path(__file__).with_name("page.md")
 
 
 def page(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """docs/reliability.md, of the rows of all classes that were run."""
+    """docs/measurements/reliability.md, of the rows of all classes that were run."""
     kills = {name: row for name, row in rows.items() if name.startswith("kill-")}
     return _HEAD.read_text(encoding="utf-8").format(
         all=_table(rows),

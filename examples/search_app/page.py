@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from reco_plugin.data.extras import need
-from reco_plugin.data.files import whole_file
+from reco_plugin.files import whole_file
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, QUERY_STYLES
 
 from .catalogue import Product

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from ..errors import MissingExtra
 from ..types import ImageInput
-from .source import Embeds, Options, Source, as_lists
+from .source import Embeds, SourceOptions, VectorSource, as_lists
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -26,9 +26,9 @@ class RecoEmbeddings(Embeddings):
         store = InMemoryVectorStore(embeddings)
     """
 
-    def __init__(self, reco: Embeds | None = None, **options: Unpack[Options]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`."""
-        self.source = Source(reco, **options)
+    def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
+        """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`."""
+        self.source = VectorSource(reco, **options)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query."""

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from ..errors import ConfigError, MissingExtra
-from ..types import ImageInput
-from .source import Embeds, Side, Source, as_lists
+from ..types import ImageInput, InputType
+from .source import Embeds, VectorSource, as_lists
 
 try:
     from llama_index.core.embeddings import MultiModalEmbedding
@@ -21,7 +21,7 @@ _Vector = list[float]
 
 
 class RecoEmbedding(MultiModalEmbedding):
-    """Text and image embeddings of one space; the fields are those of :class:`~.source.Source`.
+    """Text and image embeddings of one space; the fields are those of :class:`~.source.VectorSource`.
 
     LlamaIndex's ``embeddings_cache`` is keyed by the text alone, for queries and nodes alike, and knows nothing of the
     memory: with refinement on it would answer a query with a node's vector, or with that of an older memory. It is
@@ -39,13 +39,13 @@ class RecoEmbedding(MultiModalEmbedding):
     refine_queries: bool = Field(True, frozen=True, description="Whether queries are refined")
     refine_documents: bool = Field(False, frozen=True, description="Whether nodes are, those of a batch as one set")
     embeddings_cache: Any | None = Field(None, frozen=True, description="Only where nothing is refined")
-    _source: Source = PrivateAttr()
+    _source: VectorSource = PrivateAttr()
 
     def __init__(self, reco: Embeds | None = None, **fields: Any) -> None:
         """Take an opened object, or ``url`` or ``settings`` of what to open at first use."""
         super().__init__(**fields)
         key = self.api_key.get_secret_value() if self.api_key else None
-        self._source = Source(
+        self._source = VectorSource(
             reco,
             url=self.url,
             api_key=key,
@@ -106,6 +106,6 @@ class RecoEmbedding(MultiModalEmbedding):
     async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[_Vector]:
         return await asyncio.to_thread(self._get_image_embeddings, img_file_paths)
 
-    def _images(self, images: list[ImageType], side: Side) -> list[_Vector]:
+    def _images(self, images: list[ImageType], side: InputType) -> list[_Vector]:
         inputs: list[ImageInput] = [image if isinstance(image, str) else image.getvalue() for image in images]
         return as_lists(self._source.images(inputs, side))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from ..errors import InputError, MissingExtra
-from ..types import MODALITIES, Modality, Vectors
-from .source import Embeds, Options, Side, Source
+from ..types import MODALITIES, InputType, Modality, Vectors
+from .source import Embeds, SourceOptions, VectorSource
 
 try:
     from mteb.models import ModelMeta
@@ -43,9 +43,9 @@ class RecoEncoder(AbsEncoder):
         *,
         device: str | None = None,
         reco: Embeds | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[SourceOptions],
     ) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`.
+        """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`.
 
         Args:
             model_name: ``organisation/name``.
@@ -55,7 +55,7 @@ class RecoEncoder(AbsEncoder):
             reco: an opened object.
             options: of the source.
         """
-        self.source = Source(reco, **options)
+        self.source = VectorSource(reco, **options)
         self.mteb_model_meta = _meta(model_name, revision)
 
     def encode(
@@ -75,7 +75,7 @@ class RecoEncoder(AbsEncoder):
         Raises:
             InputError: rows without text and image.
         """
-        side: Side = "query" if prompt_type == PromptType.query else "document"
+        side: InputType = "query" if prompt_type == PromptType.query else "document"
         parts: dict[Modality, list[Vectors]] = {}
         for batch in inputs:
             for modality in MODALITIES:

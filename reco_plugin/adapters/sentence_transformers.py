@@ -10,8 +10,8 @@ import numpy.typing as npt
 from PIL.Image import Image
 
 from ..errors import InputError
-from ..types import MODALITIES, Modality, Vectors
-from .source import Embeds, Options, Side, Source
+from ..types import MODALITIES, InputType, Modality, Vectors
+from .source import Embeds, SourceOptions, VectorSource
 
 _NO_MATTER = {"batch_size", "show_progress_bar", "device", "convert_to_numpy", "normalize_embeddings", "chunk_size"}
 """Options that change no vector: batches are the source's matter, and all vectors are arrays of unit norm."""
@@ -39,9 +39,9 @@ class RecoSentenceTransformer:
 
     similarity_fn_name = "cosine"
 
-    def __init__(self, reco: Embeds | None = None, **options: Unpack[Options]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.source.Source`."""
-        self.source = Source(reco, **options)
+    def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
+        """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`."""
+        self.source = VectorSource(reco, **options)
 
     def encode(self, inputs: Any, prompt_name: str | None = None, **options: Any) -> Vectors:
         """Embed one input, (D,), or a list of them, (B, D); float32, unit-norm.
@@ -59,7 +59,7 @@ class RecoSentenceTransformer:
                 hint = f"only {name}={_ONLY[name]!r}" if name in _ONLY else "there is no such option"
                 raise InputError(f"{name}={value!r} cannot be followed: {hint}")
         side: Any = prompt_name or "document"
-        if side not in get_args(Side):
+        if side not in get_args(InputType):
             raise InputError(f"prompt_name must be 'query' or 'document', got {prompt_name!r}")
         if isinstance(inputs, str | Image | Mapping):
             return np.asarray(self._embed([inputs], side)[0])
@@ -87,7 +87,7 @@ class RecoSentenceTransformer:
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
-    def _embed(self, inputs: list[Any], side: Side) -> Vectors:
+    def _embed(self, inputs: list[Any], side: InputType) -> Vectors:
         """Texts in one call and images in another; (B, D) in the order of the inputs."""
         kinds = [_kind(item) for item in inputs]
         out: Vectors = np.empty((0, 0), np.float32)

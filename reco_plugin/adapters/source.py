@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError
-from ..types import ImageInput, Modality, Role, Vectors
-
-Side: TypeAlias = Literal["query", "document"]
-"""What frameworks tell apart: a query, and what an index holds."""
-_ROLES: dict[Side, Role] = {"query": "query", "document": "candidate"}
+from ..types import ROLE_OF, ImageInput, InputType, Modality, Role, Vectors
 
 
-class Refined(Protocol):
+class HasVectors(Protocol):
     """What a refinement answers with."""
 
     @property
@@ -38,7 +34,7 @@ class Embeds(Protocol):
         """Embed B images, (B, D)."""
         ...
 
-    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ...) -> Refined:
+    def refine(self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = ...) -> HasVectors:
         """Refine (B, D) vectors of this encoder."""
         ...
 
@@ -47,8 +43,8 @@ class Embeds(Protocol):
         ...
 
 
-class Options(TypedDict, total=False):
-    """What every adapter takes by keyword; see :class:`Source`."""
+class SourceOptions(TypedDict, total=False):
+    """What every adapter takes by keyword; see :class:`VectorSource`."""
 
     url: str | None
     api_key: str | None
@@ -57,7 +53,7 @@ class Options(TypedDict, total=False):
     refine_documents: bool
 
 
-class Source:
+class VectorSource:
     """An object that embeds, given or opened at first use, and what of it is refined.
 
     Safe to use from several threads, which is how frameworks make a synchronous adapter asynchronous.
@@ -93,7 +89,7 @@ class Source:
         if api_key is not None and url is None:
             raise ConfigError("api_key is for a server, and there is no url")
         self._url, self._api_key, self._settings = url, api_key, settings
-        self._refine: dict[Side, bool] = {"query": refine_queries, "document": refine_documents}
+        self._refine: dict[InputType, bool] = {"query": refine_queries, "document": refine_documents}
         self._given = self._opened = reco
         self._lock = threading.Lock()
 
@@ -105,27 +101,23 @@ class Source:
                 self._opened = self._open()
             return self._opened
 
-    def refines(self, side: Side) -> bool:
-        """Whether this side is refined."""
-        return self._refine[side]
-
-    def texts(self, texts: Sequence[str], side: Side) -> Vectors:
+    def texts(self, texts: Sequence[str], side: InputType) -> Vectors:
         """Embed B texts, (B, D); of no texts, (0, 0)."""
         if len(texts) == 0:
             return np.empty((0, 0), np.float32)
-        return self.reco.embed_texts(texts, role=_ROLES[side], refine=self._refine[side])
+        return self.reco.embed_texts(texts, role=ROLE_OF[side], refine=self._refine[side])
 
-    def images(self, images: Sequence[ImageInput], side: Side) -> Vectors:
+    def images(self, images: Sequence[ImageInput], side: InputType) -> Vectors:
         """Embed B images, (B, D); of no images, (0, 0)."""
         if len(images) == 0:
             return np.empty((0, 0), np.float32)
-        return self.reco.embed_images(images, role=_ROLES[side], refine=self._refine[side])
+        return self.reco.embed_images(images, role=ROLE_OF[side], refine=self._refine[side])
 
-    def refine(self, vectors: Vectors, modality: Modality, side: Side) -> Vectors:
+    def refine(self, vectors: Vectors, modality: Modality, side: InputType) -> Vectors:
         """Refine (B, D) plain vectors, where this side is refined."""
         if not self._refine[side]:
             return vectors
-        return self.reco.refine(vectors, modality=modality, role=_ROLES[side]).vectors
+        return self.reco.refine(vectors, modality=modality, role=ROLE_OF[side]).vectors
 
     def close(self) -> None:
         """Close what was opened here; the next call opens it again."""
@@ -148,7 +140,7 @@ class Source:
         if self._given is not None:
             raise TypeError("an adapter of an opened object cannot be copied to a process: give url or settings")
         again = partial(
-            Source,
+            VectorSource,
             url=self._url,
             api_key=self._api_key,
             settings=self._settings,

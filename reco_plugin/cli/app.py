@@ -118,8 +118,9 @@ def embed_command(
     """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
     import numpy as np
 
-    from ..data.files import read_lines, whole_file
+    from ..data.files import read_lines
     from ..errors import InputError
+    from ..files import whole_file
     from ..reco import Reco
 
     texts = [*(text or []), *(read_lines(input_file) if input_file else [])]
@@ -128,8 +129,8 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
-    stored = {"memory": ":memory:", "memory_kind": "exact"} if refine is False else {"memory": existing_memory(memory)}
-    with Reco.open(model, **stored) as reco:
+    stored = ":memory:" if refine is False else existing_memory(memory)
+    with Reco.open(model, stored, memory_kind="exact" if refine is False else None) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []

@@ -17,7 +17,7 @@ from .stores import say
 if TYPE_CHECKING:
     from ..config import Settings
     from ..data.rows import Rows
-    from ..ingest import Options, Outcome
+    from ..ingest import IngestOptions, Outcome
     from ..ingest.outcome import Plan
     from ..ingest.ray_engine import Cluster
     from ..reco import Reco
@@ -77,21 +77,21 @@ DryRunOption = Annotated[
 ]
 
 
-def options_of(place: Path, **given: Any) -> Options:
+def options_of(place: Path, **given: Any) -> IngestOptions:
     """The options of a run; what is None counts as not given.
 
     Args:
         place: what the lists are named after.
         given: options by name.
     """
-    from ..ingest import Options
+    from ..ingest import IngestOptions
 
     said = {name: value for name, value in given.items() if value is not None}
     if "threshold" in said:
         said.setdefault("duplicates", "report")
     lists = {"rejected": "rejected", "listed": "duplicates"}
     beside = {name: place.with_name(f"{place.name}.{what}.jsonl") for name, what in lists.items()}
-    return Options(**{**beside, **said})
+    return IngestOptions(**{**beside, **said})
 
 
 def rows_of(source: str, model: Path | None, settings: Settings) -> Rows:
@@ -140,7 +140,7 @@ def planned(
     rows: Rows,
     memory: str | None,
     model: Path | None,
-    options: Options,
+    options: IngestOptions,
     *,
     max_delete: float | None = None,
     **settings: Any,
@@ -163,7 +163,7 @@ def planned(
 def run(
     rows: Rows,
     reco: Reco,
-    options: Options,
+    options: IngestOptions,
     what: str,
     *,
     exclude: list[str] | None = None,

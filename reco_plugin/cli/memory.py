@@ -55,7 +55,7 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
     """Build the approximate index of an embedded memory, and drop what deleted pairs left. Needs no model.
 
     Takes minutes from 100,000 pairs on. Searches are about ten times faster then, and miss some neighbours (figures:
-    docs/million.md). Pairs that are added afterwards are compared one by one until this is run again.
+    docs/measurements/million.md). Pairs that are added afterwards are compared one by one until this is run again.
     """
     from time import monotonic
 

@@ -36,7 +36,7 @@ from .stores import CollectionOption, OptionOption, memory_settings, parse_optio
 if TYPE_CHECKING:
     from ..config import Settings
     from ..data.rows import Rows
-    from ..ingest import Options
+    from ..ingest import IngestOptions
     from ..ingest.ray_engine import Cluster
 
 
@@ -103,7 +103,7 @@ def build_command(
 def _build_version(
     rows: Rows,
     settings: Settings,
-    options: Options,
+    options: IngestOptions,
     model: Path | None,
     said: dict[str, Any],
     exclude: list[str] | None,
@@ -127,9 +127,9 @@ def _build_version(
     ):
         begun = None if fresh else versions.unfinished(fingerprint)
         name = begun or versions.begin(fingerprint)
-        place = {"memory_collection": name} if is_server(settings) else {}
+        place = name if is_server(settings) else None
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
-        with Reco.open(model, where, on_memory_failure="fail", **place, **said) as reco:
+        with Reco.open(model, where, memory_collection=place, on_memory_failure="fail", **said) as reco:
             outcome = run(rows, reco, options, "build", exclude=exclude, cluster=cluster, finish=delete_others)
         version = versions.finish(name, outcome.held, fingerprint, wait_s=wait)
         if swap:

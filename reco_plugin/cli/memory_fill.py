@@ -64,8 +64,8 @@ def add_command(
         duplicates=duplicates,
         threshold=duplicate_threshold,
     )
-    said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}  # before anything is encoded
-    with Reco.open(model, memory_location(memory), **said) as reco:
+    asked = parse_options(option)  # before anything is encoded
+    with Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail") as reco:
         outcome = run(rows, reco, options, "add", exclude=exclude, cluster=cluster)
     tell(outcome, as_json=as_json)
 
@@ -140,8 +140,8 @@ def sync_command(
     if dry_run:
         tell(planned(rows, memory, model, options, max_delete=max_delete), as_json=as_json)
         return
-    said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
-    with Reco.open(model, memory_location(memory), **said) as reco:
+    asked = parse_options(option)
+    with Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail") as reco:
         finish = partial(delete_gone, source=named, max_share=max_delete)
         outcome = run(rows, reco, options, "sync", exclude=exclude, cluster=cluster, finish=finish)
     tell(outcome, as_json=as_json)

@@ -48,8 +48,9 @@ def import_command(
     from ..memory.transfer import lacking
     from ..reco import Reco
 
-    said = {"memory_options": parse_options(option), "on_memory_failure": "fail"}
-    with keeps(_LEFT), Reco.open(model, memory_location(memory), **said) as reco:
+    asked = parse_options(option)
+    target = Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail")
+    with keeps(_LEFT), target as reco:
         batches = shown(read_records(source), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records(batch for batch in wanted if len(batch))

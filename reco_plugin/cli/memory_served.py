@@ -29,12 +29,12 @@ def attach_command(
     settings = memory_settings(memory, collection)
     fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
     server = open_server(settings)
-    from ..memory.attach import attach
     from ..memory.layout import Layout
+    from ..memory.reading import attach
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:
-        from ..ingest.vouch import check_captions
+        from ..ingest.memory_parts import check_captions
         from ..memory.reading import describe
 
         found = describe(server, settings.memory_collection)
@@ -77,17 +77,19 @@ def adopt_command(
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
         raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
     server = open_server(source)
-    from ..ingest.memory_parts import Columns, collection_rows
+    from ..ingest.memory_parts import CollectionNames, collection_rows
     from ..memory.reading import describe
     from ..memory.transfer import lacking_pairs
 
     found = describe(server, source.memory_collection)
-    rows = collection_rows(server, found, Columns(image_vector, caption=caption), None, scaled=True)
+    rows = collection_rows(server, found, CollectionNames(image_vector, caption=caption), None, scaled=True)
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))
-    said = {"memory_collection": target.memory_collection, "memory_options": parse_options(option)}
-    with Reco.open(model, target.memory, on_memory_failure="fail", **said) as reco:
+    into, asked = target.memory_collection, parse_options(option)
+    with Reco.open(
+        model, target.memory, memory_collection=into, memory_options=asked, on_memory_failure="fail"
+    ) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)
         held = len(reco.memory)

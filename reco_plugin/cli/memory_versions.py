@@ -12,9 +12,7 @@ from .stores import CollectionOption, memory_settings, open_server, say
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..memory.folder_versions import FolderVersions
-    from ..memory.version import Version
-    from ..memory.versions import Versions
+    from ..memory.version import Version, Versions
 
 
 def versions_command(
@@ -69,7 +67,7 @@ def is_server(settings: Settings) -> bool:
     return "://" in settings.memory
 
 
-def open_versions_of(settings: Settings) -> Versions | FolderVersions:
+def open_versions_of(settings: Settings) -> Versions:
     """The versions of the memory of the settings."""
     if not is_server(settings):
         from ..memory.folder_versions import FolderVersions

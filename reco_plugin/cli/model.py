@@ -33,7 +33,7 @@ def get_command(
     from ..artifact import Artifact
     from ..config import quickstart_model
     from ..errors import ArtifactError
-    from ..train.folder import whole_model
+    from ..train.export import whole_model
 
     source = quickstart_model()
     if source is None:

@@ -172,7 +172,7 @@ def tell(result: Result, setup: dict[str, Any], *, as_json: bool, out: Path | No
     """
     text = json.dumps(result.to_dict() | {"setup": setup}, indent=2, ensure_ascii=False)
     if out is not None:
-        from ..data.files import whole_file
+        from ..files import whole_file
 
         with whole_file(out) as part:
             part.write_text(text + "\n", encoding="utf-8")

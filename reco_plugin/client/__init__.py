@@ -6,8 +6,9 @@ answer is read is said once, in ``calls``; the two clients only carry it.
 
 from __future__ import annotations
 
-from .answers import Refined, Used
+from ..types import Used
 from .asynchronous import AsyncClient
+from .calls import Refined
 from .sync import Client
 
 __all__ = ["AsyncClient", "Client", "Refined", "Used"]

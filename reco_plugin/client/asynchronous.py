@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import count
-from types import TracebackType
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy.typing as npt
 
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
-from .answers import Refined
-from .calls import Call, ServedHow, T
+from .calls import Call, Refined, ServedHow, T
 from .service import Service
 
 
@@ -84,9 +82,7 @@ class AsyncClient(Service):
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _embed(

@@ -18,13 +18,44 @@ from PIL import Image
 
 from ..errors import ImageError, InputError, VectorError
 from ..request import RefineHow, said
-from ..types import ImageInput, Modality, Pair, Role, Vectors
-from .answers import Refined, Used
+from ..types import ROLE_OF, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
 
 T = TypeVar("T")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """What PNG holds without loss; the rest goes as TIFF."""
-_SIDES: dict[Role, str] = {"query": "query", "candidate": "document"}
+_INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Refined vectors and, when asked for, why they are what they are.
+
+    Attributes:
+        vectors: (B, D) float32, unit-norm.
+        moved: (B,) cosine distance from the frozen vector.
+        degraded: why vectors are frozen although refinement was asked for; None where all went well.
+        frozen: (B, D) before refinement; None unless an explanation was asked for.
+        used: per row, the pairs that were used, nearest first; likewise.
+    """
+
+    vectors: Vectors
+    moved: npt.NDArray[np.float32]
+    degraded: Degraded | None = None
+    frozen: Vectors | None = None
+    used: tuple[tuple[Used, ...], ...] | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Refined]) -> Refined:
+        """Answers to the parts of one call as one; degraded where any part was."""
+        frozen = [part.frozen for part in parts if part.frozen is not None]
+        used = [part.used for part in parts if part.used is not None]
+        return cls(
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.moved for part in parts]),
+            next((part.degraded for part in parts if part.degraded), None),
+            np.concatenate(frozen) if frozen else None,
+            tuple(row for rows in used for row in rows) if used else None,
+        )
 
 
 class ServedHow(RefineHow, total=False):
@@ -63,7 +94,11 @@ def embed(
         InputError: no items, or a single one in place of a list.
         ImageError: a file that cannot be read.
     """
-    said = {"input_type": _SIDES[role], "encoding_format": "base64", **({} if refine is None else {"refine": refine})}
+    said = {
+        "input_type": _INPUT_TYPES[role],
+        "encoding_format": "base64",
+        **({} if refine is None else {"refine": refine}),
+    }
     return [
         Call("POST", "/v1/embeddings", _vectors, {"input": [_item(one, modality) for one in part], **said})
         for part in _parts(items, size if refine is False else _size(role, size))
@@ -81,7 +116,7 @@ def refine(
     rows = np.asarray(vectors, np.float32)
     if not np.isfinite(rows).all():
         raise VectorError("vectors hold NaN or infinity, which JSON cannot carry")
-    how = {"modality": modality, "input_type": _SIDES[role], "explain": explain, **_how(options)}
+    how = {"modality": modality, "input_type": _INPUT_TYPES[role], "explain": explain, **_how(options)}
     return [
         Call("POST", "/v1/refine", _refined, {"vectors": part, **how})
         for part in _parts(rows.tolist(), _size(role, size))
@@ -92,7 +127,7 @@ def explain(
     items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, size: int, options: ServedHow
 ) -> list[Call[Refined]]:
     """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
-    how = {"input_type": _SIDES[role], **_how(options)}
+    how = {"input_type": _INPUT_TYPES[role], **_how(options)}
     return [
         Call("POST", "/v1/explain", _refined, {"input": [_item(one, modality) for one in part], **how})
         for part in _parts(items, _size(role, size))
@@ -209,6 +244,4 @@ def _refined(answer: Any) -> Refined:
 
 
 def _used(pair: Any) -> Used:
-    return Used(
-        pair["id"], pair["similarity"], pair["trust"], pair["weight"], pair.get("caption"), pair.get("payload") or {}
-    )
+    return Used(pair["id"], pair["similarity"], pair["trust"], pair["weight"], pair.get("payload") or {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from itertools import count
-from types import TracebackType
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy.typing as npt
 
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
-from .answers import Refined
-from .calls import Call, ServedHow, T
+from .calls import Call, Refined, ServedHow, T
 from .service import Service
 
 
@@ -107,9 +105,7 @@ class Client(Service):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _embed(

@@ -20,7 +20,7 @@ from .labelled import Labelled
 from .labelled_sources import read_labelled
 from .labelled_vectors import write_labelled
 from .pairs import PairStream, read_pairs
-from .parts import ColumnNames, Part, Rejected
+from .parts import ColumnNames, Rejected, SourcePart
 from .retrieval import Captioned, read_retrieval, write_retrieval
 from .rows import Rows, open_rows
 
@@ -30,9 +30,9 @@ __all__ = [
     "EntitySet",
     "Labelled",
     "PairStream",
-    "Part",
     "Rejected",
     "Rows",
+    "SourcePart",
     "is_vectors",
     "open_rows",
     "read_entities",

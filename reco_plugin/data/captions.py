@@ -1,13 +1,32 @@
-"""What the readers of COCO and Flickr30k share: images with captions, and where the images lie."""
+"""Captions of COCO, Karpathy's splits and Flickr30k: images with captions, and where the images lie.
+
+``captions_val2017.json`` (Chen et al., 2015, arXiv:1504.00325) has a list of images and one of annotations.
+``dataset_coco.json`` (Karpathy and Fei-Fei, 2015, https://cs.stanford.edu/people/karpathy/deepimagesent/) has one list,
+in which an image has its sentences and its split. Flickr30k's own files (Young et al., 2014) have a caption a line::
+
+    1000092795.jpg#0<TAB>Two young guys with shaggy hair look at their hands .     (results_20130124.token)
+    image_name| comment_number| comment                                             (results.csv)
+    1000092795.jpg| 0| Two young guys with shaggy hair look at their hands .
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
-from .source import Source
+from .files import read_lines, read_text
+from .source import Location
+
+_KARPATHY_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flickr8k_Dataset")
+_TOKEN = re.compile(r"(?P<image>[^\t#]+)#(?P<number>\d+)\t\s*(?P<text>.+)")
+_CSV = re.compile(r"(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*\|?\s*(?P<text>.+)")  # one row of the original lacks a |
+_FOLDERS = ("flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset", "images")
 
 
 @dataclass(frozen=True)
@@ -30,7 +49,7 @@ class CaptionedFile:
         return tuple(f"{self.name}#{number}" for number in range(len(self.captions)))
 
 
-def locate(source: Source, captions: dict[str, tuple[str, ...]], folders: Sequence[str]) -> list[CaptionedFile]:
+def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequence[str]) -> list[CaptionedFile]:
     """Find the image files of a caption file.
 
     Args:
@@ -60,3 +79,115 @@ def locate(source: Source, captions: dict[str, tuple[str, ...]], folders: Sequen
     if missing := [file.path for file in files if not file.path.is_file()]:
         raise DataError(f"{missing[0]} does not exist ({len(missing):,} of {len(files):,} images are missing)")
     return files
+
+
+def read_coco(source: Location) -> list[CaptionedFile]:
+    """Read a JSON of captions, COCO's or Karpathy's, whichever it is.
+
+    Options: ``images`` (a folder; found in the usual places when left out), ``captions=N`` (the first N of each
+    image), and for Karpathy's files ``split`` (test when left out; several with a comma; all).
+
+    Raises:
+        DataError: no such JSON, an unknown split, or images that are not there.
+        ConfigError: an unknown option.
+    """
+    path = source.path
+    try:
+        stored = json.loads(read_text(path))
+        images = stored["images"]
+        if "annotations" in stored:
+            source.only("images", "captions", "limit")
+            return locate(source, _coco_captions(path, images, stored["annotations"]), _coco_folders(path))
+        source.only("images", "captions", "limit", "split")
+        return locate(source, _karpathy_captions(source, images), _KARPATHY_FOLDERS)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is neither COCO's captions (images with id and file_name, annotations with image_id and caption) "
+            f"nor Karpathy's (images with filename, split and sentences): {type(error).__name__} {error}"
+        ) from None
+
+
+def _coco_folders(path: Path) -> tuple[str, ...]:
+    name = path.stem.removeprefix("captions_")  # captions_val2017 -> val2017
+    return (name, f"images/{name}", "images")
+
+
+def _coco_captions(path: Path, images: Any, annotations: Any) -> dict[str, tuple[str, ...]]:
+    names = {image["id"]: image["file_name"] for image in images}
+    found: dict[str, list[str]] = {name: [] for name in names.values()}
+    for note in annotations:
+        if note["image_id"] not in names:
+            raise DataError(
+                f"{path}: annotation {note.get('id')} is of the image {note['image_id']}, which is not listed"
+            )
+        found[names[note["image_id"]]].append(_text(path, note["caption"]))
+    return {name: tuple(texts) for name, texts in found.items()}
+
+
+def _karpathy_captions(source: Location, images: Any) -> dict[str, tuple[str, ...]]:
+    chosen = source.options.get("split", "test").split(",")
+    splits = dict.fromkeys(image["split"] for image in images)
+    if unknown := [split for split in chosen if split not in splits and split != "all"]:
+        raise DataError(f"{source.name} has no split {unknown[0]!r}: choose from {', '.join(splits)} or all")
+    return {
+        "/".join(filter(None, (image.get("filepath"), image["filename"]))): tuple(
+            _text(source.path, sentence["raw"]) for sentence in image["sentences"]
+        )
+        for image in images
+        if image["split"] in chosen or "all" in chosen
+    }
+
+
+def _text(path: Path, caption: Any) -> str:
+    if not isinstance(caption, str) or not caption.strip():
+        raise DataError(f"{path}: the caption {caption!r:.60} is no text")
+    return caption.strip()
+
+
+def is_flickr(path: Path) -> bool:
+    """Whether a file is Flickr30k's: a ``.token``, or a ``.csv`` that starts with its header."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return path.suffix.lower() == ".token"
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().lstrip("\ufeff").startswith("image_name|")
+
+
+def read_flickr(source: Location) -> list[CaptionedFile]:
+    """Read a caption file of Flickr30k.
+
+    Options: ``images`` (a folder; found in the usual places when left out), ``captions=N`` (the first N of each
+    image), ``split=NAME`` (the images that ``NAME.txt`` beside the file lists, with or without suffix; all when left
+    out).
+
+    Raises:
+        DataError: a line of another form, no such split, or images that are not there.
+        ConfigError: an unknown option.
+    """
+    source.only("images", "captions", "limit", "split")
+    path, split = source.path, source.options.get("split", "all")
+    lines, form = read_lines(path), _TOKEN
+    if path.suffix.lower() == ".csv":
+        lines, form = lines[1:], _CSV
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for number, line in enumerate(lines, 1):
+        match = form.fullmatch(line)
+        if match is None:
+            raise DataError(
+                f"{path}, caption {number}: {line[:80]!r} is not 'image#number<TAB>caption' or 'image|number|caption'"
+            )
+        found[match["image"]].append((int(match["number"]), match["text"]))
+    kept = found.keys() if split == "all" else _listed(path, split, found)
+    return locate(source, {name: tuple(text for _, text in sorted(found[name])) for name in kept}, _FOLDERS)
+
+
+def _listed(path: Path, split: str, found: dict[str, list[tuple[int, str]]]) -> list[str]:
+    listing = path.with_name(f"{split}.txt")
+    if not listing.is_file():
+        raise DataError(f"{path.name} says nothing about splits, and {listing} does not exist: list the images there")
+    by_name = {name: name for name in found} | {Path(name).stem: name for name in found}
+    lines = read_lines(listing)
+    if unknown := [line for line in lines if line not in by_name]:
+        raise DataError(f"{listing} lists {unknown[0]!r}, of which {path.name} has no caption")
+    return [by_name[line] for line in lines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -72,6 +73,17 @@ def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values as JSON has them; what is empty, not finite or bytes is left out."""
     plain = {name: _plain(value, 2) for name, value in values.items()}
     return {name: value for name, value in plain.items() if value is not None and value != ""}
+
+
+def json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
+    """A payload that a column holds as JSON, as ``reco memory export`` writes it."""
+    try:
+        payload = json.loads(packed)
+    except (TypeError, ValueError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        raise CellError(f"{what} is {packed!r:.60}, expected a JSON object")
+    return payload
 
 
 def unit_rows(block: npt.NDArray[Any]) -> list[Vector | CellError]:

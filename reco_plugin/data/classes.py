@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, DataError
+from ..values import did_you_mean
 from .files import read_lines, read_text
-from .nearest import did_you_mean
 
 TEMPLATES = ("a photo of a {}.",)
 """CLIP's own: used when neither the caller nor the source nor the model gives any."""

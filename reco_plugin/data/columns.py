@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, InputError
+from ..files import whole_file
 from ..types import Vectors
 from ..vectors import check_vectors
 from .extras import need
-from .files import whole_file
 from .source import parse_source
 
-Column: TypeAlias = npt.NDArray[Any]
+ColumnValues: TypeAlias = npt.NDArray[Any]
 """(N, D) vectors, or (N,) numbers, texts or (from parquet) Python objects."""
-Columns: TypeAlias = dict[str, Column]
+ColumnArrays: TypeAlias = dict[str, ColumnValues]
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -32,7 +32,7 @@ def is_vectors(source: str | Path) -> bool:
     return parse_source(source).path.suffix.lower() in SUFFIXES
 
 
-def read_columns(path: Path, needed: Sequence[str]) -> Columns:
+def read_columns(path: Path, needed: Sequence[str]) -> ColumnArrays:
     """Read a whole file as named arrays.
 
     Raises:
@@ -44,7 +44,7 @@ def read_columns(path: Path, needed: Sequence[str]) -> Columns:
     return columns
 
 
-def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
+def write_columns(path: Path, columns: Mapping[str, ColumnValues]) -> None:
     """Write named arrays; the file is there whole or not at all. (N, D) arrays become list<float> in parquet."""
     with whole_file(path) as part:
         if path.suffix.lower() == ".npz":
@@ -53,7 +53,7 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
             need("pyarrow.parquet", "writing parquet").write_table(_arrow_table(columns), part)
 
 
-def write_batches(path: Path, batches: Iterator[Columns]) -> int:
+def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
     """Write batches of named arrays, all with the same names, as parquet, one after the other.
 
     Returns:
@@ -73,7 +73,9 @@ def write_batches(path: Path, batches: Iterator[Columns]) -> int:
     return rows
 
 
-def check_side(path: Path, name: str, values: Column, dimension: int | None = None, first_row: int = 0) -> Vectors:
+def check_side(
+    path: Path, name: str, values: ColumnValues, dimension: int | None = None, first_row: int = 0
+) -> Vectors:
     """Vectors (N, D) of a file, checked and of exactly unit norm.
 
     Args:
@@ -95,7 +97,7 @@ def check_side(path: Path, name: str, values: Column, dimension: int | None = No
         raise DataError(str(error)) from None
 
 
-def check_rows(path: Path, columns: Mapping[str, Column], rows: int, names: Iterable[str] | None = None) -> None:
+def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names: Iterable[str] | None = None) -> None:
     """Check that columns have one value for each of ``rows`` rows.
 
     Raises:
@@ -106,7 +108,7 @@ def check_rows(path: Path, columns: Mapping[str, Column], rows: int, names: Iter
             raise DataError(f"{path}: {name} has shape {columns[name].shape}, expected {rows:,} rows as in the others")
 
 
-def texts_of(path: Path, name: str, values: Column) -> list[str]:
+def texts_of(path: Path, name: str, values: ColumnValues) -> list[str]:
     """A column of ids or names as texts.
 
     Raises:
@@ -119,7 +121,7 @@ def texts_of(path: Path, name: str, values: Column) -> list[str]:
     return [str(item) for item in items]
 
 
-def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[Columns]:
+def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[ColumnArrays]:
     """Read a file as named arrays, ``size`` rows at a time.
 
     Raises:
@@ -132,20 +134,13 @@ def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[Colum
         yield columns
 
 
-def count_rows(path: Path) -> int | None:
-    """How many rows a parquet file has, from its footer; None for npz, where counting means reading."""
-    if path.suffix.lower() == ".npz":
-        return None
-    return int(_parquet(path).metadata.num_rows)
-
-
-def _check_names(path: Path, columns: Columns, needed: Sequence[str]) -> None:
+def _check_names(path: Path, columns: ColumnArrays, needed: Sequence[str]) -> None:
     for name in needed:
         if name not in columns:
             raise DataError(f"{path} has no array {name!r}; it has {sorted(columns)}. Needed: {', '.join(needed)}")
 
 
-def _read_npz(path: Path) -> Columns:
+def _read_npz(path: Path) -> ColumnArrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -155,7 +150,7 @@ def _read_npz(path: Path) -> Columns:
         raise DataError(f"{path} is no npz of plain arrays ({error}); save texts with np.array(…, dtype=str)") from None
 
 
-def _npz_batches(path: Path, size: int) -> Iterator[Columns]:
+def _npz_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
     columns = _read_npz(path)
     rows = len(columns["id"]) if "id" in columns and columns["id"].ndim else 0
     if rows:
@@ -164,7 +159,13 @@ def _npz_batches(path: Path, size: int) -> Iterator[Columns]:
         yield {name: values[start : start + size] if values.ndim else values for name, values in columns.items()}
 
 
-def _parquet(path: Path) -> Any:
+def open_parquet_file(path: Path) -> Any:
+    """A ``pyarrow.parquet.ParquetFile``.
+
+    Raises:
+        DataError: it is none.
+        MissingExtra: pyarrow is not installed.
+    """
     parquet = need("pyarrow.parquet", "reading parquet")
     try:
         return parquet.ParquetFile(path)
@@ -172,16 +173,15 @@ def _parquet(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as parquet: {error}") from None
 
 
-def _parquet_batches(path: Path, size: int) -> Iterator[Columns]:
-    with _parquet(path) as file:
+def _parquet_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
+    with open_parquet_file(path) as file:
         for batch in file.iter_batches(size):
             yield {name: _from_arrow(path, name, batch.column(name)) for name in batch.schema.names}
 
 
-def _from_arrow(path: Path, name: str, column: Any) -> Column:
+def _from_arrow(path: Path, name: str, column: Any) -> ColumnValues:
     """An arrow array as numpy: lists become (N, D), anything else an object array with None for null."""
-    types = need("pyarrow", "reading parquet").types
-    if not (types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type)):
+    if not holds_lists(column.type):
         return np.array(column.to_pylist(), object)
     lengths = {len(item) if item is not None else 0 for item in column}
     if len(lengths) > 1 or column.null_count:
@@ -190,14 +190,32 @@ def _from_arrow(path: Path, name: str, column: Any) -> Column:
     return np.asarray(flat.reshape(len(column), -1))
 
 
-def _merge(batches: Iterator[Columns], path: Path) -> Columns:
+def holds_lists(kind: Any) -> bool:
+    """Whether an arrow type is one of lists, which may be vectors."""
+    types = need("pyarrow", "reading parquet").types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def map_array(path: Path) -> ColumnValues:
+    """A ``.npy``, mapped.
+
+    Raises:
+        DataError: not there, damaged, or of Python objects.
+    """
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an array: {error}") from None
+
+
+def _merge(batches: Iterator[ColumnArrays], path: Path) -> ColumnArrays:
     parts = list(batches)
     if not parts:
         raise DataError(f"{path} has no rows")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _arrow_table(columns: Mapping[str, Column]) -> Any:
+def _arrow_table(columns: Mapping[str, ColumnValues]) -> Any:
     arrow = need("pyarrow", "writing parquet")
     arrays = {}
     for name, values in columns.items():

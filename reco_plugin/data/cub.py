@@ -20,7 +20,7 @@ from ..errors import DataError
 from .classes import clean_name, find_unseen, read_templates
 from .files import read_lines
 from .labelled import Labelled
-from .source import Source
+from .source import Location
 
 _IMAGES, _LABELS, _CLASSES, _SPLIT = "images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt"
 _SPLITS: Mapping[str, tuple[str, ...]] = {"test": ("0",), "train": ("1",), "all": ("0", "1")}
@@ -31,7 +31,7 @@ def is_cub(folder: Path) -> bool:
     return (folder / _IMAGES).is_file() and (folder / _LABELS).is_file()
 
 
-def read_cub(source: Source, templates: tuple[str, ...]) -> Labelled:
+def read_cub(source: Location, templates: tuple[str, ...]) -> Labelled:
     """Read a folder in the layout of CUB-200-2011; the option ``split`` is test (as left out), train or all.
 
     The id of an image is its path below ``images``.

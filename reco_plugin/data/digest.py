@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .remote import RemoteImage
 
 _DIGITS = 16
 """64 bits, compared only between two rows of one id."""
+_PLACE_BITS = 48
 
 
 def digest(pair: Pair) -> str:
@@ -45,3 +47,22 @@ def _side(value: Any) -> tuple[bytes, bytes]:
             return b"text", value.encode(errors="surrogatepass")
     picture = value.convert("RGBA")  # a PIL image, of a data set that decodes itself
     return b"pixels", str(picture.size).encode() + picture.tobytes()
+
+
+class SeenPairs:
+    """Digests of the ids and contents of pairs (a file by its path); about 150 bytes for each, whatever its size."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, int] = {}  # digest of the id -> 8 bytes of the content's digest, and the place
+
+    def before(self, pair: Pair, place: int) -> tuple[int, bool] | None:
+        """Where the same id came first, and whether all of the pair is the same; None: it is new, and noted.
+
+        Args:
+            pair: to look up.
+            place: its number among all rows.
+        """
+        content = int(digest(pair), 16) << _PLACE_BITS
+        known = self._known.setdefault(blake2b(pair.id.encode(), digest_size=16).digest(), content | place)
+        first = known & ((1 << _PLACE_BITS) - 1)
+        return None if first == place else (first, known >> _PLACE_BITS == content >> _PLACE_BITS)

@@ -25,7 +25,17 @@ import numpy as np
 from ..defaults import SCROLL_BATCH
 from ..errors import DataError
 from ..types import Payload, Records
-from .columns import Columns, check_rows, check_side, is_vectors, read_batches, texts_of, write_batches, write_columns
+from .cells import CellError, json_object
+from .columns import (
+    ColumnArrays,
+    check_rows,
+    check_side,
+    is_vectors,
+    read_batches,
+    texts_of,
+    write_batches,
+    write_columns,
+)
 
 _NEEDED = ("id", "image", "text")
 
@@ -76,13 +86,13 @@ def write_pairs(path: str | Path, records: Iterable[Records]) -> int:
     return write_batches(target, columns)
 
 
-def _columns(records: Records) -> Columns:
+def _columns(records: Records) -> ColumnArrays:
     payloads = [json.dumps(dict(payload), ensure_ascii=False) for payload in records.payloads]
     texts = {"id": np.array(records.ids, np.str_), "payload": np.array(payloads, np.str_)}
     return texts | {"image": records.image, "text": records.text}
 
 
-def _records(path: Path, columns: Columns, first_row: int, dimension: int | None) -> Records:
+def _records(path: Path, columns: ColumnArrays, first_row: int, dimension: int | None) -> Records:
     ids = texts_of(path, "id", columns["id"])
     check_rows(path, columns, len(ids))
     image = check_side(path, "image", columns["image"], dimension, first_row)
@@ -91,24 +101,17 @@ def _records(path: Path, columns: Columns, first_row: int, dimension: int | None
     return Records(ids, image, text, _payloads(path, extra, len(ids)))
 
 
-def _payloads(path: Path, columns: Columns, rows: int) -> list[Payload]:
+def _payloads(path: Path, columns: ColumnArrays, rows: int) -> list[Payload]:
     out: list[dict[str, Any]] = [{} for _ in range(rows)]
     for name, values in columns.items():
         if values.ndim != 1:
             raise DataError(f"{path}: {name} has shape {values.shape}; a payload column has one value per row")
         for row, value in enumerate(values.tolist()):
             if name == "payload":
-                out[row] |= _json_payload(path, row, value)
+                try:
+                    out[row] |= json_object(value or "{}", f"{path}: payload[{row}]")
+                except CellError as error:
+                    raise DataError(str(error)) from None
             elif value is not None and value != "" and not (isinstance(value, float) and math.isnan(value)):
                 out[row][name] = value
     return list(out)
-
-
-def _json_payload(path: Path, row: int, value: Any) -> dict[str, Any]:
-    try:
-        payload = json.loads(value or "{}")
-    except (TypeError, ValueError, RecursionError):
-        payload = None
-    if not isinstance(payload, dict):
-        raise DataError(f"{path}: payload[{row}] is {value!r:.60}, expected a JSON object")
-    return payload

@@ -1,15 +1,97 @@
-"""Which reader an entity source is for."""
+"""Entity sets: which reader a source is for; ``queries.jsonl`` and ``entities.jsonl``, with our names or OVEN's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import DataError
 from .entities import EntitySet
-from .entity_folder import ENTITIES, QUERIES, read_entity_folder
+from .entity_file import ID_FIELDS, SPLIT_FIELDS, EntityFile, first_of, is_unseen
 from .entity_vectors import read_entity_vectors
+from .files import find_images
 from .images import spread_over_classes
-from .source import Source, parse_source
+from .source import Location, parse_source
+from .tables import TableFile, TableRow
+
+QUERIES, ENTITIES = "queries.jsonl", "entities.jsonl"
+
+
+def read_entity_folder(where: Location) -> EntitySet:
+    """Read a folder with queries and entities as JSON lines.
+
+    Options: ``split=val`` (queries whose split is this or starts with ``val_``) and ``images=DIR`` (where images are
+    looked for by their ids).
+
+    Raises:
+        DataError: a query of an unknown entity or without an image, a split that is neither seen nor unseen.
+        ConfigError: an unknown option.
+    """
+    where.only("limit", "split", "images")
+    folder, split = where.path, where.options.get("split")
+    if not (folder / ENTITIES).is_file():
+        raise DataError(f"{folder / ENTITIES} does not exist: it holds a JSON object with id and name per entity")
+    entities = EntityFile(folder / ENTITIES)
+    table = TableFile(folder / QUERIES, needed=())
+    rows = [row for row in table if split is None or _is_of(row, split)]
+    if not rows:
+        raise DataError(f"{table.path} holds no queries" + (f" of the split {split!r}" if split else ""))
+    labels = []
+    for row, label in zip(rows, entities.rows(map(_entity, rows)), strict=True):
+        if label is None:
+            raise row.error("entity", f"{_entity(row)!r} is no id of {ENTITIES}")
+        labels.append(label)
+    image = _image_finder(Path(where.options["images"]).expanduser() if "images" in where.options else folder)
+    texts = [first_of(row.values, ("question", "text")) for row in rows]
+    return EntitySet(
+        name=f"{folder.name} {split}" if split else folder.name,
+        images=[image(row) for row in rows],
+        labels=np.array(labels, np.int64),
+        entities=entities,
+        questions=tuple(str(text or "") for text in texts) if any(texts) else None,
+        unseen=_unseen(rows, entities, labels),
+        query_ids=tuple(str(first_of(row.values, ("id", "data_id", "image", "image_id"))) for row in rows),
+    )
+
+
+def _is_of(row: TableRow, split: str) -> bool:
+    own = str(first_of(row.values, SPLIT_FIELDS) or "")
+    return own == split or own.startswith(f"{split}_")
+
+
+def _entity(row: TableRow) -> str:
+    value = first_of(row.values, ("entity", *ID_FIELDS[1:]))
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise row.error("entity", f"expected the id of an entity, got {value!r:.60}; this row has {sorted(row.values)}")
+    return str(value)
+
+
+def _unseen(rows: list[TableRow], entities: EntityFile, labels: list[int]) -> npt.NDArray[np.bool_] | None:
+    """Of the queries: their own split, else that of their entities."""
+    own = [first_of(row.values, SPLIT_FIELDS) for row in rows]
+    if not any(own):
+        return None if entities.unseen is None else entities.unseen[labels]
+    return np.array([is_unseen(f"{row.table}, line {row.line}", split) for row, split in zip(rows, own, strict=True)])
+
+
+def _image_finder(folder: Path) -> Callable[[TableRow], Path]:
+    """Finds the image of a query: a path, else an id, which is the name of a file anywhere below the folder."""
+    by_id: dict[str, Path] = {}
+
+    def find(row: TableRow) -> Path:
+        if "image_id" not in row.values or "image" in row.values:
+            return row.image
+        if not by_id:
+            by_id.update({path.stem: path for path in find_images(folder)})
+        id_ = str(row.values["image_id"])
+        if id_ not in by_id:
+            raise row.error("image_id", f"no image below {folder} is called {id_}.jpg, .jpeg, .png or .webp")
+        return by_id[id_]
+
+    return find
 
 
 def read_entities(source: str | Path) -> EntitySet:
@@ -17,7 +99,7 @@ def read_entities(source: str | Path) -> EntitySet:
 
     - a folder with ``queries.jsonl`` (``image``, ``entity``, optional ``question``, ``split``, ``id``) and
       ``entities.jsonl`` (``id``, ``name``, optional ``split``); OVEN's names of the fields are known, too; options
-      in :func:`~reco_plugin.data.entity_folder.read_entity_folder`;
+      in :func:`~reco_plugin.data.entity_sources.read_entity_folder`;
     - vectors: ``.npz`` with ``image`` (N, D), ``label`` (N,), ``entities`` (C, D) and optionally ``unseen`` (C,),
       ``names`` (C,), ``query_id`` (N,); or a folder with such arrays as ``image.npy``, …, which are mapped, not loaded.
 
@@ -33,7 +115,7 @@ def read_entities(source: str | Path) -> EntitySet:
     return found if limit is None else found.take(spread_over_classes(found.labels, limit))
 
 
-def _read(where: Source) -> EntitySet:
+def _read(where: Location) -> EntitySet:
     path = where.path
     if (path / QUERIES).is_file():
         return read_entity_folder(where)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import Vectors
-from .columns import Column, Columns, check_rows, check_side, read_columns, texts_of
+from .columns import ColumnArrays, ColumnValues, check_rows, check_side, map_array, read_columns, texts_of
 from .entities import EntitySet
 from .labelled import check_labels
 from .labelled_vectors import check_unseen
@@ -32,8 +32,8 @@ class EntityVectors:
     """
 
     path: Path
-    array: Column
-    texts: Column | None = None
+    array: ColumnValues
+    texts: ColumnValues | None = None
     unseen: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ def read_entity_vectors(path: Path) -> EntitySet:
     """
     columns = _mapped(path) if path.is_dir() else read_columns(path, _NEEDED)
     image = check_side(path, "image", columns["image"])
-    entities: Column = columns["entities"]
+    entities: ColumnValues = columns["entities"]
     if entities.ndim != 2 or entities.shape[1] != image.shape[1] or entities.dtype.kind != "f" or not len(entities):
         got = f"{entities.shape} of {entities.dtype}"
         raise DataError(f"{path}: entities must be (C, {image.shape[1]}) floating point, as image is; got {got}")
@@ -90,15 +90,12 @@ def read_entity_vectors(path: Path) -> EntitySet:
     )
 
 
-def _mapped(folder: Path) -> Columns:
-    found: Columns = {}
+def _mapped(folder: Path) -> ColumnArrays:
+    found: ColumnArrays = {}
     for name in (*_NEEDED, *_OPTIONAL):
         file = folder / f"{name}.npy"
         if name in _NEEDED and not file.is_file():
             raise DataError(f"{file} does not exist; needed: {', '.join(f'{needed}.npy' for needed in _NEEDED)}")
         if file.is_file():
-            try:
-                found[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise DataError(f"{file} is no plain array: {error}") from None
+            found[name] = map_array(file)
     return found

@@ -1,12 +1,8 @@
-"""Find the files of a source: images in a folder, shards by pattern; write a file so that it is whole or absent."""
+"""Find the files of a source: images in a folder, shards by pattern."""
 
 from __future__ import annotations
 
-import os
 import re
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -97,31 +93,3 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; moved to ``path`` when the block ends well, else removed.
-
-    Raises:
-        DataError: it cannot be written there.
-    """
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def allocate(path: Path) -> None:
-    """Give a file of holes its blocks. Writing to a hole that is mapped kills the process where the disk is full.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

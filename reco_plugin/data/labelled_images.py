@@ -1,4 +1,4 @@
-"""Labelled images as they lie in folders, one per class, and in clip-benchmark's shards."""
+"""Labelled images: folders, one per class; clip-benchmark's shards; your own catalogue as a table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .classes import find_unseen, read_class_names, read_templates
+from ..values import did_you_mean
+from .classes import find_unseen, has_class_names, read_class_names, read_templates
 from .files import find_images, find_shards
 from .labelled import Labelled, check_labels
 from .shards import Blob, BlobImages, read_samples
+from .tables import TableFile, TableRow
+
+_LABELS = ("label", "class")
+_TEXTS = ("id", "image", "query_id", *_LABELS)
 
 
 def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
@@ -69,3 +74,61 @@ def _number(blob: Blob) -> int:
     if not text.isdecimal():
         raise DataError(f"{blob.shard}, member {blob.name!r}: expected the number of a class, got {text[:40]!r}")
     return int(text)
+
+
+def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
+    """Read a table with a row per image: image, label or class, and optionally query_id (or id) and group.
+
+    Classes are those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a label is a
+    name or the number from 0; without such a file they are the labels, in order of first appearance.
+
+    Raises:
+        DataError: a row without image or label, a label that is no class, a group in some rows only.
+    """
+    folder = path.parent
+    rows = list(TableFile(path, needed=("image",), texts=_TEXTS))
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    values = [_label(row) for row in rows]
+    if has_class_names([folder]):
+        classes = read_class_names([folder], None)
+        labels = [_find(row, value, classes) for row, value in zip(rows, values, strict=True)]
+    else:
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        classes, labels = tuple(numbers), [numbers[value] for value in values]
+    grouped = [row for row in rows if "group" in row.values]
+    if grouped and len(grouped) < len(rows):
+        first = next(row for row in rows if "group" not in row.values)
+        raise first.error("group", "empty, while other rows have one: give every row a group, or none")
+    return Labelled(
+        name=path.name,
+        images=[row.image for row in rows],
+        labels=np.array(labels, np.int64),
+        classes=classes,
+        templates=templates or read_templates([folder]),
+        query_ids=tuple(_text(row, "query_id") if "query_id" in row.values else row.id for row in rows),
+        groups=np.array([str(row.values["group"]) for row in rows]) if grouped else None,
+        unseen=find_unseen([folder], classes),
+    )
+
+
+def _label(row: TableRow) -> str:
+    column = next((name for name in _LABELS if name in row.values), None)
+    if column is None:
+        raise row.error("label", f"missing or empty, and so is 'class'; this row has {sorted(row.values)}")
+    return _text(row, column)
+
+
+def _text(row: TableRow, column: str) -> str:
+    value = row.values[column]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise row.error(column, f"expected a text or a whole number, got {value!r:.60}")
+    return str(value)
+
+
+def _find(row: TableRow, value: str, classes: tuple[str, ...]) -> int:
+    if value in classes:
+        return classes.index(value)
+    if value.isascii() and value.isdecimal() and int(value) < len(classes):
+        return int(value)
+    raise row.error("label", f"{value!r} is no class of the file beside the table; {did_you_mean(value, classes)}")

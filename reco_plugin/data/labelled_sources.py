@@ -13,10 +13,9 @@ from .cub import is_cub, read_cub
 from .files import names_shards
 from .images import spread_over_classes
 from .labelled import Labelled
-from .labelled_images import read_class_folders, read_labelled_shards
-from .labelled_table import read_labelled_table
+from .labelled_images import read_class_folders, read_labelled_shards, read_labelled_table
 from .labelled_vectors import read_vectors
-from .source import Source, parse_source
+from .source import Location, parse_source
 from .tables import SUFFIXES
 from .torchvision_sets import PREFIX, read_torchvision
 
@@ -57,7 +56,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     return labelled if limit is None else labelled.take(spread_over_classes(labelled.labels, limit))
 
 
-def _read(where: Source, templates: tuple[str, ...]) -> Labelled:
+def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     path = where.path
     if where.name.startswith(PREFIX):
         return read_torchvision(where, templates)

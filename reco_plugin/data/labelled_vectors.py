@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .columns import Column, Columns, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
+from .columns import (
+    ColumnArrays,
+    ColumnValues,
+    check_rows,
+    check_side,
+    is_vectors,
+    read_columns,
+    texts_of,
+    write_columns,
+)
 from .labelled import Labelled, check_labels
 
 
@@ -26,7 +35,7 @@ def write_labelled(path: str | Path, labelled: Labelled) -> None:
     target = Path(path)
     if not isinstance(labelled.images, np.ndarray) or labelled.prompts is None or not is_vectors(target):
         raise DataError(f"{target} takes vectors of images and of prompts only, and must end in .npz or .parquet")
-    rows: Columns = {"image": labelled.images, "label": labelled.labels}
+    rows: ColumnArrays = {"image": labelled.images, "label": labelled.labels}
     if labelled.query_ids is not None:
         rows["query_id"] = np.array(labelled.query_ids, np.str_)
     if labelled.groups is not None:
@@ -74,7 +83,7 @@ def read_vectors(path: Path) -> Labelled:
     )
 
 
-def check_unseen(source: Path, values: Column, classes: int) -> npt.NDArray[np.bool_]:
+def check_unseen(source: Path, values: ColumnValues, classes: int) -> npt.NDArray[np.bool_]:
     """The array ``unseen`` (C,) of a file.
 
     Raises:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,7 +52,7 @@ def _sentence(where: str, reason: str) -> str:
     return f"{where} {reason}" if reason.startswith("is ") else f"{where}: {reason}"
 
 
-class Part(Protocol):
+class SourcePart(Protocol):
     """A file, a shard or a range of rows. It can be pickled, and read wherever the same files are."""
 
     @property
@@ -64,12 +65,24 @@ class Part(Protocol):
         ...
 
 
-def shielded(name: str, rows: Iterable[Pair | Rejected]) -> Iterator[Pair | Rejected]:
-    """The rows of a part; where reading breaks off, a rejected row is the last."""
-    read = 0
-    try:
-        for row in rows:
-            yield row
-            read += 1
-    except (DataError, OSError) as error:
-        yield Rejected(name, f"{error} (what it holds after {read:,} rows is not read)")
+class FilePart(ABC):
+    """A part of files, in which reading may break off: then a rejected row is the last."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is, for messages."""
+
+    @abstractmethod
+    def _read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order; raises what breaks them off."""
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order."""
+        read = 0
+        try:
+            for row in self._read():
+                yield row
+                read += 1
+        except (DataError, OSError) as error:
+            yield Rejected(self.name, f"{error} (what it holds after {read:,} rows is not read)")

@@ -12,16 +12,15 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .captions import CaptionedFile
-from .coco import read_coco
-from .columns import Columns, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
+from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
+from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .files import find_images, find_shards, names_shards, read_lines
-from .flickr import is_flickr, read_flickr
 from .images import pick, spread
+from .labelled import check_labels
 from .rows import caption_table
 from .shards import Blob, BlobImages, read_samples
-from .source import Source, parse_source
-from .tables import SUFFIXES, Table
+from .source import Location, parse_source
+from .tables import SUFFIXES, TableFile
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ def read_retrieval(source: str | Path) -> Captioned:
       that name the same image belong together;
     - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg|jpeg|png|webp`` with ``KEY.txt``, a caption a line;
-    - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.coco.read_coco`;
-    - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.flickr.read_flickr`;
+    - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.captions.read_coco`;
+    - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.captions.read_flickr`;
     - vectors: ``.npz`` with ``image`` (N, D), ``text`` (M, D), ``text_of_image`` (M,) (may be left out when text i
       describes image i) and optionally ``id`` (N,).
 
@@ -80,7 +79,7 @@ def read_retrieval(source: str | Path) -> Captioned:
     return captioned if limit is None else captioned.take(spread(len(captioned.images), limit))
 
 
-def _read(where: Source) -> Captioned:
+def _read(where: Location) -> Captioned:
     path = where.path
     if path.suffix.lower() == ".json":
         return _from_files(path, read_coco(where))
@@ -114,7 +113,11 @@ def write_retrieval(path: str | Path, captioned: Captioned) -> None:
         raise DataError(f"{target} was not written: it takes vectors of images and of texts only")
     if not is_vectors(target) or target.suffix.lower() != ".npz":
         raise DataError(f"{target} must end in .npz")
-    columns: Columns = {"image": captioned.images, "text": captioned.texts, "text_of_image": captioned.text_of_image}
+    columns: ColumnArrays = {
+        "image": captioned.images,
+        "text": captioned.texts,
+        "text_of_image": captioned.text_of_image,
+    }
     if captioned.ids is not None:
         if any(len(own) != 1 for own in captioned.ids):
             raise DataError(f"{target} was not written: it takes exactly one id per image")
@@ -135,16 +138,14 @@ def _from_npz(path: Path) -> Captioned:
         owners = list(range(len(image)))
     else:
         raise DataError(f"{path} has {len(text):,} texts for {len(image):,} images and no text_of_image to match them")
-    for row, owner in enumerate(owners):
-        if isinstance(owner, bool) or not isinstance(owner, int) or not 0 <= owner < len(image):
-            raise DataError(f"{path}: text_of_image[{row}] is {owner!r}, expected 0 to {len(image) - 1}")
+    owner_of = check_labels(f"{path}: text_of_image", owners, len(image))
     ids = tuple((own,) for own in texts_of(path, "id", columns["id"])) if "id" in columns else None
-    return Captioned(path.name, image, text, np.array(owners, np.int64), ids)
+    return Captioned(path.name, image, text, owner_of, ids)
 
 
 def _from_table(path: Path) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
-    for row in Table(path):
+    for row in TableFile(path):
         texts = row.values["text"] if isinstance(row.values["text"], list) else [row.values["text"]]
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise row.error("text", f"expected a caption or a list of captions, got {row.values['text']!r:.60}")

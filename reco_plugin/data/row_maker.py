@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Pair
-from .cells import MISSING, CellError, id_of, image_of, payload_of, text_of
-from .nearest import did_you_mean
+from ..values import did_you_mean
+from .cells import MISSING, CellError, id_of, image_of, json_object, payload_of, text_of
 from .parts import ColumnNames, Rejected
 
 
@@ -91,7 +90,7 @@ class RowMaker:
         own = (self.names.id, self.names.image, self.names.text)
         rest = {name: value for name, value in values.items() if name not in own}
         packed = rest.pop("payload", None) if self.unfold else None
-        return payload_of(rest | _unfolded(packed) if packed else rest)
+        return payload_of(rest | json_object(packed) if packed else rest)
 
 
 def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
@@ -105,13 +104,3 @@ def _place_of(value: object, image: object) -> str | None:
     if not isinstance(image, Path):
         return None
     return str(value["path"] if isinstance(value, Mapping) else value)
-
-
-def _unfolded(packed: Any) -> dict[str, Any]:
-    try:
-        payload = json.loads(packed)
-    except (TypeError, ValueError, RecursionError):
-        payload = None
-    if not isinstance(payload, dict):
-        raise CellError(f"payload is {packed!r:.60}, expected a JSON object")
-    return payload

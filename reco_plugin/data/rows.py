@@ -2,7 +2,7 @@
 
 ::
 
-    source ──► Rows ──► Part ──► Pair | Rejected
+    source ──► Rows ──► SourcePart ──► Pair | Rejected
 
 ``docs/sources.md`` lists the sources.
 """
@@ -16,28 +16,25 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..types import Pair
-from .captions import CaptionedFile
-from .coco import read_coco
+from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
 from .cub import is_cub
+from .digest import SeenPairs
 from .files import IMAGE_SUFFIXES, find_shards, names_shards
-from .flickr import is_flickr, read_flickr
 from .images import spread
-from .parts import ColumnNames, Part, Rejected
+from .parts import ColumnNames, Rejected, SourcePart
 from .rows_arrays import open_arrays, open_clip_retrieval, open_npz
-from .rows_files import CaptionsPart, FolderPart, LabelledPart, open_captions, open_folder
-from .rows_parquet import ParquetPart, open_parquet
+from .rows_files import CaptionsPart, ImageFolderPart, LabelledPart, open_captions, open_folder
 from .rows_shards import open_shards
-from .rows_table import TablePart, open_table
-from .seen import Seen
-from .source import Source, parse_source
+from .rows_table import ParquetPart, TablePart, open_parquet, open_table
+from .source import Location, parse_source
 from .tables import SUFFIXES
 from .torchvision_sets import PREFIX
 
-__all__ = ["ColumnNames", "Part", "Rejected", "Rows", "open_rows"]
+__all__ = ["ColumnNames", "Rejected", "Rows", "SourcePart", "open_rows"]
 
 CAPTIONS = tuple(f"captions{suffix}" for suffix in (*SUFFIXES, ".parquet"))
 _NAMES = ("id", "image", "text")
-_OF_FILES = (TablePart, ParquetPart, FolderPart, CaptionsPart)
+_OF_FILES = (TablePart, ParquetPart, ImageFolderPart, CaptionsPart)
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Rows:
     """
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[SourcePart, ...]
     total: int | None = None
 
     @property
@@ -62,7 +59,7 @@ class Rows:
 
     def __iter__(self) -> Iterator[Pair | Rejected]:
         """The rows of all parts, in order; of pairs with the same id, the first is kept."""
-        seen, starts, place = Seen(), list[int](), 0
+        seen, starts, place = SeenPairs(), list[int](), 0
         for part in self.parts:
             starts.append(place)
             for row in part.read():
@@ -105,7 +102,7 @@ def caption_table(folder: Path) -> Path | None:
     return next((folder / name for name in CAPTIONS if (folder / name).is_file()), None)
 
 
-def _open(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+def _open(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
     path, suffix = where.path, where.path.suffix.lower()
     if where.name.startswith(PREFIX) or is_cub(path):
         return _labelled(where)
@@ -118,7 +115,7 @@ def _open(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...],
     return _open_files(where if table is None else replace(where, name=str(table)), columns)
 
 
-def _open_files(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+def _open_files(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
     path, suffix = where.path, where.path.suffix.lower()
     if suffix == ".parquet" and (path.exists() or names_shards(where.name)):
         return _open_tables(find_shards(where.name), where, columns)
@@ -136,13 +133,15 @@ def _open_files(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part,
     )
 
 
-def _labelled(where: Source) -> tuple[tuple[Part, ...], int]:
+def _labelled(where: Location) -> tuple[tuple[SourcePart, ...], int]:
     options = "&".join(f"{name}={value}" for name, value in where.options.items())
     part = LabelledPart(f"{where.name}?{options}" if options else where.name)
     return (part,), len(part.labelled)
 
 
-def _open_tables(paths: list[Path], where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+def _open_tables(
+    paths: list[Path], where: Location, columns: ColumnNames | None
+) -> tuple[tuple[SourcePart, ...], int | None]:
     names = _names(where, columns, "images")
     folder = Path(where.options["images"]).expanduser() if "images" in where.options else None
     if paths[0].suffix.lower() == ".parquet":
@@ -150,7 +149,7 @@ def _open_tables(paths: list[Path], where: Source, columns: ColumnNames | None) 
     return open_table(paths[0], names, folder or paths[0].parent)
 
 
-def _open_folder(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part, ...], int | None]:
+def _open_folder(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
     folder = where.path
     if (folder / "img_emb").is_dir():
         return open_clip_retrieval(folder, _names(where, columns))
@@ -170,18 +169,18 @@ def _open_folder(where: Source, columns: ColumnNames | None) -> tuple[tuple[Part
     raise DataError(f"{folder} holds no images ({has}), no .tar, no .parquet and no {' | '.join(CAPTIONS)}")
 
 
-def _names(where: Source, columns: ColumnNames | None, *more: str) -> ColumnNames:
+def _names(where: Location, columns: ColumnNames | None, *more: str) -> ColumnNames:
     where.only(*_NAMES, *more)
     return replace(columns or ColumnNames(), **{name: where.options[name] for name in _NAMES if name in where.options})
 
 
-def _no_columns(where: Source, columns: ColumnNames | None) -> None:
+def _no_columns(where: Location, columns: ColumnNames | None) -> None:
     where.only()
     if columns not in (None, ColumnNames()):
         raise ConfigError(f"{where.name} has no columns that could be named")
 
 
-def _caption_files(where: Source) -> list[CaptionedFile]:
+def _caption_files(where: Location) -> list[CaptionedFile]:
     files = read_coco(where) if where.path.suffix.lower() == ".json" else read_flickr(where)
     limit = where.count("limit")
     return files if limit is None else [files[row] for row in spread(len(files), limit)]

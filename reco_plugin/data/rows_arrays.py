@@ -14,10 +14,10 @@ import numpy as np
 from ..errors import DataError
 from ..types import Pair
 from .cells import unit_rows
-from .columns import Column, Columns, check_rows, read_columns
-from .parts import ColumnNames, Part, Rejected, shielded
+from .columns import ColumnArrays, check_rows, map_array, open_parquet_file, read_columns
+from .parts import ColumnNames, FilePart, Rejected, SourcePart
 from .row_maker import RowMaker
-from .rows_parquet import open_file, read_groups, row_groups
+from .rows_table import read_groups, row_groups
 
 _BATCH = 256
 _ROWS_PER_PART = 10_000
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 
 
 @dataclass(frozen=True)
-class Arrays:
+class ArrayFiles:
     """Files whose rows belong together.
 
     Attributes:
@@ -42,10 +42,10 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class ArraysPart:
+class ArraysPart(FilePart):
     """Some rows of arrays; ``groups`` are their row groups in the metadata."""
 
-    arrays: Arrays
+    arrays: ArrayFiles
     start: int
     stop: int
     groups: tuple[int, ...]
@@ -55,10 +55,6 @@ class ArraysPart:
     def name(self) -> str:
         """The array of images, and the rows before these."""
         return f"{self.arrays.image}, after row {self.start}" if self.start else str(self.arrays.image)
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order."""
-        return shielded(self.name, self._read())
 
     def _read(self) -> Iterator[Pair | Rejected]:
         arrays, names = self.arrays, self.maker.names
@@ -76,7 +72,7 @@ class ArraysPart:
 
 
 @dataclass(frozen=True)
-class NpzPart:
+class NpzPart(FilePart):
     """A pair file ``.npz``, see :mod:`reco_plugin.data.embeddings`; it is read whole."""
 
     path: Path
@@ -87,10 +83,6 @@ class NpzPart:
         """The file."""
         return str(self.path)
 
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order."""
-        return shielded(self.name, self._read())
-
     def _read(self) -> Iterator[Pair | Rejected]:
         names = self.maker.names
         columns = read_columns(self.path, (names.id, names.image, names.text))
@@ -100,7 +92,7 @@ class NpzPart:
             yield self.maker.make(f"{self.path}, row {number}", values)
 
 
-def open_npz(path: Path, names: ColumnNames) -> tuple[Part, ...]:
+def open_npz(path: Path, names: ColumnNames) -> tuple[SourcePart, ...]:
     """A pair file, in one part.
 
     Raises:
@@ -118,18 +110,18 @@ def open_npz(path: Path, names: ColumnNames) -> tuple[Part, ...]:
     return (NpzPart(path, maker),)
 
 
-def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
     """``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if they are there.
 
     Raises:
         DataError: an array is missing, or one that does not belong to the others.
     """
     optional = {name: path if (path := folder / name).is_file() else None for name in ("id.npy", "metadata.parquet")}
-    arrays = Arrays(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
+    arrays = ArrayFiles(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
     return _parts([arrays], names)
 
 
-def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, ...], int]:
+def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
     """``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
 
     Ids are ``image_path`` where there is no column of the name that was said. Without text embeddings the texts are
@@ -145,8 +137,8 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, .
     for kind, found in (("text_emb", texts), ("metadata", metadata)):
         if (missing := sorted(images.keys() - found.keys())) and (found or kind == "metadata"):
             raise DataError(f"{folder / kind} has no file with the number {missing[0]} of {images[missing[0]].name}")
-    blocks = [Arrays(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
-    with open_file(metadata[min(images)]) as file:
+    blocks = [ArrayFiles(images[n], texts.get(n), None, metadata[n]) for n in sorted(images)]
+    with open_parquet_file(metadata[min(images)]) as file:
         columns = file.schema_arrow.names
     if names.id == ColumnNames.id and names.id not in columns:
         names = replace(names, id="image_path")
@@ -155,20 +147,8 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[Part, .
     return _parts(blocks, names)
 
 
-def map_array(path: Path) -> Column:
-    """A ``.npy``, mapped.
-
-    Raises:
-        DataError: not there, damaged, or of Python objects.
-    """
-    try:
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an array: {error}") from None
-
-
-def _parts(blocks: Sequence[Arrays], names: ColumnNames) -> tuple[tuple[Part, ...], int]:
-    parts: list[Part] = []
+def _parts(blocks: Sequence[ArrayFiles], names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
+    parts: list[SourcePart] = []
     total = 0
     for arrays in blocks:
         maker = RowMaker(names, arrays.image.parent)
@@ -181,7 +161,7 @@ def _parts(blocks: Sequence[Arrays], names: ColumnNames) -> tuple[tuple[Part, ..
     return tuple(parts), total
 
 
-def _check(arrays: Arrays, maker: RowMaker) -> int:
+def _check(arrays: ArrayFiles, maker: RowMaker) -> int:
     """How many rows the files have, all of them the same."""
     image = map_array(arrays.image)
     rows = len(image) if image.ndim else 0
@@ -192,7 +172,7 @@ def _check(arrays: Arrays, maker: RowMaker) -> int:
     if arrays.text is not None:
         columns.append(maker.names.text)
     if arrays.metadata is not None:
-        with open_file(arrays.metadata) as file:
+        with open_parquet_file(arrays.metadata) as file:
             columns += file.schema_arrow.names
             if file.metadata.num_rows != rows:
                 raise DataError(f"{arrays.metadata} has {file.metadata.num_rows:,} rows, {arrays.image} {rows:,}")
@@ -200,16 +180,16 @@ def _check(arrays: Arrays, maker: RowMaker) -> int:
     return rows
 
 
-def _ranges(arrays: Arrays, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
+def _ranges(arrays: ArrayFiles, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """The sizes of parts; with metadata, those of its row groups, since these cannot be read from the middle."""
     if arrays.metadata is not None:
-        with open_file(arrays.metadata) as file:
+        with open_parquet_file(arrays.metadata) as file:
             yield from (((group,), size) for group, size in enumerate(row_groups(file)) if size)
     else:
         yield from (((), min(_ROWS_PER_PART, rows - start)) for start in range(0, rows, _ROWS_PER_PART))
 
 
-def _rows(columns: Columns, start: int, stop: int) -> Iterator[dict[str, Any]]:
+def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows as values by column; what has two dimensions is vectors, each checked."""
     for first in range(start, stop, _BATCH):
         some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}

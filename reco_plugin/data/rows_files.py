@@ -16,14 +16,14 @@ from .classes import TEMPLATES, fill
 from .files import find_images, read_text
 from .labelled import Labelled
 from .labelled_sources import read_labelled
-from .parts import Part, Rejected, shielded
+from .parts import FilePart, Rejected, SourcePart
 
 _FILES_PER_PART = 1000
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class FolderPart:
+class ImageFolderPart:
     """Some images of a folder, each with a ``.txt`` of the same name."""
 
     folder: Path
@@ -78,13 +78,18 @@ class CaptionsPart:
 
 
 @dataclass(frozen=True)
-class LabelledPart:
+class LabelledPart(FilePart):
     """A labelled set; the name of the class, in the first template, is the text."""
 
-    name: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The source."""
+        return self.source
 
     def __reduce__(self) -> tuple[type[LabelledPart], tuple[Any, ...]]:
-        return LabelledPart, (self.name,)  # the set itself is opened again
+        return LabelledPart, (self.source,)  # the set itself is opened again
 
     @cached_property
     def labelled(self) -> Labelled:
@@ -93,11 +98,7 @@ class LabelledPart:
         Raises:
             DataError: it cannot be read.
         """
-        return read_labelled(self.name)
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """A pair for each image."""
-        return shielded(self.name, self._read())
+        return read_labelled(self.source)
 
     def _read(self) -> Iterator[Pair | Rejected]:
         labelled = self.labelled
@@ -113,13 +114,13 @@ class LabelledPart:
                 yield Pair(id_, image, text, {"caption": text, "class": labelled.classes[label]})
 
 
-def open_folder(folder: Path) -> tuple[tuple[Part, ...], int]:
+def open_folder(folder: Path) -> tuple[tuple[SourcePart, ...], int]:
     """The images below a folder, a thousand in a part; and how many there are."""
     names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
-    return tuple(FolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
+    return tuple(ImageFolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
 
 
-def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[Part, ...]:
+def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[SourcePart, ...]:
     """Images with captions, a thousand in a part."""
     return tuple(CaptionsPart(source, tuple(some)) for some in _slices(files))
 

@@ -12,9 +12,9 @@ from typing import Any
 from ..errors import DataError, MissingExtra
 from ..types import Pair
 from .cells import CellError, payload_of, text_of
-from .parts import Part, Rejected, RowError
-from .rows_parquet import open_file
-from .shards import Sample, index_shard
+from .columns import open_parquet_file
+from .parts import Rejected, RowError, SourcePart
+from .shards import ShardSample, index_shard
 
 _NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dataset's json: no payload
 _STATUS = ("key", "status", "error_message")
@@ -49,7 +49,7 @@ class ShardPart:
             yield Rejected(self.name, index.problem)
         yield from self._failed({sample.key for sample in index.samples})
 
-    def _row(self, sample: Sample) -> Pair | Rejected:
+    def _row(self, sample: ShardSample) -> Pair | Rejected:
         where = f"{self.shard}, key {sample.key}"
         if sample.twice:
             return Rejected(where, f"{sample.twice!r} twice: make its keys unique", sample.key)
@@ -71,7 +71,7 @@ class ShardPart:
         if not beside.is_file():
             return
         try:
-            with open_file(beside) as file:
+            with open_parquet_file(beside) as file:
                 has = file.schema_arrow.names
                 if not {"key", "status"} <= set(has):
                     return
@@ -86,12 +86,12 @@ class ShardPart:
             yield Rejected(str(beside), f"{error} (failed downloads cannot be told)")
 
 
-def open_shards(shards: list[Path]) -> tuple[Part, ...]:
+def open_shards(shards: list[Path]) -> tuple[SourcePart, ...]:
     """Shards, a part each; warns where failed downloads cannot be told for want of pyarrow."""
     noted = next((file for file in map(_status_file, shards) if file.is_file()), None)
     if noted is not None:
         try:
-            open_file(noted).close()
+            open_parquet_file(noted).close()
         except MissingExtra as error:
             warnings.warn(f"downloads that failed are not told: {error}", stacklevel=4)
         except DataError:
@@ -111,7 +111,7 @@ def _why(fields: Mapping[str, Any]) -> str:
     return f"img2dataset: {fields['status']}" + (f": {message}" if message else "")
 
 
-def _json_fields(sample: Sample) -> dict[str, Any]:
+def _json_fields(sample: ShardSample) -> dict[str, Any]:
     if "json" not in sample.parts:
         return {}
     blob = sample.parts["json"]

@@ -1,22 +1,31 @@
-"""Rows of ``.csv``, ``.tsv`` and ``.jsonl``."""
+"""Rows of tables: ``.csv``, ``.tsv``, ``.jsonl``; and Parquet, whose images and texts may be vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from ..errors import DataError
 from ..types import Pair
-from .parts import ColumnNames, Part, Rejected, RowError, shielded
+from .cells import CellError, Vector, unit_rows
+from .columns import holds_lists, open_parquet_file
+from .parts import ColumnNames, FilePart, Rejected, RowError, SourcePart
 from .row_maker import RowMaker
-from .tables import Stretch, Table
+from .tables import Stretch, TableFile
+
+_LEAST_ROWS = 1000  # of a part
+_BATCH = 256
 
 
 @dataclass(frozen=True)
-class TablePart:
+class TablePart(FilePart):
     """Some rows of a table."""
 
-    table: Table
+    table: TableFile
     stretch: Stretch
     maker: RowMaker
 
@@ -32,16 +41,12 @@ class TablePart:
         """That paths of images are relative to."""
         return self.maker.folder
 
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order."""
-        return shielded(self.name, self._read())
-
     def _read(self) -> Iterator[Pair | Rejected]:
         for row in self.table.read(self.stretch):
             yield row.rejected if isinstance(row, RowError) else self.maker.make(row.where, row.values)
 
 
-def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Part, ...], int]:
+def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[SourcePart, ...], int]:
     """The rows of a table, ten thousand in a part, and how many there are.
 
     Reads the file once, to know where its rows lie and which columns are numbers.
@@ -49,8 +54,114 @@ def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Part
     Raises:
         DataError: it cannot be read, or lacks a column.
     """
-    table = Table(path, (names.image, names.text), (names.id, names.image, names.text))
+    table = TableFile(path, (names.image, names.text), (names.id, names.image, names.text))
     maker = RowMaker(names, folder)
     if path.suffix.lower() != ".jsonl":
         maker.check(str(path), list(table.columns))
     return tuple(TablePart(table, stretch, maker) for stretch in table.stretches), len(table)
+
+
+@dataclass(frozen=True)
+class ParquetPart(FilePart):
+    """Some row groups of a file, and how many rows lie before them."""
+
+    path: Path
+    groups: tuple[int, ...]
+    before: int
+    maker: RowMaker
+
+    @property
+    def name(self) -> str:
+        """The file, and the rows before these."""
+        return f"{self.path}, after row {self.before}" if self.before else str(self.path)
+
+    @property
+    def folder(self) -> Path:
+        """That paths of images are relative to."""
+        return self.maker.folder
+
+    def _read(self) -> Iterator[Pair | Rejected]:
+        for number, values in enumerate(read_groups(self.path, self.groups, self.maker.names), self.before + 1):
+            yield self.maker.make(f"{self.path}, row {number}", values, f"{self.path.name}#{number}")
+
+
+def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> tuple[tuple[SourcePart, ...], int]:
+    """The rows of files, a part for each row group or several small ones; and how many rows there are.
+
+    Args:
+        paths: of the files.
+        names: of the columns.
+        folder: that paths of images are relative to; None: the file's own.
+
+    Raises:
+        DataError: one that cannot be read, or lacks a column.
+        MissingExtra: pyarrow is not installed.
+    """
+    parts: list[SourcePart] = []
+    total = 0
+    for path in paths:
+        with open_parquet_file(path) as file:
+            schema, sizes = file.schema_arrow, row_groups(file)
+        maker = RowMaker(names, path.parent if folder is None else folder)
+        maker.check(str(path), schema.names)
+        vectors = all(holds_lists(schema.field(name).type) for name in (names.image, names.text))
+        maker = replace(maker, unfold=vectors)
+        before = 0
+        for groups, rows in _gathered(sizes):
+            parts.append(ParquetPart(path, groups, before, maker))
+            before += rows
+        total += before
+    return tuple(parts), total
+
+
+def row_groups(file: Any) -> list[int]:
+    """How many rows each row group has."""
+    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+
+
+def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterator[dict[str, Any]]:
+    """Rows as values by column; the lists in the columns of images and texts are vectors, each checked.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    with open_parquet_file(path) as file:
+        try:
+            for batch in file.iter_batches(_BATCH, row_groups=list(groups)):
+                columns = {
+                    name: _vectors(column) if name in (names.image, names.text) and holds_lists(column.type) else column
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                }
+                lists = {k: c if isinstance(c, list) else c.to_pylist() for k, c in columns.items()}
+                for row in range(batch.num_rows):
+                    yield {name: values[row] for name, values in lists.items()}
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error}") from None
+
+
+def _gathered(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Consecutive row groups, together at least a thousand rows."""
+    groups: tuple[int, ...] = ()
+    rows = 0
+    for group, size in enumerate(sizes):
+        groups, rows = (*groups, group), rows + size
+        if rows >= _LEAST_ROWS:
+            yield groups, rows
+            groups, rows = (), 0
+    if rows:
+        yield groups, rows
+
+
+def _vectors(column: Any) -> list[Vector | CellError | None]:
+    """Lists of one length as vectors, each checked; rows of another length than most are errors."""
+    lengths = np.array([len(item) if item.is_valid else 0 for item in column])
+    usual = int(np.bincount(lengths[lengths > 0]).argmax()) if lengths.any() else 0
+    found: list[Vector | CellError | None] = [
+        CellError(f"has {length} numbers, others have {usual}") if length else None for length in lengths.tolist()
+    ]
+    good = np.flatnonzero(lengths == usual) if usual else np.array([], np.int64)
+    if len(good):
+        flat = column.take(good).flatten().to_numpy(zero_copy_only=False)
+        for row, vector in zip(good.tolist(), unit_rows(flat.reshape(len(good), usual)), strict=True):
+            found[row] = vector
+    return found

@@ -55,7 +55,7 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """The members of one key, by lower-case suffix: ``{"jpg": …, "txt": …}``.
 
     Attributes:
@@ -83,7 +83,7 @@ class ShardIndex:
         problem: why its end could not be read.
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[ShardSample, ...]
     problem: str | None = None
 
 
@@ -127,10 +127,10 @@ def index_shard(shard: Path) -> ShardIndex:
         if not parts:
             raise
         problem = str(error)
-    return ShardIndex(tuple(Sample(key, own, twice.get(key)) for key, own in parts.items()), problem)
+    return ShardIndex(tuple(ShardSample(key, own, twice.get(key)) for key, own in parts.items()), problem)
 
 
-def read_samples(shards: Iterable[Path]) -> Iterator[Sample]:
+def read_samples(shards: Iterable[Path]) -> Iterator[ShardSample]:
     """The samples of shards, one shard after the other.
 
     Raises:

@@ -14,7 +14,7 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 
 @dataclass(frozen=True)
-class Source:
+class Location:
     """Where data lie, and how they are to be read.
 
     Attributes:
@@ -66,7 +66,7 @@ class Source:
         return _FLAGS[value]
 
 
-def parse_source(source: str | Path) -> Source:
+def parse_source(source: str | Path) -> Location:
     """Separate a source from its options; a path that exists is taken as it is, whatever is in its name.
 
     Raises:
@@ -80,11 +80,11 @@ def parse_source(source: str | Path) -> Source:
     text = str(source)
     match = None if Path(text).exists() else _WITH_OPTIONS.fullmatch(text)
     if match is None:
-        return Source(text)
+        return Location(text)
     options: dict[str, str] = {}
     for item in match["options"].split("&"):
         name, _, value = item.partition("=")
         if name in options:
             raise ConfigError(f"{source}: option {name!r} is given twice")
         options[name] = value
-    return Source(match["name"], options)
+    return Location(match["name"], options)

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row: its last line in the file (from 1) and its values; empty and null ones are left out."""
 
     table: Path
@@ -91,7 +91,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableFile:
     """A table on disk; iterate it as often as you like.
 
     In csv and tsv a further column counts as numbers when every value of it is written as a number; ``007`` is none.
@@ -109,7 +109,7 @@ class Table:
     def __len__(self) -> int:
         return sum(stretch.rows for stretch in self.stretches)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         """Rows in order.
 
         Raises:
@@ -126,15 +126,15 @@ class Table:
                         raise row.error(column, f"missing or empty; this row has {sorted(row.values)}")
                 yield row
 
-    def __reduce__(self) -> tuple[type[Table], tuple[Any, ...]]:
-        return Table, (self.path, self.needed, self.texts)  # without the stretches: each part has its own
+    def __reduce__(self) -> tuple[type[TableFile], tuple[Any, ...]]:
+        return TableFile, (self.path, self.needed, self.texts)  # without the stretches: each part has its own
 
-    def read(self, stretch: Stretch) -> Iterator[Row | RowError]:
+    def read(self, stretch: Stretch) -> Iterator[TableRow | RowError]:
         """Read some of the rows; one that cannot be parsed is an error among them."""
         with self._lines() as lines:
             rows = self._rows(lines, stretch)
             for row in islice(rows, stretch.rows):
-                if isinstance(row, Row):
+                if isinstance(row, TableRow):
                     for column in stretch.numeric & row.values.keys():
                         row.values[column] = _number(row.values[column])
                 yield row
@@ -162,7 +162,7 @@ class Table:
         """
         with self._lines() as lines:
             if self._is_json:
-                return next((tuple(row.values) for row in self._json_rows(lines) if isinstance(row, Row)), ())
+                return next((tuple(row.values) for row in self._json_rows(lines) if isinstance(row, TableRow)), ())
             return self._header(lines)
 
     @cached_property
@@ -175,7 +175,7 @@ class Table:
             start, count = (lines.offset, lines.line), 0
             for row in rows:
                 count += 1
-                if isinstance(row, Row):
+                if isinstance(row, TableRow):
                     numeric.look(row.values)
                 if count == _ROWS_PER_STRETCH:
                     found.append((*start, count))
@@ -197,7 +197,7 @@ class Table:
         with file:
             yield Lines(file)
 
-    def _rows(self, lines: Lines, stretch: Stretch | None = None) -> Iterator[Row | RowError]:
+    def _rows(self, lines: Lines, stretch: Stretch | None = None) -> Iterator[TableRow | RowError]:
         header = () if self._is_json else self._header(lines)
         if stretch is not None:
             lines.seek(stretch.offset, stretch.line)
@@ -206,12 +206,12 @@ class Table:
     def _counted(self, lines: Lines) -> Iterator[None]:
         return (None for line in lines if line.strip())
 
-    def _json_rows(self, lines: Lines) -> Iterator[Row | RowError]:
+    def _json_rows(self, lines: Lines) -> Iterator[TableRow | RowError]:
         for line in lines:
             if line.strip():
                 yield self._json_row(lines.line, line)
 
-    def _json_row(self, number: int, line: str) -> Row | RowError:
+    def _json_row(self, number: int, line: str) -> TableRow | RowError:
         where = f"{self.path}, line {number}"
         if not is_utf8(line):
             return RowError(where, not_utf8(line))
@@ -221,7 +221,7 @@ class Table:
             return RowError(where, f"is not JSON: {error}")
         if not isinstance(values, dict):
             return RowError(where, f"is not a JSON object: {line.strip()[:60]!r}")
-        return Row(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
+        return TableRow(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
 
     @cached_property
     def _separator(self) -> str:
@@ -250,7 +250,7 @@ class Table:
                 raise DataError(f"{self.path} is not UTF-8: its columns are {raw_bytes(name)!r}, …; save it as UTF-8")
         return tuple(header)
 
-    def _csv_rows(self, lines: Lines, header: tuple[str, ...]) -> Iterator[Row | RowError]:
+    def _csv_rows(self, lines: Lines, header: tuple[str, ...]) -> Iterator[TableRow | RowError]:
         reader = self._reader(lines)
         while True:
             before = lines.line
@@ -265,8 +265,8 @@ class Table:
                 if values:
                     yield self._csv_row(lines.line, header, values)
 
-    def _csv_row(self, line: int, header: tuple[str, ...], values: list[str]) -> Row | RowError:
-        row = Row(self.path, line, {k: v for k, v in zip(header, values, strict=False) if v != ""})
+    def _csv_row(self, line: int, header: tuple[str, ...], values: list[str]) -> TableRow | RowError:
+        row = TableRow(self.path, line, {k: v for k, v in zip(header, values, strict=False) if v != ""})
         if len(values) > len(header):
             column = self.needed[-1] if self.needed else "image"
             more = f"more values than columns: {values[len(header) :]!r}; quote values that hold {self._separator!r}"

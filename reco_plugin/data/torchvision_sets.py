@@ -1,35 +1,101 @@
-"""torchvision's classification data sets: ``torchvision:Flowers102?root=data&split=test``.
-
-torchvision imports torch, so it is imported when such a source is read, and never otherwise. Labels are read without
-opening an image wherever the data set keeps them in one of the attributes that torchvision's classes use.
-"""
+"""What torchvision does not say of its classification data sets: the split to test on, and how to read class names."""
 
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .classes import find_unseen, read_class_names, read_templates
+from ..values import did_you_mean
+from .classes import clean_name, find_unseen, read_class_names, read_templates
 from .extras import need
 from .images import LazyImages
 from .labelled import Labelled, check_labels
-from .nearest import did_you_mean
-from .source import Source
-from .torchvision_facts import SETS, Facts
+from .source import Location
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_DIGITS = tuple(map(str, range(10)))
 PREFIX = "torchvision:"
 _EXTRA = "datasets"
 _OWN = ("root", "split", "download", "limit")  # options that are ours; others go to the constructor
 
 
-def read_torchvision(source: Source, templates: tuple[str, ...]) -> Labelled:
+def _first(synonyms: Any) -> str:
+    return str(synonyms[0])
+
+
+def _after_dash(name: str) -> str:
+    return name.rpartition(" - ")[2]
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", " ")
+
+
+def _spaced(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one data set.
+
+    Attributes:
+        split: where nothing is asked for: the one to test on that has labels.
+        tidy: makes a name that people would write from an item of torchvision's list of classes.
+        names: of the classes, where torchvision has no list of them.
+        scipy: whether its labels are a ``.mat`` file.
+    """
+
+    split: str = "test"
+    tidy: Callable[[Any], str] = str
+    names: tuple[str, ...] | None = None
+    scipy: bool = False
+
+
+SETS: Mapping[str, Facts] = {
+    "CIFAR10": Facts(),
+    "CIFAR100": Facts(),
+    "Caltech101": Facts(),
+    "Caltech256": Facts(tidy=lambda name: clean_name(name).removesuffix("-101")),  # 145.motorbikes-101
+    "Country211": Facts(),
+    "DTD": Facts(),
+    "EuroSAT": Facts(tidy=_spaced),  # AnnualCrop
+    "FER2013": Facts(),
+    "FGVCAircraft": Facts(),
+    "FashionMNIST": Facts(),
+    "Flowers102": Facts(tidy=lambda name: name.rstrip("?"), scipy=True),
+    "Food101": Facts(),
+    "GTSRB": Facts(),
+    "INaturalist": Facts(tidy=lambda name: " ".join(name.split("_")[-2:])),  # 00000_Animalia_…_Aglais_io
+    "ImageNet": Facts("val", tidy=_first),
+    "Imagenette": Facts("val", tidy=_first),
+    "KMNIST": Facts(),
+    "MNIST": Facts(tidy=_after_dash),  # 0 - zero
+    "OxfordIIITPet": Facts(),
+    "PCAM": Facts(),
+    "Places365": Facts("val", tidy=lambda name: _flat(name[3:])),  # /a/airport_terminal; test has no labels
+    "QMNIST": Facts(tidy=_after_dash),
+    "RenderedSST2": Facts(),
+    "SEMEION": Facts(names=_DIGITS),
+    "STL10": Facts(),
+    "SUN397": Facts(tidy=_flat),
+    "SVHN": Facts(names=_DIGITS, scipy=True),
+    "StanfordCars": Facts(scipy=True),
+    "USPS": Facts(names=_DIGITS),
+}
+"""Those with one class per image and a use as zero-shot classification."""
+
+
+def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
     """Read a classification data set of torchvision; images are opened when they are asked for.
 
     Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
@@ -71,13 +137,13 @@ def read_torchvision(source: Source, templates: tuple[str, ...]) -> Labelled:
     )
 
 
-def _part(source: Source, made: Any, split: str) -> str:
+def _part(source: Location, made: Any, split: str) -> str:
     """What ids start with, so that a memory of the same images has the same ids, and one of others has not."""
     has = inspect.signature(made).parameters
     return split if "split" in has or "train" in has else source.options.get("version", "all")
 
 
-def _arguments(source: Source, made: Any, split: str) -> dict[str, Any]:
+def _arguments(source: Location, made: Any, split: str) -> dict[str, Any]:
     """What the constructor is given, beside root."""
     has = inspect.signature(made).parameters
     extra = {k: p.default for k, p in has.items() if k not in _OWN and isinstance(p.default, bool | int | str)}
@@ -101,13 +167,13 @@ def _arguments(source: Source, made: Any, split: str) -> dict[str, Any]:
     return given
 
 
-def _as(kind: type, source: Source, option: str) -> Any:
+def _as(kind: type, source: Location, option: str) -> Any:
     if kind is bool:
         return source.flag(option)
     return source.count(option) if kind is int else source.options[option]
 
 
-def _open(source: Source, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
+def _open(source: Location, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
     wants = arguments.get("download", False)
     if not wants and not root.is_dir():  # some constructors would make it
         raise DataError(f"{source.name}: the folder {root} does not exist; say where the data lie with root=DIR")

@@ -2,12 +2,11 @@
 
 ::
 
-    Degrading --> Refiner --> GuardedMemory --Guard--> breaker --> deadline --> the memory
-                         `--> GuardedFuser  --Guard--> breaker ---------------> the fusion
+    Degrading --> Refiner --> GuardedSearches --Guard--> breaker --> deadline --> the memory
+                         `--> GuardedFuser ----Guard--> breaker ---------------> the fusion
 """
 
 from .breaker import Breaker, Circuit
-from .degrading import DegradedWarning, Degrading
-from .opening import open_or_await
+from .degrading import DegradedWarning, Degrading, open_or_await
 
 __all__ = ["Breaker", "Circuit", "DegradedWarning", "Degrading", "open_or_await"]

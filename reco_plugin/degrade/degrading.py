@@ -1,4 +1,4 @@
-"""A refiner that answers with frozen vectors when it cannot refine."""
+"""Answers with frozen vectors when it cannot refine, also from a memory that was away when it was to be opened."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import numpy.typing as npt
 
 from ..config import Settings
 from ..counters import Counters
+from ..errors import MemoryTimeout, MemoryUnavailable
 from ..fuse import Fuser
+from ..memory import LazyMemory, Memory, memory_of
 from ..refine import Calibrated, Refiner
 from ..request import RefineKeywords
-from ..types import Modality, Refinement, Role
+from ..types import Fingerprint, Modality, Refinement, Role
 from ..vectors import check_vectors
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
-from .guard import Guard, Outage, Part
-from .guarded import GuardedFuser, GuardedMemory, GuardedPairs
+from .guard import Component, Guard, Outage
+from .guarded import GuardedFuser, GuardedPairs, GuardedSearches
 
 
 class DegradedWarning(UserWarning):
@@ -47,7 +49,8 @@ class Degrading:
             pairs: what is retrieved from.
             fuser: what refines.
             make: makes the refiner of the two, as they are handed to it.
-            settings: ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``, ``breaker_retry_s``.
+            settings: ``memory``, where the pairs are; ``on_memory_failure``, ``memory_timeout_s``,
+                ``breaker_failures``, ``breaker_retry_s``.
             counters: where calls, failures, seconds and distances are counted.
             clock: of the breakers.
         """
@@ -56,15 +59,14 @@ class Degrading:
         def breaker() -> Breaker:
             return Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
 
-        deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in pairs.store.location else None
+        deadline = Deadline(settings.memory_timeout_s, "memory_timeout_s") if "://" in settings.memory else None
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
-        self._guards: dict[Part, Guard] = {"memory": memory, "fusion": fusion}
-        guarded = GuardedPairs(pairs, GuardedMemory(pairs.store, memory))
-        self._refiner = make(guarded, GuardedFuser(fuser, fusion))
+        self._guards: dict[Component, Guard] = {"memory": memory, "fusion": fusion}
+        self._refiner = make(GuardedPairs(pairs, GuardedSearches(pairs.searches, memory)), GuardedFuser(fuser, fusion))
 
     @property
-    def circuits(self) -> dict[Part, Circuit]:
+    def circuits(self) -> dict[Component, Circuit]:
         """Whether memory and fusion are asked now, and why not."""
         return {part: guard.breaker.circuit for part, guard in self._guards.items()}
 
@@ -92,6 +94,34 @@ class Degrading:
         self._counters.refined.add(modality)
         self._counters.moved.observe_all(result.moved)
         return result
+
+
+def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
+    """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is away now.
+
+    Args:
+        settings: where the memory is, how it is opened, and what happens when it is away.
+        fingerprint: encoder of the model in use.
+
+    Raises:
+        MemoryUnavailable: its server is away, and failures shall raise.
+        MemoryTimeout: likewise, it does not answer in time.
+        MemoryStoreError: anything else, see :func:`reco_plugin.memory.open_memory`.
+    """
+    try:
+        return memory_of(settings, fingerprint)
+    except (MemoryUnavailable, MemoryTimeout) as error:
+        if settings.on_memory_failure == "fail":
+            raise
+        warnings.warn(
+            f"beginning without the memory: {error}. Until it is reached, answers are frozen CLIP vectors "
+            "(to have an error instead: on_memory_failure='fail')",
+            DegradedWarning,
+            stacklevel=3,
+        )
+    return LazyMemory(
+        lambda: memory_of(settings, fingerprint), kind="qdrant", location=settings.memory, fingerprint=fingerprint
+    )
 
 
 def _warn(outage: Outage) -> None:

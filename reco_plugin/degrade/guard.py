@@ -22,7 +22,7 @@ from .breaker import Breaker
 from .deadline import Deadline, Late
 
 T = TypeVar("T")
-Part: TypeAlias = Literal["memory", "fusion"]
+Component: TypeAlias = Literal["memory", "fusion"]
 
 
 class _Errors(NamedTuple):
@@ -33,7 +33,7 @@ class _Errors(NamedTuple):
     gone: type[RecoError]
 
 
-_ERRORS: dict[Part, _Errors] = {
+_ERRORS: dict[Component, _Errors] = {
     "memory": _Errors(MemoryStoreError, MemoryTimeout, MemoryUnavailable),
     "fusion": _Errors(SessionError, SessionTimeout, SessionUnavailable),
 }
@@ -56,7 +56,7 @@ class Outage(Exception):
 class Guard:
     """Asks one part. What is wrong with the question is raised as it is and says nothing about the part."""
 
-    def __init__(self, part: Part, breaker: Breaker, seconds: Histogram, deadline: Deadline | None = None) -> None:
+    def __init__(self, part: Component, breaker: Breaker, seconds: Histogram, deadline: Deadline | None = None) -> None:
         """Guard a part.
 
         Args:

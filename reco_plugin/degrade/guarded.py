@@ -2,101 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..calibration import Calibration
-from ..defaults import SCROLL_BATCH
 from ..fuse import Fused, Fuser
 from ..gate import TextGate
-from ..memory import Header, Memory
+from ..memory import Header, Memory, Searches
 from ..memory.checks import check_search
 from ..refine import Calibrated
-from ..types import Filter, Modality, Neighbours, Payload, Records, Vectors
+from ..request import Search
+from ..types import Modality, Neighbours, Vectors
 from .guard import Guard, Outage
 
 
-class GuardedMemory:
-    """A memory whose searches are guarded; everything else is the memory's own."""
+class GuardedSearches:
+    """A memory whose searches are guarded."""
 
-    def __init__(self, store: Memory, guard: Guard) -> None:
-        self.kind, self.location = store.kind, store.location
-        self._store, self._guard = store, guard
+    def __init__(self, memory: Searches, guard: Guard) -> None:
+        self._memory, self._guard = memory, guard
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
-        """Search, see :meth:`reco_plugin.memory.Memory.search`.
+    @property
+    def header(self) -> Header:
+        """Fingerprint and calibration."""
+        return self._memory.header
+
+    def search(self, search: Search) -> Neighbours:
+        """Search, see :meth:`reco_plugin.memory.Searches.search`.
 
         Raises:
             InputError: also when nobody answers.
             Outage: the memory has no answer.
         """
-        question: dict[str, Any] = {"by": by, "read": read, "k": k, "exclude": exclude, "where": where}
         try:
-            return self._guard.ask(partial(self._store.search, vectors, payloads=payloads, ids=ids, **question))
+            return self._guard.ask(partial(self._memory.search, search))
         except Outage:
-            check_search(vectors, self.header.fingerprint.dimension, **question)
+            check_search(search, self.header.fingerprint.dimension)
             raise
-
-    @property
-    def header(self) -> Header:
-        """Fingerprint and calibration."""
-        return self._store.header
-
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants."""
-        self._store.set_calibration(calibration)
-
-    def count(self) -> int:
-        """Number of pairs."""
-        return self._store.count()
-
-    def upsert(self, records: Records) -> None:
-        """Add or replace pairs."""
-        self._store.upsert(records)
-
-    def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs."""
-        return self._store.delete(ids)
-
-    def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """Read pairs."""
-        return self._store.scroll(batch_size, ids)
-
-    def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Read ids and payloads."""
-        return self._store.payloads(ids)
-
-    def flush(self) -> None:
-        """Make everything durable."""
-        self._store.flush()
-
-    def close(self) -> None:
-        """Let go of the store."""
-        self._store.close()
 
 
 @dataclass(frozen=True)
 class GuardedPairs:
-    """Pairs with a guarded store; the gate's constants are always those of now."""
+    """Pairs whose searches are guarded; the gate's constants are always those of now."""
 
     pairs: Calibrated
-    store: Memory
+    searches: Searches
+
+    @property
+    def store(self) -> Memory:
+        """The pairs themselves, unguarded."""
+        return self.pairs.store
 
     @property
     def calibration(self) -> Calibration | None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ..data.files import whole_file
 from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.frozen import refined_queries
 from ..evaluate.measure import each_label_once, measure, nearest
 from ..evaluate.task import Task
+from ..files import whole_file
 from ..quickstart.benchmark import TEST_GROUPS, Bench, drawing
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE

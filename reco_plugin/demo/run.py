@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact import Artifact
-from ..data.files import whole_file
 from ..errors import MemoryStoreError
 from ..evaluate.table import table
+from ..files import whole_file
 from ..memory.picture_folders import note_folders
 from ..quickstart.benchmark import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from ..quickstart.dataset import Quickstart, load

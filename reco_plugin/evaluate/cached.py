@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..encode import Progress
+from ..files import digest_images, digest_texts
 from ..reco import Reco
 from ..request import RefineKeywords
 from ..types import Fingerprint, ImageInput, Modality, Refinement, Role, Vectors
 from .frozen import Encodes, silent
 from .prompts import templates_of
-from .stored import digest_images, digest_texts, stored_vectors
+from .stored import stored_vectors
 
 HalfVectors = npt.NDArray[np.floating[Any]]
 """(N, D) float16, in a file."""

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..data.files import whole_file
 from ..errors import DataError
+from ..files import whole_file
 from .intervals import Interval
 
 FINDINGS = "findings.json"

@@ -84,7 +84,7 @@ class ScoringMethod:
         for start in range(0, len(task), self.block):
             rows = slice(start, start + self.block)
             hidden = None if queries.own is None else queries.own[rows]
-            near = retrieve(memory.store, queries.vectors[rows], queries.modality, self.how, exclude=hidden)
+            near = retrieve(memory.searches, queries.vectors[rows], queries.modality, self.how, exclude=hidden)
             scores = self.scorer.scores(queries.vectors[rows], candidates.vectors, near)
             found.append(ranks_of_scores(scores, places[rows]))
         return Measured(np.concatenate(found)[None])

@@ -1,23 +1,18 @@
-"""Vectors on disk, encoded once, in a file that is whole or absent; and digests that say what was encoded.
-
-The same contents give the same digest, wherever they lie.
-"""
+"""Vectors on disk: encoded once, portion by portion, in a file that is whole or absent."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.files import allocate, whole_file
 from ..errors import DataError
-from ..types import ImageInput, Records, Vectors
+from ..files import allocate, whole_file
+from ..types import Vectors
 
 _ROWS = 1 << 12  # of a portion: 8 MiB at D=512
 
@@ -88,48 +83,3 @@ def _open(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArr
     if vectors.shape != shape or vectors.dtype != dtype:
         raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not {np.dtype(dtype)} {shape}: remove it")
     return vectors
-
-
-def digest_images(images: Sequence[ImageInput] | Vectors) -> str:
-    """Of the images' contents, in order; reads every file.
-
-    Raises:
-        DataError: a file that cannot be read.
-    """
-    if isinstance(images, np.ndarray):
-        return digest_arrays(images)
-    return _digest(_content(image) for image in images)
-
-
-def digest_texts(texts: Iterable[str]) -> str:
-    """Of texts, in order."""
-    return _digest(text.encode() for text in texts)
-
-
-def digest_arrays(*arrays: Any) -> str:
-    """Of arrays, in order: shapes and contents."""
-    return _digest(part for array in map(np.ascontiguousarray, arrays) for part in (repr(array.shape).encode(), array))
-
-
-def digest_records(records: Records) -> str:
-    """Of pairs: ids, both vectors, and payloads."""
-    payloads = (repr(sorted(payload.items())) for payload in records.payloads)
-    return digest_texts([digest_texts(records.ids), digest_arrays(records.image, records.text), digest_texts(payloads)])
-
-
-def _digest(parts: Iterable[Any]) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(hashlib.sha256(part).digest())
-    return total.hexdigest()
-
-
-def _content(image: ImageInput) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, str | os.PathLike):
-        try:
-            return Path(image).read_bytes()
-        except OSError as error:
-            raise DataError(f"{image} cannot be read: {error.strerror or error}") from None
-    return f"{image.mode}{image.size}".encode() + image.tobytes()

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from ..calibration import Calibration
-from ..data.files import whole_file
 from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from ..evaluate.baselines import ALONE, grid
 from ..evaluate.study.memories import RamMemory
+from ..files import whole_file
 from ..fuse import Fuser
 from ..refine import Calibrated, Refiner
 from ..retrieve import Retrieval
@@ -112,7 +112,7 @@ def candidates(
 
 def composed(text: Way, image: Way) -> Way:
     """The text side of one way and the image side of another, of the same k and gate."""
-    from ..train.fuser import TorchFuser
+    from ..train.loop import TorchFuser
 
     assert text.fusions is not None and image.fusions is not None  # noqa: S101 - only baselines have none
     fusions = type(text.fusions)(text.fusions.config)
@@ -146,8 +146,7 @@ def _means(config: FitConfig, dimension: int) -> Iterator[Way]:
 
 
 def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -> Iterator[Way]:
-    from ..train.fuser import TorchFuser
-    from ..train.loop import Fusions
+    from ..train.loop import Fusions, TorchFuser
 
     fusions = Fusions(fusion).eval()
     for k in config.ks:
@@ -188,8 +187,7 @@ class _Fits:
 
 def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototype", "reco"]) -> Iterator[Way]:
     """``reco``; or ``prototype``, the same with plain cosines in place of the fitted metric."""
-    from ..train.fuser import TorchFuser
-    from ..train.loop import FUSION, Fusions, save_fusions
+    from ..train.loop import FUSION, Fusions, TorchFuser, save_fusions
 
     for k in config.ks:
         fusions = fits.at(k)
@@ -216,7 +214,7 @@ def _strict(fusions: Fusions) -> Fusions:
 
 
 def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Way]:
-    from ..train.fuser import TorchFuser
+    from ..train.loop import TorchFuser
 
     assert fusions is not None  # noqa: S101 - it is trained before anything is judged
     yield Way(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)

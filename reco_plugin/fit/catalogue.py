@@ -22,14 +22,12 @@ from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..errors import DataError
 from ..evaluate.cached import CachedEncoder
-from ..evaluate.stored import digest_records
-from ..ingest.items import Encoded, Item, Loaded, Skipped
-from ..ingest.known import key_of
-from ..ingest.marks import ROW, marked, unmarked
-from ..ingest.options import Options
-from ..ingest.prepare import Preparation
+from ..files import digest_records
+from ..ingest.items import Encoded, Loaded, Skipped, WriterItem
+from ..ingest.known import ROW, key_of, marked, unmarked
+from ..ingest.options import IngestOptions
 from ..ingest.rejected import RejectedRows, twice
-from ..ingest.run import Progress, encoded, silent
+from ..ingest.run import RowProgress, encoded, silent
 from ..types import Payload, Records, Vectors
 from .split import CatalogueSample
 
@@ -77,7 +75,7 @@ def read_catalogue(
     group: str | None = None,
     sample: CatalogueSample | None = None,
     max_error_rate: float = 0.05,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Catalogue:
     """Read and encode a catalogue; what was encoded before is not encoded again.
 
@@ -97,8 +95,8 @@ def read_catalogue(
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
     encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
-    preparation, wanted = Preparation(base, settings.max_pixels), sample.holds if sample else None
-    with closing(encoded(rows, preparation, encoder, cache.sift, Options(), wanted)) as batches:
+    wanted = sample.holds if sample else None
+    with closing(encoded(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
         reading.all(batches)
     pairs = reading.pairs(fingerprint.dimension)
     if not len(pairs):
@@ -113,7 +111,7 @@ def read_catalogue(
 class _Reading:
     """Rows as they come; of those with one id the first counts."""
 
-    def __init__(self, cache: EncodedRows, rejected: RejectedRows, progress: Progress) -> None:
+    def __init__(self, cache: EncodedRows, rejected: RejectedRows, progress: RowProgress) -> None:
         self._cache, self._rejected, self._progress = cache, rejected, progress
         self._read = 0
         self._digests: dict[str, str] = {}
@@ -123,7 +121,7 @@ class _Reading:
         """Of rejected rows, with their counts."""
         return self._rejected.reasons
 
-    def all(self, batches: Iterable[Sequence[Item]]) -> None:
+    def all(self, batches: Iterable[Sequence[WriterItem]]) -> None:
         """Take every batch.
 
         Raises:
@@ -149,7 +147,7 @@ class _Reading:
             payloads.append(payload)
         return Records(ids, image, text, payloads)
 
-    def _take(self, batch: Sequence[Item]) -> None:
+    def _take(self, batch: Sequence[WriterItem]) -> None:
         fresh: list[Encoded] = []
         for row in batch:
             if isinstance(row, Rejected):

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..data.files import whole_file
 from ..errors import DataError
 from ..evaluate.findings import Frozen
 from ..evaluate.intervals import Interval
+from ..files import whole_file
 from .config import FitConfig, FitSide, TaskName
 
 RESULT = "fit.json"

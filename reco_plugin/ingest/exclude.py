@@ -12,12 +12,11 @@ from ..data.remote import RemoteImage
 from ..data.rows import Rejected, Rows
 from ..data.source import parse_source
 from ..errors import DataError, ImageError
+from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Vectors
 from ..vectors import check_vectors
 from .near import Excluded
-from .prepare import Preparation
-from .run import preparation_of
 from .source import is_memory, open_source
 from .stages import chunked
 
@@ -35,12 +34,11 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
     """
     if not sources:
         return None
-    preparation = preparation_of(reco)
     ids: list[str] = []
     vectors: list[Vectors] = [np.empty((0, reco.encoder.dimension), np.float32)]
     for source in sources:
         before = len(ids)
-        for chunk in chunked(_usable(_images(source, reco), preparation), _AT_ONCE):
+        for chunk in chunked(_usable(_images(source, reco), reco.encoder.preparation), _AT_ONCE):
             ids += [id_ for id_, _ in chunk]
             vectors.append(_vectors([image for _, image in chunk], reco))
         if len(ids) == before:
@@ -80,7 +78,7 @@ def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iter
     for id_, image in images:
         try:
             raw = image.read() if isinstance(image, RemoteImage) else image
-            yield id_, raw if isinstance(raw, np.ndarray) else preparation.pixels(raw)
+            yield id_, raw if isinstance(raw, np.ndarray) else preparation.image(raw).array
         except (ImageError, DataError, OSError):
             continue
 
@@ -88,4 +86,4 @@ def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iter
 def _vectors(images: Sequence[Any], reco: Reco) -> Vectors:
     if images[0].ndim == 1:
         return check_vectors(np.stack(images), reco.encoder.dimension, "vectors of --exclude")
-    return reco.encoder.pixels(np.stack(images))
+    return reco.encoder.images(np.stack(images))

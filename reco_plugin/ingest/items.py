@@ -81,5 +81,5 @@ class Encoded:
     cut: bool = False
 
 
-Item: TypeAlias = "Encoded | Skipped | Rejected"
+WriterItem: TypeAlias = "Encoded | Skipped | Rejected"
 """What the writer takes."""

@@ -1,19 +1,35 @@
-"""What a memory holds, as numbers that fit into a worker's memory: 16 bytes per pair."""
+"""What ingest knows of a memory: its marks in payloads, and 16 bytes per pair that fit into a worker's memory."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..types import Payload
 from .items import Loaded, Skipped
-from .marks import ROW
 
-Numbers = npt.NDArray[np.uint64]
+ROW = "reco_row"
+"""Digest of the row that a pair was made of."""
+SOURCE = "reco_source"
+"""Name of the source that brought it, by `build` or `sync`."""
+CAPTIONS = "captions"
+"""All captions of a pair that near-duplicates were merged into, its own first."""
+Hashes = npt.NDArray[np.uint64]
+
+
+def marked(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
+    """A payload with the marks of its row."""
+    return {**payload, ROW: digest, **({SOURCE: source} if source is not None else {})}
+
+
+def unmarked(payload: Payload) -> dict[str, Any]:
+    """A payload without marks, which a source may hold that was exported from a memory."""
+    return {key: value for key, value in payload.items() if key not in (ROW, SOURCE)}
 
 
 @dataclass(frozen=True)
@@ -28,8 +44,8 @@ class Known:
         only_known: whether rows whose id is not there are left out.
     """
 
-    ids: Numbers
-    rows: Numbers
+    ids: Hashes
+    rows: Hashes
     only_known: bool = False
 
     @classmethod
@@ -58,7 +74,7 @@ def key_of(*words: str) -> int:
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
 
-def _holds(numbers: Numbers, number: int) -> bool:
+def _holds(numbers: Hashes, number: int) -> bool:
     wanted = np.uint64(number)  # a Python int would make both sides float64
     place = int(np.searchsorted(numbers, wanted))
     return place < len(numbers) and bool(numbers[place] == wanted)

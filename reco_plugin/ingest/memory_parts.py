@@ -1,10 +1,14 @@
-"""The pairs of a memory as rows: of a folder, or of any collection of a Qdrant server. Both are read by scrolling."""
+"""The pairs of a memory as rows: of a folder, or of any collection of a Qdrant server. Both are read by scrolling.
+
+Whether a collection is of a model's encoder, nothing in it tells: its captions are embedded, and compared.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +17,26 @@ import numpy as np
 from ..config import load_settings
 from ..data.cells import CellError, Vector, text_of, unit_rows
 from ..data.rows import Rejected, Rows
+from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory import Memory, open_memory
 from ..memory.header import check_fingerprint
 from ..memory.opening import server_of
 from ..memory_options import MemoryOptions
+from ..reco import Reco
 from ..types import Fingerprint, Pair, Payload
-from .marks import unmarked
+from .known import unmarked
 
 if TYPE_CHECKING:
     from ..memory.reading import Described, StoredPoint
     from ..memory.server import Server
 
 _AT_ONCE = 256
+_CAPTIONS = 32
+_SAME_ENCODER = 0.95
 
 
 @dataclass(frozen=True)
-class FolderPart:
+class MemoryFolderPart:
     """A memory in a folder, which is open while it is read, and whose engine may let only one process open it.
 
     Attributes:
@@ -67,7 +75,7 @@ class FolderPart:
 
 
 @dataclass(frozen=True)
-class Columns:
+class CollectionNames:
     """What the vectors and the caption of a collection's points are called.
 
     Attributes:
@@ -100,7 +108,7 @@ class CollectionPart:
 
     location: str
     collection: str
-    columns: Columns
+    columns: CollectionNames
     options: MemoryOptions = field(default_factory=MemoryOptions)
     scaled: bool = False
 
@@ -164,7 +172,7 @@ class CollectionPart:
 
 
 def collection_rows(
-    server: Server, found: Described, columns: Columns, fingerprint: Fingerprint | None, *, scaled: bool = False
+    server: Server, found: Described, columns: CollectionNames, fingerprint: Fingerprint | None, *, scaled: bool = False
 ) -> Rows:
     """The points of a collection.
 
@@ -193,3 +201,34 @@ def _row(where: str, id_: str, image: Any, text: Any, payload: Payload) -> Pair 
         if isinstance(value, CellError):
             return Rejected(where, f"its {side} vector {value}", id_)
     return Pair(id_, image, text, payload)
+
+
+def check_captions(server: Server, found: Described, vector: str, field: str, model: Path) -> None:
+    """Embed some captions and compare them with the vectors that are stored beside them.
+
+    Args:
+        server: where the collection is.
+        found: what it says of itself.
+        vector: name of its text vector.
+        field: key of the payload that holds the captions.
+        model: folder of the model.
+
+    Raises:
+        FingerprintMismatch: they are too far apart to be of one encoder.
+        MemoryStoreError: no such vector, or no point has both.
+    """
+    rows = collection_rows(server, found, CollectionNames(vector, caption=field), None, scaled=True)
+    sample = list(islice((row for row in rows if isinstance(row, Pair)), _CAPTIONS))
+    if not sample:
+        raise MemoryStoreError(f"no point of {rows.name} has a vector {vector!r} and a text in {field!r}")
+    with Reco.open(model, ":memory:", memory_kind="exact") as reco:
+        ours = reco.encoder.texts([str(pair.text) for pair in sample])
+    stored = np.stack([np.asarray(pair.image, np.float32) for pair in sample])
+    if stored.shape == ours.shape and (cosine := float(np.mean(np.sum(ours * stored, axis=1)))) >= _SAME_ENCODER:
+        return
+    told = f"a mean cosine of {cosine:.3f}" if stored.shape == ours.shape else f"{stored.shape[1]} dimensions"
+    raise FingerprintMismatch(
+        f"{len(sample)} captions of {field!r}, embedded by {model}, and their vectors {vector!r} in {found.name!r} "
+        f"have {told}, expected a cosine of at least {_SAME_ENCODER}: the collection is of another encoder, or was "
+        "embedded with a prompt around the captions"
+    )

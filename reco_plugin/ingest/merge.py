@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ..pairs import PairMemory
-from ..types import Records, Vectors
+from ..types import Records, Vectors, caption_of
 from .items import Encoded
-from .marks import CAPTIONS, marked
+from .known import CAPTIONS, marked
 
 
 @dataclass
@@ -65,9 +64,9 @@ class Merge:
     def _host(self, id_: str) -> _Host:
         if id_ not in self._stored:
             record = self._memory.get([id_])
-            payload: Mapping[str, Any] = record.payloads[0]
-            first = payload.get("caption")
-            known = payload.get(CAPTIONS) or ([first] if isinstance(first, str) else [])
+            payload = record.payloads[0]
+            first = caption_of(payload)
+            known = payload.get(CAPTIONS) or ([first] if first is not None else [])
             self._stored[id_] = _Host(record, list(known))
         return self._stored[id_]
 

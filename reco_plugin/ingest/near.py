@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from ..memory import Memory
+from ..request import Search
 from ..types import Vectors
 
 
@@ -73,7 +74,7 @@ def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without
     if not len(images) or not memory.count():
         return [None] * len(images)
     exclude = [without] * len(images) if without else None
-    found = memory.search(images, by="image", read="image", k=1, exclude=exclude)
+    found = memory.search(Search(images, by="image", read="image", k=1, exclude=exclude))
     return [
         Near(ids[0], float(similarity[0])) if ids and similarity[0] >= threshold else None
         for ids, similarity in zip(found.ids, found.similarity, strict=True)

@@ -14,7 +14,7 @@ Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 
 
 @dataclass(frozen=True)
-class Options:
+class IngestOptions:
     """How rows get into the memory.
 
     Attributes:

@@ -11,11 +11,10 @@ from ..data.rows import Rejected, Rows
 from ..memory import Memory
 from ..types import Payload
 from .items import Loaded
-from .known import key_of
-from .load import load, numbered
-from .marks import ROW, SOURCE
-from .options import Options
+from .known import ROW, SOURCE, key_of
+from .options import IngestOptions
 from .outcome import Plan
+from .prepare import load, numbered
 from .stages import chunked, in_order
 from .sync import too_many
 
@@ -23,7 +22,7 @@ from .sync import too_many
 def plan(
     rows: Rows,
     memory: Memory,
-    options: Options,
+    options: IngestOptions,
     *,
     max_delete: float | None = None,
     progress: Callable[[int, int], object],
@@ -72,7 +71,7 @@ class _Tally:
         self.named: dict[int, str | None] = {}
         self.unnamed = self.coming = 0
 
-    def count(self, row: Loaded | Rejected, held: Mapping[str, Payload], options: Options, outcome: Plan) -> None:
+    def count(self, row: Loaded | Rejected, held: Mapping[str, Payload], options: IngestOptions, outcome: Plan) -> None:
         """Count one row as the run would."""
         if isinstance(row, Rejected):
             outcome.rejected += 1
@@ -89,7 +88,7 @@ class _Tally:
             _count(row, there, options, outcome)
 
 
-def _count(row: Loaded, held: Payload | None, options: Options, outcome: Plan) -> None:
+def _count(row: Loaded, held: Payload | None, options: IngestOptions, outcome: Plan) -> None:
     if held is None:
         outcome.missing += options.only_known
         outcome.added += not options.only_known

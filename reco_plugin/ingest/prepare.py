@@ -1,24 +1,25 @@
-"""Rows made ready for the encoder one by one, so that a bad one is rejected alone."""
+"""A row on its way: read from the source, fetched, made ready for the encoder one by one, and encoded by the batch."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from ..artifact import Artifact
+from ..data.digest import digest
 from ..data.remote import RemoteImage
-from ..data.rows import Rejected
+from ..data.rows import Rejected, SourcePart
+from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
-from ..memory.checks import check_payload
-from ..preprocess import Tokenizer, image_to_array
-from ..types import Vectors
-from ..values import is_unicode
-from ..vectors import check_vectors
-from .items import Loaded, Prepared, Skipped
+from ..memory.checks import check_ids, check_payload
+from ..preparation import EncoderInput, Preparation
+from ..types import Pair, caption_of
+from .items import Encoded, Loaded, Prepared, Skipped, WriterItem
+from .known import unmarked
 
 DOWNLOADS = 16
 """Images that are fetched at the same time."""
@@ -26,57 +27,60 @@ MAX_CHARACTERS = 100_000
 """A longer text is no caption."""
 
 
-class Preparation:
-    """Decodes, resizes, tokenises and checks, as one model wants it. Can be pickled, and shared between threads."""
+def numbered(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejected]:
+    """The rows of all parts in order, each pair with its place in the source."""
+    for part in parts:
+        for number, row in enumerate(part.read(), 1):
+            yield row if isinstance(row, Rejected) else (f"row {number} of {part.name}", row)
 
-    def __init__(self, artifact: Artifact, max_pixels: int) -> None:
-        self._artifact, self._max_pixels = artifact, max_pixels
 
-    def __call__(self, row: Loaded) -> Prepared | Rejected:
-        """Make a row ready; its image must not be remote, see :func:`fetched`."""
-        pair = row.pair
+def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
+    """Read a row's image file and take its digest; a remote image is not fetched."""
+    if isinstance(row, Rejected):
+        return row
+    where, pair = row
+    try:
+        check_ids([pair.id], "its id")
+    except InputError as error:
+        return Rejected(where, str(error))
+    image: Any = pair.image
+    if isinstance(image, str | os.PathLike):
         try:
-            payload = check_payload(pair.id, pair.payload)
-            text, cut = self._text(pair.text)
-            image = self._image(pair.image)
-        except ImageError as error:
-            return Rejected(row.where, f"its image {str(error).partition(';')[0]}", pair.id)
-        except InputError as error:
-            return Rejected(row.where, str(error), pair.id)
-        caption = pair.text if isinstance(pair.text, str) else payload.get("caption")
-        caption = caption if isinstance(caption, str) and caption.strip() else None
-        return Prepared(row.where, pair.id, row.digest, payload, caption, image, text, cut)
+            image = Path(image).read_bytes()
+        except OSError as error:
+            return Rejected(where, f"its image {str(pair.image)!r} cannot be read: {error.strerror or error}", pair.id)
+    ours = Pair(pair.id, image, pair.text, unmarked(pair.payload))
+    return Loaded(where, ours, digest(ours))
 
-    def pixels(self, image: Any) -> npt.NDArray[np.uint8]:
-        """An image as the encoder takes it, (H, W, 3) uint8.
 
-        Raises:
-            ImageError: it cannot be decoded or is too large.
-        """
-        return image_to_array(image, self._artifact.manifest.image, self._max_pixels)
+def prepare(row: Loaded, preparation: Preparation) -> Prepared | Rejected:
+    """Make a row ready for the encoder; its image must not be remote, see :func:`fetched`."""
+    pair = row.pair
+    try:
+        payload = check_payload(pair.id, pair.payload)
+        text = _text(pair.text, preparation)
+        image = _image(pair.image, preparation)
+    except ImageError as error:
+        return Rejected(row.where, f"its image {error.problem}", pair.id)
+    except InputError as error:
+        return Rejected(row.where, str(error), pair.id)
+    caption = pair.text if isinstance(pair.text, str) else caption_of(payload)
+    caption = caption if caption and caption.strip() else None
+    return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated)
 
-    def _image(self, image: Any) -> npt.NDArray[np.uint8] | Vectors:
-        return self._vector(image, "image") if isinstance(image, np.ndarray) else self.pixels(image)
 
-    def _text(self, text: Any) -> tuple[npt.NDArray[np.int32] | Vectors, bool]:
-        if isinstance(text, np.ndarray):
-            return self._vector(text, "text"), False
-        if not text.strip():
-            raise InputError("its caption is empty")
-        if len(text) > MAX_CHARACTERS:
-            raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
-        if not is_unicode(text):
-            raise InputError("its caption holds half of a surrogate pair, which is no character")
-        tokens = self._tokenizer([text])
-        return tokens.ids[0], bool(tokens.truncated[0])
+def _image(image: Any, preparation: Preparation) -> EncoderInput:
+    return preparation.vector(image, "its image vector") if isinstance(image, np.ndarray) else preparation.image(image)
 
-    def _vector(self, vector: npt.NDArray[Any], side: str) -> Vectors:
-        checked: Vectors = check_vectors(vector[None], self._artifact.manifest.dimension, f"its {side} vector")[0]
-        return checked
 
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
+def _text(text: Any, preparation: Preparation) -> EncoderInput:
+    if isinstance(text, np.ndarray):
+        return preparation.vector(text, "its text vector")
+    if not text.strip():
+        raise InputError("its caption is empty")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
+    return preparation.text(text, "its caption")
 
 
 def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
@@ -87,3 +91,23 @@ def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
         return replace(row, pair=replace(row.pair, image=image.read()))
     except (RecoError, OSError) as error:
         return Rejected(row.where, str(error), row.pair.id)
+
+
+def encoded_rows(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
+    """A batch with its prepared rows encoded; the others stay as they are, where they are."""
+    made = iter(encode([row for row in rows if isinstance(row, Prepared)], encoder))
+    return [next(made) if isinstance(row, Prepared) else row for row in rows]
+
+
+def encode(rows: Sequence[Prepared], encoder: Encoder) -> list[Encoded]:
+    """Encode rows, in order; what is a vector already stays.
+
+    Raises:
+        SessionError: the encoder failed.
+    """
+    images = encoder.arrays([row.image for row in rows], "image")
+    texts = encoder.arrays([row.text for row in rows], "text")
+    return [
+        Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut)
+        for row, image, text in zip(rows, images, texts, strict=True)
+    ]

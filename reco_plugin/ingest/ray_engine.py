@@ -23,12 +23,12 @@ from ..data.rows import Rows
 from ..errors import ConfigError, DataError, MissingExtra
 from ..memory_options import MemoryOptions
 from ..reco import Reco
-from .items import Item
+from .items import WriterItem
 from .known import Known
 from .near import Excluded
-from .options import Options
+from .options import IngestOptions
 from .outcome import Outcome
-from .run import Progress, silent, write
+from .run import RowProgress, silent, write
 from .stages import chunked
 from .write import Writer
 
@@ -38,7 +38,7 @@ try:
 except ImportError as error:
     raise MissingExtra("ray", "ray", "--engine ray") from error
 
-from .ray_worker import Attempts, EncodeChunks, Failure, Job, pack, read_part, unpack
+from .ray_worker import Attempts, EncodeChunks, Job, RemoteError, pack, read_part, unpack
 
 _READER_CPUS = 0.5
 """A reading task waits for disk and network, too."""
@@ -67,11 +67,11 @@ def ingest_on_ray(
     rows: Rows,
     reco: Reco,
     cluster: Cluster,
-    options: Options | None = None,
+    options: IngestOptions | None = None,
     *,
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Outcome:
     """Do what :func:`~reco_plugin.ingest.run.ingest` does, with the same result, on a Ray cluster.
 
@@ -79,7 +79,7 @@ def ingest_on_ray(
         ConfigError: the cluster is not reached, or has no room for one worker.
         DataError: besides what ``ingest`` says, a task lost its worker again and again.
     """
-    options = options or Options()
+    options = options or IngestOptions()
     with connected(cluster.address):
         writer = Writer(reco.memory, options, excluded)
         with closing(encoded_on_ray(rows, job_of(reco, options), cluster)) as items:
@@ -128,7 +128,7 @@ def _check_address(address: str | None) -> None:
         raise ConfigError(f"no Ray cluster at {address}: {error}; give host:port, as `ray start` shows it") from error
 
 
-def encoded_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[Item, None, None]:
+def encoded_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, None, None]:
     """The rows as workers make them, in the order of the source."""
     actors, resources = _room(job.settings, cluster)
     _configure()
@@ -149,9 +149,9 @@ def encoded_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[Item, No
         raise DataError(f"the Ray cluster gave up: {said}. What was written stays") from error
 
 
-def _unpacked(chunk: bytes) -> list[Item]:
-    items: list[Item] | Failure = unpack(chunk)
-    if isinstance(items, Failure):
+def _unpacked(chunk: bytes) -> list[WriterItem]:
+    items: list[WriterItem] | RemoteError = unpack(chunk)
+    if isinstance(items, RemoteError):
         raise items.to_error()
     return items
 
@@ -178,7 +178,7 @@ def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
     return pool, {"num_cpus": cpus, "num_gpus": gpus}
 
 
-def job_of(reco: Reco, options: Options) -> Job:
+def job_of(reco: Reco, options: IngestOptions) -> Job:
     """What workers are told."""
     known = Known.of(reco.memory.store.payloads(), only_known=options.only_known)
     return Job(_for_workers(reco.settings), reco.manifest.fingerprint, known, options.batch_size, Path.cwd())

@@ -21,25 +21,23 @@ import ray
 
 from ..artifact import Artifact
 from ..config import Settings
-from ..data.rows import Part, Rejected
+from ..data.rows import Rejected, SourcePart
 from ..encode import Encoder
 from ..errors import ArtifactError, DataError, RecoError
 from ..types import Fingerprint
-from .encode import encoded_rows
 from .items import Loaded, Prepared, Skipped
 from .known import Known
-from .load import load, numbered
-from .prepare import DOWNLOADS, Preparation, fetched
+from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
 from .stages import chunked, in_order
 
 ATTEMPTS = 4
 """How often a task is begun; Ray itself would begin one that kills its worker again for ever."""
-Row: TypeAlias = dict[str, Any]
+DatasetRow: TypeAlias = dict[str, Any]
 """Of a Ray dataset: name of the part, and part or chunk as bytes."""
 
 
 @dataclass(frozen=True)
-class Failure:
+class RemoteError:
     """An error on its way to the driver: its class, as some do not unpickle, and its message."""
 
     kind: type[RecoError]
@@ -84,11 +82,6 @@ class Job:
         return artifact
 
     @cached_property
-    def preparation(self) -> Preparation:
-        """Makes rows ready for the model."""
-        return Preparation(self.artifact, self.settings.max_pixels)
-
-    @cached_property
     def encoder(self) -> Encoder:
         """The model, or a client of the Triton server that runs it."""
         return Encoder(self.artifact, self.settings)
@@ -116,7 +109,7 @@ def unpack(packed: bytes) -> Any:
     return pickle.loads(packed)  # noqa: S301 - Ray itself runs pickled code of the same processes
 
 
-def read_part(row: Row, job: Any, attempts: Any) -> Iterator[Row]:
+def read_part(row: DatasetRow, job: Any, attempts: Any) -> Iterator[DatasetRow]:
     """Read, sift, fetch and prepare the rows of one part; the task of a reading worker."""
     name = row["name"]
     try:
@@ -133,19 +126,19 @@ class EncodeChunks:
     def __init__(self, job: Any, attempts: Any) -> None:
         self._job, self._attempts = job, attempts
 
-    def __call__(self, row: Row) -> Row:
+    def __call__(self, row: DatasetRow) -> DatasetRow:
         """The chunk of a row, encoded."""
         try:
             _begin(self._attempts, ("encoding", *row["number"]), row["name"])  # unpacking may take the last memory
             chunk = unpack(row["chunk"])
-            if isinstance(chunk, Failure):
+            if isinstance(chunk, RemoteError):
                 return {"chunk": row["chunk"]}
             return {"chunk": pack(encoded_rows(chunk, _job(self._job).encoder))}
         except RecoError as error:
             return {"chunk": _failed(error)}
 
 
-def _ready(part: Part, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
+def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
     def begun(row: Any) -> Loaded | Skipped | Rejected:
         loaded = load(row)
         return job.known.sift(loaded) if isinstance(loaded, Loaded) else loaded
@@ -153,7 +146,7 @@ def _ready(part: Part, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]
     chunks = ([begun(row) for row in chunk] for chunk in chunked(numbered([part]), job.batch_size))
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
         for chunk in in_order(downloads, fetched, chunks, window=2):
-            yield [job.preparation(row) if isinstance(row, Loaded) else row for row in chunk]
+            yield [prepare(row, job.encoder.preparation) if isinstance(row, Loaded) else row for row in chunk]
 
 
 @lru_cache(maxsize=1)
@@ -175,4 +168,4 @@ def _begin(attempts: Any, task: Any, part: str) -> None:
 
 
 def _failed(error: RecoError) -> bytes:
-    return pack(Failure(type(error), str(error)))
+    return pack(RemoteError(type(error), str(error)))

@@ -1,16 +1,21 @@
-"""Rejected rows: listed with their reasons, counted, and too many of them stop the run."""
+"""Rejected rows: listed with their reasons, counted, and too many of them stop the run.
+
+Lists lie beside the memory, one JSON object per line; whole at the end, and none where there is nothing to list.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any, TextIO
 
 from ..data.rows import Rejected
 from ..errors import DataError
 from .items import Encoded, Skipped
-from .listing import Listing
 
+PARTIAL = ".part"
 LOOK_AFTER = 200
 """Rows after which the share of rejected ones is looked at."""
 _SHOWN = 3
@@ -18,6 +23,49 @@ _COLUMN = re.compile(r"column '[^']*'$")
 _COLUMNS = "; this row has "
 """After it a reason lists the columns that the row has: they differ from row to row, those of the first are told."""
 _PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|\b\d[\d.,x]*\b|0x[0-9a-f]+|\([^()]*bytes\)""")
+
+
+class Listing:
+    """A file that is written to ``NAME.part`` and named in the end. One of an earlier run goes when this one begins.
+
+    Raises:
+        DataError: its folder cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._part = path, path.with_name(path.name + PARTIAL)
+        self._file: TextIO | None = None
+        try:
+            self.path.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Write an entry.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        try:
+            if self._file is None:
+                self._part.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise DataError(f"{self._part} cannot be written: {error.strerror or error}") from None
+
+    def finish(self) -> Path | None:
+        """Name the file; None where nothing was listed."""
+        if self._file is None:
+            return None
+        try:
+            self._file.close()
+            self._part.replace(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror or error}") from None
+        self._file = None
+        return self.path
 
 
 class RejectedRows:

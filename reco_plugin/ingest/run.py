@@ -9,22 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
-from ..artifact import Artifact
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
+from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Pair, Records
-from .encode import encoded_rows
-from .items import Item, Loaded, Skipped
-from .load import load, numbered
+from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
-from .options import Options
+from .options import IngestOptions
 from .outcome import Outcome
-from .prepare import DOWNLOADS, Preparation, fetched
+from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
 from .stages import ahead, chunked, in_order
 from .write import Writer
 
-Progress = Callable[[int, int], object]
+RowProgress = Callable[[int, int], object]
 """Told rows since the last call, and rejected ones in all."""
 
 
@@ -35,11 +33,11 @@ def silent(rows: int, rejected: int) -> None:
 def ingest(
     rows: Rows,
     reco: Reco,
-    options: Options | None = None,
+    options: IngestOptions | None = None,
     *,
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Outcome:
     """Read, encode and write rows; what the memory holds as it is stays untouched, so running it again goes on.
 
@@ -56,23 +54,18 @@ def ingest(
         MemoryStoreError: the memory failed; what was written stays.
         SessionError: the encoder failed.
     """
-    options = options or Options()
+    options = options or IngestOptions()
     writer = Writer(reco.memory, options, excluded)
-    with closing(encoded(rows, preparation_of(reco), reco.encoder, writer.sift, options)) as batches:
+    with closing(encoded(rows, reco.encoder, writer.sift, options)) as batches:
         return write(batches, writer, finish=finish, progress=progress)
 
 
-def preparation_of(reco: Reco) -> Preparation:
-    """Makes rows ready for the model of a Reco."""
-    return Preparation(Artifact.load(reco.settings.model), reco.settings.max_pixels)
-
-
 def write(
-    batches: Iterable[Sequence[Item]],
+    batches: Iterable[Sequence[WriterItem]],
     writer: Writer,
     *,
     finish: Callable[[Writer], object] | None = None,
-    progress: Progress = silent,
+    progress: RowProgress = silent,
 ) -> Outcome:
     """Write batches that were encoded anywhere, in the order of the source; see :func:`ingest`."""
     begun = time.monotonic()
@@ -100,17 +93,15 @@ def write(
 
 def encoded(
     rows: Rows,
-    preparation: Preparation,
     encoder: Encoder,
     sift: Callable[[Sequence[Loaded]], Sequence[Loaded | Skipped]],
-    options: Options,
+    options: IngestOptions,
     wanted: Callable[[Pair | Rejected], bool] | None = None,
-) -> Generator[list[Item], None, None]:
+) -> Generator[list[WriterItem], None, None]:
     """Rows as vectors, in batches and in order; reading, decoding and encoding overlap.
 
     Args:
         rows: the source.
-        preparation: of the encoder's model.
         encoder: is called by one thread.
         sift: says which rows need no encoding.
         options: batch size and threads.
@@ -125,7 +116,7 @@ def encoded(
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sifted(batch, sift) for batch in loaded)
         whole = in_order(downloads, fetched, sifted, window=2)
-        prepared = ahead(in_order(pool, _prepared(preparation), whole, window=2), 1)
+        prepared = ahead(in_order(pool, _prepared(encoder.preparation), whole, window=2), 1)
         batches = ahead((encoded_rows(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
@@ -144,4 +135,4 @@ def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], S
 
 
 def _prepared(preparation: Preparation) -> Callable[[Any], Any]:
-    return lambda row: preparation(row) if isinstance(row, Loaded) else row
+    return lambda row: prepare(row, preparation) if isinstance(row, Loaded) else row

@@ -3,7 +3,7 @@
 ::
 
     open_source ──► a file or folder ─────────────► open_rows
-                ──► a memory in a folder ─────────► FolderPart
+                ──► a memory in a folder ─────────► MemoryFolderPart
                 ──► http(s):// grpc(s)://host ────► CollectionPart
 """
 
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from ..artifact import Artifact
 from ..config import Settings, load_settings
 from ..data.rows import Rows, open_rows
-from ..data.source import Source, parse_source
+from ..data.source import Location, parse_source
 from ..data.tables import SUFFIXES
 from ..errors import ConfigError, DataError
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
 from ..types import Fingerprint
-from .memory_parts import Columns, FolderPart, collection_rows
+from .memory_parts import CollectionNames, MemoryFolderPart, check_captions, collection_rows
 
 if TYPE_CHECKING:
     from ..memory.reading import Described
@@ -61,7 +61,7 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
     return rows
 
 
-def is_memory(where: Source) -> bool:
+def is_memory(where: Location) -> bool:
     """Whether a source is a memory, or a collection of a Qdrant server."""
     return _is_served(where.name) or (where.path / HEADER_NAME).is_file()
 
@@ -70,9 +70,9 @@ def _is_served(name: str) -> bool:
     return name.startswith(SERVERS)
 
 
-def _folder(where: Source, fingerprint: Fingerprint | None, into: Settings | None) -> Rows:
+def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> Rows:
     where.only()
-    part = FolderPart(where.path.resolve(), load_settings().memory_collection)
+    part = MemoryFolderPart(where.path.resolve(), load_settings().memory_collection)
     if into is not None and not _is_served(into.memory) and Path(into.memory).expanduser().resolve() == part.folder:
         raise _itself(where)
     if (found := read_header(where.path)) is not None:
@@ -81,7 +81,7 @@ def _folder(where: Source, fingerprint: Fingerprint | None, into: Settings | Non
         return Rows(where.name, (part,), memory.count())
 
 
-def _served(where: Source, fingerprint: Fingerprint | None, model: Path | None, into: Settings | None) -> Rows:
+def _served(where: Location, fingerprint: Fingerprint | None, model: Path | None, into: Settings | None) -> Rows:
     reached = {name: where.options[name] for name in _REACHED if name in where.options}
     settings = load_settings(
         memory=where.name, memory_collection=where.options.get("collection"), memory_options=reached or None
@@ -102,7 +102,7 @@ def _served(where: Source, fingerprint: Fingerprint | None, model: Path | None, 
     return Rows(f"{where.name}?collection={collection}", rows.parts, rows.total)
 
 
-def _columns(where: Source, found: Described, collection: str) -> Columns:
+def _columns(where: Location, found: Described, collection: str) -> CollectionNames:
     """The names that were given, else those of a memory.
 
     Raises:
@@ -117,18 +117,16 @@ def _columns(where: Source, found: Described, collection: str) -> Columns:
             f"'{where.name}?collection={collection}&image=NAME&text=NAME&caption=KEY', where text or caption may be "
             f"left out. Its vectors: {found.known()}"
         )
-    return Columns(image, text, caption)
+    return CollectionNames(image, text, caption)
 
 
-def _check(where: Source, server: Server, found: Described, columns: Columns, model: Path | None) -> None:
+def _check(where: Location, server: Server, found: Described, columns: CollectionNames, model: Path | None) -> None:
     """Compare captions with their vectors.
 
     Raises:
         ConfigError: there is nothing to compare.
         FingerprintMismatch: they are not of the model.
     """
-    from .vouch import check_captions
-
     if columns.text is None or columns.caption is None or model is None:
         beside = "is for commands with a model" if model is None else "wants text=NAME and caption=KEY"
         raise ConfigError(f"{where.name}: check=1 compares captions with their vectors, and {beside}")
@@ -142,7 +140,7 @@ def _holds(filled: Server, alias: str, server: Server, found: Described) -> bool
     return filled.is_same(server) and own_name(filled, alias) == found.name
 
 
-def _itself(where: Source) -> ConfigError:
+def _itself(where: Location) -> ConfigError:
     return ConfigError(
         f"{where.name} is the memory that would be filled, and cannot be read into itself: name another one with "
         "--memory, build that, and let readers use it"

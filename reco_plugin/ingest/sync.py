@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import DataError
-from .marks import SOURCE
+from .known import SOURCE
 from .write import Writer
 
 

@@ -13,15 +13,13 @@ import numpy as np
 from ..data.rows import Rejected
 from ..pairs import PairMemory
 from ..types import Payload, Records, Vectors
-from .items import Encoded, Item, Loaded, Skipped
-from .known import key_of
-from .listing import Listing
-from .marks import ROW, SOURCE
+from .items import Encoded, Loaded, Skipped, WriterItem
+from .known import ROW, SOURCE, key_of
 from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
-from .options import Options
+from .options import IngestOptions
 from .outcome import Outcome
-from .rejected import RejectedRows, twice
+from .rejected import Listing, RejectedRows, twice
 
 
 class Writer:
@@ -33,7 +31,7 @@ class Writer:
         unnamed: rejected rows without an id: nobody can say which pairs are theirs.
     """
 
-    def __init__(self, memory: PairMemory, options: Options, excluded: Excluded | None = None) -> None:
+    def __init__(self, memory: PairMemory, options: IngestOptions, excluded: Excluded | None = None) -> None:
         self.memory, self.outcome, self.unnamed = memory, Outcome(), 0
         self._options, self._excluded = options, excluded
         self._rejected = RejectedRows(options.rejected, options.max_error_rate)
@@ -46,7 +44,7 @@ class Writer:
         held = self._held([row.pair.id for row in rows])
         return [self._needless(row.pair.id, row.digest, held) or row for row in rows]
 
-    def records(self, batch: Sequence[Item]) -> Records:
+    def records(self, batch: Sequence[WriterItem]) -> Records:
         """What has to be written for the next rows of the source; pairs that must go are deleted here.
 
         The records of a batch must be in the memory before the next batch is handed in.
@@ -140,7 +138,8 @@ class Writer:
                 old.ids, self._excluded.find(old.ids, old.image, self._options.threshold), strict=True
             ):
                 if near is not None:
-                    self._keep_out(id_, near, "excluded")
+                    self._list(id_, near, "excluded")
+                    self.outcome.excluded += 1
                     gone.add(id_)
         self.outcome.deleted += self.memory.remove(sorted(gone)) if gone else 0
         return gone
@@ -193,14 +192,13 @@ class Writer:
         gone = []
         for row, near in zip(rows, leaving, strict=True):
             if near is not None:
-                self._keep_out(row.id, near, why(row.id))
+                self._list(row.id, near, done := why(row.id))
+                self.outcome.excluded += done == "excluded"
+                self.outcome.dropped += done == "dropped"
+                self.outcome.merged += done == "merged"
                 gone += [row.id] if row.id in held else []
         self.outcome.deleted += self.memory.remove(gone) if gone else 0
         return [row for row, near in zip(rows, leaving, strict=True) if near is None]
-
-    def _keep_out(self, id_: str, near: Near, why: str) -> None:
-        self._list(id_, near, why)
-        setattr(self.outcome, why, getattr(self.outcome, why) + 1)
 
     def _list(self, id_: str, near: Near, done: str) -> None:
         self._listed.add({"id": id_, "like": near.id, "similarity": round(near.similarity, 6), "done": done})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import FORKED, InputError, MemoryStoreError
-from ..types import MODALITIES, Filter, Modality, Payload, Records, Vectors
+from ..request import Search
+from ..types import MODALITIES, Payload, Records, Vectors
 from ..values import (
     EXCLUSIONS,
     EXCLUSIONS_AT_ONCE,
@@ -23,12 +23,12 @@ from ..values import (
     shown,
 )
 from ..vectors import check_vectors
-from .filters import USER_ID, Condition, parse_filter
+from .filters import USER_ID, Condition, is_scalar, parse_filter
 
 
 @dataclass(frozen=True)
-class Search:
-    """Checked arguments of a search.
+class CheckedSearch:
+    """A search that can be answered.
 
     Attributes:
         vectors: (B, D) queries.
@@ -99,35 +99,26 @@ def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
         raise InputError(f"{of} {unfit.what}{where}: {unfit.way_out}") from None
 
 
-def check_search(
-    vectors: Vectors,
-    dimension: int,
-    *,
-    by: Modality,
-    read: Modality,
-    k: int,
-    exclude: Sequence[Collection[str]] | None,
-    where: Filter | None,
-) -> Search:
-    """The arguments of a search, checked and ready for a backend.
+def check_search(search: Search, dimension: int) -> CheckedSearch:
+    """A search, checked and ready for a backend.
 
     Raises:
         InputError: unknown modality, k that is none, ``exclude`` not of one entry per query, a filter that means
             nothing, or more of anything than :mod:`..values` allows.
         VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
     """
-    for name, modality in (("by", by), ("read", read)):
+    for name, modality in (("by", search.by), ("read", search.read)):
         if modality not in MODALITIES:
             raise InputError(f"{name}: expected one of {', '.join(MODALITIES)}, found {modality!r}")
-    k = check_k(k)
-    conditions = parse_filter(where)
-    checked = check_vectors(vectors, dimension, "query vectors", may_be_empty=True)
+    k = check_k(search.k)
+    conditions = parse_filter(search.where)
+    checked = check_vectors(search.vectors, dimension, "query vectors", may_be_empty=True)
     if (numbers := len(checked) * k * dimension) > NUMBERS_READ:
         raise InputError(
             f"{len(checked):,} queries with k={k:,} would read {numbers * 4 / 2**30:.1f} GiB of vectors at once, at "
             f"most {NUMBERS_READ * 4 / 2**30:g}: ask with fewer queries at a time, or a smaller k"
         )
-    return Search(checked, k, _check_exclude(exclude, len(checked)), conditions)
+    return CheckedSearch(checked, k, _check_exclude(search.exclude, len(checked)), conditions)
 
 
 def check_positive(number: int, what: str) -> int:
@@ -172,13 +163,9 @@ class _Unfit(Exception):
 def _json(value: Any, level: int) -> Any:
     """Copy JSON values; ``level`` of the payload itself is 1."""
     match value:
-        case None | bool():
+        case None:
             return value
-        case str() if is_unicode(value):
-            return value
-        case int() if -(2**63) <= value < 2**63:
-            return value
-        case float() if math.isfinite(value):
+        case _ if is_scalar(value):
             return value
         case list() | tuple() | dict() if level > PAYLOAD_LEVELS:
             raise _Unfit(

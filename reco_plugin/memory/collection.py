@@ -1,4 +1,7 @@
-"""A Qdrant collection as a memory: make it or check what is there; on a server it is reached through an alias."""
+"""A Qdrant collection as a memory: make it or check what is there, and options of a memory as Qdrant's parameters.
+
+On a server it is reached through an alias.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,24 @@ import portalocker  # qdrant-client needs it too
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from ..errors import MemoryStoreError
+from ..errors import MemoryStoreError, MemoryUnavailable
 from ..memory_options import MemoryOptions
-from ..types import Fingerprint
+from ..types import MODALITIES, Fingerprint
+from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
 from .layout import Layout
 from .points import locked_error
-from .shape import creation
 from .version import version_name, version_number
 
 FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"
 """Key of the header in a collection's metadata."""
 _ALIAS_S = 5.0
+_DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenCollection:
     """A collection that is a memory.
 
     Attributes:
@@ -66,19 +70,19 @@ def open_local(
     fingerprint: Fingerprint | None,
     *,
     create: bool,
-) -> Opened:
+) -> OpenCollection:
     """The collection of the client's own engine, made when missing. ``header`` is that of a folder."""
     if client.collection_exists(name):
         if header is None:
             return read_collection(client, name, location, fingerprint)
         check_fingerprint(header.fingerprint, fingerprint, location)
-        return Opened(header)
+        return OpenCollection(header)
     if header is None:
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
     else:
         refuse_missing_data(Path(location) / FOLDER_NAME / "collection" / name, create=create)
     make_collection(client, name, header, MemoryOptions())
-    return Opened(header)
+    return OpenCollection(header)
 
 
 def open_served(
@@ -89,11 +93,11 @@ def open_served(
     options: MemoryOptions,
     *,
     create: bool,
-) -> Opened:
+) -> OpenCollection:
     """The collection of a server; where there is none, a first version and the alias that stands for it are made."""
     if not client.collection_exists(name):
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
-        _make_first(client, name, header, options)
+        _make_first(client, name, location, header, options)
     return read_collection(client, name, location, fingerprint)
 
 
@@ -102,10 +106,10 @@ def make_collection(
 ) -> None:
     """Make an empty collection that says what it is."""
     said = {METADATA_KEY: to_json("qdrant", header), **metadata}
-    client.create_collection(name, metadata=said, **creation(header.fingerprint.dimension, options))
+    client.create_collection(name, metadata=said, **_creation(header.fingerprint.dimension, options))
 
 
-def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> Opened:
+def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> OpenCollection:
     """Header and layout of a collection that exists, checked against its vectors and the wanted encoder.
 
     Raises:
@@ -124,7 +128,7 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
     check_fingerprint(header.fingerprint, fingerprint, location)
     layout = Layout.from_metadata(metadata, f"the metadata of {place}")
     layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
-    return Opened(header, layout)
+    return OpenCollection(header, layout)
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:
@@ -143,12 +147,17 @@ def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
     return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
 
 
-def _make_first(client: QdrantClient, name: str, header: Header, options: MemoryOptions) -> None:
+def _make_first(client: QdrantClient, name: str, location: str, header: Header, options: MemoryOptions) -> None:
     """Make version 1 and its alias; of several processes that do so at once, one makes it and the others wait."""
     if not version_numbers(client, name):
         try:
             make_collection(client, version_name(name, 1), header, options)
         except Exception as error:
+            if is_refusal_of_key(error):
+                raise MemoryUnavailable(
+                    f"there is no memory {name!r} at {location!r} yet, and the key may not make one. Fill it with one "
+                    "that may write (RECO_MEMORY_API_KEY): reco memory build --help"
+                ) from error
             if not _exists_already(error):
                 raise
         else:
@@ -174,3 +183,60 @@ def _wait_for(client: QdrantClient, name: str) -> None:
                 f"alias was deleted. Choose one: reco memory use {newest}"
             )
         time.sleep(0.1)
+
+
+def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
+    """Arguments of ``create_collection``: two named vectors, compared by cosine."""
+    vectors = {
+        str(modality): models.VectorParams(
+            size=dimension,
+            distance=models.Distance.COSINE,
+            on_disk=options.vectors_on_disk,
+            datatype=_DATATYPES[options.datatype],
+        )
+        for modality in MODALITIES
+    }
+    index = {"m": options.m, "ef_construct": options.ef_construct, "on_disk": options.index_on_disk}
+    arguments = {
+        "hnsw_config": models.HnswConfigDiff(**index) if any(value is not None for value in index.values()) else None,
+        "quantization_config": _quantization(options),
+        "on_disk_payload": options.payload_on_disk,
+        "shard_number": options.shards,
+        "replication_factor": options.replicas,
+        "write_consistency_factor": options.write_consistency,
+    }
+    return {"vectors_config": vectors} | {name: value for name, value in arguments.items() if value is not None}
+
+
+def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
+    """How one query is searched for."""
+    quantised = options.rescore is not None or options.oversampling is not None
+    quantization = models.QuantizationSearchParams(rescore=options.rescore, oversampling=options.oversampling)
+    return models.SearchParams(
+        hnsw_ef=None if options.exact else max(options.search_ef, k),
+        exact=options.exact or None,
+        quantization=quantization if quantised else None,
+    )
+
+
+def consistency(options: MemoryOptions) -> Any:
+    """Read consistency as the client wants it; None leaves it to the server."""
+    wanted = options.read_consistency
+    return models.ReadConsistencyType(wanted) if isinstance(wanted, str) else wanted
+
+
+def _quantization(options: MemoryOptions) -> Any:
+    ram = options.quantization_in_ram
+    match options.quantization:
+        case "none":
+            return None
+        case "scalar":
+            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=ram)
+            return models.ScalarQuantization(scalar=scalar)
+        case "binary":
+            return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=ram))
+        case "product":
+            product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=ram)
+            return models.ProductQuantization(product=product)
+        case "turbo":
+            return models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig(always_ram=ram))

@@ -16,13 +16,17 @@ import qdrant_edge as qe
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
+from ..files import PARTIAL
 from ..memory_options import MemoryOptions
-from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..request import Search
+from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .conditions import Words
+from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copied
 from .filters import USER_ID
-from .header import PARTIAL, Header, open_folder, refuse_missing_data, write_header
+from .header import Header, open_folder, refuse_missing_data, write_header
 from .points import (
+    FilterConstructors,
+    pages,
     point_id,
     refuse_shared_points,
     stored_payload,
@@ -31,8 +35,6 @@ from .points import (
     to_records,
     translated,
 )
-from .read_only import copied, refuse_write
-from .room import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room
 
 SHARD_NAME = "shard"
 LOCKED = "WouldBlock"
@@ -117,7 +119,7 @@ class EdgeMemory:
 
         Raises:
             InputError: also where an id would be the same point as another's.
-            MemoryStoreError: also where the disk might get full by it, see :mod:`.room`.
+            MemoryStoreError: also where the disk might get full by it, see :mod:`.disk`.
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
@@ -144,35 +146,24 @@ class EdgeMemory:
                 self._written(there)
         return there
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
+    def search(self, search: Search) -> Neighbours:
         """Find each query's k nearest pairs, all queries in one call."""
         shard = self._live()
-        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        wanted = check_search(search, self._dimension)
         requests = [
             qe.QueryRequest(
-                query=qe.Query.Nearest(vector, using=by),
+                query=qe.Query.Nearest(vector, using=search.by),
                 limit=wanted.k,
                 filter=condition,
-                with_vector=[read],
-                with_payload=payloads or ([USER_ID] if ids else False),
+                with_vector=[search.read],
+                with_payload=search.payloads or ([USER_ID] if search.ids else False),
                 params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, wanted.k), exact=self._options.exact),
             )
             for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
         with _translated(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
-        return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=payloads)
+        return to_neighbours(found, self._dimension, k=wanted.k, read=search.read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of these ids in their order."""
@@ -232,7 +223,10 @@ class EdgeMemory:
 
     def _writable(self) -> qe.EdgeShard:
         if self._copy is not None:
-            refuse_write(self.location)
+            raise MemoryStoreError(
+                f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
+                "allow this user to write it, or copy it to where that is allowed, and open it again"
+            )
         return self._live()
 
     def _written(self, points: int) -> None:
@@ -245,15 +239,12 @@ class EdgeMemory:
             yield to_records(points, self._dimension)
 
     def _pages(self, size: int, *, vectors: bool) -> Iterator[list[Any]]:
-        offset = None
-        while True:
-            request = qe.ScrollRequest(offset=offset, limit=size, with_payload=True, with_vector=vectors)
+        def read(start: Any) -> Any:
+            request = qe.ScrollRequest(offset=start, limit=size, with_payload=True, with_vector=vectors)
             with _translated(self.location, "read"):
-                points, offset = self._live().scroll(request)
-            if points:
-                yield points
-            if offset is None:
-                return
+                return self._live().scroll(request)
+
+        return pages(read)
 
     def _retrieved(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
         for chunk in chunks(ids, _POINTS_AT_ONCE):
@@ -298,7 +289,7 @@ def _has_id(points: Collection[str]) -> qe.HasIdCondition:
     return qe.HasIdCondition(set(points))
 
 
-_WORDS = Words(
+_WORDS = FilterConstructors(
     filter=qe.Filter,
     field=qe.FieldCondition,
     range=qe.RangeFloat,

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryLocked, MemoryStoreError
-from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..files import write_whole
+from ..request import Search
+from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
 from .checks import check_ids, check_positive, check_records, check_search, chunks
 from .filters import matches
-from .header import Header, open_folder, refuse_missing_data, to_json, write_header, write_whole
+from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .points import empty_neighbours
 
 DATA_NAME = "pairs.npz"
@@ -111,25 +113,14 @@ class ExactMemory:
             self._changed = True
             return len(gone)
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
+    def search(self, search: Search) -> Neighbours:
         """Compare with every pair; equal similarities keep the order of insertion."""
         self._check_open()
-        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        wanted = check_search(search, self._dimension)
         out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension)
-        shown: list[list[Payload]] | None = [] if payloads else None
+        shown: list[list[Payload]] | None = [] if search.payloads else None
         with self._lock:
-            names, stored = list(self._rows), self._sides[by][: len(self._rows)]
+            names, stored = list(self._rows), self._sides[search.by][: len(self._rows)]
             allowed = np.ones(len(names), np.bool_)
             if wanted.conditions:
                 allowed[:] = [matches(wanted.conditions, payload) for payload in self._payloads]
@@ -142,7 +133,7 @@ class ExactMemory:
                     out.ids[row].extend(names[place] for place in best)
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]
-                    out.vectors[row, : len(best)] = self._sides[read][best]
+                    out.vectors[row, : len(best)] = self._sides[search.read][best]
                     if shown is not None:
                         shown.append([_copy(self._payloads[place]) for place in best])
         return replace(out, payloads=shown)

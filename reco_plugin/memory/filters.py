@@ -128,16 +128,23 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
 
 
-def _scalar(key: str, value: Any) -> Scalar:
+def is_scalar(value: Any) -> bool:
+    """Whether a value can be stored in a payload and compared with: a boolean, Unicode, a finite number of 64 bits."""
     match value:
         case bool():
-            return value
-        case str() if is_unicode(value):
-            return value
-        case int() if -(2**63) <= value < 2**63:
-            return value
-        case float() if math.isfinite(value):
-            return value
+            return True
+        case str():
+            return is_unicode(value)
+        case int():
+            return -(2**63) <= value < 2**63
+        case float():
+            return math.isfinite(value)
+    return False
+
+
+def _scalar(key: str, value: Any) -> Scalar:
+    if is_scalar(value):
+        return value  # type: ignore[no-any-return]
     raise InputError(
         f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {shown(value)}"
     )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import ConfigError, FingerprintMismatch, InputError, MemoryStoreError
+from ..files import PARTIAL, write_whole
 from ..types import Fingerprint
 
 FORMAT = 1
 """Version of the header; a memory of a newer one is refused."""
 HEADER_NAME = "memory.json"
-PARTIAL = ".partial"
-"""Ending of a file or folder that is being written; what bears it was never finished and may be replaced."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +89,6 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all: under a temporary name, to the disk, then renamed; a full disk gets it back."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)
-    sync_folder(path.parent)
-
-
 def write_header(folder: Path, kind: str, header: Header) -> None:
     """Write ``memory.json``, durably."""
     text = json.dumps(to_json(kind, header), indent=2, ensure_ascii=False)
@@ -173,17 +155,6 @@ def _refuse_strangers(folder: Path) -> None:
         raise MemoryStoreError(
             f"{str(folder)!r} holds something else: {named}, but no {HEADER_NAME}; choose an empty folder"
         )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 RESTORE = "restore it from a backup, or build the memory anew in an empty folder"

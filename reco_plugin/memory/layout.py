@@ -11,9 +11,8 @@ from qdrant_client import models
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Modality
-from .checks import Search
-from .conditions import Words
-from .points import point_id
+from .checks import CheckedSearch
+from .points import FilterConstructors, point_id
 
 LAYOUT_KEY = "reco_layout"
 """Key of the layout in a collection's metadata; a collection without it has ours."""
@@ -26,7 +25,7 @@ def has_id(points: Collection[Any]) -> models.HasIdCondition:
     return models.HasIdCondition(has_id=list(points))
 
 
-_WORDS = Words(
+_WORDS = FilterConstructors(
     filter=models.Filter,
     field=models.FieldCondition,
     range=models.Range,
@@ -82,7 +81,7 @@ class Layout:
         complete: list[Any] = [*self.complete()]
         return models.Filter(must=complete) if complete else None
 
-    def filters(self, wanted: Search) -> Iterator[models.Filter | None]:
+    def filters(self, wanted: CheckedSearch) -> Iterator[models.Filter | None]:
         """One filter per query of a search; None where everything may be found."""
         return _WORDS.filters(wanted, self.complete(), self.point_id)
 

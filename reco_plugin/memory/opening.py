@@ -1,23 +1,25 @@
-"""The one place that opens a memory: which kind a location means, and what it may be told."""
+"""The one place that opens a memory: which kind a location means, and what it may be told; at once, or when needed."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..defaults import COLLECTION
-from ..errors import ConfigError, MemoryStoreError, MissingExtra
-from ..types import Fingerprint
+from ..errors import ConfigError, FingerprintMismatch, MemoryStoreError, MissingExtra
+from ..request import Search
+from ..types import Fingerprint, MemoryKind, Neighbours
 from .base import Memory
-from .header import read_header
+from .header import Header, read_header
 
 if TYPE_CHECKING:
     from ..config import Settings
     from ..memory_options import MemoryOptions
     from .server import Server
 
-Kind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
 """How the URL of a Qdrant server begins."""
 
@@ -26,7 +28,7 @@ def open_memory(
     location: str | os.PathLike[str] | None,
     fingerprint: Fingerprint | None,
     *,
-    kind: Kind = "auto",
+    kind: MemoryKind = "auto",
     create: bool = True,
     collection: str = COLLECTION,
     api_key: str | None = None,
@@ -96,6 +98,84 @@ def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bo
     )
 
 
+class LazyMemory:
+    """A memory that cannot be reached yet: opened by whoever first asks for it and finds it there.
+
+    Several calls at once make one attempt between them. A memory that turns out to be of another encoder is refused
+    from then on, also by :attr:`header`, and is not asked again.
+    """
+
+    def __init__(self, connect: Callable[[], Memory], *, kind: str, location: str, fingerprint: Fingerprint) -> None:
+        """Promise a memory.
+
+        Args:
+            connect: opens it, and refuses one of another encoder.
+            kind: of the memory.
+            location: of the memory, for messages.
+            fingerprint: the encoder that it must be of.
+        """
+        self.kind, self.location = kind, location
+        self._connect, self._expected = connect, Header(fingerprint)
+        self._opening, self._attempts = threading.Lock(), 0
+        self._store: Memory | None = None
+        self._error: MemoryStoreError | None = None
+        self._closed = threading.Event()
+
+    @property
+    def header(self) -> Header:
+        """Fingerprint and calibration; until the memory was reached, the expected fingerprint alone. Asks nobody.
+
+        Raises:
+            FingerprintMismatch: the memory was reached, and is of another encoder.
+        """
+        self._refuse_other()
+        return self._expected if self._store is None else self._store.header
+
+    def search(self, search: Search) -> Neighbours:
+        """Search, see :meth:`reco_plugin.memory.Searches.search`."""
+        return self.opened().search(search)
+
+    def opened(self) -> Memory:
+        """The memory, opened now where it was not yet.
+
+        Raises:
+            FingerprintMismatch: it is of another encoder.
+            MemoryStoreError: it cannot be reached yet, or was closed before it could.
+        """
+        before, store = self._attempts, self._store
+        if store is not None:
+            return store
+        with self._opening:
+            store = self._store
+            if store is not None:
+                return store
+            self._refuse_other()
+            if self._attempts != before and self._error is not None:  # another call tried while this one waited
+                raise type(self._error)(str(self._error))
+            if self._closed.is_set():
+                raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
+            try:
+                self._store = store = self._connect()
+            except MemoryStoreError as error:
+                self._error = error
+                raise
+            finally:
+                self._attempts += 1
+            if self._closed.is_set():
+                store.close()
+            return store
+
+    def close(self) -> None:
+        """Let go of the store; one that is being opened is closed as soon as it is open."""
+        self._closed.set()
+        if self._store is not None:
+            self._store.close()
+
+    def _refuse_other(self) -> None:
+        if isinstance(self._error, FingerprintMismatch):
+            raise FingerprintMismatch(str(self._error))
+
+
 def server_of(settings: Settings) -> Server:
     """The Qdrant server that the settings speak of, whatever collections it has.
 
@@ -133,8 +213,8 @@ def _is_url(place: str) -> bool:
 
 
 def _choose(place: str, kind: str) -> str:
-    if kind not in get_args(Kind):
-        raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(Kind))}")
+    if kind not in get_args(MemoryKind):
+        raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(MemoryKind))}")
     if _is_url(place):
         if not place.startswith(SERVERS) or "@" in place:
             raise ConfigError(
@@ -150,7 +230,7 @@ def _choose(place: str, kind: str) -> str:
         return "exact" if kind == "auto" else kind
     if kind == "auto":
         found = read_header(Path(place))
-        if found is not None and found[0] not in get_args(Kind):
+        if found is not None and found[0] not in get_args(MemoryKind):
             raise MemoryStoreError(
                 f"the memory at {place!r} is of kind {found[0]!r}, which this software does not know: "
                 "upgrade reco-plugin"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MemoryStoreError
-from .header import write_whole
+from ..files import write_whole
 
 NAME = "pictures.json"
 

@@ -1,24 +1,31 @@
-"""Pairs as points of the two Qdrant libraries: ids and payloads in, records and neighbours out, errors as ours."""
+"""What both Qdrant libraries share: pairs as points, conditions as filters, neighbours out, errors as ours."""
 
 from __future__ import annotations
 
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records
 from ..values import shown
-from .filters import USER_ID
+from .checks import CheckedSearch
+from .filters import USER_ID, AnyOf, Condition
 from .header import RESTORE
 
+F = TypeVar("F")
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
+_WHOLE = 2**53
+"""Whole numbers below are exact as floats, so that bounds can stand for equality, which finds 1 and 1.0 alike."""
+_BRANCHES = 8
+"""Numbers are sought in a tree of bounds: of 1,000, some 20 are compared with a pair's value, rather than all."""
 _FULL = "os error 28"
 """No space left on device, as Rust says it."""
 _UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
@@ -40,7 +47,7 @@ class Point(Protocol):
         """Modality -> list of floats, of the modalities that were asked for."""
 
 
-class Hit(Point, Protocol):
+class ScoredPoint(Point, Protocol):
     """A point that was found."""
 
     @property
@@ -106,7 +113,9 @@ def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality,
     return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
 
 
-def to_neighbours(found: Sequence[Sequence[Hit]], dimension: int, *, k: int, read: str, payloads: bool) -> Neighbours:
+def to_neighbours(
+    found: Sequence[Sequence[ScoredPoint]], dimension: int, *, k: int, read: str, payloads: bool
+) -> Neighbours:
     """Hits of B queries as padded columns; ``read`` is the name of the vector that came with them."""
     out = empty_neighbours(len(found), k, dimension)
     for row, hits in enumerate(found):
@@ -127,6 +136,77 @@ def empty_neighbours(batch: int, k: int, dimension: int) -> Neighbours:
         np.zeros((batch, k, dimension), np.float32),  # (B, K, D)
         np.zeros((batch, k), np.bool_),
     )
+
+
+@dataclass(frozen=True)
+class FilterConstructors(Generic[F]):
+    """Constructors of a library.
+
+    Attributes:
+        filter: takes ``must``, ``must_not`` and ``should``, lists of conditions or None.
+        field: takes ``key`` and either ``match`` or ``range``.
+        range: takes bounds by name.
+        match_any: takes texts, or whole numbers.
+        match_flag: takes a boolean.
+        has_id: takes ids of points.
+    """
+
+    filter: Callable[..., F]
+    field: Callable[..., Any]
+    range: Callable[..., Any]
+    match_any: Callable[[list[Any]], Any]
+    match_flag: Callable[[bool], Any]
+    has_id: Callable[[Collection[Any]], Any]
+
+    def filters(
+        self, wanted: CheckedSearch, always: Sequence[Any], point_id: Callable[[str], Any]
+    ) -> Iterator[F | None]:
+        """One filter per query; None where everything may be found.
+
+        Args:
+            wanted: conditions and exclusions.
+            always: conditions that come on top.
+            point_id: names the point of an id.
+        """
+        must = [*always, *(self._condition(condition) for condition in wanted.conditions)]
+        made: dict[int, F | None] = {}  # queries that share their exclusions share a filter
+        for ids in wanted.exclude:
+            if id(ids) not in made:
+                must_not = [self.has_id({point_id(name) for name in ids})] if ids else []
+                made[id(ids)] = self._filter(must=must, must_not=must_not) if must or must_not else None
+            yield made[id(ids)]
+
+    def _condition(self, condition: Condition) -> Any:
+        key = f'"{condition.key}"'  # quoted: a dot in it is no path
+        if condition.any_of is None:
+            return self._range(key, **condition.bounds)
+        should = list(self._equal(key, condition.any_of))
+        return self._filter(should=should) if should else self.has_id(())
+
+    def _equal(self, key: str, any_of: AnyOf) -> Iterator[Any]:
+        exact = [number for number in any_of.numbers if isinstance(number, int) and abs(number) >= _WHOLE]
+        for listed in (sorted(any_of.texts), sorted(exact)):
+            if listed:
+                yield self.field(key=key, match=self.match_any(listed))
+        for flag in any_of.flags:
+            yield self.field(key=key, match=self.match_flag(flag))
+        if numbers := sorted(map(float, any_of.numbers.difference(exact))):
+            yield self._tree(key, numbers)
+
+    def _tree(self, key: str, numbers: Sequence[float]) -> Any:
+        """That a value is one of these numbers, which ascend."""
+        if len(numbers) == 1:
+            return self._range(key, gte=numbers[0], lte=numbers[0])
+        size = -(-len(numbers) // _BRANCHES)
+        parts = (numbers[start : start + size] for start in range(0, len(numbers), size))
+        inside = self._filter(should=[self._tree(key, part) for part in parts])
+        return self._filter(must=[self._range(key, gte=numbers[0], lte=numbers[-1]), inside])
+
+    def _range(self, key: str, **bounds: float) -> Any:
+        return self.field(key=key, range=self.range(**bounds))
+
+    def _filter(self, **parts: list[Any]) -> F:
+        return self.filter(**{name: part or None for name, part in parts.items()})
 
 
 def locked_error(location: str) -> MemoryLocked:
@@ -176,6 +256,17 @@ def _cause(location: str, error: Exception) -> str:
     if files or "io error" in text.lower():
         return f"{max(files, key=len, default='a file of it')} is damaged or cut off: {RESTORE}"
     return text
+
+
+def pages(read: Callable[[Any], tuple[list[Any], Any]]) -> Iterator[list[Any]]:
+    """All pages of a scroll; ``read`` takes where one begins, None at first, and also returns where the next does."""
+    start = None
+    while True:
+        points, start = read(start)
+        if points:
+            yield points
+        if start is None:
+            return
 
 
 def to_payload(point: Point) -> tuple[str, Payload]:

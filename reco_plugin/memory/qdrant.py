@@ -14,16 +14,25 @@ from qdrant_client import QdrantClient, models
 from ..defaults import SCROLL_BATCH
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
-from ..types import Filter, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..request import Search
+from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .collection import METADATA_KEY, Opened, aliased, local_client, open_local, open_served, read_collection
+from .collection import (
+    METADATA_KEY,
+    OpenCollection,
+    aliased,
+    consistency,
+    local_client,
+    open_local,
+    open_served,
+    read_collection,
+    search_params,
+)
 from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
 from .layout import has_id
-from .patience import patience_with
-from .points import refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
+from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
 from .server import Server, client_closed_on_error
-from .shape import consistency, search_params
 
 LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow to be of use."""
@@ -41,7 +50,7 @@ class QdrantMemory:
     kind = "qdrant"
 
     def __init__(
-        self, client: QdrantClient, opened: Opened, *, location: str, collection: str, server: Server | None
+        self, client: QdrantClient, opened: OpenCollection, *, location: str, collection: str, server: Server | None
     ) -> None:
         self.location = location
         self.collection = collection
@@ -50,7 +59,7 @@ class QdrantMemory:
         self._server = server
         self._folder = None if server or location == ":memory:" else Path(location)
         self._options = server.options if server else MemoryOptions()
-        self._patience = patience_with(server) if server else None
+        self._patience = server.patience if server else None
         self._warned = False
         self._read_again_at = time.monotonic() + self._options.refresh_s
 
@@ -74,9 +83,9 @@ class QdrantMemory:
         cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str
     ) -> QdrantMemory:
         """Open or make the memory of a server."""
-        client, _ = server.connect()
+        client = server.connect()
         with client_closed_on_error(client):
-            opened = patience_with(server).run(
+            opened = server.patience.run(
                 "open",
                 lambda _: open_served(client, collection, server.location, fingerprint, server.options, create=create),
             )
@@ -130,32 +139,22 @@ class QdrantMemory:
         self._run("delete", lambda left: client.delete(self.collection, gone, wait=True, timeout=left), write=True)
         return found.count
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
+    def search(self, search: Search) -> Neighbours:
         """Find each query's k nearest pairs, all queries in one call; now and then read the header anew before."""
         client = self._live()
         self._read_again(client)
         layout = self._layout
-        wanted = check_search(vectors, self._dimension, by=by, read=read, k=k, exclude=exclude, where=where)
+        read = layout.name(search.read)
+        wanted = check_search(search, self._dimension)
         params = search_params(self._options, wanted.k) if self._server else None
         requests = [
             models.QueryRequest(
                 query=vector,
-                using=layout.name(by),
+                using=layout.name(search.by),
                 limit=wanted.k,
                 filter=condition,
-                with_vector=[layout.name(read)],
-                with_payload=payloads or ([USER_ID] if ids and not layout.attached else False),
+                with_vector=[read],
+                with_payload=search.payloads or ([USER_ID] if search.ids and not layout.attached else False),
                 params=params,
             )
             for vector, condition in zip(wanted.vectors.tolist(), layout.filters(wanted), strict=True)
@@ -168,7 +167,7 @@ class QdrantMemory:
                 lambda left: client.query_batch_points(self.collection, requests, consistency=agreed, timeout=left),
             )
             found = [answer.points for answer in answers]
-        return to_neighbours(found, self._dimension, k=wanted.k, read=layout.name(read), payloads=payloads)
+        return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in the collection's order, or those of these ids in their order."""
@@ -265,25 +264,15 @@ class QdrantMemory:
             yield to_records(points, self._dimension, self._layout.names)
 
     def _pages(self, where: models.Filter | None, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
-        offset: Any = None
-        while True:
-            client, start = self._live(), offset
-            points, offset = self._run(
+        def read(start: Any) -> Any:
+            client = self._live()
+            asked: Any = {"limit": size, "with_payload": True, "with_vectors": vectors}
+            return self._run(
                 "read",
-                lambda left, client=client, start=start: client.scroll(  # type: ignore[misc]
-                    self.collection,
-                    where,
-                    limit=size,
-                    offset=start,
-                    with_payload=True,
-                    with_vectors=vectors,
-                    timeout=left,
-                ),
+                lambda left: client.scroll(self.collection, where, offset=start, timeout=left, **asked),
             )
-            if points:
-                yield points
-            if offset is None:
-                return
+
+        return pages(read)
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         vectors = list(self._layout.names.values())

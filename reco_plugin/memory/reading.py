@@ -1,4 +1,4 @@
-"""Any collection of a Qdrant server, ours or not, point by point: what it says of itself, its vectors and payloads."""
+"""Any collection of a Qdrant server, ours or not: what it says, its points, and how it becomes a memory in place."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from qdrant_client import QdrantClient
+import numpy as np
+from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
-from ..types import Payload
+from ..types import MODALITIES, Fingerprint, Payload
+from ..vectors import NORM_TOLERANCE
 from .collection import METADATA_KEY, aliased
-from .header import Header, from_json
-from .layout import Layout
-from .patience import patience_with
-from .points import to_payload
+from .header import Header, check_fingerprint, from_json, to_json
+from .layout import LAYOUT_KEY, Layout
+from .points import pages, to_payload
 from .server import Server
 
 _SHOWN = 10
+_SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,9 @@ def describe(server: Server, collection: str) -> Described:
     Raises:
         MemoryStoreError: there is none, or its metadata is damaged.
     """
-    client, _ = server.connect()
-    with closing(client):
-        run = patience_with(server).run
-        refuse_missing(client, server, collection)
+    with closing(server.connect()) as client:
+        run = server.patience.run
+        _refuse_missing(client, server, collection)
         config = run("read", lambda _: client.get_collection(collection)).config
         points = run("read", lambda left: client.count(collection, exact=True, timeout=left)).count
         name = run("read", lambda _: aliased(client, collection)) or collection
@@ -112,9 +113,8 @@ def describe(server: Server, collection: str) -> Described:
 
 def own_name(server: Server, collection: str) -> str:
     """The collection that a name stands for, which may be an alias; the name itself where there is none."""
-    client, _ = server.connect()
-    with closing(client):
-        return patience_with(server).run("read", lambda _: aliased(client, collection)) or collection
+    with closing(server.connect()) as client:
+        return server.patience.run("read", lambda _: aliased(client, collection)) or collection
 
 
 def read_points(
@@ -131,35 +131,85 @@ def read_points(
     Raises:
         MemoryStoreError: the server fails, or the collection went away.
     """
-    client, _ = server.connect()
+    client = server.connect()
     wanted: Any = True if "" in names else list(names)
-    offset: Any = None
+    asked: Any = {"limit": batch_size, "with_payload": True, "with_vectors": wanted}
+
+    def read(start: Any) -> Any:
+        return server.patience.run("read", lambda left: client.scroll(collection, offset=start, timeout=left, **asked))
+
     with closing(client):
-        while True:
-            points, offset = patience_with(server).run(
-                "read",
-                lambda left, start=offset: client.scroll(  # type: ignore[misc]
-                    collection,
-                    limit=batch_size,
-                    offset=start,
-                    with_payload=True,
-                    with_vectors=wanted,
-                    timeout=left,
-                ),
+        for points in pages(read):
+            yield [StoredPoint(*to_payload(point), _vectors(point.vector)) for point in points]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A collection that can now be used as a memory.
+
+    Attributes:
+        points: how many points it has.
+        pairs: how many of them have both vectors.
+    """
+
+    points: int
+    pairs: int
+
+
+def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: Layout) -> Attached:
+    """Let a collection that another system filled be a memory, in place.
+
+    Written is only its metadata: which encoder made the vectors, how they are named, later the gate's constants.
+
+    Args:
+        server: where it is.
+        collection: its name, or an alias of it.
+        fingerprint: the encoder that made its vectors, which nothing in the collection can prove.
+        layout: names of its two vectors.
+
+    Raises:
+        FingerprintMismatch: it is attached already, as vectors of another encoder.
+        MemoryStoreError: no such collection, one of our own making, a missing vector, another dimension or distance,
+            vectors that are not unit-norm, or no point with both vectors.
+    """
+    place = f"the collection {collection!r} at {server.location!r}"
+    with closing(server.connect()) as client:
+        run = server.patience.run
+        _refuse_missing(client, server, collection)
+        config = run("attach", lambda _: client.get_collection(collection)).config
+        metadata = config.metadata or {}
+        calibration: dict[str, Any] = {}
+        if METADATA_KEY in metadata:
+            if LAYOUT_KEY not in metadata:
+                raise MemoryStoreError(f"{place} is a memory already: open it, there is nothing to attach")
+            before = from_json(metadata[METADATA_KEY], f"the metadata of {place}")[1]
+            check_fingerprint(before.fingerprint, fingerprint, f"{server.location} (collection {collection})")
+            calibration = before.calibration
+        layout.check(config.params.vectors, fingerprint.dimension, place)
+        complete = models.Filter(must=[*layout.complete()])
+        pairs = run("attach", lambda _: client.count(collection, complete, exact=True)).count
+        if pairs == 0:
+            raise MemoryStoreError(
+                f"no point of {place} has both {layout.image!r} and {layout.text!r}: nothing to find"
             )
-            if points:
-                yield [StoredPoint(*to_payload(point), _vectors(point.vector)) for point in points]
-            if offset is None:
-                return
+        _refuse_long(client, server, collection, complete, layout)
+        points = run("attach", lambda _: client.count(collection, exact=True)).count
+        said = {
+            METADATA_KEY: to_json("qdrant", Header(fingerprint, calibration)),
+            LAYOUT_KEY: layout.to_json(),
+        }
+        real = run("attach", lambda _: aliased(client, collection)) or collection
+        run("attach", lambda _: client.update_collection(real, metadata=said), write=True)
+    return Attached(points, pairs)
 
 
-def refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
+def _refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
     """Refuse a name that no collection and no alias has.
 
     Raises:
         MemoryStoreError: naming those that there are.
     """
-    run = patience_with(server).run
+    run = server.patience.run
     if not run("read", lambda _: client.collection_exists(collection)):
         names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
         known = ", ".join(repr(name) for name in sorted(names)[:_SHOWN]) or "none"
@@ -170,3 +220,23 @@ def _vectors(stored: Any) -> Mapping[str, Sequence[float]]:
     if isinstance(stored, dict):
         return stored
     return {"": stored} if stored else {}
+
+
+def _refuse_long(
+    client: QdrantClient, server: Server, collection: str, complete: models.Filter, layout: Layout
+) -> None:
+    """Cosines can be read from dot products of unit vectors only."""
+    names = [layout.image, layout.text]
+    points, _ = server.patience.run(
+        "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)
+    )
+    for modality in MODALITIES:
+        vectors: list[Any] = [point.vector for point in points]  # by name, since names were asked for
+        stored = np.asarray([by_name[layout.name(modality)] for by_name in vectors], np.float32)
+        norms = np.linalg.norm(stored, axis=1)
+        worst = int(np.argmax(np.abs(norms - 1)))
+        if abs(norms[worst] - 1) > NORM_TOLERANCE:
+            raise MemoryStoreError(
+                f"point {points[worst].id} of the collection {collection!r} has a vector {layout.name(modality)!r} of "
+                f"norm {norms[worst]:.4g}, expected 1: with distance Dot only unit-norm vectors can be used"
+            )

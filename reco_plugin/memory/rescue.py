@@ -23,7 +23,7 @@ from .base import Memory
 from .checks import check_payload
 from .edge import LOCKED, SHARD_NAME
 from .header import Header
-from .points import to_records, translated
+from .points import pages, to_records, translated
 
 _AT_ONCE = 1000
 
@@ -95,14 +95,12 @@ def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
 
 
 def _ids(shard: qe.EdgeShard, location: str) -> Iterator[list[str]]:
-    offset = None
-    while True:
-        request = qe.ScrollRequest(offset=offset, limit=_AT_ONCE, with_payload=False, with_vector=False)
+    def read(start: Any) -> Any:
+        request = qe.ScrollRequest(offset=start, limit=_AT_ONCE, with_payload=False, with_vector=False)
         with translated(location, "read", locked=LOCKED):
-            points, offset = shard.scroll(request)
-        yield [str(point.id) for point in points]
-        if offset is None:
-            return
+            return shard.scroll(request)
+
+    return ([str(point.id) for point in points] for points in pages(read))
 
 
 def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[Any]:

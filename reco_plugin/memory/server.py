@@ -1,22 +1,24 @@
-"""A Qdrant server: its address, key and TLS, and the client that talks to it by gRPC or REST."""
+"""A Qdrant server: its address, key and TLS, the client that talks to it by gRPC or REST, and how long calls go on."""
 
 from __future__ import annotations
 
 import logging
+import math
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RecoError
 from ..memory_options import MemoryOptions
-from .faults import is_refusal_of_key
+from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
@@ -27,7 +29,67 @@ _CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2000,  # a server that is back is found at once, not after two minutes
     "grpc.keepalive_time_ms": 60_000,
 }
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 _log = logging.getLogger("reco_plugin.memory")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Runs calls to one server; every call of a memory has the same effect when it is sent twice.
+
+    Attributes:
+        location: URL of the server, for messages.
+        key_given: whether a key is sent.
+        read_s: seconds that a read may take, waits included.
+        write_s: the same for a write, which also outlives a server that restarts.
+    """
+
+    location: str
+    key_given: bool
+    read_s: int
+    write_s: int
+
+    def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
+        """Run an action until it succeeds, fails for good, or its time is over.
+
+        Args:
+            doing: for messages, as in "search".
+            action: takes the whole seconds that it may use; None at first, where the client's own limit holds.
+            write: whether it writes.
+
+        Raises:
+            MemoryUnavailable: no answer, or refused for now and the wait is longer than the time left.
+            MemoryTimeout: it answers too late.
+            MemoryStoreError: anything else that the server says.
+        """
+        within = self.write_s if write else self.read_s
+        end = time.monotonic() + within
+        left: int | None = None
+        for attempt in range(10_000):
+            began = time.monotonic()
+            try:
+                return action(left)
+            except RecoError:
+                raise
+            except Exception as error:
+                pause = self._pause(error, attempt, write=write)
+                if pause is None or time.monotonic() + pause >= end:
+                    spent = Spent(time.monotonic() - began, self.read_s, left, within, write)
+                    raise translate(error, self.location, doing, key_given=self.key_given, spent=spent) from error
+                time.sleep(pause)
+                left = max(1, min(self.read_s, math.ceil(end - time.monotonic())))
+        raise AssertionError("unreachable: every pause brings the end nearer")
+
+    def _pause(self, error: Exception, attempt: int, *, write: bool) -> float | None:
+        """Seconds before another try; None where it would not help."""
+        if (asked := retry_after(error)) is not None:
+            return float(asked)
+        if not read_fault(error).unanswered:
+            return None
+        if write:
+            return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)))
+        return 0.0 if attempt == 0 else None  # a pooled connection that the server closed meanwhile
 
 
 @dataclass(frozen=True)
@@ -94,6 +156,12 @@ class Server:
         """Port for gRPC."""
         return self.port if self.location.startswith("grpc") else self.options.grpc_port
 
+    @property
+    def patience(self) -> Patience:
+        """How long calls to it may take."""
+        options = self.options
+        return Patience(self.location, self.api_key is not None, options.timeout_s, options.write_timeout_s)
+
     def is_same(self, other: Server) -> bool:
         """Whether both are one server, as far as their addresses tell: by REST and by gRPC it has two ports.
 
@@ -106,8 +174,8 @@ class Server:
         hosts = [_LOOPBACK if each.host in _LOOPBACKS else each.host for each in (self, other)]
         return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
 
-    def connect(self) -> tuple[QdrantClient, str]:
-        """A client, and whether it talks grpc or rest; nothing but a probe of the gRPC port is sent yet.
+    def connect(self) -> QdrantClient:
+        """A client, by gRPC or REST; nothing but a probe of the gRPC port is sent yet.
 
         Raises:
             ConfigError: a ``ca_file`` that cannot be read.
@@ -116,7 +184,7 @@ class Server:
         by_grpc = self.transport == "grpc" or (self.transport == "auto" and self._grpc_answers())
         if self.transport == "auto" and not by_grpc:
             _log.info("no gRPC at %s:%d, so the memory is reached by REST", self.host, self.grpc_port)
-        client = QdrantClient(
+        return QdrantClient(
             host=self.host,
             port=self.port,
             grpc_port=self.grpc_port,
@@ -129,7 +197,6 @@ class Server:
             check_compatibility=False,  # it only warns, and first where the server cannot be reached
             **rest,
         )
-        return client, "grpc" if by_grpc else "rest"
 
     def _rest_options(self) -> dict[str, Any]:
         file = self.options.ca_file

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
@@ -12,8 +13,8 @@ from .base import Memory
 
 def lacking(records: Records, memory: Memory) -> Records:
     """Those of these pairs whose ids a memory does not hold."""
-    there = {name for batch in memory.scroll(len(records) or 1, ids=records.ids) for name in batch.ids}
-    return records.take([name not in there for name in records.ids])
+    held = _held(records.ids, memory)
+    return records.take([name not in held for name in records.ids])
 
 
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
@@ -36,13 +37,10 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
 
 def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Pair]:
     """Those of these raw pairs whose ids a memory does not hold, so that only they are encoded."""
-    batch: list[Pair] = []
-    for pair in pairs:
-        batch.append(pair)
-        if len(batch) == batch_size:
-            yield from _absent(batch, memory)
-            batch = []
-    yield from _absent(batch, memory)
+    source = iter(pairs)
+    while batch := list(islice(source, batch_size)):
+        held = _held([pair.id for pair in batch], memory)
+        yield from (pair for pair in batch if pair.id not in held)
 
 
 def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
@@ -67,7 +65,5 @@ def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resu
         target.set_calibration(source.header.calibration)
 
 
-def _absent(batch: list[Pair], memory: Memory) -> Iterator[Pair]:
-    ids = list(dict.fromkeys(pair.id for pair in batch))
-    there = {name for found in memory.scroll(len(ids), ids=ids) for name in found.ids} if ids else set()
-    return (pair for pair in batch if pair.id not in there)
+def _held(ids: Sequence[str], memory: Memory) -> set[str]:
+    return {name for name, _ in memory.payloads(list(dict.fromkeys(ids)))}

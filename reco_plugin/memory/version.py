@@ -1,7 +1,8 @@
-"""A version of a memory: one of several collections or folders, of which one name stands for one at a time."""
+"""Versions of a memory: several collections or folders, of which one name stands for one at a time."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,80 +50,129 @@ def version_number(name: str, version: str) -> int | None:
     return int(number) if start == name and number.isdecimal() else None
 
 
-def check_holds(version: Version, pairs: int) -> None:
-    """Refuse a version that does not hold what was written.
+class Versions(ABC):
+    """The versions of one memory: build a new one beside the one in use, swap atomically, go back, tidy up."""
 
-    Raises:
-        MemoryStoreError: another number of pairs.
-    """
-    if version.pairs != pairs:
-        raise MemoryStoreError(
-            f"{version.name!r} holds {version.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, or "
-            "a write was lost. It was not put to use; see `reco memory versions`, and build again"
-        )
+    def __init__(self, name: str, place: str, setting: str) -> None:
+        """Look at nothing yet.
 
+        Args:
+            name: that stands for the version in use.
+            place: where they are, for messages.
+            setting: what names another memory, for messages.
+        """
+        self._name, self._place, self._setting = name, place, setting
 
-def check_usable(versions: Sequence[Version], name: str, place: str) -> Version:
-    """The version that is to be put to use.
+    @abstractmethod
+    def all(self) -> list[Version]:
+        """All versions, the oldest first."""
 
-    Raises:
-        ConfigError: there is no such version.
-        MemoryStoreError: its building was not finished.
-    """
-    wanted = next((version for version in versions if version.name == name), None)
-    if wanted is None:
-        known = ", ".join(version.name for version in versions) or "none"
-        raise ConfigError(f"there is no version {name!r} of {place}: {known}")
-    if not wanted.finished:
-        raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
-    return wanted
+    @abstractmethod
+    def begin(self, fingerprint: Fingerprint) -> str:
+        """Begin an empty version, which nothing reads yet; returns its name.
 
+        Raises:
+            FingerprintMismatch: the version in use is of another encoder, which its readers would go on using.
+            MemoryStoreError: the name cannot stand for a version.
+        """
 
-def check_same_encoder(versions: Sequence[Version], fingerprint: Fingerprint, alias: str, way_out: str) -> None:
-    """Refuse a version of another encoder than the one in use.
+    @abstractmethod
+    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
+        """Verify a version that was built, and closed, and mark it as finished.
 
-    Raises:
-        FingerprintMismatch: naming both.
-    """
-    live = next((version for version in versions if version.live), None)
-    if live is not None and (live.fingerprint.digest, live.fingerprint.dimension) != (
-        fingerprint.digest,
-        fingerprint.dimension,
-    ):
-        raise FingerprintMismatch(
-            f"{live.name!r}, which is in use as {alias!r}, is of encoder {live.fingerprint}, the other of "
-            f"{fingerprint}: whoever reads it goes on with the old encoder. Build the new one under another name "
-            f"({way_out}), and start its readers with the new model"
-        )
+        Args:
+            name: of the version.
+            pairs: how many it must hold.
+            fingerprint: the encoder that must have made it.
+            wait_s: seconds to wait until a server has indexed it.
 
+        Raises:
+            MemoryStoreError: another number of pairs.
+            FingerprintMismatch: another encoder.
+        """
 
-def before(versions: Sequence[Version], alias: str) -> Version:
-    """The newest finished version before the one in use.
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the connection, where there is one."""
 
-    Raises:
-        MemoryStoreError: there is none.
-    """
-    live = next((version.number for version in versions if version.live), 0)
-    older = [version for version in versions if version.finished and version.number < live]
-    if not older:
-        raise MemoryStoreError(f"there is no finished version of {alias!r} before the one in use")
-    return older[-1]
+    def use(self, name: str) -> Version:
+        """Let the name stand for a version, in one step that readers do not notice.
 
+        Raises:
+            ConfigError: there is no such version.
+            FingerprintMismatch: it is of another encoder than the one in use.
+            MemoryLocked: it is the first swap of a folder, which is open.
+            MemoryStoreError: its building was not finished.
+        """
+        versions = self._known()
+        wanted = next((version for version in versions if version.name == name), None)
+        if wanted is None:
+            known = ", ".join(version.name for version in versions) or "none"
+            raise ConfigError(f"there is no version {name!r} of {self._place}: {known}")
+        if not wanted.finished:
+            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
+        self._refuse_other(versions, wanted.fingerprint)
+        return self._swap(wanted, versions)
 
-def prunable(versions: Sequence[Version], keep: int) -> list[str]:
-    """Names of versions that are not in use, but for the newest finished ones.
+    def rollback(self) -> Version:
+        """Go back to the newest finished version before the one in use.
 
-    Args:
-        versions: the oldest first.
-        keep: finished versions to keep besides the one in use.
-    """
-    idle = [version for version in versions if not version.live]
-    finished = [version for version in idle if version.finished]
-    kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
-    return [version.name for version in idle if version.name not in kept]
+        Raises:
+            MemoryStoreError: there is none.
+        """
+        versions = self._known()
+        live = next((version.number for version in versions if version.live), 0)
+        older = [version for version in versions if version.finished and version.number < live]
+        if not older:
+            raise MemoryStoreError(f"there is no finished version of {self._name!r} before the one in use")
+        return self.use(older[-1].name)
 
+    def prune(self, keep: int = 1) -> list[str]:
+        """Delete versions that nobody uses but for the newest finished ones; returns their names.
 
-def newest_unfinished(versions: Sequence[Version], fingerprint: Fingerprint) -> str | None:
-    """The newest version whose building was interrupted, by the same encoder; None where there is none."""
-    begun = [each.name for each in versions if not each.finished and each.fingerprint == fingerprint]
-    return begun[-1] if begun else None
+        Args:
+            keep: finished versions to keep besides the one in use.
+        """
+        idle = [version for version in self._known() if not version.live]
+        finished = [version for version in idle if version.finished]
+        kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
+        return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
+
+    def unfinished(self, fingerprint: Fingerprint) -> str | None:
+        """The newest version whose building was interrupted, by the same encoder; None where there is none."""
+        begun = [each.name for each in self._known() if not each.finished and each.fingerprint == fingerprint]
+        return begun[-1] if begun else None
+
+    @abstractmethod
+    def _known(self) -> list[Version]:
+        """All versions, the oldest first, without their numbers of pairs where counting takes long."""
+
+    @abstractmethod
+    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+        """Let the name stand for one of these versions."""
+
+    @abstractmethod
+    def _delete(self, name: str) -> bool:
+        """Delete a version; False where somebody has it open."""
+
+    def _refuse_other(self, versions: Sequence[Version], fingerprint: Fingerprint) -> None:
+        """Refuse a version of another encoder than the one in use."""
+        live = next((version for version in versions if version.live), None)
+        if live is not None and (live.fingerprint.digest, live.fingerprint.dimension) != (
+            fingerprint.digest,
+            fingerprint.dimension,
+        ):
+            raise FingerprintMismatch(
+                f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
+                f"{fingerprint}: whoever reads it goes on with the old encoder. Build the new one under another name "
+                f"({self._setting}), and start its readers with the new model"
+            )
+
+    @staticmethod
+    def _check_holds(version: Version, pairs: int) -> None:
+        """Refuse a version that does not hold what was written."""
+        if version.pairs != pairs:
+            raise MemoryStoreError(
+                f"{version.name!r} holds {version.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, "
+                "or a write was lost. It was not put to use; see `reco memory versions`, and build again"
+            )

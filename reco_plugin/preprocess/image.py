@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import MAX_PIXELS
-from ..errors import ConfigError, ImageError, InputError
+from ..errors import ConfigError, ImageError, ImageTooLarge, InputError
 from ..types import ImageInput
 from ..values import IMAGE_SIDE, shown
 
@@ -112,7 +112,7 @@ def images_to_array(
         try:
             pixels[index] = image_to_array(source, config, max_pixels)
         except ImageError as error:
-            raise ImageError(f"image {index} ({_label(source)}) {error}") from error.__cause__
+            raise error.about(f"image {index} ({_label(source)})") from error.__cause__
     return pixels
 
 
@@ -124,8 +124,10 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
     """
     try:
         return _pixels(source, config, max_pixels)
+    except ImageError:
+        raise
     except Exception as error:  # damaged input makes PIL raise about a dozen kinds
-        raise ImageError(_reason(error, max_pixels)) from error
+        raise _understood(error, max_pixels) from error
 
 
 def _frozen(value: Any) -> Any:
@@ -155,7 +157,7 @@ def _opened(source: ImageInput) -> Iterator[Image]:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             yield image
     else:
-        raise ImageError("is not an image; pass a path, the bytes of an image file or a PIL image")
+        raise ImageError("is not an image", "pass a path, the bytes of an image file or a PIL image")
 
 
 @cache
@@ -171,11 +173,13 @@ def _resized(image: Image, config: ImageConfig, max_pixels: int) -> Image:
     from PIL.Image import Resampling
 
     if not image.height or not image.width:
-        raise ImageError(f"has no pixels ({_shape(image)}); leave it out")
+        raise ImageError(f"has no pixels ({_shape(image)})", "leave it out")
     height, width = _size_after(image.height, image.width, config)
     _check_pixels(image, height, width, max_pixels)
     if not height or not width:
-        raise ImageError(f"is too elongated: of {_shape(image)}, fitted into {config.size}, no pixel is left; crop it")
+        raise ImageError(
+            f"is too elongated: of {_shape(image)}, fitted into {config.size}, no pixel is left", "crop it"
+        )
     square = config.size[0] == config.size[1]
     bicubic = config.interpolation == "bicubic" or (config.resize_mode == "shortest" and not square)
     return image.resize((width, height), Resampling.BICUBIC if bicubic else Resampling.BILINEAR)
@@ -186,9 +190,9 @@ def _check_pixels(image: Image, height: int, width: int, max_pixels: int) -> Non
     on_the_way = width * max(image.height, height)  # PIL changes the width first, so a thin image may grow on its way
     for verb, pixels in ("has", image.height * image.width), ("would grow to", on_the_way):
         if pixels > max_pixels:
-            raise ImageError(
-                f"is too large: {_shape(image)} {verb} {pixels:,} pixels, the limit is {max_pixels:,}; "
-                "shrink or crop it first, or raise the limit"
+            raise ImageTooLarge(
+                f"is too large: {_shape(image)} {verb} {pixels:,} pixels, the limit is {max_pixels:,}",
+                "shrink or crop it first, or raise the limit",
             )
 
 
@@ -239,21 +243,19 @@ def _label(source: object) -> str:
     return f"{type(source).__name__} of mode {getattr(source, 'mode', None)}"
 
 
-def _reason(error: Exception, max_pixels: int) -> str:
+def _understood(error: Exception, max_pixels: int) -> ImageError:
     from PIL import Image, UnidentifiedImageError
 
     match error:
-        case ImageError():
-            return str(error)
         case FileNotFoundError():
-            return "does not exist; check the path (download a URL first and pass its bytes)"
+            return ImageError("does not exist", "check the path (download a URL first and pass its bytes)")
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
-            return f"is too large ({error}); the limit here is {max_pixels:,} pixels; shrink it first"
+            return ImageTooLarge(f"is too large ({error})", f"the limit here is {max_pixels:,} pixels; shrink it first")
     # the same words in every process: no address of a buffer, and formats not in the order in which they were loaded
     said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
-    return (
-        f"cannot be read ({type(error).__name__}: {said}); pass a whole file of one of "
-        f"{', '.join(sorted(_formats()))}, or decode it yourself and pass the PIL image"
+    return ImageError(
+        f"cannot be read ({type(error).__name__}: {said})",
+        f"pass a whole file of one of {', '.join(sorted(_formats()))}, or decode it yourself and pass the PIL image",
     )
 
 

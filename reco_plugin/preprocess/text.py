@@ -27,7 +27,7 @@ from ..values import CONTEXT_LENGTH, shown
 if TYPE_CHECKING:
     import tokenizers
 
-Kind: TypeAlias = Literal["clip", "hf"]
+TokenizerKind: TypeAlias = Literal["clip", "hf"]
 Clean: TypeAlias = Literal["lower", "whitespace", "canonicalize"]
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
@@ -54,7 +54,7 @@ class TextConfig:
         buckets: lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint.
     """
 
-    kind: Kind
+    kind: TokenizerKind
     context_length: int
     clean: Clean
     pad_id: int
@@ -64,8 +64,8 @@ class TextConfig:
     buckets: tuple[int, ...] = BUCKETS
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ConfigError(f"tokenizer kind {self.kind!r} is none of {get_args(Kind)}")
+        if self.kind not in get_args(TokenizerKind):
+            raise ConfigError(f"tokenizer kind {self.kind!r} is none of {get_args(TokenizerKind)}")
         if self.clean not in get_args(Clean):
             raise ConfigError(f"text cleaning {self.clean!r} is none of {get_args(Clean)}")
         if type(self.context_length) is not int or not 1 <= self.context_length <= CONTEXT_LENGTH:

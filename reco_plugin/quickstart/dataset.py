@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..files import whole_file
 from .entities import ALL_SPLITS, Entity, EntitySplit, bag, build, caption, concept, mentions
 from .render import Drawing, IconSet, render
 from .sources import EMOJI_SOURCES, GENERIC_SOURCES, MEMORY_STYLES, NAMES_SOURCE, QUERY_STYLES, fetch, read_json
@@ -172,8 +172,7 @@ def _cached(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
     path = folder / f"{digest}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        tmp = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
-        np.save(tmp, render(drawings))
-        tmp.replace(path)
+        with whole_file(path) as part:
+            np.save(part, render(drawings))
     images: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return images

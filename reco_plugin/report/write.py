@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..data.extras import need
-from ..data.files import whole_file
 from ..errors import ConfigError, DataError
 from ..evaluate.findings import Section
+from ..files import whole_file
 from .cells import with_minus
 from .charts import draw
 from .headline import draw_headline, main_figures, summary_table

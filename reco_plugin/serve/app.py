@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..reco import Reco
 from . import dialects, health, memory, metrics, models, refine
-from .auth import Guard
+from .auth import KeyCheck
 from .bodies import Limited
 from .edge import Edge
 from .embedder import Embedder
@@ -70,7 +70,7 @@ def create_app(
         redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.guard, app.state.edge, app.state.health = Guard(settings), edge, state
+    app.state.guard, app.state.edge, app.state.health = KeyCheck(settings), edge, state
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
     for routes in (health.router(state), metrics.router(measured), *_page(edge, settings)):
         app.include_router(routes)

@@ -29,7 +29,7 @@ def credential(headers: Mapping[str, str]) -> str | None:
     return shown
 
 
-class Guard:
+class KeyCheck:
     """Looks at the path and the ``authorization`` header of a request, before its body is read."""
 
     def __init__(self, settings: ServeSettings) -> None:

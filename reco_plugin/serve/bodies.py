@@ -91,8 +91,8 @@ class JsonRequest(Request):
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        names = {name for name, _ in scope["headers"]}
-        if b"origin" not in names:
+        said = dict(scope["headers"])
+        if b"origin" not in said and not said.get(b"content-type", b"").startswith(b"multipart/form-data"):
             headers = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
         super().__init__(scope, receive)
@@ -184,7 +184,8 @@ class _Body:
 
     def _check_size(self) -> None:
         if (size := max(self._declared, self._seen)) > self._limits.max_body_bytes:
-            raise too_large(size, self._limits.max_body_bytes)
+            limit = f"the limit is {self._limits.max_body_bytes:,} (max_body_bytes): send less at once"
+            raise BodyRefused(413, "body_too_large", f"the body has at least {size:,} bytes, {limit}")
 
 
 def values_in(body: bytes) -> int:
@@ -194,12 +195,6 @@ def values_in(body: bytes) -> int:
     5
     """
     return 1 + sum(map(body.count, _BEGIN_VALUES))
-
-
-def too_large(size: int, limit: int) -> BodyRefused:
-    """The refusal of a body by its size."""
-    message = f"the body has at least {size:,} bytes, the limit is {limit:,} (max_body_bytes): send less at once"
-    return BodyRefused(413, "body_too_large", message)
 
 
 def _too_many_values(values: int, limit: int) -> str:

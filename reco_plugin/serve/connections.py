@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,78 +28,83 @@ _RETRY_S = 1
 _LOG_EVERY_S = 10.0
 
 
+class _Connection(H11Protocol):
+    """A connection within the limits of a service; :func:`bounded` makes its class."""
+
+    limits: ClassVar[ServeSettings]
+    waits_s: ClassVar[dict[object, float]]  # for what the client is to send
+    told_at: ClassVar[float] = -_LOG_EVERY_S
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._waits_for: object = None
+        self._late: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+        self._only_probes = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._only_probes = len(self.connections) > self.limits.max_connections
+        if len(self.connections) > self.limits.max_connections + PROBE_CONNECTIONS:
+            self._tell()
+            transport.abort()
+        else:
+            self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        if self._only_probes and not data.startswith(_PROBES):
+            self._tell()
+            self.transport.write(_refusal())
+            self.transport.close()
+            return
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._waits_for = None  # the rest of a body that nobody reads has a time of its own
+        self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(self.limits.body_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._stuck)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        _cancel(self._late)
+        _cancel(self._stuck)
+
+    def _watch(self) -> None:
+        """Start the clock anew when the client has something else to send, and stop it when nothing."""
+        if self._waits_for is (now := self.conn.their_state):
+            return
+        self._waits_for = now
+        _cancel(self._late)
+        if (limit_s := self.waits_s.get(now)) is not None:
+            self._late = self.loop.call_later(limit_s, self._give_up)
+
+    @classmethod
+    def _tell(cls) -> None:
+        if (now := time.monotonic()) >= cls.told_at + _LOG_EVERY_S:  # those who are refused come in hundreds
+            cls.told_at = now
+            log.warning("connections are refused: %d are open (max_connections)", cls.limits.max_connections)
+
+    def _give_up(self) -> None:
+        if self._waits_for is h11.IDLE or self.cycle.response_complete:
+            self.transport.close()  # else the application answers 408, in the words of the dialect
+
+
 def bounded(settings: ServeSettings) -> type[H11Protocol]:
     """Make uvicorn's protocol class with the limits of the settings."""
-    waits_s = {h11.IDLE: settings.head_timeout_s, h11.SEND_BODY: settings.body_timeout_s}  # what the client is to send
-
-    refusal, told_at = _refusal(), -_LOG_EVERY_S
-
-    def tell() -> None:
-        nonlocal told_at
-        if (now := time.monotonic()) >= told_at + _LOG_EVERY_S:  # those who are refused come in hundreds
-            told_at = now
-            log.warning("connections are refused: %d are open (max_connections)", settings.max_connections)
-
-    class Connection(H11Protocol):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self._waits_for: object = None
-            self._late: asyncio.TimerHandle | None = None
-            self._stuck: asyncio.TimerHandle | None = None
-            self._only_probes = False
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._only_probes = len(self.connections) > settings.max_connections
-            if len(self.connections) > settings.max_connections + PROBE_CONNECTIONS:
-                tell()
-                transport.abort()
-            else:
-                self._watch()
-
-        def data_received(self, data: bytes) -> None:
-            if self._only_probes and not data.startswith(_PROBES):
-                tell()
-                self.transport.write(refusal)
-                self.transport.close()
-                return
-            super().data_received(data)
-            self._watch()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._waits_for = None  # the rest of a body that nobody reads has a time of its own
-            self._watch()
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stuck = self.loop.call_later(settings.body_timeout_s, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            _cancel(self._stuck)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            _cancel(self._late)
-            _cancel(self._stuck)
-
-        def _watch(self) -> None:
-            """Start the clock anew when the client has something else to send, and stop it when nothing."""
-            if self._waits_for is (now := self.conn.their_state):
-                return
-            self._waits_for = now
-            _cancel(self._late)
-            if (limit_s := waits_s.get(now)) is not None:
-                self._late = self.loop.call_later(limit_s, self._give_up)
-
-        def _give_up(self) -> None:
-            if self._waits_for is h11.IDLE or self.cycle.response_complete:
-                self.transport.close()  # else the application answers 408, in the words of the dialect
-
-    return Connection
+    waits_s = {h11.IDLE: settings.head_timeout_s, h11.SEND_BODY: settings.body_timeout_s}
+    return type("Connection", (_Connection,), {"limits": settings, "waits_s": waits_s})
 
 
+@cache
 def _refusal() -> bytes:
     """The answer to whoever is one too many, before anything of the request is looked at."""
     shape = openai_shape(Failure(503, "too_many_connections", _FULL))

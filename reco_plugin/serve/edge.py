@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from .fetch import ImageFetcher
 
 T = TypeVar("T")
+NO_ROLE = "plain, since neither query nor document was said: name an alias for queries (clip-reco-query), or input_type"
+"""Header ``x-reco-note``."""
 
 
 class Edge:
-    """Holds what all requests share; called with one, it gives the :class:`~.embedding.Embeds` of that one."""
+    """Holds what all requests share; called with one, it gives the :class:`Caller` of that one."""
 
     def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
         self.embedder = embedder
@@ -49,7 +51,7 @@ class Edge:
 
 
 class Caller:
-    """Embeds for one HTTP request."""
+    """What a dialect holds while it answers one HTTP request; it knows the URL's prefix, the queue and the deadline."""
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
@@ -57,7 +59,7 @@ class Caller:
         self.fetch = edge.fetch and edge.fetch.for_request(
             max_images=limits.max_images, max_bytes=limits.max_body_bytes
         )
-        """Gets the image of a URL; None where URLs are not fetched."""
+        """Gets the image of a URL, or raises Refused; None where URLs are not fetched."""
 
     @property
     def dimension(self) -> int:
@@ -71,17 +73,25 @@ class Caller:
 
     @property
     def aliases(self) -> Mapping[str, str]:
-        """Model alias -> plain or refined."""
+        """Model alias -> plain or refined; the first is what a dialect without a model field may show."""
         return self._edge.embedder.aliases
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """See :meth:`reco_plugin.serve.embedding.Embeds.embed`."""
+        """Wait in the queue, embed, and put what is to be said of it into the response's headers.
+
+        Raises:
+            Refused: unknown model, too many items, queue full (429), or the deadline passed (504).
+            RecoError: nothing could be embedded at all; the route's dialect says so.
+        """
         prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
             self.see_pairs()
         ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
+        if self._edge.embedder.asked(request, prefix).lacks_role:
+            self._request.state.told["x-reco-note"] = NO_ROLE
+            self._request.state.log["note"] = "no_role"
         return answer
 
     async def ask(self, call: Callable[[], T]) -> T:

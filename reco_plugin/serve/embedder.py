@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
+from ..preparation import EncoderInput
 from ..reco import Reco
-from ..types import MODALITIES, Degraded, Modality, Refinement, Role, Vectors
-from .cache import Key, RowCache, key_of
+from ..types import MODALITIES, ROLE_OF, Degraded, Modality, Refinement, Vectors
 from .embedding import Embedded, EmbedRequest, Item, Timings
 from .failures import Failure, Refused, too_many_items
+from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import still_wanted
-from .prepare import Limits, Preparation, Ready
-from .rows import Row, put_together, used_pairs
+from .prepare import ItemPreparation
+from .rows import AnswerCache, AnswerRow, Key, key_of, put_together, used_pairs
 from .settings import ServeSettings
-from .tracing import span
 
 
 @dataclass
@@ -29,7 +28,7 @@ class _Work:
 
     request: EmbedRequest
     asked: Asked
-    rows: list[Row | Failure | None]
+    rows: list[AnswerRow | Failure | None]
     degraded: Degraded | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -49,7 +48,7 @@ class _Todo:
     """An item that is not answered yet."""
 
     place: int
-    ready: Ready
+    ready: EncoderInput
     key: Key | None
 
 
@@ -61,14 +60,14 @@ class Embedder:
         """What encodes and refines."""
         self.aliases: dict[str, Manner] = dict(settings.aliases)
         """Names of the model, and what they mean."""
-        self.cache = RowCache(settings.cache_entries)
+        self.cache = AnswerCache(settings.cache_entries)
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
         """Which sides are refined when a request does not say."""
         self._settings = settings
-        self.prepare = Preparation(reco, Limits(settings.max_image_bytes, settings.max_text_chars))
+        self.prepare = ItemPreparation(reco, settings)
         """Checks items one by one."""
-        self._memory_is_ours = "://" not in reco.memory.store.location  # nobody else writes to it
+        self._memory_is_ours = "://" not in reco.memory.location  # nobody else writes to it
 
     @property
     def dimension(self) -> int:
@@ -87,7 +86,7 @@ class Embedder:
             RecoError: the encoder failed, the options are wrong, or the memory failed and failures shall raise.
         """
         self._check(request)
-        asked = Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
+        asked = self.asked(request, prefix)
         work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
         for modality in MODALITIES:
             self._side(work, modality)
@@ -99,6 +98,14 @@ class Embedder:
             explained=request.explain,
             timings=Timings(**seconds),
         )
+
+    def asked(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
+        """What a request says of refinement.
+
+        Raises:
+            Refused: 404, a model that is unknown.
+        """
+        return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
 
     def _check(self, request: EmbedRequest) -> None:
         if not request.items:
@@ -131,7 +138,7 @@ class Embedder:
         if not todo:
             return
         with work.timed("encode"):
-            frozen = self._encode([one.ready for one in todo], modality)
+            frozen = self.encode([one.ready for one in todo], modality)
         result = Refinement(frozen, frozen)
         if wanted:
             still_wanted()
@@ -141,7 +148,7 @@ class Embedder:
         moved = result.moved if wanted else np.zeros(len(todo), np.float32)
         refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
-            answer = Row(
+            answer = AnswerRow(
                 result.vectors[row],
                 frozen[row],
                 float(moved[row]),
@@ -184,24 +191,16 @@ class Embedder:
             return None
         return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)
 
-    def _encode(self, ready: Sequence[Ready], modality: Modality) -> Vectors:
+    def encode(self, ready: Sequence[EncoderInput], modality: Modality) -> Vectors:
         """(B, D): vectors as they are, the rest encoded batch by batch, as long as somebody waits for it."""
-        frozen = np.empty((len(ready), self.dimension), np.float32)
-        raw = [row for row, one in enumerate(ready) if not isinstance(one.content, np.ndarray)]
-        for row, one in enumerate(ready):
-            if isinstance(one.content, np.ndarray):
-                frozen[row] = one.content[0]
-        size = self.reco.settings.batch_size
-        for rows in (raw[start : start + size] for start in range(0, len(raw), size)):
-            still_wanted()
-            contents: Any = [ready[row].content for row in rows]
-            frozen[rows] = self.reco.embed(contents, modality=modality, refine=False).vectors
-        return frozen
+        arrays = [one.array for one in ready]
+        counted = all(array.dtype == np.float32 for array in arrays)
+        with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
+            return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
 
     def _refine(self, work: _Work, frozen: Vectors, modality: Modality) -> Refinement:
-        role: Role = "candidate" if work.asked.role == "document" else "query"
         options = replace(work.request.options, explain=work.request.explain)
-        return self.reco.refine(frozen, modality=modality, role=role, **options.keywords())
+        return self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options.keywords())
 
 
 def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:

@@ -6,17 +6,16 @@ read (bad base64, a URL that does not answer) goes in as the :class:`Failure` th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..types import Degraded, Modality, Payload, Vectors
+from ..types import Degraded, InputType, Modality, Used, Vectors
 from .failures import Failure, Refused
-from .policy import Side
 
 Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"
 
@@ -74,30 +73,11 @@ class EmbedRequest:
 
     items: Sequence[Item | Failure]
     model: str | None = None
-    side: Side | None = None
+    side: InputType | None = None
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False
-
-
-@dataclass(frozen=True)
-class Used:
-    """A pair of the memory that a refinement used.
-
-    Attributes:
-        id: of the pair.
-        similarity: cosine with the item, by the modality that was searched; larger is nearer.
-        trust: how much the gate let it speak, in [0, 1].
-        weight: its share in the fusion, in [0, 1]; the shares of all sum to at most 1.
-        payload: as stored; ``caption`` is the text, where it was kept.
-    """
-
-    id: str
-    similarity: float
-    trust: float
-    weight: float
-    payload: Payload
 
 
 @dataclass(frozen=True)
@@ -150,36 +130,3 @@ class Embedded:
             if failure is not None:
                 raise Refused(failure.at(f"{field_name}[{row}]"))
         return self
-
-
-class Embeds(Protocol):
-    """What a dialect holds while it answers one HTTP request; it knows the URL's prefix, the queue and the deadline."""
-
-    @property
-    def dimension(self) -> int:
-        """D of all vectors."""
-        ...
-
-    @property
-    def max_image_bytes(self) -> int:
-        """Largest encoded image, for :func:`~reco_plugin.serve.images.image_bytes`."""
-        ...
-
-    @property
-    def fetch(self) -> Callable[[str], Awaitable[bytes]] | None:
-        """Gets the image of a URL, or raises Refused; None where URLs are not fetched."""
-        ...
-
-    @property
-    def aliases(self) -> Mapping[str, str]:
-        """Model alias -> plain or refined; the first is what a dialect without a model field may show."""
-        ...
-
-    async def embed(self, request: EmbedRequest) -> Embedded:
-        """Wait in the queue, embed, and put what is to be said of it into the response's headers.
-
-        Raises:
-            Refused: unknown model, too many items, queue full (429), or the deadline passed (504).
-            RecoError: nothing could be embedded at all; the route's dialect says so.
-        """
-        ...

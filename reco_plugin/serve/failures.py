@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import (
     ImageError,
+    ImageTooLarge,
     InputError,
     MemoryOverloaded,
     MemoryStoreError,
@@ -78,6 +79,7 @@ _KINDS = {
 
 _LOGGED = "the service's log has the details under this request's id"
 _TABLE: tuple[tuple[type[RecoError], int, str, str | None], ...] = (  # the first that fits: narrow before wide
+    (ImageTooLarge, 413, "image_too_large", None),
     (ImageError, 415, "image_decode_failed", None),
     (VectorError, 400, "invalid_vector", None),
     (InputError, 400, "invalid_input", None),
@@ -106,8 +108,6 @@ def failure_of(error: BaseException) -> Failure:
     """
     if isinstance(error, Refused):
         return error.failure
-    if isinstance(error, ImageError) and "too large" in str(error):
-        return Failure(413, "image_too_large", str(error))
     for kind, status, code, told in _TABLE:
         if isinstance(error, kind):
             retry = _RETRY_S if status in (429, 503) else None

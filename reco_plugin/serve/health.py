@@ -14,11 +14,11 @@ from fastapi import APIRouter, Response
 from PIL import Image
 from pydantic import BaseModel
 
-from ..data.nearest import did_you_mean
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
 from ..memory.header import HEADER_NAME
 from ..reco import Reco
 from ..types import MODALITIES
+from ..values import did_you_mean
 from .edge import Edge
 from .failures import failure_of
 from .logs import LOGGER
@@ -119,7 +119,7 @@ class Health:
         else:
             self._note("model server", None)
             self.away = None
-        where = reco.memory.store.location
+        where = reco.memory.location
         self.gone = where != ":memory:" and "://" not in where and not (Path(where) / HEADER_NAME).is_file()
         self._note("memory's folder", f"{where} holds no {HEADER_NAME} any more" if self.gone else None)
         if any(circuit.retry_in_s == 0 for circuit in reco.circuits.values()):
@@ -141,7 +141,7 @@ class Health:
         memory = self.edge.embedder.reco.memory
         try:
             if len(memory) == 0:
-                where = memory.store.location
+                where = memory.location
                 log.warning(
                     "the memory at %s is empty: answers are plain until pairs are added%s", where, _beside(where)
                 )

@@ -20,11 +20,6 @@ _NO_PIXELS = (
 )
 
 
-def is_data_uri(text: str) -> bool:
-    """Whether a text is a base64 data URI of any type; declared types are often wrong and not looked at."""
-    return _DATA_URI.match(text[:_HEADER]) is not None
-
-
 def is_url(text: str) -> bool:
     """Whether a text is meant as the URL of an image.
 
@@ -34,13 +29,12 @@ def is_url(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
-def image_bytes(text: str, *, max_bytes: int, param: str | None = None) -> bytes:
+def image_bytes(text: str, *, max_bytes: int) -> bytes:
     """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
 
     Args:
         text: the encoded image.
         max_bytes: of the decoded image.
-        param: field of the request, for the message.
 
     Raises:
         Refused: not base64 (400 ``image_not_base64``), too many bytes (413 ``image_too_large``), or certainly not an
@@ -49,14 +43,14 @@ def image_bytes(text: str, *, max_bytes: int, param: str | None = None) -> bytes
     found = _DATA_URI.match(text[:_HEADER])
     encoded = text[found.end() :] if found else text
     if len(encoded) > max_bytes * 3 // 2:  # 4/3, and room for line breaks: refused before it is copied
-        raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes, param))
+        raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes))
     raw = _decoded(encoded) or _decoded(_tidy(encoded))
     if not raw:
         message = f"an image must be a data URI or base64, got {text[:_SHOWN]!r} ({len(text):,} characters)"
-        raise Refused(Failure(400, "image_not_base64", message, param))
+        raise Refused(Failure(400, "image_not_base64", message))
     if len(raw) > max_bytes:
-        raise Refused(too_many_bytes(len(raw), max_bytes, param))
-    return pixels_expected(raw, param)
+        raise Refused(too_many_bytes(len(raw), max_bytes))
+    return pixels_expected(raw)
 
 
 def _decoded(encoded: str) -> bytes:
@@ -73,7 +67,7 @@ def _tidy(encoded: str) -> str:
     return packed + "=" * (-len(packed) % 4)
 
 
-def pixels_expected(data: bytes, param: str | None = None) -> bytes:
+def pixels_expected(data: bytes) -> bytes:
     """Return the bytes, unless their beginning shows that they hold no pixels.
 
     Raises:
@@ -82,11 +76,11 @@ def pixels_expected(data: bytes, param: str | None = None) -> bytes:
     head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for beginnings, what in _NO_PIXELS:
         if head.startswith(beginnings):
-            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}", param))
+            raise Refused(Failure(415, "image_type_unsupported", f"this is {what}"))
     return data
 
 
-def too_many_bytes(size: int, limit: int, param: str | None = None) -> Failure:
+def too_many_bytes(size: int, limit: int) -> Failure:
     """The failure of an image with too many bytes, wherever it came from."""
     message = f"an image has {size:,} bytes, the limit is {limit:,} (max_image_bytes): shrink it first"
-    return Failure(413, "image_too_large", message, param)
+    return Failure(413, "image_too_large", message)

@@ -64,11 +64,11 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("")
     async def memory_info(request: Request) -> MemoryInfo:
         """Count the pairs, and say what they belong to."""
-        made_by = memory.store.header.fingerprint
+        made_by = memory.searches.header.fingerprint
         return MemoryInfo(
             pairs=await edge(request).ask(lambda: len(memory)),
-            kind=memory.store.kind,
-            location=memory.store.location,
+            kind=memory.kind,
+            location=memory.location,
             encoder=made_by.name,
             fingerprint=made_by.digest,
             calibrated=memory.calibration is not None,

@@ -16,7 +16,7 @@ from .schemas import ERRORS
 
 
 class Sides(BaseModel):
-    """Which sides an alias refines when a request does not say."""
+    """Which sides an alias refines, where a request says which side it is."""
 
     query_text: bool
     query_image: bool
@@ -96,13 +96,13 @@ async def _memory(caller: Caller, edge: Edge) -> MemoryState:
         pairs = await caller.ask(lambda: len(memory))
     except MemoryStoreError:
         pairs = None
-    return MemoryState(pairs=pairs, kind=memory.store.kind, version=memory.version)
+    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version)
 
 
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
     embedder = edge.embedder
     manifest, settings = embedder.reco.manifest, embedder.reco.settings
-    sides = vars(embedder.policy) if manner == "refined" else dict.fromkeys(vars(embedder.policy), False)
+    sides = vars(embedder.policy) if manner != "plain" else dict.fromkeys(vars(embedder.policy), False)
     return Model(
         id=name,
         refinement=manner,

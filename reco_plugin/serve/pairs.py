@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from ..defaults import RESULTS
 from ..errors import InputError
 from ..memory.checks import check_ids, check_payload
+from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
 from .embedder import Embedder
 from .embedding import Item
 from .failures import Failure, Refused, failure_of
-from .prepare import Ready
-from .schemas import ErrorBody, Items, Strict, Vector, error_body, image_item
+from .schemas import ErrorBody, Items, JsonVector, Strict, error_body, image_item
 
 
 class PairIn(Strict):
@@ -23,16 +22,16 @@ class PairIn(Strict):
 
     id: str = Field(min_length=1, description="the same id replaces the pair")
     text: str | None = Field(None, description="the caption; kept in the payload as `caption`")
-    text_vector: Vector | None = None
+    text_vector: JsonVector | None = None
     image: str | None = Field(None, description="data URI or base64")
-    image_vector: Vector | None = None
+    image_vector: JsonVector | None = None
     payload: dict[str, Any] = Field({}, description="JSON values to filter by and to show")
 
     @model_validator(mode="after")
     def _one_of_each(self) -> PairIn:
         for side in MODALITIES:
-            given = [getattr(self, name) is not None for name in (side, f"{side}_vector")]
-            if given.count(True) != 1:
+            raw, vector = (self.text, self.text_vector) if side == "text" else (self.image, self.image_vector)
+            if (raw is None) == (vector is None):
                 raise ValueError(f"give {side} or {side}_vector, and not both")
         return self
 
@@ -100,7 +99,7 @@ class SearchRequest(Strict):
 
     text: str | None = None
     image: str | None = Field(None, description="data URI or base64")
-    vector: Vector | None = None
+    vector: JsonVector | None = None
     modality: Modality = Field("text", description="what the vector embeds")
     by: Modality | None = Field(None, description="side of the memory to compare with; the query's own when left out")
     k: int = Field(RESULTS, ge=1)
@@ -132,19 +131,24 @@ def add(embedder: Embedder, asked: AddPairs, max_image_bytes: int) -> Added:
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(one.image is not None for one in asked.pairs)
-    good, failed = [], []
+    good: list[tuple[PairIn, dict[Modality, EncoderInput]]] = []
+    failed: list[FailedPair] = []
     for index, one in enumerate(asked.pairs):
         ready = _ready(embedder, one, max_image_bytes)
-        if isinstance(ready, Pair):
-            good.append(ready)
+        if not isinstance(ready, Failure):
+            good.append((one, ready))
         elif asked.skip_failed:
             failed.append(FailedPair(index=index, id=one.id, error=error_body(ready)))
         else:
             place = f"pairs[{index}]"
             message = f"{place} ({one.id!r:.80}): {ready.message}; nothing was stored"
             raise Refused(Failure(ready.status, ready.code, message, place))
+    images, texts = (embedder.encode([sides[side] for _, sides in good], side) for side in MODALITIES)
     memory = embedder.reco.memory
-    stored = memory.add(good) if good else 0
+    pairs = [
+        Pair(one.id, image, text, one.stored_payload) for (one, _), image, text in zip(good, images, texts, strict=True)
+    ]
+    stored = memory.add(pairs) if pairs else 0
     return Added(stored=stored, failed=failed, pairs=len(memory), version=memory.version)
 
 
@@ -174,7 +178,7 @@ def search(embedder: Embedder, asked: SearchRequest, max_image_bytes: int) -> li
     ready = embedder.prepare([item], truncate=True)[0]
     if isinstance(ready, Failure):
         raise Refused(ready)
-    query = ready.content[0] if isinstance(ready.content, np.ndarray) else ready.content
+    query = embedder.encode([ready], item.modality)[0]
     found = embedder.reco.memory.search(query, modality=item.modality, by=asked.by, k=asked.k, where=asked.where)
     payloads = found.payloads[0] if found.payloads else [{}] * len(found.ids[0])
     return [
@@ -183,9 +187,9 @@ def search(embedder: Embedder, asked: SearchRequest, max_image_bytes: int) -> li
     ]
 
 
-def _ready(embedder: Embedder, one: PairIn, max_image_bytes: int) -> Pair | Failure:
-    """A pair that the memory will take: id, payload and vectors checked, its image decoded."""
-    sides: dict[Modality, Any] = {}
+def _ready(embedder: Embedder, one: PairIn, max_image_bytes: int) -> dict[Modality, EncoderInput] | Failure:
+    """Both sides of a pair that the memory will take: id, payload and vectors checked, its image decoded."""
+    sides: dict[Modality, EncoderInput] = {}
     for side in MODALITIES:
         try:
             check_ids([one.id], "id")
@@ -194,7 +198,7 @@ def _ready(embedder: Embedder, one: PairIn, max_image_bytes: int) -> Pair | Fail
         except (Refused, InputError) as error:
             return failure_of(error)
         ready = embedder.prepare([item], truncate=True)[0]
-        if not isinstance(ready, Ready):
+        if isinstance(ready, Failure):
             return ready
-        sides[side] = ready.content[0] if isinstance(ready.content, np.ndarray) else ready.content
-    return Pair(one.id, sides["image"], sides["text"], one.stored_payload)
+        sides[side] = ready
+    return sides

@@ -5,7 +5,9 @@ search engine:
 
 1. ``refine`` in the request, true or false, is final.
 2. The prefix ``/plain`` or ``/refined``; without one, the alias. *plain* means plain.
-3. *refined* means: as the sides below say, for the role that was given, a query when none was.
+3. *refined* and *query* mean: as the sides below say, for the role that was given. Where none was, the prefix and the
+   alias *query* take a query; an alias that is *refined* takes no guess, and the vector is plain: clients that send no
+   role name the same model for documents, whose index would then be refined as queries, and find less than plain CLIP.
 4. With neither, a role that was given counts in the same way; without one, the vector is plain.
 
 The defaults of the sides: queries as the model's policy has it (refined), documents plain. A query is compared with
@@ -20,12 +22,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..types import Modality
+from ..types import InputType, Modality
 from .failures import Failure, Refused
 
-Side: TypeAlias = Literal["query", "document"]
-Manner: TypeAlias = Literal["plain", "refined"]
-PREFIXES: dict[str, Manner] = {"/plain": "plain", "/refined": "refined"}
+Manner: TypeAlias = Literal["plain", "refined", "query"]
+PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
 """First segment of the path -> what it says; stripped before routing."""
 
 
@@ -38,13 +39,15 @@ class SidePolicy:
     document_text: bool = False
     document_image: bool = False
 
-    def refines(self, side: Side, modality: Modality) -> bool:
+    def refines(self, side: InputType, modality: Modality) -> bool:
         """Look one side up.
 
         >>> SidePolicy(True, True).refines("document", "image")
         False
         """
-        return bool(getattr(self, f"{side}_{modality}"))
+        if side == "query":
+            return self.query_text if modality == "text" else self.query_image
+        return self.document_text if modality == "text" else self.document_image
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,17 @@ class Asked:
     refine: bool | None = None
     prefix: Manner | None = None
     alias: Manner | None = None
-    side: Side | None = None
+    side: InputType | None = None
 
     @property
-    def role(self) -> Side:
+    def role(self) -> InputType:
         """The side, a query when none was given."""
         return self.side or "query"
+
+    @property
+    def lacks_role(self) -> bool:
+        """Whether the vectors are plain only because nobody said which side they are."""
+        return self.refine is None and self.prefix is None and self.alias == "refined" and self.side is None
 
     def refines(self, modality: Modality, policy: SidePolicy) -> bool:
         """Decide for items of one modality, by the rules above.
@@ -74,12 +82,14 @@ class Asked:
         >>> Asked(alias="refined", side="document").refines("text", SidePolicy(True, True))
         False
         >>> Asked(alias="refined").refines("text", SidePolicy(True, True))
+        False
+        >>> Asked(alias="query").refines("text", SidePolicy(True, True))
         True
         """
         if self.refine is not None:
             return self.refine
         manner = self.prefix or self.alias
-        if manner == "plain" or (manner is None and self.side is None):
+        if manner == "plain" or (manner is None and self.side is None) or self.lacks_role:
             return False
         return policy.refines(self.role, modality)
 

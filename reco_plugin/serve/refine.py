@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from pydantic import Field, model_validator
 
-from ..types import Modality
-from .embedding import EmbedRequest, Embeds, Item
+from ..types import InputType, Modality
+from .edge import Caller, Edge
+from .embedding import EmbedRequest, Item
 from .failures import Failure, Refused
-from .policy import Side
-from .routes import EmbedderOf, answering_in, openai_shape
+from .routes import answering_in, openai_shape
 from .schemas import ERRORS, HowToRefine, Items, Numbers, RefinedList, Strict, image_item, refined_list
 
 
@@ -18,7 +18,7 @@ class RefineRequest(HowToRefine):
 
     vectors: Items[Numbers] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
     modality: Modality = Field(description="what the vectors embed")
-    input_type: Side = Field("query", description="document: the vectors are refined as one set of candidates")
+    input_type: InputType = Field("query", description="document: the vectors are refined as one set of candidates")
     explain: bool = Field(False, description="also return the pairs that were used")
 
     def to_embed(self) -> EmbedRequest:
@@ -44,7 +44,7 @@ class ExplainInput(Strict):
             raise ValueError("give text or image, and not both")
         return self
 
-    def to_item(self, caller: Embeds) -> Item | Failure:
+    def to_item(self, caller: Caller) -> Item | Failure:
         """The same for the embedder."""
         if self.text is not None:
             return Item.text(self.text)
@@ -58,9 +58,11 @@ class ExplainRequest(HowToRefine):
     """Texts and images, to be refined."""
 
     input: Items[ExplainInput] = Field(min_length=1)
-    input_type: Side = Field("query", description="document: those of a modality are refined as one set of candidates")
+    input_type: InputType = Field(
+        "query", description="document: those of a modality are refined as one set of candidates"
+    )
 
-    def to_embed(self, caller: Embeds) -> EmbedRequest:
+    def to_embed(self, caller: Caller) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
             [one.to_item(caller) for one in self.input],
@@ -71,19 +73,19 @@ class ExplainRequest(HowToRefine):
         )
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The two routes."""
     routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["refine"], responses=ERRORS)
 
     @routes.post("/refine", response_model_exclude_none=True)
     async def refine_vectors(request: Request, body: RefineRequest) -> RefinedList:
         """Refine CLIP vectors that were made elsewhere, without encoding anything."""
-        return refined_list(await embedder_of(request).embed(body.to_embed()), "vectors")
+        return refined_list(await edge(request).embed(body.to_embed()), "vectors")
 
     @routes.post("/explain", response_model_exclude_none=True)
     async def explain(request: Request, body: ExplainRequest) -> RefinedList:
         """Refine texts and images, and tell which pairs were used, how much each weighed and how far it moved."""
-        caller = embedder_of(request)
+        caller = edge(request)
         return refined_list(await caller.embed(body.to_embed(caller)), "input")
 
     return routes

@@ -18,11 +18,8 @@ from starlette.types import Scope
 from ..errors import InputError, RecoError
 from .auth import credential
 from .bodies import BodyRefused, JsonRequest
-from .embedding import Embeds
 from .failures import STOPPING, Failure, Refused, failure_of
 
-EmbedderOf: TypeAlias = Callable[[Request], Embeds]
-"""What a dialect's ``router(embedder_of)`` is given."""
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure in the words of a dialect: the JSON body."""
 log = logging.getLogger("reco_plugin.serve")

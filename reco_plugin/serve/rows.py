@@ -1,20 +1,27 @@
-"""One row of an answer, and rows put together."""
+"""Rows of an answer: made, put together, and kept where inputs repeat."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Degraded, Refinement
-from .embedding import Embedded, Timings, Used
+from ..request import RefineOptions
+from ..types import Degraded, Refinement, Used
+from .embedding import Embedded, Item, Timings
 from .failures import Failure
+
+Key: TypeAlias = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class AnswerRow:
     """The answer to one item.
 
     Attributes:
@@ -49,7 +56,7 @@ def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
 
 
 def put_together(
-    rows: Sequence[Row | Failure],
+    rows: Sequence[AnswerRow | Failure],
     dimension: int,
     *,
     degraded: Degraded | None,
@@ -58,10 +65,10 @@ def put_together(
 ) -> Embedded:
     """Rows as columns; zeros where an item failed."""
     vectors, frozen = np.zeros((2, len(rows), dimension), np.float32)
-    good = [(place, row) for place, row in enumerate(rows) if isinstance(row, Row)]
+    good = [(place, row) for place, row in enumerate(rows) if isinstance(row, AnswerRow)]
     for place, row in good:
         vectors[place], frozen[place] = row.vector, row.frozen
-    filled = [row if isinstance(row, Row) else None for row in rows]
+    filled = [row if isinstance(row, AnswerRow) else None for row in rows]
     return Embedded(
         vectors=vectors,
         frozen=frozen,
@@ -74,3 +81,59 @@ def put_together(
         used=tuple(row.used if row else () for row in filled) if explained else None,
         timings=timings,
     )
+
+
+@dataclass(frozen=True)
+class CacheCounts:
+    """How often the cache was asked, and could answer."""
+
+    hits: int
+    misses: int
+    entries: int
+
+
+class AnswerCache:
+    """The rows that were used last, at most so many; safe to use from several threads."""
+
+    def __init__(self, entries: int) -> None:
+        self._most, self._rows, self._lock = entries, OrderedDict[Key, AnswerRow](), threading.Lock()
+        self._hits = self._misses = 0
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is kept."""
+        return self._most > 0
+
+    @property
+    def seen(self) -> CacheCounts:
+        """Counts since the start."""
+        with self._lock:
+            return CacheCounts(self._hits, self._misses, len(self._rows))
+
+    def get(self, key: Key) -> AnswerRow | None:
+        """Look up a row."""
+        with self._lock:
+            row = self._rows.get(key)
+            if row is None:
+                self._misses += 1
+            else:
+                self._hits += 1
+                self._rows.move_to_end(key)
+            return row
+
+    def put(self, key: Key, row: AnswerRow) -> None:
+        """Keep a row, and drop the one that was not used for longest."""
+        own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # not a view that keeps its whole batch
+        with self._lock:
+            self._rows[key] = own
+            self._rows.move_to_end(key)
+            while len(self._rows) > self._most:
+                self._rows.popitem(last=False)
+
+
+def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> Key:
+    """What a row depends on: the input; and, refined, the options and the version of the memory."""
+    raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
+    kind = type(item.content).__name__
+    digest = hashlib.blake2b(raw, digest_size=16).digest()
+    return (item.modality, kind, digest, *((repr(options), version) if refined else ()))

@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from ..request import RefineOptions
-from ..types import Degraded, Mode
+from ..types import Degraded, Mode, Used
 from ..values import EXCLUSIONS
-from .embedding import Embedded, Item, Used
+from .embedding import Embedded, Item
 from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
 from .settings import ServeSettings
@@ -35,7 +35,7 @@ def few(given: Any, info: ValidationInfo) -> Any:
 Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(few)]
 """A list that a request may make long: a bad item ends its reading, since each would cost more than a good one."""
 Numbers = Annotated[list[float], Field(fail_fast=True)]
-Vector = Annotated[Numbers, Field(min_length=1)]
+JsonVector = Annotated[Numbers, Field(min_length=1)]
 
 
 class Strict(BaseModel):
@@ -119,15 +119,7 @@ class UsedPair(BaseModel):
     @classmethod
     def of(cls, used: Used) -> UsedPair:
         """Of the embedder's."""
-        caption = used.payload.get("caption")
-        return cls(
-            id=used.id,
-            similarity=used.similarity,
-            trust=used.trust,
-            weight=used.weight,
-            caption=caption if isinstance(caption, str) else None,
-            payload=dict(used.payload),
-        )
+        return cls(**vars(used) | {"caption": used.caption, "payload": dict(used.payload)})
 
 
 class RefinedItem(BaseModel):

@@ -19,7 +19,7 @@ def _parts(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Words = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
+WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 Keys = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
 
 
@@ -38,7 +38,7 @@ class ServeSettings(Section):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: any free one")
     root_path: str = Field("", description="path under which a proxy publishes the service")
-    allowed_hosts: Words = Field(
+    allowed_hosts: WordList = Field(
         [], description="names that callers may use besides localhost; none: any, on a loopback address only localhost"
     )
 
@@ -82,7 +82,9 @@ class ServeSettings(Section):
     max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
 
     aliases: dict[str, Manner] = Field(
-        {"clip": "plain", "clip-reco": "refined"}, description="names of the model, and what they mean"
+        {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
+        description="names of the model, and what they mean: plain; refined, where a request says query or document;"
+        " query, refined also where it says nothing",
     )
     query_text: bool | None = Field(None, description="refine query texts; the model's policy when unset")
     query_image: bool | None = Field(None, description="refine query images; the model's policy when unset")
@@ -90,9 +92,12 @@ class ServeSettings(Section):
     document_image: bool = Field(False, description="refine document images, those of a request as one set")
 
     image_urls: bool = Field(False, description="fetch images from public http(s) URLs; private addresses never")
-    image_url_hosts: Words = Field([], description="where image URLs may point; none: to any public host")
+    image_url_hosts: WordList = Field([], description="where image URLs may point; none: to any public host")
     image_url_timeout_s: float = Field(5.0, gt=0, allow_inf_nan=False, description="until a fetch is given up")
 
+    immich_url: str | None = Field(
+        None, description="immich's own machine-learning service, for what it asks at /predict besides smart search"
+    )
     cache_entries: int = Field(0, ge=0, description="vectors of repeated queries that are kept; 0: none")
     page: bool = Field(True, description="serve the playground at /")
     page_index: str | None = Field(

@@ -1,5 +1,6 @@
 """Sessions: one ONNX graph each, in process or on a Triton server."""
 
-from .base import Session, check_graph, open_graph, open_session
+from .base import Session
+from .opening import check_graph, open_graph, open_session
 
 __all__ = ["Session", "check_graph", "open_graph", "open_session"]

@@ -19,7 +19,7 @@ _ON_DEVICE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class Side:
+class SideInputs:
     """What one fusion gets for this process's rows.
 
     Attributes:
@@ -36,7 +36,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Batch:
+class FusionBatch:
     """Pairs of as many groups, no two of one.
 
     Attributes:
@@ -45,7 +45,7 @@ class Batch:
     """
 
     frozen: dict[Modality, Tensor]
-    own: dict[Modality, Side]
+    own: dict[Modality, SideInputs]
 
 
 class Batches:
@@ -80,14 +80,14 @@ class Batches:
         self._table = {side: self._tensor(data.neighbours[side].table) for side in MODALITIES}
         self._found = {side: data.neighbours[side] for side in MODALITIES}
 
-    def draw(self, step: int) -> Batch:
+    def draw(self, step: int) -> FusionBatch:
         """The batch of a step."""
         rng = np.random.default_rng([self._seed, step])
         group = rng.choice(len(self._first), self._size, replace=False)
         rows = self._order[self._first[group] + rng.integers(0, self._count[group])]
         turn = self._turn(step) if rng.random() < self._rotate else None
         frozen = {side: _turned(self._read(self._query[side], rows), turn) for side in MODALITIES}
-        return Batch(frozen, {side: self._side(side, rows, frozen[side], turn, rng) for side in MODALITIES})
+        return FusionBatch(frozen, {side: self._side(side, rows, frozen[side], turn, rng) for side in MODALITIES})
 
     def _side(
         self,
@@ -96,12 +96,12 @@ class Batches:
         query: Tensor,
         turn: Tensor | None,
         rng: np.random.Generator,
-    ) -> Side:
+    ) -> SideInputs:
         found, part = self._found[side], self._processes.part(len(rows))
         kept = rng.random((len(rows), found.rows.shape[1])) >= self._drop  # of all processes, so that each draws alike
         own = found.rows[rows[part]]
         trust = (own > 0) & kept[part]
-        return Side(
+        return SideInputs(
             query[part],
             _turned(self._read(self._table[side], own), turn),
             self._sent(found.similarity[rows[part]]),

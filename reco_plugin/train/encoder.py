@@ -18,8 +18,7 @@ from ..errors import ConfigError, InputError
 from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
 from ..progress import progress_bar
 from ..types import ImageInput, Modality, Vectors
-from .activation import check_activation
-from .same_inputs import check_same_inputs
+from .same_inputs import check_activation, check_same_inputs
 from .tokenizer import export_tokenizer
 
 _HOW_IT_IS_CALLED = ("dynamic", "buckets")

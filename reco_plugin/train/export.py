@@ -14,23 +14,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
-from ..checksums import sha256_file
 from ..config import Settings
 from ..errors import ConfigError
+from ..files import sha256_file
+from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput
-from .folder import whole_model
-from .graphs import Arrays, Batch, Case, cases
+from .graphs import GraphCheck, GraphSample, cases
 from .loop import Fusions
 from .parity import Parity, Precision, check, compare
-from .precision import Arithmetic, arithmetic_of, to_precision
 from .samples import COUNT, sample_images, sample_texts
 from .serving import Serving
-from .to_onnx import quiet, to_onnx
+from .to_onnx import Arithmetic, arithmetic_of, quiet, to_onnx, to_precision
 from .triton import graph_specs, render_config
 
 if TYPE_CHECKING:
     from .encoder import FrozenClip  # which imports open_clip: `reco fit` does without
+
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import ArtifactError
 
 _FILE_LIMIT = 2**31 - 2**24
 """Bytes of one protobuf message, less room for the graph itself."""
@@ -125,7 +134,7 @@ def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) ->
             )
 
 
-def export_graph(case: Case, path: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
+def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
     """Write one graph and compare it with torch.
 
     Raises:
@@ -140,7 +149,7 @@ def export_graph(case: Case, path: Path, precision: Precision, arithmetic: Arith
     return parity
 
 
-def measure(case: Case, path: Path, settings: Settings) -> Parity:
+def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
     """Run every batch of a case in process, whatever serves the graphs later, and compare with torch.
 
     Raises:
@@ -158,10 +167,55 @@ def measure(case: Case, path: Path, settings: Settings) -> Parity:
     )
 
 
-def _difference(batches: list[Batch], found: list[Arrays], name: str) -> float:
+def _difference(batches: list[GraphSample], found: list[Arrays], name: str) -> float:
     pairs = zip(batches, found, strict=True)
     return max(float(np.abs(batch.expected[name] - outputs[name]).max()) for batch, outputs in pairs)
 
 
 def _file(folder: Path, name: str) -> Path:
     return folder / name / "1" / "model.onnx"
+
+
+@contextmanager
+def whole_model(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` to write to; takes its place when the block ends well, else removed.
+
+    Raises:
+        ArtifactError: ``out`` holds something that is no model folder; or it cannot be written there.
+    """
+    if not out.name:  # it cannot be replaced by another folder
+        raise ArtifactError(f"--out {str(out)!r} is the working directory: name a folder in it")
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not _is_model(out / MANIFEST):
+        raise ArtifactError(f"{out} exists and is no model folder: choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written: {error.strerror or error}") from None
+    try:
+        yield staging
+        _swap(staging, out)
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_model(manifest: Path) -> bool:
+    """Whether a file is a manifest of ours, of whatever version, and not that of a web page."""
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "digest", "graphs"} <= content.keys()
+
+
+def _swap(staging: Path, out: Path) -> None:
+    """Put the finished folder in the target's place."""
+    staging.chmod(0o755)
+    old = out.with_name(f".{out.name}.old.{os.getpid()}")
+    if out.exists():
+        out.rename(old)
+    staging.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -66,7 +66,25 @@ def ask(
     for id_, group in group_of.items():
         members.setdefault(group, set()).add(id_)
     without = [set(ids) | members.get(group, set()) for ids, group in zip(hidden, groups, strict=True)]
-    return _search(memory, texts, groups, group_of, hidden, k), _search(memory, texts, groups, group_of, without, k)
+
+    def asked(hidden: Sequence[Collection[str]]) -> Question:
+        parts = [
+            retrieve(memory, texts[row : row + _ROWS], "text", Retrieval(k), exclude=hidden[row : row + _ROWS])
+            for row in range(0, len(texts), _ROWS)
+        ]
+        found = replace(
+            parts[0],
+            ids=[ids for part in parts for ids in part.ids],
+            similarity=np.concatenate([part.similarity for part in parts]),
+            vectors=np.empty((0, 0, 0), np.float32),  # not needed
+            found=np.concatenate([part.found for part in parts]),
+        )
+        relevant = np.zeros(found.found.shape, np.bool_)
+        for row, (ids, group) in enumerate(zip(found.ids, groups, strict=True)):
+            relevant[row, : len(ids)] = [group_of.get(id_) == group for id_ in ids]
+        return Question(found, relevant)
+
+    return asked(hidden), asked(without)
 
 
 def fit_fusions(
@@ -130,32 +148,6 @@ def metric(images: Vectors, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.flo
 def unused_direction(images: Vectors) -> npt.NDArray[np.float32]:
     """(D,) unit vector that images are most nearly at a right angle to."""
     return np.asarray(np.linalg.eigh(images.T.astype(np.float64) @ images)[1][:, 0], np.float32)
-
-
-def _search(
-    memory: Memory,
-    texts: Vectors,
-    groups: Sequence[str],
-    group_of: Mapping[str, str],
-    hidden: Sequence[Collection[str]],
-    k: int,
-) -> Question:
-    parts = [
-        retrieve(memory, texts[rows], "text", Retrieval(k), exclude=hidden[rows])
-        for start in range(0, len(texts), _ROWS)
-        for rows in [slice(start, start + _ROWS)]
-    ]
-    found = replace(
-        parts[0],
-        ids=[ids for part in parts for ids in part.ids],
-        similarity=np.concatenate([part.similarity for part in parts]),
-        vectors=np.empty((0, 0, 0), np.float32),  # not needed
-        found=np.concatenate([part.found for part in parts]),
-    )
-    relevant = np.zeros(found.found.shape, np.bool_)
-    for row, (ids, group) in enumerate(zip(found.ids, groups, strict=True)):
-        relevant[row, : len(ids)] = [group_of.get(id_) == group for id_ in ids]
-    return Question(found, relevant)
 
 
 def _text_gate(questions: tuple[Question, Question], honesty: float) -> TextGate | None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.files import allocate
 from ..errors import DataError
+from ..files import allocate
 from ..types import Modality, Neighbours, Vectors
 
 _PARTS = ("table", "rows", "similarity")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..artifact import fusion_graph
 from ..preprocess import Tokenizer, images_to_array
+from ..sessions.base import Arrays
 from ..types import MODALITIES, ImageInput
 from .loop import Fusions
 from .triton import GraphSpec
@@ -21,12 +22,11 @@ from .triton import GraphSpec
 if TYPE_CHECKING:
     from .encoder import FrozenClip
 
-Arrays = dict[str, npt.NDArray[Any]]
 _ROWS = 16  # compared at once, so that a large encoder fits
 
 
 @dataclass(frozen=True)
-class Batch:
+class GraphSample:
     """Inputs of a graph and the outputs it must have; axis 0 is the batch in all of them."""
 
     inputs: Arrays
@@ -34,7 +34,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Case:
+class GraphCheck:
     """A module to export.
 
     Attributes:
@@ -45,19 +45,19 @@ class Case:
 
     spec: GraphSpec
     module: nn.Module
-    batches: list[Batch]
+    batches: list[GraphSample]
 
 
 def cases(
     clip: FrozenClip, fusions: Fusions, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
-) -> Iterator[Case]:
+) -> Iterator[GraphCheck]:
     """One graph after the other, so that the inputs of only one are held."""
-    yield Case(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
-    yield Case(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
+    yield GraphCheck(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
+    yield GraphCheck(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
     yield from fusion_cases(clip.dimension, fusions, specs)
 
 
-def fusion_cases(dimension: int, fusions: Fusions, specs: dict[str, GraphSpec]) -> Iterator[Case]:
+def fusion_cases(dimension: int, fusions: Fusions, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
     """The two fusions."""
     inputs = fusion_inputs(dimension)
     for modality in MODALITIES:
@@ -65,19 +65,19 @@ def fusion_cases(dimension: int, fusions: Fusions, specs: dict[str, GraphSpec]) 
         with torch.no_grad():
             refined, weights = fusion(*map(torch.from_numpy, inputs.values()))
         expected = {"refined": refined.numpy(), "weights": weights.numpy()}
-        yield Case(specs[fusion_graph(modality)], fusion, [Batch(inputs, expected)])
+        yield GraphCheck(specs[fusion_graph(modality)], fusion, [GraphSample(inputs, expected)])
 
 
-def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[Batch]:
+def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[GraphSample]:
     """Expected is what open_clip's own function makes of pixels that are normalised beforehand."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
     for start in range(0, len(images), _ROWS):
         pixels = images_to_array(images[start : start + _ROWS], clip.image)
         x = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
-        yield Batch({"pixels": pixels}, _features(clip.model.encode_image, x))
+        yield GraphSample({"pixels": pixels}, _features(clip.model.encode_image, x))
 
 
-def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[Batch]:
+def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
     """Every length that the graph is used with, against the whole context in open_clip's own function."""
     ids = Tokenizer(clip.tokenizer_json, clip.text)(texts).ids
     lengths = np.array(clip.text.lengths)
@@ -88,7 +88,7 @@ def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[Batch]:
         rows = np.flatnonzero(turn == index)
         for part in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
             cut = np.ascontiguousarray(ids[part, :length])
-            yield Batch({"tokens": cut}, _features(clip.model.encode_text, torch.from_numpy(ids[part]).long()))
+            yield GraphSample({"tokens": cut}, _features(clip.model.encode_text, torch.from_numpy(ids[part]).long()))
 
 
 def _ends(ids: npt.NDArray[np.int32], clip: FrozenClip) -> npt.NDArray[np.intp]:

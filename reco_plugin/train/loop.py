@@ -10,15 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ..defaults import BATCH, STEPS
 from ..errors import ConfigError, DataError
+from ..fuse import Fused
 from ..gate import TextGate
 from ..progress import progress_bar
-from ..types import MODALITIES, Modality
-from .batches import Batch, Batches, Side
+from ..types import MODALITIES, Modality, Neighbours, Vectors
+from .batches import Batches, FusionBatch, SideInputs
 from .data import FusionData
 from .loss import reco_loss
 from .model import FusionConfig, build_fusion
@@ -69,7 +72,7 @@ class Fusions(nn.Module):
         self.text_gate: TextGate | None = None
         """What a fitted fusion trusts; None leaves it to the memory's calibration."""
 
-    def forward(self, sides: Mapping[Modality, Side]) -> dict[Modality, Tensor]:
+    def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
         """Refined vectors of both sides, (B, D) each, of a batch."""
         return {name: self.refine(name, s.query, s.neighbours, s.similarity, s.trust) for name, s in sides.items()}
 
@@ -156,7 +159,9 @@ def _progress(first: int, steps: int) -> Iterator[int]:
     return iter(progress_bar(range(first, steps), initial=first, total=steps, desc="train fusions", unit="step"))
 
 
-def _loss(joined: nn.Module, log_scale: Tensor, batch: Batch, config: TrainConfig, processes: Processes) -> Tensor:
+def _loss(
+    joined: nn.Module, log_scale: Tensor, batch: FusionBatch, config: TrainConfig, processes: Processes
+) -> Tensor:
     with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         refined = joined(batch.own)
     image, text = (processes.gather(refined[side].float()) for side in MODALITIES)
@@ -229,3 +234,26 @@ def load_fusions(path: Path) -> Fusions:
     except Exception as error:  # torch and pickle raise a class of its own per kind of damage
         raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
     return model.eval()
+
+
+class TorchFuser:
+    """A fuser that runs the trained modules themselves: to evaluate a training run before it is exported."""
+
+    def __init__(self, fusions: Fusions, *, retrieval: bool = True) -> None:
+        """With ``retrieval=False`` neighbours carry nothing: the control that trains and runs without retrieval."""
+        self.name: str = fusions.config.fuser
+        self.text_gate = fusions.text_gate
+        self._fusions, self._retrieval = fusions.eval(), retrieval
+
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """See :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        inputs = [vectors, neighbours.vectors, neighbours.similarity, trust]
+        if not self._retrieval:
+            inputs[1:] = [np.zeros_like(inputs[1]), np.zeros_like(inputs[2]), np.ones_like(inputs[3])]
+        with torch.inference_mode():
+            refined, weights = self._fusions.sides[modality](
+                *(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)
+            )
+        return Fused(refined.numpy(), weights.numpy())

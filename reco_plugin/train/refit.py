@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, ModelFile, Policy, clip_graph
 from ..types import MODALITIES
-from .export import export_graph
-from .folder import whole_model
+from .export import export_graph, whole_model
 from .graphs import fusion_cases
 from .loop import Fusions
 from .model import FusionConfig

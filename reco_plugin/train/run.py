@@ -17,10 +17,10 @@ import numpy as np
 from ..calibration import calibrate
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
-from ..data.files import whole_file
 from ..data.groups import groups_of, ids_and_groups
 from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
 from ..errors import ConfigError, DataError
+from ..files import whole_file
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Pair, Records

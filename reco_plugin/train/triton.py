@@ -1,28 +1,22 @@
-"""``config.pbtxt`` of the graphs, all from one typed description of their ports."""
+"""``config.pbtxt`` of the graphs, all from one typed description of their ports, in protobuf's text format.
+
+It is written and never read back here, so nothing is needed that knows Triton's messages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..artifact import clip_graph, fusion_graph
 from ..preprocess import ImageConfig, TextConfig
-from ..sessions.triton.ports import CHECKSUM
+from ..sessions.triton.ports import CHECKSUM, Port
 from ..types import MODALITIES
-from .pbtxt import Word, render
 from .serving import Serving
 
-DataType = Literal["TYPE_UINT8", "TYPE_INT32", "TYPE_FP32"]
-
-
-@dataclass(frozen=True)
-class Port:
-    """One input or output: name, type and dimensions without the batch (-1: any)."""
-
-    name: str
-    type: DataType
-    dims: tuple[int, ...]
+_WIDTH = 118
 
 
 @dataclass(frozen=True)
@@ -164,3 +158,56 @@ def _profile(spec: GraphSpec, batch: int, length: int) -> str:
 
 def _shape(port: Port, length: int) -> tuple[int, ...]:
     return tuple(length if size == -1 else size for size in port.dims)
+
+
+class Word(str):
+    """The value of an enum, which stands without quotes."""
+
+    __slots__ = ()
+
+
+def render(message: Mapping[str, Any]) -> str:
+    """Write a message: mappings are messages, sequences of mappings repeated ones, other sequences lists.
+
+    >>> group = {"kind": Word("KIND_AUTO"), "count": 1}
+    >>> print(render({"backend": "onnxruntime", "dims": [-1, 3], "cache": {"enable": True}, "group": [group]}), end="")
+    backend: "onnxruntime"
+    dims: [ -1, 3 ]
+    cache { enable: true }
+    group { kind: KIND_AUTO count: 1 }
+    """
+    return "".join(f"{line}\n" for line in _lines(message))
+
+
+def _lines(message: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in message.items():
+        if isinstance(value, Mapping):
+            yield from _block(name, value)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            if value and isinstance(value[0], Mapping):
+                for item in value:
+                    yield from _block(name, item)
+            else:
+                yield f"{name}: [ {', '.join(map(_scalar, value))} ]"
+        else:
+            yield f"{name}: {_scalar(value)}"
+
+
+def _block(name: str, message: Mapping[str, Any]) -> Iterator[str]:
+    """On one line where it fits."""
+    inside = list(_lines(message))
+    flat = f"{name} {{ {' '.join(inside)} }}"
+    if len(flat) <= _WIDTH and not any(line.startswith(" ") for line in inside):
+        yield flat
+    else:
+        yield f"{name} {{"
+        yield from (f"  {line}" for line in inside)
+        yield "}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Word):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

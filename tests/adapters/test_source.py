@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from reco_plugin import Reco
-from reco_plugin.adapters.source import Source
+from reco_plugin.adapters.source import VectorSource
 from reco_plugin.errors import ArtifactError, ConfigError
 
 TEXTS = ["a small red circle", "a large blue square"]
 
 
 def test_queries_are_refined_and_documents_are_not(stocked):
-    source = Source(stocked)
+    source = VectorSource(stocked)
     plain, refined = stocked.embed_texts(TEXTS, refine=False), stocked.embed_texts(TEXTS, refine=True)
     assert np.abs(refined - plain).max() > 0.01
     assert np.array_equal(source.texts(TEXTS, "query"), refined)
@@ -27,7 +27,7 @@ def test_queries_are_refined_and_documents_are_not(stocked):
 
 def test_either_side_can_be_switched(stocked, drawings):
     images = [pair.image for pair in drawings[:3]]
-    source = Source(stocked, refine_queries=False, refine_documents=True)
+    source = VectorSource(stocked, refine_queries=False, refine_documents=True)
     assert np.array_equal(source.images(images, "query"), stocked.embed_images(images, refine=False))
     as_a_set = stocked.embed_images(images, role="candidate", refine=True)
     assert np.array_equal(source.images(images, "document"), as_a_set)
@@ -35,24 +35,24 @@ def test_either_side_can_be_switched(stocked, drawings):
 
 
 def test_plain_vectors_are_refined_where_their_side_is(stocked):
-    plain, source = stocked.embed_texts(TEXTS, refine=False), Source(stocked)
+    plain, source = stocked.embed_texts(TEXTS, refine=False), VectorSource(stocked)
     assert np.array_equal(source.refine(plain, "text", "query"), stocked.refine(plain, modality="text").vectors)
     assert source.refine(plain, "text", "document") is plain
 
 
 def test_of_nothing_there_are_no_vectors_and_nothing_is_opened():
-    source = Source(settings={"model": "there is none"})
+    source = VectorSource(settings={"model": "there is none"})
     assert source.texts([], "query").tolist() == source.images([], "document").tolist() == []
 
 
 def test_a_wrong_model_is_found_at_the_first_use():
-    source = Source(settings={"model": "there is none"})
+    source = VectorSource(settings={"model": "there is none"})
     with pytest.raises(ArtifactError, match="there is none"):
         source.texts(TEXTS, "query")
 
 
 def test_many_threads_open_one_object(on_disk):
-    source = Source(settings=on_disk)  # a second object would find the memory locked
+    source = VectorSource(settings=on_disk)  # a second object would find the memory locked
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: id(source.reco), range(8)))
     source.close()
@@ -60,7 +60,7 @@ def test_many_threads_open_one_object(on_disk):
 
 
 def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
-    source = Source(settings=on_disk)
+    source = VectorSource(settings=on_disk)
     before = source.texts(TEXTS, "query")
     source.close()
     with Reco.open(**on_disk) as other:  # the memory is free
@@ -70,7 +70,7 @@ def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
 
 
 def test_what_was_given_stays_open(stocked):
-    Source(stocked).close()
+    VectorSource(stocked).close()
     assert len(stocked.memory)
 
 
@@ -84,11 +84,11 @@ def test_what_was_given_stays_open(stocked):
 )
 def test_vectors_come_from_one_place(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        Source(**arguments)
+        VectorSource(**arguments)
 
 
 def test_another_process_opens_its_own(on_disk):
-    source = Source(settings=on_disk, refine_queries=False)
+    source = VectorSource(settings=on_disk, refine_queries=False)
     here = source.texts(TEXTS, "query")
     source.close()
     copy = pickle.loads(pickle.dumps(source))
@@ -98,7 +98,7 @@ def test_another_process_opens_its_own(on_disk):
 
 def test_an_opened_object_is_not_copied(stocked):
     with pytest.raises(TypeError, match="give url or settings"):
-        pickle.dumps(Source(stocked))
+        pickle.dumps(VectorSource(stocked))
 
 
 @pytest.mark.parametrize(

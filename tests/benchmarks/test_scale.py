@@ -1,4 +1,4 @@
-"""The arithmetic of docs/scale.md against sums done by hand, and the page against the scripts and the command line."""
+"""The arithmetic of docs/measurements/scale.md against sums done by hand; pages against scripts and command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import typer
 from benchmarks.scale import Encoder, encode_table, encoders, index_cpu_s, main, nodes_for, write_table
 from reco_plugin.cli.app import app
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text("utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+STEPS, FIGURES = ((DOCS / name).read_text("utf-8") for name in ("scale.md", "measurements/scale.md"))
 
 
 def test_hours_are_pairs_over_rate() -> None:
@@ -39,11 +40,11 @@ def test_each_node_builds_its_share_of_both_copies() -> None:
 def test_the_page_has_the_scripts_tables(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     for table in capsys.readouterr().out.strip().split("\n\n"):
-        assert table in PAGE, "run: python -m benchmarks.scale"
+        assert table in FIGURES, "run: python -m benchmarks.scale"
 
 
 def test_the_scripts_commands_on_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"^python -m benchmarks\.scale(.*?)(?:#.*)?$", PAGE, flags=re.MULTILINE)
+    commands = re.findall(r"^python -m benchmarks\.scale(.*?)(?:#.*)?$", FIGURES, flags=re.MULTILINE)
     assert len(commands) >= 4
     for words in commands:
         main(words.split())
@@ -51,7 +52,7 @@ def test_the_scripts_commands_on_the_page_run(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_products_commands_on_the_page_are_commands() -> None:
-    lines = re.sub(r"\\\n\s*", "", PAGE).splitlines()
+    lines = re.sub(r"\\\n\s*", "", STEPS).splitlines()
     commands = [line.partition("reco ")[2] for line in lines if re.match(r"(RECO_\w+=\S+ )?reco ", line)]
     assert len(commands) >= 9
     for command in commands:

@@ -50,7 +50,7 @@ def test_a_tiny_run_prints_one_row_per_batch_and_way(model: Path, capsys: pytest
 def test_without_a_server_it_measures_in_process(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "triton" / "support"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "sessions" / "triton" / "support"))
     import triton_server
 
     def missing() -> None:
@@ -72,4 +72,4 @@ def test_it_writes_between_the_marks_of_the_page(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no lines"):
         write(page, "new")
     assert page.read_text() == "no marks"
-    assert BEGIN in (text := (ROOT / "docs" / "serving.md").read_text()) and END in text
+    assert BEGIN in (text := (ROOT / "docs" / "measurements" / "serving.md").read_text()) and END in text

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.synthetic import BLOCK, REAL, Synthetic, compared, comparison
 from reco_plugin.types import Records
 
-CLIP = {  # measured on ViT-B/32, as docs/million.md says
+CLIP = {  # measured on ViT-B/32, as docs/measurements/million.md says
     "image, mean cosine": (0.52, 0.04),
     "image, 99th percentile": (0.75, 0.04),
     "image, 1st neighbour": (0.83, 0.05),

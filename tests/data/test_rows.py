@@ -11,7 +11,7 @@ from made_sources import pairs_of, png, rejected_of, unit, write_parquet, write_
 
 from reco_plugin import Pair
 from reco_plugin.data import ColumnNames, open_rows, read_pairs
-from reco_plugin.data.seen import Seen
+from reco_plugin.data.digest import SeenPairs
 from reco_plugin.errors import ConfigError, DataError
 
 
@@ -135,7 +135,7 @@ def test_what_makes_two_pairs_the_same() -> None:
         Pair("a", b"x", "x", pair.payload),
         Pair("a", Path("x"), "x", pair.payload),
     ]
-    seen = Seen()
+    seen = SeenPairs()
     assert seen.before(pair, 0) is None
     assert seen.before(same, 1) == (0, True)
     assert [seen.before(other, 2 + row) for row, other in enumerate(others)] == [(0, False)] * len(others)

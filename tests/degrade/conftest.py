@@ -85,7 +85,8 @@ class Rig:
     texts = ("a red circle", "an orange square", "something quite different")
 
     def __init__(self, model: Path, store: Memory, pairs: list[Pair], location: str | None, **settings: Any) -> None:
-        artifact, chosen = Artifact.load(model), load_settings(model=model, gate=False, **settings)
+        artifact = Artifact.load(model)
+        chosen = load_settings(model=model, memory=location or ":memory:", gate=False, **settings)
         self.clock = Clock()
         self.memory = Seam(store, location)
         self.fuser = Seam(open_fuser(artifact, chosen))

@@ -16,8 +16,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
-from reco_plugin.memory import open_memory
-from reco_plugin.memory.lazy import LazyMemory
+from reco_plugin.memory import LazyMemory, open_memory
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
@@ -183,7 +182,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
 
     def count() -> None:
         try:
-            memory.count()
+            memory.opened().count()
         except MemoryUnavailable as error:
             errors.append(str(error))
 
@@ -196,7 +195,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
         thread.join(60)
     assert (len(attempts), errors) == (1, ["nobody there"] * 4)
     with pytest.raises(MemoryUnavailable):
-        memory.count()
+        memory.opened().count()
     assert len(attempts) == 2
 
 
@@ -214,7 +213,7 @@ def test_closed_while_it_is_being_opened_leaves_nothing_open(model: Path) -> Non
 
     def count() -> None:
         with pytest.raises(MemoryStoreError):
-            memory.count()
+            memory.opened().count()
 
     with closing(memory):
         thread = threading.Thread(target=count)
@@ -224,3 +223,19 @@ def test_closed_while_it_is_being_opened_leaves_nothing_open(model: Path) -> Non
     thread.join(60)
     with pytest.raises(MemoryStoreError, match="closed"):
         inner.count()
+
+
+@quiet
+def test_a_key_that_only_reads_waits_for_whoever_fills_the_memory(
+    model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]
+) -> None:
+    """The order of docs/deployment.md: the service starts with a key that reads, and the memory is filled after it."""
+    server.engine.refusals["create_collection"] = Refusal(403, "Global manage access is required")
+    with pytest.raises(MemoryUnavailable, match=r"no memory 'reco' at .* yet, and the key may not make one"):
+        Reco.open(model, **there, on_memory_failure="fail")
+    with Reco.open(model, **there, **SOON) as reco:
+        assert reco.embed(TEXTS, modality="text").degraded == "memory_error"
+        server.engine.refusals.clear()  # another key may
+        with Reco.open(model, **there) as writer:
+            writer.memory.add(known)
+        assert np.abs((found := ask_until(reco, None)).vectors - found.frozen).max() > 1e-3

@@ -1,10 +1,10 @@
-"""The tools that read the deployment's files: docker compose, kubectl's kustomize and hadolint, from wheels."""
+"""The tools that read the deployment's files: docker compose, Helm and hadolint, from wheels."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,28 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-KUBERNETES = ROOT / "deploy" / "kubernetes"
-OVERLAYS = tuple(sorted(path.name for path in (KUBERNETES / "overlays").iterdir()))
+CHART = ROOT / "deploy" / "helm"
+WHOLE: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu": yaml.safe_load((CHART / "values-gpu.yaml").read_text("utf-8"))
+    | {"monitoring": {"enabled": True, "labels": {"release": "kube-prometheus-stack"}}},
+}
+"""What somebody might ask of the chart: all parts of it."""
+PARTS: dict[str, dict[str, Any]] = {
+    "no-triton": {"triton": {"enabled": False}, "images": {"plugin": "reco-plugin:0.1.0-cpu"}},
+    "no-service": {"service": {"enabled": False}, "monitoring": {"enabled": True}},
+    "service-alone": {
+        "triton": {"enabled": False},
+        "qdrant": {"enabled": False, "storageClassName": "fast"},
+        "memory": {"url": "https://qdrant.example.com:6333"},
+        "monitoring": {"enabled": True},
+        "service": {
+            "settings": {"RECO_SERVE_MAX_ITEMS": 512, "RECO_K": 5},
+            "ingress": {"enabled": True, "host": "reco.example.com", "tlsSecret": "reco-tls", "className": "nginx"},
+        },
+    },
+}
+"""And some of it."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -47,9 +67,26 @@ def compose(run: Run) -> Callable[..., dict[str, Any]]:
     return read
 
 
-@pytest.fixture(scope="session", params=OVERLAYS)
-def manifests(run: Run, request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    """All objects of an overlay, as `kubectl apply -k` would send them."""
-    done = run("kubectl", "kustomize", KUBERNETES / "overlays" / request.param)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+@pytest.fixture(scope="session")
+def render() -> Callable[..., list[dict[str, Any]]]:
+    """All objects of the chart with these values, as Helm would send them."""
+    helm = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+
+    def render(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with helm.Chart.load(CHART) as chart:
+            written = chart.render(dict(values), name="reco", namespace="reco")
+        return [each for text in written.values() for each in yaml.safe_load_all(text) if each]
+
+    return render
+
+
+@pytest.fixture(scope="session", params=WHOLE | PARTS)
+def manifests(render: Callable[..., list[dict[str, Any]]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """All objects, for each of :data:`WHOLE` and :data:`PARTS`."""
+    return render((WHOLE | PARTS)[request.param])
+
+
+@pytest.fixture(scope="session", params=WHOLE)
+def cluster(render: Callable[..., list[dict[str, Any]]], request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """All objects, for each of :data:`WHOLE`."""
+    return render(WHOLE[request.param])

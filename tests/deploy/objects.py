@@ -1,4 +1,4 @@
-"""The objects of an overlay, and the pods that they make."""
+"""The objects of the chart, and the pods that they make."""
 
 from __future__ import annotations
 

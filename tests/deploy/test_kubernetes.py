@@ -1,10 +1,9 @@
-"""The manifests of each overlay: their schemas, their pods, and that they say what docker-compose.yml says."""
+"""What the chart makes: its schemas, its pods, and that it says what docker-compose.yml says."""
 
 from __future__ import annotations
 
 import copy
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +38,7 @@ def validate(manifest: Object, version: str) -> None:
 
 @pytest.mark.parametrize("version", [KUBERNETES, kubernetes_validate.latest_version()])
 def test_each_object_fits_its_schema(manifests: list[Object], version: str) -> None:
-    assert len(manifests) > 10
+    assert len(manifests) > 5
     for manifest in manifests:
         validate(manifest, version)
 
@@ -65,15 +64,14 @@ def _break(manifest: Object, path: str, value: Any) -> Object:
         ("PodDisruptionBudget", "spec.maxUnavailabel", 1),
     ],
 )
-def test_the_schemas_refuse_what_is_wrong(manifests: list[Object], kind: str, path: str, value: Any) -> None:
-    broken = _break(kinds_of(manifests, kind)[0], path, value)
+def test_the_schemas_refuse_what_is_wrong(cluster: list[Object], kind: str, path: str, value: Any) -> None:
+    broken = _break(kinds_of(cluster, kind)[0], path, value)
     with pytest.raises(kubernetes_validate.ValidationError):
         validate(broken, KUBERNETES)
 
 
-def test_the_operators_schemas_refuse_what_is_wrong(root: Path) -> None:
-    folder = root / "deploy" / "kubernetes" / "components" / "monitoring"
-    [monitor, *_] = yaml.safe_load_all((folder / "monitors.yaml").read_text("utf-8"))
+def test_the_operators_schemas_refuse_what_is_wrong(render: Callable[..., list[Object]]) -> None:
+    monitor, *_ = kinds_of(render({"monitoring": {"enabled": True}}), "ServiceMonitor")
     validate(monitor, KUBERNETES)
     for path, value in [("spec.endpoints.0.intervall", "15s"), ("spec.endpoints", "http"), ("spec.selectr", {})]:
         with pytest.raises((AssertionError, ValueError)):
@@ -127,12 +125,12 @@ def test_no_secret_is_in_the_manifests(manifests: list[Object]) -> None:
         each for pod in pods_of(manifests) for container in pod.containers for each in container.get("env", [])
     ]
     keys = [each for each in variables if each["name"].endswith("API_KEY")]
-    assert len(keys) >= 2
+    assert keys
     assert all("secretKeyRef" in each["valueFrom"] for each in keys)
 
 
-def test_the_cluster_can_lose_a_node(manifests: list[Object]) -> None:
-    [nodes] = kinds_of(manifests, "StatefulSet")
+def test_the_cluster_can_lose_a_node(cluster: list[Object]) -> None:
+    [nodes] = kinds_of(cluster, "StatefulSet")
     assert nodes["spec"]["replicas"] >= 3
     assert nodes["spec"]["podManagementPolicy"] == "Parallel"
     [apart] = nodes["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"][
@@ -140,7 +138,7 @@ def test_the_cluster_can_lose_a_node(manifests: list[Object]) -> None:
     ]
     assert apart["labelSelector"]["matchLabels"].items() <= nodes["spec"]["template"]["metadata"]["labels"].items()
     [peers] = [
-        each for each in kinds_of(manifests, "Service") if each["metadata"]["name"] == nodes["spec"]["serviceName"]
+        each for each in kinds_of(cluster, "Service") if each["metadata"]["name"] == nodes["spec"]["serviceName"]
     ]
     assert peers["spec"]["clusterIP"] == "None"
     assert peers["spec"]["publishNotReadyAddresses"] is True
@@ -153,8 +151,8 @@ def test_the_cluster_can_lose_a_node(manifests: list[Object]) -> None:
         ("qdrant-2", "--bootstrap http://qdrant-0.qdrant-peers:6335 --uri http://qdrant-2.qdrant-peers:6335"),
     ],
 )
-def test_nodes_start_with_the_first_one(manifests: list[Object], tmp_path: Path, pod: str, expected: str) -> None:
-    [nodes] = kinds_of(manifests, "StatefulSet")
+def test_nodes_start_with_the_first_one(cluster: list[Object], tmp_path: Path, pod: str, expected: str) -> None:
+    [nodes] = kinds_of(cluster, "StatefulSet")
     [container] = nodes["spec"]["template"]["spec"]["containers"]
     entry = tmp_path / "entrypoint.sh"
     entry.write_text('#!/bin/sh\necho "$@"\n', "utf-8")
@@ -171,9 +169,9 @@ def test_nodes_start_with_the_first_one(manifests: list[Object], tmp_path: Path,
     assert done.stdout.strip() == expected
 
 
-def test_compose_and_kubernetes_run_the_same(manifests: list[Object], compose: Callable[..., Object]) -> None:
+def test_compose_and_kubernetes_run_the_same(cluster: list[Object], compose: Callable[..., Object]) -> None:
     services = compose()["services"]
-    pods = {pod.owner: pod.spec["containers"][0] for pod in pods_of(manifests)}
+    pods = {pod.owner: pod.spec["containers"][0] for pod in pods_of(cluster)}
     pairs = [("qdrant", "qdrant"), ("triton-cpu", "triton"), ("triton-gpu", "triton"), ("reco", "plugin")]
     for service, owner in pairs:
         if owner in pods:
@@ -184,8 +182,8 @@ def test_compose_and_kubernetes_run_the_same(manifests: list[Object], compose: C
             assert services["reco"]["environment"][each["name"]] == each["value"]
 
 
-def test_engines_are_kept_where_the_models_say(manifests: list[Object]) -> None:
-    [triton] = [pod for pod in pods_of(manifests) if pod.owner == "triton"]
+def test_engines_are_kept_where_the_models_say(cluster: list[Object]) -> None:
+    [triton] = [pod for pod in pods_of(cluster) if pod.owner == "triton"]
     [container] = triton.spec["containers"]
     on_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
     assert (Serving.engine_cache in {mount["mountPath"] for mount in container["volumeMounts"]}) is on_gpu
@@ -202,13 +200,44 @@ def test_the_plugins_settings_are_settings(manifests: list[Object]) -> None:
         assert pod.labels.items() >= {"reco/memory": "client", "reco/triton": "client"}.items()
 
 
-@pytest.mark.parametrize("component", ["gpu", "monitoring", "service"])
-def test_a_component_stands_alone(run: Any, root: Path, tmp_path: Path, component: str) -> None:
-    """An overlay of one's own may take any of them; those that are shipped take several."""
-    shutil.copytree(root / "deploy" / "kubernetes", tmp_path / "kubernetes")
-    mine = tmp_path / "kubernetes" / "overlays" / "mine"
-    mine.mkdir()
-    chosen = {"resources": ["../../base"], "components": [f"../../components/{component}"]}
-    (mine / "kustomization.yaml").write_text(yaml.safe_dump(chosen), "utf-8")
-    done = run("kubectl", "kustomize", mine)
-    assert done.returncode == 0, done.stderr
+def test_helm_finds_nothing_wrong(root: Path) -> None:
+    helm = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+    found = helm.lint(root / "deploy" / "helm")
+    assert found["total_charts_linted"] == 1
+    assert not found["errors"]
+    assert [each for each in found["messages"] if "icon is recommended" not in each["error"]] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"qdrant": {"enabled": False}}, "memory.url: name your Qdrant server, or set qdrant.enabled"),
+        ({"service": {"ingress": {"enabled": True}}}, "service.ingress.host: name the host that callers use"),
+    ],
+)
+def test_what_is_missing_is_named(render: Callable[..., list[Object]], values: Object, named: str) -> None:
+    with pytest.raises(Exception, match=named):
+        render(values)
+
+
+def test_values_arrive(render: Callable[..., list[Object]]) -> None:
+    values = {
+        "images": {"plugin": "registry.example.com/reco-plugin:1.2.3"},
+        "service": {"settings": {"RECO_K": 5}, "maxReplicas": 4, "resources": {"requests": {"cpu": "2"}}},
+        "triton": {"replicas": 5},
+        "qdrant": {"storage": "500Gi", "storageClassName": "fast"},
+        "memory": {"keys": "my-keys"},
+    }
+    made = render(values)
+    pods = {pod.owner: pod for pod in pods_of(made)}
+    [plugin] = pods["plugin"].spec["containers"]
+    assert plugin["image"] == "registry.example.com/reco-plugin:1.2.3"
+    assert {"name": "RECO_K", "value": "5"} in plugin["env"]
+    assert plugin["resources"]["requests"]["cpu"] == "2"
+    [scaler], [nodes] = kinds_of(made, "HorizontalPodAutoscaler"), kinds_of(made, "StatefulSet")
+    assert scaler["spec"]["maxReplicas"] == 4
+    assert {claim["spec"]["storageClassName"] for claim in nodes["spec"]["volumeClaimTemplates"]} == {"fast"}
+    assert [
+        each["spec"]["replicas"] for each in made if each["metadata"]["name"] == "triton" and "replicas" in each["spec"]
+    ] == [5]
+    assert "my-keys" in yaml.safe_dump(plugin["env"]) and "qdrant-keys" not in yaml.safe_dump(made)

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from reco_plugin.counters import Counters, Histogram
 
-FOLDER = Path("deploy", "kubernetes", "components", "monitoring")
+FOLDER = Path("deploy", "helm", "files")
 TARGET = frozenset({"instance", "job", "pod"})  # Prometheus adds them
 MODEL, NODE = frozenset({"model", "version"}), frozenset({"id"})
 
@@ -50,6 +50,23 @@ QDRANT = {
     "qdrant_rest_responses_total": frozenset({"method", "endpoint", "status"}),
     "qdrant_grpc_responses_duration_seconds_bucket": frozenset({"endpoint", "status", "le"}),
 }
+# reco_plugin/serve/metrics.py; Prometheus' own, its client's and the kubelet's.
+SERVICE = {
+    "reco_http_requests_total": frozenset({"route", "status"}),
+    "reco_http_request_seconds_bucket": frozenset({"route", "le"}),
+    "reco_queue_seconds_bucket": frozenset({"le"}),
+    "reco_pending_embed": frozenset(),
+    "reco_pending_memory": frozenset(),
+    "reco_pending_bytes": frozenset(),
+    "reco_circuit_open": frozenset({"part"}),
+    "process_start_time_seconds": frozenset(),
+    "process_resident_memory_bytes": frozenset(),
+}
+OTHERS = {
+    "up": frozenset(),
+    "kubelet_volume_stats_available_bytes": frozenset({"namespace", "persistentvolumeclaim"}),
+    "kubelet_volume_stats_capacity_bytes": frozenset({"namespace", "persistentvolumeclaim"}),
+}
 LABELS = {"encode_s": {"modality"}, "refined": {"modality"}, "degraded": {"reason"}, "failed": {"reason"}}
 
 
@@ -66,7 +83,7 @@ def plugin_metrics() -> dict[str, frozenset[str]]:
     return known
 
 
-KNOWN = TRITON | QDRANT | plugin_metrics()
+KNOWN = TRITON | QDRANT | SERVICE | OTHERS | plugin_metrics()
 
 
 class Query(NamedTuple):
@@ -108,7 +125,7 @@ def dashboard(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rules(root: Path) -> list[dict[str, Any]]:
     resource = yaml.safe_load((root / FOLDER / "alerts.yaml").read_text("utf-8"))
-    return [rule for group in resource["spec"]["groups"] for rule in group["rules"]]
+    return [rule for group in resource["groups"] for rule in group["rules"]]
 
 
 def _panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The arithmetic of docs/sizing.md, against sums done by hand, and the page against the script."""
+"""The arithmetic of docs/measurements/sizing.md, against sums done by hand, and the page against the script."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def test_replicas_by_hand() -> None:
 
 def test_the_page_has_the_scripts_tables(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    page = (root / "docs" / "sizing.md").read_text("utf-8")
+    page = (root / "docs" / "measurements" / "sizing.md").read_text("utf-8")
     for table in capsys.readouterr().out.strip().split("\n\n"):
         assert table in page, "run: python -m benchmarks.sizing"
 
 
 def test_the_commands_on_the_page_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (root / "docs" / "sizing.md").read_text("utf-8")
+    page = (root / "docs" / "measurements" / "sizing.md").read_text("utf-8")
     commands = re.findall(r"^python -m benchmarks\.sizing(.*?)(?:#.*)?$", page, flags=re.MULTILINE)
     assert len(commands) >= 2
     for words in commands:
@@ -81,7 +81,7 @@ def test_the_commands_on_the_page_run(root: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_settings_on_the_page_are_settings(root: Path) -> None:
-    page = (root / "docs" / "sizing.md").read_text("utf-8")
+    page = (root / "docs" / "measurements" / "sizing.md").read_text("utf-8")
     named = re.findall(r"(?:RECO_MEMORY_OPTIONS|…)__([A-Z_]+)=(\w+)", page)
     assert len(named) >= 6
     for name, value in named:

@@ -106,16 +106,16 @@ def opensearch(connector: dict[str, Any], **parameters: str) -> Any:
     return post(filled(action["url"]), body, headers)
 
 
-@pytest.mark.parametrize(("alias", "refine"), [("clip-reco", True), ("clip", False)])
+@pytest.mark.parametrize(("alias", "refine"), [("clip-reco-query", True), ("clip", False)])
 def test_opensearch_embeds_texts(url: str, stocked: Reco, alias: str, refine: bool) -> None:
     connector = config("opensearch/connector-text.json", url)
-    assert connector["parameters"]["model"] == "clip-reco"
+    assert connector["parameters"]["model"] == "clip-reco-query"
     assert connector["actions"][0]["post_process_function"] == "connector.post_process.openai.embedding"
     answer = opensearch(connector, input=json.dumps(TEXTS), model=alias)  # as connector.pre_process.openai.embedding
     assert close([row["embedding"] for row in answer["data"]], stocked.embed_texts(TEXTS, refine=refine))
 
 
-@pytest.mark.parametrize(("alias", "refine"), [("clip-reco", True), ("clip", False)])
+@pytest.mark.parametrize(("alias", "refine"), [("clip-reco-query", True), ("clip", False)])
 def test_opensearch_embeds_a_text_an_image_or_both(
     url: str, stocked: Reco, image: str, alias: str, refine: bool
 ) -> None:
@@ -139,7 +139,7 @@ def test_opensearch_files_name_the_same_field_and_trust_the_address() -> None:
     (trusted,) = config("opensearch/trust.json", "http://reco:8080")["persistent"][
         "plugins.ml_commons.trusted_connector_endpoints_regex"
     ]
-    assert re.match(trusted, "http://reco:8080/model/clip-reco/invoke")
+    assert re.match(trusted, "http://reco:8080/model/clip-reco-query/invoke")
     assert not re.match(trusted, "http://elsewhere:8080/v1/embeddings")
 
 

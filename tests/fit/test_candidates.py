@@ -12,8 +12,7 @@ from reco_plugin.fit.questions import ask
 from reco_plugin.fit.split import split
 from reco_plugin.refine import Refiner
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions
+from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.train.model import FusionConfig
 
 CATALOGUE = catalogue_of(made())

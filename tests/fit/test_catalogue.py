@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from reco_plugin.encode import Encoder
 from reco_plugin.errors import DataError
 from reco_plugin.fit import catalogue as module
 from reco_plugin.fit.catalogue import REJECTED, Catalogue, read_catalogue
-from reco_plugin.ingest import Options
+from reco_plugin.ingest import IngestOptions
 from reco_plugin.types import Records, Vectors
 
 
@@ -31,13 +31,9 @@ class Counting(Encoder):
 
     asked = 0
 
-    def pixels(self, pixels: Any) -> Vectors:
-        Counting.asked += len(pixels)
-        return super().pixels(pixels)
-
-    def tokens(self, ids: Any) -> Vectors:
-        Counting.asked += len(ids)
-        return super().tokens(ids)
+    def arrays(self, arrays: Sequence[Any], *args: Any) -> Vectors:
+        Counting.asked += sum(array.dtype != np.float32 for array in arrays)
+        return super().arrays(arrays, *args)
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +115,7 @@ def test_a_second_reading_encodes_nothing_and_a_changed_catalogue_only_what_is_n
 def test_a_reading_that_breaks_off_goes_on_and_comes_to_the_same(
     shop: Path, model: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "Options", lambda: Options(batch_size=8))
+    monkeypatch.setattr(module, "IngestOptions", lambda: IngestOptions(batch_size=8))
     whole = read(shop, model, tmp_path / "whole")
 
     class Stop(Exception): ...

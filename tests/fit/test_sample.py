@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reco_plugin.data.rows import Part, Rejected, Rows
+from reco_plugin.data.rows import Rejected, Rows, SourcePart
 from reco_plugin.fit.split import sample
 from reco_plugin.types import Pair
 
@@ -73,7 +73,7 @@ def test_a_catalogue_that_is_small_enough_is_not_read() -> None:
         def read(self) -> Iterator[Pair | Rejected]:
             raise AssertionError("it was read")
 
-    part: Part = Unread()
+    part: SourcePart = Unread()
     assert sample(Rows("u", (part,), 1250), None, 1250) is None
     assert sample(Rows("u", (part,), 1250), None, 0) is None
     assert sample(Rows("m", (Made(),), None), None, 1250) is None, "where nobody knows, they are counted"

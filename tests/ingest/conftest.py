@@ -15,7 +15,7 @@ from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import open_rows
-from reco_plugin.ingest import Options, Outcome, ingest
+from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.types import Records
 
 Catalogue = Callable[..., Path]
@@ -58,7 +58,7 @@ def fill(tmp_path: Path) -> Fill:
 
     def run(path: Path, reco: Reco, *, finish: Any = None, excluded: Any = None, **options: Any) -> Outcome:
         lists = {"rejected": tmp_path / "lists" / "rejected.jsonl", "listed": tmp_path / "lists" / "duplicates.jsonl"}
-        told = Options(**{"batch_size": 7, "max_error_rate": 1.0, **lists, **options})
+        told = IngestOptions(**{"batch_size": 7, "max_error_rate": 1.0, **lists, **options})
         return ingest(open_rows(path), reco, told, finish=finish, excluded=excluded)
 
     return run
@@ -99,7 +99,7 @@ class Watched:
         self.written: list[str] = []
         self.deleted: list[str] = []
         self._store = reco.memory.store
-        reco.memory.store = self  # type: ignore[assignment]
+        reco.memory.searches = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

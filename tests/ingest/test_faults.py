@@ -48,15 +48,15 @@ def test_an_encoder_that_fails_stops_all_stages(
     write_catalogue: Catalogue, shop: Reco, reco: Reco, fill: Fill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, calls, before = write_catalogue(), [], threading.active_count()
-    pixels = shop.encoder.pixels
+    images = shop.encoder.images
 
     def fails_at_the_third(batch: Any) -> Any:
         calls.append(len(batch))
         if len(calls) == 3:
             raise SessionError("the encoder fell over")
-        return pixels(batch)
+        return images(batch)
 
-    monkeypatch.setattr(shop.encoder, "pixels", fails_at_the_third)
+    monkeypatch.setattr(shop.encoder, "images", fails_at_the_third)
     with pytest.raises(SessionError, match="fell over"):
         fill(source, shop)
     assert calls == [7, 7, 7]

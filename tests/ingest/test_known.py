@@ -8,8 +8,7 @@ import pytest
 
 from reco_plugin import Pair
 from reco_plugin.ingest.items import Loaded, Skipped
-from reco_plugin.ingest.known import Known
-from reco_plugin.ingest.marks import ROW
+from reco_plugin.ingest.known import ROW, Known
 
 HELD = [(f"pair-{number}", {ROW: f"{number:016x}", "caption": "a fox"}) for number in range(1000)]
 

@@ -16,7 +16,7 @@ from qdrant_stand_in import Refusal, StandIn, serving
 from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import Rejected, Rows
 from reco_plugin.errors import DataError, FingerprintMismatch, MemoryStoreError
-from reco_plugin.ingest import Options, ingest, memory_parts
+from reco_plugin.ingest import IngestOptions, ingest, memory_parts
 from reco_plugin.ingest.source import open_source
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import Records
@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on(source: str, shop: Reco, model: Path, tmp_pa
 
 
 def run(rows: Rows, reco: Reco, folder: Path, **more: Any) -> Any:
-    options = Options(batch_size=7, rejected=folder / "rejected.jsonl", listed=folder / "duplicates.jsonl")
+    options = IngestOptions(batch_size=7, rejected=folder / "rejected.jsonl", listed=folder / "duplicates.jsonl")
     return ingest(rows, reco, options, **more)
 
 

@@ -23,7 +23,7 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.data.rows import Rows
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
-from reco_plugin.ingest import Options, ingest
+from reco_plugin.ingest import IngestOptions, ingest
 from reco_plugin.ingest.items import Encoded, Skipped
 from reco_plugin.ingest.source import open_source
 
@@ -67,9 +67,9 @@ def rows(folder: Path, **special: dict[str, Any]) -> Rows:
     return Rows("drawings", tuple(parts), ROWS)
 
 
-def options(path: Path) -> Options:
+def options(path: Path) -> IngestOptions:
     """Small batches, so that a part has more than one."""
-    return Options(batch_size=4, rejected=path, max_error_rate=1.0)
+    return IngestOptions(batch_size=4, rejected=path, max_error_rate=1.0)
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_options_of_a_cluster_want_one(command, about):
 
 def test_no_key_is_sent_to_workers(model):
     with Reco.open(model, ":memory:", memory_kind="exact", memory_api_key="secret-key") as reco:
-        sent = job_of(reco, Options()).settings
+        sent = job_of(reco, IngestOptions()).settings
     assert sent.memory_api_key is None
     assert sent.model.is_absolute()
 

@@ -9,8 +9,8 @@ import pytest
 from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import open_rows
 from reco_plugin.errors import DataError
-from reco_plugin.ingest import Options, Outcome
-from reco_plugin.ingest.marks import SOURCE
+from reco_plugin.ingest import IngestOptions, Outcome
+from reco_plugin.ingest.known import SOURCE
 from reco_plugin.ingest.plan import plan
 from reco_plugin.ingest.sync import delete_gone, delete_others
 
@@ -100,7 +100,7 @@ def test_a_plan_says_what_the_run_then_does(
     changed += [rows[10], (rows[11][0], rows[11][1], "other content"), ("gone", "gone.png", "x")]
     watched = Watched(shop)
     rows_now = open_rows(write_catalogue(changed))
-    told = plan(rows_now, shop.memory.store, Options(source="shop"), max_delete=1, progress=lambda *_: None)
+    told = plan(rows_now, shop.memory.store, IngestOptions(source="shop"), max_delete=1, progress=lambda *_: None)
     assert (watched.written, watched.deleted) == ([], [])
     done = sync(changed)
     assert (done.repeated, done.rejected) == (1, 3)
@@ -122,7 +122,9 @@ def test_a_plan_says_whether_too_much_would_go(
     sync(rows[10:11], "other")
     shop.memory.add(drawings[11:12])
     now = write_catalogue(rows[3:15])
-    told = plan(open_rows(now), shop.memory.store, Options(source="shop"), max_delete=share, progress=lambda *_: None)
+    told = plan(
+        open_rows(now), shop.memory.store, IngestOptions(source="shop"), max_delete=share, progress=lambda *_: None
+    )
     assert told.deleted == 3
     if share < 0.2:
         assert told.refused is not None

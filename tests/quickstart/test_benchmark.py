@@ -1,4 +1,4 @@
-"""What the issue promises of the method, as orderings with margins: the figures themselves are in docs/quickstart.md.
+"""What the issue promises of the method, as orderings with margins: figures are in docs/measurements/quickstart.md.
 
 The fusions are trained here, from nothing, around the encoder that ships; nothing is read from an earlier run.
 """
@@ -28,8 +28,7 @@ from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
 from reco_plugin.reco import Reco
 from reco_plugin.refine import VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import Fusions, TrainConfig
+from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig
 from reco_plugin.types import MODALITIES
 
 pytestmark = pytest.mark.xdist_group("quickstart")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
 from reco_plugin.errors import DataError
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.render import SIDE, Drawing, IconSet, rasterise, render
@@ -29,7 +30,6 @@ from reco_plugin.quickstart.sources import (
     DrawingPackage,
     fetch,
 )
-from reco_plugin.train.contrastive import PretrainConfig, Sampler
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 

@@ -7,9 +7,9 @@ import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.request import RefineOptions
-from reco_plugin.serve.cache import key_of
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.embedding import EmbedRequest, Item
+from reco_plugin.serve.rows import key_of
 from reco_plugin.serve.settings import ServeSettings
 
 
@@ -19,7 +19,7 @@ def embedder(filled: Reco) -> Embedder:
 
 
 def red(**options: object) -> EmbedRequest:
-    return EmbedRequest([Item.text("a small red circle")], **{"model": "clip-reco", **options})
+    return EmbedRequest([Item.text("a small red circle")], **{"model": "clip-reco-query", **options})
 
 
 def encoded(reco: Reco) -> int:
@@ -82,7 +82,7 @@ def test_it_is_bounded_and_forgets_what_was_not_used(filled):
 
 def test_refined_rows_of_a_memory_that_others_may_write_to_are_not_kept(troubled):
     made = troubled()
-    made.seam.location = "http://memory:6333"
+    made.reco.memory.location = "http://memory:6333"
     embedder = Embedder(made.reco, ServeSettings(cache_entries=8))
     embedder.embed(red())
     assert embedder.cache.seen.entries == 0
@@ -91,7 +91,7 @@ def test_refined_rows_of_a_memory_that_others_may_write_to_are_not_kept(troubled
 
 
 def test_an_entry_does_not_keep_the_batch_that_it_came_with(embedder):
-    embedder.embed(EmbedRequest([Item.text(text) for text in "abcd"], model="clip-reco"))
+    embedder.embed(EmbedRequest([Item.text(text) for text in "abcd"], model="clip-reco-query"))
     item = Item.text("b")
     key = key_of(item, refined=True, options=RefineOptions(), version=embedder.reco.memory.version)
     row = embedder.cache.get(key)

@@ -51,7 +51,7 @@ def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
 
 def test_refined_vectors_are_those_of_reco(embedder, filled):
     images = [png("red"), png("blue")]
-    answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip-reco"))
+    answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip-reco-query"))
     assert answer.refined == (True,) * 5
     assert (answer.moved[:2] > 0).all()
     assert np.allclose(answer.vectors[:3], filled.embed_texts(TEXTS, refine=True), atol=1e-6)
@@ -109,7 +109,7 @@ def test_a_bad_item_fails_alone(embedder, filled):
         Item.text("half \ud83d"),
         Item.text("x" * 50_001),
     ]
-    answer = embedder.embed(EmbedRequest(items, model="clip-reco"))
+    answer = embedder.embed(EmbedRequest(items, model="clip-reco-query"))
     codes = [failure and failure.code for failure in answer.failures]
     assert codes == [
         *(None, None, "image_decode_failed", "image_decode_failed", "image_url_forbidden"),
@@ -169,7 +169,10 @@ QUERIES = SidePolicy(True, True)
         (Asked(side="document"), QUERIES, False),
         (Asked(side="document"), ALL_ON, True),
         (Asked(alias="plain", side="query"), ALL_ON, False),
-        (Asked(alias="refined"), QUERIES, True),
+        (Asked(alias="refined"), QUERIES, False),  # on which side it stands nobody knows
+        (Asked(alias="query"), QUERIES, True),
+        (Asked(alias="query", side="document"), QUERIES, False),
+        (Asked(alias="refined", prefix="refined"), QUERIES, True),
         (Asked(alias="refined", side="document"), QUERIES, False),
         (Asked(alias="plain", prefix="refined"), QUERIES, True),  # the prefix is nearer to the caller's configuration
         (Asked(alias="refined", prefix="plain"), ALL_ON, False),
@@ -185,5 +188,5 @@ def test_each_side_can_be_switched(filled):
     embedder = Embedder(filled, ServeSettings(query_text=False, document_image=True))
     assert embedder.policy == SidePolicy(query_text=False, query_image=True, document_text=False, document_image=True)
     mixed = [Item.text("red"), Item.image(png())]
-    assert embedder.embed(EmbedRequest(mixed, model="clip-reco")).refined == (False, True)
+    assert embedder.embed(EmbedRequest(mixed, model="clip-reco-query")).refined == (False, True)
     assert Embedder(filled, ServeSettings()).policy == SidePolicy(True, True, False, False)

@@ -47,7 +47,7 @@ def test_refine_takes_vectors_and_gives_them_back_refined(reading, filled):
 def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
     frozen = reco.embed_texts(TEXTS, refine=False)
     vectors = {"vectors": frozen.tolist(), "modality": "text"}
-    embed = {"model": "clip-reco", "input": TEXTS}
+    embed = {"model": "clip-reco-query", "input": TEXTS}
 
     def told(client, path, body):
         answer = client.post(path, json=body)
@@ -103,10 +103,10 @@ def test_every_route_answers_behind_a_prefix(reading, prefix):
 
 
 def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
-    plain, refined = reading.get("/v1/models").json()["data"]
+    plain, refined, query = reading.get("/v1/models").json()["data"]
     manifest = filled.manifest
-    assert (plain["id"], refined["id"]) == ("clip", "clip-reco")
-    for model in (plain, refined):
+    assert [one["id"] for one in (plain, refined, query)] == ["clip", "clip-reco", "clip-reco-query"]
+    for model in (plain, refined, query):
         assert model["dimension"] == manifest.dimension
         assert model["normalized"] is True
         assert model["context_length"] == manifest.text.context_length

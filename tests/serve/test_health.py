@@ -193,7 +193,7 @@ def test_a_degraded_answer_is_never_cached(troubled):
     embedder = Embedder(made.reco, ServeSettings(cache_entries=4))
     from reco_plugin.serve.embedding import EmbedRequest, Item
 
-    request = EmbedRequest([Item.text("a small red circle")], model="clip-reco")
+    request = EmbedRequest([Item.text("a small red circle")], model="clip-reco-query")
     made.seam.trouble = down
     assert embedder.embed(request).degraded == "memory_error"
     made.seam.trouble = None

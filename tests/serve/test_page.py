@@ -23,7 +23,7 @@ from reco_plugin.memory import open_memory
 from reco_plugin.memory.picture_folders import note_folders, noted_folders
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.serve.page import thumbnail
-from reco_plugin.serve.page.pictures import Pictures
+from reco_plugin.serve.page.pictures import PairPictures
 from reco_plugin.types import Records
 
 STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.page") / "static").iterdir()}
@@ -263,7 +263,7 @@ def test_a_thumbnail_in_the_payload_is_shown(reco: Reco, served: Any, drawings: 
     ],
 )
 def test_a_thumbnail_that_is_no_small_picture_is_not(given: Any) -> None:
-    assert Pictures((), CONFIG, 10**6).of("one", {"thumbnail": given}) is None
+    assert PairPictures((), CONFIG, 10**6).of("one", {"thumbnail": given}) is None
 
 
 def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_pa
         Image.new("RGB", (20, 10), "red").save(place)
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    find: Callable[..., Any] = Pictures([folder], CONFIG, 10**6).of
+    find: Callable[..., Any] = PairPictures([folder], CONFIG, 10**6).of
     assert find("x", {"image": "sub/a.png"}) == find("sub/a.png", {}) == thumbnail(folder / "b.png")
     assert find("b.png", {"path": 3}) is not None
     for outside in (
@@ -286,7 +286,7 @@ def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_pa
         "x" * 5000,
     ):
         assert find("none", {"image": outside}) is None, outside
-    assert Pictures((), CONFIG, 10**6).of("b.png", {}) is None
+    assert PairPictures((), CONFIG, 10**6).of("b.png", {}) is None
 
 
 def test_a_path_that_two_folders_have_is_nobodys_picture(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_path_that_two_folders_have_is_nobodys_picture(tmp_path: Path) -> None
         (tmp_path / name).mkdir()
         Image.new("RGB", (20, 10), colour).save(tmp_path / name / "same.png")
     Image.new("RGB", (20, 10), "green").save(tmp_path / "two" / "only.png")
-    find = Pictures([tmp_path / "one", tmp_path / "two"], CONFIG, 10**6).of
+    find = PairPictures([tmp_path / "one", tmp_path / "two"], CONFIG, 10**6).of
     assert find("x", {"image": "same.png"}) is None
     assert find("x", {"image": "only.png"}) == thumbnail(tmp_path / "two" / "only.png")
     assert find("x", {"image": str(tmp_path / "one" / "same.png")}) == thumbnail(tmp_path / "one" / "same.png")

@@ -8,7 +8,7 @@ import logging
 import httpx
 import pytest
 
-from reco_plugin.serve.auth import Guard
+from reco_plugin.serve.auth import KeyCheck
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.logs import JsonLines, PlainLines
 from reco_plugin.serve.settings import ServeSettings
@@ -75,7 +75,7 @@ def test_a_key_may_be_written_in_any_alphabet(filled, live, key):
 
 
 def test_only_a_bearer_key_is_looked_at():
-    guard = Guard(ServeSettings(admin_key="k"))
+    guard = KeyCheck(ServeSettings(admin_key="k"))
     guard.check_pairs("Bearer k")
     for header in ("Basic: k", "1234567k", "Bearer", "", None):
         with pytest.raises(Refused):

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from reco_plugin.artifact import MANIFEST
-from reco_plugin.checksums import sha256_file
+from reco_plugin.files import sha256_file
 
 
 def with_broken_graph(model: Path, folder: Path, graph: str) -> Path:

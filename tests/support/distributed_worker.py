@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from reco_plugin.errors import RecoError
-from reco_plugin.train.batches import Batch, Batches
+from reco_plugin.train.batches import Batches, FusionBatch
 from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
@@ -32,7 +32,7 @@ def interrupted(at: int) -> Iterator[None]:
     """All processes fail before this step."""
     draw = Batches.draw
 
-    def failing(self: Batches, step: int) -> Batch:
+    def failing(self: Batches, step: int) -> FusionBatch:
         if step == at:
             raise Interrupted
         return draw(self, step)

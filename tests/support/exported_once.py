@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from reco_plugin.train import export
-from reco_plugin.train.graphs import Case
+from reco_plugin.train.graphs import GraphCheck
 
 SIMPLE = (bool, int, float, str, tuple, type(None))
 
@@ -29,7 +29,7 @@ def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     folder = tmp_path_factory.getbasetemp().parent / "graphs" if shared else tmp_path_factory.mktemp("graphs")
     to_onnx = export.to_onnx
 
-    def kept(case: Case, path: Path) -> None:
+    def kept(case: GraphCheck, path: Path) -> None:
         made = folder / f"{digest_of(case)}.onnx"
         if not made.exists():
             to_onnx(case, path)
@@ -48,7 +48,7 @@ def graphs_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
-def digest_of(case: Case) -> str:
+def digest_of(case: GraphCheck) -> str:
     """Of all that decides the graph: ports, shapes of the inputs, the module's parts, their attributes and weights."""
     digest = hashlib.sha256(repr(case.spec).encode())
     inputs = {name: (array.shape, array.dtype) for name, array in case.batches[0].inputs.items()}

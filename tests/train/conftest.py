@@ -14,7 +14,7 @@ from exported_once import graphs_are_made_once  # noqa: F401  # a fixture
 from open_clip import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 
-from reco_plugin.train.pretrain import write_tokenizer
+from benchmarks.pretrain.towers import write_tokenizer
 
 WriteEncoder = Callable[..., str]
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 2}

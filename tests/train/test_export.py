@@ -33,9 +33,9 @@ from reco_plugin.train.export import export
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import BOUNDS, Parity
-from reco_plugin.train.precision import to_precision
 from reco_plugin.train.samples import COUNT, SAMPLE_TEXTS, sample_images
 from reco_plugin.train.serving import serving
+from reco_plugin.train.to_onnx import to_precision
 from reco_plugin.types import MODALITIES, Modality, Neighbours
 
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}

@@ -16,8 +16,16 @@ from reco_plugin.gate import TextGate
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import CHECKPOINT, FUSION, Fusions, TrainConfig, load_fusions, save_fusions, train_fusions
+from reco_plugin.train.loop import (
+    CHECKPOINT,
+    FUSION,
+    Fusions,
+    TorchFuser,
+    TrainConfig,
+    load_fusions,
+    save_fusions,
+    train_fusions,
+)
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Neighbours, Records
 

@@ -27,8 +27,7 @@ from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.refine import Refiner
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.encoder import load_frozen
-from reco_plugin.train.fuser import TorchFuser
-from reco_plugin.train.loop import FUSION, load_fusions
+from reco_plugin.train.loop import FUSION, TorchFuser, load_fusions
 from reco_plugin.types import Records
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "black")

@@ -10,9 +10,8 @@ from tritonclient.grpc import model_config_pb2
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.preprocess import ImageConfig, TextConfig
-from reco_plugin.train.pbtxt import Word, render
 from reco_plugin.train.serving import Accelerator, Serving, serving
-from reco_plugin.train.triton import GraphSpec, graph_specs, render_config
+from reco_plugin.train.triton import GraphSpec, Word, graph_specs, render, render_config
 
 IMAGE = ImageConfig((224, 224))
 TEXT = TextConfig("clip", 77, "lower", pad_id=0, end_id=49407, dynamic=True)

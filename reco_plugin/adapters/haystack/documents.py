@@ -14,10 +14,10 @@ from haystack.utils import Secret
 from ...errors import InputError
 from ...types import Vectors
 from ..source import Embeds
-from .embedder import Embedder
+from .embedder import HaystackEmbedder
 
 
-class _Documents(Embedder):
+class _Documents(HaystackEmbedder):
     """Documents in, copies with vectors out."""
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
@@ -56,7 +56,7 @@ class RecoDocumentEmbedder(_Documents):
         embedding_separator: str = "\n",
     ) -> None:
         """Also say which meta fields stand before the content, and what separates them."""
-        Embedder.__init__(
+        HaystackEmbedder.__init__(
             self, reco, url, api_key, settings, refine
         )  # @component makes a new class, super() the old one
         self._fields, self._separator = meta_fields_to_embed or [], embedding_separator
@@ -85,7 +85,7 @@ class RecoDocumentImageEmbedder(_Documents):
         root_path: str = "",
     ) -> None:
         """Also say which meta field holds the path, and what folder it starts from."""
-        Embedder.__init__(self, reco, url, api_key, settings, refine)  # as above
+        HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)  # as above
         self._field, self._root = file_path_meta_field, root_path
         self._stored |= {"file_path_meta_field": file_path_meta_field, "root_path": root_path}
 

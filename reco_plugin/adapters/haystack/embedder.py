@@ -9,13 +9,14 @@ from haystack import default_to_dict
 from haystack.utils import Secret
 
 from ...errors import ConfigError
-from ..source import Embeds, Side, Source
+from ...types import InputType
+from ..source import Embeds, VectorSource
 
 
-class Embedder:
+class HaystackEmbedder:
     """Embeds one side, and may refine it."""
 
-    side: ClassVar[Side] = "document"
+    side: ClassVar[InputType] = "document"
 
     def __init__(
         self,
@@ -25,7 +26,7 @@ class Embedder:
         settings: dict[str, Any] | None = None,
         refine: bool | None = None,
     ) -> None:
-        """Take an opened object, or what to open at first use: see :class:`~..source.Source`.
+        """Take an opened object, or what to open at first use: see :class:`~..source.VectorSource`.
 
         Everything but an opened object is stored with the pipeline, a key as the variable that holds it.
 
@@ -46,9 +47,9 @@ class Embedder:
         }
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> VectorSource:
         """Where the vectors come from; the key is read when this is first needed."""
-        return Source(
+        return VectorSource(
             self._reco,
             url=self._stored["url"],
             api_key=self._key.resolve_value() if self._key else None,

@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 from haystack import component
 
-from ..source import Side
-from .embedder import Embedder
+from ...types import InputType
+from .embedder import HaystackEmbedder
 
 
 @component
-class RecoTextEmbedder(Embedder):
+class RecoTextEmbedder(HaystackEmbedder):
     """Embeds the text of a query, refined unless told otherwise."""
 
-    side: ClassVar[Side] = "query"
+    side: ClassVar[InputType] = "query"
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...config import FuserName
-from ...data.files import whole_file
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
+from ...files import whole_file
 from ...request import RefineHow
 from ...types import Mode
 from ..task import Side

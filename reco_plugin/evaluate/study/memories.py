@@ -1,57 +1,45 @@
-"""Memories in RAM for a study: one that remembers its searches, and one whose index misses some neighbours."""
+"""Around the memories of a study: one that remembers its searches, and one whose index misses some neighbours."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ...calibration import calibrate
-from ...memory import Fingerprint, Header
-from ...memory.exact import ExactMemory
+from ...memory import Fingerprint, Memory, Searches, open_memory
 from ...refine import VectorMemory
-from ...types import Filter, Modality, Neighbours, Records, Vectors
+from ...request import Search
+from ...types import Neighbours, Records, Vectors
 from .streams import stream
 
 _KEPT_BYTES = 1 << 30
 
 
-class RememberingMemory(ExactMemory):
+class RememberingMemory:
     """Answers a search that it has answered before at once: a study asks the same with many fusions.
 
-    It is filled before it is searched, and never changed afterwards. The oldest answers are forgotten when all together
-    grow beyond a gigabyte.
+    The store is filled before it is searched, and never changed afterwards. The oldest answers are forgotten when all
+    together grow beyond a gigabyte.
     """
 
-    def __init__(self, fingerprint: Fingerprint) -> None:
-        super().__init__(Header(fingerprint), None)
+    def __init__(self, store: Searches) -> None:
+        self.header = store.header
+        self._store = store
         self._answers: dict[str, Neighbours] = {}
         self._bytes = 0
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
-        """See :meth:`reco_plugin.memory.Memory.search`."""
-        asked = hashlib.sha256(np.ascontiguousarray(vectors).tobytes())
-        hidden = None if exclude is None else [sorted(ids) for ids in exclude]
-        asked.update(repr((vectors.shape, by, read, k, hidden, where, payloads, ids)).encode())
+    def search(self, search: Search) -> Neighbours:
+        """See :meth:`reco_plugin.memory.Searches.search`."""
+        asked = hashlib.sha256(np.ascontiguousarray(search.vectors).tobytes())
+        hidden = None if search.exclude is None else [sorted(ids) for ids in search.exclude]
+        asked.update(repr(replace(search, vectors=search.vectors.shape, exclude=hidden)).encode())  # type: ignore[arg-type]
         key = asked.hexdigest()
         if key in self._answers:
             return self._answers[key]
-        wanted: dict[str, Any] = {"exclude": exclude, "where": where, "payloads": payloads, "ids": ids}
-        found = super().search(vectors, by=by, read=read, k=k, **wanted)
+        found = self._store.search(search)
         self._answers[key] = found
         self._bytes += found.vectors.nbytes
         while self._bytes > _KEPT_BYTES and len(self._answers) > 1:
@@ -59,33 +47,22 @@ class RememberingMemory(ExactMemory):
         return found
 
 
-class ApproximateMemory(ExactMemory):
+class ApproximateMemory:
     """An index of a given recall: each true neighbour is missed with probability 1 - recall, the next one moves up.
 
     What is missed depends on the query and the seed alone, so that a lower recall misses the same and more.
     """
 
-    def __init__(self, fingerprint: Fingerprint, recall: float, seed: int) -> None:
-        super().__init__(Header(fingerprint), None)
-        self._recall, self._seed = recall, seed
+    def __init__(self, store: Searches, recall: float, seed: int) -> None:
+        self.header = store.header
+        self._store, self._recall, self._seed = store, recall, seed
 
-    def search(
-        self,
-        vectors: Vectors,
-        *,
-        by: Modality,
-        read: Modality,
-        k: int,
-        exclude: Sequence[Collection[str]] | None = None,
-        where: Filter | None = None,
-        payloads: bool = False,
-        ids: bool = True,
-    ) -> Neighbours:
-        """See :meth:`reco_plugin.memory.Memory.search`."""
+    def search(self, search: Search) -> Neighbours:
+        """See :meth:`reco_plugin.memory.Searches.search`."""
+        k = search.k
         wide = 4 * k + 16  # at recall 0.5, fewer than k of these are left about once in a million queries
-        wanted: dict[str, Any] = {"exclude": exclude, "where": where, "payloads": payloads, "ids": ids}
-        found = super().search(vectors, by=by, read=read, k=wide, **wanted)
-        kept = np.stack([self._draw(vector, wide) for vector in vectors]) < self._recall  # (B, wide)
+        found = self._store.search(replace(search, k=wide))
+        kept = np.stack([self._draw(vector, wide) for vector in search.vectors]) < self._recall  # (B, wide)
         order = np.argsort(~(kept & found.found), axis=1, kind="stable")[:, :k]  # what was kept first, nearest first
         here = np.take_along_axis(kept & found.found, order, axis=1)  # (B, k)
         places = [row[ok].tolist() for row, ok in zip(order, here, strict=True)]
@@ -114,23 +91,26 @@ class RamMemory:
     Attributes:
         pairs: all that it holds.
         store: of them.
+        searches: what is asked: the store, within what imitates or remembers it.
     """
 
     pairs: Records
-    store: ExactMemory
+    store: Memory
+    searches: Searches
     _gates: dict[int, VectorMemory] = field(default_factory=dict)
 
     def at(self, k: int) -> VectorMemory:
         """The memory as it would be served with k neighbours."""
         if k not in self._gates:
             calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
-            self._gates[k] = VectorMemory(self.store, calibration)
+            self._gates[k] = VectorMemory(self.store, calibration, self.searches)
         return self._gates[k]
 
 
-def ram_memory(pairs: Records, fingerprint: Fingerprint, store: ExactMemory | None = None) -> RamMemory:
-    """A memory of these pairs alone, in a store that remembers its searches unless another is given to be filled."""
-    filled = store or RememberingMemory(fingerprint)
-    if len(pairs):
-        filled.upsert(pairs)
-    return RamMemory(pairs, filled)
+def ram_memory(
+    pairs: Records, fingerprint: Fingerprint, around: Callable[[Searches], Searches] = RememberingMemory
+) -> RamMemory:
+    """A memory of these pairs alone, whose searches are remembered unless the store is wrapped by something else."""
+    store = open_memory(":memory:", fingerprint, kind="exact")
+    store.upsert(pairs)
+    return RamMemory(pairs, store, around(store))

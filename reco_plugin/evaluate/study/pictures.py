@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...data.files import whole_file
 from ...defaults import MAX_PIXELS
 from ...errors import DataError
+from ...files import whole_file
 from ...types import ImageInput, Payload, Vectors
 
 SIZE = 128

@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ...data.files import whole_file
 from ...errors import DataError
+from ...files import digest_arrays, digest_records, digest_texts, whole_file
 from ..findings import Case, Findings, Frozen, Section
 from ..prompts import prompts_of
-from ..stored import digest_arrays, digest_records, digest_texts
 from ..task import Task
 from .config import SectionName, versions
 from .sections.ablations import ablations

@@ -1,18 +1,17 @@
 """Wire dialects: each translates its JSON to the one request model, the answer back, and failures into its own words.
 
-A dialect is a module with ``router(embedder_of) -> APIRouter``. What they share: :mod:`.inputs` (inputs of parts,
-answered one row each), :mod:`.words` (query or document, formats, dimensions), :mod:`.documented` (statuses for the
-OpenAPI document).
+A dialect is a module with ``router(edge) -> APIRouter``. What they share: :mod:`.inputs` (inputs of parts,
+answered one row each), :mod:`.words` (query or document, formats, dimensions, statuses for the OpenAPI document).
 """
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..routes import EmbedderOf
-from . import clip, cohere, openai, titan, voyage
+from ..edge import Edge
+from . import clip, cohere, immich, openai, titan, voyage
 
 
-def routers(embedder_of: EmbedderOf) -> list[APIRouter]:
+def routers(edge: Edge) -> list[APIRouter]:
     """The routes of all dialects."""
-    return [dialect.router(embedder_of) for dialect in (openai, voyage, cohere, clip, titan)]
+    return [dialect.router(edge) for dialect in (openai, voyage, cohere, clip, titan, immich)]

@@ -11,11 +11,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
+from ..edge import Edge
 from ..failures import Failure, Refused
-from ..routes import EmbedderOf, answering_in
+from ..routes import answering_in
 from ..schemas import Items
-from .documented import errors_as
-from .inputs import Part, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers
+from .words import errors_as
 
 
 class VectorizeRequest(BaseModel):
@@ -33,7 +34,7 @@ class VectorizeRequest(BaseModel):
     def to_wanted(self) -> Wanted:
         """The same for the embedder: texts, then images."""
         texts, images = self.texts or [], self.images or []
-        parts: list[Part] = [*texts, *map(Picture, images)]
+        parts: list[InputPart] = [*texts, *map(Picture, images)]
         names = [f"texts[{index}]" for index in range(len(texts))]
         names += [f"images[{index}]" for index in range(len(images))]
         return Wanted([[part] for part in parts], names, empty_texts=True)
@@ -65,21 +66,21 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"error": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"])
 
     @routes.post("/vectorize", responses=errors_as(ClipError))
     async def clip_vectorize(request: Request, body: VectorizeRequest) -> VectorizeAnswer:
         """Embed texts and images; the API of Weaviate's multi2vec-clip container."""
-        found = (await answers(embedder_of(request), body.to_wanted())).whole()
+        found = (await answers(edge(request), body.to_wanted())).whole()
         texts = len(body.texts or [])
         return VectorizeAnswer(textVectors=found.vectors[:texts].tolist(), imageVectors=found.vectors[texts:].tolist())
 
     @routes.get("/meta")
     async def clip_meta(request: Request) -> Meta:
         """The model."""
-        caller = embedder_of(request)
+        caller = edge(request)
         return Meta(model=next(iter(caller.aliases)), dimension=caller.dimension, aliases=dict(caller.aliases))
 
     @routes.get("/.well-known/live", status_code=204)

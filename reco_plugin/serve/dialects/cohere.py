@@ -8,15 +8,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
+from ..edge import Edge
 from ..failures import Failure
-from ..routes import EmbedderOf, answering_in
+from ..routes import answering_in
 from ..schemas import Items, Strict
-from .documented import errors_as
-from .inputs import Part, Picture, Wanted, answers
-from .words import as_base64, check_dimensions, check_offered, side_of, truncates
+from .inputs import InputPart, Picture, Wanted, answers
+from .words import as_base64, check_dimensions, check_offered, errors_as, side_of, truncates
 
 _OFFERED = ("float", "base64")
-Rows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
+VectorRows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
 
 
 class CohereText(Strict):
@@ -25,7 +25,7 @@ class CohereText(Strict):
     type: Literal["text"]
     text: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return self.text
 
@@ -42,7 +42,7 @@ class CohereImage(Strict):
     type: Literal["image_url"]
     image_url: CohereUrl
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return Picture(self.image_url.url)
 
@@ -93,7 +93,7 @@ class CohereRequest(Strict):
 class CohereEmbeddings(BaseModel):
     """Vectors by type."""
 
-    float: Rows | None = None
+    float: VectorRows | None = None
     base64: list[str] | None = None
 
 
@@ -118,14 +118,14 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"message": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(CohereError))
 
     @routes.post("/v2/embed", response_model_exclude_none=True)
     async def cohere_embed(request: Request, body: CohereRequest) -> CohereAnswer:
         """Embed texts, images or mixed inputs; Cohere's API."""
-        caller = embedder_of(request)
+        caller = edge(request)
         check_dimensions(caller.dimension, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
         types = body.embedding_types or ["float"]

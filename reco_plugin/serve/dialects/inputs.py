@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...request import RefineOptions
-from ...types import Vectors
-from ..embedding import Embedded, EmbedRequest, Embeds, Item
+from ...types import InputType, Vectors
+from ..edge import Caller
+from ..embedding import Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
-from ..policy import Side
 from ..schemas import most_items
 
 
@@ -27,7 +27,7 @@ class Picture:
     source: str
 
 
-Part: TypeAlias = "str | Picture"
+InputPart: TypeAlias = "str | Picture"
 """A text or an image."""
 _TINY = 1e-12
 _LARGE = 500_000  # characters, whose decoding would keep other requests waiting for a millisecond or more
@@ -43,10 +43,10 @@ class Wanted:
         empty_texts: whether the dialect embeds an empty text instead of refusing it.
     """
 
-    inputs: Sequence[Sequence[Part]]
+    inputs: Sequence[Sequence[InputPart]]
     names: Sequence[str]
     model: str | None = None
-    side: Side | None = None
+    side: InputType | None = None
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)
@@ -81,7 +81,7 @@ class Answers:
         return self
 
 
-async def answers(caller: Embeds, wanted: Wanted) -> Answers:
+async def answers(caller: Caller, wanted: Wanted) -> Answers:
     """Read all parts, embed them in one go, and put the parts of each input together.
 
     Raises:
@@ -103,7 +103,7 @@ async def answers(caller: Embeds, wanted: Wanted) -> Answers:
     return _per_input(await caller.embed(request), wanted)
 
 
-async def read(part: Part, caller: Embeds, *, empty_texts: bool = False) -> Item | Failure:
+async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:
     """A part as an item, or why it cannot be read."""
     if isinstance(part, str):
         if not part and not empty_texts:
@@ -115,7 +115,7 @@ async def read(part: Part, caller: Embeds, *, empty_texts: bool = False) -> Item
         return refused.failure
 
 
-async def _bytes(source: str, caller: Embeds) -> bytes:
+async def _bytes(source: str, caller: Caller) -> bytes:
     if not is_url(source):
         if len(source) < _LARGE:
             return image_bytes(source, max_bytes=caller.max_image_bytes)

@@ -2,22 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...request import RefineOptions
-from ..embedding import Embeds
-from ..failures import Failure
-from ..routes import EmbedderOf, answering_in, openai_shape
-from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body
-from .documented import errors_as
-from .inputs import Answers, Part, Wanted, answers
-from .openai_input import WORDS, Input, part_of
-from .words import check_dimensions, check_offered, side_of, truncates, written
+from ..edge import Caller, Edge
+from ..failures import Failure, Refused
+from ..routes import answering_in, openai_shape
+from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body, few
+from .inputs import Answers, InputPart, Picture, Wanted, answers
+from .words import check_dimensions, check_offered, errors_as, side_of, truncates, written
 
+WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
+"""What an item may be, for messages and the OpenAPI document."""
+_NO_IDS = (
+    "token ids are not read, since the tokenizer here is CLIP's: send texts"
+    " (in LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False)"
+)
+_KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list in a list"}
 Form = Literal["float", "base64"]
+
+
+class TextInput(Strict):
+    """Jina's text."""
+
+    text: str
+
+
+class JinaImage(Strict):
+    """Jina's image: data URI, base64, or a URL where the service fetches them."""
+
+    image: str
+
+
+def known(value: Any, info: ValidationInfo) -> Any:
+    """Say what an input may be, in one sentence; pydantic would say it once per alternative, and per item.
+
+    Raises:
+        ValueError: no input, or none of those.
+        Refused: token ids (400), or too many items (413).
+    """
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise ValueError(f"the list is empty; give {WORDS}")
+    if _are_ids(items) or (all(isinstance(one, list) for one in items) and all(map(_are_ids, items))):
+        raise Refused(Failure(400, "token_ids_refused", _NO_IDS, "input"))
+    few(value, info)
+    for index, one in enumerate(items):
+        if not (isinstance(one, str) or _is_object(one)):
+            raise ValueError(f"item {index} is {_KINDS.get(type(one), 'another object')}; give {WORDS}")
+    return value
+
+
+def _are_ids(items: list[Any]) -> bool:
+    return bool(items) and all(type(one) is int for one in items)
+
+
+def _is_object(one: Any) -> bool:
+    return isinstance(one, dict) and [*one] in (["text"], ["image"]) and isinstance(next(iter(one.values())), str)
+
+
+One: TypeAlias = str | TextInput | JinaImage
+Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(known)]
+"""The field."""
+
+
+def part_of(one: One, *, is_image: bool) -> InputPart:
+    """An item as a part.
+
+    Args:
+        one: an item of a checked input.
+        is_image: whether a string is an image, also without the beginning of a data URI.
+    """
+    match one:
+        case str():
+            return Picture(one) if is_image or one[:11].lower() == "data:image/" else one
+        case TextInput():
+            return one.text
+        case JinaImage():
+            return Picture(one.image)
 
 
 class EmbeddingsRequest(Strict):
@@ -64,7 +129,7 @@ class EmbeddingsRequest(Strict):
         """How vectors are written."""
         return self.encoding_format or self.embedding_type or "float"
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[InputPart]:
         """One part per item."""
         items = self.input if isinstance(self.input, list) else [self.input]
         images = [False] * len(items)
@@ -91,7 +156,7 @@ class EmbeddingsRequest(Strict):
             options=self.reco.options() if self.reco else RefineOptions(),
         )
 
-    def check(self, caller: Embeds) -> None:
+    def check(self, caller: Caller) -> None:
         """Refuse what would need another model.
 
         Raises:
@@ -144,7 +209,7 @@ def shape(failure: Failure) -> dict[str, Any]:
     return openai_shape(failure) | {"detail": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ErrorShape))
 
@@ -163,7 +228,7 @@ def router(embedder_of: EmbedderOf) -> APIRouter:
         return await embedded(request, body.model_copy(update={"model": deployment}))
 
     async def embedded(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
-        caller = embedder_of(request)
+        caller = edge(request)
         body.check(caller)
         form = body.form
         found = await answers(caller, body.to_wanted())

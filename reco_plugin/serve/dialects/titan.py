@@ -7,12 +7,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ..edge import Edge
 from ..failures import Failure, Refused
-from ..routes import EmbedderOf, answering_in
+from ..routes import answering_in
 from ..schemas import Strict
-from .documented import errors_as
-from .inputs import Part, Picture, Wanted, answers
-from .words import check_dimensions, side_of
+from .inputs import InputPart, Picture, Wanted, answers
+from .words import check_dimensions, errors_as, side_of
 
 _ABSENT = (None, "", "null")  # OpenSearch's processor writes the word where a field is missing
 
@@ -37,7 +37,7 @@ class TitanRequest(Strict):
         Raises:
             Refused: neither text nor image.
         """
-        parts: list[Part] = []
+        parts: list[InputPart] = []
         if self.inputText not in _ABSENT:
             parts.append(self.inputText or "")
         if self.inputImage not in _ABSENT:
@@ -71,12 +71,12 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"message": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(TitanError))
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> TitanAnswer:
-        caller = embedder_of(request)
+        caller = edge(request)
         if body.embeddingConfig:
             asked = body.embeddingConfig.outputEmbeddingLength
             check_dimensions(caller.dimension, outputEmbeddingLength=asked)

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ..edge import Edge
 from ..failures import Failure
-from ..routes import EmbedderOf, answering_in
+from ..routes import answering_in
 from ..schemas import Items, Strict
-from .documented import errors_as
-from .inputs import Part, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, side_of, written
+from .inputs import InputPart, Picture, Wanted, answers
+from .words import check_dimensions, check_offered, errors_as, side_of, written
 
 
 class TextPart(Strict):
@@ -21,7 +21,7 @@ class TextPart(Strict):
     type: Literal["text"]
     text: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return self.text
 
@@ -32,7 +32,7 @@ class ImagePart(Strict):
     type: Literal["image_base64"]
     image_base64: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return Picture(self.image_base64)
 
@@ -43,7 +43,7 @@ class ImageUrlPart(Strict):
     type: Literal["image_url"]
     image_url: str
 
-    def part(self) -> Part:
+    def part(self) -> InputPart:
         """The same for the embedder."""
         return Picture(self.image_url)
 
@@ -117,14 +117,14 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"detail": failure.message}
 
 
-def router(embedder_of: EmbedderOf) -> APIRouter:
+def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(VoyageError))
 
     @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> VoyageAnswer:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
-        caller = embedder_of(request)
+        caller = edge(request)
         check_dimensions(caller.dimension, output_dimension=body.output_dimension)
         check_offered("output_dtype", body.output_dtype, ("float",))
         found = (await answers(caller, body.to_wanted())).whole()

@@ -1,18 +1,21 @@
-"""Words that dialects share: query or document, how a vector is written, and what this service does not do."""
+"""Statuses of a dialect's routes for the OpenAPI document, each with the dialect's own shape."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel
 
+from ...types import InputType
 from ..failures import Failure, Refused
-from ..policy import Side
+from ..schemas import ERRORS
 
-_SIDES: dict[str, Side | None] = {
+_SIDES: dict[str, InputType | None] = {
     "query": "query",
     "search": "query",
     "search_query": "query",
@@ -30,7 +33,14 @@ _SIDES: dict[str, Side | None] = {
 }
 
 
-def side_of(**fields: str | None) -> Side | None:
+def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """All failures that a dialect can answer, in its shape."""
+    texts = {status: answer["description"] for status, answer in ERRORS.items()}
+    texts |= {424: "the URL of an image could not be fetched"}
+    return {status: {"model": model, "description": text} for status, text in texts.items()}
+
+
+def side_of(**fields: str | None) -> InputType | None:
     """Query or document, by all fields that may say so; None where none does, or where both are alike.
 
     >>> side_of(input_type="passage", task=None)

@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
-from ...types import Degraded, Modality, Payload, Refinement, other
-from ..embedding import Embedded, EmbedRequest, Embeds, Used
-from ..policy import Side
+from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
+from ..edge import Caller
+from ..embedding import Embedded, EmbedRequest
 from ..refine import ExplainInput
 from ..routes import understood
 from ..schemas import HowToRefine
-from .pictures import Pictures
+from .pictures import PairPictures
 from .ranked import Candidates, Place, RankedStore, places
 
 DEPTH = 50
@@ -29,13 +29,13 @@ class CompareRequest(HowToRefine):
     """A query, and how to treat it."""
 
     input: ExplainInput
-    input_type: Side = "query"
+    input_type: InputType = "query"
     refine: bool | None = Field(None, description="None: as the service's policy has it for this side")
     by: Modality | None = Field(None, description="side of the pairs to rank; the one that the query is not")
     refine_ranked: bool = Field(False, description="refine also the first candidates, as one set")
     results: int = Field(RESULTS, ge=1, le=DEPTH)
 
-    def to_embed(self, caller: Embeds) -> EmbedRequest:
+    def to_embed(self, caller: Caller) -> EmbedRequest:
         """The same for the embedder."""
         return EmbedRequest(
             [self.input.to_item(caller)],
@@ -106,7 +106,7 @@ class Comparer:
 
     reco: Reco
     ranked: RankedStore
-    pictures: Pictures
+    pictures: PairPictures
 
     def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
         """Rank by both vectors; a store that is away costs the rankings, not the rest.
@@ -168,11 +168,6 @@ class Comparer:
         return {**shown(id_, payload, self.pictures), "similarity": similarity}
 
 
-def shown(id_: str, payload: Payload, pictures: Pictures) -> dict[str, str | None]:
+def shown(id_: str, payload: Payload, pictures: PairPictures) -> dict[str, str | None]:
     """Id, caption and picture of a pair."""
-    caption = payload.get("caption")
-    return {
-        "id": id_,
-        "caption": caption if isinstance(caption, str) else None,
-        "picture": pictures.of(id_, payload),
-    }
+    return {"id": id_, "caption": caption_of(payload), "picture": pictures.of(id_, payload)}

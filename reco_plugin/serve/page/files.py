@@ -38,7 +38,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True)
-class _File:
+class _StaticFile:
     body: bytes
     media_type: str
     etag: str
@@ -68,5 +68,5 @@ def router() -> APIRouter:
     return routes
 
 
-def _file(name: str, body: bytes) -> _File:
-    return _File(body, _TYPES[name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+def _file(name: str, body: bytes) -> _StaticFile:
+    return _StaticFile(body, _TYPES[name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:32]}"')

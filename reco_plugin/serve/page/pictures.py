@@ -22,7 +22,7 @@ _LONGEST = 100_000  # characters of a data URI that is handed on
 _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
-class Pictures:
+class PairPictures:
     """Finds the picture of a pair."""
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...memory import Memory, open_memory
+from ...memory import Memory, memory_of, open_memory
 from ...reco import Reco
+from ...request import Search
 from ...types import Modality, Payload, Vectors
 
 
@@ -44,12 +45,14 @@ class RankedStore:
     """Candidates of all rankings.
 
     Attributes:
-        store: where they lie.
+        opened: returns the store where they lie.
+        location: of that.
         name: for people.
         own: whether it was opened for the page, which then also closes it.
     """
 
-    store: Memory
+    opened: Callable[[], Memory]
+    location: str
     name: str
     own: bool
 
@@ -64,7 +67,7 @@ class RankedStore:
         Raises:
             MemoryStoreError: the store does not answer.
         """
-        found = self.store.search(queries, by=by, read=by, k=k, payloads=True)
+        found = self.opened().search(Search(queries, by=by, read=by, k=k, payloads=True))
         payloads = found.payloads or [[{}] * len(ids) for ids in found.ids]
         seen = {id_: (row, column) for row, ids in enumerate(found.ids) for column, id_ in enumerate(ids)}
         cells = list(seen.values())
@@ -101,17 +104,10 @@ def open_ranked(reco: Reco, index: str | None) -> RankedStore:
         MemoryStoreError: there is none, or it cannot be read.
     """
     if index is None:
-        return RankedStore(reco.memory.store, "the memory", own=False)
+        return RankedStore(lambda: reco.memory.store, reco.memory.location, "the memory", own=False)
     settings, fingerprint = reco.settings, reco.manifest.fingerprint
     if "://" not in settings.memory:
-        return RankedStore(open_memory(index, fingerprint, create=False), index, own=True)
-    key = settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
-    store = open_memory(
-        settings.memory,
-        fingerprint,
-        create=False,
-        collection=index,
-        api_key=key,
-        options=settings.memory_options,
-    )
-    return RankedStore(store, index, own=True)
+        store = open_memory(index, fingerprint, create=False)
+    else:
+        store = memory_of(settings.model_copy(update={"memory_collection": index}), fingerprint, create=False)
+    return RankedStore(lambda: store, store.location, index, own=True)

@@ -13,12 +13,13 @@ from pydantic import BaseModel
 
 from ...memory import Memory
 from ...memory.picture_folders import noted_folders
+from ...request import Search
 from ..edge import Edge
 from ..logs import LOGGER
 from ..routes import answering_in, openai_shape
 from . import files
 from .compare import Compared, Comparer, CompareRequest, shown
-from .pictures import Pictures
+from .pictures import PairPictures
 from .ranked import open_ranked
 
 _EXAMPLES = 6
@@ -48,14 +49,14 @@ def router(edge: Edge) -> APIRouter:
     """
     reco, settings = edge.embedder.reco, edge.settings
     ranked = open_ranked(reco, settings.page_index)
-    pictures = Pictures(_folders(edge, ranked.store), reco.manifest.image, reco.settings.max_pixels)
+    pictures = PairPictures(_folders(edge, ranked.location), reco.manifest.image, reco.settings.max_pixels)
     comparer = Comparer(reco, ranked, pictures)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         if ranked.own:
-            ranked.store.close()
+            ranked.opened().close()
 
     routes = APIRouter(include_in_schema=False, lifespan=lifespan)
     routes.include_router(files.router())
@@ -71,28 +72,28 @@ def router(edge: Edge) -> APIRouter:
     async def examples(request: Request) -> Examples:
         caller = edge(request)
         caller.see_pairs()
-        return Examples(data=await caller.ask(lambda: _examples(ranked.store, pictures)))
+        return Examples(data=await caller.ask(lambda: _examples(ranked.opened(), pictures)))
 
     routes.include_router(asked)
     return routes
 
 
-def _folders(edge: Edge, ranked: Memory) -> Sequence[Path]:
+def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
     """Where image files may be read: as set, else where the memory and what is ranked were filled from here."""
     if edge.settings.page_pictures is not None:
         return [edge.settings.page_pictures]
-    places = (edge.embedder.reco.memory.store.location, ranked.location)
+    places = (edge.embedder.reco.memory.location, ranked)
     folders = dict.fromkeys(folder for place in places for folder in noted_folders(place))
     for folder in folders:
         log.info("the playground shows pictures below %s, which the memory was filled from", folder)
     return list(folders)
 
 
-def _examples(store: Memory, pictures: Pictures) -> list[Example]:
+def _examples(store: Memory, pictures: PairPictures) -> list[Example]:
     """Pairs from all over the memory: the nearest ones to a few directions that are far from one another."""
     directions = np.random.default_rng(0).standard_normal((_EXAMPLES, store.header.fingerprint.dimension))
     queries = np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True), np.float32)
-    found = store.search(queries, by="image", read="image", k=_EXAMPLES, payloads=True)
+    found = store.search(Search(queries, by="image", read="image", k=_EXAMPLES, payloads=True))
     chosen: dict[str, Example] = {}
     for ids, payloads in zip(found.ids, found.payloads or [], strict=True):
         for id_, payload in zip(ids, payloads, strict=True):

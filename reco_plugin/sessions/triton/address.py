@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from ...config import Settings
 from ...errors import ConfigError
 
-Protocol = Literal["grpc", "http"]
-_SCHEMES: dict[str, tuple[Protocol, bool]] = {
+WireProtocol = Literal["grpc", "http"]
+_SCHEMES: dict[str, tuple[WireProtocol, bool]] = {
     "grpc": ("grpc", False),
     "grpcs": ("grpc", True),
     "http": ("http", False),
     "https": ("http", True),
 }
-_PORTS: dict[Protocol, int] = {"grpc": 8001, "http": 8000}
+_PORTS: dict[WireProtocol, int] = {"grpc": 8001, "http": 8000}
 _FORMS = "grpc://host:8001 or http://host:8000 (grpcs and https for TLS)"
 
 
@@ -35,7 +35,7 @@ class Address:
     """
 
     url: str
-    protocol: Protocol
+    protocol: WireProtocol
     tls: bool
     host: str
     authority: str

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ...config import SharedMemoryMode
 from ...errors import SessionError
 from ..base import Arrays
 from .address import Address
-from .faults import NotReached, RegionLost
-from .regions import Mode, Regions
-from .wire import Call, Wire, open_wire
+from .regions import Regions
+from .wire import Inference, NotReached, RegionLost, Wire, open_wire
 
 T = TypeVar("T")
 _PAUSES_S = (0.05, 0.2)
@@ -23,13 +23,13 @@ _PAUSES_S = (0.05, 0.2)
 
 
 @dataclass(frozen=True)
-class Deadline:
+class TimeLimit:
     """A point in time."""
 
     at: float
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
+    def after(cls, seconds: float) -> TimeLimit:
         """Counted from now."""
         return cls(time.monotonic() + seconds)
 
@@ -41,22 +41,22 @@ class Deadline:
 class Connection:
     """A server; closed by itself when no session holds it, and at the end of the process."""
 
-    def __init__(self, address: Address, mode: Mode) -> None:
+    def __init__(self, address: Address, mode: SharedMemoryMode) -> None:
         self.address = address
         self._wire = open_wire(address)
         asked = mode == "on" or (mode == "auto" and address.on_this_host)
         self._regions = Regions(self._wire, mode if asked else "off")
         weakref.finalize(self, _shut, self._wire, self._regions)
 
-    def infer(self, call: Call, deadline: Deadline) -> Arrays:
+    def infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
         """Run a graph; retries what was never sent, until the deadline."""
         return self._patiently(lambda: self._infer(call, deadline), deadline)
 
-    def config(self, graph: str, version: str, deadline: Deadline) -> dict[str, Any]:
+    def config(self, graph: str, version: str, deadline: TimeLimit) -> dict[str, Any]:
         """The configuration of a graph."""
         return self._patiently(lambda: self._wire.config(graph, version, deadline.left()), deadline)
 
-    def _infer(self, call: Call, deadline: Deadline) -> Arrays:
+    def _infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
         try:
             return self._place(call, deadline)
         except RegionLost:  # nothing was run: the server was restarted and has to be told of the regions again
@@ -67,12 +67,12 @@ class Connection:
             self._regions.give_up(error)
             return self._place(call, deadline)
 
-    def _place(self, call: Call, deadline: Deadline) -> Arrays:
+    def _place(self, call: Inference, deadline: TimeLimit) -> Arrays:
         with self._regions.placed(call.inputs, deadline.left()) as placed:
             return self._wire.infer(replace(call, placed=placed), deadline.left())
 
     @staticmethod
-    def _patiently(ask: Callable[[], T], deadline: Deadline) -> T:
+    def _patiently(ask: Callable[[], T], deadline: TimeLimit) -> T:
         for pause in _PAUSES_S:
             try:
                 return ask()
@@ -83,11 +83,11 @@ class Connection:
         return ask()
 
 
-_open: weakref.WeakValueDictionary[tuple[Address, Mode], Connection] = weakref.WeakValueDictionary()
+_open: weakref.WeakValueDictionary[tuple[Address, SharedMemoryMode], Connection] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def connect(address: Address, mode: Mode) -> Connection:
+def connect(address: Address, mode: SharedMemoryMode) -> Connection:
     """The connection to a server; made when there is none yet.
 
     Raises:

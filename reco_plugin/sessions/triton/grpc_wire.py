@@ -8,9 +8,9 @@ from typing import Any
 
 from ...errors import MissingExtra, SessionError
 from ..base import Arrays
-from . import faults
+from . import wire
 from .address import Address
-from .wire import Call, infer_inputs
+from .wire import Inference, infer_inputs
 
 try:
     import tritonclient.grpc as client
@@ -41,7 +41,7 @@ class GrpcWire:
             channel_args=_CHANNEL,
         )
 
-    def infer(self, call: Call, timeout: float) -> Arrays:
+    def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs."""
         inputs = infer_inputs(client.InferInput, call)
         outputs = [client.InferRequestedOutput(name) for name in call.outputs]
@@ -79,14 +79,14 @@ class GrpcWire:
     def _fault(self, code: str, message: str, timeout: float) -> SessionError:
         match code:
             case "DEADLINE_EXCEEDED":
-                return faults.too_late(self._address, timeout)
+                return wire.too_late(self._address, timeout)
             case "UNAVAILABLE" if any(words in message.lower() for words in _NEVER_SENT):
-                return faults.not_reached(self._address, message)
+                return wire.not_reached(self._address, message)
             case "UNAVAILABLE" if "protocol is restricted" in message:  # Triton's code for a missing key
-                return faults.refused(self._address, message)
+                return wire.refused(self._address, message)
             case "UNAVAILABLE" | "CANCELLED":
-                return faults.unavailable(self._address, message)
+                return wire.unavailable(self._address, message)
             case "UNAUTHENTICATED" | "PERMISSION_DENIED":
-                return faults.refused(self._address, message)
+                return wire.refused(self._address, message)
             case _:
-                return faults.failed(self._address, message)
+                return wire.failed(self._address, message)

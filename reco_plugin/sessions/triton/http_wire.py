@@ -11,9 +11,9 @@ from typing import Any
 
 from ...errors import MissingExtra, SessionError
 from ..base import Arrays
-from . import faults
+from . import wire
 from .address import Address
-from .wire import Call, infer_inputs
+from .wire import Inference, infer_inputs
 
 try:
     import tritonclient.http as client
@@ -36,7 +36,7 @@ class HttpWire:
         tls: dict[str, Any] = {"ca_certs": str(address.ca)} if address.ca else {}
         self._pool = urllib3.PoolManager(maxsize=_CONNECTIONS, headers=dict(address.headers), retries=False, **tls)
 
-    def infer(self, call: Call, timeout: float) -> Arrays:
+    def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs."""
         inputs = infer_inputs(client.InferInput, call)
         outputs = [client.InferRequestedOutput(name, binary_data=True) for name in call.outputs]
@@ -47,7 +47,7 @@ class HttpWire:
         try:
             result = client.InferenceServerClient.parse_response_body(answer, header_length=length)
         except (ValueError, InferenceServerException) as error:
-            raise faults.failed(self._address, f"what is no answer of Triton's: {error}") from error
+            raise wire.failed(self._address, f"what is no answer of Triton's: {error}") from error
         return {name: result.as_numpy(name) for name in call.outputs}
 
     def config(self, graph: str, version: str, timeout: float) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class HttpWire:
         try:
             return dict(json.loads(answer))
         except (ValueError, TypeError) as error:
-            raise faults.failed(self._address, f"what is no configuration of a model: {error}") from error
+            raise wire.failed(self._address, f"what is no configuration of a model: {error}") from error
 
     def register(self, region: str, key: str, size: int, timeout: float) -> None:
         """Let the server map a shared-memory object of this host."""
@@ -87,11 +87,11 @@ class HttpWire:
             )
             content = self._read(answer, deadline, timeout)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError) as error:
-            raise faults.not_reached(self._address, error) from error
+            raise wire.not_reached(self._address, error) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise faults.too_late(self._address, timeout) from error
+            raise wire.too_late(self._address, timeout) from error
         except urllib3.exceptions.HTTPError as error:
-            raise faults.unavailable(self._address, str(error)) from error
+            raise wire.unavailable(self._address, str(error)) from error
         if answer.status != 200:
             raise self._fault(answer.status, _message(content))
         length = answer.headers.get(_JSON_LENGTH)
@@ -104,17 +104,17 @@ class HttpWire:
             chunks.append(chunk)
             if time.monotonic() > deadline:
                 answer.close()
-                raise faults.too_late(self._address, timeout)
+                raise wire.too_late(self._address, timeout)
         answer.release_conn()
         return b"".join(chunks)
 
     def _fault(self, status: int, message: str) -> SessionError:
         reason = f"HTTP {status}: {message}"
         if status in {401, 403}:
-            return faults.refused(self._address, reason)
+            return wire.refused(self._address, reason)
         if status in {429, 502, 503, 504}:
-            return faults.unavailable(self._address, reason)
-        return faults.failed(self._address, reason)
+            return wire.unavailable(self._address, reason)
+        return wire.failed(self._address, reason)
 
 
 def _message(content: bytes) -> str:

@@ -15,7 +15,7 @@ CHECKSUM = "sha256"
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output, without the batch."""
+    """One input or output; dimensions without the batch, -1 is any."""
 
     name: str
     type: str

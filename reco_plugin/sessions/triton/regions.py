@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...config import SharedMemoryMode
 from ...errors import SessionError, SessionTimeout, SessionUnavailable
 from .wire import Placement, Wire
 
@@ -29,7 +30,6 @@ _FILES = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives; names
 _ALIGN = 64
 _GOODBYE_S = 2.0
 
-Mode = Literal["auto", "on", "off"]
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +52,7 @@ class Regions:
         mode: auto gives up quietly where the server cannot see our memory; on raises.
     """
 
-    def __init__(self, wire: Wire, mode: Mode) -> None:
+    def __init__(self, wire: Wire, mode: SharedMemoryMode) -> None:
         self._wire, self._mode = wire, mode
         self._free: list[Region] = []
         self._lock = threading.Lock()

@@ -13,9 +13,9 @@ from ...config import Settings
 from ...errors import SessionError
 from ..base import Arrays
 from .address import address_of
-from .connection import Connection, Deadline, connect
+from .connection import Connection, TimeLimit, connect
 from .ports import Ports, read_config
-from .wire import Call
+from .wire import Inference
 
 VERSION = "1"
 """The folder of the graph in a model folder."""
@@ -59,9 +59,9 @@ class TritonSession:
         return int(rows.pop() or 0)
 
     def _send(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        call = Call(self._graph, VERSION, inputs, self._outputs)
+        call = Inference(self._graph, VERSION, inputs, self._outputs)
         try:
-            return self._connection.infer(call, Deadline.after(self._timeout))
+            return self._connection.infer(call, TimeLimit.after(self._timeout))
         except SessionError as error:
             raise type(error)(f"{self._graph} failed on {_shapes(inputs)}: {error}") from error
 
@@ -80,7 +80,7 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
     expected = read_config(artifact.folder / graph / "config.pbtxt")
     connection = connect(address, settings.triton_shared_memory)
     try:
-        config = connection.config(graph, VERSION, Deadline.after(settings.triton_timeout_s))
+        config = connection.config(graph, VERSION, TimeLimit.after(settings.triton_timeout_s))
     except SessionError as error:
         served = type(error) is SessionError  # the server answers, but does not have it
         raise type(error)(f"{graph} cannot be opened: {error}{_way_out(artifact) if served else ''}") from error
@@ -106,7 +106,7 @@ def check_triton(graph: str, settings: Settings) -> None:
         MissingExtra: the Triton client is not installed.
     """
     connection = connect(address_of(settings), settings.triton_shared_memory)
-    connection.config(graph, VERSION, Deadline.after(min(settings.triton_timeout_s, _CHECK_S)))
+    connection.config(graph, VERSION, TimeLimit.after(min(settings.triton_timeout_s, _CHECK_S)))
 
 
 def _compare(artifact: Artifact, graph: str, expected: Ports, found: Ports, url: str) -> None:

@@ -1,4 +1,4 @@
-"""The few things that a session asks of a Triton server, over whichever protocol."""
+"""The few things that a session asks of a Triton server, over whichever protocol, and what is answered instead."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from ...errors import SessionError
+from ...errors import SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
 from ..base import Arrays
 from .address import Address
+
+_QUEUE_IS_FULL = "maximum queue size"
+_NO_REGION = "shared memory region"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Call:
+class Inference:
     """One inference.
 
     Attributes:
@@ -40,10 +43,10 @@ class Call:
 class Wire(Protocol):
     """A connection, or a pool of them; safe to use from several threads.
 
-    All methods raise what :mod:`.faults` makes, and return or raise within ``timeout`` seconds.
+    All methods raise what the functions below make, and return or raise within ``timeout`` seconds.
     """
 
-    def infer(self, call: Call, timeout: float) -> Arrays:
+    def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs."""
         ...
 
@@ -79,7 +82,7 @@ def open_wire(address: Address) -> Wire:
     return HttpWire(address)
 
 
-def infer_inputs(make: Callable[[str, list[int], str], Any], call: Call) -> list[Any]:
+def infer_inputs(make: Callable[[str, list[int], str], Any], call: Inference) -> list[Any]:
     """The inputs in the classes of either client: with their data, or with the place where the data lie.
 
     Raises:
@@ -97,3 +100,54 @@ def infer_inputs(make: Callable[[str, list[int], str], Any], call: Call) -> list
         else:
             made[-1].set_data_from_numpy(array)
     return made
+
+
+class NotReached(SessionUnavailable):
+    """The request was never sent, so it may be sent again."""
+
+
+class RegionLost(SessionError):
+    """The server does not know a shared-memory region: it was restarted, or cannot see this host's memory."""
+
+
+def not_reached(address: Address, reason: object) -> NotReached:
+    """No connection could be made."""
+    hint = "Does it run, is this its port, and is the protocol right (gRPC is usually on 8001, HTTP on 8000)?"
+    if address.tls:
+        hint += " With TLS: does the certificate name this host, and is its authority in triton_ca?"
+    return NotReached(f"no Triton server is reached at {address.url} ({reason}). {hint}")
+
+
+def too_late(address: Address, timeout: float) -> SessionTimeout:
+    """The deadline passed."""
+    return SessionTimeout(
+        f"the Triton server at {address.url} did not answer within {timeout:.3g} s: it is busy, slow or not what "
+        "answers there. Raise triton_timeout_s, send smaller batches (batch_size), or add instances."
+    )
+
+
+def refused(address: Address, reason: object) -> SessionError:
+    """The server or a proxy wants other credentials."""
+    return SessionError(
+        f"the Triton server at {address.url} refuses access ({reason}): set triton_headers, for example "
+        '{"authorization": "Bearer …"}, to what it expects'
+    )
+
+
+def unavailable(address: Address, message: str) -> SessionUnavailable:
+    """The connection broke when the request was on its way, or the server says that it cannot serve now."""
+    if _QUEUE_IS_FULL in message:
+        return SessionOverloaded(
+            f"the queue of the Triton server at {address.url} is full ({message}): send less at once, raise "
+            "max_queue_size, or add instances"
+        )
+    return SessionUnavailable(
+        f"the Triton server at {address.url} did not answer ({message}): was it stopped or restarted?"
+    )
+
+
+def failed(address: Address, message: str) -> SessionError:
+    """The server answers with an error of its own."""
+    if _NO_REGION in message.lower():
+        return RegionLost(f"the Triton server at {address.url} and shared memory: {message}")
+    return SessionError(f"the Triton server at {address.url} says: {message}")

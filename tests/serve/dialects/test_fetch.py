@@ -20,9 +20,8 @@ from image_files import halves, saved
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
-from reco_plugin.serve.addresses import is_public
 from reco_plugin.serve.failures import Failure, Refused
-from reco_plugin.serve.fetch import ImageFetcher, checked
+from reco_plugin.serve.fetch import ImageFetcher, checked, is_public
 
 PUBLIC = "93.184.215.14"
 

@@ -70,7 +70,7 @@ def test_images_have_a_bound_of_their_own(client: TestClient, red_square: str, a
 def test_azures_client(url: str, filled: Reco) -> None:
     expected = filled.embed_texts([TEXT], refine=False)[0].tolist()
     with openai.AzureOpenAI(azure_endpoint=url, api_key="any", api_version="2024-10-21", max_retries=0) as sdk:
-        plain, refined = (sdk.embeddings.create(model=name, input=TEXT) for name in ("clip", "clip-reco"))
+        plain, refined = (sdk.embeddings.create(model=name, input=TEXT) for name in ("clip", "clip-reco-query"))
     assert plain.data[0].embedding == pytest.approx(expected, abs=1e-6)
     assert refined.data[0].embedding != pytest.approx(expected, abs=1e-3)
     wrong = openai.AzureOpenAI(azure_endpoint=url, api_key="wrong", api_version="2024-10-21", max_retries=0)

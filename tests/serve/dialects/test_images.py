@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 from reco_plugin.serve.failures import Refused
-from reco_plugin.serve.images import image_bytes, is_data_uri, is_url, pixels_expected
+from reco_plugin.serve.images import image_bytes, is_url, pixels_expected
 
 
 def png_header(width: int, height: int, pixels: bytes) -> bytes:
@@ -71,11 +71,11 @@ class TestInsideJson:
         assert (raised.value.failure.status, raised.value.failure.code) == (415, "image_type_unsupported")
 
     def test_words(self) -> None:
-        assert is_data_uri("data:image/png;base64,AAAA") and not is_data_uri("data: a fox;base64")
         assert is_url("HTTP://a/b") and not is_url("a text about http://a")
 
     def test_a_long_text_is_not_searched_for_a_header(self) -> None:
-        assert not is_data_uri("data:" + ";a" * 1_000_000 + ";base64,")
+        with pytest.raises(Refused, match="must be a data URI or base64"):
+            image_bytes("data:" + ";a" * 1_000_000 + ";base64,", max_bytes=10_000_000)
 
 
 class TestFiles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
         names = (list(study.labelled.classes) * max(BATCHES))[: max(BATCHES)]
         steps["encode a text"] = lambda size: encoder.texts(names[:size])
     rows = np.arange(max(BATCHES)) % len(queries)
-    found = {size: retrieve(memory.store, queries[rows[:size]], "image", ours.how) for size in BATCHES}
-    steps["retrieve"] = lambda size: retrieve(memory.store, queries[rows[:size]], "image", ours.how)
+    found = {size: retrieve(memory.searches, queries[rows[:size]], "image", ours.how) for size in BATCHES}
+    steps["retrieve"] = lambda size: retrieve(memory.searches, queries[rows[:size]], "image", ours.how)
     steps["fuse"] = lambda size: ours.fusers[0].fuse(
         "image", queries[rows[:size]], found[size], found[size].found.astype(np.float32)
     )
@@ -108,8 +109,8 @@ def _recall(study: Study) -> tuple[Table, Chart]:
     recalls = QUICK_RECALLS if study.config.quick else RECALLS
     cells, gains = [], []
     for recall in study.watch(recalls, "index recall"):
-        store = ApproximateMemory(study.subject.fingerprint, recall, study.config.seed)
-        memory = ram_memory(study.records, study.subject.fingerprint, store).at(study.ours.how.k)
+        around = partial(ApproximateMemory, recall=recall, seed=study.config.seed)
+        memory = ram_memory(study.records, study.subject.fingerprint, around).at(study.ours.how.k)
         outcome = study.measure(study.ours, memory)
         cells.append(row(study, f"{recall:g}", outcome))
         gains.append(study.gain(outcome))

@@ -1,0 +1,152 @@
+"""Files that are whole or absent, and digests: the same contents give the same one, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .errors import DataError
+from .types import ImageInput, Records, Vectors
+
+PARTIAL = ".partial"
+"""Ending of a file or folder that is being written; what bears it was never finished and may be replaced."""
+_LARGE = 2**25
+"""Bytes; below it, reading takes a tenth of a second."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; moved to ``path`` when the block ends well, else removed.
+
+    Raises:
+        DataError: it cannot be written there.
+    """
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def allocate(path: Path) -> None:
+    """Give a file of holes its blocks. Writing to a hole that is mapped kills the process where the disk is full.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all: under a temporary name, to the disk, then renamed; a full disk gets it back."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path, notes: Path | None) -> str:
+    """Hex digest of a file, which is read where its size or a time stamp is not as it was when it was read last.
+
+    The time stamps are those of its contents and of its inode, which no program can set back.
+
+    Args:
+        path: of the file.
+        notes: folder where what is known is kept; where that is None or cannot be written, the file is read each time.
+    """
+    now = path.stat()
+    if now.st_size < _LARGE or notes is None:
+        return sha256_file(path)
+    stamp = f"{now.st_size} {now.st_mtime_ns} {now.st_ctime_ns}"
+    note = notes / "sha256" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    with suppress(OSError, ValueError):
+        digest, then = note.read_text("ascii").split(" ", 1)
+        if then == stamp:
+            return digest
+    digest = sha256_file(path)
+    with suppress(DataError), whole_file(note) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(f"{digest} {stamp}", "ascii")
+    return digest
+
+
+def digest_images(images: Sequence[ImageInput] | Vectors) -> str:
+    """Of the images' contents, in order; reads every file.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    if isinstance(images, np.ndarray):
+        return digest_arrays(images)
+    return _digest(_content(image) for image in images)
+
+
+def digest_texts(texts: Iterable[str]) -> str:
+    """Of texts, in order."""
+    return _digest(text.encode() for text in texts)
+
+
+def digest_arrays(*arrays: Any) -> str:
+    """Of arrays, in order: shapes and contents."""
+    return _digest(part for array in map(np.ascontiguousarray, arrays) for part in (repr(array.shape).encode(), array))
+
+
+def digest_records(records: Records) -> str:
+    """Of pairs: ids, both vectors, and payloads."""
+    payloads = (repr(sorted(payload.items())) for payload in records.payloads)
+    return digest_texts([digest_texts(records.ids), digest_arrays(records.image, records.text), digest_texts(payloads)])
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()
+
+
+def _content(image: ImageInput) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise DataError(f"{image} cannot be read: {error.strerror or error}") from None
+    return f"{image.mode}{image.size}".encode() + image.tobytes()

@@ -1,0 +1,105 @@
+"""The disk of an embedded memory: room, looked at before something is written, and a folder that may only be read.
+
+Qdrant Edge writes through files that are mapped into memory, 32 MB long and full of holes. Where the file system has
+no block left for a hole, no call fails: the process is killed by SIGBUS, and a service with it. It writes
+even to read, so of a folder that may not be written, as of a read-only disk, a copy is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import MemoryStoreError
+from ..types import MODALITIES, Payload
+from .points import locked_error
+
+SPARE_BYTES = 32 * 2**20
+"""Stay free when pairs are written: for flushing, header, lists, deletions, and others who write there meanwhile."""
+LAST_BYTES = 2**20
+"""Stay free when pairs are deleted."""
+_LOG = "wal"  # the folder that Edge locks
+_FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
+
+
+def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) -> None:
+    """Refuse what might fill the disk.
+
+    Args:
+        folder: of the memory.
+        doing: what would be done, as in "write".
+        wanted: bytes that it may take.
+        spare: bytes that must stay free.
+
+    Raises:
+        MemoryStoreError: there is no room.
+    """
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:  # it went away, which the store itself tells
+        return
+    if disk.total and disk.free < wanted + spare:  # some network file systems say 0 of everything
+        raise MemoryStoreError(
+            f"cannot {doing} the memory at {str(folder)!r}: its disk has {_megabytes(disk.free)} left, this may take "
+            f"{_megabytes(wanted)}, and {_megabytes(spare)} must stay free, because a full disk kills the process. "
+            "Make room there, or move the folder to a larger disk, and do the same again; what was written stays"
+        )
+
+
+def bytes_of_pairs(dimension: int, payloads: Sequence[Payload]) -> int:
+    """Bytes that writing pairs may take: in the log, and where they are stored."""
+    vectors = len(MODALITIES) * 4 * dimension
+    return sum(_FACTOR * (vectors + len(json.dumps(payload))) + _PAIR_BYTES for payload in payloads)
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """What the files of a folder take, without their holes."""
+    stats = (path.stat() for path in folder.rglob("*") if path.is_file())
+    return sum(getattr(stat, "st_blocks", 0) * 512 for stat in stats)  # no blocks on Windows
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
+
+
+def copied(shard: Path) -> tempfile.TemporaryDirectory[str]:
+    """Copy a shard to where it can be opened.
+
+    Raises:
+        MemoryLocked: a process that may write it has it open.
+        MemoryStoreError: it cannot be read, or there is no room for the copy.
+    """
+    copy = tempfile.TemporaryDirectory(prefix="reco-memory-")
+    try:
+        check_room(Path(copy.name), "copy, to read it,", bytes_on_disk(shard))
+        with _locked(shard / _LOG):
+            shutil.copytree(shard, copy.name, dirs_exist_ok=True)
+    except BaseException as error:
+        copy.cleanup()
+        if isinstance(error, OSError):
+            raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
+        raise
+    return copy
+
+
+@contextmanager
+def _locked(log: Path) -> Iterator[None]:
+    """Keep writers out, where the system knows such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(log, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise locked_error(str(log.parent.parent)) from None
+    finally:
+        os.close(handle)

@@ -1,0 +1,177 @@
+"""``POST /predict``: what an immich server asks of its machine-learning service (immich_ml/main.py), for smart search.
+
+A form with ``entries``, which task of which model, and ``text`` or ``image``. Texts are queries, images documents, so
+that immich's index stays as its own service would make it. Other tasks go on to that service, where its URL is set.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, Request, Response
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from ...types import InputType
+from ..edge import Edge
+from ..embedding import EmbedRequest, Item
+from ..failures import Failure, Refused
+from ..routes import answering_in
+from ..schemas import Strict
+from .words import errors_as
+
+_TASKS: dict[str, InputType] = {"textual": "query", "visual": "document"}
+_FORM = {"text": "string", "entries": "string", "image": "string"}
+
+
+class ImmichModel(BaseModel):
+    """Which model; options (a text's language) are left alone."""
+
+    modelName: str  # noqa: N815 - immich's spelling
+
+
+class ImmichEntries(Strict):
+    """The one task that is done here."""
+
+    clip: dict[str, ImmichModel]
+
+
+class ImmichAnswer(BaseModel):
+    """immich's answer."""
+
+    clip: str
+    """The vector, as JSON inside JSON."""
+    imageWidth: int | None = None  # noqa: N815
+    imageHeight: int | None = None  # noqa: N815
+
+
+class ImmichError(BaseModel):
+    """immich's error."""
+
+    detail: str
+
+
+def shape(failure: Failure) -> dict[str, Any]:
+    """A failure in immich's words."""
+    return {"detail": failure.message}
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether immich's name of a model is open_clip's; which of them says QuickGELU differs.
+
+    >>> alike("ViT-B-32__laion2b-s34b-b79k", "ViT-B-32/laion2b_s34b_b79k")
+    True
+    >>> alike("ViT-B-32__openai", "ViT-B-32-quickgelu/openai")
+    True
+    """
+    short = [re.sub(r"[^a-z0-9]+", "-", name.lower()).replace("-quickgelu", "") for name in (one, other)]
+    return short[0] == short[1]
+
+
+def router(edge: Edge) -> APIRouter:
+    """The route."""
+    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ImmichError))
+    fields = {name: {"type": kind} for name, kind in _FORM.items()}
+    form_of = {"content": {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}}
+
+    @routes.post(
+        "/predict",
+        openapi_extra={"requestBody": form_of},
+        response_model=ImmichAnswer,
+        response_model_exclude_none=True,
+    )
+    async def immich_predict(request: Request) -> Response | ImmichAnswer:
+        """Embed a text or an image for immich's smart search; what else immich asks is passed on."""
+        await request.body()  # kept, to be passed on
+        try:
+            form = await request.form(max_files=1, max_fields=8, max_part_size=edge.settings.max_body_bytes)
+        except HTTPException as error:
+            raise Refused(Failure(400, "invalid_form", f"the body is no multipart form: {error.detail}")) from None
+        try:
+            entries = _entries(form)
+            if "clip" not in entries:
+                return await _passed_on(edge, request, ", ".join(entries))
+            task = _task(entries, edge)
+            item = _item(form, task)
+        finally:
+            await form.close()
+        found = (await edge(request).embed(EmbedRequest([item], side=_TASKS[task]))).whole(_field(task))
+        width, height = _size(item.content) if isinstance(item.content, bytes) else (None, None)
+        return ImmichAnswer(clip=json.dumps(found.vectors[0].tolist()), imageWidth=width, imageHeight=height)
+
+    return routes
+
+
+def _entries(form: FormData) -> dict[str, Any]:
+    try:
+        entries = json.loads(str(form["entries"]))
+    except (KeyError, ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, dict) or not entries:
+        raise Refused(
+            Failure(422, "invalid_request", "the field entries must say which task of which model", "entries")
+        )
+    return entries
+
+
+def _task(entries: dict[str, Any], edge: Edge) -> str:
+    """``textual`` or ``visual``, of a model that is ours."""
+    try:
+        asked = ImmichEntries.model_validate(entries).clip
+        [(task, model)] = asked.items()
+    except (ValidationError, ValueError):
+        asked, task = {}, ""
+    if task not in _TASKS:
+        message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
+        raise Refused(Failure(422, "invalid_request", message, "entries"))
+    ours = edge.embedder.reco.manifest.name
+    if model.modelName not in edge.embedder.aliases and not alike(model.modelName, ours):
+        message = f"the model here is {ours}, immich asks for {model.modelName!r:.80}: choose it in immich's settings"
+        raise Refused(Failure(404, "model_not_found", message, "entries"))
+    return task
+
+
+def _item(form: FormData, task: str) -> Item:
+    given = form.get(_field(task))
+    if task == "textual" and isinstance(given, str):
+        return Item.text(given)
+    if task == "visual" and isinstance(given, UploadFile):
+        return Item.image(given.file.read())
+    raise Refused(Failure(400, "empty_input", f"{task} needs the field {_field(task)}", _field(task)))
+
+
+def _field(task: str) -> str:
+    return "text" if task == "textual" else "image"
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    """(width, height); the image was decoded before."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            return opened.size
+    except (UnidentifiedImageError, OSError):  # which Pillow is not the only judge of
+        return 0, 0
+
+
+async def _passed_on(edge: Edge, request: Request, tasks: str) -> Response:
+    """What immich's own service answers."""
+    url = edge.settings.immich_url
+    if url is None:
+        message = f"{tasks} is not done here: set immich_url to immich's own machine-learning service, or turn it off"
+        raise Refused(Failure(400, "unsupported_task", message, "entries"))
+    try:
+        async with httpx.AsyncClient(timeout=edge.settings.deadline_s) as client:
+            headers = {"content-type": request.headers["content-type"]}
+            found = await client.post(
+                f"{url.rstrip('/')}/predict", content=bytes(await request.body()), headers=headers
+            )
+    except httpx.HTTPError as error:
+        message = f"immich's own machine-learning service (immich_url) does not answer: {type(error).__name__}"
+        raise Refused(Failure(503, "immich_unavailable", message, retry_after_s=5.0)) from None
+    return Response(found.content, found.status_code, media_type=found.headers.get("content-type"))

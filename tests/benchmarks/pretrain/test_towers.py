@@ -1,0 +1,161 @@
+"""The mini CLIP's training, at a scale of seconds: its tokenizer, its augmentation, and what it writes."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file
+
+from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
+from benchmarks.pretrain.towers import pretrain, write_tokenizer
+from reco_plugin.quickstart.dataset import BenchPair, Quickstart
+from reco_plugin.quickstart.entities import Entity, EntitySplit
+from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
+from reco_plugin.train.encoder import load_frozen
+
+WORDS = ("fox", "dog", "cat", "house", "tree", "car", "star", "fish")
+SMALL = PretrainConfig(steps=4, entities_per_batch=4, generic_per_batch=3, warmup=2, checkpoint_every=2)
+
+
+class Interrupted(Exception):
+    """Stands for a killed process."""
+
+
+class Fragile:
+    """Images that can be read so many times."""
+
+    def __init__(self, images: np.ndarray, reads: int) -> None:
+        self._images, self._reads = images, reads
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        self._reads -= 1
+        if self._reads < 0:
+            raise Interrupted
+        return self._images[row]
+
+
+def quickstart() -> Quickstart:
+    """Six seen entities, one of each other split, in a memory style, the held style and a query style; 5 generic."""
+    splits: list[EntitySplit] = ["seen"] * 6 + ["fusion", "unseen"]
+    entities = [
+        Entity(f"e{i}", word, (), {}, 0, split) for i, (word, split) in enumerate(zip(WORDS, splits, strict=True))
+    ]
+    styles = (*[s for s in MEMORY_STYLES if s != HELD_STYLE][:2], HELD_STYLE, QUERY_STYLES[0])
+    items = [BenchPair(e.key, style, style, f"{e.label} in {style}", e.split) for e in entities for style in styles]
+    items += [BenchPair(f"icons:{i}", "icons", "icons", f"icon {i}", None) for i in range(5)]
+    images = np.random.default_rng(0).integers(0, 256, (len(items), 64, 64, 3)).astype(np.uint8)
+    return Quickstart(images, items, entities)
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> SimpleTokenizer:
+    write_tokenizer(tmp_path / "bpe.txt.gz")
+    return SimpleTokenizer(bpe_path=str(tmp_path / "bpe.txt.gz"), context_length=20)
+
+
+def test_the_tokenizer_is_the_beginning_of_clips(tokenizer: SimpleTokenizer) -> None:
+    assert tokenizer.vocab_size == len(tokenizer.encoder) == 4096
+    assert (tokenizer.sot_token_id, tokenizer.eot_token_id) == (4094, 4095)
+    full = SimpleTokenizer(context_length=20)
+    for caption in ("a photo of a dog", "red car in the street", "the house and the tree", "cat!"):
+        ours, theirs = tokenizer([caption])[0], full([caption])[0]
+        theirs = torch.where(theirs >= 49406, theirs - 49406 + 4094, theirs)
+        assert torch.equal(ours, theirs), caption
+    rare = "a hippopotamus"
+    assert tokenizer.decode(tokenizer.encode(rare)).strip() == rare
+    assert len(tokenizer.encode(rare)) > len(full.encode(rare))
+
+
+def test_the_tokenizer_file_is_the_same_every_time(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "a.gz")
+    write_tokenizer(tmp_path / "b.gz")
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert len(gzip.decompress((tmp_path / "a.gz").read_bytes()).decode().split("\n")) == 3583
+
+
+def test_augmentation_keeps_shape_and_range_and_depends_on_the_seed_alone() -> None:
+    images = torch.from_numpy(quickstart().images)
+    first, again, other = (augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first.shape == (len(images), 3, 64, 64) and first.dtype == torch.float32
+    assert torch.equal(first, again) and not torch.allclose(first, other, atol=0.1)
+    pixels = first * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5 and pixels.std() > 0.05
+
+
+def test_white_paper_stays_without_a_border() -> None:
+    white = torch.full((16, 64, 64, 3), 255, dtype=torch.uint8)
+    drawn = augment(white, torch.Generator().manual_seed(0))
+    pixels = drawn * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    assert (pixels.amax((2, 3)) - pixels.amin((2, 3))).max() < 1e-4
+
+
+def test_batches_hold_distinct_seen_entities_in_styles_that_are_not_held(tokenizer: SimpleTokenizer) -> None:
+    data = quickstart()
+    rows: list[int] = []
+
+    class Spy(Fragile):
+        def __getitem__(self, row: int) -> np.ndarray:
+            rows.append(int(row))
+            return super().__getitem__(row)
+
+    sampler = Sampler(replace(data, images=Spy(data.images, 10**6)), tokenizer, SMALL)  # type: ignore[arg-type]
+    for step in range(40):
+        del rows[:]
+        images, tokens = sampler.draw(step)
+        drawn = [data.items[row] for row in rows]
+        assert images.shape == (7, 64, 64, 3) and tokens.shape == (7, 20)
+        assert [item.split for item in drawn] == ["seen"] * 4 + [None] * 3
+        assert len({item.entity for item in drawn}) == 7
+        assert not {item.style for item in drawn} & {HELD_STYLE, *QUERY_STYLES}
+        for item, text in zip(drawn[:4], tokens, strict=False):
+            assert data.by_key[item.entity].label in tokenizer.decode(text[text > 0].tolist())
+    again = sampler.draw(7), sampler.draw(7)
+    assert all(torch.equal(a, b) for a, b in zip(*again, strict=True))
+
+
+def test_equal_captions_are_no_negatives() -> None:
+    tokens = torch.tensor([[1, 2], [1, 2], [3, 4]])
+    eye, scale = torch.eye(3), torch.tensor(5.0)
+    same = torch.stack([eye[0], eye[0], eye[2]])
+    loss = contrastive(Embedded(same, same), scale, tokens)
+    expected = (2 * np.log1p(np.exp(-5)) + np.log1p(2 * np.exp(-5))) / 3
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    assert contrastive(Embedded(same, same), scale, torch.arange(3)[:, None]).item() > loss.item() + 0.3
+
+
+def test_open_clip_loads_what_is_written(tmp_path: Path) -> None:
+    data = quickstart()
+    folder = pretrain(data, tmp_path / "clip", SMALL)
+    clip = load_frozen(f"local-dir:{folder}")
+    assert (clip.dimension, clip.image.size, clip.text.context_length) == (128, (64, 64), 20)
+    assert clip.text.dynamic and clip.image.mean == MEAN
+    vectors = clip.texts(["a fox", "a fox", "a house"])
+    assert np.allclose(vectors[0], vectors[1], atol=1e-6) and not np.allclose(vectors[0], vectors[2], atol=1e-3)
+    weights = load_file(folder / "open_clip_model.safetensors")
+    assert all(torch.equal(weights[name], value) for name, value in clip.model.state_dict().items())
+    assert list(folder.glob("*.tmp")) == []
+
+
+def test_an_interrupted_pretraining_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    data = quickstart()
+    whole = weights_of(pretrain(data, tmp_path / "whole", SMALL))
+    fragile: Any = replace(data, images=Fragile(data.images, 3 * 7 + 2))  # type: ignore[arg-type]
+    with pytest.raises(Interrupted):  # in the fourth batch
+        pretrain(fragile, tmp_path / "cut", SMALL)
+    assert not (tmp_path / "cut" / "open_clip_config.json").exists()
+    rest: Any = replace(data, images=Fragile(data.images, 2 * 7))  # type: ignore[arg-type]
+    resumed = weights_of(pretrain(rest, tmp_path / "cut", SMALL))
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    other = weights_of(pretrain(data, tmp_path / "other", replace(SMALL, seed=1)))
+    assert any(not torch.equal(whole[name], other[name]) for name in whole)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "open_clip_model.safetensors")

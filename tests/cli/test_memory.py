@@ -1,0 +1,188 @@
+"""reco memory: add, info, search, remove, export, import on the shipped model and an embedded memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from reco_plugin import Pair, Reco
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.request import Search
+from reco_plugin.types import Records
+
+Run = Callable[..., Result]
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+
+
+def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECO_MODEL")  # needs no model
+    info = ask("memory", "info")
+    assert (info["kind"], info["location"], info["pairs"]) == ("edge", "memory", 24)
+    assert info["encoder"]["name"] == "reco-quickstart-mini-clip"
+    assert (info["encoder"]["dimension"], len(info["encoder"]["digest"])) == (128, 64)
+    lines = run("memory", "info").stdout.splitlines()
+    assert lines[0] == "edge memory at memory: 24 pairs"
+    assert lines[1].startswith("encoder  reco-quickstart-mini-clip (128-d, sha256 ")
+    assert lines[2].startswith("gate     ")
+
+
+def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -> None:
+    before = ask("memory", "search", "a red circle", "--k", 24)
+    again = ask("memory", "add", catalogue, "--batch-size", 7)
+    assert (again["added"], again["unchanged"], again["pairs"]) == (0, 24, 24)
+    after = ask("memory", "search", "a red circle", "--k", 24)
+    assert {hit["id"]: hit for hit in after} == {hit["id"]: hit for hit in before}
+
+
+def test_optimize_of_a_small_memory_says_that_nothing_is_indexed(memory: Path, ask: Ask, run: Run, fail: Fail) -> None:
+    before = ask("memory", "search", "a red circle", "--k", 24)
+    assert ask("memory", "remove", before[-1]["id"])["pairs"] == 23
+    told = ask("memory", "optimize")
+    assert (told["pairs"], told["indexed"]) == (23, 0)
+    assert run("memory", "optimize").stdout.startswith("23 pairs are too few for an index")
+    assert ask("memory", "search", "a red circle", "--k", 24) == before[:-1]
+    assert "only edge has an index that is built" in fail("memory", "optimize", "--memory", _exact(memory))
+
+
+def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Path, ask: Ask) -> None:
+    """Vectors of more than 10 MB a side."""
+    rng = np.random.default_rng(0)
+    image, text = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in rng.normal(size=(2, 2600, 1024)))
+    image, text = image.astype(np.float32), text.astype(np.float32)
+    with closing(open_memory(work / "large", Fingerprint("large", "ab" * 32, 1024), kind="edge")) as store:
+        store.upsert(Records([f"p{n}" for n in range(2600)], image, text, [{}] * 2600))
+    told = ask("memory", "optimize", "--memory", "large")
+    assert (told["pairs"], told["indexed"]) == (2600, 2600)
+    with closing(open_memory(work / "large", None, create=False)) as store:
+        store.upsert(Records(["late"], -image[:1], text[:1], [{}]))
+        queries = np.concatenate([image[:50], -image[:1]])
+        found = store.search(Search(queries, by="image", read="text", k=1))
+    assert [ids[0] for ids in found.ids] == [*(f"p{n}" for n in range(50)), "late"]
+
+
+def _exact(memory: Path) -> Path:
+    """A copy of another kind."""
+    place = memory.with_name("reference")
+    with closing(open_memory(memory, None, create=False)) as source:
+        target = open_memory(place, source.header.fingerprint, kind="exact")
+        for records in source.scroll():
+            target.upsert(records)
+        target.close()
+    return place
+
+
+def test_a_picture_finds_itself(memory: Path, catalogue: Path, ask: Ask) -> None:
+    hits = ask("memory", "search", "--image", catalogue.parent / "large-blue-circle.png", "--k", 3)
+    assert len(hits) == 3
+    assert hits[0]["id"] == "large-blue-circle"
+    assert hits[0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert hits[0]["payload"]["colour"] == "blue"
+    assert [hit["similarity"] for hit in hits] == sorted((hit["similarity"] for hit in hits), reverse=True)
+
+
+def test_a_caption_finds_itself_and_by_chooses_the_side(memory: Path, ask: Ask, run: Run) -> None:
+    caption = "a small green triangle"
+    hits = ask("memory", "search", caption, "--k", 2)
+    assert hits[0]["id"] == "small-green-triangle"
+    assert hits[0]["similarity"] == pytest.approx(1, abs=1e-3)
+    across = ask("memory", "search", caption, "--by", "image", "--k", 24)
+    assert max(hit["similarity"] for hit in across) < 0.95  # captions against pictures
+    shown = run("memory", "search", caption, "--k", 2).stdout.splitlines()
+    assert len(shown) == 2
+    assert shown[0].startswith("1.000  small-green-triangle  {")
+
+
+def test_a_pair_of_the_library_shows_its_caption(work: Path, catalogue: Path, ask: Ask) -> None:
+    with Reco.open(memory="memory") as reco:
+        reco.memory.add([Pair("fox-1", next(catalogue.parent.glob("*.png")), "a red fox", {"shop": "de"})])
+    (hit,) = ask("memory", "search", "a red fox")
+    assert hit["payload"] == {"caption": "a red fox", "shop": "de"}
+
+
+def test_where_filters(memory: Path, ask: Ask, run: Run) -> None:
+    red = ask("memory", "search", "a circle", "--where", '{"colour": "red", "shape": ["circle", "square"]}', "--k", 24)
+    assert {hit["id"] for hit in red} == {f"{s}-red-{f}" for s in ("small", "large") for f in ("circle", "square")}
+    assert ask("memory", "search", "a circle", "--where", '{"colour": "pink"}') == []
+    assert run("memory", "search", "a circle", "--where", '{"colour": "pink"}').stdout == "nothing found\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("{colour: red}", "--where is no JSON"), ('["red"]', "must be a JSON object"), ('{"colour": {"$gt": 1}}', "gte")],
+)
+def test_a_wrong_where_is_one_line(memory: Path, fail: Fail, where: str, message: str) -> None:
+    assert message in fail("memory", "search", "x", "--where", where)
+
+
+def test_search_wants_one_query(memory: Path, catalogue: Path, fail: Fail) -> None:
+    assert "one of them" in fail("memory", "search")
+    assert "one of them" in fail("memory", "search", "x", "--image", catalogue.parent / "large-blue-circle.png")
+    assert "gone.png" in fail("memory", "search", "--image", "gone.png")
+
+
+def test_remove(memory: Path, ask: Ask) -> None:
+    assert ask("memory", "remove", "large-red-circle", "not-there") == {"removed": 1, "pairs": 23}
+    assert ask("memory", "remove", "large-red-circle") == {"removed": 0, "pairs": 23}
+    found = {hit["id"] for hit in ask("memory", "search", "a large red circle", "--k", 24)}
+    assert len(found) == 23
+    assert "large-red-circle" not in found
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: Ask, suffix: str) -> None:
+    file = f"pairs{suffix}"
+    assert ask("memory", "export", file) == {"exported": 24, "file": file}
+    assert ask("memory", "import", file, "--memory", "copy") == {"imported": 24, "pairs": 24}
+    for query in ("a large orange square", "a small blue triangle"):
+        here, there = (ask("memory", "search", query, "--k", 24, "--memory", m) for m in ("memory", "copy"))
+        assert {hit["id"]: hit["payload"] for hit in here} == {hit["id"]: hit["payload"] for hit in there}
+        near = {hit["id"]: hit["similarity"] for hit in there}
+        assert {hit["id"]: hit["similarity"] for hit in here} == pytest.approx(near, abs=2e-6)
+        assert here[0]["id"] == there[0]["id"]
+    gates = [ask("memory", "info", "--memory", m)["calibration"]["gate"] for m in ("memory", "copy")]
+    assert gates[0] == pytest.approx(gates[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("command", [("info",), ("search", "x"), ("remove", "x"), ("export", "x.npz")], ids=str)
+def test_reading_a_missing_memory_is_an_error_and_makes_none(work: Path, fail: Fail, command: tuple[str, ...]) -> None:
+    message = fail("memory", *command, "--memory", "typo")
+    assert "there is no memory at 'typo'" in message
+    assert "reco memory add" in message
+    assert list(work.iterdir()) == []
+
+
+def test_another_file_format_is_refused(memory: Path, work: Path, fail: Fail) -> None:
+    assert ".parquet" in fail("memory", "export", "pairs.csv")
+    assert not (work / "pairs.csv").exists()
+    (work / "pairs.npz").write_bytes(b"no")
+    assert "pairs.npz" in fail("memory", "import", "pairs.npz")
+
+
+def test_the_option_wins_over_the_environment(
+    memory: Path, work: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.rename(work / "a")
+    monkeypatch.setenv("RECO_MEMORY", "a")
+    assert ask("memory", "info")["location"] == "a"
+    assert ask("memory", "search", "x", "--k", 1)
+    assert "'b'" in fail("memory", "info", "--memory", "b")
+    monkeypatch.setenv("RECO_MEMORY", "b")
+    assert ask("memory", "info", "--memory", "a")["pairs"] == 24
+
+
+def test_a_memory_of_another_encoder_is_refused(memory: Path, fail: Fail, catalogue: Path) -> None:
+    header = memory / "memory.json"
+    stored = json.loads(header.read_text())
+    stored["fingerprint"] |= {"name": "other-clip", "digest": "0" * 64}
+    header.write_text(json.dumps(stored))
+    message = fail("memory", "search", "x")
+    assert "other-clip" in message
+    assert "reco-quickstart-mini-clip" in message

@@ -1,0 +1,126 @@
+"""The newest official clients, in an environment of their own (`make clients`), against the real service.
+
+What they are seen to do is the table of docs/clients.md: `make clients` writes it anew, else it is compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import uvicorn
+
+from reco_plugin import Pair, Reco
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.run import server_options
+from reco_plugin.serve.settings import ServeSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-clients" / "bin" / "python"
+PAGE = ROOT / "docs" / "clients.md"
+BEGIN, END = "<!-- seen: make clients -->", "<!-- end -->"
+TEXTS = {"documents": ["a small red circle", "a large green square", "a fox"], "queries": ["a red circle", "a dog"]}
+KEY = "any"
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the official clients are not installed: make clients")
+
+
+class Client(NamedTuple):
+    """How a client is told where the service is, and whether it says which side a text is."""
+
+    set_to: str
+    sends_role: bool
+
+
+CLIENTS = {
+    "openai": Client("`base_url=URL/v1`", False),
+    "openai.AzureOpenAI": Client("`azure_endpoint=URL`", False),
+    "cohere.Client": Client("`base_url=URL`", True),
+    "cohere.ClientV2": Client("`base_url=URL`", True),
+    "voyageai": Client("`base_url=URL/v1`", True),
+    "boto3": Client("`endpoint_url=URL`; the key as header `x-api-key`", False),
+    "chromadb": Client("`api_base=URL/v1`", False),
+    "lancedb": Client("`base_url=URL/v1`", False),
+    "litellm openai/": Client("`api_base=URL/v1`", False),
+    "litellm voyage/": Client("`api_base=URL/v1/embeddings`, `input_type=`", True),
+    "litellm jina_ai/": Client("`api_base=URL/v1/embeddings`", False),
+    "langchain-openai": Client("`base_url=URL/v1`, `check_embedding_ctx_length=False`", False),
+    "langchain-cohere": Client("`base_url=URL`", True),
+    "llama-index": Client("`model_name=`, `api_base=URL/v1`", False),
+    "haystack": Client("`api_base_url=URL/v1`", False),
+}
+ROWS: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def filled(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as opened:
+        opened.memory.add(drawings)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def url(filled: Reco) -> Iterator[str]:
+    """The service on a free port."""
+    chosen = ServeSettings(api_keys=[KEY], page=False, port=0)
+    server = uvicorn.Server(uvicorn.Config(create_app(chosen, filled), **server_options(chosen)))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not (server.started and server.config.app.state.health.warm):
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+def ask(client: str, url: str, name: str, home: Path) -> dict[str, Any]:
+    """What the client got for both sides under a name of the model."""
+    quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "0"}
+    done = subprocess.run(
+        [PYTHON, Path(__file__).with_name("ask.py"), client, url, KEY, name],
+        input=json.dumps(TEXTS),
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **quiet},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_index_is_plain_and_queries_are_refined(client: str, url: str, filled: Reco, tmp_path: Path) -> None:
+    plain = {side: filled.embed_texts(texts, refine=False) for side, texts in TEXTS.items()}
+    refined = filled.embed_texts(TEXTS["queries"])
+    assert np.abs(refined - plain["queries"]).max() > 0.05, "the memory moves nothing: the test would show nothing"
+    kind = CLIENTS[client]
+    seen = ask(client, url, "clip-reco", tmp_path)
+    assert np.allclose(seen["documents"], plain["documents"], atol=1e-5), "an index must stay plain"
+    assert np.allclose(seen["queries"], refined if kind.sends_role else plain["queries"], atol=1e-5)
+    if not kind.sends_role:
+        queries = ask(client, url, "clip-reco-query", tmp_path)["queries"]
+        assert np.allclose(queries, refined, atol=1e-5)
+    names = "`clip-reco` for both" if kind.sends_role else "`clip` for the index, `clip-reco-query` for queries"
+    ROWS[client] = f"| {client} | {seen['version']} | {kind.set_to} | {'yes' if kind.sends_role else 'no'} | {names} |"
+
+
+def test_the_page_shows_what_was_seen() -> None:
+    if ROWS.keys() != CLIENTS.keys():
+        pytest.skip("not all clients were asked")
+    head = ["| client | version | what to set | says the side | model |", "|---|---|---|---|---|"]
+    table = "\n".join([BEGIN, "", *head, *(ROWS[client] for client in CLIENTS), "", END])
+    page = PAGE.read_text("utf-8")
+    if os.environ.get("RENEW"):
+        PAGE.write_text(re.sub(f"{BEGIN}.*{END}", table, page, flags=re.DOTALL), "utf-8")
+    else:
+        assert table in page, "make clients writes it anew"

@@ -1,0 +1,252 @@
+"""Labelled sets in CUB's layout and in tables; unseen classes; options of a source."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reco_plugin.data import Labelled, is_vectors, read_labelled, read_pairs, write_labelled
+from reco_plugin.data.images import LazyImages
+from reco_plugin.data.source import Location, parse_source
+from reco_plugin.errors import ConfigError, DataError
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+
+
+CUB_FILES = {
+    "images.txt": "1 001.Black_footed_Albatross/a.jpg\n2 001.Black_footed_Albatross/b.jpg\n3 002.Wren/c.jpg\n",
+    "image_class_labels.txt": "1 1\n2 1\n3 2\n",
+    "classes.txt": "1 001.Black_footed_Albatross\n2 002.Wren\n",
+    "train_test_split.txt": "1 1\n2 0\n3 0\n",
+}
+
+
+@pytest.fixture
+def cub(tmp_path: Path) -> Path:
+    root = tmp_path / "CUB_200_2011"
+    for line in CUB_FILES["images.txt"].splitlines():
+        picture(root / "images" / line.split()[1])
+    for name, text in CUB_FILES.items():
+        (root / name).write_text(text)
+    return root
+
+
+def test_cub_is_known_by_its_files(cub: Path) -> None:
+    found = read_labelled(cub)
+    assert found.classes == ("Black footed Albatross", "Wren")
+    assert (found.name, found.labels.tolist()) == ("CUB_200_2011 test", [0, 1])
+    assert found.query_ids == ("001.Black_footed_Albatross/b.jpg", "002.Wren/c.jpg")
+    assert found.images == [cub / "images" / id_ for id_ in found.query_ids]
+    assert found.unseen is None
+    assert read_labelled(f"{cub}?split=train").query_ids == ("001.Black_footed_Albatross/a.jpg",)
+    assert read_labelled(f"{cub}?split=all").labels.tolist() == [0, 0, 1]
+    assert [pair.text for pair in read_pairs(f"{cub}?split=train")] == ["a photo of a Black footed Albatross."]
+
+
+def test_cub_takes_unseen_classes_as_published_splits_name_them(cub: Path) -> None:
+    (cub / "unseen.txt").write_text("002.Wren\n")
+    (cub / "templates.txt").write_text("a photo of a {}, a type of bird.\n")
+    found = read_labelled(cub)
+    assert found.unseen.tolist() == [False, True]
+    assert found.templates == ("a photo of a {}, a type of bird.",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train_test_split.txt", None, "train_test_split.txt cannot be read"),
+        ("train_test_split.txt", "1 1\n2 1\n3 1\n", "puts no image into the split 'test'"),
+        ("train_test_split.txt", "1 1\n2 0\n", "image 3 .* the part None"),
+        ("image_class_labels.txt", "1 1\n2 1\n3 9\n", "image 3 .* has the class '9'"),
+        ("classes.txt", "1 001.Black_footed_Albatross\n1 002.Wren\n", "entry 2: .* the number comes twice"),
+        ("images.txt", "1\n", "entry 1: '1' must be 'number value'"),
+        ("images.txt", "1 001.A/a.jpg\n2 002.Wren/gone.jpg\n3 002.Wren/c.jpg\n", r"gone.jpg does not exist \(1 of 2"),
+        ("unseen.txt", "Ren\n", r"no class is called 'Ren'; did you mean 'Wren'\?"),
+        ("unseen.txt", "\n", "names no class"),
+    ],
+)
+def test_a_bad_cub(cub: Path, name: str, text: str | None, message: str) -> None:
+    (cub / name).unlink(missing_ok=True)
+    if text is not None:
+        (cub / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_labelled(cub)
+
+
+def test_splits_and_options_of_cub(cub: Path) -> None:
+    with pytest.raises(DataError, match="no split 'val': choose from test, train, all"):
+        read_labelled(f"{cub}?split=val")
+    with pytest.raises(ConfigError, match="no option 'spilt': its options are split, limit"):
+        read_labelled(f"{cub}?spilt=test")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / "pics" / f"{name}.png")
+    return tmp_path
+
+
+def table(path: Path, rows: list[dict[str, object]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        comma = "\t" if path.suffix == ".tsv" else ","
+        lines = [comma.join(rows[0]), *(comma.join(map(str, row.values())) for row in rows)]
+        path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_a_catalogue_is_a_labelled_set(shop: Path, suffix: str) -> None:
+    rows = [
+        {"image": "pics/a.png", "label": "lamp", "query_id": "q1", "group": 7},
+        {"image": "pics/b.png", "label": "chair", "query_id": "q2", "group": 8},
+        {"image": "pics/c.png", "label": "lamp", "query_id": "q3", "group": 7},
+    ]
+    found = read_labelled(table(shop / f"shop{suffix}", rows))
+    assert found.classes == ("lamp", "chair")  # in order of first appearance
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.images[1] == shop / "pics" / "b.png"
+    assert (found.query_ids, found.groups.tolist()) == (("q1", "q2", "q3"), ["7", "8", "7"])
+
+
+def test_a_catalogue_with_classes_and_ids(shop: Path) -> None:
+    rows = [{"id": 5, "image": "pics/a.png", "class": "lamp"}, {"id": 6, "image": "pics/b.png", "class": "0"}]
+    path = table(shop / "shop.csv", rows)
+    assert read_labelled(path).classes == ("lamp", "0")
+    (shop / "classes.txt").write_text("chair\nsofa\nlamp\n")
+    (shop / "unseen.txt").write_text("Sofa\n")
+    found = read_labelled(path)
+    assert (found.classes, found.labels.tolist()) == (("chair", "sofa", "lamp"), [2, 0])  # a name, and a number
+    assert (found.query_ids, found.groups) == (("5", "6"), None)  # the ids that `reco memory add` gives the same rows
+    assert found.unseen.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image": "pics/a.png", "text": "x"}], "line 2, column 'label': missing or empty, and so is 'class'"),
+        ([{"picture": "pics/a.png", "label": "x"}], r"no column 'image'; its columns are .* Needed: image"),
+        ([{"image": "pics/z.png", "label": "lamp"}], "line 2, column 'image': 'pics/z.png' is not a file"),
+        ([{"image": "pics/a.png", "label": "lmap"}], r"'lmap' is no class .* did you mean 'lamp'"),
+        ([{"image": "pics/a.png", "label": "3"}], r"'3' is no class .* choose from 'chair', 'sofa', 'lamp'"),
+        (
+            [
+                {"image": "pics/a.png", "label": "lamp", "group": 1},
+                {"image": "pics/b.png", "label": "lamp", "group": ""},
+            ],
+            "line 3, column 'group': empty, while other rows have one",
+        ),
+    ],
+)
+def test_a_bad_catalogue(shop: Path, rows: list[dict[str, object]], message: str) -> None:
+    (shop / "classes.txt").write_text("chair\nsofa\nlamp\n")
+    with pytest.raises(DataError, match=message):
+        read_labelled(table(shop / "shop.csv", rows))
+
+
+def test_an_empty_catalogue_and_a_label_that_is_none(shop: Path) -> None:
+    (shop / "shop.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="has no rows"):
+        read_labelled(shop / "shop.jsonl")
+    with pytest.raises(DataError, match=r"column 'label': expected a text or a whole number, got \['x'\]"):
+        read_labelled(table(shop / "shop.jsonl", [{"image": "pics/a.png", "label": ["x"]}]))
+
+
+def unit(rows: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(rows, 3))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+VECTORS = Labelled("v", unit(4), np.array([1, 0, 1, 1]), ("wren", "owl"), (), unit(2, 1), groups=np.array([5, 5, 6, 6]))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_unseen_classes_of_vectors_come_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    write_labelled(path, replace(VECTORS, unseen=np.array([False, True])))
+    found = read_labelled(path)
+    assert (found.unseen.dtype, found.unseen.tolist()) == (np.bool_, [False, True])
+    (tmp_path / "other.txt").write_text("wren\n")
+    assert read_labelled(path, unseen=tmp_path / "other.txt").unseen.tolist() == [True, False]
+    write_labelled(path, VECTORS)
+    assert read_labelled(path).unseen is None
+
+
+@pytest.mark.parametrize(
+    ("unseen", "message"),
+    [
+        (np.array([True]), r"unseen has shape \(1,\), expected \(2,\)"),
+        (np.array([0, 1]), r"unseen\[0\] is .*0.*, expected true or false"),
+    ],
+)
+def test_bad_unseen_arrays(tmp_path: Path, unseen: np.ndarray, message: str) -> None:
+    columns = {"image": VECTORS.images, "label": VECTORS.labels, "prompts": VECTORS.prompts, "unseen": unseen}
+    np.savez(tmp_path / "v.npz", **columns)
+    with pytest.raises(DataError, match=message):
+        read_labelled(tmp_path / "v.npz")
+
+
+def test_class_folders_take_unseen_classes_and_a_limit(tmp_path: Path) -> None:
+    for name in ("n01_wren/a.png", "n01_wren/b.png", "n02_owl/c.png", "n02_owl/d.png"):
+        picture(tmp_path / "birds" / name)
+    (tmp_path / "birds" / "unseen.txt").write_text("n02_owl\n")  # as the folder is called
+    found = read_labelled(f"{tmp_path / 'birds'}?limit=2")
+    assert (found.classes, found.unseen.tolist()) == (("n01 wren", "n02 owl"), [False, True])
+    assert (found.labels.tolist(), found.query_ids) == ([0, 1], ("n01_wren/a.png", "n02_owl/c.png"))
+    assert list(found.images) == [tmp_path / "birds" / "n01_wren" / "a.png", tmp_path / "birds" / "n02_owl" / "c.png"]
+
+
+def test_shards_take_unseen_classes_from_the_folder_above(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    with tarfile.open(tmp_path / "test" / "0.tar", "w") as tar:
+        for name, data in {"a.png": b"x", "a.cls": b"1", "b.png": b"y", "b.cls": b"0"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "classnames.txt").write_text("wren\nowl\n")
+    (tmp_path / "unseen.txt").write_text("owl\n")
+    found = read_labelled(f"{tmp_path / 'test'}?limit=1")
+    assert (found.labels.tolist(), found.unseen.tolist(), list(found.images)) == ([0], [False, True], [b"y"])
+
+
+def test_a_limit_of_vectors(tmp_path: Path) -> None:
+    write_labelled(tmp_path / "v.npz", VECTORS)
+    source = f"{tmp_path / 'v.npz'}?limit=2"
+    assert is_vectors(source)
+    found = read_labelled(source)
+    assert (found.labels.tolist(), found.groups.tolist()) == ([0, 1], [5, 6])  # rows 1 and 2
+    np.testing.assert_array_equal(found.images, VECTORS.images[1:3])
+    assert found.prompts.shape == (2, 3)
+
+
+def test_lazy_images_open_what_is_asked_for() -> None:
+    opened: list[int] = []
+    images = LazyImages(5, lambda row: opened.append(row) or bytes([row]))
+    assert (len(images), images[-1], images[1:3]) == (5, b"\x04", [b"\x01", b"\x02"])
+    assert opened == [4, 1, 2]
+    with pytest.raises(IndexError):
+        images[5]
+
+
+def test_options_of_a_source(tmp_path: Path) -> None:
+    assert parse_source("a/b?c.npz?limit=3&x=y/z") == Location("a/b?c.npz", {"limit": "3", "x": "y/z"})
+    assert parse_source("{0..3}?.tar") == Location("{0..3}?.tar")
+    odd = tmp_path / "a?limit=3"
+    odd.mkdir()
+    assert parse_source(odd) == Location(str(odd))
+    with pytest.raises(ConfigError, match="option 'x' is given twice"):
+        parse_source("a?x=1&x=2")
+    with pytest.raises(ConfigError, match="it takes none"):
+        read_pairs(f"{tmp_path}?limit=3")

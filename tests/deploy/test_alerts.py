@@ -1,0 +1,100 @@
+"""Prometheus' own promtool runs the alerts on series: each fires on what it is for, and none where all is well."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROMTOOL = shutil.which("promtool")
+MINUTES = 60
+RATE = f"0+600x{MINUTES}"  # ten a second, read once a minute
+SERVED, FAST = 'route="/v1/embeddings",status="200"', 'route="/v1/embeddings",le="0.1"'
+VOLUME = '{namespace="reco",persistentvolumeclaim="storage-qdrant-0"}'
+GOOD = {
+    'up{job="plugin"}': f"1x{MINUTES}",
+    'up{job="triton"}': f"1x{MINUTES}",
+    'up{job="qdrant"}': f"1x{MINUTES}",
+    'process_start_time_seconds{job="plugin"}': f"1000x{MINUTES}",
+    f"reco_http_requests_total{{{SERVED}}}": RATE,
+    'reco_http_requests_total{route="/v1/embeddings",status="422"}': f"0+60x{MINUTES}",  # callers' own mistakes
+    'reco_http_requests_total{route="/readyz",status="503"}': f"0+12x{MINUTES}",  # a probe is no caller
+    f"reco_http_request_seconds_bucket{{{FAST}}}": RATE,
+    'reco_http_request_seconds_bucket{route="/v1/embeddings",le="5"}': RATE,
+    'reco_http_request_seconds_bucket{route="/v1/embeddings",le="+Inf"}': RATE,
+    'reco_http_request_seconds_bucket{route="/v1/memory/pairs",le="0.1"}': f"0x{MINUTES}",  # large writes take time
+    'reco_http_request_seconds_bucket{route="/v1/memory/pairs",le="10"}': RATE,
+    'reco_http_request_seconds_bucket{route="/v1/memory/pairs",le="+Inf"}': RATE,
+    'reco_queue_seconds_bucket{le="0.1"}': RATE,
+    'reco_queue_seconds_bucket{le="10"}': RATE,
+    'reco_queue_seconds_bucket{le="+Inf"}': RATE,
+    'reco_circuit_open{part="memory"}': f"0x20 1x2 0x{MINUTES - 22}",  # a short outage
+    'reco_refined_total{modality="text"}': RATE,
+    'reco_degraded_total{reason="memory_error"}': f"0x20 3x{MINUTES - 20}",
+    'nv_inference_queue_duration_us{model="clip_text"}': f"0+600000x{MINUTES}",
+    'nv_inference_request_success{model="clip_text"}': RATE,
+    'nv_inference_request_failure{model="clip_text",reason="CANCELED"}': RATE,
+    "qdrant_cluster_peers_total": f"3x{MINUTES}",
+    'qdrant_app_info{instance="0"}': f"1x{MINUTES}",
+    'qdrant_app_info{instance="1"}': f"1x{MINUTES}",
+    'qdrant_app_info{instance="2"}': f"1x{MINUTES}",
+    'qdrant_collection_dead_replicas{id="reco"}': f"0x{MINUTES}",
+    "qdrant_cluster_pending_operations_total": f"0 2 0 1 0x{MINUTES - 4}",
+    f"kubelet_volume_stats_available_bytes{VOLUME}": f"60x{MINUTES}",
+    f"kubelet_volume_stats_capacity_bytes{VOLUME}": f"100x{MINUTES}",
+}
+BAD = {  # alert -> the series that differ
+    "RecoServiceDown": {'up{job="plugin"}': f"1x20 0x{MINUTES - 20}"},
+    "RecoServiceRestarting": {'process_start_time_seconds{job="plugin"}': "1000x30 2000x8 3000x8 4000x30"},
+    "RecoServiceErrors": {'reco_http_requests_total{route="/v1/embeddings",status="503"}': f"0+12x{MINUTES}"},
+    "RecoServiceRefusing": {'reco_http_requests_total{route="/v1/embeddings",status="429"}': f"0+60x{MINUTES}"},
+    "RecoServiceSlow": {f"reco_http_request_seconds_bucket{{{FAST}}}": f"0+550x{MINUTES}"},
+    "RecoServiceQueueLong": {'reco_queue_seconds_bucket{le="0.1"}': f"0+300x{MINUTES}"},
+    "RecoCircuitOpen": {'reco_circuit_open{part="memory"}': f"0x20 1x{MINUTES - 20}"},
+    "RecoDegraded": {'reco_degraded_total{reason="memory_error"}': f"0+60x{MINUTES}"},
+    "RecoFailing": {'reco_failed_total{reason="memory_error"}': f"0+1x{MINUTES}"},
+    "TritonDown": {'up{job="triton"}': f"0x{MINUTES}"},
+    "TritonQueueLong": {'nv_inference_queue_duration_us{model="clip_text"}': f"0+60000000x{MINUTES}"},
+    "TritonFailing": {'nv_inference_request_failure{model="clip_text",reason="BACKEND"}': f"0+1x{MINUTES}"},
+    "QdrantDown": {'up{job="qdrant"}': f"0x{MINUTES}"},
+    "QdrantNodeMissing": {'qdrant_app_info{instance="2"}': f"1x20 _x{MINUTES - 20}"},
+    "QdrantDeadReplicas": {'qdrant_collection_dead_replicas{id="reco"}': f"0x20 1x{MINUTES - 20}"},
+    "QdrantConsensusStuck": {"qdrant_cluster_pending_operations_total": f"0x20 1x{MINUTES - 20}"},
+    "QdrantVolumeFull": {f"kubelet_volume_stats_available_bytes{VOLUME}": f"9x{MINUTES}"},
+}
+
+
+@pytest.fixture(scope="module")
+def rules(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "deploy" / "helm" / "files" / "alerts.yaml").read_text("utf-8"))
+
+
+def case(name: str, series: dict[str, str], fires: str | None) -> dict[str, Any]:
+    """What is read for an hour: an alert fires in its end, or none did in all of it."""
+    found = (
+        f'count(ALERTS{{alertname="{fires}",alertstate="firing"}})'
+        if fires
+        else 'max_over_time(ALERTS{alertstate="firing"}[1h])'
+    )
+    samples = [{"labels": "{}", "value": 1}] if fires else []
+    test = {"expr": found, "eval_time": f"{MINUTES - 1}m", "exp_samples": samples}
+    read = [{"series": series_name, "values": values} for series_name, values in series.items()]
+    return {"name": name, "interval": "1m", "input_series": read, "promql_expr_test": [test]}
+
+
+def test_each_alert_has_a_case(rules: dict[str, Any]) -> None:
+    assert {rule["alert"] for group in rules["groups"] for rule in group["rules"]} == BAD.keys()
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(rules: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    cases = [case("all is well", GOOD, None), *(case(alert, GOOD | series, alert) for alert, series in BAD.items())]
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": cases}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

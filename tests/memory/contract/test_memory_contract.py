@@ -1,0 +1,514 @@
+"""What every kind of memory promises. Vectors are 8-d and computable in the head: axis(0) is 1 in the first place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_records import D, axis, everything, lean, records, unit
+
+from reco_plugin.errors import (
+    ConfigError,
+    FingerprintMismatch,
+    InputError,
+    MemoryStoreError,
+    VectorError,
+)
+from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.request import Search
+from reco_plugin.types import MODALITIES, Records
+
+OPENER = Callable[..., Memory]
+FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
+
+
+# --- search
+
+
+def test_empty_memory_finds_nothing(memory: Memory) -> None:
+    found = memory.search(Search(unit(0, 2), by="image", read="text", k=3, payloads=True))
+    assert found.ids == [[], []]
+    assert found.payloads == [[], []]
+    assert (found.similarity.shape, found.vectors.shape, found.found.shape) == ((2, 3), (2, 3, D), (2, 3))
+    assert (found.similarity.dtype, found.vectors.dtype, found.found.dtype) == (np.float32, np.float32, np.bool_)
+    assert not found.found.any()
+    assert not found.vectors.any()
+    assert memory.count() == 0
+    assert list(memory.scroll()) == []
+
+
+def test_no_queries(memory: Memory) -> None:
+    memory.upsert(records(["a"]))
+    found = memory.search(Search(np.zeros((0, D), np.float32), by="image", read="text", k=3))
+    assert (found.ids, found.vectors.shape) == ([], (0, 3, D))
+
+
+def test_k_beyond_count_is_padded(memory: Memory) -> None:
+    memory.upsert(records(["near", "far"], [axis(0), lean(0, 1, 0.6)], [axis(2), axis(3)]))
+    found = memory.search(Search(axis(0)[None], by="image", read="text", k=4))
+    assert found.ids == [["near", "far"]]
+    assert found.found.tolist() == [[True, True, False, False]]
+    np.testing.assert_allclose(found.similarity, [[1, 0.6, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(found.vectors[0], [axis(2), axis(3), axis(2) * 0, axis(2) * 0], atol=1e-6)
+    assert found.payloads is None
+
+
+@pytest.mark.parametrize("by", MODALITIES)
+@pytest.mark.parametrize("read", MODALITIES)
+def test_searches_and_reads_either_side(memory: Memory, by: Any, read: Any) -> None:
+    stored = {"image": [axis(0), axis(1)], "text": [axis(1), axis(0)]}
+    memory.upsert(records(["a", "b"], stored["image"], stored["text"]))
+    found = memory.search(Search(axis(0)[None], by=by, read=read, k=1))
+    row = {"image": 0, "text": 1}[by]
+    assert found.ids == [["ab"[row]]]
+    np.testing.assert_allclose(found.vectors[0, 0], stored[read][row], atol=1e-6)
+
+
+def test_batch_equals_single(memory: Memory) -> None:
+    memory.upsert(records([f"p{i}" for i in range(40)], unit(3, 40), unit(4, 40)))
+    queries = unit(5, 7)
+    whole = memory.search(Search(queries, by="text", read="image", k=5))
+    for row, query in enumerate(queries):
+        alone = memory.search(Search(query[None], by="text", read="image", k=5))
+        assert alone.ids[0] == whole.ids[row]
+        np.testing.assert_allclose(alone.similarity[0], whole.similarity[row], atol=1e-6)
+        np.testing.assert_allclose(alone.vectors[0], whole.vectors[row], atol=1e-6)
+
+
+def test_without_ids_all_else_is_the_same(memory: Memory) -> None:
+    memory.upsert(records([f"p{i}" for i in range(6)], unit(3, 6), unit(4, 6)))
+    named, unnamed = (memory.search(Search(unit(5, 2), by="text", read="image", k=4, ids=ids)) for ids in (True, False))
+    np.testing.assert_allclose(named.similarity, unnamed.similarity, atol=1e-6)
+    np.testing.assert_allclose(named.vectors, unnamed.vectors, atol=1e-6)
+    np.testing.assert_array_equal(named.found, unnamed.found)
+    assert [len(row) for row in unnamed.ids] == [4, 4]
+
+
+def test_exclusion_is_per_query(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"], [axis(0), lean(0, 1, 0.8), lean(0, 1, 0.6)]))
+    queries = np.stack([axis(0)] * 3)
+    found = memory.search(Search(queries, by="image", read="text", k=2, exclude=[["a"], [], {"b", "a", "unknown"}]))
+    assert found.ids == [["b", "c"], ["a", "b"], ["c"]]
+
+
+def test_exclusion_and_filter_together(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"], payloads=[{"s": 1}, {"s": 1}, {"s": 2}]))
+    found = memory.search(Search(unit(0, 1), by="image", read="text", k=3, exclude=[["a"]], where={"s": 1}))
+    assert found.ids == [["b"]]
+
+
+def test_replaced_pairs_can_be_found_at_once(memory: Memory) -> None:
+    memory.upsert(records(["a", "b"], [axis(0), axis(1)], payloads=[{"old": 1}, {}]))
+    memory.upsert(records(["a"], [axis(3)], [axis(4)], [{"new": 2}]))
+    assert memory.count() == 2
+    found = memory.search(Search(axis(3)[None], by="image", read="text", k=1, payloads=True))
+    assert (found.ids, found.payloads) == ([["a"]], [[{"new": 2}]])
+    np.testing.assert_allclose(found.vectors[0, 0], axis(4), atol=1e-6)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(seed=st.integers(0, 2**31), rows=st.integers(1, 40), k=st.integers(1, 12), gone=st.integers(0, 5))
+def test_equals_the_reference(backend: Any, seed: int, rows: int, k: int, gone: int) -> None:
+    if backend.kind == "exact":
+        pytest.skip("is the reference")
+    memory = backend.opened[0] if backend.opened else backend.open()
+    memory.delete([name for batch in list(memory.scroll()) for name in batch.ids])
+    reference = open_memory(None, FINGERPRINT)
+    ids = [f"{seed}-{i}" for i in range(rows)]
+    for each in (memory, reference):
+        each.upsert(records(ids, unit(seed, rows), unit(seed + 1, rows), [{"n": i % 3} for i in range(rows)]))
+        each.delete(ids[:gone])
+    queries = unit(seed + 2, 3)
+    for where in (None, {"n": {"gte": 1}}):
+        asked = Search(queries, by="text", read="image", k=k, where=where, payloads=True, exclude=[ids[-2:], [], []])
+        ours, theirs = (each.search(asked) for each in (memory, reference))
+        np.testing.assert_allclose(ours.similarity, theirs.similarity, atol=1e-5)
+        np.testing.assert_array_equal(ours.found, theirs.found)
+        assert ours.ids == theirs.ids
+        np.testing.assert_allclose(ours.vectors, theirs.vectors, atol=1e-5)
+        assert ours.payloads == theirs.payloads
+
+
+def test_reference_breaks_ties_by_insertion() -> None:
+    memory = open_memory(":memory:", FINGERPRINT)
+    memory.upsert(records(["c", "a", "b", "d"], [axis(0)] * 4))
+    memory.upsert(records(["a"], [axis(0)]))  # a replaced pair keeps its place
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=3)).ids == [["c", "a", "b"]]
+
+
+# --- filters
+
+PAYLOADS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "null": {"v": None},
+    "true": {"v": True},
+    "false": {"v": False},
+    "one": {"v": 1},
+    "one.0": {"v": 1.0},
+    "zero": {"v": 0},
+    "2.5": {"v": 2.5},
+    "text": {"v": "1"},
+    "de": {"v": "de"},
+    "list": {"v": [1, 2, "de"]},
+    "bools": {"v": [True]},
+    "object": {"v": {"v": 1}},
+    "big": {"v": 2**60 + 1},
+    "dotted": {"a.b": 1, "Schlüssel [0]": "ja"},
+    "nested": {"a": {"b": 1}},
+}
+FILTERS: list[tuple[dict[str, Any], set[str]]] = [
+    ({"v": 1}, {"one", "one.0", "list"}),
+    ({"v": 1.0}, {"one", "one.0", "list"}),
+    ({"v": 2.5}, {"2.5"}),
+    ({"v": True}, {"true", "bools"}),
+    ({"v": False}, {"false"}),
+    ({"v": 0}, {"zero"}),
+    ({"v": "1"}, {"text"}),
+    ({"v": "de"}, {"de", "list"}),
+    ({"v": 2**60 + 1}, {"big"}),
+    ({"v": ["de", "1", 2.5, True]}, {"de", "text", "2.5", "true", "bools", "list"}),
+    ({"v": ["missing"]}, set()),
+    ({"v": []}, set()),
+    ({"v": {"gt": 1}}, {"2.5", "list", "big"}),
+    ({"v": {"gte": 1, "lt": 2}}, {"one", "one.0", "list"}),
+    ({"v": {"lt": 1}}, {"zero"}),
+    ({"v": {"lte": 1}}, {"zero", "one", "one.0", "list"}),
+    ({"v": {"gt": 1, "lt": 2}}, set()),
+    ({"a.b": 1}, {"dotted"}),
+    ({"Schlüssel [0]": "ja", "a.b": {"gte": 1}}, {"dotted"}),
+    ({"a.b": 1, "v": 1}, set()),
+    ({"missing": 1}, set()),
+    ({}, set(PAYLOADS)),
+]
+
+
+@pytest.mark.parametrize(("where", "expected"), FILTERS, ids=[str(where) for where, _ in FILTERS])
+def test_filter(memory: Memory, where: dict[str, Any], expected: set[str]) -> None:
+    memory.upsert(records(list(PAYLOADS), payloads=list(PAYLOADS.values())))
+    found = memory.search(Search(unit(0, 2), by="text", read="text", k=len(PAYLOADS), where=where))
+    assert [set(row) for row in found.ids] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"v": {"near": 1}},
+        {"v": {}},
+        {"v": {"gt": "a"}},
+        {"v": {"gt": True}},
+        {"v": None},
+        {"v": [None]},
+        {"v": float("nan")},
+        {'a"b': 1},
+        {1: 1},
+        {"_reco_id": "a"},
+        {"v": [[1]]},
+    ],
+)
+def test_filter_that_means_nothing(memory: Memory, where: Any) -> None:
+    with pytest.raises(InputError, match="filter"):
+        memory.search(Search(unit(0, 1), by="text", read="text", k=1, where=where))
+
+
+# --- write
+
+
+def test_payloads_alone_are_those_of_the_pairs(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"], payloads=[{"n": 1}, {}, {"n": [3]}]))
+    assert dict(memory.payloads()) == {"a": {"n": 1}, "b": {}, "c": {"n": [3]}}
+    assert dict(memory.payloads(["c", "gone", "a"])) == {"a": {"n": 1}, "c": {"n": [3]}}
+    assert dict(memory.payloads([])) == {}
+
+
+def test_payload_round_trip(memory: Memory) -> None:
+    payload = {
+        "nested": {"list": [1, 2.5, None, True, {"deep": ["ä", []]}], "empty": {}},
+        "Grüße 🦊": "日本\n\u0000",
+        'quote "x"': "back\\slash",
+        "": -0.1,
+        "float": 1.0,
+        "big": 2**62,
+    }
+    memory.upsert(records(["a"], payloads=[payload]))
+    found = memory.search(Search(unit(0, 1), by="image", read="text", k=1, payloads=True))
+    assert found.payloads == [[payload]]
+    assert everything(memory)["a"][2] == payload
+    found.payloads[0][0]["nested"].clear()  # a copy, not the memory's own
+    assert everything(memory)["a"][2] == payload
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"_reco_id": "x"}, {"a": object()}, {"a": float("nan")}, {"a": 2**70}, {"a": "\ud800"}, {1: 2}, {"a": {1}}, []],
+)
+def test_payload_that_cannot_be_kept(memory: Memory, payload: Any) -> None:
+    with pytest.raises(InputError, match="payload of 'a'"):
+        memory.upsert(Records(["a"], unit(1, 1), unit(2, 1), [payload]))
+    assert memory.count() == 0
+
+
+def test_upsert_copies(memory: Memory) -> None:
+    image, payload = unit(1, 1), {"tags": ["x"]}
+    memory.upsert(records(["a"], image, payloads=[payload]))
+    kept = image.copy()
+    image[:] = 0
+    payload["tags"].append("y")
+    np.testing.assert_allclose(everything(memory)["a"][0], kept[0], atol=1e-6)
+    assert everything(memory)["a"][2] == {"tags": ["x"]}
+
+
+def test_delete_counts_what_was_there(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"], [axis(0), axis(1), axis(2)]))
+    assert memory.delete(["a", "c", "unknown", "a"]) == 2
+    assert memory.delete(["a"]) == 0
+    assert memory.delete([]) == 0
+    assert memory.count() == 1
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=3)).ids == [["b"]]
+    memory.upsert(records(["a"], [axis(0)]))
+    assert memory.search(Search(axis(0)[None], by="image", read="image", k=1)).ids == [["a"]]
+
+
+def test_empty_upsert_does_nothing(memory: Memory) -> None:
+    memory.upsert(Records([], np.zeros((0, D), np.float32), np.zeros((0, D), np.float32), []))
+    assert memory.count() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["Füchse/日本 🦊.jpg", "6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11", " ", "a" * 5000, "1", "\0"]
+)
+def test_any_text_is_an_id(memory: Memory, name: str) -> None:
+    memory.upsert(records([name, "other"], [axis(0), axis(1)]))
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=1)).ids == [[name]]
+    assert [batch.ids for batch in memory.scroll(ids=[name])] == [[name]]
+    assert memory.search(Search(axis(0)[None], by="image", read="text", k=2, exclude=[[name]])).ids == [["other"]]
+    assert memory.delete([name]) == 1
+
+
+def test_spellings_of_a_uuid_are_different_ids(memory: Memory) -> None:
+    name = "6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11"
+    memory.upsert(records([name, name.upper(), name.replace("-", "")]))
+    assert memory.count() == 3
+
+
+# --- what is refused
+
+
+def test_wrong_dimension(memory: Memory) -> None:
+    with pytest.raises(VectorError, match=r"\(B, 8\), got \(1, 6\)"):
+        memory.upsert(records(["a"], unit(1, 1, 6)))
+    with pytest.raises(VectorError, match=r"\(B, 8\), got \(8,\)"):
+        memory.search(Search(axis(0), by="image", read="text", k=1))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, r"\[1\]"), (np.inf, r"\[1\]"), (3.0, "norm 3"), (0.0, "norm 0")]
+)
+def test_bad_vectors(memory: Memory, value: float, message: str) -> None:
+    bad = np.stack([axis(0), axis(1) * np.float32(value)]) if np.isfinite(value) else np.stack([axis(0), axis(1)])
+    bad[1, 1] = value
+    with pytest.raises(VectorError, match=message):
+        memory.upsert(records(["a", "b"], text=bad))
+    with pytest.raises(VectorError, match=message):
+        memory.search(Search(bad, by="image", read="text", k=1))
+    assert memory.count() == 0
+
+
+def test_nearly_unit_vectors_are_normalised(memory: Memory) -> None:
+    memory.upsert(records(["a"], [axis(0) * 1.009]))
+    found = memory.search(Search(axis(0)[None] * 0.992, by="image", read="image", k=1))
+    np.testing.assert_allclose(found.similarity, [[1]], atol=1e-6)
+    np.testing.assert_allclose(found.vectors[0, 0], axis(0), atol=1e-6)
+
+
+def test_duplicate_ids(memory: Memory) -> None:
+    with pytest.raises(InputError, match="'b'"):
+        memory.upsert(records(["a", "b", "b"]))
+    assert memory.count() == 0
+
+
+@pytest.mark.parametrize("name", ["", None, 7, "\ud800"])
+def test_bad_ids(memory: Memory, name: Any) -> None:
+    with pytest.raises(InputError, match="an id is"):
+        memory.upsert(records([name]))
+
+
+def test_columns_of_unequal_length(memory: Memory) -> None:
+    with pytest.raises(InputError, match="2 ids, 1 image"):
+        memory.upsert(Records(["a", "b"], unit(1, 1), unit(2, 2), [{}, {}]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"k": 0}, {"k": -1}, {"k": 1.5}, {"by": "audio"}, {"read": "both"}, {"exclude": []}, {"exclude": ["abc"]}],
+)
+def test_bad_search(memory: Memory, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        memory.search(Search(unit(0, 1), **{"by": "image", "read": "text", "k": 1} | wrong))
+
+
+def test_one_text_is_no_collection_of_ids(memory: Memory) -> None:
+    with pytest.raises(InputError, match="put it in a list"):
+        memory.delete("abc")
+    with pytest.raises(InputError, match="put it in a list"):
+        memory.scroll(ids="abc")
+    with pytest.raises(InputError, match="batch_size"):
+        memory.scroll(0)
+
+
+# --- scroll
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_scroll_reads_everything_once(memory: Memory, batch_size: int) -> None:
+    ids = [f"id{i}" for i in range(23)]
+    image, text = unit(3, 23), unit(4, 23)
+    memory.upsert(records(ids, image, text, [{"n": i} for i in range(23)]))
+    batches = list(memory.scroll(batch_size))
+    seen = [name for batch in batches for name in batch.ids]
+    assert sorted(seen) == sorted(ids)
+    assert max(len(batch) for batch in batches) <= batch_size
+    assert seen == [name for batch in memory.scroll(batch_size) for name in batch.ids]
+    for name, (one, other, payload) in everything(memory, batch_size).items():
+        row = ids.index(name)
+        np.testing.assert_allclose(one, image[row], atol=1e-6)
+        np.testing.assert_allclose(other, text[row], atol=1e-6)
+        assert payload == {"n": row}
+
+
+def test_scroll_some_ids_in_their_order(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c", "d"], payloads=[{"n": i} for i in range(4)]))
+    batches = list(memory.scroll(2, ids=["d", "unknown", "a", "d", "b"]))
+    assert [name for batch in batches for name in batch.ids] == ["d", "a", "b"]
+    assert [payload["n"] for batch in batches for payload in batch.payloads] == [3, 0, 1]
+    assert list(memory.scroll(ids=["unknown"])) == []
+    assert list(memory.scroll(ids=[])) == []
+
+
+def test_reference_scrolls_in_order_of_insertion() -> None:
+    memory = open_memory(":memory:", FINGERPRINT)
+    memory.upsert(records(["z", "a", "m"]))
+    memory.delete(["a"])
+    memory.upsert(records(["b", "z"]))
+    assert [name for batch in memory.scroll(2) for name in batch.ids] == ["z", "m", "b"]
+
+
+# --- open and close
+
+
+def test_header_and_calibration(memory: Memory) -> None:
+    assert memory.header.fingerprint == FINGERPRINT
+    assert memory.header.calibration == {}
+    memory.set_calibration({"gate": {"a": 1.5}})
+    memory.set_calibration({"b": [1]})
+    assert memory.header.calibration == {"b": [1]}
+    with pytest.raises(InputError, match="calibration"):
+        memory.set_calibration({"b": object()})
+    assert memory.header.calibration == {"b": [1]}
+
+
+def test_reopen_keeps_everything(persistent: OPENER) -> None:
+    memory = persistent()
+    memory.upsert(records(["a", "b"], payloads=[{"n": 1}, {"ü": ["x"]}]))
+    memory.set_calibration({"gate": {"a": 1.5}, "gone": 1})
+    memory.set_calibration({"gate": {"a": 2.5}})
+    before = everything(memory)
+    memory.close()
+    again = persistent(create=False)
+    assert again.header.fingerprint == FINGERPRINT
+    assert again.header.calibration == {"gate": {"a": 2.5}}
+    after = everything(again)
+    assert list(after) == list(before)
+    for name, (image, text, payload) in before.items():
+        np.testing.assert_allclose(image, after[name][0], rtol=2e-7)  # qdrant-client scales them anew as it reads them
+        np.testing.assert_allclose(text, after[name][1], rtol=2e-7)
+        assert payload == after[name][2]
+
+
+def test_reopen_without_naming_the_kind(persistent: OPENER, backend: Any) -> None:
+    persistent().close()
+    assert persistent(kind="auto").kind == backend.kind
+
+
+def test_reopen_without_a_fingerprint(persistent: OPENER) -> None:
+    persistent().close()
+    assert persistent(None).header.fingerprint == FINGERPRINT
+
+
+def test_other_encoder_is_refused_by_name(persistent: OPENER) -> None:
+    persistent().close()
+    with pytest.raises(FingerprintMismatch) as caught:
+        persistent(Fingerprint("other/clip", "cd" * 32, D))
+    assert "mini/clip" in str(caught.value)
+    assert "other/clip" in str(caught.value)
+    persistent().close()  # the refused one held nothing open
+
+
+def test_absent_memory_is_not_made_unasked(persistent: OPENER) -> None:
+    for options in ({"create": False}, {"fingerprint": None}):
+        with pytest.raises(MemoryStoreError, match="there is no memory"):
+            persistent(**options)
+
+
+def test_close_twice_then_use(memory: Memory) -> None:
+    memory.upsert(records(["a"]))
+    scrolling = memory.scroll()
+    memory.close()
+    memory.close()
+    for use in (
+        lambda: memory.count(),
+        lambda: memory.upsert(records(["b"])),
+        lambda: memory.delete(["a"]),
+        lambda: memory.search(Search(unit(0, 1), by="image", read="text", k=1)),
+        lambda: memory.scroll(),
+        lambda: next(scrolling),
+        lambda: memory.flush(),
+        lambda: memory.set_calibration({}),
+    ):
+        with pytest.raises(MemoryStoreError, match="closed"):
+            use()
+
+
+def test_kind_and_location(memory: Memory, backend: Any) -> None:
+    assert (memory.kind, memory.location) == (backend.kind, backend.location)
+
+
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [
+        (":memory:", "faiss"),
+        (":memory:", "edge"),
+        ("http://localhost:6333", "edge"),
+        ("grpc://localhost:6334", "exact"),
+        ("redis://localhost", "auto"),
+        ("grpc://user:secret@localhost", "auto"),
+        ("http://user:secret@localhost", "auto"),
+    ],
+)
+def test_kind_that_does_not_fit(location: str, kind: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_memory(location, FINGERPRINT, kind=kind)
+    assert "secret" not in str(caught.value)
+
+
+def test_ram_needs_a_fingerprint() -> None:
+    with pytest.raises(ConfigError, match="fingerprint"):
+        open_memory(None, None)
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, reco_plugin.memory; print([m for m in sys.modules if 'qdrant' in m or m in ('grpc', 'pydantic')])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

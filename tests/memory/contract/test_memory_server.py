@@ -1,0 +1,150 @@
+"""What only a real server can show; runs where docker does, or where TEST_QDRANT_URL names a server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from reco_plugin import Pair
+from reco_plugin.data import Rejected
+from reco_plugin.errors import MemoryOverloaded, MemoryStoreError
+from reco_plugin.ingest.source import open_source
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory.server import Server
+from reco_plugin.memory.versions import open_versions
+from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
+from reco_plugin.types import Records
+
+D = 64
+FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
+
+
+def pairs(n: int, start: int = 0) -> Records:
+    made = np.random.default_rng(start).standard_normal((2, n, D)).astype(np.float32)
+    image, text = made / np.linalg.norm(made, axis=-1, keepdims=True)
+    ids = [f"p{i}" for i in range(start, start + n)]
+    return Records(ids, image, text, [{"n": i} for i in range(start, start + n)])
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A collection name of its own; what stands behind it is deleted afterwards."""
+    made = f"test-{uuid.uuid4()}"
+    yield made
+    for url in {request.node.funcargs.get("qdrant_url"), *getattr(request.node.funcargs.get("cluster"), "urls", [])}:
+        if url:
+            with suppress(Exception), closing(QdrantClient(url=url, check_compatibility=False)) as client:
+                for each in client.get_collections().collections:
+                    if each.name.startswith(made):
+                        client.delete_collection(each.name)
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+@pytest.mark.parametrize("quantization", ["none", "scalar", "binary", "product", "turbo"])
+def test_quantised_search_with_rescoring_finds_the_nearest(
+    qdrant_url: str, name: str, quantization: Any, transport: Any
+) -> None:
+    grpc_port = _grpc_port(qdrant_url) if transport == "grpc" else 6334
+    chosen = MemoryOptions(
+        transport=transport, grpc_port=grpc_port, quantization=quantization, rescore=True, oversampling=4, m=8
+    )
+    with closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=chosen)) as memory:
+        stored = pairs(2000)
+        memory.upsert(stored)
+        found = memory.search(Search(stored.image[:50], by="image", read="text", k=1))
+        assert [ids[0] for ids in found.ids] == list(stored.ids[:50])
+        np.testing.assert_allclose(found.vectors[:, 0], stored.text[:50], atol=1e-5)
+
+
+def _grpc_port(url: str) -> int:
+    """A server that docker published has another port for gRPC, which only docker knows."""
+    if not url.endswith(":6333"):
+        pytest.skip("the gRPC port beside this URL is not known: name a server on 6333 in TEST_QDRANT_URL")
+    return 6334
+
+
+@pytest.mark.parametrize("transport", ["rest", "grpc"])
+def test_a_collection_is_a_source(qdrant_url: str, name: str, transport: Any) -> None:
+    grpc_port = _grpc_port(qdrant_url) if transport == "grpc" else 6334
+    stored = pairs(600)
+    params = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    with closing(QdrantClient(url=qdrant_url, check_compatibility=False)) as owner:
+        owner.create_collection(name, vectors_config={"photo": params, "title": params})
+        points = [
+            models.PointStruct(
+                id=n, vector={"photo": stored.image[n].tolist(), "title": stored.text[n].tolist()}, payload={"n": n}
+            )
+            for n in range(600)
+        ]
+        del points[7].vector["title"]  # type: ignore[union-attr,arg-type]
+        owner.upsert(name, points, wait=True)
+    where = f"{qdrant_url}?collection={name}&image=photo&text=title&transport={transport}&grpc_port={grpc_port}"
+    rows = open_source(where)
+    assert rows.total == 600
+    found = list(rows)
+    assert [row.id for row in found] == [str(n) for n in range(600)]
+    assert [row.id for row in found if isinstance(row, Rejected)] == ["7"]
+    good = [row for row in found if isinstance(row, Pair)]
+    assert [row.payload["n"] for row in good] == [n for n in range(600) if n != 7]
+    np.testing.assert_allclose([row.image for row in good], np.delete(stored.image, 7, 0), atol=1e-5)
+
+
+def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
+    server = Server.parse(qdrant_url, options=MemoryOptions(transport="rest"))
+    with (
+        closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=server.options)) as reader,
+        closing(open_versions(server, name)) as versions,
+    ):
+        reader.upsert(pairs(3))
+        second = versions.begin(FINGERPRINT)
+        with closing(open_memory(qdrant_url, None, collection=second, options=server.options, create=False)) as new:
+            new.upsert(pairs(5))
+        versions.finish(second, 5, FINGERPRINT, wait_s=30)
+        assert reader.count() == 3
+        versions.use(second)
+        assert reader.count() == 5
+        reader.set_calibration({"gate": {"a": 1.0}})
+        assert versions.rollback().name == f"{name}--v1"
+        assert reader.count() == 3
+        assert versions.prune(keep=0) == [second]
+
+
+def test_strict_mode_and_rate_limits_are_told(qdrant_url: str, name: str) -> None:
+    chosen = MemoryOptions(transport="rest", timeout_s=2)
+    with (
+        closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=chosen)) as memory,
+        closing(QdrantClient(url=qdrant_url, check_compatibility=False)) as owner,
+    ):
+        memory.upsert(pairs(10))
+        limits = models.StrictModeConfig(enabled=True, max_query_limit=5)
+        owner.update_collection(f"{name}--v1", strict_mode_config=limits)
+        with pytest.raises(MemoryStoreError, match="strict mode"):
+            memory.search(Search(pairs(1).image, by="image", read="text", k=6))
+        limits = models.StrictModeConfig(enabled=True, read_rate_limit=1)
+        owner.update_collection(f"{name}--v1", strict_mode_config=limits)
+        with pytest.raises(MemoryOverloaded, match="asks to wait"):
+            for _ in range(5):
+                memory.search(Search(pairs(1).image, by="image", read="text", k=2))
+
+
+def test_a_cluster_answers_whole_with_one_node_killed(cluster: Any, name: str) -> None:
+    chosen = MemoryOptions(transport="rest", shards=6, replicas=2, write_consistency=1)
+    with closing(open_memory(cluster.urls[0], FINGERPRINT, collection=name, options=chosen)) as memory:
+        stored = pairs(600)
+        memory.upsert(stored)
+        cluster.tell("kill", "node-3")
+        try:
+            found = memory.search(Search(stored.image[:64], by="image", read="text", k=1))
+            assert [ids[0] for ids in found.ids] == list(stored.ids[:64])
+            memory.upsert(pairs(50, start=600))
+            assert memory.count() == 650
+        finally:
+            cluster.tell("up", "-d", "node-3")
+        assert sum(len(batch) for batch in memory.scroll()) == 650

@@ -1,0 +1,387 @@
+"""What happens to a memory when processes die, meet, or find something unexpected in the folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.errors import (
+    ConfigError,
+    FingerprintMismatch,
+    MemoryLocked,
+    MemoryStoreError,
+    MemoryUnavailable,
+    MissingExtra,
+)
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory.points import translated
+from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
+from reco_plugin.types import Records
+
+D = 8
+FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
+FOLDERS = ["exact", "edge", "qdrant"]
+PREAMBLE = f"""
+import os, signal, sys
+import numpy as np
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.types import Records
+def pairs(start, n):
+    side = np.eye({D}, dtype=np.float32)[np.arange(start, start + n) % {D}]
+    return Records([str(i) for i in range(start, start + n)], side, side, [{{"n": i}} for i in range(start, start + n)])
+memory = open_memory(sys.argv[1], Fingerprint("mini/clip", "ab" * 32, {D}), kind=sys.argv[2])
+"""
+
+
+def pairs(start: int, n: int) -> Records:
+    side = np.eye(D, dtype=np.float32)[np.arange(start, start + n) % D]
+    return Records([str(i) for i in range(start, start + n)], side, side, [{"n": i} for i in range(start, start + n)])
+
+
+def all_ids(memory: Any) -> set[str]:
+    return {name for batch in memory.scroll() for name in batch.ids}
+
+
+@contextmanager
+def process(folder: Path, kind: str, code: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that opens the memory and runs the code; killed without notice in the end."""
+    script = PREAMBLE + textwrap.dedent(code)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), kind], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+# --- two at once
+
+
+@pytest.mark.parametrize("kind", ["edge", "qdrant"])
+def test_folder_held_by_another_process(tmp_path: Path, kind: Any) -> None:
+    with process(
+        tmp_path / "m", kind, "memory.upsert(pairs(0, 3)); print('open', flush=True); sys.stdin.read()"
+    ) as held:
+        assert held.stdout is not None
+        assert held.stdout.readline() == "open\n"
+        with pytest.raises(
+            MemoryLocked,
+            match=r"another process.*a Qdrant server and give its URL: --memory grpc:",
+        ):
+            open_memory(tmp_path / "m", FINGERPRINT)
+        held.kill()
+        held.wait()
+    memory = open_memory(tmp_path / "m", FINGERPRINT)  # a lock dies with its holder
+    assert memory.count() == 3
+    memory.close()
+
+
+@pytest.mark.parametrize("kind", ["edge", "qdrant"])
+def test_folder_held_by_this_process(tmp_path: Path, kind: Any) -> None:
+    memory = open_memory(tmp_path / "m", FINGERPRINT, kind=kind)
+    with pytest.raises(MemoryLocked):
+        open_memory(tmp_path / "m", FINGERPRINT)
+    memory.upsert(pairs(0, 2))  # the holder is not disturbed
+    assert memory.count() == 2
+    memory.close()
+
+
+def test_exact_never_overwrites_what_another_wrote(tmp_path: Path) -> None:
+    first = open_memory(tmp_path / "m", FINGERPRINT, kind="exact")
+    second = open_memory(tmp_path / "m", FINGERPRINT)
+    first.upsert(pairs(0, 2))
+    second.upsert(pairs(5, 1))
+    first.close()
+    with pytest.raises(MemoryLocked, match="nothing was overwritten"):
+        second.flush()
+    assert open_memory(tmp_path / "m", FINGERPRINT).count() == 2
+
+
+# --- killed
+
+
+@pytest.mark.parametrize("kind", ["edge", "qdrant"])
+def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kind: Any) -> None:
+    size, enough = (100, 70) if kind == "edge" else (5, 6)  # edge: past the first flush, at 5000 points
+    code = f"""
+        for i in range(10_000):
+            memory.upsert(pairs(i * {size}, {size}))
+            print(i, flush=True)
+    """
+    with process(tmp_path / "m", kind, code) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if int(line) >= enough:
+                writer.kill()
+                break
+        acknowledged = [int(rest) for rest in writer.stdout.read().split()] or [enough]
+    memory = open_memory(tmp_path / "m", FINGERPRINT, create=False)
+    written = {str(i) for i in range((max(acknowledged) + 1) * size)}
+    assert written <= all_ids(memory)
+    assert memory.search(Search(pairs(3, 1).image, by="image", read="text", k=1, where={"n": 3})).ids == [["3"]]
+    memory.upsert(pairs(0, 1))
+    memory.close()
+
+
+def test_edge_killed_during_calibration_keeps_the_old_one(tmp_path: Path) -> None:
+    code = """
+        memory.set_calibration({"old": 1})
+        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+        memory.set_calibration({"new": 1})
+    """
+    with process(tmp_path / "m", "edge", code) as writer:
+        assert writer.wait(60) == -signal.SIGKILL
+    memory = open_memory(tmp_path / "m", FINGERPRINT)
+    assert memory.header.calibration == {"old": 1}
+    memory.close()
+
+
+def test_exact_killed_during_flush_keeps_the_old_file(tmp_path: Path) -> None:
+    code = """
+        memory.upsert(pairs(0, 5))
+        memory.flush()
+        memory.upsert(pairs(5, 1000))
+        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+        memory.flush()
+    """
+    with process(tmp_path / "m", "exact", code) as writer:
+        assert writer.wait(60) == -signal.SIGKILL
+    assert (tmp_path / "m" / "pairs.npz.partial").exists()
+    memory = open_memory(tmp_path / "m", FINGERPRINT)
+    assert all_ids(memory) == {"0", "1", "2", "3", "4"}
+    memory.upsert(pairs(5, 1))
+    memory.close()
+    assert open_memory(tmp_path / "m", FINGERPRINT).count() == 6
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_creation_cut_short_after_the_header(tmp_path: Path, kind: Any) -> None:
+    folder = tmp_path / "m"
+    open_memory(folder, FINGERPRINT, kind=kind).close()
+    data = {"exact": "pairs.npz", "edge": "shard", "qdrant": "qdrant"}[kind]
+    (folder / data).rename(folder / f"{data}.partial")  # where edge and exact build it
+    if kind == "qdrant":
+        (folder / f"{data}.partial").rename(tmp_path / "gone")
+    with pytest.raises(MemoryStoreError, match=r"is missing beside memory\.json.*create=True"):
+        open_memory(folder, FINGERPRINT, create=False)
+    memory = open_memory(folder, FINGERPRINT)
+    memory.upsert(pairs(0, 1))
+    memory.close()
+    memory = open_memory(folder, FINGERPRINT, create=False)
+    assert all_ids(memory) == {"0"}
+    memory.close()
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_creation_cut_short_within_the_header(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "memory.json.partial").write_text('{"form')
+    memory = open_memory(tmp_path, FINGERPRINT, kind=kind)
+    assert memory.count() == 0
+    memory.close()
+
+
+# --- damaged, newer, or something else
+
+
+@pytest.mark.parametrize("kind", ["auto", *FOLDERS])
+def test_folder_that_holds_something_else(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "holiday.jpg").write_text("x")
+    with pytest.raises(MemoryStoreError, match=r"holds something else: holiday\.jpg.*choose an empty folder"):
+        open_memory(tmp_path, FINGERPRINT, kind=kind)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_location_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "m").write_text("x")
+    with pytest.raises(MemoryStoreError, match="/m"):
+        open_memory(tmp_path / "m", FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "has format 2, and this software reads up to 1: upgrade reco-plugin"),
+        ({"format": "one"}, "damaged"),
+        ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
+        ({"calibration": None}, "damaged"),
+        ({"kind": "faiss"}, "'faiss', which this software does not know"),
+    ],
+)
+def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    path = tmp_path / "memory.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(MemoryStoreError, match=message):
+        open_memory(tmp_path, FINGERPRINT)
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1, ', "[]", "3", "\x00\x00", '"a"'])
+def test_damaged_header(tmp_path: Path, text: str) -> None:
+    (tmp_path / "memory.json").write_text(text)
+    with pytest.raises(MemoryStoreError, match=r"memory\.json.*restore it from a backup"):
+        open_memory(tmp_path, FINGERPRINT)
+    assert (tmp_path / "memory.json").read_text() == text
+
+
+def test_header_on_disk(tmp_path: Path) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    assert json.loads((tmp_path / "memory.json").read_text()) == {
+        "format": 1,
+        "kind": "exact",
+        "fingerprint": {"name": "mini/clip", "digest": "ab" * 32, "dimension": D},
+        "calibration": {},
+    }
+
+
+def test_other_kind_than_the_folder_holds(tmp_path: Path) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="exact").close()
+    with pytest.raises(ConfigError, match="'exact', not 'edge'"):
+        open_memory(tmp_path, FINGERPRINT, kind="edge")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.9, -1])
+def test_truncated_exact_file(tmp_path: Path, kept: float) -> None:
+    memory = open_memory(tmp_path, FINGERPRINT, kind="exact")
+    memory.upsert(pairs(0, 50))
+    memory.close()
+    path = tmp_path / "pairs.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    with pytest.raises(MemoryStoreError, match=r"pairs\.npz is damaged"):
+        open_memory(tmp_path, FINGERPRINT)
+
+
+def test_exact_file_of_another_dimension(tmp_path: Path) -> None:
+    wider = Fingerprint("other/clip", "cd" * 32, 16)
+    for name, fingerprint in (("a", FINGERPRINT), ("b", wider)):
+        open_memory(tmp_path / name, fingerprint, kind="exact").close()
+    (tmp_path / "a" / "memory.json").write_bytes((tmp_path / "b" / "memory.json").read_bytes())
+    with pytest.raises(MemoryStoreError, match="damaged"):
+        open_memory(tmp_path / "a", wider)
+
+
+def test_damaged_edge_shard(tmp_path: Path) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind="edge").close()
+    for path in (tmp_path / "shard").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(MemoryStoreError, match="cannot open the memory at") as raised:
+        open_memory(tmp_path, FINGERPRINT)
+    assert str(raised.value) == (
+        f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off: "
+        "restore it from a backup, or build the memory anew in an empty folder"
+    )
+    assert "Failed to deserialize" in str(raised.value.__cause__)  # the engine's own words
+
+
+@pytest.mark.parametrize("name", ["segment.json", "chunk_0.mmap", "page_0.dat"])
+def test_a_damaged_file_of_an_edge_shard_is_told_in_our_words(tmp_path: Path, name: str) -> None:
+    memory = open_memory(tmp_path, FINGERPRINT, kind="edge")
+    memory.upsert(pairs(0, 5))
+    memory.close()
+    for path in (tmp_path / "shard").rglob(name):
+        path.write_bytes(b"")
+    with pytest.raises(MemoryStoreError, match=r"is damaged or cut off: restore it from a backup, or build") as raised:
+        opened = open_memory(tmp_path, FINGERPRINT)
+        try:
+            opened.search(Search(pairs(0, 1).image, by="image", read="text", k=5, payloads=True))
+        finally:
+            opened.close()
+    assert str(tmp_path) in str(raised.value) and "error:" not in str(raised.value).lower()
+
+
+def test_an_error_of_the_system_is_told_with_its_file() -> None:
+    said = Exception("Service runtime error: failed to open m/shard/wal/open-1: Permission denied (os error 13)")
+    with (
+        pytest.raises(MemoryStoreError, match=r"^cannot open .* 'm': m/shard/wal/open-1: Permission denied$"),
+        translated("m", "open", locked="WouldBlock"),
+    ):
+        raise said
+
+
+# --- servers and packages
+
+
+@pytest.mark.parametrize("scheme", ["https", "grpcs"])
+def test_the_key_is_in_no_message(scheme: str) -> None:
+    with pytest.raises(MemoryUnavailable) as caught:
+        open_memory(f"{scheme}://127.0.0.1:9", FINGERPRINT, api_key="hush", options=MemoryOptions(timeout_s=2))
+    assert "hush" not in str(caught.value) + repr(caught.value.__cause__)
+
+
+def test_the_key_is_not_shown() -> None:
+    from reco_plugin.memory.server import Server
+
+    assert "hush" not in repr(Server.parse("http://x", "hush"))
+
+
+def test_collection_that_is_no_memory() -> None:
+    from qdrant_client import QdrantClient, models
+
+    from reco_plugin.memory.collection import open_local
+
+    client = QdrantClient(":memory:")
+    client.create_collection("shop", vectors_config=models.VectorParams(size=D, distance=models.Distance.COSINE))
+    with pytest.raises(MemoryStoreError, match=r"'shop'.*something else.*another collection name"):
+        open_local(client, "shop", "here", None, FINGERPRINT, create=True)
+    made = open_local(client, "reco", "here", None, FINGERPRINT, create=True)
+    assert open_local(client, "reco", "here", None, None, create=False) == made
+    with pytest.raises(FingerprintMismatch):
+        open_local(client, "reco", "here", None, Fingerprint("other", "cd" * 32, D), create=True)
+    client.close()
+
+
+def test_local_engine_warns_once_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reco_plugin.memory.qdrant.LOCAL_LIMIT", 10)
+    memory = open_memory(":memory:", FINGERPRINT, kind="qdrant")
+    memory.upsert(pairs(0, 10))
+    with pytest.warns(UserWarning, match="holds 11 pairs.*kind='edge'"):
+        memory.upsert(pairs(10, 1))
+    memory.upsert(pairs(11, 5))
+    memory.close()
+
+
+def test_a_folder_that_cannot_be_written_can_be_read(disk: Path) -> None:
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        memory.upsert(pairs(0, 20))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        assert all_ids(memory) == {str(n) for n in range(20)}
+        found = memory.search(Search(np.eye(D, dtype=np.float32)[:1], by="image", read="text", k=3))
+        assert set(found.ids[0]) == {"0", "8", "16"}
+        memory.set_calibration({"a": 1})
+        assert memory.header.calibration == {"a": 1}
+        for write in (lambda: memory.upsert(pairs(20, 1)), lambda: memory.delete(["1"])):
+            with pytest.raises(MemoryStoreError, match="cannot be written"):
+                write()
+    with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
+        assert (memory.count(), memory.header.calibration) == (20, {})
+
+
+def test_what_is_being_written_is_not_copied_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_memory(tmp_path, FINGERPRINT)):
+        monkeypatch.setattr("os.access", lambda *_: False)
+        with pytest.raises(MemoryLocked, match="open in another process"):
+            open_memory(tmp_path, FINGERPRINT)
+
+
+@pytest.mark.parametrize(("kind", "package"), [("edge", "qdrant_edge"), ("qdrant", "qdrant_client")])
+def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, package: str) -> None:
+    for name in [*sys.modules]:
+        if name.startswith("reco_plugin.memory.") and not name.endswith((".opening", ".base")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=rf"pip install 'reco-plugin\[{kind}\]'"):
+        open_memory(tmp_path, FINGERPRINT, kind=kind)

@@ -1,0 +1,242 @@
+"""``/v1/embeddings`` as its callers use it: the official clients over a socket, Jina's objects, NIM's strings."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Reco
+
+NPM = "openai@7.57.0"
+TEXTS = ["a small red circle", "a large blue square"]
+LONG = "a red circle " * 50
+SCRIPT = """
+import OpenAI from "openai";
+const [baseURL, image] = process.argv.slice(2);
+const client = new OpenAI({ baseURL, apiKey: "any", maxRetries: 0 });
+const plain = await client.embeddings.create({ model: "clip", input: ["a small red circle", image] });
+const floats = await client.embeddings.create({ model: "clip", input: "a fox", encoding_format: "float" });
+let failed;
+try { await client.embeddings.create({ model: "clip", input: "a fox", dimensions: 3 }); }
+catch (error) { failed = { name: error.constructor.name, status: error.status, code: error.code, param: error.param }; }
+const vectors = plain.data.map((one) => Array.from(one.embedding));
+console.log(JSON.stringify({ vectors, floats: floats.data[0].embedding, usage: plain.usage, failed }));
+"""
+
+
+@pytest.fixture
+def sdk(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as opened:
+        yield opened
+
+
+class TestPythonClient:
+    def test_the_default_is_base64_and_the_same_as_floats(self, sdk: openai.OpenAI, filled: Reco) -> None:
+        expected = filled.embed_texts(TEXTS, refine=False)
+        default = sdk.embeddings.create(model="clip", input=TEXTS)
+        floats = sdk.embeddings.create(model="clip", input=TEXTS, encoding_format="float")
+        for answer in (default, floats):
+            assert [one.index for one in answer.data] == [0, 1]
+            assert np.allclose([one.embedding for one in answer.data], expected, atol=1e-6)
+        assert default.model == "clip" and default.object == "list"
+        assert default.usage.prompt_tokens == default.usage.total_tokens > 2 * len(TEXTS)
+
+    def test_a_single_text_and_an_image(self, sdk: openai.OpenAI, filled: Reco, picture: Image.Image) -> None:
+        raw = io.BytesIO()
+        picture.save(raw, "PNG")
+        uri = "data:image/png;base64," + base64.b64encode(raw.getvalue()).decode()
+        answer = sdk.embeddings.create(model="clip", input=[uri])
+        assert np.allclose(answer.data[0].embedding, filled.embed_images([picture], refine=False)[0], atol=1e-5)
+        assert len(sdk.embeddings.create(model="clip", input="a fox").data) == 1
+
+    def test_the_models_own_dimensions_are_accepted(self, sdk: openai.OpenAI, filled: Reco) -> None:
+        native = filled.manifest.dimension
+        assert len(sdk.embeddings.create(model="clip", input="a fox", dimensions=native).data[0].embedding) == native
+        with pytest.raises(openai.BadRequestError) as raised:
+            sdk.embeddings.create(model="clip", input="a fox", dimensions=native // 2)
+        assert raised.value.param == "dimensions" and str(native) in raised.value.message
+
+    def test_errors_arrive_as_the_clients_own(self, sdk: openai.OpenAI, url: str) -> None:
+        with pytest.raises(openai.NotFoundError) as raised:
+            sdk.embeddings.create(model="gpt", input="a fox")
+        assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+        assert raised.value.type == "not_found_error" and raised.value.request_id
+        with pytest.raises(openai.BadRequestError, match=r"input\[1\]"):
+            sdk.embeddings.create(model="clip", input=["a fox", ""])
+        with pytest.raises(openai.UnprocessableEntityError, match="list is empty") as unreadable:
+            sdk.embeddings.create(model="clip", input=[])
+        assert unreadable.value.code == "invalid_request" and unreadable.value.param == "input"
+        with (
+            openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0) as stranger,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            stranger.embeddings.create(model="clip", input="a fox")
+
+    def test_token_ids_are_refused_with_the_way_out(self, sdk: openai.OpenAI) -> None:
+        for ids in ([1, 2, 3], [[1, 2], [3]]):
+            with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+                sdk.embeddings.create(model="clip", input=ids)
+
+    def test_models_are_listed(self, sdk: openai.OpenAI) -> None:
+        assert {model.id for model in sdk.models.list()} == {"clip", "clip-reco", "clip-reco-query"}
+
+    def test_what_the_client_does_not_know_goes_through_extra_body(self, sdk: openai.OpenAI, filled: Reco) -> None:
+        extra = {"input_type": "query", "reco": {"k": 2, "where": {"colour": "red"}}}
+        answer = sdk.embeddings.create(model="clip-reco", input=TEXTS, extra_body=extra)
+        expected = filled.embed_texts(TEXTS, k=2, where={"colour": "red"})
+        assert np.allclose([one.embedding for one in answer.data], expected, atol=1e-5)
+
+    def test_a_prefix_in_the_base_url(self, url: str, filled: Reco) -> None:
+        with openai.OpenAI(base_url=f"{url}/refined/v1", api_key="any") as refined:
+            answer = refined.embeddings.create(model="clip", input=TEXTS)
+        assert np.allclose([one.embedding for one in answer.data], filled.embed_texts(TEXTS), atol=1e-5)
+
+
+@pytest.fixture(scope="session")
+def npm_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        pytest.skip("the npm client needs node and npm")
+    folder = tmp_path_factory.mktemp("npm")
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "main.js").write_text(SCRIPT)
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", NPM]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot fetch {NPM}: {done.stderr[-200:]}")
+    return folder
+
+
+def test_npm_client(npm_client: Path, url: str, filled: Reco, red_square: str, picture: Image.Image) -> None:
+    command = ["node", "main.js", f"{url}/v1", f"data:image/png;base64,{red_square}"]
+    done = subprocess.run(command, cwd=npm_client, capture_output=True, text=True, timeout=60, check=True)
+    said = json.loads(done.stdout)
+    assert np.allclose(said["vectors"][0], filled.embed_texts(TEXTS[:1], refine=False)[0], atol=1e-6)
+    assert np.allclose(said["vectors"][1], filled.embed_images([picture], refine=False)[0], atol=1e-5)
+    assert np.allclose(said["floats"], filled.embed_texts(["a fox"], refine=False)[0], atol=1e-6)
+    assert said["failed"] == {
+        "name": "BadRequestError",
+        "status": 400,
+        "code": "unsupported_dimensions",
+        "param": "dimensions",
+    }
+
+
+def ask(client: TestClient, **body: Any) -> dict[str, Any]:
+    response = client.post("/v1/embeddings", json={"model": "clip", **body})
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def refused(client: TestClient, **body: Any) -> dict[str, Any]:
+    response = client.post("/v1/embeddings", json={"model": "clip", "input": "a fox", **body})
+    assert 400 <= response.status_code < 500, response.text
+    error = response.json()["error"]
+    assert response.json()["detail"] == error["message"]  # Jina's and Voyage's clients read this
+    return dict(error)
+
+
+class TestInputs:
+    def test_texts_and_images_mixed_in_all_spellings(
+        self, client: TestClient, filled: Reco, red_square: str, picture: Image.Image
+    ) -> None:
+        uri = f"data:image/jpeg;base64,{red_square}"
+        items = ["a fox", {"text": "a fox"}, uri, {"image": uri}, {"image": red_square}]
+        vectors = [one["embedding"] for one in ask(client, input=items)["data"]]
+        text, image = filled.embed_texts(["a fox"], refine=False), filled.embed_images([picture], refine=False)
+        assert np.allclose(vectors, np.concatenate([text, text, image, image, image]), atol=1e-5)
+
+    def test_modality_makes_images_of_strings(self, client: TestClient, red_square: str) -> None:
+        expected = ask(client, input=[{"image": red_square}, "a fox"])["data"]
+        assert ask(client, input=[red_square, "a fox"], modality=["image", "text"])["data"] == expected
+        assert ask(client, input=red_square, modality="image")["data"] == expected[:1]
+        assert "as many" in refused(client, input=["a", "b"], modality=["text"])["message"]
+
+    def test_one_object(self, client: TestClient) -> None:
+        assert ask(client, input={"text": "a fox"})["data"] == ask(client, input="a fox")["data"]
+
+    def test_a_text_that_speaks_of_a_url_or_of_data_is_a_text(self, client: TestClient) -> None:
+        assert len(ask(client, input=["http://a.example/fox.png", "data: a fox"])["data"]) == 2
+
+    @pytest.mark.parametrize(
+        "item",
+        [
+            None,
+            1.5,
+            True,
+            {},
+            {"text": 1},
+            {"text": "a", "image": "b"},
+            {"url": "a"},
+            [["a"]],
+            [1, "a"],
+            [[1], "a"],
+            [[]],
+        ],
+    )
+    def test_everything_else_is_refused_in_one_sentence(self, client: TestClient, item: Any) -> None:
+        error = refused(client, input=item if isinstance(item, list) else [item])
+        assert error["message"].startswith("input: item ") and error["param"] == "input"
+
+    def test_odd_texts(self, client: TestClient) -> None:
+        texts = [" ", "🦊🦊🦊", "שועל אדום", "a\u0000b", "\n", "x" * 10_000, "🦊" * 10_000]
+        vectors = np.array([one["embedding"] for one in ask(client, input=texts)["data"]])
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+class TestLongTexts:
+    def test_are_cut_and_say_so(self, client: TestClient) -> None:
+        data = ask(client, input=["a fox", LONG, LONG + "and more"])["data"]
+        assert [one.get("truncated") for one in data] == [None, True, True]
+        assert data[1]["embedding"] == data[2]["embedding"]
+
+    @pytest.mark.parametrize("word", [{"truncate": False}, {"truncate": "NONE"}, {"truncation": False}])
+    def test_can_be_refused(self, client: TestClient, word: dict[str, Any]) -> None:
+        error = refused(client, input=["a fox", LONG], **word)
+        assert (error["code"], error["param"]) == ("text_too_long", "input[1]")
+        assert len(ask(client, input="a fox", **word)["data"]) == 1
+
+    def test_can_be_refused_one_by_one(self, client: TestClient) -> None:
+        data = ask(client, input=["a fox", LONG], truncate=False, allow_failures=True)["data"]
+        assert "embedding" in data[0] and data[1]["error"]["code"] == "text_too_long"
+
+    def test_are_never_cut_at_their_start(self, client: TestClient) -> None:
+        assert refused(client, truncate="START")["code"] == "unsupported_truncation"
+
+
+class TestWhatIsNotOffered:
+    @pytest.mark.parametrize(
+        ("field", "good", "bad"),
+        [
+            ("embedding_type", "base64", "binary"),
+            ("output_dtype", "float", "int8"),
+            ("normalized", True, False),
+            ("late_chunking", False, True),
+            ("return_multivector", False, True),
+            ("dimensions", 128, 64),
+            ("output_dimension", 128, 256),
+        ],
+    )
+    def test_is_refused_by_name_and_never_ignored(self, client: TestClient, field: str, good: Any, bad: Any) -> None:
+        assert ask(client, input="a fox", **{field: good})["data"]
+        error = refused(client, **{field: bad})
+        assert error["param"] == field and error["code"].startswith("unsupported_")
+
+    @pytest.mark.parametrize("field", ["temperature", "images", "normalize"])
+    def test_unknown_fields(self, client: TestClient, field: str) -> None:
+        assert refused(client, **{field: True})["param"] == field
+
+    def test_user_is_the_one_field_that_means_nothing(self, client: TestClient) -> None:
+        assert ask(client, input="a fox", user="u1")["data"] == ask(client, input="a fox")["data"]

@@ -1,0 +1,53 @@
+"""Titan's shape, as OpenSearch sends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from reco_plugin import Reco
+
+TEXTS = ["a small red circle", "a large blue square"]
+LONG = "a red circle " * 50
+
+
+class TestTitan:
+    """OpenSearch's ``text_image_embedding``, which writes ``"null"`` where a field is missing."""
+
+    def test_text_image_and_both(self, client: TestClient, filled: Reco, red_square: str, picture: Image.Image) -> None:
+        def embed(text: str, image: str) -> Any:
+            response = client.post("/titan", json={"inputText": text, "inputImage": image})
+            assert response.status_code == 200, response.text
+            return response.json()["embedding"]
+
+        text, image = filled.embed_texts(["a fox"], refine=False)[0], filled.embed_images([picture], refine=False)[0]
+        both = (text + image) / np.linalg.norm(text + image)  # direction of the mean
+        assert np.allclose(embed("a fox", "null"), text, atol=1e-5)
+        assert np.allclose(embed("null", red_square), image, atol=1e-5)
+        assert np.allclose(embed("a fox", red_square), both, atol=1e-5)
+
+    def test_bedrocks_path_names_the_model(self, client: TestClient, filled: Reco) -> None:
+        response = client.post("/model/clip-reco-query/invoke", json={"inputText": "a fox"})
+        assert np.allclose(response.json()["embedding"], filled.embed_texts(["a fox"])[0], atol=1e-5)
+        unknown = client.post("/model/titan/invoke", json={"inputText": "a fox"})
+        assert unknown.status_code == 404 and "clip-reco" in unknown.json()["message"]
+
+    @pytest.mark.parametrize(
+        ("body", "status", "named"),
+        [
+            ({}, 400, "inputText"),
+            ({"inputText": "null", "inputImage": "null"}, 400, "inputText"),
+            ({"inputText": "a", "inputImage": "!"}, 400, "inputText and inputImage"),
+            ({"inputImage": "!"}, 400, "inputImage: "),
+            ({"inputText": "a", "embeddingConfig": {"outputEmbeddingLength": 256}}, 400, "outputEmbeddingLength"),
+            ({"inputtext": "a"}, 422, "inputtext"),
+        ],
+    )
+    def test_errors(self, client: TestClient, body: Any, status: int, named: str) -> None:
+        response = client.post("/titan", json=body)
+        assert response.status_code == status and [*response.json()] == ["message"]
+        assert named in response.json()["message"]
