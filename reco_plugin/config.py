@@ -52,7 +52,7 @@ class _File(TomlConfigSettingsSource):
         return table
 
 
-class Section(BaseSettings):
+class SettingsSection(BaseSettings):
     """Settings that are read from arguments, then the environment, then ``reco.toml``."""
 
     section: ClassVar[str | None] = None
@@ -71,7 +71,7 @@ class Section(BaseSettings):
         return init_settings, env_settings, _File(settings_cls, cls.section)
 
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=SettingsSection)
 
 
 def quickstart_model() -> Path | None:
@@ -101,7 +101,7 @@ def _usual_model() -> Path:
     return Path(MODEL) if Path(MODEL).exists() else quickstart_model() or Path(MODEL)
 
 
-class Settings(Section):
+class Settings(SettingsSection):
     """Everything that can be set; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(
@@ -230,7 +230,7 @@ def torchrun_processes() -> tuple[int, int]:
     return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
 
 
-def _environment(kind: type[Section], prefix: str) -> set[str]:
+def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
     """Names of the settings of this kind that the environment speaks of."""
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
     names = (name for name in os.environ if name.startswith(prefix) and not name.startswith(others))

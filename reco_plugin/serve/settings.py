@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from ..config import FILE, NESTED, PREFIX, Section, load_section
+from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
 from .policy import Manner
 
 SECTION = "serve"
@@ -23,7 +23,7 @@ WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 Keys = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
 
 
-class ServeSettings(Section):
+class ServeSettings(SettingsSection):
     """Everything that can be set about the service; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(
