@@ -13,7 +13,8 @@ from ..data.classes import TEMPLATES, fill
 from ..data.labelled import TemplatesFrom
 from ..encode import Progress
 from ..types import Vectors
-from .frozen import Encodes, Refines, encoder_of, silent
+from .frozen import Encodes, Refines, encoder_of, image_vectors, silent
+from .task import Task, task_of
 
 _WHOSE: Mapping[TemplatesFrom, str] = {
     "caller": "as asked for",
@@ -89,3 +90,13 @@ def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silen
     prompts = ([fill(template, name) for name in labelled.classes] for template in templates)
     total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
     return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+
+
+def labelled_task(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Task:
+    """The classification of a labelled set by its frozen vectors.
+
+    Raises:
+        ConfigError: raw images or class names, and no encoder.
+    """
+    images = image_vectors(reco, labelled.images, progress)
+    return task_of(labelled, images, prompt_vectors(reco, labelled, progress))

@@ -13,12 +13,12 @@ from ..data import Labelled
 from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, said
-from .frozen import Refines, image_vectors, silent
+from .frozen import Refines, silent
 from .measure import Measured, by_unseen, measure_sides, refine_task, variants_of
-from .prompts import prompt_vectors, prompts_of, with_templates
+from .prompts import labelled_task, prompts_of, with_templates
 from .reasons import reasons_of
 from .results import SomeClasses, ZeroShotResult
-from .task import SIDES, Side, Task, task_of
+from .task import SIDES, Side, Task
 
 
 def zero_shot(
@@ -54,8 +54,7 @@ def zero_shot(
         raise ConfigError(f"unknown side {unknown[0]!r}: choose from {', '.join(SIDES)}")
     if labelled.unseen is not None:
         _check_flags(labelled.unseen, labelled.classes)
-    images, labelled = image_vectors(reco, labelled.images, progress), with_templates(reco, labelled)
-    task = task_of(labelled, images, prompt_vectors(reco, labelled, progress))
+    task = labelled_task(reco, labelled, progress)
     refined = refine_task(reco, task, sides, **options)
     found = measure_sides(task, [refined], sides)
     parts: dict[str, SomeClasses] = {}
@@ -70,7 +69,7 @@ def zero_shot(
         **vars(_part(task, found)),
         name=labelled.name,
         options=said(options),
-        prompts=prompts_of(labelled, getattr(reco, "encoder", None)),
+        prompts=prompts_of(with_templates(reco, labelled), getattr(reco, "encoder", None)),
         seen=parts.get("seen"),
         unseen=parts.get("unseen"),
         generalised=by_unseen(found, task.query_unseen, task.groups),

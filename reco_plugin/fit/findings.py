@@ -141,11 +141,6 @@ def words(
     return (head, *(_side(side, judged, chosen, lines, withdrawn) for side in sides))
 
 
-def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> tuple[str, ...]:
-    """What a reader should know of the run before believing the figures."""
-    return tuple(_notes(catalogue, split, config, processes))
-
-
 def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
     """What to say where nearly every pair to fit on shows something of its own; None elsewhere."""
     counts = Counter(catalogue.groups[row] for row in split.rows("fit"))
@@ -157,7 +152,8 @@ def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
     )
 
 
-def _notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> Iterator[str]:
+def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> Iterator[str]:
+    """What a reader should know of the run before believing the figures."""
     if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
     if told := little_to_learn(catalogue, split):

@@ -241,7 +241,7 @@ def _finish(
         withdrawn=lost,
         test=tuple(lines),
         words=words(decision.judged, chosen, lines, lost),
-        notes=notes(catalogue, parts, config, processes.count),
+        notes=tuple(notes(catalogue, parts, config, processes.count)),
         graphs=graphs,
         versions=versions(),
     )

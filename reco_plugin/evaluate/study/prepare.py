@@ -21,8 +21,7 @@ from ..frozen import (
     silent,
     text_vectors,
 )
-from ..prompts import prompt_vectors, with_templates
-from ..task import Task, task_of
+from ..prompts import labelled_task, with_templates
 from .config import StudyConfig
 from .membership import membership
 from .pictures import Thumbnails
@@ -102,11 +101,11 @@ def prepare(
         raise InputError("the memory is empty, there is nothing to study: give --memory or --memory-from with pairs")
     source = CachingReco(reco, cache or folder / "vectors") if isinstance(reco, Reco) else reco
     sets = sets.with_templates(reco)
-    whole = _task(source, sets.labelled, progress)
+    whole = labelled_task(source, sets.labelled, progress)
     if sets.dev is None:
         dev, test = split_classes(whole, config.seed)
     else:
-        dev, test = _task(source, sets.dev, progress), whole
+        dev, test = labelled_task(source, sets.dev, progress), whole
     for what, task in (("development", dev), ("test", test)):
         if not len(task):
             raise ConfigError(f"no image is of a {what} class: give a development set (--dev FILE)")
@@ -125,11 +124,6 @@ def prepare(
         pictures=Thumbnails(folder / "pictures", sets.labelled.images),
         watch=watch,
     )
-
-
-def _task(source: CachingReco | Refiner, labelled: Labelled, progress: Progress) -> Task:
-    queries = image_vectors(source, labelled.images, progress)
-    return task_of(labelled, queries, prompt_vectors(source, labelled, progress))
 
 
 def _captioned(source: CachingReco | Refiner, captioned: Captioned, progress: Progress) -> Captioned:
