@@ -2,7 +2,10 @@
 
 ::
 
-    vectors or images -> frozen vectors -> refined vectors -> ranks of the true candidates -> a table
+    a set -> Task of frozen vectors -> the same refined -> Measured: ranks of the true candidates -> lines -> a table
+             (task, prompts)           (frozen, methods)   (measure, ranking)                        (measure, results)
+
+:mod:`.study`, :mod:`reco_plugin.fit` and the quickstart's benchmark measure in the same way.
 """
 
 from .entities import entities
