@@ -28,8 +28,7 @@ from reco_plugin.train.export import export, measure
 from reco_plugin.train.graphs import cases, fusion_inputs
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.parity import Parity, Precision, check, table
-from reco_plugin.train.samples import sample_images, sample_texts
+from reco_plugin.train.parity import Parity, Precision, check, sample_images, sample_texts, table
 from reco_plugin.train.serving import serving
 from reco_plugin.train.triton import graph_specs
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
-from .types import Filter, Modality, Mode, Vectors
+from .types import Filter, Modality, Mode, Vectors, described
 from .values import check_choice, check_k
 
 
@@ -32,10 +32,7 @@ class RefineOptions:
     """How to refine; what is None is left to the model and the settings.
 
     Attributes:
-        k: neighbours per query.
-        search: ``"uni"`` (a query finds its own modality in the memory) or ``"cross"``.
-        fusion: ``"cross"`` (the other modality's vectors are fused) or ``"uni"``.
-        gate: weigh neighbours by calibrated trust (for the paper's search and fusion only).
+        gate: for the paper's search and fusion only.
         where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
         exclude: ids that must not be found: B collections, or one collection for all.
         explain: also return neighbours with payloads, trust and weights.
@@ -44,10 +41,10 @@ class RefineOptions:
         InputError: k is not a whole number from 1 to 10,000, or a mode is unknown.
     """
 
-    k: int | None = None
-    search: Mode | None = None
-    fusion: Mode | None = None
-    gate: bool | None = None
+    k: int | None = described(None, "Neighbours per query.", min=1, unset="of the model")
+    search: Mode | None = described(None, "uni: search the query's own modality. cross: the other.", unset="uni")
+    fusion: Mode | None = described(None, "cross: fuse the other modality's vectors. uni: the own.", unset="cross")
+    gate: bool | None = described(None, "Weigh neighbours by calibrated trust.", unset="of the model")
     where: Filter | None = None
     exclude: Sequence[Collection[str]] | Collection[str] | None = None
     explain: bool = False

@@ -52,6 +52,11 @@ def caption_of(payload: Payload) -> str | None:
     return caption if isinstance(caption, str) else None
 
 
+def described(default: Any, description: str, **said: Any) -> Any:
+    """A field of a dataclass that is a flag of commands, too; what else is said of it: ``cli/flags.py``."""
+    return field(default=default, metadata={"description": description, **said})
+
+
 def other(modality: Modality) -> Modality:
     """The modality across the gap.
 

@@ -36,6 +36,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "artifact": 1.5,  # the manifest holds the preprocessing's config
     "preparation": 2.0,
     "data": 1.5,  # checks vectors
+    "run_config": 1.6,  # writes whole files
     "sessions": 2.0,
     "memory": 2.0,
     "encode": 3.0,
@@ -186,12 +187,14 @@ def test_train_uses_levels_up_to_fuse_and_the_quickstart_data():
 
 
 def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
+    """But for what its commands are told, which their flags are made of and which loads no torch."""
     users = [
         (name, found.at_import)
         for name, path in modules().items()
         if unit_of(name) != "train"
         for found in imports_of(path)
         if found.name.startswith("reco_plugin.train")
+        and (name, found.name) != ("cli.train", "reco_plugin.train.recipe")
     ]
     assert users, "the command line no longer reaches the training: this test watches nothing"
     assert {name.partition(".")[0] for name, _ in users} == {"cli", "fit"}
@@ -242,7 +245,7 @@ def test_no_module_is_long(name):
         ),
         ("from reco_plugin import Reco", "torch open_clip onnxruntime qdrant_client qdrant_edge typer tqdm"),
         ("import reco_plugin.cli.app", "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers"),
-        ("import reco_plugin.train.triton", "torch onnx"),
+        ("import reco_plugin.train.triton, reco_plugin.train.recipe", "torch onnx"),
         ("import reco_plugin.adapters.clip_benchmark", "torch open_clip clip_benchmark onnxruntime tqdm"),
         (
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",

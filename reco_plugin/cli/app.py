@@ -10,13 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from ..request import RefineOptions
 from .doctor import doctor_command
 from .errors import reports_errors
 from .evaluate import eval_app
 from .fit import fit_command
+from .flags import Given, taken, takes
 from .memory import memory_app
 from .model import model_app
-from .options import MemoryOption, ModelOption, existing_memory
+from .options import ModelOption, OpenOptions, existing_memory
 from .report import report_command
 from .serve import serve_command
 from .study import study_command
@@ -91,6 +93,7 @@ def demo_command(
     "\n\nreco embed --input queries.txt --out vectors.npy",
 )
 @reports_errors
+@takes(RefineOptions, OpenOptions, but=("search", "fusion", "gate"))
 def embed_command(
     *,
     text: Annotated[list[str] | None, typer.Option(help="A text; repeat it for more.")] = None,
@@ -103,11 +106,7 @@ def embed_command(
         ),
     ] = None,
     role: Annotated[str, typer.Option(help="query, or candidate: one of a set that competes.")] = "query",
-    k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="of the model")
-    ] = None,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
+    given: Given,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a (B, D) float32 .npy; images follow texts.")
     ] = None,
@@ -129,9 +128,10 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
-    stored = ":memory:" if refine is False else existing_memory(memory)
-    with Reco.open(model, stored, memory_kind="exact" if refine is False else None) as reco:
-        options: dict[str, Any] = {"role": role, "refine": refine, **({"k": k} if k else {})}
+    place = taken(OpenOptions, given)
+    stored = ":memory:" if refine is False else existing_memory(place.memory)
+    with Reco.open(place.model, stored, memory_kind="exact" if refine is False else None) as reco:
+        options: dict[str, Any] = {"role": role, "refine": refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []
     asked = [part.retrieved for part in parts if part.retrieved is not None]

@@ -7,26 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ..request import RefineHow
+from ..request import RefineOptions
 from .errors import reports_errors
-from .opened import (
-    CacheOption,
-    FuserOption,
-    FusionOption,
-    GateOption,
-    KOption,
-    MemoryFromOption,
-    MemoryOption,
-    OutOption,
-    SearchOption,
-    Setup,
-    describe,
-    encoding,
-    opened,
-    remembering,
-    tell,
-)
-from .options import JsonOption, ModelOption
+from .flags import Given, taken, takes
+from .opened import Evaluation, encoding, opened, remembering, tell
 
 eval_app = typer.Typer(
     no_args_is_help=True,
@@ -40,15 +24,14 @@ eval_app = typer.Typer(
     "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz --fuser training-free",
 )
 @reports_errors
+@takes(Evaluation, RefineOptions)
 def zero_shot_command(
     source: Annotated[
         str,
         typer.Argument(help="A folder with one folder per class, named after it; or a table, .tar, .npz or .parquet."),
     ],
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    memory_from: MemoryFromOption = None,
+    given: Given,
     template: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,14 +46,6 @@ def zero_shot_command(
             show_default="of the source",
         ),
     ] = None,
-    k: KOption = None,
-    search: SearchOption = None,
-    fusion: FusionOption = None,
-    gate: GateOption = None,
-    fuser: FuserOption = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-    out: OutOption = None,
 ) -> None:
     """Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.
 
@@ -84,14 +59,13 @@ def zero_shot_command(
     from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
-    options = RefineHow(k=k, search=search, fusion=fusion, gate=gate)
-    setup = Setup(model, memory, memory_from, fuser)
+    asked = taken(Evaluation, given)
     vectors = count_items(labelled) == 0
-    with opened(setup, options, vectors=vectors) as reco:
+    with opened(asked, given, vectors=vectors) as reco:
         labelled = with_templates(reco, labelled)
         with encoding(count_items(labelled)) as told:
-            result = zero_shot(remembering(reco, cache, vectors=vectors), labelled, progress=told, **options)
-        tell(result, describe(reco, setup), as_json=as_json, out=out)
+            result = zero_shot(remembering(reco, asked.cache, vectors=vectors), labelled, progress=told, **given)
+        tell(result, reco, asked)
 
 
 @eval_app.command(
@@ -100,20 +74,11 @@ def zero_shot_command(
     "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz --fuser training-free",
 )
 @reports_errors
+@takes(Evaluation, RefineOptions)
 def retrieval_command(
     source: Annotated[str, typer.Argument(help="A table of captions, .tar shards, .npz or a folder with .txt files.")],
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    memory_from: MemoryFromOption = None,
-    k: KOption = None,
-    search: SearchOption = None,
-    fusion: FusionOption = None,
-    gate: GateOption = None,
-    fuser: FuserOption = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-    out: OutOption = None,
+    given: Given,
 ) -> None:
     """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
 
@@ -125,12 +90,11 @@ def retrieval_command(
     from ..evaluate.frozen import count_captioned
 
     captioned = read_retrieval(source)
-    options = RefineHow(k=k, search=search, fusion=fusion, gate=gate)
-    setup = Setup(model, memory, memory_from, fuser)
+    asked = taken(Evaluation, given)
     raw = count_captioned(captioned)
-    with opened(setup, options, vectors=not raw) as reco, encoding(raw) as told:
-        result = retrieval(remembering(reco, cache, vectors=not raw), captioned, progress=told, **options)
-        tell(result, describe(reco, setup), as_json=as_json, out=out)
+    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as told:
+        result = retrieval(remembering(reco, asked.cache, vectors=not raw), captioned, progress=told, **given)
+        tell(result, reco, asked)
 
 
 @eval_app.command(
@@ -139,28 +103,19 @@ def retrieval_command(
     "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz --fuser training-free",
 )
 @reports_errors
+@takes(Evaluation, RefineOptions)
 def entities_command(
     source: Annotated[
         str, typer.Argument(help="Folder with queries.jsonl and entities.jsonl, or vectors (.npz, .npy).")
     ],
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    memory_from: MemoryFromOption = None,
+    given: Given,
     template: Annotated[
         str | None, typer.Option(help="Prompt with {} for the name of an entity.", show_default="of the model")
     ] = None,
     refine_names: Annotated[
         bool, typer.Option("--refine-names", help="Also refine the names, as a set; for 50,000 of them at most.")
     ] = False,
-    k: KOption = None,
-    search: SearchOption = None,
-    fusion: FusionOption = None,
-    gate: GateOption = None,
-    fuser: FuserOption = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-    out: OutOption = None,
 ) -> None:
     """Find the entity that an image shows among very many names: frozen, and the image refined.
 
@@ -173,15 +128,14 @@ def entities_command(
     from ..evaluate.frozen import count_entities
 
     found = read_entities(source)
-    options = RefineHow(k=k, search=search, fusion=fusion, gate=gate)
-    setup, raw = Setup(model, memory, memory_from, fuser), count_entities(found)
-    with opened(setup, options, vectors=not raw) as reco, encoding(raw) as told:
+    asked, raw = taken(Evaluation, given), count_entities(found)
+    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as told:
         result = entities(
-            remembering(reco, cache, vectors=not raw),
+            remembering(reco, asked.cache, vectors=not raw),
             found,
             template=template,
             candidates=refine_names,
             progress=told,
-            **options,
+            **given,
         )
-        tell(result, describe(reco, setup), as_json=as_json, out=out)
+        tell(result, reco, asked)

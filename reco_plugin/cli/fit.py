@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
+from ..fit.config import FitConfig
 from .errors import keeps, reports_errors
+from .flags import Given, takes
 from .options import JsonOption, ModelOption
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _WAYS = {"frozen": "frozen CLIP", "baseline": "best baseline", "chosen": "chosen
 
 
 @reports_errors
+@takes(FitConfig)
 def fit_command(
     source: Annotated[
         str,
@@ -34,43 +36,7 @@ def fit_command(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, report, model.", show_default=False)],
     model: ModelOption = None,
-    group: Annotated[
-        str | None,
-        typer.Option(help="Payload column: pairs with the same value show the same thing.", show_default="the caption"),
-    ] = None,
-    fuser: Annotated[
-        Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"],
-        typer.Option(help="What is tried. auto: all but paper, which takes minutes."),
-    ] = "auto",
-    goal: Annotated[
-        Literal["search", "classify"],
-        typer.Option(help="What matters more: text and image queries, or the names that images are classified among."),
-    ] = "search",
-    k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="tries 5, 10 and 20")
-    ] = None,
-    validation: Annotated[float, typer.Option(help="Share of the groups that the policy is chosen on.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of the groups that is measured once, at the end.")] = 0.15,
-    max_loss: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Recall at 1 that a side may lose where the memory has nothing to tell."),
-    ] = MAX_LOSS,
-    near_duplicate: Annotated[
-        float, typer.Option(min=0, max=1, help="Image cosine from which a pair is hidden from a query.")
-    ] = SAME_IMAGE,
-    max_error_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of rows that may be rejected before the run stops.")
-    ] = 0.05,
-    max_pairs: Annotated[
-        int, typer.Option(min=0, help="Of a larger catalogue, a sample of whole groups is used; 0: all of it.")
-    ] = PAIRS_IN_RAM,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, the paper's training and the intervals.")] = 0,
-    steps: Annotated[int, typer.Option(min=0, help="paper: training steps.")] = STEPS,
-    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step, of all processes together.")] = BATCH,
-    precision: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="paper: precision of its arithmetic; weights and loss are fp32.")
-    ] = "fp32",
-    device: Annotated[str, typer.Option(help="paper: torch device.")] = "cpu",
+    given: Given,
     processes: Annotated[
         int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
     ] = 1,
@@ -86,28 +52,9 @@ def fit_command(
     """
     from ..config import load_settings
     from ..fit import begin, follow, run_fit
-    from ..fit.config import checked_config
     from .stores import say
 
-    config = checked_config(
-        source=source,
-        model=str(load_settings(model=model).model),
-        group=group,
-        fuser=fuser,
-        goal=goal,
-        k=k,
-        validation=validation,
-        test=test,
-        max_loss=max_loss,
-        near_duplicate=near_duplicate,
-        max_error_rate=max_error_rate,
-        max_pairs=max_pairs,
-        seed=seed,
-        steps=steps,
-        batch=batch,
-        precision=precision,
-        device=device,
-    )
+    config = FitConfig.of(source=source, model=str(load_settings(model=model).model), **given)
     with keeps(f"what was encoded and trained so far stays in {out}; the same command goes on from there"):
         joined = begin(config, out, processes)
         if not joined.leads:

@@ -4,122 +4,149 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..defaults import SAME_IMAGE
+from ..ingest.options import IngestOptions
+from .engine import EngineOption, cluster_of
 from .errors import keeps
-from .options import memory_location
-from .stores import say
+from .flags import Given, taken
+from .options import JsonOption, existing_memory
+from .stores import Target, memory_settings, parse_options, say
 
 if TYPE_CHECKING:
-    from ..config import Settings
     from ..data.rows import Rows
-    from ..ingest import IngestOptions, Outcome
-    from ..ingest.outcome import Plan
-    from ..ingest.ray_engine import Cluster
+    from ..ingest.outcome import Outcome, Plan
     from ..reco import Reco
 
 SourceArgument = Annotated[
     str,
     typer.Argument(
+        metavar="source",
         help="A .csv/.tsv/.jsonl/.parquet of paths, bytes or URLs, a folder of images with .txt captions, .tar shards, "
         "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. See "
-        "docs/sources.md."
+        "docs/sources.md.",
     ),
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Pairs that are encoded and written together.")]
-RejectedOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="List of the rows that cannot be used, with reasons.",
-        show_default="MEMORY.rejected.jsonl",
-    ),
-]
-ErrorRateOption = Annotated[
-    float,
-    typer.Option(
-        "--max-error-rate", min=0, max=1, help="Stop when a larger share is rejected, after 200 rows and at the end."
-    ),
-]
-DuplicatesOption = Annotated[
-    Literal["off", "report", "drop", "merge"] | None,
-    typer.Option(
-        help="Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop leaves the later one out, "
-        "merge gives its caption to the earlier one. Each image is searched for: slow in a large memory.",
-        show_default="off; report when a threshold is given",
-    ),
-]
-ThresholdOption = Annotated[
-    float | None,
-    typer.Option(
-        "--duplicate-threshold",
-        min=0,
-        max=1,
-        help="Cosine from which on two images are the same, also for --exclude.",
-        show_default=f"{SAME_IMAGE}",
-    ),
-]
-ExcludeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SOURCE", help="Keep these images, such as those of an evaluation, out of the memory; repeat it."
-    ),
-]
-NameOption = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="Name of the source, for `sync`.", show_default="as given")
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would happen. Images are not decoded, nothing is written.")
-]
+_NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memory_options": None}
+"""An empty memory."""
 
 
-def options_of(place: Path, **given: Any) -> IngestOptions:
-    """The options of a run; what is None counts as not given.
+@dataclass(frozen=True)
+class FillOptions(Target):
+    """What the commands that fill a memory are told, besides how rows get into it and on which cluster."""
 
-    Args:
-        place: what the lists are named after.
-        given: options by name.
-    """
-    from ..ingest import IngestOptions
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE", help="Keep these images, such as those of an evaluation, out of the memory; repeat it."
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would happen. Images are not decoded, nothing is written."),
+    ] = False
+    as_json: JsonOption = False
+    engine: EngineOption = "local"
 
-    said = {name: value for name, value in given.items() if value is not None}
-    if "threshold" in said:
-        said.setdefault("duplicates", "report")
-    lists = {"rejected": "rejected", "listed": "duplicates"}
-    beside = {name: place.with_name(f"{place.name}.{what}.jsonl") for name, what in lists.items()}
-    return IngestOptions(**{**beside, **said})
 
-
-def rows_of(source: str, model: Path | None, settings: Settings) -> Rows:
-    """A source, opened before anything is made for one that cannot be used.
+class Fill:
+    """One run: what was asked for, and the source, opened before anything is made for one that cannot be used.
 
     Args:
         source: as the user wrote it.
-        model: folder of the model; None leaves it to the settings.
-        settings: speak of the memory that it will fill.
+        given: the flags of :class:`FillOptions`, ``IngestOptions`` and ``Cluster``.
+        named: pairs carry the name of the source.
+        only_known: leave out rows whose id the memory, which must exist, does not hold.
 
     Raises:
-        ConfigError: it is that memory, or has an option that it does not know.
+        ConfigError: the source is the memory that it would fill, or has an option that it does not know; or flags that
+            do not go together.
         FingerprintMismatch: it is a memory of another encoder.
         DataError, MemoryStoreError: it cannot be read.
     """
-    from ..ingest.source import open_source
 
-    return open_source(source, model=model or settings.model, into=settings)
+    def __init__(self, source: str, given: Given, *, named: bool = False, only_known: bool = False) -> None:
+        from ..ingest.source import open_source
 
+        self.asked = taken(FillOptions, given)
+        self.cluster = cluster_of(self.asked.engine, given)
+        if only_known:
+            existing_memory(self.asked.memory)
+        self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
+        self.rows: Rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)
+        if named:
+            given.setdefault("source", self.rows.name)
+        if "threshold" in given:
+            given.setdefault("duplicates", "report")
+        beside = {field: self._beside(what) for field, what in (("rejected", "rejected"), ("listed", "duplicates"))}
+        self.options = IngestOptions(**{**beside, **given}, only_known=only_known)
 
-def lists_beside(memory: str | None, collection: str | None = None) -> Path:
-    """What lists are named after: the memory's folder, or its collection in the working folder."""
-    from ..config import load_settings
+    def _beside(self, what: str) -> Path:
+        """A list is named after the memory's folder; after its collection, in the working folder, where it has none."""
+        memory = self.settings.memory
+        served = "://" in memory or memory == ":memory:"
+        place = Path(self.settings.memory_collection) if served else Path(memory).expanduser()
+        return place.with_name(f"{place.name}.{what}.jsonl")
 
-    location = memory_location(memory)
-    if "://" in location or location == ":memory:":
-        return Path(load_settings(memory_collection=collection).memory_collection)
-    return Path(location).expanduser()
+    def opened(self, **settings: Any) -> Reco:
+        """The model with the memory that is filled; settings may name another one."""
+        from ..reco import Reco
+
+        said = {
+            "memory": self.settings.memory,
+            "memory_collection": self.asked.collection,
+            "memory_options": parse_options(self.asked.option),
+        }
+        return Reco.open(self.asked.model, on_memory_failure="fail", **(said | settings))
+
+    def plan(self, max_delete: float | None = None) -> Plan:
+        """What the run would do to the memory as it is; where there is none, to an empty one."""
+        from ..ingest.plan import plan
+
+        location = self.settings.memory
+        there = "://" in location or Path(location).expanduser().exists()
+        with (
+            keeps("nothing was written"),
+            self.opened(**({} if there else _NOWHERE)) as reco,
+            progress_of(self.rows, "look") as progress,
+        ):
+            return plan(self.rows, reco.memory.store, self.options, max_delete=max_delete, progress=progress)
+
+    def run(self, reco: Reco, what: str, **more: Any) -> Outcome:
+        """Fill the memory, with a bar; the playground may show the pictures that are read."""
+        from ..ingest.exclude import excluded_images
+        from ..ingest.run import ingest
+        from ..memory.picture_folders import note_folders
+
+        location = reco.memory.store.location
+        with (
+            keeps(f"what was written stays in {location}; the same command goes on from there"),
+            progress_of(self.rows, what) as progress,
+        ):
+            note_folders(location, self.rows.folders)
+            more |= {"excluded": excluded_images(self.asked.exclude or (), reco), "progress": progress}
+            if self.cluster is None:
+                return ingest(self.rows, reco, self.options, **more)
+            from ..ingest.ray_engine import ingest_on_ray
+
+            return ingest_on_ray(self.rows, reco, self.cluster, self.options, **more)
+
+    def do(self, what: str, *, max_delete: float | None = None, **more: Any) -> None:
+        """Run it, or plan it where that is all that was asked for, and say what it came to."""
+        if self.asked.dry_run:
+            outcome: Outcome = self.plan(max_delete)
+        else:
+            with self.opened() as reco:
+                outcome = self.run(reco, what, **more)
+        told = outcome.to_dict()
+        del told["seconds"]
+        if _plan_in(outcome):
+            told["dry_run"] = True
+        say(told, "\n".join(lines(outcome)), self.asked.as_json)
 
 
 @contextmanager
@@ -136,67 +163,8 @@ def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def planned(
-    rows: Rows,
-    memory: str | None,
-    model: Path | None,
-    options: IngestOptions,
-    *,
-    max_delete: float | None = None,
-    **settings: Any,
-) -> Plan:
-    """What a run would do to the memory as it is; where there is none, to an empty one."""
-    from ..ingest.plan import plan
-    from ..reco import Reco
-
-    location, missing = memory_location(memory), {"memory_kind": "exact"}
-    there = "://" in location or Path(location).expanduser().exists()
-    said = {"memory": location, **settings} if there else {"memory": ":memory:", **missing}
-    with (
-        keeps("nothing was written"),
-        Reco.open(model, on_memory_failure="fail", **said) as reco,
-        progress_of(rows, "look") as progress,
-    ):
-        return plan(rows, reco.memory.store, options, max_delete=max_delete, progress=progress)
-
-
-def run(
-    rows: Rows,
-    reco: Reco,
-    options: IngestOptions,
-    what: str,
-    *,
-    exclude: list[str] | None = None,
-    cluster: Cluster | None = None,
-    **more: Any,
-) -> Outcome:
-    """One run with its bar, in this process or on a cluster; the playground may show the pictures that are read."""
-    from ..ingest import ingest
-    from ..ingest.exclude import excluded_images
-    from ..memory.picture_folders import note_folders
-
-    with (
-        keeps(f"what was written stays in {reco.memory.store.location}; the same command goes on from there"),
-        progress_of(rows, what) as progress,
-    ):
-        note_folders(reco.memory.store.location, rows.folders)
-        excluded = excluded_images(exclude or (), reco)
-        if cluster is None:
-            return ingest(rows, reco, options, excluded=excluded, progress=progress, **more)
-        from ..ingest.ray_engine import ingest_on_ray
-
-        return ingest_on_ray(rows, reco, cluster, options, excluded=excluded, progress=progress, **more)
-
-
-def tell(outcome: Outcome, *, as_json: bool) -> None:
-    """Print what a run came to, or would."""
-    told = outcome.to_dict()
-    del told["seconds"]
-    say({**told, **({"dry_run": True} if _plan_in(outcome) else {})}, "\n".join(lines(outcome)), as_json)
-
-
 def lines(outcome: Outcome) -> Iterator[str]:
-    """The same as text: counts that are not zero, then where lists are and the most frequent reasons."""
+    """An outcome as text: counts that are not zero, then where lists are and the most frequent reasons."""
     plan = _plan_in(outcome)
     refused = plan.refused if plan else None
     counts = [

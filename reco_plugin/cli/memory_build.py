@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..defaults import INGEST_BATCH
-from .engine import takes_cluster
+from ..ingest.options import Cluster, IngestOptions
 from .errors import keeps
-from .ingesting import (
-    BatchOption,
-    DryRunOption,
-    DuplicatesOption,
-    ErrorRateOption,
-    ExcludeOption,
-    NameOption,
-    RejectedOption,
-    SourceArgument,
-    ThresholdOption,
-    lines,
-    lists_beside,
-    options_of,
-    planned,
-    rows_of,
-    run,
-    tell,
-)
+from .flags import Given, takes
+from .ingesting import Fill, FillOptions, SourceArgument, lines
 from .memory_versions import describe, is_server, open_versions_of
-from .options import JsonOption, MemoryOption, ModelOption
-from .stores import CollectionOption, OptionOption, memory_settings, parse_options, say
-
-if TYPE_CHECKING:
-    from ..config import Settings
-    from ..data.rows import Rows
-    from ..ingest import IngestOptions
-    from ..ingest.ray_engine import Cluster
+from .stores import say
 
 
-@takes_cluster
+@takes(FillOptions, Cluster, IngestOptions)
 def build_command(
-    source: SourceArgument,
+    origin: SourceArgument,
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
+    given: Given,
     swap: Annotated[
         bool,
         typer.Option("--swap", help="Build a version that holds exactly the source, and put it to use atomically."),
@@ -56,70 +29,27 @@ def build_command(
         typer.Option("--resume", help="On a server: go on with the newest unfinished version. A folder always does."),
     ] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until a server has indexed it.")] = 3600,
-    name: NameOption = None,
-    batch_size: BatchOption = INGEST_BATCH,
-    rejected: RejectedOption = None,
-    max_error_rate: ErrorRateOption = 0.1,
-    duplicates: DuplicatesOption = None,
-    duplicate_threshold: ThresholdOption = None,
-    exclude: ExcludeOption = None,
-    cluster: Cluster | None,
-    option: OptionOption = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Build a memory from a source; what was interrupted goes on when it is run again.
 
     A folder is filled in place: rows are added or replaced, nothing else is deleted. With --swap, and on a server
     always, a new version is built beside the one in use; the old one stays for `rollback`.
     """
-    settings = memory_settings(memory, collection, option)
-    rows = rows_of(source, model, settings)
-    options = options_of(
-        lists_beside(memory, collection),
-        source=name or rows.name,
-        batch_size=batch_size,
-        rejected=rejected,
-        max_error_rate=max_error_rate,
-        duplicates=duplicates,
-        threshold=duplicate_threshold,
-    )
-    said: dict[str, Any] = {"memory_options": parse_options(option)}
-    if dry_run:
-        tell(planned(rows, memory, model, options, memory_collection=collection, **said), as_json=as_json)
-    elif swap or is_server(settings):
-        fresh = is_server(settings) and not resume
-        _build_version(
-            rows, settings, options, model, said, exclude, cluster, fresh=fresh, swap=swap, wait=wait, as_json=as_json
-        )
+    fill = Fill(origin, given, named=True)
+    served = is_server(fill.settings)
+    if (swap or served) and not fill.asked.dry_run:
+        _build_version(fill, fresh=served and not resume, swap=swap, wait=wait)
     else:
-        from ..reco import Reco
-
-        with Reco.open(model, settings.memory, on_memory_failure="fail", **said) as reco:
-            outcome = run(rows, reco, options, "build", exclude=exclude, cluster=cluster)
-        tell(outcome, as_json=as_json)
+        fill.do("build")
 
 
-def _build_version(
-    rows: Rows,
-    settings: Settings,
-    options: IngestOptions,
-    model: Path | None,
-    said: dict[str, Any],
-    exclude: list[str] | None,
-    cluster: Cluster | None,
-    *,
-    fresh: bool,
-    swap: bool,
-    wait: float,
-    as_json: bool,
-) -> None:
+def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
     from ..artifact import Artifact
     from ..ingest.sync import delete_others
     from ..memory.folder_versions import FolderVersions
-    from ..reco import Reco
 
-    fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
+    settings = fill.settings
+    fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
         keeps(f"what was written stays beside the version in use; {again} goes on"),
@@ -127,13 +57,13 @@ def _build_version(
     ):
         begun = None if fresh else versions.unfinished(fingerprint)
         name = begun or versions.begin(fingerprint)
-        place = name if is_server(settings) else None
+        place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
-        with Reco.open(model, where, memory_collection=place, on_memory_failure="fail", **said) as reco:
-            outcome = run(rows, reco, options, "build", exclude=exclude, cluster=cluster, finish=delete_others)
+        with fill.opened(memory=where, **place) as reco:
+            outcome = fill.run(reco, "build", finish=delete_others)
         version = versions.finish(name, outcome.held, fingerprint, wait_s=wait)
         if swap:
             version = versions.use(name)
     used = "is in use" if swap else f"is ready: reco memory use {name}"
     told = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {used}"])
-    say({**outcome.to_dict(), **describe(version)}, told, as_json)
+    say({**outcome.to_dict(), **describe(version)}, told, fill.asked.as_json)

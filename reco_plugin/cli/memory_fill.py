@@ -5,146 +5,52 @@ from __future__ import annotations
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..defaults import INGEST_BATCH
-from .engine import takes_cluster
-from .ingesting import (
-    BatchOption,
-    DryRunOption,
-    DuplicatesOption,
-    ErrorRateOption,
-    ExcludeOption,
-    NameOption,
-    RejectedOption,
-    SourceArgument,
-    ThresholdOption,
-    lists_beside,
-    options_of,
-    planned,
-    rows_of,
-    run,
-    tell,
-)
-from .options import JsonOption, MemoryOption, ModelOption, existing_memory, memory_location
-from .stores import OptionOption, memory_settings, open_store, parse_options, say
+from ..ingest.options import Cluster, IngestOptions
+from .flags import Given, takes
+from .ingesting import Fill, FillOptions, SourceArgument
+from .options import JsonOption, MemoryOption
+from .stores import memory_settings, open_store, say
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..ingest.ray_engine import Cluster
 
 
-@takes_cluster
-def add_command(
-    source: SourceArgument,
-    *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    batch_size: BatchOption = INGEST_BATCH,
-    rejected: RejectedOption = None,
-    max_error_rate: ErrorRateOption = 0.1,
-    duplicates: DuplicatesOption = None,
-    duplicate_threshold: ThresholdOption = None,
-    exclude: ExcludeOption = None,
-    cluster: Cluster | None,
-    option: OptionOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes(FillOptions, Cluster, IngestOptions, but=("collection", "source", "dry_run"))
+def add_command(origin: SourceArgument, *, given: Given) -> None:
     """Encode pairs and store them; an id that exists is replaced where its row changed, so run it again to go on."""
-    from ..reco import Reco
-
-    rows = rows_of(source, model, memory_settings(memory, None, option))
-    options = options_of(
-        lists_beside(memory),
-        batch_size=batch_size,
-        rejected=rejected,
-        max_error_rate=max_error_rate,
-        duplicates=duplicates,
-        threshold=duplicate_threshold,
-    )
-    asked = parse_options(option)  # before anything is encoded
-    with Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail") as reco:
-        outcome = run(rows, reco, options, "add", exclude=exclude, cluster=cluster)
-    tell(outcome, as_json=as_json)
+    Fill(origin, given).do("add")
 
 
-@takes_cluster
-def update_command(
-    source: SourceArgument,
-    *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    batch_size: BatchOption = INGEST_BATCH,
-    rejected: RejectedOption = None,
-    max_error_rate: ErrorRateOption = 0.1,
-    cluster: Cluster | None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@takes(
+    FillOptions, Cluster, IngestOptions, but=("collection", "option", "exclude", "source", "duplicates", "threshold")
+)
+def update_command(origin: SourceArgument, *, given: Given) -> None:
     """Replace pairs whose rows changed; rows whose id the memory does not hold are counted and left out."""
-    from ..reco import Reco
-
-    location = existing_memory(memory)
-    rows = rows_of(source, model, memory_settings(memory))
-    given: dict[str, Any] = {"batch_size": batch_size, "rejected": rejected, "max_error_rate": max_error_rate}
-    options = options_of(lists_beside(memory), only_known=True, **given)
-    if dry_run:
-        tell(planned(rows, memory, model, options), as_json=as_json)
-        return
-    with Reco.open(model, location, on_memory_failure="fail") as reco:
-        outcome = run(rows, reco, options, "update", cluster=cluster)
-    tell(outcome, as_json=as_json)
+    Fill(origin, given, only_known=True).do("update")
 
 
-@takes_cluster
+@takes(FillOptions, Cluster, IngestOptions, but=("collection",))
 def sync_command(
-    source: SourceArgument,
+    origin: SourceArgument,
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    name: NameOption = None,
+    given: Given,
     max_delete: Annotated[
         float, typer.Option(min=0, max=1, help="Delete nothing where a larger share of the source's pairs would go.")
     ] = 0.2,
-    batch_size: BatchOption = INGEST_BATCH,
-    rejected: RejectedOption = None,
-    max_error_rate: ErrorRateOption = 0.1,
-    duplicates: DuplicatesOption = None,
-    duplicate_threshold: ThresholdOption = None,
-    exclude: ExcludeOption = None,
-    cluster: Cluster | None,
-    option: OptionOption = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Make the memory hold what the source holds: add, replace, and delete what it brought before and lacks now.
 
     Only pairs that `build` or `sync` brought from a source of the same name are ever deleted.
     """
     from ..ingest.sync import delete_gone
-    from ..reco import Reco
 
-    rows = rows_of(source, model, memory_settings(memory, None, option))
-    named = name or rows.name
-    options = options_of(
-        lists_beside(memory),
-        source=named,
-        batch_size=batch_size,
-        rejected=rejected,
-        max_error_rate=max_error_rate,
-        duplicates=duplicates,
-        threshold=duplicate_threshold,
-    )
-    if dry_run:
-        tell(planned(rows, memory, model, options, max_delete=max_delete), as_json=as_json)
-        return
-    asked = parse_options(option)
-    with Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail") as reco:
-        finish = partial(delete_gone, source=named, max_share=max_delete)
-        outcome = run(rows, reco, options, "sync", exclude=exclude, cluster=cluster, finish=finish)
-    tell(outcome, as_json=as_json)
+    fill = Fill(origin, given, named=True)
+    finish = partial(delete_gone, source=fill.options.source or fill.rows.name, max_share=max_delete)
+    fill.do("sync", max_delete=max_delete, finish=finish)
 
 
 def remove_command(

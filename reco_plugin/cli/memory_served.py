@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from .flags import Given, taken, takes
 from .options import JsonOption, MemoryOption, ModelOption
-from .stores import CollectionOption, OptionOption, memory_settings, open_server, parse_options, say
+from .stores import CollectionOption, Target, memory_settings, open_server, parse_options, say
 
 
 def attach_command(
@@ -48,19 +49,17 @@ def attach_command(
     )
 
 
+@takes(Target)
 def adopt_command(
     *,
     into: Annotated[str, typer.Option(help="Memory to fill: a folder, or the URL of a Qdrant server.")],
     caption: Annotated[str, typer.Option(metavar="FIELD", help="Payload field that holds the captions.")],
     image_vector: Annotated[str, typer.Option(help="Name of the image vector; '' for the one without a name.")] = "",
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
+    given: Given,
     into_collection: Annotated[
         str | None, typer.Option(help="Collection to fill.", show_default="RECO_MEMORY_COLLECTION or reco")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out pairs whose ids are there already.")] = False,
-    option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a collection's image vectors into a memory of their own, and embed its captions. The source stays as it is.
@@ -72,8 +71,9 @@ def adopt_command(
     from ..reco import Reco
     from ..types import Pair
 
-    source = memory_settings(memory, collection)
-    target = memory_settings(into, into_collection, option)
+    asked = taken(Target, given)
+    source = memory_settings(asked.memory, asked.collection)
+    target = memory_settings(into, into_collection, asked.option)
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
         raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
     server = open_server(source)
@@ -86,9 +86,9 @@ def adopt_command(
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))
-    into, asked = target.memory_collection, parse_options(option)
+    into, options = target.memory_collection, parse_options(asked.option)
     with Reco.open(
-        model, target.memory, memory_collection=into, memory_options=asked, on_memory_failure="fail"
+        asked.model, target.memory, memory_collection=into, memory_options=options, on_memory_failure="fail"
     ) as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,64 +13,51 @@ import typer
 
 from ..config import FuserName
 from ..defaults import NEIGHBOURS
-from ..types import Mode
-from .options import existing_memory
+from .options import JsonOption, ModelOption, existing_memory
 
 if TYPE_CHECKING:
     from ..evaluate.frozen import Refines
     from ..reco import Reco
     from ..refine import Refiner
-    from ..request import RefineHow
-
-MemoryOption = Annotated[
-    str | None,
-    typer.Option(help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"),
-]
-MemoryFromOption = Annotated[
-    str | None,
-    typer.Option(metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."),
-]
-KOption = Annotated[int | None, typer.Option("--k", min=1, help="Neighbours per query.", show_default="of the model")]
-SearchOption = Annotated[
-    Mode | None, typer.Option(help="uni: search the query's own modality. cross: the other.", show_default="uni")
-]
-FusionOption = Annotated[
-    Mode | None, typer.Option(help="cross: fuse the other modality's vectors. uni: the own.", show_default="cross")
-]
-GateOption = Annotated[
-    bool | None,
-    typer.Option("--gate/--no-gate", help="Weigh neighbours by calibrated trust.", show_default="of the model"),
-]
-FuserOption = Annotated[
-    FuserName | None,
-    typer.Option(
-        help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
-    ),
-]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="Keep frozen vectors of images and texts there, so that a second run encodes nothing."
-    ),
-]
-OutOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is evaluated.
+    """What is evaluated."""
 
-    Attributes:
-        model: folder; None leaves it to the settings.
-        memory: a memory that exists.
-        memory_from: pairs to build one of, in RAM.
-        fuser: which fusion; None leaves it to the settings.
-    """
+    model: ModelOption = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"
+        ),
+    ] = None
+    memory_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."
+        ),
+    ] = None
+    fuser: Annotated[
+        FuserName | None,
+        typer.Option(
+            help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
+        ),
+    ] = None
 
-    model: Path | None = None
-    memory: str | None = None
-    memory_from: str | None = None
-    fuser: FuserName | None = None
+
+@dataclass(frozen=True)
+class Evaluation(Setup):
+    """What is evaluated, what is kept of it, and how the result is told."""
+
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep frozen vectors of images and texts there, so that a second run encodes nothing."
+        ),
+    ] = None
+    as_json: JsonOption = False
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None
 
 
 class Result(Protocol):
@@ -86,7 +73,7 @@ class Result(Protocol):
 
 
 @contextmanager
-def opened(setup: Setup, options: RefineHow, *, vectors: bool) -> Iterator[Reco | Refiner]:
+def opened(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
     """Open the model with its memory; only a refiner where everything is vectors and the fusion needs no model.
 
     Args:
@@ -158,26 +145,19 @@ def encoding(total: int) -> Iterator[Any]:
         yield bar.update
 
 
-def describe(reco: Reco | Refiner, setup: Setup) -> dict[str, Any]:
-    """What was evaluated, for the record: the setup as far as given, and the number of pairs."""
-    named = {"model": setup.model, "memory": setup.memory or setup.memory_from, "fuser": setup.fuser}
-    return {name: str(value) for name, value in named.items() if value} | {"pairs": reco.memory.store.count()}
-
-
-def tell(result: Result, setup: dict[str, Any], *, as_json: bool, out: Path | None) -> None:
-    """Print a result as a table or as JSON, and write the JSON where wanted.
+def tell(result: Result, reco: Reco | Refiner, asked: Evaluation) -> None:
+    """Print a result as a table or as JSON, with what was evaluated, and write the JSON where wanted.
 
     Raises:
         DataError: no way to write there.
     """
+    pairs = reco.memory.store.count()
+    named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}
+    setup = {name: str(value) for name, value in named.items() if value} | {"pairs": pairs}
     text = json.dumps(result.to_dict() | {"setup": setup}, indent=2, ensure_ascii=False)
-    if out is not None:
+    if asked.out is not None:
         from ..files import whole_file
 
-        with whole_file(out) as part:
+        with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(text)
-    else:
-        typer.echo(result.render())
-        typer.echo(f"memory: {setup['pairs']:,} pairs")
+    typer.echo(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,14 @@ MemoryOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 DEFAULT_MEMORY = "./memory"
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """The model and the memory that a command works with; None leaves them to the settings."""
+
+    model: ModelOption = None
+    memory: MemoryOption = None
 
 
 def memory_location(given: str | None) -> str:

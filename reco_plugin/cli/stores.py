@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from .options import memory_location
+from .options import OpenOptions, memory_location
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -29,6 +30,14 @@ OptionOption = Annotated[
 CollectionOption = Annotated[
     str | None, typer.Option(help="Collection of a Qdrant server.", show_default="RECO_MEMORY_COLLECTION or reco")
 ]
+
+
+@dataclass(frozen=True)
+class Target(OpenOptions):
+    """A memory that is filled, and the model that encodes what goes in."""
+
+    collection: CollectionOption = None
+    option: OptionOption = None
 
 
 def memory_settings(

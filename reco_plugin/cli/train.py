@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
+from ..train.recipe import ExportOptions, Recipe
 from .errors import keeps, reports_errors
+from .flags import Given, takes
 from .options import JsonOption
-from .stores import CollectionOption
 
-EncoderOption = Annotated[
-    str, typer.Option("--model", help="open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
-]
-PretrainedOption = Annotated[str | None, typer.Option(help="open_clip weights tag, or a checkpoint file.")]
-RandomOption = Annotated[bool, typer.Option("--random-weights", help="Allow a model without weights (tests only).")]
 T = TypeVar("T")
 
 
@@ -33,45 +28,15 @@ def _torch(load: Callable[[], T]) -> T:
 
 
 @reports_errors
+@takes(Recipe)
 def train_command(
     source: Annotated[str, typer.Argument(help="Pairs to train on: .csv/.tsv/.jsonl, folder, .tar, .npz or .parquet.")],
     *,
-    model: EncoderOption,
+    given: Given,
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, checkpoint, TensorBoard log, fusion.pt.")],
-    pretrained: PretrainedOption = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            help="Pairs to retrieve from: folder or URL of a Qdrant server.", show_default="the training pairs"
-        ),
-    ] = None,
-    collection: CollectionOption = None,
-    group: Annotated[
-        str | None,
-        typer.Option(help="Payload column: pairs with the same value show the same thing.", show_default="the caption"),
-    ] = None,
-    fuser: Annotated[
-        Literal["paper", "reco", "training-free"],
-        typer.Option(help="reco: ours, fitted in seconds. paper: the plain layer, trained by the paper's loss."),
-    ] = "reco",
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours per query.")] = NEIGHBOURS,
-    steps: Annotated[int, typer.Option(min=0, help="paper: training steps; 0 keeps the untrained start.")] = STEPS,
-    batch: Annotated[int, typer.Option(min=2, help="paper: pairs per step.")] = BATCH,
-    lr: Annotated[float, typer.Option(min=0, help="paper: peak learning rate.")] = 1e-3,
-    heads: Annotated[int, typer.Option(min=1, help="paper: attention heads.")] = 8,
-    seed: Annotated[int, typer.Option(help="paper: seed of the start, the batches and the dropout.")] = 0,
-    near_duplicate: Annotated[
-        float, typer.Option(min=0, max=1, help="Image cosine from which a neighbour is hidden.")
-    ] = SAME_IMAGE,
-    device: Annotated[str, typer.Option(help="torch device.")] = "cpu",
-    precision: Annotated[
-        Literal["fp32", "bf16"],
-        typer.Option(help="paper: precision of the fusions' arithmetic; weights and loss are fp32."),
-    ] = "fp32",
     processes: Annotated[
         int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
     ] = 1,
-    random_weights: RandomOption = False,
 ) -> None:
     """Train the two fusions on your pairs, around a frozen encoder. An interrupted run resumes when started again.
 
@@ -85,34 +50,17 @@ def train_command(
         return run
 
     run = _torch(load)
-    recipe = run.Recipe(
-        source=source,
-        model=model,
-        pretrained=pretrained,
-        memory=memory,
-        collection=_collection(memory, collection),
-        group=group,
-        fuser=fuser,
-        k=k,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        heads=heads,
-        seed=seed,
-        near_duplicate=near_duplicate,
-        device=device,
-        precision=precision,
-        random_weights=random_weights,
-    )
+    given["collection"] = _collection(given.get("memory"), given.get("collection"))
+    recipe = Recipe.of(source=source, **given)
     with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command goes on from there"):
         joined = _torch(lambda: run.begin(recipe, out, processes))
         _torch(lambda: run.train(recipe, out, joined))
     if not joined.leads:
         return
-    weights = f" --pretrained {pretrained}" if pretrained else ""
+    weights = f" --pretrained {recipe.pretrained}" if recipe.pretrained else ""
     typer.echo(
         f"wrote {out / 'fusion.pt'}; curves: tensorboard --logdir {out}\n"
-        f"next: reco export --model {model}{weights} --fusion {out} --out my_model"
+        f"next: reco export --model {recipe.model}{weights} --fusion {out} --out my_model"
     )
 
 
@@ -128,65 +76,11 @@ def _collection(memory: str | None, given: str | None) -> str | None:
 
 
 @reports_errors
+@takes(ExportOptions)
 def export_command(
     *,
-    model: EncoderOption,
+    given: Given,
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
-    pretrained: PretrainedOption = None,
-    fusion: Annotated[
-        Path | None, typer.Option(help="Folder of `reco train`.", show_default="none: training-free")
-    ] = None,
-    fuser: Annotated[
-        Literal["paper", "reco", "training-free"],
-        typer.Option(help="Untrained fusion to export when --fusion is not given."),
-    ] = "training-free",
-    precision: Annotated[
-        Literal["fp32", "fp16", "int8"],
-        typer.Option(
-            help="Precision of the weights; with --accelerator cuda or tensorrt fp16 arithmetic, too. int8: CPU only."
-        ),
-    ] = "fp32",
-    k: Annotated[
-        int | None,
-        typer.Option("--k", min=1, help="Default number of neighbours.", show_default="of the training, or 10"),
-    ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Prompt that the encoder was trained with, {} for a name; repeatable.", show_default="a photo of a {}."
-        ),
-    ] = None,
-    check: Annotated[
-        str | None,
-        typer.Option(help="Pairs to compare with torch on, as for reco train.", show_default="drawn samples"),
-    ] = None,
-    license_: Annotated[
-        list[str] | None,
-        typer.Option("--license", help="Licence of the weights or the data, for the manifest; repeatable."),
-    ] = None,
-    accelerator: Annotated[
-        Literal["none", "cuda", "tensorrt"],
-        typer.Option(help="What speeds up Triton's instances on a GPU; those on a CPU ignore it."),
-    ] = "none",
-    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch that Triton forms.")] = 64,
-    preferred_batch: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1, help="Batch size that Triton waits for; repeatable.", show_default="GPU: a quarter and the whole"
-        ),
-    ] = None,
-    queue_delay_us: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Microseconds that a request waits for others to make a batch.",
-            show_default="0; with an accelerator 1000",
-        ),
-    ] = None,
-    engine_cache: Annotated[
-        str, typer.Option(help="Folder inside the server for TensorRT's engines: mount a volume there.")
-    ] = "/var/cache/reco-tensorrt",
-    random_weights: RandomOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a model folder: four ONNX graphs, tokenizer, manifest, Triton configuration.
@@ -194,39 +88,19 @@ def export_command(
     Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs
     by more than its precision allows, nothing is written.
     """
+    options = ExportOptions.of(**given)
 
     def load() -> Any:
-        from ..train import export_model, parity, serving
+        from ..train import export_model, parity
 
-        return export_model, parity, serving
+        return export_model, parity
 
-    module, parity, serving = _torch(load)
-    parities = _torch(
-        lambda: module.export_model(
-            model,
-            out,
-            pretrained=pretrained,
-            fusion=fusion,
-            fuser=fuser,
-            precision=precision,
-            serving=serving.serving(
-                accelerator,
-                max_batch=max_batch,
-                preferred_batches=tuple(preferred_batch) if preferred_batch else None,
-                queue_delay_us=queue_delay_us,
-                engine_cache=engine_cache,
-            ),
-            k=k,
-            templates=tuple(template or ()),
-            source=check,
-            licenses=tuple(license_ or ()),
-            random_weights=random_weights,
-        )
-    )
+    module, parity = _torch(load)
+    parities = _torch(lambda: module.export_model(options, out))
     if as_json:
         typer.echo(json.dumps([vars(found) for found in parities], indent=2))
         return
     typer.echo("\n".join(parity.table(parities)))
-    if check is None:
+    if options.check is None:
         typer.echo("compared on drawn samples; on your own images and captions: --check SOURCE")
     typer.echo(f"wrote {out}; next: reco doctor --model {out}")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
-from ..files import whole_file
+from ..run_config import RunConfig, option
 
-CONFIG = "config.json"
 FuserChoice: TypeAlias = Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"]
 FitSide: TypeAlias = Literal["text", "image", "names"]
 """What may be refined: text queries, image queries, and class names, which compete as candidates."""
@@ -29,44 +26,42 @@ KINDS: dict[str, tuple[str, ...]] = {
 _K_GRID = (5, 10, 20)
 
 
-class FitConfig(BaseModel):
-    """One fit; field names are the options of ``reco fit``.
+class FitConfig(RunConfig):
+    """One fit.
 
     Attributes:
         source: pairs.
         model: model folder whose encoder is kept.
-        group: payload column that says what a pair shows; None: its caption.
-        fuser: which candidates are tried.
-        goal: what the model is for; decides where one candidate is better at this and another at that.
-        k: neighbours; None: 5, 10 and 20 are tried.
-        validation, test: shares of the groups.
-        max_loss: recall at 1 that a side may lose where the memory knows nothing of what is asked for.
-        near_duplicate: image cosine from which a pair of the memory is hidden from a query.
-        max_error_rate: share of rows that may be rejected.
-        max_pairs: rows that are used, in whole groups; 0 for all.
-        seed: of split, choices and bootstrap.
-        steps, batch, precision, device: of the fusion ``paper``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    words: ClassVar[str] = "reco fit"
 
-    source: str
     model: str
-    group: str | None = None
-    fuser: FuserChoice = "auto"
-    goal: Goal = "search"
-    k: int | None = Field(None, ge=1)
-    validation: float = Field(0.15, gt=0, lt=1)
-    test: float = Field(0.15, gt=0, lt=1)
-    max_loss: float = Field(MAX_LOSS, ge=0, le=1)
-    near_duplicate: float = Field(SAME_IMAGE, ge=0, le=1)
-    max_error_rate: float = Field(0.05, ge=0, le=1)
-    max_pairs: int = Field(PAIRS_IN_RAM, ge=0)
-    seed: int = Field(0, ge=0)
-    steps: int = Field(STEPS, ge=0)
-    batch: int = Field(BATCH, ge=2)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: str = "cpu"
+    group: str | None = option(
+        None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
+    )
+    fuser: FuserChoice = option("auto", "What is tried. auto: all but paper, which takes minutes.")
+    goal: Goal = option(
+        "search", "What matters more: text and image queries, or the names that images are classified among."
+    )
+    k: int | None = option(None, "Neighbours per query.", ge=1, unset="tries 5, 10 and 20")
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the groups that the policy is chosen on.")
+    test: float = Field(0.15, gt=0, lt=1, description="Share of the groups that is measured once, at the end.")
+    max_loss: float = option(
+        MAX_LOSS, "Recall at 1 that a side may lose where the memory has nothing to tell.", ge=0, le=1
+    )
+    near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a pair is hidden from a query.", ge=0, le=1)
+    max_error_rate: float = option(0.05, "Share of rows that may be rejected before the run stops.", ge=0, le=1)
+    max_pairs: int = option(
+        PAIRS_IN_RAM, "Of a larger catalogue, a sample of whole groups is used; 0: all of it.", ge=0
+    )
+    seed: int = option(0, "Seed of the split, the paper's training and the intervals.", ge=0)
+    steps: int = option(STEPS, "paper: training steps.", ge=0)
+    batch: int = option(BATCH, "paper: pairs per step, of all processes together.", ge=2)
+    precision: Literal["fp32", "bf16"] = option(
+        "fp32", "paper: precision of its arithmetic; weights and loss are fp32."
+    )
+    device: str = option("cpu", "paper: torch device.")
 
     @model_validator(mode="after")
     def _leaves_something(self) -> FitConfig:
@@ -86,29 +81,16 @@ class FitConfig(BaseModel):
         """Numbers of neighbours that are tried."""
         return _K_GRID if self.k is None else (self.k,)
 
-    def command(self, out: Path) -> str:
-        """The command line that does it again."""
-        parts = ["reco", "fit", self.source]
-        for name, value in self.model_dump(exclude={"source"}, exclude_defaults=True).items():
-            parts += ["--" + name.replace("_", "-"), str(value)]
-        return shlex.join([*parts, "--out", str(out)])
-
     def check(self, folder: Path) -> None:
         """Find nothing in a run's folder, or the same configuration.
 
         Raises:
             ConfigError: the folder is a file, or holds something else or a run of another configuration.
         """
-        path = folder / CONFIG
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{folder} is a file: --out takes a folder")
-        if not path.is_file() and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
+        super().check(folder)
+        others = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+        if others and not (folder / self.file).is_file():
             raise ConfigError(f"{folder} exists and is no run of `reco fit`: choose another --out")
-        if path.is_file() and (changed := self._changed(path)):
-            raise ConfigError(
-                f"{folder} holds a run of another configuration ({path} differs in {changed}): choose another "
-                "--out or delete it"
-            )
 
     def claim(self, folder: Path) -> None:
         """Write ``config.json`` into a run's folder, or find the same one there.
@@ -118,32 +100,5 @@ class FitConfig(BaseModel):
             DataError: it cannot be written to.
         """
         self.check(folder)
-        if (path := folder / CONFIG).is_file():
-            return
-        with whole_file(path) as part:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-    def _changed(self, path: Path) -> str:
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is damaged, delete it: {error}") from None
-        mine = self.model_dump(mode="json")
-        if not isinstance(stored, dict):
-            return "everything"
-        return ", ".join(name for name in sorted({*mine, *stored}) if mine.get(name) != stored.get(name))
-
-
-def checked_config(**options: object) -> FitConfig:
-    """A configuration of these options.
-
-    Raises:
-        ConfigError: naming the option and its value.
-    """
-    try:
-        return FitConfig.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
-        raise ConfigError(f"{where} {first['msg'].removeprefix('Value error, ')}".strip()) from None
+        if not (folder / self.file).is_file():
+            self.write(folder)

@@ -27,7 +27,7 @@ def findings_of(result: FitResult, out: Path) -> Findings:
     """The findings of a fit into the folder ``out``."""
     return Findings(
         name=result.config.source,
-        command=result.config.command(out),
+        command=result.config.command("--out", out),
         setup={
             **result.counts,
             "pairs belong together by": result.config.group or "caption",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..artifact import Artifact, Policy
 from ..data.rows import Rows
 from ..errors import ArtifactError, MissingExtra
-from ..evaluate.study.config import versions
 from ..ingest.source import open_source
+from ..run_config import versions
 from ..types import Modality
 from .candidates import PAPER, Way, candidates, composed, gather_paper, train_paper
 from .catalogue import Catalogue, read_catalogue

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
+from ..types import described
 
 Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 """report: list them. drop: leave the later one out. merge: give its caption to the earlier one."""
@@ -18,24 +19,38 @@ class IngestOptions:
     """How rows get into the memory.
 
     Attributes:
-        batch_size: rows that go through all stages together, and are written together.
         only_known: leave out rows whose id the memory does not hold.
-        source: name that pairs carry as theirs; None for none.
-        duplicates: what is done about images that are nearly the same.
-        threshold: cosine of two images from which on they are.
-        max_error_rate: share of rejected rows above which the run stops.
-        rejected: file of rejected rows.
         listed: file of near-duplicate and excluded rows.
         decoders: threads that decode images; 0: as many as there are cores.
     """
 
-    batch_size: int = INGEST_BATCH
+    source: str | None = described(
+        None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="as given"
+    )
+    batch_size: int = described(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
+    rejected: Path = described(
+        Path("rejected.jsonl"),
+        "List of the rows that cannot be used, with reasons.",
+        metavar="FILE",
+        unset="MEMORY.rejected.jsonl",
+    )
+    max_error_rate: float = described(
+        0.1, "Stop when a larger share is rejected, after 200 rows and at the end.", min=0, max=1
+    )
+    duplicates: Duplicates = described(
+        "off",
+        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop leaves the later one out, merge "
+        "gives its caption to the earlier one. Each image is searched for: slow in a large memory.",
+        unset="off; report when a threshold is given",
+    )
+    threshold: float = described(
+        SAME_IMAGE,
+        "Cosine from which on two images are the same, also for --exclude.",
+        flag="--duplicate-threshold",
+        min=0,
+        max=1,
+    )
     only_known: bool = False
-    source: str | None = None
-    duplicates: Duplicates = "off"
-    threshold: float = SAME_IMAGE
-    max_error_rate: float = 0.1
-    rejected: Path = Path("rejected.jsonl")
     listed: Path = Path("duplicates.jsonl")
     decoders: int = 0
 
@@ -47,3 +62,24 @@ class IngestOptions:
                 raise ConfigError(f"{name} must be from 0 to 1, got {value}")
         if self.batch_size < 1 or self.decoders < 0:
             raise ConfigError(f"batch_size must be at least 1 and decoders 0, got {self.batch_size}, {self.decoders}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done, on Ray."""
+
+    address: str | None = described(
+        None,
+        "Ray cluster that this machine is in; auto finds it.",
+        metavar="HOST:PORT",
+        unset="a cluster of this machine alone",
+    )
+    workers: int | None = described(
+        None, "Encoding workers of the cluster, at most.", min=1, unset="as many as there is room for"
+    )
+    gpus_per_worker: float | None = described(
+        None,
+        "GPUs of an encoding worker, may be a fraction; wants the setting provider=cuda.",
+        min=0,
+        unset="1 with provider=cuda, else 0",
+    )

@@ -14,7 +14,6 @@ import logging
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ..reco import Reco
 from .items import WriterItem
 from .known import Known
 from .near import Excluded
-from .options import IngestOptions
+from .options import Cluster, IngestOptions
 from .outcome import Outcome
 from .run import RowProgress, silent, write
 from .stages import chunked
@@ -46,21 +45,6 @@ _CLIENT_CPUS = 0.25
 """An encoding actor that waits for a Triton server."""
 _SHARE = 0.75
 """Of the CPUs, for encoding actors, where nobody says how many."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where the work is done.
-
-    Attributes:
-        address: ``host:port`` of the cluster that this machine is in, or ``auto``; None starts one on this machine.
-        workers: encoding actors at most; None: as many as there is room for.
-        gpus_per_worker: GPUs of each, may be a fraction; None: 1 where the provider is cuda, else 0.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    gpus_per_worker: float | None = None
 
 
 def ingest_on_ray(

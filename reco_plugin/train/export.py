@@ -22,8 +22,7 @@ from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput
 from .graphs import GraphCheck, GraphSample, cases
 from .loop import Fusions
-from .parity import Parity, Precision, check, compare
-from .samples import COUNT, sample_images, sample_texts
+from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
 from .serving import Serving
 from .to_onnx import Arithmetic, arithmetic_of, quiet, to_onnx, to_precision
 from .triton import graph_specs, render_config

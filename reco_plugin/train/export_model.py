@@ -12,16 +12,15 @@ import numpy as np
 from ..artifact import Policy
 from ..data import read_pairs
 from ..data.classes import TEMPLATES, check_templates
-from ..defaults import CANDIDATE_HEIGHT
+from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from ..errors import ConfigError, DataError
 from ..types import ImageInput
 from .encoder import FrozenClip, load_frozen
 from .export import export
 from .loop import FUSION, Fusions, load_fusions
-from .model import FuserKind, FusionConfig
-from .parity import Parity, Precision
-from .run import RECIPE, Recipe
-from .serving import Serving
+from .model import FusionConfig
+from .parity import Parity
+from .recipe import ExportOptions, Recipe
 
 _CHECKED = 96  # pairs of a source that are compared: a large encoder takes a second per image
 _LEAST = 20  # pairs below which ten nearest are no choice
@@ -33,68 +32,41 @@ class _Samples:
     texts: list[str]
 
 
-def export_model(
-    model: str,
-    out: Path,
-    *,
-    pretrained: str | None = None,
-    fusion: Path | None = None,
-    fuser: FuserKind = "training-free",
-    precision: Precision = "fp32",
-    serving: Serving | None = None,
-    k: int | None = None,
-    templates: tuple[str, ...] = (),
-    source: str | None = None,
-    licenses: tuple[str, ...] = (),
-    random_weights: bool = False,
-) -> list[Parity]:
-    """Export an encoder with trained (``fusion``) or untrained (``fuser``) fusions.
-
-    Args:
-        model: open_clip's name, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``.
-        out: the folder to write.
-        pretrained: open_clip's tag of weights, or a checkpoint file.
-        fusion: folder of a training run.
-        fuser: kind of untrained fusions, without ``fusion``.
-        precision: of the weights.
-        serving: what Triton is told.
-        k: neighbours by default; those of the training when None.
-        templates: prompts that the encoder was trained with, ``{}`` where a name goes; CLIP's own when left out.
-        source: pairs that the graphs are compared with torch on; drawn samples when None.
-        licenses: of weights and data, for the manifest.
-        random_weights: allow a model without weights.
+def export_model(options: ExportOptions, out: Path) -> list[Parity]:
+    """Export an encoder with trained (``options.fusion``) or untrained (``options.fuser``) fusions.
 
     Raises:
         ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one, or a template has no
             place for a name.
-        DataError: ``source`` holds too few pairs, or vectors.
+        DataError: ``options.check`` holds too few pairs, or vectors.
         ArtifactError: the parity check failed; nothing was written.
     """
-    templates = check_templates(templates) or TEMPLATES
-    clip = load_frozen(model, pretrained, random_weights=random_weights)
-    if random_weights and not pretrained:
-        warnings.warn(f"{model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
-    fusions = _trained(clip, fusion) if fusion else Fusions(FusionConfig(fuser, clip.dimension)).eval()
-    recipe = json.loads((fusion / RECIPE).read_text()) if fusion and (fusion / RECIPE).is_file() else {}
-    samples = _samples(source) if source else _Samples([], [])
+    templates = check_templates(options.templates) or TEMPLATES
+    serving, fusion = options.serving, options.fusion
+    clip = load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
+    if options.random_weights and not options.pretrained:
+        warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
+    fusions = _trained(clip, fusion) if fusion else Fusions(FusionConfig(options.fuser, clip.dimension)).eval()
+    recipe = json.loads((fusion / Recipe.file).read_text()) if fusion and (fusion / Recipe.file).is_file() else {}
+    samples = _samples(options.check) if options.check else _Samples([], [])
     return export(
         clip,
         fusions,
         out,
         policy=Policy(
-            k=k or recipe.get("k", Recipe.k),
+            k=options.k or recipe.get("k", NEIGHBOURS),
             gate=fusions.config.fuser != "paper",
             candidate_height=1.0
             if fusions.text_gate
             else CANDIDATE_HEIGHT,  # a fitted fusion says itself how far texts may move
         ),
         templates=templates,
-        precision=precision,
+        precision=options.precision,
         serving=serving,
         images=samples.images,
         texts=samples.texts,
         trained_on=recipe.get("source", ""),
-        licenses=licenses,
+        licenses=options.licenses,
     )
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +16,7 @@ from ..calibration import calibrate
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.groups import groups_of, ids_and_groups
-from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
-from ..errors import ConfigError, DataError
-from ..files import whole_file
+from ..errors import DataError
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Pair, Records
@@ -29,38 +25,12 @@ from .data import FusionData, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
 from .fit import ask, fit_fusions
 from .loop import FUSION, Fusions, TrainConfig, save_fusions, train_fusions
-from .model import FuserKind, FusionConfig
+from .model import FusionConfig
 from .processes import Processes, start
+from .recipe import Recipe
 
-RECIPE = "recipe.json"
 TRAINING = "training"
 """Folder of what the steps read: vectors and neighbours."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a run is made from; kept beside it as ``recipe.json``.
-
-    ``memory`` is opened as the settings say (kind, key, options); ``collection`` is its collection on a server.
-    """
-
-    source: str
-    model: str
-    pretrained: str | None = None
-    memory: str | None = None
-    collection: str | None = None
-    group: str | None = None
-    fuser: FuserKind = "reco"
-    k: int = NEIGHBOURS
-    steps: int = STEPS
-    batch: int = BATCH
-    lr: float = 1e-3
-    heads: int = 8
-    seed: int = 0
-    near_duplicate: float = SAME_IMAGE
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    random_weights: bool = False
 
 
 def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
@@ -70,7 +40,7 @@ def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
         ConfigError: the folder holds another recipe, the device cannot be had, the processes cannot be joined, or the
             fusion is one that a single process fits.
     """
-    _check_recipe(recipe, out / RECIPE)
+    recipe.check(out)
     return start(recipe.device, count, alone=None if recipe.fuser == "paper" else recipe.fuser)
 
 
@@ -107,7 +77,7 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
 def _training(recipe: Recipe, out: Path) -> FusionData:
     """Encode and retrieve, or open what an earlier start of this run retrieved, so that it goes on with the same."""
     folder = out / TRAINING
-    if (out / RECIPE).is_file() and folder.is_dir():
+    if (out / recipe.file).is_file() and folder.is_dir():
         return open_data(folder)
     shutil.rmtree(folder, ignore_errors=True)  # of a start that failed, perhaps with another recipe
     pairs, memory = _encoded(recipe, out)
@@ -116,7 +86,7 @@ def _training(recipe: Recipe, out: Path) -> FusionData:
         data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, recipe.group), hidden, folder)
     if not any(found.found.any() for found in data.neighbours.values()):
         raise _nothing_found(recipe)
-    _write_recipe(recipe, out / RECIPE)
+    recipe.write(out)  # once everything that it names was found to work, so that a mistyped one does not bar the folder
     return data
 
 
@@ -149,7 +119,7 @@ def _fit(recipe: Recipe, out: Path) -> Fusions:
             "left to the memory. Name the column that says what a pair shows with --group",
             stacklevel=3,
         )
-    _write_recipe(recipe, out / RECIPE)
+    recipe.write(out)  # once everything that it names was found to work, so that a mistyped one does not bar the folder
     save_fusions(fusions, out / FUSION)
     return fusions
 
@@ -209,18 +179,3 @@ def _sides(memory: Memory) -> tuple[Any, Any]:
         raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
     records = Records.join(batches, memory.header.fingerprint.dimension)
     return records.image, records.text
-
-
-def _check_recipe(recipe: Recipe, path: Path) -> None:
-    if path.parent.exists() and not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is a file: --out takes a folder")
-    if path.is_file() and json.loads(path.read_text()) != asdict(recipe):
-        raise ConfigError(f"{path.parent} holds a run of another recipe ({path}): choose another --out or delete it")
-
-
-def _write_recipe(recipe: Recipe, path: Path) -> None:
-    """Once everything that it names was found to work, so that a mistyped one does not bar the folder."""
-    text = json.dumps(asdict(recipe), indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        part.write_text(text)

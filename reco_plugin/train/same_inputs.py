@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..preprocess import ImageConfig, TextConfig, Tokenizer, images_to_array
-from .samples import sample_images, sample_texts
+from .parity import sample_images, sample_texts
 
 _SUFFIX = "-quickgelu"
 _PIXEL = 1e-5  # of a normalised pixel: rounding, while one step of 256 is 0.004 / 0.27

@@ -24,7 +24,7 @@ from reco_plugin.errors import ConfigError, MemoryStoreError, MissingExtra
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.evaluate.prompts import prompt_vectors
 from reco_plugin.preprocess import ImageConfig, images_to_array
-from reco_plugin.train.samples import sample_images
+from reco_plugin.train.parity import sample_images
 from reco_plugin.types import MODALITIES
 
 POINT = 0.001

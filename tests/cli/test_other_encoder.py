@@ -32,7 +32,7 @@ def files(folder: Path) -> dict[str, bytes | None]:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was asked of the encoder, which answers nothing."""
     asked: list[str] = []
-    for side in ("pixels", "tokens"):
+    for side in ("images", "texts", "arrays"):
         monkeypatch.setattr(Encoder, side, lambda *_, side=side: asked.append(side))
     return asked
 

@@ -20,8 +20,7 @@ from terminal import run_on_a_terminal
 from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError
-from reco_plugin.fit import FitResult, begin, run_fit
-from reco_plugin.fit.config import checked_config
+from reco_plugin.fit import FitConfig, FitResult, begin, run_fit
 from reco_plugin.fit.result import RESULT
 from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
@@ -79,7 +78,7 @@ def test_where_the_first_process_fails_the_others_stop(pairs: str, model: Path, 
 
 
 def test_what_one_process_fits_takes_no_others(pairs: str, model: Path, tmp_path: Path) -> None:
-    config = checked_config(source=pairs, model=str(model), fuser="reco")
+    config = FitConfig.of(source=pairs, model=str(model), fuser="reco")
     with pytest.raises(ConfigError, match="2 processes are for --fuser paper: 'reco' takes one process seconds"):
         begin(config, tmp_path / "run", 2)
     with pytest.raises(ConfigError, match="torch cannot use device 'cuda:77'"):
@@ -110,7 +109,7 @@ def test_killed_while_it_trains_it_comes_to_the_same(pairs: str, model: Path, tm
 def test_a_catalogue_that_grew_is_trained_anew(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reco_plugin.fit.run.write_model", lambda *_: {})  # takes most of the time
     pairs, out = tmp_path / "pairs.npz", tmp_path / "run"
-    config = checked_config(source=str(pairs), model=str(model), k=5, fuser="paper", steps=2)
+    config = FitConfig.of(source=str(pairs), model=str(model), k=5, fuser="paper", steps=2)
     write_pairs(pairs, [made(120)])
     first = run_fit(config, out)
     write_pairs(pairs, [made(150)])

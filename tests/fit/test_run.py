@@ -26,7 +26,6 @@ from reco_plugin.errors import ArtifactError, ConfigError, DataError, Fingerprin
 from reco_plugin.evaluate.findings import Findings
 from reco_plugin.evaluate.table import percent
 from reco_plugin.fit import FitConfig, FitResult, run_fit
-from reco_plugin.fit.config import checked_config
 from reco_plugin.fit.result import RESULT
 from reco_plugin.memory import open_memory
 
@@ -49,7 +48,7 @@ def fit(tmp_path_factory: pytest.TempPathFactory, source: Callable[..., str], mo
 
     def run(records, **options) -> Run:
         out = tmp_path_factory.mktemp("run")
-        config = checked_config(**({"source": source(records), "model": str(model), "k": 5} | options))
+        config = FitConfig.of(**({"source": source(records), "model": str(model), "k": 5} | options))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             result = run_fit(config, out)

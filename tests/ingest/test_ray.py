@@ -29,7 +29,8 @@ from reco_plugin.ingest.source import open_source
 
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
 from reco_plugin.ingest import ray_engine  # noqa: E402
-from reco_plugin.ingest.ray_engine import Cluster, ingest_on_ray, job_of  # noqa: E402
+from reco_plugin.ingest.options import Cluster  # noqa: E402
+from reco_plugin.ingest.ray_engine import ingest_on_ray, job_of  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time is enough for two cores
 SUPPORT = Path(__file__).resolve().parents[1] / "support"

@@ -28,7 +28,8 @@ from reco_plugin.train.data import FusionData, gather, open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.processes import Processes, start
-from reco_plugin.train.run import Recipe, begin, train
+from reco_plugin.train.recipe import Recipe
+from reco_plugin.train.run import begin, train
 from reco_plugin.types import MODALITIES, Records
 
 pytestmark = pytest.mark.xdist_group("distributed")  # one worker trains for all
@@ -131,7 +132,9 @@ def test_torchrun_starts_the_command_line(
     assert trained.config.dimension == D and not (tmp_path / "run" / CHECKPOINT).exists()  # of 100 steps
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.npz").unlink()  # one process goes on with what the first of two encoded and retrieved
-    again = train(Recipe("pairs.npz", vit, fuser="paper", precision="bf16", steps=4, batch=8, k=3), Path("run"))
+    again = train(
+        Recipe(source="pairs.npz", model=vit, fuser="paper", precision="bf16", steps=4, batch=8, k=3), Path("run")
+    )
     assert not same(again.state_dict(), trained.state_dict())  # other masks
 
 
@@ -238,4 +241,4 @@ def test_processes_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
         start("cuda", 4096)
     for fuser in ("reco", "training-free"):
         with pytest.raises(ConfigError, match=f"2 processes are for --fuser paper: '{fuser}'"):
-            begin(Recipe("pairs.npz", "mini", fuser=fuser), tmp_path, 2)  # type: ignore[arg-type]
+            begin(Recipe.of(source="pairs.npz", model="mini", fuser=fuser), tmp_path, 2)

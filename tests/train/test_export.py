@@ -32,8 +32,7 @@ from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.parity import BOUNDS, Parity
-from reco_plugin.train.samples import COUNT, SAMPLE_TEXTS, sample_images
+from reco_plugin.train.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
 from reco_plugin.train.serving import serving
 from reco_plugin.train.to_onnx import to_precision
 from reco_plugin.types import MODALITIES, Modality, Neighbours

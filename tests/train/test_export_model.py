@@ -20,7 +20,7 @@ from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.export_model import export_model
 from reco_plugin.train.loop import FUSION, Fusions, save_fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.train.run import RECIPE
+from reco_plugin.train.recipe import ExportOptions, Recipe
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def trained(folder: Path, dimension: int = 32, digest: str | None = None) -> Path:
     save_fusions(Fusions(FusionConfig("reco", dimension)), folder / FUSION)
-    (folder / RECIPE).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
+    (folder / Recipe.file).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
     if digest:
         (folder / f"vectors-{digest[:12]}.npz").touch()
     return folder
@@ -56,39 +56,39 @@ def test_random_weights_are_announced(
 ) -> None:
     empty = write_encoder(tmp_path / "empty", vit_config, weights=False)
     with pytest.warns(UserWarning, match="RANDOM weights"):
-        export_model(empty, tmp_path / "out", random_weights=True)
+        export_model(ExportOptions(model=empty, random_weights=True), tmp_path / "out")
 
 
 def test_a_training_run_brings_its_fusion_and_defaults(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     digest = load_frozen(vit).digest
-    export_model(vit, tmp_path / "out", fusion=trained(tmp_path, digest=digest), licenses=("MIT",))
+    export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest=digest), licenses=("MIT",)), tmp_path / "out")
     assert told["fusions"].config.fuser == "reco" and told["policy"].k == 7
     assert (told["trained_on"], told["licenses"], told["images"]) == ("pairs.csv", ("MIT",), [])
-    export_model(vit, tmp_path / "out", fusion=tmp_path, k=3)
+    export_model(ExportOptions(model=vit, fusion=tmp_path, k=3), tmp_path / "out")
     assert told["policy"].k == 3
 
 
 def test_the_templates_are_clips_own_unless_others_are_given(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
-    export_model(vit, tmp_path / "out")
+    export_model(ExportOptions(model=vit), tmp_path / "out")
     assert told["templates"] == ("a photo of a {}.",)
-    export_model(vit, tmp_path / "out", templates=("{}", "an icon of {}"))
+    export_model(ExportOptions(model=vit, templates=("{}", "an icon of {}")), tmp_path / "out")
     assert told["templates"] == ("{}", "an icon of {}")
     told.clear()
     with pytest.raises(ConfigError, match=r"template 'a photo' has no \{\}"):
-        export_model(vit, tmp_path / "out", templates=("a photo",))
+        export_model(ExportOptions(model=vit, templates=("a photo",)), tmp_path / "out")
     assert told == {}
 
 
 def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="16-d, the encoder 32-d"):
-        export_model(vit, tmp_path / "out", fusion=trained(tmp_path, 16))
+        export_model(ExportOptions(model=vit, fusion=trained(tmp_path, 16)), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"trained around another encoder \(sha256 0123456789ab\)"):
-        export_model(vit, tmp_path / "out", fusion=trained(tmp_path, digest="0123456789abcdef"))
+        export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest="0123456789abcdef")), tmp_path / "out")
     assert told == {} and not (tmp_path / "out").exists()
 
 
 def test_own_pairs_are_compared(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
-    export_model(vit, tmp_path / "out", source=str(pairs))
+    export_model(ExportOptions(model=vit, check=str(pairs)), tmp_path / "out")
     assert told["texts"] == [f"picture number {i}" for i in range(24)] and len(told["images"]) == 24
 
 
@@ -96,11 +96,11 @@ def test_pairs_that_cannot_be_compared_are_refused(vit: str, pairs: Path, tmp_pa
     short = tmp_path / "short.csv"
     short.write_text("\n".join(pairs.read_text().split("\n")[:6]))
     with pytest.raises(DataError, match="holds 5 pairs; the check takes 20 to 96"):
-        export_model(vit, tmp_path / "out", source=str(short))
+        export_model(ExportOptions(model=vit, check=str(short)), tmp_path / "out")
     vectors = np.eye(32, dtype=np.float32)
     np.savez(tmp_path / "v.npz", id=np.arange(32).astype(str), image=vectors, text=vectors)
     with pytest.raises(DataError, match="holds vectors"):
-        export_model(vit, tmp_path / "out", source=str(tmp_path / "v.npz"))
+        export_model(ExportOptions(model=vit, check=str(tmp_path / "v.npz")), tmp_path / "out")
     assert told == {}
 
 

@@ -15,8 +15,8 @@ from reco_plugin.errors import ConfigError
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.train import encoder
 from reco_plugin.train.encoder import load_frozen
+from reco_plugin.train.parity import COUNT, sample_images, sample_texts
 from reco_plugin.train.same_inputs import check_activation, check_same_inputs
-from reco_plugin.train.samples import COUNT, sample_images, sample_texts
 from reco_plugin.train.tokenizer import export_tokenizer
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import digest_arrays, digest_records, digest_texts, whole_file
+from ...run_config import versions
 from ..findings import Case, Findings, Frozen, Section
 from ..prompts import prompts_of
 from ..task import Task
-from .config import SectionName, versions
+from .config import SectionName
 from .sections.ablations import ablations
 from .sections.baselines import baselines
 from .sections.captions import captions
@@ -71,7 +72,7 @@ def run_study(study: Study) -> Findings:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made: {error.strerror or error}") from None
-    study.config.write(study.folder, digests)
+    study.config.write(study.folder, made={"versions": versions(), "digests": digests})
     parts = [_part(study, name, folder / f"{name}.json", of) for name in study.watch(study.config.sections, "sections")]
     sections = tuple(part.section for part in parts)
     findings = Findings(

@@ -34,6 +34,7 @@ from reco_plugin.train import run as train_run
 from reco_plugin.train.data import FusionData
 from reco_plugin.train.fit import Question
 from reco_plugin.train.loop import Fusions
+from reco_plugin.train.recipe import Recipe
 from reco_plugin.types import MODALITIES, Records
 
 THINGS, D = 40, 16
@@ -82,7 +83,7 @@ def test_no_training_query_finds_its_picture_or_the_caption_of_it(
     monkeypatch.setattr(train_run, "train_fusions", lambda data, *args, **options: trained.append(data))
     monkeypatch.setattr(train_run, "fit_fusions", lambda *args: fitted.extend(args[3]) or Fusions(args[0]))
     for fuser in ("paper", "reco"):
-        recipe = train_run.Recipe(str(tmp_path / "pairs.npz"), "mini", memory=location, fuser=fuser)
+        recipe = Recipe.of(source=str(tmp_path / "pairs.npz"), model="mini", memory=location, fuser=fuser)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "too few pairs show the same")  # nothing is fitted here
             train_run.train(recipe, tmp_path / fuser)

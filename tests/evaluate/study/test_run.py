@@ -13,8 +13,9 @@ import pytest
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.evaluate.findings import Findings
-from reco_plugin.evaluate.study.config import SECTIONS, StudyConfig, parse_sections
+from reco_plugin.evaluate.study.config import SECTIONS, StudyConfig
 from reco_plugin.evaluate.study.run import run_study
+from reco_plugin.run_config import versions
 
 
 class Interrupted(Exception):
@@ -137,16 +138,16 @@ def test_the_summary_says_what_held_back(make_study: Any, world: Any) -> None:
 
 
 def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) -> None:
-    config = StudyConfig(
+    config = StudyConfig.of(
         source="my photos",
         memory="./memory",
         models=("a", "b"),
         templates=("a {}",),
         gate=False,
         quick=True,
-        sections=parse_sections("harm, main"),
+        sections="harm, main",
     )
-    config.write(tmp_path, {"source": "abc"})
+    config.write(tmp_path, made={"versions": versions(), "digests": {"source": "abc"}})
     assert StudyConfig.read(tmp_path / "config.json") == (config, {"source": "abc"})
     assert set(json.loads((tmp_path / "config.json").read_text())["made"]["versions"]) >= {"python", "numpy"}
     assert config.command() == (
@@ -171,4 +172,4 @@ def test_a_configuration_that_cannot_be_used_says_why(tmp_path: Path, text: str,
     with pytest.raises(ConfigError, match=message):
         StudyConfig.read(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="unknown section 'mian': choose from main, "):
-        parse_sections("mian")
+        StudyConfig.of(source="x", sections="mian")

@@ -1,0 +1,136 @@
+"""What a run is asked to do: everything that is needed to do it again, kept as one file in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from .errors import ConfigError
+from .files import whole_file
+
+_PACKAGES = ("reco-plugin", "numpy", "onnxruntime", "onnxruntime-gpu")
+
+
+class CommandOptions(BaseModel):
+    """What a command is told; each field that is described is a flag, and its description is the flag's help.
+
+    What else is known of a flag: ``flag``, its name where it is not the field's; ``joined``, where a list is one text
+    with commas; ``unset``, what holds where it is left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """A configuration of these options.
+
+        Raises:
+            ConfigError: naming the flag.
+        """
+        try:
+            return cls.model_validate(options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = [flag_of(name, cls.model_fields.get(name)) for name in map(str, first["loc"][:1])]
+            raise ConfigError(" ".join([*where, first["msg"].removeprefix("Value error, ")])) from None
+
+
+class RunConfig(CommandOptions):
+    """What a run is made from: a source, and options."""
+
+    words: ClassVar[str]
+    """The command, without options."""
+    file: ClassVar[str] = "config.json"
+    """In the run's folder."""
+    noun: ClassVar[str] = "configuration"
+
+    source: str
+
+    def command(self, *more: object) -> str:
+        """The command line that does it again; ``more`` are words that are no fields."""
+        parts = [*self.words.split(), self.source]
+        for name, value in self.model_dump(exclude={"source"}, exclude_defaults=True).items():
+            parts += _words(name, type(self).model_fields[name], value)
+        return shlex.join([*parts, *map(str, more)])
+
+    def write(self, folder: Path, **more: Any) -> None:
+        """Write the file into a run's folder, which is made.
+
+        Raises:
+            DataError: it cannot be written to.
+        """
+        with whole_file(folder / self.file) as part:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(self.model_dump(mode="json") | more, indent=1) + "\n", encoding="utf-8")
+
+    def check(self, folder: Path) -> None:
+        """Find no file in a run's folder, or one that says the same.
+
+        Raises:
+            ConfigError: the folder is a file, or holds a run that was made from something else.
+        """
+        path = folder / self.file
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file: --out takes a folder")
+        if path.is_file() and (changed := self._changed(path)):
+            raise ConfigError(
+                f"{folder} holds a run of another {self.noun} ({path} differs in {changed}): choose another --out or "
+                "delete it"
+            )
+
+    def _changed(self, path: Path) -> str:
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is damaged, delete it: {error}") from None
+        mine = self.model_dump(mode="json")
+        if not isinstance(stored, dict):
+            return "everything"
+        return ", ".join(name for name in sorted({*mine, *stored}) if mine.get(name) != stored.get(name))
+
+
+def option(default: Any, description: str, *, ge: float | None = None, le: float | None = None, **said: Any) -> Any:
+    """A field that is a flag; what is ``said`` besides, see :class:`CommandOptions`."""
+    return Field(default, description=description, ge=ge, le=le, json_schema_extra=said)
+
+
+def flag_of(name: str, field: FieldInfo | None = None) -> str:
+    """The flag of a field.
+
+    >>> flag_of("max_pairs")
+    '--max-pairs'
+    """
+    return str(said_of(field).get("flag", "--" + name.replace("_", "-")))
+
+
+def said_of(field: FieldInfo | None) -> dict[str, Any]:
+    """What else is known of the flag of a field, see :class:`CommandOptions`."""
+    extra = field.json_schema_extra if field else None
+    return dict(extra) if isinstance(extra, dict) else {}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that make the figures."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _words(name: str, field: FieldInfo, value: Any) -> list[str]:
+    flag = flag_of(name, field)
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag[2:]]
+    if said_of(field).get("joined"):
+        return [flag, ",".join(value)]
+    return [text for one in (value if isinstance(value, tuple) else (value,)) for text in (flag, str(one))]

@@ -1,0 +1,102 @@
+"""Flags made of fields, seen by what a command gets and by its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import pytest
+import typer
+from pydantic import Field, SecretStr, field_validator
+from typer.testing import CliRunner
+
+from reco_plugin.cli.flags import Given, taken, takes
+from reco_plugin.errors import ConfigError
+from reco_plugin.run_config import RunConfig, option
+from reco_plugin.types import described
+
+
+@dataclass(frozen=True)
+class Where:
+    place: Annotated[str | None, typer.Option(help="Where it is.")] = None
+    deep: int | None = described(None, "How deep.", min=1, max=9, unset="as deep as it goes")
+    inner: int = 3
+
+
+class Told(RunConfig):
+    words: ClassVar[str] = "dig"
+
+    size: int = option(4, "How large.", ge=2)
+    shape: Literal["round", "square"] = option("round", "Which shape.")
+    names: tuple[str, ...] = option((), "A name.", flag="--name")
+    parts: tuple[str, ...] = option(("a", "b"), "Parts.", joined=True, unset="all")
+    wet: bool = option(False, "Under water.")
+    share: float = Field(0.5, gt=0, lt=1, description="A share.")
+    key: SecretStr | None = Field(None, description="Never on a command line.")
+    place: str | None = None
+    deep: int | None = None
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _split(cls, text: Any) -> Any:
+        return tuple(text.split(",")) if isinstance(text, str) else text
+
+
+seen: dict[str, Any] = {}
+app = typer.Typer()
+
+
+@app.command()
+@takes(Where, Told, but=("shape",))
+def dig(source: str, *, given: Given, deeper: bool = False) -> None:
+    """Dig."""
+    seen.clear()
+    seen.update(source=source, deeper=deeper, given=dict(given), where=taken(Where, given), left=given)
+
+
+def given(*words: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["hill", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return seen
+
+
+def test_only_what_was_said_is_given() -> None:
+    assert given() == {"source": "hill", "deeper": False, "given": {}, "where": Where(), "left": {}}
+    told = given("--size", "4", "--no-wet", "--name", "x", "--name", "y", "--parts", "b,c", "--deep", "2", "--deeper")
+    assert told["given"] == {"size": 4, "wet": False, "names": ["x", "y"], "parts": "b,c", "deep": 2}
+    assert (told["where"], told["deeper"]) == (Where(deep=2), True)
+    assert "deep" not in told["left"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--size", "1"), ("--deep", "10"), ("--shape", "round"), ("--key", "x"), ("--inner", "1")]
+)
+def test_bounds_hold_and_nothing_else_is_a_flag(words: tuple[str, str]) -> None:
+    assert CliRunner().invoke(app, ["hill", *words]).exit_code == 2
+
+
+def test_help_says_what_the_fields_say() -> None:
+    shown = " ".join(
+        CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output.split()
+    )
+    for words in (
+        "--wet --no-wet",
+        "How large. [default: (4)]",
+        "(as deep as it goes)",
+        "1<=x<=9",
+        "(all)",
+        "Where it is.",
+    ):
+        assert words in shown
+    assert "Never" not in shown
+
+
+def test_a_run_is_a_command_again_and_a_wrong_option_is_named_by_its_flag() -> None:
+    told = Told.of(source="a hill", **given("--name", "x", "--parts", "b,c", "--wet", "--size", "9")["given"])
+    assert told.command("--out", "x y") == "dig 'a hill' --size 9 --name x --parts b,c --wet --out 'x y'"
+    for options, message in (
+        ({"share": 1}, "^--share Input should be less than 1$"),
+        ({"names": [1]}, "^--name Input"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Told.of(source="hill", **options)
