@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from ..evaluate.encoding import refined_queries
 from ..evaluate.findings import Case, RetrievedPair
-from ..evaluate.frozen import refined_queries
 from ..evaluate.measure import each_label_once, measure, nearest
 from ..evaluate.task import Task
 from ..files import whole_file

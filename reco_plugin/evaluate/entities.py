@@ -23,10 +23,18 @@ from ..encode import Progress
 from ..errors import ConfigError
 from ..request import RefineHow, said
 from ..types import Fingerprint, Vectors
-from .cached import CachedEncoder
-from .frozen import Refines, encoder_of, image_vectors, refined_candidates, refined_queries, silent
+from .encoding import (
+    CachedEncoder,
+    Refines,
+    encoder_of,
+    image_vectors,
+    refined_candidates,
+    refined_queries,
+    silent,
+    templates_of,
+)
 from .measure import Measured, by_unseen, moved, variants_of
-from .prompts import Prompts, templates_of
+from .prompts import Prompts
 from .ranking import Blocks, rank_blocks
 from .reasons import reasons_of
 from .results import EntityResult
@@ -56,7 +64,7 @@ def entities(
     among all candidates, with the harmonic mean.
 
     Args:
-        reco: refines, and encodes what the set holds raw. When its encoder is a :class:`.cached.CachedEncoder`, the
+        reco: refines, and encodes what the set holds raw. When its encoder is a :class:`.encoding.CachedEncoder`, the
             names' vectors are kept there; else they lie in a temporary file.
         entity_set: the set.
         template: prompt with ``{}`` where the name goes; None: the model's (of several the first), or the name alone.

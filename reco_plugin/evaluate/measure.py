@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from ..request import RefineHow
 from ..types import Coverage, Vectors
+from .encoding import Refines, refined_candidates, refined_queries
 from .findings import RankedCandidate
-from .frozen import Refines, refined_candidates, refined_queries
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
 from .ranking import Blocks, rank_blocks, ranks

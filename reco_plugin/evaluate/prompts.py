@@ -13,7 +13,7 @@ from ..data.classes import TEMPLATES, fill
 from ..data.labelled import TemplatesFrom
 from ..encode import Progress
 from ..types import Vectors
-from .frozen import Encodes, Refines, encoder_of, image_vectors, silent
+from .encoding import Encodes, Refines, encoder_of, image_vectors, silent, templates_of
 from .task import Task, task_of
 
 _WHOSE: Mapping[TemplatesFrom, str] = {
@@ -57,12 +57,6 @@ def prompts_of(labelled: Labelled, encoder: Encodes | None) -> Prompts | None:
     if labelled.prompts is not None:
         return None
     return Prompts(labelled.templates, labelled.templates_from, templates_of(encoder))
-
-
-def templates_of(encoder: Encodes | None) -> tuple[str, ...]:
-    """The prompts that an encoder was trained with; none where it names none."""
-    templates: tuple[str, ...] = getattr(encoder, "templates", ())
-    return templates
 
 
 def with_templates(reco: Refines, labelled: Labelled) -> Labelled:

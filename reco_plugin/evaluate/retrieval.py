@@ -14,7 +14,7 @@ from ..data import Captioned
 from ..encode import Progress
 from ..request import RefineHow, said
 from ..types import Modality, Role, Vectors
-from .frozen import Refines, image_vectors, refined_candidates, refined_queries, silent, text_vectors
+from .encoding import Refines, image_vectors, refined_candidates, refined_queries, silent, text_vectors
 from .measure import Measured, gain, measure_sides, moved
 from .metrics import RECALL_AT
 from .reasons import Reason, why

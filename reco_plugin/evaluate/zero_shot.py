@@ -13,7 +13,7 @@ from ..data import Labelled
 from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, said
-from .frozen import Refines, silent
+from .encoding import Refines, silent
 from .measure import Measured, by_unseen, measure_sides, refine_task, variants_of
 from .prompts import labelled_task, prompts_of, with_templates
 from .reasons import reasons_of

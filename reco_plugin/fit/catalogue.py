@@ -21,7 +21,7 @@ from ..data.groups import groups_of, is_itself
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..errors import DataError
-from ..evaluate.cached import CachedEncoder
+from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
 from ..ingest.items import Encoded, Loaded, Skipped, WriterItem
 from ..ingest.known import ROW, key_of, marked, unmarked

@@ -12,7 +12,7 @@ from itertools import product
 
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
-from ..evaluate.frozen import refined_queries
+from ..evaluate.encoding import refined_queries
 from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure_sides, refine_task
 from ..evaluate.metrics import RECALL_AT

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..evaluate.frozen import Refines
+from ..evaluate.encoding import Refines
 from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
 from ..types import ImageInput, Pair, Vectors

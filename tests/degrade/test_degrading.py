@@ -24,7 +24,7 @@ from reco_plugin.errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from reco_plugin.evaluate.frozen import refined_candidates, refined_queries
+from reco_plugin.evaluate.encoding import refined_candidates, refined_queries
 from reco_plugin.evaluate.task import TaskItems
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Fingerprint

@@ -11,8 +11,8 @@ from ...errors import ConfigError, InputError
 from ...reco import Reco
 from ...refine import Refiner
 from ...types import Records
-from ..cached import CachingReco
-from ..frozen import (
+from ..encoding import (
+    CachingReco,
     Refines,
     count_captioned,
     count_items,
