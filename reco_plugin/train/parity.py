@@ -8,14 +8,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
 from ..errors import ArtifactError
 from ..types import ImageInput, Vectors
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Precision = Literal["fp32", "fp16", "int8"]
 NEAREST = 10
@@ -170,6 +172,8 @@ def sample_images(count: int = COUNT) -> list[ImageInput]:
 
 
 def _draw(rng: random.Random) -> Image.Image:
+    from PIL import Image, ImageDraw  # here, because the command line reads this module for its flags
+
     size = (rng.randint(80, 500), rng.randint(80, 500))
     image = Image.merge("RGB", [Image.linear_gradient("L").resize(size).rotate(90 * rng.randrange(4)) for _ in "RGB"])
     pen = ImageDraw.Draw(image)
