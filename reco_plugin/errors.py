@@ -124,26 +124,3 @@ class MemoryLocked(MemoryStoreError):
 
 class FingerprintMismatch(MemoryStoreError):
     """The memory was built by another encoder or preprocessing than the model in use."""
-
-
-__all__ = [
-    "ArtifactError",
-    "ConfigError",
-    "DataError",
-    "FingerprintMismatch",
-    "ImageError",
-    "ImageTooLarge",
-    "InputError",
-    "MemoryLocked",
-    "MemoryOverloaded",
-    "MemoryStoreError",
-    "MemoryTimeout",
-    "MemoryUnavailable",
-    "MissingExtra",
-    "RecoError",
-    "SessionError",
-    "SessionOverloaded",
-    "SessionTimeout",
-    "SessionUnavailable",
-    "VectorError",
-]

@@ -34,7 +34,6 @@ _MEANS: dict[int, type[RecoError]] = {
     404: ConfigError,
     413: InputError,
     415: ImageError,
-    422: InputError,
     429: SessionOverloaded,
     503: SessionUnavailable,
     504: SessionTimeout,

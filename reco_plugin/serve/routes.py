@@ -37,8 +37,8 @@ def openai_shape(failure: Failure) -> dict[str, Any]:
     }
 
 
-def answering_in(shape: Shape) -> type[APIRoute]:
-    """Make the ``route_class`` of a dialect's ``APIRouter``.
+def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lambda _: {}) -> type[APIRoute]:
+    """Make the ``route_class`` of a dialect's ``APIRouter``; headers are those that it adds to a failure.
 
     Example::
 
@@ -62,7 +62,8 @@ def answering_in(shape: Shape) -> type[APIRoute]:
                 except asyncio.CancelledError:  # the server does so when `shutdown_s` is over
                     response = failed(STOPPING, shape)
                 except Exception as error:
-                    response = failed(understood(error), shape)
+                    response = failed(failure := understood(error), shape)
+                    response.headers.update(headers(failure))
                 response.headers.update(getattr(request.state, "told", {}))
                 return response
 
@@ -144,4 +145,4 @@ def _invalid(error: RequestValidationError) -> Failure:
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     name = ".".join(place)
     reason = first["msg"].removeprefix("Value error, ")  # pydantic's, before what our own checks say
-    return Failure(422, "invalid_request", f"{name or 'body'}: {reason}", name or None)
+    return Failure(400, "invalid_request", f"{name or 'body'}: {reason}", name or None)

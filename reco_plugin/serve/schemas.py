@@ -84,21 +84,21 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
+_REFUSALS: dict[int | str, str] = {
+    400: "bad input; fields that are missing, unknown or of a wrong type",
+    401: "no key, or a wrong one",
+    403: "not for this caller, or sent to an unknown host",
+    404: "no such model, or pair",
+    408: "the body came too slowly",
+    413: "body, image, text or batch too large",
+    415: "not an image",
+    429: "queue full, or too much is sent at once; see Retry-After",
+    503: "the memory or the model server is down",
+    504: "deadline passed",
+    "4XX": "refused for another reason",
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer, "description": text}
-    for status, text in {
-        400: "bad input",
-        401: "no key, or a wrong one",
-        403: "not for this caller, or sent to an unknown host",
-        404: "no such model, or pair",
-        408: "the body came too slowly",
-        413: "body, image, text or batch too large",
-        415: "not an image",
-        422: "fields are missing or of a wrong type",
-        429: "queue full, or too much is sent at once; see Retry-After",
-        503: "the memory or the model server is down",
-        504: "deadline passed",
-    }.items()
+    status: {"model": ErrorAnswer, "description": text} for status, text in _REFUSALS.items()
 }
 """Documented answers of our own routes."""
 

@@ -22,6 +22,7 @@ from ..sessions.ort import OrtSession
 from ..types import MODALITIES, ImageInput
 from .graphs import GraphCheck, GraphSample, cases
 from .loop import Fusions
+from .model import FusionConfig
 from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
 from .serving import Serving
 from .to_onnx import Arithmetic, arithmetic_of, quiet, to_onnx, to_precision
@@ -86,7 +87,7 @@ def export(
     with whole_model(out) as folder:
         parities = []
         for case in cases(clip, fusions, specs, images, texts):
-            path = _file(folder, case.spec.name)
+            path = graph_file(folder, case.spec.name)
             parities.append(export_graph(case, path, precision, arithmetic_of(case.spec, precision, serving)))
             checksum = sha256_file(path)
             config = render_config(case.spec, serving, half=precision == "fp16", sha256=checksum)
@@ -99,21 +100,22 @@ def export(
             image=clip.image,
             text=clip.text,
             templates=templates,
-            fusion=FusionInfo(
-                fuser=fusions.config.fuser,
-                text_gate=fusions.text_gate,
-                config=asdict(fusions.config),
-                trained_on=trained_on,
-            ),
+            fusion=fusion_info(fusions, trained_on),
             policy=policy,
             precision=precision,
-            graphs={name: ModelFile.of(_file(folder, name)) for name in GRAPHS},
+            graphs={name: ModelFile.of(graph_file(folder, name)) for name in GRAPHS},
             tokenizer=ModelFile.of(folder / TOKENIZER),
             licenses=licenses,
             made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return parities
+
+
+def fusion_info(fusions: Fusions, trained_on: str, image: FusionConfig | None = None) -> FusionInfo:
+    """What a manifest says of fusions; ``image``: the shape of the image side, where that is another."""
+    config = asdict(fusions.config) | ({"image": asdict(image)} if image else {})
+    return FusionInfo(fuser=fusions.config.fuser, text_gate=fusions.text_gate, config=config, trained_on=trained_on)
 
 
 def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) -> None:
@@ -171,7 +173,8 @@ def _difference(batches: list[GraphSample], found: list[Arrays], name: str) -> f
     return max(float(np.abs(batch.expected[name] - outputs[name]).max()) for batch, outputs in pairs)
 
 
-def _file(folder: Path, name: str) -> Path:
+def graph_file(folder: Path, name: str) -> Path:
+    """Where a model folder holds a graph."""
     return folder / name / "1" / "model.onnx"
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError
 from ..types import ImageInput, Vectors
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Precision = Literal["fp32", "fp16", "int8"]
 NEAREST = 10
@@ -171,8 +168,8 @@ def sample_images(count: int = COUNT) -> list[ImageInput]:
     return [_draw(rng) for _ in range(count)]
 
 
-def _draw(rng: random.Random) -> Image.Image:
-    from PIL import Image, ImageDraw  # here, because the command line reads this module for its flags
+def _draw(rng: random.Random) -> ImageInput:
+    from PIL import Image, ImageDraw  # late: what commands are told of precisions loads no pictures
 
     size = (rng.randint(80, 500), rng.randint(80, 500))
     image = Image.merge("RGB", [Image.linear_gradient("L").resize(size).rotate(90 * rng.randrange(4)) for _ in "RGB"])

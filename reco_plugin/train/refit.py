@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, ModelFile, Policy, clip_graph
+from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, ModelFile, Policy, clip_graph
 from ..types import MODALITIES
-from .export import export_graph, whole_model
+from .export import export_graph, fusion_info, graph_file, whole_model
 from .graphs import fusion_cases
 from .loop import Fusions
 from .model import FusionConfig
@@ -51,22 +50,17 @@ def refit(
     specs = graph_specs(manifest.image, manifest.text, manifest.dimension, policy.k)
     with whole_model(out) as folder:
         for name in map(clip_graph, MODALITIES):
-            _take(base.graph(name), folder / name / "1" / "model.onnx")
+            _take(base.graph(name), graph_file(folder, name))
             shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
         shutil.copyfile(base.tokenizer, folder / TOKENIZER)
         graphs = dict(manifest.graphs)
         for case in fusion_cases(manifest.dimension, fusions, specs):
-            path = folder / case.spec.name / "1" / "model.onnx"
+            path = graph_file(folder, case.spec.name)
             parities.append(export_graph(case, path, manifest.precision, "single"))
             graphs[case.spec.name] = ModelFile.of(path)
             config = _config(base, case.spec, graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
-        fusion = FusionInfo(
-            fuser=fusions.config.fuser,
-            text_gate=fusions.text_gate,
-            config=asdict(fusions.config) | ({"image": asdict(image_config)} if image_config else {}),
-            trained_on=trained_on,
-        )
+        fusion = fusion_info(fusions, trained_on, image_config)
         made_with = manifest.made_with | {
             f"{name} (fusion)": version(name) for name in ("reco-plugin", "torch", "onnx")
         }

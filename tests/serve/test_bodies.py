@@ -120,7 +120,7 @@ def test_a_few_megabytes_never_take_hundreds(running, name):
     path, body = BODIES[name]
     before = peak_bytes(pid)
     answer = httpx.post(url + path, content=body, headers=JSON, timeout=300)
-    assert answer.status_code in (400, 413, 422), answer.text
+    assert answer.status_code in (400, 413), answer.text
     assert peak_bytes(pid) - before < 300_000_000
     assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
 

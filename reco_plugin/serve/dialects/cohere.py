@@ -1,4 +1,4 @@
-"""``POST /v2/embed``: Cohere's; Weaviate's multi2vec-cohere and vLLM's users call it."""
+"""``POST /v2/embed`` and ``/v1/embed``: Cohere's; Weaviate's multi2vec-cohere and vLLM's users call it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import as_base64, check_dimensions, check_offered, errors_as, side_of, truncates
+from .words import DTYPES, check_dimensions, check_offered, errors_as, quantised, side_of, truncates, written
 
-_OFFERED = ("float", "base64")
+_OFFERED = (*DTYPES, "base64")
+WholeRows: TypeAlias = list[list[int]]
 VectorRows: TypeAlias = list[list[float]]  # named outside of the class, whose field `float` hides the type
 
 
@@ -61,7 +62,9 @@ class CohereRequest(Strict):
     texts: Items[str] | None = Field(None, min_length=1)
     images: Items[str] | None = Field(None, min_length=1, description="data URIs")
     inputs: Items[CohereInput] | None = Field(None, min_length=1)
-    embedding_types: Items[str] | None = Field(None, min_length=1, description="float, base64, or both")
+    embedding_types: Items[str] | None = Field(
+        None, min_length=1, description="float, base64, int8, uint8, binary, ubinary; several"
+    )
     output_dimension: int | None = Field(None, description="only the model's own")
     truncate: Literal["NONE", "START", "END"] | None = None
     max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")
@@ -95,14 +98,18 @@ class CohereEmbeddings(BaseModel):
 
     float: VectorRows | None = None
     base64: list[str] | None = None
+    int8: WholeRows | None = None
+    uint8: WholeRows | None = None
+    binary: WholeRows | None = None
+    ubinary: WholeRows | None = None
 
 
 class CohereAnswer(BaseModel):
     """Cohere's answer."""
 
     id: str
-    response_type: Literal["embeddings_by_type"] = "embeddings_by_type"
-    embeddings: CohereEmbeddings
+    response_type: Literal["embeddings_by_type", "embeddings_floats"] = "embeddings_by_type"
+    embeddings: CohereEmbeddings | VectorRows
     texts: list[str]
     meta: dict[str, Any]
 
@@ -122,9 +129,7 @@ def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(CohereError))
 
-    @routes.post("/v2/embed", response_model_exclude_none=True)
-    async def cohere_embed(request: Request, body: CohereRequest) -> CohereAnswer:
-        """Embed texts, images or mixed inputs; Cohere's API."""
+    async def embed(request: Request, body: CohereRequest, version: str) -> CohereAnswer:
         caller = edge(request)
         check_dimensions(caller.dimension, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
@@ -132,15 +137,27 @@ def router(edge: Edge) -> APIRouter:
         for one in types:
             check_offered("embedding_types", one, _OFFERED)
         found = (await answers(caller, body.to_wanted())).whole()
-        vectors = found.vectors
+        made = {one: quantised(found.vectors, one).tolist() for one in types if one != "base64"}
+        if "base64" in types:
+            made["base64"] = [written(vector, "base64") for vector in found.vectors]
+        tokens = {"input_tokens": sum(found.tokens)}
+        as_v1 = version == "1" and not body.embedding_types
         return CohereAnswer(
             id=uuid.uuid4().hex,
-            embeddings=CohereEmbeddings(
-                float=vectors.tolist() if "float" in types else None,
-                base64=[as_base64(vector) for vector in vectors] if "base64" in types else None,
-            ),
+            response_type="embeddings_floats" if as_v1 else "embeddings_by_type",
+            embeddings=made["float"] if as_v1 else CohereEmbeddings(**made),
             texts=body.texts or [],
-            meta={"api_version": {"version": "2"}, "billed_units": {"input_tokens": sum(found.tokens)}},
+            meta={"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
         )
+
+    @routes.post("/v2/embed", response_model_exclude_none=True)
+    async def cohere_embed(request: Request, body: CohereRequest) -> CohereAnswer:
+        """Embed texts, images or mixed inputs; Cohere's API."""
+        return await embed(request, body, "2")
+
+    @routes.post("/v1/embed", response_model_exclude_none=True)
+    async def cohere_embed_v1(request: Request, body: CohereRequest) -> CohereAnswer:
+        """The same as version 1, which `cohere.Client` and LangChain call: floats without `embedding_types`."""
+        return await embed(request, body, "1")
 
     return routes

@@ -115,7 +115,7 @@ def _entries(form: FormData) -> dict[str, Any]:
         entries = None
     if not isinstance(entries, dict) or not entries:
         raise Refused(
-            Failure(422, "invalid_request", "the field entries must say which task of which model", "entries")
+            Failure(400, "invalid_request", "the field entries must say which task of which model", "entries")
         )
     return entries
 
@@ -129,7 +129,7 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
         asked, task = {}, ""
     if task not in _TASKS:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
-        raise Refused(Failure(422, "invalid_request", message, "entries"))
+        raise Refused(Failure(400, "invalid_request", message, "entries"))
     ours = edge.embedder.reco.manifest.name
     if model.modelName not in edge.embedder.aliases and not alike(model.modelName, ours):
         message = f"the model here is {ours}, immich asks for {model.modelName!r:.80}: choose it in immich's settings"

@@ -13,7 +13,7 @@ from ..failures import Failure, Refused
 from ..routes import answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body, few
 from .inputs import Answers, InputPart, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, errors_as, side_of, truncates, written
+from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, written
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
 """What an item may be, for messages and the OpenAPI document."""
@@ -98,7 +98,7 @@ class EmbeddingsRequest(Strict):
     task: str | None = Field(None, description="retrieval.query or retrieval.passage")
     prompt_type: str | None = Field(None, description="query or document")
     prompt_name: str | None = Field(None, description="query or document")
-    embedding_type: str | None = Field(None, description="float or base64")
+    embedding_type: str | None = Field(None, description="float, base64, binary, ubinary, int8 or uint8")
     normalized: bool | None = Field(None, description="only true: all vectors have norm 1")
     late_chunking: bool | None = Field(None, description="only false")
     return_multivector: bool | None = Field(None, description="only false")
@@ -110,7 +110,10 @@ class EmbeddingsRequest(Strict):
         None, description="image: strings are images"
     )
     output_dimension: int | None = Field(None, description="as dimensions")
-    output_dtype: str | None = Field(None, description="only float")
+    output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
+    truncate_prompt_tokens: int | None = Field(None, description="vLLM's; ignored")
+    add_special_tokens: bool | None = Field(None, description="vLLM's; ignored")
+    encoding_type: str | None = Field(None, description="ignored")
 
     refine: bool | None = Field(None, description="final, whatever alias, prefix, role and settings say")
     reco: HowToRefine | None = Field(None, description="how to refine, for this request")
@@ -127,7 +130,13 @@ class EmbeddingsRequest(Strict):
     @property
     def form(self) -> str:
         """How vectors are written."""
-        return self.encoding_format or self.embedding_type or "float"
+        return "base64" if "base64" in (self.encoding_format, self.embedding_type) else "float"
+
+    @property
+    def dtype(self) -> str:
+        """With which precision."""
+        kinds = [kind for kind in (self.output_dtype, self.embedding_type) if kind not in (None, "base64")]
+        return kinds[0] or "float" if kinds else "float"
 
     def parts(self) -> list[InputPart]:
         """One part per item."""
@@ -163,8 +172,8 @@ class EmbeddingsRequest(Strict):
             Refused: naming the field.
         """
         check_dimensions(caller.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
-        check_offered("embedding_type", self.embedding_type, ("float", "base64"))
-        check_offered("output_dtype", self.output_dtype, ("float",))
+        check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
+        check_offered("output_dtype", self.output_dtype, DTYPES)
         check_offered("normalized", self.normalized, (True,))
         check_offered("late_chunking", self.late_chunking, (False,))
         check_offered("return_multivector", self.return_multivector, (False,))
@@ -175,7 +184,7 @@ class Embedding(BaseModel):
 
     object: Literal["embedding"] = "embedding"
     index: int
-    embedding: list[float] | str | None = None
+    embedding: list[int] | list[float] | str | None = None
     truncated: bool | None = None
     """True where a text was cut to the context length; left out elsewhere."""
     error: ErrorBody | None = None
@@ -230,13 +239,12 @@ def router(edge: Edge) -> APIRouter:
     async def embedded(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         caller = edge(request)
         body.check(caller)
-        form = body.form
         found = await answers(caller, body.to_wanted())
         if not body.allow_failures:
             found.whole()
         tokens = sum(found.tokens)
         return EmbeddingsAnswer(
-            data=[_embedding(found, row, form) for row in range(len(found.failures))],
+            data=[_embedding(found, row, body) for row in range(len(found.failures))],
             model=body.model or next(iter(caller.aliases)),
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
@@ -244,8 +252,9 @@ def router(edge: Edge) -> APIRouter:
     return routes
 
 
-def _embedding(found: Answers, row: int, form: str) -> Embedding:
+def _embedding(found: Answers, row: int, body: EmbeddingsRequest) -> Embedding:
     failure = found.failures[row]
     if failure is not None:
         return Embedding(index=row, error=error_body(failure))
-    return Embedding(index=row, embedding=written(found.vectors[row], form), truncated=found.truncated[row] or None)
+    vector = written(found.vectors[row], body.form, body.dtype)
+    return Embedding(index=row, embedding=vector, truncated=found.truncated[row] or None)

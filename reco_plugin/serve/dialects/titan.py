@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -12,8 +13,20 @@ from ..failures import Failure, Refused
 from ..routes import answering_in
 from ..schemas import Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import check_dimensions, errors_as, side_of
+from .words import check_dimensions, check_offered, errors_as, quantised, side_of
 
+_ERRORS = {
+    400: "ValidationException",
+    401: "AccessDeniedException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    408: "ModelTimeoutException",
+    413: "ValidationException",
+    415: "ValidationException",
+    429: "ThrottlingException",
+    503: "ServiceUnavailableException",
+    504: "ModelTimeoutException",
+}
 _ABSENT = (None, "", "null")  # OpenSearch's processor writes the word where a field is missing
 
 
@@ -29,6 +42,9 @@ class TitanRequest(Strict):
     inputText: str | None = None  # noqa: N815 - Titan's spelling
     inputImage: str | None = Field(None, description="bare base64")  # noqa: N815
     embeddingConfig: TitanConfig | None = None  # noqa: N815
+    dimensions: int | None = Field(None, description="Titan text v2: only the model's own")
+    normalize: bool | None = Field(None, description="only true: all vectors have norm 1")
+    embeddingTypes: list[str] | None = Field(None, description="float, binary or both")  # noqa: N815
     input_type: str | None = Field(None, description="query or document; not Titan's")
 
     def to_wanted(self, model: str | None) -> Wanted:
@@ -57,6 +73,7 @@ class TitanAnswer(BaseModel):
 
     embedding: list[float]
     inputTextTokenCount: int  # noqa: N815 - Titan's spelling
+    embeddingsByType: dict[str, list[int] | list[float]] | None = None  # noqa: N815
     message: str | None = None
 
 
@@ -71,24 +88,37 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"message": failure.message}
 
 
+def error_type(failure: Failure) -> dict[str, str]:
+    """The header by which AWS' clients choose their exception."""
+    return {"x-amzn-errortype": _ERRORS.get(failure.status, "InternalServerException")}
+
+
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(TitanError))
+    routes = APIRouter(route_class=answering_in(shape, error_type), tags=["dialects"], responses=errors_as(TitanError))
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> TitanAnswer:
         caller = edge(request)
-        if body.embeddingConfig:
-            asked = body.embeddingConfig.outputEmbeddingLength
-            check_dimensions(caller.dimension, outputEmbeddingLength=asked)
-        found = (await answers(caller, body.to_wanted(model))).whole()
-        return TitanAnswer(embedding=found.vectors[0].tolist(), inputTextTokenCount=found.tokens[0])
+        length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
+        check_dimensions(caller.dimension, outputEmbeddingLength=length, dimensions=body.dimensions)
+        check_offered("normalize", body.normalize, (True,))
+        types = body.embeddingTypes or []
+        for one in types:
+            check_offered("embeddingTypes", one, ("float", "binary"))
+        [vector] = (found := (await answers(caller, body.to_wanted(model))).whole()).vectors
+        bits = np.unpackbits(quantised(vector, "ubinary"))[
+            : caller.dimension
+        ]  # a number for each, as Titan writes them
+        by_type = {"float": vector.tolist(), "binary": bits.tolist()}
+        more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
+        return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=found.tokens[0], message=None, **more)
 
-    @routes.post("/titan")
+    @routes.post("/titan", response_model_exclude_unset=True)
     async def titan(request: Request, body: TitanRequest) -> TitanAnswer:
         """Embed a text, an image, or both as one vector; Titan's request and answer."""
         return await embed(request, body, None)
 
-    @routes.post("/model/{model}/invoke")
+    @routes.post("/model/{model}/invoke", response_model_exclude_unset=True)
     async def titan_invoke(request: Request, model: str, body: TitanRequest) -> TitanAnswer:
         """The same under Bedrock's path, where the model is an alias."""
         return await embed(request, body, model)

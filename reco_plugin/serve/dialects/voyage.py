@@ -12,7 +12,7 @@ from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, errors_as, side_of, written
+from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, written
 
 
 class TextPart(Strict):
@@ -64,7 +64,7 @@ class VoyageRequest(Strict):
     model: str | None = Field(None, description="alias: of GET /v1/models")
     input_type: str | None = Field(None, description="query or document")
     truncation: bool = True
-    output_dtype: str | None = Field(None, description="only float")
+    output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
     output_dimension: int | None = Field(None, description="only the model's own")
     encoding_format: Literal["base64"] | None = None
     output_encoding: Literal["base64"] | None = Field(None, description="as encoding_format")
@@ -84,7 +84,7 @@ class VoyageEmbedding(BaseModel):
     """One vector."""
 
     object: Literal["embedding"] = "embedding"
-    embedding: list[float] | str
+    embedding: list[int] | list[float] | str
     index: int
 
 
@@ -126,12 +126,12 @@ def router(edge: Edge) -> APIRouter:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
         caller = edge(request)
         check_dimensions(caller.dimension, output_dimension=body.output_dimension)
-        check_offered("output_dtype", body.output_dtype, ("float",))
+        check_offered("output_dtype", body.output_dtype, DTYPES)
         found = (await answers(caller, body.to_wanted())).whole()
         form, tokens = body.encoding_format or body.output_encoding, sum(found.tokens)
         return VoyageAnswer(
             data=[
-                VoyageEmbedding(embedding=written(vector, form), index=index)
+                VoyageEmbedding(embedding=written(vector, form, body.output_dtype), index=index)
                 for index, vector in enumerate(found.vectors)
             ],
             model=body.model or next(iter(caller.aliases)),

@@ -48,9 +48,9 @@ class TestClipContainer:
     @pytest.mark.parametrize(
         ("body", "status", "named"),
         [
-            ({}, 422, "texts or images"),
-            ({"texts": [], "images": []}, 422, "texts or images"),
-            ({"texts": "a"}, 422, "texts"),
+            ({}, 400, "texts or images"),
+            ({"texts": [], "images": []}, 400, "texts or images"),
+            ({"texts": "a"}, 400, "texts"),
             ({"texts": ["a", "b"], "images": ["AAAA"]}, 415, "images[0]"),
             ({"texts": ["a", "x" * 60_000]}, 413, "texts[1]"),
         ],

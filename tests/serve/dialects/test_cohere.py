@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 
@@ -50,16 +51,46 @@ class TestCohereClient:
         assert np.allclose(mixed.embeddings.float_, [both], atol=1e-5)
 
     def test_errors_arrive_as_the_clients_own(self, sdk: cohere.ClientV2) -> None:
-        with pytest.raises(cohere.BadRequestError, match="int8"):
-            sdk.embed(model="clip", input_type="search_query", texts=TEXTS, embedding_types=["int8"])
+        with pytest.raises(cohere.BadRequestError, match="int4"):
+            sdk.embed(model="clip", input_type="search_query", texts=TEXTS, embedding_types=["int4"])
         with pytest.raises(cohere.NotFoundError, match="embed-v4"):
             sdk.embed(model="embed-v4.0", input_type="search_query", texts=TEXTS)
         with pytest.raises(cohere.BadRequestError, match="START"):
             sdk.embed(model="clip", input_type="search_query", texts=TEXTS, truncate="START")
-        with pytest.raises(cohere.UnprocessableEntityError, match="one of texts, images and inputs"):
+        with pytest.raises(cohere.BadRequestError, match="one of texts, images and inputs"):
             sdk.embed(model="clip", input_type="search_query", texts=TEXTS, images=["a"])
 
     def test_a_wrong_key(self, url: str) -> None:
         with httpx.Client() as carrier, pytest.raises(cohere.UnauthorizedError, match="not known"):
             stranger = cohere.ClientV2(api_key="wrong", base_url=url, max_retries=0, httpx_client=carrier)
             stranger.embed(model="clip", input_type="search_query", texts=TEXTS)
+
+
+def unpacked(rows: list[list[int]]) -> np.ndarray:
+    return np.unpackbits(np.array(rows, np.uint8), axis=1) * 2.0 - 1
+
+
+def test_quantised_vectors(url: str, filled: Reco) -> None:
+    types = ["float", "int8", "uint8", "binary", "ubinary"]
+    with httpx.Client() as carrier:
+        sdk = cohere.ClientV2(api_key="any", base_url=url, max_retries=0, httpx_client=carrier)
+        made = sdk.embed(model="clip", input_type="search_document", texts=TEXTS, embedding_types=types).embeddings
+    exact = np.array(made.float_)
+    assert (exact * 127).round().astype(int).tolist() == made.int8 == (np.array(made.uint8) - 128).tolist()
+    assert np.array_equal(unpacked(made.ubinary or []), np.where(exact > 0, 1, -1))
+    assert (np.array(made.ubinary) - 128).tolist() == made.binary
+
+
+def test_version_1_answers_floats_unless_types_are_asked_for(client: TestClient, filled: Reco) -> None:
+    body = {"texts": TEXTS, "model": "clip-reco", "input_type": "search_query"}
+    found = client.post("/v1/embed", json=body).json()
+    assert found["response_type"] == "embeddings_floats" and found["meta"]["api_version"] == {"version": "1"}
+    assert np.allclose(found["embeddings"], filled.embed_texts(TEXTS), atol=1e-5)
+    found = client.post("/v1/embed", json=body | {"embedding_types": ["int8"]}).json()
+    assert found["response_type"] == "embeddings_by_type" and [*found["embeddings"]] == ["int8"]
+
+
+def test_a_limit_of_tokens_is_refused_in_words(client: TestClient) -> None:
+    found = client.post("/v2/embed", json={"texts": TEXTS, "max_tokens": 8})
+    words = "max_tokens is 8, which is not offered here: leave it out"
+    assert (found.status_code, found.json()["message"]) == (400, words)

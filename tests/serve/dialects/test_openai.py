@@ -75,7 +75,7 @@ class TestPythonClient:
         assert raised.value.type == "not_found_error" and raised.value.request_id
         with pytest.raises(openai.BadRequestError, match=r"input\[1\]"):
             sdk.embeddings.create(model="clip", input=["a fox", ""])
-        with pytest.raises(openai.UnprocessableEntityError, match="list is empty") as unreadable:
+        with pytest.raises(openai.BadRequestError, match="list is empty") as unreadable:
             sdk.embeddings.create(model="clip", input=[])
         assert unreadable.value.code == "invalid_request" and unreadable.value.param == "input"
         with (
@@ -220,8 +220,8 @@ class TestWhatIsNotOffered:
     @pytest.mark.parametrize(
         ("field", "good", "bad"),
         [
-            ("embedding_type", "base64", "binary"),
-            ("output_dtype", "float", "int8"),
+            ("embedding_type", "base64", "int4"),
+            ("output_dtype", "float", "int4"),
             ("normalized", True, False),
             ("late_chunking", False, True),
             ("return_multivector", False, True),

@@ -44,10 +44,21 @@ class TestTitan:
             ({"inputText": "a", "inputImage": "!"}, 400, "inputText and inputImage"),
             ({"inputImage": "!"}, 400, "inputImage: "),
             ({"inputText": "a", "embeddingConfig": {"outputEmbeddingLength": 256}}, 400, "outputEmbeddingLength"),
-            ({"inputtext": "a"}, 422, "inputtext"),
+            ({"inputtext": "a"}, 400, "inputtext"),
         ],
     )
     def test_errors(self, client: TestClient, body: Any, status: int, named: str) -> None:
         response = client.post("/titan", json=body)
         assert response.status_code == status and [*response.json()] == ["message"]
         assert named in response.json()["message"]
+
+
+def test_fields_of_titan_text_v2(client: TestClient) -> None:
+    body = {"inputText": "a fox", "dimensions": 128, "normalize": True, "embeddingTypes": ["float", "binary"]}
+    found = client.post("/model/clip/invoke", json=body).json()
+    assert found["embeddingsByType"]["float"] == found["embedding"]
+    assert found["embeddingsByType"]["binary"] == [int(part > 0) for part in found["embedding"]]
+    for wrong in ({"dimensions": 64}, {"normalize": False}, {"embeddingTypes": ["int8"]}, {}):
+        refused = client.post("/model/clip/invoke", json={"inputText": "a fox" if wrong else ""} | wrong)
+        assert refused.status_code == 400 and refused.headers["x-amzn-errortype"] == "ValidationException"
+    assert client.post("/model/no/invoke", json=body).headers["x-amzn-errortype"] == "ResourceNotFoundException"

@@ -73,5 +73,5 @@ class TestWeaviateThroughVoyage:
     )
     def test_detail_is_a_string(self, client: TestClient, body: Any) -> None:
         response = client.post("/v1/multimodalembeddings", json=body)
-        assert response.status_code == 422 and isinstance(response.json()["detail"], str)
+        assert response.status_code == 400 and isinstance(response.json()["detail"], str)
         assert [*response.json()] == ["detail"]

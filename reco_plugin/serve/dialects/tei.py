@@ -1,0 +1,91 @@
+"""``POST /embed`` and ``GET /info``: those of Hugging Face's text-embeddings-inference, for texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from ... import __version__
+from ..edge import Edge
+from ..failures import Failure
+from ..routes import answering_in
+from ..schemas import Items, Strict
+from .inputs import Wanted, answers
+from .words import check_dimensions, check_offered, errors_as, side_of, truncates
+
+
+class TeiRequest(Strict):
+    """A text or several."""
+
+    inputs: str | Items[str]
+    prompt_name: str | None = Field(None, description="query or document; TEI's name of a prompt")
+    normalize: bool | None = Field(None, description="only true: all vectors have norm 1")
+    truncate: bool | None = Field(None, description="false: refuse long texts")
+    truncation_direction: str | None = Field(None, description="only right")
+    dimensions: int | None = Field(None, description="only the model's own")
+
+
+class TeiInfo(BaseModel):
+    """What is served; the names are TEI's."""
+
+    model_id: str
+    model_sha: str
+    model_dtype: str = "float32"
+    model_type: dict[str, dict[str, str]] = {"embedding": {"pooling": "cls"}}
+    max_input_length: int
+    max_client_batch_size: int
+    version: str = __version__
+
+
+class TeiError(BaseModel):
+    """TEI's error."""
+
+    error: str
+    error_type: str
+
+
+def shape(failure: Failure) -> dict[str, Any]:
+    """A failure in TEI's words."""
+    kind = {429: "Overloaded", 503: "Unhealthy"}.get(
+        failure.status, "Validation" if failure.status < 500 else "Backend"
+    )
+    return {"error": failure.message, "error_type": kind}
+
+
+def router(edge: Edge) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(TeiError))
+
+    @routes.post("/embed")
+    async def tei_embed(request: Request, body: TeiRequest) -> list[list[float]]:
+        """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""
+        caller = edge(request)
+        check_dimensions(caller.dimension, dimensions=body.dimensions)
+        check_offered("normalize", body.normalize, (True,))
+        check_offered(
+            "truncation_direction", body.truncation_direction and body.truncation_direction.lower(), ("right",)
+        )
+        texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        wanted = Wanted(
+            [[text] for text in texts],
+            [f"inputs[{index}]" for index in range(len(texts))],
+            side=side_of(prompt_name=body.prompt_name),
+            truncate=truncates(truncate=body.truncate),
+        )
+        vectors: list[list[float]] = (await answers(caller, wanted)).whole().vectors.tolist()
+        return vectors
+
+    @routes.get("/info")
+    async def tei_info() -> TeiInfo:
+        """The model."""
+        manifest = edge.embedder.reco.manifest
+        return TeiInfo(
+            model_id=manifest.name,
+            model_sha=manifest.digest,
+            max_input_length=manifest.text.context_length,
+            max_client_batch_size=edge.settings.max_items,
+        )
+
+    return routes

@@ -1,0 +1,34 @@
+"""The routes of Hugging Face's text-embeddings-inference."""
+
+from __future__ import annotations
+
+import huggingface_hub
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from reco_plugin import Reco
+
+TEXTS = ["a small red circle", "a fox"]
+
+
+def test_hugging_faces_own_client(url: str, filled: Reco) -> None:
+    found = huggingface_hub.InferenceClient(f"{url}/embed", token="any").feature_extraction(TEXTS[0])
+    assert np.allclose(found, filled.embed_texts(TEXTS[:1], refine=False), atol=1e-5)
+    sdk = huggingface_hub.InferenceClient(f"{url}/refined/embed", token="any")
+    assert np.allclose(sdk.feature_extraction(TEXTS[0]), filled.embed_texts(TEXTS[:1]), atol=1e-5)
+
+
+def test_embed_and_info(client: TestClient, filled: Reco) -> None:
+    body = {"inputs": TEXTS, "normalize": True, "truncate": True, "truncation_direction": "Right"}
+    assert np.allclose(client.post("/embed", json=body).json(), filled.embed_texts(TEXTS, refine=False), atol=1e-5)
+    asked = client.post("/embed", json={"inputs": TEXTS[0], "prompt_name": "query"})
+    assert np.allclose(asked.json(), filled.embed_texts(TEXTS[:1]), atol=1e-5)
+    info = client.get("/info").json()
+    assert (info["model_id"], info["max_input_length"]) == (filled.manifest.name, filled.manifest.text.context_length)
+
+
+@pytest.mark.parametrize("wrong", [{"normalize": False}, {"truncation_direction": "Left"}, {"dimensions": 3}, {"k": 1}])
+def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> None:
+    found = client.post("/embed", json={"inputs": TEXTS} | wrong)
+    assert found.status_code == 400 and found.json()["error_type"] == "Validation"
