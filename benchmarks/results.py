@@ -22,10 +22,10 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
-from reco_plugin.evaluate.metrics import Interval, bootstrap
+from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.fuse import TrainingFreeFuser
-from reco_plugin.quickstart.benchmark import Encodes
-from reco_plugin.quickstart.entities import Split
+from reco_plugin.quickstart.benchmark import FrozenEncoder
+from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table
 from reco_plugin.train.loop import Fusions, TorchFuser
@@ -49,9 +49,11 @@ class Study:
         self.subject, self.elsewhere = subject, elsewhere
         self.fusions = subject.fit()
         self.ours = Way(subject.full, TorchFuser(self.fusions))
-        self.groups: list[Split] = [split for split in ("unseen", "seen") if split in subject.data.splits]
+        self.groups: list[EntitySplit] = [split for split in ("unseen", "seen") if split in subject.data.splits]
 
-    def gain(self, group: Sequence[Split], after: Hits, before: Hits, queries: Sequence[Split] = ()) -> Interval:
+    def gain(
+        self, group: Sequence[EntitySplit], after: Hits, before: Hits, queries: Sequence[EntitySplit] = ()
+    ) -> Interval:
         """Difference of two measurements, with its 95 % interval over entities."""
         return bootstrap(after.astype(float) - before, self.subject.entities_of(queries or group))
 
@@ -193,7 +195,7 @@ def _without_metric(fusions: Fusions) -> Fusions:
     return plain
 
 
-def encoder_of(name: str, cache: Path) -> tuple[Encodes, Fingerprint]:
+def encoder_of(name: str, cache: Path) -> tuple[FrozenEncoder, Fingerprint]:
     """A frozen encoder and its fingerprint."""
     if name == "scratch":
         artifact = Artifact.load("triton_models")

@@ -9,25 +9,24 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.calibration import calibrate
 from reco_plugin.evaluate.baselines import grid
-from reco_plugin.evaluate.metrics import ranks
+from reco_plugin.evaluate.measure import measure, refine_task
+from reco_plugin.evaluate.study.memories import ram_memory
+from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
-from reco_plugin.memory import open_memory
-from reco_plugin.quickstart.benchmark import ROLES
-from reco_plugin.quickstart.entities import Split
+from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.quickstart.sources import HELD_STYLE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
-from reco_plugin.types import Fingerprint, Modality, Records, Vectors
+from reco_plugin.types import Fingerprint, Modality, Records
 
 from .sets.vectors import VectorSet
 
 K = 10
-TRAINING: tuple[Split, ...] = ("seen", "fusion")
+TRAINING: tuple[EntitySplit, ...] = ("seen", "fusion")
 Hits = npt.NDArray[np.bool_]
 
 
@@ -63,31 +62,22 @@ class Subject:
         """A memory of all pairs."""
         return self.memory(range(len(self.data.memory)))
 
-    def rows(self, splits: Iterable[Split]) -> npt.NDArray[np.int64]:
+    def rows(self, splits: Iterable[EntitySplit]) -> npt.NDArray[np.int64]:
         """Rows of the memory's pairs of these splits."""
         return np.flatnonzero(np.isin(self.split_of_pair, list(splits)))
 
-    def memory(self, rows: Sequence[int] | npt.NDArray[np.int64], text: Vectors | None = None) -> VectorMemory:
+    def memory(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> VectorMemory:
         """An exact memory of some pairs, calibrated on them."""
-        store = open_memory(":memory:", self.fingerprint, kind="exact")
-        records = take(self.data.memory, rows)
-        if text is not None:
-            records = replace(records, text=text)
-        store.upsert(records)
-        calibration = calibrate(records.image, records.text, neighbours=K) if len(records) else None
-        return VectorMemory(store, calibration)
+        return ram_memory(self.data.memory.take(rows), self.fingerprint).at(K)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
-        rng, place = np.random.default_rng(1), np.arange(len(self.data.memory))
-        wrong = np.flatnonzero(rng.random(len(place)) < share)
-        place[wrong] = rng.permutation(wrong)
-        return self.memory(range(len(place)), self.data.memory.text[place])
+        return ram_memory(with_traded_captions(self.data.memory, share), self.fingerprint).at(K)
 
     def fit(self) -> Fusions:
         """Our fusion, from the pairs of the training splits; texts are asked for as class prompts."""
         rows = self.rows(TRAINING)
-        pairs = take(self.data.memory, rows)
+        pairs = self.data.memory.take(rows)
         shown = [payload["entity"] for payload in pairs.payloads]
         family = {}
         for id_, payload in zip(pairs.ids, pairs.payloads, strict=True):
@@ -110,22 +100,28 @@ class Subject:
         config = FusionConfig("reco", self.fingerprint.dimension)
         return fit_fusions(config, pairs, shown, questions, memory.calibration.honesty)
 
-    def hits(self, group: Sequence[Split], way: Way | None, queries: Sequence[Split] = ()) -> Hits:
+    def hits(self, group: Sequence[EntitySplit], way: Way | None, queries: Sequence[EntitySplit] = ()) -> Hits:
         """Whether each query of a group, or of some of its splits, is classified right among the group's labels."""
-        chosen = np.flatnonzero(np.isin(self.split_of_query, list(queries or group)))
-        labels = np.flatnonzero(np.isin(self.data.splits, list(group)))
-        images, prompts = self.data.queries.image[chosen], self.data.prompts[labels]
-        truth = np.searchsorted(labels, self.data.truth[chosen])
-        return ranks(refined(way, images, "image"), refined(way, prompts, "text"), truth) < 1
+        found, prompts = self.data.queries, self.data.prompts
+        whole = Task(
+            TaskItems(found.image, "image", self.data.truth),
+            TaskItems(prompts, "text", np.arange(len(prompts))),
+            self.data.truth,
+        )
+        asking = whole.only(np.isin(self.split_of_query, list(queries or group)))
+        task = asking.among(np.isin(self.data.splits, list(group)))
+        refined = None if way is None else [refine_task(refiner(way), task, way.sides)]
+        return measure(task, refined).ranks[0] < 1
 
-    def text_to_image(self, split: Split, way: Way | None) -> Hits:
+    def text_to_image(self, split: EntitySplit, way: Way | None) -> Hits:
         """Whether the first image that each worded caption finds shows its entity; the index is plain."""
-        chosen = np.flatnonzero(self.split_of_query == split)
-        texts, images = self.data.queries.text[chosen], self.data.queries.image[chosen]
-        asked = texts if way is None else refiner(way).refine(texts, modality="text").vectors
-        return ranks(asked, images, self.data.truth[chosen], self.data.truth[chosen]) < 1
+        found, truth = self.data.queries, self.data.truth
+        whole = Task(TaskItems(found.text, "text", truth), TaskItems(found.image, "image", truth), truth)
+        task = whole.among(np.array(self.data.splits) == split)
+        refined = None if way is None else [refine_task(refiner(way), task, {"text"})]
+        return measure(task, refined).ranks[0] < 1
 
-    def entities_of(self, queries: Sequence[Split]) -> npt.NDArray[np.int64]:
+    def entities_of(self, queries: Sequence[EntitySplit]) -> npt.NDArray[np.int64]:
         """Entity of each query of some splits, to draw confidence intervals over."""
         return self.data.truth[np.isin(self.split_of_query, list(queries))]
 
@@ -135,24 +131,14 @@ class Subject:
         return max(ways, key=lambda way: self.hits(["dev"], way).mean())
 
 
+def with_traded_captions(records: Records, share: float) -> Records:
+    """The same pairs, a random share of which have traded their texts."""
+    rng, place = np.random.default_rng(1), np.arange(len(records))
+    wrong = np.flatnonzero(rng.random(len(place)) < share)
+    place[wrong] = rng.permutation(wrong)
+    return replace(records, text=records.text[place])
+
+
 def refiner(way: Way) -> Refiner:
     """What refines in this way."""
     return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate, candidate_height=1.0)
-
-
-def refined(way: Way | None, vectors: Vectors, modality: Modality) -> Vectors:
-    """Vectors (N, D) of one side of a classification, refined where the way says so."""
-    if way is None or modality not in way.sides:
-        return vectors
-    return refiner(way).refine(vectors, modality=modality, role=ROLES[modality]).vectors
-
-
-def take(records: Records, rows: Sequence[int] | npt.NDArray[np.int64]) -> Records:
-    """Some rows of records."""
-    places = np.asarray(rows, np.int64)
-    return Records(
-        [records.ids[row] for row in places],
-        records.image[places],
-        records.text[places],
-        [records.payloads[row] for row in places],
-    )

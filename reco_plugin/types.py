@@ -118,12 +118,11 @@ class Records:
             [payload for part in parts for payload in part.payloads],
         )
 
-    def only(self, wanted: Sequence[bool]) -> Records:
-        """The rows that are wanted, N booleans."""
-        rows = [row for row, each in enumerate(wanted) if each]
-        if len(rows) == len(self):
-            return self
-        ids, payloads = [self.ids[row] for row in rows], [self.payloads[row] for row in rows]
+    def take(self, chosen: npt.ArrayLike) -> Records:
+        """Some rows, by number and in that order, or by mask (N,)."""
+        numbers = np.asarray(chosen)
+        rows = np.flatnonzero(numbers) if numbers.dtype == np.bool_ else numbers.astype(np.int64)
+        ids, payloads = ([column[row] for row in rows.tolist()] for column in (self.ids, self.payloads))
         return Records(ids, self.image[rows], self.text[rows], payloads)
 
     def side(self, modality: Modality) -> Vectors:

@@ -58,7 +58,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     "adapters.llamaindex": 5.3,
     "adapters.mteb": 5.3,
     "adapters.sentence_transformers": 5.3,
-    "quickstart.benchmark": 5.5,  # counts with evaluate.metrics
+    "quickstart.benchmark": 5.5,  # measures with evaluate
     "demo": 6.0,
     "report": 6.0,
     "fit": 6.5,  # evaluates, reports, and trains

@@ -57,7 +57,7 @@ class ImageSide(nn.Module):
 
 @dataclass(frozen=True)
 class LockedTextClip:
-    """A trained image tower beside its locked text tower: encodes as any CLIP (protocol ``Encodes``).
+    """A trained image tower beside its locked text tower: encodes as any CLIP (protocol ``FrozenEncoder``).
 
     Attributes:
         name: for people.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.quickstart.dataset import Item
+from reco_plugin.quickstart.dataset import BenchPair
 
 from .likeness import alike, visible
 from .met_in_pretraining import MET_IN_PRETRAINING
@@ -54,7 +54,7 @@ def assemble(
     lost = twins([entity.key for entity in entities], chosen, images).keys() | MET_IN_PRETRAINING[name]
     kept = [entity for entity in entities if entity.key in chosen and entity.key not in lost]
     items = [
-        Item(key, style, family, caption(key, style, entity.names, entity.hints, templates), entity.split)
+        BenchPair(key, style, family, caption(key, style, entity.names, entity.hints, templates), entity.split)
         for entity in kept
         for key, style, family in chosen[entity.key].values()
     ]

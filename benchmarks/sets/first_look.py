@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reco_plugin.evaluate.metrics import ranks, top_k
-from reco_plugin.quickstart.entities import Split, seeded
+from reco_plugin.evaluate.metrics import top_k
+from reco_plugin.evaluate.ranking import ranks
+from reco_plugin.quickstart.entities import EntitySplit, seeded
 from reco_plugin.types import Vectors
 
 from .package_set import PackageSet
@@ -53,7 +54,7 @@ class FirstLook:
 HEAD = f"{'':<16}queries labels " + " ".join(f"{name:>11}" for name in list(FirstLook.__annotations__)[2:])
 
 
-def first_look(data: VectorSet, split: Split = "unseen") -> FirstLook:
+def first_look(data: VectorSet, split: EntitySplit = "unseen") -> FirstLook:
     """Measure frozen zero-shot accuracy and what a search in the whole memory finds."""
     labels = np.flatnonzero(np.array(data.splits) == split)
     asked = np.flatnonzero(np.isin(data.truth, labels))

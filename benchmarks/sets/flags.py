@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reco_plugin.quickstart.entities import bag, mentions
 from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE, Source, fetch, iconify, read_json
+from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, fetch, iconify, read_json
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
@@ -24,7 +24,7 @@ SOURCES = (
     iconify("cif", "1.2.7", "CC0-1.0", "Łukasz Holeczek, CoreUI Flags"),
     *(source for source in EMOJI_SOURCES if source.name in _EMOJI),
 )
-FACTS_SOURCE = Source(
+FACTS_SOURCE = DrawingPackage(
     "countries-list",
     "countries-list",
     "3.4.1",

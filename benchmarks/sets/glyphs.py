@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from reco_plugin.quickstart.render import SIDE
-from reco_plugin.quickstart.sources import Source, fetch
+from reco_plugin.quickstart.sources import DrawingPackage, fetch
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
@@ -27,14 +27,14 @@ from .pictures import kept
 _SUBSETS = ("latin", "latin-ext", "greek", "cyrillic", "cyrillic-ext")
 
 
-def _fontsource(name: str, version: str, license_: str, credit: str) -> Source:
+def _fontsource(name: str, version: str, license_: str, credit: str) -> DrawingPackage:
     files = tuple(f"files/{name}-{subset}-400-normal.woff" for subset in _SUBSETS)
-    return Source(f"font-{name}", f"@fontsource/{name}", version, license_, credit, name, files)
+    return DrawingPackage(f"font-{name}", f"@fontsource/{name}", version, license_, credit, name, files)
 
 
 _DEJAVU = {"dejavu-sans": "ttf/DejaVuSans.ttf", "dejavu-serif": "ttf/DejaVuSerif.ttf"}
 SOURCES = (
-    Source(
+    DrawingPackage(
         "dejavu",
         "dejavu-fonts-ttf",
         "2.37.3",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import Source, fetch, iconify, read_json
+from reco_plugin.quickstart.sources import DrawingPackage, fetch, iconify, read_json
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
@@ -38,7 +38,7 @@ class _Style:
         brands: whether it draws brands only; the others draw file types too.
     """
 
-    source: Source
+    source: DrawingPackage
     prefixes: tuple[str, ...] = ("",)
     endings: tuple[str, ...] = ()
     brands: bool = True
@@ -67,7 +67,7 @@ STYLES = (
     _Style(iconify("bxl", "1.2.4", "MIT", "Boxicons, Boxicons Logo"), endings=("logo",)),
 )
 SOURCES = tuple(style.source for style in STYLES)
-TITLES_SOURCE = Source(
+TITLES_SOURCE = DrawingPackage(
     "simple-icons-data",
     "simple-icons",
     "16.37.0",

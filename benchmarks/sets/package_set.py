@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.quickstart.dataset import Item
-from reco_plugin.quickstart.entities import Split, seeded
+from reco_plugin.quickstart.dataset import BenchPair
+from reco_plugin.quickstart.entities import EntitySplit, seeded
 
-SPLITS: tuple[Split, ...] = ("fusion", "dev", "unseen")
+SPLITS: tuple[EntitySplit, ...] = ("fusion", "dev", "unseen")
 """No entity is in the pre-training of the shipped encoder, so there is no ``seen``: fusion trains, dev chooses,
 unseen tests."""
-_SHARES: dict[Split, float] = {"fusion": 0.4, "dev": 0.2, "unseen": 0.4}
+_SHARES: dict[EntitySplit, float] = {"fusion": 0.4, "dev": 0.2, "unseen": 0.4}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Entity:
     key: str
     names: tuple[str, ...]
     hints: tuple[str, ...]
-    split: Split
+    split: EntitySplit
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ class PackageSet:
 
     name: str
     images: npt.NDArray[np.uint8]
-    items: Sequence[Item]
+    items: Sequence[BenchPair]
     entities: Sequence[Entity]
     query_styles: tuple[str, ...]
 
-    def memory_rows(self, splits: Iterable[Split] = SPLITS) -> npt.NDArray[np.int64]:
+    def memory_rows(self, splits: Iterable[EntitySplit] = SPLITS) -> npt.NDArray[np.int64]:
         """Rows of the pairs that belong in a memory."""
         return self._rows(splits, queries=False)
 
-    def query_rows(self, splits: Iterable[Split] = SPLITS) -> npt.NDArray[np.int64]:
+    def query_rows(self, splits: Iterable[EntitySplit] = SPLITS) -> npt.NDArray[np.int64]:
         """Rows of the drawings that ask."""
         return self._rows(splits, queries=True)
 
-    def _rows(self, splits: Iterable[Split], *, queries: bool) -> npt.NDArray[np.int64]:
+    def _rows(self, splits: Iterable[EntitySplit], *, queries: bool) -> npt.NDArray[np.int64]:
         wanted = set(splits)
         found = [
             row
@@ -70,7 +70,7 @@ class PackageSet:
         return np.array(found, np.int64)
 
 
-def split_of(concept: str, salt: str) -> Split:
+def split_of(concept: str, salt: str) -> EntitySplit:
     """Give a concept its split: 40 % fusion, 20 % dev, 40 % unseen.
 
     It depends on the arguments alone, so a data set that grows or loses an entity leaves all others where they were.

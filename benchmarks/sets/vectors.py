@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.benchmark import Encodes
-from reco_plugin.quickstart.entities import Split
+from reco_plugin.quickstart.benchmark import FrozenEncoder
+from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.types import Records, Vectors
 
 from .package_set import PackageSet
@@ -42,7 +42,7 @@ class VectorSet:
     truth: npt.NDArray[np.int64]
     prompts: Vectors
     names: tuple[str, ...]
-    splits: tuple[Split, ...]
+    splits: tuple[EntitySplit, ...]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All of it as plain arrays, for ``np.savez``."""
@@ -62,7 +62,7 @@ class VectorSet:
         return out
 
 
-def vectors(data: PackageSet, encoder: Encodes, digest: str, cache: Path) -> VectorSet:
+def vectors(data: PackageSet, encoder: FrozenEncoder, digest: str, cache: Path) -> VectorSet:
     """Encode every drawing, caption and bare name once; later calls read the stored vectors.
 
     Args:

@@ -14,10 +14,10 @@ from PIL import Image
 from reco_plugin import Pair
 from reco_plugin.quickstart.benchmark import drawing, pairs
 from reco_plugin.quickstart.dataset import Quickstart, load
-from reco_plugin.quickstart.entities import ALL_SPLITS, Split
+from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import QUERY_STYLES
 
-SPLITS: tuple[Split, ...] = ("unseen", "seen")
+SPLITS: tuple[EntitySplit, ...] = ("unseen", "seen")
 """Of the queries: entities that are in no training of any part, and entities that CLIP knows."""
 
 
@@ -38,7 +38,7 @@ class Query:
 
     text: str
     entity: str
-    split: Split
+    split: EntitySplit
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reco_plugin.errors import InputError
-from reco_plugin.evaluate.metrics import Interval, bootstrap
+from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.table import gain, percent, table
 
 from .catalogue import SPLITS, Query

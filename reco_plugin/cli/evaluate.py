@@ -55,7 +55,7 @@ def zero_shot_command(
     """
     from ..data import read_labelled
     from ..evaluate import zero_shot
-    from ..evaluate.frozen import count_items
+    from ..evaluate.encoding import count_items
     from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
@@ -87,7 +87,7 @@ def retrieval_command(
     """
     from ..data import read_retrieval
     from ..evaluate import retrieval
-    from ..evaluate.frozen import count_captioned
+    from ..evaluate.encoding import count_captioned
 
     captioned = read_retrieval(source)
     asked = taken(Evaluation, given)
@@ -125,7 +125,7 @@ def entities_command(
     """
     from ..data import read_entities
     from ..evaluate import entities
-    from ..evaluate.frozen import count_entities
+    from ..evaluate.encoding import count_entities
 
     found = read_entities(source)
     asked, raw = taken(Evaluation, given), count_entities(found)

@@ -16,7 +16,7 @@ from ..defaults import NEIGHBOURS
 from .options import JsonOption, ModelOption, existing_memory
 
 if TYPE_CHECKING:
-    from ..evaluate.frozen import Refines
+    from ..evaluate.encoding import Refines
     from ..reco import Reco
     from ..refine import Refiner
 
@@ -126,7 +126,7 @@ def remembering(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> R
         ConfigError: a folder is given and the source holds vectors, so that nothing would be kept.
     """
     from ..errors import ConfigError
-    from ..evaluate.cached import CachingReco
+    from ..evaluate.encoding import CachingReco
     from ..reco import Reco
 
     if cache is None:

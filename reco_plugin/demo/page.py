@@ -4,135 +4,107 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from ..evaluate.encoding import refined_queries
+from ..evaluate.findings import Case, RetrievedPair
+from ..evaluate.measure import each_label_once, measure, nearest
+from ..evaluate.task import Task
 from ..files import whole_file
-from ..quickstart.benchmark import ROLES, TEST_GROUPS, Bench, drawing
+from ..quickstart.benchmark import TEST_GROUPS, Bench, drawing
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
-from ..types import Refinement, Vectors
+from ..types import Refinement
 
 _GAINS, _HARMS = 18, 6
 _SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
 
 
-@dataclass(frozen=True)
-class _Label:
-    name: str
-    similarity: float
-    true: bool
+class _Card(Case):
+    """A case, and whether the encoder has seen what it shows; pictures are ``data:`` addresses."""
 
-
-@dataclass(frozen=True)
-class _Neighbour:
-    image: str
-    caption: str
-    similarity: float
-    weight: float
-    relevant: bool
-
-
-@dataclass(frozen=True)
-class _Card:
-    image: str
-    name: str
     seen: bool
-    before_rank: int
-    after_rank: int
-    before: list[_Label]
-    after: list[_Label]
-    neighbours: list[_Neighbour]
-    prompt_neighbours: list[_Neighbour]
 
 
 def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any]) -> None:
     """Write ``index.html``: the table, the largest gains, and the worst harms too."""
-    prompts = reco.refine(bench.labels, modality="text", role=ROLES["text"], explain=True)
-    queries = reco.refine(bench.queries, modality="image").vectors
-    chosen = _choose(bench, queries, prompts.vectors)
-    images = reco.refine(bench.queries[chosen], modality="image", explain=True)
-    cards = [_card(data, bench, row, images, place, prompts) for place, row in enumerate(chosen)]
+    task = bench.task
+    prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
+    candidates = replace(task.candidates, vectors=prompts.vectors)
+    refined = replace(task, queries=refined_queries(reco, task.queries), candidates=candidates)
+    chosen = _choose(bench, refined)
+    images = reco.refine(task.queries.vectors[chosen], modality="image", explain=True)
+    cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(
-        gains=[card for card in cards if card.after_rank < card.before_rank],
-        harms=[card for card in cards if card.after_rank > card.before_rank],
+        gains=[card for card in cards if card.rank_after < card.rank_before],
+        harms=[card for card in cards if card.rank_after > card.rank_before],
         results=results,
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,
         shipped=reco.manifest.name == _SHIPPED,
         sources=[*EMOJI_SOURCES, NAMES_SOURCE],
-        counts={group: len(bench.ranks(group, bench.queries, bench.labels)) for group in TEST_GROUPS},
+        counts={group: len(bench.group(group)) for group in TEST_GROUPS},
     )
     with whole_file(path) as part:
         part.write_text(html, encoding="utf-8")
 
 
-def _choose(bench: Bench, queries: Vectors, labels: Vectors) -> list[int]:
+def _choose(bench: Bench, refined: Task) -> list[int]:
     """Rows with the largest rise and the deepest fall, judged among all labels; each entity once."""
-    before = bench.ranks("all", bench.queries, bench.labels)
-    after = bench.ranks("all", queries, labels)
+    before, after = measure(bench.task).ranks[0], measure(bench.task, [refined]).ranks[0]
     order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
-    unseen = [int(row) for row in order if bench.query_splits[row] == "unseen"]
-    return [*_distinct(bench, unseen, _GAINS), *_distinct(bench, [int(row) for row in order[::-1]], _HARMS)]
+    unseen = order[bench.query_splits[order] == "unseen"]
+    return each_label_once(unseen, refined, _GAINS) + each_label_once(order[::-1], refined, _HARMS)
 
 
-def _distinct(bench: Bench, rows: list[int], count: int) -> list[int]:
-    chosen: dict[int, int] = {}
-    for row in rows:
-        chosen.setdefault(int(bench.truth[row]), row)
-        if len(chosen) == count:
-            break
-    return list(chosen.values())
-
-
-def _card(data: Quickstart, bench: Bench, row: int, images: Refinement, place: int, prompts: Refinement) -> _Card:
-    entity = bench.entities[bench.truth[row]]
-    before, before_rank = _ranking(bench, bench.queries[row], bench.labels, row)
-    after, after_rank = _ranking(bench, images.vectors[place], prompts.vectors, row)
+def _card(
+    data: Quickstart, bench: Bench, refined: Task, row: int, images: Refinement, place: int, prompts: Refinement
+) -> _Card:
+    true = int(refined.queries.labels[row])
+    entity = bench.entities[true]
     return _Card(
-        image=_png(data, int(bench.rows[row])),
+        picture=_png(data, int(bench.rows[row])),
         name=entity.label,
         seen=entity.split == "seen",
-        before_rank=before_rank,
-        after_rank=after_rank,
-        before=before,
-        after=after,
+        rank_before=_rank(bench.task, row),
+        rank_after=_rank(refined, row),
+        before=nearest(bench.task, row, _SHOWN),
+        after=nearest(refined, row, _SHOWN),
         neighbours=_neighbours(data, images, place, entity.key),
-        prompt_neighbours=_neighbours(data, prompts, int(bench.truth[row]), entity.key),
+        prompt_neighbours=_neighbours(data, prompts, true, entity.key),
     )
 
 
-def _ranking(bench: Bench, query: Vectors, labels: Vectors, row: int) -> tuple[list[_Label], int]:
-    scores = labels @ query
-    true = int(bench.truth[row])
-    top = np.argsort(-scores, kind="stable")[:_SHOWN]
-    ranked = [_Label(bench.entities[c].label, float(scores[c]), int(c) == true) for c in top]
-    return ranked, 1 + int((scores > scores[true]).sum())
+def _rank(task: Task, row: int) -> int:
+    """Of the true label; those as near do not count."""
+    scores = task.candidates.vectors @ task.queries.vectors[row]
+    return int((scores > scores[task.queries.labels[row]]).sum())
 
 
-def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> list[_Neighbour]:
+def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> tuple[RetrievedPair, ...]:
     found, weights = result.neighbours, result.weights
     if found is None or weights is None or found.payloads is None:
-        return []
+        return ()
     total = float(weights[place].sum()) or 1.0
-    return [
-        _Neighbour(
-            image=_png(data, payload["row"]),
+    return tuple(
+        RetrievedPair(
+            picture=_png(data, payload["row"]),
             caption=payload["caption"],
             similarity=float(found.similarity[place, column]),
-            weight=float(weights[place, column]) / total,
+            trust=float(weights[place, column]) / total,
             relevant=payload["entity"] == entity,
         )
         for column, payload in enumerate(found.payloads[place][:_SHOWN])
-    ]
+    )
 
 
 def _png(data: Quickstart, row: int) -> str:

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from ..errors import MemoryStoreError
 from ..evaluate.table import table
 from ..files import whole_file
 from ..memory.picture_folders import note_folders
-from ..quickstart.benchmark import KNOWN, ROLES, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
+from ..quickstart.benchmark import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from ..quickstart.dataset import Quickstart, load
-from ..quickstart.entities import Split
+from ..quickstart.entities import EntitySplit
 from ..reco import Reco
-from ..types import Modality, Pair, Vectors
+from ..types import Pair
 from .page import write_page
 
 _STAGES = {
@@ -79,16 +78,15 @@ def _fresh(out: Path) -> Path:
 
 
 def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) -> dict[str, Accuracies]:
-    refine = partial(_refine, reco)
-    stages = {"empty_memory": bench.measure(refine)}
+    stages = {"empty_memory": bench.measure(reco)}
     reco.memory.add(_drawn(data, KNOWN, pictures), progress=True)
-    stages["without_unseen"] = bench.measure(refine)
+    stages["without_unseen"] = bench.measure(reco)
     reco.memory.add(_drawn(data, ("unseen",), pictures), progress=True)
-    stages["full"] = bench.measure(refine)
+    stages["full"] = bench.measure(reco)
     return stages
 
 
-def _drawn(data: Quickstart, splits: tuple[Split, ...], folder: Path) -> list[Pair]:
+def _drawn(data: Quickstart, splits: tuple[EntitySplit, ...], folder: Path) -> list[Pair]:
     """The pairs of these splits, their drawings written to files, where the playground finds them."""
     drawn = []
     for pair in pairs(data, splits):
@@ -115,10 +113,6 @@ def _write_catalogue(data: Quickstart, path: Path) -> None:
         rows.writerow(["id", "image", "text", "style"])
         for pair in pairs(data, ("unseen",)):
             rows.writerow([pair.id, f"{_PICTURES}/{pair.id}.png", pair.text, pair.payload["style"]])
-
-
-def _refine(reco: Reco, vectors: Vectors, modality: Modality) -> Vectors:
-    return reco.refine(vectors, modality=modality, role=ROLES[modality]).vectors
 
 
 def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:

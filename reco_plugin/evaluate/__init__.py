@@ -2,28 +2,20 @@
 
 ::
 
-    vectors or images -> frozen vectors -> refined vectors -> ranks of the true candidates -> a table
+    a set -> Task of frozen vectors -> the same refined -> Measured: ranks of the true candidates -> lines -> a table
+             (task, prompts)           (encoding, methods) (measure, ranking)                        (measure, results)
+
+:mod:`.study`, :mod:`reco_plugin.fit` and the quickstart's benchmark measure in the same way.
 """
 
-from .blocks import Blocks, Ranking, rank_blocks
 from .entities import entities
-from .entity_result import EntityResult
-from .generalised import Generalised
-from .metrics import (
-    Interval,
-    bootstrap,
-    bootstrap_harmonic,
-    bootstrap_seeds,
-    harmonic_mean,
-    ndcg,
-    ranks,
-    recall,
-    retrieval_recall,
-    top_k,
-)
-from .retrieval import RetrievalResult, retrieval
+from .intervals import Interval, bootstrap, bootstrap_harmonic, bootstrap_seeds, harmonic_mean
+from .measure import Generalised
+from .metrics import ndcg, recall, retrieval_recall, top_k
+from .ranking import Blocks, Ranking, rank_blocks, ranks
+from .results import EntityResult, RetrievalResult, ZeroShotResult
+from .retrieval import retrieval
 from .zero_shot import zero_shot
-from .zero_shot_result import ZeroShotResult
 
 __all__ = [
     "Blocks",

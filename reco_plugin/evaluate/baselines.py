@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..fuse import Fused
 from ..gate import TextGate
 from ..types import Modality, Neighbours, Vectors
-from .metrics import TIE
+from .ranking import TIE
 
 ALONE = 1e6
 """A weight so large that the neighbours replace the query: label transfer."""

@@ -19,17 +19,26 @@ import numpy.typing as npt
 
 from ..data import EntitySet
 from ..data.classes import check_templates, fill
+from ..encode import Progress
 from ..errors import ConfigError
 from ..request import RefineHow, said
 from ..types import Fingerprint, Vectors
-from .blocks import Blocks, rank_blocks
-from .cached import CachedEncoder
-from .entity_result import EntityResult
-from .frozen import Progress, Refines, encoder_of, image_vectors, refined_candidates, refined_queries, silent
-from .generalised import generalised
-from .prompts import Prompts, templates_of
+from .encoding import (
+    CachedEncoder,
+    Refines,
+    encoder_of,
+    image_vectors,
+    refined_candidates,
+    refined_queries,
+    silent,
+    templates_of,
+)
+from .measure import Measured, by_unseen, moved, variants_of
+from .prompts import Prompts
+from .ranking import Blocks, rank_blocks
 from .reasons import reasons_of
-from .variants import Ranked, moved, variants_of
+from .results import EntityResult
+from .task import TaskItems
 
 NAME_ALONE = "{}"
 """The template that is the name of the entity and nothing else."""
@@ -55,7 +64,7 @@ def entities(
     among all candidates, with the harmonic mean.
 
     Args:
-        reco: refines, and encodes what the set holds raw. When its encoder is a :class:`.cached.CachedEncoder`, the
+        reco: refines, and encodes what the set holds raw. When its encoder is a :class:`.encoding.CachedEncoder`, the
             names' vectors are kept there; else they lie in a temporary file.
         entity_set: the set.
         template: prompt with ``{}`` where the name goes; None: the model's (of several the first), or the name alone.
@@ -72,23 +81,13 @@ def entities(
     _check(entity_set, template, candidates=candidates)
     images = image_vectors(reco, entity_set.images, progress)
     prompts = _prompts(reco, entity_set, template)
+    labels, unseen = entity_set.labels, entity_set.unseen
     own = None if entity_set.query_ids is None else [(id_,) for id_ in entity_set.query_ids]
-    refined = refined_queries(reco, images, "image", own, **options)
+    refined = refined_queries(reco, TaskItems(images, "image", labels, own), **options)
     with TemporaryDirectory(prefix="reco-entities-") as folder:
         names = _names(reco, entity_set, prompts, images.shape[1], Path(folder), progress)
-        ranks = _ranks({"frozen": images, "image": refined.vectors}, names, entity_set.labels)
-        moved_names, told = 0.0, {"image": refined.coverage}
-        if candidates:
-            plain = np.concatenate(list(names))
-            refined_names = refined_candidates(reco, plain, "text", None, **options)
-            ranks |= _ranks({"text": images, "both": refined.vectors}, [refined_names.vectors], entity_set.labels)
-            moved_names, told["text"] = moved(plain, refined_names.vectors), refined_names.coverage
-    far = {"frozen": (0.0, 0.0), "image": (moved(images, refined.vectors), 0.0), "text": (0.0, moved_names)}
-    far["both"] = (far["image"][0], far["text"][1])
-    found = {side: Ranked(rank, *far[side], told.get(side)) for side, rank in ranks.items()}
-    variants = variants_of(found, entity_set.labels)
-    unseen = entity_set.unseen
-    split = [() if unseen is None else generalised(ranks, unseen, entity_set.labels, k) for k in (1, _TOP)]
+        found = _measured(reco, images, refined, names, options if candidates else None)
+    variants = variants_of(found, labels)
     return EntityResult(
         name=entity_set.name,
         queries=len(images),
@@ -96,10 +95,27 @@ def entities(
         options=said(options),
         prompts=prompts,
         variants=variants,
-        reasons=reasons_of(found, variants, "names"),
-        generalised=split[0],
-        generalised5=split[1],
+        reasons=reasons_of(found, {line.refined: line.gain for line in variants}, "names"),
+        generalised=by_unseen(found, unseen, labels),
+        generalised5=by_unseen(found, unseen, labels, _TOP),
     )
+
+
+def _measured(
+    reco: Refines, images: Vectors, refined: TaskItems, names: Iterable[Vectors], options: RefineHow | None
+) -> dict[str, Measured]:
+    """Refined side -> what it did; names are refined too where there are options for that."""
+    frozen, image = _ranks([images, refined.vectors], names, refined.labels)
+    far = moved(images, refined.vectors)
+    found = {"frozen": Measured(frozen), "image": Measured(image, (far, 0.0), refined.coverage)}
+    if options is not None:
+        vectors = np.concatenate(list(names))
+        moving = refined_candidates(reco, TaskItems(vectors, "text", np.arange(len(vectors))), **options)
+        text, both = _ranks([images, refined.vectors], [moving.vectors], refined.labels)
+        far_names = moved(vectors, moving.vectors)
+        found["text"] = Measured(text, (0.0, far_names), moving.coverage)
+        found["both"] = Measured(both, (far, far_names))
+    return found
 
 
 def _check(entity_set: EntitySet, template: str | None, *, candidates: bool) -> None:
@@ -153,9 +169,7 @@ def _names(
     return Blocks(encoder.stream(texts, len(entity_set.entities), progress), _ROWS)
 
 
-def _ranks(
-    queries: dict[str, Vectors], names: Iterable[Vectors], labels: npt.NDArray[np.int64]
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Ranks of the queries of several variants, in one go over the names."""
-    found = rank_blocks(np.concatenate(list(queries.values())), names, np.tile(labels, len(queries)), k=0)
-    return dict(zip(queries, np.split(found.ranks, len(queries)), strict=True))
+def _ranks(queries: list[Vectors], names: Iterable[Vectors], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(V, 1, N) ranks of the queries of V variants, in one go over the names."""
+    found = rank_blocks(np.concatenate(queries), names, np.tile(labels, len(queries)), k=0)
+    return found.ranks.reshape(len(queries), 1, -1)

@@ -13,28 +13,30 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError
 from ..files import whole_file
-from .metrics import Interval
+from .intervals import Interval
 
 FINDINGS = "findings.json"
-Kind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
+CellKind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
 """percent: a share. points: a difference of shares. number: anything else."""
 Cell: TypeAlias = str | int | float | Interval | None
 """An interval is (mean, low, high)."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Values that are read and written as JSON and never change."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Column(_Frozen):
+class Column(Frozen):
     """One column: the key of its cells in every row, the words above it, and how its cells are written."""
 
     key: str
     title: str
-    kind: Kind = "text"
+    kind: CellKind = "text"
 
 
-class Table(_Frozen):
+class Table(Frozen):
     """Rows under columns; a row lacks the keys that do not apply to it.
 
     Attributes:
@@ -50,7 +52,7 @@ class Table(_Frozen):
     best: tuple[str, ...] = ()
 
 
-class Line(_Frozen):
+class Line(Frozen):
     """One line of a chart; y, and the bounds where there are any, have one value per x."""
 
     name: str
@@ -59,7 +61,7 @@ class Line(_Frozen):
     high: tuple[float | None, ...] | None = None
 
 
-class Chart(_Frozen):
+class Chart(Frozen):
     """Lines over a common x.
 
     Attributes:
@@ -76,12 +78,12 @@ class Chart(_Frozen):
     y_title: str
     x: tuple[float, ...] | tuple[str, ...]
     lines: tuple[Line, ...]
-    y_kind: Kind = "percent"
+    y_kind: CellKind = "percent"
     x_log: bool = False
     baseline: float | None = None
 
 
-class Section(_Frozen):
+class Section(Frozen):
     """One question and its answer.
 
     Attributes:
@@ -100,7 +102,7 @@ class Section(_Frozen):
     notes: tuple[str, ...] = ()
 
 
-class Ranked(_Frozen):
+class RankedCandidate(Frozen):
     """One candidate of a ranking."""
 
     name: str
@@ -108,7 +110,7 @@ class Ranked(_Frozen):
     true: bool
 
 
-class Shown(_Frozen):
+class RetrievedPair(Frozen):
     """One retrieved pair.
 
     Attributes:
@@ -126,7 +128,7 @@ class Shown(_Frozen):
     relevant: bool | None
 
 
-class Case(_Frozen):
+class Case(Frozen):
     """One query, what was retrieved for it, and its rankings before and after.
 
     Attributes:
@@ -142,13 +144,13 @@ class Case(_Frozen):
     picture: str | None
     rank_before: int
     rank_after: int
-    before: tuple[Ranked, ...]
-    after: tuple[Ranked, ...]
-    neighbours: tuple[Shown, ...]
-    prompt_neighbours: tuple[Shown, ...] = ()
+    before: tuple[RankedCandidate, ...]
+    after: tuple[RankedCandidate, ...]
+    neighbours: tuple[RetrievedPair, ...]
+    prompt_neighbours: tuple[RetrievedPair, ...] = ()
 
 
-class Findings(_Frozen):
+class Findings(Frozen):
     """Everything that a study found.
 
     Attributes:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 
-_SAMPLES, _LEVEL = 1000, 0.95
+DRAWS, _LEVEL = 1000, 0.95
 
 
 class Interval(NamedTuple):
@@ -36,7 +36,7 @@ def bootstrap(
     values: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
     *,
-    samples: int = _SAMPLES,
+    samples: int = DRAWS,
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:
@@ -66,7 +66,7 @@ def bootstrap_seeds(
     groups: npt.ArrayLike | None = None,
     *,
     draw_seeds: bool = False,
-    samples: int = _SAMPLES,
+    samples: int = DRAWS,
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:
@@ -99,7 +99,7 @@ def bootstrap_harmonic(
     unseen: Sequence[npt.ArrayLike],
     groups: tuple[npt.ArrayLike | None, npt.ArrayLike | None] = (None, None),
     *,
-    samples: int = _SAMPLES,
+    samples: int = DRAWS,
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:

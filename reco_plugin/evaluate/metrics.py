@@ -1,4 +1,4 @@
-"""Accuracy, recall and nDCG from ranks and hits; pure functions, together with those of ranks and of intervals."""
+"""Accuracy, recall and nDCG from ranks and hits; pure functions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,10 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..types import Vectors
-from .intervals import Interval, bootstrap, bootstrap_harmonic, bootstrap_seeds, harmonic_mean
-from .ranking import TIE, ranks
+from .ranking import ranks
 
-__all__ = [
-    "TIE",
-    "Interval",
-    "bootstrap",
-    "bootstrap_harmonic",
-    "bootstrap_seeds",
-    "harmonic_mean",
-    "ndcg",
-    "ranks",
-    "recall",
-    "retrieval_recall",
-    "top_k",
-]
+RECALL_AT = (1, 5, 10)
+"""Numbers of results that a table of recall looks at."""
 
 
 def top_k(found: npt.NDArray[np.integer[Any]], k: int) -> float:
@@ -48,7 +36,7 @@ def recall(
     [0.5]
 
     Args:
-        hits: (B, K) whether the first, second, … result is true, as in :class:`.blocks.Ranking`.
+        hits: (B, K) whether the first, second, … result is true, as in :class:`.ranking.Ranking`.
         relevant: (B,) number of true candidates, found or not; at least 1.
         k: K when None.
 
@@ -73,7 +61,7 @@ def ndcg(
     [0.6934]
 
     Args:
-        hits: (B, K) whether the first, second, … result is true, as in :class:`.blocks.Ranking`.
+        hits: (B, K) whether the first, second, … result is true, as in :class:`.ranking.Ranking`.
         relevant: (B,) number of true candidates, found or not; at least 1.
         k: K when None.
 
@@ -93,7 +81,7 @@ def ndcg(
 
 
 def retrieval_recall(
-    images: Vectors, texts: Vectors, text_of_image: npt.NDArray[np.integer[Any]], ks: Sequence[int] = (1, 5, 10)
+    images: Vectors, texts: Vectors, text_of_image: npt.NDArray[np.integer[Any]], ks: Sequence[int] = RECALL_AT
 ) -> dict[str, dict[int, float]]:
     """Recall at k in both directions, where an image may have several texts.
 

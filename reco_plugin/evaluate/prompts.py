@@ -11,8 +11,10 @@ import numpy as np
 from ..data import Labelled
 from ..data.classes import TEMPLATES, fill
 from ..data.labelled import TemplatesFrom
+from ..encode import Progress
 from ..types import Vectors
-from .frozen import Encodes, Progress, Refines, encoder_of, silent
+from .encoding import Encodes, Refines, encoder_of, image_vectors, silent, templates_of
+from .task import Task, task_of
 
 _WHOSE: Mapping[TemplatesFrom, str] = {
     "caller": "as asked for",
@@ -57,12 +59,6 @@ def prompts_of(labelled: Labelled, encoder: Encodes | None) -> Prompts | None:
     return Prompts(labelled.templates, labelled.templates_from, templates_of(encoder))
 
 
-def templates_of(encoder: Encodes | None) -> tuple[str, ...]:
-    """The prompts that an encoder was trained with; none where it names none."""
-    templates: tuple[str, ...] = getattr(encoder, "templates", ())
-    return templates
-
-
 def with_templates(reco: Refines, labelled: Labelled) -> Labelled:
     """The same set with the model's templates where it has none of its own, or CLIP's where the model names none.
 
@@ -88,3 +84,13 @@ def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silen
     prompts = ([fill(template, name) for name in labelled.classes] for template in templates)
     total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
     return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+
+
+def labelled_task(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Task:
+    """The classification of a labelled set by its frozen vectors.
+
+    Raises:
+        ConfigError: raw images or class names, and no encoder.
+    """
+    images = image_vectors(reco, labelled.images, progress)
+    return task_of(labelled, images, prompt_vectors(reco, labelled, progress))

@@ -1,8 +1,9 @@
-"""From similarities to ranks; the rule for ties, which :mod:`.blocks` shares."""
+"""From similarities to ranks, of candidates in one array or in blocks; one rule for ties."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,142 @@ def check_known(labels: Labels, known: npt.NDArray[np.bool_]) -> None:
     if not known.all():
         row = int(np.argmin(known))
         raise InputError(f"query {row} has label {labels[row]}, which no candidate has")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where B queries find what they should. Ties count against us, as in :func:`ranks`.
+
+    Attributes:
+        ranks: (B,) of the best true candidate, as :func:`ranks` has them.
+        nearest: (B, K) rows of the nearest candidates, nearest first; -1 where there are fewer than K.
+        hits: (B, K) whether those are true.
+        relevant: (B,) how many candidates are true, near or not.
+    """
+
+    ranks: npt.NDArray[np.int64]
+    nearest: npt.NDArray[np.int64]
+    hits: npt.NDArray[np.bool_]
+    relevant: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Candidates of one array, some thousand rows at a time; the array may be a memory map.
+
+    Attributes:
+        vectors: (C, D) float32, or float16, which is made float32 and unit-norm again.
+        rows: of a block.
+    """
+
+    vectors: npt.NDArray[np.floating[Any]]
+    rows: int = 1 << 15
+
+    def __iter__(self) -> Iterator[Vectors]:
+        """Blocks (c, D) in order, each time anew."""
+        for start in range(0, len(self.vectors), self.rows):
+            block = np.asarray(self.vectors[start : start + self.rows], np.float32)
+            if self.vectors.dtype == np.float16:
+                block = block / np.linalg.norm(block, axis=1, keepdims=True)
+            yield block
+
+
+def rank_blocks(
+    queries: Vectors,
+    candidates: Iterable[Vectors],
+    labels: Labels,
+    candidate_labels: Labels | None = None,
+    *,
+    k: int = 10,
+) -> Ranking:
+    """Rank all true candidates of each query among candidates that come in blocks.
+
+    The blocks are gone through twice: for the similarity of the true ones, which costs little since only queries with
+    a true candidate in a block are compared with it, and then to count what is nearer. At no time is there more than
+    one block, ``2 ** 22`` similarities (or one query's, of a larger block) and the K nearest of each query.
+
+    >>> east, north, between = np.float32([[1, 0]]), np.float32([[0, 1]]), np.float32([[0.6, 0.8]])
+    >>> found = rank_blocks(east, [north, np.vstack([between, east])], np.array([7]), np.array([7, 5, 7]), k=3)
+    >>> found.nearest.tolist(), found.hits.tolist(), found.ranks.tolist(), found.relevant.tolist()
+    ([[2, 1, 0]], [[True, False, True]], [0], [2])
+
+    Args:
+        queries: (B, D) unit-norm.
+        candidates: blocks (c, D), unit-norm, C rows in all; something that can be iterated over more than once.
+        labels: (B,) label of each query.
+        candidate_labels: (C,) label of each candidate; its row when None. Equal labels belong together.
+        k: how many of the nearest to keep; 0 saves the search for them.
+
+    Raises:
+        InputError: shapes that do not fit, blocks that can be had only once, or a query without any true candidate.
+    """
+    if iter(candidates) is candidates:
+        raise InputError("candidates are gone through twice: give a list or Blocks, not a generator")
+    if queries.ndim != 2 or labels.shape != (len(queries),) or k < 0:
+        raise InputError(f"queries (B, D), labels (B,) and k from 0 expected, got {queries.shape}, {labels.shape}, {k}")
+    best, relevant = _best_true(queries, candidates, labels, candidate_labels)
+    check_known(labels, relevant > 0)
+    ahead, top = np.zeros(len(queries), np.int64), _Nearest(len(queries), k)
+    for first, block, own in _labelled(queries, candidates, candidate_labels):
+        for rows in parts(len(queries), len(block)):
+            similarity = queries[rows] @ block.T  # (b, c)
+            true = labels[rows, None] == own[None]
+            ahead[rows] += ((similarity >= best[rows, None] - TIE) & ~true).sum(axis=1)
+            if k:
+                top.see(rows, similarity, true, first)
+    return Ranking(ahead, top.ids, top.true, relevant)
+
+
+def _best_true(
+    queries: Vectors, candidates: Iterable[Vectors], labels: Labels, candidate_labels: Labels | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """(B,) similarity of the best true candidate and number of true ones."""
+    best, relevant = np.full(len(queries), -np.inf, np.float32), np.zeros(len(queries), np.int64)
+    for _, block, own in _labelled(queries, candidates, candidate_labels):
+        concerned = np.flatnonzero(np.isin(labels, own))
+        for part in parts(len(concerned), len(block)):
+            rows = concerned[part]
+            true = labels[rows, None] == own[None]
+            similarity = np.where(true, queries[rows] @ block.T, -np.inf)
+            best[rows] = np.maximum(best[rows], similarity.max(axis=1))
+            relevant[rows] += true.sum(axis=1)
+    return best, relevant
+
+
+class _Nearest:
+    """The K nearest so far; true candidates are set back by ``TIE`` and come after wrong ones that are as near."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.ids = np.full((queries, k), -1, np.int64)
+        self.true = np.zeros((queries, k), np.bool_)
+        self._similarity = np.full((queries, k), -np.inf, np.float32)
+
+    def see(self, rows: slice, similarity: Vectors, true: npt.NDArray[np.bool_], first: int) -> None:
+        k = self.ids.shape[1]
+        fair = np.where(true, similarity - np.float32(TIE), similarity)  # (b, c)
+        near = np.argpartition(-fair, k - 1, axis=1)[:, :k] if fair.shape[1] > k else np.arange(fair.shape[1])[None]
+        near = np.broadcast_to(near, (len(fair), near.shape[1]))
+        values = np.hstack([self._similarity[rows], np.take_along_axis(fair, near, 1)])  # (b, <= 2K)
+        hits = np.hstack([self.true[rows], np.take_along_axis(true, near, 1)])
+        ids = np.hstack([self.ids[rows], first + near])
+        order = np.lexsort((ids, hits, -values))[:, :k]
+        self._similarity[rows] = np.take_along_axis(values, order, 1)
+        self.true[rows], self.ids[rows] = np.take_along_axis(hits, order, 1), np.take_along_axis(ids, order, 1)
+
+
+def _labelled(
+    queries: Vectors, candidates: Iterable[Vectors], candidate_labels: Labels | None
+) -> Iterator[tuple[int, Vectors, Labels]]:
+    """Each block with the row of its first candidate and the labels of all of them."""
+    first = 0
+    for block in candidates:
+        if block.ndim != 2 or block.shape[1] != queries.shape[1]:
+            raise InputError(f"candidate blocks (c, {queries.shape[1]}) expected, got {block.shape}")
+        rows = np.arange(first, first + len(block))
+        own = rows if candidate_labels is None else np.asarray(candidate_labels)[first : first + len(block)]
+        if len(own) != len(block):
+            raise InputError(f"more candidates than candidate labels: {first + len(block)} > {first + len(own)}")
+        yield first, block, own
+        first += len(block)
+    if candidate_labels is not None and first != len(candidate_labels):
+        raise InputError(f"fewer candidates than candidate labels: {first} < {len(candidate_labels)}")

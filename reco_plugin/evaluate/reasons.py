@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from ..types import Coverage, Role
 from .intervals import Interval
-from .variants import Ranked, Variant
+from .measure import Measured
 
 Rule: TypeAlias = Literal["nothing found", "too few answered", "gate shut", "few answered", "no better"]
 _LITTLE = 0.01  # of accuracy or recall
@@ -63,24 +63,21 @@ def little(gain: Interval) -> bool:
     return gain.mean < _LITTLE or gain.low <= 0.0
 
 
-def reasons_of(found: Mapping[str, Ranked], variants: Sequence[Variant], names: str) -> tuple[Reason, ...]:
+def reasons_of(found: Mapping[str, Measured], gains: Mapping[str, Interval], names: str) -> tuple[Reason, ...]:
     """Of a classification: why refined images or refined candidates gained little.
 
     Args:
         found: refined side -> what it did.
-        variants: lines of the result.
+        gains: refined side -> over frozen, see :func:`little`.
         names: what the candidates are called, in the plural.
     """
-
-    def told() -> Iterator[Reason | None]:
-        for line in variants:
-            did = found[line.refined]
-            if line.refined == "image":
-                yield why("image", "images", "query", line.gain, did.coverage, line.moved)
-            elif line.refined == "text":
-                yield why("text", names, "candidate", line.gain, did.coverage, line.moved_prompts)
-
-    return tuple(reason for reason in told() if reason is not None)
+    sides: tuple[tuple[str, str, Role], ...] = (("image", "images", "query"), ("text", names, "candidate"))
+    told = (
+        why(side, what, role, gains[side], found[side].coverage, found[side].moved[place])
+        for place, (side, what, role) in enumerate(sides)
+        if side in found
+    )
+    return tuple(reason for reason in told if reason is not None)
 
 
 def lines_of(reasons: Sequence[Reason]) -> str:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Unpack, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Labelled
+from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, said
-from ..types import Vectors
-from .frozen import Progress, Refined, Refines, image_vectors, refined_candidates, refined_queries, silent
-from .generalised import generalised
-from .prompts import prompt_vectors, prompts_of, with_templates
-from .ranking import ranks
+from .encoding import Refines, silent
+from .measure import Measured, by_unseen, measure_sides, refine_task, variants_of
+from .prompts import labelled_task, prompts_of, with_templates
 from .reasons import reasons_of
-from .variants import Ranked, moved, variants_of
-from .zero_shot_result import Part, ZeroShotResult
-
-Side = Literal["image", "text", "both"]
-SIDES: tuple[Side, ...] = get_args(Side)
+from .results import SomeClasses, ZeroShotResult
+from .task import SIDES, Side, Task
 
 
 def zero_shot(
@@ -56,85 +52,37 @@ def zero_shot(
     """
     if unknown := [side for side in sides if side not in SIDES]:
         raise ConfigError(f"unknown side {unknown[0]!r}: choose from {', '.join(SIDES)}")
-    unseen = None if labelled.unseen is None else _flags(labelled.unseen, labelled.classes)
-    images, labelled = image_vectors(reco, labelled.images, progress), with_templates(reco, labelled)
-    prompts = prompt_vectors(reco, labelled, progress)
-    own = None if labelled.query_ids is None else [(id_,) for id_ in labelled.query_ids]
-    moving = bool({"image", "both"} & set(sides))
-    refined = refined_queries(reco, images, "image", own, **options) if moving else Refined(images, None)
-    groups = labelled.labels if labelled.groups is None else labelled.groups
-    task = _Task(images, refined, prompts, labelled.labels, groups)
-    found = task.solve(reco, sides, options)
-    whole = task.result(found)
-    parts: dict[str, Part] = {}
-    if unseen is not None:
-        parts = {
-            name: part.result(part.solve(reco, sides, options))
-            for name, chosen in {"seen": ~unseen, "unseen": unseen}.items()
-            if len((part := task.among(chosen)).images)
-        }
+    if labelled.unseen is not None:
+        _check_flags(labelled.unseen, labelled.classes)
+    task = labelled_task(reco, labelled, progress)
+    refined = refine_task(reco, task, sides, **options)
+    found = measure_sides(task, [refined], sides)
+    parts: dict[str, SomeClasses] = {}
+    if task.unseen is not None:
+        prompts = {"text"} if {"text", "both"} & set(sides) else set()
+        for name, chosen in (("seen", ~task.unseen), ("unseen", task.unseen)):
+            if len(part := task.among(chosen)):
+                again = refine_task(reco, part, prompts, **options)  # other prompts compete; images do not
+                again = replace(again, queries=refined.among(chosen).queries)
+                parts[name] = _part(part, measure_sides(part, [again], sides))
     return ZeroShotResult(
+        **vars(_part(task, found)),
         name=labelled.name,
-        images=len(images),
-        classes=len(prompts),
         options=said(options),
-        prompts=prompts_of(labelled, getattr(reco, "encoder", None)),
-        variants=whole.variants,
-        reasons=whole.reasons,
-        **parts,
-        generalised=()
-        if unseen is None
-        else generalised({side: one.ranks for side, one in found.items()}, unseen[labelled.labels], groups),
+        prompts=prompts_of(with_templates(reco, labelled), getattr(reco, "encoder", None)),
+        seen=parts.get("seen"),
+        unseen=parts.get("unseen"),
+        generalised=by_unseen(found, task.query_unseen, task.groups),
     )
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Images (N, D), frozen and refined, with labels (N,) among prompts (C, D)."""
-
-    images: Vectors
-    refined: Refined
-    prompts: Vectors
-    labels: npt.NDArray[np.int64]
-    groups: npt.NDArray[Any]
-
-    def among(self, classes: npt.NDArray[np.bool_]) -> _Task:
-        """Only the images of some classes (C,), and only those classes to choose from."""
-        rows, number = classes[self.labels], np.cumsum(classes) - 1
-        refined = Refined(self.refined.vectors[rows], None)  # how far these images are answered was not told
-        labels = number[self.labels[rows]]
-        return _Task(self.images[rows], refined, self.prompts[classes], labels, self.groups[rows])
-
-    def solve(self, reco: Refines, sides: Collection[Side], options: RefineHow) -> dict[str, Ranked]:
-        """Rank with each side refined; the prompts are refined as the set that competes here."""
-        moving = bool({"text", "both"} & set(sides))
-        refined = self.refined
-        prompts = (
-            refined_candidates(reco, self.prompts, "text", None, **options) if moving else Refined(self.prompts, None)
-        )
-        pairs = {
-            "frozen": (self.images, self.prompts, None),
-            "image": (refined.vectors, self.prompts, refined.coverage),
-            "text": (self.images, prompts.vectors, prompts.coverage),
-            "both": (refined.vectors, prompts.vectors, None),
-        }
-        return {
-            side: Ranked(
-                ranks(query, candidates, self.labels),
-                moved(self.images, query),
-                moved(self.prompts, candidates),
-                coverage,
-            )
-            for side, (query, candidates, coverage) in ((side, pairs[side]) for side in ("frozen", *sides))
-        }
-
-    def result(self, found: Mapping[str, Ranked]) -> Part:
-        """The lines of what :meth:`solve` found."""
-        variants = variants_of(found, self.groups)
-        return Part(len(self.images), len(self.prompts), variants, reasons_of(found, variants, "class prompts"))
+def _part(task: Task, found: Mapping[str, Measured]) -> SomeClasses:
+    """The lines of what was measured."""
+    variants = variants_of(found, task.groups)
+    reasons = reasons_of(found, {line.refined: line.gain for line in variants}, "class prompts")
+    return SomeClasses(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)
 
 
-def _flags(unseen: npt.NDArray[np.bool_], classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _check_flags(unseen: npt.NDArray[np.bool_], classes: Sequence[str]) -> None:
     if unseen.shape != (len(classes),) or unseen.dtype != np.bool_:
         raise InputError(f"unseen must be {len(classes)} flags, one per class, got {unseen.dtype} {unseen.shape}")
-    return unseen

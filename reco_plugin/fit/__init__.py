@@ -3,17 +3,13 @@
 ::
 
     config      what to do; kept in the run's folder
-    sample      which groups, of a catalogue that is larger than a fit needs
     catalogue   read -> encode into a cache -> group
-    split       groups -> fit | validation | test; within the last two, pairs that ask
+    split       groups -> which are used -> fit | validation | test; within the last two, pairs that ask
     questions   a split's queries, the index they search, and the memories with and without what they ask for
-    paper       the paper's layer, trained by one process or many
     candidates  ways to refine: frozen never moves, training-free, mean, reco, paper, and what anyone could write
-    measure     ranks of a way on questions
-    choose      validation -> policy
-    findings    everything that was measured, for ``reco_plugin.report``
-    write       model, report and numbers
-    run         all of it; writes the run's folder
+    choose      ranks of a way on questions; validation -> policy; the test part, measured once
+    findings    everything that was measured, for ``reco_plugin.report``, and the decision in sentences
+    run         all of it; writes the run's folder: model, report and numbers
 """
 
 from .config import FitConfig

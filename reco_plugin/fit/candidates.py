@@ -1,7 +1,11 @@
-"""Ways to refine, each under a name: what may be chosen, and what anyone could write instead."""
+"""Ways to refine, each under a name: what may be chosen, and what anyone could write instead.
+
+The paper's layer among them is trained on the part ``fit`` by one process, or by several that share each batch.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,16 +17,22 @@ import numpy as np
 from ..calibration import Calibration
 from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from ..evaluate.baselines import ALONE, grid
+from ..evaluate.study.memories import RamMemory
+from ..files import whole_file
 from ..fuse import Fuser
-from ..types import Records
+from ..refine import Calibrated, Refiner
+from ..retrieve import Retrieval
+from ..types import Fingerprint, Records
 from .catalogue import Catalogue
 from .config import FitConfig
-from .paper import PAPER
-from .questions import MOST, GroundMemory, some, take
+from .questions import MOST, memory_of_rows, some
+from .split import HeldOut
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
     from ..train.model import FusionConfig
+    from ..train.processes import Processes
+
 
 Gate: TypeAlias = Literal["on", "strict", "off"]
 """on: trust as calibrated. strict: the fitted text gate asks for more. off: all neighbours count alike."""
@@ -63,11 +73,15 @@ class Way:
         """Name, k and gate."""
         return f"{self.name}, k={self.k}, gate {self.gate}"
 
+    def refiner(self, memory: Calibrated) -> Refiner:
+        """What refines so with a memory."""
+        return Refiner(memory, self.fuser, Retrieval(self.k), gate=self.gated, candidate_height=self.height)
+
 
 def candidates(
     config: FitConfig,
     catalogue: Catalogue,
-    memory: GroundMemory,
+    memory: RamMemory,
     folder: Path,
     paper: Fusions | None = None,
 ) -> Iterator[Way]:
@@ -142,7 +156,7 @@ def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -
 class _Fits:
     """Fits ``reco``, once for each number of neighbours."""
 
-    def __init__(self, config: FitConfig, memory: GroundMemory, group_of: dict[str, str]) -> None:
+    def __init__(self, config: FitConfig, memory: RamMemory, group_of: dict[str, str]) -> None:
         self._memory, self._near = memory, config.near_duplicate
         self._groups = [group_of[id_] for id_ in memory.pairs.ids]
         self._done: dict[int, Fusions] = {}
@@ -167,7 +181,7 @@ class _Fits:
         """Pairs that ask, and what each must not find."""
         from ..train.data import hidden_ids
 
-        asked = take(self._memory.pairs, some(self._memory.pairs.ids, MOST))
+        asked = self._memory.pairs.take(some(self._memory.pairs.ids, MOST))
         return asked, hidden_ids(self._memory.store, asked, threshold=self._near)
 
 
@@ -204,3 +218,62 @@ def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Way]:
 
     assert fusions is not None  # noqa: S101 - it is trained before anything is judged
     yield Way(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)
+
+
+PAPER = "paper"
+_FOLDER = Path("candidates") / PAPER
+_DATA = "training"
+_OF = "catalogue.txt"
+
+
+def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path) -> None:
+    """Find what the layer is trained on, in files that all processes read; those of a killed run are kept.
+
+    Args:
+        config: of the fit.
+        catalogue: encoded; what an earlier one left is removed.
+        split: of it.
+        fingerprint: of its vectors.
+        out: the run's folder.
+    """
+    from ..retrieve import Retrieval
+    from ..train.data import gather, hidden_ids
+
+    folder = out / _FOLDER
+    if not _is_of(folder, catalogue):
+        shutil.rmtree(folder, ignore_errors=True)
+        with whole_file(folder / _OF) as part:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(catalogue.digest + "\n", encoding="utf-8")
+    if (folder / _DATA).is_dir():
+        return
+    memory = memory_of_rows(catalogue, split.rows("fit"), fingerprint)
+    pairs = memory.pairs.take(some(memory.pairs.ids, max(config.steps, 1) * config.batch))
+    group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
+    hidden = hidden_ids(memory.store, pairs, threshold=config.near_duplicate)
+    groups = [group_of[id_] for id_ in pairs.ids]
+    gather(memory.store, pairs, Retrieval(config.k or NEIGHBOURS), groups, hidden, folder / _DATA)
+
+
+def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:
+    """Train on what was gathered; all processes call this, then part. A killed run goes on.
+
+    Raises:
+        ConfigError: the processes cannot share a batch.
+        DataError: too few groups to contrast.
+    """
+    from ..train.data import open_data
+    from ..train.loop import TrainConfig, train_fusions
+    from ..train.model import FusionConfig
+
+    data = open_data(out / _FOLDER / _DATA)
+    how = TrainConfig(steps=config.steps, batch=config.batch, seed=config.seed, precision=config.precision)
+    fusion = FusionConfig("paper", data.pairs.image.shape[1])
+    trained: Fusions = train_fusions(data, fusion, out / _FOLDER, how, processes=processes)
+    processes.leave()
+    return trained.to("cpu")
+
+
+def _is_of(folder: Path, catalogue: Catalogue) -> bool:
+    named = folder / _OF
+    return named.is_file() and named.read_text(encoding="utf-8").strip() == catalogue.digest

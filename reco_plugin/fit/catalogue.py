@@ -1,7 +1,11 @@
-"""A catalogue as vectors: read, decoded and encoded as ``reco memory build`` does it, into a cache."""
+"""A catalogue as vectors: read, decoded and encoded as ``reco memory build`` does it.
+
+Encoded rows are kept in files, so that a killed run, or a catalogue that grew, encodes only what is new.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -12,19 +16,20 @@ import numpy as np
 
 from ..artifact import Artifact
 from ..config import load_settings
+from ..data import read_records, write_pairs
 from ..data.groups import groups_of, is_itself
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..errors import DataError
-from ..evaluate.cached import CachedEncoder
+from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
-from ..ingest.items import Encoded, WriterItem
+from ..ingest.items import Encoded, Loaded, Skipped, WriterItem
+from ..ingest.known import ROW, key_of, marked, unmarked
 from ..ingest.options import IngestOptions
 from ..ingest.rejected import RejectedRows, twice
 from ..ingest.run import RowProgress, encoded, silent
 from ..types import Payload, Records, Vectors
-from .cache import RowCache
-from .sample import Sample
+from .split import CatalogueSample
 
 REJECTED = "rejected.jsonl"
 _VECTORS = "vectors"
@@ -51,7 +56,7 @@ class Catalogue:
     prompts: Vectors
     digest: str
     reasons: dict[str, int] = field(default_factory=dict)
-    sample: Sample | None = None
+    sample: CatalogueSample | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -68,7 +73,7 @@ def read_catalogue(
     out: Path,
     *,
     group: str | None = None,
-    sample: Sample | None = None,
+    sample: CatalogueSample | None = None,
     max_error_rate: float = 0.05,
     progress: RowProgress = silent,
 ) -> Catalogue:
@@ -88,7 +93,7 @@ def read_catalogue(
         SessionError: the encoder failed.
     """
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
-    encoder, cache = Encoder(base, settings), RowCache(out / _VECTORS / fingerprint.digest[:16] / "rows")
+    encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
     wanted = sample.holds if sample else None
     with closing(encoded(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
@@ -106,7 +111,7 @@ def read_catalogue(
 class _Reading:
     """Rows as they come; of those with one id the first counts."""
 
-    def __init__(self, cache: RowCache, rejected: RejectedRows, progress: RowProgress) -> None:
+    def __init__(self, cache: EncodedRows, rejected: RejectedRows, progress: RowProgress) -> None:
         self._cache, self._rejected, self._progress = cache, rejected, progress
         self._read = 0
         self._digests: dict[str, str] = {}
@@ -159,3 +164,63 @@ def _names(groups: Sequence[str]) -> tuple[str, ...]:
     named = sorted({group for group in groups if not is_itself(group)})
     words = sum(bool(_WORD.search(name)) and not any(c.isdigit() for c in name) for name in named)
     return tuple(named) if named and words >= 0.9 * len(named) else ()
+
+
+class EncodedRows:
+    """Rows of one encoder by id and content; a file per batch, which is whole or absent.
+
+    Args:
+        folder: of the files; made at the first row.
+
+    Raises:
+        DataError: one of its files is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._batches: list[Records] = []
+        self._places: dict[int, tuple[int, int]] = {}
+        for path in sorted(folder.glob("*.npz")):
+            for records in read_records(path):
+                self._know(records)
+
+    def holds(self, id_: str, digest: str) -> bool:
+        """Whether a row was encoded before."""
+        return key_of(id_, digest) in self._places
+
+    def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
+        """The rows; where one was encoded before, that it needs no encoding."""
+        return [
+            Skipped(row.pair.id, row.digest, "unchanged") if self.holds(row.pair.id, row.digest) else row
+            for row in rows
+        ]
+
+    def keep(self, rows: Sequence[Encoded]) -> None:
+        """Write the rows of a batch, of different ids.
+
+        Raises:
+            DataError: no way to write there.
+        """
+        if not rows:
+            return
+        records = Records(
+            [row.id for row in rows],
+            np.stack([row.image for row in rows]),
+            np.stack([row.text for row in rows]),
+            [marked(row.payload, row.digest, None) for row in rows],
+        )
+        named = hashlib.sha256("".join(row.id + row.digest for row in rows).encode()).hexdigest()[:32]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_pairs(self._folder / f"{named}.npz", [records])
+        self._know(records)
+
+    def get(self, id_: str, digest: str) -> tuple[Vectors, Vectors, Payload]:
+        """Image (D,), text (D,) and payload of a row that is there."""
+        batch, row = self._places[key_of(id_, digest)]
+        records = self._batches[batch]
+        return records.image[row], records.text[row], unmarked(records.payloads[row])
+
+    def _know(self, records: Records) -> None:
+        for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):
+            self._places[key_of(id_, str(payload[ROW]))] = (len(self._batches), row)
+        self._batches.append(records)

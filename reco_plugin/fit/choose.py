@@ -1,26 +1,32 @@
-"""From what candidates do on validation to a policy: which fusion, with which k and gate, on which sides."""
+"""From what candidates do on validation to a policy: which fusion, with which k and gate, on which sides.
+
+The test part is measured once: frozen, the best simple baseline, and what was chosen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-
-import numpy as np
-import numpy.typing as npt
 
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
-from ..evaluate.metrics import Interval
+from ..evaluate.encoding import refined_queries
+from ..evaluate.intervals import Interval
+from ..evaluate.measure import Measured, gain, measure_sides, refine_task
+from ..evaluate.metrics import RECALL_AT
+from ..evaluate.task import TaskItems
 from ..types import Modality, Role
-from .candidates import Way
-from .config import Goal
-from .measure import QueryVectors, Ranks, Side, Task, gain, plain, refined, task_ranks
+from .candidates import Way, baselines
+from .config import FitSide, Goal, TaskName
 from .questions import Questions
+from .result import TestLine
 
-TASK_OF: dict[Side, Task] = {"text": "text->image", "image": "image->text", "names": "image->name"}
+TASK_OF: dict[FitSide, TaskName] = {"text": "text->image", "image": "image->text", "names": "image->name"}
 """What decides on a side."""
-GOALS: dict[Goal, tuple[Side, ...]] = {"search": ("text", "image"), "classify": ("names",)}
+WORDS: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
+GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify": ("names",)}
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Verdict:
         bearable: the loss that is put up with; that of the configuration, or one query where that is more.
     """
 
-    side: Side
+    side: FitSide
     gain: Interval
     loss: float
     bearable: float
@@ -64,7 +70,7 @@ class Judged:
     verdicts: tuple[Verdict, ...]
 
     @property
-    def sides(self) -> tuple[Side, ...]:
+    def sides(self) -> tuple[FitSide, ...]:
         """That it would refine."""
         return tuple(verdict.side for verdict in self.verdicts if verdict.helps)
 
@@ -75,9 +81,36 @@ class Judged:
         first = sum(gain for side, gain in gains.items() if side in wanted)
         return first, sum(gains.values()) - first
 
-    def verdict(self, side: Side) -> Verdict | None:
+    def verdict(self, side: FitSide) -> Verdict | None:
         """On one side; None where there is no such side."""
         return next((verdict for verdict in self.verdicts if verdict.side == side), None)
+
+
+def measured(
+    questions: Questions, way: Way, names: Iterable[TaskName] | None = None, *, known: bool = True
+) -> dict[TaskName, dict[str, Measured]]:
+    """Tasks frozen and with their queries refined; where names are searched, also with these, and with both.
+
+    What text and image queries search stays plain: an index that exists already.
+
+    Args:
+        questions: of a part.
+        way: to refine.
+        names: of the tasks; None: all.
+        known: retrieve from the memory that holds other pairs of what is asked for; else from the one without.
+    """
+    memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
+    refiner, queries = way.refiner(memory.at(way.k)), dict[Modality, TaskItems]()
+    for name in questions.tasks if names is None else names:
+        task = questions.tasks[name]
+        asks, sides = task.queries.modality, [str(task.queries.modality)]
+        if asks not in queries:  # images ask twice
+            queries[asks] = refined_queries(refiner, task.queries)
+        refined = replace(task, queries=queries[asks])
+        if name == "image->name":
+            refined, sides = refine_task(refiner, refined, ("text",)), ["image", "text", "both"]
+        found[name] = measure_sides(task, [refined], sides)
+    return found
 
 
 def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
@@ -85,22 +118,20 @@ def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: i
 
     Names are judged beside images as they were decided: plain, or refined where that helps.
     """
-    frozen = plain(questions)
-    moved = [refined(questions, way, known=known) for known in (True, False)]
+    tasks, known, unknown = questions.tasks, measured(questions, way), measured(questions, way, known=False)
 
-    def verdict(side: Side, base: list[QueryVectors]) -> Verdict:
-        after = [before.with_side(side, vectors) for before, vectors in zip(base, moved, strict=True)]
-        task = TASK_OF[side]
-        start, end = _ranks(questions, task, base[0]), _ranks(questions, task, after[0])
-        losses = [_change(questions, task, base[1], after[1])]
-        if side == "image" and questions.prompts is not None:
-            losses += [_change(questions, "image->name", b, a) for b, a in zip(base, after, strict=True)]
-        return Verdict(side, gain(questions, task, end, start, seed=seed), min(losses), max(max_loss, 1.0 / len(start)))
+    def verdict(side: FitSide, before: str, after: str) -> Verdict:
+        name = TASK_OF[side]
+        losses = [_change(unknown[name], before, after)]
+        if side == "image" and "image->name" in tasks:
+            losses += [_change(found["image->name"], before, after) for found in (known, unknown)]
+        gained = gain(known[name][after], known[name][before], tasks[name].groups, seed=seed)
+        return Verdict(side, gained, min(losses), max(max_loss, 1.0 / len(tasks[name])))
 
-    verdicts = [verdict("text", [frozen] * 2), verdict("image", [frozen] * 2)]
-    if questions.prompts is not None:
-        images = [frozen.with_side("image", vectors) if verdicts[1].helps else frozen for vectors in moved]
-        verdicts.append(verdict("names", images))
+    verdicts = [verdict("text", "frozen", "text"), verdict("image", "frozen", "image")]
+    if "image->name" in tasks:
+        sides = ("image", "both") if verdicts[1].helps else ("frozen", "text")
+        verdicts.append(verdict("names", *sides))
     return Judged(way, tuple(verdicts))
 
 
@@ -115,7 +146,7 @@ def complementary(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way,
 
     A model has a fusion for each side, but one k, and one gate that is open or not.
     """
-    texts: Side = "text" if goal == "search" else "names"
+    texts: FitSide = "text" if goal == "search" else "names"
     best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
     for text, image in product(judged, repeat=2):
         if (text.way.k, text.way.gated) != (image.way.k, image.way.gated):
@@ -126,14 +157,14 @@ def complementary(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way,
     return best
 
 
-def _gains(one: Judged, texts: Side) -> tuple[float, float]:
+def _gains(one: Judged, texts: FitSide) -> tuple[float, float]:
     """On texts and on images; 0 where it does not help."""
     found = (one.verdict(texts), one.verdict("image"))
     on_texts, on_images = (v.gain.mean if v is not None and v.helps else 0.0 for v in found)
     return on_texts, on_images
 
 
-def policy_of(way: Way, sides: Iterable[Side]) -> Policy:
+def policy_of(way: Way, sides: Iterable[FitSide]) -> Policy:
     """Defaults of a model that refines these sides."""
     chosen = set(sides)
     queries: tuple[Modality, ...] = tuple(side for side in ("image", "text") if side in chosen)
@@ -141,16 +172,86 @@ def policy_of(way: Way, sides: Iterable[Side]) -> Policy:
     return Policy(k=way.k, gate=way.gated, refine=roles, candidate_height=way.height)
 
 
-def recall(found: Ranks, k: int = 1) -> float:
+def best_baselines(questions: Questions) -> dict[Modality, Way]:
+    """The best simple way for each query side, chosen on validation by recall at 1; nothing keeps it from harm."""
+
+    def best(side: Modality) -> Way:
+        name = TASK_OF[side]
+        return max(baselines(side), key=lambda way: _recall(measured(questions, way, [name])[name][side]))
+
+    return {"text": best("text"), "image": best("image")}
+
+
+def final_lines(
+    questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Way], *, seed: int
+) -> list[TestLine]:
+    """Frozen, baseline and chosen on every task that there is.
+
+    Args:
+        questions: of the test part.
+        chosen: on validation; None where nothing helped: then frozen stands for it.
+        simple: the best baseline for each query side.
+        seed: of the bootstrap.
+    """
+    lines: list[TestLine] = []
+    both = [measured(questions, chosen.way, known=known) for known in (True, False)] if chosen else []
+    for name, task in questions.tasks.items():
+        asks = task.queries.modality
+        theirs = measured(questions, simple[asks], [name])[name]
+        start = ours = unknown = theirs["frozen"]
+        label, sides = "nothing refined", _refined(name, chosen)
+        if chosen is not None:
+            variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
+            ours, unknown = (found[name][variant] for found in both)
+            words = " and ".join(WORDS[side] for side in sides)
+            label = f"{chosen.way.label}: {f'{words} refined' if sides else 'left plain'}"
+        over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[asks]
+        lines += [
+            _line(name, "frozen", "frozen CLIP", start),
+            _line(name, "baseline", simple[asks].label, baseline, gain=over(baseline, start)),
+            _line(
+                name,
+                "chosen",
+                label,
+                ours,
+                gain=over(ours, start),
+                ahead=over(ours, baseline),
+                loss=over(unknown, start),
+            ),
+        ]
+    return lines
+
+
+def withdrawn(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitSide, ...]:
+    """Sides that the test part does not confirm: the gain's interval does not lie above zero, or the loss's below it.
+
+    The best of many candidates looks good on validation by chance alone; the test part, which chose nothing, tells.
+    """
+
+    def confirmed(side: FitSide) -> bool:
+        line = next((line for line in lines if line.way == "chosen" and line.task == TASK_OF[side]), None)
+        if line is None or line.gain is None or line.loss is None:
+            return False
+        return line.gain.low > 0.0 and line.loss.high >= 0.0
+
+    return tuple(side for side in sides if not confirmed(side))
+
+
+def _refined(name: TaskName, chosen: Judged | None) -> list[FitSide]:
+    """What is refined of a task."""
+    of: dict[TaskName, tuple[FitSide, ...]] = {"text->image": ("text",), "image->text": ("image",)}
+    return [side for side in of.get(name, ("image", "names")) if chosen is not None and side in chosen.sides]
+
+
+def _line(task: TaskName, way: str, label: str, found: Measured, **gains: Interval) -> TestLine:
+    shares = {k: _recall(found, k) for k in RECALL_AT}
+    return TestLine(task=task, way=way, label=label, queries=found.ranks.shape[1], recall=shares, **gains)
+
+
+def _recall(found: Measured, k: int = 1) -> float:
     """Share of queries with a true result among the first k."""
-    return float(np.mean(found < k))
+    return float(found.top(k).mean())
 
 
-def _ranks(questions: Questions, task: Task, vectors: QueryVectors) -> npt.NDArray[np.int64]:
-    found = task_ranks(questions, task, vectors)
-    assert found is not None  # noqa: S101 - only sides that there are, are judged
-    return found
-
-
-def _change(questions: Questions, task: Task, before: QueryVectors, after: QueryVectors) -> float:
-    return recall(_ranks(questions, task, after)) - recall(_ranks(questions, task, before))
+def _change(found: Mapping[str, Measured], before: str, after: str) -> float:
+    return _recall(found[after]) - _recall(found[before])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,10 @@ from ..errors import ConfigError
 from ..run_config import RunConfig, option
 
 FuserChoice: TypeAlias = Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"]
+FitSide: TypeAlias = Literal["text", "image", "names"]
+"""What may be refined: text queries, image queries, and class names, which compete as candidates."""
+SIDES: tuple[FitSide, ...] = get_args(FitSide)
+TaskName: TypeAlias = Literal["text->image", "image->text", "image->name"]
 Goal: TypeAlias = Literal["search", "classify"]
 """search: text and image queries come first. classify: the names that images are classified among."""
 KINDS: dict[str, tuple[str, ...]] = {

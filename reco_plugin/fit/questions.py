@@ -3,72 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration import calibrate
-from ..evaluate.study.memories import RememberingMemory
-from ..memory import Memory, open_memory
-from ..refine import VectorMemory
-from ..types import Fingerprint, Records, Vectors
+from ..evaluate.study.memories import RamMemory, ram_memory
+from ..evaluate.task import Task, TaskItems
+from ..types import Fingerprint, Vectors
 from .catalogue import Catalogue
-from .split import Part, Split, chance
+from .config import TaskName
+from .split import HeldOut, SplitName, chance
 
 MOST = 4000
 """Pairs of a part that ask: more would narrow its intervals by little, and cost time in proportion."""
 
 
-@dataclass
-class GroundMemory:
-    """An exact memory in RAM, with the gate calibrated for whatever number of neighbours is asked for."""
-
-    store: Memory
-    pairs: Records
-    _gates: dict[int, VectorMemory] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._searched = RememberingMemory(self.store)
-
-    def at(self, k: int) -> VectorMemory:
-        """The memory as it would be served with k neighbours."""
-        if k not in self._gates:
-            calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
-            self._gates[k] = VectorMemory(self.store, calibration, self._searched)
-        return self._gates[k]
-
-
 @dataclass(frozen=True)
 class Questions:
-    """Queries of one part.
+    """What one part asks.
 
     Attributes:
-        images: (Q, D) of the pairs that ask; they are the index of text queries too.
-        image_groups: (Q,) number of each one's group.
-        image_hidden: (Q,) ids that the query must not find: near-duplicates of its image.
-        texts: (T, D) their captions, each once per group; they are the index of image queries too.
-        text_groups, text_hidden: the same of the captions; hidden is what is hidden from any of its images.
-        prompts: (C, D) names of groups 0 to C-1, as candidates; None where groups are no names.
-        prompt_hidden: (C,).
+        tasks: texts search images and images search texts, each caption once per group, with pairs of one group right
+            for one another; and images among the names of their groups, where groups are names. Near-duplicates of an
+            image are hidden from it, from its caption and from its name.
         memory: without the pairs that ask.
         without: the same without their groups: what a memory is that knows nothing of what is asked for.
     """
 
-    images: Vectors
-    image_groups: npt.NDArray[np.int64]
-    image_hidden: list[set[str]]
-    texts: Vectors
-    text_groups: npt.NDArray[np.int64]
-    text_hidden: list[set[str]]
-    prompts: Vectors | None
-    prompt_hidden: list[set[str]]
-    memory: GroundMemory
-    without: GroundMemory
+    tasks: dict[TaskName, Task]
+    memory: RamMemory
+    without: RamMemory
 
 
-def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint, *, near: float) -> Questions:
+def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fingerprint, *, near: float) -> Questions:
     """The questions of ``validation`` or ``test``.
 
     The memory of validation holds nothing of the test part; that of the test holds all of validation.
@@ -86,39 +55,27 @@ def ask(catalogue: Catalogue, split: Split, part: Part, fingerprint: Fingerprint
     memory = memory_of_rows(catalogue, np.concatenate([known, split.rest(part)]), fingerprint)
     asking = split.queries(part)
     rows = asking[some([catalogue.pairs.ids[row] for row in asking], MOST)]
-    pairs = take(catalogue.pairs, rows)
+    pairs = catalogue.pairs.take(rows)
     hidden = hidden_ids(memory.store, pairs, threshold=near)
     names, numbers = np.unique([catalogue.groups[row] for row in rows], return_inverse=True)
     groups = numbers.astype(np.int64)
     first, text_of = _captions(pairs.text, groups)
-    prompts = _prompts(catalogue, [str(name) for name in names])
-    return Questions(
-        images=pairs.image,
-        image_groups=groups,
-        image_hidden=hidden,
-        texts=pairs.text[first],
-        text_groups=groups[first],
-        text_hidden=_joined(hidden, text_of, len(first)),
-        prompts=prompts,
-        prompt_hidden=_joined(hidden, groups, len(names)),
-        memory=memory,
-        without=memory_of_rows(catalogue, known, fingerprint),
-    )
+    images = TaskItems(pairs.image, "image", groups, hidden)
+    texts = TaskItems(pairs.text[first], "text", groups[first], _joined(hidden, text_of, len(first)))
+    tasks: dict[TaskName, Task] = {
+        "text->image": Task(texts, images, texts.labels),
+        "image->text": Task(images, texts, images.labels),
+    }
+    if (prompts := _prompts(catalogue, [str(name) for name in names])) is not None:
+        classes = TaskItems(prompts, "text", np.arange(len(names)), _joined(hidden, groups, len(names)))
+        tasks["image->name"] = Task(images, classes, images.labels)
+    return Questions(tasks, memory, memory_of_rows(catalogue, known, fingerprint))
 
 
-def memory_of_rows(catalogue: Catalogue, rows: npt.NDArray[np.int64], fingerprint: Fingerprint) -> GroundMemory:
+def memory_of_rows(catalogue: Catalogue, rows: npt.NDArray[np.int64], fingerprint: Fingerprint) -> RamMemory:
     """An exact memory of some pairs; in order of their ids, so that no source's own order decides what is sampled."""
     ordered = sorted(rows.tolist(), key=lambda row: catalogue.pairs.ids[row])
-    pairs, store = take(catalogue.pairs, ordered), open_memory(":memory:", fingerprint, kind="exact")
-    store.upsert(pairs)
-    return GroundMemory(store, pairs)
-
-
-def take(records: Records, rows: Sequence[int] | npt.NDArray[np.int64]) -> Records:
-    """Some rows of records."""
-    places = np.asarray(rows, np.int64)
-    ids, payloads = ([values[row] for row in places] for values in (records.ids, records.payloads))
-    return Records(ids, records.image[places], records.text[places], payloads)
+    return ram_memory(catalogue.pairs.take(ordered), fingerprint)
 
 
 def some(ids: Sequence[str], most: int) -> list[int]:

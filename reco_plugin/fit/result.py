@@ -5,31 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ..errors import DataError
-from ..evaluate.metrics import Interval
+from ..evaluate.findings import Frozen
+from ..evaluate.intervals import Interval
 from ..files import whole_file
-from .config import FitConfig
-from .measure import Side, Task
+from .config import FitConfig, FitSide, TaskName
 
 RESULT = "fit.json"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SideResult(_Frozen):
+class SideResult(Frozen):
     """One side of one candidate on validation; see :class:`reco_plugin.fit.choose.Verdict`."""
 
-    side: Side
+    side: FitSide
     gain: Interval
     loss: float
     helps: bool
 
 
-class CandidateResult(_Frozen):
+class CandidateResult(Frozen):
     """One candidate on validation."""
 
     name: str
@@ -38,7 +34,7 @@ class CandidateResult(_Frozen):
     sides: tuple[SideResult, ...]
 
 
-class TestLine(_Frozen):
+class TestLine(Frozen):
     """One way on one task of the test part.
 
     Attributes:
@@ -53,7 +49,7 @@ class TestLine(_Frozen):
 
     __test__ = False  # no test class, whatever pytest thinks of the name
 
-    task: Task
+    task: TaskName
     way: str
     label: str
     queries: int
@@ -63,7 +59,7 @@ class TestLine(_Frozen):
     loss: Interval | None = None
 
 
-class FitResult(_Frozen):
+class FitResult(Frozen):
     """Everything that was decided, and on what.
 
     Attributes:
@@ -88,8 +84,8 @@ class FitResult(_Frozen):
     counts: dict[str, int]
     candidates: tuple[CandidateResult, ...]
     chosen: str | None
-    refine: tuple[Side, ...]
-    withdrawn: tuple[Side, ...]
+    refine: tuple[FitSide, ...]
+    withdrawn: tuple[FitSide, ...]
     test: tuple[TestLine, ...]
     words: tuple[str, ...]
     notes: tuple[str, ...]

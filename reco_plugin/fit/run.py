@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..artifact import Artifact
+from ..artifact import Artifact, Policy
 from ..data.rows import Rows
 from ..errors import ArtifactError, MissingExtra
 from ..ingest.source import open_source
 from ..run_config import versions
-from .candidates import candidates, composed
+from ..types import Modality
+from .candidates import PAPER, Way, candidates, composed, gather_paper, train_paper
 from .catalogue import Catalogue, read_catalogue
-from .choose import Judged, choose, complementary, judge, policy_of
+from .choose import Judged, best_baselines, choose, complementary, final_lines, judge, policy_of, withdrawn
 from .config import FitConfig
-from .final import Baselines, best_baselines, final_lines, withdrawn
-from .paper import PAPER, gather_paper, train_paper
+from .findings import findings_of, little_to_learn, notes, words
 from .questions import ask
-from .result import RESULT, FitResult
-from .sample import sample
-from .split import Split, split
-from .words import little_to_learn, notes, words
-from .write import candidate_of, counts_of, write_model, write_report_of
+from .result import RESULT, CandidateResult, FitResult, SideResult
+from .split import PARTS, HeldOut, sample, split
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
     from ..train.processes import Processes
 
+
 MODEL = "model"
 
 
-class Watch(Protocol):
+class FitProgress(Protocol):
     """Shows how far a run is."""
 
     def read(self, rows: int, rejected: int) -> None:
@@ -61,7 +60,7 @@ class _Prepared:
 
     base: Artifact
     catalogue: Catalogue
-    parts: Split
+    parts: HeldOut
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class _Decision:
 
     judged: list[Judged]
     chosen: Judged | None
-    simple: Baselines
+    simple: dict[Modality, Way]
 
 
 def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
@@ -92,7 +91,9 @@ def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
     return start(config.device, count, alone=None if PAPER in config.kinds else config.fuser)
 
 
-def run_fit(config: FitConfig, out: Path, watch: Watch | None = None, processes: Processes | None = None) -> FitResult:
+def run_fit(
+    config: FitConfig, out: Path, watch: FitProgress | None = None, processes: Processes | None = None
+) -> FitResult:
     """Fit a model to a catalogue; an interrupted run goes on when it is started again, and comes to the same.
 
     ``fit.json`` is written last: a folder that holds it is whole.
@@ -132,7 +133,7 @@ def follow(config: FitConfig, out: Path, processes: Processes) -> None:
     train_paper(config, out, processes)
 
 
-def _prepare(config: FitConfig, out: Path, watch: Watch) -> _Prepared:
+def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
     """Read, encode and split the catalogue, and find what the paper's layer is trained on."""
     base = load_base(config.model)
     rows = open_source(config.source, model=base.folder)  # before a folder is made for a source that is not there
@@ -148,7 +149,7 @@ def _prepare(config: FitConfig, out: Path, watch: Watch) -> _Prepared:
     return _Prepared(base, catalogue, parts)
 
 
-def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: Watch) -> Catalogue:
+def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: FitProgress) -> Catalogue:
     watch.stage("count the groups")
     used = sample(rows, config.group, config.max_pairs)
     watch.stage("encode", rows.total if used is None else used.rows)
@@ -196,7 +197,7 @@ def _check_torch() -> None:
         raise MissingExtra(error.name or "torch", "train", "fitting and export") from error
 
 
-def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: Watch) -> _Decision:
+def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: FitProgress) -> _Decision:
     """Judge every candidate on validation."""
     catalogue, parts, fingerprint = ready.catalogue, ready.parts, ready.base.manifest.fingerprint
     if told := little_to_learn(catalogue, parts):
@@ -215,7 +216,7 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Pat
 
 
 def _finish(
-    config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: Watch
+    config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: FitProgress
 ) -> FitResult:
     """Measure what was chosen, once, and write everything."""
     base, catalogue, parts = ready.base, ready.catalogue, ready.parts
@@ -233,17 +234,58 @@ def _finish(
         config=config,
         source_digest=catalogue.digest,
         encoder=str(fingerprint),
-        counts=counts_of(catalogue, parts, len(questions.images)),
+        counts=counts_of(catalogue, parts, len(questions.tasks["image->text"])),
         candidates=tuple(candidate_of(one) for one in decision.judged),
         chosen=chosen.way.label if chosen else None,
         refine=kept,
         withdrawn=lost,
         test=tuple(lines),
         words=words(decision.judged, chosen, lines, lost),
-        notes=notes(catalogue, parts, config, processes.count),
+        notes=tuple(notes(catalogue, parts, config, processes.count)),
         graphs=graphs,
         versions=versions(),
     )
     write_report_of(result, out)
     result.write(out)
     return result
+
+
+def write_model(base: Artifact, way: Way, policy: Policy, config: FitConfig, out: Path) -> dict[str, str]:
+    """Write the model folder; returns the sha256 of each graph by its name."""
+    from ..train.refit import refit
+
+    fusions: Fusions | None = way.fusions
+    assert fusions is not None  # noqa: S101 - only baselines have none, and they are not chosen
+    trained_on = f"reco fit {config.source}"
+    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=way.image_config)
+    return {name: graph.sha256 for name, graph in Artifact.load(out).manifest.graphs.items()}
+
+
+def write_report_of(result: FitResult, out: Path) -> None:
+    """The report; without its packages the findings alone, which `reco report` draws later."""
+    from ..report import read_runs, write_report
+
+    findings_of(result, out).write(out)
+    try:
+        write_report(read_runs([out]), out, title=f"Fit to {result.config.source}")
+    except MissingExtra as error:
+        warnings.warn(f"no report was drawn: {error}; then: reco report {out}", stacklevel=4)
+
+
+def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int]:
+    """How many pairs, groups and queries; ``asked`` are those of the test part."""
+    counts = {"pairs": len(catalogue), "groups": len(set(catalogue.groups)), "rejected": catalogue.rejected}
+    for part in PARTS:
+        rows = parts.rows(part)
+        counts |= {f"{part} pairs": len(rows), f"{part} groups": len({catalogue.groups[row] for row in rows})}
+    return counts | {
+        "validation pairs that ask": len(parts.queries("validation")),
+        "test pairs that ask": asked,
+        "groups of one pair": sum(count == 1 for count in Counter(catalogue.groups).values()),
+    }
+
+
+def candidate_of(one: Judged) -> CandidateResult:
+    """What validation says of a candidate."""
+    sides = tuple(SideResult(side=v.side, gain=v.gain, loss=v.loss, helps=v.helps) for v in one.verdicts)
+    return CandidateResult(name=one.way.name, k=one.way.k, gate=one.way.gate, sides=sides)

@@ -1,4 +1,7 @@
-"""Which groups are fitted on and which are held out; decided by name, so that a growing catalogue keeps its split."""
+"""Which groups are used, fitted on and held out; drawn by name, so that a growing catalogue keeps its split.
+
+Of a catalogue that is larger than a fit needs, whole groups are drawn before anything is decoded.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..data.groups import group_of
+from ..data.rows import Rejected, Rows
 from ..errors import DataError
+from ..types import Pair
 
-Part = Literal["fit", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+SplitName = Literal["fit", "validation", "test"]
+PARTS: tuple[SplitName, ...] = get_args(SplitName)
 FEWEST = 10
 """Groups of a part: an interval over fewer says nothing."""
 
 
 @dataclass(frozen=True)
-class Split:
+class HeldOut:
     """N pairs, split.
 
     Attributes:
@@ -32,20 +38,20 @@ class Split:
     part: npt.NDArray[np.str_]
     asks: npt.NDArray[np.bool_]
 
-    def rows(self, *parts: Part) -> npt.NDArray[np.int64]:
+    def rows(self, *parts: SplitName) -> npt.NDArray[np.int64]:
         """Rows of all pairs of some parts."""
         return np.flatnonzero(np.isin(self.part, parts))
 
-    def queries(self, part: Part) -> npt.NDArray[np.int64]:
+    def queries(self, part: SplitName) -> npt.NDArray[np.int64]:
         """Rows of the pairs of one part that ask."""
         return np.flatnonzero((self.part == part) & self.asks)
 
-    def rest(self, part: Part) -> npt.NDArray[np.int64]:
+    def rest(self, part: SplitName) -> npt.NDArray[np.int64]:
         """Rows of the pairs of one part that are to be found."""
         return np.flatnonzero((self.part == part) & ~self.asks)
 
 
-def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> Split:
+def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> HeldOut:
     """Split pairs by group.
 
     Args:
@@ -66,7 +72,7 @@ def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test:
             "Give a larger catalogue, a finer --group, or other shares (--validation, --test)"
         )
     part = np.array([part_of[group] for group in groups])
-    return Split(part, _asks(ids, groups, seed) & (part != "fit"))
+    return HeldOut(part, _asks(ids, groups, seed) & (part != "fit"))
 
 
 def chance(name: str, seed: int = 0) -> float:
@@ -78,7 +84,7 @@ def chance(name: str, seed: int = 0) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8]) / 2.0**64
 
 
-def _part(group: str, validation: float, test: float, seed: int) -> Part:
+def _part(group: str, validation: float, test: float, seed: int) -> SplitName:
     drawn = chance(group, seed)
     return "test" if drawn < test else "validation" if drawn < test + validation else "fit"
 
@@ -94,3 +100,56 @@ def _asks(ids: Sequence[str], groups: Sequence[str], seed: int) -> npt.NDArray[n
     asks[order[last[last > first]]] = False
     asks[order[first]] = True
     return np.asarray(asks)
+
+
+_BINS = 1 << 16
+
+
+@dataclass(frozen=True)
+class CatalogueSample:
+    """Which rows are used.
+
+    Attributes:
+        group: payload column that says what a pair shows; None: its caption.
+        below: groups whose name draws less than this are in the sample; a larger sample holds a smaller one.
+        rows: of the sample.
+        of: rows of the catalogue.
+    """
+
+    group: str | None
+    below: float
+    rows: int
+    of: int
+
+    def holds(self, row: Pair | Rejected) -> bool:
+        """Whether a row is used; of rejected ones, which have no group, the same share."""
+        return _drawn(row, self.group) < self.below
+
+
+def sample(rows: Rows, group: str | None, most: int) -> CatalogueSample | None:
+    """The largest sample of at most so many rows; None where all of them are that few.
+
+    Reads all rows once to count them, without their images, unless the source tells that they are few enough.
+
+    Args:
+        rows: the catalogue.
+        group: payload column that says what a pair shows; None: its caption.
+        most: rows; 0 for all.
+    """
+    if not most or (rows.total is not None and rows.total <= most):
+        return None
+    counts = np.zeros(_BINS, np.int64)
+    for part in rows.parts:
+        for row in part.read():
+            counts[min(int(_drawn(row, group) * _BINS), _BINS - 1)] += 1
+    reached = np.cumsum(counts)
+    total = int(reached[-1])
+    if total <= most:
+        return None
+    bins = int(np.searchsorted(reached, most, side="right"))
+    return CatalogueSample(group, bins / _BINS, int(reached[bins - 1]) if bins else 0, total)
+
+
+def _drawn(row: Pair | Rejected, group: str | None) -> float:
+    name = row.where if isinstance(row, Rejected) else group_of(row, group)
+    return chance(f"sample\0{name}")

@@ -122,4 +122,4 @@ def _kept(records: Records, done: Rescued) -> Records:
             check_payload(name, payload)
         except InputError as error:
             done.left[name] = str(error)
-    return records.only([name not in done.left for name in records.ids])
+    return records.take([name not in done.left for name in records.ids])

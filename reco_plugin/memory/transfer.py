@@ -14,7 +14,7 @@ from .base import Memory
 def lacking(records: Records, memory: Memory) -> Records:
     """Those of these pairs whose ids a memory does not hold."""
     held = _held(records.ids, memory)
-    return records.only([name not in held for name in records.ids])
+    return records.take([name not in held for name in records.ids])
 
 
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:

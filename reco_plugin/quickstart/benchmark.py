@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..evaluate.metrics import ranks, top_k
-from ..types import ImageInput, Modality, Pair, Role, Vectors
+from ..evaluate.encoding import Refines
+from ..evaluate.measure import Measured, measure_sides, refine_task
+from ..evaluate.task import SIDES, Side, Task, TaskItems
+from ..types import ImageInput, Pair, Vectors
 from .dataset import Quickstart
-from .entities import ALL_SPLITS, Entity, Split
+from .entities import ALL_SPLITS, Entity, EntitySplit
 
 Group = Literal["unseen", "seen", "all", "dev"]
-GROUPS: dict[Group, tuple[tuple[Split, ...], tuple[Split, ...]]] = {
+GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
     "unseen": (("unseen",), ("unseen",)),
     "seen": (("seen",), ("seen",)),
     "all": (("unseen", "seen"), ALL_SPLITS),
@@ -24,23 +26,16 @@ GROUPS: dict[Group, tuple[tuple[Split, ...], tuple[Split, ...]]] = {
 }
 """What is classified among which labels. ``all``: every test query among all labels together."""
 TEST_GROUPS: tuple[Group, ...] = ("unseen", "seen", "all")
-KNOWN: tuple[Split, ...] = ("seen", "fusion", "dev")
+KNOWN: tuple[EntitySplit, ...] = ("seen", "fusion", "dev")
 """Splits whose pairs are in the memory before the unseen ones arrive."""
 
-Side = Literal["frozen", "image", "text", "both"]
-SIDES: tuple[Side, ...] = ("frozen", "image", "text", "both")
-"""Which of query images and class prompts are refined."""
-
-ROLES: dict[Modality, Role] = {"image": "query", "text": "candidate"}
-"""In zero-shot classification images ask and prompts compete."""
-
-Refine = Callable[[Vectors, Modality], Vectors]
 Accuracy = dict[str, float]
 """``{"top1": percent, "top5": percent}``"""
-Accuracies = dict[Group, dict[Side, Accuracy]]
+Accuracies = dict[Group, dict[str, Accuracy]]
+"""Group -> refined side -> accuracy; ``"frozen"`` is among the sides."""
 
 
-class Encodes(Protocol):
+class FrozenEncoder(Protocol):
     """A frozen encoder, in ONNX Runtime or in torch."""
 
     def images(self, images: Sequence[ImageInput]) -> Vectors:
@@ -54,74 +49,59 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """Frozen vectors of one benchmark under one encoder.
+    """The test images among the prompts of all entities, under one encoder.
 
     Attributes:
-        queries: (Q, D) test images of the splits ``query_splits``.
-        labels: (C, D) prompts of all entities, in the order of ``entities``.
-        query_splits: split of each query.
-        truth: (Q,) row of each query's entity.
+        task: frozen; a label is the row of an entity.
         entities: the C candidates.
         rows: (Q,) row of each query in the data set.
     """
 
-    queries: Vectors
-    labels: Vectors
-    query_splits: list[Split]
-    truth: npt.NDArray[np.int64]
+    task: Task
     entities: list[Entity]
     rows: npt.NDArray[np.int64]
 
-    def ranks(self, group: Group, queries: Vectors, labels: Vectors) -> npt.NDArray[np.int64]:
-        """Rank of the true label (0 is first) of each query of a group."""
-        query_splits, label_splits = GROUPS[group]
-        chosen = np.flatnonzero([split in query_splits for split in self.query_splits])
-        candidates = np.flatnonzero([entity.split in label_splits for entity in self.entities])
-        truth = np.searchsorted(candidates, self.truth[chosen])
-        return ranks(queries[chosen], labels[candidates], truth)
+    @property
+    def query_splits(self) -> npt.NDArray[np.str_]:
+        """(Q,) split of each query."""
+        return np.array([entity.split for entity in self.entities])[self.task.queries.labels]
+
+    def group(self, name: Group, task: Task | None = None) -> Task:
+        """What a group classifies, of the frozen task or of the same refined."""
+        query_splits, label_splits = GROUPS[name]
+        asking = (task or self.task).only(np.isin(self.query_splits, query_splits))
+        return asking.among(np.isin([entity.split for entity in self.entities], label_splits))
 
     def measure(
-        self, refine: Refine, sides: tuple[Side, ...] = SIDES, groups: tuple[Group, ...] = TEST_GROUPS
+        self, reco: Refines, sides: Sequence[Side] = SIDES, groups: tuple[Group, ...] = TEST_GROUPS
     ) -> Accuracies:
-        """Zero-shot accuracy in percent, per group and refined side."""
-        image = refine(self.queries, "image") if {"image", "both"} & set(sides) else self.queries
-        text = refine(self.labels, "text") if {"text", "both"} & set(sides) else self.labels
-        return {
-            group: {
-                side: accuracy(
-                    self.ranks(
-                        group,
-                        image if side in ("image", "both") else self.queries,
-                        text if side in ("text", "both") else self.labels,
-                    )
-                )
-                for side in sides
-            }
-            for group in groups
-        }
+        """Zero-shot accuracy in percent, per group, frozen and refined; the prompts of all entities are one set."""
+        refined, accuracies = refine_task(reco, self.task, sides), Accuracies()
+        for name in groups:
+            found = measure_sides(self.group(name), [self.group(name, refined)], sides)
+            accuracies[name] = {side: accuracy(one) for side, one in found.items()}
+        return accuracies
 
 
-def accuracy(found: npt.NDArray[np.int64]) -> Accuracy:
-    """Top-1 and top-5 in percent of ranks.
+def accuracy(found: Measured) -> Accuracy:
+    """Top-1 and top-5 in percent.
 
-    >>> accuracy(np.array([0, 3, 7, 0]))
+    >>> accuracy(Measured(np.array([[0, 3, 7, 0]])))
     {'top1': 50.0, 'top5': 75.0}
     """
-    return {f"top{k}": round(100 * float(top_k(found, k)), 2) for k in (1, 5)}
+    return {f"top{k}": round(100 * float(found.top(k).mean()), 2) for k in (1, 5)}
 
 
-def prepare(data: Quickstart, encoder: Encodes, splits: tuple[Split, ...] = ("unseen", "seen")) -> Bench:
+def prepare(data: Quickstart, encoder: FrozenEncoder, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
     """Encode the test queries and all class prompts."""
     row_of = {entity.key: row for row, entity in enumerate(data.entities)}
     rows = np.concatenate([data.query_rows(split) for split in splits])
-    return Bench(
-        queries=encoder.images([drawing(data, row) for row in rows]),
-        labels=encoder.texts([entity.label for entity in data.entities]),
-        query_splits=[data.items[row].split or "seen" for row in rows],
-        truth=np.array([row_of[data.items[row].entity] for row in rows]),
-        entities=data.entities,
-        rows=rows,
-    )
+    truth = np.array([row_of[data.items[row].entity] for row in rows])
+    labels = [entity.label for entity in data.entities]
+    prompts = encoder.texts(labels)
+    queries = TaskItems(encoder.images([drawing(data, row) for row in rows]), "image", truth)
+    candidates = TaskItems(prompts, "text", np.arange(len(prompts)))
+    return Bench(Task(queries, candidates, truth, tuple(labels)), data.entities, rows)
 
 
 def drawing(data: Quickstart, row: int) -> Image.Image:
@@ -129,7 +109,7 @@ def drawing(data: Quickstart, row: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(data.images[row]))
 
 
-def pairs(data: Quickstart, splits: tuple[Split, ...]) -> list[Pair]:
+def pairs(data: Quickstart, splits: tuple[EntitySplit, ...]) -> list[Pair]:
     """The memory's pairs of these splits."""
     return [
         Pair(

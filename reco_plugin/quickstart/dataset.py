@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import whole_file
-from .entities import ALL_SPLITS, Entity, Split, bag, build, caption, concept, mentions
+from .entities import ALL_SPLITS, Entity, EntitySplit, bag, build, caption, concept, mentions
 from .render import Drawing, IconSet, render
 from .sources import EMOJI_SOURCES, GENERIC_SOURCES, MEMORY_STYLES, NAMES_SOURCE, QUERY_STYLES, fetch, read_json
 
@@ -22,14 +22,14 @@ _MIN_STYLES = 3  # an entity that fewer styles draw cannot have a query and a me
 
 
 @dataclass(frozen=True)
-class Item:
+class BenchPair:
     """One drawing: an image-text pair of the benchmark."""
 
     entity: str
     style: str
     family: str
     caption: str
-    split: Split | None
+    split: EntitySplit | None
     """None for a generic drawing, which belongs to no entity."""
 
     @property
@@ -49,7 +49,7 @@ class Quickstart:
     """
 
     images: npt.NDArray[np.uint8]
-    items: list[Item]
+    items: list[BenchPair]
     entities: list[Entity]
 
     @cached_property
@@ -57,7 +57,7 @@ class Quickstart:
         """Entity key -> entity."""
         return {entity.key: entity for entity in self.entities}
 
-    def rows(self, *, splits: Iterable[Split | None] = (), styles: Iterable[str] = ()) -> npt.NDArray[np.int64]:
+    def rows(self, *, splits: Iterable[EntitySplit | None] = (), styles: Iterable[str] = ()) -> npt.NDArray[np.int64]:
         """Row numbers of the items of these splits and styles (empty: all of them)."""
         wanted_splits, wanted_styles = set(splits), set(styles)
         return np.array(
@@ -70,15 +70,15 @@ class Quickstart:
             np.int64,
         )
 
-    def memory_rows(self, splits: Iterable[Split] = ALL_SPLITS) -> npt.NDArray[np.int64]:
+    def memory_rows(self, splits: Iterable[EntitySplit] = ALL_SPLITS) -> npt.NDArray[np.int64]:
         """Rows of the pairs that belong in a memory: entities in memory styles."""
         return self.rows(splits=splits, styles=MEMORY_STYLES)
 
-    def query_rows(self, split: Split) -> npt.NDArray[np.int64]:
+    def query_rows(self, split: EntitySplit) -> npt.NDArray[np.int64]:
         """Rows of the test queries: drawings in styles that no memory and no training holds."""
         return self.rows(splits=[split], styles=QUERY_STYLES)
 
-    def labels(self, splits: Iterable[Split]) -> list[Entity]:
+    def labels(self, splits: Iterable[EntitySplit]) -> list[Entity]:
         """The candidates of a classification: all entities of these splits."""
         wanted = set(splits)
         return [entity for entity in self.entities if entity.split in wanted]
@@ -108,7 +108,7 @@ def load(cache: Path, *, generic: bool = False) -> Quickstart:
 
 def _entity_drawings(
     entities: list[Entity], folders: dict[str, Path]
-) -> tuple[list[Item], list[Drawing], list[Entity]]:
+) -> tuple[list[BenchPair], list[Drawing], list[Entity]]:
     sets = {name: IconSet(folder / "icons.json") for name, folder in folders.items()}
     chars = {name: read_json(folder / "chars.json") for name, folder in folders.items()}
     found: dict[str, dict[str, str]] = {  # style -> entity -> icon
@@ -124,7 +124,9 @@ def _entity_drawings(
     for source in EMOJI_SOURCES:
         for entity in kept:
             if icon := found[source.name].get(entity.key):
-                items.append(Item(entity.key, source.name, source.family, caption(entity, source.name), entity.split))
+                items.append(
+                    BenchPair(entity.key, source.name, source.family, caption(entity, source.name), entity.split)
+                )
                 drawings.append(Drawing(folders[source.name] / "icons.json", icon))
     return items, drawings, kept
 
@@ -143,7 +145,7 @@ def _slug(label: str) -> str:
     return "-".join(part for part in plain.split("-") if part)
 
 
-def _generic_drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple[list[Item], list[Drawing]]:
+def _generic_drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple[list[BenchPair], list[Drawing]]:
     """Generic drawings, without any whose name mentions an entity that pre-training must not see."""
     unseen = [entity for entity in entities if entity.split != "seen"]
     hidden = {bag(name) for e in unseen for name in (concept(e.label), *e.names.values())} - {frozenset()}
@@ -155,7 +157,7 @@ def _generic_drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple
             words = _words("".join(f" {c.lower()}" if c.isupper() else c for c in name).rstrip("0123456789"))
             if words and words not in taken and not mentions(words, hidden):
                 taken.add(words)
-                items.append(Item(f"{source.name}:{name}", source.name, source.family, words, None))
+                items.append(BenchPair(f"{source.name}:{name}", source.name, source.family, words, None))
                 drawings.append(Drawing(path, name))
     return items, drawings
 

@@ -9,12 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Split = Literal["seen", "fusion", "dev", "unseen"]
+EntitySplit = Literal["seen", "fusion", "dev", "unseen"]
 """seen: in the pre-training of the mini CLIP. fusion: never there, trains the fusion. dev: in no training, every
 choice is made on it. unseen: in no training and no choice; its pairs join the memory at test time only."""
-ALL_SPLITS: tuple[Split, ...] = get_args(Split)
+ALL_SPLITS: tuple[EntitySplit, ...] = get_args(EntitySplit)
 
-_SHARES: tuple[tuple[Split, float], ...] = (("unseen", 0.30), ("dev", 0.08), ("fusion", 0.12), ("seen", 0.50))
+_SHARES: tuple[tuple[EntitySplit, float], ...] = (("unseen", 0.30), ("dev", 0.08), ("fusion", 0.12), ("seen", 0.50))
 _GENDER = re.compile(r"\b(?:man|woman|men|women|person|people|male|female|boy|girl|he|she|mr|mrs)\b")
 _PLURAL = re.compile(r"(?<=[xs])es$|(?<=[a-rt-z])s$")
 _NO_DRAWING = {None, 2, 9}  # keycap parts, skin tones and hair; flags (noto draws no countries)
@@ -43,7 +43,7 @@ class Entity:
     names: dict[str, str]
     """Name of the entity in each vocabulary (cldr, github, iamcal, joypixels, emojibase)."""
     subgroup: int
-    split: Split
+    split: EntitySplit
 
     @property
     def code_points(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def _shortcode(table: dict[str, Any], row: dict[str, Any]) -> str:
     return " ".join(name.replace("_", " ").replace("-", " ").split())
 
 
-def _split(rows: list[dict[str, Any]]) -> dict[str, Split]:
+def _split(rows: list[dict[str, Any]]) -> dict[str, EntitySplit]:
     """Split by concept, within each subgroup, so that every split holds faces, animals, tools, ..."""
     by_subgroup: dict[int, set[str]] = defaultdict(set)
     taken: set[str] = set()
@@ -104,7 +104,7 @@ def _split(rows: list[dict[str, Any]]) -> dict[str, Split]:
         if name not in taken:
             by_subgroup[row["subgroup"]].add(name)
             taken.add(name)
-    splits: dict[str, Split] = {}
+    splits: dict[str, EntitySplit] = {}
     for subgroup, names in sorted(by_subgroup.items()):
         order = sorted(names)
         rng = seeded("split", subgroup)
@@ -115,7 +115,7 @@ def _split(rows: list[dict[str, Any]]) -> dict[str, Split]:
     return splits
 
 
-def _share(position: float) -> Split:
+def _share(position: float) -> EntitySplit:
     for split, share in _SHARES:
         if position < share:
             return split

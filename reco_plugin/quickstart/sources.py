@@ -24,7 +24,7 @@ _ICONIFY = ("icons.json", "chars.json", "info.json")
 
 
 @dataclass(frozen=True)
-class Source:
+class DrawingPackage:
     """One npm package of drawings: where it is, what it may be used for, and whose it is."""
 
     name: str
@@ -38,9 +38,9 @@ class Source:
     """Beginnings of the paths that are unpacked of the package."""
 
 
-def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> Source:
+def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> DrawingPackage:
     """An icon set that Iconify packages."""
-    return Source(name, f"@iconify-json/{name}", version, license_, credit, family or name)
+    return DrawingPackage(name, f"@iconify-json/{name}", version, license_, credit, family or name)
 
 
 EMOJI_SOURCES = (
@@ -75,7 +75,7 @@ GENERIC_SOURCES = (
 No set of emoji is among them: it would draw the unseen entities, under names that a filter by name may not catch.
 """
 
-NAMES_SOURCE = Source(
+NAMES_SOURCE = DrawingPackage(
     "emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names", ("en/",)
 )
 """Names, tags, shortcodes and groups of the entities; the package has 25 other languages."""
@@ -102,7 +102,7 @@ def _npm() -> list[str]:
     )
 
 
-def fetch(sources: tuple[Source, ...], cache: Path) -> dict[str, Path]:
+def fetch(sources: tuple[DrawingPackage, ...], cache: Path) -> dict[str, Path]:
     """Download the packages that the cache lacks; return each source's unpacked folder by name.
 
     A package is unpacked under a temporary name and renamed when it is whole, so an interrupted
@@ -119,7 +119,7 @@ def fetch(sources: tuple[Source, ...], cache: Path) -> dict[str, Path]:
     return folders
 
 
-def _fetch_one(source: Source, folder: Path, npm: list[str]) -> None:
+def _fetch_one(source: DrawingPackage, folder: Path, npm: list[str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     wanted = f"{source.package}@{source.version}"
     with tempfile.TemporaryDirectory(dir=folder.parent) as tmp:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from ..evaluate.findings import Cell, Column, Kind, Table
-from ..evaluate.metrics import Interval
+from ..evaluate.findings import Cell, CellKind, Column, Table
+from ..evaluate.intervals import Interval
 
 NOTHING = "–"
 Direction: TypeAlias = Literal["up", "down", "unsure"]
@@ -15,12 +15,12 @@ _UNITS: dict[str, str] = {"percent": "%", "points": "points"}
 _EXACT_BELOW, _MINUTE_MS = 1000.0, 60_000.0
 
 
-def written(cell: Cell, kind: Kind) -> str:
+def written(cell: Cell, kind: CellKind) -> str:
     """Write a cell without its unit where the header holds it (per cent, points), with it otherwise.
 
     >>> written(0.4949, "percent"), written(-0.014, "points"), written(None, "count")
     ('49.5', '−1.4', '–')
-    >>> from reco_plugin.evaluate.metrics import Interval
+    >>> from reco_plugin.evaluate.intervals import Interval
     >>> written(Interval(0.02, 0.009, 0.031), "points")
     '+2.0 [+0.9, +3.1]'
     >>> written(1536, "bytes"), written(0.25, "milliseconds"), written(8756, "count")
@@ -36,13 +36,13 @@ def written(cell: Cell, kind: Kind) -> str:
     return _WRITERS[kind](float(cell)).replace("-", "−")
 
 
-def with_unit(cell: Cell, kind: Kind) -> str:
+def with_unit(cell: Cell, kind: CellKind) -> str:
     """Write a cell that stands alone, as on a chart: ``49.5 %``."""
     text, unit = written(cell, kind), _UNITS.get(kind)
     return f"{text} {unit}" if unit and isinstance(cell, int | float | Interval) else text
 
 
-def tick(value: float, kind: Kind) -> str:
+def tick(value: float, kind: CellKind) -> str:
     """Write a value at an axis, no longer than needed: ``40 %``."""
     if kind in _UNITS:
         sign = "+" if kind == "points" and value > 0 else ""
@@ -76,7 +76,7 @@ def mean_of(cell: Cell) -> float | None:
     return float(cell.mean if isinstance(cell, Interval) else cell)
 
 
-def direction(cell: Cell, kind: Kind) -> Direction | None:
+def direction(cell: Cell, kind: CellKind) -> Direction | None:
     """Whether a difference is a gain, a loss, or neither because its interval holds 0; None for other cells."""
     if kind != "points" or (mean := mean_of(cell)) is None:
         return None

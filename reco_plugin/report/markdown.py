@@ -1,13 +1,19 @@
-"""Findings as GitHub Markdown: tables, linked charts, and the cases as a table."""
+"""Findings as GitHub Markdown: a whole document, or tables, linked charts, and the cases as a table."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
 
-from ..evaluate.findings import Case, Cell, Kind, Ranked, Section, Shown, Table
-from .cells import best_cells, header, written
-from .runs import section_key
+from ..evaluate.findings import Case, Cell, CellKind, RankedCandidate, RetrievedPair, Section, Table
+from .cells import best_cells, header, with_minus, written
+from .headline import main_figures, summary_table
+from .runs import Run, section_key
+from .views import GAINS, HARMS, HEADLINE, plain_setup, setup_details
 
 PictureLink = Callable[[str | None], str | None]
 """From the name of a picture to its address in the document; None where there is none."""
@@ -85,7 +91,7 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
-def _cell(cell: Cell, kind: Kind) -> str:
+def _cell(cell: Cell, kind: CellKind) -> str:
     text = written(cell, kind)
     return escaped(text) if isinstance(cell, str) else text
 
@@ -94,12 +100,12 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _ranking(ranked: Sequence[Ranked]) -> str:
+def _ranking(ranked: Sequence[RankedCandidate]) -> str:
     lines = (f"{number}. {escaped(one.name)} {one.similarity:.2f}" for number, one in enumerate(ranked, 1))
     return "<br>".join(f"**{line}** ✓" if one.true else line for line, one in zip(lines, ranked, strict=True))
 
 
-def _shown(shown: Shown, link: PictureLink) -> str:
+def _shown(shown: RetrievedPair, link: PictureLink) -> str:
     figures = f"{shown.similarity:.2f}, trust {100 * shown.trust:.0f} %"
     picture = _picture(link(shown.picture), shown.caption)
     return f"{picture}{_MARKS[shown.relevant]} {escaped(shown.caption)} ({figures})"
@@ -110,3 +116,55 @@ def _picture(address: str | None, words: str) -> str:
         return ""
     alt = _plain(words).replace('"', "&quot;").replace("|", "&#124;")
     return f'<img src="{address}" width="{_PICTURE_WIDTH}" alt="{alt}"><br>'
+
+
+def render_document(runs: Sequence[Run], title: str, prefixes: Sequence[str], folder: Path) -> str:
+    """Write runs as one document.
+
+    Args:
+        runs: at least one; several are compared in a table first.
+        title: of the document.
+        prefixes: of each run's chart files.
+        folder: that the document will stand in; pictures are linked from there.
+    """
+    parts = [f"# {escaped(title)}"]
+    several = len(runs) > 1
+    if several:
+        parts.append(markdown_table(summary_table([run.findings for run in runs], [run.name for run in runs])))
+    for run, prefix in zip(runs, prefixes, strict=True):
+        if several:
+            parts.append(f"## {escaped(run.name)}")
+        parts += _run(run, prefix, 2 + several, partial(_link, run, folder))
+    return "\n\n".join(parts) + "\n"
+
+
+def headline_name(prefix: str) -> str:
+    """File name of the headline picture."""
+    return f"{prefix}-headline.svg"
+
+
+def _run(run: Run, prefix: str, level: int, link: PictureLink) -> list[str]:
+    found, mark = run.findings, "#" * level
+    parts = ["\n".join(f"- {prose(with_minus(sentence))}" for sentence in found.summary)] if found.summary else []
+    if main_figures(found):
+        parts.append(f"![{HEADLINE}]({headline_name(prefix)})")
+    groups = [plain_setup(found.setup), *setup_details(found.setup).values()]
+    parts += [" · ".join(f"{escaped(name)}: {escaped(value)}" for name, value in lines) for lines in groups if lines]
+    parts.append(f"Made by\n\n{_fenced(found.command)}")
+    parts += [markdown_section(section, prefix=prefix, level=level) for section in found.sections]
+    for title, cases in ((GAINS, found.gains), (HARMS, found.harms)):
+        if cases:
+            parts += [f"{mark} {title}", markdown_cases(cases, link)]
+    return parts
+
+
+def _link(run: Run, folder: Path, name: str | None) -> str | None:
+    path = run.picture(name)
+    return None if path is None else quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+
+
+def _fenced(command: str) -> str:
+    fence = "```"
+    while fence in command:
+        fence += "`"
+    return f"{fence}\n{command}\n{fence}"

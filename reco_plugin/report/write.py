@@ -1,21 +1,26 @@
-"""Write a report's files, each whole or not at all."""
+"""Write a report's files, each whole or not at all; its page is one file that loads nothing."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
+from ..data.extras import need
 from ..errors import ConfigError, DataError
 from ..evaluate.findings import Section
 from ..files import whole_file
-from .bars import draw_headline
+from .cells import with_minus
 from .charts import draw
-from .document import headline_name, render_document
-from .headline import main_figures
-from .markdown import chart_names
-from .page import render_page
+from .headline import draw_headline, main_figures, summary_table
+from .markdown import chart_names, headline_name, render_document
+from .palette import stylesheet
 from .runs import Run
+from .views import view_run, view_table
 
 FORMATS = ("html", "md", "json")
 _STEM = "report"
@@ -89,3 +94,51 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made: {error.strerror}") from None
+
+
+_FIGURE = re.compile(r"(?<![\w.,-])[+−]?\d[\d,]*(?:\.\d+)?(?:\s?%|\s?points?\b|(?= \[))")
+_CODE = re.compile(r"`([^`]+)`")
+
+
+def render_page(runs: Sequence[Run], title: str) -> str:
+    """Render runs as one page; several are compared in a matrix at the top.
+
+    Raises:
+        MissingExtra: jinja2 or matplotlib is not installed.
+        DataError: a picture's name is not a plain file name.
+    """
+    need("jinja2", "the HTML page", "report")
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup, escape
+
+    def prose(text: str) -> Markup:
+        return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
+
+    def bold_figures(text: str) -> Markup:
+        return Markup("").join(
+            Markup("<b>{}</b>").format(part) if number % 2 else escape(part)
+            for number, part in enumerate(re.split(f"({_FIGURE.pattern})", with_minus(text)))
+        )
+
+    environment = Environment(
+        loader=PackageLoader("reco_plugin.report", "templates"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"prose": prose, "bold_figures": bold_figures}
+    script = _template("page.js")
+    matrix = summary_table([run.findings for run in runs], [run.name for run in runs])
+    return environment.get_template("page.html").render(
+        title=title,
+        runs=[view_run(run) for run in runs],
+        matrix=view_table(matrix) if len(runs) > 1 else None,
+        style=Markup(stylesheet() + _template("page.css")),  # noqa: S704 - our own files
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _template(name: str) -> str:
+    return (files(__package__) / "templates" / name).read_text(encoding="utf-8")

@@ -8,16 +8,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError
 from ..types import ImageInput, Vectors
-
-if TYPE_CHECKING:
-    pass
 
 Precision = Literal["fp32", "fp16", "int8"]
 NEAREST = 10

@@ -13,7 +13,7 @@ from benchmarks.sets import LOADERS, flags, glyphs, logos
 from benchmarks.sets.package_set import SPLITS, PackageSet, split_of
 from reco_plugin.quickstart.dataset import load as load_quickstart
 from reco_plugin.quickstart.entities import bag, mentions
-from reco_plugin.quickstart.sources import Source, fetch, read_json
+from reco_plugin.quickstart.sources import DrawingPackage, fetch, read_json
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
@@ -145,7 +145,7 @@ def test_pretraining_met_no_entity(data: PackageSet, captions: set[frozenset[str
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
-def test_packages_are_pinned_and_free(source: Source, cache: Path) -> None:
+def test_packages_are_pinned_and_free(source: DrawingPackage, cache: Path) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", source.version)
     assert source.license in FREE and source.credit
     if source.package.startswith("@iconify-json/"):

@@ -16,7 +16,7 @@ from benchmarks.sets.vectors import VectorSet, vectors
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
-from reco_plugin.quickstart.dataset import Item
+from reco_plugin.quickstart.dataset import BenchPair
 from reco_plugin.types import ImageInput, Records, Vectors
 
 
@@ -38,7 +38,7 @@ def toy() -> PackageSet:
     items, images = [], []
     for name, colour in colours.items():
         for style in ("ask", "one", "two") if name != "blue" else ("one", "two"):
-            items.append(Item(name, style, style, f"{name} in {style}", splits[name]))
+            items.append(BenchPair(name, style, style, f"{name} in {style}", splits[name]))
             images.append(np.full((64, 64, 3), colour, np.uint8))
     entities = [Entity(name, (name, f"very {name}"), (), splits[name]) for name in colours]
     return PackageSet("toy", np.stack(images), items, entities, ("ask",))

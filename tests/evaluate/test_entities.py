@@ -14,7 +14,7 @@ import pytest
 from reco_plugin.data import EntitySet, read_entities
 from reco_plugin.errors import ConfigError
 from reco_plugin.evaluate import entities, ranks, stored
-from reco_plugin.evaluate.cached import CachedEncoder
+from reco_plugin.evaluate.encoding import CachedEncoder
 from reco_plugin.evaluate.prompts import Prompts
 from reco_plugin.types import Fingerprint, Refinement
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from reco_plugin.errors import InputError
 from reco_plugin.evaluate import (
+    Interval,
     bootstrap,
     bootstrap_harmonic,
     bootstrap_seeds,
     harmonic_mean,
-    metrics,
     ndcg,
     rank_blocks,
     ranking,
@@ -238,7 +238,7 @@ def test_the_change_of_a_harmonic_mean_is_paired() -> None:
 def test_tables_align() -> None:
     assert table(["a", "bb"], [["ccc", "d"]]) == "a    bb\n---  --\nccc   d"
     assert percent(0.6234) == "62.3"
-    assert gain(metrics.Interval(0.011, -0.002, 0.02)) == "+1.1 [-0.2, +2.0]"
+    assert gain(Interval(0.011, -0.002, 0.02)) == "+1.1 [-0.2, +2.0]"
 
 
 def test_zero_shot_of_real_clip_vectors() -> None:

@@ -8,7 +8,6 @@ from fit_worlds import FINGERPRINT, D, catalogue_of, made
 
 from reco_plugin.evaluate.baselines import ALONE, MeanOfNeighbours
 from reco_plugin.fit.candidates import baselines
-from reco_plugin.fit.measure import refined
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.split import split
 from reco_plugin.refine import Refiner
@@ -20,6 +19,7 @@ CATALOGUE = catalogue_of(made())
 QUESTIONS = ask(
     CATALOGUE, split(CATALOGUE.pairs.ids, CATALOGUE.groups, validation=0.2, test=0.2), "test", FINGERPRINT, near=0.97
 )
+QUERIES = {name.partition("->")[0]: task.queries.vectors for name, task in QUESTIONS.tasks.items()}
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0, ALONE])
@@ -27,7 +27,7 @@ QUESTIONS = ask(
 def test_the_graph_of_a_mean_is_the_baseline_where_there_is_no_gate(weight, temperature):
     memory = QUESTIONS.memory.at(5)
     config = FusionConfig("mean", D, weight=weight, sharpness=1 / temperature)
-    for modality, queries in (("text", QUESTIONS.texts), ("image", QUESTIONS.images)):
+    for modality, queries in QUERIES.items():
         ours, theirs = (
             Refiner(memory, fuser, Retrieval(5), gate=False).refine(queries, modality=modality).vectors
             for fuser in (TorchFuser(Fusions(config)), MeanOfNeighbours(weight, weight, temperature))
@@ -39,7 +39,7 @@ def test_the_graph_of_a_mean_is_the_baseline_where_there_is_no_gate(weight, temp
 def test_the_gate_of_a_mean_says_how_far_it_moves():
     memory, fuser = QUESTIONS.without.at(5), TorchFuser(Fusions(FusionConfig("mean", D, weight=2.0)))
     moved = [
-        Refiner(memory, fuser, Retrieval(5), gate=gate).refine(QUESTIONS.images, modality="image").moved.mean()
+        Refiner(memory, fuser, Retrieval(5), gate=gate).refine(QUERIES["image"], modality="image").moved.mean()
         for gate in (True, False)
     ]
     assert 0 < moved[0] < moved[1]
@@ -49,6 +49,6 @@ def test_the_gate_of_a_mean_says_how_far_it_moves():
 def test_baselines_move_their_own_side_alone(side):
     ways = list(baselines(side))
     assert len(ways) == 16
-    found = refined(QUESTIONS, ways[0])
-    moved = {"text": found.text - QUESTIONS.texts, "image": found.image - QUESTIONS.images}
+    refiner = ways[0].refiner(QUESTIONS.memory.at(ways[0].k))
+    moved = {which: refiner.refine(queries, modality=which).vectors - queries for which, queries in QUERIES.items()}
     assert {which for which, change in moved.items() if np.abs(change).max() > 1e-3} == {side}

@@ -7,10 +7,10 @@ import pytest
 from fit_worlds import FINGERPRINT, catalogue_of, made
 
 from reco_plugin.evaluate.baselines import MeanOfNeighbours
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.fit.candidates import Way
-from reco_plugin.fit.choose import Judged, Side, Verdict, choose, judge, policy_of
-from reco_plugin.fit.final import final_lines, withdrawn
+from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, judge, policy_of, withdrawn
+from reco_plugin.fit.config import FitSide
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.result import TestLine
 from reco_plugin.fit.split import split
@@ -21,7 +21,7 @@ def way(name: str = "w", **more: object) -> Way:
     return Way(name, 5, "on", TrainingFreeFuser(), **more)  # type: ignore[arg-type]
 
 
-def verdict(side: Side, mean: float, low: float, loss: float = 0.0) -> Verdict:
+def verdict(side: FitSide, mean: float, low: float, loss: float = 0.0) -> Verdict:
     return Verdict(side, Interval(mean, low, mean + 0.1), loss, bearable=0.005)
 
 
@@ -99,7 +99,4 @@ def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():
 
 
 def _simple():
-    from reco_plugin.fit.final import Baselines
-
-    mean = Way("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05))
-    return Baselines(mean, mean)
+    return dict.fromkeys(("text", "image"), Way("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05)))

@@ -10,13 +10,13 @@ from fit_worlds import FINGERPRINT, catalogue_of, made
 
 from reco_plugin.fit.catalogue import Catalogue
 from reco_plugin.fit.questions import Questions, ask
-from reco_plugin.fit.split import Split, split
+from reco_plugin.fit.split import HeldOut, split
 
 CATALOGUE = catalogue_of(made())
 PARTS = split(CATALOGUE.pairs.ids, CATALOGUE.groups, validation=0.2, test=0.2)
 
 
-def asked(catalogue: Catalogue = CATALOGUE, parts: Split = PARTS, near: float = 0.97) -> dict[str, Questions]:
+def asked(catalogue: Catalogue = CATALOGUE, parts: HeldOut = PARTS, near: float = 0.97) -> dict[str, Questions]:
     return {part: ask(catalogue, parts, part, FINGERPRINT, near=near) for part in ("validation", "test")}
 
 
@@ -47,8 +47,9 @@ def test_the_other_memory_knows_nothing_of_what_is_asked_for():
 
 def test_each_caption_asks_once_per_group():
     questions = asked()["test"]
-    assert len(questions.texts) == len(np.unique(questions.text_groups)) == questions.image_groups.max() + 1
-    assert len(questions.images) == len(PARTS.queries("test"))
+    texts, images = (questions.tasks[name].queries for name in ("text->image", "image->text"))
+    assert len(texts) == len(np.unique(texts.labels)) == images.labels.max() + 1
+    assert len(images) == len(PARTS.queries("test"))
 
 
 def test_copies_of_a_query_are_hidden_from_it_and_from_its_caption():
@@ -57,15 +58,16 @@ def test_copies_of_a_query_are_hidden_from_it_and_from_its_caption():
     image[other] = image[row]
     copied = replace(CATALOGUE, pairs=replace(CATALOGUE.pairs, image=image))
     questions, copy = asked(copied)["test"], CATALOGUE.pairs.ids[other]
-    place = int(np.flatnonzero((questions.images == image[row]).all(axis=1))[0])
-    assert copy in questions.image_hidden[place]
-    assert copy in questions.text_hidden[int(np.flatnonzero(questions.text_groups == questions.image_groups[place])[0])]
-    assert copy not in asked(copied, near=1.1)["test"].image_hidden[place]
+    texts, images = (questions.tasks[name].queries for name in ("text->image", "image->text"))
+    place = int(np.flatnonzero((images.vectors == image[row]).all(axis=1))[0])
+    assert copy in images.own[place]
+    assert copy in texts.own[int(np.flatnonzero(texts.labels == images.labels[place])[0])]
+    assert copy not in asked(copied, near=1.1)["test"].tasks["image->text"].queries.own[place]
 
 
 @pytest.mark.parametrize("most", [7])
 def test_of_very_many_the_same_few_ask(monkeypatch, most):
     monkeypatch.setattr("reco_plugin.fit.questions.MOST", most)
-    first, again = asked()["test"], asked()["test"]
-    assert len(first.images) == most
-    assert np.array_equal(first.images, again.images)
+    first, again = (asked()["test"].tasks["image->text"].queries for _ in range(2))
+    assert len(first) == most
+    assert np.array_equal(first.vectors, again.vectors)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import DataError
-from reco_plugin.fit.split import Split, split
+from reco_plugin.fit.split import HeldOut, split
 
 IDS = [f"p{row}" for row in range(1200)]
 GROUPS = [f"group {row % 300}" for row in range(1200)]
 
 
-def parted(ids: list[str] = IDS, groups: list[str] = GROUPS, **options: float) -> Split:
+def parted(ids: list[str] = IDS, groups: list[str] = GROUPS, **options: float) -> HeldOut:
     return split(ids, groups, **({"validation": 0.2, "test": 0.1, "seed": 0} | options))  # type: ignore[arg-type]
 
 

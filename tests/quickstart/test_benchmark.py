@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from benchmarks import quickstart_model
-from benchmarks.quickstart_model import K, Study, measure, take, train_all, without_metric
+from benchmarks.quickstart_model import K, Study, measure, train_all, without_metric
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
+from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.quickstart.benchmark import ROLES
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
@@ -29,7 +29,7 @@ from reco_plugin.reco import Reco
 from reco_plugin.refine import VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig
-from reco_plugin.types import MODALITIES, Modality, Vectors
+from reco_plugin.types import MODALITIES
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
@@ -118,13 +118,9 @@ def test_the_shipped_model_is_as_good_as_the_one_trained_here(study: Study, reco
     """ONNX graphs and the embedded engine against torch and exact search."""
     torch_top1 = study.bench.measure(study.refine(study.full, reco, gate=True), ("both",))
     with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as model:
-        model.memory.add_records([take(study.pairs, study.data.memory_rows(ALL_SPLITS))])
+        model.memory.add_records([study.pairs.take(study.data.memory_rows(ALL_SPLITS))])
         assert len(model.memory) == study.full.store.count()
-
-        def refine(vectors: Vectors, modality: Modality) -> Vectors:
-            return model.refine(vectors, modality=modality, role=ROLES[modality]).vectors
-
-        shipped = study.bench.measure(refine, ("both",))
+        shipped = study.bench.measure(model, ("both",))
     for group in ("unseen", "seen", "all"):
         for top in ("top1", "top5"):
             assert shipped[group]["both"][top] == pytest.approx(torch_top1[group]["both"][top], abs=1.0), (group, top)
@@ -169,11 +165,11 @@ def test_hardly_a_query_has_a_near_duplicate_in_the_memory(study: Study) -> None
 
     Signs such as a black square leave artists no freedom: those are near-duplicates though nobody copied.
     """
-    data, asking = study.data, np.array([split == "unseen" for split in study.bench.query_splits])
+    data, asking = study.data, study.bench.query_splits == "unseen"
     rows = study.bench.rows[asking]
     assert {data.items[row].style for row in rows} == set(QUERY_STYLES)
-    stored = take(study.pairs, data.memory_rows(("unseen",)))
-    near = study.bench.queries[asking] @ stored.image.T >= SAME_IMAGE
+    stored = study.pairs.take(data.memory_rows(("unseen",)))
+    near = study.bench.task.queries.vectors[asking] @ stored.image.T >= SAME_IMAGE
     entity = np.array([id_.partition("/")[0] for id_ in stored.ids])
     own = np.array([data.items[row].entity for row in rows])
     leaking = (near & (own[:, None] == entity)).any(axis=1)
@@ -202,9 +198,9 @@ def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line
 
 def test_an_empty_memory_changes_nothing(study: Study, reco: Fuser) -> None:
     for fuser in (reco, TrainingFreeFuser()):
-        refine = study.refine(study.empty, fuser, gate=True)
-        np.testing.assert_array_equal(refine(study.bench.queries, "image"), study.bench.queries)
-        np.testing.assert_array_equal(refine(study.bench.labels, "text"), study.bench.labels)
+        refined = refine_task(study.refine(study.empty, fuser, gate=True), study.bench.task)
+        np.testing.assert_array_equal(refined.queries.vectors, study.bench.task.queries.vectors)
+        np.testing.assert_array_equal(refined.candidates.vectors, study.bench.task.candidates.vectors)
 
 
 @pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])

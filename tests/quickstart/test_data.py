@@ -27,7 +27,7 @@ from reco_plugin.quickstart.sources import (
     HELD_STYLE,
     MEMORY_STYLES,
     QUERY_STYLES,
-    Source,
+    DrawingPackage,
     fetch,
 )
 
@@ -165,7 +165,7 @@ def test_generic_sources_hold_no_set_of_emoji(data: Quickstart, cache: Path) -> 
     labels = {re.sub("[^a-z0-9]+", "-", entity.label.lower()).strip("-") for entity in data.entities}
     labels = {label for label in labels if "-" in label}  # of two words at least: hardly met by chance
 
-    def emoji_icons(source: Source) -> int:
+    def emoji_icons(source: DrawingPackage) -> int:
         icons = IconSet(fetch((source,), cache)[source.name] / "icons.json")
         return sum(icons.resolve(label) is not None for label in labels)
 
@@ -185,7 +185,7 @@ def test_the_second_load_renders_nothing(data: Quickstart, cache: Path, capfd: p
 
 # --- fetching ----------------------------------------------------------------------------------------------------
 
-SOURCE = Source("toy", "@toy/icons", "1.0.0", "MIT", "nobody", "toy")
+SOURCE = DrawingPackage("toy", "@toy/icons", "1.0.0", "MIT", "nobody", "toy")
 FakeNpm = Callable[[str], None]
 
 

@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from reco_plugin.evaluate.findings import Case, Chart, Column, Findings, Line, Ranked, Section, Shown, Table
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.findings import (
+    Case,
+    Chart,
+    Column,
+    Findings,
+    Line,
+    RankedCandidate,
+    RetrievedPair,
+    Section,
+    Table,
+)
+from reco_plugin.evaluate.intervals import Interval
 
 HOSTILE = '<script>alert("x")</script> | `a` & *b* $\\frac$ ]]>'
 UNICODE = "Ünïcode · 猫 · 🦊 · עברית"
@@ -140,13 +150,13 @@ NUMBERS = Chart(
 )
 
 
-def ranked(true: int | None, *names: str) -> tuple[Ranked, ...]:
-    return tuple(Ranked(name=name, similarity=0.31 - 0.01 * n, true=n == true) for n, name in enumerate(names))
+def ranked(true: int | None, *names: str) -> tuple[RankedCandidate, ...]:
+    return tuple(RankedCandidate(name=name, similarity=0.31 - 0.01 * n, true=n == true) for n, name in enumerate(names))
 
 
 def case(number: int, *, rose: bool = True, name: str = "red fox") -> Case:
     found = tuple(
-        Shown(
+        RetrievedPair(
             caption=f"a drawing of a {word}",
             picture=picture,
             similarity=0.91 - 0.07 * n,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reco_plugin.evaluate.findings import Column, Table
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.report.cells import best_cells, direction, header, tick, with_unit, written
 
 

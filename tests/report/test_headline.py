@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from reco_plugin.evaluate.findings import Column, Findings, Section, Table
-from reco_plugin.evaluate.metrics import Interval
-from reco_plugin.report.bars import pictured
-from reco_plugin.report.headline import chosen, grouped, main_figures, summary_table
+from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.report.headline import chosen, grouped, main_figures, pictured, summary_table
 
 NAME = Column(key="name", title="")
 TOP1 = Column(key="top1", title="top-1", kind="percent")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from reco_plugin.errors import DataError
-from reco_plugin.evaluate.findings import Case, Findings, Shown
-from reco_plugin.evaluate.metrics import Interval
+from reco_plugin.evaluate.findings import Case, Findings, RetrievedPair
+from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.report import read_runs, write_report
 from reco_plugin.report.cells import written
-from reco_plugin.report.page import render_page
+from reco_plugin.report.write import render_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}
@@ -217,7 +217,7 @@ def test_without_any_picture_cases_are_shown_in_words(tmp_path, findings):
 
 @pytest.mark.parametrize("name", ["../secret.webp", "/etc/passwd.png", "sub/p.webp", "p.svg", "..", ""])
 def test_a_picture_from_elsewhere_is_refused(tmp_path, name):
-    shown = Shown(caption="c", picture=name, similarity=0.1, trust=0.1, relevant=None)
+    shown = RetrievedPair(caption="c", picture=name, similarity=0.1, trust=0.1, relevant=None)
     case = Case(name="n", picture=None, rank_before=1, rank_after=0, before=(), after=(), neighbours=(shown,))
     with pytest.raises(DataError, match="a picture is called"):
         render(bare(gains=(case,)), tmp_path / "run")

@@ -15,7 +15,7 @@ from ...errors import ConfigError
 from ...request import RefineHow
 from ...run_config import RunConfig, option
 from ...types import Mode
-from ..zero_shot import Side
+from ..task import Side
 
 SectionName = Literal["main", "retrieval", "ablations", "baselines", "harm", "gate", "cost", "cases"]
 SECTIONS: tuple[SectionName, ...] = get_args(SectionName)

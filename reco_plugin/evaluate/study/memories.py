@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...memory import Searches
+from ...calibration import calibrate
+from ...memory import Fingerprint, Memory, Searches, open_memory
+from ...refine import VectorMemory
 from ...request import Search
-from ...types import Neighbours, Vectors
+from ...types import Neighbours, Records, Vectors
 from .streams import stream
 
 _KEPT_BYTES = 1 << 30
@@ -79,3 +82,35 @@ class ApproximateMemory:
     def _draw(self, vector: Vectors, wide: int) -> Vectors:
         digest = hashlib.sha256(vector.tobytes()).digest()[:8]
         return stream(self._seed, f"recall of {digest.hex()}").random(wide, np.float32)
+
+
+@dataclass
+class RamMemory:
+    """An exact memory of some pairs in RAM, with the gate calibrated for whatever number of neighbours is asked for.
+
+    Attributes:
+        pairs: all that it holds.
+        store: of them.
+        searches: what is asked: the store, within what imitates or remembers it.
+    """
+
+    pairs: Records
+    store: Memory
+    searches: Searches
+    _gates: dict[int, VectorMemory] = field(default_factory=dict)
+
+    def at(self, k: int) -> VectorMemory:
+        """The memory as it would be served with k neighbours."""
+        if k not in self._gates:
+            calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
+            self._gates[k] = VectorMemory(self.store, calibration, self.searches)
+        return self._gates[k]
+
+
+def ram_memory(
+    pairs: Records, fingerprint: Fingerprint, around: Callable[[Searches], Searches] = RememberingMemory
+) -> RamMemory:
+    """A memory of these pairs alone, whose searches are remembered unless the store is wrapped by something else."""
+    store = open_memory(":memory:", fingerprint, kind="exact")
+    store.upsert(pairs)
+    return RamMemory(pairs, store, around(store))

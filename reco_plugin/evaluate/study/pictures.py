@@ -22,7 +22,7 @@ _KEYS = ("image", "path")
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Thumbnails:
     """Writes thumbnails.
 
     Attributes:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...data import Captioned, Labelled, is_vectors, read_labelled, read_pairs, read_records, read_retrieval
+from ...encode import Progress
 from ...errors import ConfigError, InputError
 from ...reco import Reco
 from ...refine import Refiner
 from ...types import Records
-from ..cached import CachingReco
-from ..frozen import (
-    Progress,
+from ..encoding import (
+    CachingReco,
     Refines,
     count_captioned,
     count_items,
@@ -21,13 +21,12 @@ from ..frozen import (
     silent,
     text_vectors,
 )
-from ..prompts import prompt_vectors, with_templates
+from ..prompts import labelled_task, with_templates
 from .config import StudyConfig
 from .membership import membership
-from .pictures import Pictures
-from .study import Study, Watch
-from .subject import read_memory, subject_of
-from .task import Task, split_classes, task_of
+from .pictures import Thumbnails
+from .streams import split_classes
+from .study import Study, StudyProgress, read_memory, subject_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def prepare(
     sets: Sets,
     folder: Path,
     *,
-    watch: Watch,
+    watch: StudyProgress,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Study:
@@ -102,11 +101,11 @@ def prepare(
         raise InputError("the memory is empty, there is nothing to study: give --memory or --memory-from with pairs")
     source = CachingReco(reco, cache or folder / "vectors") if isinstance(reco, Reco) else reco
     sets = sets.with_templates(reco)
-    whole = _task(source, sets.labelled, progress)
+    whole = labelled_task(source, sets.labelled, progress)
     if sets.dev is None:
         dev, test = split_classes(whole, config.seed)
     else:
-        dev, test = _task(source, sets.dev, progress), whole
+        dev, test = labelled_task(source, sets.dev, progress), whole
     for what, task in (("development", dev), ("test", test)):
         if not len(task):
             raise ConfigError(f"no image is of a {what} class: give a development set (--dev FILE)")
@@ -119,17 +118,12 @@ def prepare(
         dev=dev,
         test=test,
         records=records,
-        shows=membership(records, whole.classes, whole.prompts, config.label_key),
+        shows=membership(records, whole.classes, whole.candidates.vectors, config.label_key),
         distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
         captioned=None if sets.captioned is None else _captioned(source, sets.captioned, progress),
-        pictures=Pictures(folder / "pictures", sets.labelled.images),
+        pictures=Thumbnails(folder / "pictures", sets.labelled.images),
         watch=watch,
     )
-
-
-def _task(source: CachingReco | Refiner, labelled: Labelled, progress: Progress) -> Task:
-    queries = image_vectors(source, labelled.images, progress)
-    return task_of(labelled, queries, prompt_vectors(source, labelled, progress))
 
 
 def _captioned(source: CachingReco | Refiner, captioned: Captioned, progress: Progress) -> Captioned:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
 
 from ...errors import DataError
 from ...files import digest_arrays, digest_records, digest_texts, whole_file
 from ...run_config import versions
-from ..findings import Case, Findings, Section
+from ..findings import Case, Findings, Frozen, Section
 from ..prompts import prompts_of
+from ..task import Task
 from .config import SectionName
 from .sections.ablations import ablations
 from .sections.baselines import baselines
@@ -24,8 +25,7 @@ from .sections.gate import gate
 from .sections.harm import harm
 from .sections.main import main
 from .study import Study
-from .summary import summary
-from .task import Task
+from .tables import summary
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
 }
 
 
-class Part(BaseModel):
+class StoredSection(Frozen):
     """One finished section, kept as a file of its own.
 
     Attributes:
@@ -49,8 +49,6 @@ class Part(BaseModel):
         section: the answer.
         gains, harms: cases that it chose.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     of: str
     section: Section
@@ -106,21 +104,24 @@ def digests_of(study: Study) -> dict[str, str]:
 
 def digest_task(task: Task) -> str:
     """Of all that a task's figures depend on."""
-    arrays = digest_arrays(task.queries, task.prompts, task.labels)
-    told = [repr(values if values is None else list(values)) for values in (task.own, task.unseen, task.groups)]
-    return digest_texts([arrays, *task.classes, *told])
+    queries, numbers = task.queries, task.candidates.labels
+    arrays = digest_arrays(queries.vectors, task.candidates.vectors, np.searchsorted(numbers, queries.labels))
+    own = None if queries.own is None else [id_ for (id_,) in queries.own]
+    unseen = None if task.unseen is None else list(task.unseen[numbers])
+    names = (task.classes[number] for number in numbers)
+    return digest_texts([arrays, *names, repr(own), repr(unseen), repr(list(task.groups))])
 
 
 def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
     """What a reader needs to believe the figures."""
     ours, store = study.ours, study.subject.memory.store
     pairs, shows = store.count(), study.shows
-    named = study.shows.covered(study.test.numbers)
+    named = study.shows.covered(study.test.candidates.labels)
     setup: dict[str, Any] = {
         "images": len(study.whole),
-        "classes": len(study.whole.classes),
+        "classes": len(study.whole.candidates),
         "test images": len(study.test),
-        "test classes": len(study.test.classes),
+        "test classes": len(study.test.candidates),
         "development": study.config.dev or "half of the classes, by seed",
         "development images": len(study.dev),
         "memory": study.config.memory or study.config.memory_from or store.location,
@@ -148,27 +149,29 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
     return setup
 
 
-def _part(study: Study, name: SectionName, path: Path, of: str) -> Part:
+def _part(study: Study, name: SectionName, path: Path, of: str) -> StoredSection:
     """The section as it was kept, or measured now and kept."""
     if (finished := _finished(path, of)) is not None:
         return finished
     found = _MEASURE[name](study)
-    part = Part(of=of, section=found) if isinstance(found, Section) else Part(of=of, **found._asdict())
+    part = (
+        StoredSection(of=of, section=found) if isinstance(found, Section) else StoredSection(of=of, **found._asdict())
+    )
     with whole_file(path) as target:
         target.write_text(part.model_dump_json(indent=1), encoding="utf-8")
     return part
 
 
-def _finished(path: Path, of: str) -> Part | None:
+def _finished(path: Path, of: str) -> StoredSection | None:
     try:
-        part = Part.model_validate_json(path.read_text(encoding="utf-8"))
+        part = StoredSection.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or cut short: it is measured again
         return None
     return part if part.of == of else None
 
 
 def bars(items: Iterable[T], what: str) -> Iterable[T]:
-    """Show a bar; a :class:`~.study.Watch`."""
+    """Show a bar; a :class:`~.study.StudyProgress`."""
     from ...progress import progress_bar
 
     shown: Iterable[T] = progress_bar(items, desc=what, leave=what == "sections")

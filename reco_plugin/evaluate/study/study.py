@@ -1,33 +1,41 @@
-"""Everything that the sections of a study share, made once and when it is first needed."""
+"""What a study evaluates, and everything that its sections share, made once and when it is first needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ...artifact import Artifact, Policy
+from ...config import Settings, load_settings
 from ...data import Captioned, Labelled
-from ...refine import VectorMemory
+from ...encode import Encoder
+from ...errors import ConfigError, FingerprintMismatch
+from ...fuse import Fuser, GraphFuser, TrainingFreeFuser, open_fuser
+from ...memory import Fingerprint, Memory
+from ...reco import Reco
+from ...refine import Calibrated, Refiner, VectorMemory
+from ...retrieve import Retrieval
 from ...types import Records
-from ..metrics import Interval, bootstrap
-from .choice import Chosen, choose
+from ..intervals import Interval
+from ..measure import Measured, gain, measure
+from ..methods import Chosen, Measures, Method, WithoutRetrieval, choose
+from ..task import Mask, Side, Task
 from .config import StudyConfig
-from .lab import Method, Outcome, Refining, frozen, measure, memory_of
 from .membership import Membership
-from .pictures import Pictures
-from .subject import Subject
-from .subsets import take
-from .task import Task
+from .memories import ram_memory
+from .pictures import Thumbnails
+from .streams import folds, stream
 
 T = TypeVar("T")
 
 
-class Watch(Protocol):
+class StudyProgress(Protocol):
     """Passes items on and shows how far it is."""
 
     def __call__(self, items: Iterable[T], what: str, /) -> Iterable[T]:
@@ -62,11 +70,11 @@ class Study:
     shows: Membership
     distractors: Records | None
     captioned: Captioned | None
-    pictures: Pictures
-    watch: Watch
+    pictures: Thumbnails
+    watch: StudyProgress
 
     @property
-    def ours(self) -> Refining:
+    def ours(self) -> Method:
         """How the models refine."""
         return self.subject.ours
 
@@ -76,9 +84,9 @@ class Study:
         return self.pictures.folder.parent
 
     @cached_property
-    def frozen(self) -> Outcome:
+    def frozen(self) -> Measured:
         """The test task without refinement."""
-        return frozen(self.test)
+        return measure(self.test)
 
     @cached_property
     def full(self) -> VectorMemory:
@@ -97,17 +105,130 @@ class Study:
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory in RAM, calibrated anew; k is that of ``ours`` when left out."""
-        return memory_of(records, self.subject.fingerprint, k or self.ours.how.k)
+        return ram_memory(records, self.subject.fingerprint).at(k or self.ours.how.k)
 
     def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
         """A memory in RAM without the pairs of these classes."""
-        return self.memory(take(self.records, ~self.shows.of(numbers)))
+        return self.memory(self.records.take(~self.shows.of(numbers)))
 
-    def measure(self, method: Method, memory: VectorMemory | None = None, task: Task | None = None) -> Outcome:
+    def halves(self) -> list[tuple[Mask, VectorMemory]]:
+        """The queries (N,) of each half of the test classes, and a memory in RAM without the pairs of that half."""
+        labels, left_out = self.test.queries.labels, folds(self.test, self.config.seed)
+        return [(fold[labels], self.without(np.flatnonzero(fold))) for fold in left_out]
+
+    def measure_halves(self, method: Measures, halves: Sequence[tuple[Mask, VectorMemory]]) -> Measured:
+        """What a method makes of the test task when each half of the queries has a memory of its own."""
+        asked = [(mask, memory, self.test.only(mask)) for mask, memory in halves if mask.any()]
+        return Measured.merge([(mask, self.measure(method, memory, task)) for mask, memory, task in asked])
+
+    def measure(self, method: Measures, memory: VectorMemory | None = None, task: Task | None = None) -> Measured:
         """What a method makes of the test task, with all pairs unless another memory is given."""
-        return measure(method, task or self.test, memory or self.full)
+        return method.measure(task or self.test, memory or self.full)
 
-    def gain(self, outcome: Outcome, before: Outcome | None = None, task: Task | None = None) -> Interval:
+    def gain(self, outcome: Measured, before: Measured | None = None, task: Task | None = None) -> Interval:
         """Difference in top-1, by default to frozen, with its interval over groups."""
-        difference = outcome.top1 - (before or self.frozen).top1
-        return bootstrap(difference, (task or self.test).groups, samples=self.config.draws, seed=self.config.seed)
+        groups, drawn = (task or self.test).groups, {"samples": self.config.draws, "seed": self.config.seed}
+        return gain(outcome, before or self.frozen, groups, **drawn)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated.
+
+    Attributes:
+        memory: the real one.
+        ours: how the models refine, by their policy and what was asked for.
+        names: of the models.
+        digests: of the models' files, by name: another training is another digest.
+        encoder: where there is one.
+        fingerprint: of the encoder.
+        control: the fusion that was trained without retrieval, if one was given.
+    """
+
+    memory: Calibrated
+    ours: Method
+    names: tuple[str, ...]
+    digests: dict[str, str]
+    encoder: Encoder | None
+    fingerprint: Fingerprint
+    control: Fuser | None = None
+
+
+def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
+    """Say how the opened model and its further trainings refine.
+
+    Args:
+        reco: opened by the configuration: the first model, or a refiner of vectors alone.
+        config: names the models, and what is to be refined.
+
+    Raises:
+        ConfigError: several models where nothing is trained.
+        FingerprintMismatch: models of different encoders.
+        ArtifactError: a model folder that is not whole.
+    """
+    settings = load_settings(fuser=config.fuser, **config.refinement)
+    if isinstance(reco, Refiner):
+        policy, fusers, digests = Policy(k=reco.how.k), [TrainingFreeFuser()], {"training-free": "training-free"}
+        names: Sequence[str] = ["training-free"]
+    else:
+        policy, names = reco.manifest.policy, config.models or [str(load_settings().model)]
+        artifacts = [_same_encoder(Artifact.load(name), reco) for name in names]
+        if settings.fuser == "training-free" and len(artifacts) > 1:
+            raise ConfigError("--fuser training-free has no weights: several models would all be the same, give one")
+        fusers = [open_fuser(artifact, settings) for artifact in artifacts]  # type: ignore[misc]
+        digests = {name: _graphs(artifact) for name, artifact in zip(names, artifacts, strict=True)}
+    control = None
+    if config.control is not None and isinstance(reco, Reco):
+        artifact = _same_encoder(Artifact.load(config.control), reco)
+        control, digests = WithoutRetrieval(GraphFuser(artifact, settings)), digests | {"control": _graphs(artifact)}
+    elif config.control is not None:
+        raise ConfigError("--control needs a model: vectors alone have no trained fusion to compare with")
+    return Subject(
+        memory=reco.memory,
+        ours=_refining(fusers, policy, settings, config.side),
+        names=tuple(names),
+        digests=digests,
+        encoder=getattr(reco, "encoder", None),
+        fingerprint=reco.memory.store.header.fingerprint,
+        control=control,
+    )
+
+
+def read_memory(store: Memory, limit: int, seed: int) -> Records:
+    """The pairs of a memory, or a random choice of ``limit`` of them, in RAM.
+
+    In the order of their ids: what is drawn of them later does not depend on the order in which they were added.
+    """
+    count, dimension = store.count(), store.header.fingerprint.dimension
+    wanted, start, parts = np.ones(count, np.bool_), 0, []
+    wanted[stream(seed, "memory limit").permutation(count)[limit:]] = False
+    for batch in store.scroll():
+        parts.append(batch.take(wanted[start : start + len(batch)]))
+        start += len(batch)
+    records = Records.join(parts, dimension)
+    return records.take(np.argsort(np.array(records.ids, np.str_)))
+
+
+def _refining(fusers: Sequence[Any], policy: Policy, settings: Settings, side: Side | None) -> Method:
+    prompts = "text" in policy.refine.get("candidate", ())
+    return Method(
+        fusers=tuple(fusers),
+        how=Retrieval(settings.k or policy.k, settings.search, settings.fusion),
+        gate=policy.gate if settings.gate is None else settings.gate,
+        sides=side or ("both" if prompts else "image"),
+        height=policy.candidate_height,
+    )
+
+
+def _same_encoder(artifact: Artifact, reco: Reco) -> Artifact:
+    first, this = reco.manifest.fingerprint, artifact.manifest.fingerprint
+    if (first.digest, first.dimension) != (this.digest, this.dimension):
+        raise FingerprintMismatch(
+            f"{artifact.folder} has the encoder {this}, the first model {first}: "
+            "give trainings of one encoder, and study another encoder in a run of its own"
+        )
+    return artifact
+
+
+def _graphs(artifact: Artifact) -> str:
+    return " ".join(f"{name}:{graph.sha256[:16]}" for name, graph in sorted(artifact.manifest.graphs.items()))

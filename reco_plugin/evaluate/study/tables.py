@@ -1,17 +1,16 @@
-"""The columns that most tables of a study share, and the cells under them."""
+"""The columns that most tables of a study share, the cells under them, and its main figures in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from ..findings import Cell, Chart, Column, Line, Table
-from ..metrics import Interval
-from .lab import Outcome
+from ..findings import Cell, Chart, Column, Line, Section, Table
+from ..intervals import Interval
+from ..measure import Measured
+from ..table import gain, percent
+from ..task import Mask, Task
+from .config import StudyConfig
 from .study import Study
-from .task import Task
 
 GAIN = Column(key="gain", title="gain in top-1", kind="points")
 TOP1 = Column(key="top1", title="top-1", kind="percent")
@@ -39,7 +38,7 @@ def columns(study: Study, first: str, *more: Column) -> tuple[Column, ...]:
     return (Column(key="name", title=first), *more, TOP1, *spread(study), TOP5, GAIN, *kinds)
 
 
-def row(study: Study, name: str, outcome: Outcome, before: Outcome | None = None, **more: Cell) -> dict[str, Cell]:
+def row(study: Study, name: str, outcome: Measured, before: Measured | None = None, **more: Cell) -> dict[str, Cell]:
     """Cells of one outcome on the test task; without gains where it is what it is compared with."""
     before = before or study.frozen
     cells = {"name": name} | accuracies(study, outcome) | more
@@ -53,20 +52,26 @@ def row(study: Study, name: str, outcome: Outcome, before: Outcome | None = None
     return cells
 
 
-def accuracies(study: Study, outcome: Outcome) -> dict[str, Cell]:
+def accuracies(study: Study, outcome: Measured) -> dict[str, Cell]:
     """Cells of one outcome alone."""
-    cells: dict[str, Cell] = {"top1": float(outcome.top1.mean()), "top5": float(outcome.top5.mean())}
-    if len(study.subject.names) > 1 and len(outcome.models) > 1:
-        cells |= {"lowest": min(outcome.models), "highest": max(outcome.models)}
+    cells: dict[str, Cell] = {"top1": float(outcome.top(1).mean()), "top5": float(outcome.top(5).mean())}
+    if len(study.subject.names) > 1 and len(outcome.ranks) > 1:
+        cells |= extremes(outcome)
     unseen = study.test.query_unseen
-    if unseen is not None and len(unseen) == len(outcome.top1):
+    if unseen is not None and unseen.shape == outcome.top(1).shape:
         for kind, mask in (("seen", ~unseen), ("unseen", unseen)):
             if mask.any():
-                cells[kind] = float(outcome.top1[mask].mean())
+                cells[kind] = float(outcome.top(1)[mask].mean())
     return cells
 
 
-def part_gain(study: Study, outcome: Outcome, before: Outcome, task: Task, mask: npt.NDArray[np.bool_]) -> Interval:
+def extremes(outcome: Measured) -> dict[str, Cell]:
+    """Top-1 of the worst and of the best model."""
+    of_models = (outcome.ranks < 1).mean(axis=1).tolist()
+    return {"lowest": min(of_models), "highest": max(of_models)}
+
+
+def part_gain(study: Study, outcome: Measured, before: Measured, task: Task, mask: Mask) -> Interval:
     """Gain on some of a task's queries."""
     return study.gain(outcome.only(mask), before.only(mask), task.only(mask))
 
@@ -76,14 +81,10 @@ def table(study: Study, title: str, first: str, rows: Sequence[dict[str, Cell]],
     return Table(title=title, columns=columns(study, first, *more), rows=tuple(rows))
 
 
-def gain_line(name: str, gains: Sequence[Interval | None]) -> Line:
-    """A line of gains with its bounds; None where there is nothing to measure."""
-    return Line(
-        name=name,
-        y=tuple(None if g is None else g.mean for g in gains),
-        low=tuple(None if g is None else g.low for g in gains),
-        high=tuple(None if g is None else g.high for g in gains),
-    )
+def gain_line(name: str, gains: Sequence[Interval]) -> Line:
+    """A line of gains with its bounds."""
+    y, low, high = zip(*gains, strict=True)
+    return Line(name=name, y=y, low=low, high=high)
 
 
 def gain_chart(
@@ -100,3 +101,63 @@ def gain_chart(
         x_log=x_log,
         baseline=0.0,
     )
+
+
+def summary(sections: Sequence[Section], config: StudyConfig) -> tuple[str, ...]:
+    """Sentences with the main figures, of the sections that there are."""
+    by_key = {section.key: section for section in sections}
+    lines: list[str] = []
+    if "main" in by_key:
+        lines += _main(by_key["main"])
+    if "baselines" in by_key:
+        lines += _baselines(by_key["baselines"])
+    if "harm" in by_key:
+        lines += _harm(by_key["harm"])
+    if config.quick:
+        lines.append("A quick run: fewer points on the curves and fewer bootstrap draws.")
+    return tuple(lines)
+
+
+def _main(section: Section) -> Iterator[str]:
+    table = section.tables[0]
+    frozen, *others = table.rows
+    best = max(others, key=lambda row: _number(row["top1"]))
+    yield (
+        f"Top-1 over {table.title}: {percent(_number(frozen['top1']))} % with frozen CLIP, "
+        f"{percent(_number(best['top1']))} % with {best['name']}: {_points(best['gain'])} points."
+    )
+    yield from section.notes
+
+
+def _baselines(section: Section) -> Iterator[str]:
+    chosen = str(section.tables[0].rows[0]["name"])
+    for table in section.tables[1:]:
+        row = _row(table, name=chosen)
+        yield (
+            f"Ours against the best baseline on development classes ({chosen}), {table.title}: "
+            f"{_points(row['ahead'])} points."
+        )
+
+
+def _harm(section: Section) -> Iterator[str]:
+    ours = [row for row in section.tables[0].rows if row["name"] == "ours" and isinstance(row.get("gain"), Interval)]
+    worst = min(ours, key=lambda row: _number(row["gain"]))
+    yield f"The worst memory for ours, “{worst['memory']}”, changes its top-1 by {_points(worst['gain'])} points."
+    noisy = [row for row in section.tables[1].rows if row["name"] == "ours" and 0.4 < _number(row["wrong"]) < 0.6]
+    for row in noisy[:1]:
+        share = percent(_number(row["wrong"]))
+        yield f"With {share} % wrong captions, ours changes top-1 by {_points(row['gain'])} points."
+
+
+def _row(table: Table, **cells: Cell) -> dict[str, Cell]:
+    return next(row for row in table.rows if all(row.get(key) == cell for key, cell in cells.items()))
+
+
+def _number(cell: Cell) -> float:
+    if isinstance(cell, Interval):
+        return cell.mean
+    return float(cell) if isinstance(cell, int | float) else 0.0
+
+
+def _points(cell: Cell) -> str:
+    return gain(cell) if isinstance(cell, Interval) else ""

@@ -18,8 +18,8 @@ from benchmarks.pretrain.locked_text import ABOUT, ImageSide, load_locked, train
 from benchmarks.pretrain.sentences import SentenceTower, load_sentences
 from benchmarks.pretrain.towers import MODEL_CFG
 from reco_plugin.errors import DataError, InputError
-from reco_plugin.quickstart.dataset import Item, Quickstart
-from reco_plugin.quickstart.entities import Entity, Split
+from reco_plugin.quickstart.dataset import BenchPair, Quickstart
+from reco_plugin.quickstart.entities import Entity, EntitySplit
 from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
 
 COLOURS = {
@@ -77,13 +77,13 @@ def sentences(write_sentences: WriteSentences) -> SentenceTower:
 @pytest.fixture(scope="session")
 def colours() -> Quickstart:
     """Rectangles of one colour and shape an entity: four seen, one fusion, one unseen; two generic ones."""
-    splits: list[Split] = ["seen"] * 4 + ["fusion", "unseen"]
+    splits: list[EntitySplit] = ["seen"] * 4 + ["fusion", "unseen"]
     entities = [
         Entity(f"e{i}", word, (), {}, 0, split) for i, (word, split) in enumerate(zip(COLOURS, splits, strict=True))
     ]
     styles = (*[s for s in MEMORY_STYLES if s != HELD_STYLE][:2], HELD_STYLE, QUERY_STYLES[0])
-    items = [Item(e.key, style, style, f"a drawing of {e.label}", e.split) for e in entities for style in styles]
-    items += [Item(f"icons:{i}", "icons", "icons", caption, None) for i, caption in enumerate(("icon", "a icon"))]
+    items = [BenchPair(e.key, style, style, f"a drawing of {e.label}", e.split) for e in entities for style in styles]
+    items += [BenchPair(f"icons:{i}", "icons", "icons", caption, None) for i, caption in enumerate(("icon", "a icon"))]
     drawn = [(COLOURS[e.label], *SIZES[i]) for i, e in enumerate(entities) for _ in styles]
     drawn += [((200, 200, 120), 10, 10), ((128, 128, 128), 30, 30)]
     images = np.full((len(items), 64, 64, 3), 255, np.uint8)

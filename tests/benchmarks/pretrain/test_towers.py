@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
 from benchmarks.pretrain.towers import pretrain, write_tokenizer
-from reco_plugin.quickstart.dataset import Item, Quickstart
-from reco_plugin.quickstart.entities import Entity, Split
+from reco_plugin.quickstart.dataset import BenchPair, Quickstart
+from reco_plugin.quickstart.entities import Entity, EntitySplit
 from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
 from reco_plugin.train.encoder import load_frozen
 
@@ -43,13 +43,13 @@ class Fragile:
 
 def quickstart() -> Quickstart:
     """Six seen entities, one of each other split, in a memory style, the held style and a query style; 5 generic."""
-    splits: list[Split] = ["seen"] * 6 + ["fusion", "unseen"]
+    splits: list[EntitySplit] = ["seen"] * 6 + ["fusion", "unseen"]
     entities = [
         Entity(f"e{i}", word, (), {}, 0, split) for i, (word, split) in enumerate(zip(WORDS, splits, strict=True))
     ]
     styles = (*[s for s in MEMORY_STYLES if s != HELD_STYLE][:2], HELD_STYLE, QUERY_STYLES[0])
-    items = [Item(e.key, style, style, f"{e.label} in {style}", e.split) for e in entities for style in styles]
-    items += [Item(f"icons:{i}", "icons", "icons", f"icon {i}", None) for i in range(5)]
+    items = [BenchPair(e.key, style, style, f"{e.label} in {style}", e.split) for e in entities for style in styles]
+    items += [BenchPair(f"icons:{i}", "icons", "icons", f"icon {i}", None) for i in range(5)]
     images = np.random.default_rng(0).integers(0, 256, (len(items), 64, 64, 3)).astype(np.uint8)
     return Quickstart(images, items, entities)
 

@@ -8,9 +8,10 @@ from typing import get_args
 
 from ....types import Mode
 from ...findings import Cell, Chart, Section, Table
-from ..lab import Outcome, Refining
+from ...measure import Measured
+from ...methods import Method
+from ..streams import at_most_each, captions_of, part
 from ..study import Study
-from ..subsets import at_most_each, captions_of, part, take
 from ..tables import gain_chart, gain_line, row, table
 
 KS, QUICK_KS = (1, 3, 5, 10, 20), (1, 5, 20)
@@ -38,7 +39,7 @@ def ablations(study: Study) -> Section:
 
 def _modes(study: Study) -> Table:
     ours = study.ours
-    variants: dict[str, Refining] = {"ours": ours, "ours, without gate": replace(ours, gate=False)}
+    variants: dict[str, Method] = {"ours": ours, "ours, without gate": replace(ours, gate=False)}
     for search, fusion in product(get_args(Mode), repeat=2):
         how = replace(ours.how, search=search, fusion=fusion)
         variants[f"search {search}, fusion {fusion}, no gate"] = replace(ours, how=how, gate=False)
@@ -54,8 +55,8 @@ def _modes(study: Study) -> Table:
 
 def _knowledge(study: Study) -> Table:
     """The same queries before and after the pairs of their classes join the memory."""
-    own = study.shows.of(study.test.numbers)
-    before = study.without(study.test.numbers)
+    classes = study.test.candidates.labels
+    own, before = study.shows.of(classes), study.without(classes)
     rows = [
         row(study, "frozen CLIP", study.frozen),
         row(study, f"memory without the test classes: {int((~own).sum()):,} pairs", study.measure(study.ours, before)),
@@ -80,10 +81,10 @@ def _by_k(study: Study) -> tuple[Table, Chart]:
 
 def _by_size(study: Study) -> tuple[Table, Chart]:
     shares = QUICK_SHARES if study.config.quick else SHARES
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Measured] = {}
     for share in study.watch(shares, "memory size"):
         rows = part(len(study.records), share, study.config.seed) if len(study.records) else None
-        records = study.records if rows is None else take(study.records, rows)
+        records = study.records if rows is None else study.records.take(rows)
         outcomes[len(records)] = study.measure(study.ours, study.memory(records))
     cells = [row(study, f"{pairs:,} pairs", outcome) for pairs, outcome in outcomes.items()]
     line = gain_line("ours", [study.gain(outcome) for outcome in outcomes.values()])
@@ -99,7 +100,7 @@ def _by_entity(study: Study) -> tuple[Table, Chart]:
     gains = []
     steps = QUICK_EACH if study.config.quick else EACH
     for most in study.watch((*steps, None), "pairs per entity"):
-        chosen = records if most is None else take(records, at_most_each(entities, most, study.config.seed))
+        chosen = records if most is None else records.take(at_most_each(entities, most, study.config.seed))
         outcome = study.measure(study.ours, study.memory(chosen))
         name = "all" if most is None else f"at most {most}"
         cells.append(row(study, f"{name}: {len(chosen):,} pairs", outcome))

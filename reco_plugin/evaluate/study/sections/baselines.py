@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ....refine import VectorMemory
 from ...findings import Cell, Column, Section, Table
+from ..streams import with_wrong_captions
 from ..study import Study
-from ..subsets import with_wrong_captions
 from ..tables import columns, row
 
 NOISE = 0.5

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
-
-from ...findings import Cell, Column, Kind, Section, Table
-from ...metrics import Interval
+from ...findings import Cell, Column, Section, Table
+from ...metrics import RECALL_AT
 from ...retrieval import retrieval
 from ..study import Study
 
@@ -25,10 +21,15 @@ def captions(study: Study) -> Section:
                 "(a table with image and text, .npz, shards, or a folder)."
             ),
         )
-    result = retrieval(study.ours.refiner(study.subject.memory), study.captioned)
-    rows = [_cells(variant) for variant in study.watch(list(result.variants), "retrieval")]
-    kinds = {key: cell for row in rows for key, cell in row.items() if cell is not None}
-    columns = [Column(key=key, title=key.replace("_", " "), kind=_kind(key, cell)) for key, cell in kinds.items()]
+    result = retrieval(study.ours.refiners(study.subject.memory)[0], study.captioned)
+    rows: list[dict[str, Cell]] = []
+    for line in study.watch(list(result.variants), "retrieval"):
+        gained = {"gain": None if line.refined == "frozen" else line.gain, "ndcg10": line.ndcg10}
+        recall = {f"R@{k}": share for k, share in line.recall.items()}
+        rows.append({"direction": line.direction, "refined": line.refined, **recall, **gained})
+    columns = [Column(key=key, title=key) for key in ("direction", "refined")]
+    columns += [Column(key=key, title=key, kind="percent") for key in (*(f"R@{k}" for k in RECALL_AT), "ndcg10")]
+    columns.append(Column(key="gain", title="gain", kind="points"))
     return Section(
         key="retrieval",
         title=TITLE,
@@ -40,25 +41,3 @@ def captions(study: Study) -> Section:
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),
     )
-
-
-def _cells(variant: Any) -> dict[str, Cell]:
-    """A row of whatever the variant holds: words, shares, shares by k, intervals."""
-    cells: dict[str, Cell] = {}
-    for field in fields(variant):
-        value = getattr(variant, field.name)
-        if isinstance(value, Mapping):
-            name = {"recall": "R"}.get(field.name, field.name)
-            cells |= {f"{name}@{k}": share for k, share in value.items()}
-        elif isinstance(value, str | int | float | Interval):
-            cells[field.name] = value
-    frozen = cells.get("refined") == "frozen"
-    return {key: None if frozen and isinstance(cell, Interval) else cell for key, cell in cells.items()}
-
-
-def _kind(key: str, cell: Cell) -> Kind:
-    if isinstance(cell, str):
-        return "text"
-    if isinstance(cell, Interval):
-        return "points" if "gain" in key else "percent"
-    return "count" if isinstance(cell, int) else "percent"

@@ -13,8 +13,7 @@ import numpy as np
 
 from ....retrieve import retrieve
 from ...findings import Cell, Chart, Column, Section, Table
-from ..lab import memory_of
-from ..memories import ApproximateMemory
+from ..memories import ApproximateMemory, ram_memory
 from ..study import Study
 from ..tables import gain_chart, gain_line, row, table
 
@@ -58,7 +57,7 @@ def _latency(study: Study) -> Table:
 
 def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
     """Each step as a function of the batch size; encoding only where there is an encoder and something to encode."""
-    ours, memory, queries = study.ours, study.subject.memory, study.test.queries
+    ours, memory, queries = study.ours, study.subject.memory, study.test.queries.vectors
     steps: dict[str, Callable[[int], Any]] = {}
     encoder, images = study.subject.encoder, study.labelled.images
     if encoder is not None and not isinstance(images, np.ndarray):
@@ -111,9 +110,8 @@ def _recall(study: Study) -> tuple[Table, Chart]:
     cells, gains = [], []
     for recall in study.watch(recalls, "index recall"):
         around = partial(ApproximateMemory, recall=recall, seed=study.config.seed)
-        outcome = study.measure(
-            study.ours, memory_of(study.records, study.subject.fingerprint, study.ours.how.k, around)
-        )
+        memory = ram_memory(study.records, study.subject.fingerprint, around).at(study.ours.how.k)
+        outcome = study.measure(study.ours, memory)
         cells.append(row(study, f"{recall:g}", outcome))
         gains.append(study.gain(outcome))
     chart = gain_chart(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...findings import Cell, Chart, Column, Line, Section, Table
-from ..fusers import Opened
-from ..lab import Outcome, Refining
+from ...measure import Measured
+from ...methods import ScaledTrust
 from ..study import Study
-from ..task import folds
+from ..tables import gain_chart, gain_line
 
 OPENNESS, QUICK_OPENNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), (0.0, 0.5, 1.0, 2.0)
 
@@ -17,10 +17,16 @@ def gate(study: Study) -> Section:
     """The operating curve."""
     steps = QUICK_OPENNESS if study.config.quick else OPENNESS
     ours = replace(study.ours, gate=True)
-    methods = {f"{step:g}": replace(ours, fusers=tuple(Opened(fuser, step) for fuser in ours.fusers)) for step in steps}
+    methods = {
+        f"{step:g}": replace(ours, fusers=tuple(ScaledTrust(fuser, step) for fuser in ours.fusers)) for step in steps
+    }
     methods["no gate"] = replace(study.ours, gate=False)
     known = {name: study.measure(method) for name, method in study.watch(list(methods.items()), "gate: class known")}
-    left_out = _left_out(study, methods)
+    halves = study.halves()
+    left_out = {
+        name: study.measure_halves(method, halves)
+        for name, method in study.watch(list(methods.items()), "gate: class left out")
+    }
     rows: list[dict[str, Cell]] = [
         {"name": name, "known": study.gain(known[name]), "unknown": study.gain(left_out[name])} for name in methods
     ]
@@ -48,44 +54,15 @@ def gate(study: Study) -> Section:
     )
 
 
-def _left_out(study: Study, methods: dict[str, Refining]) -> dict[str, Outcome]:
-    """Every query while the pairs of its class are out of the memory; one half of the classes after the other."""
-    parts: dict[str, list[tuple[object, Outcome]]] = {name: [] for name in methods}
-    for fold in folds(study.test, study.config.seed):
-        memory, asked = study.without(study.test.numbers[fold]), fold[study.test.labels]
-        if not asked.any():
-            continue
-        task = study.test.only(asked)
-        for name, method in study.watch(list(methods.items()), "gate: class left out"):
-            parts[name].append((asked, study.measure(method, memory, task)))
-    return {name: Outcome.merge(found) for name, found in parts.items()}  # type: ignore[arg-type]
-
-
 def _charts(
-    study: Study, names: list[str], known: dict[str, Outcome], unknown: dict[str, Outcome]
+    study: Study, names: list[str], known: dict[str, Measured], unknown: dict[str, Measured]
 ) -> tuple[Chart, Chart]:
     gains = {
         what: [study.gain(found[name]) for name in names]
         for what, found in (("memory has the class", known), ("class left out", unknown))
     }
-    lines = [
-        Line(
-            name=what,
-            y=tuple(g.mean for g in found),
-            low=tuple(g.low for g in found),
-            high=tuple(g.high for g in found),
-        )
-        for what, found in gains.items()
-    ]
-    by_openness = Chart(
-        title="Gain and harm by openness",
-        x_title="openness of the gate",
-        y_title="gain in top-1, points",
-        x=tuple(names),
-        lines=tuple(lines),
-        y_kind="points",
-        baseline=0.0,
-    )
+    lines = [gain_line(what, found) for what, found in gains.items()]
+    by_openness = gain_chart("Gain and harm by openness", "openness of the gate", names, lines)
     points = sorted((100 * (0.0 - u.mean), k.mean) for k, u in zip(*gains.values(), strict=True))
     trade = Chart(
         title="Gain bought by harm: up and to the left is better",

@@ -6,18 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from ....defaults import SAME_IMAGE
 from ....refine import VectorMemory
 from ....types import Records
 from ...findings import Cell, Chart, Column, Section, Table
-from ..lab import Method, Outcome
-from ..leaks import leaks
+from ...measure import Measured
+from ...methods import Measures
+from ...task import Mask
+from ..streams import joined, leaks, with_wrong_captions
 from ..study import Study
-from ..subsets import joined, take, with_wrong_captions
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
-from ..task import folds
 
 NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
 
@@ -27,7 +26,7 @@ class _Trial:
     """One kind of memory, ready to be asked with any method."""
 
     name: str
-    measure: Callable[[Method], Outcome]
+    measure: Callable[[Measures], Measured]
 
 
 def harm(study: Study) -> Section:
@@ -36,7 +35,7 @@ def harm(study: Study) -> Section:
     wrong, chart = _wrong(study, methods)
     trials = [
         _trial(study, "memory as it is", study.records),
-        _trial(study, "empty memory", take(study.records, np.zeros(len(study.records), np.bool_))),
+        _trial(study, "empty memory", study.records.take(np.zeros(len(study.records), np.bool_))),
         *_left_out(study),
         *_irrelevant(study),
     ]
@@ -64,7 +63,7 @@ def harm(study: Study) -> Section:
     )
 
 
-def _methods(study: Study) -> dict[str, Method]:
+def _methods(study: Study) -> dict[str, Measures]:
     best = study.best_baseline
     return {
         "ours": study.ours,
@@ -87,20 +86,12 @@ def _trial(study: Study, name: str, records: Records) -> _Trial:
 
 
 def _left_out(study: Study) -> list[_Trial]:
-    left_out = list(folds(study.test, study.config.seed))
-    memories = [study.without(study.test.numbers[fold]) for fold in left_out]
-
-    def ask(method: Method, asked: list[npt.NDArray[np.bool_]]) -> Outcome:
-        parts = []
-        for memory, fold in zip(memories, asked, strict=True):
-            mask = fold[study.test.labels]
-            parts.append((mask, study.measure(method, memory, study.test.only(mask))))
-        return Outcome.merge([(mask, outcome) for mask, outcome in parts if mask.any()])
-
-    others = take(study.records, ~study.shows.of(study.test.numbers))
+    left_out = study.halves()
+    known = [(asked, memory) for (asked, _), (_, memory) in zip(left_out, left_out[::-1], strict=True)]
+    others = study.records.take(~study.shows.of(study.test.candidates.labels))
     return [
-        _Trial("without the query's class", lambda method: ask(method, left_out)),
-        _Trial("half of the classes known, queries of that half", lambda method: ask(method, left_out[::-1])),
+        _Trial("without the query's class", lambda method: study.measure_halves(method, left_out)),
+        _Trial("half of the classes known, queries of that half", lambda method: study.measure_halves(method, known)),
         *([_trial(study, "none of the classes", others)] if len(others) else []),
     ]
 
@@ -114,13 +105,13 @@ def _irrelevant(study: Study) -> list[_Trial]:
     ]
 
 
-def _rows(study: Study, trial: _Trial, methods: dict[str, Method]) -> list[dict[str, Cell]]:
+def _rows(study: Study, trial: _Trial, methods: dict[str, Measures]) -> list[dict[str, Cell]]:
     return [row(study, name, trial.measure(method), memory=trial.name) for name, method in methods.items()]
 
 
-def _wrong(study: Study, methods: dict[str, Method]) -> tuple[Table, Chart]:
+def _wrong(study: Study, methods: dict[str, Measures]) -> tuple[Table, Chart]:
     noises = QUICK_NOISES if study.config.quick else NOISES
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in methods}
+    outcomes: dict[str, list[Measured]] = {name: [] for name in methods}
     rows: list[dict[str, Cell]] = []
     shares = []
     for noise in study.watch((0.0, *noises), "wrong captions"):
@@ -138,10 +129,10 @@ def _wrong(study: Study, methods: dict[str, Method]) -> tuple[Table, Chart]:
     )
 
 
-def _duplicates(study: Study, methods: dict[str, Method]) -> Table:
+def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
     """The leak check: what near-duplicates of the queries in the memory are worth."""
     found = leaks(study.test, study.records)
-    clean: VectorMemory = study.full if not found.pairs.any() else study.memory(take(study.records, ~found.pairs))
+    clean: VectorMemory = study.full if not found.pairs.any() else study.memory(study.records.take(~found.pairs))
     rows: list[dict[str, Cell]] = []
     for name, method in methods.items():
         with_them, without = study.measure(method), study.measure(method, clean)
@@ -162,6 +153,7 @@ def _duplicates(study: Study, methods: dict[str, Method]) -> Table:
     )
 
 
-def _affected(study: Study, name: str, outcome: Outcome, mask: npt.NDArray[np.bool_]) -> dict[str, Cell]:
+def _affected(study: Study, name: str, outcome: Measured, mask: Mask) -> dict[str, Cell]:
     gain = part_gain(study, outcome, study.frozen, study.test, mask)
-    return {"name": name} | accuracies(study, outcome.only(mask)) | {"gain": gain}
+    cells = {"name": name} | accuracies(study, outcome.only(mask)) | {"gain": gain}
+    return {key: cell for key, cell in cells.items() if key not in ("lowest", "highest")}

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TypeAlias
 
-import numpy as np
-
-from ....types import Role
 from ...findings import Cell, Chart, Column, Line, Section, Table
-from ...frozen import refined_candidates, refined_queries
-from ...metrics import bootstrap_harmonic, harmonic_mean
-from ...reasons import little, why
-from ...variants import moved
-from ...zero_shot import SIDES, Side
-from ..lab import Outcome, frozen, measure
+from ...measure import Measured, by_unseen, measure_sides
+from ...reasons import little, reasons_of
+from ...task import SIDES, Task
 from ..study import Study
-from ..tables import GAIN, TOP1, TOP5, spread
-from ..task import Task
+from ..tables import GAIN, TOP1, TOP5, extremes, spread
 
 VARIANTS = {"frozen": "frozen CLIP", "image": "images refined", "text": "prompts refined", "both": "both refined"}
 
-_REFINED: tuple[tuple[Side, str, Role], ...] = (("image", "images", "query"), ("text", "class prompts", "candidate"))
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """A classification task of its own: queries of some classes among some classes."""
-
-    title: str
-    task: Task
-    outcomes: dict[str, Outcome]
-
-    @property
-    def before(self) -> Outcome:
-        return self.outcomes["frozen"]
+_Found: TypeAlias = Mapping[str, Measured]
 
 
 def main(study: Study) -> Section:
     """The main table, for every group of classes."""
-    tasks = _tasks(study)
-    slices = [_measured(study, title, task) for title, task in study.watch(list(tasks.items()), "main")]
-    tables = [_table(study, part) for part in slices]
-    if study.whole.unseen is not None and study.whole.unseen.any() and not study.whole.unseen.all():
-        tables.append(_harmonic(study, slices[0]))
-    lines = [Line(name=p.title, y=tuple(float(o.top1.mean()) for o in p.outcomes.values())) for p in slices]
+    both = replace(study.ours, sides="both")
+    tasks, found = _tasks(study), dict[str, _Found]()
+    for title, task in study.watch(list(tasks.items()), "main"):
+        found[title] = measure_sides(task, both.refine(task, study.subject.memory), SIDES)
+    first, *_ = found.values()
+    tables = [_table(study, title, tasks[title], of) for title, of in found.items()]
+    tables += _harmonic(study, first)
+    lines = [Line(name=t, y=tuple(float(one.top(1).mean()) for one in of.values())) for t, of in found.items()]
     chart = Chart(
         title="Top-1 before and after",
         x_title="what is refined",
@@ -73,24 +56,18 @@ def main(study: Study) -> Section:
         ),
         tables=tuple(tables),
         charts=(chart,),
-        notes=tuple(_notes(study, slices[0])),
+        notes=tuple(_notes(study, first)),
     )
 
 
-def _notes(study: Study, part: _Slice) -> Iterator[str]:
-    """Why a side gained little, of the first model; only such a side is refined once more."""
-    task, refiner = part.task, study.ours.refiner(study.subject.memory)
-    for side, what, role in _REFINED:
-        if not little(gain := study.gain(part.outcomes[side], part.before, task)):
-            continue
-        plain = task.queries if side == "image" else task.prompts
-        if side == "image":
-            refined = refined_queries(refiner, plain, "image", task.hidden)
-        else:
-            refined = refined_candidates(refiner, plain, "text", None)
-        if reason := why(side, what, role, gain, refined.coverage, moved(plain, refined.vectors)):
-            yield f"{str(reason).replace('why', 'Why', 1)}."
-        if side == study.ours.sides == "image" and study.config.side is None:
+def _notes(study: Study, found: _Found) -> Iterator[str]:
+    """Why a side gained little, of the first model."""
+    gains = {side: study.gain(found[side], found["frozen"], study.whole) for side in ("image", "text")}
+    reasons = {reason.refined: reason for reason in reasons_of(found, gains, "class prompts")}
+    for side, gain in gains.items():
+        if side in reasons:
+            yield f"{str(reasons[side]).replace('why', 'Why', 1)}."
+        if little(gain) and side == study.ours.sides == "image" and study.config.side is None:
             yield "Outside of the main table class prompts stay plain, as the model's policy says (--side both)."
 
 
@@ -107,69 +84,41 @@ def _tasks(study: Study) -> dict[str, Task]:
     return {title: task for title, task in tasks.items() if len(task)}
 
 
-def _measured(study: Study, title: str, task: Task) -> _Slice:
-    outcomes = {"frozen": frozen(task)}
-    for side in SIDES:
-        outcomes[side] = measure(replace(study.ours, sides=side), task, study.subject.memory)
-    return _Slice(title, task, outcomes)
-
-
-def _table(study: Study, part: _Slice) -> Table:
-    several = len(study.subject.names) > 1
+def _table(study: Study, title: str, task: Task, found: _Found) -> Table:
     rows: list[dict[str, Cell]] = []
-    for key, outcome in part.outcomes.items():
+    for key, one in found.items():
         cells: dict[str, Cell] = {
             "name": VARIANTS[key],
-            "top1": float(outcome.top1.mean()),
-            "top5": float(outcome.top5.mean()),
+            "top1": float(one.top(1).mean()),
+            "top5": float(one.top(5).mean()),
         }
         if key != "frozen":
-            cells["gain"] = study.gain(outcome, part.before, part.task)
-            if several:
-                cells |= {"lowest": min(outcome.models), "highest": max(outcome.models)}
+            cells["gain"] = study.gain(one, found["frozen"], task)
+            if len(study.subject.names) > 1:
+                cells |= extremes(one)
         rows.append(cells)
-    count = f"{len(part.task):,} images, {len(part.task.classes):,} classes"
     return Table(
-        title=f"{part.title}: {count}",
+        title=f"{title}: {len(task):,} images, {len(task.candidates):,} classes",
         columns=(Column(key="name", title=""), TOP1, *spread(study), TOP5, GAIN),
         rows=tuple(rows),
         best=("top1", "top5"),
     )
 
 
-def _harmonic(study: Study, whole: _Slice) -> Table:
+def _harmonic(study: Study, found: _Found) -> list[Table]:
     """Seen and unseen queries among all labels together, as generalised zero-shot learning reports them."""
-    unseen = whole.task.query_unseen
-    assert unseen is not None  # noqa: S101 - the caller asked
-    before = [whole.before.top1[mask] for mask in (~unseen, unseen)]
-    groups = (whole.task.groups[~unseen], whole.task.groups[unseen])
+    whole, config = study.whole, study.config
     rows: list[dict[str, Cell]] = []
-    for key, outcome in whole.outcomes.items():
-        seen_hits, unseen_hits = outcome.top1[~unseen], outcome.top1[unseen]
-        cells: dict[str, Cell] = {
-            "name": VARIANTS[key],
-            "seen": float(np.mean(seen_hits)),
-            "unseen": float(np.mean(unseen_hits)),
-            "harmonic": harmonic_mean(float(np.mean(seen_hits)), float(np.mean(unseen_hits))),
-        }
-        if key != "frozen":
-            cells["gain"] = bootstrap_harmonic(
-                [seen_hits, before[0]],
-                [unseen_hits, before[1]],
-                groups,
-                samples=study.config.draws,
-                seed=study.config.seed,
-            )
-        rows.append(cells)
-    return Table(
-        title="seen and unseen classes among all labels together",
-        columns=(
-            Column(key="name", title=""),
-            Column(key="seen", title="top-1, seen", kind="percent"),
-            Column(key="unseen", title="top-1, unseen", kind="percent"),
-            Column(key="harmonic", title="harmonic mean", kind="percent"),
-            Column(key="gain", title="gain in harmonic mean", kind="points"),
-        ),
-        rows=tuple(rows),
-        best=("harmonic",),
+    for line in by_unseen(found, whole.query_unseen, whole.groups, samples=config.draws, seed=config.seed):
+        cells: dict[str, Cell] = {"name": VARIANTS[line.refined]}
+        cells |= {"seen": line.seen.mean, "unseen": line.unseen.mean, "harmonic": line.harmonic.mean}
+        rows.append(cells if line.refined == "frozen" else cells | {"gain": line.gain})
+    columns = (
+        Column(key="name", title=""),
+        Column(key="seen", title="top-1, seen", kind="percent"),
+        Column(key="unseen", title="top-1, unseen", kind="percent"),
+        Column(key="harmonic", title="harmonic mean", kind="percent"),
+        Column(key="gain", title="gain in harmonic mean", kind="points"),
     )
+    title = "seen and unseen classes among all labels together"
+    return [Table(title=title, columns=columns, rows=tuple(rows), best=("harmonic",))] if rows else []

@@ -15,7 +15,6 @@ from reco_plugin.errors import ConfigError
 from reco_plugin.evaluate.findings import Findings
 from reco_plugin.evaluate.study.config import SECTIONS, StudyConfig
 from reco_plugin.evaluate.study.run import run_study
-from reco_plugin.evaluate.study.subsets import take
 from reco_plugin.run_config import versions
 
 
@@ -124,7 +123,7 @@ def test_the_summary_says_the_main_figures(make_study: Any, world: Any) -> None:
 def test_the_summary_says_what_held_back(make_study: Any, world: Any) -> None:
     """Half of the classes have pairs: the prompts stay plain, and in the other sections by the policy too."""
     pairs, labelled = world.pairs(), world.labelled()
-    half = take(pairs, np.arange(len(pairs)) < len(pairs) // 2)
+    half = pairs.take(np.arange(len(pairs)) < len(pairs) // 2)
     held = run_study(make_study(half, labelled, sections=("main",)))
     (line,) = [line for line in held.summary if line.startswith("Why text gains little: ")]
     assert "of 40 class prompts (" in line

@@ -11,7 +11,6 @@ import pytest
 from reco_plugin.data import Captioned
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.evaluate.findings import Section, Table
-from reco_plugin.evaluate.study.leaks import leaks
 from reco_plugin.evaluate.study.sections.ablations import ablations
 from reco_plugin.evaluate.study.sections.baselines import baselines
 from reco_plugin.evaluate.study.sections.captions import captions
@@ -20,8 +19,9 @@ from reco_plugin.evaluate.study.sections.cost import cost
 from reco_plugin.evaluate.study.sections.gate import gate
 from reco_plugin.evaluate.study.sections.harm import harm
 from reco_plugin.evaluate.study.sections.main import main
+from reco_plugin.evaluate.study.streams import leaks
 from reco_plugin.evaluate.study.study import Study
-from reco_plugin.evaluate.study.subsets import take
+from reco_plugin.evaluate.task import Task
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.types import Records
 
@@ -40,6 +40,12 @@ def row(table: Table, **cells: Any) -> dict[str, Any]:
     return found
 
 
+def first(task: Task) -> np.ndarray:
+    """Whether the nearest candidate of each query is a true one."""
+    nearest = (task.queries.vectors @ task.candidates.vectors.T).argmax(1)
+    return task.candidates.labels[nearest] == task.queries.labels
+
+
 def table(section: Section, title: str) -> Table:
     (found,) = [table for table in section.tables if table.title.startswith(title)]
     return found
@@ -47,7 +53,7 @@ def table(section: Section, title: str) -> Table:
 
 def test_main_is_zero_shot_on_everything_and_on_the_test_half(study: Study, world: Any) -> None:
     section = main(study)
-    expected = zero_shot(study.ours.refiner(study.subject.memory), study.labelled)
+    expected = zero_shot(study.ours.refiners(study.subject.memory)[0], study.labelled)
     names = {"frozen": "frozen", "image": "images", "text": "prompts", "both": "both"}
     for side, name in names.items():
         found = row(table(section, "all classes: 120 images, 40 classes"), name=name)
@@ -55,7 +61,7 @@ def test_main_is_zero_shot_on_everything_and_on_the_test_half(study: Study, worl
         assert found.get("gain", expected["frozen"].gain).mean == expected[side].gain.mean
     half = row(table(section, "test half, among itself: 60 images, 20 classes"), name="frozen")
     test = study.test
-    assert half["top1"] == np.mean((test.queries @ test.prompts.T).argmax(1) == test.labels)
+    assert half["top1"] == first(test).mean()
     assert section.charts[0].lines[0].y[0] == expected["frozen"].top1.mean
 
 
@@ -71,15 +77,13 @@ def test_main_tells_seen_from_unseen_and_takes_the_harmonic_mean(make_study: Any
         "seen and unseen classes among all labels together",
     ]
     whole = study.whole
-    hits = (whole.queries @ whole.prompts.T).argmax(1) == whole.labels
-    of_unseen = unseen[whole.labels]
+    hits = first(whole)
+    of_unseen = unseen[whole.queries.labels]
     found = row(section.tables[-1], name="frozen")
     seen_share, unseen_share = hits[~of_unseen].mean(), hits[of_unseen].mean()
     assert (found["seen"], found["unseen"]) == (seen_share, unseen_share)
     assert found["harmonic"] == pytest.approx(2 * seen_share * unseen_share / (seen_share + unseen_share))
-    among = whole.queries[of_unseen] @ whole.prompts[unseen].T
-    expected = (among.argmax(1) == whole.labels[of_unseen] - 25).mean()
-    assert row(table(section, "unseen"), name="frozen")["top1"] == expected
+    assert row(table(section, "unseen"), name="frozen")["top1"] == first(whole.among(unseen)).mean()
 
 
 def test_other_tables_tell_seen_from_unseen_too(make_study: Any, world: Any) -> None:
@@ -90,8 +94,8 @@ def test_other_tables_tell_seen_from_unseen_too(make_study: Any, world: Any) -> 
         next(r for r in baselines(study).tables[1].rows if r["name"] == "ours"),
         next(r for r in harm(study).tables[0].rows if r["name"] == "ours"),
     ):
-        assert (found["seen"], found["unseen"]) == (ours.top1[~of_unseen].mean(), ours.top1[of_unseen].mean())
-        difference = (ours.top1 - study.frozen.top1)[of_unseen].mean()
+        assert (found["seen"], found["unseen"]) == (ours.top(1)[~of_unseen].mean(), ours.top(1)[of_unseen].mean())
+        difference = (ours.top(1) - study.frozen.top(1))[of_unseen].mean()
         assert found["unseen_gain"].mean == pytest.approx(difference)
 
 
@@ -119,7 +123,7 @@ def test_retrieval_says_why_it_is_missing_or_what_it_found(study: Study, world: 
     assert captions(study).tables == ()
     captioned = Captioned("pairs", world.image, world.text, np.arange(len(world.image)))
     section = captions(replace(study, captioned=captioned))
-    expected = retrieval(study.ours.refiner(study.subject.memory), captioned)
+    expected = retrieval(study.ours.refiners(study.subject.memory)[0], captioned)
     assert len(section.tables[0].rows) == len(expected.variants)
     for variant in expected.variants:
         found = row(section.tables[0], direction=variant.direction, refined=variant.refined)
@@ -147,7 +151,7 @@ def test_ablations_agree_with_one_another_and_with_what_is_known(study: Study) -
 
 
 def test_the_control_is_a_line_of_its_own(study: Study) -> None:
-    from reco_plugin.evaluate.study.fusers import WithoutRetrieval
+    from reco_plugin.evaluate.methods import WithoutRetrieval
 
     seen: list[float] = []
 
@@ -212,7 +216,7 @@ def test_harm_by_the_kind_of_memory(study: Study, world: Any) -> None:
     assert no_gate["half of the classes known, queries of that half"]["gain"].mean > 0.2
     assert no_gate["without the query's class"]["gain"].mean < 0.05
     assert no_gate["none of the classes"]["gain"].mean < 0.05
-    by_hand = study.measure(replace(study.ours, gate=False), study.memory(other)).top1.mean()
+    by_hand = study.measure(replace(study.ours, gate=False), study.memory(other)).top(1).mean()
     assert no_gate["irrelevant pairs only"]["top1"] == by_hand
     assert [r["wrong"] for r in wrong.rows if r["name"] == "ours"] == [0.0, 0.5]
     clean, noisy = (r["top1"] for r in wrong.rows if r["name"] == "ours")
@@ -221,10 +225,10 @@ def test_harm_by_the_kind_of_memory(study: Study, world: Any) -> None:
 
 
 def test_leaving_a_class_out_leaves_none_of_its_pairs(study: Study) -> None:
-    left = study.without(study.test.numbers[:3]).store
+    left = study.without(study.test.candidates.labels[:3]).store
     captions_left = [str(payload["caption"]) for batch in left.scroll() for payload in batch.payloads]
     assert len(captions_left) == 160 - 3 * 4
-    for number in study.test.numbers[:3]:
+    for number in study.test.candidates.labels[:3]:
         name = study.whole.classes[number]
         assert not [caption for caption in captions_left if f" {name}," in caption]
 
@@ -243,13 +247,14 @@ def test_the_leak_check_finds_near_duplicates_and_own_pairs(make_study: Any, wor
     assert copies.title.endswith(f"{affected} pairs in all")
     plain = {str(r["name"]): r for r in copies.rows if str(r["name"]).startswith("ours, no gate")}
     assert len(plain) == 4
-    clean = study.memory(take(study.records, ~leaks(study.test, study.records).pairs))
+    clean = study.memory(study.records.take(~leaks(study.test, study.records).pairs))
     expected = study.measure(replace(study.ours, gate=False), clean)
-    assert plain["ours, no gate, near-duplicates taken out"]["top1"] == expected.top1.mean()
-    itself = Records(["own"], labelled.images[study.test.rows[:1]], study.test.prompts[:1], [{}])
+    assert plain["ours, no gate, near-duplicates taken out"]["top1"] == expected.top(1).mean()
+    itself = Records(["own"], labelled.images[study.test.rows[:1]], study.test.candidates.vectors[:1], [{}])
     own = Records.join([pairs, itself], 64)
     assert leaks(study.test, own).queries.tolist() == [True] + [False] * 59
-    hidden = replace(study.test, own=("own", *map(str, range(59))))  # its id is known: it cannot retrieve itself
+    queries = replace(study.test.queries, own=[("own",), *((str(row),) for row in range(59))])
+    hidden = replace(study.test, queries=queries)  # its id is known: it cannot retrieve itself
     assert not leaks(hidden, own).queries.any()
     assert leaks(study.test, own).nearest[0] == pytest.approx(1.0, abs=1e-6)
 
@@ -274,7 +279,7 @@ def test_cost_has_time_bytes_and_recall(study: Study) -> None:
     assert all(float(r["batch1"]) > 0 for r in time.rows)  # type: ignore[arg-type]
     assert row(size, name="both vectors, float32")["bytes"] == 2 * 64 * 4
     assert [r["name"] for r in recall.rows] == ["1", "0.9", "0.5"]
-    assert recall.rows[0]["top1"] == study.measure(study.ours).top1.mean()
+    assert recall.rows[0]["top1"] == study.measure(study.ours).top(1).mean()
 
 
 def test_cases_show_what_happened(study: Study, make_study: Any, world: Any) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reco_plugin.evaluate.study.subsets import at_most_each, captions_of, joined, part, take, with_wrong_captions
+from reco_plugin.evaluate.study.streams import at_most_each, captions_of, joined, part, with_wrong_captions
 from reco_plugin.types import Records
 
 
@@ -71,4 +71,4 @@ def test_at_most_so_many_of_each() -> None:
 def test_two_memories_with_the_same_ids_lose_nothing() -> None:
     both = joined(records(["a", "b"]), records(["a", "b"]))
     assert both.ids == ["p0", "p1", "other:p0", "other:p1"]
-    assert take(both, np.array([3, 0])).ids == ["other:p1", "p0"]
+    assert both.take(np.array([3, 0])).ids == ["other:p1", "p0"]

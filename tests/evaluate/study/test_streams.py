@@ -11,9 +11,8 @@ import pytest
 from reco_plugin.evaluate.study.sections.ablations import ablations
 from reco_plugin.evaluate.study.sections.baselines import baselines
 from reco_plugin.evaluate.study.sections.harm import harm
-from reco_plugin.evaluate.study.study import Study
-from reco_plugin.evaluate.study.subject import read_memory
-from reco_plugin.evaluate.study.subsets import at_most_each, part, take, with_wrong_captions
+from reco_plugin.evaluate.study.streams import at_most_each, part, with_wrong_captions
+from reco_plugin.evaluate.study.study import Study, read_memory
 
 SEEDS = range(5)
 
@@ -37,7 +36,7 @@ def test_wrong_captions_fall_on_test_and_development_classes_alike(one_each: Any
     ]
     assert np.mean(wrong) == 0.5
     for half in ("dev", "test"):
-        assert 0.35 < spread(wrong, [getattr(s, half).numbers for s in studies]) < 0.65
+        assert 0.35 < spread(wrong, [getattr(s, half).candidates.labels for s in studies]) < 0.65
 
 
 def test_smaller_memories_hold_test_and_development_classes_alike(one_each: Any) -> None:
@@ -47,12 +46,12 @@ def test_smaller_memories_hold_test_and_development_classes_alike(one_each: Any)
     limited = [np.isin(s.records.ids, read_memory(s.subject.memory.store, 20, s.config.seed).ids) for s in studies]
     for chosen in (kept, one, limited):
         for half in ("dev", "test"):
-            assert 0.35 < spread(chosen, [getattr(s, half).numbers for s in studies]) < 0.65
+            assert 0.35 < spread(chosen, [getattr(s, half).candidates.labels for s in studies]) < 0.65
 
 
 def test_the_order_in_which_pairs_were_added_changes_no_figure(make_study: Any, world: Any) -> None:
     pairs, labelled = world.pairs(), world.labelled()
-    shuffled = take(pairs, np.random.default_rng(7).permutation(len(pairs)))
+    shuffled = pairs.take(np.random.default_rng(7).permutation(len(pairs)))
     found = []
     for records in (pairs, shuffled):
         study = make_study(records, labelled)

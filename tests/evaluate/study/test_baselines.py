@@ -10,8 +10,9 @@ import pytest
 
 from reco_plugin.errors import InputError
 from reco_plugin.evaluate.baselines import LogitEnsemble, enrichments, ensembles, grid, ranks_of_scores, transfers
-from reco_plugin.evaluate.metrics import ranks
-from reco_plugin.evaluate.study.lab import Scoring, frozen, measure
+from reco_plugin.evaluate.measure import measure
+from reco_plugin.evaluate.methods import ScoringMethod
+from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours
 
@@ -53,10 +54,11 @@ def test_a_sharp_temperature_listens_to_the_nearest() -> None:
 
 def test_scoring_in_blocks_is_scoring_at_once(make_study: Any, world: Any) -> None:
     study = make_study(world.pairs(), world.labelled())
-    whole, parts = (Scoring(ensembles()[0], Retrieval(5), block=block) for block in (1024, 7))
-    assert whole.ranks(study.test, study.full)[0].tolist() == parts.ranks(study.test, study.full)[0].tolist()
-    weightless = Scoring(LogitEnsemble(0.0, 100.0, np.inf), Retrieval(5))
-    assert measure(weightless, study.test, study.full).top1.tolist() == frozen(study.test).top1.tolist()
+    methods = (ScoringMethod(ensembles()[0], Retrieval(5), block=block) for block in (1024, 7))
+    whole, parts = (method.measure(study.test, study.full).ranks.tolist() for method in methods)
+    assert whole == parts
+    weightless = ScoringMethod(LogitEnsemble(0.0, 100.0, np.inf), Retrieval(5))
+    assert weightless.measure(study.test, study.full).top(1).tolist() == measure(study.test).top(1).tolist()
 
 
 def test_every_kind_is_chosen_and_the_test_classes_have_no_say(make_study: Any, world: Any) -> None:
@@ -68,8 +70,8 @@ def test_every_kind_is_chosen_and_the_test_classes_have_no_say(make_study: Any, 
         "text-only enrichment": len(enrichments()),
     }
     assert [c.dev_top1 for c in study.baselines] == sorted((c.dev_top1 for c in study.baselines), reverse=True)
-    labels = np.random.default_rng(0).permutation(study.test.labels)
-    scrambled = replace(study, test=replace(study.test, labels=labels))
+    labels = np.random.default_rng(0).permutation(study.test.queries.labels)
+    scrambled = replace(study, test=replace(study.test, queries=replace(study.test.queries, labels=labels)))
     assert [(c.kind, c.settings, c.dev_top1) for c in scrambled.baselines] == [
         (c.kind, c.settings, c.dev_top1) for c in study.baselines
     ]

@@ -1,0 +1,205 @@
+"""Ways to classify with a memory, by refined vectors or by scores that are no cosines of any; the best baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..defaults import CANDIDATE_HEIGHT
+from ..fuse import Fused, Fuser
+from ..gate import TextGate
+from ..refine import Calibrated, Refiner, VectorMemory
+from ..retrieve import Retrieval, retrieve
+from ..types import Modality, Neighbours, Vectors
+from .baselines import ALONE, Scorer, enrichments, ensembles, grid, ranks_of_scores, transfers
+from .measure import Measured, measure, refine_task
+from .task import Side, Task
+
+
+class Measures(Protocol):
+    """A way to classify with a memory."""
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:
+        """What it makes of a task with a memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """Classify by refined vectors.
+
+    Attributes:
+        fusers: of the trainings, at least one.
+        how: k, search and fusion.
+        gate: whether calibrated trust weighs the neighbours.
+        sides: which are refined; images are queries, prompts are candidates.
+        height: how far candidates move.
+    """
+
+    fusers: tuple[Fuser, ...]
+    how: Retrieval
+    gate: bool
+    sides: Side = "both"
+    height: float = CANDIDATE_HEIGHT
+
+    def refiners(self, memory: Calibrated) -> list[Refiner]:
+        """What each of the trainings refines with."""
+        return [Refiner(memory, one, self.how, gate=self.gate, candidate_height=self.height) for one in self.fusers]
+
+    def refine(self, task: Task, memory: Calibrated) -> Iterator[Task]:
+        """The task as each of the trainings refines it, one by one: several would take as many times the memory."""
+        return (refine_task(refiner, task, {self.sides}) for refiner in self.refiners(memory))
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:
+        """See :class:`Measures`."""
+        return measure(task, self.refine(task, memory))
+
+    def with_k(self, k: int) -> Method:
+        """The same with other neighbours."""
+        return replace(self, how=replace(self.how, k=k))
+
+
+@dataclass(frozen=True)
+class ScoringMethod:
+    """Classify by scores that are no cosines of refined vectors.
+
+    Attributes:
+        scorer: makes them.
+        how: which neighbours the queries get.
+        block: queries at a time.
+    """
+
+    scorer: Scorer
+    how: Retrieval
+    block: int = 1024
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:
+        """See :class:`Measures`."""
+        queries, candidates, found = task.queries, task.candidates, []
+        places = np.searchsorted(candidates.labels, queries.labels)
+        for start in range(0, len(task), self.block):
+            rows = slice(start, start + self.block)
+            hidden = None if queries.own is None else queries.own[rows]
+            near = retrieve(memory.searches, queries.vectors[rows], queries.modality, self.how, exclude=hidden)
+            scores = self.scorer.scores(queries.vectors[rows], candidates.vectors, near)
+            found.append(ranks_of_scores(scores, places[rows]))
+        return Measured(np.concatenate(found)[None])
+
+
+@dataclass(frozen=True)
+class _Around:
+    """A fusion under another one's name and with its gate."""
+
+    fuser: Fuser
+
+    @property
+    def name(self) -> str:
+        """Of the fusion."""
+        return self.fuser.name
+
+    @property
+    def text_gate(self) -> TextGate | None:
+        """Of the fusion."""
+        return self.fuser.text_gate
+
+
+@dataclass(frozen=True)
+class ScaledTrust(_Around):
+    """Scales trust before a fuser sees it.
+
+    Attributes:
+        fuser: the real one.
+        openness: factor; 1 leaves the gate as it is, 0 closes it. Trust stays at most 1.
+    """
+
+    openness: float
+
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """See :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        scaled = np.clip(trust * np.float32(self.openness), 0.0, 1.0).astype(np.float32)
+        if not scaled.any():
+            return Fused(vectors.copy(), np.zeros_like(scaled))
+        return self.fuser.fuse(modality, vectors, neighbours, scaled)
+
+
+@dataclass(frozen=True)
+class WithoutRetrieval(_Around):
+    """Runs a fusion on neighbours that carry nothing, as in the control that is trained without retrieval."""
+
+    @property
+    def name(self) -> str:
+        """Of the fusion."""
+        return f"{self.fuser.name}, no retrieval"
+
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """See :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        nothing = replace(
+            neighbours,
+            vectors=np.zeros_like(neighbours.vectors),
+            similarity=np.zeros_like(neighbours.similarity),
+        )
+        return self.fuser.fuse(modality, vectors, nothing, np.ones_like(trust))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best of one kind of baseline.
+
+    Attributes:
+        kind: for people.
+        method: the best variant.
+        settings: of that variant, in words.
+        variants: how many there were.
+        dev_top1: its top-1 on the development task.
+    """
+
+    kind: str
+    method: Measures
+    settings: str
+    variants: int
+    dev_top1: float
+
+
+def choose(
+    dev: Task, memory: VectorMemory, ours: Method, watch: Callable[[Iterable[Any], str], Iterable[Any]]
+) -> tuple[Chosen, ...]:
+    """Of every kind the variant with the highest top-1 on ``dev``, the first where several are; the best kind first.
+
+    Baselines retrieve as many neighbours as ours, and trust all of them.
+    """
+    near = Retrieval(ours.how.k)
+    kinds: dict[str, list[Measures]] = {
+        "mean of neighbours": [_moving(fuser, near, "both") for fuser in grid()],
+        "kNN label transfer": [_moving(fuser, near, "image") for fuser in transfers()],
+        "logit ensemble": [ScoringMethod(scorer, near) for scorer in ensembles()],
+        "text-only enrichment": [
+            _moving(fuser, replace(near, search="uni", fusion="uni"), "text") for fuser in enrichments()
+        ],
+    }
+    best = []
+    for kind, methods in kinds.items():
+        scores = [method.measure(dev, memory).top(1).mean() for method in watch(methods, f"choose {kind}")]
+        top = max(range(len(methods)), key=scores.__getitem__)
+        best.append(Chosen(kind, methods[top], _settings(methods[top]), len(methods), float(scores[top])))
+    return tuple(sorted(best, key=lambda chosen: -chosen.dev_top1))
+
+
+def _moving(fuser: Fuser, how: Retrieval, sides: Any) -> Method:
+    return Method((fuser,), how, gate=False, sides=sides)
+
+
+def _settings(method: Measures) -> str:
+    kind: Any = method.fusers[0] if isinstance(method, Method) else method.scorer  # type: ignore[attr-defined]
+    values = {field.name: getattr(kind, field.name) for field in fields(kind) if field.name != "name"}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {'alone' if value == ALONE else format(value, 'g')}"
+        for name, value in values.items()
+    )

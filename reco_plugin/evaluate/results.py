@@ -1,0 +1,229 @@
+"""What the tasks of ``reco eval`` found: numbers as data, as JSON and as plain text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .intervals import Interval
+from .measure import Generalised, Variant
+from .metrics import RECALL_AT
+from .prompts import Prompts
+from .reasons import Reason, lines_of
+from .table import gain, percent, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Classified:
+    """A classification: its lines, frozen first, and why a refined side gained little."""
+
+    variants: tuple[Variant, ...]
+    reasons: tuple[Reason, ...] = ()
+
+    def __getitem__(self, refined: str) -> Variant:
+        return next(variant for variant in self.variants if variant.refined == refined)
+
+    def _lines(self) -> dict[str, Any]:
+        variants = [variant.to_dict() for variant in self.variants]
+        return {"variants": variants, "reasons": [reason.to_dict() for reason in self.reasons]}
+
+    def _table(self, prompts: Prompts | None = None) -> str:
+        rows = [
+            [v.refined, percent(v.top1.mean), percent(v.top5), "" if v.refined == "frozen" else gain(v.gain)]
+            for v in self.variants
+        ]
+        shown = table(["refined", "top-1 %", "top-5 %", "gain in top-1, 95 % interval"], rows)
+        return shown + ("" if prompts is None else f"\nprompts: {prompts}") + lines_of(self.reasons)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SomeClasses(_Classified):
+    """Images of some classes, classified among those classes only.
+
+    Attributes:
+        images: how many.
+        classes: how many.
+        variants: frozen first.
+        reasons: why a refined side gained little.
+    """
+
+    images: int
+    classes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1."""
+        return {"images": self.images, "classes": self.classes} | self._lines()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotResult(SomeClasses):
+    """Frozen against refined on one labelled set: all images among all classes.
+
+    Attributes:
+        name: of the set.
+        options: of the refinement, as far as they were given.
+        seen: the seen classes among themselves; None where the set does not say which are, or has no image of one.
+        unseen: the unseen classes among themselves.
+        generalised: ``variants`` once more, seen and unseen classes apart; empty where one of the two is missing.
+        prompts: what the class names were put into; None where the set holds prompt vectors.
+    """
+
+    name: str
+    options: dict[str, Any]
+    seen: SomeClasses | None = None
+    unseen: SomeClasses | None = None
+    generalised: tuple[Generalised, ...] = ()
+    prompts: Prompts | None = None
+
+    @property
+    def parts(self) -> dict[str, SomeClasses]:
+        """``"unseen"`` and ``"seen"``, as far as there are any."""
+        return {name: part for name, part in (("unseen", self.unseen), ("seen", self.seen)) if part is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1. What is not there is left out."""
+        whole = {"task": "zero-shot", "name": self.name, "images": self.images, "classes": self.classes}
+        parts = {name: part.to_dict() for name, part in self.parts.items()}
+        apart = {"generalised": [line.to_dict() for line in self.generalised]} if self.generalised else {}
+        return whole | _said(self.prompts) | {"options": self.options} | self._lines() | parts | apart
+
+    def render(self) -> str:
+        """Plain text tables, in per cent and points."""
+        title = f"zero-shot, {self.name}: {self.images:,} images, {self.classes:,} classes"
+        blocks = [f"{title}\n{self._table(self.prompts)}"]
+        if self.generalised:
+            blocks.append(f"the same, seen and unseen classes apart\n{_apart(self.generalised)}")
+        for name, part in self.parts.items():
+            counted = f"{part.images:,} images, {part.classes:,} classes"
+            blocks.append(f"{name} classes among themselves: {counted}\n{part._table()}")
+        return "\n\n".join(blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityResult(_Classified):
+    """Frozen against refined on one entity set; every query is compared with all entities.
+
+    Attributes:
+        name: of the set.
+        queries: N.
+        entities: C.
+        options: of the refinement, as far as they were given.
+        generalised: top-1 of seen and of unseen entities, and the harmonic mean; empty where the set does not say
+            which queries are of unseen entities, or all are of one kind.
+        generalised5: the same for top-5.
+        prompts: what the names were put into; None where the set holds their vectors.
+    """
+
+    name: str
+    queries: int
+    entities: int
+    options: dict[str, Any]
+    generalised: tuple[Generalised, ...] = ()
+    generalised5: tuple[Generalised, ...] = ()
+    prompts: Prompts | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1. What is not there is left out."""
+        split = {"top1": self.generalised, "top5": self.generalised5}
+        apart = {name: [line.to_dict() for line in lines] for name, lines in split.items() if lines}
+        whole = {"task": "entities", "name": self.name, "queries": self.queries, "entities": self.entities}
+        lines = {"options": self.options} | self._lines()
+        return whole | _said(self.prompts) | lines | ({"generalised": apart} if apart else {})
+
+    def render(self) -> str:
+        """Plain text tables, in per cent and points."""
+        title = f"entities, {self.name}: {self.queries:,} queries, {self.entities:,} entities"
+        blocks = [f"{title}\n{self._table(self.prompts)}"]
+        for k, lines in ((1, self.generalised), (5, self.generalised5)):
+            if lines:
+                blocks.append(f"top-{k}, seen and unseen entities apart\n{_apart(lines)}")
+        return "\n\n".join(blocks)
+
+
+@dataclass(frozen=True)
+class RetrievalVariant:
+    """One line of the result of a retrieval.
+
+    Attributes:
+        direction: ``"text->image"`` or ``"image->text"``.
+        refined: ``"frozen"``, ``"query"`` (the index stays as it is), ``"index"`` (the queries do) or ``"both"``.
+        recall: k -> share of queries with a true result among the first k.
+        gain: recall at 1 minus frozen, on the same queries, with its 95 % interval.
+        ndcg10: nDCG@10 over all true results, mean of the queries.
+    """
+
+    direction: str
+    refined: str
+    recall: dict[int, float]
+    gain: Interval
+    ndcg10: float
+
+    @property
+    def side(self) -> str:
+        """The same in the paper's words: which modality is refined, image, text, both, or frozen."""
+        query, _, index = self.direction.partition("->")
+        return {"query": query, "index": index}.get(self.refined, self.refined)
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """Frozen against refined on one retrieval set.
+
+    Attributes:
+        name: of the set.
+        images: N.
+        texts: M.
+        options: of the refinement, as far as they were given.
+        variants: both directions, frozen first in each.
+        reasons: why a line gained little.
+        repeated: how many of the texts stand on another image too; they tie, which counts as wrong.
+    """
+
+    name: str
+    images: int
+    texts: int
+    options: dict[str, Any]
+    variants: tuple[RetrievalVariant, ...]
+    reasons: tuple[Reason, ...] = ()
+    repeated: int = 0
+
+    def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
+        return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like; shares are from 0 to 1."""
+        variants = [
+            asdict(v) | {"recall": {f"R@{k}": share for k, share in v.recall.items()}, "gain": v.gain._asdict()}
+            for v in self.variants
+        ]
+        reasons = [reason.to_dict() for reason in self.reasons]
+        return {"task": "retrieval"} | asdict(self) | {"variants": variants, "reasons": reasons}
+
+    def render(self) -> str:
+        """A plain text table, in per cent and points."""
+        title = f"retrieval, {self.name}: {self.images:,} images, {self.texts:,} texts"
+        rows = []
+        for v in self.variants:
+            refined = v.refined if v.side == v.refined else f"{v.refined} ({v.side})"
+            gained = "" if v.refined == "frozen" else gain(v.gain)
+            rows.append([f"{v.direction}  {refined}", *map(percent, v.recall.values()), percent(v.ndcg10), gained])
+        header = ["direction    refined", *(f"R@{k} %" for k in RECALL_AT), "nDCG@10 %", "gain in R@1, 95 % interval"]
+        tied = (
+            f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images, so none of these can be told "
+            "from the others, and a tie counts as wrong"
+        )
+        return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
+
+
+def _said(prompts: Prompts | None) -> dict[str, Any]:
+    return {} if prompts is None else {"prompts": prompts.to_dict()}
+
+
+def _apart(lines: Sequence[Generalised]) -> str:
+    """A table of seen and unseen classes."""
+    rows = []
+    for line in lines:
+        shares = [percent(line.seen.mean), percent(line.unseen.mean), percent(line.harmonic.mean)]
+        rows.append([line.refined, *shares, "" if line.refined == "frozen" else gain(line.gain)])
+    return table(["refined", "seen %", "unseen %", "harmonic mean %", "gain in harmonic mean, 95 % interval"], rows)
