@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reco_plugin.demo.tasks import GROUPS, Group
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.metrics import top_k
 from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.files import whole_file
 from reco_plugin.fuse import TrainingFreeFuser
-from reco_plugin.quickstart.benchmark import GROUPS, Group
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import QUERY_STYLES

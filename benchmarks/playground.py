@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from reco_plugin import Pair, Reco
-from reco_plugin.quickstart.benchmark import drawing
+from reco_plugin.demo.tasks import drawing
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.page import thumbnail

@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from reco_plugin.quickstart.benchmark import drawing
+from reco_plugin.demo.tasks import drawing
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export

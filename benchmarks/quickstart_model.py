@@ -26,6 +26,7 @@ import torch
 
 from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.config import load_settings
+from reco_plugin.demo.tasks import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.baselines import grid
 from reco_plugin.evaluate.intervals import bootstrap
@@ -33,7 +34,6 @@ from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.quickstart.benchmark import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, GENERIC_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE

@@ -20,11 +20,11 @@ import torch
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
+from reco_plugin.demo.tasks import FrozenEncoder
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.fuse import TrainingFreeFuser
-from reco_plugin.quickstart.benchmark import FrozenEncoder
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table

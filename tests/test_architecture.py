@@ -18,54 +18,28 @@ from reco_plugin.train.triton import GraphSpec, graph_specs, render_config
 
 PACKAGE = Path(reco_plugin.__file__).parent
 LEVELS = {  # a module, or a package with all that is in it; each may import itself and lower levels
-    "types": 0.0,
-    "errors": 0.0,
-    "progress": 0.0,
-    "files": 0.1,
-    "defaults": 0.0,
-    "values": 0.1,  # refuses what is beyond its bounds
-    "request": 0.5,
-    "memory_options": 0.5,  # part of the settings
-    "config": 1.0,
-    "counters": 1.0,
-    "vectors": 1.0,
-    "calibration": 0.9,
-    "gate": 1.0,
-    "preprocess": 1.0,
-    "quickstart": 1.0,
-    "artifact": 1.5,  # the manifest holds the preprocessing's config
-    "preparation": 2.0,
-    "data": 1.5,  # checks vectors
-    "run_config": 1.6,  # writes whole files
-    "sessions": 2.0,
-    "memory": 2.0,
-    "encode": 3.0,
-    "retrieve": 3.0,
-    "fuse": 3.0,
-    "refine": 3.5,
-    "pairs": 3.5,
-    "train": 3.5,
-    "degrade": 3.7,
-    "reco": 4.0,
-    "evaluate": 5.0,
-    "ingest": 5.0,
-    "serve": 5.0,
-    "client": 5.0,
-    "adapters": 5.2,  # what they share: a source, which may be a client
-    "adapters.clip_benchmark": 5.3,  # each has its own line: they never import one another
-    "adapters.haystack": 5.3,
-    "adapters.langchain": 5.3,
-    "adapters.llamaindex": 5.3,
-    "adapters.mteb": 5.3,
-    "adapters.sentence_transformers": 5.3,
-    "quickstart.benchmark": 5.5,  # measures with evaluate
-    "demo": 6.0,
-    "report": 6.0,
-    "fit": 6.5,  # evaluates, reports, and trains
-    "cli": 7.0,
-    "__main__": 8.0,
+    unit: level
+    for level, units in enumerate(
+        (
+            "counters defaults errors progress types",
+            "calibration files memory_options values vectors",
+            "config data gate preprocess quickstart request run_config",
+            "artifact memory",
+            "preparation retrieve sessions",
+            "encode fuse",
+            "pairs refine train",
+            "degrade",
+            "client reco",
+            "adapters adapters.clip_benchmark evaluate ingest serve",
+            "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"
+            " adapters.sentence_transformers",
+            "demo fit",
+            "cli",
+            "__main__",
+        )
+    )
+    for unit in units.split()
 }
-TRAIN_MAY_USE = 3.0
 MAX_LINES = 320
 
 
@@ -170,20 +144,9 @@ def test_the_check_of_levels_finds_what_goes_up_or_sideways(tmp_path):
     assert violations(package) == []
     (package / "memory" / "exact.py").write_text("def late():\n    from .. import reco\n    from ..sessions import x\n")
     assert [line.rpartition("imports ")[2] for line in violations(package)] == [
-        "reco (level 4.0)",
-        "sessions (level 2.0)",
+        "reco (level 8)",
+        "sessions (level 4)",
     ]
-
-
-def test_train_uses_levels_up_to_fuse_and_the_quickstart_data():
-    used = {
-        unit_of(found.name.removeprefix("reco_plugin."))
-        for name, path in modules().items()
-        if unit_of(name) == "train"
-        for found in imports_of(path)
-        if found.name.startswith("reco_plugin.")
-    } - {"train"}
-    assert {unit for unit in used if LEVELS[unit] > TRAIN_MAY_USE} == set()
 
 
 def test_train_is_imported_by_commands_and_fit_only_and_only_when_they_run():
@@ -293,3 +256,12 @@ def test_the_graphs_have_the_ports_that_triton_is_told(model):
                 batch, *dims = port.shape
                 assert isinstance(batch, str), f"{name}.{port.name} has a fixed batch size"
                 assert [-1 if isinstance(size, str) else size for size in dims] == list(told.dims)
+
+
+def test_a_type_name_has_one_home():
+    homes: dict[str, set[str]] = {}
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, set()).add(name)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}

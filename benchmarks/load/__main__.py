@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.benchmark import drawing, pairs
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 

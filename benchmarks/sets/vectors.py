@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from reco_plugin.demo.tasks import FrozenEncoder
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.benchmark import FrozenEncoder
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.types import Records, Vectors
 

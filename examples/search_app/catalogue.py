@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from reco_plugin import Pair
-from reco_plugin.quickstart.benchmark import drawing, pairs
+from reco_plugin.demo.tasks import drawing, pairs
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import QUERY_STYLES

@@ -16,11 +16,11 @@ from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.measure import each_label_once, measure, nearest
 from ..evaluate.task import Task
 from ..files import whole_file
-from ..quickstart.benchmark import TEST_GROUPS, Bench, drawing
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
 from ..types import Refinement
+from .tasks import TEST_GROUPS, Bench, drawing
 
 _GAINS, _HARMS = 18, 6
 _SHIPPED = "reco-quickstart-mini-clip"

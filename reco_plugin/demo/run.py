@@ -15,12 +15,12 @@ from ..errors import MemoryStoreError
 from ..evaluate.table import table
 from ..files import whole_file
 from ..memory.picture_folders import note_folders
-from ..quickstart.benchmark import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from ..quickstart.dataset import Quickstart, load
 from ..quickstart.entities import EntitySplit
 from ..reco import Reco
 from ..types import Pair
 from .page import write_page
+from .tasks import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 
 _STAGES = {
     "empty_memory": "memory empty",

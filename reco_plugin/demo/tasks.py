@@ -13,9 +13,9 @@ from PIL import Image
 from ..evaluate.encoding import Refines
 from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
+from ..quickstart.dataset import Quickstart
+from ..quickstart.entities import ALL_SPLITS, Entity, EntitySplit
 from ..types import ImageInput, Pair, Vectors
-from .dataset import Quickstart
-from .entities import ALL_SPLITS, Entity, EntitySplit
 
 Group = Literal["unseen", "seen", "all", "dev"]
 GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
