@@ -13,7 +13,7 @@ from pathlib import Path
 from reco_plugin.demo.tasks import drawing
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.train.encoder import FrozenClip, load_frozen
-from reco_plugin.train.export import export
+from reco_plugin.train.export import Samples, export
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Parity, Precision
@@ -39,8 +39,7 @@ def measured(clip: FrozenClip, data: Quickstart, precision: Precision, accelerat
             Path(scratch) / "model",
             precision=precision,
             serving=serving(accelerator),
-            images=[drawing(data, row) for row in rows],
-            texts=captions,
+            samples=Samples([drawing(data, row) for row in rows], captions),
         )
 
 

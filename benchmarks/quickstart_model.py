@@ -41,7 +41,7 @@ from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
-from reco_plugin.train.export import export
+from reco_plugin.train.export import Card, Samples, export
 from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.found import FoundRows
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
@@ -411,18 +411,11 @@ def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:
 def _export(data: Quickstart, clip: FrozenClip, fusions: Fusions, out: Path) -> None:
     """The model folder, checked against torch on drawings and captions of the benchmark."""
     policy = Policy(k=K, gate=True, refine={"query": ("image", "text"), "candidate": ("text",)}, candidate_height=1.0)
-    parities = export(
-        clip,
-        fusions,
-        out,
-        policy=policy,
-        templates=("{}",),
-        precision="fp16",
-        images=[drawing(data, int(row)) for row in data.query_rows("seen")[:64]],
-        texts=[item.caption for item in data.items[:64]],
-        trained_on="reco-plugin quickstart: held style of seen entities, memory styles of the fusion split",
-        licenses=licenses(),
-    )
+    trained_on = "reco-plugin quickstart: held style of seen entities, memory styles of the fusion split"
+    images = [drawing(data, int(row)) for row in data.query_rows("seen")[:64]]
+    samples = Samples(images, [item.caption for item in data.items[:64]])
+    card = Card(policy, ("{}",), trained_on, licenses())
+    parities = export(clip, fusions, out, card=card, precision="fp16", samples=samples)
     for parity in parities:
         print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
 

@@ -6,7 +6,13 @@ takes the target's place.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +21,7 @@ import numpy as np
 
 from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
 from ..config import Settings
-from ..errors import ConfigError
+from ..errors import ArtifactError, ConfigError
 from ..files import sha256_file
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
@@ -31,18 +37,26 @@ from .triton import graph_specs, render_config
 if TYPE_CHECKING:
     from .encoder import FrozenClip  # which imports open_clip: `reco fit` does without
 
-
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from ..errors import ArtifactError
-
 _FILE_LIMIT = 2**31 - 2**24
 """Bytes of one protobuf message, less room for the graph itself."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a manifest says besides the encoder."""
+
+    policy: Policy = field(default_factory=Policy)  # defaults of the refinement
+    templates: tuple[str, ...] = ()  # prompts that the encoder was trained with
+    trained_on: str = ""  # what the fusions were trained on
+    licenses: tuple[str, ...] = ()  # of weights and data
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of the parity check; drawn ones make up for missing ones, to 48."""
+
+    images: Sequence[ImageInput] = ()
+    texts: Sequence[str] = ()
 
 
 def export(
@@ -50,14 +64,10 @@ def export(
     fusions: Fusions,
     out: Path,
     *,
-    policy: Policy | None = None,
-    templates: tuple[str, ...] = (),
+    card: Card | None = None,
     precision: Precision = "fp32",
     serving: Serving | None = None,
-    images: list[ImageInput] | None = None,
-    texts: list[str] | None = None,
-    trained_on: str = "",
-    licenses: tuple[str, ...] = (),
+    samples: Samples | None = None,
 ) -> list[Parity]:
     """Write a model folder that passed its parity check; returns what the check measured.
 
@@ -65,25 +75,21 @@ def export(
         clip: the frozen encoder.
         fusions: trained or untrained fusions of the same dimension.
         out: the folder; an older model there is replaced when the new one is whole.
-        policy: defaults of the refinement.
-        templates: prompts that the encoder was trained with, for the manifest.
+        card: for the manifest.
         precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
         serving: what Triton is told of batches, queue and accelerator.
-        images: inputs of the parity check; drawn samples make up for missing ones, to 48.
-        texts: the same for texts.
-        trained_on: what the fusions were trained on, for the manifest.
-        licenses: of weights and data, for the manifest.
+        samples: what is compared.
 
     Raises:
         ArtifactError: a graph differs from torch by more than its precision allows; nothing is written.
         ArtifactError: ``out`` holds something that is no model folder.
         ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime; a tower above 2 GB.
     """
-    serving, policy = serving or Serving(), policy or Policy()
+    serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
     _check_feasible(clip, precision, serving)
-    specs = graph_specs(clip.image, clip.text, clip.dimension, policy.k)
-    images = [*(images or []), *sample_images(max(COUNT - len(images or []), 0))]
-    texts = [*(texts or []), *sample_texts(max(COUNT - len(texts or []), 0))]
+    specs = graph_specs(clip.image, clip.text, clip.dimension, card.policy.k)
+    images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
+    texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
     with whole_model(out) as folder:
         parities = []
         for case in cases(clip, fusions, specs, images, texts):
@@ -93,23 +99,28 @@ def export(
             config = render_config(case.spec, serving, half=precision == "fp16", sha256=checksum)
             (folder / case.spec.name / "config.pbtxt").write_text(config, encoding="utf-8")
         (folder / TOKENIZER).write_text(clip.tokenizer_json, encoding="utf-8")
-        manifest = Manifest(
-            name=clip.name,
-            digest=clip.digest,
-            dimension=clip.dimension,
-            image=clip.image,
-            text=clip.text,
-            templates=templates,
-            fusion=fusion_info(fusions, trained_on),
-            policy=policy,
-            precision=precision,
-            graphs={name: ModelFile.of(graph_file(folder, name)) for name in GRAPHS},
-            tokenizer=ModelFile.of(folder / TOKENIZER),
-            licenses=licenses,
-            made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
-        )
+        manifest = _manifest(clip, fusions, card, precision, folder)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return parities
+
+
+def _manifest(clip: FrozenClip, fusions: Fusions, card: Card, precision: Precision, folder: Path) -> Manifest:
+    """What the folder says of itself, once its graphs and its tokenizer are written."""
+    return Manifest(
+        name=clip.name,
+        digest=clip.digest,
+        dimension=clip.dimension,
+        image=clip.image,
+        text=clip.text,
+        templates=card.templates,
+        fusion=fusion_info(fusions, card.trained_on),
+        policy=card.policy,
+        precision=precision,
+        graphs={name: ModelFile.of(graph_file(folder, name)) for name in GRAPHS},
+        tokenizer=ModelFile.of(folder / TOKENIZER),
+        licenses=card.licenses,
+        made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
+    )
 
 
 def fusion_info(fusions: Fusions, trained_on: str, image: FusionConfig | None = None) -> FusionInfo:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
 from ..errors import ConfigError, DataError
 from ..types import ImageInput
 from .encoder import FrozenClip, load_frozen
-from .export import export
+from .export import Card, Samples, export
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
 from .parity import Parity
@@ -24,12 +23,6 @@ from .recipe import ExportOptions, Recipe
 
 _CHECKED = 96  # pairs of a source that are compared: a large encoder takes a second per image
 _LEAST = 20  # pairs below which ten nearest are no choice
-
-
-@dataclass(frozen=True)
-class _Samples:
-    images: list[ImageInput]
-    texts: list[str]
 
 
 def export_model(options: ExportOptions, out: Path) -> list[Parity]:
@@ -48,26 +41,14 @@ def export_model(options: ExportOptions, out: Path) -> list[Parity]:
         warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
     fusions = _trained(clip, fusion) if fusion else Fusions(FusionConfig(options.fuser, clip.dimension)).eval()
     recipe = json.loads((fusion / Recipe.file).read_text()) if fusion and (fusion / Recipe.file).is_file() else {}
-    samples = _samples(options.check) if options.check else _Samples([], [])
-    return export(
-        clip,
-        fusions,
-        out,
-        policy=Policy(
-            k=options.k or recipe.get("k", NEIGHBOURS),
-            gate=fusions.config.fuser != "paper",
-            candidate_height=1.0
-            if fusions.text_gate
-            else CANDIDATE_HEIGHT,  # a fitted fusion says itself how far texts may move
-        ),
-        templates=templates,
-        precision=options.precision,
-        serving=serving,
-        images=samples.images,
-        texts=samples.texts,
-        trained_on=recipe.get("source", ""),
-        licenses=options.licenses,
+    samples = _samples(options.check) if options.check else Samples()
+    policy = Policy(
+        k=options.k or recipe.get("k", NEIGHBOURS),
+        gate=fusions.config.fuser != "paper",
+        candidate_height=1.0 if fusions.text_gate else CANDIDATE_HEIGHT,  # a fitted fusion says how far texts may move
     )
+    card = Card(policy, templates, recipe.get("source", ""), options.licenses)
+    return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
 
 def _trained(clip: FrozenClip, run: Path) -> Fusions:
@@ -84,7 +65,7 @@ def _trained(clip: FrozenClip, run: Path) -> Fusions:
     return fusions
 
 
-def _samples(source: str) -> _Samples:
+def _samples(source: str) -> Samples:
     images: list[ImageInput] = []
     texts: list[str] = []
     for pair in read_pairs(source):
@@ -96,4 +77,4 @@ def _samples(source: str) -> _Samples:
             break
     if len(images) < _LEAST:
         raise DataError(f"{source} holds {len(images)} pairs; the check takes {_LEAST} to {_CHECKED}")
-    return _Samples(images, texts)
+    return Samples(images, texts)

@@ -29,7 +29,7 @@ from reco_plugin.fuse import GraphFuser, TrainingFreeFuser
 from reco_plugin.sessions import open_session
 from reco_plugin.train import export as export_module
 from reco_plugin.train.encoder import FrozenClip, load_frozen
-from reco_plugin.train.export import export
+from reco_plugin.train.export import Card, Samples, export
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
@@ -62,9 +62,8 @@ MODELS: dict[str, dict[str, Any]] = {
 PREPROCESS = {"siglip": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}}
 DYNAMIC = {"vit", "quickgelu", "resnet"}
 FUSER = {"vit": "reco", "resnet": "paper", "custom-text": "training-free"}
-MORE: dict[str, dict[str, Any]] = {
-    "quickgelu": {"images": sample_images(1), "texts": ["a fox"], "policy": Policy(k=3)},
-}
+SAMPLES = {"quickgelu": Samples(sample_images(1), ["a fox"])}
+POLICY = {"quickgelu": Policy(k=3)}
 EACH = [pytest.param(name, marks=pytest.mark.xdist_group(f"export-{name}")) for name in MODELS]
 VIT = pytest.mark.xdist_group("export-vit")
 CPU = Settings(provider="cpu", threads=1)
@@ -123,9 +122,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory, write_encoder: Callable[.
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
-                    parities = export(
-                        clip, fusions, root / "out", trained_on="nothing", licenses=("none",), **MORE.get(name, {})
-                    )
+                    card = Card(POLICY.get(name, Policy()), trained_on="nothing", licenses=("none",))
+                    parities = export(clip, fusions, root / "out", card=card, samples=SAMPLES.get(name))
             finally:
                 logging.getLogger().removeHandler(handler)
             done[name] = Exported(clip, fusions, root / "out", parities, len(handler.records))

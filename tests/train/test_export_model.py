@@ -62,17 +62,17 @@ def test_random_weights_are_announced(
 def test_a_training_run_brings_its_fusion_and_defaults(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     digest = load_frozen(vit).digest
     export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest=digest), licenses=("MIT",)), tmp_path / "out")
-    assert told["fusions"].config.fuser == "reco" and told["policy"].k == 7
-    assert (told["trained_on"], told["licenses"], told["images"]) == ("pairs.csv", ("MIT",), [])
+    assert told["fusions"].config.fuser == "reco" and told["card"].policy.k == 7
+    assert (told["card"].trained_on, told["card"].licenses, [*told["samples"].images]) == ("pairs.csv", ("MIT",), [])
     export_model(ExportOptions(model=vit, fusion=tmp_path, k=3), tmp_path / "out")
-    assert told["policy"].k == 3
+    assert told["card"].policy.k == 3
 
 
 def test_the_templates_are_clips_own_unless_others_are_given(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     export_model(ExportOptions(model=vit), tmp_path / "out")
-    assert told["templates"] == ("a photo of a {}.",)
+    assert told["card"].templates == ("a photo of a {}.",)
     export_model(ExportOptions(model=vit, templates=("{}", "an icon of {}")), tmp_path / "out")
-    assert told["templates"] == ("{}", "an icon of {}")
+    assert told["card"].templates == ("{}", "an icon of {}")
     told.clear()
     with pytest.raises(ConfigError, match=r"template 'a photo' has no \{\}"):
         export_model(ExportOptions(model=vit, templates=("a photo",)), tmp_path / "out")
@@ -89,7 +89,7 @@ def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: 
 
 def test_own_pairs_are_compared(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
     export_model(ExportOptions(model=vit, check=str(pairs)), tmp_path / "out")
-    assert told["texts"] == [f"picture number {i}" for i in range(24)] and len(told["images"]) == 24
+    assert told["samples"].texts == [f"picture number {i}" for i in range(24)] and len(told["samples"].images) == 24
 
 
 def test_pairs_that_cannot_be_compared_are_refused(vit: str, pairs: Path, tmp_path: Path, told: dict[str, Any]) -> None:
