@@ -52,17 +52,11 @@ class Calibrated(Protocol):
 
 @dataclass(frozen=True)
 class VectorMemory:
-    """A memory that is complete, with its constants.
+    """A memory that is complete, with its constants."""
 
-    Attributes:
-        store: the pairs.
-        calibration: the constants.
-        before: what searches the store for a refinement; None is the store itself.
-    """
-
-    store: Memory
-    calibration: Calibration | None
-    before: Searches | None = None
+    store: Memory  # the pairs
+    calibration: Calibration | None  # the constants
+    before: Searches | None = None  # what searches the store for a refinement; None is the store itself
 
     @property
     def searches(self) -> Searches:

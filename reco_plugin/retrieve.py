@@ -12,19 +12,12 @@ from .types import Filter, Modality, Mode, Neighbours, Vectors, other
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How to search and what to read.
+    """How to search and what to read."""
 
-    Attributes:
-        k: neighbours per query.
-        search: uni compares the query with the memory's vectors of its own modality, cross with the other's.
-        fusion: cross reads the other modality's vectors of what was found, uni the query's own.
-        where: conditions on the payload.
-    """
-
-    k: int
-    search: Mode = "uni"
-    fusion: Mode = "cross"
-    where: Filter | None = None
+    k: int  # neighbours per query
+    search: Mode = "uni"  # uni compares the query with the memory's vectors of its own modality, cross with the other's
+    fusion: Mode = "cross"  # cross reads the other modality's vectors of what was found, uni the query's own
+    where: Filter | None = None  # conditions on the payload
 
     def with_options(self, options: RefineOptions) -> Retrieval:
         """What a caller says, and this where it says nothing; conditions are the caller's alone."""

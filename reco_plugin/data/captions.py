@@ -31,17 +31,11 @@ _FOLDERS = ("flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr
 
 @dataclass(frozen=True)
 class CaptionedFile:
-    """An image file with its captions.
+    """An image file with its captions."""
 
-    Attributes:
-        name: as the data set calls the file; its id.
-        path: where it lies.
-        captions: none for a distractor.
-    """
-
-    name: str
-    path: Path
-    captions: tuple[str, ...]
+    name: str  # as the data set calls the file; its id
+    path: Path  # where it lies
+    captions: tuple[str, ...]  # none for a distractor
 
     @property
     def caption_ids(self) -> tuple[str, ...]:

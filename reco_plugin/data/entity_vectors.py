@@ -22,19 +22,12 @@ _OPTIONAL = ("unseen", "names", "query_id")
 
 @dataclass(frozen=True)
 class EntityVectors:
-    """Entities with a vector each; arrays may be mapped from disk.
+    """Entities with a vector each; arrays may be mapped from disk."""
 
-    Attributes:
-        path: where they come from, for messages.
-        array: (C, D), unit-norm, of any float type; checked batch by batch, as it is read.
-        texts: (C,) names; None: the numbers serve.
-        unseen: (C,) True for unseen ones, or None.
-    """
-
-    path: Path
-    array: ColumnValues
-    texts: ColumnValues | None = None
-    unseen: npt.NDArray[np.bool_] | None = None
+    path: Path  # where they come from, for messages
+    array: ColumnValues  # (C, D), unit-norm, of any float type; checked batch by batch, as it is read
+    texts: ColumnValues | None = None  # (C,) names; None: the numbers serve
+    unseen: npt.NDArray[np.bool_] | None = None  # (C,) True for unseen ones, or None
 
     def __len__(self) -> int:
         return len(self.array)

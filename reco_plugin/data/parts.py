@@ -22,19 +22,12 @@ class ColumnNames:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that cannot be used.
+    """A row that cannot be used."""
 
-    Attributes:
-        where: as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``.
-        reason: what is wrong with it.
-        id: the pair's id, where that much could be read.
-        half: nothing is damaged, there is only no image or no text (a download failed, say).
-    """
-
-    where: str
-    reason: str
-    id: str | None = None
-    half: bool = False
+    where: str  # as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``
+    reason: str  # what is wrong with it
+    id: str | None = None  # the pair's id, where that much could be read
+    half: bool = False  # nothing is damaged, there is only no image or no text (a download failed, say)
 
     def __str__(self) -> str:
         return _sentence(self.where, self.reason)

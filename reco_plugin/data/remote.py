@@ -25,17 +25,11 @@ _CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class RemoteImage:
-    """An image behind an ``http://`` or ``https://`` URL.
+    """An image behind an ``http://`` or ``https://`` URL."""
 
-    Attributes:
-        url: of the image.
-        timeout_s: for all of it.
-        max_bytes: more than that is refused.
-    """
-
-    url: str
-    timeout_s: float = 20.0
-    max_bytes: int = 64 << 20
+    url: str  # of the image
+    timeout_s: float = 20.0  # for all of it
+    max_bytes: int = 64 << 20  # more than that is refused
 
     def __str__(self) -> str:
         """The URL without what may be secret in it: user, password and query."""

@@ -19,17 +19,11 @@ from .parts import ColumnNames, Rejected
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Makes pairs of rows.
+    """Makes pairs of rows."""
 
-    Attributes:
-        names: of the columns.
-        folder: that paths of images are relative to.
-        unfold: whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it.
-    """
-
-    names: ColumnNames
-    folder: Path
-    unfold: bool = False
+    names: ColumnNames  # of the columns
+    folder: Path  # that paths of images are relative to
+    unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
 
     def check(self, what: str, columns: list[str]) -> None:
         """Check that the columns are there; the id may be missing unless its name was said.

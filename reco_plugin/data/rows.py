@@ -39,17 +39,11 @@ _OF_FILES = (TablePart, ParquetPart, ImageFolderPart, CaptionsPart)
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a source; iterate it as often as you like.
+    """All rows of a source; iterate it as often as you like."""
 
-    Attributes:
-        name: of the source.
-        parts: in order.
-        total: how many rows there are in all, where that is cheap to know, else None.
-    """
-
-    name: str
-    parts: tuple[SourcePart, ...]
-    total: int | None = None
+    name: str  # of the source
+    parts: tuple[SourcePart, ...]  # in order
+    total: int | None = None  # how many rows there are in all, where that is cheap to know, else None
 
     @property
     def folders(self) -> tuple[Path, ...]:

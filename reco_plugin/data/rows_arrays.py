@@ -26,19 +26,12 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """Files whose rows belong together.
+    """Files whose rows belong together."""
 
-    Attributes:
-        image: ``.npy`` (N, D).
-        text: ``.npy`` (N, D), or None: the texts are raw, in the metadata.
-        ids: ``.npy`` (N,), or None.
-        metadata: ``.parquet`` with N rows, or None.
-    """
-
-    image: Path
-    text: Path | None
-    ids: Path | None = None
-    metadata: Path | None = None
+    image: Path  # ``.npy`` (N, D)
+    text: Path | None  # ``.npy`` (N, D), or None: the texts are raw, in the metadata
+    ids: Path | None = None  # ``.npy`` (N,), or None
+    metadata: Path | None = None  # ``.parquet`` with N rows, or None
 
 
 @dataclass(frozen=True)

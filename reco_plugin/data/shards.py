@@ -56,17 +56,11 @@ class Blob:
 
 @dataclass(frozen=True)
 class ShardSample:
-    """The members of one key, by lower-case suffix: ``{"jpg": …, "txt": …}``.
+    """The members of one key, by lower-case suffix: ``{"jpg": …, "txt": …}``."""
 
-    Attributes:
-        key: folder and stem of the file names.
-        parts: suffix -> member.
-        twice: a name that two of its members have, if any do.
-    """
-
-    key: str
-    parts: Mapping[str, Blob]
-    twice: str | None = None
+    key: str  # folder and stem of the file names
+    parts: Mapping[str, Blob]  # suffix -> member
+    twice: str | None = None  # a name that two of its members have, if any do
 
     @property
     def image(self) -> Blob | None:
@@ -76,15 +70,10 @@ class ShardSample:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What a shard holds, as far as it could be read.
+    """What a shard holds, as far as it could be read."""
 
-    Attributes:
-        samples: in the order of their first members.
-        problem: why its end could not be read.
-    """
-
-    samples: tuple[ShardSample, ...]
-    problem: str | None = None
+    samples: tuple[ShardSample, ...]  # in the order of their first members
+    problem: str | None = None  # why its end could not be read
 
 
 class BlobImages(Sequence[bytes]):

@@ -75,19 +75,12 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Rows of a table that lie together.
+    """Rows of a table that lie together."""
 
-    Attributes:
-        offset: bytes before them.
-        line: lines before them.
-        rows: how many.
-        numeric: columns, of the whole table, that hold numbers.
-    """
-
-    offset: int
-    line: int
-    rows: int
-    numeric: frozenset[str]
+    offset: int  # bytes before them
+    line: int  # lines before them
+    rows: int  # how many
+    numeric: frozenset[str]  # columns, of the whole table, that hold numbers
 
 
 @dataclass(frozen=True)
@@ -95,16 +88,11 @@ class TableFile:
     """A table on disk; iterate it as often as you like.
 
     In csv and tsv a further column counts as numbers when every value of it is written as a number; ``007`` is none.
-
-    Attributes:
-        path: of the file.
-        needed: columns that every row must have.
-        texts: columns that hold texts, even if all of them look like numbers.
     """
 
-    path: Path
-    needed: tuple[str, ...] = PAIR
-    texts: tuple[str, ...] = ("id", *PAIR)
+    path: Path  # of the file
+    needed: tuple[str, ...] = PAIR  # columns that every row must have
+    texts: tuple[str, ...] = ("id", *PAIR)  # columns that hold texts, even if all of them look like numbers
 
     def __len__(self) -> int:
         return sum(stretch.rows for stretch in self.stretches)

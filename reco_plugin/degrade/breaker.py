@@ -24,21 +24,13 @@ Ticket = NewType("Ticket", int)
 
 @dataclass(frozen=True)
 class Circuit:
-    """A breaker as it was when it was looked at.
+    """A breaker as it was when it was looked at."""
 
-    Attributes:
-        state: closed: calls go through. open: none does. half-open: one is finding out.
-        failures: in a row, up to now.
-        opened: how often it opened.
-        retry_in_s: until the next probe; None unless open.
-        last_error: of the latest failure; None before the first.
-    """
-
-    state: State
-    failures: int
-    opened: int
-    retry_in_s: float | None
-    last_error: str | None
+    state: State  # closed: calls go through. open: none does. half-open: one is finding out
+    failures: int  # in a row, up to now
+    opened: int  # how often it opened
+    retry_in_s: float | None  # until the next probe; None unless open
+    last_error: str | None  # of the latest failure; None before the first
 
 
 class Breaker:

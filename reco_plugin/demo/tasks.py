@@ -49,17 +49,11 @@ class FrozenEncoder(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """The test images among the prompts of all entities, under one encoder.
+    """The test images among the prompts of all entities, under one encoder."""
 
-    Attributes:
-        task: frozen; a label is the row of an entity.
-        entities: the C candidates.
-        rows: (Q,) row of each query in the data set.
-    """
-
-    task: Task
-    entities: list[Entity]
-    rows: npt.NDArray[np.int64]
+    task: Task  # frozen; a label is the row of an entity
+    entities: list[Entity]  # the C candidates
+    rows: npt.NDArray[np.int64]  # (Q,) row of each query in the data set
 
     @property
     def query_splits(self) -> npt.NDArray[np.str_]:

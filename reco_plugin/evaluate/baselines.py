@@ -106,16 +106,11 @@ class LogitEnsemble:
 
     Each neighbour votes with the probabilities that CLIP gives the classes for its text; a query without neighbours
     keeps its own. (Adding weighted cosines instead would rank as :class:`MeanOfNeighbours` does.)
-
-    Attributes:
-        weight: of the votes, from 0 to 1.
-        scale: logit per unit of cosine; CLIP's own is about 100.
-        temperature: of the neighbours' shares; infinity weighs all alike.
     """
 
-    weight: float
-    scale: float
-    temperature: float
+    weight: float  # of the votes, from 0 to 1
+    scale: float  # logit per unit of cosine; CLIP's own is about 100
+    temperature: float  # of the neighbours' shares; infinity weighs all alike
     name: str = "logit ensemble"
 
     def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:

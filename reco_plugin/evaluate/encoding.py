@@ -152,16 +152,11 @@ class CachedEncoder:
 
     A file is named after the encoder's digest and the contents of all images or texts, in order: a set that was changed
     is encoded again, one that was moved is not. Files that are no longer wanted may be deleted.
-
-    Attributes:
-        encoder: the frozen CLIP.
-        fingerprint: which one that is.
-        folder: of the files; made when missing.
     """
 
-    encoder: Encodes
-    fingerprint: Fingerprint
-    folder: Path
+    encoder: Encodes  # the frozen CLIP
+    fingerprint: Fingerprint  # which one that is
+    folder: Path  # of the files; made when missing
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -218,15 +213,10 @@ class CachedEncoder:
 
 @dataclass(frozen=True)
 class CachingReco:
-    """A model whose frozen vectors are kept; refinement is done anew, since it depends on the memory.
+    """A model whose frozen vectors are kept; refinement is done anew, since it depends on the memory."""
 
-    Attributes:
-        reco: the model.
-        folder: of the vectors.
-    """
-
-    reco: Reco
-    folder: Path
+    reco: Reco  # the model
+    folder: Path  # of the vectors
 
     @property
     def encoder(self) -> CachedEncoder:

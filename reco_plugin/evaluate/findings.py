@@ -37,19 +37,12 @@ class Column(Frozen):
 
 
 class Table(Frozen):
-    """Rows under columns; a row lacks the keys that do not apply to it.
+    """Rows under columns; a row lacks the keys that do not apply to it."""
 
-    Attributes:
-        title: above the table; may be empty.
-        columns: from left to right.
-        rows: column key -> cell.
-        best: keys of columns in which the highest cell is emphasised.
-    """
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[dict[str, Cell], ...]
-    best: tuple[str, ...] = ()
+    title: str  # above the table; may be empty
+    columns: tuple[Column, ...]  # from left to right
+    rows: tuple[dict[str, Cell], ...]  # column key -> cell
+    best: tuple[str, ...] = ()  # keys of columns in which the highest cell is emphasised
 
 
 class Line(Frozen):
@@ -111,21 +104,13 @@ class RankedCandidate(Frozen):
 
 
 class RetrievedPair(Frozen):
-    """One retrieved pair.
+    """One retrieved pair."""
 
-    Attributes:
-        caption: of the pair.
-        picture: file name in the run's ``pictures`` folder; None where there is none.
-        similarity: cosine between query and neighbour.
-        trust: of the gate, from 0 to 1.
-        relevant: whether it shows what the query shows; None where that is not known.
-    """
-
-    caption: str
-    picture: str | None
-    similarity: float
-    trust: float
-    relevant: bool | None
+    caption: str  # of the pair
+    picture: str | None  # file name in the run's ``pictures`` folder; None where there is none
+    similarity: float  # cosine between query and neighbour
+    trust: float  # of the gate, from 0 to 1
+    relevant: bool | None  # whether it shows what the query shows; None where that is not known
 
 
 class Case(Frozen):
@@ -151,25 +136,15 @@ class Case(Frozen):
 
 
 class Findings(Frozen):
-    """Everything that a study found.
+    """Everything that a study found."""
 
-    Attributes:
-        name: of the data set.
-        command: that makes it again.
-        setup: counts, model, memory, versions: what a reader needs to believe it.
-        summary: sentences with the main figures, for the top of the page.
-        sections: in reading order.
-        gains: cases that rose furthest, best first.
-        harms: cases that fell furthest, worst first.
-    """
-
-    name: str
-    command: str
-    setup: dict[str, Any]
-    summary: tuple[str, ...]
-    sections: tuple[Section, ...]
-    gains: tuple[Case, ...] = ()
-    harms: tuple[Case, ...] = ()
+    name: str  # of the data set
+    command: str  # that makes it again
+    setup: dict[str, Any]  # counts, model, memory, versions: what a reader needs to believe it
+    summary: tuple[str, ...]  # sentences with the main figures, for the top of the page
+    sections: tuple[Section, ...]  # in reading order
+    gains: tuple[Case, ...] = ()  # cases that rose furthest, best first
+    harms: tuple[Case, ...] = ()  # cases that fell furthest, worst first
 
     def write(self, folder: Path) -> Path:
         """Write ``findings.json``, whole or not at all; returns its path."""

@@ -142,23 +142,14 @@ class _Line:
 
 @dataclass(frozen=True)
 class Variant(_Line):
-    """One line of the result of a classification.
+    """One line of the result of a classification."""
 
-    Attributes:
-        refined: the side that was refined; ``"frozen"`` for none.
-        top1: share of queries whose class is nearest, with its 95 % interval.
-        top5: share of queries whose class is among the five nearest.
-        gain: top-1 minus frozen, on the same queries, with its 95 % interval.
-        moved: mean cosine distance between frozen and refined queries; 0 means untouched.
-        moved_prompts: the same for the candidates.
-    """
-
-    refined: str
-    top1: Interval
-    top5: float
-    gain: Interval
-    moved: float
-    moved_prompts: float
+    refined: str  # the side that was refined; ``"frozen"`` for none
+    top1: Interval  # share of queries whose class is nearest, with its 95 % interval
+    top5: float  # share of queries whose class is among the five nearest
+    gain: Interval  # top-1 minus frozen, on the same queries, with its 95 % interval
+    moved: float  # mean cosine distance between frozen and refined queries; 0 means untouched
+    moved_prompts: float  # the same for the candidates
 
 
 def variants_of(found: Mapping[str, Measured], groups: npt.NDArray[Any]) -> tuple[Variant, ...]:
@@ -188,24 +179,15 @@ class Generalised(_Line):
     Classifying unseen classes among themselves is easier than the task that a user has. In the generalised setting
     every query is compared with all classes; the harmonic mean of the two accuracies is high only where neither pays
     for the other (Chao et al., An empirical study and analysis of generalized zero-shot learning, ECCV 2016).
-
-    Attributes:
-        refined: the side that was refined; ``"frozen"`` for none.
-        seen: top-1 (or top-k) of the queries of seen classes, with its 95 % interval.
-        unseen: the same of the queries of unseen classes.
-        harmonic: harmonic mean of the two.
-        gain_seen: seen minus frozen, on the same queries.
-        gain_unseen: unseen minus frozen.
-        gain: harmonic mean minus frozen.
     """
 
-    refined: str
-    seen: Interval
-    unseen: Interval
-    harmonic: Interval
-    gain_seen: Interval
-    gain_unseen: Interval
-    gain: Interval
+    refined: str  # the side that was refined; ``"frozen"`` for none
+    seen: Interval  # top-1 (or top-k) of the queries of seen classes, with its 95 % interval
+    unseen: Interval  # the same of the queries of unseen classes
+    harmonic: Interval  # harmonic mean of the two
+    gain_seen: Interval  # seen minus frozen, on the same queries
+    gain_unseen: Interval  # unseen minus frozen
+    gain: Interval  # harmonic mean minus frozen
 
 
 def by_unseen(

@@ -30,21 +30,13 @@ class Measures(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """Classify by refined vectors.
+    """Classify by refined vectors."""
 
-    Attributes:
-        fusers: of the trainings, at least one.
-        how: k, search and fusion.
-        gate: whether calibrated trust weighs the neighbours.
-        sides: which are refined; images are queries, prompts are candidates.
-        height: how far candidates move.
-    """
-
-    fusers: tuple[Fuser, ...]
-    how: Retrieval
-    gate: bool
-    sides: Side = "both"
-    height: float = CANDIDATE_HEIGHT
+    fusers: tuple[Fuser, ...]  # of the trainings, at least one
+    how: Retrieval  # k, search and fusion
+    gate: bool  # whether calibrated trust weighs the neighbours
+    sides: Side = "both"  # which are refined; images are queries, prompts are candidates
+    height: float = CANDIDATE_HEIGHT  # how far candidates move
 
     def refiners(self, memory: Calibrated) -> list[Refiner]:
         """What each of the trainings refines with."""
@@ -65,17 +57,11 @@ class Method:
 
 @dataclass(frozen=True)
 class ScoringMethod:
-    """Classify by scores that are no cosines of refined vectors.
+    """Classify by scores that are no cosines of refined vectors."""
 
-    Attributes:
-        scorer: makes them.
-        how: which neighbours the queries get.
-        block: queries at a time.
-    """
-
-    scorer: Scorer
-    how: Retrieval
-    block: int = 1024
+    scorer: Scorer  # makes them
+    how: Retrieval  # which neighbours the queries get
+    block: int = 1024  # queries at a time
 
     def measure(self, task: Task, memory: Calibrated) -> Measured:
         """See :class:`Measures`."""
@@ -151,21 +137,13 @@ class WithoutRetrieval(_Around):
 
 @dataclass(frozen=True)
 class Chosen:
-    """The best of one kind of baseline.
+    """The best of one kind of baseline."""
 
-    Attributes:
-        kind: for people.
-        method: the best variant.
-        settings: of that variant, in words.
-        variants: how many there were.
-        dev_top1: its top-1 on the development task.
-    """
-
-    kind: str
-    method: Measures
-    settings: str
-    variants: int
-    dev_top1: float
+    kind: str  # for people
+    method: Measures  # the best variant
+    settings: str  # of that variant, in words
+    variants: int  # how many there were
+    dev_top1: float  # its top-1 on the development task
 
 
 def choose(

@@ -26,17 +26,11 @@ _WHOSE: Mapping[TemplatesFrom, str] = {
 
 @dataclass(frozen=True)
 class Prompts:
-    """The templates in use, for the record.
+    """The templates in use, for the record."""
 
-    Attributes:
-        templates: with ``{}`` where the name goes.
-        templates_from: who gave them.
-        trained_with: those that the encoder was trained with, where that is known.
-    """
-
-    templates: tuple[str, ...]
-    templates_from: TemplatesFrom
-    trained_with: tuple[str, ...] = ()
+    templates: tuple[str, ...]  # with ``{}`` where the name goes
+    templates_from: TemplatesFrom  # who gave them
+    trained_with: tuple[str, ...] = ()  # those that the encoder was trained with, where that is known
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like."""

@@ -95,15 +95,10 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Candidates of one array, some thousand rows at a time; the array may be a memory map.
+    """Candidates of one array, some thousand rows at a time; the array may be a memory map."""
 
-    Attributes:
-        vectors: (C, D) float32, or float16, which is made float32 and unit-norm again.
-        rows: of a block.
-    """
-
-    vectors: npt.NDArray[np.floating[Any]]
-    rows: int = 1 << 15
+    vectors: npt.NDArray[np.floating[Any]]  # (C, D) float32, or float16, which is made float32 and unit-norm again
+    rows: int = 1 << 15  # of a block
 
     def __iter__(self) -> Iterator[Vectors]:
         """Blocks (c, D) in order, each time anew."""

@@ -18,21 +18,13 @@ _FEW, _ALL = 0.5, 0.9  # answered
 
 @dataclass(frozen=True)
 class Reason:
-    """Why one line of a result gained little.
+    """Why one line of a result gained little."""
 
-    Attributes:
-        refined: the side of that line.
-        rule: what held back.
-        says: the same in a sentence, with what was found and what to do.
-        coverage: what the refinement told.
-        loses: whether the line lost for certain, rather than gained little.
-    """
-
-    refined: str
-    rule: Rule
-    says: str
-    coverage: Coverage
-    loses: bool = False
+    refined: str  # the side of that line
+    rule: Rule  # what held back
+    says: str  # the same in a sentence, with what was found and what to do
+    coverage: Coverage  # what the refinement told
+    loses: bool = False  # whether the line lost for certain, rather than gained little
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like; shares are from 0 to 1."""

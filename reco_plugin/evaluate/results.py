@@ -143,21 +143,13 @@ class EntityResult(_Classified):
 
 @dataclass(frozen=True)
 class RetrievalVariant:
-    """One line of the result of a retrieval.
+    """One line of the result of a retrieval."""
 
-    Attributes:
-        direction: ``"text->image"`` or ``"image->text"``.
-        refined: ``"frozen"``, ``"query"`` (the index stays as it is), ``"index"`` (the queries do) or ``"both"``.
-        recall: k -> share of queries with a true result among the first k.
-        gain: recall at 1 minus frozen, on the same queries, with its 95 % interval.
-        ndcg10: nDCG@10 over all true results, mean of the queries.
-    """
-
-    direction: str
-    refined: str
-    recall: dict[int, float]
-    gain: Interval
-    ndcg10: float
+    direction: str  # ``"text->image"`` or ``"image->text"``
+    refined: str  # ``"frozen"``, ``"query"`` (the index stays as it is), ``"index"`` (the queries do) or ``"both"``
+    recall: dict[int, float]  # k -> share of queries with a true result among the first k
+    gain: Interval  # recall at 1 minus frozen, on the same queries, with its 95 % interval
+    ndcg10: float  # nDCG@10 over all true results, mean of the queries
 
     @property
     def side(self) -> str:
@@ -168,25 +160,15 @@ class RetrievalVariant:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Frozen against refined on one retrieval set.
+    """Frozen against refined on one retrieval set."""
 
-    Attributes:
-        name: of the set.
-        images: N.
-        texts: M.
-        options: of the refinement, as far as they were given.
-        variants: both directions, frozen first in each.
-        reasons: why a line gained little.
-        repeated: how many of the texts stand on another image too; they tie, which counts as wrong.
-    """
-
-    name: str
-    images: int
-    texts: int
-    options: dict[str, Any]
-    variants: tuple[RetrievalVariant, ...]
-    reasons: tuple[Reason, ...] = ()
-    repeated: int = 0
+    name: str  # of the set
+    images: int  # N
+    texts: int  # M
+    options: dict[str, Any]  # of the refinement, as far as they were given
+    variants: tuple[RetrievalVariant, ...]  # both directions, frozen first in each
+    reasons: tuple[Reason, ...] = ()  # why a line gained little
+    repeated: int = 0  # how many of the texts stand on another image too; they tie, which counts as wrong
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)

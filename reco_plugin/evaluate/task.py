@@ -47,23 +47,14 @@ class TaskItems:
 
 @dataclass(frozen=True)
 class Task:
-    """N queries among C candidates, of L labels; parts of a task keep the numbers of the labels.
+    """N queries among C candidates, of L labels; parts of a task keep the numbers of the labels."""
 
-    Attributes:
-        queries: what asks.
-        candidates: what is searched.
-        groups: (N,) what belongs together in confidence intervals.
-        classes: L names, where labels have any.
-        unseen: (L,) whether the encoder never saw what a label names; None where that is not known.
-        rows: (N,) row of each query in the whole set; None where nobody asks.
-    """
-
-    queries: TaskItems
-    candidates: TaskItems
-    groups: npt.NDArray[Any]
-    classes: tuple[str, ...] = ()
-    unseen: Mask | None = None
-    rows: npt.NDArray[np.int64] | None = None
+    queries: TaskItems  # what asks
+    candidates: TaskItems  # what is searched
+    groups: npt.NDArray[Any]  # (N,) what belongs together in confidence intervals
+    classes: tuple[str, ...] = ()  # L names, where labels have any
+    unseen: Mask | None = None  # (L,) whether the encoder never saw what a label names; None where that is not known
+    rows: npt.NDArray[np.int64] | None = None  # (N,) row of each query in the whole set; None where nobody asks
 
     def __len__(self) -> int:
         return len(self.queries)

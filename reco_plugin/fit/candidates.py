@@ -43,25 +43,15 @@ _STRICTER = 1.5
 
 @dataclass(frozen=True)
 class Way:
-    """One way to refine.
+    """One way to refine."""
 
-    Attributes:
-        name: of the fusion: one of those in :data:`reco_plugin.fit.config.KINDS`; or of a baseline.
-        k: neighbours.
-        gate: how neighbours are trusted.
-        fuser: what is measured.
-        height: how far candidates move.
-        fusions: what is exported; None: a baseline, which cannot be.
-        image_config: shape of the image side, where it is another than that of the text side.
-    """
-
-    name: str
-    k: int
-    gate: Gate
-    fuser: Fuser
-    height: float = CANDIDATE_HEIGHT
-    fusions: Fusions | None = None
-    image_config: FusionConfig | None = None
+    name: str  # of the fusion: one of those in :data:`reco_plugin.fit.config.KINDS`; or of a baseline
+    k: int  # neighbours
+    gate: Gate  # how neighbours are trusted
+    fuser: Fuser  # what is measured
+    height: float = CANDIDATE_HEIGHT  # how far candidates move
+    fusions: Fusions | None = None  # what is exported; None: a baseline, which cannot be
+    image_config: FusionConfig | None = None  # shape of the image side, where it is another than that of the text side
 
     @property
     def gated(self) -> bool:

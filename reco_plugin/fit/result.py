@@ -35,62 +35,36 @@ class CandidateResult(Frozen):
 
 
 class TestLine(Frozen):
-    """One way on one task of the test part.
-
-    Attributes:
-        task: what searches what.
-        way: ``frozen``, ``baseline`` or ``chosen``.
-        label: of the way, for people.
-        recall: k -> share of queries with a true result among the first k.
-        gain: in recall at 1 over frozen.
-        ahead: of the best baseline, of what was chosen; in recall at 1.
-        loss: change of recall at 1 where the memory holds nothing of what is asked for.
-    """
+    """One way on one task of the test part."""
 
     __test__ = False  # no test class, whatever pytest thinks of the name
 
-    task: TaskName
-    way: str
-    label: str
+    task: TaskName  # what searches what
+    way: str  # ``frozen``, ``baseline`` or ``chosen``
+    label: str  # of the way, for people
     queries: int
-    recall: dict[int, float]
-    gain: Interval | None = None
-    ahead: Interval | None = None
-    loss: Interval | None = None
+    recall: dict[int, float]  # k -> share of queries with a true result among the first k
+    gain: Interval | None = None  # in recall at 1 over frozen
+    ahead: Interval | None = None  # of the best baseline, of what was chosen; in recall at 1
+    loss: Interval | None = None  # change of recall at 1 where the memory holds nothing of what is asked for
 
 
 class FitResult(Frozen):
-    """Everything that was decided, and on what.
+    """Everything that was decided, and on what."""
 
-    Attributes:
-        config: what was asked for.
-        source_digest: of vectors, ids and payloads.
-        encoder: fingerprint.
-        counts: pairs, groups and queries of the parts.
-        candidates: on validation.
-        chosen: label of the best candidate; None where none helps.
-        refine: sides that the model refines by default.
-        withdrawn: sides that were chosen on validation, and that the test part does not confirm.
-        test: measured once.
-        words: the decision in sentences.
-        notes: what a reader should know of the data.
-        graphs: name -> sha256 of the model's graphs.
-        versions: of the packages that made the figures.
-    """
-
-    config: FitConfig
-    source_digest: str
-    encoder: str
-    counts: dict[str, int]
-    candidates: tuple[CandidateResult, ...]
-    chosen: str | None
-    refine: tuple[FitSide, ...]
-    withdrawn: tuple[FitSide, ...]
-    test: tuple[TestLine, ...]
-    words: tuple[str, ...]
-    notes: tuple[str, ...]
-    graphs: dict[str, str]
-    versions: dict[str, str]
+    config: FitConfig  # what was asked for
+    source_digest: str  # of vectors, ids and payloads
+    encoder: str  # fingerprint
+    counts: dict[str, int]  # pairs, groups and queries of the parts
+    candidates: tuple[CandidateResult, ...]  # on validation
+    chosen: str | None  # label of the best candidate; None where none helps
+    refine: tuple[FitSide, ...]  # sides that the model refines by default
+    withdrawn: tuple[FitSide, ...]  # sides that were chosen on validation, and that the test part does not confirm
+    test: tuple[TestLine, ...]  # measured once
+    words: tuple[str, ...]  # the decision in sentences
+    notes: tuple[str, ...]  # what a reader should know of the data
+    graphs: dict[str, str]  # name -> sha256 of the model's graphs
+    versions: dict[str, str]  # of the packages that made the figures
 
     @property
     def helps(self) -> bool:

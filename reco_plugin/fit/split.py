@@ -107,19 +107,12 @@ _BINS = 1 << 16
 
 @dataclass(frozen=True)
 class CatalogueSample:
-    """Which rows are used.
+    """Which rows are used."""
 
-    Attributes:
-        group: payload column that says what a pair shows; None: its caption.
-        below: groups whose name draws less than this are in the sample; a larger sample holds a smaller one.
-        rows: of the sample.
-        of: rows of the catalogue.
-    """
-
-    group: str | None
-    below: float
-    rows: int
-    of: int
+    group: str | None  # payload column that says what a pair shows; None: its caption
+    below: float  # groups whose name draws less than this are in the sample; a larger sample holds a smaller one
+    rows: int  # of the sample
+    of: int  # rows of the catalogue
 
     def holds(self, row: Pair | Rejected) -> bool:
         """Whether a row is used; of rejected ones, which have no group, the same share."""

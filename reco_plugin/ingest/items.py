@@ -14,17 +14,11 @@ from ..types import Pair, Payload, Vectors
 
 @dataclass(frozen=True)
 class Loaded:
-    """A row with the bytes of its image (of a remote one: its URL), not decoded.
+    """A row with the bytes of its image (of a remote one: its URL), not decoded."""
 
-    Attributes:
-        where: in the source, for messages.
-        pair: with an image that is bytes, a vector or a RemoteImage.
-        digest: of all that it says, see :func:`~reco_plugin.data.digest.digest`.
-    """
-
-    where: str
-    pair: Pair
-    digest: str
+    where: str  # in the source, for messages
+    pair: Pair  # with an image that is bytes, a vector or a RemoteImage
+    digest: str  # of all that it says, see :func:`~reco_plugin.data.digest.digest`
 
 
 @dataclass(frozen=True)
@@ -44,27 +38,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row that the encoder will take.
+    """A row that the encoder will take."""
 
-    Attributes:
-        where: in the source, for messages.
-        id: of the pair.
-        digest: of the row.
-        payload: JSON values only.
-        caption: the text, where there is one.
-        image: (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32.
-        text: (L,) int32 token ids, or a vector (D,) float32.
-        cut: the text is longer than the encoder reads.
-    """
-
-    where: str
-    id: str
-    digest: str
-    payload: Payload
-    caption: str | None
-    image: npt.NDArray[np.uint8] | Vectors
-    text: npt.NDArray[np.int32] | Vectors
-    cut: bool = False
+    where: str  # in the source, for messages
+    id: str  # of the pair
+    digest: str  # of the row
+    payload: Payload  # JSON values only
+    caption: str | None  # the text, where there is one
+    image: npt.NDArray[np.uint8] | Vectors  # (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32
+    text: npt.NDArray[np.int32] | Vectors  # (L,) int32 token ids, or a vector (D,) float32
+    cut: bool = False  # the text is longer than the encoder reads
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,11 @@ class Known:
     """Ids and rows of a memory, each as 64 bits of a hash.
 
     Where 10 million rows changed in a memory of as many, one of them is taken for known once in 200,000 runs.
-
-    Attributes:
-        ids: (N,) of the ids, ascending.
-        rows: (R,) of the ids with the digests of their rows, ascending; of pairs that ingest wrote.
-        only_known: whether rows whose id is not there are left out.
     """
 
-    ids: Hashes
-    rows: Hashes
-    only_known: bool = False
+    ids: Hashes  # (N,) of the ids, ascending
+    rows: Hashes  # (R,) of the ids with the digests of their rows, ascending; of pairs that ingest wrote
+    only_known: bool = False  # whether rows whose id is not there are left out
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, Payload]], *, only_known: bool = False) -> Known:

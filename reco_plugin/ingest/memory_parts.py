@@ -37,15 +37,10 @@ _SAME_ENCODER = 0.95
 
 @dataclass(frozen=True)
 class MemoryFolderPart:
-    """A memory in a folder, which is open while it is read, and whose engine may let only one process open it.
+    """A memory in a folder, which is open while it is read, and whose engine may let only one process open it."""
 
-    Attributes:
-        folder: no link, so that another version may be put to use meanwhile.
-        collection: of a folder of qdrant-client's own engine.
-    """
-
-    folder: Path
-    collection: str
+    folder: Path  # no link, so that another version may be put to use meanwhile
+    collection: str  # of a folder of qdrant-client's own engine
 
     @property
     def name(self) -> str:
@@ -76,17 +71,11 @@ class MemoryFolderPart:
 
 @dataclass(frozen=True)
 class CollectionNames:
-    """What the vectors and the caption of a collection's points are called.
+    """What the vectors and the caption of a collection's points are called."""
 
-    Attributes:
-        image: name of the image vector; empty for the one without a name.
-        text: name of the text vector; None: the captions are embedded anew.
-        caption: key of the payload that holds the caption; None: payloads stay as they are.
-    """
-
-    image: str
-    text: str | None = None
-    caption: str | None = None
+    image: str  # name of the image vector; empty for the one without a name
+    text: str | None = None  # name of the text vector; None: the captions are embedded anew
+    caption: str | None = None  # key of the payload that holds the caption; None: payloads stay as they are
 
     @property
     def vectors(self) -> list[str]:
@@ -96,21 +85,13 @@ class CollectionNames:
 
 @dataclass(frozen=True)
 class CollectionPart:
-    """A collection of a Qdrant server. The server's key is not in it: who reads it takes the key from the settings.
+    """A collection of a Qdrant server. The server's key is not in it: who reads it takes the key from the settings."""
 
-    Attributes:
-        location: URL of the server.
-        collection: its own name, no alias, so that another version may be put to use meanwhile.
-        columns: what is what in its points.
-        options: how the server is reached.
-        scaled: vectors of any length are made unit-norm; else only those within 1 % of it are used.
-    """
-
-    location: str
-    collection: str
-    columns: CollectionNames
-    options: MemoryOptions = field(default_factory=MemoryOptions)
-    scaled: bool = False
+    location: str  # URL of the server
+    collection: str  # its own name, no alias, so that another version may be put to use meanwhile
+    columns: CollectionNames  # what is what in its points
+    options: MemoryOptions = field(default_factory=MemoryOptions)  # how the server is reached
+    scaled: bool = False  # vectors of any length are made unit-norm; else only those within 1 % of it are used
 
     @property
     def name(self) -> str:

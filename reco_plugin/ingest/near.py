@@ -15,28 +15,18 @@ from ..types import Vectors
 
 @dataclass(frozen=True)
 class Near:
-    """Another image, and how near it is.
+    """Another image, and how near it is."""
 
-    Attributes:
-        id: of its pair.
-        similarity: cosine of both images.
-    """
-
-    id: str
-    similarity: float
+    id: str  # of its pair
+    similarity: float  # cosine of both images
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """Images that must not get into the memory.
+    """Images that must not get into the memory."""
 
-    Attributes:
-        ids: E names; a pair of one of them is kept out, too.
-        vectors: (E, D) of their images.
-    """
-
-    ids: Sequence[str]
-    vectors: Vectors
+    ids: Sequence[str]  # E names; a pair of one of them is kept out, too
+    vectors: Vectors  # (E, D) of their images
 
     @cached_property
     def _names(self) -> frozenset[str]:

@@ -16,13 +16,7 @@ Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How rows get into the memory.
-
-    Attributes:
-        only_known: leave out rows whose id the memory does not hold.
-        listed: file of near-duplicate and excluded rows.
-        decoders: threads that decode images; 0: as many as there are cores.
-    """
+    """How rows get into the memory."""
 
     source: str | None = described(
         None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="as given"
@@ -50,9 +44,9 @@ class IngestOptions:
         min=0,
         max=1,
     )
-    only_known: bool = False
-    listed: Path = Path("duplicates.jsonl")
-    decoders: int = 0
+    only_known: bool = False  # leave out rows whose id the memory does not hold
+    listed: Path = Path("duplicates.jsonl")  # file of near-duplicate and excluded rows
+    decoders: int = 0  # threads that decode images; 0: as many as there are cores
 
     def __post_init__(self) -> None:
         if self.duplicates not in get_args(Duplicates):

@@ -50,21 +50,13 @@ class RemoteError:
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know; each machine gets it once.
+    """What every worker needs to know; each machine gets it once."""
 
-    Attributes:
-        settings: of the model; the model folder has the same path everywhere.
-        fingerprint: of the driver's model.
-        known: what the memory holds.
-        batch_size: rows per chunk.
-        folder: from which relative paths are meant.
-    """
-
-    settings: Settings
-    fingerprint: Fingerprint
-    known: Known
-    batch_size: int
-    folder: Path
+    settings: Settings  # of the model; the model folder has the same path everywhere
+    fingerprint: Fingerprint  # of the driver's model
+    known: Known  # what the memory holds
+    batch_size: int  # rows per chunk
+    folder: Path  # from which relative paths are meant
 
     @cached_property
     def artifact(self) -> Artifact:

@@ -28,19 +28,12 @@ from .filters import USER_ID, Condition, is_scalar, parse_filter
 
 @dataclass(frozen=True)
 class CheckedSearch:
-    """A search that can be answered.
+    """A search that can be answered."""
 
-    Attributes:
-        vectors: (B, D) queries.
-        k: neighbours per query.
-        exclude: per query, the ids it must not find; one list where queries share them.
-        conditions: what the payload must fulfil.
-    """
-
-    vectors: Vectors
-    k: int
-    exclude: list[list[str]]
-    conditions: tuple[Condition, ...]
+    vectors: Vectors  # (B, D) queries
+    k: int  # neighbours per query
+    exclude: list[list[str]]  # per query, the ids it must not find; one list where queries share them
+    conditions: tuple[Condition, ...]  # what the payload must fulfil
 
 
 def check_records(records: Records, dimension: int) -> Records:

@@ -32,15 +32,10 @@ _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
 @dataclass(frozen=True)
 class OpenCollection:
-    """A collection that is a memory.
+    """A collection that is a memory."""
 
-    Attributes:
-        header: fingerprint and calibration.
-        layout: names of its vectors and points.
-    """
-
-    header: Header
-    layout: Layout = field(default_factory=Layout)
+    header: Header  # fingerprint and calibration
+    layout: Layout = field(default_factory=Layout)  # names of its vectors and points
 
 
 def local_client(folder: Path | None) -> QdrantClient:

@@ -38,17 +38,11 @@ _START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 @dataclass(frozen=True)
 class Fault:
-    """An error of either transport.
+    """An error of either transport."""
 
-    Attributes:
-        status: HTTP status, or name of the gRPC code; None where no answer came.
-        text: what the server or the network said, in one line.
-        error: the original.
-    """
-
-    status: int | str | None
-    text: str
-    error: Exception
+    status: int | str | None  # HTTP status, or name of the gRPC code; None where no answer came
+    text: str  # what the server or the network said, in one line
+    error: Exception  # the original
 
     @property
     def unanswered(self) -> bool:
@@ -90,21 +84,13 @@ def retry_after(error: Exception) -> int | None:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a call that failed had, and used.
+    """What a call that failed had, and used."""
 
-    Attributes:
-        took_s: seconds of its last attempt.
-        attempt_s: what one attempt may take, ``timeout_s``.
-        left_s: what the last attempt had, where waits had used up the rest; None where there were none.
-        within_s: what all attempts and waits may take together.
-        write: whether it writes, so that ``within_s`` is ``write_timeout_s``.
-    """
-
-    took_s: float
-    attempt_s: int
-    left_s: int | None
-    within_s: int
-    write: bool
+    took_s: float  # seconds of its last attempt
+    attempt_s: int  # what one attempt may take, ``timeout_s``
+    left_s: int | None  # what the last attempt had, where waits had used up the rest; None where there were none
+    within_s: int  # what all attempts and waits may take together
+    write: bool  # whether it writes, so that ``within_s`` is ``write_timeout_s``
 
     @property
     def setting(self) -> str:

@@ -140,23 +140,14 @@ def empty_neighbours(batch: int, k: int, dimension: int) -> Neighbours:
 
 @dataclass(frozen=True)
 class FilterConstructors(Generic[F]):
-    """Constructors of a library.
+    """Constructors of a library."""
 
-    Attributes:
-        filter: takes ``must``, ``must_not`` and ``should``, lists of conditions or None.
-        field: takes ``key`` and either ``match`` or ``range``.
-        range: takes bounds by name.
-        match_any: takes texts, or whole numbers.
-        match_flag: takes a boolean.
-        has_id: takes ids of points.
-    """
-
-    filter: Callable[..., F]
-    field: Callable[..., Any]
-    range: Callable[..., Any]
-    match_any: Callable[[list[Any]], Any]
-    match_flag: Callable[[bool], Any]
-    has_id: Callable[[Collection[Any]], Any]
+    filter: Callable[..., F]  # takes ``must``, ``must_not`` and ``should``, lists of conditions or None
+    field: Callable[..., Any]  # takes ``key`` and either ``match`` or ``range``
+    range: Callable[..., Any]  # takes bounds by name
+    match_any: Callable[[list[Any]], Any]  # takes texts, or whole numbers
+    match_flag: Callable[[bool], Any]  # takes a boolean
+    has_id: Callable[[Collection[Any]], Any]  # takes ids of points
 
     def filters(
         self, wanted: CheckedSearch, always: Sequence[Any], point_id: Callable[[str], Any]

@@ -72,17 +72,11 @@ class Described:
 
 @dataclass(frozen=True)
 class StoredPoint:
-    """A point as it is stored.
+    """A point as it is stored."""
 
-    Attributes:
-        id: the pair's own id where we stored it, else the point's.
-        payload: without the pair's id.
-        vectors: name -> numbers, of the vectors that were asked for and that it has.
-    """
-
-    id: str
-    payload: Payload
-    vectors: Mapping[str, Sequence[float]]
+    id: str  # the pair's own id where we stored it, else the point's
+    payload: Payload  # without the pair's id
+    vectors: Mapping[str, Sequence[float]]  # name -> numbers, of the vectors that were asked for and that it has
 
 
 def describe(server: Server, collection: str) -> Described:
@@ -145,15 +139,10 @@ def read_points(
 
 @dataclass(frozen=True)
 class Attached:
-    """A collection that can now be used as a memory.
+    """A collection that can now be used as a memory."""
 
-    Attributes:
-        points: how many points it has.
-        pairs: how many of them have both vectors.
-    """
-
-    points: int
-    pairs: int
+    points: int  # how many points it has
+    pairs: int  # how many of them have both vectors
 
 
 def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: Layout) -> Attached:

@@ -36,19 +36,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patience:
-    """Runs calls to one server; every call of a memory has the same effect when it is sent twice.
+    """Runs calls to one server; every call of a memory has the same effect when it is sent twice."""
 
-    Attributes:
-        location: URL of the server, for messages.
-        key_given: whether a key is sent.
-        read_s: seconds that a read may take, waits included.
-        write_s: the same for a write, which also outlives a server that restarts.
-    """
-
-    location: str
-    key_given: bool
-    read_s: int
-    write_s: int
+    location: str  # URL of the server, for messages
+    key_given: bool  # whether a key is sent
+    read_s: int  # seconds that a read may take, waits included
+    write_s: int  # the same for a write, which also outlives a server that restarts
 
     def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         """Run an action until it succeeds, fails for good, or its time is over.
@@ -94,27 +87,16 @@ class Patience:
 
 @dataclass(frozen=True)
 class Server:
-    """How to reach a Qdrant server; the key is never printed.
+    """How to reach a Qdrant server; the key is never printed."""
 
-    Attributes:
-        location: the URL as the user wrote it.
-        host: name or address.
-        port: of REST, or of gRPC where the URL says so.
-        tls: encrypted.
-        path: what stands before Qdrant's own paths behind a REST proxy.
-        transport: auto, grpc or rest.
-        api_key: the key.
-        options: everything else.
-    """
-
-    location: str
-    host: str
-    port: int
-    tls: bool
-    path: str = ""
-    transport: str = "auto"
-    api_key: str | None = field(default=None, repr=False)
-    options: MemoryOptions = field(default_factory=MemoryOptions)
+    location: str  # the URL as the user wrote it
+    host: str  # name or address
+    port: int  # of REST, or of gRPC where the URL says so
+    tls: bool  # encrypted
+    path: str = ""  # what stands before Qdrant's own paths behind a REST proxy
+    transport: str = "auto"  # auto, grpc or rest
+    api_key: str | None = field(default=None, repr=False)  # the key
+    options: MemoryOptions = field(default_factory=MemoryOptions)  # everything else
 
     @classmethod
     def parse(cls, location: str, api_key: str | None = None, options: MemoryOptions | None = None) -> Server:

@@ -12,23 +12,14 @@ from ..types import Fingerprint
 
 @dataclass(frozen=True)
 class Version:
-    """One collection or folder behind the name.
+    """One collection or folder behind the name."""
 
-    Attributes:
-        name: of the collection or folder.
-        number: counts up from 1; 0 for a folder that no version was built beside.
-        pairs: how many it holds; None where that was not asked, or another process has the folder open.
-        live: the name stands for it.
-        finished: its building came to its end.
-        fingerprint: the encoder of its vectors.
-    """
-
-    name: str
-    number: int
-    pairs: int | None
-    live: bool
-    finished: bool
-    fingerprint: Fingerprint
+    name: str  # of the collection or folder
+    number: int  # counts up from 1; 0 for a folder that no version was built beside
+    pairs: int | None  # how many it holds; None where that was not asked, or another process has the folder open
+    live: bool  # the name stands for it
+    finished: bool  # its building came to its end
+    fingerprint: Fingerprint  # the encoder of its vectors
 
 
 def version_name(name: str, number: int) -> str:

@@ -110,15 +110,10 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of B texts.
+    """Tokens of B texts."""
 
-    Attributes:
-        ids: (B, L) int32, padded to the context length.
-        truncated: (B,) bool; True where the text was too long and its end is lost.
-    """
-
-    ids: TokenIds
-    truncated: npt.NDArray[np.bool_]
+    ids: TokenIds  # (B, L) int32, padded to the context length
+    truncated: npt.NDArray[np.bool_]  # (B,) bool; True where the text was too long and its end is lost
 
 
 class Tokenizer:

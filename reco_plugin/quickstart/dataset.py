@@ -40,17 +40,11 @@ class BenchPair:
 
 @dataclass(frozen=True)
 class Quickstart:
-    """All drawings. Row i of ``images`` belongs to item i.
+    """All drawings. Row i of ``images`` belongs to item i."""
 
-    Attributes:
-        images: (N, 64, 64, 3) uint8, memory-mapped from the cache.
-        items: N items; the entities' first, then the generic ones.
-        entities: entities that at least three styles draw.
-    """
-
-    images: npt.NDArray[np.uint8]
-    items: list[BenchPair]
-    entities: list[Entity]
+    images: npt.NDArray[np.uint8]  # (N, 64, 64, 3) uint8, memory-mapped from the cache
+    items: list[BenchPair]  # N items; the entities' first, then the generic ones
+    entities: list[Entity]  # entities that at least three styles draw
 
     @cached_property
     def by_key(self) -> dict[str, Entity]:

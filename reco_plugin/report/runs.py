@@ -18,19 +18,12 @@ _TYPES = {".webp": "webp", ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run."""
 
-    Attributes:
-        name: distinct in the report.
-        key: distinct, of letters, digits and hyphens: for anchors and file names.
-        folder: that holds the pictures.
-        findings: as read.
-    """
-
-    name: str
-    key: str
-    folder: Path
-    findings: Findings
+    name: str  # distinct in the report
+    key: str  # distinct, of letters, digits and hyphens: for anchors and file names
+    folder: Path  # that holds the pictures
+    findings: Findings  # as read
 
     def picture(self, name: str | None) -> Path | None:
         """The file of a picture; None where it has none, or the file is not there.

@@ -22,15 +22,10 @@ Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to embed.
+    """One thing to embed."""
 
-    Attributes:
-        content: a text, the bytes of an encoded image, or a CLIP vector (D,) of unit norm.
-        modality: what it is, or what the vector embeds.
-    """
-
-    content: Content
-    modality: Modality
+    content: Content  # a text, the bytes of an encoded image, or a CLIP vector (D,) of unit norm
+    modality: Modality  # what it is, or what the vector embeds
 
     @classmethod
     def text(cls, text: str) -> Item:
@@ -59,25 +54,15 @@ class Item:
 
 @dataclass(frozen=True)
 class EmbedRequest:
-    """What a caller wants embedded.
+    """What a caller wants embedded."""
 
-    Attributes:
-        items: at least one; a Failure stands for an item that could not be read.
-        model: alias as the caller wrote it; None where the dialect has none.
-        side: query or document as the caller said it; None where nothing was said.
-        refine: the caller's explicit word; None leaves it to prefix, alias, side and policy.
-        truncate: cut long texts to the context length; False makes them fail with ``text_too_long``.
-        options: how to refine.
-        explain: also say which pairs were used.
-    """
-
-    items: Sequence[Item | Failure]
-    model: str | None = None
-    side: InputType | None = None
-    refine: bool | None = None
-    truncate: bool = True
-    options: RefineOptions = field(default_factory=RefineOptions)
-    explain: bool = False
+    items: Sequence[Item | Failure]  # at least one; a Failure stands for an item that could not be read
+    model: str | None = None  # alias as the caller wrote it; None where the dialect has none
+    side: InputType | None = None  # query or document as the caller said it; None where nothing was said
+    refine: bool | None = None  # the caller's explicit word; None leaves it to prefix, alias, side and policy
+    truncate: bool = True  # cut long texts to the context length; False makes them fail with ``text_too_long``
+    options: RefineOptions = field(default_factory=RefineOptions)  # how to refine
+    explain: bool = False  # also say which pairs were used
 
 
 @dataclass(frozen=True)

@@ -25,21 +25,13 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request, or one item of it, has no answer; each dialect puts it into its own words.
+    """Why a request, or one item of it, has no answer; each dialect puts it into its own words."""
 
-    Attributes:
-        status: HTTP status, where the whole request fails for it.
-        code: one word for machines, such as ``image_too_large``.
-        message: a sentence for people, that names the value and the way out.
-        param: the field of the request that is to blame, as in ``input[3]``.
-        retry_after_s: when it makes sense to ask again.
-    """
-
-    status: int
-    code: str
-    message: str
-    param: str | None = None
-    retry_after_s: float | None = None
+    status: int  # HTTP status, where the whole request fails for it
+    code: str  # one word for machines, such as ``image_too_large``
+    message: str  # a sentence for people, that names the value and the way out
+    param: str | None = None  # the field of the request that is to blame, as in ``input[3]``
+    retry_after_s: float | None = None  # when it makes sense to ask again
 
     @property
     def kind(self) -> str:

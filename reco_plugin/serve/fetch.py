@@ -148,17 +148,11 @@ class ImageFetcher:
 
 @dataclass
 class RequestFetcher:
-    """Fetches the images of one request; what a few short URLs bring in is limited like what is sent itself.
+    """Fetches the images of one request; what a few short URLs bring in is limited like what is sent itself."""
 
-    Attributes:
-        fetch: gets one image.
-        max_images: URLs.
-        max_bytes: of all images.
-    """
-
-    fetch: ImageFetcher
-    max_images: int
-    max_bytes: int
+    fetch: ImageFetcher  # gets one image
+    max_images: int  # URLs
+    max_bytes: int  # of all images
     _images: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
 

@@ -48,23 +48,14 @@ class Ready(BaseModel):
 
 @dataclass
 class Health:
-    """State of one service.
+    """State of one service."""
 
-    Attributes:
-        edge: pools and Reco.
-        warm: whether the graphs are loaded and have run.
-        warm_error: why that failed.
-        away: why the model server runs no graph now; None where it does, or where there is none.
-        gone: whether the memory was deleted while it is in use.
-        stopping: whether the service is about to end.
-    """
-
-    edge: Edge
-    warm: bool = False
-    warm_error: str | None = None
-    away: str | None = None
-    gone: bool = False
-    stopping: bool = False
+    edge: Edge  # pools and Reco
+    warm: bool = False  # whether the graphs are loaded and have run
+    warm_error: str | None = None  # why that failed
+    away: str | None = None  # why the model server runs no graph now; None where it does, or where there is none
+    gone: bool = False  # whether the memory was deleted while it is in use
+    stopping: bool = False  # whether the service is about to end
     fails: bool = field(init=False)
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)

@@ -52,19 +52,12 @@ class SidePolicy:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request said about refinement, in all ways there are; None where it said nothing.
+    """What a request said about refinement, in all ways there are; None where it said nothing."""
 
-    Attributes:
-        refine: the field of that name.
-        prefix: of the URL.
-        alias: what the model's alias means.
-        side: query or document.
-    """
-
-    refine: bool | None = None
-    prefix: Manner | None = None
-    alias: Manner | None = None
-    side: InputType | None = None
+    refine: bool | None = None  # the field of that name
+    prefix: Manner | None = None  # of the URL
+    alias: Manner | None = None  # what the model's alias means
+    side: InputType | None = None  # query or document
 
     @property
     def role(self) -> InputType:

@@ -22,25 +22,15 @@ Key: TypeAlias = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """The answer to one item.
+    """The answer to one item."""
 
-    Attributes:
-        vector: (D,) unit-norm.
-        frozen: (D,) before refinement.
-        moved: cosine distance of the two.
-        refined: whether it was to be refined, and the memory had something to do it by.
-        truncated: whether a text was cut.
-        tokens: of a text.
-        used: pairs that the refinement used; empty unless asked for.
-    """
-
-    vector: npt.NDArray[np.float32]
-    frozen: npt.NDArray[np.float32]
-    moved: float = 0.0
-    refined: bool = False
-    truncated: bool = False
-    tokens: int = 0
-    used: tuple[Used, ...] = ()
+    vector: npt.NDArray[np.float32]  # (D,) unit-norm
+    frozen: npt.NDArray[np.float32]  # (D,) before refinement
+    moved: float = 0.0  # cosine distance of the two
+    refined: bool = False  # whether it was to be refined, and the memory had something to do it by
+    truncated: bool = False  # whether a text was cut
+    tokens: int = 0  # of a text
+    used: tuple[Used, ...] = ()  # pairs that the refinement used; empty unless asked for
 
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:

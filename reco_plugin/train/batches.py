@@ -20,32 +20,20 @@ _ON_DEVICE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class SideInputs:
-    """What one fusion gets for this process's rows.
+    """What one fusion gets for this process's rows."""
 
-    Attributes:
-        query: (b, D).
-        neighbours: (b, K, D).
-        similarity: (b, K).
-        trust: (b, K); 0 marks padding and what is left out of this step.
-    """
-
-    query: Tensor
-    neighbours: Tensor
-    similarity: Tensor
-    trust: Tensor
+    query: Tensor  # (b, D)
+    neighbours: Tensor  # (b, K, D)
+    similarity: Tensor  # (b, K)
+    trust: Tensor  # (b, K); 0 marks padding and what is left out of this step
 
 
 @dataclass(frozen=True)
 class FusionBatch:
-    """Pairs of as many groups, no two of one.
+    """Pairs of as many groups, no two of one."""
 
-    Attributes:
-        frozen: modality -> (B, D) vectors of the whole batch.
-        own: modality -> what is refined here: the rows of this process.
-    """
-
-    frozen: dict[Modality, Tensor]
-    own: dict[Modality, SideInputs]
+    frozen: dict[Modality, Tensor]  # modality -> (B, D) vectors of the whole batch
+    own: dict[Modality, SideInputs]  # modality -> what is refined here: the rows of this process
 
 
 class Batches:

@@ -33,15 +33,10 @@ _FEWEST = 50  # questions that a neighbour answers; with fewer the text gate sta
 
 @dataclass(frozen=True)
 class Question:
-    """Text queries and what they found.
+    """Text queries and what they found."""
 
-    Attributes:
-        found: neighbours, (Q, K).
-        relevant: (Q, K) whether a neighbour shows what the query asks for.
-    """
-
-    found: Neighbours
-    relevant: npt.NDArray[np.bool_]
+    found: Neighbours  # neighbours, (Q, K)
+    relevant: npt.NDArray[np.bool_]  # (Q, K) whether a neighbour shows what the query asks for
 
 
 def ask(

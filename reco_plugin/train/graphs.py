@@ -35,17 +35,11 @@ class GraphSample:
 
 @dataclass(frozen=True)
 class GraphCheck:
-    """A module to export.
+    """A module to export."""
 
-    Attributes:
-        spec: its ports.
-        module: takes the inputs and gives the outputs of ``spec``, in order.
-        batches: for the parity check; the first also shows the exporter what the inputs are like.
-    """
-
-    spec: GraphSpec
-    module: nn.Module
-    batches: list[GraphSample]
+    spec: GraphSpec  # its ports
+    module: nn.Module  # takes the inputs and gives the outputs of ``spec``, in order
+    batches: list[GraphSample]  # for the parity check; the first also shows the exporter what the inputs are like
 
 
 def cases(

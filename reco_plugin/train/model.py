@@ -38,29 +38,17 @@ FuserKind = Literal["paper", "reco", "training-free", "mean"]
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Shape and start of the fusions. Heads, width, norms and null slot are our choice: the paper names none.
+    """Shape and start of the fusions. Heads, width, norms and null slot are our choice: the paper names none."""
 
-    Attributes:
-        fuser: which of the four.
-        dimension: D.
-        heads: attention heads of ``paper``.
-        hidden: width of its MLP; 4 D when 0.
-        dropout: on its attention output and MLP, in training.
-        rest: of ``reco``: what stays of a text query beside the images, at full trust.
-        agreement: of ``reco``: logit per unit of cosine between an image and the others that were found.
-        weight: of ``mean``: length of what is added to a query of length 1, at full trust.
-        sharpness: of ``mean``: logit per unit of similarity; 0 counts all neighbours alike.
-    """
-
-    fuser: FuserKind
-    dimension: int
-    heads: int = 8
-    hidden: int = 0
-    dropout: float = 0.1
-    rest: float = 0.015
-    agreement: float = 5.0
-    weight: float = 1.0
-    sharpness: float = 20.0
+    fuser: FuserKind  # which of the four
+    dimension: int  # D
+    heads: int = 8  # attention heads of ``paper``
+    hidden: int = 0  # width of its MLP; 4 D when 0
+    dropout: float = 0.1  # on its attention output and MLP, in training
+    rest: float = 0.015  # of ``reco``: what stays of a text query beside the images, at full trust
+    agreement: float = 5.0  # of ``reco``: logit per unit of cosine between an image and the others that were found
+    weight: float = 1.0  # of ``mean``: length of what is added to a query of length 1, at full trust
+    sharpness: float = 20.0  # of ``mean``: logit per unit of similarity; 0 counts all neighbours alike
 
     def __post_init__(self) -> None:
         if self.fuser == "paper" and self.dimension % self.heads:

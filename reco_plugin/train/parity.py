@@ -57,23 +57,14 @@ BOUNDS: dict[Precision, Bounds] = {
 
 @dataclass(frozen=True)
 class Parity:
-    """How close one exported graph is to torch on the same inputs.
+    """How close one exported graph is to torch on the same inputs."""
 
-    Attributes:
-        graph: its name.
-        inputs: how many images, texts or queries were compared.
-        least_cosine: between an input's two vectors, of the worst input.
-        overlap: share of the ten nearest that stay, see :func:`overlap`.
-        largest_difference: of any output value.
-        size_bytes: of the file.
-    """
-
-    graph: str
-    inputs: int
-    least_cosine: float
-    overlap: float
-    largest_difference: float
-    size_bytes: int
+    graph: str  # its name
+    inputs: int  # how many images, texts or queries were compared
+    least_cosine: float  # between an input's two vectors, of the worst input
+    overlap: float  # share of the ten nearest that stay, see :func:`overlap`
+    largest_difference: float  # of any output value
+    size_bytes: int  # of the file
 
 
 def compare(graph: str, expected: Vectors, found: Vectors, *, difference: float = 0.0, size_bytes: int = 0) -> Parity:

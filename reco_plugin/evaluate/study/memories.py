@@ -86,17 +86,11 @@ class ApproximateMemory:
 
 @dataclass
 class RamMemory:
-    """An exact memory of some pairs in RAM, with the gate calibrated for whatever number of neighbours is asked for.
+    """An exact memory of some pairs in RAM, with the gate calibrated for whatever number of neighbours is asked for."""
 
-    Attributes:
-        pairs: all that it holds.
-        store: of them.
-        searches: what is asked: the store, within what imitates or remembers it.
-    """
-
-    pairs: Records
-    store: Memory
-    searches: Searches
+    pairs: Records  # all that it holds
+    store: Memory  # of them
+    searches: Searches  # what is asked: the store, within what imitates or remembers it
     _gates: dict[int, VectorMemory] = field(default_factory=dict)
 
     def at(self, k: int) -> VectorMemory:

@@ -23,15 +23,10 @@ _KEYS = ("image", "path")
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Writes thumbnails.
+    """Writes thumbnails."""
 
-    Attributes:
-        folder: made with the first one.
-        images: of the labelled set; vectors have no pictures.
-    """
-
-    folder: Path
-    images: Sequence[ImageInput] | Vectors
+    folder: Path  # made with the first one
+    images: Sequence[ImageInput] | Vectors  # of the labelled set; vectors have no pictures
 
     def query(self, row: int) -> str | None:
         """File name of the thumbnail of a row of the labelled set."""

@@ -31,17 +31,11 @@ from .study import Study, StudyProgress, read_memory, subject_of
 
 @dataclass(frozen=True)
 class Sets:
-    """What was read, raw or as vectors.
+    """What was read, raw or as vectors."""
 
-    Attributes:
-        labelled: the set that is studied.
-        dev: development set, where one was given.
-        captioned: retrieval set, where one was given.
-    """
-
-    labelled: Labelled
-    dev: Labelled | None
-    captioned: Captioned | None
+    labelled: Labelled  # the set that is studied
+    dev: Labelled | None  # development set, where one was given
+    captioned: Captioned | None  # retrieval set, where one was given
 
     @property
     def items(self) -> int:

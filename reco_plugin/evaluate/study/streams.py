@@ -149,17 +149,11 @@ def with_wrong_captions(records: Records, share: float, seed: int) -> Corrupted:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a query can retrieve that shows its own image.
+    """What a query can retrieve that shows its own image."""
 
-    Attributes:
-        queries: (N,) whether a query has a near-duplicate in the memory that is not hidden from it.
-        pairs: (M,) whether a pair is one.
-        nearest: (N,) cosine to the nearest image that is not hidden; -1 where there is none.
-    """
-
-    queries: npt.NDArray[np.bool_]
-    pairs: npt.NDArray[np.bool_]
-    nearest: npt.NDArray[np.float32]
+    queries: npt.NDArray[np.bool_]  # (N,) whether a query has a near-duplicate in the memory that is not hidden from it
+    pairs: npt.NDArray[np.bool_]  # (M,) whether a pair is one
+    nearest: npt.NDArray[np.float32]  # (N,) cosine to the nearest image that is not hidden; -1 where there is none
 
 
 def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:

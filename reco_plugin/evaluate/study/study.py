@@ -133,25 +133,15 @@ class Study:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated.
+    """What is evaluated."""
 
-    Attributes:
-        memory: the real one.
-        ours: how the models refine, by their policy and what was asked for.
-        names: of the models.
-        digests: of the models' files, by name: another training is another digest.
-        encoder: where there is one.
-        fingerprint: of the encoder.
-        control: the fusion that was trained without retrieval, if one was given.
-    """
-
-    memory: Calibrated
-    ours: Method
-    names: tuple[str, ...]
-    digests: dict[str, str]
-    encoder: Encoder | None
-    fingerprint: Fingerprint
-    control: Fuser | None = None
+    memory: Calibrated  # the real one
+    ours: Method  # how the models refine, by their policy and what was asked for
+    names: tuple[str, ...]  # of the models
+    digests: dict[str, str]  # of the models' files, by name: another training is another digest
+    encoder: Encoder | None  # where there is one
+    fingerprint: Fingerprint  # of the encoder
+    control: Fuser | None = None  # the fusion that was trained without retrieval, if one was given
 
 
 def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:

@@ -35,39 +35,26 @@ _LARGE = 500_000  # characters, whose decoding would keep other requests waiting
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request wants embedded, whatever its dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`.
+    """What a request wants embedded, whatever its dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`."""
 
-    Attributes:
-        inputs: parts of each input; several parts become one vector.
-        names: of each input, as the caller would write it: ``input[3]``.
-        empty_texts: whether the dialect embeds an empty text instead of refusing it.
-    """
-
-    inputs: Sequence[Sequence[InputPart]]
-    names: Sequence[str]
+    inputs: Sequence[Sequence[InputPart]]  # parts of each input; several parts become one vector
+    names: Sequence[str]  # of each input, as the caller would write it: ``input[3]``
     model: str | None = None
     side: InputType | None = None
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)
-    empty_texts: bool = False
+    empty_texts: bool = False  # whether the dialect embeds an empty text instead of refusing it
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One row per input.
+    """One row per input."""
 
-    Attributes:
-        vectors: (N, D) float32, unit-norm; zeros where an input failed.
-        failures: why an input failed, naming it; None where it did not.
-        truncated: whether a text of the input was cut.
-        tokens: of all texts of the input.
-    """
-
-    vectors: Vectors
-    failures: tuple[Failure | None, ...]
-    truncated: tuple[bool, ...]
-    tokens: tuple[int, ...]
+    vectors: Vectors  # (N, D) float32, unit-norm; zeros where an input failed
+    failures: tuple[Failure | None, ...]  # why an input failed, naming it; None where it did not
+    truncated: tuple[bool, ...]  # whether a text of the input was cut
+    tokens: tuple[int, ...]  # of all texts of the input
 
     def whole(self) -> Answers:
         """Return itself, for dialects that have no place for the failure of one input.

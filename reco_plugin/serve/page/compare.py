@@ -96,17 +96,11 @@ class Compared(BaseModel):
 
 @dataclass(frozen=True)
 class Comparer:
-    """Ranks for the page.
+    """Ranks for the page."""
 
-    Attributes:
-        reco: what refines candidates.
-        ranked: what is ranked.
-        pictures: where pictures come from.
-    """
-
-    reco: Reco
-    ranked: RankedStore
-    pictures: PairPictures
+    reco: Reco  # what refines candidates
+    ranked: RankedStore  # what is ranked
+    pictures: PairPictures  # where pictures come from
 
     def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
         """Rank by both vectors; a store that is away costs the rankings, not the rest.

@@ -15,17 +15,11 @@ from ...types import Modality, Payload, Vectors
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs that may stand in a ranking; row i of everything belongs together.
+    """Pairs that may stand in a ranking; row i of everything belongs together."""
 
-    Attributes:
-        ids: N ids, each once.
-        vectors: (N, D) of the side that is ranked.
-        payloads: N payloads.
-    """
-
-    ids: Sequence[str]
-    vectors: Vectors
-    payloads: Sequence[Payload]
+    ids: Sequence[str]  # N ids, each once
+    vectors: Vectors  # (N, D) of the side that is ranked
+    payloads: Sequence[Payload]  # N payloads
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,19 +36,12 @@ class Place:
 
 @dataclass(frozen=True)
 class RankedStore:
-    """Candidates of all rankings.
+    """Candidates of all rankings."""
 
-    Attributes:
-        opened: returns the store where they lie.
-        location: of that.
-        name: for people.
-        own: whether it was opened for the page, which then also closes it.
-    """
-
-    opened: Callable[[], Memory]
-    location: str
-    name: str
-    own: bool
+    opened: Callable[[], Memory]  # returns the store where they lie
+    location: str  # of that
+    name: str  # for people
+    own: bool  # whether it was opened for the page, which then also closes it
 
     def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
         """The k nearest pairs of each query, together.

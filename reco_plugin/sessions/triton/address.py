@@ -24,24 +24,16 @@ _FORMS = "grpc://host:8001 or http://host:8000 (grpcs and https for TLS)"
 
 @dataclass(frozen=True)
 class Address:
-    """One server, and how to speak with it.
+    """One server, and how to speak with it."""
 
-    Attributes:
-        url: as the user wrote it, for messages.
-        authority: ``host:port``.
-        path: before ``/v2``, for HTTP behind a proxy.
-        ca: PEM file; the system's authorities when None.
-        headers: sent with each request; never shown.
-    """
-
-    url: str
+    url: str  # as the user wrote it, for messages
     protocol: WireProtocol
     tls: bool
     host: str
-    authority: str
-    path: str = ""
-    ca: Path | None = None
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    authority: str  # ``host:port``
+    path: str = ""  # before ``/v2``, for HTTP behind a proxy
+    ca: Path | None = None  # PEM file; the system's authorities when None
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # sent with each request; never shown
 
     @property
     def on_this_host(self) -> bool:

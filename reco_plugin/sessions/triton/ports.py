@@ -27,17 +27,12 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All of one graph; inputs and outputs sorted by name, since their order means nothing.
-
-    Attributes:
-        max_batch: rows of one request at most; 0: no batches at all.
-        checksum: of the graph, where the configuration tells it.
-    """
+    """All of one graph; inputs and outputs sorted by name, since their order means nothing."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    max_batch: int
-    checksum: str | None
+    max_batch: int  # rows of one request at most; 0: no batches at all
+    checksum: str | None  # of the graph, where the configuration tells it
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Ports:

@@ -27,17 +27,13 @@ class Placement:
 
 @dataclass(frozen=True)
 class Inference:
-    """One inference.
-
-    Attributes:
-        placed: inputs that are not sent; by name.
-    """
+    """One inference."""
 
     graph: str
     version: str
     inputs: Mapping[str, npt.NDArray[Any]]
     outputs: tuple[str, ...]
-    placed: Mapping[str, Placement] = field(default_factory=dict)
+    placed: Mapping[str, Placement] = field(default_factory=dict)  # inputs that are not sent; by name
 
 
 class Wire(Protocol):
