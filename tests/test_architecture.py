@@ -40,7 +40,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     )
     for unit in units.split()
 }
-MAX_LINES = 320
+MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS, MAX_MODULES = 320, 60, 8, 300
 
 
 class Import(NamedTuple):
@@ -256,6 +256,21 @@ def test_the_graphs_have_the_ports_that_triton_is_told(model):
                 batch, *dims = port.shape
                 assert isinstance(batch, str), f"{name}.{port.name} has a fixed batch size"
                 assert [-1 if isinstance(size, str) else size for size in dims] == list(told.dims)
+
+
+def test_the_package_is_no_larger_than_its_job():
+    assert len(modules()) <= MAX_MODULES
+
+
+@pytest.mark.parametrize("name", modules())
+def test_no_function_is_long_or_takes_much(name):
+    for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, f"{name}.{node.name} is long"
+            assert len([one for one in taken if one.arg not in ("self", "cls")]) <= MAX_PARAMETERS, (
+                f"{name}.{node.name}"
+            )
 
 
 def test_a_type_name_has_one_home():
