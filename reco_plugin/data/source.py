@@ -73,9 +73,9 @@ def parse_source(source: str | Path) -> Location:
         ConfigError: an option that is given twice.
 
     >>> parse_source("torchvision:CIFAR10?split=test&limit=100")
-    Source(name='torchvision:CIFAR10', options={'split': 'test', 'limit': '100'})
+    Location(name='torchvision:CIFAR10', options={'split': 'test', 'limit': '100'})
     >>> parse_source("shards/test-0?.tar")  # a pattern, no options
-    Source(name='shards/test-0?.tar', options={})
+    Location(name='shards/test-0?.tar', options={})
     """
     text = str(source)
     match = None if Path(text).exists() else _WITH_OPTIONS.fullmatch(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -98,16 +99,33 @@ JSON = st.recursive(
 )
 
 
+def assert_alike(found: Any, given: Any) -> None:
+    """Equal, but for the last bit of a number with a fraction: Qdrant's JSON parser rounds some of them."""
+    if isinstance(given, dict):
+        assert found.keys() == given.keys()
+        for key, value in given.items():
+            assert_alike(found[key], value)
+    elif isinstance(given, list):
+        assert len(found) == len(given)
+        for one, other in zip(found, given, strict=True):
+            assert_alike(one, other)
+    elif isinstance(given, float):
+        assert abs(found - given) <= math.ulp(given)
+    else:
+        assert found == given and type(found) is type(given)
+
+
 @EACH_KIND
 @given(st.dictionaries(st.text(st.characters(), max_size=12), JSON | st.just("\udfff"), max_size=6))
 @example({"f": 5e-324, "g": 1.7976931348623157e308, "h": 0.1 + 0.2, "i": -0.0, "j": 2**63 - 1, "k": -(2**63)})
+@example({"": 4.2884751865446724e51})  # comes back from Edge as 4.288475186544672e51
 def test_a_payload_comes_back_equal_or_is_refused(backend: Any, payload: dict[str, Any]) -> None:
     memory = backend.opened[0] if backend.opened else backend.open()
     memory.delete(["a"])
     sound = "\\ud" not in ascii(payload)
     if sound and "_reco_id" not in payload:
         memory.upsert(records(["a"], payloads=[payload]))
-        assert dict(memory.payloads(["a"]))["a"] == payload
+        assert_alike(dict(memory.payloads(["a"]))["a"], payload)
     else:
         with pytest.raises(InputError, match="the payload of 'a'"):
             memory.upsert(records(["a"], payloads=[payload]))
