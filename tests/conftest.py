@@ -88,6 +88,7 @@ SLOW = {
     "tests/serve/test_strangers.py",
     "tests/serve/test_values.py",
     "tests/sessions/triton",
+    "tests/stack",
     "tests/test_wheel.py",
     "tests/train",
 }

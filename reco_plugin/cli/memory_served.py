@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 
 from .flags import Given, taken, takes
-from .options import JsonOption, MemoryOption, ModelOption
-from .stores import CollectionOption, Target, memory_settings, open_server, parse_options, say
+from .options import JsonOption
+from .stores import Target, memory_settings, open_server, parse_options, say
 
 
+@takes(Target)
 def attach_command(
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
+    given: Given,
     image_vector: Annotated[str, typer.Option(help="Name of its image vector.")] = "image",
     text_vector: Annotated[str, typer.Option(help="Name of its text vector.")] = "text",
     caption: Annotated[
@@ -27,8 +26,10 @@ def attach_command(
     """Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata."""
     from ..artifact import Artifact
 
-    settings = memory_settings(memory, collection)
-    fingerprint = Artifact.load(model or settings.model).manifest.fingerprint
+    asked = taken(Target, given)
+    settings = memory_settings(asked.memory, asked.collection, asked.option)
+    model = asked.model or settings.model
+    fingerprint = Artifact.load(model).manifest.fingerprint
     server = open_server(settings)
     from ..memory.layout import Layout
     from ..memory.reading import attach
@@ -39,7 +40,7 @@ def attach_command(
         from ..memory.reading import describe
 
         found = describe(server, settings.memory_collection)
-        check_captions(server, found, text_vector, caption, model or settings.model)
+        check_captions(server, found, text_vector, caption, model)
     attached = attach(server, settings.memory_collection, fingerprint, layout)
     say(
         {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},

@@ -6,9 +6,11 @@ import logging
 import math
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,8 +25,7 @@ from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
 _PROBE_S = 1.0
-_LOOPBACK = "localhost"
-_LOOPBACKS = ("127.0.0.1", "::1")
+_LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 _CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2000,  # a server that is back is found at once, not after two minutes
     "grpc.keepalive_time_ms": 60_000,
@@ -32,6 +33,10 @@ _CHANNEL = {
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 _log = logging.getLogger("reco_plugin.memory")
 T = TypeVar("T")
+
+
+class InsecureKeyWarning(UserWarning):
+    """The API key is sent to another machine without TLS."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +158,23 @@ class Server:
         """
         by_grpc = (self.location.startswith("grpc"), other.location.startswith("grpc"))
         ports = (self.port, other.port) if by_grpc[0] == by_grpc[1] else (self.grpc_port, other.grpc_port)
-        hosts = [_LOOPBACK if each.host in _LOOPBACKS else each.host for each in (self, other)]
+        hosts = [_LOOPBACKS[0] if each.host in _LOOPBACKS else each.host for each in (self, other)]
         return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
 
     def connect(self) -> QdrantClient:
         """A client, by gRPC or REST; nothing but a probe of the gRPC port is sent yet.
 
+        Warns with an :class:`InsecureKeyWarning`, once per process, if the key goes to another machine without TLS.
+
         Raises:
             ConfigError: a ``ca_file`` that cannot be read.
         """
+        if self.api_key is not None and not self.tls:
+            # qdrant-client warns at each client, of this machine too. The filter stays: `catch_warnings` would change
+            # those of other threads. It counts for clients that are made in this module.
+            warnings.filterwarnings("ignore", "Api key is used with an insecure connection", module=__name__)
+            if self.host not in _LOOPBACKS:
+                _warn_of_bare_key()
         rest, channel = self._rest_options(), self._channel_options()
         by_grpc = self.transport == "grpc" or (self.transport == "auto" and self._grpc_answers())
         if self.transport == "auto" and not by_grpc:
@@ -208,6 +221,15 @@ class Server:
             except grpc.RpcError as error:
                 return is_refusal_of_key(error)
         return True
+
+
+@cache
+def _warn_of_bare_key() -> None:
+    message = (
+        "RECO_MEMORY_API_KEY is sent to the Qdrant server without encryption: on its way others can read it. Write "
+        "https:// or grpcs:// where the server has TLS"
+    )
+    warnings.warn_explicit(message, InsecureKeyWarning, __name__, 0)  # no line of the caller's is to blame
 
 
 @contextmanager

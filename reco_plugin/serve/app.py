@@ -11,13 +11,15 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from ..reco import Reco
 from . import dialects, health, memory, metrics, models, refine
 from .auth import KeyCheck
 from .bodies import Limited
-from .edge import Edge
+from .edge import TOLD, Edge
 from .embedder import Embedder
 from .middleware import KnownHosts, Observed, Prefixed
 from .routes import Shapes, failed, understood
@@ -81,11 +83,27 @@ def create_app(
     app.exception_handler(HTTPException)(_no_route)
     app.exception_handler(RequestValidationError)(_no_route)
     app.add_middleware(Limited, bodies=edge.bodies)
+    _answer_browsers_and_briefly(app, settings)
     if hosts is not None:
         app.add_middleware(KnownHosts, hosts=hosts)
     app.add_middleware(Prefixed)
     app.add_middleware(Observed, observe=measured.observe)
     return app
+
+
+def _answer_browsers_and_briefly(app: FastAPI, settings: ServeSettings) -> None:
+    """CORS and gzip, where they are wanted."""
+    if settings.gzip_bytes:
+        # level 6 takes five times as long for 7 % less
+        app.add_middleware(GZipMiddleware, minimum_size=settings.gzip_bytes, compresslevel=1)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
+            expose_headers=TOLD,
+        )
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

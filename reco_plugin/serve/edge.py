@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NO_ROLE = "plain, since neither query nor document was said: name an alias for queries (clip-reco-query), or input_type"
 """Header ``x-reco-note``."""
+TOLD = ("x-reco-refined", "x-reco-degraded", "x-reco-note", "server-timing", "x-request-id", "retry-after")
+"""Headers of answers that callers read."""
 
 
 class Edge:

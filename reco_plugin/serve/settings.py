@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
 from .policy import Manner
 
 SECTION = "serve"
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 
 
 def _parts(value: Any) -> Any:
     """A list in a variable is words between commas."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origins(value: list[str]) -> list[str]:
+    """An origin as browsers send it, since another spelling would allow nobody."""
+    for origin in value:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin: write https://shop.example, without a path, or *")
+    return value
 
 
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
@@ -41,6 +51,10 @@ class ServeSettings(SettingsSection):
     allowed_hosts: WordList = Field(
         [], description="names that callers may use besides localhost; none: any, on a loopback address only localhost"
     )
+    cors_origins: Annotated[WordList, AfterValidator(_origins)] = Field(
+        [],
+        description="origins whose web pages may call, as in https://shop.example; *: any; none: its own only",
+    )
 
     api_keys: Keys = Field([], description="bearer keys that callers need; none: everybody may call")
     admin_key: SecretStr | None = Field(None, description="key of /v1/memory; without one it cannot be written or read")
@@ -49,6 +63,13 @@ class ServeSettings(SettingsSection):
         None,
         description="show pairs of the memory to callers without the admin key (explanations, the playground);"
         " unset: to those with an API key, and to everybody where there is no admin key",
+    )
+
+    gzip_bytes: int = Field(
+        0,
+        ge=0,
+        description="gzip answers from this size on, for callers that accept it; 0: none. JSON of vectors becomes 2.1"
+        " times as small, in base64 1.4 times, at 70 MB/s: for slow networks",
     )
 
     threads: int = Field(2, ge=1, le=64, description="requests that are computed at the same time")

@@ -271,6 +271,17 @@ def test_attach_for_writing(
     assert server.engine.client.retrieve("shop", [200], with_vectors=False)
 
 
+def test_options_count_when_attaching(
+    work: Path, model: Path, drawings: Any, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    theirs(server, model, drawings)
+    rest, grpc = server.url("http"), server.url("grpc").rpartition(":")[2]
+    by_grpc = (*ATTACH, "--memory", rest, "--option", "transport=grpc", "--option")
+    assert "Is a Qdrant server running there" in fail(*by_grpc, "grpc_port=9")
+    assert ask(*by_grpc, f"grpc_port={grpc}")["pairs"] == 24
+    assert "unknown setting: memory_options.port" in fail(*ATTACH, "--memory", rest, "--option", "port=9")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

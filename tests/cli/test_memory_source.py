@@ -17,6 +17,7 @@ from shop_collection import D, theirs
 
 from reco_plugin import Reco
 from reco_plugin.memory import open_memory
+from reco_plugin.memory.server import _warn_of_bare_key
 
 Run = Callable[..., Result]
 Ask = Callable[..., Any]
@@ -342,7 +343,6 @@ def test_a_folder_takes_no_options(work: Path, memory: Path, fail: Fail) -> None
     assert "has no option 'image': it takes none" in fail("memory", "build", "memory?image=photo", "--memory", "new")
 
 
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 def test_the_key_is_of_the_settings_and_shown_nowhere(
     work: Path, shop: str, server: StandIn, url: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,3 +363,13 @@ def test_the_key_is_of_the_settings_and_shown_nowhere(
     assert not any(word in each.output for each in shown for word in ("s3cret", "wr0ng"))
     assert not any(b"s3cret" in each for each in written)
     assert not any("s3cret" in json.dumps(payload) for _, _, payload in held("new").values())
+
+
+@pytest.mark.filterwarnings("default::reco_plugin.memory.server.InsecureKeyWarning")
+def test_a_key_in_the_clear_is_one_line(work: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _warn_of_bare_key.cache_clear()
+    monkeypatch.setenv("RECO_MEMORY_API_KEY", "s3cret")
+    shown = run("memory", "info", "--memory", "http://qdrant.invalid").stderr
+    [line] = [line for line in shown.splitlines() if line.startswith("warning: ")]
+    assert "without encryption" in line
+    assert "insecure connection" not in shown and "server.py" not in shown and "s3cret" not in shown

@@ -22,6 +22,7 @@ from reco_plugin.train.serving import Serving
 Compose = Callable[..., dict[str, Any]]
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")
 ONE_SHOT = {"triton-cache"}
+SERVICES = ("reco", "reco-no-triton")
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,10 @@ ONE_SHOT = {"triton-cache"}
     [
         (["cpu"], {"qdrant", "triton-cpu", "reco"}),
         (["gpu"], {"qdrant", "triton-gpu", "triton-cache", "reco"}),
+        (["no-triton"], {"qdrant", "reco-no-triton"}),
     ],
 )
-def test_a_profile_starts_one_triton(compose: Compose, profiles: list[str], expected: set[str]) -> None:
+def test_a_profile_starts_one_triton_at_most(compose: Compose, profiles: list[str], expected: set[str]) -> None:
     assert set(compose(*profiles)["services"]) == expected
 
 
@@ -68,7 +70,7 @@ def test_each_container_is_locked_in(compose: Compose) -> None:
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
         if name not in ONE_SHOT:
             assert int(service["user"].split(":")[0]) > 0, name
-            assert "healthcheck" in service or name == "reco", f"{name}: reco's is in the image"
+            assert "healthcheck" in service or name in SERVICES, f"{name}: reco's is in the image"
 
 
 def test_triton_serves_the_shipped_model_and_cannot_change_it(compose: Compose, root: Path) -> None:
@@ -92,9 +94,23 @@ def test_the_gpu_profile_reserves_a_gpu_and_keeps_engines(compose: Compose) -> N
     assert services["triton-gpu"]["depends_on"]["triton-cache"]["condition"] == "service_completed_successfully"
 
 
-def test_the_plugins_settings_are_settings(compose: Compose) -> None:
-    environment = compose()["services"]["reco"]["environment"]
-    assert set(environment) >= {"RECO_MODEL", "RECO_MEMORY", "RECO_TRITON_URL"}
+def test_without_triton_the_service_has_the_models_in_its_own_process(compose: Compose, root: Path) -> None:
+    served, alone = (compose("cpu", "no-triton")["services"][name] for name in SERVICES)
+    assert "args" not in served["build"]
+    assert alone["build"] == {**served["build"], "args": {"VARIANT": "cpu"}}
+    assert (root / "locks" / "image-cpu.txt").is_file()
+    assert alone["image"] == f"{served['image']}-cpu"
+    assert served["environment"] == {**alone["environment"], "RECO_TRITON_URL": "grpc://triton:8001"}
+    assert set(alone["depends_on"]) == {"qdrant"}
+    assert alone["networks"]["default"]["aliases"] == ["reco"]  # one name, whichever profile runs
+    same = {"user", "ports", "volumes", "tmpfs", "deploy", "stop_grace_period", "command", "entrypoint"}
+    assert {key: alone[key] for key in same} == {key: served[key] for key in same}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_plugins_settings_are_settings(compose: Compose, name: str) -> None:
+    environment = compose()["services"][name]["environment"]
+    assert set(environment) >= {"RECO_MODEL", "RECO_MEMORY"}
     service = {name for name in environment if name.startswith("RECO_SERVE_")}
     assert {name.removeprefix("RECO_SERVE_").lower() for name in service} <= set(ServeSettings.model_fields)
     others = {name: value for name, value in environment.items() if name not in service}
@@ -108,7 +124,8 @@ def test_one_variable_is_the_key_on_both_sides(compose: Compose, monkeypatch: An
         monkeypatch.setenv("RECO_MEMORY_API_KEY", set_key)
     services = compose()["services"]
     assert services["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == (set_key or "")
-    assert services["reco"]["environment"]["RECO_MEMORY_API_KEY"] == set_key
+    for name in SERVICES:
+        assert services[name]["environment"]["RECO_MEMORY_API_KEY"] == set_key
 
 
 @contextmanager

@@ -72,7 +72,6 @@ def test_rows_are_pairs_of_vectors_without_marks(source: str, model: Path) -> No
         assert found[id_].payload == {"caption": payload["caption"], "n": payload["n"]}
 
 
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 def test_parts_can_be_sent_without_the_key(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_MEMORY_API_KEY", "s3cret")
     (part,) = open_source(source).parts

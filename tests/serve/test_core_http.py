@@ -11,6 +11,7 @@ import pytest
 
 from reco_plugin import Pair
 from reco_plugin.errors import (
+    ConfigError,
     MemoryLocked,
     MemoryOverloaded,
     MemoryTimeout,
@@ -22,6 +23,7 @@ from reco_plugin.errors import (
 )
 from reco_plugin.serve.failures import failure_of
 from reco_plugin.serve.logs import JsonLines, request_id
+from reco_plugin.serve.settings import load_serve_settings
 
 TEXTS = ["a small red circle", "a large blue square"]
 
@@ -244,6 +246,59 @@ def test_prefixes_work_behind_a_proxy_that_takes_its_own_path_off(filled, live):
         said = [httpx.post(f"{url}{path}/v1/embeddings", json=body) for path in ("", "/plain", "/refined")]
         assert httpx.get(f"{url}/openapi.json").json()["servers"] == [{"url": "/clip"}]
     assert [answer.headers["x-reco-refined"] for answer in said] == ["false", "false", "true"]
+
+
+SHOP = "https://shop.example"
+
+
+def test_pages_of_no_other_origin_may_read_answers(reading):
+    asked = {"origin": SHOP, "access-control-request-method": "POST"}
+    assert reading.options("/v1/refine", headers=asked).status_code == 405
+    assert "access-control-allow-origin" not in reading.get("/v1/models", headers={"origin": SHOP}).headers
+
+
+def test_pages_of_a_named_origin_may(filled, served):
+    with served(filled, cors_origins=[SHOP], **KEYS) as client:
+        asked = {"origin": SHOP, "access-control-request-method": "POST"}
+        asked |= {"access-control-request-headers": "authorization,content-type,x-stainless-lang"}
+        allowed = client.options("/refined/v1/embeddings", headers=asked)  # needs no key: browsers send none
+        other = client.options("/v1/embeddings", headers=asked | {"origin": "https://other.example"})
+        key = {"authorization": "Bearer first-key"}
+        body = {"model": "clip", "input": TEXTS}
+        answer = client.post("/v1/embeddings", json=body, headers={"origin": SHOP, **key})
+        refused = client.post("/v1/embeddings", json=body, headers={"origin": SHOP})
+        unsaid = {"origin": SHOP, "content-type": "text/plain", **key}
+        simple = client.post("/v1/embeddings", content=json.dumps(body), headers=unsaid)
+        strange = client.get("/v1/models", headers={"origin": "https://other.example", **key})
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-headers"] == asked["access-control-request-headers"]
+    assert "access-control-allow-origin" not in other.headers and other.status_code == 400
+    for said in (allowed, answer, refused, simple):
+        assert said.headers["access-control-allow-origin"] == SHOP
+        assert "access-control-allow-credentials" not in said.headers
+    assert [said.status_code for said in (answer, refused, simple)] == [200, 401, 400]
+    assert "x-reco-refined" in answer.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in strange.headers
+
+
+@pytest.mark.parametrize("origin", ["shop.example", f"{SHOP}/", f"{SHOP}/page", "https://Shop.example"])
+def test_what_is_no_origin(origin):
+    with pytest.raises(ConfigError, match=r"cors_origins.*is no origin"):
+        load_serve_settings(cors_origins=[origin])
+    assert load_serve_settings(cors_origins=f"{SHOP}, http://[::1]:3000,*").cors_origins[1] == "http://[::1]:3000"
+
+
+def test_large_answers_are_gzipped_for_those_who_accept_it(filled, served, reading):
+    body = {"model": "clip", "input": [f"a photo of thing {number}" for number in range(16)]}
+    plain = reading.post("/v1/embeddings", json=body, headers={"accept-encoding": "gzip"})
+    with served(filled, gzip_bytes=10_000) as client:
+        small = client.get("/v1/models", headers={"accept-encoding": "gzip"})
+        large = client.post("/v1/embeddings", json=body, headers={"accept-encoding": "gzip"})
+        unasked = client.post("/v1/embeddings", json=body, headers={"accept-encoding": "identity"})
+    codings = [said.headers.get("content-encoding") for said in (plain, small, large, unasked)]
+    assert codings == [None, None, "gzip", None]
+    assert large.json() == plain.json() == unasked.json()
+    assert 1.8 < len(plain.content) / int(large.headers["content-length"]) < 2.6  # what the setting promises
 
 
 def test_the_steps_of_a_request_are_spans_of_its_trace(filled, served):

@@ -220,7 +220,6 @@ def test_pairs_without_a_group_show_only_themselves(
     assert (groups[8], groups.count("red"), groups[3]) == ("red", EACH - 1, "p0")
 
 
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 def test_a_memory_on_a_server_is_opened_with_the_settings(
     shop: Path, reco: Callable[..., Result], vit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

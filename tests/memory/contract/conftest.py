@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compose_stack import docker_runs
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
@@ -62,11 +62,6 @@ class Backend:
         return memory
 
 
-def _docker_runs() -> bool:
-    docker = shutil.which("docker")
-    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
-
-
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=2) as reply:
@@ -83,7 +78,7 @@ def docker_compose_file() -> str:
 
 def _service(request: pytest.FixtureRequest, name: str) -> str:
     """URL of a service that docker runs; skips where docker does not."""
-    if not _docker_runs():
+    if not docker_runs():
         pytest.skip("no docker engine runs here, and TEST_QDRANT_URL names no Qdrant server")
     services = request.getfixturevalue("docker_services")
     url = f"http://{request.getfixturevalue('docker_ip')}:{services.port_for(name, 6333)}"

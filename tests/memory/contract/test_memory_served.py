@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from qdrant_stand_in import Engine, Refusal, StandIn, serving
 from qdrant_stand_in.server import Certificate
 
@@ -28,6 +29,7 @@ from reco_plugin.errors import (
     MemoryUnavailable,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.transfer import copy
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
@@ -224,7 +226,6 @@ def test_a_collection_whose_vectors_are_not_as_it_says(
 
 
 @pytest.mark.parametrize(("given", "found"), [(None, "none was sent"), ("wrong", "refuses the one that was sent")])
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 def test_a_missing_or_wrong_key(opened: Callable[..., Memory], server: StandIn, given: Any, found: str) -> None:
     server.engine.key = KEY
     with pytest.raises(MemoryStoreError, match=rf"Check the API key: .*{found}.*RECO_MEMORY_API_KEY") as caught:
@@ -236,6 +237,26 @@ def test_a_missing_or_wrong_key(opened: Callable[..., Memory], server: StandIn, 
     with pytest.raises(MemoryStoreError, match="Check the API key") as caught:
         memory.count()
     assert KEY not in str(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_key_may_go_to_this_machine_in_the_clear(host: str) -> None:
+    Server.parse(f"http://{host}", KEY, options(transport="rest")).connect().close()  # a warning would be an error
+
+
+def test_a_key_that_goes_elsewhere_in_the_clear_is_told_once_in_our_words() -> None:
+    _warn_of_bare_key.cache_clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for url in ("https://q.example", "http://q.example", "grpc://q.example", "http://r.example"):
+            chosen = options() if url.startswith("grpc") else options(transport="rest")
+            Server.parse(url, KEY, chosen).connect().close()
+    [warning] = told
+    shown = warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno)
+    assert shown.startswith("reco_plugin.memory.server:0: InsecureKeyWarning: RECO_MEMORY_API_KEY is sent")
+    assert shown.count("\n") == 1 and KEY not in shown
+    with warnings.catch_warnings(), pytest.warns(UserWarning, match="insecure connection"):
+        QdrantClient(host="q.example", https=False, api_key=KEY, check_compatibility=False).close()  # not one of ours
 
 
 STRICT = 'Limit exceeded 20 > 10 for "limit". Help: Reduce the "limit" parameter to or below 10.'
