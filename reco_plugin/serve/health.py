@@ -26,14 +26,15 @@ from .routes import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
 _EVERY_S = 2.0
+_HOPELESS = 10  # deadlines after which a call that has not ended will not: a restart is the way out
 _GONE = "the memory's folder was deleted: answers come from what is still open, and a restart begins with nothing"
 _MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
 class Live(BaseModel):
-    """The process answers."""
+    """The process answers, and does not only wait for calls that never end."""
 
-    status: Literal["live"] = "live"
+    status: Literal["live", "hangs"]
 
 
 class Ready(BaseModel):
@@ -146,7 +147,7 @@ class Health:
             reasons.append("the service is stopping")
         if not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")
-        if self.edge.pool.hangs:
+        if self.edge.pool.hangs(2):
             reasons.append("every worker has been busy with one request for twice the deadline")
         degraded: list[str] = []
         if self.away is not None:
@@ -182,11 +183,13 @@ def router(health: Health) -> APIRouter:
     """``GET /livez`` and ``GET /readyz``."""
     routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
 
-    @routes.get("/livez")
+    @routes.get("/livez", responses={503: {"model": Live, "description": "start this process again"}})
     @routes.get("/v1/health/live", include_in_schema=False)  # of NVIDIA NIM
-    async def live() -> Live:
-        """Whether the process answers at all."""
-        return Live()
+    async def live(response: Response) -> Live:
+        """Whether the process answers at all; not, if every worker has hung in one call for ten deadlines."""
+        hangs = health.edge.pool.hangs(_HOPELESS)
+        response.status_code = 503 if hangs else 200
+        return Live(status="hangs" if hangs else "live")
 
     @routes.get("/health", include_in_schema=False)  # of TEI, vLLM and most others
     @routes.get("/ping", include_in_schema=False)  # of SageMaker

@@ -115,12 +115,11 @@ class Pool:
         with self._lock:
             return self._pending
 
-    @property
-    def hangs(self) -> bool:
-        """Whether every thread has been busy with one call for twice the deadline."""
+    def hangs(self, deadlines: float) -> bool:
+        """Whether every thread has been busy with one call for so many deadlines."""
         with self._lock:
             since = list(self._running.values())
-        late = time.perf_counter() - 2 * self._deadline_s
+        late = time.perf_counter() - deadlines * self._deadline_s
         return len(since) >= self._threads and max(since) < late
 
     async def close(self) -> None:

@@ -58,6 +58,7 @@ CLIENTS = {
     "llama-index": Client("`model_name=`, `api_base=URL/v1`", False),
     "haystack": Client("`api_base_url=URL/v1`", False),
     "Vercel AI": Client("`createOpenAI({baseURL: 'URL/v1'})`", False),
+    "AWS SDK for JavaScript": Client("`endpoint`, `NodeHttpHandler` (no HTTP/2); the key as header `x-api-key`", False),
 }
 ROWS: dict[str, str] = {}
 
@@ -88,9 +89,9 @@ def ask(client: str, url: str, name: str, home: Path) -> dict[str, Any]:
     """What the client got for both sides under a name of the model."""
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "0"}
     command = [PYTHON, Path(__file__).with_name("ask.py")]
-    if client == "Vercel AI":
+    if client in ("Vercel AI", "AWS SDK for JavaScript"):
         if not (NPM / "node_modules").exists():
-            pytest.skip("npm is not installed, or could not fetch Vercel's AI SDK")
+            pytest.skip("npm is not installed, or could not fetch the clients")
         command = ["node", Path(__file__).with_name("ask.mjs"), NPM]
     done = subprocess.run(
         [*command, client, url, KEY, name],

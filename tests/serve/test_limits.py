@@ -113,9 +113,13 @@ def test_workers_that_hang_make_the_service_not_ready(blocked, live):
         while (answer := httpx.get(f"{url}/readyz")).status_code == 200:
             pass
         assert answer.json()["reasons"] == ["every worker has been busy with one request for twice the deadline"]
+        while (answer := httpx.get(f"{url}/livez")).status_code == 200:  # ten times: whoever watches starts it again
+            pass
+        assert answer.json() == {"status": "hangs"}
         blocked.go.set()
         while httpx.get(f"{url}/readyz").status_code != 200:
             pass
+        assert httpx.get(f"{url}/livez").status_code == 200
 
 
 def test_requests_in_flight_are_answered_when_the_service_stops(blocked, live):
