@@ -75,7 +75,8 @@ def render() -> Callable[..., list[dict[str, Any]]]:
     def render(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         with helm.Chart.load(CHART) as chart:
             written = chart.render(dict(values), name="reco", namespace="reco")
-        return [each for text in written.values() for each in yaml.safe_load_all(text) if each]
+        manifests = [text for name, text in written.items() if name.endswith(".yaml")]
+        return [each for text in manifests for each in yaml.safe_load_all(text) if each]
 
     return render
 
