@@ -39,6 +39,10 @@ BODIES: list[tuple[str, Any]] = [
     ("/v1/multimodalembeddings", {"inputs": [{"content": _PARTS[:1]}, {"content": _PARTS[1:]}], "input_type": "query"}),
     ("/v2/embed", {"texts": ["a fox"], "input_type": "search_query", "embedding_types": ["float"]}),
     ("/v2/embed", {"images": [_URI], "input_type": "image"}),
+    ("/v1/embed", {"texts": ["a fox"], "input_type": "search_query", "embedding_types": ["int8", "ubinary"]}),
+    ("/embed", {"inputs": ["a fox"], "truncate": True, "prompt_name": "query"}),
+    ("/model/clip/invoke", {"inputText": "a fox", "embeddingTypes": ["float", "binary"], "normalize": True}),
+    ("/predict", {"entries": '{"clip": {"textual": {"modelName": "clip"}}}', "text": "a fox"}),
     ("/vectorize", {"texts": ["a fox"], "images": [_IMAGE]}),
     ("/titan", {"inputText": "a fox", "inputImage": _IMAGE, "embeddingConfig": {"outputEmbeddingLength": DIMENSION}}),
     ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "explain": True}),
@@ -57,7 +61,7 @@ BODIES: list[tuple[str, Any]] = [
 ]
 READS = [
     "/livez", "/readyz", "/metrics", "/v1/models", "/v1/models/clip", "/v1/memory", "/v1/memory/pairs?id=pair-1",
-    "/v1/memory/pairs?limit=3&vectors=true", "/openapi.json", "/meta", "/", "/page/examples",
+    "/v1/memory/pairs?limit=3&vectors=true", "/openapi.json", "/meta", "/", "/page/examples", "/info",
 ]  # fmt: skip
 NASTY: list[Any] = [
     None, True, False, 0, -1, 1.5, 2**31, 2**63, -(2**63) - 1, 10**30, 10**400, 1e-320, 1e308, float("inf"),
@@ -65,7 +69,8 @@ NASTY: list[Any] = [
     "../..", "http://169.254.169.254/",
     "data:image/png;base64,", "data:image/png;base64,AAAA", _URI[:-20], _URI, [], {}, [[]],
     [None], [{}], {"": None}, {"\ud800": "\ud800"}, {"gte": None}, {"gte": "x", "lt": 1}, {"$ne": 1}, ["a"] * 300,
-    [0] * 3000, "query", "document", "image", "float", "base64", "int8", "clip", "clip-reco",
+    [0] * 3000, "query", "document", "image", "float", "base64", "int8", "ubinary", "clip", "clip-reco",
+    "clip-reco-query",
 ]  # fmt: skip
 _NO_HTTP = ("bytes of the request", "headers")
 """What may be no HTTP any more (two lengths, two requests), so that it is not ours to answer."""
