@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ..evaluate.encoding import refined_queries
+from ..evaluate.encoding import refine_queries
 from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.measure import each_label_once, measure, nearest
 from ..evaluate.task import Task
@@ -38,7 +38,7 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
     task = bench.task
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     candidates = replace(task.candidates, vectors=prompts.vectors)
-    refined = replace(task, queries=refined_queries(reco, task.queries), candidates=candidates)
+    refined = replace(task, queries=refine_queries(reco, task.queries), candidates=candidates)
     chosen = _choose(bench, refined)
     images = reco.refine(task.queries.vectors[chosen], modality="image", explain=True)
     cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]

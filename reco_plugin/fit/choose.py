@@ -12,7 +12,7 @@ from itertools import product
 
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
-from ..evaluate.encoding import refined_queries
+from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure_sides, refine_task
 from ..evaluate.metrics import RECALL_AT
@@ -105,7 +105,7 @@ def measured(
         task = questions.tasks[name]
         asks, sides = task.queries.modality, [str(task.queries.modality)]
         if asks not in queries:  # images ask twice
-            queries[asks] = refined_queries(refiner, task.queries)
+            queries[asks] = refine_queries(refiner, task.queries)
         refined = replace(task, queries=queries[asks])
         if name == "image->name":
             refined, sides = refine_task(refiner, refined, ("text",)), ["image", "text", "both"]

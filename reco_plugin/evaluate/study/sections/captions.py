@@ -11,7 +11,7 @@ TITLE = "Does it help search by captions?"
 
 
 def captions(study: Study) -> Section:
-    """The retrieval table; without a retrieval set, why there is none."""
+    """The retrieval table; without a retrieval set, a note."""
     if study.captioned is None:
         return Section(
             key="retrieval",
