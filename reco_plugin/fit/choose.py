@@ -1,6 +1,6 @@
-"""From what candidates do on validation to a policy: which fusion, with which k and gate, on which sides.
+"""Choose a policy by validation: which fusion, with which k and gate, on which sides.
 
-The test part is measured once: frozen, the best simple baseline, and what was chosen.
+The test part is measured once: frozen, the best simple baseline, and the chosen candidate.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from .questions import Questions
 from .result import TestLine
 
 TASK_OF: dict[FitSide, TaskName] = {"text": "text->image", "image": "image->text", "names": "image->name"}
-"""What decides on a side."""
+"""The task that decides on a side."""
 WORDS: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
 GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify": ("names",)}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one side gains on validation.
+    """The result of one side on validation.
 
     Attributes:
-        side: that is refined.
-        gain: in recall at 1 of its task.
-        loss: the worst change of recall at 1 where refinement is not to harm: with a memory without the groups that are
-            asked for, and of refined images among names. Negative is worse than frozen.
-        bearable: the loss that is put up with; that of the configuration, or one query where that is more.
+        side: the refined side.
+        gain: in recall@1 of its task.
+        loss: the worst change of recall@1 where refinement must not harm: with a memory without the queries' groups,
+            and of refined images among names. Negative is worse than frozen.
+        allowed: the tolerated loss: that of the configuration, or one query where that is more.
     """
 
     side: FitSide
     gain: Interval
     loss: float
-    bearable: float
+    allowed: float
 
     @property
     def gains(self) -> bool:
@@ -53,8 +53,8 @@ class Verdict:
 
     @property
     def harms(self) -> bool:
-        """Whether it loses too much where it cannot help."""
-        return self.loss < -self.bearable
+        """Whether it loses more than allowed."""
+        return self.loss < -self.allowed
 
     @property
     def helps(self) -> bool:
@@ -71,40 +71,40 @@ class Judged:
 
     @property
     def sides(self) -> tuple[FitSide, ...]:
-        """That it would refine."""
+        """The sides that it helps."""
         return tuple(verdict.side for verdict in self.verdicts if verdict.helps)
 
     def score(self, goal: Goal) -> tuple[float, float]:
-        """Sum of the gains on the sides that it helps: first those that the goal asks for, then the others."""
+        """Sum of the gains on the sides that it helps: first over the sides of the goal, then over the others."""
         wanted = GOALS[goal]
         gains = {verdict.side: verdict.gain.mean for verdict in self.verdicts if verdict.helps}
         first = sum(gain for side, gain in gains.items() if side in wanted)
         return first, sum(gains.values()) - first
 
     def verdict(self, side: FitSide) -> Verdict | None:
-        """On one side; None where there is no such side."""
+        """The verdict on one side; None where there is no such side."""
         return next((verdict for verdict in self.verdicts if verdict.side == side), None)
 
 
-def measured(
+def measure_tasks(
     questions: Questions, way: Way, names: Iterable[TaskName] | None = None, *, known: bool = True
 ) -> dict[TaskName, dict[str, Measured]]:
-    """Tasks frozen and with their queries refined; where names are searched, also with these, and with both.
+    """Measure tasks frozen and with their queries refined; where names are searched, also with names and both refined.
 
-    What text and image queries search stays plain: an index that exists already.
+    The index of text and image queries stays frozen.
 
     Args:
         questions: of a part.
-        way: to refine.
+        way: candidate to measure.
         names: of the tasks; None: all.
-        known: retrieve from the memory that holds other pairs of what is asked for; else from the one without.
+        known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
     refiner, queries = way.refiner(memory.at(way.k)), dict[Modality, TaskItems]()
     for name in questions.tasks if names is None else names:
         task = questions.tasks[name]
         asks, sides = task.queries.modality, [str(task.queries.modality)]
-        if asks not in queries:  # images ask twice
+        if asks not in queries:  # images query two tasks
             queries[asks] = refine_queries(refiner, task.queries)
         refined = replace(task, queries=queries[asks])
         if name == "image->name":
@@ -116,9 +116,9 @@ def measured(
 def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
     """Measure one candidate on validation.
 
-    Names are judged beside images as they were decided: plain, or refined where that helps.
+    Names are measured with images frozen, or refined where that helps.
     """
-    tasks, known, unknown = questions.tasks, measured(questions, way), measured(questions, way, known=False)
+    tasks, known, unknown = questions.tasks, measure_tasks(questions, way), measure_tasks(questions, way, known=False)
 
     def verdict(side: FitSide, before: str, after: str) -> Verdict:
         name = TASK_OF[side]
@@ -136,15 +136,15 @@ def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: i
 
 
 def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
-    """The candidate that gains most on the sides that it helps; the earlier of equals. None where none helps."""
+    """Choose the candidate that gains most on the sides that it helps; the first of equals; None if none helps."""
     best = max(judged, key=lambda one: one.score(goal), default=None)
     return best if best is not None and best.sides else None
 
 
-def complementary(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way, Way] | None:
-    """The candidates that gain most on texts and on images, of one k and gate; None where one candidate does as well.
+def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way, Way] | None:
+    """Choose the best candidates on texts and on images, of one k and gate; None where one candidate is as good.
 
-    A model has a fusion for each side, but one k, and one gate that is open or not.
+    A model has a fusion for each side, but one k and one setting of the gate.
     """
     texts: FitSide = "text" if goal == "search" else "names"
     best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
@@ -158,7 +158,7 @@ def complementary(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way,
 
 
 def _gains(one: Judged, texts: FitSide) -> tuple[float, float]:
-    """On texts and on images; 0 where it does not help."""
+    """Gains on texts and on images; 0 where it does not help."""
     found = (one.verdict(texts), one.verdict("image"))
     on_texts, on_images = (v.gain.mean if v is not None and v.helps else 0.0 for v in found)
     return on_texts, on_images
@@ -173,11 +173,11 @@ def policy_of(way: Way, sides: Iterable[FitSide]) -> Policy:
 
 
 def best_baselines(questions: Questions) -> dict[Modality, Way]:
-    """The best simple way for each query side, chosen on validation by recall at 1; nothing keeps it from harm."""
+    """Choose the best baseline for each query side on validation by recall@1, whatever it loses."""
 
     def best(side: Modality) -> Way:
         name = TASK_OF[side]
-        return max(baselines(side), key=lambda way: _recall(measured(questions, way, [name])[name][side]))
+        return max(baselines(side), key=lambda way: _recall(measure_tasks(questions, way, [name])[name][side]))
 
     return {"text": best("text"), "image": best("image")}
 
@@ -185,19 +185,19 @@ def best_baselines(questions: Questions) -> dict[Modality, Way]:
 def final_lines(
     questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Way], *, seed: int
 ) -> list[TestLine]:
-    """Frozen, baseline and chosen on every task that there is.
+    """Measure frozen, baseline and chosen candidate on every task.
 
     Args:
         questions: of the test part.
-        chosen: on validation; None where nothing helped: then frozen stands for it.
+        chosen: on validation; None where no candidate helps: then frozen is used.
         simple: the best baseline for each query side.
         seed: of the bootstrap.
     """
     lines: list[TestLine] = []
-    both = [measured(questions, chosen.way, known=known) for known in (True, False)] if chosen else []
+    both = [measure_tasks(questions, chosen.way, known=known) for known in (True, False)] if chosen else []
     for name, task in questions.tasks.items():
         asks = task.queries.modality
-        theirs = measured(questions, simple[asks], [name])[name]
+        theirs = measure_tasks(questions, simple[asks], [name])[name]
         start = ours = unknown = theirs["frozen"]
         label, sides = "nothing refined", _refined(name, chosen)
         if chosen is not None:
@@ -222,10 +222,10 @@ def final_lines(
     return lines
 
 
-def withdrawn(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitSide, ...]:
-    """Sides that the test part does not confirm: the gain's interval does not lie above zero, or the loss's below it.
+def find_unconfirmed(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitSide, ...]:
+    """Find sides that the test part does not confirm: the gain's interval is not above zero, or the loss's is below it.
 
-    The best of many candidates looks good on validation by chance alone; the test part, which chose nothing, tells.
+    The best of many candidates looks good on validation by chance alone; the test part is independent of the choice.
     """
 
     def confirmed(side: FitSide) -> bool:
@@ -238,7 +238,7 @@ def withdrawn(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitS
 
 
 def _refined(name: TaskName, chosen: Judged | None) -> list[FitSide]:
-    """What is refined of a task."""
+    """The sides of a task that the chosen candidate refines."""
     of: dict[TaskName, tuple[FitSide, ...]] = {"text->image": ("text",), "image->text": ("image",)}
     return [side for side in of.get(name, ("image", "names")) if chosen is not None and side in chosen.sides]
 

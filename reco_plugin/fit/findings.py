@@ -1,4 +1,4 @@
-"""Everything that a fit measured, as sections for ``reco_plugin.report``, and the decision in sentences."""
+"""All measurements of a fit, as sections for ``reco_plugin.report``, and the decision in sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TASKS: dict[TaskName, str] = {
 
 
 def findings_of(result: FitResult, out: Path) -> Findings:
-    """The findings of a fit into the folder ``out``."""
+    """Make the findings of a fit in the folder ``out``."""
     return Findings(
         name=result.config.source,
         command=result.config.command("--out", out),
@@ -124,7 +124,7 @@ def _validation(result: FitResult) -> Section:
 _NAMES: dict[FitSide, str] = {"text": "Text queries", "image": "Image queries", "names": "Class names"}
 _SHOWN = 3
 _ENOUGH = 50
-"""Pairs of the part ``fit`` that share what they show with another; with fewer there is little to learn."""
+"""Pairs of the part ``fit`` in a group with others; with fewer there is little to learn."""
 
 
 def words(
@@ -142,7 +142,7 @@ def words(
 
 
 def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
-    """What to say where nearly every pair to fit on shows something of its own; None elsewhere."""
+    """A note where nearly every pair to fit on is a group of its own; None elsewhere."""
     counts = Counter(catalogue.groups[row] for row in split.rows("fit"))
     if (shared := sum(count for count in counts.values() if count > 1)) >= _ENOUGH:
         return None
@@ -153,7 +153,7 @@ def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
 
 
 def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> Iterator[str]:
-    """What a reader should know of the run before believing the figures."""
+    """Notes on the limits of the figures."""
     if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
     if told := little_to_learn(catalogue, split):
@@ -186,38 +186,38 @@ def _side(
     assert verdict and line.gain and line.loss and line.ahead  # noqa: S101 - it was chosen, so it was measured
     before, after = (percent(found[way].recall[1]) for way in ("frozen", "chosen"))
     figures = (
-        f"{before} % -> {after} % recall at 1 ({line.task}, test), {points(line.gain)} points; where the memory knows "
-        f"nothing of what is asked for, {points(line.loss)}"
+        f"{before} % -> {after} % recall at 1 ({line.task}, test), {points(line.gain)} points; where the memory holds "
+        f"no answer, {points(line.loss)}"
     )
     if side in withdrawn:
         return (
             f"{name}: leave plain. The gain on validation, {points(verdict.gain)} points, is not confirmed by the test "
             f"part: {figures}."
         )
-    told = f"{name}: refine. {figures}. Against the best simple baseline: {points(line.ahead)}."
-    return " ".join([told, *_ruled_out(side, judged, verdict.gain.mean)])
+    sentence = f"{name}: refine. {figures}. Against the best simple baseline: {points(line.ahead)}."
+    return " ".join([sentence, *_ruled_out(side, judged, verdict.gain.mean)])
 
 
 def _ruled_out(side: FitSide, judged: Sequence[Judged], gained: float) -> Iterator[str]:
-    """The candidate that gained most of all, where it harms too much to be chosen."""
+    """Name the candidate with the largest gain, where it harms too much to be chosen."""
     found = [(verdict, one.way) for one in judged if (verdict := one.verdict(side)) and verdict.gains and verdict.harms]
     best, way = max(found, key=lambda row: row[0].gain.mean, default=(None, None))
     if best is not None and way is not None and best.gain.mean > gained:
         yield (
             f"Ruled out: {way.label}, which gains {points(best.gain)} on validation and loses {-100 * best.loss:.1f} "
-            "where it has nothing to tell."
+            "where the memory holds no answer."
         )
 
 
 def _why_not(side: FitSide, judged: Sequence[Judged], chosen: Judged | None) -> str:
-    """Of what was chosen for the other sides, else of the candidate that came nearest."""
+    """Say why a side is not refined, by the chosen candidate, else by the best one."""
     verdicts = [verdict for one in judged if (verdict := one.verdict(side))]
     own = chosen.verdict(side) if chosen else None
     best = own or max(verdicts, key=lambda verdict: (not verdict.harms, verdict.gain.mean))
     of = "The chosen fusion" if own else f"The best of {len(verdicts)} candidates"
     if not best.gains:
-        return f"{of} changes recall at 1 by {points(best.gain)} points on validation, no sure gain."
+        return f"{of} changes recall at 1 by {points(best.gain)} points on validation, no certain gain."
     return (
-        f"{of} gains {points(best.gain)} points on validation, but loses {-100 * best.loss:.1f} where it has nothing "
-        "to tell."
+        f"{of} gains {points(best.gain)} points on validation, but loses {-100 * best.loss:.1f} where the memory "
+        "holds no answer."
     )

@@ -9,7 +9,7 @@ from fit_worlds import FINGERPRINT, catalogue_of, made
 from reco_plugin.evaluate.baselines import MeanOfNeighbours
 from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.fit.candidates import Way
-from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, judge, policy_of, withdrawn
+from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, find_unconfirmed, judge, policy_of
 from reco_plugin.fit.config import FitSide
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.result import TestLine
@@ -22,7 +22,7 @@ def way(name: str = "w", **more: object) -> Way:
 
 
 def verdict(side: FitSide, mean: float, low: float, loss: float = 0.0) -> Verdict:
-    return Verdict(side, Interval(mean, low, mean + 0.1), loss, bearable=0.005)
+    return Verdict(side, Interval(mean, low, mean + 0.1), loss, allowed=0.005)
 
 
 def judged(name: str, *verdicts: Verdict) -> Judged:
@@ -75,8 +75,8 @@ def test_what_the_test_part_does_not_confirm_is_withdrawn():
         return TestLine(task=task, way="chosen", label="", queries=9, recall={1: 0.5}, **around)  # type: ignore[arg-type]
 
     lines = [line("text->image", 0.2), line("image->text", 0.04)]
-    assert withdrawn(lines, ("text", "image")) == ("image",)
-    assert withdrawn([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
+    assert find_unconfirmed(lines, ("text", "image")) == ("image",)
+    assert find_unconfirmed([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
 
 
 def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():
