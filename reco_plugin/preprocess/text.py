@@ -176,7 +176,7 @@ class Tokenizer:
     def _with_special(self, text: str) -> list[int]:
         """Tokenize a text with a literal special token, which counts unless punctuation precedes it.
 
-        ``a <end_of_text>`` holds the token; in ``a !<end_of_text>``, open_clip, unlike the library, takes ``!<`` as one piece.
+        ``a <end_of_text>`` holds the token; in ``a !<end_of_text>``, open_clip alone takes ``!<`` as one piece.
         """
         pre_tokenizer, model = self._backend.pre_tokenizer, self._backend.model
         row = [self._start]
