@@ -84,9 +84,9 @@ def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]
         return _refined(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
 
     parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
-    told = [part.coverage for part in parts if part.coverage is not None]
+    coverages = [part.coverage for part in parts if part.coverage is not None]
     vectors = np.concatenate([part.vectors for part in parts])
-    return replace(items, vectors=vectors, coverage=Coverage.join(told) if told else None)
+    return replace(items, vectors=vectors, coverage=Coverage.join(coverages) if coverages else None)
 
 
 def refine_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:

@@ -243,9 +243,9 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))
-    told = [after.coverage for before, after in sides if after is not before]
+    coverages = [after.coverage for before, after in sides if after is not before]
     far = [mean_move(before.vectors, after.vectors) for before, after in sides]
-    return Measured(ranked[None], (far[0], far[1]), told[0] if len(told) == 1 else None, ndcgs)
+    return Measured(ranked[None], (far[0], far[1]), coverages[0] if len(coverages) == 1 else None, ndcgs)
 
 
 def _all(trainings: Sequence[Measured]) -> Measured:

@@ -132,9 +132,9 @@ def words(
 ) -> tuple[str, ...]:
     """One sentence on all, then one per side."""
     kept = [side for side in (chosen.sides if chosen else ()) if side not in withdrawn]
-    told = " and ".join(_NAMES[side].lower() for side in kept)
+    names = " and ".join(_NAMES[side].lower() for side in kept)
     if kept and chosen:
-        head = f"Refinement helps on this catalogue: {chosen.way.label}, for {told}."
+        head = f"Refinement helps on this catalogue: {chosen.way.label}, for {names}."
     else:
         head = "Refinement does not help on this catalogue: leave it off. The model refines nothing by default."
     sides = [side for side in SIDES if any(one.verdict(side) for one in judged)]
@@ -156,8 +156,8 @@ def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: in
     """Notes on the limits of the figures."""
     if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
-    if told := little_to_learn(catalogue, split):
-        yield told
+    if note := little_to_learn(catalogue, split):
+        yield note
     if (used := catalogue.sample) is not None:
         yield (
             f"Fitted and measured on a sample of whole groups: {used.rows:,} of {used.of:,} rows (--max-pairs "

@@ -200,8 +200,8 @@ def _check_torch() -> None:
 def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: FitProgress) -> _Decision:
     """Measure every candidate on validation, and choose."""
     catalogue, parts, fingerprint = ready.catalogue, ready.parts, ready.base.manifest.fingerprint
-    if told := little_to_learn(catalogue, parts):
-        warnings.warn(told, stacklevel=3)
+    if note := little_to_learn(catalogue, parts):
+        warnings.warn(note, stacklevel=3)
     watch.stage("find neighbours")
     questions = ask(catalogue, parts, "validation", fingerprint, near=config.near_duplicate)
     judged: list[Judged] = []
