@@ -140,7 +140,7 @@ class Artifact:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Artifact:
-        """Read a model folder and check that its files are there, whole and unchanged, see :meth:`verify`.
+        """Read a model folder and check that its files are present, complete and unchanged, see :meth:`verify`.
 
         Raises:
             ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version

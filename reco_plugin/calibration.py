@@ -129,7 +129,7 @@ def _chance_match(cosines: npt.NDArray[np.float32]) -> float:
     """Cosine that one in a hundred pairs of unrelated captions reach; cosines are (M,).
 
     The 0.99 quantile, but no further from the median than it would be for a normal distribution with the same upper
-    quartile: where a class holds more than a hundredth of the pairs, that quantile lies among captions of one class.
+    quartile: where a class holds more than a hundredth of the pairs, that quantile is among captions of one class.
 
     >>> unrelated = np.linspace(0.2, 0.6, 96)  # and five pairs of siblings beside them
     >>> round(_chance_match(unrelated), 2), round(_chance_match(np.append(unrelated, [0.99] * 5)), 2)

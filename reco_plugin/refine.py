@@ -28,7 +28,7 @@ _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call
 
 
 class Calibrated(Protocol):
-    """A memory with the gate's constants, as they are now."""
+    """A memory with its current gate constants."""
 
     @property
     def store(self) -> Memory:

@@ -16,7 +16,7 @@ class Retrieval:
 
     k: int  # neighbours per query
     search: Mode = "uni"  # uni compares the query with the memory's vectors of its own modality, cross with the other's
-    fusion: Mode = "cross"  # cross reads the other modality's vectors of what was found, uni the query's own
+    fusion: Mode = "cross"  # cross reads the neighbours' vectors of the other modality, uni of the query's own
     where: Filter | None = None  # conditions on the payload
 
     def with_options(self, options: RefineOptions) -> Retrieval:

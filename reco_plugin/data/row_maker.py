@@ -62,13 +62,13 @@ class RowMaker:
             text = _vector_or(values.get(names.text), text_of)
             column = ""
             payload = self._payload(values)
-            lies = _place_of(values.get(names.image), image)
+            path = _place_of(values.get(names.image), image)
         except CellError as error:
             at = f", column {column!r}" if column else ""
             has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
             return Rejected(where + at, f"{error}{has}", id_)
         own = {"caption": text} if isinstance(text, str) else {}
-        own |= {"image": lies} if lies not in (None, id_) else {}
+        own |= {"image": path} if path not in (None, id_) else {}
         return Pair(id_, image, text, own | payload)
 
     def _id(self, values: Mapping[str, Any], place: str | None) -> object:

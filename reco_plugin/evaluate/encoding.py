@@ -59,7 +59,7 @@ def silent(_: int) -> None:
 
 
 def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progress: Progress = silent) -> Vectors:
-    """Frozen vectors (N, D) of images; vectors come back as they are.
+    """Frozen vectors (N, D) of images; vectors are returned unchanged.
 
     Raises:
         ConfigError: raw images and no encoder.
@@ -68,7 +68,7 @@ def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progres
 
 
 def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progress = silent) -> Vectors:
-    """Frozen vectors (M, D) of texts; vectors come back as they are.
+    """Frozen vectors (M, D) of texts; vectors are returned unchanged.
 
     Raises:
         ConfigError: raw texts and no encoder.

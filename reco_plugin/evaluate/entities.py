@@ -64,7 +64,7 @@ def entities(
     for seen and unseen ones, with the harmonic mean.
 
     Args:
-        reco: refines, and encodes what is raw in the set. A :class:`.encoding.CachedEncoder` keeps the vectors of the
+        reco: refines, and encodes raw images and names. A :class:`.encoding.CachedEncoder` keeps the vectors of the
             names; else they are in a temporary file.
         entity_set: the set.
         template: prompt with ``{}`` where the name goes; None: the model's (of several the first), or the name alone.

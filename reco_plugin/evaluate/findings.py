@@ -61,7 +61,7 @@ class Chart(Frozen):
         title: what to look for.
         x_title, y_title: with units.
         y_kind: format of the values of y.
-        x: values of x, or names (then the points stand side by side).
+        x: values of x, or names (then points are drawn side by side).
         x_log: whether the axis of x is logarithmic.
         baseline: y of a thin horizontal line, such as frozen CLIP's.
     """
@@ -114,7 +114,7 @@ class RetrievedPair(Frozen):
 
 
 class Case(Frozen):
-    """One query, what was retrieved for it, and its rankings before and after.
+    """One query, its neighbours, and its rankings before and after.
 
     Attributes:
         name: true class or caption of the query.

@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def gains(self) -> bool:
-        """Whether the interval of the gain lies above zero."""
+        """Whether the interval of the gain is above zero."""
         return self.gain.low > 0.0
 
     @property

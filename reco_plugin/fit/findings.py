@@ -49,11 +49,11 @@ def _main(lines: Sequence[TestLine]) -> Section:
         key="main",
         title="Does it help on the test part?",
         about=(
-            "Groups of the test part were in no fitting and in no choice. About half of the pairs of each ask; the "
-            "others are in the memory, without near-duplicates of the query. Only the query is refined; what it "
-            "searches are the pairs that ask, plain. A result is right when it shows what the query shows. Measured "
-            "once, with what was chosen on the validation part. Gains have 95 % intervals, bootstrapped over groups. "
-            "The last column is the change of R@1 with a memory that holds nothing of the groups that are asked for."
+            "Groups of the test part are used neither to fit nor to choose. About half of the pairs of each are "
+            "queries; the others are in the memory, without near-duplicates of the query. Only the query is refined; "
+            "the index holds the query pairs, frozen. A result is right when it is of the query's group. Measured "
+            "once, with the choice of the validation part. Gains have 95 % intervals, bootstrapped over groups. The "
+            "last column is the change of R@1 with a memory without the groups of the queries."
         ),
         tables=tuple(_task_table(task, [line for line in lines if line.task == task]) for task in tasks),
         charts=tuple(_chart(task, [line for line in lines if line.task == task]) for task in tasks),
@@ -73,7 +73,7 @@ def _task_table(task: TaskName, lines: Sequence[TestLine]) -> Table:
             *(Column(key=f"r{k}", title=f"R@{k}", kind="percent") for k in RECALL_AT),
             Column(key="r1_gain", title="gain in R@1", kind="points"),
             Column(key="ahead", title="against baseline", kind="points"),
-            Column(key="loss", title="without what is asked for", kind="points"),
+            Column(key="loss", title="memory without answers", kind="points"),
         ),
         rows=tuple(rows),
         best=("r1",),
@@ -112,9 +112,9 @@ def _validation(result: FitResult) -> Section:
         key="validation",
         title="What was chosen, on the validation part?",
         about=(
-            "Every candidate on every side. A side is refined when the interval of its gain lies above zero and it "
-            f"loses at most {100 * result.config.max_loss:g} points (or one query) with a memory that holds nothing of "
-            "what is asked for; images also among names. Of the candidates, the one with the largest sum of gains on "
+            "Every candidate on every side. A side is refined when the interval of its gain is above zero and it "
+            f"loses at most {100 * result.config.max_loss:g} points (or one query) with a memory without the groups of "
+            "the queries; images also among names. Of the candidates, the one with the largest sum of gains on "
             "such sides is chosen."
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),
@@ -148,7 +148,7 @@ def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
         return None
     return (
         f"Only {shared} of {counts.total()} pairs to fit on show the same as another pair: nearly every title is "
-        "unique. There is little to learn from, and what is measured is harm and whether near titles help."
+        "unique. There is little to learn; the figures show harm, and whether similar titles help."
     )
 
 

@@ -77,7 +77,7 @@ def _export_hf(source: HFTokenizer) -> tuple[str, TextConfig]:
         raise ConfigError("the tokenizer depends on a language that is set at run time, which is not supported")
     wrapped = source.tokenizer
     if not wrapped.is_fast:
-        raise ConfigError(f"{type(wrapped).__name__} has no fast (Rust) twin, so no tokenizer file")
+        raise ConfigError(f"{type(wrapped).__name__} has no fast (Rust) version, so no tokenizer file")
     if wrapped.split_special_tokens:
         raise ConfigError("split_special_tokens is not supported: the tokenizer file cannot say it")
     if wrapped.pad_token_id is None or (source.strip_sep_token and wrapped.sep_token_id is None):

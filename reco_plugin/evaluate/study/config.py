@@ -98,7 +98,7 @@ class StudyConfig(RunConfig):
 
     @classmethod
     def read(cls, path: Path) -> tuple[StudyConfig, dict[str, str]]:
-        """Read the configuration of a run, and the digests of what it read.
+        """Read the configuration of a run, and the digests of its inputs.
 
         Raises:
             ConfigError: the file is no configuration of a study.

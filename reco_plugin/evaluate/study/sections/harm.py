@@ -46,9 +46,9 @@ def harm(study: Study) -> Section:
         key="harm",
         title="Does it harm where the memory cannot help?",
         about=(
-            "Gains below 0 are harm. “Without the query's class”: the test classes are halved, and each half is asked "
-            "while its pairs are out of the memory. “Half of the classes known”: the same memories, but asked about "
-            "the other half, whose pairs are in. “None of the classes”: only pairs of other classes are left. "
+            "Gains below 0 are harm. “Without the query's class”: the test classes are halved, and each half queries "
+            "a memory without its pairs. “Half of the classes known”: the same memories, queried by the other half, "
+            "whose pairs are in. “None of the classes”: only pairs of other classes are left. "
             f"{_known(study)} Wrong captions are permuted among the pairs, never onto the same caption; the captions "
             "and their number stay. The best baseline is the one that did best on development classes."
         ),
