@@ -42,7 +42,7 @@ _STRICTER = 1.5
 
 
 @dataclass(frozen=True)
-class Way:
+class Candidate:
     """One method to refine: a fusion, k and a gate."""
 
     name: str  # of the fusion: one of those in :data:`reco_plugin.fit.config.KINDS`; or of a baseline
@@ -74,7 +74,7 @@ def candidates(
     memory: RamMemory,
     folder: Path,
     paper: Fusions | None = None,
-) -> Iterator[Way]:
+) -> Iterator[Candidate]:
     """Yield all candidates, the simplest first.
 
     Args:
@@ -89,7 +89,7 @@ def candidates(
     dimension = memory.pairs.image.shape[1]
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     fits = _Fits(config, memory, group_of)
-    make: dict[str, Callable[[], Iterator[Way]]] = {
+    make: dict[str, Callable[[], Iterator[Candidate]]] = {
         "training-free": lambda: _untrained(config, "training-free", "on", FusionConfig("training-free", dimension)),
         "mean": lambda: _means(config, dimension),
         "prototype": lambda: _fitted(config, fits, folder, "prototype"),
@@ -100,7 +100,7 @@ def candidates(
         yield from make[kind]()
 
 
-def compose(text: Way, image: Way) -> Way:
+def compose(text: Candidate, image: Candidate) -> Candidate:
     """Compose the text side of one candidate and the image side of another, of the same k and gate."""
     from ..train.loop import TorchFuser
 
@@ -112,7 +112,7 @@ def compose(text: Way, image: Way) -> Way:
     return replace(text, name=name, fuser=TorchFuser(fusions), fusions=fusions, image_config=image.fusions.config)
 
 
-def baselines(side: Literal["text", "image"]) -> Iterator[Way]:
+def baselines(side: Literal["text", "image"]) -> Iterator[Candidate]:
     """Yield simple baselines for one side: weighted means of neighbours, and label transfer."""
     for fuser in grid():
         mine, others = fuser.text_weight, fuser.image_weight
@@ -122,10 +122,10 @@ def baselines(side: Literal["text", "image"]) -> Iterator[Way]:
             weight = "alone" if mine >= ALONE else f"weight {mine:g}"
             shares = "even" if np.isinf(fuser.temperature) else f"temperature {fuser.temperature:g}"
             for k in (5, 10):
-                yield Way(f"mean of neighbours ({weight}, {shares})", k, "off", fuser)
+                yield Candidate(f"mean of neighbours ({weight}, {shares})", k, "off", fuser)
 
 
-def _means(config: FitConfig, dimension: int) -> Iterator[Way]:
+def _means(config: FitConfig, dimension: int) -> Iterator[Candidate]:
     """Yield means of neighbours, from half of the query's length to almost replacing it, with and without the gate."""
     from ..train.model import FusionConfig
 
@@ -135,12 +135,12 @@ def _means(config: FitConfig, dimension: int) -> Iterator[Way]:
             yield from _untrained(config, name, gate, FusionConfig("mean", dimension, weight=weight))
 
 
-def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -> Iterator[Way]:
+def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -> Iterator[Candidate]:
     from ..train.loop import Fusions, TorchFuser
 
     fusions = Fusions(fusion).eval()
     for k in config.ks:
-        yield Way(name, k, gate, TorchFuser(fusions), fusions=fusions)
+        yield Candidate(name, k, gate, TorchFuser(fusions), fusions=fusions)
 
 
 class _Fits:
@@ -175,7 +175,7 @@ class _Fits:
         return asked, hidden_ids(self._memory.store, asked, threshold=self._near)
 
 
-def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototype", "reco"]) -> Iterator[Way]:
+def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototype", "reco"]) -> Iterator[Candidate]:
     """Yield ``reco``; or ``prototype``, the same with plain cosines in place of the fitted metric."""
     from ..train.loop import FUSION, Fusions, TorchFuser, save_fusions
 
@@ -186,12 +186,12 @@ def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototy
             fusions.text_gate = gate
         save_fusions(fusions, folder / f"{name}-k{k}" / FUSION)
         height = 1.0 if fusions.text_gate else CANDIDATE_HEIGHT  # a fitted gate limits the move of texts itself
-        way = Way(name, k, "on", TorchFuser(fusions), height, fusions)
-        yield way
+        candidate = Candidate(name, k, "on", TorchFuser(fusions), height, fusions)
+        yield candidate
         if fusions.text_gate is not None:
             strict = _strict(fusions)
-            yield replace(way, gate="strict", fuser=TorchFuser(strict), fusions=strict)
-        yield replace(way, gate="off")
+            yield replace(candidate, gate="strict", fuser=TorchFuser(strict), fusions=strict)
+        yield replace(candidate, gate="off")
 
 
 def _strict(fusions: Fusions) -> Fusions:
@@ -203,11 +203,11 @@ def _strict(fusions: Fusions) -> Fusions:
     return strict.eval()
 
 
-def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Way]:
+def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Candidate]:
     from ..train.loop import TorchFuser
 
     assert fusions is not None  # noqa: S101 - trained before the candidates are measured
-    yield Way(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)
+    yield Candidate(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)
 
 
 PAPER = "paper"

@@ -18,7 +18,7 @@ from ..evaluate.measure import Measured, gain, measure_sides, refine_task
 from ..evaluate.metrics import RECALL_AT
 from ..evaluate.task import TaskItems
 from ..types import Modality, Role
-from .candidates import Way, baselines
+from .candidates import Candidate, baselines
 from .config import FitSide, Goal, TaskName
 from .questions import Questions
 from .result import TestLine
@@ -66,7 +66,7 @@ class Verdict:
 class Judged:
     """One candidate with its verdicts, in the order of the sides."""
 
-    way: Way
+    candidate: Candidate
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -87,7 +87,7 @@ class Judged:
 
 
 def measure_tasks(
-    questions: Questions, way: Way, names: Iterable[TaskName] | None = None, *, known: bool = True
+    questions: Questions, candidate: Candidate, names: Iterable[TaskName] | None = None, *, known: bool = True
 ) -> dict[TaskName, dict[str, Measured]]:
     """Measure tasks frozen and with their queries refined; where names are searched, also with names and both refined.
 
@@ -95,12 +95,12 @@ def measure_tasks(
 
     Args:
         questions: of a part.
-        way: candidate to measure.
+        candidate: to measure.
         names: of the tasks; None: all.
         known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
-    refiner, queries = way.refiner(memory.at(way.k)), dict[Modality, TaskItems]()
+    refiner, queries = candidate.refiner(memory.at(candidate.k)), dict[Modality, TaskItems]()
     for name in questions.tasks if names is None else names:
         task = questions.tasks[name]
         asks, sides = task.queries.modality, [str(task.queries.modality)]
@@ -113,12 +113,13 @@ def measure_tasks(
     return found
 
 
-def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
+def judge(questions: Questions, candidate: Candidate, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
     """Measure one candidate on validation.
 
     Names are measured with images frozen, or refined where that helps.
     """
-    tasks, known, unknown = questions.tasks, measure_tasks(questions, way), measure_tasks(questions, way, known=False)
+    tasks, known = questions.tasks, measure_tasks(questions, candidate)
+    unknown = measure_tasks(questions, candidate, known=False)
 
     def verdict(side: FitSide, before: str, after: str) -> Verdict:
         name = TASK_OF[side]
@@ -132,7 +133,7 @@ def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: i
     if "image->name" in tasks:
         sides = ("image", "both") if verdicts[1].helps else ("frozen", "text")
         verdicts.append(verdict("names", *sides))
-    return Judged(way, tuple(verdicts))
+    return Judged(candidate, tuple(verdicts))
 
 
 def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
@@ -141,7 +142,7 @@ def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
     return best if best is not None and best.sides else None
 
 
-def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way, Way] | None:
+def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Candidate, Candidate] | None:
     """Choose the best candidates on texts and on images, of one k and gate; None where one candidate is as good.
 
     A model has a fusion for each side, but one k and one setting of the gate.
@@ -149,11 +150,11 @@ def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way, W
     texts: FitSide = "text" if goal == "search" else "names"
     best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
     for text, image in product(judged, repeat=2):
-        if (text.way.k, text.way.gated) != (image.way.k, image.way.gated):
+        if (text.candidate.k, text.candidate.gated) != (image.candidate.k, image.candidate.gated):
             continue
         score = _gains(text, texts)[0] + _gains(image, texts)[1]
         if score > least:
-            best, least = (text.way, image.way), score
+            best, least = (text.candidate, image.candidate), score
     return best
 
 
@@ -164,26 +165,26 @@ def _gains(one: Judged, texts: FitSide) -> tuple[float, float]:
     return on_texts, on_images
 
 
-def policy_of(way: Way, sides: Iterable[FitSide]) -> Policy:
+def policy_of(candidate: Candidate, sides: Iterable[FitSide]) -> Policy:
     """Defaults of a model that refines these sides."""
     chosen = set(sides)
     queries: tuple[Modality, ...] = tuple(side for side in ("image", "text") if side in chosen)
     roles: dict[Role, tuple[Modality, ...]] = {"query": queries, "candidate": ("text",) if "names" in chosen else ()}
-    return Policy(k=way.k, gate=way.gated, refine=roles, candidate_height=way.height)
+    return Policy(k=candidate.k, gate=candidate.gated, refine=roles, candidate_height=candidate.height)
 
 
-def best_baselines(questions: Questions) -> dict[Modality, Way]:
+def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
     """Choose the best baseline for each query side on validation by recall@1, whatever it loses."""
 
-    def best(side: Modality) -> Way:
+    def best(side: Modality) -> Candidate:
         name = TASK_OF[side]
-        return max(baselines(side), key=lambda way: _recall(measure_tasks(questions, way, [name])[name][side]))
+        return max(baselines(side), key=lambda one: _recall(measure_tasks(questions, one, [name])[name][side]))
 
     return {"text": best("text"), "image": best("image")}
 
 
 def final_lines(
-    questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Way], *, seed: int
+    questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Candidate], *, seed: int
 ) -> list[TestLine]:
     """Measure frozen, baseline and chosen candidate on every task.
 
@@ -194,7 +195,7 @@ def final_lines(
         seed: of the bootstrap.
     """
     lines: list[TestLine] = []
-    both = [measure_tasks(questions, chosen.way, known=known) for known in (True, False)] if chosen else []
+    both = [measure_tasks(questions, chosen.candidate, known=known) for known in (True, False)] if chosen else []
     for name, task in questions.tasks.items():
         asks = task.queries.modality
         theirs = measure_tasks(questions, simple[asks], [name])[name]
@@ -204,7 +205,7 @@ def final_lines(
             variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
             ours, unknown = (found[name][variant] for found in both)
             words = " and ".join(WORDS[side] for side in sides)
-            label = f"{chosen.way.label}: {f'{words} refined' if sides else 'left plain'}"
+            label = f"{chosen.candidate.label}: {f'{words} refined' if sides else 'left plain'}"
         over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[asks]
         lines += [
             _line(name, "frozen", "frozen CLIP", start),

@@ -134,7 +134,7 @@ def words(
     kept = [side for side in (chosen.sides if chosen else ()) if side not in withdrawn]
     names = " and ".join(_NAMES[side].lower() for side in kept)
     if kept and chosen:
-        head = f"Refinement helps on this catalogue: {chosen.way.label}, for {names}."
+        head = f"Refinement helps on this catalogue: {chosen.candidate.label}, for {names}."
     else:
         head = "Refinement does not help on this catalogue: leave it off. The model refines nothing by default."
     sides = [side for side in SIDES if any(one.verdict(side) for one in judged)]
@@ -200,12 +200,12 @@ def _side(
 
 def _ruled_out(side: FitSide, judged: Sequence[Judged], gained: float) -> Iterator[str]:
     """Name the candidate with the largest gain, where it harms too much to be chosen."""
-    found = [(verdict, one.way) for one in judged if (verdict := one.verdict(side)) and verdict.gains and verdict.harms]
-    best, way = max(found, key=lambda row: row[0].gain.mean, default=(None, None))
-    if best is not None and way is not None and best.gain.mean > gained:
+    found = [(verdict, one) for one in judged if (verdict := one.verdict(side)) and verdict.gains and verdict.harms]
+    best, one = max(found, key=lambda row: row[0].gain.mean, default=(None, None))
+    if best is not None and one is not None and best.gain.mean > gained:
         yield (
-            f"Ruled out: {way.label}, which gains {points(best.gain)} on validation and loses {-100 * best.loss:.1f} "
-            "where the memory holds no answer."
+            f"Ruled out: {one.candidate.label}, which gains {points(best.gain)} on validation and loses "
+            f"{-100 * best.loss:.1f} where the memory holds no answer."
         )
 
 

@@ -15,7 +15,7 @@ from ..errors import ArtifactError, MissingExtra
 from ..ingest.source import open_source
 from ..run_config import versions
 from ..types import Modality
-from .candidates import PAPER, Way, candidates, compose, gather_paper, train_paper
+from .candidates import PAPER, Candidate, candidates, compose, gather_paper, train_paper
 from .catalogue import Catalogue, read_catalogue
 from .choose import Judged, best_baselines, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
 from .config import FitConfig
@@ -69,7 +69,7 @@ class _Decision:
 
     judged: list[Judged]
     chosen: Judged | None
-    simple: dict[Modality, Way]
+    simple: dict[Modality, Candidate]
 
 
 def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
@@ -206,9 +206,9 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Pat
     questions = ask(catalogue, parts, "validation", fingerprint, near=config.near_duplicate)
     judged: list[Judged] = []
     known = questions.without  # all pairs to fit on, and no others
-    for way in candidates(config, catalogue, known, out / "candidates", paper):
-        watch.stage(f"judge {way.label}")
-        judged.append(judge(questions, way, max_loss=config.max_loss, seed=config.seed))
+    for candidate in candidates(config, catalogue, known, out / "candidates", paper):
+        watch.stage(f"judge {candidate.label}")
+        judged.append(judge(questions, candidate, max_loss=config.max_loss, seed=config.seed))
     if both := choose_pair(judged, config.goal):
         judged.append(judge(questions, compose(*both), max_loss=config.max_loss, seed=config.seed))
     watch.stage("judge baselines")
@@ -228,15 +228,15 @@ def _finish(
     kept = tuple(side for side in sides if side not in lost)
     watch.stage("write the model")
     (out / RESULT).unlink(missing_ok=True)  # it describes the old model
-    way = chosen.way if chosen and kept else decision.judged[0].way
-    graphs = write_model(base, way, policy_of(way, kept), config, out / MODEL)
+    candidate = chosen.candidate if chosen and kept else decision.judged[0].candidate
+    graphs = write_model(base, candidate, policy_of(candidate, kept), config, out / MODEL)
     result = FitResult(
         config=config,
         source_digest=catalogue.digest,
         encoder=str(fingerprint),
         counts=counts_of(catalogue, parts, len(questions.tasks["image->text"])),
         candidates=tuple(candidate_of(one) for one in decision.judged),
-        chosen=chosen.way.label if chosen else None,
+        chosen=chosen.candidate.label if chosen else None,
         refine=kept,
         withdrawn=lost,
         test=tuple(lines),
@@ -250,14 +250,14 @@ def _finish(
     return result
 
 
-def write_model(base: Artifact, way: Way, policy: Policy, config: FitConfig, out: Path) -> dict[str, str]:
+def write_model(base: Artifact, candidate: Candidate, policy: Policy, config: FitConfig, out: Path) -> dict[str, str]:
     """Write the model folder; returns the sha256 of each graph by its name."""
     from ..train.refit import refit
 
-    fusions: Fusions | None = way.fusions
+    fusions: Fusions | None = candidate.fusions
     assert fusions is not None  # noqa: S101 - only baselines have none, and they are not chosen
     trained_on = f"reco fit {config.source}"
-    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=way.image_config)
+    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=candidate.image_config)
     return {name: graph.sha256 for name, graph in Artifact.load(out).manifest.graphs.items()}
 
 
@@ -288,4 +288,4 @@ def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int
 def candidate_of(one: Judged) -> CandidateResult:
     """The validation result of a candidate."""
     sides = tuple(SideResult(side=v.side, gain=v.gain, loss=v.loss, helps=v.helps) for v in one.verdicts)
-    return CandidateResult(name=one.way.name, k=one.way.k, gate=one.way.gate, sides=sides)
+    return CandidateResult(name=one.candidate.name, k=one.candidate.k, gate=one.candidate.gate, sides=sides)
