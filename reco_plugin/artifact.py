@@ -1,4 +1,4 @@
-"""A model folder: a Triton model repository with a manifest that binds everything that belongs together.
+"""A model folder: a Triton model repository with a manifest of everything in it.
 
 ::
 
@@ -31,7 +31,7 @@ from .types import MODALITIES, Fingerprint, Modality, Role
 from .values import DIMENSIONS, shown
 
 FORMAT = 2
-"""Of the manifest; 1 had neither templates nor the tokenizer's checksum, and what reads only that refuses them."""
+"""Of the manifest; format 1 has neither templates nor the tokenizer's checksum, and its readers refuse them."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -41,13 +41,13 @@ class _Strict(BaseModel):
 
 
 class Policy(_Strict):
-    """Defaults of a refinement, decided on a development split when the model was made.
+    """Defaults of a refinement, chosen on a development split when the model was made.
 
     Attributes:
         k: neighbours per query.
         gate: whether calibrated trust weighs the neighbours.
         refine: role -> modalities that are refined when the caller does not say.
-        candidate_height: how far candidates move, as a share of what a query may; see :func:`reco_plugin.gate.level`.
+        candidate_height: how far candidates move, as a share of a query's most; see :func:`reco_plugin.gate.level`.
     """
 
     k: int = Field(POLICY_NEIGHBOURS, ge=1, le=1000)
@@ -60,9 +60,9 @@ class FusionInfo(_Strict):
     """What the fusion graphs are and how they were made.
 
     Attributes:
-        fuser: kind of the fusion; that of the text side, where the image side has another.
-        text_gate: what it was trained to trust; None: the memory's own calibration decides.
-        config: shape of the layers; under ``image`` that of the image side, where it is another.
+        fuser: kind of the fusion; of the text side where the image side has another.
+        text_gate: of the text side, where it was trained with one; None: the memory's calibration decides.
+        config: shape of the layers; under ``image`` that of the image side where it differs.
         trained_on: source of the training pairs.
     """
 
@@ -73,14 +73,14 @@ class FusionInfo(_Strict):
 
 
 class ModelFile(_Strict):
-    """One file of the folder, with what is needed to notice that it is not the one that was written."""
+    """Size and checksum of one file of the folder."""
 
     size_bytes: int = Field(ge=0)
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> ModelFile:
-        """What a file is now."""
+        """Measure a file."""
         return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
@@ -89,10 +89,10 @@ class Manifest(_Strict):
 
     Attributes:
         format: version of this file.
-        name: encoder, for people.
+        name: readable name of the encoder.
         digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
         dimension: D.
-        templates: prompts that the encoder was trained with, ``{}`` where a name goes; none where nobody has said.
+        templates: prompts that the encoder was trained with, ``{}`` where a name goes; empty where not known.
         graphs: graph name -> checksum of its ONNX file.
         tokenizer: checksum of ``tokenizer.json``; older exports have none.
     """
@@ -114,7 +114,7 @@ class Manifest(_Strict):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What a memory of this encoder must carry."""
+        """The fingerprint that a memory of this encoder must have."""
         return Fingerprint(self.name, self.digest, self.dimension)
 
 
@@ -133,24 +133,24 @@ GRAPHS = tuple(name(modality) for name in (clip_graph, fusion_graph) for modalit
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model folder that was read and found complete."""
+    """A complete model folder."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Artifact:
-        """Read a model folder and check that its files are there, whole and unchanged, see :meth:`verify`.
+        """Read a model folder and check that its files are present, complete and unchanged, see :meth:`verify`.
 
         Raises:
-            ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version, or
-                with something in it that no model has.
+            ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version
+                or with invalid values.
         """
         root = Path(folder)
         manifest = _read_manifest(root)
         if lacking := sorted(set(GRAPHS) - set(manifest.graphs)):
             raise ArtifactError(
-                f"{root / MANIFEST} names no {', '.join(lacking)}: it is not whole. Export the model again."
+                f"{root / MANIFEST} names no {', '.join(lacking)}: it is not complete. Export the model again."
             )
         artifact = cls(root, manifest)
         for path, file in artifact._files():
@@ -184,7 +184,7 @@ class Artifact:
                 )
 
     def _files(self) -> Iterator[tuple[Path, ModelFile | None]]:
-        """What must be there, and what it must be."""
+        """The files that must be there, with their expected size and checksum."""
         yield from ((self.graph(name), graph) for name, graph in self.manifest.graphs.items())
         yield self.tokenizer, self.manifest.tokenizer
 

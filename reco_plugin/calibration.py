@@ -1,7 +1,7 @@
 """The gate's constants, measured on the memory's own pairs; no labels are needed.
 
-Sampled pairs are asked for twice: with the pairs of the same caption visible, so that the memory holds the answer, and
-with those hidden, so that it does not.
+Sampled pairs are searched for twice: with the pairs of the same caption visible, so that the memory holds the answer,
+and with those hidden, so that it does not.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Calibration:
         image_bias: logit at zero.
         image_loudness: spread of an image query's scores over captions / spread of a caption's; at most 1.
         text_loudness: the same for text queries and images.
-        honesty: how far captions can be believed: 0 where images of one caption are no more alike than any two, 1
+        honesty: how reliable captions are: 0 where images of one caption are no more alike than any two, 1
             where they always are (Somers' D).
-        alignment: how well the encoder knows the pairs: 0 where an image is as near to any caption as to its own, 1
+        alignment: how well the encoder matches the pairs: 0 where an image is as near to any caption as to its own, 1
             where it is always nearer to its own (Somers' D).
         neighbours: K of the searches that were simulated; gate with about this many.
     """
@@ -52,7 +52,7 @@ class Calibration:
     neighbours: int = NEIGHBOURS
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like, for the header of a memory."""
+        """The fields as JSON-like values, for the header of a memory."""
         return asdict(self)
 
     @classmethod
@@ -73,7 +73,7 @@ class Calibration:
 def calibrate(
     image: Vectors, text: Vectors, *, neighbours: int = NEIGHBOURS, seed: int = 0, sample: int = 2048
 ) -> Calibration:
-    """Measure the gate's constants on the memory's own pairs; no labels are needed.
+    """Measure the gate's constants on the memory's own pairs, (N, D) each.
 
     Defaults of :class:`Calibration` stay where there is too little to measure: all of them below ten pairs, the image
     logits below fifty sampled pairs that share their caption with another.
@@ -83,7 +83,7 @@ def calibrate(
         text: (N, D) unit-norm; row i belongs to image i.
         neighbours: K of the searches to come.
         seed: of the sample; the same memory and seed give the same constants.
-        sample: pairs that are asked for, among at most four times as many.
+        sample: S, the pairs that are searched for, among at most four times as many.
     """
     if len(image) < 10:
         return Calibration(neighbours=neighbours)
@@ -98,10 +98,10 @@ def calibrate(
     return Calibration(
         same_caption,
         *_fit_image_gate(image, siblings, others, neighbours),
-        image_loudness=_loudness(image[:sample], text[:sample]),
-        text_loudness=_loudness(text[:sample], image[:sample]),
-        honesty=_caption_honesty(image, siblings, rng),
-        alignment=_alignment(image, text, rng),
+        image_loudness=_measure_loudness(image[:sample], text[:sample]),
+        text_loudness=_measure_loudness(text[:sample], image[:sample]),
+        honesty=_measure_honesty(image, siblings, rng),
+        alignment=_measure_alignment(image, text, rng),
         neighbours=neighbours,
     )
 
@@ -109,7 +109,7 @@ def calibrate(
 def _fit_image_gate(
     image: Vectors, siblings: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_], neighbours: int
 ) -> tuple[float, float, float]:
-    """Logit of "an image neighbour has the query's caption"; siblings and others are (S, N), True where visible."""
+    """Fit the logit of "an image neighbour has the query's caption"; images (N, D), siblings and others (S, N)."""
     answered = np.flatnonzero(siblings.any(axis=1))
     if len(answered) < _ENOUGH:
         return Calibration.image_similarity, Calibration.image_standout, Calibration.image_bias
@@ -126,10 +126,10 @@ def _fit_image_gate(
 
 
 def _chance_match(cosines: npt.NDArray[np.float32]) -> float:
-    """Cosine that one in a hundred pairs of unrelated captions reach.
+    """Cosine that one in a hundred pairs of unrelated captions reach; cosines are (M,).
 
     The 0.99 quantile, but no further from the median than it would be for a normal distribution with the same upper
-    quartile: where a class holds more than a hundredth of the pairs, that quantile lies among captions of one class.
+    quartile: where a class holds more than a hundredth of the pairs, that quantile is among captions of one class.
 
     >>> unrelated = np.linspace(0.2, 0.6, 96)  # and five pairs of siblings beside them
     >>> round(_chance_match(unrelated), 2), round(_chance_match(np.append(unrelated, [0.99] * 5)), 2)
@@ -139,8 +139,8 @@ def _chance_match(cosines: npt.NDArray[np.float32]) -> float:
     return float(min(high, middle + 3.5 * (upper - middle)))
 
 
-def _caption_honesty(image: Vectors, siblings: npt.NDArray[np.bool_], rng: np.random.Generator) -> float:
-    """0 where images of one caption are no more alike than any two, 1 where they always are (Somers' D)."""
+def _measure_honesty(image: Vectors, siblings: npt.NDArray[np.bool_], rng: np.random.Generator) -> float:
+    """Somers' D of images (N, D) of one caption, by siblings (S, N), against any two: 1 where always nearer."""
     row, column = np.nonzero(siblings)
     if len(row) < _ENOUGH:
         return 1.0
@@ -150,27 +150,27 @@ def _caption_honesty(image: Vectors, siblings: npt.NDArray[np.bool_], rng: np.ra
     return float(max(0.0, 2.0 * alike.mean() - 1.0))
 
 
-def _alignment(image: Vectors, text: Vectors, rng: np.random.Generator) -> float:
-    """Somers' D of an image's own caption against others: 1 where its cosine is always the higher one."""
+def _measure_alignment(image: Vectors, text: Vectors, rng: np.random.Generator) -> float:
+    """Somers' D of an image's own caption against others, (N, D) each: 1 where its cosine is always the higher one."""
     own = np.sum(image * text, axis=1)
     nearer = [own > np.sum(image * text[rng.permutation(len(text))], axis=1) for _ in range(8)]
     return float(max(0.0, 2.0 * np.mean(nearer) - 1.0))
 
 
 def standout(similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Similarity above the mean of what was found, (B, K)."""
+    """Similarity above the mean of the found neighbours, all (B, K)."""
     mean = np.sum(similarity * found, axis=1, keepdims=True) / np.maximum(found.sum(axis=1, keepdims=True), 1)
     return np.asarray(similarity - mean, np.float32)
 
 
-def _loudness(query: Vectors, candidate: Vectors) -> float:
-    """Spread of the scores of queries over candidates, relative to the spread among the candidates; at most 1."""
+def _measure_loudness(query: Vectors, candidate: Vectors) -> float:
+    """Spread of the scores of queries (S, D) over candidates (S, D), relative to that among candidates; at most 1."""
     across, within = (float((side @ candidate.T).std(axis=1).mean()) for side in (query, candidate))
     return min(1.0, across / max(within, 1e-6))
 
 
 def logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Ridge logistic regression on two standardised signals (M, 2) by Newton's method; weights in raw units, bias."""
+    """Ridge logistic regression of (M,) on two standardised signals (M, 2) by Newton's method; raw weights, bias."""
     centre, scale = signals.mean(axis=0), signals.std(axis=0) + 1e-6
     x = np.column_stack([(signals - centre) / scale, np.ones(len(signals))]).astype(np.float64)  # (M, 3)
     weight = np.zeros(3)
@@ -183,6 +183,6 @@ def logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.bool_]) ->
 
 
 def sigmoid(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Logistic function."""
+    """Logistic function, of any shape."""
     bounded = np.clip(x, -30.0, 30.0)  # never quite 0, so that a trust of 0 means "nothing found"
     return np.asarray(1.0 / (1.0 + np.exp(-bounded)))

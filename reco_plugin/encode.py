@@ -21,7 +21,7 @@ from .types import MODALITIES, ImageInput, Modality, Vectors
 from .values import is_unicode, shown
 
 Progress = Callable[[int], None]
-"""Told how many items each finished batch had."""
+"""Called with the number of items of each finished batch."""
 
 
 def _silent(_: int) -> None:
@@ -36,7 +36,7 @@ class Encoder:
         self._settings = settings
         self._process: int | None = None  # in which the first graph was loaded
         self.preparation = Preparation(artifact, settings.max_pixels)
-        """Makes single items ready for :meth:`arrays`."""
+        """Prepares single items for :meth:`arrays`."""
 
     @property
     def dimension(self) -> int:
@@ -45,7 +45,7 @@ class Encoder:
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Prompts that it was trained with, ``{}`` where a name goes; none where the manifest names none."""
+        """Prompts that the encoder was trained with, ``{}`` where a name goes; empty where the manifest names none."""
         return self._artifact.manifest.templates
 
     def images(self, images: Sequence[ImageInput] | npt.NDArray[np.uint8], progress: Progress = _silent) -> Vectors:
@@ -53,7 +53,7 @@ class Encoder:
 
         Args:
             images: B paths, bytes or PIL images; or pixels (B, H, W, 3), decoded and of the encoder's own size.
-            progress: told after each batch.
+            progress: called after each batch.
 
         Raises:
             InputError: nothing to encode.
@@ -72,7 +72,7 @@ class Encoder:
 
         Args:
             texts: B texts; or token ids (B, L) of the whole context.
-            progress: told after each batch.
+            progress: called after each batch.
 
         Raises:
             InputError: nothing to encode, or something that is no text in Unicode.
@@ -90,12 +90,12 @@ class Encoder:
         return self._batched(texts, encode, progress, "texts")
 
     def arrays(self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress = _silent) -> Vectors:
-        """Encode what a :class:`~reco_plugin.preparation.Preparation` made; returns (B, D) as :meth:`images`.
+        """Encode the output of a :class:`~reco_plugin.preparation.Preparation`; returns (B, D) as :meth:`images`.
 
         Args:
-            arrays: B times pixels (H, W, 3) or token ids (L,), by the modality; or vectors (D,), which stay.
+            arrays: B times pixels (H, W, 3) or token ids (L,), by the modality; or vectors (D,), kept as they are.
             modality: what they are, or embed.
-            progress: told after each batch.
+            progress: called after each batch.
         """
         encode: Callable[..., Vectors] = self.images if modality == "image" else self.texts
         out, raw = np.empty((len(arrays), self.dimension), np.float32), list[int]()
@@ -111,10 +111,10 @@ class Encoder:
         return out
 
     def check(self) -> None:
-        """Ask the server that runs the graphs whether it has them ready; in process there is nobody to ask.
+        """Check that the server of the graphs is ready; does nothing where they run in process.
 
         Raises:
-            SessionError: it has not, is not reached, or does not answer in time.
+            SessionError: it is not ready, is not reached, or does not answer in time.
         """
         for modality in MODALITIES:
             check_graph(clip_graph(modality), self._settings)

@@ -1,4 +1,4 @@
-"""Fuse a query with what was retrieved for it (paper, section 3.3)."""
+"""Fuse a query with its neighbours (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Fuser(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the fusion: paper, reco, training-free."""
+        """Kind of the fusion: paper, reco, training-free or mean."""
         ...
 
     @property
     def text_gate(self) -> TextGate | None:
-        """What it was trained to trust; None: the memory's own calibration decides."""
+        """Its gate for text queries, where it was trained with one; None: the memory's calibration decides."""
         ...
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """Refine (B, D) by (B, K, D); a row without any trusted neighbour comes back exactly as it was."""
+        """Refine (B, D) by (B, K, D) with trust (B, K); a row without any trusted neighbour stays bit for bit."""
         ...
 
 
@@ -53,7 +53,7 @@ class GraphFuser:
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """Run the modality's fusion graph."""
+        """Run the modality's fusion graph on (B, D), (B, K, D) and (B, K)."""
         if modality not in self._sessions:
             self._sessions[modality] = open_graph(self._artifact, fusion_graph(modality), self._settings)
         inputs = {
@@ -67,7 +67,7 @@ class GraphFuser:
 
 
 class TrainingFreeFuser:
-    """Verified neighbours added to the query; no learned weights, so it works with any CLIP at once."""
+    """Adds the neighbours to the query by trust; without learned weights, so it works with any CLIP at once."""
 
     name = "training-free"
     text_gate: TextGate | None = None
@@ -75,10 +75,10 @@ class TrainingFreeFuser:
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """See :func:`reco_plugin.gate.fuse_training_free`."""
+        """Refine (B, D), see :func:`reco_plugin.gate.fuse_training_free`."""
         return Fused(*fuse_training_free(modality, vectors, neighbours.vectors, trust))
 
 
 def open_fuser(artifact: Artifact, settings: Settings) -> Fuser:
-    """The fuser that the settings name."""
+    """Open the fuser that the settings name."""
     return TrainingFreeFuser() if settings.fuser == "training-free" else GraphFuser(artifact, settings)

@@ -1,22 +1,22 @@
 """How far to trust each retrieved pair, and the fusion that needs no training.
 
-Two observations carry this module; both hold for CLIP ViT-B/32 and for a mini CLIP of a quite different geometry.
+Three observations carry this module; they hold for CLIP ViT-B/32 and for a mini CLIP of a quite different geometry.
 
-*Ask what the encoder has not said yet.* Whether a retrieved caption fits the query image (their cosine) is
-already part of every score that the query will get; weighting by it only repeats the frozen model, errors included.
-Image-image similarity is new evidence, above all how far a neighbour **stands out** from the others that were found.
-For a text query, the likeness of the captions says nearly all. Hence uni-modal search, cross-modal fusion only.
+*Weigh by new evidence.* How well a retrieved caption fits the query image (their cosine) is already part of every
+score of that query; weighting by it repeats the frozen model, errors included. Image-image similarity is new evidence,
+above all how far a neighbour **stands out** from the others that were found. For a text query, the similarity of the
+captions says nearly all. Hence uni-modal search and cross-modal fusion only.
 
-*Let a neighbour speak as loudly as the query.* Across a modality gap, the query tells candidates apart by small
-differences; a vector of the candidates' own modality tells them apart by large ones and drowns it. The ratio of
-these spreads, the **loudness**, brings one fusion strength to every encoder.
+*Scale neighbours to the query.* Across a modality gap, the scores of a query over the candidates spread little; those
+of a vector of the candidates' own modality spread much and dominate. The ratio of the two spreads (``image_loudness``,
+``text_loudness``) makes one fusion strength fit every encoder.
 
-*Be careful where there is something to lose.* An encoder that knows what a memory shows is worth more than captions
-that lie; of one that does not, nothing can be lost. How far the captions can be believed (**honesty**) and how well
-the encoder knows the pairs (**alignment**) are measured too.
+*Refine less where there is something to lose.* An encoder that already recognises what a memory shows is better than
+wrong captions; one that does not has nothing to lose. How reliable the captions are (``honesty``) and how well the
+encoder matches images with their captions (``alignment``) are measured too.
 
 What depends on encoder or memory is measured on the memory (:mod:`reco_plugin.calibration`). A trained fusion brings a
-:class:`TextGate` of its own, fitted on pairs of which it is known what they show.
+:class:`TextGate` of its own, fitted on pairs whose groups are known.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .types import Coverage, Modality, Role, Vectors
 
 STRENGTH: Mapping[Modality, float] = {"image": 0.75, "text": 1.0}
 """Length of what all neighbours together add to a query of length 1, at full trust."""
-_STEEPNESS = 8.0  # of the text gate, so that a chance match is trusted with exp(-8)
+_STEEPNESS = 8.0  # of the text gate, so that a chance match gets a trust of exp(-8)
 _COVERED = 2 / 3  # share of the candidates that must have found their own caption, or none moves
-_RIVALS = 60  # captions; an encoder that finds an image's own one among them knows what to say itself
-_CAUTION = 3.0  # at which share of wrong captions, squared and inverted, an encoder that knows all is left alone
+_RIVALS = 60  # captions; an encoder that finds an image's own one among them needs no memory
+_WRONG = 3.0  # the share of wrong captions, squared and inverted, at which an encoder that knows all is not refined
 
 
 @dataclass(frozen=True)
 class TextGate:
-    """How a trained fusion trusts what a text query found: logistic in similarity and stand-out.
+    """A trained fusion's trust in the neighbours of a text query: logistic in similarity and stand-out.
 
     Attributes:
-        similarity, standout, bias: of the logit that a neighbour shows what the query asks for.
+        similarity, standout, bias: coefficients of the logit that a neighbour shows what the query asks for.
         answered: mean trust in the best neighbour where the training memory held the answer; 1 is certain.
         unanswered: the same where it did not.
-        honesty: of the training memory, as :class:`Calibration` measures it: that of captions that can be believed.
+        honesty: reliability of the training memory's captions, as :class:`Calibration` measures it.
     """
 
     similarity: float
@@ -58,9 +58,9 @@ class TextGate:
     honesty: float
 
     def trust(self, similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """(B, K) trust: as the chances that the neighbours answer, the best one's decided; 0 where nothing was found.
+        """Trust (B, K): the probability that a neighbour answers, sharpened by the best one's; 0 where none was found.
 
-        Half of a query and half of an answer are neither, so the chance p of the best neighbour becomes
+        A mean of query and answer is neither, so the probability p of the best neighbour becomes
         ``p^2 / (p^2 + (1 - p)^2)``, which is nearer to 0 or 1.
         """
         logit = self.similarity * similarity + self.standout * standout(similarity, found) + self.bias
@@ -69,21 +69,21 @@ class TextGate:
         decided = best / np.maximum(best**2 + (1.0 - best) ** 2, 1e-12)  # times the best chance itself
         return np.asarray(chance * decided, np.float32)
 
-    def caution(self, calibration: Calibration) -> float:
-        """How much of the query may be replaced: less, the more captions are wrong and the more CLIP knows itself.
+    def max_trust(self, calibration: Calibration) -> float:
+        """Largest share of a query to replace: less, the more captions are wrong and the better CLIP knows the pairs.
 
         >>> gate = TextGate(0, 0, 0, answered=1, unanswered=0, honesty=0.8)
-        >>> def told(honesty, alignment):
-        ...     return round(gate.caution(Calibration(honesty=honesty, alignment=alignment, text_loudness=0.5)), 2)
-        >>> told(0.8, 0.5), told(0.8, 1.0)  # captions as good as in training; CLIP knows half, or all
+        >>> def share(honesty, alignment):
+        ...     return round(gate.max_trust(Calibration(honesty=honesty, alignment=alignment, text_loudness=0.5)), 2)
+        >>> share(0.8, 0.5), share(0.8, 1.0)  # captions as good as in training; CLIP knows half, or all
         (1.0, 0.33)
-        >>> told(0.2, 0.25), told(0.2, 0.0)  # half of the captions wrong; CLIP knows half of what is right, or nothing
+        >>> share(0.2, 0.25), share(0.2, 0.0)  # half of the captions wrong; CLIP knows half of the right ones, or none
         (0.62, 1.0)
         """
         right = float(min(1.0, max(0.0, calibration.honesty) / max(self.honesty, 1e-6)) ** 0.5)  # of two captions, both
         known = min(1.0, max(0.0, calibration.alignment) / max(right, 0.05))
         kept = ((1.0 + known) / 2.0) ** _RIVALS / max(calibration.text_loudness, 0.05)
-        return (1.0 - known * min(1.0, _CAUTION * (1.0 - right) ** 2)) / (1.0 + kept)
+        return (1.0 - known * min(1.0, _WRONG * (1.0 - right) ** 2)) / (1.0 + kept)
 
 
 def trust(
@@ -94,14 +94,14 @@ def trust(
     *,
     text_gate: TextGate | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Say how loudly each neighbour may speak: the chance that it answers the query, times the loudness.
+    """Compute trust (B, K): the probability that a neighbour answers the query, times the most that trust can be.
 
     Args:
         calibration: of the memory that was searched.
         modality: of the query.
         similarity: (B, K) cosine between query and neighbour, within the modality.
         found: (B, K) False where padded.
-        text_gate: of the fusion that will use the trust, for text queries; None where it has none.
+        text_gate: that of the fusion, for text queries; None where it has none.
 
     Returns:
         (B, K) float32 in [0, 1]; 0 where nothing was found.
@@ -125,10 +125,10 @@ def level(
     height: float = CANDIDATE_HEIGHT,
     text_gate: TextGate | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Trust for candidates, which compete: each moves equally far, and texts all move or none does.
+    """Level the trust (B, K) of candidates, which compete: each moves equally far, and texts all move or none does.
 
     A candidate that moves towards the other modality wins every query from those that move less, right or wrong.
-    Images bear a move towards captions that fit badly; of texts, two in three must have found their own caption.
+    Images tolerate a move towards captions that fit badly; of texts, two in three must have found their own caption.
 
     >>> level(Calibration(), "image", np.float32([[0.2, 0.1], [0.02, 0.01]]), height=1.0)
     array([[0.25 , 0.125],
@@ -138,7 +138,7 @@ def level(
         calibration: of the memory that was searched.
         modality: of the candidates.
         trust: (B, K) from :func:`trust`; for texts, of all the candidates at once.
-        height: share of full trust that the best neighbour of each candidate gets; less than a query may have.
+        height: share of full trust that the best neighbour of each candidate gets; less than for a query.
         text_gate: the one that the trust is from.
     """
     most = _most(calibration, modality, text_gate)
@@ -157,7 +157,7 @@ def coverage(
     *,
     text_gate: TextGate | None = None,
 ) -> Coverage:
-    """Say how many found what they ask for, and how many must: of text candidates two in three.
+    """Estimate how many found what they ask for, and how many must: two in three text candidates.
 
     Args:
         calibration: of the memory that was searched.
@@ -172,17 +172,17 @@ def coverage(
     return Coverage(
         asked=len(trust),
         found=int(found.any(axis=1).sum()),
-        answered=min(1.0, max(0.0, covered(best / max(most, 1e-9), gate))),
+        answered=min(1.0, max(0.0, estimate_covered(best / max(most, 1e-9), gate))),
         needed=_COVERED if (modality, role) == ("text", "candidate") else 0.0,
         voice=most,
     )
 
 
-def covered(best: npt.NDArray[np.float32], text_gate: TextGate | None = None) -> float:
-    """Share of candidates that found their own caption, as the chance of the best neighbour of each, (B,), tells.
+def estimate_covered(best: npt.NDArray[np.float32], text_gate: TextGate | None = None) -> float:
+    """Estimate the share that found their own caption, from the trust of the best neighbour of each, (B,).
 
     >>> gate = TextGate(0, 0, 0, answered=0.8, unanswered=0.2, honesty=1)
-    >>> round(covered(np.float32([[0.8], [0.2], [0.8], [0.2]]), gate), 2)
+    >>> round(estimate_covered(np.float32([[0.8], [0.2], [0.8], [0.2]]), gate), 2)
     0.5
     """
     low, high = (0.0, 1.0) if text_gate is None else (text_gate.unanswered, text_gate.answered)
@@ -192,7 +192,7 @@ def covered(best: npt.NDArray[np.float32], text_gate: TextGate | None = None) ->
 def fuse_training_free(
     modality: Modality, query: Vectors, values: npt.NDArray[np.float32], trust: npt.NDArray[np.float32]
 ) -> tuple[Vectors, npt.NDArray[np.float32]]:
-    """Add what was found to the query: the best neighbour's trust says how much, the others' share says what.
+    """Add the neighbours to the query: the best one's trust sets the length, each one's share the direction.
 
     ``refined = normalise(query + sum_i weight_i * value_i)`` with
     ``weight_i = STRENGTH[modality] * max(trust) * trust_i / sum(trust)``.
@@ -222,9 +222,9 @@ def fuse_training_free(
 
 
 def _most(calibration: Calibration, modality: Modality, text_gate: TextGate | None) -> float:
-    """The trust of a neighbour that certainly answers."""
+    """Trust of a neighbour that certainly answers."""
     if modality == "image":
         return calibration.image_loudness
     if text_gate is not None:
-        return text_gate.caution(calibration)
+        return text_gate.max_trust(calibration)
     return calibration.text_loudness * calibration.honesty

@@ -28,7 +28,7 @@ _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call
 
 
 class Calibrated(Protocol):
-    """A memory with the gate's constants, as they are now."""
+    """A memory with its current gate constants."""
 
     @property
     def store(self) -> Memory:
@@ -41,12 +41,12 @@ class Calibrated(Protocol):
 
     @property
     def searches(self) -> Searches:
-        """What a refinement asks: the store, or what stands before it."""
+        """What a refinement searches: the store, or a wrapper of it."""
         ...
 
     @property
     def calibration(self) -> Calibration | None:
-        """The constants; None while nothing was added."""
+        """The gate's constants; None while nothing was added."""
         ...
 
 
@@ -56,16 +56,16 @@ class VectorMemory:
 
     store: Memory  # the pairs
     calibration: Calibration | None  # the constants
-    before: Searches | None = None  # what searches the store for a refinement; None is the store itself
+    before: Searches | None = None  # a wrapper of the store that refinements search; None: the store itself
 
     @property
     def searches(self) -> Searches:
-        """What a refinement asks."""
+        """What a refinement searches."""
         return self.before or self.store
 
 
 class Refiner:
-    """Refines CLIP vectors, wherever they were made."""
+    """Refines CLIP vectors."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Refiner:
         gated: bool,
         explain: bool,
     ) -> tuple[list[Refinement], Coverage]:
-        """Refine queries that are judged together, in blocks; the neighbours of all of them are held at once."""
+        """Refine queries (B, D) as one set, in blocks; the neighbours of all of them are held at once."""
         blocks = _slices(len(queries), self._rows(how.k, hidden))
         found = [
             retrieve(
@@ -147,14 +147,14 @@ class Refiner:
         return parts, covered
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
-        """Queries per call, so that what it reads and keeps out stays bounded."""
+        """Queries per call, so that the vectors and excluded ids of a call stay bounded."""
         longest = max((len(ids) for ids in hidden or ()), default=0)
         return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
 
     def _trust(
         self, modality: Modality, role: Role, found: Sequence[Neighbours], gated: bool
     ) -> tuple[npt.NDArray[np.float32], Coverage]:
-        """(B, K) of all queries at once, and how far they are answered: candidates are judged as a set."""
+        """Trust (B, K) of all queries at once, since candidates are judged as a set; and their coverage."""
         present = np.concatenate([part.found for part in found])
         calibration = self.memory.calibration if gated else None
         if calibration is None:
@@ -188,7 +188,7 @@ class Refiner:
 def refiner_for_vectors(
     records: Iterable[Records], fuser: Fuser | None = None, *, how: Retrieval | None = None, gate: bool = True
 ) -> Refiner:
-    """Build a refiner from pairs that are vectors already: no model folder, any D.
+    """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
 
     The memory is exact and lives in RAM, and the gate is calibrated on all of its pairs.
 
@@ -216,7 +216,7 @@ def refiner_for_vectors(
 
 
 def _own_fingerprint(records: Records) -> Fingerprint:
-    """Of whatever encoder made these vectors, so that no other memory has the same."""
+    """Fingerprint of the unknown encoder, from the vectors (N, D), so that no other memory has the same."""
     digest = hashlib.sha256(records.image.tobytes() + records.text.tobytes()).hexdigest()
     return Fingerprint("precomputed vectors", digest, records.image.shape[1])
 

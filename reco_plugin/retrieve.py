@@ -1,4 +1,4 @@
-"""Find a query's neighbours in the memory and read the vectors that will be fused (paper, section 3.2)."""
+"""Find a query's neighbours in the memory and read the vectors to fuse (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Retrieval:
 
     k: int  # neighbours per query
     search: Mode = "uni"  # uni compares the query with the memory's vectors of its own modality, cross with the other's
-    fusion: Mode = "cross"  # cross reads the other modality's vectors of what was found, uni the query's own
+    fusion: Mode = "cross"  # cross reads the neighbours' vectors of the other modality, uni of the query's own
     where: Filter | None = None  # conditions on the payload
 
     def with_options(self, options: RefineOptions) -> Retrieval:
-        """What a caller says, and this where it says nothing; conditions are the caller's alone."""
+        """The caller's options, else these; conditions are the caller's alone."""
         return Retrieval(
             self.k if options.k is None else options.k,
             self.search if options.search is None else options.search,
@@ -30,7 +30,7 @@ class Retrieval:
 
     @property
     def is_paper(self) -> bool:
-        """Whether this is the paper's combination, the one that the gate is calibrated for."""
+        """Whether this is the paper's combination, for which the gate is calibrated."""
         return self.search == "uni" and self.fusion == "cross"
 
 
@@ -52,7 +52,7 @@ def retrieve(
         modality: of the queries.
         how: search and fusion modes, k, filter.
         exclude: B collections of ids that the respective query must not find (its own pair, near-duplicates).
-        payloads: also read payloads, to show or explain.
+        payloads: also read payloads.
         ids: whether ids are needed; a server reads nothing but vectors without.
     """
     by = modality if how.search == "uni" else other(modality)

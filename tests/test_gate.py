@@ -11,7 +11,7 @@ import pytest
 from clusters import DIM, GROUPS, Clusters, search, unit
 
 from reco_plugin.calibration import Calibration, calibrate
-from reco_plugin.gate import STRENGTH, TextGate, covered, fuse_training_free, level, trust
+from reco_plugin.gate import STRENGTH, TextGate, estimate_covered, fuse_training_free, level, trust
 
 K = 10
 ALL_FOUND = np.ones((1, K), np.bool_)
@@ -117,19 +117,19 @@ def test_a_trained_gate_speaks_for_texts_alone(calibration):
     text = [trust(calibration, "text", similarity, ALL_FOUND, text_gate=gate) for gate in (None, GATE)]
     assert np.array_equal(*image)
     assert not np.allclose(*text, atol=1e-2)
-    expected = GATE.caution(calibration) * GATE.trust(similarity, ALL_FOUND)
+    expected = GATE.max_trust(calibration) * GATE.trust(similarity, ALL_FOUND)
     assert np.allclose(text[1], expected)
 
 
-def test_caution_grows_with_wrong_captions_and_with_what_clip_knows():
+def test_the_largest_trust_falls_with_wrong_captions_and_with_what_clip_knows():
     honesty, alignment = np.linspace(0.0, 0.8, 9), np.linspace(0.0, 1.0, 11)
-    caution = np.array([[GATE.caution(Calibration(honesty=h, alignment=a)) for a in alignment] for h in honesty])
-    assert np.all((caution >= 0) & (caution <= 1))
-    assert np.all(np.diff(caution[:, -1]) >= 0)
-    assert caution[0, -1] == 0
-    assert np.all(np.diff(caution, axis=1) <= 0)
-    assert np.allclose(caution[-1, :6], 1, atol=1e-3), "captions as good as in training, and CLIP knows half of it"
-    assert np.allclose(caution[:, 0], 1), "the encoder knows nothing: nothing can be lost"
+    most = np.array([[GATE.max_trust(Calibration(honesty=h, alignment=a)) for a in alignment] for h in honesty])
+    assert np.all((most >= 0) & (most <= 1))
+    assert np.all(np.diff(most[:, -1]) >= 0)
+    assert most[0, -1] == 0
+    assert np.all(np.diff(most, axis=1) <= 0)
+    assert np.allclose(most[-1, :6], 1, atol=1e-3), "captions as good as in training, and CLIP knows half of it"
+    assert np.allclose(most[:, 0], 1), "the encoder knows nothing: nothing can be lost"
 
 
 def test_where_all_captions_lie_and_clip_knows_better_texts_stay():
@@ -188,11 +188,11 @@ def test_candidates_move_equally_far(calibration):
 @pytest.mark.parametrize(("answered", "moves"), [(0, False), (66, False), (67, True), (100, True)])
 def test_text_candidates_move_together_where_two_in_three_are_answered(text_gate, answered, moves):
     calibration = Calibration(text_loudness=0.4, honesty=0.5)
-    most = 0.2 if text_gate is None else GATE.caution(calibration)
+    most = 0.2 if text_gate is None else GATE.max_trust(calibration)
     high, low = (1.0, 0.0) if text_gate is None else (GATE.answered, GATE.unanswered)
     best = np.where(np.arange(100) < answered, high, low)[:, None]
     given = (most * best * [[1.0, 0.25]] + 1e-12).astype(np.float32)
-    assert covered(best.astype(np.float32), text_gate) == pytest.approx(answered / 100, abs=1e-6)
+    assert estimate_covered(best.astype(np.float32), text_gate) == pytest.approx(answered / 100, abs=1e-6)
     levelled = level(calibration, "text", given, height=0.5, text_gate=text_gate)
     if not moves:
         assert not levelled.any()

@@ -14,7 +14,7 @@ import pytest
 from reco_plugin.calibration import calibrate
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.fuse import TrainingFreeFuser
-from reco_plugin.gate import TextGate, covered, level, trust
+from reco_plugin.gate import TextGate, estimate_covered, level, trust
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
@@ -342,7 +342,7 @@ def test_a_trained_gate_judges_how_many_candidates_are_answered(refiner, world):
         result = fuser.refine(candidates, modality="text", role="candidate", explain=True)
         found, calibration = result.neighbours, refiner.memory.calibration
         best = trust(calibration, "text", found.similarity, found.found, text_gate=gate).max(axis=1, keepdims=True)
-        share = covered(best / gate.caution(calibration), gate)
+        share = estimate_covered(best / gate.max_trust(calibration), gate)
         moved[strangers] = bool(result.trust.any())
         assert moved[strangers] == (share >= 2 / 3)
     assert moved == {0: True, GROUPS: False}

@@ -2,8 +2,8 @@
 
 ::
 
-    open_rows       rows of pairs, bad ones told apart      csv tsv jsonl parquet | folder | tar | npz npy | …
-    read_pairs      the same, and the first bad one raises
+    open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
+    read_pairs      the same; the first bad row raises
     read_labelled   images with classes, for zero-shot      folder | CUB | table | tar | torchvision: | npz parquet
     read_retrieval  images with one or more captions each   table | COCO Flickr30k | folder | tar | npz
     read_entities   images of one among very many entities  folder (OVEN) | npz | folder of npy

@@ -1,4 +1,4 @@
-"""Captions of COCO, Karpathy's splits and Flickr30k: images with captions, and where the images lie.
+"""Captions of COCO, Karpathy's splits and Flickr30k, and the files of their images.
 
 ``captions_val2017.json`` (Chen et al., 2015, arXiv:1504.00325) has a list of images and one of annotations.
 ``dataset_coco.json`` (Karpathy and Fei-Fei, 2015, https://cs.stanford.edu/people/karpathy/deepimagesent/) has one list,
@@ -33,9 +33,9 @@ _FOLDERS = ("flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr
 class CaptionedFile:
     """An image file with its captions."""
 
-    name: str  # as the data set calls the file; its id
-    path: Path  # where it lies
-    captions: tuple[str, ...]  # none for a distractor
+    name: str  # file name in the data set; its id
+    path: Path
+    captions: tuple[str, ...]  # empty for a distractor
 
     @property
     def caption_ids(self) -> tuple[str, ...]:
@@ -47,13 +47,13 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
     """Find the image files of a caption file.
 
     Args:
-        source: the caption file; its option ``images`` says where the images are, ``captions`` how many are kept of
+        source: the caption file; its option ``images`` is the folder of the images, ``captions`` the number to keep of
             each image.
         captions: image file -> its captions.
-        folders: names of folders to try, beside the caption file and one level up, where ``images`` is not given.
+        folders: names of folders to try, beside the caption file and one level up, without ``images``.
 
     Raises:
-        DataError: no images, or a file that is not there.
+        DataError: no images, or a missing file.
     """
     if not any(captions.values()):
         raise DataError(f"{source.name} holds no image with a caption")
@@ -65,9 +65,7 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
     folder = next((folder for folder in tried if (folder / first).is_file()), None)
     if folder is None:
         looked = ", ".join(map(str, tried))
-        raise DataError(
-            f"{source.name}: the image {first!r} is not in {looked}; say where the images lie with ?images=DIR"
-        )
+        raise DataError(f"{source.name}: the image {first!r} is not in {looked}; give their folder with ?images=DIR")
     most = source.count("captions")
     files = [CaptionedFile(name, folder / name, texts[:most]) for name, texts in captions.items()]
     if missing := [file.path for file in files if not file.path.is_file()]:
@@ -82,7 +80,7 @@ def read_coco(source: Location) -> list[CaptionedFile]:
     image), and for Karpathy's files ``split`` (test when left out; several with a comma; all).
 
     Raises:
-        DataError: no such JSON, an unknown split, or images that are not there.
+        DataError: no such JSON, an unknown split, or missing images.
         ConfigError: an unknown option.
     """
     path = source.path
@@ -156,7 +154,7 @@ def read_flickr(source: Location) -> list[CaptionedFile]:
     out).
 
     Raises:
-        DataError: a line of another form, no such split, or images that are not there.
+        DataError: a line of another form, no such split, or missing images.
         ConfigError: an unknown option.
     """
     source.only("images", "captions", "limit", "split")

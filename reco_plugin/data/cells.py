@@ -1,4 +1,4 @@
-"""What a cell of a table means: an id, a text, an image, a payload value; or why it means nothing."""
+"""Parse the cells of a table: ids, texts, images, payload values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..vectors import check_vectors
 from .remote import RemoteImage
 
 Vector: TypeAlias = npt.NDArray[np.float32]
-"""(D,), unit-norm."""
+"""A vector (D,), unit-norm."""
 Image: TypeAlias = "Path | bytes | RemoteImage"
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -29,18 +29,18 @@ MISSING = "missing or empty"
 
 
 class CellError(Exception):
-    """A value that cannot be used; the message says why."""
+    """An invalid value; the message says why."""
 
 
 def id_of(value: object) -> str:
-    """The text of an id, which may be a whole number."""
+    """Parse an id, which may be a whole number."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise CellError(f"expected a text or whole number, got {value!r:.60}")
     return _sound(str(value))
 
 
 def text_of(value: object) -> str:
-    """A caption without surrounding blanks."""
+    """Parse a caption, without surrounding blanks."""
     if value is not None and not isinstance(value, str):
         raise CellError(f"expected one caption, got {value!r:.60}; write one row per caption")
     text = (value or "").strip()
@@ -50,7 +50,7 @@ def text_of(value: object) -> str:
 
 
 def image_of(value: object, folder: Path) -> Image:
-    """An image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
+    """Parse an image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
     if isinstance(value, Mapping):
         return image_of(value.get("bytes") or value.get("path"), folder)
     if value is None or value in ("", b""):
@@ -62,7 +62,7 @@ def image_of(value: object, folder: Path) -> Image:
     if _URL.match(value):
         return RemoteImage(_sound(value))
     if scheme := _SCHEME.match(value):
-        raise CellError(f"{scheme[0]} is not read: give paths, http:// or https://, or fetch the images first")
+        raise CellError(f"{scheme[0]} is not supported: give paths, http:// or https://, or fetch the images first")
     path = folder / _sound(value)
     if not _is_file(path):
         raise CellError(f"{value!r:.200} is not a file at {str(path)!r:.300}; paths are relative to the table")
@@ -70,13 +70,13 @@ def image_of(value: object, folder: Path) -> Image:
 
 
 def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values as JSON has them; what is empty, not finite or bytes is left out."""
+    """Make JSON values; empty ones, numbers that are not finite, and bytes are left out."""
     plain = {name: _plain(value, 2) for name, value in values.items()}
     return {name: value for name, value in plain.items() if value is not None and value != ""}
 
 
 def json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
-    """A payload that a column holds as JSON, as ``reco memory export`` writes it."""
+    """Parse a payload that is JSON, as ``reco memory export`` writes it."""
     try:
         payload = json.loads(packed)
     except (TypeError, ValueError, RecursionError):
@@ -87,7 +87,7 @@ def json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
 
 
 def unit_rows(block: npt.NDArray[Any]) -> list[Vector | CellError]:
-    """Vectors (N, D) one by one, each of exactly unit norm, or why it cannot be used."""
+    """Split vectors (N, D) into rows of exactly unit norm, or the error of each."""
     try:
         return list(check_vectors(block, block.shape[1]))
     except VectorError:

@@ -1,4 +1,4 @@
-"""What the classes of a labelled set are called, and the sentences their names are put into."""
+"""Class names and prompt templates of a labelled set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..values import did_you_mean
 from .files import read_lines, read_text
 
 TEMPLATES = ("a photo of a {}.",)
-"""CLIP's own: used when neither the caller nor the source nor the model gives any."""
+"""CLIP's own: used when caller, source and model give none."""
 _CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
 _UNSEEN_FILE = "unseen.txt"
@@ -33,10 +33,10 @@ def fill(template: str, name: str) -> str:
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Templates as a tuple.
+    """Check templates; returns a tuple.
 
     Raises:
-        ConfigError: one without a place for the class name.
+        ConfigError: a template has no place for the class name.
     """
     for template in templates:
         if fill(template, "") == template:
@@ -45,7 +45,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def clean_name(name: str) -> str:
-    """A class name as people write it, from one as CUB and Caltech-256 name their folders.
+    """Make a readable class name of a folder name of CUB or Caltech-256.
 
     >>> clean_name("001.Black_footed_Albatross")
     'Black footed Albatross'
@@ -58,10 +58,10 @@ def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def read_templates(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Read the templates that lie in the first of these folders that has any; else none.
+    """Read the templates of the first of these folders that has any; else none.
 
     Raises:
-        DataError: a line without a place for the class name.
+        DataError: a line has no place for the class name.
     """
     path = _find(folders, _TEMPLATE_FILES)
     if path is None:
@@ -82,10 +82,10 @@ def read_class_names(folders: Sequence[Path], members: Sequence[str] | None) -> 
 
     Args:
         folders: where to look.
-        members: class folders in order, whose names serve where there is no file; None where only the file knows.
+        members: class folders in order, whose names are used where there is no file; None: a file is required.
 
     Raises:
-        DataError: no names, or another number of them than class folders.
+        DataError: no names, or not one for each class folder.
     """
     path = _find(folders, _CLASS_FILES)
     if path is None:
@@ -114,23 +114,23 @@ def _json_names(path: Path, members: Sequence[str] | None) -> list[str]:
 
 
 def find_unseen(folders: Sequence[Path], classes: Sequence[str]) -> npt.NDArray[np.bool_] | None:
-    """Read ``unseen.txt`` from the first of these folders that has it, as :func:`read_unseen` does; else None."""
+    """Read ``unseen.txt`` of the first of these folders that has it, by :func:`read_unseen`, (C,); else None."""
     path = _find(folders, (_UNSEEN_FILE,))
     return None if path is None else read_unseen(path, classes)
 
 
 def read_unseen(path: Path, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Read which classes a study calls unseen: a class name a line, as displayed or as in :func:`clean_name`.
+    """Read the unseen classes of a study: a class name a line, as displayed or as in :func:`clean_name`.
 
     Args:
         path: the file.
-        classes: C names; where several classes have the same one, all of them are meant.
+        classes: C names; an equal name of several classes means all of them.
 
     Returns:
         (C,) True for each unseen class.
 
     Raises:
-        DataError: no names, or names that no class has, with the nearest there are.
+        DataError: no names, or unknown ones, with the nearest known names.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     loose: dict[str, list[int]] = defaultdict(list)

@@ -1,6 +1,6 @@
-"""Named arrays in a file, ``.npz`` or ``.parquet``: read, check and write. Nothing here knows what they mean.
+"""Named arrays in a file, ``.npz`` or ``.parquet``: read, check and write.
 
-Vectors (N, D) are list<float> columns in parquet; anything else has one value per row.
+Vectors (N, D) are list<float> columns in parquet; other columns have one value per row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIXES = (".npz", ".parquet")
 
 
 def is_vectors(source: str | Path) -> bool:
-    """Whether a source is a file of precomputed vectors, judged by its name without options."""
+    """Whether a source is a file of precomputed vectors, by its name without options."""
     return parse_source(source).path.suffix.lower() in SUFFIXES
 
 
@@ -36,7 +36,7 @@ def read_columns(path: Path, needed: Sequence[str]) -> ColumnArrays:
     """Read a whole file as named arrays.
 
     Raises:
-        DataError: unreadable, a needed array is missing, or arrays of Python objects.
+        DataError: not readable, a needed array is missing, or arrays of Python objects.
         MissingExtra: parquet without pyarrow.
     """
     columns = _read_npz(path) if path.suffix.lower() == ".npz" else _merge(_parquet_batches(path, 65536), path)
@@ -45,7 +45,7 @@ def read_columns(path: Path, needed: Sequence[str]) -> ColumnArrays:
 
 
 def write_columns(path: Path, columns: Mapping[str, ColumnValues]) -> None:
-    """Write named arrays; the file is there whole or not at all. (N, D) arrays become list<float> in parquet."""
+    """Write named arrays; atomically. (N, D) arrays become list<float> in parquet."""
     with whole_file(path) as part:
         if path.suffix.lower() == ".npz":
             np.savez(part, allow_pickle=False, **columns)
@@ -76,17 +76,17 @@ def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
 def check_side(
     path: Path, name: str, values: ColumnValues, dimension: int | None = None, first_row: int = 0
 ) -> Vectors:
-    """Vectors (N, D) of a file, checked and of exactly unit norm.
+    """Check the vectors (N, D) of a file; returns them with exactly unit norm.
 
     Args:
         path: the file, for the message.
         name: of the column, for the message.
         values: (N, D).
         dimension: D; the array's own when None.
-        first_row: row of the file that ``values[0]`` is.
+        first_row: row of ``values[0]`` in the file.
 
     Raises:
-        DataError: wrong shape, NaN, or not unit-norm; it names file, column and row.
+        DataError: wrong shape, NaN, or not unit-norm; the message names file, column and row.
     """
     where = f"{path}: {name}" + (f" (counted from row {first_row})" if first_row else "")
     if values.ndim != 2:
@@ -98,7 +98,7 @@ def check_side(
 
 
 def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names: Iterable[str] | None = None) -> None:
-    """Check that columns have one value for each of ``rows`` rows.
+    """Check that columns, (N,) or (N, D), have N = ``rows`` rows.
 
     Raises:
         DataError: naming the column and both lengths.
@@ -109,7 +109,7 @@ def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names
 
 
 def texts_of(path: Path, name: str, values: ColumnValues) -> list[str]:
-    """A column of ids or names as texts.
+    """Read a column (N,) of ids or names as texts.
 
     Raises:
         DataError: values that are neither texts nor whole numbers.
@@ -125,7 +125,7 @@ def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[Colum
     """Read a file as named arrays, ``size`` rows at a time.
 
     Raises:
-        DataError: unreadable, a needed array is missing, or arrays of different lengths.
+        DataError: not readable, a needed array is missing, or arrays of different lengths.
         MissingExtra: parquet without pyarrow.
     """
     batches = _npz_batches(path, size) if path.suffix.lower() == ".npz" else _parquet_batches(path, size)
@@ -155,15 +155,15 @@ def _npz_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
     rows = len(columns["id"]) if "id" in columns and columns["id"].ndim else 0
     if rows:
         check_rows(path, columns, rows)
-    for start in range(0, max(rows, 1), size):  # without rows one empty batch, so that missing names are noticed
+    for start in range(0, max(rows, 1), size):  # without rows one empty batch, to check the names
         yield {name: values[start : start + size] if values.ndim else values for name, values in columns.items()}
 
 
 def open_parquet_file(path: Path) -> Any:
-    """A ``pyarrow.parquet.ParquetFile``.
+    """Open a ``pyarrow.parquet.ParquetFile``.
 
     Raises:
-        DataError: it is none.
+        DataError: not a parquet file.
         MissingExtra: pyarrow is not installed.
     """
     parquet = need("pyarrow.parquet", "reading parquet")
@@ -180,7 +180,7 @@ def _parquet_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
 
 
 def _from_arrow(path: Path, name: str, column: Any) -> ColumnValues:
-    """An arrow array as numpy: lists become (N, D), anything else an object array with None for null."""
+    """Convert an arrow array to numpy: lists to (N, D), others to objects (N,) with None for null."""
     if not holds_lists(column.type):
         return np.array(column.to_pylist(), object)
     lengths = {len(item) if item is not None else 0 for item in column}
@@ -191,16 +191,16 @@ def _from_arrow(path: Path, name: str, column: Any) -> ColumnValues:
 
 
 def holds_lists(kind: Any) -> bool:
-    """Whether an arrow type is one of lists, which may be vectors."""
+    """Whether an arrow type is a list type, which may hold vectors."""
     types = need("pyarrow", "reading parquet").types
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def map_array(path: Path) -> ColumnValues:
-    """A ``.npy``, mapped.
+    """Map a ``.npy``, (N, D) or (N,).
 
     Raises:
-        DataError: not there, damaged, or of Python objects.
+        DataError: missing, damaged, or of Python objects.
     """
     try:
         return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))

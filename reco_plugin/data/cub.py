@@ -27,17 +27,17 @@ _SPLITS: Mapping[str, tuple[str, ...]] = {"test": ("0",), "train": ("1",), "all"
 
 
 def is_cub(folder: Path) -> bool:
-    """Whether a folder has the lists of images and of labels by which the layout is known."""
+    """Whether a folder has the layout's lists of images and of labels."""
     return (folder / _IMAGES).is_file() and (folder / _LABELS).is_file()
 
 
 def read_cub(source: Location, templates: tuple[str, ...]) -> Labelled:
-    """Read a folder in the layout of CUB-200-2011; the option ``split`` is test (as left out), train or all.
+    """Read a folder in the layout of CUB-200-2011; the option ``split`` is test (the default), train or all.
 
     The id of an image is its path below ``images``.
 
     Raises:
-        DataError: a list is missing, damaged or names what the others do not; no image of this split.
+        DataError: a list is missing, damaged or disagrees with the others; no image of this split.
         ConfigError: an unknown option.
     """
     source.only("split", "limit")
@@ -72,7 +72,7 @@ def read_cub(source: Location, templates: tuple[str, ...]) -> Labelled:
 
 
 def _read_list(path: Path) -> dict[str, str]:
-    """Number -> value, from one ``number value`` a line, in order."""
+    """Read a list with ``number value`` a line, in order."""
     found: dict[str, str] = {}
     for row, line in enumerate(read_lines(path), 1):
         key, blank, value = line.partition(" ")

@@ -1,4 +1,4 @@
-"""What a pair says, in 16 hex digits: two rows of one id are compared by it."""
+"""Digests of pairs, to compare two rows with the same id."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..types import Pair
 from .remote import RemoteImage
 
 _DIGITS = 16
-"""64 bits, compared only between two rows of one id."""
+"""64 bits, which suffice to compare two rows with the same id."""
 _PLACE_BITS = 48
 
 
 def digest(pair: Pair) -> str:
-    """16 hex digits over all that a pair says: image (bytes, vector, URL or path), text and payload, not the id.
+    """Digest a pair in 16 hex digits: image (bytes, vector, URL or path), text and payload, not the id.
 
     >>> digest(Pair("a", b"", "fox")) == digest(Pair("b", b"", "fox")) != digest(Pair("a", b"", "a fox"))
     True
@@ -27,7 +27,7 @@ def digest(pair: Pair) -> str:
     total = hashlib.sha256()
     payload = json.dumps(dict(pair.payload), sort_keys=True, default=repr).encode(errors="surrogatepass")
     for part in (*_side(pair.image), *_side(pair.text), payload):
-        total.update(len(part).to_bytes(8, "little"))  # so that parts cannot flow into one another
+        total.update(len(part).to_bytes(8, "little"))  # separates the parts
         total.update(part)
     return total.hexdigest()[:_DIGITS]
 
@@ -45,7 +45,7 @@ def _side(value: Any) -> tuple[bytes, bytes]:
             return b"path", str(value).encode("utf-8", "surrogateescape")
         case str():
             return b"text", value.encode(errors="surrogatepass")
-    picture = value.convert("RGBA")  # a PIL image, of a data set that decodes itself
+    picture = value.convert("RGBA")  # a PIL image
     return b"pixels", str(picture.size).encode() + picture.tobytes()
 
 
@@ -56,11 +56,11 @@ class SeenPairs:
         self._known: dict[bytes, int] = {}  # digest of the id -> 8 bytes of the content's digest, and the place
 
     def before(self, pair: Pair, place: int) -> tuple[int, bool] | None:
-        """Where the same id came first, and whether all of the pair is the same; None: it is new, and noted.
+        """Look up an earlier pair with the same id: its place, and whether it is equal; None adds a new id.
 
         Args:
             pair: to look up.
-            place: its number among all rows.
+            place: its row number.
         """
         content = int(digest(pair), 16) << _PLACE_BITS
         known = self._known.setdefault(blake2b(pair.id.encode(), digest_size=16).digest(), content | place)

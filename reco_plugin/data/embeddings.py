@@ -1,4 +1,4 @@
-"""Files of precomputed vectors, for teams that have nothing else: ``.npz`` and ``.parquet``.
+"""Files of precomputed vectors: ``.npz`` and ``.parquet``.
 
 A **pair file** holds N pairs as columns::
 
@@ -41,10 +41,10 @@ _NEEDED = ("id", "image", "text")
 
 
 def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
-    """The pairs of a pair file, in batches, checked.
+    """Read the pairs of a pair file, in batches of (B, D) each, checked.
 
     Raises:
-        DataError: a missing column, an id that comes twice, vectors that are not unit-norm; names file and row.
+        DataError: a missing column, a repeated id, or vectors that are not unit-norm; the message names file and row.
         MissingExtra: parquet without pyarrow.
     """
     path = Path(source)
@@ -62,13 +62,13 @@ def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator
 
 
 def write_pairs(path: str | Path, records: Iterable[Records]) -> int:
-    """Write pairs as a pair file, payloads losslessly as JSON; parquet is written batch by batch.
+    """Write pairs, batches of (B, D) each, as a pair file, with payloads as JSON; parquet is written batch by batch.
 
     Returns:
-        How many pairs were written.
+        The number of pairs.
 
     Raises:
-        DataError: nothing to write, a name that does not end in .npz or .parquet, or no way to write there.
+        DataError: nothing to write, a name without .npz or .parquet, or the file cannot be written.
         MissingExtra: parquet without pyarrow.
     """
     target = Path(path)

@@ -15,11 +15,11 @@ from .images import pick
 
 
 class Entities(Protocol):
-    """C candidates in order: named things, up to millions of them."""
+    """C named candidates in order, up to millions."""
 
     @property
     def unseen(self) -> npt.NDArray[np.bool_] | None:
-        """(C,) True for those that the study calls unseen; None where the source does not say."""
+        """(C,) True for the unseen ones; None where not known."""
         ...
 
     def __len__(self) -> int: ...
@@ -33,7 +33,7 @@ class Entities(Protocol):
         ...
 
     def vectors(self, batch_size: int) -> Iterator[Vectors] | None:
-        """The text vectors (B, D), in batches; None where there are names only."""
+        """The text vectors in batches (B, D); None where there are names only."""
         ...
 
 
@@ -45,9 +45,9 @@ class EntitySet:
         name: of the source.
         images: N images, or their vectors (N, D), unit-norm.
         labels: (N,) entity of each query, 0 … C-1.
-        entities: the C candidates; names and vectors stay on disk where they can.
-        questions: N texts that say what about the image is asked, empty where nothing is; None: there are none.
-        unseen: (N,) True for the queries whose entity the study calls unseen; None where it makes no such difference.
+        entities: the C candidates; names and vectors stay on disk where possible.
+        questions: N questions about the images, may be empty texts; None: there are none.
+        unseen: (N,) True for queries of unseen entities; None where not known.
         query_ids: N ids; a pair of the memory with the same id is hidden from its own query. None: nothing is hidden.
     """
 
@@ -67,15 +67,15 @@ class EntitySet:
         return self.entities.names(batch_size)
 
     def vectors(self, batch_size: int = SCROLL_BATCH) -> Iterator[Vectors] | None:
-        """The text vectors (B, D) of all C entities in order, in batches; None where the source has names only.
+        """The text vectors of all C entities in order, in batches (B, D); None where the source has names only.
 
         Raises:
-            DataError: when such a batch is read: NaN, or not unit-norm.
+            DataError: while reading: NaN, or not unit-norm.
         """
         return self.entities.vectors(batch_size)
 
     def take(self, rows: npt.NDArray[np.int64]) -> EntitySet:
-        """The same set with these queries only, in this order; all entities stay, raw images stay unopened."""
+        """Select queries by row (M,), in this order; all entities stay, raw images stay unopened."""
         return replace(
             self,
             images=pick(self.images, rows),

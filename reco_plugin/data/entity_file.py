@@ -1,4 +1,4 @@
-"""Millions of named entities in a file, of which only an index is held."""
+"""Millions of named entities in a file, with only an index in RAM."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SPLIT_FIELDS = ("split", "data_split")
 
 
 class EntityFile:
-    """Entities of a ``.jsonl``; only where each line starts, a hash of its id and its split are held, 24 bytes each.
+    """Entities of a ``.jsonl``; only the start of each line, a hash of its id and its split are in RAM, 24 bytes each.
 
-    Fields: ``id``, ``name`` and optionally ``split`` (seen or unseen), or what OVEN and its Wikipedia dump call them.
+    Fields: ``id``, ``name`` and optionally ``split`` (seen or unseen), or their names in OVEN and its Wikipedia dump.
 
     Raises:
-        DataError: a line that is no such object, an id that comes twice, or a split in some lines only.
+        DataError: an invalid line, an id that comes twice, or a split in some lines only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class EntityFile:
         return len(self._offsets)
 
     def names(self, batch_size: int) -> Iterator[list[str]]:
-        """The names, in batches, straight from the file."""
+        """The names, in batches, read from the file."""
         batch: list[str] = []
         for _, number, values in _lines(self.path):
             batch.append(_text(self.path, number, values, NAME_FIELDS))
@@ -94,7 +94,7 @@ class EntityFile:
 
 
 def first_of(values: Mapping[str, Any], fields: Iterable[str]) -> Any:
-    """The value of the first of these fields that is there; None when none is."""
+    """The value of the first of these fields that is present; None when none is."""
     return next((values[field] for field in fields if values.get(field) not in (None, "")), None)
 
 
@@ -102,7 +102,7 @@ def is_unseen(where: str, split: Any) -> bool:
     """Whether a split, as in ``unseen`` or OVEN's ``val_seen``, is of unseen entities.
 
     Raises:
-        DataError: it is neither of seen nor of unseen ones.
+        DataError: it is neither seen nor unseen.
     """
     word = split.lower().rpartition("_")[2] if isinstance(split, str) else ""
     if word not in ("seen", "unseen"):
@@ -126,7 +126,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
 def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
     try:
         values = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:  # UnicodeDecodeError is one
+    except ValueError as error:  # also UnicodeDecodeError
         raise DataError(f"{path}, line {number} is not JSON in UTF-8: {error}") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}, line {number} is not a JSON object: {line.strip()[:60]!r}")

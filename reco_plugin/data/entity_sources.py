@@ -1,4 +1,4 @@
-"""Entity sets: which reader a source is for; ``queries.jsonl`` and ``entities.jsonl``, with our names or OVEN's."""
+"""Choose the reader of an entity set; read ``queries.jsonl`` and ``entities.jsonl``, with our names or OVEN's."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ QUERIES, ENTITIES = "queries.jsonl", "entities.jsonl"
 def read_entity_folder(where: Location) -> EntitySet:
     """Read a folder with queries and entities as JSON lines.
 
-    Options: ``split=val`` (queries whose split is this or starts with ``val_``) and ``images=DIR`` (where images are
-    looked for by their ids).
+    Options: ``split=val`` (queries whose split is this or starts with ``val_``) and ``images=DIR`` (the folder
+    to search for images by id).
 
     Raises:
         DataError: a query of an unknown entity or without an image, a split that is neither seen nor unseen.
@@ -70,7 +70,7 @@ def _entity(row: TableRow) -> str:
 
 
 def _unseen(rows: list[TableRow], entities: EntityFile, labels: list[int]) -> npt.NDArray[np.bool_] | None:
-    """Of the queries: their own split, else that of their entities."""
+    """The flags (N,) of the queries: by their own split, else by that of their entities."""
     own = [first_of(row.values, SPLIT_FIELDS) for row in rows]
     if not any(own):
         return None if entities.unseen is None else entities.unseen[labels]
@@ -78,7 +78,7 @@ def _unseen(rows: list[TableRow], entities: EntityFile, labels: list[int]) -> np
 
 
 def _image_finder(folder: Path) -> Callable[[TableRow], Path]:
-    """Finds the image of a query: a path, else an id, which is the name of a file anywhere below the folder."""
+    """Make a function that finds the image of a query: by path, else by id, the name of a file below the folder."""
     by_id: dict[str, Path] = {}
 
     def find(row: TableRow) -> Path:
@@ -98,7 +98,7 @@ def read_entities(source: str | Path) -> EntitySet:
     """Read an entity set.
 
     - a folder with ``queries.jsonl`` (``image``, ``entity``, optional ``question``, ``split``, ``id``) and
-      ``entities.jsonl`` (``id``, ``name``, optional ``split``); OVEN's names of the fields are known, too; options
+      ``entities.jsonl`` (``id``, ``name``, optional ``split``); OVEN's field names are known too; options
       in :func:`~reco_plugin.data.entity_sources.read_entity_folder`;
     - vectors: ``.npz`` with ``image`` (N, D), ``label`` (N,), ``entities`` (C, D) and optionally ``unseen`` (C,),
       ``names`` (C,), ``query_id`` (N,); or a folder with such arrays as ``image.npy``, …, which are mapped, not loaded.
@@ -106,7 +106,7 @@ def read_entities(source: str | Path) -> EntitySet:
     The option ``?limit=N`` keeps N queries, evenly from all entities; entities stay.
 
     Raises:
-        DataError: nothing there, a query of an unknown entity or without an image; it names file and line or row.
+        DataError: nothing there, a query of an unknown entity or without an image; the message names file and line.
         ConfigError: an unknown option.
     """
     where = parse_source(source)

@@ -1,4 +1,4 @@
-"""Entity sets of vectors: ``.npz``, or a folder of ``.npy`` where the candidates are too many for the RAM."""
+"""Entity sets of vectors: ``.npz``, or a folder of ``.npy`` where the candidates exceed the RAM."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _OPTIONAL = ("unseen", "names", "query_id")
 class EntityVectors:
     """Entities with a vector each; arrays may be mapped from disk."""
 
-    path: Path  # where they come from, for messages
-    array: ColumnValues  # (C, D), unit-norm, of any float type; checked batch by batch, as it is read
-    texts: ColumnValues | None = None  # (C,) names; None: the numbers serve
+    path: Path  # their source, for messages
+    array: ColumnValues  # (C, D), unit-norm, of any float type; checked while reading
+    texts: ColumnValues | None = None  # (C,) names; None: their numbers
     unseen: npt.NDArray[np.bool_] | None = None  # (C,) True for unseen ones, or None
 
     def __len__(self) -> int:
         return len(self.array)
 
     def vectors(self, batch_size: int) -> Iterator[Vectors]:
-        """The vectors as float32 of exactly unit norm, in batches.
+        """The vectors as float32 of exactly unit norm, in batches (B, D).
 
         Raises:
-            DataError: NaN, or not unit-norm; it names the row.
+            DataError: NaN, or not unit-norm; the message names the row.
         """
         for start in range(0, len(self), batch_size):
             part = np.asarray(self.array[start : start + batch_size])
@@ -58,7 +58,7 @@ class EntityVectors:
 
 
 def read_entity_vectors(path: Path) -> EntitySet:
-    """Read an ``.npz``, or a folder of ``.npy`` that are mapped, not loaded, except for the queries.
+    """Read an ``.npz``, or a folder of ``.npy``, which are memory-mapped except for the queries.
 
     Raises:
         DataError: an array is missing or damaged, or arrays do not belong together.

@@ -21,7 +21,7 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def names_shards(source: str | Path) -> bool:
-    """Whether a source is webdataset shards: a tar, a folder that holds some, or a pattern (and no existing path)."""
+    """Whether a source is webdataset shards: a tar, a folder of tars, or a pattern (and no existing path)."""
     path = Path(source)
     if path.exists():
         return path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
@@ -29,7 +29,7 @@ def names_shards(source: str | Path) -> bool:
 
 
 def find_shards(source: str | Path) -> list[Path]:
-    """The tar files that a file, a folder, a glob or a brace pattern names, in order.
+    """Find the tar files of a file, a folder, a glob or a brace pattern, in order.
 
     Raises:
         DataError: nothing was found, or a shard that the pattern names is missing.
@@ -48,7 +48,7 @@ def find_shards(source: str | Path) -> list[Path]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Spell out lists and number ranges as a shell does.
+    """Expand lists and number ranges like a shell.
 
     >>> expand_braces("{train,test}-{08..10}.tar")[:4]
     ['train-08.tar', 'train-09.tar', 'train-10.tar', 'test-08.tar']
@@ -75,7 +75,7 @@ def _choices(inside: str) -> list[str]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Non-empty lines of a UTF-8 text file, without surrounding blanks.
+    """Read the non-empty lines of a UTF-8 text file, without surrounding blanks.
 
     Raises:
         DataError: it cannot be read or is not UTF-8.
@@ -84,7 +84,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, whole.
+    """Read a UTF-8 text file.
 
     Raises:
         DataError: it cannot be read or is not UTF-8.

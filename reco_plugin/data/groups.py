@@ -1,4 +1,4 @@
-"""What pairs show: which of them belong together."""
+"""Groups of pairs that show the same thing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..errors import DataError
 from ..types import Pair, Payload, Records
 
 _ITSELF = "\0"
-"""Before an id that stands for a group, so that it is not taken for a value of the column."""
+"""Prefix of an id that is its own group, to distinguish it from values of the column."""
 
 
 def groups_of(pairs: Records, column: str | None = None) -> list[str]:
-    """What each of N pairs shows: a payload column, the caption without one, else the pair itself.
+    """The group of each of N pairs: a payload column, the caption without one, else the pair itself.
 
     Raises:
-        DataError: no pair has a value in this column, so that its name must be wrong.
+        DataError: no pair has a value in this column.
     """
     if column is not None and all(_is_empty(payload.get(column)) for payload in pairs.payloads):
         first = f", the first is {pairs.ids[0]!r}" if len(pairs) else ""
@@ -25,12 +25,12 @@ def groups_of(pairs: Records, column: str | None = None) -> list[str]:
 
 
 def ids_and_groups(pairs: Records, column: str | None) -> list[tuple[str, str]]:
-    """Id and group of each pair; where the column is empty, a pair shows only itself."""
+    """Id and group of each of N pairs; a pair with an empty column is its own group."""
     return [(id_, _group(id_, payload, column)) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
 
 
 def group_of(pair: Pair, column: str | None) -> str:
-    """What a pair of a reader shows, which puts the caption into the payload; as :func:`ids_and_groups`."""
+    """The group of a pair of a reader, which puts the caption into the payload; as :func:`ids_and_groups`."""
     return _group(pair.id, pair.payload, column)
 
 
@@ -40,12 +40,12 @@ def _group(id_: str, payload: Payload, column: str | None) -> str:
 
 
 def is_itself(group: str) -> bool:
-    """Whether a group stands for a pair of which nothing was said."""
+    """Whether a group is a single pair without a value."""
     return group.startswith(_ITSELF)
 
 
 def _is_empty(value: Any) -> bool:
-    """Null, NaN or blank, which says nothing of what a pair shows."""
+    """Whether a value is null, NaN or blank."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and not value.strip())

@@ -1,4 +1,4 @@
-"""Images that are opened when they are asked for, and an even choice among many."""
+"""Images that are opened on access, and an even choice among many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LazyImages(Sequence[ImageInput]):
 
     Args:
         count: N.
-        load: called with a position from 0 to N-1, each time that the image is asked for.
+        load: opens the image at a position from 0 to N-1, at each access.
     """
 
     def __init__(self, count: int, load: Callable[[int], ImageInput]) -> None:
@@ -35,14 +35,14 @@ class LazyImages(Sequence[ImageInput]):
 
 
 def pick(images: Sequence[ImageInput] | Vectors, rows: npt.NDArray[np.int64]) -> Sequence[ImageInput] | Vectors:
-    """The images, or vectors, of some rows; raw images stay unopened."""
+    """Select images, or vectors (N, D), by row (M,); raw images stay unopened."""
     if isinstance(images, np.ndarray):
         return np.asarray(images[rows])
     return LazyImages(len(rows), lambda position: images[int(rows[position])])
 
 
 def spread(count: int, limit: int) -> npt.NDArray[np.int64]:
-    """At most ``limit`` positions below ``count``, at even distances.
+    """At most ``limit`` positions (M,) below ``count``, at even distances.
 
     >>> spread(10, 4).tolist(), spread(3, 4).tolist()
     ([0, 2, 5, 7], [0, 1, 2])
@@ -51,7 +51,7 @@ def spread(count: int, limit: int) -> npt.NDArray[np.int64]:
 
 
 def spread_over_classes(labels: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-    """At most ``limit`` rows, in order, so that each class keeps its share of them.
+    """At most ``limit`` rows (M,) of (N,) labels, in order, with the same share of each class.
 
     >>> spread_over_classes(np.array([0, 1, 0, 1, 0, 1]), 2).tolist()  # the first of each class
     [0, 1]

@@ -1,4 +1,4 @@
-"""Labelled images for zero-shot classification: what every reader of them returns."""
+"""Labelled images for zero-shot classification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..types import ImageInput, Vectors
 from .images import pick
 
 TemplatesFrom: TypeAlias = Literal["caller", "source", "model", "default"]
-"""Who gave the templates; ``default``: nobody did, so they are CLIP's own."""
+"""Where templates are from; ``default``: CLIP's own."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Labelled:
         images: N images, or their vectors (N, D), unit-norm.
         labels: (N,) class of each image, 0 … C-1.
         classes: C names.
-        templates: prompts with ``{}`` (or clip-benchmark's ``{c}``) where the class name goes; none: those of
-            the model that encodes them.
-        templates_from: who gave them.
+        templates: prompts with ``{}`` (or clip-benchmark's ``{c}``) where the class name goes; empty: those of
+            the model.
+        templates_from: where the templates are from.
         prompts: (C, D) unit-norm vectors of the classes; None where classes are embedded through the templates.
         query_ids: N ids; a pair of the memory with the same id is hidden from its own query. None: nothing is hidden.
-        groups: (N,) what belongs together when confidence intervals are drawn; None: the class.
-        unseen: (C,) True for the classes that the study calls unseen; None where it makes no such difference.
+        groups: (N,) groups for confidence intervals; None: the class.
+        unseen: (C,) True for unseen classes; None where not known.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Labelled:
         return len(self.labels)
 
     def take(self, rows: npt.NDArray[np.int64]) -> Labelled:
-        """The same set with these images only, in this order; all classes stay, raw images stay unopened."""
+        """Select images by row (M,), in this order; all classes stay, raw images stay unopened."""
         return replace(
             self,
             images=pick(self.images, rows),
@@ -61,15 +61,15 @@ class Labelled:
 
 
 def check_labels(where: str, values: Sequence[Any], classes: int) -> npt.NDArray[np.int64]:
-    """Labels as an array (N,).
+    """Check labels; returns them as an array (N,).
 
     Args:
-        where: the file and what holds them there, for the message.
+        where: file and array, for the message.
         values: N labels.
         classes: C.
 
     Raises:
-        DataError: one that is not a whole number from 0 to C-1.
+        DataError: a label is not a whole number from 0 to C-1.
     """
     for row, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < classes:

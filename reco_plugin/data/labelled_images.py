@@ -19,10 +19,10 @@ _TEXTS = ("id", "image", "query_id", *_LABELS)
 
 
 def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
-    """Read a folder that has one folder of images per class.
+    """Read a folder with one folder of images per class.
 
     Raises:
-        DataError: no images, a class without any, or names that do not fit.
+        DataError: no images, a class without any, or not one name per class.
     """
     members = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [find_images(member) for member in members]
@@ -45,7 +45,7 @@ def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
 
 
 def read_labelled_shards(source: str | Path, templates: tuple[str, ...]) -> Labelled:
-    """Read webdataset shards: an image and a ``.cls`` per key, class names beside the shards or above.
+    """Read webdataset shards: an image and a ``.cls`` per key, class names beside the shards or in the folder above.
 
     Raises:
         DataError: an image without a class, or labels outside of the classes.
@@ -80,10 +80,10 @@ def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
     """Read a table with a row per image: image, label or class, and optionally query_id (or id) and group.
 
     Classes are those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a label is a
-    name or the number from 0; without such a file they are the labels, in order of first appearance.
+    name or a number from 0; without such a file they are the labels, in order of first appearance.
 
     Raises:
-        DataError: a row without image or label, a label that is no class, a group in some rows only.
+        DataError: a row without image or label, an unknown label, or a group in some rows only.
     """
     folder = path.parent
     rows = list(TableFile(path, needed=("image",), texts=_TEXTS))

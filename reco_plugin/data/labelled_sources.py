@@ -1,4 +1,4 @@
-"""Which reader a labelled source is for."""
+"""Choose the reader of a labelled source."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     Args:
         source: file, folder, pattern or ``torchvision:NAME``, with options behind a question mark.
         templates: used instead of the source's own.
-        unseen: a file with the names of the classes that the study calls unseen, one a line; used instead of the
-            source's own.
+        unseen: a file with the names of unseen classes, one a line; used instead of the source's own.
 
     Raises:
-        DataError: nothing there, no classes, labels outside of the classes; it names file and row or key.
+        DataError: nothing there, no classes, labels outside of the classes; the message names file and row or key.
         ConfigError: a template without a place for the class name, templates for vectors, or an unknown option.
         MissingExtra: parquet without pyarrow, or torchvision without torchvision.
     """
@@ -65,7 +64,7 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     where.only("limit")
     if is_vectors(path):
         if templates:
-            raise ConfigError(f"{path} holds prompt vectors already: templates cannot change them, leave them out")
+            raise ConfigError(f"{path} holds prompt vectors already: templates have no effect, leave them out")
         return read_vectors(path)
     if names_shards(where.name):
         return read_labelled_shards(where.name, templates)

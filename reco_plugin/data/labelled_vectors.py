@@ -29,7 +29,7 @@ def write_labelled(path: str | Path, labelled: Labelled) -> None:
     ``unseen`` go to ``X.prompts.parquet``.
 
     Raises:
-        DataError: raw images, no prompt vectors, or no way to write there.
+        DataError: raw images, no prompt vectors, or the file cannot be written.
         MissingExtra: parquet without pyarrow.
     """
     target = Path(path)
@@ -50,10 +50,10 @@ def write_labelled(path: str | Path, labelled: Labelled) -> None:
 
 
 def read_vectors(path: Path) -> Labelled:
-    """Read what :func:`write_labelled` writes.
+    """Read a file of :func:`write_labelled`.
 
     Raises:
-        DataError: unreadable, or arrays that do not belong together; it names file, array and row.
+        DataError: not readable, or inconsistent arrays; the message names file, array and row.
         MissingExtra: parquet without pyarrow.
     """
     if path.suffix.lower() == ".npz":
@@ -84,7 +84,7 @@ def read_vectors(path: Path) -> Labelled:
 
 
 def check_unseen(source: Path, values: ColumnValues, classes: int) -> npt.NDArray[np.bool_]:
-    """The array ``unseen`` (C,) of a file.
+    """Check the array ``unseen`` of a file; (C,).
 
     Raises:
         DataError: another shape, or values that are not true or false.

@@ -1,4 +1,4 @@
-"""Image-text pairs from wherever they lie, one by one; the first row that is wrong is an error."""
+"""Image-text pairs of any source, one by one; the first bad row is an error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .rows import Rows, open_rows
 
 
 class PairStream(Iterator[Pair]):
-    """Pairs, read when they are asked for.
+    """An iterator over pairs.
 
     Attributes:
-        total: how many there are in all, where that is cheap to know, else None.
+        total: their number, where cheap to count, else None.
     """
 
     def __init__(self, pairs: Iterator[Pair], total: int | None) -> None:
@@ -30,14 +30,14 @@ class PairStream(Iterator[Pair]):
 
 
 def read_pairs(source: str | Path) -> PairStream:
-    """Read image-text pairs from any source of :func:`~reco_plugin.data.rows.open_rows`, all of which must be right.
+    """Read image-text pairs from any source of :func:`~reco_plugin.data.rows.open_rows`; a bad row is an error.
 
-    The text also becomes the payload value ``caption``, so that what is retrieved can be shown. Images or captions
-    that stand alone in folders and shards are skipped, and counted in a warning at the end.
+    The text also becomes the payload value ``caption``, to show retrieved pairs. Images or captions without
+    a partner in folders and shards are skipped, and counted in a warning at the end.
 
     Raises:
-        DataError: nothing there, no pair in it, or something unreadable; it names file and row or key. Problems of
-            the first pair are raised by this call, later ones where they occur.
+        DataError: nothing there, no pairs, or a row is not readable; the message names file and row or key. Errors of
+            the first pair are raised by this call, later ones during iteration.
         MissingExtra: parquet without pyarrow.
     """
     rows = open_rows(source)

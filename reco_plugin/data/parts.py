@@ -1,4 +1,4 @@
-"""What reading yields: a pair where a row is good, else why it is not; and the parts that a source comes in."""
+"""Rows of a source, either pairs or rejected ones with the reason; and the parts of a source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..types import Pair
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """What the columns of a table are called; all others are payload."""
+    """Names of the columns of a table; all others are payload."""
 
     id: str = "id"
     image: str = "image"
@@ -22,19 +22,19 @@ class ColumnNames:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that cannot be used."""
+    """A row that cannot be used, and why."""
 
     where: str  # as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``
     reason: str  # what is wrong with it
-    id: str | None = None  # the pair's id, where that much could be read
-    half: bool = False  # nothing is damaged, there is only no image or no text (a download failed, say)
+    id: str | None = None  # the pair's id, where readable
+    half: bool = False  # only the image or the text is missing, e.g. after a failed download
 
     def __str__(self) -> str:
         return _sentence(self.where, self.reason)
 
 
 class RowError(DataError):
-    """One row cannot be used; others may be."""
+    """One row cannot be used; others may."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(_sentence(where, reason))
@@ -46,29 +46,29 @@ def _sentence(where: str, reason: str) -> str:
 
 
 class SourcePart(Protocol):
-    """A file, a shard or a range of rows. It can be pickled, and read wherever the same files are."""
+    """A file, a shard or a range of rows. It can be pickled, and read on any machine with the same files."""
 
     @property
     def name(self) -> str:
-        """What it is, for messages."""
+        """Name, for messages."""
         ...
 
     def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order; images are not decoded. A part that is damaged ends with a rejected row that says so."""
+        """Its rows in order; images are not decoded. A damaged part ends with a rejected row."""
         ...
 
 
 class FilePart(ABC):
-    """A part of files, in which reading may break off: then a rejected row is the last."""
+    """A part whose reading may fail: then a rejected row is the last."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is, for messages."""
+        """Name, for messages."""
 
     @abstractmethod
     def _read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order; raises what breaks them off."""
+        """Its rows in order; may raise."""
 
     def read(self) -> Iterator[Pair | Rejected]:
         """Its rows in order."""
@@ -78,4 +78,4 @@ class FilePart(ABC):
                 yield row
                 read += 1
         except (DataError, OSError) as error:
-            yield Rejected(self.name, f"{error} (what it holds after {read:,} rows is not read)")
+            yield Rejected(self.name, f"{error} (reading stopped after {read:,} rows)")

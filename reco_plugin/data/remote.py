@@ -1,7 +1,6 @@
-"""Images behind a URL, fetched when they are asked for.
+"""Images behind a URL, fetched on access.
 
-The URLs are those of the reader's own catalogue, so addresses inside of a network are allowed. For strangers' URLs see
-``serve/fetch.py``.
+The URLs are of the user's own catalogue, so private addresses are allowed. For untrusted URLs see ``serve/fetch.py``.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ _CHUNK_BYTES = 1 << 16
 class RemoteImage:
     """An image behind an ``http://`` or ``https://`` URL."""
 
-    url: str  # of the image
-    timeout_s: float = 20.0  # for all of it
-    max_bytes: int = 64 << 20  # more than that is refused
+    url: str
+    timeout_s: float = 20.0  # in total
+    max_bytes: int = 64 << 20  # larger images are refused
 
     def __str__(self) -> str:
-        """The URL without what may be secret in it: user, password and query."""
+        """The URL without user, password and query, which may be secret."""
         return _USER.sub("//", self.url.partition("?")[0], count=1)
 
     def read(self) -> bytes:
-        """Fetch it; the bytes, not decoded.
+        """Fetch the bytes of the image.
 
         Raises:
-            DataError: no answer in time, a status other than 200, or too many bytes.
+            DataError: no response in time, a status other than 200, or too many bytes.
         """
         if _USER.search(self.url.partition("?")[0]):
             raise DataError(f"{self} cannot be fetched: the URL names a user, which is not supported")

@@ -31,7 +31,7 @@ class Captioned:
         name: of the source.
         images: N images, or their vectors (N, D), unit-norm.
         texts: M texts, or their vectors (M, D), unit-norm.
-        text_of_image: (M,) which image each text describes, 0 … N-1. An image without any text is a distractor.
+        text_of_image: (M,) image of each text, 0 … N-1. An image without any text is a distractor.
         ids: N collections of ids: pairs of the memory that are this image's own, hidden from it and from its texts.
             None: nothing is hidden.
     """
@@ -43,7 +43,7 @@ class Captioned:
     ids: tuple[tuple[str, ...], ...] | None = None
 
     def take(self, rows: npt.NDArray[np.int64]) -> Captioned:
-        """The same set with these images (increasing rows) and their texts only; raw images stay unopened."""
+        """Select images by increasing row (K,), with their texts; raw images stay unopened."""
         kept = np.flatnonzero(np.isin(self.text_of_image, rows))
         texts = self.texts[kept] if isinstance(self.texts, np.ndarray) else [self.texts[text] for text in kept.tolist()]
         return replace(
@@ -70,7 +70,7 @@ def read_retrieval(source: str | Path) -> Captioned:
     The option ``?limit=N`` keeps N images at even distances, with their texts.
 
     Raises:
-        DataError: nothing there, or something unreadable; it names file and row or key.
+        DataError: nothing there, or a row is not readable; the message names file and row or key.
         ConfigError: an unknown option.
     """
     where = parse_source(source)
@@ -106,7 +106,7 @@ def write_retrieval(path: str | Path, captioned: Captioned) -> None:
     """Write a retrieval set of vectors as ``.npz``, with the arrays that :func:`read_retrieval` names.
 
     Raises:
-        DataError: raw images or texts, a name that does not end in .npz, or no way to write there.
+        DataError: raw images or texts, a name without .npz, or the file cannot be written.
     """
     target = Path(path)
     if not isinstance(captioned.images, np.ndarray) or not isinstance(captioned.texts, np.ndarray):
@@ -183,7 +183,7 @@ def _from_shards(source: str | Path) -> Captioned:
 
 
 def _captioned(name: str, rows: Iterable[tuple[tuple[str, ...], Any, list[str]]]) -> Captioned:
-    """From one (ids, image, texts) per image."""
+    """Make a set from one (ids, image, texts) per image."""
     items = list(rows)
     return Captioned(
         name=name,

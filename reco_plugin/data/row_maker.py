@@ -1,4 +1,4 @@
-"""A row of named values to a pair: which column is what, and where it went wrong."""
+"""Convert rows of named values to pairs, or to errors with their place."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .parts import ColumnNames, Rejected
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Makes pairs of rows."""
+    """Makes pairs from rows."""
 
-    names: ColumnNames  # of the columns
-    folder: Path  # that paths of images are relative to
+    names: ColumnNames
+    folder: Path  # base of image paths
     unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
 
     def check(self, what: str, columns: list[str]) -> None:
-        """Check that the columns are there; the id may be missing unless its name was said.
+        """Check that the columns are present; the id may be missing unless its name was given.
 
         Raises:
-            DataError: with the columns that there are.
+            DataError: a column is missing; the message lists the columns.
         """
         needed = [self.names.image, self.names.text] + [self.names.id] * (self.names.id != ColumnNames.id)
         for name in needed:
@@ -37,22 +37,22 @@ class RowMaker:
                 option = next(k for k in ("id", "image", "text") if getattr(self.names, k) == name)
                 raise DataError(
                     f"{what} has no column {name!r}; its columns are {columns}. Needed: {' and '.join(needed)}; "
-                    f"say which it is with ?{option}=NAME ({did_you_mean(name, columns)})"
+                    f"name it with ?{option}=NAME ({did_you_mean(name, columns)})"
                 )
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
-        """Make a pair, or say why there is none.
+        """Make a pair, or a rejected row with the reason.
 
         Args:
-            where: the row, for people.
-            values: by column; a vector (D,) or a :class:`CellError` may stand for an image or a text.
-            place: the id where the row has none of its own, nor a path or URL of its image.
+            where: the row, for messages.
+            values: by column; an image or a text may be a vector (D,) or a :class:`CellError`.
+            place: id of a row without id and without image path.
         """
         names = self.names
         id_, column = None, names.id
         try:
             own_id = self._id(values, place)
-            if own_id is None:  # then there is no image either, which could name the pair
+            if own_id is None:  # the image is missing too, so its path is no id
                 column = names.image
                 raise CellError(MISSING)
             id_ = id_of(own_id)
@@ -62,13 +62,13 @@ class RowMaker:
             text = _vector_or(values.get(names.text), text_of)
             column = ""
             payload = self._payload(values)
-            lies = _place_of(values.get(names.image), image)
+            path = _place_of(values.get(names.image), image)
         except CellError as error:
             at = f", column {column!r}" if column else ""
             has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
             return Rejected(where + at, f"{error}{has}", id_)
         own = {"caption": text} if isinstance(text, str) else {}
-        own |= {"image": lies} if lies not in (None, id_) else {}
+        own |= {"image": path} if path not in (None, id_) else {}
         return Pair(id_, image, text, own | payload)
 
     def _id(self, values: Mapping[str, Any], place: str | None) -> object:
@@ -94,7 +94,7 @@ def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
 
 
 def _place_of(value: object, image: object) -> str | None:
-    """The path of an image file, as the row has it; None of other images (a URL may hold what is secret)."""
+    """The path of an image file, as in the row; None for other images, since a URL may hold secrets."""
     if not isinstance(image, Path):
         return None
     return str(value["path"] if isinstance(value, Mapping) else value)

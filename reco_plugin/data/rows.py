@@ -1,4 +1,4 @@
-"""Rows of a source, one by one: a pair where the row is good, else why it is not; reading goes on.
+"""Rows of a source, one by one: pairs, or rejected rows with the reason.
 
 ::
 
@@ -39,15 +39,15 @@ _OF_FILES = (TablePart, ParquetPart, ImageFolderPart, CaptionsPart)
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a source; iterate it as often as you like."""
+    """All rows of a source; can be iterated over again."""
 
-    name: str  # of the source
+    name: str
     parts: tuple[SourcePart, ...]  # in order
-    total: int | None = None  # how many rows there are in all, where that is cheap to know, else None
+    total: int | None = None  # number of rows, where cheap to count, else None
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Folders that the paths of its image files start from, each once."""
+        """Base folders of its image paths, each once."""
         of_files = (part for part in self.parts if isinstance(part, _OF_FILES))
         return tuple(dict.fromkeys(part.folder for part in of_files))
 
@@ -71,17 +71,16 @@ class Rows:
 
 
 def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows:
-    """Open a source of image-text pairs; nothing but names, headers and tables is read yet.
+    """Open a source of image-text pairs; reads only names, headers and tables.
 
     Args:
         source: a file, folder, pattern or ``torchvision:NAME``, with options as in
             ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``.
-        columns: names of the columns; an option of the source goes before.
+        columns: names of the columns; options of the source take precedence.
 
     Raises:
-        DataError: what makes the whole source unusable: it is not there, is of no known kind, is empty, or lacks a
-            needed column.
-        ConfigError: an unknown option, or names of columns for a source that has none.
+        DataError: the source is missing, of no known kind or empty, or lacks a needed column.
+        ConfigError: an unknown option, or column names for a source without columns.
         MissingExtra: parquet without pyarrow.
     """
     where = parse_source(source)

@@ -1,4 +1,4 @@
-"""Rows of vectors in arrays: ``.npz``, a folder of ``.npy``, and what clip-retrieval writes. ``.npy`` are mapped."""
+"""Rows of vectors in arrays: ``.npz``, and folders of ``.npy`` or of clip-retrieval, which are memory-mapped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 
 @dataclass(frozen=True)
 class ArrayFiles:
-    """Files whose rows belong together."""
+    """Files with N rows in common."""
 
     image: Path  # ``.npy`` (N, D)
     text: Path | None  # ``.npy`` (N, D), or None: the texts are raw, in the metadata
@@ -46,7 +46,7 @@ class ArraysPart(FilePart):
 
     @property
     def name(self) -> str:
-        """The array of images, and the rows before these."""
+        """The array of images, and the first row."""
         return f"{self.arrays.image}, after row {self.start}" if self.start else str(self.arrays.image)
 
     def _read(self) -> Iterator[Pair | Rejected]:
@@ -86,10 +86,10 @@ class NpzPart(FilePart):
 
 
 def open_npz(path: Path, names: ColumnNames) -> tuple[SourcePart, ...]:
-    """A pair file, in one part.
+    """Open a pair file, in one part.
 
     Raises:
-        DataError: it is no npz, or lacks an array.
+        DataError: it is no npz, or an array is missing.
     """
     maker = RowMaker(names, path.parent, unfold=True)
     try:
@@ -104,10 +104,10 @@ def open_npz(path: Path, names: ColumnNames) -> tuple[SourcePart, ...]:
 
 
 def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
-    """``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if they are there.
+    """Open ``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if present.
 
     Raises:
-        DataError: an array is missing, or one that does not belong to the others.
+        DataError: an array is missing, or of another length.
     """
     optional = {name: path if (path := folder / name).is_file() else None for name in ("id.npy", "metadata.parquet")}
     arrays = ArrayFiles(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
@@ -115,13 +115,13 @@ def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...
 
 
 def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
-    """``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
+    """Open ``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
 
-    Ids are ``image_path`` where there is no column of the name that was said. Without text embeddings the texts are
+    Ids are ``image_path`` where the id column is missing. Without text embeddings the texts are
     the captions of the metadata.
 
     Raises:
-        DataError: a file of a number is missing, or does not belong to the others.
+        DataError: a file of a number is missing, or of another length.
     """
     images, texts = _numbered(folder / "img_emb", "npy"), _numbered(folder / "text_emb", "npy")
     metadata = _numbered(folder / "metadata", "parquet")
@@ -155,7 +155,7 @@ def _parts(blocks: Sequence[ArrayFiles], names: ColumnNames) -> tuple[tuple[Sour
 
 
 def _check(arrays: ArrayFiles, maker: RowMaker) -> int:
-    """How many rows the files have, all of them the same."""
+    """Count the rows of the files, which must agree."""
     image = map_array(arrays.image)
     rows = len(image) if image.ndim else 0
     columns = [maker.names.image]
@@ -174,7 +174,7 @@ def _check(arrays: ArrayFiles, maker: RowMaker) -> int:
 
 
 def _ranges(arrays: ArrayFiles, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The sizes of parts; with metadata, those of its row groups, since these cannot be read from the middle."""
+    """Sizes of the parts; with metadata, its row groups, which cannot be read in part."""
     if arrays.metadata is not None:
         with open_parquet_file(arrays.metadata) as file:
             yield from (((group,), size) for group, size in enumerate(row_groups(file)) if size)
@@ -183,7 +183,7 @@ def _ranges(arrays: ArrayFiles, rows: int) -> Iterator[tuple[tuple[int, ...], in
 
 
 def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Rows as values by column; what has two dimensions is vectors, each checked."""
+    """Rows as values by column, (N,) or vectors (N, D), each checked."""
     for first in range(start, stop, _BATCH):
         some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}
         cells = {name: unit_rows(part) if part.ndim == 2 else part.tolist() for name, part in some.items()}
@@ -192,6 +192,6 @@ def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, An
 
 
 def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
-    """The files of a folder by the number at the end of their names."""
+    """Files of a folder by the number at the end of their names."""
     found = ((_NUMBER.search(path.name), path) for path in folder.glob(f"*.{suffix}"))
     return {int(match[1]): path for match, path in found if match}

@@ -1,4 +1,4 @@
-"""Rows of images with captions beside them, of COCO and Flickr30k, and of labelled sets."""
+"""Rows of folders of images with captions, of COCO and Flickr30k, and of labelled sets."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class CaptionsPart:
 
     @property
     def folder(self) -> Path:
-        """Where the images lie."""
+        """Folder of the images."""
         first = self.files[0]
         return first.path.parents[len(Path(first.name).parts) - 1]
 
 
 @dataclass(frozen=True)
 class LabelledPart(FilePart):
-    """A labelled set; the name of the class, in the first template, is the text."""
+    """A labelled set; the text is the class name in the first template."""
 
     source: str
 
@@ -115,13 +115,13 @@ class LabelledPart(FilePart):
 
 
 def open_folder(folder: Path) -> tuple[tuple[SourcePart, ...], int]:
-    """The images below a folder, a thousand in a part; and how many there are."""
+    """Open the images below a folder, a thousand in a part; returns their number too."""
     names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
     return tuple(ImageFolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
 
 
 def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[SourcePart, ...]:
-    """Images with captions, a thousand in a part."""
+    """Open images with captions, a thousand in a part."""
     return tuple(CaptionsPart(source, tuple(some)) for some in _slices(files))
 
 

@@ -22,7 +22,7 @@ _STATUS = ("key", "status", "error_message")
 
 @dataclass(frozen=True)
 class ShardPart:
-    """A shard, and the ``.parquet`` of the same name in which img2dataset notes what became of each download."""
+    """A shard, and the ``.parquet`` of the same name with img2dataset's status of each download."""
 
     shard: Path
 
@@ -81,21 +81,21 @@ class ShardPart:
                         if row["status"] != "success" and key not in keys:
                             yield Rejected(f"{beside}, key {key}", _why(row) or "status missing", key, half=True)
         except MissingExtra:
-            return  # said when the source was opened
+            return  # warned about when the source was opened
         except (DataError, OSError, ValueError) as error:
-            yield Rejected(str(beside), f"{error} (failed downloads cannot be told)")
+            yield Rejected(str(beside), f"{error} (failed downloads are not listed)")
 
 
 def open_shards(shards: list[Path]) -> tuple[SourcePart, ...]:
-    """Shards, a part each; warns where failed downloads cannot be told for want of pyarrow."""
+    """Open shards, a part each; warns where failed downloads cannot be listed without pyarrow."""
     noted = next((file for file in map(_status_file, shards) if file.is_file()), None)
     if noted is not None:
         try:
             open_parquet_file(noted).close()
         except MissingExtra as error:
-            warnings.warn(f"downloads that failed are not told: {error}", stacklevel=4)
+            warnings.warn(f"failed downloads are not listed: {error}", stacklevel=4)
         except DataError:
-            pass  # a row says so
+            pass  # a rejected row reports it
     return tuple(map(ShardPart, shards))
 
 
@@ -104,7 +104,7 @@ def _status_file(shard: Path) -> Path:
 
 
 def _why(fields: Mapping[str, Any]) -> str:
-    """What img2dataset says about a download, if it failed."""
+    """The status of a failed download by img2dataset."""
     if fields.get("status") in (None, "success"):
         return ""
     message = fields.get("error_message")

@@ -31,14 +31,14 @@ class TablePart(FilePart):
 
     @property
     def name(self) -> str:
-        """The file; and the lines before these rows, where they are not all of it."""
+        """The file; of a part of it, also the lines before."""
         if self.stretch.rows == len(self.table):
             return str(self.table.path)
         return f"{self.table.path}, {self.stretch.rows:,} rows after line {self.stretch.line}"
 
     @property
     def folder(self) -> Path:
-        """That paths of images are relative to."""
+        """Base of the image paths."""
         return self.maker.folder
 
     def _read(self) -> Iterator[Pair | Rejected]:
@@ -47,9 +47,9 @@ class TablePart(FilePart):
 
 
 def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[SourcePart, ...], int]:
-    """The rows of a table, ten thousand in a part, and how many there are.
+    """Open the rows of a table, ten thousand in a part; returns their number too.
 
-    Reads the file once, to know where its rows lie and which columns are numbers.
+    Reads the file once, to find its rows and the numeric columns.
 
     Raises:
         DataError: it cannot be read, or lacks a column.
@@ -63,7 +63,7 @@ def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Sour
 
 @dataclass(frozen=True)
 class ParquetPart(FilePart):
-    """Some row groups of a file, and how many rows lie before them."""
+    """Some row groups of a file, and the number of rows before them."""
 
     path: Path
     groups: tuple[int, ...]
@@ -72,12 +72,12 @@ class ParquetPart(FilePart):
 
     @property
     def name(self) -> str:
-        """The file, and the rows before these."""
+        """The file, and the first row."""
         return f"{self.path}, after row {self.before}" if self.before else str(self.path)
 
     @property
     def folder(self) -> Path:
-        """That paths of images are relative to."""
+        """Base of the image paths."""
         return self.maker.folder
 
     def _read(self) -> Iterator[Pair | Rejected]:
@@ -86,15 +86,15 @@ class ParquetPart(FilePart):
 
 
 def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> tuple[tuple[SourcePart, ...], int]:
-    """The rows of files, a part for each row group or several small ones; and how many rows there are.
+    """Open the rows of files, a part for each row group or several small ones; returns their number too.
 
     Args:
         paths: of the files.
         names: of the columns.
-        folder: that paths of images are relative to; None: the file's own.
+        folder: base of the image paths; None: the file's own.
 
     Raises:
-        DataError: one that cannot be read, or lacks a column.
+        DataError: a file cannot be read, or lacks a column.
         MissingExtra: pyarrow is not installed.
     """
     parts: list[SourcePart] = []
@@ -115,12 +115,12 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
 
 
 def row_groups(file: Any) -> list[int]:
-    """How many rows each row group has."""
+    """Number of rows of each row group."""
     return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
 def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterator[dict[str, Any]]:
-    """Rows as values by column; the lists in the columns of images and texts are vectors, each checked.
+    """Read rows as values by column; lists in the columns of images and texts are vectors, each checked.
 
     Raises:
         DataError: the file is damaged.
@@ -140,7 +140,7 @@ def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterat
 
 
 def _gathered(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Consecutive row groups, together at least a thousand rows."""
+    """Join consecutive row groups to at least a thousand rows."""
     groups: tuple[int, ...] = ()
     rows = 0
     for group, size in enumerate(sizes):
@@ -153,7 +153,7 @@ def _gathered(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
 
 
 def _vectors(column: Any) -> list[Vector | CellError | None]:
-    """Lists of one length as vectors, each checked; rows of another length than most are errors."""
+    """Convert lists to vectors (D,), each checked; rows of another length than most are errors."""
     lengths = np.array([len(item) if item.is_valid else 0 for item in column])
     usual = int(np.bincount(lengths[lengths > 0]).argmax()) if lengths.any() else 0
     found: list[Vector | CellError | None] = [

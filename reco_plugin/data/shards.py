@@ -1,7 +1,7 @@
-"""webdataset shards, read by index: names first, bytes when they are asked for.
+"""webdataset shards, read by index: names first, bytes on access.
 
 A shard is a plain tar whose members belong together by key: ``a/0001.jpg``, ``a/0001.txt`` and ``a/0001.json`` are
-the sample ``a/0001``. The key ends at the first dot of the file name. Members of one key may lie apart.
+the sample ``a/0001``. The key ends at the first dot of the file name. Members of one key need not be adjacent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .parts import RowError
 
 @dataclass(frozen=True)
 class Blob:
-    """One member of a tar file: where its bytes lie."""
+    """One member of a tar file, by its position."""
 
     shard: Path
     name: str
@@ -30,7 +30,7 @@ class Blob:
         """Read the member.
 
         Raises:
-            DataError: the shard is gone or ends early.
+            DataError: the shard is missing or truncated.
         """
         try:
             with self.shard.open("rb") as file:
@@ -60,7 +60,7 @@ class ShardSample:
 
     key: str  # folder and stem of the file names
     parts: Mapping[str, Blob]  # suffix -> member
-    twice: str | None = None  # a name that two of its members have, if any do
+    twice: str | None = None  # a duplicate name of two members, if any
 
     @property
     def image(self) -> Blob | None:
@@ -70,14 +70,14 @@ class ShardSample:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What a shard holds, as far as it could be read."""
+    """The readable samples of a shard."""
 
     samples: tuple[ShardSample, ...]  # in the order of their first members
     problem: str | None = None  # why its end could not be read
 
 
 class BlobImages(Sequence[bytes]):
-    """Encoded images that stay in their shards until they are indexed."""
+    """Encoded images, read from their shards on access."""
 
     def __init__(self, blobs: Iterable[Blob]) -> None:
         self._blobs = tuple(blobs)
@@ -96,7 +96,7 @@ class BlobImages(Sequence[bytes]):
 
 
 def index_shard(shard: Path) -> ShardIndex:
-    """Find the samples of a shard, those before its damaged end if it has one.
+    """Find the samples of a shard, up to damage if there is any.
 
     Raises:
         DataError: it is not a plain tar, or nothing of it can be read.
@@ -120,7 +120,7 @@ def index_shard(shard: Path) -> ShardIndex:
 
 
 def read_samples(shards: Iterable[Path]) -> Iterator[ShardSample]:
-    """The samples of shards, one shard after the other.
+    """Read the samples of shards, one shard after the other.
 
     Raises:
         DataError: not a plain tar, a truncated one, or two members with one name.

@@ -15,11 +15,11 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 @dataclass(frozen=True)
 class Location:
-    """Where data lie, and how they are to be read.
+    """A source and its options.
 
     Attributes:
         name: file, folder, pattern or ``torchvision:NAME``, without the options.
-        options: as they were written; values are taken literally, nothing is decoded.
+        options: as written, without decoding.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Location:
         return Path(self.name)
 
     def only(self, *known: str) -> None:
-        """Check that no option is given but these.
+        """Check that there are no other options than these.
 
         Raises:
-            ConfigError: naming the unknown option and what there is.
+            ConfigError: an unknown option; the message lists the known ones.
         """
         for option in self.options:
             if option not in known:
@@ -42,10 +42,10 @@ class Location:
                 raise ConfigError(f"{self.name} has no option {option!r}: {has}")
 
     def count(self, option: str) -> int | None:
-        """An option that is a number of things, at least 1; None where it is not given.
+        """Parse an option that is a number from 1; None where it is not given.
 
         Raises:
-            ConfigError: not such a number.
+            ConfigError: not a number from 1.
         """
         value = self.options.get(option)
         if value is None:
@@ -55,10 +55,10 @@ class Location:
         return int(value)
 
     def flag(self, option: str) -> bool:
-        """An option that is on or off; off where it is not given.
+        """Parse an option that is on or off; off where it is not given.
 
         Raises:
-            ConfigError: neither.
+            ConfigError: neither on nor off.
         """
         value = self.options.get(option, "0").lower()
         if value not in _FLAGS:
@@ -67,10 +67,10 @@ class Location:
 
 
 def parse_source(source: str | Path) -> Location:
-    """Separate a source from its options; a path that exists is taken as it is, whatever is in its name.
+    """Split a source from its options; the path of an existing file has none.
 
     Raises:
-        ConfigError: an option that is given twice.
+        ConfigError: an option is given twice.
 
     >>> parse_source("torchvision:CIFAR10?split=test&limit=100")
     Location(name='torchvision:CIFAR10', options={'split': 'test', 'limit': '100'})

@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: its last line in the file (from 1) and its values; empty and null ones are left out."""
+    """One row: its last line in the file (from 1) and its values, without empty and null ones."""
 
     table: Path
     line: int
@@ -42,7 +42,7 @@ class TableRow:
         return f"{self.table}, line {self.line}"
 
     def error(self, column: str, problem: object) -> RowError:
-        """An error that names file, line and column."""
+        """Make an error that names file, line and column."""
         return RowError(f"{self.where}, column {column!r}", str(problem))
 
     @property
@@ -66,7 +66,7 @@ class TableRow:
 
     @property
     def id(self) -> str:
-        """Its id: the column id, else the image path as the table has it."""
+        """Its id: the column id, else the image path as in the table."""
         try:
             return id_of(self.values.get("id", self.values["image"]))
         except CellError as error:
@@ -75,24 +75,24 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Rows of a table that lie together."""
+    """Consecutive rows of a table."""
 
-    offset: int  # bytes before them
-    line: int  # lines before them
-    rows: int  # how many
+    offset: int  # bytes before the rows
+    line: int  # lines before the rows
+    rows: int  # their number
     numeric: frozenset[str]  # columns, of the whole table, that hold numbers
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table on disk; iterate it as often as you like.
+    """A table on disk; can be iterated over again.
 
-    In csv and tsv a further column counts as numbers when every value of it is written as a number; ``007`` is none.
+    Other columns of csv and tsv are numeric when all of their values are numbers; ``007`` is none.
     """
 
-    path: Path  # of the file
+    path: Path
     needed: tuple[str, ...] = PAIR  # columns that every row must have
-    texts: tuple[str, ...] = ("id", *PAIR)  # columns that hold texts, even if all of them look like numbers
+    texts: tuple[str, ...] = ("id", *PAIR)  # columns of texts, even if all values look like numbers
 
     def __len__(self) -> int:
         return sum(stretch.rows for stretch in self.stretches)
@@ -115,10 +115,10 @@ class TableFile:
                 yield row
 
     def __reduce__(self) -> tuple[type[TableFile], tuple[Any, ...]]:
-        return TableFile, (self.path, self.needed, self.texts)  # without the stretches: each part has its own
+        return TableFile, (self.path, self.needed, self.texts)  # without cached stretches: each part has its own
 
     def read(self, stretch: Stretch) -> Iterator[TableRow | RowError]:
-        """Read some of the rows; one that cannot be parsed is an error among them."""
+        """Read some of the rows; one that cannot be parsed is yielded as an error."""
         with self._lines() as lines:
             rows = self._rows(lines, stretch)
             for row in islice(rows, stretch.rows):
@@ -131,7 +131,7 @@ class TableFile:
         """Check that a csv or tsv has the needed columns.
 
         Raises:
-            DataError: naming those it has.
+            DataError: a column is missing; the message lists the columns.
         """
         columns = self.columns
         for column in self.needed:
@@ -143,10 +143,10 @@ class TableFile:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The header of a csv or tsv; of jsonl, the keys of the first row that can be read.
+        """The header of a csv or tsv; of jsonl, the keys of the first readable row.
 
         Raises:
-            DataError: it is not UTF-8, or there is none.
+            DataError: the header is not UTF-8 or missing.
         """
         with self._lines() as lines:
             if self._is_json:
@@ -213,9 +213,9 @@ class TableFile:
 
     @cached_property
     def _separator(self) -> str:
-        """What is between its values: a comma (tsv: tab), unless that leaves the header whole and another one does not.
+        """Its separator: a comma (tsv: tab), unless only another one splits the header.
 
-        Spreadsheets write semicolons where the comma is the decimal sign. It is no guess: one column is no table here.
+        Spreadsheets write semicolons where the comma is the decimal sign. A table has at least two columns.
         """
         own = "\t" if self.path.suffix.lower() == ".tsv" else ","
         with self._lines() as lines:
@@ -277,7 +277,7 @@ def _columns(header: str, separator: str) -> int:
 
 
 class _Numeric:
-    """The columns of which every value seen so far is written as a number."""
+    """The columns in which all values so far are numbers."""
 
     def __init__(self, texts: tuple[str, ...]) -> None:
         self._seen, self._text = set[str](), set(texts)

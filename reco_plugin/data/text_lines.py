@@ -1,4 +1,4 @@
-"""Text files line by line, whatever their bytes: what is not UTF-8 can be told, and the rest can be read."""
+"""Text files line by line, with detection of bytes that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 _BOM = b"\xef\xbb\xbf"
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of such bytes
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # invalid bytes under surrogateescape
 
 
 class Lines:
@@ -31,7 +31,7 @@ class Lines:
         return (raw.removeprefix(_BOM) if self.line == 1 else raw).decode("utf-8", "surrogateescape")
 
     def seek(self, offset: int, line: int) -> None:
-        """Go to where an offset and a line number were noted before."""
+        """Go to an earlier offset and line number."""
         self._file.seek(offset)
         self.offset, self.line = offset, line
 
@@ -42,7 +42,7 @@ def is_utf8(text: str) -> bool:
 
 
 def not_utf8(text: str) -> str:
-    """What is said of a text that was not UTF-8, with its bytes."""
+    """The message for a text that was not UTF-8, with its bytes."""
     return f"is not UTF-8: {raw_bytes(text)[:60]!r}; save the file as UTF-8"
 
 

@@ -1,4 +1,4 @@
-"""What torchvision does not say of its classification data sets: the split to test on, and how to read class names."""
+"""torchvision's classification data sets, with the split to test on and readable class names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DIGITS = tuple(map(str, range(10)))
 PREFIX = "torchvision:"
 _EXTRA = "datasets"
-_OWN = ("root", "split", "download", "limit")  # options that are ours; others go to the constructor
+_OWN = ("root", "split", "download", "limit")  # our options; others go to the constructor
 
 
 def _first(synonyms: Any) -> str:
@@ -46,13 +46,13 @@ def _spaced(name: str) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one data set.
+    """Facts about one data set.
 
     Attributes:
-        split: where nothing is asked for: the one to test on that has labels.
-        tidy: makes a name that people would write from an item of torchvision's list of classes.
-        names: of the classes, where torchvision has no list of them.
-        scipy: whether its labels are a ``.mat`` file.
+        split: default: the labelled one to test on.
+        tidy: makes a readable name of an item of torchvision's list of classes.
+        names: class names, where torchvision has no list.
+        scipy: whether its labels are in a ``.mat`` file.
     """
 
     split: str = "test"
@@ -92,18 +92,18 @@ SETS: Mapping[str, Facts] = {
     "StanfordCars": Facts(scipy=True),
     "USPS": Facts(names=_DIGITS),
 }
-"""Those with one class per image and a use as zero-shot classification."""
+"""Data sets with one class per image that suit zero-shot classification."""
 
 
 def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
-    """Read a classification data set of torchvision; images are opened when they are asked for.
+    """Read a classification data set of torchvision; images are opened on access.
 
     Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
-    there is no labelled test split), ``download=1`` (never without), ``limit``, and the constructor's own, as in
-    ``small=1`` of Places365. Class names and templates in files in ``ROOT/NAME`` or ``ROOT`` go before torchvision's.
+    there is no labelled test split), ``download=1`` (off by default), ``limit``, and the constructor's own, as in
+    ``small=1`` of Places365. Class names and templates in files in ``ROOT/NAME`` or ``ROOT`` precede torchvision's.
 
     Raises:
-        DataError: no such data set, not there or damaged, no such split, or one without labels.
+        DataError: no such data set, missing or damaged, no such split, or one without labels.
         ConfigError: an option that the data set does not have.
         MissingExtra: torchvision or scipy is not installed.
     """
@@ -138,13 +138,13 @@ def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
 
 
 def _part(source: Location, made: Any, split: str) -> str:
-    """What ids start with, so that a memory of the same images has the same ids, and one of others has not."""
+    """Prefix of the ids, so that memories of the same images have the same ids, and others do not."""
     has = inspect.signature(made).parameters
     return split if "split" in has or "train" in has else source.options.get("version", "all")
 
 
 def _arguments(source: Location, made: Any, split: str) -> dict[str, Any]:
-    """What the constructor is given, beside root."""
+    """Arguments of the constructor, besides root."""
     has = inspect.signature(made).parameters
     extra = {k: p.default for k, p in has.items() if k not in _OWN and isinstance(p.default, bool | int | str)}
     extra.pop("train", None)
@@ -175,8 +175,8 @@ def _as(kind: type, source: Location, option: str) -> Any:
 
 def _open(source: Location, made: Any, root: Path, arguments: dict[str, Any]) -> Any:
     wants = arguments.get("download", False)
-    if not wants and not root.is_dir():  # some constructors would make it
-        raise DataError(f"{source.name}: the folder {root} does not exist; say where the data lie with root=DIR")
+    if not wants and not root.is_dir():  # some constructors create it
+        raise DataError(f"{source.name}: the folder {root} does not exist; give another with root=DIR")
     try:
         return made(root, **arguments)
     except (RuntimeError, OSError, ValueError) as error:
@@ -185,7 +185,7 @@ def _open(source: Location, made: Any, root: Path, arguments: dict[str, Any]) ->
 
 
 def _names(facts: Facts, dataset: Any) -> list[str] | None:
-    """The names that are known without a file; None where there are none."""
+    """Class names that are known without a file; None where there are none."""
     if facts.names is not None:
         return list(facts.names)
     held = (getattr(dataset, attribute, None) for attribute in ("classes", "categories", "all_categories"))
@@ -207,7 +207,7 @@ def _labels(dataset: Any) -> list[Any]:
 def _image(dataset: Any, row: int) -> Image:
     try:
         image: Image = dataset[row][0]
-        image.load()  # some of the data sets only open the file, and leave it open
+        image.load()  # some data sets leave the file open
     except OSError as error:
         raise DataError(f"image {row} of {type(dataset).__name__} cannot be read: {error}") from None
     return image

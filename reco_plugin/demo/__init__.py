@@ -1,1 +1,1 @@
-"""`reco demo`: knowledge arrives by inserting pairs, shown on drawings that CLIP never saw."""
+"""`reco demo`: insert pairs of unseen drawings, and measure what CLIP gains."""

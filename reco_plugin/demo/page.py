@@ -1,4 +1,4 @@
-"""The demo's page: queries, what was retrieved, rankings before and after; one self-contained file."""
+"""The demo's page: queries, neighbours, rankings before and after; one self-contained file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ..evaluate.encoding import refined_queries
+from ..evaluate.encoding import refine_queries
 from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.measure import each_label_once, measure, nearest
 from ..evaluate.task import Task
@@ -28,17 +28,17 @@ _SHOWN = 5  # neighbours and ranked labels per query
 
 
 class _Card(Case):
-    """A case, and whether the encoder has seen what it shows; pictures are ``data:`` addresses."""
+    """A case, and whether its entity is seen; pictures are ``data:`` URLs."""
 
     seen: bool
 
 
 def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any]) -> None:
-    """Write ``index.html``: the table, the largest gains, and the worst harms too."""
+    """Write ``index.html``: the table, the largest gains and the worst harms."""
     task = bench.task
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     candidates = replace(task.candidates, vectors=prompts.vectors)
-    refined = replace(task, queries=refined_queries(reco, task.queries), candidates=candidates)
+    refined = replace(task, queries=refine_queries(reco, task.queries), candidates=candidates)
     chosen = _choose(bench, refined)
     images = reco.refine(task.queries.vectors[chosen], modality="image", explain=True)
     cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
@@ -59,7 +59,7 @@ def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: 
 
 
 def _choose(bench: Bench, refined: Task) -> list[int]:
-    """Rows with the largest rise and the deepest fall, judged among all labels; each entity once."""
+    """Choose the rows with the largest rise and fall among all labels; each entity once."""
     before, after = measure(bench.task).ranks[0], measure(bench.task, [refined]).ranks[0]
     order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
     unseen = order[bench.query_splits[order] == "unseen"]
@@ -85,7 +85,7 @@ def _card(
 
 
 def _rank(task: Task, row: int) -> int:
-    """Of the true label; those as near do not count."""
+    """Rank of the true label; ties do not count."""
     scores = task.candidates.vectors @ task.queries.vectors[row]
     return int((scores > scores[task.queries.labels[row]]).sum())
 

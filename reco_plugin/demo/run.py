@@ -30,12 +30,12 @@ _STAGES = {
 _MARK = ".made-by-reco-demo"
 _PICTURES = "memory.pictures"
 _PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
-"""What a user would bring, made of the unseen entities: the tour of the README runs on them."""
+"""Sample user data of the unseen entities, for the tour in the README."""
 _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "both refined"}
 
 
 def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
-    """Run the whole demo; returns what ``results.json`` holds.
+    """Run the whole demo; returns the contents of ``results.json``.
 
     Args:
         model: the shipped quickstart model.
@@ -43,9 +43,9 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
         out: folder for the memory, ``index.html`` and ``results.json``.
 
     Raises:
-        ArtifactError: there is no usable model.
+        ArtifactError: the model is missing or damaged.
         DataError: the drawings could not be fetched.
-        MemoryStoreError: ``out/memory`` holds something that no earlier demo made.
+        MemoryStoreError: ``out/memory`` holds something else than an earlier demo.
     """
     Artifact.load(model)  # before minutes of fetching and rendering
     data = load(cache)
@@ -65,13 +65,13 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
 
 
 def _fresh(out: Path) -> Path:
-    """An empty place for the memory; only what an earlier demo left there is removed."""
+    """Make an empty folder for the memory; only an earlier demo's is removed."""
     folder, mark = out / "memory", out / _MARK
     for made in (folder, out / _PICTURES, out / _PHOTOS):
         if mark.is_file():
             shutil.rmtree(made, ignore_errors=True)
         elif made.exists():
-            raise MemoryStoreError(f"{made} was not made by the demo and stays as it is: give another folder by --out")
+            raise MemoryStoreError(f"{made} was not made by the demo and is kept: give another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     mark.touch()
     return folder
@@ -79,15 +79,15 @@ def _fresh(out: Path) -> Path:
 
 def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) -> dict[str, Accuracies]:
     stages = {"empty_memory": bench.measure(reco)}
-    reco.memory.add(_drawn(data, KNOWN, pictures), progress=True)
+    reco.memory.add(_write_drawings(data, KNOWN, pictures), progress=True)
     stages["without_unseen"] = bench.measure(reco)
-    reco.memory.add(_drawn(data, ("unseen",), pictures), progress=True)
+    reco.memory.add(_write_drawings(data, ("unseen",), pictures), progress=True)
     stages["full"] = bench.measure(reco)
     return stages
 
 
-def _drawn(data: Quickstart, splits: tuple[EntitySplit, ...], folder: Path) -> list[Pair]:
-    """The pairs of these splits, their drawings written to files, where the playground finds them."""
+def _write_drawings(data: Quickstart, splits: tuple[EntitySplit, ...], folder: Path) -> list[Pair]:
+    """Write the drawings of these splits to files, for the playground; returns their pairs."""
     drawn = []
     for pair in pairs(data, splits):
         file = folder / f"{pair.id}.png"
@@ -98,7 +98,7 @@ def _drawn(data: Quickstart, splits: tuple[EntitySplit, ...], folder: Path) -> l
 
 
 def _write_photos(data: Quickstart, folder: Path) -> None:
-    """The unseen test queries, a folder per class."""
+    """Write the unseen test queries, a folder per class."""
     for row in data.query_rows("unseen"):
         item = data.items[row]
         name = data.by_key[item.entity].label.replace("/", " ")
@@ -107,7 +107,7 @@ def _write_photos(data: Quickstart, folder: Path) -> None:
 
 
 def _write_catalogue(data: Quickstart, path: Path) -> None:
-    """The pairs of the unseen entities, a row each; the drawings are those of the memory."""
+    """Write the pairs of the unseen entities as a table, with the drawings of the memory."""
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "image", "text", "style"])
@@ -116,7 +116,7 @@ def _write_catalogue(data: Quickstart, path: Path) -> None:
 
 
 def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
-    """Results with the full memory at the top level, the other two stages under their names."""
+    """Arrange results: the full memory at the top level, the other two stages under their names."""
 
     def grouped(accuracies: Accuracies) -> dict[str, Any]:
         return {
@@ -154,9 +154,9 @@ def _report(results: dict[str, Any], out: Path) -> None:
     reco = _command()
     print(
         f"\n{gain:+.1f} points top-1 on entities that the mini CLIP never saw, by inserting pairs; no weight changed."
-        f"\n\nLook:  {out / 'index.html'}   (queries, what was retrieved, rankings before and after)"
+        f"\n\nLook:  {out / 'index.html'}   (queries, neighbours, rankings before and after)"
         f"\n       {out / 'results.json'}"
-        f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones as your own data would lie: for the tour)"
+        f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones in the layout of your own data, for the tour)"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
         f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"
@@ -166,7 +166,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
 
 
 def _command() -> str:
-    """What starts ``reco`` in the user's shell: by its name where the shell finds it, else by its place."""
+    """The command that starts ``reco`` in the user's shell: its name where on the PATH, else its path."""
     beside = shutil.which("reco", path=str(Path(sys.executable).parent))
     if shutil.which("reco") or beside is None:
         return "reco"

@@ -24,10 +24,10 @@ GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
     "all": (("unseen", "seen"), ALL_SPLITS),
     "dev": (("dev",), ("dev",)),
 }
-"""What is classified among which labels. ``all``: every test query among all labels together."""
+"""Queries and labels of a classification. ``all``: every test query among all labels."""
 TEST_GROUPS: tuple[Group, ...] = ("unseen", "seen", "all")
 KNOWN: tuple[EntitySplit, ...] = ("seen", "fusion", "dev")
-"""Splits whose pairs are in the memory before the unseen ones arrive."""
+"""Splits in the memory before the unseen pairs are added."""
 
 Accuracy = dict[str, float]
 """``{"top1": percent, "top5": percent}``"""
@@ -39,11 +39,11 @@ class FrozenEncoder(Protocol):
     """A frozen encoder, in ONNX Runtime or in torch."""
 
     def images(self, images: Sequence[ImageInput]) -> Vectors:
-        """(B, D) unit-norm."""
+        """Encode B items; (B, D) unit-norm."""
         ...
 
     def texts(self, texts: Sequence[str]) -> Vectors:
-        """(B, D) unit-norm."""
+        """Encode B items; (B, D) unit-norm."""
         ...
 
 
@@ -61,7 +61,7 @@ class Bench:
         return np.array([entity.split for entity in self.entities])[self.task.queries.labels]
 
     def group(self, name: Group, task: Task | None = None) -> Task:
-        """What a group classifies, of the frozen task or of the same refined."""
+        """The part of a group, of the frozen task or of a refined one."""
         query_splits, label_splits = GROUPS[name]
         asking = (task or self.task).only(np.isin(self.query_splits, query_splits))
         return asking.among(np.isin([entity.split for entity in self.entities], label_splits))

@@ -5,7 +5,7 @@
     a set -> Task of frozen vectors -> the same refined -> Measured: ranks of the true candidates -> lines -> a table
              (task, prompts)           (encoding, methods) (measure, ranking)                        (measure, results)
 
-:mod:`.study`, :mod:`reco_plugin.fit` and the quickstart's benchmark measure in the same way.
+:mod:`.study`, :mod:`reco_plugin.fit` and the quickstart's benchmark measure with the same functions.
 """
 
 from .entities import entities

@@ -1,4 +1,4 @@
-"""What anyone could write in a few lines instead; what a trained fusion has to beat.
+"""Simple baselines of a few lines, which a trained fusion has to beat.
 
 Most are fusers, and move vectors. Some mix scores instead; these are :class:`Scorer`.
 """
@@ -31,7 +31,7 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the baseline."""
+        """Name of the baseline."""
         ...
 
     def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
@@ -49,7 +49,7 @@ class Scorer(Protocol):
 
 
 def ranks_of_scores(scores: Scores, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """Rank of each query's class: how many others score at least as high, so that ties count against us.
+    """Rank of each query's class: how many others score at least as high; ties count as wrong.
 
     >>> ranks_of_scores(np.array([[0.9, 0.1, 0.5], [0.3, 0.3, 0.1]]), np.array([2, 0])).tolist()
     [1, 1]
@@ -85,13 +85,13 @@ class MeanOfNeighbours:
 
     @property
     def text_gate(self) -> TextGate | None:
-        """None: a baseline trusts what it finds."""
+        """None: a baseline trusts all neighbours."""
         return None
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """See :meth:`reco_plugin.fuse.Fuser.fuse`; trust only marks what is there."""
+        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`; trust only masks padding."""
         weight = self.image_weight if modality == "image" else self.text_weight
         shares = _shares(neighbours.similarity, trust > 0, self.temperature)
         mean = np.einsum("bk,bkd->bd", shares, neighbours.vectors)
@@ -114,7 +114,7 @@ class LogitEnsemble:
     name: str = "logit ensemble"
 
     def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
-        """See :meth:`Scorer.scores`."""
+        """Score (B, C), see :meth:`Scorer.scores`."""
         own = _softmax(self.scale * (queries @ prompts.T))  # (B, C)
         shares = _shares(neighbours.similarity, neighbours.found, self.temperature)  # (B, K)
         votes = np.zeros_like(own)
@@ -125,7 +125,7 @@ class LogitEnsemble:
 
 
 def grid() -> list[MeanOfNeighbours]:
-    """The variants from which the best is chosen on a development split (never on the test split)."""
+    """Variants of the mean, to choose the best of on a development split (never on the test split)."""
     weights = (0.0, 0.5, 1.0, 2.0, ALONE)
     return [
         MeanOfNeighbours(image, text, temperature)
@@ -156,7 +156,7 @@ def ensembles() -> list[LogitEnsemble]:
 
 
 def _shares(similarity: Scores, present: npt.NDArray[np.bool_], temperature: float) -> Scores:
-    """(B, K) shares of what is present, summing to 1; 0 where nothing is."""
+    """Shares (B, K) of the neighbours that are present, summing to 1; 0 where there are none."""
     logits = np.where(present, similarity / temperature, -np.inf)
     logits -= logits.max(axis=1, keepdims=True, initial=-1e9)
     shares = np.exp(logits)

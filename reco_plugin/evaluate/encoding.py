@@ -1,6 +1,6 @@
-"""Frozen vectors of a set, through the encoder where it holds raw images or texts; and the same, refined.
+"""Frozen vectors of a set, encoded where it holds raw images or texts; and the same, refined.
 
-An encoder may look into a folder first, so that a second run on the same data encodes nothing.
+An encoder may keep its vectors in a folder, so that a second run on the same data encodes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _QUERIES = 4096  # per call, which holds the vectors of all their neighbours: 80
 
 
 class Refines(Protocol):
-    """Reco or Refiner. Only for raw images and texts, an attribute ``encoder`` is needed too."""
+    """Reco or Refiner. Raw images and texts need an attribute ``encoder`` too."""
 
     def refine(
         self,
@@ -46,11 +46,11 @@ class Encodes(Protocol):
     """A frozen CLIP."""
 
     def images(self, images: Sequence[ImageInput], progress: Progress) -> Vectors:
-        """(N, D) unit-norm."""
+        """Encode N items; (N, D) unit-norm."""
         ...
 
     def texts(self, texts: Sequence[str], progress: Progress) -> Vectors:
-        """(N, D) unit-norm."""
+        """Encode N items; (N, D) unit-norm."""
         ...
 
 
@@ -59,7 +59,7 @@ def silent(_: int) -> None:
 
 
 def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progress: Progress = silent) -> Vectors:
-    """Frozen vectors (N, D) of images; vectors come back as they are.
+    """Frozen vectors (N, D) of images; vectors are returned unchanged.
 
     Raises:
         ConfigError: raw images and no encoder.
@@ -68,7 +68,7 @@ def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progres
 
 
 def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progress = silent) -> Vectors:
-    """Frozen vectors (M, D) of texts; vectors come back as they are.
+    """Frozen vectors (M, D) of texts; vectors are returned unchanged.
 
     Raises:
         ConfigError: raw texts and no encoder.
@@ -76,21 +76,21 @@ def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progre
     return texts if isinstance(texts, np.ndarray) else encoder_of(reco, "texts").texts(texts, progress)
 
 
-def refined_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
-    """Refine queries, some thousand at a time: they do not depend on one another."""
+def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+    """Refine queries (N, D), some thousand at a time: they do not depend on one another."""
 
     def refined(rows: slice) -> Refinement:
         hidden = None if items.own is None else items.own[rows]
         return _refined(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
 
     parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
-    told = [part.coverage for part in parts if part.coverage is not None]
+    coverages = [part.coverage for part in parts if part.coverage is not None]
     vectors = np.concatenate([part.vectors for part in parts])
-    return replace(items, vectors=vectors, coverage=Coverage.join(told) if told else None)
+    return replace(items, vectors=vectors, coverage=Coverage.join(coverages) if coverages else None)
 
 
-def refined_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
-    """Refine candidates, all in one call: they compete, so they are refined as a set."""
+def refine_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+    """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
     found = _refined(
         reco.refine(items.vectors, modality=items.modality, role="candidate", exclude=items.own, **options)
     )
@@ -98,28 +98,28 @@ def refined_candidates(reco: Refines, items: TaskItems, **options: Unpack[Refine
 
 
 def _refined(result: Refinement) -> Refinement:
-    """The same, unless frozen vectors stand in for refined ones: figures would not show it."""
+    """Refuse a degraded refinement: the figures would not show that its vectors are frozen."""
     if result.degraded:
         raise MemoryStoreError(
-            f"refinement failed ({result.degraded}), and frozen vectors are not what is measured here: "
+            f"refinement failed ({result.degraded}), and only refined vectors are measured here: "
             "see the warning above, or open the model with on_memory_failure='fail'"
         )
     return result
 
 
 def count_items(labelled: Labelled) -> int:
-    """How many items the encoder will report on; of a set without templates, with one."""
+    """Count the items to encode; a set without templates counts with one."""
     raw = 0 if isinstance(labelled.images, np.ndarray) else len(labelled.images)
     return raw + (len(labelled.classes) * max(1, len(labelled.templates)) if labelled.prompts is None else 0)
 
 
 def count_captioned(captioned: Captioned) -> int:
-    """How many items the encoder will report on."""
+    """Count the items to encode."""
     return sum(len(side) for side in (captioned.images, captioned.texts) if not isinstance(side, np.ndarray))
 
 
 def count_entities(entity_set: EntitySet) -> int:
-    """How many items the encoder will report on."""
+    """Count the items to encode."""
     raw = 0 if isinstance(entity_set.images, np.ndarray) else len(entity_set)
     return raw + (len(entity_set.entities) if entity_set.vectors() is None else 0)
 
@@ -128,16 +128,16 @@ def encoder_of(reco: Refines, what: str) -> Encodes:
     """The frozen CLIP that encodes raw images and texts.
 
     Raises:
-        ConfigError: nothing does.
+        ConfigError: there is none.
     """
     encoder: Encodes | None = getattr(reco, "encoder", None)
     if encoder is None:
-        raise ConfigError(f"the set holds {what}, not vectors, and nothing here encodes them: open a model")
+        raise ConfigError(f"the set holds {what}, not vectors, and there is no encoder: open a model")
     return encoder
 
 
 def templates_of(encoder: Encodes | None) -> tuple[str, ...]:
-    """The prompts that an encoder was trained with; none where it names none."""
+    """The prompts that an encoder was trained with; empty where not known."""
     templates: tuple[str, ...] = getattr(encoder, "templates", ())
     return templates
 
@@ -148,14 +148,14 @@ HalfVectors = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class CachedEncoder:
-    """Encodes what the folder does not hold yet; vectors are kept as float32, exactly as they were made.
+    """Encodes what the folder does not hold yet; vectors are kept as float32, bit for bit.
 
     A file is named after the encoder's digest and the contents of all images or texts, in order: a set that was changed
-    is encoded again, one that was moved is not. Files that are no longer wanted may be deleted.
+    is encoded again, one that was moved is not. Files may be deleted at any time.
     """
 
-    encoder: Encodes  # the frozen CLIP
-    fingerprint: Fingerprint  # which one that is
+    encoder: Encodes
+    fingerprint: Fingerprint  # of the encoder
     folder: Path  # of the files; made when missing
 
     @property
@@ -164,22 +164,22 @@ class CachedEncoder:
         return templates_of(self.encoder)
 
     def images(self, images: Sequence[ImageInput], progress: Progress = silent) -> Vectors:
-        """Encode images, or find their vectors; (N, D) unit-norm."""
+        """Encode images, or read their vectors; (N, D) unit-norm."""
         path = self._path("image", digest_images(images))
         return self._stored(path, len(images), lambda rows: self.encoder.images(images[rows], progress), progress)
 
     def texts(self, texts: Sequence[str], progress: Progress = silent) -> Vectors:
-        """Encode texts, or find their vectors; (N, D) unit-norm."""
+        """Encode texts, or read their vectors; (N, D) unit-norm."""
         path = self._path("text", digest_texts(texts))
         return self._stored(path, len(texts), lambda rows: self.encoder.texts(texts[rows], progress), progress)
 
     def stream(self, texts: Callable[[], Iterator[str]], count: int, progress: Progress = silent) -> HalfVectors:
-        """Encode texts by the million into a float16 file that is mapped, not read; portions that exist are kept.
+        """Encode texts by the million into a memory-mapped float16 file; parts that exist are kept.
 
         Args:
-            texts: gives the texts from the first on, each time that it is called.
+            texts: returns an iterator over all texts, anew at each call.
             count: N.
-            progress: told how many items each batch had, also of those that were encoded before.
+            progress: called with the number of items of each batch, also of those that were encoded before.
 
         Returns:
             (N, D) unit-norm up to rounding; :class:`.ranking.Blocks` makes that exact.
@@ -213,14 +213,14 @@ class CachedEncoder:
 
 @dataclass(frozen=True)
 class CachingReco:
-    """A model whose frozen vectors are kept; refinement is done anew, since it depends on the memory."""
+    """A model with cached frozen vectors; refinement is not cached, since it depends on the memory."""
 
-    reco: Reco  # the model
+    reco: Reco
     folder: Path  # of the vectors
 
     @property
     def encoder(self) -> CachedEncoder:
-        """The frozen CLIP, or what it said before."""
+        """The frozen CLIP with its cache."""
         return CachedEncoder(self.reco.encoder, self.reco.manifest.fingerprint, self.folder)
 
     def refine(

@@ -1,7 +1,7 @@
 """Entity recognition among very many names, as in OVEN: which of C entities, up to millions, does an image show?
 
-Names are encoded portion by portion into a file and compared block by block, so neither all vectors nor all
-similarities are ever in memory. A query may come with a question ("what is the make of this car?"); as in zero-shot
+Names are encoded part by part into a file and compared block by block, so neither all vectors nor all similarities
+are ever in memory. A query may come with a question ("what is the make of this car?"); as in zero-shot
 classification, only its image is used here.
 """
 
@@ -28,12 +28,12 @@ from .encoding import (
     Refines,
     encoder_of,
     image_vectors,
-    refined_candidates,
-    refined_queries,
+    refine_candidates,
+    refine_queries,
     silent,
     templates_of,
 )
-from .measure import Measured, by_unseen, moved, variants_of
+from .measure import Measured, by_unseen, mean_move, variants_of
 from .prompts import Prompts
 from .ranking import Blocks, rank_blocks
 from .reasons import reasons_of
@@ -41,7 +41,7 @@ from .results import EntityResult
 from .task import TaskItems
 
 NAME_ALONE = "{}"
-"""The template that is the name of the entity and nothing else."""
+"""The template of the bare name."""
 _TOP = 5
 _REFINABLE = 50_000  # names that can be refined: the neighbours of all are held at once, 1 GiB at K=10, D=512
 _ROWS = 1 << 15
@@ -60,17 +60,17 @@ def entities(
 
     Names stay frozen unless asked for: candidates are refined as a set, which needs the neighbours of all of them at
     once, so it is refused for more than 50,000. An image's own pair (same id) is hidden from it. Intervals are drawn
-    over entities. Where the set says which queries are of unseen entities, accuracy is also given for both kinds apart,
-    among all candidates, with the harmonic mean.
+    over entities. Where the set says which queries are of unseen entities, accuracy among all candidates is also given
+    for seen and unseen ones, with the harmonic mean.
 
     Args:
-        reco: refines, and encodes what the set holds raw. When its encoder is a :class:`.encoding.CachedEncoder`, the
-            names' vectors are kept there; else they lie in a temporary file.
+        reco: refines, and encodes raw images and names. A :class:`.encoding.CachedEncoder` keeps the vectors of the
+            names; else they are in a temporary file.
         entity_set: the set.
         template: prompt with ``{}`` where the name goes; None: the model's (of several the first), or the name alone.
         candidates: also refine the names.
-        progress: told how many items each encoded batch had.
-        options: k, search, fusion, gate or where, handed to ``reco.refine``.
+        progress: called with the number of items of each encoded batch.
+        options: k, search, fusion, gate or where, as in ``reco.refine``.
 
     Raises:
         ConfigError: raw images or names and no encoder, a template without a place for the name or for names that are
@@ -83,7 +83,7 @@ def entities(
     prompts = _prompts(reco, entity_set, template)
     labels, unseen = entity_set.labels, entity_set.unseen
     own = None if entity_set.query_ids is None else [(id_,) for id_ in entity_set.query_ids]
-    refined = refined_queries(reco, TaskItems(images, "image", labels, own), **options)
+    refined = refine_queries(reco, TaskItems(images, "image", labels, own), **options)
     with TemporaryDirectory(prefix="reco-entities-") as folder:
         names = _names(reco, entity_set, prompts, images.shape[1], Path(folder), progress)
         found = _measured(reco, images, refined, names, options if candidates else None)
@@ -104,22 +104,22 @@ def entities(
 def _measured(
     reco: Refines, images: Vectors, refined: TaskItems, names: Iterable[Vectors], options: RefineHow | None
 ) -> dict[str, Measured]:
-    """Refined side -> what it did; names are refined too where there are options for that."""
+    """Refined side -> its ranks; names (C, D) are refined too where there are options for that."""
     frozen, image = _ranks([images, refined.vectors], names, refined.labels)
-    far = moved(images, refined.vectors)
+    far = mean_move(images, refined.vectors)
     found = {"frozen": Measured(frozen), "image": Measured(image, (far, 0.0), refined.coverage)}
     if options is not None:
         vectors = np.concatenate(list(names))
-        moving = refined_candidates(reco, TaskItems(vectors, "text", np.arange(len(vectors))), **options)
+        moving = refine_candidates(reco, TaskItems(vectors, "text", np.arange(len(vectors))), **options)
         text, both = _ranks([images, refined.vectors], [moving.vectors], refined.labels)
-        far_names = moved(vectors, moving.vectors)
+        far_names = mean_move(vectors, moving.vectors)
         found["text"] = Measured(text, (0.0, far_names), moving.coverage)
         found["both"] = Measured(both, (far, far_names))
     return found
 
 
 def _check(entity_set: EntitySet, template: str | None, *, candidates: bool) -> None:
-    """Refuse what cannot be done before anything is encoded."""
+    """Refuse what cannot be measured, before anything is encoded."""
     total = len(entity_set.entities)
     if candidates and total > _REFINABLE:
         raise ConfigError(f"{total:,} names are too many to be refined as a set (at most {_REFINABLE:,}): leave them")
@@ -127,11 +127,11 @@ def _check(entity_set: EntitySet, template: str | None, *, candidates: bool) -> 
         return
     check_templates([template])
     if entity_set.vectors() is not None:
-        raise ConfigError(f"{entity_set.name} holds vectors of its names: a template cannot change them, leave it out")
+        raise ConfigError(f"{entity_set.name} holds vectors of its names: a template has no effect, leave it out")
 
 
 def _prompts(reco: Refines, entity_set: EntitySet, template: str | None) -> Prompts | None:
-    """What names are put into; None where the set holds their vectors."""
+    """The prompts of the names; None where the set holds their vectors."""
     if entity_set.vectors() is not None:
         return None
     templates = templates_of(encoder_of(reco, "names"))
@@ -144,7 +144,7 @@ def _prompts(reco: Refines, entity_set: EntitySet, template: str | None) -> Prom
 
 @dataclass(frozen=True)
 class _Stored:
-    """The vectors that the set itself has, in blocks, each time anew."""
+    """The vectors in the set itself, in blocks; can be iterated over again."""
 
     entity_set: EntitySet
 
@@ -155,7 +155,7 @@ class _Stored:
 def _names(
     reco: Refines, entity_set: EntitySet, prompts: Prompts | None, dimension: int, temporary: Path, progress: Progress
 ) -> Iterable[Vectors]:
-    """The frozen vectors of all names, in blocks."""
+    """The frozen vectors of all names, in blocks (c, D)."""
     if prompts is None:
         return _Stored(entity_set)
     template = prompts.templates[0]
@@ -170,6 +170,6 @@ def _names(
 
 
 def _ranks(queries: list[Vectors], names: Iterable[Vectors], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(V, 1, N) ranks of the queries of V variants, in one go over the names."""
+    """Ranks (V, 1, N) of the queries of V variants, in one pass over the names."""
     found = rank_blocks(np.concatenate(queries), names, np.tile(labels, len(queries)), k=0)
     return found.ranks.reshape(len(queries), 1, -1)

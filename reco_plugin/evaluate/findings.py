@@ -1,7 +1,7 @@
-"""What a study found, as data: sections of tables and charts, and cases to look at; read and written as JSON.
+"""Findings of a study as data: sections of tables and charts, and single cases; read and written as JSON.
 
 A study writes ``findings.json`` into its run folder; ``reco_plugin.report`` draws pages from it and computes nothing.
-Shares and their differences are from 0 to 1 everywhere; only the page turns them into per cent and points.
+Shares and their differences are from 0 to 1 everywhere; only the report turns them into per cent and points.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Frozen(BaseModel):
 
 
 class Column(Frozen):
-    """One column: the key of its cells in every row, the words above it, and how its cells are written."""
+    """One column: the key of its cells in every row, its title, and the format of its cells."""
 
     key: str
     title: str
@@ -39,7 +39,7 @@ class Column(Frozen):
 class Table(Frozen):
     """Rows under columns; a row lacks the keys that do not apply to it."""
 
-    title: str  # above the table; may be empty
+    title: str  # may be empty
     columns: tuple[Column, ...]  # from left to right
     rows: tuple[dict[str, Cell], ...]  # column key -> cell
     best: tuple[str, ...] = ()  # keys of columns in which the highest cell is emphasised
@@ -58,12 +58,12 @@ class Chart(Frozen):
     """Lines over a common x.
 
     Attributes:
-        title: what a reader should look for.
+        title: what to look for.
         x_title, y_title: with units.
-        y_kind: how the values of y are written.
-        x: values of x, or names (then the points stand side by side).
-        x_log: whether x grows by factors.
-        baseline: a y to draw a thin line at, as that of frozen CLIP.
+        y_kind: format of the values of y.
+        x: values of x, or names (then points are drawn side by side).
+        x_log: whether the axis of x is logarithmic.
+        baseline: y of a thin horizontal line, such as frozen CLIP's.
     """
 
     title: str
@@ -80,11 +80,11 @@ class Section(Frozen):
     """One question and its answer.
 
     Attributes:
-        key: stable name: main, retrieval, ablations, baselines, harm, gate, cost, …
-        title: the question, for people.
-        about: one paragraph: what was done, and how to read it.
+        key: stable identifier: main, retrieval, ablations, baselines, harm, gate, cost, …
+        title: the question.
+        about: one paragraph: method, and how to read the results.
         tables, charts: the answer.
-        notes: sentences on what held refinement back, for the summary.
+        notes: sentences on what limited refinement, for the summary.
     """
 
     key: str
@@ -109,12 +109,12 @@ class RetrievedPair(Frozen):
     caption: str  # of the pair
     picture: str | None  # file name in the run's ``pictures`` folder; None where there is none
     similarity: float  # cosine between query and neighbour
-    trust: float  # of the gate, from 0 to 1
-    relevant: bool | None  # whether it shows what the query shows; None where that is not known
+    trust: float  # from 0 to 1
+    relevant: bool | None  # whether it shows what the query shows; None where not known
 
 
 class Case(Frozen):
-    """One query, what was retrieved for it, and its rankings before and after.
+    """One query, its neighbours, and its rankings before and after.
 
     Attributes:
         name: true class or caption of the query.
@@ -136,18 +136,18 @@ class Case(Frozen):
 
 
 class Findings(Frozen):
-    """Everything that a study found."""
+    """All findings of a study."""
 
     name: str  # of the data set
-    command: str  # that makes it again
-    setup: dict[str, Any]  # counts, model, memory, versions: what a reader needs to believe it
-    summary: tuple[str, ...]  # sentences with the main figures, for the top of the page
+    command: str  # that reproduces it
+    setup: dict[str, Any]  # counts, model, memory, versions
+    summary: tuple[str, ...]  # sentences with the main figures
     sections: tuple[Section, ...]  # in reading order
     gains: tuple[Case, ...] = ()  # cases that rose furthest, best first
     harms: tuple[Case, ...] = ()  # cases that fell furthest, worst first
 
     def write(self, folder: Path) -> Path:
-        """Write ``findings.json``, whole or not at all; returns its path."""
+        """Write ``findings.json`` atomically; returns its path."""
         path = folder / FINDINGS
         with whole_file(path) as part:
             part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
@@ -158,7 +158,7 @@ class Findings(Frozen):
         """Read what :meth:`write` wrote.
 
         Raises:
-            DataError: no findings there, or of another form.
+            DataError: no findings there, or invalid ones.
         """
         path = folder / FINDINGS
         try:

@@ -42,14 +42,14 @@ def bootstrap(
 ) -> Interval:
     """Mean and percentile-bootstrap interval; with groups, whole groups are drawn.
 
-    Draw groups where queries of one kind rise and fall together, as images of one class do when its prompt changes.
-    With fewer than two groups the values are drawn one by one.
+    Draw groups where the values of some queries are correlated, as those of one class are when its prompt changes. With
+    fewer than two groups the values are drawn one by one.
 
     Args:
         values: (N,) one number per query, as hits (0 or 1) or their difference.
-        groups: (N,) what belongs together.
-        samples: draws.
-        level: of confidence.
+        groups: (N,) group of each query.
+        samples: number of draws.
+        level: confidence level.
         seed: of the draws; the same seed gives the same bounds.
 
     Raises:
@@ -72,18 +72,18 @@ def bootstrap_seeds(
 ) -> Interval:
     """One interval of several trainings' values on the same queries; whole groups are drawn, for all trainings alike.
 
-    As it is, the interval says how the mean of *these* trainings would vary with other queries. With ``draw_seeds``,
-    trainings are drawn too, which adds how it would vary with other trainings (coarsely: three are few).
+    By default the interval says how the mean of *these* trainings would vary with other queries. With ``draw_seeds``,
+    trainings are drawn too, which adds the variance between trainings (coarsely: three are few).
 
     >>> bootstrap_seeds([[0, 1, 1, 1], [1, 1, 0, 0]]).mean
     0.625
 
     Args:
         values: (S, N) one row per training, one number per query.
-        groups: (N,) what belongs together.
+        groups: (N,) group of each query.
         draw_seeds: whether trainings are drawn as well.
-        samples: draws.
-        level: of confidence.
+        samples: number of draws.
+        level: confidence level.
         seed: of the draws; the same seed gives the same bounds.
 
     Raises:
@@ -103,7 +103,7 @@ def bootstrap_harmonic(
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """Harmonic mean of two accuracies with its interval, or the change of one: seen and unseen are drawn apart.
+    """Harmonic mean of two accuracies with its interval, or the change of one: seen and unseen are drawn independently.
 
     >>> bootstrap_harmonic([[1, 1, 1, 0, 0]], [[1, 0, 0, 0, 0, 0, 1, 1, 0, 0]]).mean  # of .6 and .3
     0.4
@@ -111,11 +111,11 @@ def bootstrap_harmonic(
     0.5
 
     Args:
-        seen: hits (N,) of the queries of seen classes; a second array is what they are compared with.
+        seen: hits (N,) of the queries of seen classes; a second array holds the hits to compare with.
         unseen: the same of the queries of unseen classes, (M,).
-        groups: what belongs together, (N,) and (M,).
-        samples: draws.
-        level: of confidence.
+        groups: group of each query, (N,) and (M,).
+        samples: number of draws.
+        level: confidence level.
         seed: of the draws; the same seed gives the same bounds.
 
     Raises:

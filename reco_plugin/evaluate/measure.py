@@ -1,4 +1,4 @@
-"""What refinement makes of a task: from ranks to shares, gains over frozen, and the lines of a result."""
+"""Measure a refined task: ranks, shares, gains over frozen, and the lines of a result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..request import RefineHow
 from ..types import Coverage, Vectors
-from .encoding import Refines, refined_candidates, refined_queries
+from .encoding import Refines, refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
@@ -21,13 +21,13 @@ from .task import SIDES, Mask, Task
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of N queries; several trainings of a fusion are averaged query by query.
+    """The ranks of N queries; several trainings of a fusion are averaged query by query.
 
     Attributes:
-        ranks: (S, N) of the best true candidate, 0 is best; a row for each training.
-        moved: mean cosine distance of the queries, and of the candidates, from where they were; of the first training.
-        coverage: how far the memory answered what was refined, where one side was; of the first training.
-        ndcg: (N,) at the depth that was asked for, of the first training.
+        ranks: (S, N) ranks of the best true candidate, 0 is best; a row for each training.
+        moved: mean cosine distance of queries and of candidates from their frozen vectors; of the first training.
+        coverage: of the refinement, where one side was refined; of the first training.
+        ndcg: (N,) nDCG of the first training.
     """
 
     ranks: npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ class Measured:
     ndcg: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def top(self, k: int) -> npt.NDArray[np.float64]:
-        """(N,) share of the trainings for which a true candidate is among the first k.
+        """Share (N,) of the trainings with a true candidate among the first k.
 
         >>> Measured(np.array([[0, 3], [0, 0]])).top(1).tolist()
         [1.0, 0.5]
@@ -44,12 +44,12 @@ class Measured:
         return np.asarray(np.mean(self.ranks < k, axis=0), np.float64)
 
     def only(self, chosen: Mask) -> Measured:
-        """Of some queries, by mask (N,)."""
+        """Select some queries, by mask (N,)."""
         return Measured(self.ranks[:, chosen])
 
     @staticmethod
     def merge(parts: Sequence[tuple[Mask, Measured]]) -> Measured:
-        """From parts of the queries, each with its mask (N,); together they cover all."""
+        """Join parts of the queries, each with its mask (N,), which together cover all."""
         merged = np.empty((len(parts[0][1].ranks), len(parts[0][0])), np.int64)
         for chosen, part in parts:
             merged[:, chosen] = part.ranks
@@ -57,22 +57,22 @@ class Measured:
 
 
 def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **options: Unpack[RefineHow]) -> Task:
-    """The task with the sides refined that are named, by modality: queries each alone, candidates as a set."""
+    """Refine the named sides of a task, by modality: queries one by one, candidates as a set."""
     wanted, queries, candidates = set(sides), task.queries, task.candidates
     if wanted & {queries.modality, "both"}:
-        queries = refined_queries(reco, queries, **options)
+        queries = refine_queries(reco, queries, **options)
     if wanted & {candidates.modality, "both"}:
-        candidates = refined_candidates(reco, candidates, **options)
+        candidates = refine_candidates(reco, candidates, **options)
     return replace(task, queries=queries, candidates=candidates)
 
 
 def measure(task: Task, refined: Iterable[Task] | None = None, depth: int = 0) -> Measured:
-    """Rank the true candidates of a task as it was refined.
+    """Rank the true candidates of a task.
 
     Args:
         task: frozen.
-        refined: the same by each training, gone through one by one; None: the task as it is.
-        depth: K of nDCG; 0 saves it.
+        refined: the task as each training refines it, read one by one; None: the frozen task.
+        depth: K of nDCG; 0 leaves it out.
     """
     return _all([_measured(task, one, depth) for one in ([task] if refined is None else refined)])
 
@@ -80,12 +80,12 @@ def measure(task: Task, refined: Iterable[Task] | None = None, depth: int = 0) -
 def measure_sides(
     task: Task, refined: Iterable[Task], sides: Sequence[str] | None = None, depth: int = 0
 ) -> dict[str, Measured]:
-    """Measure with neither, either or both sides refined, under the modality that was refined; frozen comes first.
+    """Measure with neither, either or both sides refined, by the modality that was refined; frozen comes first.
 
     Args:
         task: frozen.
-        refined: the same by each training, with every side refined that is asked for; gone through one by one.
-        sides: which; queries, candidates, both when None.
+        refined: the task as each training refines it, with all sides to measure refined; read one by one.
+        sides: queries, candidates and both when None.
         depth: see :func:`measure`.
     """
     queries, candidates = task.queries.modality, task.candidates.modality
@@ -109,13 +109,13 @@ def gain(
     return bootstrap(after.top(1) - before.top(1), groups, samples=samples, seed=seed)
 
 
-def moved(frozen: Vectors, refined: Vectors) -> float:
-    """Mean cosine distance of vectors (N, D) from where they were."""
+def mean_move(frozen: Vectors, refined: Vectors) -> float:
+    """Mean cosine distance between frozen and refined vectors (N, D)."""
     return 0.0 if refined is frozen else float(np.mean(1.0 - np.sum(frozen * refined, axis=1)))
 
 
 def nearest(task: Task, row: int, count: int = 5) -> tuple[RankedCandidate, ...]:
-    """The candidates that are nearest to a query of named labels, nearest first."""
+    """The candidates nearest to a query, nearest first, by the names of their labels."""
     label, numbers = task.queries.labels[row], task.candidates.labels
     similarity = task.candidates.vectors @ task.queries.vectors[row]  # (C,)
     return tuple(
@@ -127,16 +127,16 @@ def nearest(task: Task, row: int, count: int = 5) -> tuple[RankedCandidate, ...]
 
 
 def each_label_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]:
-    """Of some queries, by row, the first of each label; at most so many."""
+    """The first of some queries, by row (M,), of each label; at most ``count``."""
     _, first = np.unique(task.queries.labels[rows], return_index=True)
     return [int(row) for row in rows[np.sort(first)][:count]]
 
 
 class _Line:
-    """Values and intervals."""
+    """A line of values and intervals."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1."""
+        """JSON-like values; shares are from 0 to 1."""
         return {name: value._asdict() if isinstance(value, Interval) else value for name, value in vars(self).items()}
 
 
@@ -148,16 +148,16 @@ class Variant(_Line):
     top1: Interval  # share of queries whose class is nearest, with its 95 % interval
     top5: float  # share of queries whose class is among the five nearest
     gain: Interval  # top-1 minus frozen, on the same queries, with its 95 % interval
-    moved: float  # mean cosine distance between frozen and refined queries; 0 means untouched
+    moved: float  # mean cosine distance between frozen and refined queries; 0 means unchanged
     moved_prompts: float  # the same for the candidates
 
 
 def variants_of(found: Mapping[str, Measured], groups: npt.NDArray[Any]) -> tuple[Variant, ...]:
-    """The lines of a classification.
+    """Compute the lines of a classification.
 
     Args:
-        found: refined side -> what it did; ``"frozen"`` among them.
-        groups: (N,) what is drawn together for the intervals.
+        found: refined side -> its ranks; ``"frozen"`` among them.
+        groups: (N,) groups that are drawn whole for the intervals.
     """
     return tuple(
         Variant(
@@ -176,7 +176,7 @@ def variants_of(found: Mapping[str, Measured], groups: npt.NDArray[Any]) -> tupl
 class Generalised(_Line):
     """Accuracy on seen and on unseen classes when all candidates compete; one line per side that was refined.
 
-    Classifying unseen classes among themselves is easier than the task that a user has. In the generalised setting
+    Classifying unseen classes among themselves is easier than the task in use. In the generalised setting
     every query is compared with all classes; the harmonic mean of the two accuracies is high only where neither pays
     for the other (Chao et al., An empirical study and analysis of generalized zero-shot learning, ECCV 2016).
     """
@@ -199,12 +199,12 @@ def by_unseen(
     samples: int = DRAWS,
     seed: int = 0,
 ) -> tuple[Generalised, ...]:
-    """Split what was ranked among all candidates into seen and unseen.
+    """Split ranks among all candidates into seen and unseen queries.
 
     Args:
-        found: refined side -> what it did; ``"frozen"`` among them.
-        unseen: (N,) whether the query's class is unseen; None where that is not known.
-        groups: (N,) what is drawn together for the intervals.
+        found: refined side -> its ranks; ``"frozen"`` among them.
+        unseen: (N,) whether the query's class is unseen; None where not known.
+        groups: (N,) groups that are drawn whole for the intervals.
         k: how many of the nearest candidates count.
         samples: of the bootstrap.
         seed: of the bootstrap.
@@ -233,7 +233,7 @@ def by_unseen(
 
 
 def _measured(task: Task, refined: Task, depth: int) -> Measured:
-    """What one training makes of a task."""
+    """Measure one training on a task."""
     queries, candidates = refined.queries, refined.candidates
     labels = queries.labels, candidates.labels
     ndcgs = np.empty(0)
@@ -243,11 +243,11 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))
-    told = [after.coverage for before, after in sides if after is not before]
-    far = [moved(before.vectors, after.vectors) for before, after in sides]
-    return Measured(ranked[None], (far[0], far[1]), told[0] if len(told) == 1 else None, ndcgs)
+    coverages = [after.coverage for before, after in sides if after is not before]
+    far = [mean_move(before.vectors, after.vectors) for before, after in sides]
+    return Measured(ranked[None], (far[0], far[1]), coverages[0] if len(coverages) == 1 else None, ndcgs)
 
 
 def _all(trainings: Sequence[Measured]) -> Measured:
-    """Several trainings as one."""
+    """Join several trainings."""
     return replace(trainings[0], ranks=np.concatenate([one.ranks for one in trainings]))

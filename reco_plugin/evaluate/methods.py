@@ -1,4 +1,4 @@
-"""Ways to classify with a memory, by refined vectors or by scores that are no cosines of any; the best baselines."""
+"""Methods that classify with a memory, by refined vectors or by other scores; and the best baselines."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .task import Side, Task
 
 
 class Measures(Protocol):
-    """A way to classify with a memory."""
+    """A method that classifies with a memory."""
 
     def measure(self, task: Task, memory: Calibrated) -> Measured:
-        """What it makes of a task with a memory."""
+        """Measure the method on a task with a memory."""
         ...
 
 
@@ -39,11 +39,11 @@ class Method:
     height: float = CANDIDATE_HEIGHT  # how far candidates move
 
     def refiners(self, memory: Calibrated) -> list[Refiner]:
-        """What each of the trainings refines with."""
+        """A refiner for each of the trainings."""
         return [Refiner(memory, one, self.how, gate=self.gate, candidate_height=self.height) for one in self.fusers]
 
     def refine(self, task: Task, memory: Calibrated) -> Iterator[Task]:
-        """The task as each of the trainings refines it, one by one: several would take as many times the memory."""
+        """Refine the task by each of the trainings, one by one, to hold only one in RAM."""
         return (refine_task(refiner, task, {self.sides}) for refiner in self.refiners(memory))
 
     def measure(self, task: Task, memory: Calibrated) -> Measured:
@@ -51,7 +51,7 @@ class Method:
         return measure(task, self.refine(task, memory))
 
     def with_k(self, k: int) -> Method:
-        """The same with other neighbours."""
+        """The same with another k."""
         return replace(self, how=replace(self.how, k=k))
 
 
@@ -59,8 +59,8 @@ class Method:
 class ScoringMethod:
     """Classify by scores that are no cosines of refined vectors."""
 
-    scorer: Scorer  # makes them
-    how: Retrieval  # which neighbours the queries get
+    scorer: Scorer
+    how: Retrieval  # k, search and fusion
     block: int = 1024  # queries at a time
 
     def measure(self, task: Task, memory: Calibrated) -> Measured:
@@ -78,18 +78,18 @@ class ScoringMethod:
 
 @dataclass(frozen=True)
 class _Around:
-    """A fusion under another one's name and with its gate."""
+    """A fusion with the name and the gate of the one that it wraps."""
 
     fuser: Fuser
 
     @property
     def name(self) -> str:
-        """Of the fusion."""
+        """Name of the fusion."""
         return self.fuser.name
 
     @property
     def text_gate(self) -> TextGate | None:
-        """Of the fusion."""
+        """Gate of the fusion."""
         return self.fuser.text_gate
 
 
@@ -98,7 +98,7 @@ class ScaledTrust(_Around):
     """Scales trust before a fuser sees it.
 
     Attributes:
-        fuser: the real one.
+        fuser: the wrapped fusion.
         openness: factor; 1 leaves the gate as it is, 0 closes it. Trust stays at most 1.
     """
 
@@ -107,7 +107,7 @@ class ScaledTrust(_Around):
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """See :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
         scaled = np.clip(trust * np.float32(self.openness), 0.0, 1.0).astype(np.float32)
         if not scaled.any():
             return Fused(vectors.copy(), np.zeros_like(scaled))
@@ -116,17 +116,17 @@ class ScaledTrust(_Around):
 
 @dataclass(frozen=True)
 class WithoutRetrieval(_Around):
-    """Runs a fusion on neighbours that carry nothing, as in the control that is trained without retrieval."""
+    """Runs a fusion on empty neighbours, as in the control that is trained without retrieval."""
 
     @property
     def name(self) -> str:
-        """Of the fusion."""
+        """Name of the fusion."""
         return f"{self.fuser.name}, no retrieval"
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """See :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
         nothing = replace(
             neighbours,
             vectors=np.zeros_like(neighbours.vectors),
@@ -139,9 +139,9 @@ class WithoutRetrieval(_Around):
 class Chosen:
     """The best of one kind of baseline."""
 
-    kind: str  # for people
+    kind: str
     method: Measures  # the best variant
-    settings: str  # of that variant, in words
+    settings: str  # of the best variant, in words
     variants: int  # how many there were
     dev_top1: float  # its top-1 on the development task
 
@@ -149,7 +149,7 @@ class Chosen:
 def choose(
     dev: Task, memory: VectorMemory, ours: Method, watch: Callable[[Iterable[Any], str], Iterable[Any]]
 ) -> tuple[Chosen, ...]:
-    """Of every kind the variant with the highest top-1 on ``dev``, the first where several are; the best kind first.
+    """Choose the variant of every kind with the highest top-1 on ``dev``, the first of equals; the best kind first.
 
     Baselines retrieve as many neighbours as ours, and trust all of them.
     """

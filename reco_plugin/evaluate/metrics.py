@@ -13,11 +13,11 @@ from ..types import Vectors
 from .ranking import ranks
 
 RECALL_AT = (1, 5, 10)
-"""Numbers of results that a table of recall looks at."""
+"""The k of a table of recall@k."""
 
 
 def top_k(found: npt.NDArray[np.integer[Any]], k: int) -> float:
-    """Share of ranks among the first k; with ranks of the best true candidate, recall at k of *any* true candidate.
+    """Share of ranks (N,) below k; with ranks of the best true candidate, recall@k of *any* true candidate.
 
     >>> top_k(np.array([0, 4, 5, 9]), 5)
     0.5
@@ -30,7 +30,7 @@ def top_k(found: npt.NDArray[np.integer[Any]], k: int) -> float:
 def recall(
     hits: npt.NDArray[np.bool_], relevant: npt.NDArray[np.integer[Any]], k: int | None = None
 ) -> npt.NDArray[np.float64]:
-    """Recall at k of *all* true candidates, per query: the share of them that is among the first k.
+    """Recall at k of *all* true candidates, per query: the share of them among the first k.
 
     >>> recall(np.array([[True, False, True]]), np.array([4])).tolist()
     [0.5]
@@ -92,7 +92,7 @@ def retrieval_recall(
         images: (N, D) unit-norm.
         texts: (M, D) unit-norm.
         text_of_image: (M,) the image of each text.
-        ks: numbers of results to look at.
+        ks: the k of recall@k.
 
     Returns:
         ``{"text->image": {1: …}, "image->text": {1: …}}``, shares.
@@ -106,7 +106,7 @@ def retrieval_recall(
 
 
 def _first(hits: npt.NDArray[np.bool_], relevant: npt.NDArray[np.integer[Any]], k: int | None) -> npt.NDArray[np.bool_]:
-    """(B, k) hits, checked."""
+    """Check shapes; returns the first hits (B, k)."""
     if hits.ndim != 2 or relevant.shape != (len(hits),) or (k is not None and not 1 <= k <= hits.shape[1]):
         raise InputError(
             f"hits (B, K), relevant (B,) and k from 1 to K expected, got {hits.shape}, {relevant.shape}, {k}"

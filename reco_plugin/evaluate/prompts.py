@@ -1,4 +1,4 @@
-"""The prompts that class names are put into: the caller's, the source's, the model's, or CLIP's own, in this order."""
+"""The prompt templates of class names: the caller's, the source's, the model's, or CLIP's own, in this order."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _WHOSE: Mapping[TemplatesFrom, str] = {
 
 @dataclass(frozen=True)
 class Prompts:
-    """The templates in use, for the record."""
+    """The templates in use, and where they are from."""
 
     templates: tuple[str, ...]  # with ``{}`` where the name goes
-    templates_from: TemplatesFrom  # who gave them
-    trained_with: tuple[str, ...] = ()  # those that the encoder was trained with, where that is known
+    templates_from: TemplatesFrom
+    trained_with: tuple[str, ...] = ()  # the templates that the encoder was trained with, where known
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like."""
+        """JSON-like values."""
         return {"templates": list(self.templates), "from": self.templates_from}
 
     def __str__(self) -> str:
@@ -47,14 +47,14 @@ def _some(templates: tuple[str, ...]) -> str:
 
 
 def prompts_of(labelled: Labelled, encoder: Encodes | None) -> Prompts | None:
-    """What a set's class names are put into; None where it holds prompt vectors."""
+    """The prompts of a set's class names; None where it holds prompt vectors."""
     if labelled.prompts is not None:
         return None
     return Prompts(labelled.templates, labelled.templates_from, templates_of(encoder))
 
 
 def with_templates(reco: Refines, labelled: Labelled) -> Labelled:
-    """The same set with the model's templates where it has none of its own, or CLIP's where the model names none.
+    """The set with the model's templates where it has none of its own, or CLIP's where the model has none.
 
     Raises:
         ConfigError: class names without templates, and no encoder.
@@ -67,7 +67,7 @@ def with_templates(reco: Refines, labelled: Labelled) -> Labelled:
 
 
 def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Vectors:
-    """One frozen vector (C, D) per class: the mean over the templates of the unit-norm vectors, of unit norm again.
+    """One frozen vector (C, D) per class: the mean over the templates, normalised.
 
     Raises:
         ConfigError: no prompt vectors and no encoder.
@@ -81,7 +81,7 @@ def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silen
 
 
 def labelled_task(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Task:
-    """The classification of a labelled set by its frozen vectors.
+    """Make the classification task of a labelled set, of frozen vectors.
 
     Raises:
         ConfigError: raw images or class names, and no encoder.

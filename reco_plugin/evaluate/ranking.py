@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..types import Vectors
 
 TIE = 1e-6
-"""Cosines this close are the same: float32 sums differ by about as much with the order of the terms."""
+"""Cosines this close are equal: float32 sums differ by about as much with the order of the terms."""
 _BLOCK = 1 << 22  # similarities at a time: 16 MiB
 
 Labels = npt.NDArray[np.integer[Any]]
@@ -24,8 +24,8 @@ def ranks(
 ) -> npt.NDArray[np.int64]:
     """Rank of each query's best true candidate: how many wrong ones are at least as near, 0 is best.
 
-    Ties count against us in full: a wrong candidate within ``TIE`` of the true one ranks before it, so vectors that
-    all collapse to one point come last and not, by luck, first. Other true candidates of the same query never count.
+    Ties count as wrong: a wrong candidate within ``TIE`` of the true one ranks before it, so vectors that all collapse
+    to one point come last and not, by luck, first. Other true candidates of the same query never count.
 
     >>> ranks(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), np.array([0, 0])).tolist()
     [0, 1]
@@ -36,7 +36,7 @@ def ranks(
         queries: (B, D) unit-norm.
         candidates: (C, D) unit-norm.
         labels: (B,) label of each query.
-        candidate_labels: (C,) label of each candidate; its position when None. Equal labels belong together.
+        candidate_labels: (C,) label of each candidate; its position when None. Equal labels match.
 
     Returns:
         (B,) ranks from 0.
@@ -78,13 +78,13 @@ def check_known(labels: Labels, known: npt.NDArray[np.bool_]) -> None:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where B queries find what they should. Ties count against us, as in :func:`ranks`.
+    """The rankings of B queries. Ties count as wrong, as in :func:`ranks`.
 
     Attributes:
-        ranks: (B,) of the best true candidate, as :func:`ranks` has them.
+        ranks: (B,) ranks of the best true candidate, as in :func:`ranks`.
         nearest: (B, K) rows of the nearest candidates, nearest first; -1 where there are fewer than K.
-        hits: (B, K) whether those are true.
-        relevant: (B,) how many candidates are true, near or not.
+        hits: (B, K) whether these are true.
+        relevant: (B,) number of true candidates, near or not.
     """
 
     ranks: npt.NDArray[np.int64]
@@ -97,11 +97,11 @@ class Ranking:
 class Blocks:
     """Candidates of one array, some thousand rows at a time; the array may be a memory map."""
 
-    vectors: npt.NDArray[np.floating[Any]]  # (C, D) float32, or float16, which is made float32 and unit-norm again
+    vectors: npt.NDArray[np.floating[Any]]  # (C, D) float32, or float16, which is converted to float32 and normalised
     rows: int = 1 << 15  # of a block
 
     def __iter__(self) -> Iterator[Vectors]:
-        """Blocks (c, D) in order, each time anew."""
+        """Iterate over blocks (c, D) in order, as often as needed."""
         for start in range(0, len(self.vectors), self.rows):
             block = np.asarray(self.vectors[start : start + self.rows], np.float32)
             if self.vectors.dtype == np.float16:
@@ -119,9 +119,9 @@ def rank_blocks(
 ) -> Ranking:
     """Rank all true candidates of each query among candidates that come in blocks.
 
-    The blocks are gone through twice: for the similarity of the true ones, which costs little since only queries with
-    a true candidate in a block are compared with it, and then to count what is nearer. At no time is there more than
-    one block, ``2 ** 22`` similarities (or one query's, of a larger block) and the K nearest of each query.
+    The blocks are read twice: for the similarity of the true candidates, which costs little since only queries with a
+    true candidate in a block are compared with it, and then to count what is nearer. At no time is there more than one
+    block, ``2 ** 22`` similarities (or one query's, of a larger block) and the K nearest of each query.
 
     >>> east, north, between = np.float32([[1, 0]]), np.float32([[0, 1]]), np.float32([[0.6, 0.8]])
     >>> found = rank_blocks(east, [north, np.vstack([between, east])], np.array([7]), np.array([7, 5, 7]), k=3)
@@ -130,16 +130,16 @@ def rank_blocks(
 
     Args:
         queries: (B, D) unit-norm.
-        candidates: blocks (c, D), unit-norm, C rows in all; something that can be iterated over more than once.
+        candidates: blocks (c, D), unit-norm, C rows in all; can be iterated over more than once.
         labels: (B,) label of each query.
-        candidate_labels: (C,) label of each candidate; its row when None. Equal labels belong together.
-        k: how many of the nearest to keep; 0 saves the search for them.
+        candidate_labels: (C,) label of each candidate; its row when None. Equal labels match.
+        k: K, the nearest to keep; 0 skips them.
 
     Raises:
-        InputError: shapes that do not fit, blocks that can be had only once, or a query without any true candidate.
+        InputError: shapes that do not fit, blocks that can be read only once, or a query without any true candidate.
     """
     if iter(candidates) is candidates:
-        raise InputError("candidates are gone through twice: give a list or Blocks, not a generator")
+        raise InputError("candidates are read twice: give a list or Blocks, not a generator")
     if queries.ndim != 2 or labels.shape != (len(queries),) or k < 0:
         raise InputError(f"queries (B, D), labels (B,) and k from 0 expected, got {queries.shape}, {labels.shape}, {k}")
     best, relevant = _best_true(queries, candidates, labels, candidate_labels)
@@ -158,7 +158,7 @@ def rank_blocks(
 def _best_true(
     queries: Vectors, candidates: Iterable[Vectors], labels: Labels, candidate_labels: Labels | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """(B,) similarity of the best true candidate and number of true ones."""
+    """Similarity (B,) of the best true candidate and number (B,) of true ones."""
     best, relevant = np.full(len(queries), -np.inf, np.float32), np.zeros(len(queries), np.int64)
     for _, block, own in _labelled(queries, candidates, candidate_labels):
         concerned = np.flatnonzero(np.isin(labels, own))
@@ -172,7 +172,7 @@ def _best_true(
 
 
 class _Nearest:
-    """The K nearest so far; true candidates are set back by ``TIE`` and come after wrong ones that are as near."""
+    """The K nearest so far; true candidates are set back by ``TIE`` and come after equally near wrong ones."""
 
     def __init__(self, queries: int, k: int) -> None:
         self.ids = np.full((queries, k), -1, np.int64)
@@ -195,7 +195,7 @@ class _Nearest:
 def _labelled(
     queries: Vectors, candidates: Iterable[Vectors], candidate_labels: Labels | None
 ) -> Iterator[tuple[int, Vectors, Labels]]:
-    """Each block with the row of its first candidate and the labels of all of them."""
+    """Each block (c, D) with the row of its first candidate and its labels (c,)."""
     first = 0
     for block in candidates:
         if block.ndim != 2 or block.shape[1] != queries.shape[1]:

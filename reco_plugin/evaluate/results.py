@@ -1,4 +1,4 @@
-"""What the tasks of ``reco eval`` found: numbers as data, as JSON and as plain text tables."""
+"""Results of the tasks of ``reco eval``: numbers as data, as JSON and as plain text tables."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class SomeClasses(_Classified):
     """Images of some classes, classified among those classes only.
 
     Attributes:
-        images: how many.
-        classes: how many.
+        images: their number.
+        classes: their number.
         variants: frozen first.
         reasons: why a refined side gained little.
     """
@@ -52,7 +52,7 @@ class SomeClasses(_Classified):
     classes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1."""
+        """JSON-like values; shares are from 0 to 1."""
         return {"images": self.images, "classes": self.classes} | self._lines()
 
 
@@ -62,11 +62,11 @@ class ZeroShotResult(SomeClasses):
 
     Attributes:
         name: of the set.
-        options: of the refinement, as far as they were given.
+        options: given options of the refinement.
         seen: the seen classes among themselves; None where the set does not say which are, or has no image of one.
         unseen: the unseen classes among themselves.
-        generalised: ``variants`` once more, seen and unseen classes apart; empty where one of the two is missing.
-        prompts: what the class names were put into; None where the set holds prompt vectors.
+        generalised: ``variants`` with seen and unseen classes apart; empty where one of the two is missing.
+        prompts: of the class names; None where the set holds prompt vectors.
     """
 
     name: str
@@ -78,11 +78,11 @@ class ZeroShotResult(SomeClasses):
 
     @property
     def parts(self) -> dict[str, SomeClasses]:
-        """``"unseen"`` and ``"seen"``, as far as there are any."""
+        """``"unseen"`` and ``"seen"``, where present."""
         return {name: part for name, part in (("unseen", self.unseen), ("seen", self.seen)) if part is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1. What is not there is left out."""
+        """JSON-like values; shares are from 0 to 1. Missing parts are left out."""
         whole = {"task": "zero-shot", "name": self.name, "images": self.images, "classes": self.classes}
         parts = {name: part.to_dict() for name, part in self.parts.items()}
         apart = {"generalised": [line.to_dict() for line in self.generalised]} if self.generalised else {}
@@ -108,11 +108,11 @@ class EntityResult(_Classified):
         name: of the set.
         queries: N.
         entities: C.
-        options: of the refinement, as far as they were given.
+        options: given options of the refinement.
         generalised: top-1 of seen and of unseen entities, and the harmonic mean; empty where the set does not say
             which queries are of unseen entities, or all are of one kind.
         generalised5: the same for top-5.
-        prompts: what the names were put into; None where the set holds their vectors.
+        prompts: of the names; None where the set holds their vectors.
     """
 
     name: str
@@ -124,7 +124,7 @@ class EntityResult(_Classified):
     prompts: Prompts | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1. What is not there is left out."""
+        """JSON-like values; shares are from 0 to 1. Missing parts are left out."""
         split = {"top1": self.generalised, "top5": self.generalised5}
         apart = {name: [line.to_dict() for line in lines] for name, lines in split.items() if lines}
         whole = {"task": "entities", "name": self.name, "queries": self.queries, "entities": self.entities}
@@ -153,7 +153,7 @@ class RetrievalVariant:
 
     @property
     def side(self) -> str:
-        """The same in the paper's words: which modality is refined, image, text, both, or frozen."""
+        """The refined modality: image, text, both, or frozen."""
         query, _, index = self.direction.partition("->")
         return {"query": query, "index": index}.get(self.refined, self.refined)
 
@@ -165,16 +165,16 @@ class RetrievalResult:
     name: str  # of the set
     images: int  # N
     texts: int  # M
-    options: dict[str, Any]  # of the refinement, as far as they were given
+    options: dict[str, Any]  # given options of the refinement
     variants: tuple[RetrievalVariant, ...]  # both directions, frozen first in each
     reasons: tuple[Reason, ...] = ()  # why a line gained little
-    repeated: int = 0  # how many of the texts stand on another image too; they tie, which counts as wrong
+    repeated: int = 0  # number of texts that describe another image too; they tie, which counts as wrong
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like; shares are from 0 to 1."""
+        """JSON-like values; shares are from 0 to 1."""
         variants = [
             asdict(v) | {"recall": {f"R@{k}": share for k, share in v.recall.items()}, "gain": v.gain._asdict()}
             for v in self.variants
@@ -192,8 +192,8 @@ class RetrievalResult:
             rows.append([f"{v.direction}  {refined}", *map(percent, v.recall.values()), percent(v.ndcg10), gained])
         header = ["direction    refined", *(f"R@{k} %" for k in RECALL_AT), "nDCG@10 %", "gain in R@1, 95 % interval"]
         tied = (
-            f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images, so none of these can be told "
-            "from the others, and a tie counts as wrong"
+            f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images; these tie, and "
+            "a tie counts as wrong"
         )
         return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
 
@@ -203,7 +203,7 @@ def _said(prompts: Prompts | None) -> dict[str, Any]:
 
 
 def _apart(lines: Sequence[Generalised]) -> str:
-    """A table of seen and unseen classes."""
+    """Render a table of seen and unseen classes."""
     rows = []
     for line in lines:
         shares = [percent(line.seen.mean), percent(line.unseen.mean), percent(line.harmonic.mean)]

@@ -14,8 +14,8 @@ from ..data import Captioned
 from ..encode import Progress
 from ..request import RefineHow, said
 from ..types import Modality, Role, Vectors
-from .encoding import Refines, image_vectors, refined_candidates, refined_queries, silent, text_vectors
-from .measure import Measured, gain, measure_sides, moved
+from .encoding import Refines, image_vectors, refine_candidates, refine_queries, silent, text_vectors
+from .measure import Measured, gain, mean_move, measure_sides
 from .metrics import RECALL_AT
 from .reasons import Reason, why
 from .results import RetrievalResult, RetrievalVariant
@@ -31,15 +31,15 @@ def retrieval(
 ) -> RetrievalResult:
     """Search images by texts and texts by images, frozen and refined.
 
-    A text finds its image; an image finds any of its texts. What searches is refined as a query, what is searched as
-    candidates, which compete. Pairs of the memory that are the image's own (same id) are hidden from the image and
+    A text finds its image; an image finds any of its texts. The searching side is refined as queries, the searched side
+    as candidates, which compete. Pairs of the memory that are the image's own (same id) are hidden from the image and
     from its texts. Intervals are drawn over images, so that the captions of one image stay together.
 
     Args:
         reco: refines, and encodes where the set holds raw images and texts.
         captioned: the set.
-        progress: told how many items each encoded batch had.
-        options: k, search, fusion, gate or where, handed to ``reco.refine``.
+        progress: called with the number of items of each encoded batch.
+        options: k, search, fusion, gate or where, as in ``reco.refine``.
 
     Raises:
         ConfigError: raw images or texts and no encoder.
@@ -51,8 +51,8 @@ def retrieval(
         "text": TaskItems(texts, "text", owner, None if own is None else [own[row] for row in owner]),
         "image": TaskItems(images, "image", np.arange(len(images)), own),
     }
-    queries = {side: refined_queries(reco, items, **options) for side, items in plain.items()}
-    index = {side: refined_candidates(reco, items, **options) for side, items in plain.items()}
+    queries = {side: refine_queries(reco, items, **options) for side, items in plain.items()}
+    index = {side: refine_candidates(reco, items, **options) for side, items in plain.items()}
     variants: list[RetrievalVariant] = []
     reasons: list[Reason | None] = []
     for asks, searched in _DIRECTIONS:
@@ -76,7 +76,7 @@ def retrieval(
 
 
 def _repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:
-    """How many texts stand on another image too, letter for letter; of vectors, bit for bit."""
+    """Count texts that describe another image too: the same text, or the same vector (M, D)."""
     owners: dict[str | bytes, set[int]] = defaultdict(set)
     keys = [text if isinstance(text, str) else text.tobytes() for text in texts]
     for key, image in zip(keys, owner.tolist(), strict=True):
@@ -85,14 +85,14 @@ def _repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> i
 
 
 def _reason(line: RetrievalVariant, plain: TaskItems, refined: TaskItems) -> Reason | None:
-    """Why a line in which one side was refined gained little."""
+    """Say why a line with one side (N, D) refined gained little."""
     role: Role = "query" if line.refined == "query" else "candidate"
-    far = moved(plain.vectors, refined.vectors)
+    far = mean_move(plain.vectors, refined.vectors)
     return why(f"{line.direction} {line.refined}", f"{line.side}s", role, line.gain, refined.coverage, far)
 
 
 def _lines(direction: str, found: Mapping[str, Measured], groups: npt.NDArray[np.int64]) -> list[RetrievalVariant]:
-    """The four lines of one direction."""
+    """The four lines of one direction; groups are (N,)."""
     return [
         RetrievalVariant(
             direction=direction,

@@ -1,4 +1,4 @@
-"""Vectors on disk: encoded once, portion by portion, in a file that is whole or absent."""
+"""Vectors on disk: encoded once, part by part, in a file that is complete or absent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..files import allocate, whole_file
 from ..types import Vectors
 
-_ROWS = 1 << 12  # of a portion: 8 MiB at D=512
+_ROWS = 1 << 12  # of a part: 8 MiB at D=512
 
 
 def stored_vectors(
@@ -25,23 +25,23 @@ def stored_vectors(
     dtype: npt.DTypeLike = np.float32,
     already: Callable[[int], None] = lambda _: None,
 ) -> npt.NDArray[np.floating[Any]]:
-    """Open the vectors of a file, or encode them into it; they are mapped into memory, not read.
+    """Open the vectors (N, D) of a file as a memory map, or encode them into it.
 
-    Portions lie in a folder beside the file until all are there, so a run that was interrupted goes on where it was.
-    When two runs fill one file at a time, one of them may fail; the file is right all the same.
+    Parts are kept in a folder beside the file until all are there, so an interrupted run continues. When two runs fill
+    one file at the same time, one of them may fail; the file is correct in any case.
 
     Args:
-        path: ends in ``.npy``; its folder is made when missing. The name must say what was encoded, and by what.
+        path: ends in ``.npy``; its folder is created. The name must identify the content and the encoder.
         shape: (N, D).
-        encode: gives the vectors of some rows.
+        encode: returns the vectors (n, D) of n rows.
         dtype: of the file; float16 halves it and changes a cosine by about 1e-5.
-        already: told how many rows need no encoding, as each portion is found.
+        already: called with the number of rows of each part that exists.
 
     Returns:
         (N, D), read-only.
 
     Raises:
-        DataError: a file there that is damaged or of another shape, or no way to write there.
+        DataError: the file is damaged or of another shape, or cannot be written.
     """
     if path.exists():
         already(shape[0])

@@ -1,4 +1,4 @@
-"""Plain text tables, and how numbers are written in them."""
+"""Plain text tables, and the format of numbers in them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, as in ``62.3``."""
+    """Format a share in per cent, as in ``62.3``."""
     return f"{100 * share:.1f}"
 
 
 def gain(interval: Interval) -> str:
-    """A difference in points with its bounds, as in ``+1.1 [+0.2, +2.0]``."""
+    """Format a difference in points with its bounds, as in ``+1.1 [+0.2, +2.0]``."""
     mean, low, high = (100 * value for value in interval)
     return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"

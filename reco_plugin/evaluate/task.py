@@ -13,7 +13,7 @@ from ..data import Labelled
 from ..types import Coverage, Modality, Vectors
 
 Side: TypeAlias = Literal["image", "text", "both"]
-"""What is refined of a task, by modality."""
+"""The sides of a task to refine, by modality."""
 SIDES: tuple[Side, ...] = get_args(Side)
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -26,8 +26,8 @@ class TaskItems:
         vectors: (N, D) unit-norm, frozen or refined.
         modality: of the vectors.
         labels: (N,); a query's true candidates are those of its label.
-        own: N collections of ids that the respective vector must not find; None where nothing is known.
-        coverage: how far the memory answered them, where they were refined and that was told.
+        own: N collections of ids to hide from the respective vector; None where not known.
+        coverage: of the refinement, where they were refined by one that reports it.
     """
 
     vectors: Vectors
@@ -40,7 +40,7 @@ class TaskItems:
         return len(self.labels)
 
     def only(self, chosen: Mask) -> TaskItems:
-        """Some of them, by mask (N,); how far these are answered is not known any more."""
+        """Select some of them, by mask (N,); without coverage, which is of all."""
         own = None if self.own is None else [self.own[row] for row in np.flatnonzero(chosen).tolist()]
         return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own)
 
@@ -49,34 +49,34 @@ class TaskItems:
 class Task:
     """N queries among C candidates, of L labels; parts of a task keep the numbers of the labels."""
 
-    queries: TaskItems  # what asks
-    candidates: TaskItems  # what is searched
-    groups: npt.NDArray[Any]  # (N,) what belongs together in confidence intervals
-    classes: tuple[str, ...] = ()  # L names, where labels have any
-    unseen: Mask | None = None  # (L,) whether the encoder never saw what a label names; None where that is not known
-    rows: npt.NDArray[np.int64] | None = None  # (N,) row of each query in the whole set; None where nobody asks
+    queries: TaskItems
+    candidates: TaskItems
+    groups: npt.NDArray[Any]  # (N,) groups of the confidence intervals
+    classes: tuple[str, ...] = ()  # L names, where labels have names
+    unseen: Mask | None = None  # (L,) whether a label was unseen in training; None where not known
+    rows: npt.NDArray[np.int64] | None = None  # (N,) row of each query in the whole set; None where not needed
 
     def __len__(self) -> int:
         return len(self.queries)
 
     @property
     def query_unseen(self) -> Mask | None:
-        """(N,) whether the encoder never saw what the query shows."""
+        """Whether the query's label was unseen in training, (N,)."""
         return None if self.unseen is None else self.unseen[self.queries.labels]
 
     def only(self, chosen: Mask) -> Task:
-        """These queries, among all candidates; ``chosen`` is (N,)."""
+        """Select queries, among all candidates; ``chosen`` is (N,)."""
         rows = None if self.rows is None else self.rows[chosen]
         return replace(self, queries=self.queries.only(chosen), groups=self.groups[chosen], rows=rows)
 
     def among(self, chosen: Mask) -> Task:
-        """The queries of these labels, among the candidates of these labels alone; ``chosen`` is (L,)."""
+        """Select the queries and the candidates of some labels; ``chosen`` is (L,)."""
         part = self.only(chosen[self.queries.labels])
         return replace(part, candidates=self.candidates.only(chosen[self.candidates.labels]))
 
 
 def task_of(labelled: Labelled, queries: Vectors, prompts: Vectors) -> Task:
-    """The classification of a labelled set whose frozen vectors are (N, D) and (C, D)."""
+    """Make the classification task of a labelled set from frozen queries (N, D) and prompts (C, D)."""
     own = None if labelled.query_ids is None else [(id_,) for id_ in labelled.query_ids]
     return Task(
         queries=TaskItems(queries, "image", labelled.labels, own),

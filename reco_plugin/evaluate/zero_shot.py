@@ -33,8 +33,8 @@ def zero_shot(
 
     Names are put into the set's templates, or into the model's where it has none; with several, a class is the mean of
     its prompts' vectors, and that mean is refined, once per class. Images are refined as queries, prompts as
-    candidates, which compete. An image's own pair (same id) is hidden from it. Intervals
-    are drawn over the set's groups, by default its classes.
+    candidates, which compete. An image's own pair (same id) is hidden from it.
+    Intervals are drawn over the set's groups, by default its classes.
 
     Where the set says which classes are unseen, seen and unseen classes are also classified among themselves, their
     prompts refined as a set of their own, and the accuracy among all classes is split into the two.
@@ -43,8 +43,8 @@ def zero_shot(
         reco: refines, and encodes where the set holds raw images.
         labelled: the set.
         sides: what to refine: image, text, both; frozen always comes first.
-        progress: told how many items each encoded batch had.
-        options: k, search, fusion, gate or where, handed to ``reco.refine``.
+        progress: called with the number of items of each encoded batch.
+        options: k, search, fusion, gate or where, as in ``reco.refine``.
 
     Raises:
         ConfigError: an unknown side, or raw images and no encoder.
@@ -77,7 +77,7 @@ def zero_shot(
 
 
 def _part(task: Task, found: Mapping[str, Measured]) -> SomeClasses:
-    """The lines of what was measured."""
+    """The lines of one part of the classes."""
     variants = variants_of(found, task.groups)
     reasons = reasons_of(found, {line.refined: line.gain for line in variants}, "class prompts")
     return SomeClasses(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)

@@ -1,6 +1,6 @@
-"""Ways to refine, each under a name: what may be chosen, and what anyone could write instead.
+"""Candidate methods to refine, each under a name, and simple baselines.
 
-The paper's layer among them is trained on the part ``fit`` by one process, or by several that share each batch.
+The paper's layer is trained on the part ``fit`` by one process, or by several that share each batch.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 
 Gate: TypeAlias = Literal["on", "strict", "off"]
-"""on: trust as calibrated. strict: the fitted text gate asks for more. off: all neighbours count alike."""
+"""on: calibrated trust. strict: less trust by the fitted text gate. off: all neighbours weigh the same."""
 _WEIGHTS = (0.5, 2.0, ALONE)
 _STRICTER = 1.5
-"""Logit that is taken from a strict text gate: a chance of a half becomes a fifth."""
+"""Subtracted from the logit of a strict text gate: a probability of a half becomes a fifth."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to refine."""
+class Candidate:
+    """One method to refine: a fusion, k and a gate."""
 
     name: str  # of the fusion: one of those in :data:`reco_plugin.fit.config.KINDS`; or of a baseline
     k: int  # neighbours
-    gate: Gate  # how neighbours are trusted
-    fuser: Fuser  # what is measured
+    gate: Gate
+    fuser: Fuser  # to measure
     height: float = CANDIDATE_HEIGHT  # how far candidates move
-    fusions: Fusions | None = None  # what is exported; None: a baseline, which cannot be
-    image_config: FusionConfig | None = None  # shape of the image side, where it is another than that of the text side
+    fusions: Fusions | None = None  # to export; None: a baseline, which is never exported
+    image_config: FusionConfig | None = None  # shape of the image side, where it differs from the text side
 
     @property
     def gated(self) -> bool:
@@ -64,7 +64,7 @@ class Way:
         return f"{self.name}, k={self.k}, gate {self.gate}"
 
     def refiner(self, memory: Calibrated) -> Refiner:
-        """What refines so with a memory."""
+        """Make the refiner with a memory."""
         return Refiner(memory, self.fuser, Retrieval(self.k), gate=self.gated, candidate_height=self.height)
 
 
@@ -74,22 +74,22 @@ def candidates(
     memory: RamMemory,
     folder: Path,
     paper: Fusions | None = None,
-) -> Iterator[Way]:
-    """Everything that may be chosen, the simplest first.
+) -> Iterator[Candidate]:
+    """Yield all candidates, the simplest first.
 
     Args:
-        config: which ones.
-        catalogue: says what pairs show.
-        memory: of the part ``fit`` alone, which is fitted on.
-        folder: where fitted fusions are kept.
-        paper: the paper's layer, trained; where it is among the candidates.
+        config: selects them.
+        catalogue: with the groups of the pairs.
+        memory: of the part ``fit`` alone, to fit on.
+        folder: of the fitted fusions.
+        paper: the trained layer of the paper, where it is a candidate.
     """
     from ..train.model import FusionConfig
 
     dimension = memory.pairs.image.shape[1]
     group_of = dict(zip(catalogue.pairs.ids, catalogue.groups, strict=True))
     fits = _Fits(config, memory, group_of)
-    make: dict[str, Callable[[], Iterator[Way]]] = {
+    make: dict[str, Callable[[], Iterator[Candidate]]] = {
         "training-free": lambda: _untrained(config, "training-free", "on", FusionConfig("training-free", dimension)),
         "mean": lambda: _means(config, dimension),
         "prototype": lambda: _fitted(config, fits, folder, "prototype"),
@@ -100,8 +100,8 @@ def candidates(
         yield from make[kind]()
 
 
-def composed(text: Way, image: Way) -> Way:
-    """The text side of one way and the image side of another, of the same k and gate."""
+def compose(text: Candidate, image: Candidate) -> Candidate:
+    """Compose the text side of one candidate and the image side of another, of the same k and gate."""
     from ..train.loop import TorchFuser
 
     assert text.fusions is not None and image.fusions is not None  # noqa: S101 - only baselines have none
@@ -112,8 +112,8 @@ def composed(text: Way, image: Way) -> Way:
     return replace(text, name=name, fuser=TorchFuser(fusions), fusions=fusions, image_config=image.fusions.config)
 
 
-def baselines(side: Literal["text", "image"]) -> Iterator[Way]:
-    """What anyone could write in a few lines, for one side: means of neighbours with a weight, label transfer."""
+def baselines(side: Literal["text", "image"]) -> Iterator[Candidate]:
+    """Yield simple baselines for one side: weighted means of neighbours, and label transfer."""
     for fuser in grid():
         mine, others = fuser.text_weight, fuser.image_weight
         if side == "image":
@@ -122,11 +122,11 @@ def baselines(side: Literal["text", "image"]) -> Iterator[Way]:
             weight = "alone" if mine >= ALONE else f"weight {mine:g}"
             shares = "even" if np.isinf(fuser.temperature) else f"temperature {fuser.temperature:g}"
             for k in (5, 10):
-                yield Way(f"mean of neighbours ({weight}, {shares})", k, "off", fuser)
+                yield Candidate(f"mean of neighbours ({weight}, {shares})", k, "off", fuser)
 
 
-def _means(config: FitConfig, dimension: int) -> Iterator[Way]:
-    """Means of neighbours, from half of the query's length to all but replacing it, with the gate and without."""
+def _means(config: FitConfig, dimension: int) -> Iterator[Candidate]:
+    """Yield means of neighbours, from half of the query's length to almost replacing it, with and without the gate."""
     from ..train.model import FusionConfig
 
     for weight in _WEIGHTS:
@@ -135,12 +135,12 @@ def _means(config: FitConfig, dimension: int) -> Iterator[Way]:
             yield from _untrained(config, name, gate, FusionConfig("mean", dimension, weight=weight))
 
 
-def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -> Iterator[Way]:
+def _untrained(config: FitConfig, name: str, gate: Gate, fusion: FusionConfig) -> Iterator[Candidate]:
     from ..train.loop import Fusions, TorchFuser
 
     fusions = Fusions(fusion).eval()
     for k in config.ks:
-        yield Way(name, k, gate, TorchFuser(fusions), fusions=fusions)
+        yield Candidate(name, k, gate, TorchFuser(fusions), fusions=fusions)
 
 
 class _Fits:
@@ -152,14 +152,14 @@ class _Fits:
         self._done: dict[int, Fusions] = {}
 
     def at(self, k: int) -> Fusions:
-        """The fusions for k neighbours."""
+        """Fit the fusions for k neighbours, once."""
         from ..train.fit import ask, fit_fusions
         from ..train.model import FusionConfig
 
         if k not in self._done:
             memory, pairs = self._memory, self._memory.pairs
             group_of = dict(zip(pairs.ids, self._groups, strict=True))
-            asked, hidden = self._asked
+            asked, hidden = self._queries
             questions = ask(memory.store, asked.text, [group_of[id_] for id_ in asked.ids], group_of, hidden, k)
             calibration = memory.at(k).calibration or Calibration()
             fusion = FusionConfig("reco", pairs.image.shape[1])
@@ -167,16 +167,16 @@ class _Fits:
         return self._done[k]
 
     @cached_property
-    def _asked(self) -> tuple[Records, list[set[str]]]:
-        """Pairs that ask, and what each must not find."""
+    def _queries(self) -> tuple[Records, list[set[str]]]:
+        """Pairs that query, (Q, D) each, and the Q sets of ids to hide from them."""
         from ..train.data import hidden_ids
 
         asked = self._memory.pairs.take(some(self._memory.pairs.ids, MOST))
         return asked, hidden_ids(self._memory.store, asked, threshold=self._near)
 
 
-def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototype", "reco"]) -> Iterator[Way]:
-    """``reco``; or ``prototype``, the same with plain cosines in place of the fitted metric."""
+def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototype", "reco"]) -> Iterator[Candidate]:
+    """Yield ``reco``; or ``prototype``, the same with plain cosines in place of the fitted metric."""
     from ..train.loop import FUSION, Fusions, TorchFuser, save_fusions
 
     for k in config.ks:
@@ -185,29 +185,29 @@ def _fitted(config: FitConfig, fits: _Fits, folder: Path, name: Literal["prototy
             gate, fusions = fusions.text_gate, Fusions(fusions.config).eval()
             fusions.text_gate = gate
         save_fusions(fusions, folder / f"{name}-k{k}" / FUSION)
-        height = 1.0 if fusions.text_gate else CANDIDATE_HEIGHT  # a fitted fusion says itself how far texts may move
-        way = Way(name, k, "on", TorchFuser(fusions), height, fusions)
-        yield way
+        height = 1.0 if fusions.text_gate else CANDIDATE_HEIGHT  # a fitted gate limits the move of texts itself
+        candidate = Candidate(name, k, "on", TorchFuser(fusions), height, fusions)
+        yield candidate
         if fusions.text_gate is not None:
             strict = _strict(fusions)
-            yield replace(way, gate="strict", fuser=TorchFuser(strict), fusions=strict)
-        yield replace(way, gate="off")
+            yield replace(candidate, gate="strict", fuser=TorchFuser(strict), fusions=strict)
+        yield replace(candidate, gate="off")
 
 
 def _strict(fusions: Fusions) -> Fusions:
     strict = type(fusions)(fusions.config)
     strict.load_state_dict(fusions.state_dict())
     gate = fusions.text_gate
-    assert gate is not None  # noqa: S101 - the caller asked
+    assert gate is not None  # noqa: S101 - the caller checks
     strict.text_gate = replace(gate, bias=gate.bias - _STRICTER)
     return strict.eval()
 
 
-def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Way]:
+def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Candidate]:
     from ..train.loop import TorchFuser
 
-    assert fusions is not None  # noqa: S101 - it is trained before anything is judged
-    yield Way(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)
+    assert fusions is not None  # noqa: S101 - trained before the candidates are measured
+    yield Candidate(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)
 
 
 PAPER = "paper"
@@ -217,13 +217,13 @@ _OF = "catalogue.txt"
 
 
 def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path) -> None:
-    """Find what the layer is trained on, in files that all processes read; those of a killed run are kept.
+    """Gather the training data of the layer in files that all processes read; those of a killed run are reused.
 
     Args:
         config: of the fit.
-        catalogue: encoded; what an earlier one left is removed.
-        split: of it.
-        fingerprint: of its vectors.
+        catalogue: encoded; files of an earlier one are removed.
+        split: of the catalogue.
+        fingerprint: of the encoder.
         out: the run's folder.
     """
     from ..retrieve import Retrieval
@@ -246,7 +246,7 @@ def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, finger
 
 
 def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:
-    """Train on what was gathered; all processes call this, then part. A killed run goes on.
+    """Train on the gathered data; all processes call this, then disconnect. A killed run resumes.
 
     Raises:
         ConfigError: the processes cannot share a batch.

@@ -1,6 +1,6 @@
-"""A catalogue as vectors: read, decoded and encoded as ``reco memory build`` does it.
+"""A catalogue as vectors: read, decoded and encoded as by ``reco memory build``.
 
-Encoded rows are kept in files, so that a killed run, or a catalogue that grew, encodes only what is new.
+Encoded rows are kept in files, so that a resumed run, or a larger catalogue, encodes only new rows.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Catalogue:
     """N encoded pairs.
 
     Attributes:
-        pairs: frozen vectors and payloads.
-        groups: (N,) what each shows.
-        names: C groups whose names can be asked for; empty where groups are no names.
-        prompts: (C, D) vectors of those names.
-        digest: of all of that.
-        reasons: of rows that are not among the pairs, the most frequent first, with their counts.
-        sample: which rows were looked at; None for all.
+        pairs: frozen vectors (N, D) and payloads.
+        groups: (N,) group of each pair.
+        names: C groups whose names read as class names; empty where they do not.
+        prompts: (C, D) vectors of the names.
+        digest: of the pairs.
+        reasons: why rows were rejected, with their counts, the most frequent first.
+        sample: rows in use; None for all.
     """
 
     pairs: Records
@@ -63,7 +63,7 @@ class Catalogue:
 
     @property
     def rejected(self) -> int:
-        """Rows that cannot be used."""
+        """Number of rejected rows."""
         return sum(self.reasons.values())
 
 
@@ -77,16 +77,16 @@ def read_catalogue(
     max_error_rate: float = 0.05,
     progress: RowProgress = silent,
 ) -> Catalogue:
-    """Read and encode a catalogue; what was encoded before is not encoded again.
+    """Read and encode a catalogue; rows in the cache are not encoded again.
 
     Args:
         rows: the catalogue.
         base: model folder of the encoder.
         out: folder of the cache and of the list of rejected rows.
-        group: payload column that says what a pair shows; None: its caption.
+        group: payload column of the groups; None: the caption.
         sample: rows to use; None for all.
         max_error_rate: share of rows that may be rejected.
-        progress: told after each batch.
+        progress: called after each batch.
 
     Raises:
         DataError: no pair has a value in the column, or too many rows are rejected.
@@ -109,7 +109,7 @@ def read_catalogue(
 
 
 class _Reading:
-    """Rows as they come; of those with one id the first counts."""
+    """Collects rows; of those with the same id, the first counts."""
 
     def __init__(self, cache: EncodedRows, rejected: RejectedRows, progress: RowProgress) -> None:
         self._cache, self._rejected, self._progress = cache, rejected, progress
@@ -118,11 +118,11 @@ class _Reading:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Of rejected rows, with their counts."""
+        """Why rows were rejected, with counts."""
         return self._rejected.reasons
 
     def all(self, batches: Iterable[Sequence[WriterItem]]) -> None:
-        """Take every batch.
+        """Read every batch.
 
         Raises:
             DataError: too many rows are rejected, or the cache cannot be written.
@@ -138,7 +138,7 @@ class _Reading:
             self._rejected.finish()
 
     def pairs(self, dimension: int) -> Records:
-        """Everything that can be used, in the order of the source."""
+        """All usable pairs, (N, D) each, in the order of the source."""
         ids = list(self._digests)
         image, text = (np.empty((len(ids), dimension), np.float32) for _ in range(2))
         payloads: list[Payload] = []
@@ -160,17 +160,17 @@ class _Reading:
 
 
 def _names(groups: Sequence[str]) -> tuple[str, ...]:
-    """The groups that are named, where they read as names: words rather than numbers or codes."""
+    """The groups, where they read as names: words rather than numbers or codes."""
     named = sorted({group for group in groups if not is_itself(group)})
     words = sum(bool(_WORD.search(name)) and not any(c.isdigit() for c in name) for name in named)
     return tuple(named) if named and words >= 0.9 * len(named) else ()
 
 
 class EncodedRows:
-    """Rows of one encoder by id and content; a file per batch, which is whole or absent.
+    """A cache of encoded rows by id and content; a file per batch, which is complete or absent.
 
     Args:
-        folder: of the files; made at the first row.
+        folder: of the files; created with the first row.
 
     Raises:
         DataError: one of its files is damaged.
@@ -185,11 +185,11 @@ class EncodedRows:
                 self._know(records)
 
     def holds(self, id_: str, digest: str) -> bool:
-        """Whether a row was encoded before."""
+        """Whether a row is in the cache."""
         return key_of(id_, digest) in self._places
 
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
-        """The rows; where one was encoded before, that it needs no encoding."""
+        """Replace rows that are in the cache by skipped ones."""
         return [
             Skipped(row.pair.id, row.digest, "unchanged") if self.holds(row.pair.id, row.digest) else row
             for row in rows
@@ -199,7 +199,7 @@ class EncodedRows:
         """Write the rows of a batch, of different ids.
 
         Raises:
-            DataError: no way to write there.
+            DataError: the folder cannot be written to.
         """
         if not rows:
             return
@@ -215,7 +215,7 @@ class EncodedRows:
         self._know(records)
 
     def get(self, id_: str, digest: str) -> tuple[Vectors, Vectors, Payload]:
-        """Image (D,), text (D,) and payload of a row that is there."""
+        """Read image (D,), text (D,) and payload of a row in the cache."""
         batch, row = self._places[key_of(id_, digest)]
         records = self._batches[batch]
         return records.image[row], records.text[row], unmarked(records.payloads[row])

@@ -1,6 +1,6 @@
-"""From what candidates do on validation to a policy: which fusion, with which k and gate, on which sides.
+"""Choose a policy by validation: which fusion, with which k and gate, on which sides.
 
-The test part is measured once: frozen, the best simple baseline, and what was chosen.
+The test part is measured once: frozen, the best simple baseline, and the chosen candidate.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ from itertools import product
 
 from ..artifact import Policy
 from ..defaults import MAX_LOSS
-from ..evaluate.encoding import refined_queries
+from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure_sides, refine_task
 from ..evaluate.metrics import RECALL_AT
 from ..evaluate.task import TaskItems
 from ..types import Modality, Role
-from .candidates import Way, baselines
+from .candidates import Candidate, baselines
 from .config import FitSide, Goal, TaskName
 from .questions import Questions
 from .result import TestLine
 
 TASK_OF: dict[FitSide, TaskName] = {"text": "text->image", "image": "image->text", "names": "image->name"}
-"""What decides on a side."""
+"""The task that decides on a side."""
 WORDS: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
 GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify": ("names",)}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one side gains on validation.
+    """The result of one side on validation.
 
     Attributes:
-        side: that is refined.
-        gain: in recall at 1 of its task.
-        loss: the worst change of recall at 1 where refinement is not to harm: with a memory without the groups that are
-            asked for, and of refined images among names. Negative is worse than frozen.
-        bearable: the loss that is put up with; that of the configuration, or one query where that is more.
+        side: the refined side.
+        gain: in recall@1 of its task.
+        loss: the worst change of recall@1 where refinement must not harm: with a memory without the queries' groups,
+            and of refined images among names. Negative is worse than frozen.
+        allowed: the tolerated loss: that of the configuration, or one query where that is more.
     """
 
     side: FitSide
     gain: Interval
     loss: float
-    bearable: float
+    allowed: float
 
     @property
     def gains(self) -> bool:
-        """Whether the interval of the gain lies above zero."""
+        """Whether the interval of the gain is above zero."""
         return self.gain.low > 0.0
 
     @property
     def harms(self) -> bool:
-        """Whether it loses too much where it cannot help."""
-        return self.loss < -self.bearable
+        """Whether it loses more than allowed."""
+        return self.loss < -self.allowed
 
     @property
     def helps(self) -> bool:
@@ -66,46 +66,46 @@ class Verdict:
 class Judged:
     """One candidate with its verdicts, in the order of the sides."""
 
-    way: Way
+    candidate: Candidate
     verdicts: tuple[Verdict, ...]
 
     @property
     def sides(self) -> tuple[FitSide, ...]:
-        """That it would refine."""
+        """The sides that it helps."""
         return tuple(verdict.side for verdict in self.verdicts if verdict.helps)
 
     def score(self, goal: Goal) -> tuple[float, float]:
-        """Sum of the gains on the sides that it helps: first those that the goal asks for, then the others."""
+        """Sum of the gains on the sides that it helps: first over the sides of the goal, then over the others."""
         wanted = GOALS[goal]
         gains = {verdict.side: verdict.gain.mean for verdict in self.verdicts if verdict.helps}
         first = sum(gain for side, gain in gains.items() if side in wanted)
         return first, sum(gains.values()) - first
 
     def verdict(self, side: FitSide) -> Verdict | None:
-        """On one side; None where there is no such side."""
+        """The verdict on one side; None where there is no such side."""
         return next((verdict for verdict in self.verdicts if verdict.side == side), None)
 
 
-def measured(
-    questions: Questions, way: Way, names: Iterable[TaskName] | None = None, *, known: bool = True
+def measure_tasks(
+    questions: Questions, candidate: Candidate, names: Iterable[TaskName] | None = None, *, known: bool = True
 ) -> dict[TaskName, dict[str, Measured]]:
-    """Tasks frozen and with their queries refined; where names are searched, also with these, and with both.
+    """Measure tasks frozen and with their queries refined; where names are searched, also with names and both refined.
 
-    What text and image queries search stays plain: an index that exists already.
+    The index of text and image queries stays frozen.
 
     Args:
         questions: of a part.
-        way: to refine.
+        candidate: to measure.
         names: of the tasks; None: all.
-        known: retrieve from the memory that holds other pairs of what is asked for; else from the one without.
+        known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
-    refiner, queries = way.refiner(memory.at(way.k)), dict[Modality, TaskItems]()
+    refiner, queries = candidate.refiner(memory.at(candidate.k)), dict[Modality, TaskItems]()
     for name in questions.tasks if names is None else names:
         task = questions.tasks[name]
         asks, sides = task.queries.modality, [str(task.queries.modality)]
-        if asks not in queries:  # images ask twice
-            queries[asks] = refined_queries(refiner, task.queries)
+        if asks not in queries:  # images query two tasks
+            queries[asks] = refine_queries(refiner, task.queries)
         refined = replace(task, queries=queries[asks])
         if name == "image->name":
             refined, sides = refine_task(refiner, refined, ("text",)), ["image", "text", "both"]
@@ -113,12 +113,13 @@ def measured(
     return found
 
 
-def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
+def judge(questions: Questions, candidate: Candidate, *, max_loss: float = MAX_LOSS, seed: int = 0) -> Judged:
     """Measure one candidate on validation.
 
-    Names are judged beside images as they were decided: plain, or refined where that helps.
+    Names are measured with images frozen, or refined where that helps.
     """
-    tasks, known, unknown = questions.tasks, measured(questions, way), measured(questions, way, known=False)
+    tasks, known = questions.tasks, measure_tasks(questions, candidate)
+    unknown = measure_tasks(questions, candidate, known=False)
 
     def verdict(side: FitSide, before: str, after: str) -> Verdict:
         name = TASK_OF[side]
@@ -132,79 +133,79 @@ def judge(questions: Questions, way: Way, *, max_loss: float = MAX_LOSS, seed: i
     if "image->name" in tasks:
         sides = ("image", "both") if verdicts[1].helps else ("frozen", "text")
         verdicts.append(verdict("names", *sides))
-    return Judged(way, tuple(verdicts))
+    return Judged(candidate, tuple(verdicts))
 
 
 def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
-    """The candidate that gains most on the sides that it helps; the earlier of equals. None where none helps."""
+    """Choose the candidate that gains most on the sides that it helps; the first of equals; None if none helps."""
     best = max(judged, key=lambda one: one.score(goal), default=None)
     return best if best is not None and best.sides else None
 
 
-def complementary(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Way, Way] | None:
-    """The candidates that gain most on texts and on images, of one k and gate; None where one candidate does as well.
+def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Candidate, Candidate] | None:
+    """Choose the best candidates on texts and on images, of one k and gate; None where one candidate is as good.
 
-    A model has a fusion for each side, but one k, and one gate that is open or not.
+    A model has a fusion for each side, but one k and one setting of the gate.
     """
     texts: FitSide = "text" if goal == "search" else "names"
     best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
     for text, image in product(judged, repeat=2):
-        if (text.way.k, text.way.gated) != (image.way.k, image.way.gated):
+        if (text.candidate.k, text.candidate.gated) != (image.candidate.k, image.candidate.gated):
             continue
         score = _gains(text, texts)[0] + _gains(image, texts)[1]
         if score > least:
-            best, least = (text.way, image.way), score
+            best, least = (text.candidate, image.candidate), score
     return best
 
 
 def _gains(one: Judged, texts: FitSide) -> tuple[float, float]:
-    """On texts and on images; 0 where it does not help."""
+    """Gains on texts and on images; 0 where it does not help."""
     found = (one.verdict(texts), one.verdict("image"))
     on_texts, on_images = (v.gain.mean if v is not None and v.helps else 0.0 for v in found)
     return on_texts, on_images
 
 
-def policy_of(way: Way, sides: Iterable[FitSide]) -> Policy:
+def policy_of(candidate: Candidate, sides: Iterable[FitSide]) -> Policy:
     """Defaults of a model that refines these sides."""
     chosen = set(sides)
     queries: tuple[Modality, ...] = tuple(side for side in ("image", "text") if side in chosen)
     roles: dict[Role, tuple[Modality, ...]] = {"query": queries, "candidate": ("text",) if "names" in chosen else ()}
-    return Policy(k=way.k, gate=way.gated, refine=roles, candidate_height=way.height)
+    return Policy(k=candidate.k, gate=candidate.gated, refine=roles, candidate_height=candidate.height)
 
 
-def best_baselines(questions: Questions) -> dict[Modality, Way]:
-    """The best simple way for each query side, chosen on validation by recall at 1; nothing keeps it from harm."""
+def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
+    """Choose the best baseline for each query side on validation by recall@1, whatever it loses."""
 
-    def best(side: Modality) -> Way:
+    def best(side: Modality) -> Candidate:
         name = TASK_OF[side]
-        return max(baselines(side), key=lambda way: _recall(measured(questions, way, [name])[name][side]))
+        return max(baselines(side), key=lambda one: _recall(measure_tasks(questions, one, [name])[name][side]))
 
     return {"text": best("text"), "image": best("image")}
 
 
 def final_lines(
-    questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Way], *, seed: int
+    questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Candidate], *, seed: int
 ) -> list[TestLine]:
-    """Frozen, baseline and chosen on every task that there is.
+    """Measure frozen, baseline and chosen candidate on every task.
 
     Args:
         questions: of the test part.
-        chosen: on validation; None where nothing helped: then frozen stands for it.
+        chosen: on validation; None where no candidate helps: then frozen is used.
         simple: the best baseline for each query side.
         seed: of the bootstrap.
     """
     lines: list[TestLine] = []
-    both = [measured(questions, chosen.way, known=known) for known in (True, False)] if chosen else []
+    both = [measure_tasks(questions, chosen.candidate, known=known) for known in (True, False)] if chosen else []
     for name, task in questions.tasks.items():
         asks = task.queries.modality
-        theirs = measured(questions, simple[asks], [name])[name]
+        theirs = measure_tasks(questions, simple[asks], [name])[name]
         start = ours = unknown = theirs["frozen"]
         label, sides = "nothing refined", _refined(name, chosen)
         if chosen is not None:
             variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
             ours, unknown = (found[name][variant] for found in both)
             words = " and ".join(WORDS[side] for side in sides)
-            label = f"{chosen.way.label}: {f'{words} refined' if sides else 'left plain'}"
+            label = f"{chosen.candidate.label}: {f'{words} refined' if sides else 'left plain'}"
         over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[asks]
         lines += [
             _line(name, "frozen", "frozen CLIP", start),
@@ -222,10 +223,10 @@ def final_lines(
     return lines
 
 
-def withdrawn(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitSide, ...]:
-    """Sides that the test part does not confirm: the gain's interval does not lie above zero, or the loss's below it.
+def find_unconfirmed(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitSide, ...]:
+    """Find sides that the test part does not confirm: the gain's interval is not above zero, or the loss's is below it.
 
-    The best of many candidates looks good on validation by chance alone; the test part, which chose nothing, tells.
+    The best of many candidates looks good on validation by chance alone; the test part is independent of the choice.
     """
 
     def confirmed(side: FitSide) -> bool:
@@ -238,7 +239,7 @@ def withdrawn(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tuple[FitS
 
 
 def _refined(name: TaskName, chosen: Judged | None) -> list[FitSide]:
-    """What is refined of a task."""
+    """The sides of a task that the chosen candidate refines."""
     of: dict[TaskName, tuple[FitSide, ...]] = {"text->image": ("text",), "image->text": ("image",)}
     return [side for side in of.get(name, ("image", "names")) if chosen is not None and side in chosen.sides]
 

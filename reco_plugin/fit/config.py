@@ -1,4 +1,4 @@
-"""What a fit is asked to do: everything that is needed to do it again."""
+"""Configuration of a fit: everything needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..run_config import RunConfig, option
 
 FuserChoice: TypeAlias = Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"]
 FitSide: TypeAlias = Literal["text", "image", "names"]
-"""What may be refined: text queries, image queries, and class names, which compete as candidates."""
+"""The sides of a fit: text queries, image queries, and class names, which compete as candidates."""
 SIDES: tuple[FitSide, ...] = get_args(FitSide)
 TaskName: TypeAlias = Literal["text->image", "image->text", "image->name"]
 Goal: TypeAlias = Literal["search", "classify"]
-"""search: text and image queries come first. classify: the names that images are classified among."""
+"""search: gains of text and image queries count first. classify: gains of class names."""
 KINDS: dict[str, tuple[str, ...]] = {
     "auto": ("training-free", "mean", "prototype", "reco"),
     "all": ("training-free", "mean", "prototype", "reco", "paper"),
 }
-"""What stands for several; the paper's layer takes minutes, so it is trained only when it is asked for."""
+"""Choices that stand for several candidates; the paper's layer takes minutes, so it is trained only on request."""
 _K_GRID = (5, 10, 20)
 
 
@@ -31,7 +31,7 @@ class FitConfig(RunConfig):
 
     Attributes:
         source: pairs.
-        model: model folder whose encoder is kept.
+        model: model folder with the encoder.
     """
 
     words: ClassVar[str] = "reco fit"
@@ -40,16 +40,14 @@ class FitConfig(RunConfig):
     group: str | None = option(
         None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )
-    fuser: FuserChoice = option("auto", "What is tried. auto: all but paper, which takes minutes.")
+    fuser: FuserChoice = option("auto", "Candidates to try. auto: all but paper, which takes minutes.")
     goal: Goal = option(
         "search", "What matters more: text and image queries, or the names that images are classified among."
     )
     k: int | None = option(None, "Neighbours per query.", ge=1, unset="tries 5, 10 and 20")
     validation: float = Field(0.15, gt=0, lt=1, description="Share of the groups that the policy is chosen on.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the groups that is measured once, at the end.")
-    max_loss: float = option(
-        MAX_LOSS, "Recall at 1 that a side may lose where the memory has nothing to tell.", ge=0, le=1
-    )
+    max_loss: float = option(MAX_LOSS, "Recall at 1 that a side may lose where the memory holds no answer.", ge=0, le=1)
     near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a pair is hidden from a query.", ge=0, le=1)
     max_error_rate: float = option(0.05, "Share of rows that may be rejected before the run stops.", ge=0, le=1)
     max_pairs: int = option(
@@ -78,11 +76,11 @@ class FitConfig(RunConfig):
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """Numbers of neighbours that are tried."""
+        """Numbers of neighbours to try."""
         return _K_GRID if self.k is None else (self.k,)
 
     def check(self, folder: Path) -> None:
-        """Find nothing in a run's folder, or the same configuration.
+        """Check that a run's folder is empty, or holds the same configuration.
 
         Raises:
             ConfigError: the folder is a file, or holds something else or a run of another configuration.
@@ -93,7 +91,7 @@ class FitConfig(RunConfig):
             raise ConfigError(f"{folder} exists and is no run of `reco fit`: choose another --out")
 
     def claim(self, folder: Path) -> None:
-        """Write ``config.json`` into a run's folder, or find the same one there.
+        """Write ``config.json`` into a run's folder, unless the same one is there.
 
         Raises:
             ConfigError: see :meth:`check`.

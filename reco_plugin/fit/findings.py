@@ -1,4 +1,4 @@
-"""Everything that a fit measured, as sections for ``reco_plugin.report``, and the decision in sentences."""
+"""All measurements of a fit, as sections for ``reco_plugin.report``, and the decision in sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TASKS: dict[TaskName, str] = {
 
 
 def findings_of(result: FitResult, out: Path) -> Findings:
-    """The findings of a fit into the folder ``out``."""
+    """Make the findings of a fit in the folder ``out``."""
     return Findings(
         name=result.config.source,
         command=result.config.command("--out", out),
@@ -49,11 +49,11 @@ def _main(lines: Sequence[TestLine]) -> Section:
         key="main",
         title="Does it help on the test part?",
         about=(
-            "Groups of the test part were in no fitting and in no choice. About half of the pairs of each ask; the "
-            "others are in the memory, without near-duplicates of the query. Only the query is refined; what it "
-            "searches are the pairs that ask, plain. A result is right when it shows what the query shows. Measured "
-            "once, with what was chosen on the validation part. Gains have 95 % intervals, bootstrapped over groups. "
-            "The last column is the change of R@1 with a memory that holds nothing of the groups that are asked for."
+            "Groups of the test part are used neither to fit nor to choose. About half of the pairs of each are "
+            "queries; the others are in the memory, without near-duplicates of the query. Only the query is refined; "
+            "the index holds the query pairs, frozen. A result is right when it is of the query's group. Measured "
+            "once, with the choice of the validation part. Gains have 95 % intervals, bootstrapped over groups. The "
+            "last column is the change of R@1 with a memory without the groups of the queries."
         ),
         tables=tuple(_task_table(task, [line for line in lines if line.task == task]) for task in tasks),
         charts=tuple(_chart(task, [line for line in lines if line.task == task]) for task in tasks),
@@ -73,7 +73,7 @@ def _task_table(task: TaskName, lines: Sequence[TestLine]) -> Table:
             *(Column(key=f"r{k}", title=f"R@{k}", kind="percent") for k in RECALL_AT),
             Column(key="r1_gain", title="gain in R@1", kind="points"),
             Column(key="ahead", title="against baseline", kind="points"),
-            Column(key="loss", title="without what is asked for", kind="points"),
+            Column(key="loss", title="memory without answers", kind="points"),
         ),
         rows=tuple(rows),
         best=("r1",),
@@ -112,9 +112,9 @@ def _validation(result: FitResult) -> Section:
         key="validation",
         title="What was chosen, on the validation part?",
         about=(
-            "Every candidate on every side. A side is refined when the interval of its gain lies above zero and it "
-            f"loses at most {100 * result.config.max_loss:g} points (or one query) with a memory that holds nothing of "
-            "what is asked for; images also among names. Of the candidates, the one with the largest sum of gains on "
+            "Every candidate on every side. A side is refined when the interval of its gain is above zero and it "
+            f"loses at most {100 * result.config.max_loss:g} points (or one query) with a memory without the groups of "
+            "the queries; images also among names. Of the candidates, the one with the largest sum of gains on "
             "such sides is chosen."
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),
@@ -124,7 +124,7 @@ def _validation(result: FitResult) -> Section:
 _NAMES: dict[FitSide, str] = {"text": "Text queries", "image": "Image queries", "names": "Class names"}
 _SHOWN = 3
 _ENOUGH = 50
-"""Pairs of the part ``fit`` that share what they show with another; with fewer there is little to learn."""
+"""Pairs of the part ``fit`` in a group with others; with fewer there is little to learn."""
 
 
 def words(
@@ -132,9 +132,9 @@ def words(
 ) -> tuple[str, ...]:
     """One sentence on all, then one per side."""
     kept = [side for side in (chosen.sides if chosen else ()) if side not in withdrawn]
-    told = " and ".join(_NAMES[side].lower() for side in kept)
+    names = " and ".join(_NAMES[side].lower() for side in kept)
     if kept and chosen:
-        head = f"Refinement helps on this catalogue: {chosen.way.label}, for {told}."
+        head = f"Refinement helps on this catalogue: {chosen.candidate.label}, for {names}."
     else:
         head = "Refinement does not help on this catalogue: leave it off. The model refines nothing by default."
     sides = [side for side in SIDES if any(one.verdict(side) for one in judged)]
@@ -142,22 +142,22 @@ def words(
 
 
 def little_to_learn(catalogue: Catalogue, split: HeldOut) -> str | None:
-    """What to say where nearly every pair to fit on shows something of its own; None elsewhere."""
+    """A note where nearly every pair to fit on is a group of its own; None elsewhere."""
     counts = Counter(catalogue.groups[row] for row in split.rows("fit"))
     if (shared := sum(count for count in counts.values() if count > 1)) >= _ENOUGH:
         return None
     return (
         f"Only {shared} of {counts.total()} pairs to fit on show the same as another pair: nearly every title is "
-        "unique. There is little to learn from, and what is measured is harm and whether near titles help."
+        "unique. There is little to learn; the figures show harm, and whether similar titles help."
     )
 
 
 def notes(catalogue: Catalogue, split: HeldOut, config: FitConfig, processes: int) -> Iterator[str]:
-    """What a reader should know of the run before believing the figures."""
+    """Notes on the limits of the figures."""
     if config.group is None:
         yield "Pairs belong together when their captions are the same; name a column that says what they show: --group."
-    if told := little_to_learn(catalogue, split):
-        yield told
+    if note := little_to_learn(catalogue, split):
+        yield note
     if (used := catalogue.sample) is not None:
         yield (
             f"Fitted and measured on a sample of whole groups: {used.rows:,} of {used.of:,} rows (--max-pairs "
@@ -186,38 +186,38 @@ def _side(
     assert verdict and line.gain and line.loss and line.ahead  # noqa: S101 - it was chosen, so it was measured
     before, after = (percent(found[way].recall[1]) for way in ("frozen", "chosen"))
     figures = (
-        f"{before} % -> {after} % recall at 1 ({line.task}, test), {points(line.gain)} points; where the memory knows "
-        f"nothing of what is asked for, {points(line.loss)}"
+        f"{before} % -> {after} % recall at 1 ({line.task}, test), {points(line.gain)} points; where the memory holds "
+        f"no answer, {points(line.loss)}"
     )
     if side in withdrawn:
         return (
             f"{name}: leave plain. The gain on validation, {points(verdict.gain)} points, is not confirmed by the test "
             f"part: {figures}."
         )
-    told = f"{name}: refine. {figures}. Against the best simple baseline: {points(line.ahead)}."
-    return " ".join([told, *_ruled_out(side, judged, verdict.gain.mean)])
+    sentence = f"{name}: refine. {figures}. Against the best simple baseline: {points(line.ahead)}."
+    return " ".join([sentence, *_ruled_out(side, judged, verdict.gain.mean)])
 
 
 def _ruled_out(side: FitSide, judged: Sequence[Judged], gained: float) -> Iterator[str]:
-    """The candidate that gained most of all, where it harms too much to be chosen."""
-    found = [(verdict, one.way) for one in judged if (verdict := one.verdict(side)) and verdict.gains and verdict.harms]
-    best, way = max(found, key=lambda row: row[0].gain.mean, default=(None, None))
-    if best is not None and way is not None and best.gain.mean > gained:
+    """Name the candidate with the largest gain, where it harms too much to be chosen."""
+    found = [(verdict, one) for one in judged if (verdict := one.verdict(side)) and verdict.gains and verdict.harms]
+    best, one = max(found, key=lambda row: row[0].gain.mean, default=(None, None))
+    if best is not None and one is not None and best.gain.mean > gained:
         yield (
-            f"Ruled out: {way.label}, which gains {points(best.gain)} on validation and loses {-100 * best.loss:.1f} "
-            "where it has nothing to tell."
+            f"Ruled out: {one.candidate.label}, which gains {points(best.gain)} on validation and loses "
+            f"{-100 * best.loss:.1f} where the memory holds no answer."
         )
 
 
 def _why_not(side: FitSide, judged: Sequence[Judged], chosen: Judged | None) -> str:
-    """Of what was chosen for the other sides, else of the candidate that came nearest."""
+    """Say why a side is not refined, by the chosen candidate, else by the best one."""
     verdicts = [verdict for one in judged if (verdict := one.verdict(side))]
     own = chosen.verdict(side) if chosen else None
     best = own or max(verdicts, key=lambda verdict: (not verdict.harms, verdict.gain.mean))
     of = "The chosen fusion" if own else f"The best of {len(verdicts)} candidates"
     if not best.gains:
-        return f"{of} changes recall at 1 by {points(best.gain)} points on validation, no sure gain."
+        return f"{of} changes recall at 1 by {points(best.gain)} points on validation, no certain gain."
     return (
-        f"{of} gains {points(best.gain)} points on validation, but loses {-100 * best.loss:.1f} where it has nothing "
-        "to tell."
+        f"{of} gains {points(best.gain)} points on validation, but loses {-100 * best.loss:.1f} where the memory "
+        "holds no answer."
     )

@@ -1,4 +1,4 @@
-"""What a held-out part asks, what it searches, and what it may retrieve from."""
+"""The queries of a held-out part, the index that they search, and the memories that they retrieve from."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .config import TaskName
 from .split import HeldOut, SplitName, chance
 
 MOST = 4000
-"""Pairs of a part that ask: more would narrow its intervals by little, and cost time in proportion."""
+"""Pairs of a part that query: more would narrow the intervals by little, and take longer."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What one part asks.
+    """The tasks of one part.
 
     Attributes:
-        tasks: texts search images and images search texts, each caption once per group, with pairs of one group right
-            for one another; and images among the names of their groups, where groups are names. Near-duplicates of an
+        tasks: texts search images and images search texts, each caption once per group, with all pairs of the group as
+            true results; and images among the names of their groups, where groups are names. Near-duplicates of an
             image are hidden from it, from its caption and from its name.
-        memory: without the pairs that ask.
-        without: the same without their groups: what a memory is that knows nothing of what is asked for.
+        memory: without the pairs that query.
+        without: the same without their groups, so that it holds no answer.
     """
 
     tasks: dict[TaskName, Task]
@@ -38,15 +38,15 @@ class Questions:
 
 
 def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fingerprint, *, near: float) -> Questions:
-    """The questions of ``validation`` or ``test``.
+    """Make the tasks of ``validation`` or ``test``.
 
     The memory of validation holds nothing of the test part; that of the test holds all of validation.
 
     Args:
         catalogue: encoded.
-        split: of it.
-        part: that asks.
-        fingerprint: of its vectors.
+        split: of the catalogue.
+        part: with the queries.
+        fingerprint: of the encoder.
         near: image cosine from which a pair of the memory is hidden.
     """
     from ..train.data import hidden_ids
@@ -73,20 +73,20 @@ def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fing
 
 
 def memory_of_rows(catalogue: Catalogue, rows: npt.NDArray[np.int64], fingerprint: Fingerprint) -> RamMemory:
-    """An exact memory of some pairs; in order of their ids, so that no source's own order decides what is sampled."""
+    """Build an exact memory of some rows (M,), sorted by id, so that samples do not depend on the source's order."""
     ordered = sorted(rows.tolist(), key=lambda row: catalogue.pairs.ids[row])
     return ram_memory(catalogue.pairs.take(ordered), fingerprint)
 
 
 def some(ids: Sequence[str], most: int) -> list[int]:
-    """Rows of at most so many pairs, the same ones whatever their order."""
+    """Rows of at most ``most`` pairs, the same ones whatever their order."""
     if len(ids) <= most:
         return list(range(len(ids)))
     return sorted(sorted(range(len(ids)), key=lambda row: chance(f"some\0{ids[row]}"))[:most])
 
 
 def _captions(texts: Vectors, groups: npt.NDArray[np.int64]) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """Row of each caption's first use in a group, and the caption of each row."""
+    """Row of each caption's first use in a group, of texts (N, D) and groups (N,), and the caption (N,) of each row."""
     place: dict[tuple[int, bytes], int] = {}
     first: list[int] = []
     of = np.empty(len(texts), np.int64)
@@ -107,7 +107,7 @@ def _joined(hidden: Sequence[set[str]], of: npt.NDArray[np.int64], count: int) -
 
 
 def _prompts(catalogue: Catalogue, names: Sequence[str]) -> Vectors | None:
-    """Names of the asked groups; None unless all of them can be asked for."""
+    """Prompts (G, D) of groups; None unless all of them are named."""
     row_of: dict[str, Any] = {name: row for row, name in enumerate(catalogue.names)}
     if not names or any(name not in row_of for name in names):
         return None

@@ -1,4 +1,4 @@
-"""What a fit came to: written last, as ``fit.json``, so that a folder that holds it is whole."""
+"""Result of a fit: written last, as ``fit.json``, so that a folder with it is complete."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ class CandidateResult(Frozen):
 
 
 class TestLine(Frozen):
-    """One way on one task of the test part."""
+    """One method on one task of the test part."""
 
     __test__ = False  # no test class, whatever pytest thinks of the name
 
-    task: TaskName  # what searches what
+    task: TaskName
     way: str  # ``frozen``, ``baseline`` or ``chosen``
-    label: str  # of the way, for people
+    label: str  # readable
     queries: int
     recall: dict[int, float]  # k -> share of queries with a true result among the first k
     gain: Interval | None = None  # in recall at 1 over frozen
-    ahead: Interval | None = None  # of the best baseline, of what was chosen; in recall at 1
-    loss: Interval | None = None  # change of recall at 1 where the memory holds nothing of what is asked for
+    ahead: Interval | None = None  # of the chosen candidate over the best baseline, in recall at 1
+    loss: Interval | None = None  # change of recall at 1 where the memory holds no answer
 
 
 class FitResult(Frozen):
-    """Everything that was decided, and on what."""
+    """The decision, and the figures behind it."""
 
-    config: FitConfig  # what was asked for
+    config: FitConfig
     source_digest: str  # of vectors, ids and payloads
     encoder: str  # fingerprint
     counts: dict[str, int]  # pairs, groups and queries of the parts
     candidates: tuple[CandidateResult, ...]  # on validation
     chosen: str | None  # label of the best candidate; None where none helps
     refine: tuple[FitSide, ...]  # sides that the model refines by default
-    withdrawn: tuple[FitSide, ...]  # sides that were chosen on validation, and that the test part does not confirm
+    withdrawn: tuple[FitSide, ...]  # sides chosen on validation that the test part does not confirm
     test: tuple[TestLine, ...]  # measured once
     words: tuple[str, ...]  # the decision in sentences
-    notes: tuple[str, ...]  # what a reader should know of the data
+    notes: tuple[str, ...]  # on the limits of the figures
     graphs: dict[str, str]  # name -> sha256 of the model's graphs
     versions: dict[str, str]  # of the packages that made the figures
 
@@ -72,7 +72,7 @@ class FitResult(Frozen):
         return bool(self.refine)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like."""
+        """JSON-like values."""
         return self.model_dump(mode="json")
 
     def write(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class FitResult(Frozen):
         """Read it back.
 
         Raises:
-            DataError: the run was not finished, or the file is damaged.
+            DataError: the run did not finish, or the file is damaged.
         """
         path = folder / RESULT
         try:

@@ -1,4 +1,4 @@
-"""What ``reco fit`` does: read, encode, split, fit, choose, measure once, write."""
+"""Run ``reco fit``: read, encode, split, fit, choose, measure once, write."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..errors import ArtifactError, MissingExtra
 from ..ingest.source import open_source
 from ..run_config import versions
 from ..types import Modality
-from .candidates import PAPER, Way, candidates, composed, gather_paper, train_paper
+from .candidates import PAPER, Candidate, candidates, compose, gather_paper, train_paper
 from .catalogue import Catalogue, read_catalogue
-from .choose import Judged, best_baselines, choose, complementary, final_lines, judge, policy_of, withdrawn
+from .choose import Judged, best_baselines, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
 from .config import FitConfig
 from .findings import findings_of, little_to_learn, notes, words
 from .questions import ask
@@ -33,14 +33,14 @@ MODEL = "model"
 
 
 class FitProgress(Protocol):
-    """Shows how far a run is."""
+    """Shows the progress of a run."""
 
     def read(self, rows: int, rejected: int) -> None:
-        """So many more rows were read and encoded, and so many rejected in all."""
+        """Count rows that were read and encoded; ``rejected`` is the total."""
         ...
 
     def stage(self, what: str, rows: int | None = None) -> None:
-        """What is done next, and with how many rows, where that is known."""
+        """Name the next stage, with its number of rows where known."""
         ...
 
 
@@ -48,15 +48,15 @@ class Silent:
     """Shows nothing."""
 
     def read(self, rows: int, rejected: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def stage(self, what: str, rows: int | None = None) -> None:
-        """Nothing."""
+        """Show nothing."""
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What is fitted on, and measured on."""
+    """The data to fit and to measure on."""
 
     base: Artifact
     catalogue: Catalogue
@@ -65,21 +65,21 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Decision:
-    """All that validation says."""
+    """The outcome of validation."""
 
     judged: list[Judged]
     chosen: Judged | None
-    simple: dict[Modality, Way]
+    simple: dict[Modality, Candidate]
 
 
 def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
-    """Check what can be checked at once, then join this many processes.
+    """Check the run's inputs, then connect this many processes.
 
     The first of them calls :func:`run_fit`, the others :func:`follow`.
 
     Raises:
-        ConfigError: the folder holds a run of another configuration, the device cannot be had, the processes cannot be
-            joined, or no candidate is one that several train.
+        ConfigError: the folder holds a run of another configuration, the device is not available, the processes
+            cannot be connected, or no candidate is trained by several.
         ArtifactError: no model folder, or a damaged one.
         MissingExtra: torch is not installed.
     """
@@ -94,21 +94,21 @@ def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
 def run_fit(
     config: FitConfig, out: Path, watch: FitProgress | None = None, processes: Processes | None = None
 ) -> FitResult:
-    """Fit a model to a catalogue; an interrupted run goes on when it is started again, and comes to the same.
+    """Fit a model to a catalogue; an interrupted run resumes when started again, with the same result.
 
-    ``fit.json`` is written last: a folder that holds it is whole.
+    ``fit.json`` is written last: a folder with it is complete.
 
     Args:
-        config: what to do.
+        config: of the fit.
         out: the run's folder; with processes on several machines, one that all of them share.
-        watch: is told how far it is.
-        processes: from :func:`begin`, to train the paper's layer; this one alone when left out.
+        watch: shows progress.
+        processes: from :func:`begin`, to train the paper's layer; this one alone when None.
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
         ArtifactError: no model folder, or a damaged one.
         DataError: the catalogue cannot be read, or its groups are too few.
-        FingerprintMismatch: it is a memory that another encoder made.
+        FingerprintMismatch: the catalogue is a memory of another encoder.
         MissingExtra: torch is not installed.
     """
     processes, watch = processes or begin(config, out), watch or Silent()
@@ -124,7 +124,7 @@ def run_fit(
 
 
 def follow(config: FitConfig, out: Path, processes: Processes) -> None:
-    """Do the part of a process that does not lead: train the paper's layer with the others.
+    """Run a process other than the first: train the paper's layer with the others.
 
     Raises:
         RecoError: the first process failed.
@@ -134,9 +134,9 @@ def follow(config: FitConfig, out: Path, processes: Processes) -> None:
 
 
 def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
-    """Read, encode and split the catalogue, and find what the paper's layer is trained on."""
+    """Read, encode and split the catalogue, and gather the training data of the paper's layer."""
     base = load_base(config.model)
-    rows = open_source(config.source, model=base.folder)  # before a folder is made for a source that is not there
+    rows = open_source(config.source, model=base.folder)  # before a folder is created for a missing source
     config.claim(out)
     _sweep(out)
     catalogue = _read(config, rows, base, out, watch)
@@ -165,10 +165,10 @@ def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: FitPr
 
 
 def load_base(folder: str) -> Artifact:
-    """The model folder whose encoder is kept.
+    """Load the model folder with the encoder.
 
     Raises:
-        ArtifactError: there is none; the message says how to make one of an open_clip model.
+        ArtifactError: there is none; the message says how to export an open_clip model.
     """
     try:
         return Artifact.load(folder)
@@ -182,7 +182,7 @@ def load_base(folder: str) -> Artifact:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a killed run was writing, by the names that this package gives to what is not whole."""
+    """Remove incomplete files of a killed run, by their names."""
     for path in [*out.glob(f".{MODEL}.*"), *out.rglob(".*.part*")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -192,25 +192,25 @@ def _sweep(out: Path) -> None:
 
 def _check_torch() -> None:
     try:
-        from ..train import refit  # noqa: F401 - all that it needs is needed at the end
+        from ..train import refit  # noqa: F401 - the export at the end needs all of it
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "fitting and export") from error
 
 
 def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: FitProgress) -> _Decision:
-    """Judge every candidate on validation."""
+    """Measure every candidate on validation, and choose."""
     catalogue, parts, fingerprint = ready.catalogue, ready.parts, ready.base.manifest.fingerprint
-    if told := little_to_learn(catalogue, parts):
-        warnings.warn(told, stacklevel=3)
+    if note := little_to_learn(catalogue, parts):
+        warnings.warn(note, stacklevel=3)
     watch.stage("find neighbours")
     questions = ask(catalogue, parts, "validation", fingerprint, near=config.near_duplicate)
     judged: list[Judged] = []
     known = questions.without  # all pairs to fit on, and no others
-    for way in candidates(config, catalogue, known, out / "candidates", paper):
-        watch.stage(f"judge {way.label}")
-        judged.append(judge(questions, way, max_loss=config.max_loss, seed=config.seed))
-    if both := complementary(judged, config.goal):
-        judged.append(judge(questions, composed(*both), max_loss=config.max_loss, seed=config.seed))
+    for candidate in candidates(config, catalogue, known, out / "candidates", paper):
+        watch.stage(f"judge {candidate.label}")
+        judged.append(judge(questions, candidate, max_loss=config.max_loss, seed=config.seed))
+    if both := choose_pair(judged, config.goal):
+        judged.append(judge(questions, compose(*both), max_loss=config.max_loss, seed=config.seed))
     watch.stage("judge baselines")
     return _Decision(judged, choose(judged, config.goal), best_baselines(questions))
 
@@ -218,25 +218,25 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Pat
 def _finish(
     config: FitConfig, ready: _Prepared, decision: _Decision, processes: Processes, out: Path, watch: FitProgress
 ) -> FitResult:
-    """Measure what was chosen, once, and write everything."""
+    """Measure the choice once, and write everything."""
     base, catalogue, parts = ready.base, ready.catalogue, ready.parts
     fingerprint, chosen = base.manifest.fingerprint, decision.chosen
     questions = ask(catalogue, parts, "test", fingerprint, near=config.near_duplicate)
     lines = final_lines(questions, chosen, decision.simple, seed=config.seed)
     sides = chosen.sides if chosen else ()
-    lost = withdrawn(lines, sides)
+    lost = find_unconfirmed(lines, sides)
     kept = tuple(side for side in sides if side not in lost)
     watch.stage("write the model")
-    (out / RESULT).unlink(missing_ok=True)  # what it says of the model will no longer hold
-    way = chosen.way if chosen and kept else decision.judged[0].way
-    graphs = write_model(base, way, policy_of(way, kept), config, out / MODEL)
+    (out / RESULT).unlink(missing_ok=True)  # it describes the old model
+    candidate = chosen.candidate if chosen and kept else decision.judged[0].candidate
+    graphs = write_model(base, candidate, policy_of(candidate, kept), config, out / MODEL)
     result = FitResult(
         config=config,
         source_digest=catalogue.digest,
         encoder=str(fingerprint),
         counts=counts_of(catalogue, parts, len(questions.tasks["image->text"])),
         candidates=tuple(candidate_of(one) for one in decision.judged),
-        chosen=chosen.way.label if chosen else None,
+        chosen=chosen.candidate.label if chosen else None,
         refine=kept,
         withdrawn=lost,
         test=tuple(lines),
@@ -250,14 +250,14 @@ def _finish(
     return result
 
 
-def write_model(base: Artifact, way: Way, policy: Policy, config: FitConfig, out: Path) -> dict[str, str]:
+def write_model(base: Artifact, candidate: Candidate, policy: Policy, config: FitConfig, out: Path) -> dict[str, str]:
     """Write the model folder; returns the sha256 of each graph by its name."""
     from ..train.refit import refit
 
-    fusions: Fusions | None = way.fusions
+    fusions: Fusions | None = candidate.fusions
     assert fusions is not None  # noqa: S101 - only baselines have none, and they are not chosen
     trained_on = f"reco fit {config.source}"
-    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=way.image_config)
+    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=candidate.image_config)
     return {name: graph.sha256 for name, graph in Artifact.load(out).manifest.graphs.items()}
 
 
@@ -273,7 +273,7 @@ def write_report_of(result: FitResult, out: Path) -> None:
 
 
 def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int]:
-    """How many pairs, groups and queries; ``asked`` are those of the test part."""
+    """Count pairs, groups and queries; ``asked`` are those of the test part."""
     counts = {"pairs": len(catalogue), "groups": len(set(catalogue.groups)), "rejected": catalogue.rejected}
     for part in PARTS:
         rows = parts.rows(part)
@@ -286,6 +286,6 @@ def counts_of(catalogue: Catalogue, parts: HeldOut, asked: int) -> dict[str, int
 
 
 def candidate_of(one: Judged) -> CandidateResult:
-    """What validation says of a candidate."""
+    """The validation result of a candidate."""
     sides = tuple(SideResult(side=v.side, gain=v.gain, loss=v.loss, helps=v.helps) for v in one.verdicts)
-    return CandidateResult(name=one.way.name, k=one.way.k, gate=one.way.gate, sides=sides)
+    return CandidateResult(name=one.candidate.name, k=one.candidate.k, gate=one.candidate.gate, sides=sides)

@@ -1,6 +1,6 @@
-"""Which groups are used, fitted on and held out; drawn by name, so that a growing catalogue keeps its split.
+"""Split groups into fit, validation and test; drawn by name, so that a growing catalogue keeps its split.
 
-Of a catalogue that is larger than a fit needs, whole groups are drawn before anything is decoded.
+From a catalogue that is larger than a fit needs, whole groups are sampled before images are decoded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..types import Pair
 SplitName = Literal["fit", "validation", "test"]
 PARTS: tuple[SplitName, ...] = get_args(SplitName)
 FEWEST = 10
-"""Groups of a part: an interval over fewer says nothing."""
+"""Groups of a part: an interval over fewer is meaningless."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,24 @@ class HeldOut:
     """N pairs, split.
 
     Attributes:
-        part: (N,) of each pair.
-        asks: (N,) whether a held-out pair asks; then it is in no memory that is asked by its part. The other pairs of
-            its group are.
+        part: (N,) part of each pair.
+        asks: (N,) whether a held-out pair is a query; then it is in no memory of its part, unlike the other pairs of
+            its group.
     """
 
     part: npt.NDArray[np.str_]
     asks: npt.NDArray[np.bool_]
 
     def rows(self, *parts: SplitName) -> npt.NDArray[np.int64]:
-        """Rows of all pairs of some parts."""
+        """Rows (M,) of all pairs of some parts."""
         return np.flatnonzero(np.isin(self.part, parts))
 
     def queries(self, part: SplitName) -> npt.NDArray[np.int64]:
-        """Rows of the pairs of one part that ask."""
+        """Rows (Q,) of the pairs of one part that are queries."""
         return np.flatnonzero((self.part == part) & self.asks)
 
     def rest(self, part: SplitName) -> npt.NDArray[np.int64]:
-        """Rows of the pairs of one part that are to be found."""
+        """Rows (M,) of the pairs of one part that are not queries."""
         return np.flatnonzero((self.part == part) & ~self.asks)
 
 
@@ -56,10 +56,10 @@ def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test:
 
     Args:
         ids: (N,).
-        groups: (N,) what each shows.
+        groups: (N,) group of each pair.
         validation: share of the groups.
-        test: the same.
-        seed: another one gives another split.
+        test: share of the groups.
+        seed: of the split.
 
     Raises:
         DataError: a part has fewer than ten groups.
@@ -68,7 +68,7 @@ def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test:
     counts = Counter(part_of.values())
     if few := [part for part in PARTS if counts[part] < FEWEST]:
         raise DataError(
-            f"{len(part_of)} groups are too few: {counts[few[0]]} fall to the {few[0]} part, and it needs {FEWEST}. "
+            f"{len(part_of)} groups are too few: {counts[few[0]]} fall into the {few[0]} part, and it needs {FEWEST}. "
             "Give a larger catalogue, a finer --group, or other shares (--validation, --test)"
         )
     part = np.array([part_of[group] for group in groups])
@@ -90,7 +90,7 @@ def _part(group: str, validation: float, test: float, seed: int) -> SplitName:
 
 
 def _asks(ids: Sequence[str], groups: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
-    """About half of each group; at least one asks, and of two or more at least one is to be found."""
+    """Choose about half of each group as queries, (N,): at least one, and not all of two or more."""
     drawn = np.array([chance(f"ask\0{id_}", seed) for id_ in ids])
     number = np.unique(np.asarray(groups), return_inverse=True)[1]
     asks = drawn < 0.5
@@ -107,26 +107,26 @@ _BINS = 1 << 16
 
 @dataclass(frozen=True)
 class CatalogueSample:
-    """Which rows are used."""
+    """A sample of the rows of a catalogue."""
 
-    group: str | None  # payload column that says what a pair shows; None: its caption
-    below: float  # groups whose name draws less than this are in the sample; a larger sample holds a smaller one
+    group: str | None  # payload column of the groups; None: the caption
+    below: float  # groups whose :func:`chance` is below are in the sample; a larger sample contains a smaller one
     rows: int  # of the sample
     of: int  # rows of the catalogue
 
     def holds(self, row: Pair | Rejected) -> bool:
-        """Whether a row is used; of rejected ones, which have no group, the same share."""
+        """Whether a row is in the sample; of rejected ones, which have no group, the same share."""
         return _drawn(row, self.group) < self.below
 
 
 def sample(rows: Rows, group: str | None, most: int) -> CatalogueSample | None:
-    """The largest sample of at most so many rows; None where all of them are that few.
+    """Find the largest sample of at most ``most`` rows; None where no sample is needed.
 
-    Reads all rows once to count them, without their images, unless the source tells that they are few enough.
+    Reads all rows once to count them, without their images, unless the source knows that they are few enough.
 
     Args:
         rows: the catalogue.
-        group: payload column that says what a pair shows; None: its caption.
+        group: payload column of the groups; None: the caption.
         most: rows; 0 for all.
     """
     if not most or (rows.total is not None and rows.total <= most):

@@ -1,6 +1,6 @@
-"""What goes into the graphs: images -> (B, H, W, 3) uint8 and texts -> (B, L) token ids, driven by config.
+"""Inputs of the graphs: images -> (B, H, W, 3) uint8 and texts -> (B, L) token ids.
 
-Bit-equal to what open_clip does before its ``ToTensor``, and to its tokenizers; needs no torch.
+Bit-equal to open_clip's transform before its ``ToTensor``, and to its tokenizers; needs no torch.
 """
 
 from __future__ import annotations

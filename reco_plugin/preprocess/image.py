@@ -1,9 +1,9 @@
 """Images -> (B, H, W, 3) uint8, bit for bit as open_clip's inference transform makes them.
 
-Its habits are kept on purpose: it resizes *before* converting to RGB (so a palette image is resized by nearest
+Its behaviour is kept on purpose: it resizes *before* converting to RGB (so a palette image is resized by nearest
 neighbour, alpha is premultiplied while resizing and then dropped, 16 bits are clipped), and it does not turn an
 image by its EXIF orientation. Cropping before resizing (``resize(box=...)``) is faster but not equal: PIL keeps the
-box in single precision, and a few values in ten thousand come out off by one.
+box in single precision, and a few values in ten thousand are off by one.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
 ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
 Size: TypeAlias = tuple[int, int]
-"""(height, width), as in open_clip; PIL's own order is the other way round."""
+"""(height, width), as in open_clip; PIL's order is (width, height)."""
 
 _FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"})
-"""Files that are opened. Not EPS, for which PIL starts Ghostscript, nor icons, whose header hides the real size."""
+"""Allowed formats. Not EPS, for which PIL starts Ghostscript, nor icons, whose header may not state the real size."""
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How the encoder wants its images.
+    """Image preprocessing of the encoder.
 
     Attributes:
         size: (height, width).
         interpolation: ignored by open_clip, and so here, for a non-square size with ``shortest``: that is bicubic.
         resize_mode: shortest crops the middle, longest pads around it, squash does neither.
         fill_color: of the padding, 0-255 in every channel (the palette index, for a palette image).
-        mean: per channel, for information: folded into the graph.
-        std: per channel, for information: folded into the graph.
+        mean: per channel; for information, since it is part of the graph.
+        std: per channel; for information, since it is part of the graph.
     """
 
     size: Size
@@ -95,9 +95,9 @@ def images_to_array(
     """Decode, resize and crop or pad; (B, H, W, 3) uint8. Of an animation, the first frame.
 
     Args:
-        images: paths, bytes of encoded images or PIL images, mixed as you like; PIL images stay open.
-        config: size and way of resizing.
-        max_pixels: an image with more, by its header or on the way to its size, is refused before it is decoded.
+        images: B paths, bytes of encoded images or PIL images, in any mix; PIL images stay open.
+        config: size and mode of resizing.
+        max_pixels: an image with more, by its header or while resizing, is refused before it is decoded.
 
     Raises:
         InputError: ``images`` is empty or not a sequence.
@@ -135,20 +135,20 @@ def _frozen(value: Any) -> Any:
 
 
 def _pixels(source: ImageInput, config: ImageConfig, max_pixels: int) -> npt.NDArray[np.uint8]:
-    with _opened(source) as image:
-        resized = _resized(image, config, max_pixels)
+    with _open(source) as image:
+        resized = _resize(image, config, max_pixels)
         resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
         match config.resize_mode:
             case "shortest":
-                resized = _cropped(resized, config.size)
+                resized = _crop(resized, config.size)
             case "longest":
-                resized = _padded(resized, config.size, config.fill_color)
+                resized = _pad(resized, config.size, config.fill_color)
         return np.asarray(resized.convert("RGB"))
 
 
 @contextmanager
-def _opened(source: ImageInput) -> Iterator[Image]:
-    """The image, not decoded yet; closed afterwards if it was opened here."""
+def _open(source: ImageInput) -> Iterator[Image]:
+    """Open the image without decoding; closes it afterwards if it was opened here."""
     from PIL import Image
 
     if isinstance(source, Image.Image):
@@ -162,14 +162,14 @@ def _opened(source: ImageInput) -> Iterator[Image]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The allowed formats that this PIL can read, in its own order."""
+    """The allowed formats that this PIL can read, in its order."""
     from PIL import Image
 
     Image.init()
     return tuple(name for name in Image.ID if name in _FORMATS)
 
 
-def _resized(image: Image, config: ImageConfig, max_pixels: int) -> Image:
+def _resize(image: Image, config: ImageConfig, max_pixels: int) -> Image:
     from PIL.Image import Resampling
 
     if not image.height or not image.width:
@@ -186,8 +186,8 @@ def _resized(image: Image, config: ImageConfig, max_pixels: int) -> Image:
 
 
 def _check_pixels(image: Image, height: int, width: int, max_pixels: int) -> None:
-    """Refuse what would take too much memory to decode or to resize to (height, width)."""
-    on_the_way = width * max(image.height, height)  # PIL changes the width first, so a thin image may grow on its way
+    """Refuse an image that takes too much memory to decode or to resize to (height, width)."""
+    on_the_way = width * max(image.height, height)  # PIL changes the width first, so a thin image may grow
     for verb, pixels in ("has", image.height * image.width), ("would grow to", on_the_way):
         if pixels > max_pixels:
             raise ImageTooLarge(
@@ -215,12 +215,12 @@ def _size_after(height: int, width: int, config: ImageConfig) -> Size:
     return round(height / ratio), round(width / ratio)
 
 
-def _cropped(image: Image, size: Size) -> Image:
+def _crop(image: Image, size: Size) -> Image:
     top, left = round((image.height - size[0]) / 2), round((image.width - size[1]) / 2)
     return image.crop((left, top, left + size[1], top + size[0]))
 
 
-def _padded(image: Image, size: Size, fill: int) -> Image:
+def _pad(image: Image, size: Size, fill: int) -> Image:
     from PIL import ImageOps
 
     rows, columns = size[0] - image.height, size[1] - image.width
@@ -255,7 +255,7 @@ def _understood(error: Exception, max_pixels: int) -> ImageError:
     said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
     return ImageError(
         f"cannot be read ({type(error).__name__}: {said})",
-        f"pass a whole file of one of {', '.join(sorted(_formats()))}, or decode it yourself and pass the PIL image",
+        f"pass a complete file of one of {', '.join(sorted(_formats()))}, or decode it yourself and pass the PIL image",
     )
 
 

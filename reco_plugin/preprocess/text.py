@@ -1,4 +1,4 @@
-"""Texts -> (B, L) token ids, bit for bit as open_clip's tokenizers make them, by the ``tokenizers`` library.
+"""Texts -> (B, L) token ids, equal to those of open_clip's tokenizers, by the ``tokenizers`` library.
 
 The tokenizer file comes from :func:`reco_plugin.train.tokenizer.export_tokenizer`. It spells out which characters
 are letters, digits and punctuation, so that the ids do not depend on the Unicode version of a regex engine.
@@ -34,21 +34,21 @@ TokenIds: TypeAlias = npt.NDArray[np.int32]
 BUCKETS = (16, 32, 48, 64, 77)
 """Lengths that a batch is cut to: few, so that batches of a server still merge."""
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to mend
-_SHORT = 500  # characters; whatever they are, ftfy needs milliseconds for them
+_PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to clean
+_SHORT = 500  # characters; ftfy takes milliseconds for any of them
 _LEVELS = 8  # of HTML escaping
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How the encoder wants its texts.
+    """Text preprocessing of the encoder.
 
     Attributes:
         kind: clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face.
         context_length: L.
         clean: lower and whitespace collapse white space; canonicalize also drops ASCII punctuation.
         pad_id: fills a row up to L.
-        end_id: closes a text, also one that was cut; only for kind clip.
+        end_id: ends a text, also a truncated one; only for kind clip.
         strip_id: an id that becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf.
         dynamic: the graph takes fewer than L tokens and gives the same vectors.
         buckets: lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint.
@@ -113,7 +113,7 @@ class Tokens:
     """Tokens of B texts."""
 
     ids: TokenIds  # (B, L) int32, padded to the context length
-    truncated: npt.NDArray[np.bool_]  # (B,) bool; True where the text was too long and its end is lost
+    truncated: npt.NDArray[np.bool_]  # (B,) True where the text was truncated
 
 
 class Tokenizer:
@@ -136,7 +136,7 @@ class Tokenizer:
             self._prepare_hf()
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of the texts, in order; an empty text is legal.
+        """Tokenize texts; ids (B, L). An empty text is valid.
 
         Raises:
             InputError: there is no text, or one of them is not a string.
@@ -174,9 +174,9 @@ class Tokenizer:
         return Tokens(ids, truncated)
 
     def _with_special(self, text: str) -> list[int]:
-        """Ids of a text that spells a special token, which counts unless punctuation precedes it (the library differs).
+        """Tokenize a text with a literal special token, which counts unless punctuation precedes it.
 
-        ``a <end_of_text>`` holds the token; in ``a !<end_of_text>``, open_clip's pattern takes ``!<`` as one piece.
+        ``a <end_of_text>`` holds the token; in ``a !<end_of_text>``, open_clip alone takes ``!<`` as one piece.
         """
         pre_tokenizer, model = self._backend.pre_tokenizer, self._backend.model
         row = [self._start]
@@ -200,12 +200,12 @@ class Tokenizer:
 
 
 def clean(text: str, how: Clean) -> str:
-    """Mend a text as open_clip does: mojibake, HTML entities (escaped twice at most), white space.
+    """Clean a text as open_clip does: mojibake, HTML entities (escaped twice at most), white space.
 
     >>> clean("  Fran&amp;ccedil;ois   â€” schÃ¶n ", "lower")
     'françois — schön'
     """
-    text = html.unescape(html.unescape(_mended(text))).strip()
+    text = html.unescape(html.unescape(_mend(text))).strip()
     if how == "canonicalize":
         text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()
         return " ".join(text.split())
@@ -213,11 +213,11 @@ def clean(text: str, how: Clean) -> str:
     return text.lower() if how == "lower" else text
 
 
-def _mended(text: str) -> str:
-    """What ``ftfy.fix_text`` makes of a text, in time that grows with its length and no faster.
+def _mend(text: str) -> str:
+    """Run ``ftfy.fix_text`` on a text in linear time.
 
     ftfy takes a pass for each level of ``&amp;amp;...``, and Python orders combining marks by moving each past the
-    others: 50,000 characters of either took a minute. Only beyond ``_LEVELS`` of escaping is the result another.
+    others: 50,000 characters of either took a minute. Only beyond ``_LEVELS`` of escaping does the result differ.
     """
     from ftfy import fix_text
 
@@ -225,27 +225,27 @@ def _mended(text: str) -> str:
         return text
     if len(text) <= _SHORT:
         return fix_text(text)
-    text = re.sub(r"\n+", "\n", text)  # ftfy mends line by line; white space is collapsed in the end
+    text = re.sub(r"\n+", "\n", text)  # ftfy works line by line; white space is collapsed in the end
     tag = text.find("<")
     tagged = len(text) if tag < 0 else text.rfind("\n", 0, tag) + 1  # from this line on, ftfy unescapes nothing
-    return _mended_lines(text[:tagged], unescape=True) + _mended_lines(text[tagged:], unescape=False)
+    return _mend_lines(text[:tagged], unescape=True) + _mend_lines(text[tagged:], unescape=False)
 
 
-def _mended_lines(text: str, *, unescape: bool) -> str:
+def _mend_lines(text: str, *, unescape: bool) -> str:
     from ftfy import fix_text
     from ftfy.fixes import unescape_html
 
     for _ in range(_LEVELS):
         before = text
         text = unescape_html(text) if unescape else text
-        text = _composed(fix_text(text, unescape_html=False, normalization=None))
+        text = _compose(fix_text(text, unescape_html=False, normalization=None))
         if text == before:
             break
     return text
 
 
-def _composed(text: str) -> str:
-    """The text in normal form C; its combining marks are sorted before, which leaves Python nothing to move."""
+def _compose(text: str) -> str:
+    """Normalise to form C; combining marks are sorted before, so that Python need not move them."""
     if text.isascii():
         return text
     apart = "".join(unicodedata.normalize("NFD", character) for character in text)
@@ -257,11 +257,11 @@ def _composed(text: str) -> str:
 def cut_to_longest(ids: TokenIds, config: TextConfig) -> TokenIds:
     """Cut a batch after its longest text; the vectors stay the same where ``config.dynamic``.
 
-    A causal tower that reads the end token sees nothing behind it. The length is rounded up to a bucket.
+    A causal tower that reads the end token does not attend beyond it. The length is rounded up to a bucket.
 
     Args:
-        ids: (B, L) as a tokenizer gave them.
-        config: without ``dynamic``, ids come back as they are.
+        ids: (B, L) from a tokenizer.
+        config: without ``dynamic``, ids stay unchanged.
 
     >>> config = TextConfig("clip", 8, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(2, 4))
     >>> cut_to_longest(np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32), config)

@@ -30,7 +30,7 @@ class BenchPair:
     family: str
     caption: str
     split: EntitySplit | None
-    """None for a generic drawing, which belongs to no entity."""
+    """None for a generic drawing, which has no entity."""
 
     @property
     def key(self) -> str:
@@ -52,7 +52,7 @@ class Quickstart:
         return {entity.key: entity for entity in self.entities}
 
     def rows(self, *, splits: Iterable[EntitySplit | None] = (), styles: Iterable[str] = ()) -> npt.NDArray[np.int64]:
-        """Row numbers of the items of these splits and styles (empty: all of them)."""
+        """Rows (M,) of the items of these splits and styles (empty: all of them)."""
         wanted_splits, wanted_styles = set(splits), set(styles)
         return np.array(
             [
@@ -65,11 +65,11 @@ class Quickstart:
         )
 
     def memory_rows(self, splits: Iterable[EntitySplit] = ALL_SPLITS) -> npt.NDArray[np.int64]:
-        """Rows of the pairs that belong in a memory: entities in memory styles."""
+        """Rows (M,) of the pairs for a memory: entities in memory styles."""
         return self.rows(splits=splits, styles=MEMORY_STYLES)
 
     def query_rows(self, split: EntitySplit) -> npt.NDArray[np.int64]:
-        """Rows of the test queries: drawings in styles that no memory and no training holds."""
+        """Rows (Q,) of the test queries: drawings in styles that no memory and no training holds."""
         return self.rows(splits=[split], styles=QUERY_STYLES)
 
     def labels(self, splits: Iterable[EntitySplit]) -> list[Entity]:
@@ -79,11 +79,11 @@ class Quickstart:
 
 
 def load(cache: Path, *, generic: bool = False) -> Quickstart:
-    """Fetch, render and read the benchmark; everything is kept in the cache and reused.
+    """Fetch, render and read the benchmark, through the cache.
 
     Args:
         cache: folder for packages and rendered images.
-        generic: also the generic drawings that pre-train the mini CLIP.
+        generic: also load the generic drawings that pre-train the mini CLIP.
 
     Raises:
         DataError: the packages could not be fetched.
@@ -126,7 +126,7 @@ def _entity_drawings(
 
 
 def _find(entity: Entity, icons: IconSet, tables: list[dict[str, str]]) -> str | None:
-    """The entity's icon in a set: by code point in its own table, by CLDR name, by the other sets' names."""
+    """Find the entity's icon in a set: by code point in its own table, by CLDR name, by the other sets' names."""
     named = [table[code] for table in tables for code in entity.code_points if code in table]
     for name in [*named[:1], _slug(entity.label), *named[1:]]:
         if icon := icons.resolve(name):
@@ -140,7 +140,7 @@ def _slug(label: str) -> str:
 
 
 def _generic_drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple[list[BenchPair], list[Drawing]]:
-    """Generic drawings, without any whose name mentions an entity that pre-training must not see."""
+    """Generic drawings, except those whose name mentions an entity that pre-training must not see."""
     unseen = [entity for entity in entities if entity.split != "seen"]
     hidden = {bag(name) for e in unseen for name in (concept(e.label), *e.names.values())} - {frozenset()}
     items, drawings = [], []
@@ -161,7 +161,7 @@ def _words(name: str) -> str:
 
 
 def _cached(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
-    """Render once; the file's name tells which drawings it holds."""
+    """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
     digest = hashlib.sha256(json.dumps([[d.icons.parent.name, d.name] for d in drawings]).encode()).hexdigest()[:16]
     path = folder / f"{digest}.npy"
     if not path.is_file():

@@ -33,7 +33,7 @@ _NAME_SOURCE = {
 
 @dataclass(frozen=True)
 class Entity:
-    """One thing that several styles draw."""
+    """A thing with drawings in several styles."""
 
     key: str
     """Code points in lower case, as in ``1f98a``."""
@@ -52,13 +52,13 @@ class Entity:
 
 
 def seeded(*parts: object) -> random.Random:
-    """A generator that depends on the parts alone, the same on every machine and Python."""
+    """A generator seeded by the parts alone, the same on every machine and Python."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))
 
 
 def concept(label: str) -> str:
-    """The label without words of gender and punctuation, so that all who row stay on one side of the split.
+    """The label without words of gender and punctuation, so that all who row are in one split.
 
     >>> concept("kiss: woman, man"), concept("kiss"), concept("Mrs. Claus"), concept("man")
     ('kiss', 'kiss', 'claus', 'man')
@@ -124,7 +124,7 @@ def _share(position: float) -> EntitySplit:
 
 
 def caption(entity: Entity, style: str) -> str:
-    """One fixed caption for one drawing, worded as different sources word theirs; 15 % carry tags only."""
+    """One fixed caption for one drawing, in the wording of different sources; 15 % carry tags only."""
     rng = seeded("caption", entity.key, style)
     name = entity.names[_NAME_SOURCE[style]]
     tags = [tag for tag in entity.tags if tag.lower() != name.lower()]
@@ -136,7 +136,7 @@ def caption(entity: Entity, style: str) -> str:
 
 
 def bag(text: str) -> frozenset[str]:
-    """The words of a text without order and plural.
+    """The set of words of a text, in the singular.
 
     >>> sorted(bag("Two red foxes"))
     ['fox', 'red', 'two']

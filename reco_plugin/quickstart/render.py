@@ -22,7 +22,7 @@ _OVERSAMPLED = 128  # rendered at twice the size and averaged: smoother edges th
 
 
 class Drawing(NamedTuple):
-    """One icon of one set: where its JSON is and what it is called there."""
+    """One icon of one set: its JSON file and its name there."""
 
     icons: Path
     name: str
@@ -39,7 +39,7 @@ class IconSet:
 
     @property
     def names(self) -> list[str]:
-        """Names of the icons that are no aliases."""
+        """Names of the icons, without aliases."""
         return list(self._icons)
 
     def resolve(self, name: str) -> str | None:

@@ -20,12 +20,12 @@ from ..errors import DataError
 from ..progress import progress_bar
 
 _ICONIFY = ("icons.json", "chars.json", "info.json")
-"""What an Iconify package is read for."""
+"""Files to read from an Iconify package."""
 
 
 @dataclass(frozen=True)
 class DrawingPackage:
-    """One npm package of drawings: where it is, what it may be used for, and whose it is."""
+    """One npm package of drawings, with its licence and credit."""
 
     name: str
     package: str
@@ -35,7 +35,7 @@ class DrawingPackage:
     family: str
     """Art family: drawings of one family are near-copies of each other and are hidden together."""
     parts: tuple[str, ...] = _ICONIFY
-    """Beginnings of the paths that are unpacked of the package."""
+    """Prefixes of the paths to unpack."""
 
 
 def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> DrawingPackage:
@@ -70,9 +70,9 @@ GENERIC_SOURCES = (
     iconify("streamline-stickies-color", "1.2.2", "CC-BY-4.0", "Streamline"),
     iconify("streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline"),
 )
-"""Other colour drawings with a file name for a caption: only used to pre-train the mini CLIP.
+"""Other colour drawings, captioned by file name: only used to pre-train the mini CLIP.
 
-No set of emoji is among them: it would draw the unseen entities, under names that a filter by name may not catch.
+Sets of emoji are excluded: they draw the unseen entities, under names that a filter by name may miss.
 """
 
 NAMES_SOURCE = DrawingPackage(
@@ -105,11 +105,11 @@ def _npm() -> list[str]:
 def fetch(sources: tuple[DrawingPackage, ...], cache: Path) -> dict[str, Path]:
     """Download the packages that the cache lacks; return each source's unpacked folder by name.
 
-    A package is unpacked under a temporary name and renamed when it is whole, so an interrupted
-    download leaves nothing half-written and the next call goes on from there.
+    A package is unpacked under a temporary name and renamed when complete, so an interrupted download resumes
+    at the next call.
 
     Raises:
-        DataError: npm is missing or could not deliver a package.
+        DataError: npm is missing or could not fetch a package.
     """
     folders = {source.name: cache / "npm" / f"{source.name}-{source.version}" for source in sources}
     missing = [source for source in sources if not folders[source.name].is_dir()]
@@ -129,7 +129,7 @@ def _fetch_one(source: DrawingPackage, folder: Path, npm: list[str]) -> None:
         if done.returncode or not tarballs:
             raise DataError(
                 f"npm could not fetch {wanted} (exit {done.returncode}). Check the connection or npm's registry and "
-                f"run it again, it goes on from here. npm said: {done.stderr.strip()[-500:]}"
+                f"run it again, it resumes from here. npm said: {done.stderr.strip()[-500:]}"
             )
         try:
             _unpack(tarballs[0], Path(tmp) / "unpacked", source.parts).rename(folder)

@@ -1,7 +1,6 @@
-"""Draw what a study found: one self-contained HTML page, Markdown with charts beside it, and JSON.
+"""Render findings: one self-contained HTML page, Markdown with charts beside it, and JSON.
 
-``findings.json -> Run -> page (HTML) | document (Markdown, SVG) | JSON``. Nothing is measured here; every figure comes
-from the findings.
+``findings.json -> Run -> page (HTML) | document (Markdown, SVG) | JSON``. Nothing is measured here.
 """
 
 from .markdown import markdown_cases, markdown_section

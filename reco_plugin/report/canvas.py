@@ -1,4 +1,4 @@
-"""A matplotlib figure to SVG text: selectable text, the same bytes each time, for a page or as a file of its own."""
+"""A matplotlib figure as SVG: selectable text, reproducible bytes, for a page or as a file of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 430.0
-"""In CSS pixels: two charts side by side on a desk, one on a phone, with the same legible text."""
+"""In CSS pixels: two charts side by side on a desktop, one on a phone, with the same text size."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -28,10 +28,10 @@ class Canvas:
         self.figure, self.axes = figure, axes
 
     def svg(self) -> str:
-        """The drawing as a file of its own: light colours on an opaque ground, so it can be read anywhere."""
+        """The drawing as a file of its own, in light colours on an opaque background."""
         buffer = io.StringIO()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # text stays text: the reader's fonts draw it
+            warnings.filterwarnings("ignore", message="Glyph")  # the text is drawn by the viewer's fonts
             self.figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         return _tidy(buffer.getvalue())
 
@@ -57,19 +57,19 @@ def canvas(height: float, salt: str) -> Iterator[Canvas]:
 
 
 def inline(svg: str, label: str) -> str:
-    """The same drawing as an element of a page: its colours are the page's variables, ``label`` is read out."""
+    """The drawing as an element of a page, with the page's colour variables and ``label`` for screen readers."""
     words = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
     return as_variables(svg[svg.index("<svg") :]).replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
 
 
-def shortened(text: str, width: int) -> str:
-    """Words that fit into so many characters, with an ellipsis for what was left out."""
+def shorten(text: str, width: int) -> str:
+    """Shorten text to ``width`` characters, with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def _tidy(svg: str) -> str:
-    """Drop the doctype, ids that nothing refers to (a page would hold them twice) and trailing blanks."""
+    """Drop the doctype, unused ids (a page would hold them twice) and trailing blanks."""
     svg = svg[svg.index("<svg") :]
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
@@ -87,7 +87,7 @@ _STYLE: Any = {  # matplotlib types the keys one by one
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 12.0,
-    "font.family": "DejaVu Sans",  # comes with matplotlib; it only measures
+    "font.family": "DejaVu Sans",  # comes with matplotlib; used only to measure text
     "text.color": light("ink"),
     "axes.edgecolor": light("line"),
     "axes.facecolor": "none",

@@ -1,4 +1,4 @@
-"""How figures are written: per cent and points with one decimal, humanised bytes and times, an en dash for nothing."""
+"""Format figures: per cent and points with one decimal, readable bytes and times, an en dash for missing ones."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _UNITS: dict[str, str] = {"percent": "%", "points": "points"}
 _EXACT_BELOW, _MINUTE_MS = 1000.0, 60_000.0
 
 
-def written(cell: Cell, kind: CellKind) -> str:
-    """Write a cell without its unit where the header holds it (per cent, points), with it otherwise.
+def format_cell(cell: Cell, kind: CellKind) -> str:
+    """Format a cell, without its unit where the header has it (per cent, points).
 
-    >>> written(0.4949, "percent"), written(-0.014, "points"), written(None, "count")
+    >>> format_cell(0.4949, "percent"), format_cell(-0.014, "points"), format_cell(None, "count")
     ('49.5', '−1.4', '–')
     >>> from reco_plugin.evaluate.intervals import Interval
-    >>> written(Interval(0.02, 0.009, 0.031), "points")
+    >>> format_cell(Interval(0.02, 0.009, 0.031), "points")
     '+2.0 [+0.9, +3.1]'
-    >>> written(1536, "bytes"), written(0.25, "milliseconds"), written(8756, "count")
+    >>> format_cell(1536, "bytes"), format_cell(0.25, "milliseconds"), format_cell(8756, "count")
     ('1.5 KiB', '250 µs', '8,756')
     """
     if cell is None:
@@ -31,27 +31,27 @@ def written(cell: Cell, kind: CellKind) -> str:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, Interval):
-        mean, low, high = (written(value, kind) for value in cell)
+        mean, low, high = (format_cell(value, kind) for value in cell)
         return f"{mean} [{low}, {high}]"
     return _WRITERS[kind](float(cell)).replace("-", "−")
 
 
 def with_unit(cell: Cell, kind: CellKind) -> str:
-    """Write a cell that stands alone, as on a chart: ``49.5 %``."""
-    text, unit = written(cell, kind), _UNITS.get(kind)
+    """Format a cell with its unit, as on a chart: ``49.5 %``."""
+    text, unit = format_cell(cell, kind), _UNITS.get(kind)
     return f"{text} {unit}" if unit and isinstance(cell, int | float | Interval) else text
 
 
 def tick(value: float, kind: CellKind) -> str:
-    """Write a value at an axis, no longer than needed: ``40 %``."""
+    """Format a value at an axis, as short as possible: ``40 %``."""
     if kind in _UNITS:
         sign = "+" if kind == "points" and value > 0 else ""
         return f"{sign}{round(100 * value, 6):g}{' %' if kind == 'percent' else ''}".replace("-", "−")
-    return written(value, kind)
+    return format_cell(value, kind)
 
 
 def header(column: Column) -> str:
-    """The words above a column, with the unit of its cells unless they name it.
+    """The title of a column, with the unit of its cells unless the title has it.
 
     >>> header(Column(key="top1", title="top-1", kind="percent")), header(Column(key="gain", title="gain in points"))
     ('top-1, %', 'gain in points')
@@ -61,7 +61,7 @@ def header(column: Column) -> str:
 
 
 def with_minus(text: str) -> str:
-    """A sentence with a minus where a hyphen stands before a figure.
+    """Replace hyphens before figures by minus signs.
 
     >>> with_minus("top-1: -0.6 [-1.7, +0.0] points")
     'top-1: −0.6 [−1.7, +0.0] points'
@@ -70,7 +70,7 @@ def with_minus(text: str) -> str:
 
 
 def mean_of(cell: Cell) -> float | None:
-    """The number of a cell, the mean of an interval; None for words and nothing."""
+    """The number of a cell, the mean of an interval; None for text and missing cells."""
     if cell is None or isinstance(cell, str):
         return None
     return float(cell.mean if isinstance(cell, Interval) else cell)
@@ -87,14 +87,14 @@ def direction(cell: Cell, kind: CellKind) -> Direction | None:
 
 
 def best_cells(table: Table) -> frozenset[tuple[int, str]]:
-    """Row number and key of the highest cells of the ``best`` columns; what is written alike is equally best."""
+    """Row number and key of the highest cells of the ``best`` columns; equal formatted values are equally best."""
     kinds = {column.key: column.kind for column in table.columns}
     found: set[tuple[int, str]] = set()
     for key in (key for key in table.best if key in kinds):
         means = {row: mean for row, cells in enumerate(table.rows) if (mean := mean_of(cells.get(key))) is not None}
         if means:
-            top = written(max(means.values()), kinds[key])
-            found |= {(row, key) for row, mean in means.items() if written(mean, kinds[key]) == top}
+            top = format_cell(max(means.values()), kinds[key])
+            found |= {(row, key) for row, mean in means.items() if format_cell(mean, kinds[key]) == top}
     return frozenset(found)
 
 

@@ -1,4 +1,4 @@
-"""Draw a chart of the findings: lines with shaded bounds over numbers, points with bounds beside names."""
+"""Draw charts of findings: lines with shaded bounds over numbers, points with bounds beside names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import DataError
 from ..evaluate.findings import Cell, CellKind, Chart, Column, Line, Table
 from ..evaluate.intervals import Interval
-from .canvas import WIDTH, Canvas, canvas, shortened
-from .cells import tick, with_unit, written
+from .canvas import WIDTH, Canvas, canvas, shorten
+from .cells import format_cell, tick, with_unit
 from .palette import SERIES, light
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ _CLOSE = 1 / 14  # of the axis: ticks nearer to each other would touch
 
 
 def draw(chart: Chart, salt: str) -> str:
-    """The SVG of a chart, without its title: page and document set that as text.
+    """Draw the SVG of a chart, without its title, which page and document write as text.
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        DataError: a line has not one value for each x.
+        DataError: a line has fewer or more values than x.
     """
     _check(chart)
     names = [value for value in chart.x if isinstance(value, str)]
@@ -43,7 +43,7 @@ def draw(chart: Chart, salt: str) -> str:
 
 
 def chart_table(chart: Chart) -> Table:
-    """The values of a chart as a table, for those who cannot see it, or want the figures."""
+    """The values of a chart as a table, for accessibility."""
     columns = [Column(key="x", title=chart.x_title, kind="text" if _named(chart) else "number")]
     columns += [Column(key=f"y{n}", title=line.name, kind=chart.y_kind) for n, line in enumerate(chart.lines)]
     rows: list[dict[str, Cell]] = []
@@ -106,7 +106,7 @@ def _beside_names(drawn: Canvas, chart: Chart, names: Sequence[str]) -> list[Art
 
 
 def _place_ticks(axis: Axis, x: Sequence[float], *, log: bool) -> None:
-    """Ticks at the measured x where they stand apart far enough, else where matplotlib puts them."""
+    """Put ticks at the measured x where these are far enough apart, else where matplotlib puts them."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
     places = [math.log(value) if value > 0 else 0.0 for value in x] if log else list(x)
@@ -117,7 +117,7 @@ def _place_ticks(axis: Axis, x: Sequence[float], *, log: bool) -> None:
         axis.set_ticks(kept)
     elif not log:
         axis.set_major_locator(MaxNLocator(6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: written(value, "number")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: format_cell(value, "number")))
     axis.set_minor_locator(NullLocator())
 
 
@@ -139,7 +139,7 @@ def _gaps(values: Sequence[float | None]) -> list[float]:
 
 
 def _wrapped(name: str) -> str:
-    """A name on up to two lines."""
+    """Wrap a name to at most two lines."""
     return "\n".join(textwrap.wrap(name, _NAME_CHARS, max_lines=2, placeholder="…")) or name
 
 
@@ -164,27 +164,27 @@ class Look(NamedTuple):
     dash: str
 
 
-_LOOKS = [  # a line differs from the others in colour, marker and dash: colour is never the only sign
+_LOOKS = [  # lines differ in colour, marker and dash, to be legible without colour
     Look(SERIES[number % len(SERIES)], "osD^vPX*"[(number + number // 8) % 8], ("-", "--", "-.", ":")[number % 4])
     for number in range(32)
 ]
 
 
 def looks(count: int) -> list[Look]:
-    """Looks for so many lines; after 32 they begin again."""
+    """Looks for ``count`` lines; after 32 they repeat."""
     return [_LOOKS[number % len(_LOOKS)] for number in range(count)]
 
 
 def legend_words(chart: Chart) -> list[str]:
-    """Names of lines and baseline; none where one line stands alone."""
+    """Names of lines and baseline; none for a single line."""
     if len(chart.lines) < 2 and chart.baseline is None:
         return []
-    words = [shortened(line.name, _CHARS) for line in chart.lines]
+    words = [shorten(line.name, _CHARS) for line in chart.lines]
     return words if chart.baseline is None else [*words, f"{_BASELINE} {with_unit(chart.baseline, chart.y_kind)}"]
 
 
 def legend_height(words: Sequence[str]) -> float:
-    """Room for the legend, in CSS pixels."""
+    """Height of the legend, in CSS pixels."""
     return _ROW * math.ceil(len(words) / _columns(words))
 
 

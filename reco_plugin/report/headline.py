@@ -1,9 +1,9 @@
-"""The main figures of a run, read from its section ``main``, and the picture of them that stands at the top.
+"""The main figures of a run, read from its section ``main``, and a chart of them for the top of the report.
 
 In a table of that section, the rows of frozen CLIP have a text cell that begins with ``frozen``; the column of that
-cell says what was refined, and other text columns (or the title, where there are several tables) say among which
-labels. A column of per cent is a main figure where a column of points holds its gain: titled ``gain in`` and its title,
-or with its key and ``_gain``. Where there is no such pair, the first of per cent is, with the first of points.
+cell names the refined side, and other text columns (or the title, where there are several tables) name the labels. A
+column of per cent is a main figure where a column of points holds its gain: titled ``gain in`` and its title, or with
+its key and ``_gain``. Where there is no such pair, the first of per cent is, with the first of points.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluate.findings import Cell, Column, Findings, Table
 from ..evaluate.intervals import Interval
-from .canvas import Canvas, canvas, shortened
-from .cells import direction, mean_of, with_unit, written
+from .canvas import Canvas, canvas, shorten
+from .cells import direction, format_cell, mean_of, with_unit
 from .palette import light
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FROZEN, _BOTH = "frozen", "both"
 
 @dataclass(frozen=True)
 class Figure:
-    """One main figure: labels and measure, what was refined, the share and its gain."""
+    """One main figure: labels and measure, the refined side, the share and its gain."""
 
     group: str
     refined: str
@@ -43,7 +43,7 @@ class Figure:
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Of the share's interval; where it has none, of the gain's, laid around the share."""
+        """Bounds of the share's interval; where it has none, the gain's, centred on the share."""
         if isinstance(self.value, Interval):
             return self.value.low, self.value.high
         if isinstance(self.gain, Interval):
@@ -52,22 +52,22 @@ class Figure:
 
 
 def main_figures(findings: Findings) -> tuple[Figure, ...]:
-    """All main figures, group by group, as the tables have them; none where no table fits the rule."""
+    """All main figures, group by group, in the order of the tables; none where no table has any."""
     tables = [table for section in findings.sections if section.key == MAIN for table in section.tables]
-    told = len([table for table in tables if _variant(table)]) > 1
-    return tuple(figure for table in tables for figure in _figures(table, told))
+    several = len([table for table in tables if _variant(table)]) > 1
+    return tuple(figure for table in tables for figure in _figures(table, several))
 
 
-def grouped(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    """Figures by group, in order."""
+def group_figures(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+    """Group figures, in order."""
     groups: dict[str, list[Figure]] = {}
     for figure in figures:
         groups.setdefault(figure.group, []).append(figure)
     return groups
 
 
-def chosen(figures: Sequence[Figure]) -> Figure | None:
-    """What stands for refinement in a summary: both sides where both were refined, else the last variant."""
+def choose_refined(figures: Sequence[Figure]) -> Figure | None:
+    """Choose the figure of refinement for a summary: both sides refined where measured, else the last variant."""
     refined = [figure for figure in figures if not figure.frozen]
     both = [figure for figure in refined if figure.refined.casefold().startswith(_BOTH)]
     return (both or refined)[-1] if refined else None
@@ -78,8 +78,8 @@ def summary_table(findings: Sequence[Findings], names: Sequence[str]) -> Table:
     rows: list[dict[str, Cell]] = []
     for found, name in zip(findings, names, strict=True):
         figures = main_figures(found)
-        for group, members in grouped(figures).items():
-            best = chosen(members)
+        for group, members in group_figures(figures).items():
+            best = choose_refined(members)
             row: dict[str, Cell] = {"run": name, "group": group}
             row["frozen"] = next((figure.value for figure in members if figure.frozen), None)
             if best is not None:
@@ -122,7 +122,7 @@ def _measures(table: Table) -> list[tuple[Column, Column | None]]:
     return pairs or [(share, points[0] if points else None) for share in shares[:1]]
 
 
-def _figures(table: Table, told: bool) -> list[Figure]:
+def _figures(table: Table, several: bool) -> list[Figure]:
     variant = _variant(table)
     if variant is None:
         return []
@@ -133,7 +133,7 @@ def _figures(table: Table, told: bool) -> list[Figure]:
             value = row.get(share.key)
             if value is None or isinstance(value, str):
                 continue
-            words = [table.title if told else "", *(str(row[key]) for key in labels if row.get(key) is not None)]
+            words = [table.title if several else "", *(str(row[key]) for key in labels if row.get(key) is not None)]
             found.append(
                 Figure(
                     group=" · ".join(word for word in (share.title, *words) if word),
@@ -153,13 +153,13 @@ _ROOM = 1.5  # of the longest bar, so that its figures fit behind it
 
 
 def draw_headline(figures: Sequence[Figure], salt: str) -> str:
-    """The SVG of the main figures; with very many, frozen and one refined variant of each group.
+    """Draw the SVG of the main figures; of very many, frozen and one refined variant of each group.
 
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    groups = grouped(pictured(figures))
-    titled = any(groups)  # a single nameless group needs no room for its name
+    groups = group_figures(choose_bars(figures))
+    titled = any(groups)  # a single group without a name needs no room for it
     height = _EDGE + sum(_BAR * len(members) + _GROUP * titled for members in groups.values())
     with canvas(height, salt) as drawn:
         axes, y, names = drawn.axes, 0.0, dict[float, str]()
@@ -168,14 +168,14 @@ def draw_headline(figures: Sequence[Figure], salt: str) -> str:
             if titled:
                 _write_group(drawn, y + 0.64 * _GROUP, group)
                 y += _GROUP
-            stands = chosen(members)
+            stands = choose_refined(members)
             for figure in members:
                 middle = y + _BAR / 2
                 _draw_bar(
                     axes, middle, figure, "frozen" if figure.frozen else "series-1" if figure is stands else "pale"
                 )
                 _write_value(axes, _right(figure) + 0.02 * end, middle, figure)
-                names[middle] = shortened(figure.refined, _NAME_CHARS)
+                names[middle] = shorten(figure.refined, _NAME_CHARS)
                 y += _BAR
         axes.set_yticks(list(names), list(names.values()), color=light("ink"), fontsize=12)
         axes.set_ylim(y + 2, 0.2 * _GROUP if titled else -2)
@@ -186,20 +186,20 @@ def draw_headline(figures: Sequence[Figure], salt: str) -> str:
         return drawn.svg()
 
 
-def pictured(figures: Sequence[Figure]) -> list[Figure]:
-    """All of a few figures; of many, frozen and the one that stands for refinement, group by group."""
+def choose_bars(figures: Sequence[Figure]) -> list[Figure]:
+    """Choose the figures to draw: all of a few; of many, frozen and one refined variant of each group."""
     if len(figures) <= _MOST:
         return list(figures)
     return [
         figure
-        for members in grouped(figures).values()
+        for members in group_figures(figures).values()
         for figure in members
-        if figure.frozen or figure is chosen(members)
+        if figure.frozen or figure is choose_refined(members)
     ]
 
 
 def _right(figure: Figure) -> float:
-    """Where bar and interval end."""
+    """The right end of bar and interval."""
     return max(figure.mean, *(figure.bounds or (0.0,)))
 
 
@@ -210,11 +210,11 @@ def _draw_bar(axes: Axes, y: float, figure: Figure, colour: str) -> None:
 
 
 def _write_group(drawn: Canvas, y: float, group: str) -> None:
-    """From the left edge of the picture on, because the words are longer than the bars."""
+    """Write from the left edge of the chart on, because names are longer than the bars."""
     from matplotlib.transforms import blended_transform_factory
 
     place = blended_transform_factory(drawn.figure.transFigure, drawn.axes.transData)
-    words = shortened(group, _GROUP_CHARS)
+    words = shorten(group, _GROUP_CHARS)
     drawn.axes.text(0.015, y, words, transform=place, weight="bold", va="center").set_in_layout(False)
 
 
@@ -223,4 +223,4 @@ def _write_value(axes: Axes, x: float, y: float, figure: Figure) -> None:
     if (gain := mean_of(figure.gain)) is not None:
         colour = {"up": "good", "down": "bad"}.get(direction(figure.gain, "points") or "", "soft")
         place: Any = {"xy": (1, 0.5), "xycoords": text, "xytext": (10, 0), "textcoords": "offset points"}
-        axes.annotate(written(gain, "points"), va="center", color=light(colour), weight="bold", **place)
+        axes.annotate(format_cell(gain, "points"), va="center", color=light(colour), weight="bold", **place)

@@ -10,13 +10,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..evaluate.findings import Case, Cell, CellKind, RankedCandidate, RetrievedPair, Section, Table
-from .cells import best_cells, header, with_minus, written
+from .cells import best_cells, format_cell, header, with_minus
 from .headline import main_figures, summary_table
 from .runs import Run, section_key
 from .views import GAINS, HARMS, HEADLINE, plain_setup, setup_details
 
 PictureLink = Callable[[str | None], str | None]
-"""From the name of a picture to its address in the document; None where there is none."""
+"""Name of a picture -> its address in the document; None where there is none."""
 _MARKS = {True: "✓", False: "✗", None: "?"}
 _PICTURE_WIDTH = 72
 
@@ -25,7 +25,7 @@ def markdown_section(section: Section, *, prefix: str | None = "report", level: 
     """Write one section, without a trailing newline.
 
     Args:
-        section: to write.
+        section: of the findings.
         prefix: of the charts that :func:`~reco_plugin.report.write_charts` wrote, as a path relative to the document,
             as in ``results/birds``; None leaves charts out.
         level: of the heading.
@@ -39,7 +39,7 @@ def markdown_section(section: Section, *, prefix: str | None = "report", level: 
 
 
 def markdown_table(table: Table) -> str:
-    """A table with its title in bold above; the best cells are bold."""
+    """Write a table with its title in bold above; the best cells are bold."""
     best = best_cells(table)
     lines = [
         _row(escaped(header(column)) for column in table.columns),
@@ -53,11 +53,11 @@ def markdown_table(table: Table) -> str:
 
 
 def markdown_cases(cases: Sequence[Case], link: PictureLink = lambda name: None) -> str:
-    """A table of cases: the query, its rank before and after, both rankings, and what was retrieved.
+    """Write a table of cases: the query, its rank before and after, both rankings, and the neighbours.
 
     Args:
         cases: at least one.
-        link: where pictures are; by default there are none.
+        link: addresses of pictures; by default none.
     """
     lines = [_row(("query", "rank", "before", "after", "retrieved")), _row(["---"] * 5)]
     for case in cases:
@@ -74,7 +74,7 @@ def chart_names(section: Section, prefix: str) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    r"""Text that Markdown shows as it is, on one line.
+    r"""Escape text for Markdown, on one line.
 
     >>> print(escaped("a|b <i> *c*"))
     a\|b &lt;i&gt; \*c\*
@@ -83,7 +83,7 @@ def escaped(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """Sentences in which Markdown's own marks keep their meaning, and HTML has none."""
+    """Escape HTML in sentences, but no Markdown."""
     return _plain(text)
 
 
@@ -92,7 +92,7 @@ def _plain(text: str) -> str:
 
 
 def _cell(cell: Cell, kind: CellKind) -> str:
-    text = written(cell, kind)
+    text = format_cell(cell, kind)
     return escaped(text) if isinstance(cell, str) else text
 
 
@@ -123,9 +123,9 @@ def render_document(runs: Sequence[Run], title: str, prefixes: Sequence[str], fo
 
     Args:
         runs: at least one; several are compared in a table first.
-        title: of the document.
+        title: heading of the document.
         prefixes: of each run's chart files.
-        folder: that the document will stand in; pictures are linked from there.
+        folder: of the document; pictures are linked from there.
     """
     parts = [f"# {escaped(title)}"]
     several = len(runs) > 1

@@ -1,7 +1,7 @@
 """The colours of page and charts, in light and dark.
 
-Charts are drawn in the light colours. A chart inside the page has each replaced by its CSS variable, so that it follows
-the reader's scheme; hence no two may be equal.
+Charts are drawn in the light colours. In the page, each is replaced by its CSS variable, so that charts follow the
+reader's scheme; hence no two may be equal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SERIES = tuple(shade.light for name, shade in COLOURS.items() if name.startswith
 
 
 def light(name: str) -> str:
-    """A colour as charts are drawn in it."""
+    """The light shade of a colour, in which charts are drawn."""
     return COLOURS[name].light
 
 
@@ -53,7 +53,7 @@ def as_variables(svg: str) -> str:
 
 
 def stylesheet() -> str:
-    """The variables in light, and in dark where the reader's system is dark and nothing is printed."""
+    """The CSS variables: light, and dark where the reader's system is dark, except in print."""
     day, night = (
         "".join(f"--{name}:{shade[scheme]};" for name, shade in COLOURS.items()) for scheme in range(len(Shade._fields))
     )

@@ -23,13 +23,13 @@ class Run:
     name: str  # distinct in the report
     key: str  # distinct, of letters, digits and hyphens: for anchors and file names
     folder: Path  # that holds the pictures
-    findings: Findings  # as read
+    findings: Findings
 
     def picture(self, name: str | None) -> Path | None:
-        """The file of a picture; None where it has none, or the file is not there.
+        """The file of a picture; None where there is none, or the file is missing.
 
         Raises:
-            DataError: the name is not that of a file in the run's folder of pictures.
+            DataError: the name is no plain file name.
         """
         if name is None:
             return None
@@ -41,7 +41,7 @@ class Run:
         return path if path.is_file() else None
 
     def picture_data(self, name: str | None) -> str | None:
-        """A picture as a ``data:`` address; None where there is none."""
+        """A picture as a ``data:`` URL; None where there is none."""
         path = self.picture(name)
         if path is None:
             return None
@@ -49,7 +49,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
-    """Read run folders; data sets of one name are told apart by their folders.
+    """Read run folders; data sets of one name are named with their folders.
 
     Raises:
         DataError: a folder holds no findings, two of its sections share a key, or it is given twice.
@@ -71,7 +71,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
 
 
 def section_key(section: Section) -> str:
-    """The key of a section as it can stand in file names and anchors.
+    """The key of a section in file names and anchors.
 
     >>> section_key(Section(key="Do no harm/../x", title="", about=""))
     'do-no-harm-x'

@@ -1,4 +1,4 @@
-"""What the templates show: findings and cases with every figure written; nothing is left to decide but the looks."""
+"""Views for the templates: findings and cases with all figures formatted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ..evaluate.findings import Case, Cell, Chart, Column, RankedCandidate, RetrievedPair, Section, Table
 from ..evaluate.intervals import Interval
 from .canvas import inline
-from .cells import best_cells, direction, header, mean_of, written
+from .cells import best_cells, direction, format_cell, header, mean_of
 from .charts import chart_table, draw
 from .headline import draw_headline, is_frozen, main_figures
 from .runs import Run, section_key
@@ -21,7 +21,7 @@ HEADLINE = "Main figures before and after refinement, with their intervals"
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell: its text and bounds, the kind and direction that style it, what it sorts by, and its share of a bar."""
+    """A cell: its text and bounds, kind and direction for the style, sort value, and share of a bar."""
 
     text: str
     bounds: str
@@ -34,7 +34,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table; the first cell of a row heads it."""
+    """A table; the first cell of a row is its header."""
 
     title: str
     columns: tuple[tuple[str, str], ...]
@@ -43,7 +43,7 @@ class TableView:
 
 @dataclass(frozen=True)
 class ChartView:
-    """A chart: its words, the SVG element, and its values."""
+    """A chart: title, SVG element, and values."""
 
     title: str
     svg: str
@@ -52,7 +52,7 @@ class ChartView:
 
 @dataclass(frozen=True)
 class SectionView:
-    """A section under its anchor."""
+    """A section and its anchor."""
 
     anchor: str
     title: str
@@ -63,7 +63,7 @@ class SectionView:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run, ready to be shown."""
+    """A run, ready to render."""
 
     name: str
     key: str
@@ -77,7 +77,7 @@ class RunView:
 
 
 def view_run(run: Run) -> RunView:
-    """Write every figure of a run and draw its charts."""
+    """Format the figures of a run and draw its charts."""
     found, figures = run.findings, main_figures(run.findings)
     return RunView(
         name=run.name,
@@ -93,7 +93,7 @@ def view_run(run: Run) -> RunView:
 
 
 def view_table(table: Table) -> TableView:
-    """Write the cells of a table."""
+    """Format the cells of a table."""
     best = best_cells(table)
     return TableView(
         title=table.title,
@@ -109,12 +109,12 @@ def view_table(table: Table) -> TableView:
 
 
 def plain_setup(setup: Mapping[str, Any]) -> list[Named]:
-    """Names and values that stand on the line of the setup: all but groups."""
+    """Names and values for the line of the setup: all but groups."""
     return [(key, _plain(value)) for key, value in setup.items() if not isinstance(value, dict)]
 
 
 def setup_details(setup: Mapping[str, Any]) -> dict[str, list[Named]]:
-    """Groups of names and values, as versions and digests are."""
+    """Groups of names and values, such as versions and digests."""
     groups = {key: value for key, value in setup.items() if isinstance(value, dict)}
     return {key: [(str(name), _plain(value)) for name, value in group.items()] for key, group in groups.items()}
 
@@ -126,14 +126,14 @@ def _plain(value: object) -> str:
         return ", ".join(_plain(one) for one in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return written(value, "number") if isinstance(value, int | float | None) else str(value)
+    return format_cell(value, "number") if isinstance(value, int | float | None) else str(value)
 
 
 def _cell(cell: Cell, column: Column, best: bool) -> CellView:
     mean = mean_of(cell)
     share = min(max(mean, 0.0), 1.0) if mean is not None and column.kind == "percent" else None
-    text = written(mean if isinstance(cell, Interval) else cell, column.kind)
-    bounds = written(cell, column.kind).removeprefix(text).strip()
+    text = format_cell(mean if isinstance(cell, Interval) else cell, column.kind)
+    bounds = format_cell(cell, column.kind).removeprefix(text).strip()
     return CellView(text, bounds, column.kind, direction(cell, column.kind), best, mean, share)
 
 
@@ -183,7 +183,7 @@ class RankingView:
 
 @dataclass(frozen=True)
 class CaseView:
-    """One query with what was retrieved for it; without any picture, it is shown in words alone."""
+    """One query with its neighbours; shown as text alone where there is no picture."""
 
     name: str
     picture: str | None
@@ -193,7 +193,7 @@ class CaseView:
 
     @property
     def pictured(self) -> bool:
-        """Whether anything of it has a picture."""
+        """Whether the query or a neighbour has a picture."""
         return bool(self.picture or any(shown.picture for _, pairs in self.found for shown in pairs))
 
 
@@ -209,7 +209,7 @@ class CasesView:
 
 
 def view_cases(run: Run) -> tuple[CasesView, ...]:
-    """Two contact sheets of one form, gains and harms; none where a run has no case.
+    """Make two contact sheets, gains and harms; none where a run has no case.
 
     Raises:
         DataError: a picture's name is not a plain file name.

@@ -1,4 +1,4 @@
-"""Write a report's files, each whole or not at all; its page is one file that loads nothing."""
+"""Write a report's files, each atomically; its page is one file that loads nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_report(
 
     Args:
         runs: at least one, as :func:`~reco_plugin.report.read_runs` gives them.
-        out: folder to write to; made when it is not there.
+        out: folder to write to; created when missing.
         title: of page and document; by default it names the runs.
         formats: of ``html``, ``md`` and ``json``.
 
@@ -101,7 +101,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def render_page(runs: Sequence[Run], title: str) -> str:
-    """Render runs as one page; several are compared in a matrix at the top.
+    """Render runs as one page; several are compared in a table at the top.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.

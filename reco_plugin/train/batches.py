@@ -1,4 +1,4 @@
-"""Draw seeded batches of a training set: the same for any number of processes, each of which reads its own rows."""
+"""Seeded batches of a training set: the same for any number of processes, each of which reads its own rows."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from .data import FusionData
 from .processes import Processes
 
 _ON_DEVICE_BYTES = 1 << 30
-"""Arrays up to this size are kept on the device; of larger ones each batch's rows are sent there."""
+"""Arrays up to this size are kept on the device; of larger ones, the rows of each batch are copied there."""
 
 
 @dataclass(frozen=True)
 class SideInputs:
-    """What one fusion gets for this process's rows."""
+    """Inputs of one fusion for this process's rows."""
 
     query: Tensor  # (b, D)
     neighbours: Tensor  # (b, K, D)
     similarity: Tensor  # (b, K)
-    trust: Tensor  # (b, K); 0 marks padding and what is left out of this step
+    trust: Tensor  # (b, K); 0 where padded or dropped in this step
 
 
 @dataclass(frozen=True)
 class FusionBatch:
-    """Pairs of as many groups, no two of one."""
+    """B pairs, each of another group."""
 
     frozen: dict[Modality, Tensor]  # modality -> (B, D) vectors of the whole batch
-    own: dict[Modality, SideInputs]  # modality -> what is refined here: the rows of this process
+    own: dict[Modality, SideInputs]  # modality -> inputs of this process's rows
 
 
 class Batches:
-    """The training set, by step.
+    """The batches of a training set, by step.
 
     Args:
         data: pairs and neighbours.
-        size: B; all groups, where there are fewer.
-        seed: decides all batches.
+        size: B; the number of groups, where there are fewer.
+        seed: of all batches.
         drop, rotate: see :class:`reco_plugin.train.loop.TrainConfig`.
         processes: that share a batch.
 
@@ -69,7 +69,7 @@ class Batches:
         self._found = {side: data.neighbours[side] for side in MODALITIES}
 
     def draw(self, step: int) -> FusionBatch:
-        """The batch of a step."""
+        """Draw the batch of a step."""
         rng = np.random.default_rng([self._seed, step])
         group = rng.choice(len(self._first), self._size, replace=False)
         rows = self._order[self._first[group] + rng.integers(0, self._count[group])]
@@ -86,7 +86,7 @@ class Batches:
         rng: np.random.Generator,
     ) -> SideInputs:
         found, part = self._found[side], self._processes.part(len(rows))
-        kept = rng.random((len(rows), found.rows.shape[1])) >= self._drop  # of all processes, so that each draws alike
+        kept = rng.random((len(rows), found.rows.shape[1])) >= self._drop  # of all processes: each draws the same
         own = found.rows[rows[part]]
         trust = (own > 0) & kept[part]
         return SideInputs(
@@ -97,7 +97,7 @@ class Batches:
         )
 
     def _turn(self, step: int) -> Tensor:
-        """One random orthogonal map (D, D) for both modalities: the batch in other coordinates."""
+        """Draw one random orthogonal map (D, D) for both modalities of a batch."""
         device, dimension = self._processes.device, self._query["image"].shape[1]
         generator = torch.Generator(device).manual_seed(self._seed * 1_000_003 + step)
         turn: Tensor = torch.linalg.qr(torch.randn(dimension, dimension, device=device, generator=generator)).Q
@@ -108,7 +108,7 @@ class Batches:
         return tensor.to(self._processes.device) if array.nbytes <= _ON_DEVICE_BYTES else tensor
 
     def _read(self, vectors: Tensor, rows: npt.NDArray[np.integer]) -> Tensor:
-        """Rows of an array, on the device."""
+        """Read rows (b,) of an array (N, D) on the device; (b, D)."""
         chosen = torch.from_numpy(rows.astype(np.int64)).to(vectors.device)
         return vectors[chosen].to(self._processes.device)
 

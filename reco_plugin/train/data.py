@@ -1,4 +1,4 @@
-"""What the fusion trains on: frozen pairs and, found once, the neighbours of both sides."""
+"""Training data of the fusion: frozen pairs and the neighbours of both sides, searched once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..memory import Memory
 from ..progress import progress_bar
 from ..retrieve import Retrieval, retrieve
 from ..types import MODALITIES, Modality, Records, Vectors
-from .found import Collector, FoundRows, new_array, open_array, open_rows, settle
+from .found import Collector, FoundRows, flush, new_array, open_array, open_rows
 
-_LOOK = 32  # neighbours that are inspected for near-duplicates at first; more where all of them are
+_LOOK = 32  # neighbours to check for near-duplicates at first; more where all of them are
 _ROWS = 256  # queries per search
 
 
@@ -27,9 +27,9 @@ class FusionData:
     """N training pairs.
 
     Attributes:
-        pairs: frozen vectors of both sides, (N, D) each; without ids and payloads where it was opened from files.
+        pairs: frozen vectors of both sides, (N, D) each; without ids and payloads where opened from files.
         groups: (N,) int; pairs of one group show the same thing and are never negatives of one another.
-        neighbours: modality -> what a query of that side retrieves, K neighbours each.
+        neighbours: modality -> K neighbours of each query of that side.
     """
 
     pairs: Records
@@ -46,7 +46,7 @@ def hidden_ids(
     also: Sequence[Collection[str]] | None = None,
     threshold: float = SAME_IMAGE,
 ) -> list[set[str]]:
-    """For each pair the ids that its own queries must not find: itself, near-duplicate images, and ``also``.
+    """Find the ids to hide from each of N pairs: itself, near-duplicate images, and ``also``.
 
     Without this the fusion learns to copy the query's own caption out of the memory.
     """
@@ -61,7 +61,7 @@ def hidden_ids(
 
 
 def _near_duplicates(memory: Memory, images: Vectors, threshold: float, look: int) -> list[set[str]]:
-    """Ids of all images of the memory at least this near, for each of (B, D) images."""
+    """Find the ids of all images of the memory at least this near, for each of (B, D) images."""
     found = retrieve(memory, images, "image", Retrieval(k=look))
     near = [
         {id_ for id_, cosine in zip(ids, similarity, strict=False) if cosine >= threshold}
@@ -82,16 +82,16 @@ def gather(
     hidden: Sequence[Collection[str]] | None = None,
     folder: Path | None = None,
 ) -> FusionData:
-    """Search the memory for every pair's two queries.
+    """Search the memory for both queries of every pair.
 
     Args:
         memory: any memory; it may hold the pairs themselves.
-        pairs: frozen vectors.
+        pairs: frozen vectors, (N, D) each.
         how: k and the search and fusion modes to train for.
-        groups: which pairs show the same thing; each its own when left out.
-        hidden: from :func:`hidden_ids`; computed with the defaults when left out.
-        folder: a new folder for the vectors and what was found, which are then paged in as they are read, also by
-            other processes (:func:`open_data`); it is there when it is whole. In memory when left out.
+        groups: (N,) groups of pairs that show the same thing; each pair is its own when None.
+        hidden: from :func:`hidden_ids`, with its defaults when None.
+        folder: a new folder for the vectors and neighbours as memory maps, also for other processes
+            (:func:`open_data`); it appears when complete. In RAM when None.
     """
     hidden = hidden if hidden is not None else hidden_ids(memory, pairs)
     names = groups if groups is not None else pairs.ids
@@ -107,7 +107,7 @@ def gather(
 
 
 def open_data(folder: Path) -> FusionData:
-    """What :func:`gather` left in a folder, without the ids, which training does not ask for."""
+    """Open the folder of :func:`gather`, without the ids, which training does not need."""
     image, text, groups = (open_array(folder, name) for name in (*MODALITIES, "groups"))
     return FusionData(Records([], image, text, []), groups, {side: open_rows(folder, side) for side in MODALITIES})
 
@@ -119,18 +119,18 @@ def _neighbours(
     how: Retrieval,
     hidden: Sequence[Collection[str]],
     folder: Path | None,
-    told: Callable[[int], object],
+    progress: Callable[[int], object],
 ) -> FoundRows:
     found = Collector(folder, side, len(pairs), how.k, memory.count(), pairs.image.shape[1])
     for start in range(0, len(pairs), _ROWS):
         rows = slice(start, start + _ROWS)
         found.add(start, retrieve(memory, pairs.side(side)[rows], side, how, exclude=hidden[rows]))
-        told(len(pairs.ids[rows]))
+        progress(len(pairs.ids[rows]))
     return found.rows()
 
 
 def _part(folder: Path) -> Path:
-    """An empty folder beside it to write to; what a killed process left there is gone."""
+    """Make an empty folder beside it to write to; removes that of a killed process."""
     part = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -138,9 +138,9 @@ def _part(folder: Path) -> Path:
 
 
 def _store(pairs: Records, groups: npt.NDArray[np.int64], folder: Path) -> Records:
-    """The pairs with their vectors in files."""
+    """Write the vectors of pairs, (N, D) each, to files; returns the pairs with memory maps."""
     for name, array in (("image", pairs.image), ("text", pairs.text), ("groups", groups)):
         stored = new_array(folder, name, array.shape, array.dtype)
         stored[:] = array
-        settle(stored)
+        flush(stored)
     return Records(pairs.ids, open_array(folder, "image"), open_array(folder, "text"), pairs.payloads)

@@ -1,4 +1,4 @@
-"""Load a frozen open_clip model, and shape its two towers for export."""
+"""Load a frozen open_clip model, and wrap its two towers for export."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .same_inputs import check_activation, check_same_inputs
 from .tokenizer import export_tokenizer
 
 _HOW_IT_IS_CALLED = ("dynamic", "buckets")
-"""Fields of the text configuration that do not change vectors, and so are no part of the fingerprint."""
+"""Fields of the text configuration that do not change vectors, and so are not part of the fingerprint."""
 
 
 @dataclass(frozen=True)
 class FrozenClip:
-    """An open_clip model with all that is needed to encode without open_clip.
+    """An open_clip model with everything needed to encode without open_clip.
 
     Attributes:
-        name: model and weights, for people.
+        name: readable name of model and weights.
         model: in evaluation mode, on the CPU, float32.
         image, text: preprocessing.
         tokenizer_json: tokenizers-library file.
@@ -52,7 +52,7 @@ class FrozenClip:
             return int(self.tower("text")(tokens).shape[1])
 
     def tower(self, modality: Modality) -> nn.Module:
-        """The module that is exported: model inputs -> (B, D) unit-norm."""
+        """The module to export: model inputs -> (B, D) unit-norm."""
         return ImageTower(self.model, self.image) if modality == "image" else TextTower(self.model, self.text)
 
     def images(self, images: Sequence[ImageInput], batch_size: int = 128) -> Vectors:
@@ -80,7 +80,7 @@ class FrozenClip:
 
 
 class ImageTower(nn.Module):
-    """(B, H, W, 3) uint8 -> (B, D); the normalisation of pixels is part of the graph."""
+    """(B, H, W, 3) uint8 -> (B, D); the graph includes the normalisation of pixels."""
 
     mean: Tensor
     std: Tensor
@@ -92,7 +92,7 @@ class ImageTower(nn.Module):
         self.register_buffer("std", torch.tensor(config.std)[:, None, None])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch."""
+        """Encode a batch (B, H, W, 3); (B, D)."""
         x = pixels.float().permute(0, 3, 1, 2)  # cast first: TensorRT takes bytes only into a cast
         x = (x / 255.0 - self.mean) / self.std
         return F.normalize(self.model.encode_image(x), dim=-1)  # type: ignore[operator]
@@ -107,12 +107,12 @@ class TextTower(nn.Module):
         self.dynamic = config.dynamic
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Encode a batch."""
+        """Encode a batch (B, L); (B, D)."""
         features = self._cut(tokens.long()) if self.dynamic else self.model.encode_text(tokens.long())  # type: ignore[operator]
         return F.normalize(features, dim=-1)
 
     def _cut(self, tokens: Tensor) -> Tensor:
-        """open_clip's ``CLIP.encode_text``, for any length: positions and causal mask are cut to it."""
+        """open_clip's ``CLIP.encode_text``, (B, L) -> (B, D), with positions and causal mask cut to L."""
         clip, length = self.model, tokens.shape[1]
         x = clip.token_embedding(tokens) + clip.positional_embedding[:length]  # type: ignore[operator,index]
         x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])  # type: ignore[operator,index]
@@ -129,11 +129,11 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     Args:
         model: open_clip's model name.
         pretrained: open_clip's tag or a checkpoint file; not used with a schema.
-        random_weights: allow a model without weights, for tests of speed and size; the same ones every time.
+        random_weights: allow random weights, for tests of speed and size; the same ones every time.
 
     Raises:
-        ConfigError: unknown model or weights, weights trained with another activation, no weights where
-            ``random_weights`` is off, or preprocessing that cannot be exported faithfully.
+        ConfigError: unknown model or weights, weights trained with another activation, no weights without
+            ``random_weights``, or preprocessing that cannot be exported exactly.
     """
     if not (pretrained or random_weights or ":" in model):
         raise ConfigError(
@@ -143,7 +143,7 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     check_activation(model, pretrained)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # of random weights: a fusion trained around them must find the same ones again
+            torch.manual_seed(0)  # random weights must be reproducible: a fusion is trained on them
             clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
         tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError and hub errors alike

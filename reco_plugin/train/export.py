@@ -1,7 +1,7 @@
 """Write a model folder: four ONNX graphs, their Triton configuration, tokenizer and manifest.
 
-Everything is made and compared with torch in a temporary folder beside the target; only a folder that passed
-takes the target's place.
+Everything is written and compared with torch in a temporary folder beside the target, which replaces the target only
+if it passes.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from .to_onnx import Arithmetic, arithmetic_of, quiet, to_onnx, to_precision
 from .triton import graph_specs, render_config
 
 if TYPE_CHECKING:
-    from .encoder import FrozenClip  # which imports open_clip: `reco fit` does without
+    from .encoder import FrozenClip  # which imports open_clip; `reco fit` does not need it
 
 _FILE_LIMIT = 2**31 - 2**24
-"""Bytes of one protobuf message, less room for the graph itself."""
+"""Limit of one protobuf message, less the size of the graph itself, in bytes."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a manifest says besides the encoder."""
+    """The entries of a manifest besides the encoder."""
 
     policy: Policy = field(default_factory=Policy)  # defaults of the refinement
     templates: tuple[str, ...] = ()  # prompts that the encoder was trained with
-    trained_on: str = ""  # what the fusions were trained on
+    trained_on: str = ""  # source of the training pairs
     licenses: tuple[str, ...] = ()  # of weights and data
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs of the parity check; drawn ones make up for missing ones, to 48."""
+    """Inputs of the parity check; generated ones are added up to 48."""
 
     images: Sequence[ImageInput] = ()
     texts: Sequence[str] = ()
@@ -69,20 +69,20 @@ def export(
     serving: Serving | None = None,
     samples: Samples | None = None,
 ) -> list[Parity]:
-    """Write a model folder that passed its parity check; returns what the check measured.
+    """Write a model folder and check its parity; returns the measurements.
 
     Args:
         clip: the frozen encoder.
         fusions: trained or untrained fusions of the same dimension.
-        out: the folder; an older model there is replaced when the new one is whole.
+        out: the folder; an older model there is replaced when the new one is complete.
         card: for the manifest.
         precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
-        serving: what Triton is told of batches, queue and accelerator.
-        samples: what is compared.
+        serving: Triton's batches, queue and accelerator.
+        samples: inputs to compare.
 
     Raises:
         ArtifactError: a graph differs from torch by more than its precision allows; nothing is written.
-        ArtifactError: ``out`` holds something that is no model folder.
+        ArtifactError: ``out`` exists and is no model folder.
         ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime; a tower above 2 GB.
     """
     serving, card, samples = serving or Serving(), card or Card(), samples or Samples()
@@ -105,7 +105,7 @@ def export(
 
 
 def _manifest(clip: FrozenClip, fusions: Fusions, card: Card, precision: Precision, folder: Path) -> Manifest:
-    """What the folder says of itself, once its graphs and its tokenizer are written."""
+    """Make the manifest, once graphs and tokenizer are written."""
     return Manifest(
         name=clip.name,
         digest=clip.digest,
@@ -124,7 +124,7 @@ def _manifest(clip: FrozenClip, fusions: Fusions, card: Card, precision: Precisi
 
 
 def fusion_info(fusions: Fusions, trained_on: str, image: FusionConfig | None = None) -> FusionInfo:
-    """What a manifest says of fusions; ``image``: the shape of the image side, where that is another."""
+    """Describe fusions for a manifest; ``image`` is the shape of the image side where it differs."""
     config = asdict(fusions.config) | ({"image": asdict(image)} if image else {})
     return FusionInfo(fuser=fusions.config.fuser, text_gate=fusions.text_gate, config=config, trained_on=trained_on)
 
@@ -150,7 +150,7 @@ def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic:
     """Write one graph and compare it with torch.
 
     Raises:
-        ArtifactError: it differs by more than its precision allows.
+        ArtifactError: the graph differs by more than its precision allows.
     """
     path.parent.mkdir(parents=True)
     with quiet():
@@ -162,7 +162,7 @@ def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic:
 
 
 def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
-    """Run every batch of a case in process, whatever serves the graphs later, and compare with torch.
+    """Run every batch of a case in process and compare with torch.
 
     Raises:
         SessionError: the graph cannot run on the provider of the settings.
@@ -185,18 +185,18 @@ def _difference(batches: list[GraphSample], found: list[Arrays], name: str) -> f
 
 
 def graph_file(folder: Path, name: str) -> Path:
-    """Where a model folder holds a graph."""
+    """Path of a graph in a model folder."""
     return folder / name / "1" / "model.onnx"
 
 
 @contextmanager
 def whole_model(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write to; takes its place when the block ends well, else removed.
+    """Yield a folder beside ``out`` to write to; it replaces ``out`` when the block succeeds, else is removed.
 
     Raises:
-        ArtifactError: ``out`` holds something that is no model folder; or it cannot be written there.
+        ArtifactError: ``out`` exists and is no model folder, or cannot be written.
     """
-    if not out.name:  # it cannot be replaced by another folder
+    if not out.name:  # it cannot be replaced
         raise ArtifactError(f"--out {str(out)!r} is the working directory: name a folder in it")
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty and not _is_model(out / MANIFEST):
@@ -216,7 +216,7 @@ def whole_model(out: Path) -> Iterator[Path]:
 
 
 def _is_model(manifest: Path) -> bool:
-    """Whether a file is a manifest of ours, of whatever version, and not that of a web page."""
+    """Whether a file is a model's manifest, of any version, and not that of a web page."""
     try:
         content = json.loads(manifest.read_bytes())
     except (OSError, ValueError):
@@ -225,7 +225,7 @@ def _is_model(manifest: Path) -> bool:
 
 
 def _swap(staging: Path, out: Path) -> None:
-    """Put the finished folder in the target's place."""
+    """Replace the target by the finished folder."""
     staging.chmod(0o755)
     old = out.with_name(f".{out.name}.old.{os.getpid()}")
     if out.exists():

@@ -1,4 +1,4 @@
-"""What ``reco export`` does: an encoder, the fusions of a run and inputs to compare on -> a model folder."""
+"""Run ``reco export``: an encoder, the fusions of a run and inputs to compare on -> a model folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .model import FusionConfig
 from .parity import Parity
 from .recipe import ExportOptions, Recipe
 
-_CHECKED = 96  # pairs of a source that are compared: a large encoder takes a second per image
-_LEAST = 20  # pairs below which ten nearest are no choice
+_CHECKED = 96  # pairs of a source to compare: a large encoder takes a second per image
+_LEAST = 20  # with fewer pairs, the ten nearest mean little
 
 
 def export_model(options: ExportOptions, out: Path) -> list[Parity]:
@@ -45,21 +45,21 @@ def export_model(options: ExportOptions, out: Path) -> list[Parity]:
     policy = Policy(
         k=options.k or recipe.get("k", NEIGHBOURS),
         gate=fusions.config.fuser != "paper",
-        candidate_height=1.0 if fusions.text_gate else CANDIDATE_HEIGHT,  # a fitted fusion says how far texts may move
+        candidate_height=1.0 if fusions.text_gate else CANDIDATE_HEIGHT,  # a fitted gate limits the move of texts
     )
     card = Card(policy, templates, recipe.get("source", ""), options.licenses)
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
 
 def _trained(clip: FrozenClip, run: Path) -> Fusions:
-    """The fusions of a run, if it was this encoder that they were trained around."""
+    """Load the fusions of a run, if they were trained on this encoder."""
     fusions = load_fusions(run / FUSION)
     if fusions.config.dimension != clip.dimension:
         raise ConfigError(f"the fusion in {run} is {fusions.config.dimension}-d, the encoder {clip.dimension}-d")
     caches = {path.stem.removeprefix("vectors-") for path in run.glob("vectors-*.npz")}
     if caches and clip.digest[:12] not in caches:
         raise ConfigError(
-            f"the fusion in {run} was trained around another encoder (sha256 {', '.join(sorted(caches))}) than "
+            f"the fusion in {run} was trained on another encoder (sha256 {', '.join(sorted(caches))}) than "
             f"{clip.name} ({clip.digest[:12]}): give --model and --pretrained of the training"
         )
     return fusions

@@ -1,11 +1,11 @@
 """Fit the fusion ``reco`` in closed form: seconds, no steps, no seeds.
 
-Three things are learned from pairs of which it is known which show the same:
+Three things are learned from pairs with known groups, which show the same thing:
 
 - the **metric**: directions in which images of the same thing differ most (how they are drawn, lit, cropped) are
   damped, as in linear discriminant analysis (Fisher 1936; Rao 1948);
 - the **slack**: the direction that images use least, see :class:`reco_plugin.train.model.MetricFusion`;
-- the **text gate**: how similar, and how much nearer than the others, a caption must be to show what is asked for.
+- the **text gate**: how similar, and how much nearer than the others, a caption must be to answer the query.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .loop import Fusions
 from .model import FusionConfig, MetricFusion
 
 _ROWS = 256  # queries per search
-_DAMPED = 0.5  # of the directions in which images of one group differ at all; the others are left alone
-_ENOUGH = 20  # pairs of groups with more than one; with fewer there is no telling how their images differ
-_FEWEST = 50  # questions that a neighbour answers; with fewer the text gate stays the memory's own
+_DAMPED = 0.5  # share of the directions in which images of one group differ; the others stay
+_ENOUGH = 20  # pairs in groups with others; too few do not show how images of a group differ
+_FEWEST = 50  # queries that a neighbour answers; with fewer the memory's calibration stays in use
 
 
 @dataclass(frozen=True)
 class Question:
-    """Text queries and what they found."""
+    """Q text queries and their neighbours."""
 
     found: Neighbours  # neighbours, (Q, K)
-    relevant: npt.NDArray[np.bool_]  # (Q, K) whether a neighbour shows what the query asks for
+    relevant: npt.NDArray[np.bool_]  # (Q, K) whether a neighbour answers the query
 
 
 def ask(
@@ -47,14 +47,14 @@ def ask(
     hidden: Sequence[Collection[str]],
     k: int,
 ) -> tuple[Question, Question]:
-    """Ask the memory for every text twice: with what shows the same thing visible, and with it hidden.
+    """Search the memory for every text twice: with the pairs of its group visible, and with them hidden.
 
     Args:
-        memory: is searched.
+        memory: to search.
         texts: (Q, D) queries.
-        groups: (Q,) what each shows.
-        group_of: id of a pair of the memory -> what it shows; pairs that are not in it show something else.
-        hidden: (Q,) ids that the respective query must not find either time: its own pair and near-duplicates.
+        groups: (Q,) group of each text.
+        group_of: id of a pair of the memory -> its group; pairs that are not in it are of other groups.
+        hidden: Q collections of ids to hide from the respective query both times: its own pair and near-duplicates.
         k: neighbours.
     """
     members: dict[str, set[str]] = {}
@@ -89,14 +89,14 @@ def fit_fusions(
     questions: tuple[Question, Question],
     honesty: float,
 ) -> Fusions:
-    """Fit ``reco``; what the pairs are too few to tell stays at its untrained start.
+    """Fit ``reco``; parts for which there are too few pairs stay untrained.
 
     Args:
         config: of the fusion ``reco``.
-        pairs: N pairs, as they are in a memory.
-        groups: (N,) what each shows.
+        pairs: frozen vectors, (N, D) each.
+        groups: (N,) group of each pair.
         questions: from :func:`ask`.
-        honesty: of the memory that was asked, from its calibration: what clean captions look like.
+        honesty: reliability of the searched memory's captions, from its calibration.
     """
     fusions = Fusions(config)
     text = fusions.sides["text"]
@@ -106,22 +106,22 @@ def fit_fusions(
     with torch.no_grad():
         text.metric.copy_(torch.from_numpy(metric(pairs.image, numbers)))
         slack = unused_direction(pairs.image)
-        side = 1.0 if pairs.text.mean(axis=0) @ slack >= 0 else -1.0  # where texts are, so that none jumps across
+        side = 1.0 if pairs.text.mean(axis=0) @ slack >= 0 else -1.0  # the side of the texts, so that none flips
         text.slack.copy_(torch.from_numpy(slack * np.float32(side)))
     fusions.text_gate = _text_gate(questions, honesty)
     return fusions.eval()
 
 
 def metric(images: Vectors, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """(D, D) symmetric map that damps the half of directions in which images of one group differ most.
+    """Fit a symmetric map (D, D) that damps the half of directions in which images of one group differ most.
 
     A direction with variance v within groups is scaled by ``sqrt(v0 / v)``, where v0 is the smallest variance of those
-    that are damped, so that the largest singular value is 1. Directions in which the pairs are too few to differ do not
-    count. The identity where too few pairs share a group.
+    that are damped, so that the largest singular value is 1. Directions without any measured
+    variance do not count. The identity where too few pairs share a group.
 
     Args:
         images: (N, D) unit-norm.
-        groups: (N,) what each shows, from 0.
+        groups: (N,) group of each image, from 0.
     """
     d = images.shape[1]
     count = np.bincount(groups)
@@ -132,8 +132,8 @@ def metric(images: Vectors, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.flo
     np.add.at(mean, groups, images)
     apart = images[shared] - (mean / np.maximum(count, 1)[:, None])[groups[shared]]  # (M, D)
     variance, directions = np.linalg.eigh(apart.T @ apart / len(apart))  # ascending
-    told = min(d, len(shared) - len(np.unique(groups[shared])))  # rank, unless pairs repeat
-    kept = variance[d - max(1, int(_DAMPED * told))]
+    rank = min(d, len(shared) - len(np.unique(groups[shared])))  # unless pairs repeat
+    kept = variance[d - max(1, int(_DAMPED * rank))]
     if kept <= 0:
         return np.eye(d, dtype=np.float32)
     scale = np.sqrt(kept / np.maximum(variance, kept))
@@ -141,12 +141,12 @@ def metric(images: Vectors, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.flo
 
 
 def unused_direction(images: Vectors) -> npt.NDArray[np.float32]:
-    """(D,) unit vector that images are most nearly at a right angle to."""
+    """Unit vector (D,) that is most nearly orthogonal to images (N, D)."""
     return np.asarray(np.linalg.eigh(images.T.astype(np.float64) @ images)[1][:, 0], np.float32)
 
 
 def _text_gate(questions: tuple[Question, Question], honesty: float) -> TextGate | None:
-    """Logistic regression over both askings; None where too few questions are answered to tell."""
+    """Fit the gate by logistic regression over both searches; None where too few queries are answered."""
     answered = questions[0].relevant.any(axis=1)
     if answered.sum() < _FEWEST:
         return None

@@ -1,4 +1,4 @@
-"""What many queries found, each neighbour's vector held once."""
+"""The neighbours of many queries, each neighbour's vector held once."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PARTS = ("table", "rows", "similarity")
 
 @dataclass(frozen=True)
 class FoundRows:
-    """The neighbours of N queries as rows of one table; reads as :class:`~reco_plugin.types.Neighbours` does.
+    """The neighbours of N queries as rows of one table, with the fields of :class:`~reco_plugin.types.Neighbours`.
 
-    10 neighbours a pair held apart would take ten times the room of the pairs, and more than a machine has.
+    Separate vectors for 10 neighbours per pair would take ten times the memory of the pairs.
 
     Attributes:
         table: (M, D) vectors, each neighbour's once; row 0 is zero and stands for padding.
         rows: (N, K) int32 rows of the table, nearest first.
         similarity: (N, K) cosine, larger is nearer; 0 where padded.
-        names: (M,) ids of the table's rows; None where the files of :func:`open_rows` hold none.
+        names: (M,) ids of the table's rows; None where opened by :func:`open_rows`.
     """
 
     table: Vectors
@@ -37,12 +37,12 @@ class FoundRows:
 
     @property
     def found(self) -> npt.NDArray[np.bool_]:
-        """(N, K); False marks padding."""
+        """Mask (N, K), False where padded."""
         return self.rows > 0
 
     @property
     def vectors(self) -> npt.NDArray[np.float32]:
-        """(N, K, D) the neighbours' vectors, copied out: for a batch, or few queries."""
+        """The neighbours' vectors (N, K, D), copied; for few queries."""
         return self.table[self.rows]
 
     @property
@@ -50,7 +50,7 @@ class FoundRows:
         """N lists of at most K ids.
 
         Raises:
-            DataError: it was opened from files, which hold no ids.
+            DataError: opened from files, which hold no ids.
         """
         names = self.names
         if names is None:
@@ -59,27 +59,27 @@ class FoundRows:
 
 
 class Collector:
-    """Takes what searches found, batch by batch."""
+    """Collects neighbours, batch by batch."""
 
     def __init__(self, folder: Path | None, side: Modality, queries: int, k: int, most: int, dimension: int) -> None:
-        """Make room.
+        """Allocate the arrays.
 
         Args:
             folder: for files that hold the arrays; None holds them in memory.
             side: of the queries.
             queries: N.
             k: K.
-            most: distinct neighbours that can be found at most.
+            most: largest number of distinct neighbours.
             dimension: D.
         """
         self._table = new_array(folder, f"{side}.table", (1 + min(most, queries * k), dimension), np.float32)
         self._rows = new_array(folder, f"{side}.rows", (queries, k), np.int32)
         self._similarity = new_array(folder, f"{side}.similarity", (queries, k), np.float32)
         self._row_of: dict[str, int] = {}
-        self._names = [""]  # of the padding
+        self._names = [""]  # of padding
 
     def add(self, first: int, found: Neighbours) -> None:
-        """Keep what the queries from this number on found."""
+        """Add the neighbours (B, K, D) of the queries from row ``first`` on."""
         for query, ids in enumerate(found.ids):
             for column, id_ in enumerate(ids):
                 self._rows[first + query, column] = self._row(id_, found.vectors[query, column])
@@ -94,14 +94,14 @@ class Collector:
         return row
 
     def rows(self) -> FoundRows:
-        """All that was added."""
+        """All added neighbours."""
         for array in (self._table, self._rows, self._similarity):
-            settle(array)
+            flush(array)
         return FoundRows(self._table[: len(self._names)], self._rows, self._similarity, self._names)
 
 
 def new_array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeros, in memory or in a file that the system pages in and out.
+    """Make zeros of any shape, in RAM or in a memory-mapped file.
 
     Raises:
         DataError: there is no room for the file.
@@ -117,21 +117,19 @@ def new_array(folder: Path | None, name: str, shape: tuple[int, ...], dtype: npt
     return array
 
 
-def settle(array: npt.NDArray[Any]) -> None:
-    """Write an array that has a file out to the disk, which other machines may read."""
+def flush(array: npt.NDArray[Any]) -> None:
+    """Write a memory-mapped array of any shape to its disk, which other machines may read."""
     if isinstance(array, np.memmap):
         array.flush()
 
 
 def open_array(folder: Path, name: str) -> npt.NDArray[Any]:
-    """An array that :func:`new_array` made, paged in as it is read; what is written to it stays in this process."""
-    array: npt.NDArray[Any] = np.load(
-        folder / f"{name}.npy", mmap_mode="c"
-    )  # torch wants arrays that can be written to
+    """Map an array of :func:`new_array`, of any shape; writes to it stay in this process."""
+    array: npt.NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="c")  # torch needs writable arrays
     return array
 
 
 def open_rows(folder: Path, side: Modality) -> FoundRows:
-    """What a :class:`Collector` left in a folder."""
+    """Open the folder of a :class:`Collector`."""
     table, rows, similarity = (open_array(folder, f"{side}.{part}") for part in _PARTS)
     return FoundRows(table[: int(rows.max(initial=0)) + 1], rows, similarity)

@@ -1,4 +1,4 @@
-"""The four modules that are exported, each with inputs and what open_clip itself makes of them."""
+"""The four modules to export, each with inputs and the outputs of open_clip itself."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class GraphCheck:
     """A module to export."""
 
     spec: GraphSpec  # its ports
-    module: nn.Module  # takes the inputs and gives the outputs of ``spec``, in order
-    batches: list[GraphSample]  # for the parity check; the first also shows the exporter what the inputs are like
+    module: nn.Module  # inputs and outputs as in ``spec``, in order
+    batches: list[GraphSample]  # for the parity check; the first is the exporter's example
 
 
 def cases(
     clip: FrozenClip, fusions: Fusions, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
 ) -> Iterator[GraphCheck]:
-    """One graph after the other, so that the inputs of only one are held."""
+    """Yield one graph after the other, so that the inputs of only one are in RAM."""
     yield GraphCheck(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
     yield GraphCheck(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
     yield from fusion_cases(clip.dimension, fusions, specs)
@@ -63,7 +63,7 @@ def fusion_cases(dimension: int, fusions: Fusions, specs: dict[str, GraphSpec]) 
 
 
 def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[GraphSample]:
-    """Expected is what open_clip's own function makes of pixels that are normalised beforehand."""
+    """Yield batches with the outputs of open_clip's own function on pixels that are normalised beforehand."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
     for start in range(0, len(images), _ROWS):
         pixels = images_to_array(images[start : start + _ROWS], clip.image)
@@ -72,7 +72,7 @@ def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[Graph
 
 
 def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
-    """Every length that the graph is used with, against the whole context in open_clip's own function."""
+    """Yield a batch of every length in use, with the outputs of open_clip's own function on the whole context."""
     ids = Tokenizer(clip.tokenizer_json, clip.text)(texts).ids
     lengths = np.array(clip.text.lengths)
     ends = _ends(ids, clip) if clip.text.dynamic else np.full(len(ids), lengths[-1])
@@ -86,7 +86,7 @@ def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
 
 
 def _ends(ids: npt.NDArray[np.int32], clip: FrozenClip) -> npt.NDArray[np.intp]:
-    """(B,) tokens of each text, up to its last end token."""
+    """Number of tokens (B,) up to the last end token of each text, of ids (B, L)."""
     return np.asarray(ids.shape[1] - (ids[:, ::-1] == clip.text.end_id).argmax(axis=1))
 
 
@@ -96,7 +96,7 @@ def _features(encode: Any, x: Tensor) -> Arrays:
 
 
 def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
-    """Neighbours as a search returns them: near the query, some absent, some distrusted, one row without any."""
+    """Make fusion inputs as from a search: near neighbours, some absent, some without trust, one row without any."""
     rng = np.random.default_rng(0)
     query = rng.normal(size=(batch, dimension))
     near = query[:, None] + rng.normal(size=(batch, k, dimension))

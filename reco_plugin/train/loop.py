@@ -33,18 +33,18 @@ FUSION = "fusion.pt"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the weights besides the data.
+    """Hyper-parameters of a training.
 
     Attributes:
-        steps: 0 gives the untrained start.
+        steps: 0 leaves the fusion untrained.
         batch: pairs per step, of all processes together, each of another group.
         lr, warmup: AdamW's peak rate and the steps to reach it; cosine decay after that.
         temperature: start of the learnt inverse temperature.
-        drop: probability that a neighbour is left out, so that the layer does not lean on all k.
-        rotate: share of steps in which one random rotation turns queries and neighbours alike: what is learnt must
-            hold in any coordinates, which a layer that copies neighbours does and one that memorises does not.
+        drop: probability that a neighbour is left out, so that the layer does not depend on all k.
+        rotate: share of steps in which one random rotation is applied to queries and neighbours: a layer that copies
+            neighbours is invariant to it, one that memorises is not.
         seed: of start, batches and dropout.
-        precision: bf16 computes the fusions in it where torch's autocast does; weights and loss stay fp32.
+        precision: bf16 runs the fusions under torch's autocast; weights and loss stay fp32.
         checkpoint_every, log_every: steps.
     """
 
@@ -70,14 +70,14 @@ class Fusions(nn.Module):
         self.sides = nn.ModuleDict({side: build_fusion(config, side) for side in MODALITIES})
         self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
         self.text_gate: TextGate | None = None
-        """What a fitted fusion trusts; None leaves it to the memory's calibration."""
+        """Gate of a fitted fusion; None: the memory's calibration decides."""
 
     def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
-        """Refined vectors of both sides, (B, D) each, of a batch."""
+        """Refine a batch; (B, D) of each side."""
         return {name: self.refine(name, s.query, s.neighbours, s.similarity, s.trust) for name, s in sides.items()}
 
     def refine(self, side: Modality, query: Tensor, neighbours: Tensor, similarity: Tensor, trusted: Tensor) -> Tensor:
-        """(B, D) refined vectors of one side."""
+        """Refine queries (B, D) of one side by (B, K, D)."""
         refined: Tensor = self.sides[side](query, neighbours, similarity, trusted)[0]
         return refined
 
@@ -91,21 +91,21 @@ def train_fusions(
     device: str = "cpu",
     processes: Processes | None = None,
 ) -> Fusions:
-    """Train on cached embeddings; an interrupted run goes on from its checkpoint and ends as if it had not been.
+    """Train on cached embeddings; an interrupted run resumes from its checkpoint with the same result.
 
     Several processes share each batch, contrast with all of it, and end with the same weights; all of them call this,
     with the same arguments. Only dropout's masks depend on how many they are.
 
     Args:
-        data: pairs and their neighbours.
+        data: N pairs and their neighbours.
         fusion: shape of the layer.
-        out: folder for checkpoint, TensorBoard log and ``fusion.pt``, which the first process writes and all read.
+        out: folder for checkpoint, TensorBoard log and ``fusion.pt``, written by the first process and read by all.
         config: hyper-parameters.
-        device: torch device; of one process.
-        processes: from :func:`reco_plugin.train.processes.start`; their device counts then.
+        device: torch device of a single process.
+        processes: from :func:`reco_plugin.train.processes.start`; their device is used then.
 
     Raises:
-        ConfigError: ``out`` holds a run of another configuration, or the fusion is fitted, not trained by steps; or
+        ConfigError: ``out`` holds a run of another configuration, the fusion is fitted, not trained by steps, or
             the processes cannot share the batch.
         DataError: too few groups to contrast.
     """
@@ -177,8 +177,8 @@ def _rate(step: int, config: TrainConfig) -> float:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     made = io.BytesIO()
-    torch.save(content, made)  # to a full disk it would raise what is no OSError
-    tmp = path.with_name(f"{path.name}.tmp")  # one process writes; what a killed one left is overwritten
+    torch.save(content, made)  # on a full disk it raises no OSError
+    tmp = path.with_name(f"{path.name}.tmp")  # one process writes; a killed one's file is overwritten
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp.write_bytes(made.getbuffer())
@@ -213,7 +213,7 @@ def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: 
 
 
 def save_fusions(model: Fusions, path: Path) -> None:
-    """Write weights and configuration, whole or not at all."""
+    """Write weights and configuration atomically."""
     gate = asdict(model.text_gate) if model.text_gate else None
     _write(path, {"fusion": asdict(model.config), "model": model.state_dict(), "text_gate": gate})
 
@@ -222,7 +222,7 @@ def load_fusions(path: Path) -> Fusions:
     """Read what :func:`save_fusions` wrote.
 
     Raises:
-        DataError: there is no such file, or it is none of ours.
+        DataError: there is no such file, or it is no fusion of :func:`save_fusions`.
     """
     if not path.is_file():
         raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
@@ -231,16 +231,16 @@ def load_fusions(path: Path) -> Fusions:
         model = Fusions(FusionConfig(**saved["fusion"]))
         model.load_state_dict(saved["model"])
         model.text_gate = TextGate(**saved["text_gate"]) if saved["text_gate"] else None
-    except Exception as error:  # torch and pickle raise a class of its own per kind of damage
+    except Exception as error:  # torch and pickle raise many classes on damaged files
         raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
     return model.eval()
 
 
 class TorchFuser:
-    """A fuser that runs the trained modules themselves: to evaluate a training run before it is exported."""
+    """A fuser that runs the trained modules in torch, to evaluate a training run before export."""
 
     def __init__(self, fusions: Fusions, *, retrieval: bool = True) -> None:
-        """With ``retrieval=False`` neighbours carry nothing: the control that trains and runs without retrieval."""
+        """Use empty neighbours with ``retrieval=False``: the control that trains and runs without retrieval."""
         self.name: str = fusions.config.fuser
         self.text_gate = fusions.text_gate
         self._fusions, self._retrieval = fusions.eval(), retrieval
@@ -248,7 +248,7 @@ class TorchFuser:
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """See :meth:`reco_plugin.fuse.Fuser.fuse`."""
+        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
         inputs = [vectors, neighbours.vectors, neighbours.similarity, trust]
         if not self._retrieval:
             inputs[1:] = [np.zeros_like(inputs[1]), np.zeros_like(inputs[2]), np.ones_like(inputs[3])]

@@ -1,4 +1,4 @@
-"""RECO's loss (paper, section 3.4) and nothing else."""
+"""RECO's loss (paper, section 3.4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def info_nce(image: Tensor, text: Tensor, scale: Tensor, same: Tensor | None = N
         image: (B, D) unit-norm.
         text: (B, D) unit-norm; row i belongs to image i.
         scale: inverse temperature.
-        same: (B, B) bool; True marks other rows that show the same thing and are no negatives.
+        same: (B, B) True where another row shows the same thing and is no negative.
 
     >>> eye = torch.eye(2)
     >>> round(info_nce(eye, eye, torch.tensor(1.0)).item(), 4)  # -log(e / (e + 1))

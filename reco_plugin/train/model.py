@@ -1,22 +1,20 @@
-"""The fusions (paper, section 3.3), in one file.
-
-Two of them, one per modality. Which is chosen by name:
+"""The fusions (paper, section 3.3), one per modality, chosen by name.
 
 ``paper``
     The layer as the paper describes it: one pre-norm self-attention layer over ``[query, null, neighbour 1 .. K]``,
     random start, attention from content alone. Only the query's row is read, so only its row is computed: identical
     to ``nn.TransformerEncoderLayer``'s, at about a quarter of the work.
 ``reco``
-    Ours. Text queries: the images that were found are pooled by trust and by agreement, and enter through a **metric**
-    that is fitted on pairs (:mod:`reco_plugin.train.fit`). Image queries: as ``training-free``.
+    Ours. Text queries: the retrieved images are pooled by trust and by agreement, and compared by a **metric** that is
+    fitted on pairs (:mod:`reco_plugin.train.fit`). Image queries: as ``training-free``.
 ``training-free``
     No weights: :func:`reco_plugin.gate.fuse_training_free` as a graph.
 ``mean``
-    No weights either: the query and a mean of what was found, nearer neighbours counting more. With a large weight the
-    mean replaces the query. `reco fit` tries it.
+    No weights either: the query plus a mean of the neighbours, weighted by similarity. With a large weight the mean
+    replaces the query. `reco fit` tries it.
 
 Every graph has one signature: query (B,D), neighbours (B,K,D), similarity (B,K), trust (B,K) -> refined (B,D),
-weights (B,K). Trust 0 marks a neighbour that is absent; with no neighbour at all the query comes back as it is.
+weights (B,K). Trust 0 marks a neighbour that is absent; without neighbours the query is returned unchanged.
 """
 
 from __future__ import annotations
@@ -38,17 +36,17 @@ FuserKind = Literal["paper", "reco", "training-free", "mean"]
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Shape and start of the fusions. Heads, width, norms and null slot are our choice: the paper names none."""
+    """Shape and initial values of the fusions. The paper specifies no heads, width, norms or null slot."""
 
     fuser: FuserKind  # which of the four
     dimension: int  # D
     heads: int = 8  # attention heads of ``paper``
     hidden: int = 0  # width of its MLP; 4 D when 0
     dropout: float = 0.1  # on its attention output and MLP, in training
-    rest: float = 0.015  # of ``reco``: what stays of a text query beside the images, at full trust
+    rest: float = 0.015  # of ``reco``: weight of a text query beside the images, at full trust
     agreement: float = 5.0  # of ``reco``: logit per unit of cosine between an image and the others that were found
-    weight: float = 1.0  # of ``mean``: length of what is added to a query of length 1, at full trust
-    sharpness: float = 20.0  # of ``mean``: logit per unit of similarity; 0 counts all neighbours alike
+    weight: float = 1.0  # of ``mean``: length of the mean added to a query of length 1, at full trust
+    sharpness: float = 20.0  # of ``mean``: logit per unit of similarity; 0 weighs all neighbours the same
 
     def __post_init__(self) -> None:
         if self.fuser == "paper" and self.dimension % self.heads:
@@ -106,13 +104,13 @@ class FusionLayer(nn.Module):
 
 
 class MetricFusion(nn.Module):
-    """Text queries of ``reco``: replaced, as far as trust goes, by the images that were found, seen by a metric.
+    """Text queries of ``reco``: replaced, in proportion to trust, by the retrieved images under a metric.
 
-    The cosine of CLIP mixes what images show with how they are drawn or taken. A metric E that damps the latter tells
-    more: an image i is compared with the pooled images m by ``cos(E i, E m)``. One vector carries that comparison to
+    CLIP's cosine mixes the content of images with their style. A metric E that damps style discriminates better: an
+    image i is compared with the pooled images m by ``cos(E i, E m)``. One vector carries that comparison to
     an index of plain image vectors: ``o = E' (E m / |E m|)``, since ``i . o = |E i| cos(E i, E m)`` and ``|E i|`` is
-    the same for all texts. Its length, at most 1, must not be lost among texts that compete; so what is missing to
-    length 1 goes into a direction that images do not use (**slack**).
+    the same for all texts. Its length, at most 1, must not be lost among texts that compete; so the
+    rest to length 1 is added along a direction that images do not use (**slack**).
 
     ``refined = (1 - t) query + t (rest query + o) / (1 + rest)``, then slack to length 1, with t the highest trust.
     """
@@ -126,16 +124,16 @@ class MetricFusion(nn.Module):
         self.register_buffer("slack", torch.zeros(config.dimension))
 
     def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-        """Same shapes as :meth:`FusionLayer.forward`; similarity speaks through trust alone."""
+        """Refine (B, D) as :meth:`FusionLayer.forward`; similarity is used through trust alone."""
         share = self._agreed(neighbours, trust / trust.sum(1, keepdim=True).clamp_min(1e-30))  # (B, K)
         pooled = (share.unsqueeze(1) @ neighbours).squeeze(1)  # (B, D)
-        told = F.normalize(pooled @ self.metric.T, dim=-1) @ self.metric
+        answer = F.normalize(pooled @ self.metric.T, dim=-1) @ self.metric
         most = trust.amax(1, keepdim=True)  # (B, 1)
-        x = (1 - most) * query + most * (self.rest * query + told) / (1 + self.rest)
+        x = (1 - most) * query + most * (self.rest * query + answer) / (1 + self.rest)
         return _keep_if_alone(self._filled(x), query, trust > 0), share * most
 
     def _agreed(self, neighbours: Tensor, share: Tensor) -> Tensor:
-        """Shares (B, K) that favour images like the others: of captions that lie, the images are unlike."""
+        """Shares (B, K) that favour images (B, K, D) like the others, since those of wrong captions are unlike them."""
         seen = F.normalize(neighbours @ self.metric.T, dim=-1)  # (B, K, D)
         middle = (share.unsqueeze(1) @ seen).transpose(1, 2)  # (B, D, 1)
         others = ((seen @ middle).squeeze(2) - share) / (1 - share).clamp_min(1e-3)  # each without itself
@@ -143,10 +141,10 @@ class MetricFusion(nn.Module):
         return favoured / favoured.sum(1, keepdim=True).clamp_min(1e-30)
 
     def _filled(self, x: Tensor) -> Tensor:
-        """(B, D) of length 1: what is missing is added along the slack."""
+        """Extend (B, D) to length 1 along the slack."""
         along = x @ self.slack  # (B,)
         missing = (1 - x.square().sum(1)).clamp_min(0)
-        added = (along.square() + missing).clamp_min(1e-14).sqrt() - along  # the root has no slope at 0
+        added = (along.square() + missing).clamp_min(1e-14).sqrt() - along  # the root has no gradient at 0
         return F.normalize(x + added.unsqueeze(1) * self.slack, dim=-1)
 
 
@@ -158,7 +156,7 @@ class TrainingFree(nn.Module):
         self.strength = STRENGTH[modality]
 
     def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-        """Same shapes as :meth:`FusionLayer.forward`; similarity speaks through trust alone."""
+        """Refine (B, D) as :meth:`FusionLayer.forward`; similarity is used through trust alone."""
         total = trust.sum(1, keepdim=True).clamp_min(1e-30)
         weights = self.strength * trust.amax(1, keepdim=True) * trust / total  # (B, K)
         refined = F.normalize(query + (weights.unsqueeze(1) @ neighbours).squeeze(1), dim=-1)
@@ -173,16 +171,16 @@ class MeanFusion(nn.Module):
         self.weight, self.sharpness = config.weight, config.sharpness
 
     def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-        """Same shapes as :meth:`FusionLayer.forward`."""
+        """Refine (B, D) as :meth:`FusionLayer.forward`."""
         near = trust * torch.exp(self.sharpness * (similarity - 1))  # a cosine is at most 1, so this cannot overflow
         share = near / near.sum(1, keepdim=True).clamp_min(1e-30)  # (B, K)
         added = self.weight * trust.amax(1, keepdim=True)  # (B, 1)
-        x = (query + added * (share.unsqueeze(1) @ neighbours).squeeze(1)) / (1 + added)  # else a large weight swamps
+        x = (query + added * (share.unsqueeze(1) @ neighbours).squeeze(1)) / (1 + added)  # bounds a large weight
         return _keep_if_alone(F.normalize(x, dim=-1), query, trust > 0), share * added / (1 + added)
 
 
 def _keep_if_alone(refined: Tensor, query: Tensor, present: Tensor) -> Tensor:
-    """The query itself, bit by bit, where nothing was retrieved."""
+    """Keep the query (B, D) bit for bit where no neighbour of (B, K) is present."""
     return torch.where(present.any(1, keepdim=True), refined, query)
 
 

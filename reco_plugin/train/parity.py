@@ -1,6 +1,6 @@
-"""How close an exported graph is to torch, in the two ways that matter to a search, and what is close enough.
+"""Compare an exported graph with torch by two measures that matter to a search, each with a bound.
 
-The inputs are the caller's; where those are too few, varied drawings and captions make up for them.
+The inputs are the caller's; where those are too few, generated drawings and captions are added.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..types import ImageInput, Vectors
 
 Precision = Literal["fp32", "fp16", "int8"]
 NEAREST = 10
-_TIE = 1e-6  # cosines that float32 cannot tell apart: either order is right
+_TIE = 1e-6  # cosines that are equal in float32: either order is right
 COUNT = 48
-"""Samples: enough that ten nearest of them are a choice."""
+"""Samples: enough to make the ten nearest meaningful."""
 SAMPLE_TEXTS = (
     "a photo of a dog",
     "red fox in the snow",
@@ -42,7 +42,7 @@ _THINGS = (
 
 @dataclass(frozen=True)
 class Bounds:
-    """Least values at which a graph is still exported."""
+    """Lowest values at which a graph is exported."""
 
     cosine: float
     overlap: float
@@ -59,8 +59,8 @@ BOUNDS: dict[Precision, Bounds] = {
 class Parity:
     """How close one exported graph is to torch on the same inputs."""
 
-    graph: str  # its name
-    inputs: int  # how many images, texts or queries were compared
+    graph: str  # name
+    inputs: int  # number of compared images, texts or queries
     least_cosine: float  # between an input's two vectors, of the worst input
     overlap: float  # share of the ten nearest that stay, see :func:`overlap`
     largest_difference: float  # of any output value
@@ -68,13 +68,13 @@ class Parity:
 
 
 def compare(graph: str, expected: Vectors, found: Vectors, *, difference: float = 0.0, size_bytes: int = 0) -> Parity:
-    """Measure how far (N, D) vectors are from those of torch.
+    """Compare vectors (N, D) with those of torch.
 
     Args:
-        graph: its name.
+        graph: name of the graph.
         expected: of torch.
         found: of the graph, for the same inputs.
-        difference: the largest of its other outputs.
+        difference: the largest difference of its other outputs.
         size_bytes: of its file.
     """
     largest = max(float(np.abs(expected - found).max()), difference)
@@ -83,13 +83,13 @@ def compare(graph: str, expected: Vectors, found: Vectors, *, difference: float 
 
 
 def overlap(expected: Vectors, found: Vectors, nearest: int = NEAREST) -> float:
-    """Share of the nearest that a search still finds, mean over the queries.
+    """Share of the nearest that a search still finds, mean over N queries; vectors are (N, D).
 
-    The index holds torch's vectors, since one that exists is not encoded again; each vector in turn is the query,
-    once as torch and once as the graph has it, and does not find itself. Ties count as found.
+    The index holds torch's vectors, since an existing index is not encoded again; each vector in turn is the query,
+    once torch's and once the graph's, and does not find itself. Ties count as found.
 
     Returns:
-        From 0 to 1. With no more than ``nearest`` others there is nothing to choose, and it is 1.
+        From 0 to 1. With at most ``nearest`` others it is 1.
 
     >>> index = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
     >>> overlap(index, index, nearest=1)
@@ -104,7 +104,7 @@ def overlap(expected: Vectors, found: Vectors, nearest: int = NEAREST) -> float:
     true, seen = index @ index.T, _unit(found) @ index.T  # (N, N)
     np.fill_diagonal(true, -np.inf)
     np.fill_diagonal(seen, -np.inf)
-    least = np.sort(true, axis=1)[:, -nearest]  # the cosine of the last that belongs
+    least = np.sort(true, axis=1)[:, -nearest]  # the cosine of the last of the nearest
     chosen = np.argsort(-seen, axis=1, kind="stable")[:, :nearest]
     return float((np.take_along_axis(true, chosen, axis=1) >= least[:, None] - _TIE).mean())
 
@@ -125,7 +125,7 @@ def check(parity: Parity, precision: Precision) -> None:
 
 
 def table(parities: list[Parity]) -> list[str]:
-    """Lines that show what the check measured.
+    """Format the measurements of the check, a line for each graph.
 
     >>> for line in table([Parity("clip_image", 48, 0.99999, 1.0, 3e-4, 2_900_000)]):
     ...     print(line)
@@ -148,19 +148,19 @@ def _unit(vectors: Vectors) -> npt.NDArray[np.float32]:
 
 
 def sample_texts(count: int = COUNT) -> list[str]:
-    """Odd captions and then plain ones, of several lengths; the same ones every time, at most 49."""
+    """Generate unusual captions and then plain ones, of several lengths; the same ones every time, at most 49."""
     plain = (frame.format(thing) for thing, frame in product(_THINGS, _FRAMES))
     return [*SAMPLE_TEXTS, *plain][:count]
 
 
 def sample_images(count: int = COUNT) -> list[ImageInput]:
-    """Gradients under random shapes, each of another size; the same ones every time."""
+    """Generate gradients under random shapes, each of another size; the same ones every time."""
     rng = random.Random(0)
     return [_draw(rng) for _ in range(count)]
 
 
 def _draw(rng: random.Random) -> ImageInput:
-    from PIL import Image, ImageDraw  # late: what commands are told of precisions loads no pictures
+    from PIL import Image, ImageDraw  # late: commands import this module for precisions alone
 
     size = (rng.randint(80, 500), rng.randint(80, 500))
     image = Image.merge("RGB", [Image.linear_gradient("L").resize(size).rotate(90 * rng.randrange(4)) for _ in "RGB"])

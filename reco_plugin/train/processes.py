@@ -1,8 +1,8 @@
-"""The processes that train together: this one alone, or several that Lightning Fabric joined.
+"""The processes that train together: this one alone, or several under Lightning Fabric.
 
-``alone -> start(device, N) -> N processes``: started here, or by ``torchrun``, whose number then counts. Each gets an
-equal part of every batch; what it refined is gathered from all, so that every process contrasts with the whole batch
-and computes the loss of one process. The gathering passes gradients back: the mean of the processes' gradients, which
+``alone -> start(device, N) -> N processes``: started here, or by ``torchrun``, which then sets it. Each gets an
+equal part of every batch; refined vectors are gathered from all, so that every process contrasts with the whole batch
+and computes the loss of one process. Gathering passes gradients back: the mean of the processes' gradients, which
 the joined model takes, is the gradient of that loss.
 """
 
@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 
 class Processes:
-    """One process, alone; what joins several does nothing here.
+    """A single process; the collective operations do nothing.
 
     Attributes:
-        device: this process's own.
+        device: of this process.
         rank: its number, from 0.
-        count: how many there are.
+        count: number of processes.
     """
 
     rank = 0
@@ -52,18 +52,18 @@ class Processes:
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def join(self, model: nn.Module) -> nn.Module:
-        """The model, so that gradients are averaged over all processes and all start from the first one's weights."""
+        """Wrap a model: gradients are averaged over all processes, and all start from the first one's weights."""
         return model
 
     def gather(self, part: Tensor) -> Tensor:
-        """(B / count, D) of each process -> (B, D), in the order of ranks, with gradients."""
+        """Gather (B / count, D) of each process; (B, D) in the order of ranks, with gradients."""
         return part
 
     def lead(self, work: Callable[[], T]) -> T | None:
-        """Let the first process do this while the others wait, however long it takes.
+        """Run ``work`` in the first process while the others wait, without a time limit.
 
         Returns:
-            What the work returned in the first process, None in the others.
+            The result of the work in the first process, None in the others.
 
         Raises:
             RecoError: in the others, when the first one failed.
@@ -71,7 +71,7 @@ class Processes:
         return work()
 
     def leave(self) -> None:
-        """Wait for one another a last time, and part: one that ends while others still talk to it takes them down."""
+        """Wait for all processes and disconnect: one that ends too early makes the others fail."""
 
 
 class _Joined(Processes):
@@ -112,16 +112,16 @@ class _Joined(Processes):
 
 
 def start(device: str = "cpu", count: int = 1, *, alone: str | None = None) -> Processes:
-    """Join the processes that train together; the first starts the others by running its own command line again.
+    """Connect the processes that train together; the first starts the others by running its own command line again.
 
     Args:
         device: torch device; of several processes each takes one of its kind.
-        count: how many; under ``torchrun`` 1 means as many as it started.
-        alone: the fusion, where a single process fits it, and several are refused.
+        count: their number; under ``torchrun`` 1 means as many as it started.
+        alone: name of a fusion that a single process fits; several are refused.
 
     Raises:
-        ConfigError: there are not that many devices, ``torchrun`` started another number of processes, or one is to
-            be alone.
+        ConfigError: there are not that many devices, ``torchrun`` started another number of processes, or
+            ``alone`` is given.
     """
     by_torchrun = torch.distributed.is_torchelastic_launched()
     here, total = torchrun_processes() if by_torchrun else (count, count)
@@ -137,7 +137,7 @@ def start(device: str = "cpu", count: int = 1, *, alone: str | None = None) -> P
         raise ConfigError(f"{total} processes take a device each: give --device {kind}, not {device}")
     try:
         fabric = _fabric(kind, here, total // here, by_torchrun)
-    except (RuntimeError, ValueError) as error:  # MisconfigurationException is none of ours, nor a class of one root
+    except (RuntimeError, ValueError) as error:  # Fabric raises either for devices that are missing
         raise ConfigError(f"{here} processes cannot each have a device of {device!r}: {error}") from error
     fabric.launch()
     return _Joined(fabric)
@@ -151,7 +151,7 @@ def _check_device(device: str) -> None:
 
 
 def _fabric(accelerator: str, devices: int, nodes: int, by_torchrun: bool) -> Fabric:
-    """What joins the processes; told who starts them, so that nothing else that it finds around decides."""
+    """Make the Fabric with an explicit launcher, so that it detects none from the environment."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment

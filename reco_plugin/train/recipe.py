@@ -1,4 +1,4 @@
-"""What ``reco train`` and ``reco export`` are told. Loads no torch."""
+"""Options of ``reco train`` and ``reco export``. Loads no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TrainedKind = Literal["paper", "reco", "training-free"]
 
 
 class EncoderOptions(CommandOptions):
-    """Which open_clip model; it stays as it is."""
+    """The open_clip model; it stays frozen."""
 
     model: str = Field(description="open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
     pretrained: str | None = option(None, "open_clip weights tag, or a checkpoint file.")
@@ -26,7 +26,7 @@ class EncoderOptions(CommandOptions):
 
 
 class Recipe(EncoderOptions, RunConfig):
-    """Everything that a training is made from; kept in its folder.
+    """Configuration of a training; kept in its folder.
 
     ``memory`` is opened as the settings say (kind, key, options).
     """
@@ -59,7 +59,7 @@ class Recipe(EncoderOptions, RunConfig):
 
 
 class ExportOptions(EncoderOptions):
-    """A model folder that is to be written, and how a Triton server is to run it."""
+    """The model folder to write, and how a Triton server runs it."""
 
     fusion: Path | None = option(None, "Folder of `reco train`.", unset="none: training-free")
     fuser: TrainedKind = option("training-free", "Untrained fusion to export when --fusion is not given.")
@@ -95,10 +95,10 @@ class ExportOptions(EncoderOptions):
 
     @property
     def serving(self) -> Serving:
-        """What Triton is told.
+        """Triton's configuration.
 
         Raises:
-            ConfigError: a value that cannot be used.
+            ConfigError: an invalid value.
         """
         return serving(
             self.accelerator,

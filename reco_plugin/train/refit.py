@@ -1,4 +1,4 @@
-"""Put other fusions into a model folder: its encoder stays byte for byte, and so do memories and indexes."""
+"""Put other fusions into a model folder: its encoder stays byte for byte, so memories and indexes stay valid."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def refit(
     trained_on: str,
     image_config: FusionConfig | None = None,
 ) -> list[Parity]:
-    """Write a model folder with the encoder of another one; returns what the parity check of the fusions measured.
+    """Write a model folder with the encoder of another one; returns the parity of the fusions.
 
     Graphs of the encoder are hard links where the file system allows it. The fingerprint is the same.
 
     Args:
-        base: the folder that the encoder, the tokenizer and Triton's configuration are from.
+        base: the folder with the encoder, the tokenizer and Triton's configuration.
         fusions: of the same dimension.
-        out: the folder; an older model there is replaced when the new one is whole.
+        out: the folder; an older model there is replaced when the new one is complete.
         policy: defaults of the refinement.
-        trained_on: for the manifest.
-        image_config: for the manifest too, where the image side is of another shape than the text side.
+        trained_on: source of the training pairs, for the manifest.
+        image_config: shape of the image side, for the manifest, where it differs from the text side.
 
     Raises:
         ArtifactError: a file of ``base`` is damaged, a fusion differs from torch by more than its precision allows, or
-            ``out`` holds something that is no model folder; nothing is written.
+            ``out`` exists and is no model folder; nothing is written.
     """
     base.verify()
     manifest, parities = base.manifest, []
@@ -72,14 +72,14 @@ def refit(
 
 
 def _config(base: Artifact, spec: GraphSpec, sha256: str) -> str:
-    """Triton's configuration as the base has it, of another file and number of neighbours."""
+    """Triton's configuration of the base, for another file and number of neighbours."""
     manifest = base.manifest
     text = (base.folder / spec.name / _CONFIG).read_text(encoding="utf-8")
     before, half = manifest.graphs[spec.name].sha256, manifest.precision == "fp16"
     old = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)[spec.name]
     if text == render_config(old, Serving(), half=half, sha256=before):
         return render_config(spec, Serving(), half=half, sha256=sha256)
-    return text.replace(before, sha256)  # options that the manifest does not tell stay; only the warm-up keeps its k
+    return text.replace(before, sha256)  # keeps options that are not in the manifest; only the warm-up keeps its k
 
 
 def _take(source: Path, target: Path) -> None:

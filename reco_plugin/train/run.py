@@ -1,4 +1,4 @@
-"""What ``reco train`` does: pairs -> frozen vectors -> neighbours -> fusions."""
+"""Run ``reco train``: pairs -> frozen vectors -> neighbours -> fusions."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from .processes import Processes, start
 from .recipe import Recipe
 
 TRAINING = "training"
-"""Folder of what the steps read: vectors and neighbours."""
+"""Folder of the training data: vectors and neighbours."""
 
 
 def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
-    """Check what can be checked at once, then join this many processes, all of which call :func:`train`.
+    """Check the run's inputs, then connect this many processes, all of which call :func:`train`.
 
     Raises:
-        ConfigError: the folder holds another recipe, the device cannot be had, the processes cannot be joined, or the
-            fusion is one that a single process fits.
+        ConfigError: the folder holds another recipe, the device is not available, the processes cannot be connected, or
+            the fusion is fitted by a single process.
     """
     recipe.check(out)
     return start(recipe.device, count, alone=None if recipe.fuser == "paper" else recipe.fuser)
@@ -50,12 +50,12 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
     Of several processes the first encodes, retrieves and writes; all train.
 
     Args:
-        recipe: what to do.
+        recipe: of the training.
         out: folder of the run; on several machines, one that all of them share.
-        processes: from :func:`begin`, which part when they are done; this one alone when left out.
+        processes: from :func:`begin`, which disconnect at the end; this one alone when None.
 
     Raises:
-        ConfigError: the folder holds another recipe, or the encoder, the heads or the device cannot be had.
+        ConfigError: the folder holds another recipe, or the encoder, the heads or the device cannot be used.
         DataError: the pairs cannot be read, or are too few.
         InputError: an image of the pairs cannot be read.
     """
@@ -75,25 +75,25 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
 
 
 def _training(recipe: Recipe, out: Path) -> FusionData:
-    """Encode and retrieve, or open what an earlier start of this run retrieved, so that it goes on with the same."""
+    """Encode and retrieve, or open the data of an earlier start of this run."""
     folder = out / TRAINING
     if (out / recipe.file).is_file() and folder.is_dir():
         return open_data(folder)
-    shutil.rmtree(folder, ignore_errors=True)  # of a start that failed, perhaps with another recipe
+    shutil.rmtree(folder, ignore_errors=True)  # of a failed start, perhaps with another recipe
     pairs, memory = _encoded(recipe, out)
     with closing(memory):
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
         data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, recipe.group), hidden, folder)
     if not any(found.found.any() for found in data.neighbours.values()):
         raise _nothing_found(recipe)
-    recipe.write(out)  # once everything that it names was found to work, so that a mistyped one does not bar the folder
+    recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
     return data
 
 
 def _encoded(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
-    """The pairs, and the memory that they retrieve from, open."""
+    """Read the pairs, (N, D) each, and open the memory that they retrieve from."""
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
-    _fusion(recipe, clip.dimension)  # heads that do not fit are told before the work
+    _fusion(recipe, clip.dimension)  # refuses unfit heads before the work
     pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
     return pairs, _memory(recipe, clip, pairs)
 
@@ -115,11 +115,11 @@ def _fit(recipe: Recipe, out: Path) -> Fusions:
     fusions = fit_fusions(_fusion(recipe, pairs.image.shape[1]), pairs, groups, questions, calibration.honesty)
     if fusions.text_gate is None:
         warnings.warn(
-            "too few pairs show the same as another pair, so there is little to learn: what a text query trusts is "
-            "left to the memory. Name the column that says what a pair shows with --group",
+            "too few pairs show the same as another pair, so there is little to learn: text queries use "
+            "the memory's own gate. Name the column that says what a pair shows with --group",
             stacklevel=3,
         )
-    recipe.write(out)  # once everything that it names was found to work, so that a mistyped one does not bar the folder
+    recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
     save_fusions(fusions, out / FUSION)
     return fusions
 
@@ -132,7 +132,7 @@ def _nothing_found(recipe: Recipe) -> DataError:
 
 
 def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
-    """The source's pairs as frozen vectors; the cache's name carries the encoder's fingerprint."""
+    """Encode the source's pairs, (N, D) each, through a cache named after the encoder's fingerprint."""
     if not cache.is_file():
         pairs = list(read_pairs(source))
         if not pairs:

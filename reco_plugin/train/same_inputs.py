@@ -1,4 +1,4 @@
-"""Refuse an encoder that an export would not carry faithfully: its activation, its tokens, its pixels."""
+"""Refuse an encoder that cannot be exported exactly: its activation, its tokens, its pixels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ _PIXEL = 1e-5  # of a normalised pixel: rounding, while one step of 256 is 0.004
 
 
 def check_activation(model: str, pretrained: str | None) -> None:
-    """Compare open_clip's configuration of a built-in model with that of its weights, before anything is fetched.
+    """Compare open_clip's configuration of a built-in model with that of its weights, before any download.
 
-    open_clip only warns. The vectors would be valid, plausible and worse: QuickGELU is ``x * sigmoid(1.702 x)``,
-    near enough to GELU that nothing else notices.
+    open_clip only warns. The vectors would be plausible but worse: QuickGELU, ``x * sigmoid(1.702 x)``, is near GELU.
 
     Raises:
-        ConfigError: they differ; the message holds the model's right name.
+        ConfigError: they differ; the message has the model's correct name.
     """
     if not pretrained or ":" in model:
         return  # a schema's folder holds the configuration together with the weights
@@ -33,7 +32,7 @@ def check_activation(model: str, pretrained: str | None) -> None:
     plain = model.removesuffix(_SUFFIX)
     weights, config = open_clip.get_pretrained_cfg(plain, pretrained), open_clip.get_model_config(model)
     if not weights or config is None:
-        return  # a checkpoint file, which says nothing of it; or unknown, which open_clip reports
+        return  # a checkpoint file, which does not state it; or unknown, which open_clip reports
     trained, built = bool(weights.get("quick_gelu")), bool(config.get("quick_gelu"))
     right = plain + _SUFFIX if trained else plain
     if trained != built and right != model and open_clip.get_model_config(right) is not None:
@@ -47,14 +46,14 @@ def check_activation(model: str, pretrained: str | None) -> None:
 def check_same_inputs(
     clip: nn.Module, tokenizer: Any, image: ImageConfig, text: TextConfig, tokenizer_json: str
 ) -> None:
-    """Prepare samples both ways.
+    """Compare our preprocessing of samples with open_clip's.
 
     Args:
         clip: open_clip's model, for its image transform.
         tokenizer: open_clip's.
-        image: configuration of ours that an export would carry.
-        text: the same for texts.
-        tokenizer_json: the file that belongs to it.
+        image: image configuration to export.
+        text: text configuration to export.
+        tokenizer_json: tokenizer file to export.
 
     Raises:
         ConfigError: token ids or pixels differ, with the first example.

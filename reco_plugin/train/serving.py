@@ -1,4 +1,4 @@
-"""How a Triton server is to run the graphs: batches, queue, accelerator."""
+"""How a Triton server runs the graphs: batches, queue, accelerator."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..errors import ConfigError
 Accelerator = Literal["none", "cuda", "tensorrt"]
 MAX_BATCH = 64
 GPU_DELAY_US = 1000
-"""A batch of a GPU costs little more than one item, so it pays to wait for others; on a CPU it does not."""
+"""On a GPU a batch costs little more than one item, so it pays to wait for others; on a CPU it does not."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What ``config.pbtxt`` says beyond the ports; :func:`serving` fills in defaults.
+    """Settings of ``config.pbtxt`` beyond the ports; :func:`serving` fills in defaults.
 
     Attributes:
         accelerator: of GPU instances; instances on a CPU ignore it.
         max_batch: largest batch that the server forms or takes.
-        preferred_batches: sizes to wait for; none: whatever is waiting goes at once.
+        preferred_batches: sizes to wait for; empty: waiting requests run at once.
         queue_delay_us: how long a request may wait for others, in microseconds.
-        max_queue: waiting requests from which new ones are refused, rather than answered too late.
+        max_queue: number of waiting requests from which new ones are refused.
         engine_cache: folder for TensorRT engines, as the server sees it; mount a volume there.
     """
 
@@ -48,12 +48,12 @@ class Serving:
 
     @property
     def usual_batch(self) -> int:
-        """The size that an engine is tuned for."""
+        """The batch size that an engine is tuned for."""
         return min(self.preferred_batches, default=self.max_batch)
 
     @property
     def warm_batches(self) -> tuple[int, ...]:
-        """Sizes that are run once before the server reports that it is ready."""
+        """Batch sizes to run once before the server is ready."""
         if self.accelerator == "none":
             return (1,)
         return tuple(sorted({1, *self.preferred_batches, self.max_batch}))
@@ -71,7 +71,7 @@ def serving(
     """Serving with the defaults of an accelerator where None: GPUs wait a little for a quarter or a whole batch.
 
     Raises:
-        ConfigError: a value that cannot be used, or a preferred batch above the largest.
+        ConfigError: an invalid value, or a preferred batch above the largest.
 
     >>> serving("tensorrt", max_batch=32).preferred_batches
     (8, 32)

@@ -1,4 +1,4 @@
-"""torch to ONNX, quietly; smaller weights, and half precision arithmetic where a GPU gains from it."""
+"""torch to ONNX; smaller weights, and half precision arithmetic where a GPU gains from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def to_onnx(case: GraphCheck, path: Path) -> None:
     """Write a case's module as one file, for any batch size and any length where its ports say so.
 
     Raises:
-        ArtifactError: torch gave no graph.
+        ArtifactError: torch exported no graph.
     """
     arrays = case.batches[0].inputs.values()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
@@ -61,7 +61,7 @@ def to_onnx(case: GraphCheck, path: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hush what the exporter and the quantiser log and warn of their own insides: no caller can act on it."""
+    """Suppress internal logs and warnings of the exporter and the quantiser, on which no caller can act."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""open_clip's tokenizers as a file of the ``tokenizers`` library, and the config that belongs to it."""
+"""open_clip's tokenizers as a file of the ``tokenizers`` library, and their config."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def export_tokenizer(open_clip_tokenizer: SimpleTokenizer | HFTokenizer) -> tupl
     """The tokenizer's file content and config, for :class:`reco_plugin.preprocess.Tokenizer`.
 
     Raises:
-        ConfigError: it does something that the file cannot say; the message says what.
+        ConfigError: it has a feature that the file cannot express; the message names it.
     """
     match open_clip_tokenizer:
         case SimpleTokenizer():
@@ -42,7 +42,7 @@ def _export_clip(source: SimpleTokenizer) -> tuple[str, TextConfig]:
     config = TextConfig(
         "clip", _context_length(source), _clean(source), pad_id=0, end_id=source.encoder["<end_of_text>"]
     )
-    merges = [merge for merge in source.bpe_ranks if len(merge) == 2]  # an empty last line makes an empty one
+    merges = [merge for merge in source.bpe_ranks if len(merge) == 2]  # an empty last line gives an empty one
     _check_merges(merges)
     backend = Tokenizer(models.BPE(vocab=source.encoder, merges=merges, end_of_word_suffix="</w>"))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -77,7 +77,7 @@ def _export_hf(source: HFTokenizer) -> tuple[str, TextConfig]:
         raise ConfigError("the tokenizer depends on a language that is set at run time, which is not supported")
     wrapped = source.tokenizer
     if not wrapped.is_fast:
-        raise ConfigError(f"{type(wrapped).__name__} has no fast (Rust) twin, so no tokenizer file")
+        raise ConfigError(f"{type(wrapped).__name__} has no fast (Rust) version, so no tokenizer file")
     if wrapped.split_special_tokens:
         raise ConfigError("split_special_tokens is not supported: the tokenizer file cannot say it")
     if wrapped.pad_token_id is None or (source.strip_sep_token and wrapped.sep_token_id is None):
@@ -111,7 +111,7 @@ def _clean(source: SimpleTokenizer | HFTokenizer) -> Clean:
 
 @cache
 def _spelled_out() -> str:
-    """open_clip's pattern with every character it means, as another regex engine reads it alike.
+    """open_clip's pattern with every character spelled out, so that another regex engine reads it the same.
 
     The library's engine knows an older Unicode (17,144 letters fewer than `regex` 2026.11), folds ``st`` into a
     ligature, and does not drop U+0345, which `regex`, ignoring case, takes for neither a letter nor anything else.

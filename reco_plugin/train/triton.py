@@ -1,6 +1,6 @@
 """``config.pbtxt`` of the graphs, all from one typed description of their ports, in protobuf's text format.
 
-It is written and never read back here, so nothing is needed that knows Triton's messages.
+It is written and never read back here, so Triton's message definitions are not needed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _WIDTH = 118
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph.
+    """The ports and lengths of one graph.
 
     Attributes:
-        name: its folder.
+        name: of its folder.
         inputs, outputs: ports, in the graph's order.
-        lengths: what -1 stands for when the graph is used, ascending: token lengths, or a number of neighbours.
-        engine: whether TensorRT may compile it. The fusions are left to CUDA: they take about 1 % of the time of an
-            encoder, and any number of neighbours.
+        lengths: values of -1 in use, ascending: token lengths, or a number of neighbours.
+        engine: whether TensorRT may compile it. The fusions run on CUDA: they take about 1 % of the time of an encoder,
+            and any number of neighbours.
     """
 
     name: str
@@ -42,10 +42,10 @@ def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours
     """The four graphs of a model, by name.
 
     Args:
-        image: pixels as they are decoded; normalisation is inside the graph.
-        text: token ids, of any of its lengths where the tower is causal.
+        image: image preprocessing; normalisation is part of the graph.
+        text: text preprocessing; any of its lengths where the tower is causal.
         dimension: D.
-        neighbours: K as it is by default.
+        neighbours: default K.
     """
     features = (Port("features", "TYPE_FP32", (dimension,)),)
     pixels = Port("pixels", "TYPE_UINT8", (*image.size, 3))
@@ -70,7 +70,7 @@ def _fusion_spec(name: str, dimension: int, neighbours: int) -> GraphSpec:
 
 
 def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = False, sha256: str | None = None) -> str:
-    """Write the file's text. KIND_AUTO runs on GPUs where there are any and on the CPU where not.
+    """Write the file's text. KIND_AUTO runs on GPUs if present, else on the CPU.
 
     Args:
         spec: the graph.
@@ -104,7 +104,7 @@ def _port(port: Port) -> dict[str, Any]:
 
 
 def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
-    """Zeros, which are legal token ids and neighbours that are not trusted; of every length in use and every size."""
+    """Warm-ups of zeros, which are valid token ids and untrusted neighbours, for every length and batch size in use."""
     lengths = spec.lengths or (0,)
     first, *larger = how.warm_batches
     for batch, length in [*((first, length) for length in lengths), *((batch, lengths[-1]) for batch in larger)]:
@@ -117,13 +117,13 @@ def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
 
 
 def _optimization(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, Any]:
-    """The GPU's accelerators; CUDA takes what TensorRT does not."""
+    """The GPU's accelerators; CUDA runs what TensorRT does not."""
     if how.accelerator == "none":
         return {}
     half = half and spec.engine
     cuda = {
         "cudnn_conv_algo_search": "HEURISTIC",  # the default measures all algorithms again for each new batch size
-        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the memory at each growth
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the memory each time
     } | ({} if half else {"use_tf32": "0"})  # else float32 would silently be computed with 10 bits of mantissa
     blocks = [_accelerator("cuda", cuda)]
     if how.accelerator == "tensorrt" and spec.engine:
@@ -136,7 +136,7 @@ def _accelerator(name: str, parameters: dict[str, str]) -> dict[str, Any]:
 
 
 def _tensorrt(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, str]:
-    """Keys of Triton's ONNX Runtime backend; without profiles it would build an engine per batch size, for minutes."""
+    """Keys of Triton's ONNX Runtime backend; without profiles it builds an engine per batch size, for minutes."""
     shortest, usual, longest = (spec.lengths[i] if spec.lengths else 0 for i in (0, len(spec.lengths) // 2, -1))
     return {
         "precision_mode": "FP16" if half else "FP32",
@@ -161,7 +161,7 @@ def _shape(port: Port, length: int) -> tuple[int, ...]:
 
 
 class Word(str):
-    """The value of an enum, which stands without quotes."""
+    """The value of an enum, written without quotes."""
 
     __slots__ = ()
 
@@ -194,7 +194,7 @@ def _lines(message: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _block(name: str, message: Mapping[str, Any]) -> Iterator[str]:
-    """On one line where it fits."""
+    """Write a message on one line where it fits."""
     inside = list(_lines(message))
     flat = f"{name} {{ {' '.join(inside)} }}"
     if len(flat) <= _WIDTH and not any(line.startswith(" ") for line in inside):

@@ -51,7 +51,7 @@ def test_coco_as_it_is_unpacked(coco: Path) -> None:
 
 def test_options_of_coco(coco: Path, tmp_path: Path) -> None:
     (tmp_path / "val2017").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"'009.jpg' is not in .*val2017.*; say where the images lie with \?images=DIR"):
+    with pytest.raises(DataError, match=r"'009.jpg' is not in .*val2017.*; give their folder with \?images=DIR"):
         read_retrieval(coco)
     found = read_retrieval(f"{coco}?images={tmp_path / 'elsewhere'}&captions=1&limit=2")
     assert (found.texts, found.text_of_image.tolist()) == (["a bear", "a fox"], [0, 1])

@@ -56,7 +56,7 @@ def test_failed_downloads_are_rejected_rows(shards: Path) -> None:
 
 def test_without_pyarrow_shards_are_read_and_the_lack_is_said(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # as if it were not installed
-    with pytest.warns(UserWarning, match=r"failed are not told: .*reco-plugin\[data\]"):
+    with pytest.warns(UserWarning, match=r"failed downloads are not listed: .*reco-plugin\[data\]"):
         rows = open_rows(shards)
     assert (len(pairs_of(rows)), rejected_of(rows)) == (2, [])
 

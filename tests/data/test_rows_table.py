@@ -37,7 +37,7 @@ GOOD = ("first", "last")
         (b"x," + b"long" * 2000 + b",fox,1", "line 3, column 'image'", "is not a file at", "x"),
         (b"x,a\0.png,fox,1", "line 3, column 'image'", "is not a file at", "x"),
         (b"x,.,fox,1", "line 3, column 'image'", "is not a file at", "x"),
-        (b"x,s3://b/a.png,fox,1", "line 3, column 'image'", "s3:// is not read", "x"),
+        (b"x,s3://b/a.png,fox,1", "line 3, column 'image'", "s3:// is not supported", "x"),
         (b"x,a.png,F\xfcchse,1", "line 3, column 'text'", r"is not UTF-8: b'F\xfcchse'", None),
         (
             b"x,a.png,fox,1,2",

@@ -254,7 +254,7 @@ def test_a_memory_of_the_training_split(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("flowers102", DataError, r"no classification data set 'flowers102': did you mean 'Flowers102'"),
         ("VOCDetection", DataError, "choose from 'CIFAR10', .* and 24 more"),
-        ("StanfordCars?root=gone", DataError, r"the folder gone does not exist; say where the data lie with root=DIR"),
+        ("StanfordCars?root=gone", DataError, r"the folder gone does not exist; give another with root=DIR"),
         ("StanfordCars?root=.", DataError, r"cannot be read from \.: Dataset not found\.; say root=DIR, or download=1"),
         ("OxfordIIITPet?root=pets&split=tset", DataError, r"Unknown value 'tset' for argument split.*trainval"),
         ("CIFAR10?root=pets&split=val", DataError, "has no split 'val': choose test or train"),

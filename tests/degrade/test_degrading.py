@@ -24,7 +24,7 @@ from reco_plugin.errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from reco_plugin.evaluate.encoding import refined_candidates, refined_queries
+from reco_plugin.evaluate.encoding import refine_candidates, refine_queries
 from reco_plugin.evaluate.task import TaskItems
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Fingerprint
@@ -373,8 +373,8 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
 def test_an_evaluation_refuses_degraded_answers(rig: Build) -> None:
     one = rig()
     items = TaskItems(one.frozen, "text", np.arange(len(one.frozen)))
-    np.testing.assert_array_equal(refined_queries(one.reco, items).vectors, one.refined)
+    np.testing.assert_array_equal(refine_queries(one.reco, items).vectors, one.refined)
     one.memory.trouble = one.dead
-    for measure in (refined_queries, refined_candidates):
+    for measure in (refine_queries, refine_candidates):
         with pytest.raises(MemoryStoreError, match=r"refinement failed \(memory_error\).*on_memory_failure='fail'"):
             measure(one.reco, items)

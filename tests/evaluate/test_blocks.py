@@ -122,7 +122,7 @@ def test_candidates_may_be_a_half_precision_file(tmp_path: Path) -> None:
         ([unit(3, 4, 0)], [0, 1], None, -1, "k from 0 expected"),
         ([unit(3, 4, 0)], [0, 1], [0, 1], 5, "more candidates than candidate labels: 3 > 2"),
         ([unit(3, 4, 0)], [0, 1], [0, 1, 2, 3], 5, "fewer candidates than candidate labels: 3 < 4"),
-        (iter([unit(3, 4, 0)]), [0, 1], None, 5, "gone through twice"),
+        (iter([unit(3, 4, 0)]), [0, 1], None, 5, "read twice"),
         ([], [0, 1], None, 5, "query 0 has label 0, which no candidate has"),
     ],
 )

@@ -8,8 +8,8 @@ from fit_worlds import FINGERPRINT, catalogue_of, made
 
 from reco_plugin.evaluate.baselines import MeanOfNeighbours
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.fit.candidates import Way
-from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, judge, policy_of, withdrawn
+from reco_plugin.fit.candidates import Candidate
+from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, find_unconfirmed, judge, policy_of
 from reco_plugin.fit.config import FitSide
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.result import TestLine
@@ -17,16 +17,16 @@ from reco_plugin.fit.split import split
 from reco_plugin.fuse import TrainingFreeFuser
 
 
-def way(name: str = "w", **more: object) -> Way:
-    return Way(name, 5, "on", TrainingFreeFuser(), **more)  # type: ignore[arg-type]
+def candidate(name: str = "w", **more: object) -> Candidate:
+    return Candidate(name, 5, "on", TrainingFreeFuser(), **more)  # type: ignore[arg-type]
 
 
 def verdict(side: FitSide, mean: float, low: float, loss: float = 0.0) -> Verdict:
-    return Verdict(side, Interval(mean, low, mean + 0.1), loss, bearable=0.005)
+    return Verdict(side, Interval(mean, low, mean + 0.1), loss, allowed=0.005)
 
 
 def judged(name: str, *verdicts: Verdict) -> Judged:
-    return Judged(way(name), verdicts)
+    return Judged(candidate(name), verdicts)
 
 
 def test_a_side_helps_when_it_surely_gains_and_harms_nothing():
@@ -64,7 +64,7 @@ def test_the_goal_says_which_sides_come_first():
     [(("text",), ("text",), ()), (("text", "image", "names"), ("image", "text"), ("text",)), ((), (), ())],
 )
 def test_the_policy_refines_these_sides(sides, queries, candidates):
-    policy = policy_of(way(height=0.7), sides)
+    policy = policy_of(candidate(height=0.7), sides)
     assert policy.refine == {"query": queries, "candidate": candidates}
     assert (policy.k, policy.gate, policy.candidate_height) == (5, True, 0.7)
 
@@ -75,8 +75,8 @@ def test_what_the_test_part_does_not_confirm_is_withdrawn():
         return TestLine(task=task, way="chosen", label="", queries=9, recall={1: 0.5}, **around)  # type: ignore[arg-type]
 
     lines = [line("text->image", 0.2), line("image->text", 0.04)]
-    assert withdrawn(lines, ("text", "image")) == ("image",)
-    assert withdrawn([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
+    assert find_unconfirmed(lines, ("text", "image")) == ("image",)
+    assert find_unconfirmed([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
 
 
 def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():
@@ -89,14 +89,14 @@ def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():
     catalogue = catalogue_of(known)
     parts = split(catalogue.pairs.ids, catalogue.groups, validation=0.2, test=0.2)
     questions = ask(catalogue, parts, "validation", FINGERPRINT, near=0.999)
-    way = Way("transfer", 5, "off", MeanOfNeighbours(1e6, 1e6, np.inf))
-    image = judge(questions, way).verdict("image")
+    candidate = Candidate("transfer", 5, "off", MeanOfNeighbours(1e6, 1e6, np.inf))
+    image = judge(questions, candidate).verdict("image")
     assert image is not None and image.harms and image.loss < -0.1
-    bold = judge(questions, way, max_loss=1.0).verdict("image")
+    bold = judge(questions, candidate, max_loss=1.0).verdict("image")
     assert bold is not None and not bold.harms and bold.loss == image.loss
     lines = final_lines(ask(catalogue, parts, "test", FINGERPRINT, near=0.999), None, _simple(), seed=0)
     assert [line.gain for line in lines if line.way == "chosen"] == [Interval(0.0, 0.0, 0.0)] * 2
 
 
 def _simple():
-    return dict.fromkeys(("text", "image"), Way("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05)))
+    return dict.fromkeys(("text", "image"), Candidate("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05)))

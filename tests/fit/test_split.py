@@ -57,5 +57,5 @@ def test_another_seed_is_another_split():
 
 
 def test_too_few_groups_are_refused_with_what_is_missing():
-    with pytest.raises(DataError, match=r"^12 groups are too few: \d+ fall to the \w+ part, and it needs 10"):
+    with pytest.raises(DataError, match=r"^12 groups are too few: \d+ fall into the \w+ part, and it needs 10"):
         parted(groups=[f"group {row % 12}" for row in range(1200)])

@@ -243,7 +243,7 @@ def test_truncated_file_is_refused(format: str, tmp_path: Path) -> None:
     content = encoded(picture("RGB", 91, 60), format)
     path = tmp_path / "cut.img"
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ImageError, match=r"image 1 \('.*cut\.img'\) cannot be read .*pass a whole file"):
+    with pytest.raises(ImageError, match=r"image 1 \('.*cut\.img'\) cannot be read .*pass a complete file"):
         images_to_array([content, path], SQUARE)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from reco_plugin.evaluate.findings import Column, Table
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.report.cells import best_cells, direction, header, tick, with_unit, written
+from reco_plugin.report.cells import best_cells, direction, format_cell, header, tick, with_unit
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ from reco_plugin.report.cells import best_cells, direction, header, tick, with_u
     ],
 )
 def test_a_cell_is_written_as_its_kind_asks(cell, kind, text):
-    assert written(cell, kind) == text
+    assert format_cell(cell, kind) == text
 
 
 def test_a_figure_that_stands_alone_has_its_unit():

@@ -10,7 +10,7 @@ import pytest
 from reco_plugin.errors import DataError, MissingExtra
 from reco_plugin.evaluate.findings import Chart, Line
 from reco_plugin.report.canvas import inline
-from reco_plugin.report.cells import written
+from reco_plugin.report.cells import format_cell
 from reco_plugin.report.charts import chart_table, draw
 from reco_plugin.report.headline import draw_headline, main_figures
 from reco_plugin.report.palette import COLOURS, stylesheet
@@ -125,7 +125,7 @@ def test_a_line_of_another_length_is_an_error(wrong):
 
 def test_the_values_of_a_chart_are_a_table_with_bounds(charts):
     table = chart_table(charts[1])
-    cells = [[written(row.get(column.key), column.kind) for column in table.columns] for row in table.rows]
+    cells = [[format_cell(row.get(column.key), column.kind) for column in table.columns] for row in table.rows]
     assert [column.title for column in table.columns] == ["memory", "gate on", "gate off"]
     assert cells[3] == ["50 % wrong captions", "+21.0 [+18.0, +24.0]", "+5.0"]
     assert cells[4][1] == "–"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reco_plugin.evaluate.findings import Column, Findings, Section, Table
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.report.headline import chosen, grouped, main_figures, pictured, summary_table
+from reco_plugin.report.headline import choose_bars, choose_refined, group_figures, main_figures, summary_table
 
 NAME = Column(key="name", title="")
 TOP1 = Column(key="top1", title="top-1", kind="percent")
@@ -50,8 +50,8 @@ def test_a_gain_belongs_to_the_column_that_its_title_names():
 
 
 def test_columns_with_gains_of_their_own_are_groups(findings):
-    assert list(grouped(main_figures(findings))) == ["top-1", "top-1, seen", "top-1, unseen"]
-    seen = grouped(main_figures(findings))["top-1, seen"]
+    assert list(group_figures(main_figures(findings))) == ["top-1", "top-1, seen", "top-1, unseen"]
+    seen = group_figures(main_figures(findings))["top-1, seen"]
     assert [figure.mean for figure in seen] == [0.584, 0.612, 0.561, 0.609]
     assert seen[1].gain == Interval(0.028, -0.004, 0.06)
 
@@ -87,18 +87,18 @@ def test_bounds_are_of_the_share_or_else_of_its_gain():
 
 
 def test_both_sides_stand_for_refinement_and_else_the_last_variant(findings):
-    members = grouped(main_figures(findings))["top-1"]
-    assert chosen(members).refined == "both refined"
-    assert chosen(members[:3]).refined == "prompts refined"
-    assert chosen(members[:1]) is None
+    members = group_figures(main_figures(findings))["top-1"]
+    assert choose_refined(members).refined == "both refined"
+    assert choose_refined(members[:3]).refined == "prompts refined"
+    assert choose_refined(members[:1]) is None
 
 
 def test_many_figures_are_pictured_as_frozen_and_refined_only(findings):
     few = main_figures(findings)
-    assert pictured(few) == list(few)
+    assert choose_bars(few) == list(few)
     many = main_figures(found(*(classes(f"set {n}", 0.1, 0.2) for n in range(8)), *findings.sections[0].tables))
-    assert [figure.refined for figure in pictured(many)][-2:] == ["frozen CLIP", "both refined"]
-    assert {figure.refined for figure in pictured(many)} == {"frozen CLIP", "both refined"}
+    assert [figure.refined for figure in choose_bars(many)][-2:] == ["frozen CLIP", "both refined"]
+    assert {figure.refined for figure in choose_bars(many)} == {"frozen CLIP", "both refined"}
 
 
 def test_the_summary_has_a_row_for_each_run_and_group_and_for_runs_without_figures(findings):

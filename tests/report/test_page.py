@@ -14,7 +14,7 @@ from reco_plugin.errors import DataError
 from reco_plugin.evaluate.findings import Case, Findings, RetrievedPair
 from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.report import read_runs, write_report
-from reco_plugin.report.cells import written
+from reco_plugin.report.cells import format_cell
 from reco_plugin.report.write import render_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -172,7 +172,7 @@ def test_page_document_and_data_have_the_same_figures(folder, page, findings):
     for section in stored.sections:
         for table in section.tables:
             for row in table.rows:
-                cells = [written(row.get(column.key), column.kind) for column in table.columns]
+                cells = [format_cell(row.get(column.key), column.kind) for column in table.columns]
                 assert cells in page.rows
                 assert cells in lines
 
@@ -230,7 +230,7 @@ def test_several_runs_are_compared_first_and_then_shown_in_full(tmp_path, make_r
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     rows = [row for row in page.rows if row[0] == "Birds"]
-    gain = written(Interval(0.426, 0.386, 0.467), "points")
+    gain = format_cell(Interval(0.426, 0.386, 0.467), "points")
     assert rows[2] == ["Birds", "top-1, unseen", "both refined", "6.4", "49.0", gain]
     assert [f"Drawings ({folder})" in text for folder in (one, two)] == [True, True]
     assert {"run-1", "run-2", "run-3", "run-3-gains"} <= set(page.having("id"))

@@ -82,7 +82,7 @@ def test_the_templates_are_clips_own_unless_others_are_given(vit: str, tmp_path:
 def test_a_fusion_of_another_encoder_is_refused(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="16-d, the encoder 32-d"):
         export_model(ExportOptions(model=vit, fusion=trained(tmp_path, 16)), tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"trained around another encoder \(sha256 0123456789ab\)"):
+    with pytest.raises(ConfigError, match=r"trained on another encoder \(sha256 0123456789ab\)"):
         export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest="0123456789abcdef")), tmp_path / "out")
     assert told == {} and not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""The whole evaluation as one run that can be made again: ``reco eval study``.
+"""The whole evaluation as one reproducible run: ``reco eval study``.
 
 ::
 

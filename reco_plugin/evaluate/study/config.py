@@ -1,4 +1,4 @@
-"""What a study is asked to do: everything that is needed to do it again."""
+"""Configuration of a study: everything needed to reproduce it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 
 
 class StudyConfig(RunConfig):
-    """One study; what is evaluated and how queries are refined has the flags of the other evaluations.
+    """One study, with the flags of the other evaluations for data and refinement.
 
     Attributes:
         memory: folder or URL of a memory.
         memory_from: pairs to build a memory of, in RAM.
-        fuser: which fusion; None leaves it to the settings.
-        k, search, fusion, gate: of the refinement; None leaves them to the model.
+        fuser: kind of the fusion; None: as in the settings.
+        k, search, fusion, gate: of the refinement; None: the model's defaults.
     """
 
     words: ClassVar[str] = "reco eval study"
@@ -74,7 +74,7 @@ class StudyConfig(RunConfig):
     @field_validator("sections", mode="before")
     @classmethod
     def _split(cls, names: Any) -> Any:
-        """One text holds names with commas between them; they are brought into reading order."""
+        """Split names at commas; sort them into reading order."""
         if not isinstance(names, str):
             return names
         wanted = [name.strip() for name in names.split(",") if name.strip()]
@@ -89,19 +89,19 @@ class StudyConfig(RunConfig):
 
     @property
     def draws(self) -> int:
-        """Of the bootstrap."""
+        """Number of draws of the bootstrap."""
         return 200 if self.quick else 1000
 
     def digest(self) -> str:
-        """Of everything that changes a figure: a section of another digest is measured again."""
+        """Digest of everything that changes a figure: a section of another digest is measured again."""
         return hashlib.sha256(self.model_dump_json(exclude={"sections"}).encode()).hexdigest()
 
     @classmethod
     def read(cls, path: Path) -> tuple[StudyConfig, dict[str, str]]:
-        """Read what a run wrote, and the digests of what it read then.
+        """Read the configuration of a run, and the digests of its inputs.
 
         Raises:
-            ConfigError: not such a file.
+            ConfigError: the file is no configuration of a study.
         """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))

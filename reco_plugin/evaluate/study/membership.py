@@ -1,4 +1,4 @@
-"""Which pairs of the memory show which classes of the set."""
+"""The classes of the set that each pair of the memory shows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Membership:
-    """Pairs and the classes they belong to; a caption may name several classes, or none.
+    """Pairs and their classes; a caption may name several classes, or none.
 
     Attributes:
-        pair, number: (E,) the pair's row and the class's number, one entry for each belonging together.
+        pair, number: (E,) row of a pair and number of a class that it shows, one entry for each match.
         pairs: N.
-        how: ``"label key"``, ``"caption"``, or ``"nearest prompt"`` where pairs have neither: then only the encoder's
-            opinion of the pairs' texts.
+        how: ``"label key"``, ``"caption"``, or ``"nearest prompt"`` where pairs have neither: then the encoder
+            decides by the pairs' texts.
     """
 
     pair: npt.NDArray[np.int64]
@@ -35,23 +35,23 @@ class Membership:
     how: Literal["label key", "caption", "nearest prompt"]
 
     def of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """(N,) whether a pair belongs to any of these classes."""
+        """Whether each pair shows any of these classes, (N,)."""
         mask = np.zeros(self.pairs, np.bool_)
         mask[self.pair[np.isin(self.number, numbers)]] = True
         return mask
 
     def covered(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Whether each of these classes has any pair."""
+        """Whether each of these classes (M,) has any pair, (M,)."""
         return np.isin(numbers, self.number)
 
     @property
     def known(self) -> bool:
-        """Whether it is known what pairs show, rather than guessed by the encoder."""
+        """Whether the classes are known, rather than guessed by the encoder."""
         return self.how != "nearest prompt"
 
 
 def membership(records: Records, classes: Sequence[str], prompts: Vectors, label_key: str | None) -> Membership:
-    """Tell which pairs belong to which classes.
+    """Find the classes of each pair.
 
     By the payload value under ``label_key`` (the class's name, whatever its case, or its number); else a pair belongs
     to every class whose name its caption contains as words; else, where no pair has a caption, to the class whose
@@ -69,17 +69,17 @@ def membership(records: Records, classes: Sequence[str], prompts: Vectors, label
     if label_key is not None:
         return _by_key(records.payloads, classes, label_key)
     if any("caption" in payload for payload in records.payloads):
-        found = [mentioned(str(p.get("caption", "")), names) for names in [_index(classes)] for p in records.payloads]
+        found = [find_named(str(p.get("caption", "")), names) for names in [_index(classes)] for p in records.payloads]
         return _membership(found, "caption")
     blocks = (records.text[start : start + _BLOCK] for start in range(0, len(records), _BLOCK))
     nearest = [(int(number),) for block in blocks for number in (block @ prompts.T).argmax(axis=1)]
     return _membership(nearest, "nearest prompt")
 
 
-def mentioned(caption: str, names: dict[tuple[str, ...], list[int]]) -> tuple[int, ...]:
-    """Numbers of the classes whose name stands in a caption as words.
+def find_named(caption: str, names: dict[tuple[str, ...], list[int]]) -> tuple[int, ...]:
+    """Find the numbers of the classes whose name is in a caption, as words.
 
-    >>> mentioned("A Red Fox, asleep.", {("fox",): [0], ("red", "fox"): [1], ("red",): [2], ("ox",): [3]})
+    >>> find_named("A Red Fox, asleep.", {("fox",): [0], ("red", "fox"): [1], ("red",): [2], ("ox",): [3]})
     (0, 1, 2)
     """
     words = tuple(_WORD.findall(caption.casefold()))
@@ -94,7 +94,7 @@ def _parts(words: tuple[str, ...], longest: int) -> Iterator[tuple[str, ...]]:
 
 
 def _index(classes: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    """Words of a name -> the classes that are called so."""
+    """Words of a name -> the classes of that name."""
     names: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for number, name in enumerate(classes):
         if words := tuple(_WORD.findall(name.replace("_", " ").casefold())):

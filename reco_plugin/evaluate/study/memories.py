@@ -1,4 +1,4 @@
-"""Around the memories of a study: one that remembers its searches, and one whose index misses some neighbours."""
+"""Memories of a study: one that caches its searches, and one whose index misses some neighbours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KEPT_BYTES = 1 << 30
 
 
 class RememberingMemory:
-    """Answers a search that it has answered before at once: a study asks the same with many fusions.
+    """Caches searches, since a study repeats them with many fusions.
 
-    The store is filled before it is searched, and never changed afterwards. The oldest answers are forgotten when all
-    together grow beyond a gigabyte.
+    The store is filled before it is searched, and never changed afterwards. The oldest results are dropped when all
+    together exceed a gigabyte.
     """
 
     def __init__(self, store: Searches) -> None:
@@ -32,7 +32,7 @@ class RememberingMemory:
         self._bytes = 0
 
     def search(self, search: Search) -> Neighbours:
-        """See :meth:`reco_plugin.memory.Searches.search`."""
+        """Search for (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
         asked = hashlib.sha256(np.ascontiguousarray(search.vectors).tobytes())
         hidden = None if search.exclude is None else [sorted(ids) for ids in search.exclude]
         asked.update(repr(replace(search, vectors=search.vectors.shape, exclude=hidden)).encode())  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ class RememberingMemory:
 class ApproximateMemory:
     """An index of a given recall: each true neighbour is missed with probability 1 - recall, the next one moves up.
 
-    What is missed depends on the query and the seed alone, so that a lower recall misses the same and more.
+    The misses depend on the query and the seed alone, so that a lower recall misses the same and more.
     """
 
     def __init__(self, store: Searches, recall: float, seed: int) -> None:
@@ -58,9 +58,9 @@ class ApproximateMemory:
         self._store, self._recall, self._seed = store, recall, seed
 
     def search(self, search: Search) -> Neighbours:
-        """See :meth:`reco_plugin.memory.Searches.search`."""
+        """Search for (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
         k = search.k
-        wide = 4 * k + 16  # at recall 0.5, fewer than k of these are left about once in a million queries
+        wide = 4 * k + 16  # at recall 0.5, fewer than k of these are kept about once in a million queries
         found = self._store.search(replace(search, k=wide))
         kept = np.stack([self._draw(vector, wide) for vector in search.vectors]) < self._recall  # (B, wide)
         order = np.argsort(~(kept & found.found), axis=1, kind="stable")[:, :k]  # what was kept first, nearest first
@@ -86,15 +86,15 @@ class ApproximateMemory:
 
 @dataclass
 class RamMemory:
-    """An exact memory of some pairs in RAM, with the gate calibrated for whatever number of neighbours is asked for."""
+    """An exact memory of some pairs in RAM, with the gate calibrated for any number of neighbours."""
 
-    pairs: Records  # all that it holds
-    store: Memory  # of them
-    searches: Searches  # what is asked: the store, within what imitates or remembers it
+    pairs: Records
+    store: Memory  # of the pairs
+    searches: Searches  # the store, or a wrapper of it
     _gates: dict[int, VectorMemory] = field(default_factory=dict)
 
     def at(self, k: int) -> VectorMemory:
-        """The memory as it would be served with k neighbours."""
+        """The memory, calibrated for k neighbours."""
         if k not in self._gates:
             calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
             self._gates[k] = VectorMemory(self.store, calibration, self.searches)
@@ -104,7 +104,7 @@ class RamMemory:
 def ram_memory(
     pairs: Records, fingerprint: Fingerprint, around: Callable[[Searches], Searches] = RememberingMemory
 ) -> RamMemory:
-    """A memory of these pairs alone, whose searches are remembered unless the store is wrapped by something else."""
+    """Build a memory of pairs, (N, D) each, with cached searches unless ``around`` wraps the store otherwise."""
     store = open_memory(":memory:", fingerprint, kind="exact")
     store.upsert(pairs)
     return RamMemory(pairs, store, around(store))

@@ -1,4 +1,4 @@
-"""Thumbnails of what is shown, in the run's folder."""
+"""Thumbnails of queries and pairs, in the run's folder."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Thumbnails:
     images: Sequence[ImageInput] | Vectors  # of the labelled set; vectors have no pictures
 
     def query(self, row: int) -> str | None:
-        """File name of the thumbnail of a row of the labelled set."""
+        """Write the thumbnail of a row of the labelled set; returns its file name."""
         return None if isinstance(self.images, np.ndarray) else self._write(f"query-{row}", self.images[row])
 
     def pair(self, payload: Payload) -> str | None:
-        """File name of the thumbnail of a pair whose payload says under ``image`` or ``path`` where its image lies."""
+        """Write the thumbnail of a pair whose payload has a path under ``image`` or ``path``; returns its file name."""
         for key in _KEYS:
             value = payload.get(key)
             if isinstance(value, str) and value and Path(value).is_file():
@@ -41,7 +41,7 @@ class Thumbnails:
         return None
 
     def _write(self, name: str, image: ImageInput) -> str | None:
-        """None where the image cannot be read: a page without one picture is better than no page."""
+        """None where the image cannot be read: a report may lack a thumbnail."""
         from PIL import Image
 
         path = self.folder / f"{name}.webp"
@@ -49,13 +49,11 @@ class Thumbnails:
             return path.name
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PIL's remarks on odd metadata and on size
+                warnings.simplefilter("ignore")  # PIL's warnings of odd metadata and of size
                 source = io.BytesIO(image) if isinstance(image, bytes) else image
                 opened = Image.open(source) if isinstance(source, str | os.PathLike | io.BytesIO) else source.copy()
                 with opened as picture:
-                    if (
-                        picture.width * picture.height > MAX_PIXELS
-                    ):  # what the encoder refuses is not decoded for a thumbnail either
+                    if picture.width * picture.height > MAX_PIXELS:  # an image that the encoder refuses is not decoded
                         return None
                     picture.draft("RGB", (SIZE, SIZE))
                     small = picture.convert("RGB")

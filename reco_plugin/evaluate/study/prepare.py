@@ -1,4 +1,4 @@
-"""From a configuration and an opened model to a study: read sets, encode them, load the memory, split."""
+"""Prepare a study from a configuration and an opened model: read sets, encode them, load the memory, split."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from .study import Study, StudyProgress, read_memory, subject_of
 
 @dataclass(frozen=True)
 class Sets:
-    """What was read, raw or as vectors."""
+    """The sets of a study, raw or as vectors."""
 
-    labelled: Labelled  # the set that is studied
+    labelled: Labelled  # test set
     dev: Labelled | None  # development set, where one was given
     captioned: Captioned | None  # retrieval set, where one was given
 
     @property
     def items(self) -> int:
-        """How many items an encoder will report on."""
+        """Count the items to encode."""
         captioned = 0 if self.captioned is None else count_captioned(self.captioned)
         return captioned + sum(count_items(labelled) for labelled in (self.labelled, self.dev) if labelled is not None)
 
     def with_templates(self, reco: Refines) -> Sets:
-        """The same with the model's templates where a set has none of its own."""
+        """The sets with the model's templates where they have none of their own."""
         dev = None if self.dev is None else with_templates(reco, self.dev)
         return replace(self, labelled=with_templates(reco, self.labelled), dev=dev)
 
@@ -53,7 +53,7 @@ def read_sets(config: StudyConfig) -> Sets:
     """Read the labelled sets and the captions.
 
     Raises:
-        DataError: something that cannot be read.
+        DataError: a set cannot be read.
         ConfigError: templates for prompt vectors.
     """
     templates = () if config.dev is None or is_vectors(config.dev) else config.templates
@@ -74,16 +74,16 @@ def prepare(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Study:
-    """Everything that sections need.
+    """Encode and load everything that sections need.
 
     Args:
         reco: opened as the configuration says.
         config: what to study.
         sets: read as the configuration says.
         folder: of the run.
-        watch: shows how far the study is.
-        cache: where frozen vectors are kept; in the run's folder when None.
-        progress: told how many items each encoded batch had.
+        watch: shows progress.
+        cache: folder of frozen vectors; in the run's folder when None.
+        progress: called with the number of items of each encoded batch.
 
     Raises:
         ConfigError: too few classes to split, an unknown label key, or raw data without a model.

@@ -1,4 +1,4 @@
-"""Run a study: read, encode, measure section by section, write the findings. What is finished is not done again."""
+"""Run a study: read, encode, measure section by section, write the findings. Finished parts are not repeated."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
 
 
 class StoredSection(Frozen):
-    """One finished section, kept as a file of its own.
+    """One finished section, in a file of its own.
 
     Attributes:
-        of: digest of everything that its figures depend on.
-        section: the answer.
-        gains, harms: cases that it chose.
+        of: digest of the inputs of its figures.
+        section: its result.
+        gains, harms: its cases.
     """
 
     of: str
@@ -57,7 +57,7 @@ class StoredSection(Frozen):
 
 
 def run_study(study: Study) -> Findings:
-    """Measure the sections that are asked for and write ``config.json`` and ``findings.json`` into the run's folder.
+    """Measure the configured sections and write ``config.json`` and ``findings.json`` into the run's folder.
 
     Each finished section is kept in ``sections/``; one that was measured with the same configuration, data, memory,
     models and versions is read, not measured again.
@@ -89,7 +89,7 @@ def run_study(study: Study) -> Findings:
 
 
 def digests_of(study: Study) -> dict[str, str]:
-    """Of everything that was read, so that another version of it is noticed."""
+    """Digests of all inputs, to notice a change of them."""
     captioned = study.captioned
     return {
         "source": digest_task(study.whole),
@@ -103,7 +103,7 @@ def digests_of(study: Study) -> dict[str, str]:
 
 
 def digest_task(task: Task) -> str:
-    """Of all that a task's figures depend on."""
+    """Digest of the inputs of a task's figures."""
     queries, numbers = task.queries, task.candidates.labels
     arrays = digest_arrays(queries.vectors, task.candidates.vectors, np.searchsorted(numbers, queries.labels))
     own = None if queries.own is None else [id_ for (id_,) in queries.own]
@@ -113,7 +113,7 @@ def digest_task(task: Task) -> str:
 
 
 def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
-    """What a reader needs to believe the figures."""
+    """Describe the setup, for a reader of the figures."""
     ours, store = study.ours, study.subject.memory.store
     pairs, shows = store.count(), study.shows
     named = study.shows.covered(study.test.candidates.labels)
@@ -150,7 +150,7 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
 
 
 def _part(study: Study, name: SectionName, path: Path, of: str) -> StoredSection:
-    """The section as it was kept, or measured now and kept."""
+    """Read the stored section, or measure and store it."""
     if (finished := _finished(path, of)) is not None:
         return finished
     found = _MEASURE[name](study)
@@ -165,13 +165,13 @@ def _part(study: Study, name: SectionName, path: Path, of: str) -> StoredSection
 def _finished(path: Path, of: str) -> StoredSection | None:
     try:
         part = StoredSection.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or cut short: it is measured again
+    except (OSError, ValueError):  # missing or truncated: it is measured again
         return None
     return part if part.of == of else None
 
 
 def bars(items: Iterable[T], what: str) -> Iterable[T]:
-    """Show a bar; a :class:`~.study.StudyProgress`."""
+    """Show a progress bar; a :class:`~.study.StudyProgress`."""
     from ...progress import progress_bar
 
     shown: Iterable[T] = progress_bar(items, desc=what, leave=what == "sections")

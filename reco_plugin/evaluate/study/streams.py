@@ -1,6 +1,6 @@
-"""One seed, and for everything that is drawn a stream of its own: halves of classes, parts of memories, wrong captions.
+"""Random draws, each with a stream of its own from one seed: halves of classes, parts of memories, wrong captions.
 
-Beside them what else makes a memory of another one: two joined, and the near-duplicates of queries that it holds.
+Also memories made of others: two joined, and the near-duplicates of queries in one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from ..task import Mask, Task
 
 
 def stream(seed: int, draw: str) -> np.random.Generator:
-    """The random numbers of one draw: independent of all other draws of the same seed.
+    """A generator for one draw, independent of all other draws of the same seed.
 
-    Two draws from ``default_rng(seed)`` would be one and the same permutation: half of the classes and half of the
-    pairs would be the same half.
+    Two draws from ``default_rng(seed)`` would be the same permutation.
 
     >>> stream(0, "halves").permutation(5).tolist() == stream(0, "halves").permutation(5).tolist()
     True
@@ -33,13 +32,13 @@ def stream(seed: int, draw: str) -> np.random.Generator:
 
     Args:
         seed: of the study.
-        draw: what is drawn.
+        draw: name of the draw.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(draw.encode())))
 
 
 def split_classes(task: Task, seed: int) -> tuple[Task, Task]:
-    """A development half and a test half by class, each classified among its own classes.
+    """Split into a development half and a test half by class, each classified among its own classes.
 
     Seen and unseen classes are halved alike; of an odd number the test half gets one more. Classes without queries
     count too, as candidates.
@@ -57,12 +56,12 @@ def split_classes(task: Task, seed: int) -> tuple[Task, Task]:
 
 
 def folds(task: Task, seed: int) -> tuple[Mask, Mask]:
-    """The classes of a task in two random halves, each of which is left out of the memory once; masks (L,)."""
+    """Split the classes into two random halves, each to be left out of the memory once; masks (L,)."""
     return _halves(task, seed, "folds")
 
 
 def _halves(task: Task, seed: int, draw: str) -> tuple[Mask, Mask]:
-    """(L,) a random half of the classes and the other; the first is the smaller, alike for seen and unseen ones."""
+    """Masks (L,) of a random half of the classes and the other, larger one; seen and unseen ones are halved alike."""
     first, second = np.zeros((2, len(task.classes)), np.bool_)
     rng, numbers, unseen = stream(seed, draw), task.candidates.labels, task.unseen
     for kind in [numbers] if unseen is None else [numbers[unseen[numbers]], numbers[~unseen[numbers]]]:
@@ -72,24 +71,24 @@ def _halves(task: Task, seed: int, draw: str) -> tuple[Mask, Mask]:
     return first, second
 
 
-_TRIES = 100  # random partners that are looked at before a caption stays where it is
+_TRIES = 100  # random partners to try before a caption stays in its place
 
 
 class Corrupted(NamedTuple):
-    """Pairs whose captions are partly wrong, and the share that really is."""
+    """Pairs with partly wrong captions, and their true share."""
 
     records: Records
     share: float
 
 
-def joined(first: Records, second: Records) -> Records:
-    """Both, the second's ids marked so that none is replaced."""
+def join_records(first: Records, second: Records) -> Records:
+    """Join pairs (N, D) and (M, D); the second's ids get a prefix, so that none is replaced."""
     other = Records([f"other:{id_}" for id_ in second.ids], second.image, second.text, second.payloads)
     return Records.join([first, other], first.image.shape[1])
 
 
 def part(pairs: int, share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Rows of a random share of the pairs, in order; with the same seed the smaller is within the larger.
+    """Rows (M,) of a random share of the pairs, in order; with the same seed the smaller is within the larger.
 
     >>> set(part(10, 0.3, 0)) < set(part(10, 0.5, 0)), len(part(10, 0.25, 0)), len(part(10, 0.01, 0))
     (True, 2, 1)
@@ -98,7 +97,7 @@ def part(pairs: int, share: float, seed: int) -> npt.NDArray[np.int64]:
 
 
 def at_most_each(entities: Sequence[str], most: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Mask of at most so many random pairs per entity; nested for one seed.
+    """Mask (N,) of at most ``most`` random pairs per entity, of (N,) entities; nested for one seed.
 
     >>> at_most_each(["a", "a", "b"], 1, 0).sum(), at_most_each(["a", "a", "b"], 2, 0).sum()
     (np.int64(2), np.int64(3))
@@ -113,7 +112,7 @@ def at_most_each(entities: Sequence[str], most: int, seed: int) -> npt.NDArray[n
 
 
 def captions_of(records: Records) -> list[str]:
-    """What tells captions apart, one per pair: the caption, else a digest of the text's vector."""
+    """Identity of each of N captions: the caption, else a digest of the text vector."""
     return [
         str(payload["caption"]) if "caption" in payload else blake2b(vector.tobytes(), digest_size=16).hexdigest()
         for payload, vector in zip(records.payloads, records.text, strict=True)
@@ -121,15 +120,15 @@ def captions_of(records: Records) -> list[str]:
 
 
 def with_wrong_captions(records: Records, share: float, seed: int) -> Corrupted:
-    """Give a random share of the pairs the text of another one, never the same caption.
+    """Give a random share of N pairs the text of another one, never the same caption.
 
-    Texts are permuted among the chosen pairs, so the memory holds the same texts as before. Where one caption stands
-    on more than half of the chosen pairs, some cannot move; the share that is returned is what really moved.
+    Texts are permuted among the chosen pairs, so the memory holds the same texts as before. Where more than
+    half of the chosen pairs have one caption, some cannot move; the returned share is of those that did.
 
     Args:
         records: the pairs.
         share: of the pairs, from 0 to 1.
-        seed: the same seed makes the same mistakes, and the smaller share's pairs are among the larger's.
+        seed: with the same seed, the pairs of a smaller share are among those of a larger one.
     """
     captions = np.unique(np.array(captions_of(records), np.str_), return_inverse=True)[1]
     rng = stream(seed, "wrong captions")
@@ -149,20 +148,20 @@ def with_wrong_captions(records: Records, share: float, seed: int) -> Corrupted:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What a query can retrieve that shows its own image."""
+    """Near-duplicates of N queries among M pairs."""
 
-    queries: npt.NDArray[np.bool_]  # (N,) whether a query has a near-duplicate in the memory that is not hidden from it
+    queries: npt.NDArray[np.bool_]  # (N,) whether a query has one that is not hidden from it
     pairs: npt.NDArray[np.bool_]  # (M,) whether a pair is one
     nearest: npt.NDArray[np.float32]  # (N,) cosine to the nearest image that is not hidden; -1 where there is none
 
 
 def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:
-    """Compare every query with every image of the memory; its own pair, where its id is known, is hidden from it.
+    """Compare N queries with the images (M, D) of a memory; a query's own pair, where its id is known, is hidden.
 
     Args:
-        task: its queries.
+        task: with the queries.
         records: M pairs.
-        near: cosine above which a pair shows the query's image.
+        near: cosine above which a pair is a near-duplicate.
     """
     row_of = {id_: row for row, id_ in enumerate(records.ids)}
     nearest, pairs = np.full(len(task), -1.0, np.float32), np.zeros(len(records), np.bool_)
@@ -178,11 +177,11 @@ def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:
 
 
 def _derangement(kind: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """A random permutation that gives no place its own kind, as far as that can be."""
+    """A random permutation (N,) that gives no place its own kind (N,), as far as possible."""
     source = rng.permutation(len(kind))
     for place in np.flatnonzero(kind[source] == kind):
         if kind[source[place]] != kind[place]:
-            continue  # an earlier swap has cured it
+            continue  # an earlier swap has fixed it
         for partner in rng.integers(0, len(kind), _TRIES):
             if kind[source[partner]] != kind[place] and kind[source[place]] != kind[partner]:
                 source[[place, partner]] = source[[partner, place]]

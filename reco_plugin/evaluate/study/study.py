@@ -1,4 +1,4 @@
-"""What a study evaluates, and everything that its sections share, made once and when it is first needed."""
+"""The inputs of a study, and what its sections share, made once and when first needed."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ T = TypeVar("T")
 
 
 class StudyProgress(Protocol):
-    """Passes items on and shows how far it is."""
+    """Yields items and shows progress."""
 
     def __call__(self, items: Iterable[T], what: str, /) -> Iterable[T]:
-        """The items, one by one."""
+        """Yield the items, one by one."""
         ...
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is studied, and on what.
+    """The inputs of a study.
 
     Attributes:
-        config: what was asked for.
+        config: of the study.
         subject: memory and models.
-        labelled: the set as it was read.
-        whole, dev, test: its task; what baselines are chosen on; what everything but the main table reports.
-        records: the memory's pairs in RAM, at most ``config.memory_limit``.
-        shows: which of them belong to which classes of the whole set.
-        distractors: pairs of another domain, if any were given.
-        captioned: retrieval set of vectors, if one was given.
-        pictures: where thumbnails go.
+        labelled: the test set.
+        whole, dev, test: its task; the one to choose baselines on; the one of all sections but the main table.
+        records: the memory's pairs, (M, D) each, in RAM, at most ``config.memory_limit``.
+        shows: their classes in the whole set.
+        distractors: pairs of another domain, if given.
+        captioned: retrieval set of vectors, if given.
+        pictures: writes thumbnails.
         watch: shows progress.
     """
 
@@ -75,27 +75,27 @@ class Study:
 
     @property
     def ours(self) -> Method:
-        """How the models refine."""
+        """The method of the models."""
         return self.subject.ours
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Folder of the run."""
         return self.pictures.folder.parent
 
     @cached_property
     def frozen(self) -> Measured:
-        """The test task without refinement."""
+        """Measure the test task without refinement."""
         return measure(self.test)
 
     @cached_property
     def full(self) -> VectorMemory:
-        """All pairs in RAM."""
+        """A memory of all pairs in RAM."""
         return self.memory(self.records)
 
     @cached_property
     def baselines(self) -> tuple[Chosen, ...]:
-        """Of every kind the best on the development task, the best of all first."""
+        """The best of every kind on the development task, the best of all first."""
         return choose(self.dev, self.full, self.ours, self.watch)
 
     @property
@@ -104,25 +104,25 @@ class Study:
         return self.baselines[0]
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
-        """A memory in RAM, calibrated anew; k is that of ``ours`` when left out."""
+        """A memory of pairs, (N, D) each, in RAM, calibrated anew; k is that of ``ours`` when None."""
         return ram_memory(records, self.subject.fingerprint).at(k or self.ours.how.k)
 
     def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
-        """A memory in RAM without the pairs of these classes."""
+        """A memory in RAM without the pairs of these classes (M,)."""
         return self.memory(self.records.take(~self.shows.of(numbers)))
 
     def halves(self) -> list[tuple[Mask, VectorMemory]]:
-        """The queries (N,) of each half of the test classes, and a memory in RAM without the pairs of that half."""
+        """Mask (N,) of the queries of each half of the test classes, and a memory in RAM without its pairs."""
         labels, left_out = self.test.queries.labels, folds(self.test, self.config.seed)
         return [(fold[labels], self.without(np.flatnonzero(fold))) for fold in left_out]
 
     def measure_halves(self, method: Measures, halves: Sequence[tuple[Mask, VectorMemory]]) -> Measured:
-        """What a method makes of the test task when each half of the queries has a memory of its own."""
+        """Measure a method on the test task, with a memory of its own for each half of the queries, a mask (N,)."""
         asked = [(mask, memory, self.test.only(mask)) for mask, memory in halves if mask.any()]
         return Measured.merge([(mask, self.measure(method, memory, task)) for mask, memory, task in asked])
 
     def measure(self, method: Measures, memory: VectorMemory | None = None, task: Task | None = None) -> Measured:
-        """What a method makes of the test task, with all pairs unless another memory is given."""
+        """Measure a method on the test task, with all pairs unless another memory is given."""
         return method.measure(task or self.test, memory or self.full)
 
     def gain(self, outcome: Measured, before: Measured | None = None, task: Task | None = None) -> Interval:
@@ -133,28 +133,28 @@ class Study:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated."""
+    """The memory and the models of a study."""
 
-    memory: Calibrated  # the real one
-    ours: Method  # how the models refine, by their policy and what was asked for
+    memory: Calibrated  # as given, not the copy in RAM
+    ours: Method  # of the models, by their policy and the configuration
     names: tuple[str, ...]  # of the models
-    digests: dict[str, str]  # of the models' files, by name: another training is another digest
-    encoder: Encoder | None  # where there is one
+    digests: dict[str, str]  # of the models' files, by name
+    encoder: Encoder | None
     fingerprint: Fingerprint  # of the encoder
-    control: Fuser | None = None  # the fusion that was trained without retrieval, if one was given
+    control: Fuser | None = None  # the fusion that was trained without retrieval, if given
 
 
 def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
-    """Say how the opened model and its further trainings refine.
+    """Open the further trainings of a model, and combine their settings.
 
     Args:
         reco: opened by the configuration: the first model, or a refiner of vectors alone.
-        config: names the models, and what is to be refined.
+        config: names the models and the sides to refine.
 
     Raises:
-        ConfigError: several models where nothing is trained.
+        ConfigError: several models with a fusion that is not trained.
         FingerprintMismatch: models of different encoders.
-        ArtifactError: a model folder that is not whole.
+        ArtifactError: a model folder is incomplete.
     """
     settings = load_settings(fuser=config.fuser, **config.refinement)
     if isinstance(reco, Refiner):
@@ -185,9 +185,9 @@ def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
 
 
 def read_memory(store: Memory, limit: int, seed: int) -> Records:
-    """The pairs of a memory, or a random choice of ``limit`` of them, in RAM.
+    """Read the pairs of a memory, (N, D) each, or a random choice of ``limit`` of them.
 
-    In the order of their ids: what is drawn of them later does not depend on the order in which they were added.
+    They are sorted by id, so that later draws do not depend on the order in which they were added.
     """
     count, dimension = store.count(), store.header.fingerprint.dimension
     wanted, start, parts = np.ones(count, np.bool_), 0, []

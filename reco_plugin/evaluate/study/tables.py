@@ -1,4 +1,4 @@
-"""The columns that most tables of a study share, the cells under them, and its main figures in sentences."""
+"""Common columns and cells of a study's tables, and its main figures in sentences."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _SPREAD = (
 
 
 def spread(study: Study) -> tuple[Column, ...]:
-    """Columns of the lowest and the highest model, where there are several."""
+    """Columns of the lowest and the highest model, if there are several."""
     return _SPREAD if len(study.subject.names) > 1 else ()
 
 
 def columns(study: Study, first: str, *more: Column) -> tuple[Column, ...]:
-    """A name, accuracies, and the gain over frozen; several models and unseen classes have columns of their own."""
+    """Columns of names, accuracies and the gain over frozen; more for several models and unseen classes."""
     kinds = KINDS if study.test.unseen is not None else ()
     return (Column(key="name", title=first), *more, TOP1, *spread(study), TOP5, GAIN, *kinds)
 
 
 def row(study: Study, name: str, outcome: Measured, before: Measured | None = None, **more: Cell) -> dict[str, Cell]:
-    """Cells of one outcome on the test task; without gains where it is what it is compared with."""
+    """Cells of one outcome on the test task; without gains where it is the baseline itself."""
     before = before or study.frozen
     cells = {"name": name} | accuracies(study, outcome) | more
     if outcome is before:
@@ -72,7 +72,7 @@ def extremes(outcome: Measured) -> dict[str, Cell]:
 
 
 def part_gain(study: Study, outcome: Measured, before: Measured, task: Task, mask: Mask) -> Interval:
-    """Gain on some of a task's queries."""
+    """Gain on some of a task's queries, by mask (N,)."""
     return study.gain(outcome.only(mask), before.only(mask), task.only(mask))
 
 
@@ -82,7 +82,7 @@ def table(study: Study, title: str, first: str, rows: Sequence[dict[str, Cell]],
 
 
 def gain_line(name: str, gains: Sequence[Interval]) -> Line:
-    """A line of gains with its bounds."""
+    """A chart line of gains with its bounds."""
     y, low, high = zip(*gains, strict=True)
     return Line(name=name, y=y, low=low, high=high)
 
@@ -90,7 +90,7 @@ def gain_line(name: str, gains: Sequence[Interval]) -> Line:
 def gain_chart(
     title: str, x_title: str, x: Sequence[float] | Sequence[str], lines: Sequence[Line], *, x_log: bool = False
 ) -> Chart:
-    """Gains over frozen, which is the baseline at 0."""
+    """A chart of gains over frozen, the baseline at 0."""
     return Chart(
         title=title,
         x_title=x_title,
@@ -104,7 +104,7 @@ def gain_chart(
 
 
 def summary(sections: Sequence[Section], config: StudyConfig) -> tuple[str, ...]:
-    """Sentences with the main figures, of the sections that there are."""
+    """Sentences with the main figures of the sections."""
     by_key = {section.key: section for section in sections}
     lines: list[str] = []
     if "main" in by_key:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reco_plugin.evaluate.study.streams import at_most_each, captions_of, joined, part, with_wrong_captions
+from reco_plugin.evaluate.study.streams import at_most_each, captions_of, join_records, part, with_wrong_captions
 from reco_plugin.types import Records
 
 
@@ -69,6 +69,6 @@ def test_at_most_so_many_of_each() -> None:
 
 
 def test_two_memories_with_the_same_ids_lose_nothing() -> None:
-    both = joined(records(["a", "b"]), records(["a", "b"]))
+    both = join_records(records(["a", "b"]), records(["a", "b"]))
     assert both.ids == ["p0", "p1", "other:p0", "other:p1"]
     assert both.take(np.array([3, 0])).ids == ["other:p1", "p0"]

@@ -20,7 +20,7 @@ EACH, QUICK_EACH = (1, 2, 3, 5), (1, 3)
 
 
 def ablations(study: Study) -> Section:
-    """Search and fusion, gate, k, and how much is in the memory."""
+    """Search and fusion, gate, k, and the size of the memory."""
     curves = [_by_k(study), _by_size(study), _by_entity(study)]
     return Section(
         key="ablations",
@@ -93,7 +93,7 @@ def _by_size(study: Study) -> tuple[Table, Chart]:
 
 
 def _by_entity(study: Study) -> tuple[Table, Chart]:
-    """Pairs per value of the label key, else per class that they belong to, else per caption."""
+    """Vary the pairs per value of the label key, else per class, else per caption."""
     records, what = study.records, study.config.label_key or "class"
     entities = _entities(study)
     cells: list[dict[str, Cell]] = []
@@ -115,7 +115,7 @@ def _by_entity(study: Study) -> tuple[Table, Chart]:
 
 
 def _entities(study: Study) -> list[str]:
-    """One name per pair. Pairs of no class are told apart by their captions, so that they are thinned out alike."""
+    """One name per pair; pairs of no class are named by their captions, so that they are thinned out alike."""
     if (key := study.config.label_key) is not None:
         return [str(payload.get(key)) for payload in study.records.payloads]
     entities = captions_of(study.records)

@@ -1,4 +1,4 @@
-"""Is it better than what anyone could write in a few lines? Baselines chosen on development classes."""
+"""Is it better than simple baselines, chosen on development classes?"""
 
 from __future__ import annotations
 

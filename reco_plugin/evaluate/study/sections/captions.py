@@ -11,7 +11,7 @@ TITLE = "Does it help search by captions?"
 
 
 def captions(study: Study) -> Section:
-    """The retrieval table; without a retrieval set, why there is none."""
+    """The retrieval table; without a retrieval set, a note."""
     if study.captioned is None:
         return Section(
             key="retrieval",
@@ -34,9 +34,9 @@ def captions(study: Study) -> Section:
         key="retrieval",
         title=TITLE,
         about=(
-            f"{result.name}: {result.images:,} images, {result.texts:,} texts, searched both ways. What searches is "
-            "refined as a query, what is searched as candidates; with the query alone refined, an index that exists "
-            "already stays as it is. Gains are differences to frozen CLIP on the same queries, with 95 % bootstrap "
+            f"{result.name}: {result.images:,} images, {result.texts:,} texts, searched both ways. The searching "
+            "side is refined as queries, the searched side as candidates; with the query alone refined, an existing "
+            "index stays valid. Gains are differences to frozen CLIP on the same queries, with 95 % bootstrap "
             "intervals drawn over images." + (" With the first model." if len(study.subject.names) > 1 else "")
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),

@@ -1,4 +1,4 @@
-"""What happened to single queries? The furthest rises and the deepest falls, each class once."""
+"""What happened to single queries? The largest rises and falls, each class once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cases(NamedTuple):
 
 
 def cases(study: Study) -> Cases:
-    """Queries by how far they rose or fell, as reciprocal rank sees it: from third to first is more than 300 to 100."""
+    """Queries with the largest changes of reciprocal rank, so that from third to first is more than from 300 to 100."""
     task, ours = study.test, study.ours
     refined = refine_task(ours.refiners(study.full)[0], task, {ours.sides})
     before, after = (one.ranks[0] for one in (study.frozen, measure(task, [refined])))

@@ -1,4 +1,4 @@
-"""What does it cost? Time by step, bytes per pair, and how much recall of the index the accuracy needs."""
+"""What does it cost? Time by step, bytes per pair, and accuracy by recall of the index."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def cost(study: Study) -> Section:
         key="cost",
         title="What does it cost?",
         about=(
-            "Times are medians of repeated calls on the machine that ran this study, after a first call that does not "
-            "count; they are measured, not promised, and are the only figures here that differ from run to run. "
+            "Times are medians of repeated calls on the machine that ran this study, after a warm-up "
+            "call; they are the only figures here that differ from run to run. "
             "“Retrieve” asks the real memory, “fuse” runs the first model's fusion. An approximate index is imitated "
             "on the pairs in RAM: each true neighbour is missed with probability 1 - recall and the next one moves up."
         ),
@@ -76,7 +76,7 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
 
 
 def _median(call: Callable[[int], Any], size: int, quick: bool) -> float:
-    """Milliseconds per query."""
+    """Median time in milliseconds per query."""
     call(size)
     times = []
     for _ in range(QUICK_RUNS if quick else RUNS):

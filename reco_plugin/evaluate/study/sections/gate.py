@@ -44,8 +44,8 @@ def gate(study: Study) -> Section:
         title="What does the gate trade?",
         about=(
             "Openness multiplies the trust of every neighbour, up to 1: at 0 nothing is refined, 1 is the gate as it "
-            "is, and “no gate” trusts every neighbour fully. A query is asked twice: with all pairs in the memory, and "
-            "with the pairs of its class left out (the classes in two halves). A good gate gains in the first case "
+            "is, and “no gate” trusts every neighbour fully. A query searches twice: with all pairs in the memory, "
+            "and with the pairs of its class left out (the classes in two halves). A good gate gains in the first case "
             "long before it harms in the second. A fusion that does not read trust (the paper's plain layer) moves "
             "at 0 and at “no gate” only."
         ),

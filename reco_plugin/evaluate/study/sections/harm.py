@@ -14,7 +14,7 @@ from ...findings import Cell, Chart, Column, Section, Table
 from ...measure import Measured
 from ...methods import Measures
 from ...task import Mask
-from ..streams import joined, leaks, with_wrong_captions
+from ..streams import join_records, leaks, with_wrong_captions
 from ..study import Study
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
 
@@ -23,14 +23,14 @@ NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
 
 @dataclass(frozen=True)
 class _Trial:
-    """One kind of memory, ready to be asked with any method."""
+    """One kind of memory, to measure any method with."""
 
     name: str
     measure: Callable[[Measures], Measured]
 
 
 def harm(study: Study) -> Section:
-    """Ours, ours without gate and the best baseline, on memories that get worse and worse."""
+    """Ours, ours without gate and the best baseline, on ever worse memories."""
     methods = _methods(study)
     wrong, chart = _wrong(study, methods)
     trials = [
@@ -46,9 +46,9 @@ def harm(study: Study) -> Section:
         key="harm",
         title="Does it harm where the memory cannot help?",
         about=(
-            "Gains below 0 are harm. “Without the query's class”: the test classes are halved, and each half is asked "
-            "while its pairs are out of the memory. “Half of the classes known”: the same memories, but asked about "
-            "the other half, whose pairs are in. “None of the classes”: only pairs of other classes are left. "
+            "Gains below 0 are harm. “Without the query's class”: the test classes are halved, and each half queries "
+            "a memory without its pairs. “Half of the classes known”: the same memories, queried by the other half, "
+            "whose pairs are in. “None of the classes”: only pairs of other classes are left. "
             f"{_known(study)} Wrong captions are permuted among the pairs, never onto the same caption; the captions "
             "and their number stay. The best baseline is the one that did best on development classes."
         ),
@@ -101,7 +101,7 @@ def _irrelevant(study: Study) -> list[_Trial]:
         return []
     return [
         _trial(study, "irrelevant pairs only", study.distractors),
-        _trial(study, "memory and irrelevant pairs", joined(study.records, study.distractors)),
+        _trial(study, "memory and irrelevant pairs", join_records(study.records, study.distractors)),
     ]
 
 
@@ -130,7 +130,7 @@ def _wrong(study: Study, methods: dict[str, Measures]) -> tuple[Table, Chart]:
 
 
 def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
-    """The leak check: what near-duplicates of the queries in the memory are worth."""
+    """The leak check: the effect of near-duplicates of the queries in the memory."""
     found = leaks(study.test, study.records)
     clean: VectorMemory = study.full if not found.pairs.any() else study.memory(study.records.take(~found.pairs))
     rows: list[dict[str, Cell]] = []
