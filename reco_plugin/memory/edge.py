@@ -21,7 +21,7 @@ from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copied
+from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard
 from .filters import USER_ID
 from .header import Header, open_folder, refuse_missing_data, write_header
 from .points import (
@@ -38,20 +38,20 @@ from .points import (
 
 SHARD_NAME = "shard"
 LOCKED = "WouldBlock"
-"""In Edge's error where another process holds the folder."""
+"""In Edge's error when another process holds the folder."""
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
-"""Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
+"""Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
-"""Of a deleted point, in the log; measured: 38."""
-_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults, which must be named beside another one
+"""Bytes of a deleted point in the log; measured: 38."""
+_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
 
 
 class EdgeMemory:
-    """A shard with its write-ahead log on: what ``upsert`` and ``delete`` returned from survives a killed process.
+    """A shard with a write-ahead log: what ``upsert`` and ``delete`` wrote survives a killed process.
 
-    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works. Of a folder that
-    cannot be written a copy is searched, and writing is an error.
+    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works. A read-only folder
+    is searched in a copy, and writing to it is an error.
     """
 
     kind = "edge"
@@ -77,11 +77,11 @@ class EdgeMemory:
     def open(
         cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool
     ) -> EdgeMemory:
-        """Open or make the memory in a folder."""
+        """Open or create the memory in a folder."""
         folder = Path(location)
         header = open_folder(folder, cls.kind, fingerprint, create=create)
         path = folder / SHARD_NAME
-        copy = copied(path) if path.exists() and not os.access(path, os.W_OK) else None
+        copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
             with _translated(location, "open"):
                 if not path.exists():
@@ -101,7 +101,7 @@ class EdgeMemory:
         return self._header
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants in ``memory.json``; while this is open, where that cannot be written."""
+        """Store the gate's constants in ``memory.json``; for a read-only folder, only while this is open."""
         self._live()
         header = replace(self._header, calibration=dict(calibration))
         if self._copy is None:
@@ -115,11 +115,11 @@ class EdgeMemory:
             return shard.count(qe.CountRequest(exact=True))
 
     def upsert(self, records: Records) -> None:
-        """Add or replace pairs.
+        """Add or replace pairs, vectors (N, D).
 
         Raises:
-            InputError: also where an id would be the same point as another's.
-            MemoryStoreError: also where the disk might get full by it, see :mod:`.disk`.
+            InputError: also if two ids would be the same point.
+            MemoryStoreError: also if it might fill the disk, see :mod:`.disk`.
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
@@ -133,7 +133,7 @@ class EdgeMemory:
             self._written(len(points))
 
     def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs; returns how many were there."""
+        """Remove pairs; returns how many existed."""
         shard = self._writable()
         points = {point_id(name) for name in check_ids(ids, "delete")}
         if not points:
@@ -147,7 +147,7 @@ class EdgeMemory:
         return there
 
     def search(self, search: Search) -> Neighbours:
-        """Find each query's k nearest pairs, all queries in one call."""
+        """Find the k nearest pairs of queries (B, D), all in one call."""
         shard = self._live()
         wanted = check_search(search, self._dimension)
         requests = [
@@ -166,7 +166,7 @@ class EdgeMemory:
         return to_neighbours(found, self._dimension, k=wanted.k, read=search.read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """All pairs in order of their point ids, or those of these ids in their order."""
+        """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
         self._live()
         check_positive(batch_size, "batch_size")
         if ids is None:
@@ -174,36 +174,36 @@ class EdgeMemory:
         return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Ids and payloads of all pairs, or of those of these ids."""
+        """Ids and payloads of all pairs, or of ``ids``."""
         self._live()
         if ids is None:
             return (to_payload(point) for page in self._pages(_POINTS_AT_ONCE, vectors=False) for point in page)
         return map(to_payload, self._retrieved(check_ids(ids, "ids"), True))
 
     def optimize(self) -> None:
-        """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
+        """Build the approximate index and drop deleted points; blocks Python, for minutes above 100 000 pairs."""
         shard = self._writable()
-        check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # what it holds is copied
+        check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
         with _translated(self.location, "optimise"):
             shard.optimize()
 
     @property
     def indexed(self) -> int:
-        """Pairs that the approximate index holds; Qdrant makes none below 10 MB of vectors of a modality."""
+        """Pairs in the approximate index; Qdrant builds none below 10 MB of vectors of a modality."""
         shard = self._live()
         with _translated(self.location, "read"):
             return int(shard.info().indexed_vectors_count) // len(MODALITIES)
 
     def flush(self) -> None:
-        """Bring segments to the disk and empty the write-ahead log."""
+        """Write segments to the disk and empty the write-ahead log."""
         shard = self._live()
         with _translated(self.location, "flush"):
             shard.flush()
         self._unflushed = 0
 
     def close(self) -> None:
-        """Flush and let go of the folder."""
-        if self._shard is not None and self._opener.is_here:  # a fork leaves it to the one that opened it
+        """Flush and release the folder."""
+        if self._shard is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             self.flush()
             with _translated(self.location, "close"):
                 self._shard.close()
@@ -225,7 +225,7 @@ class EdgeMemory:
         if self._copy is not None:
             raise MemoryStoreError(
                 f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
-                "allow this user to write it, or copy it to where that is allowed, and open it again"
+                "allow this user to write it, or copy it to a folder that can be written, and open it again"
             )
         return self._live()
 
@@ -262,7 +262,7 @@ class EdgeMemory:
 
 
 def _make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
-    """Make an empty shard whole or not at all."""
+    """Create an empty shard, atomically."""
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     vectors = {str(m): qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine) for m in MODALITIES}
