@@ -113,7 +113,7 @@ def _columns(where: Location, found: Described, collection: str) -> CollectionNa
         image, text = found.layout.image if image is None else image, found.layout.text if text is None else text
     if image is None or (text is None and caption is None):
         raise ConfigError(
-            f"the collection {collection!r} at {where.name!r} is no memory of ours: name its vectors and captions, as in "
+            f"the collection {collection!r} at {where.name!r} is no memory of ours: name its vectors, as in "
             f"'{where.name}?collection={collection}&image=NAME&text=NAME&caption=KEY', where text or caption may be "
             f"left out. Its vectors: {found.known()}"
         )
