@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import ImageError, InputError, VectorError
-from ..request import RefineHow, said
+from ..request import RefineHow, given_options
 from ..types import ROLE_OF, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _how(options: ServedHow) -> dict[str, Any]:
     """The options that were given; ids as a list."""
-    given = said(options)
+    given = given_options(options)
     return given | ({"exclude": sorted(given["exclude"])} if "exclude" in given else {})
 
 
