@@ -155,7 +155,7 @@ class PairMemory:
         self.searches.close()
 
     def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
-        """Write batches; if a later batch fails, the earlier ones stay, calibrated."""
+        """Write batches (N, D); if a later batch fails, the earlier ones stay, calibrated."""
         stored = 0
         try:
             for records in batches:

@@ -55,7 +55,7 @@ def fit_command(
     from .stores import say
 
     config = FitConfig.of(source=source, model=str(load_settings(model=model).model), **given)
-    with keeps(f"what was encoded and trained so far stays in {out}; the same command goes on from there"):
+    with keeps(f"what was encoded and trained so far stays in {out}; the same command resumes from there"):
         joined = begin(config, out, processes)
         if not joined.leads:
             follow(config, out, joined)

@@ -124,7 +124,7 @@ class Fill:
 
         location = reco.memory.store.location
         with (
-            keeps(f"what was written stays in {location}; the same command goes on from there"),
+            keeps(f"what was written stays in {location}; the same command resumes from there"),
             progress_of(self.rows, what) as progress,
         ):
             note_folders(location, self.rows.folders)

@@ -52,7 +52,7 @@ def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
     fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
-        keeps(f"what was written stays beside the version in use; {again} goes on"),
+        keeps(f"what was written stays beside the version in use; {again} continues"),
         closing(open_versions_of(settings)) as versions,
     ):
         begun = None if fresh else versions.unfinished(fingerprint)

@@ -73,7 +73,7 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
     places = f"{out} and {cache}" if cache else out
-    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command goes on from there")
+    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command resumes from there")
     with kept, opened(setup, config.refinement, vectors=vectors) as reco:
         sets = sets.with_templates(reco)
         with encoding(sets.items) as advance:

@@ -52,7 +52,7 @@ def train_command(
     run = _torch(load)
     given["collection"] = _collection(given.get("memory"), given.get("collection"))
     recipe = Recipe.of(source=source, **given)
-    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command goes on from there"):
+    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there"):
         joined = _torch(lambda: run.begin(recipe, out, processes))
         _torch(lambda: run.train(recipe, out, joined))
     if not joined.leads:

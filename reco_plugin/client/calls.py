@@ -88,7 +88,7 @@ class Call(Generic[T]):
 def embed(
     items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None, size: int
 ) -> list[Call[Vectors]]:
-    """``POST /v1/embeddings``, in parts.
+    """``POST /v1/embeddings`` to vectors (B, D), in parts.
 
     Raises:
         InputError: no items, or a single one instead of a list.

@@ -71,7 +71,7 @@ class Merge:
         return self._stored[id_]
 
     def _update(self, host: _Host) -> Records | None:
-        """The stored pair with all its captions; None without a new one."""
+        """The stored pair, vectors (1, D), with all its captions; None without a new one."""
         old = host.record
         known = old.payloads[0].get(CAPTIONS) or [old.payloads[0].get("caption")]
         if host.captions == known or len(host.captions) < 2:

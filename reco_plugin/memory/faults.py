@@ -149,7 +149,7 @@ def _why_unanswered(fault: Fault, location: str) -> str:
         return f"Expected TLS, found something else; if the server has none, write {plain}"
     if isinstance(source, httpx.RemoteProtocolError) or _OTHER_PROTOCOL.search(fault.text):
         return (
-            "It went away in the middle, or what answers there speaks another protocol: REST is http://host:6333, "
+            "The connection broke, or another protocol is used there: REST is http://host:6333, "
             "gRPC is grpc://host:6334, and a server with TLS needs https:// or grpcs://"
         )
     return f"Is a Qdrant server running there? {_START}"
@@ -164,7 +164,7 @@ def _way_out(fault: Fault, *, key_given: bool) -> str:
         found = "the server refuses the one that was sent" if key_given else "none was sent"
         return f". Check the API key: {found}. Set RECO_MEMORY_API_KEY, to a key that may do this"
     if absent and _NO_COLLECTION.search(text):
-        return ". The collection was deleted or never made: see `reco memory versions`, or build it anew"
+        return ". The collection was deleted or never made: see `reco memory versions`, or rebuild it"
     if absent or alien:
         return ". What answers there is no Qdrant server, one behind a path, or one of another version than the client"
     return next((way_out for words, way_out in _WAYS_OUT.items() if words in text), "")

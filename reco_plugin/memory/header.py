@@ -139,7 +139,7 @@ def refuse_missing_data(data: Path, *, create: bool) -> None:
     if not create:
         raise MemoryStoreError(
             f"{data} is missing beside {HEADER_NAME}: its creation was interrupted, or it was deleted. Restore it from "
-            "a backup, or fill the memory anew: reco memory build, or open with create=True"
+            "a backup, or fill the memory again: reco memory build, or open with create=True"
         )
 
 
@@ -157,4 +157,4 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-RESTORE = "restore it from a backup, or build the memory anew in an empty folder"
+RESTORE = "restore it from a backup, or build the memory again in an empty folder"

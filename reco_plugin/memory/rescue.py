@@ -116,7 +116,7 @@ def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[An
 
 
 def _kept(records: Records, done: Rescued) -> Records:
-    """The pairs whose payloads are within today's limits."""
+    """The pairs (N, D) whose payloads are within today's limits."""
     for name, payload in zip(records.ids, records.payloads, strict=True):
         try:
             check_payload(name, payload)

@@ -155,7 +155,7 @@ class Versions(ABC):
         ):
             raise FingerprintMismatch(
                 f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
-                f"{fingerprint}: whoever reads it goes on with the old encoder. Build the new one under another name "
+                f"{fingerprint}: its readers use the old encoder. Build the new one under another name "
                 f"({self._setting}), and start its readers with the new model"
             )
 

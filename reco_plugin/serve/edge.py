@@ -74,7 +74,7 @@ class Caller:
         return self._edge.embedder.aliases
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """Wait in the queue, embed, and set the response's headers.
+        """Wait in the queue, embed B items to (B, D), and set the response's headers.
 
         Raises:
             Refused: unknown model, too many items, queue full (429), or the deadline passed (504).

@@ -27,7 +27,7 @@ def still_wanted() -> None:
     """
     event = _given_up.get()
     if event is not None and event.is_set():
-        raise Refused(Failure(503, "given_up", "nobody waits for the answer any more"))
+        raise Refused(Failure(503, "given_up", "no client waits for the answer any more"))
 
 
 async def _never() -> None:

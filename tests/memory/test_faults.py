@@ -281,7 +281,7 @@ def test_damaged_edge_shard(tmp_path: Path) -> None:
         open_memory(tmp_path, FINGERPRINT)
     assert str(raised.value) == (
         f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off: "
-        "restore it from a backup, or build the memory anew in an empty folder"
+        "restore it from a backup, or build the memory again in an empty folder"
     )
     assert "Failed to deserialize" in str(raised.value.__cause__)  # the engine's own words
 

@@ -140,7 +140,7 @@ class Comparer:
         )
 
     def _refine(self, asked: CompareRequest, found: Candidates, by: Modality) -> Refinement:
-        """Refine candidates as one set, each without its own pair, which would only repeat its vector."""
+        """Refine candidates (N, D) as one set, each without its own pair, which would only repeat its vector."""
         options = replace(asked.options(), exclude=[[id_, *(asked.exclude or ())] for id_ in found.ids])
         return self.reco.refine(found.vectors, modality=by, role="candidate", **options.keywords())
 
