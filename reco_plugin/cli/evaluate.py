@@ -10,7 +10,7 @@ import typer
 from ..request import RefineOptions
 from .errors import reports_errors
 from .flags import Given, taken, takes
-from .opened import Evaluation, encoding, opened, print_result, with_cache
+from .opened import Evaluation, encoding, open_setup, print_result, with_cache
 
 eval_app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +61,7 @@ def zero_shot_command(
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
     asked = taken(Evaluation, given)
     vectors = count_items(labelled) == 0
-    with opened(asked, given, vectors=vectors) as reco:
+    with open_setup(asked, given, vectors=vectors) as reco:
         labelled = with_templates(reco, labelled)
         with encoding(count_items(labelled)) as advance:
             result = zero_shot(with_cache(reco, asked.cache, vectors=vectors), labelled, progress=advance, **given)
@@ -92,7 +92,7 @@ def retrieval_command(
     captioned = read_retrieval(source)
     asked = taken(Evaluation, given)
     raw = count_captioned(captioned)
-    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
+    with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         result = retrieval(with_cache(reco, asked.cache, vectors=not raw), captioned, progress=advance, **given)
         print_result(result, reco, asked)
 
@@ -129,7 +129,7 @@ def entities_command(
 
     found = read_entities(source)
     asked, raw = taken(Evaluation, given), count_entities(found)
-    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
+    with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         result = entities(
             with_cache(reco, asked.cache, vectors=not raw),
             found,

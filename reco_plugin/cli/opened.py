@@ -73,7 +73,7 @@ class Result(Protocol):
 
 
 @contextmanager
-def opened(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
+def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
     """Open the model with its memory; only a refiner if everything is vectors and the fusion needs no model.
 
     Args:

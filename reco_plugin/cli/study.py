@@ -12,7 +12,7 @@ from ..request import RefineOptions
 from ..run_config import flag_of
 from .errors import keeps, reports_errors
 from .flags import Given, takes
-from .opened import Setup, encoding, opened
+from .opened import Setup, encoding, open_setup
 
 
 @reports_errors
@@ -74,7 +74,7 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
     places = f"{out} and {cache}" if cache else out
     kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command resumes from there")
-    with kept, opened(setup, config.refinement, vectors=vectors) as reco:
+    with kept, open_setup(setup, config.refinement, vectors=vectors) as reco:
         sets = sets.with_templates(reco)
         with encoding(sets.items) as advance:
             study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=advance)

@@ -132,7 +132,7 @@ def version_numbers(client: QdrantClient, alias: str) -> list[int]:
     return sorted(number for name in names if (number := version_number(alias, name)) is not None)
 
 
-def aliased(client: QdrantClient, alias: str) -> str | None:
+def collection_of_alias(client: QdrantClient, alias: str) -> str | None:
     """The collection that an alias points to; None if there is no such alias."""
     return next((each.collection_name for each in client.get_aliases().aliases if each.alias_name == alias), None)
 

@@ -33,7 +33,7 @@ from .points import (
     to_neighbours,
     to_payload,
     to_records,
-    translated,
+    translate_errors,
 )
 
 SHARD_NAME = "shard"
@@ -83,7 +83,7 @@ class EdgeMemory:
         path = folder / SHARD_NAME
         copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
-            with _translated(location, "open"):
+            with _translate_errors(location, "open"):
                 if not path.exists():
                     refuse_missing_data(path, create=create)
                     check_room(folder, "make", 0)
@@ -111,7 +111,7 @@ class EdgeMemory:
     def count(self) -> int:
         """Number of pairs."""
         shard = self._live()
-        with _translated(self.location, "count"):
+        with _translate_errors(self.location, "count"):
             return shard.count(qe.CountRequest(exact=True))
 
     def upsert(self, records: Records) -> None:
@@ -128,7 +128,7 @@ class EdgeMemory:
             rows = slice(start, start + _POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
             points = _to_points(checked, rows)
-            with _translated(self.location, "write"):
+            with _translate_errors(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._written(len(points))
 
@@ -139,7 +139,7 @@ class EdgeMemory:
         if not points:
             return 0
         check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
-        with _translated(self.location, "delete"):
+        with _translate_errors(self.location, "delete"):
             there = shard.count(qe.CountRequest(filter=qe.Filter(must=[_has_id(points)]), exact=True))
             if there:
                 shard.update(qe.UpdateOperation.delete_points(list(points)))
@@ -161,7 +161,7 @@ class EdgeMemory:
             )
             for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
-        with _translated(self.location, "search"):
+        with _translate_errors(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
         return to_neighbours(found, self._dimension, k=wanted.k, read=search.read, payloads=search.payloads)
 
@@ -184,20 +184,20 @@ class EdgeMemory:
         """Build the approximate index and drop deleted points; blocks Python, for minutes above 100 000 pairs."""
         shard = self._writable()
         check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
-        with _translated(self.location, "optimise"):
+        with _translate_errors(self.location, "optimise"):
             shard.optimize()
 
     @property
     def indexed(self) -> int:
         """Pairs in the approximate index; Qdrant builds none below 10 MB of vectors of a modality."""
         shard = self._live()
-        with _translated(self.location, "read"):
+        with _translate_errors(self.location, "read"):
             return int(shard.info().indexed_vectors_count) // len(MODALITIES)
 
     def flush(self) -> None:
         """Write segments to the disk and empty the write-ahead log."""
         shard = self._live()
-        with _translated(self.location, "flush"):
+        with _translate_errors(self.location, "flush"):
             shard.flush()
         self._unflushed = 0
 
@@ -205,7 +205,7 @@ class EdgeMemory:
         """Flush and release the folder."""
         if self._shard is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             self.flush()
-            with _translated(self.location, "close"):
+            with _translate_errors(self.location, "close"):
                 self._shard.close()
             self._shard = None
             if self._copy is not None:
@@ -241,21 +241,21 @@ class EdgeMemory:
     def _pages(self, size: int, *, vectors: bool) -> Iterator[list[Any]]:
         def read(start: Any) -> Any:
             request = qe.ScrollRequest(offset=start, limit=size, with_payload=True, with_vector=vectors)
-            with _translated(self.location, "read"):
+            with _translate_errors(self.location, "read"):
                 return self._live().scroll(request)
 
         return pages(read)
 
     def _retrieved(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
         for chunk in chunks(ids, _POINTS_AT_ONCE):
-            with _translated(self.location, "read"):
+            with _translate_errors(self.location, "read"):
                 points = self._live().retrieve([point_id(name) for name in chunk], payload, False)
             yield from points
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         for chunk in chunks(ids, batch_size):
             wanted = [point_id(name) for name in chunk]
-            with _translated(self.location, "read"):
+            with _translate_errors(self.location, "read"):
                 there = {str(point.id): point for point in self._live().retrieve(list(wanted), True, True)}
             if there:
                 yield to_records([there[name] for name in wanted if name in there], self._dimension)
@@ -299,5 +299,5 @@ _WORDS = FilterConstructors(
 )
 
 
-def _translated(location: str, doing: str) -> AbstractContextManager[None]:
-    return translated(location, doing, locked=LOCKED)
+def _translate_errors(location: str, doing: str) -> AbstractContextManager[None]:
+    return translate_errors(location, doing, locked=LOCKED)

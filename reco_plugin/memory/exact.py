@@ -220,9 +220,7 @@ class ExactMemory:
             if shapes != {(len(self._payloads), self._dimension)} or len(self._rows) != len(self._payloads):
                 raise ValueError(f"{len(self._rows)} ids, {len(self._payloads)} payloads, vectors {shapes}")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise MemoryStoreError(
-                f"{path} is damaged ({error}): restore it from a backup or rebuild it"
-            ) from error
+            raise MemoryStoreError(f"{path} is damaged ({error}): restore it from a backup or rebuild it") from error
 
 
 def nearest(scores: npt.NDArray[np.float32], permitted: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.intp]:

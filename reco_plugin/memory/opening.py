@@ -58,7 +58,7 @@ def open_memory(
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
-        place = str(_resolved(Path(place).expanduser()))
+        place = str(_resolve_link(Path(place).expanduser()))
     options = options or MemoryOptions()
     chosen = _choose(place, kind)
     if chosen == "exact":
@@ -195,7 +195,7 @@ def key_of(settings: Settings) -> str | None:
     return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
 
 
-def _resolved(place: Path) -> Path:
+def _resolve_link(place: Path) -> Path:
     """The folder that a link points to now: a memory stays open there when the link is replaced."""
     if not place.is_symlink():
         return place

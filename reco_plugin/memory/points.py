@@ -209,7 +209,7 @@ def locked_error(location: str) -> MemoryLocked:
 
 
 @contextmanager
-def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
+def translate_errors(location: str, doing: str, *, locked: str) -> Iterator[None]:
     """Raise errors of the libraries' own engines, most without a class of their own, as ours.
 
     Args:

@@ -20,7 +20,7 @@ from .checks import Opener, check_ids, check_positive, check_records, check_sear
 from .collection import (
     METADATA_KEY,
     OpenCollection,
-    aliased,
+    collection_of_alias,
     consistency,
     local_client,
     open_local,
@@ -31,7 +31,7 @@ from .collection import (
 from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
 from .layout import has_id
-from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
+from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translate_errors
 from .server import Server, client_closed_on_error
 
 LOCAL_LIMIT = 20_000
@@ -72,7 +72,7 @@ class QdrantMemory:
         if folder:  # in RAM, a server's options are ignored
             options.check_fits(cls.kind, USABLE[cls.kind], location)
         header = open_folder(folder, cls.kind, fingerprint, create=create) if folder else None
-        with translated(location, "open", locked="already accessed by another instance"):
+        with translate_errors(location, "open", locked="already accessed by another instance"):
             client = local_client(folder)
             with client_closed_on_error(client):
                 opened = open_local(client, collection, location, header, fingerprint, create=create)
@@ -195,7 +195,7 @@ class QdrantMemory:
     def close(self) -> None:
         """Release the connection or folder."""
         if self._client is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
-            with translated(self.location, "close", locked="\0"):
+            with translate_errors(self.location, "close", locked="\0"):
                 self._client.close()
             self._client = None
 
@@ -220,7 +220,7 @@ class QdrantMemory:
     def _run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         if self._patience is not None:
             return self._patience.run(doing, action, write=write)
-        with translated(self.location, doing, locked="already accessed by another instance"):
+        with translate_errors(self.location, doing, locked="already accessed by another instance"):
             return action(None)
 
     def _read_again(self, client: QdrantClient) -> None:
@@ -247,7 +247,7 @@ class QdrantMemory:
             self._header = opened.header
 
     def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
-        real = (self._server and aliased(client, self.collection)) or self.collection
+        real = (self._server and collection_of_alias(client, self.collection)) or self.collection
         client.update_collection(real, metadata=metadata)
 
     def _warn_of_size(self) -> None:

@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Payload
 from ..vectors import NORM_TOLERANCE
-from .collection import METADATA_KEY, aliased
+from .collection import METADATA_KEY, collection_of_alias
 from .header import Header, check_fingerprint, from_json, to_json
 from .layout import LAYOUT_KEY, Layout
 from .points import pages, to_payload
@@ -94,7 +94,7 @@ def describe(server: Server, collection: str) -> Described:
         _refuse_missing(client, server, collection)
         config = run("read", lambda _: client.get_collection(collection)).config
         points = run("read", lambda left: client.count(collection, exact=True, timeout=left)).count
-        name = run("read", lambda _: aliased(client, collection)) or collection
+        name = run("read", lambda _: collection_of_alias(client, collection)) or collection
     found, metadata = config.params.vectors, config.metadata or {}
     named = found if isinstance(found, dict) else {"": found} if found else {}
     sizes = {key: None if each.multivector_config else each.size for key, each in named.items()}
@@ -108,7 +108,7 @@ def describe(server: Server, collection: str) -> Described:
 def own_name(server: Server, collection: str) -> str:
     """The collection that an alias points to; the name itself if it is no alias."""
     with closing(server.connect()) as client:
-        return server.patience.run("read", lambda _: aliased(client, collection)) or collection
+        return server.patience.run("read", lambda _: collection_of_alias(client, collection)) or collection
 
 
 def read_points(
@@ -187,7 +187,7 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
             METADATA_KEY: to_json("qdrant", Header(fingerprint, calibration)),
             LAYOUT_KEY: layout.to_json(),
         }
-        real = run("attach", lambda _: aliased(client, collection)) or collection
+        real = run("attach", lambda _: collection_of_alias(client, collection)) or collection
         run("attach", lambda _: client.update_collection(real, metadata=written), write=True)
     return Attached(points, pairs)
 

@@ -23,7 +23,7 @@ from .base import Memory
 from .checks import check_payload
 from .edge import LOCKED, SHARD_NAME
 from .header import Header
-from .points import pages, to_records, translated
+from .points import pages, to_records, translate_errors
 
 _AT_ONCE = 1000
 
@@ -57,7 +57,7 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
         MemoryStoreError: nothing can be read.
     """
     done = Rescued()
-    with _opened(folder, done) as shard:
+    with _open_shard(folder, done) as shard:
         for ids in _ids(shard, str(folder)):
             points = list(_readable(shard, ids, done))
             records = _kept(to_records(points, header.fingerprint.dimension), done)
@@ -71,11 +71,11 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
 
 
 @contextmanager
-def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
+def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
     """The shard; if its log cannot be read, its segments with an empty log."""
     path = folder / SHARD_NAME
     try:
-        with translated(str(folder), "open", locked=LOCKED):
+        with translate_errors(str(folder), "open", locked=LOCKED):
             shard = qe.EdgeShard.load(str(path))
     except MemoryLocked:
         raise
@@ -85,7 +85,7 @@ def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
             for name in (part.name for part in path.iterdir() if part.name not in ("segments", "wal")):
                 shutil.copy(path / name, aside)
             (Path(aside) / "segments").symlink_to((path / "segments").resolve())
-            with translated(str(folder), "open", locked=LOCKED):
+            with translate_errors(str(folder), "open", locked=LOCKED):
                 shard = qe.EdgeShard.load(aside)
             with closing(shard):
                 yield shard
@@ -97,7 +97,7 @@ def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
 def _ids(shard: qe.EdgeShard, location: str) -> Iterator[list[str]]:
     def read(start: Any) -> Any:
         request = qe.ScrollRequest(offset=start, limit=_AT_ONCE, with_payload=False, with_vector=False)
-        with translated(location, "read", locked=LOCKED):
+        with translate_errors(location, "read", locked=LOCKED):
             return shard.scroll(request)
 
     return ([str(point.id) for point in points] for points in pages(read))

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
 from ..types import Fingerprint
-from .collection import aliased, create_alias, make_collection, read_collection, version_numbers
+from .collection import collection_of_alias, create_alias, make_collection, read_collection, version_numbers
 from .header import Header, check_fingerprint
 from .server import Server
 from .version import Version, Versions, version_name, version_number
@@ -31,14 +31,14 @@ class ServerVersions(Versions):
     def all(self) -> list[Version]:
         """All versions, oldest first."""
         client, name = self._client, self._name
-        live = self._run("read", lambda: aliased(client, name))
+        live = self._run("read", lambda: collection_of_alias(client, name))
         numbers = self._run("read", lambda: version_numbers(client, name))
         return [self._read(version_name(name, number), live=live) for number in numbers]
 
     def begin(self, fingerprint: Fingerprint) -> str:
         """Create an empty collection; see :meth:`Versions.begin`."""
         client, alias = self._client, self._name
-        live = self._run("build", lambda: aliased(client, alias))
+        live = self._run("build", lambda: collection_of_alias(client, alias))
         if live is None and self._run("build", lambda: client.collection_exists(alias)):
             raise MemoryStoreError(
                 f"{self._place} is a collection itself, not an alias that could be swapped. Build under another name "

@@ -83,13 +83,13 @@ def router(edge: Edge) -> APIRouter:
     @routes.get("/pairs", response_model_exclude_none=True)
     async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Found:
         """Look pairs up by id; unknown ids are left out."""
-        _few(len(ids), edge.settings.max_items, "id")
+        _check_number(len(ids), edge.settings.max_items, "id")
         return Found(data=await edge(request).ask(lambda: pairs.look_up(embedder, ids, vectors=vectors)))
 
     @routes.delete("/pairs")
     async def remove_pairs(request: Request, ids: Ids) -> Removed:
         """Delete pairs by id; unknown ids are no error."""
-        _few(len(ids), edge.settings.max_items, "id")
+        _check_number(len(ids), edge.settings.max_items, "id")
 
         def remove() -> Removed:
             return Removed(removed=memory.remove(ids), pairs=len(memory), version=memory.version)
@@ -99,12 +99,12 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/search")
     async def search_memory(request: Request, body: pairs.SearchRequest) -> Hits:
         """Find the pairs nearest to a text, an image or a vector."""
-        _few(body.k, edge.settings.max_k, "k", "max_k")
+        _check_number(body.k, edge.settings.max_k, "k", "max_k")
         return Hits(data=await edge(request).ask(lambda: pairs.search(embedder, body, limit)))
 
     return routes
 
 
-def _few(number: int, limit: int, name: str, setting: str = "max_items") -> None:
+def _check_number(number: int, limit: int, name: str, setting: str = "max_items") -> None:
     if number > limit:
         raise Refused(too_many_items(number, limit, name, setting))

@@ -62,12 +62,12 @@ def shape(failure: Failure) -> dict[str, Any]:
     return {"detail": failure.message}
 
 
-def alike(one: str, other: str) -> bool:
+def is_same_model(one: str, other: str) -> bool:
     """Whether immich's and open_clip's name mean one model, apart from QuickGELU in either of them.
 
-    >>> alike("ViT-B-32__laion2b-s34b-b79k", "ViT-B-32/laion2b_s34b_b79k")
+    >>> is_same_model("ViT-B-32__laion2b-s34b-b79k", "ViT-B-32/laion2b_s34b_b79k")
     True
-    >>> alike("ViT-B-32__openai", "ViT-B-32-quickgelu/openai")
+    >>> is_same_model("ViT-B-32__openai", "ViT-B-32-quickgelu/openai")
     True
     """
     short = [re.sub(r"[^a-z0-9]+", "-", name.lower()).replace("-quickgelu", "") for name in (one, other)]
@@ -131,7 +131,7 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
         raise Refused(Failure(400, "invalid_request", message, "entries"))
     ours = edge.embedder.reco.manifest.name
-    if model.modelName not in edge.embedder.aliases and not alike(model.modelName, ours):
+    if model.modelName not in edge.embedder.aliases and not is_same_model(model.modelName, ours):
         message = f"the model here is {ours}, immich asks for {model.modelName!r:.80}: choose it in immich's settings"
         raise Refused(Failure(404, "model_not_found", message, "entries"))
     return task

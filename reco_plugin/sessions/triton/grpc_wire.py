@@ -66,11 +66,11 @@ class GrpcWire:
         self._client.close()
 
     def _ask(self, method: Callable[..., Any], timeout: float, *args: Any, **options: Any) -> Any:
-        with self._translated(timeout):
+        with self._translate_errors(timeout):
             return method(*args, headers=self._headers, client_timeout=timeout, **options)
 
     @contextmanager
-    def _translated(self, timeout: float) -> Iterator[None]:
+    def _translate_errors(self, timeout: float) -> Iterator[None]:
         try:
             yield
         except InferenceServerException as error:
