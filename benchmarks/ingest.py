@@ -37,7 +37,7 @@ from reco_plugin.data.rows import open_rows
 from reco_plugin.ingest.items import Loaded, Prepared
 from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.prepare import encode, load, prepare, read_rows
-from reco_plugin.ingest.run import encoded
+from reco_plugin.ingest.run import encode_source
 from reco_plugin.ingest.write import Writer
 
 SIZE = (640, 480)
@@ -110,7 +110,7 @@ def pipeline(reco: Reco, source: Path, place: Path, options: IngestOptions) -> N
 
     pairs = PairMemory(open_memory(place, reco.manifest.fingerprint), reco.encoder)
     writer = Writer(pairs, options)
-    for batch in encoded(open_rows(source), reco.encoder, writer.sift, options):
+    for batch in encode_source(open_rows(source), reco.encoder, writer.sift, options):
         pairs.store.upsert(writer.records(batch))
     pairs.store.flush()
     if (written := len(pairs)) != writer.outcome.read:
