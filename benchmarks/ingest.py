@@ -36,8 +36,8 @@ from reco_plugin import Reco
 from reco_plugin.data.rows import open_rows
 from reco_plugin.ingest.items import Loaded, Prepared
 from reco_plugin.ingest.options import IngestOptions
-from reco_plugin.ingest.prepare import encode, load, numbered, prepare
-from reco_plugin.ingest.run import encoded
+from reco_plugin.ingest.prepare import encode, load, prepare, read_rows
+from reco_plugin.ingest.run import encode_source
 from reco_plugin.ingest.write import Writer
 
 SIZE = (640, 480)
@@ -88,7 +88,7 @@ def measure(
     rates: dict[str, list[Rate]] = {"bare": [], "pipeline": [], "bare beside decoding": []}
     with Reco.open(model, ":memory:", memory_kind="exact", **settings) as reco:
         ready_for = partial(prepare, preparation=reco.encoder.preparation)
-        loaded = [row for row in map(load, numbered(open_rows(source).parts)) if isinstance(row, Loaded)]
+        loaded = [row for row in map(load, read_rows(open_rows(source).parts)) if isinstance(row, Loaded)]
         ready = [row for row in map(ready_for, loaded) if isinstance(row, Prepared)]
         for turn in range(turns + 1):
             place = source.parent / f"memory-{turn}"
@@ -110,7 +110,7 @@ def pipeline(reco: Reco, source: Path, place: Path, options: IngestOptions) -> N
 
     pairs = PairMemory(open_memory(place, reco.manifest.fingerprint), reco.encoder)
     writer = Writer(pairs, options)
-    for batch in encoded(open_rows(source), reco.encoder, writer.sift, options):
+    for batch in encode_source(open_rows(source), reco.encoder, writer.sift, options):
         pairs.store.upsert(writer.records(batch))
     pairs.store.flush()
     if (written := len(pairs)) != writer.outcome.read:

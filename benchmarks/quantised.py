@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.serve.dialects.words import RANGE, quantised
+from reco_plugin.serve.dialects.words import RANGE, quantise
 from reco_plugin.types import Vectors
 
 from .markdown import table
@@ -38,10 +38,10 @@ Command: `python -m benchmarks.quantised --data DIRECTORY`.
 def recall(index: Vectors, queries: Vectors, dtype: str, depth: int = K) -> float:
     """recall@10 of quantised (N, D) vectors asked by quantised (B, D), against float; binary by Hamming distance."""
     if dtype == "binary":
-        bits = [np.unpackbits(quantised(side, "ubinary"), axis=1) for side in (queries, index)]
+        bits = [np.unpackbits(quantise(side, "ubinary"), axis=1) for side in (queries, index)]
         sides = [side.astype(np.float32) * 2 - 1 for side in bits]
     else:
-        sides = [quantised(side, dtype).astype(np.float32) for side in (queries, index)]
+        sides = [quantise(side, dtype).astype(np.float32) for side in (queries, index)]
     return shared(queries @ index.T, sides[0] @ sides[1].T, depth)
 
 

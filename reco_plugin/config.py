@@ -1,7 +1,7 @@
-"""The one settings tree, and the only reader of the environment.
+"""All settings, and the only reader of the environment.
 
-The same words everywhere: ``Reco.open(k=5)``, ``RECO_K=5`` and ``k = 5`` in ``./reco.toml`` say the same;
-an argument wins over the environment, the environment over the file. An unknown word is an error in all three.
+``Reco.open(k=5)``, ``RECO_K=5`` and ``k = 5`` in ``./reco.toml`` are the same setting; an argument wins over the
+environment, the environment over the file. An unknown name is an error in all three.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
 _SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key"}
 SECTIONS = ("serve",)
-"""Tables of ``reco.toml``, and words after ``RECO_``, that belong to settings of their own."""
+"""Tables of ``reco.toml``, and prefixes after ``RECO_``, with their own settings."""
 NESTED = "__"
-"""Between a setting that has parts and the name of a part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
+"""Separates a nested setting's name from its part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
 SharedMemoryMode = Literal["auto", "on", "off"]
 FuserName = Literal["model", "training-free"]
-"""model: the fusion graphs of the model folder. training-free: no learned weights at all."""
+"""model: the fusion graphs of the model folder. training-free: no learned weights."""
 
 
 class _File(TomlConfigSettingsSource):
-    """``reco.toml``: one section of it, or what stands outside of all sections."""
+    """``reco.toml``: one of its sections, or all outside of sections."""
 
     def __init__(self, settings_cls: type[BaseSettings], section: str | None) -> None:
         self._section = section  # before the file is read, which the base class does at once
@@ -56,7 +56,7 @@ class SettingsSection(BaseSettings):
     """Settings that are read from arguments, then the environment, then ``reco.toml``."""
 
     section: ClassVar[str | None] = None
-    """Table of the file, one of :data:`SECTIONS`; None: what stands outside of them."""
+    """Table of the file, one of :data:`SECTIONS`; None: outside of them."""
 
     @classmethod
     def settings_customise_sources(
@@ -75,9 +75,9 @@ S = TypeVar("S", bound=SettingsSection)
 
 
 def quickstart_model() -> Path | None:
-    """Folder of the model that comes with this package; None where it was built without.
+    """Folder of the model that comes with this package; None if it was built without.
 
-    A wheel carries it inside the package; in a clone it stands beside the package.
+    A wheel has it inside the package, a clone beside the package.
     """
     package = Path(__file__).parent
     places = (root / MODEL for root in (package, package.parent))
@@ -85,10 +85,7 @@ def quickstart_model() -> Path | None:
 
 
 def cache_folder() -> Path | None:
-    """Where small things are kept between runs: ``reco-plugin`` in ``$XDG_CACHE_HOME``, which is ``~/.cache`` if unset.
-
-    None where there is no home.
-    """
+    """The cache folder: ``reco-plugin`` in ``$XDG_CACHE_HOME``, or in ``~/.cache`` if unset; None without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "reco-plugin"
@@ -97,12 +94,12 @@ def cache_folder() -> Path | None:
 
 
 def _usual_model() -> Path:
-    """``./triton_models`` where there is one, whole or not; else the one that comes along."""
+    """``./triton_models`` if it exists, complete or not; else the quickstart model."""
     return Path(MODEL) if Path(MODEL).exists() else quickstart_model() or Path(MODEL)
 
 
 class Settings(SettingsSection):
-    """Everything that can be set; each field's description is its documentation."""
+    """All settings; each field's description is its documentation."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter=NESTED, toml_file=FILE, extra="forbid", protected_namespaces=()
@@ -116,12 +113,12 @@ class Settings(SettingsSection):
     memory_kind: MemoryKind = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
-    memory_options: MemoryOptions = Field(MemoryOptions(), description="how the memory is reached, searched and made")
+    memory_options: MemoryOptions = Field(MemoryOptions(), description="connection, search and creation of the memory")
 
     provider: Literal["cpu", "cuda"] = Field("cpu", description="execution provider; another one is never used instead")
-    threads: int = Field(0, ge=0, description="threads per graph, 0: as many as there are cores")
+    threads: int = Field(0, ge=0, description="threads per graph, 0: one per core")
     arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
-    provider_options: dict[str, str] = Field({}, description="options handed to the execution provider as they are")
+    provider_options: dict[str, str] = Field({}, description="options passed to the execution provider")
 
     triton_url: str | None = Field(
         None, description="grpc://host:port, http://host:port, grpcs or https: a Triton server runs the graphs"
@@ -130,7 +127,7 @@ class Settings(SettingsSection):
         10.0, gt=0, allow_inf_nan=False, description="seconds until a request to Triton is given up"
     )
     triton_shared_memory: SharedMemoryMode = Field(
-        "auto", description="hand large inputs over in shared memory; auto: to a server on this host that can see it"
+        "auto", description="pass large inputs in shared memory; auto: to a server on this host that can see it"
     )
     triton_ca: Path | None = Field(None, description="PEM file of the authority that signed Triton's certificate")
     triton_headers: dict[str, SecretStr] = Field(
@@ -149,9 +146,9 @@ class Settings(SettingsSection):
     memory_timeout_s: float = Field(
         2.0, gt=0, allow_inf_nan=False, description="how long a server may take per search, of at most 512 queries"
     )
-    breaker_failures: int = Field(5, ge=1, description="failures in a row after which memory or fusion is not asked")
+    breaker_failures: int = Field(5, ge=1, description="failures in a row that open the circuit of memory or fusion")
     breaker_retry_s: float = Field(
-        10.0, gt=0, allow_inf_nan=False, description="how long it is not asked before one call finds out"
+        10.0, gt=0, allow_inf_nan=False, description="how long the circuit stays open before one call probes"
     )
 
     batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
@@ -159,12 +156,12 @@ class Settings(SettingsSection):
 
     @property
     def falls_back(self) -> bool:
-        """Whether no model was named and none is in the working directory, so that it is the quickstart model."""
+        """Whether the model is the quickstart model because none was named and ./triton_models is missing."""
         return "model" not in self.model_fields_set and self.model == quickstart_model()
 
 
 class SettingsKeywords(TypedDict, total=False):
-    """:class:`Settings` as keywords, without model and memory; None, or absent: as environment or default says."""
+    """:class:`Settings` as keywords, without model and memory; None or absent: from environment, file or default."""
 
     memory_kind: MemoryKind | None
     memory_api_key: SecretStr | str | None
@@ -196,13 +193,13 @@ def load_settings(**arguments: Any) -> Settings:
     """Read the settings; arguments that are None count as not given.
 
     Raises:
-        ConfigError: an unknown word or an unusable value, by name; or a file or variable that cannot be parsed.
+        ConfigError: an unknown name or an invalid value; or a file or variable that cannot be parsed.
     """
     return load_section(Settings, **arguments)
 
 
 def load_section(kind: type[S], **arguments: Any) -> S:
-    """Read the settings of one kind; as :func:`load_settings`, which says what is raised."""
+    """Read the settings of one class; errors as in :func:`load_settings`."""
     known, prefix = set(kind.model_fields), PREFIX + (f"{kind.section.upper()}_" if kind.section else "")
     if unknown := sorted(_environment(kind, prefix) - known):
         names = ", ".join(prefix + name.upper() for name in unknown)
@@ -215,32 +212,32 @@ def load_section(kind: type[S], **arguments: Any) -> S:
         wrong = "; ".join(map(_describe, error.errors()))
         strange = any(each["type"] == "extra_forbidden" for each in error.errors())
         raise ConfigError(wrong + (f". Known settings: {', '.join(sorted(known))}" if strange else "")) from None
-    except ValueError as error:  # not TOML, or a variable that holds no JSON where it must
+    except ValueError as error:  # invalid TOML, or a variable with invalid JSON
         raise ConfigError(f"the settings in {FILE} or in {prefix}* variables cannot be read: {error}") from None
 
 
 def sources() -> list[str]:
-    """Where settings are read from besides arguments: the file that is there, and names of variables."""
+    """Where settings are read from besides arguments: the file, if it exists, and names of variables."""
     file = [str(Path(FILE).resolve())] if Path(FILE).is_file() else []
     return file + sorted(name for name in os.environ if name.startswith(PREFIX))
 
 
 def torchrun_processes() -> tuple[int, int]:
-    """How many processes torchrun started on this machine, and on all; it sets both for each of them."""
+    """How many processes torchrun started on this machine, and on all, from the variables that it sets."""
     return int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
 
 
 def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
-    """Names of the settings of this kind that the environment speaks of."""
+    """Names of the settings of this class that the environment sets."""
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
     names = (name for name in os.environ if name.startswith(prefix) and not name.startswith(others))
     return {name[len(prefix) :].lower().split(NESTED)[0] for name in names}
 
 
 def _describe(error: ErrorDetails) -> str:
-    """One wrong setting: its name and value, but never the value of a key."""
+    """One invalid setting: its name and value, but never the value of a key."""
     name = ".".join(map(str, error["loc"])) or "settings"
-    if error["type"] == "extra_forbidden":  # arguments and environment were looked at before; it may be a misspelt key
+    if error["type"] == "extra_forbidden":  # of the file, as arguments and environment were checked before
         if len(error["loc"]) > 1:
             return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
         return f"unknown setting in {FILE}: {name}"

@@ -1,4 +1,4 @@
-"""Counts and histograms of a running process, without a dependency; whoever exports them reads a dict."""
+"""Counters and histograms of a running process, without a dependency; exporters read a dict."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy.typing as npt
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, from half a millisecond to ten seconds."""
 DISTANCES = (1e-6, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
-"""Upper bounds of cosine distances; the first one holds the vectors that did not move."""
+"""Upper bounds of cosine distances; the first one counts vectors that did not move."""
 
 
 class Histogram:
-    """How many values were at most how large; safe to use from several threads."""
+    """Counts of values per upper bound; safe to use from several threads."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(bounds)
@@ -37,7 +37,7 @@ class Histogram:
             self._sum += value
 
     def observe_all(self, values: npt.NDArray[np.float32]) -> None:
-        """Count an array of values."""
+        """Count values (B,)."""
         places = np.searchsorted(self._array, values)
         found = np.bincount(places, minlength=len(self._counts)).tolist()
         with self._lock:
@@ -54,7 +54,7 @@ class Histogram:
             self.observe(time.perf_counter() - started)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like: count, sum, and (upper bound, values up to it) as Prometheus counts them; beyond all: count.
+        """JSON-like: count, sum, and cumulative buckets (upper bound, values up to it), as in Prometheus.
 
         >>> histogram = Histogram([1.0, 5.0])
         >>> for value in (1.0, 3.0, 8.0):
@@ -70,7 +70,7 @@ class Histogram:
 
 
 class Tally:
-    """How often each of a few words was counted; safe to use from several threads."""
+    """Counts per word; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class Tally:
 
 
 class Counters:
-    """What a Reco counts.
+    """All counters of a Reco.
 
     Attributes:
         encode_s: modality -> seconds per call of the encoder.
@@ -96,8 +96,8 @@ class Counters:
         fuse_s: seconds per fusion, answered or not.
         moved: cosine distance between frozen and refined, per vector.
         refined: calls that were refined, by modality.
-        degraded: calls that were answered with frozen vectors because something failed, by reason.
-        failed: calls that raised because something failed, by reason.
+        degraded: calls answered with frozen vectors after a failure, by reason.
+        failed: calls that raised a failure, by reason.
     """
 
     def __init__(self) -> None:

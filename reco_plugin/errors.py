@@ -1,23 +1,23 @@
-"""The one error tree. Vendor errors are translated where they enter; messages name values and the way out.
+"""All errors. Vendor errors are translated where they are caught; messages name values and what to do.
 
 ::
 
     RecoError
     ├── ConfigError            a setting, option or argument is wrong
     │   └── MissingExtra       a package of an optional extra is not installed
-    ├── InputError             what the caller passed to encode, refine or add (also a ValueError)
+    ├── InputError             input of encode, refine or add (also a ValueError)
     │   ├── ImageError         not a readable image
     │   │   └── ImageTooLarge      more pixels than are decoded
     │   └── VectorError        wrong dimension, NaN, not unit-norm
     ├── DataError              a data set, download or file to read
     ├── ArtifactError          the model folder: missing, truncated, of a newer version
-    ├── SessionError           running a graph, or the wanted execution provider is not there
-    │   ├── SessionUnavailable the model server is not reached, or went away
-    │   │   └── SessionOverloaded  it is reached, but its queue is full
+    ├── SessionError           running a graph, or its execution provider is missing
+    │   ├── SessionUnavailable the model server cannot be reached, or went down
+    │   │   └── SessionOverloaded  its queue is full
     │   └── SessionTimeout     it did not answer before the deadline
     └── MemoryStoreError       the store of pairs
-        ├── MemoryUnavailable  the server is not reached, or went away
-        │   └── MemoryOverloaded   it is reached, but refuses more work for now
+        ├── MemoryUnavailable  the server cannot be reached, or went down
+        │   └── MemoryOverloaded   it refuses more work for now
         ├── MemoryTimeout      it did not answer before the deadline
         ├── MemoryLocked       another process holds it
         └── FingerprintMismatch  built by another encoder
@@ -31,7 +31,7 @@ FORKED = (
     "was opened before this process was forked, and works only in the process that opened it (a fork has none of the "
     "threads that it needs): open it in each process, or start processes by multiprocessing's 'spawn'"
 )
-"""End of what is said to those who use in a fork what would only hang there."""
+"""End of the message for use in a forked process, where calls would hang."""
 
 
 class RecoError(Exception):
@@ -39,7 +39,7 @@ class RecoError(Exception):
 
 
 class ConfigError(RecoError):
-    """A setting, option or argument is unknown or has a value that cannot be used."""
+    """A setting, option or argument is unknown or has an invalid value."""
 
 
 class MissingExtra(ConfigError):
@@ -58,7 +58,7 @@ class ImageError(InputError):
 
     Attributes:
         problem: what is wrong, as in "is not an image".
-        advice: the way out, which follows it in the message; may be empty.
+        advice: what to do, which follows in the message; may be empty.
     """
 
     def __init__(self, problem: str, advice: str = "") -> None:
@@ -87,11 +87,11 @@ class ArtifactError(RecoError):
 
 
 class SessionError(RecoError):
-    """A graph could not be loaded or run, or not on the execution provider that was asked for."""
+    """A graph could not be loaded or run, or not on the chosen execution provider."""
 
 
 class SessionUnavailable(SessionError):
-    """The model server is not reached, or went away before it answered; it may be back later."""
+    """The model server cannot be reached, or went down before it answered; it may be back later."""
 
 
 class SessionOverloaded(SessionUnavailable):
@@ -107,7 +107,7 @@ class MemoryStoreError(RecoError):
 
 
 class MemoryUnavailable(MemoryStoreError):
-    """The memory's server is not reached, went away before it answered, or is broken; it may be back later."""
+    """The memory's server cannot be reached, went down before it answered, or fails; it may be back later."""
 
 
 class MemoryOverloaded(MemoryUnavailable):

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and digests: the same contents give the same one, wherever they lie."""
+"""Files that are written atomically, and digests of contents."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .errors import DataError
 from .types import ImageInput, Records, Vectors
 
 PARTIAL = ".partial"
-"""Ending of a file or folder that is being written; what bears it was never finished and may be replaced."""
+"""Suffix of a file or folder that is being written; a leftover is unfinished and may be replaced."""
 _LARGE = 2**25
 """Bytes; below it, reading takes a tenth of a second."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; moved to ``path`` when the block ends well, else removed.
+    """A path beside ``path`` to write to; moved to ``path`` if the block succeeds, else removed.
 
     Raises:
         DataError: it cannot be written there.
@@ -40,7 +40,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def allocate(path: Path) -> None:
-    """Give a file of holes its blocks. Writing to a hole that is mapped kills the process where the disk is full.
+    """Allocate the blocks of a sparse file: on a full disk, writing to a mapped hole would kill the process.
 
     Raises:
         OSError: the disk is full.
@@ -51,7 +51,7 @@ def allocate(path: Path) -> None:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all: under a temporary name, to the disk, then renamed; a full disk gets it back."""
+    """Write a file atomically: a temporary file, synced and renamed, or deleted if the disk is full."""
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("wb") as file:
@@ -83,13 +83,13 @@ def sha256_file(path: Path) -> str:
 
 
 def known_sha256(path: Path, notes: Path | None) -> str:
-    """Hex digest of a file, which is read where its size or a time stamp is not as it was when it was read last.
+    """Hex digest of a file, which is read again only if its size or a time stamp changed.
 
     The time stamps are those of its contents and of its inode, which no program can set back.
 
     Args:
         path: of the file.
-        notes: folder where what is known is kept; where that is None or cannot be written, the file is read each time.
+        notes: folder of the known digests; if None or not writable, the file is read each time.
     """
     now = path.stat()
     if now.st_size < _LARGE or notes is None:
@@ -108,7 +108,7 @@ def known_sha256(path: Path, notes: Path | None) -> str:
 
 
 def digest_images(images: Sequence[ImageInput] | Vectors) -> str:
-    """Of the images' contents, in order; reads every file.
+    """Digest of the images' contents, or of vectors (B, D), in order; reads every file.
 
     Raises:
         DataError: a file that cannot be read.
@@ -119,17 +119,17 @@ def digest_images(images: Sequence[ImageInput] | Vectors) -> str:
 
 
 def digest_texts(texts: Iterable[str]) -> str:
-    """Of texts, in order."""
+    """Digest of texts, in order."""
     return _digest(text.encode() for text in texts)
 
 
 def digest_arrays(*arrays: Any) -> str:
-    """Of arrays, in order: shapes and contents."""
+    """Digest of arrays of any shape, in order: shapes and contents."""
     return _digest(part for array in map(np.ascontiguousarray, arrays) for part in (repr(array.shape).encode(), array))
 
 
 def digest_records(records: Records) -> str:
-    """Of pairs: ids, both vectors, and payloads."""
+    """Digest of N pairs: ids, both vectors (N, D), and payloads."""
     payloads = (repr(sorted(payload.items())) for payload in records.payloads)
     return digest_texts([digest_texts(records.ids), digest_arrays(records.image, records.text), digest_texts(payloads)])
 

@@ -1,4 +1,4 @@
-"""What can be set about the store of pairs: how to reach it, how it searches, and how a new one is laid out."""
+"""Options of the memory: connection, search, and creation of a new store."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
 USABLE: dict[str, frozenset[str]] = {
     "exact": frozenset(),
     "edge": frozenset({"search_ef", "exact", "m", "ef_construct"}),
-    "qdrant": frozenset(),  # qdrant-client's own engine: exact, whatever it is told
+    "qdrant": frozenset(),  # qdrant-client's own engine is always exact
 }
-"""Options that a kind of memory without a server can follow; a server follows all."""
+"""Options that a kind of memory without a server has; a server has all."""
 
 
 class MemoryOptions(BaseModel):
     """Options of a memory, as ``[memory_options]`` in ``reco.toml`` or ``RECO_MEMORY_OPTIONS__SEARCH_EF=128``.
 
-    Those of the last group count when a collection is made; one that exists keeps what it was made with. None leaves
-    the choice to the store.
+    The last group applies when a collection is created; an existing one keeps its own. None leaves the choice to the
+    store.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,12 +35,10 @@ class MemoryOptions(BaseModel):
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     timeout_s: int = Field(10, ge=1, description="seconds that a call may take, waiting for a busy server included")
     write_timeout_s: int = Field(
-        60, ge=1, description="the same for a write, which also waits for a server that is gone"
+        60, ge=1, description="the same for a write, which also waits for a server that is down"
     )
 
-    refresh_s: float = Field(
-        30, gt=0, description="seconds after which a search first reads anew what the memory says of itself"
-    )
+    refresh_s: float = Field(30, gt=0, description="seconds after which a search first reads the memory's header again")
 
     search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
     exact: bool = Field(False, description="compare with every pair instead of using the index")
@@ -74,10 +72,10 @@ class MemoryOptions(BaseModel):
         return {name for name in self.model_fields_set if getattr(self, name) != fields[name].default}
 
     def check_fits(self, kind: str, usable: Collection[str], location: str) -> None:
-        """Refuse options that a store cannot follow.
+        """Refuse options that a store does not have.
 
         Raises:
-            ConfigError: naming them, the store, and what it can follow.
+            ConfigError: naming them, the store, and the options that it has.
         """
         if beyond := sorted(self.chosen() - set(usable)):
             known = ", ".join(sorted(usable)) or "none"
@@ -87,5 +85,5 @@ class MemoryOptions(BaseModel):
             )
 
     def only(self, usable: Collection[str]) -> MemoryOptions:
-        """The same without what a store cannot follow."""
+        """The same without options that a store does not have."""
         return MemoryOptions(**{name: getattr(self, name) for name in self.chosen() & set(usable)})

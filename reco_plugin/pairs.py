@@ -1,4 +1,4 @@
-"""The memory as applications see it: raw pairs in, encoded, stored and calibrated."""
+"""The memory for applications: encodes and stores raw pairs, and calibrates the gate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .request import Search
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 
-_LOOK, _BATCH = 32_768, 2048  # pairs that are read to calibrate the gate, at most; the gate samples among them
-_GROWTH = 1.25  # calibrate again when the memory has grown by this factor since
+_LOOK, _BATCH = 32_768, 2048  # pairs read to calibrate the gate, at most; the gate samples among them
+_GROWTH = 1.25  # calibrate again when the memory has grown by this factor
 
 
 class PairMemory:
     """Pairs that refinement retrieves from.
 
     Attributes:
-        searches: what a refinement asks: the engine, or one that could not be reached yet.
+        searches: the engine, or a memory that could not be reached yet.
         encoder: makes the vectors of raw images and texts.
         kind: of the memory.
         location: folder, ``:memory:`` or URL.
@@ -44,26 +44,26 @@ class PairMemory:
 
     @property
     def store(self) -> Memory:
-        """The engine underneath; one that was away when this began is opened now.
+        """The engine; one that was down before is opened now.
 
         Raises:
             FingerprintMismatch: it is of another encoder.
-            MemoryStoreError: it is still away.
+            MemoryStoreError: it is still down.
         """
         return self.searches.opened() if isinstance(self.searches, LazyMemory) else self.searches
 
     @property
     def calibration(self) -> Calibration | None:
-        """The gate's constants, as the memory has them now; None while nothing was added, or it was not reached yet."""
+        """The gate's current constants; None while the memory is empty or not reached yet."""
         header, (known, calibration) = self.searches.header, self._calibrated
-        if header is not known:  # it was reached, calibrated, or another version was put to use
+        if header is not known:  # reached, calibrated, or another version was put to use
             calibration = _read_calibration(header)
             self._calibrated = (header, calibration)
         return calibration
 
     @property
     def version(self) -> int:
-        """Another number after each change that was made through this object: what was refined before may be old."""
+        """Changes with each write through this object: vectors refined before may be outdated."""
         return self._version
 
     def add(
@@ -75,13 +75,13 @@ class PairMemory:
             pairs: :class:`~reco_plugin.types.Pair` or tuples ``(id, image, text[, payload])``; each side raw or
                 a CLIP vector (D,).
             batch_size: pairs per write.
-            progress: show a bar with pairs/s on stderr, where that is no terminal a line now and then.
+            progress: show a bar with pairs/s on stderr, or a line now and then if it is no terminal.
 
         Returns:
             How many pairs were stored.
 
         Raises:
-            InputError: a duplicate id within this call, an unusable side; nothing of its batch is stored.
+            InputError: a duplicate id within this call, or an invalid side; nothing of its batch is stored.
         """
         from .progress import progress_bar
 
@@ -90,18 +90,18 @@ class PairMemory:
             return self._store(self._encoded(pairs, batch_size), bar.update)
 
     def add_records(self, batches: Iterable[Records]) -> int:
-        """Store pairs that are vectors of this encoder already; returns how many."""
+        """Store pairs that are vectors (N, D) of this encoder already; returns how many."""
         return self._store(batches)
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Delete pairs by id; returns how many there were."""
+        """Delete pairs by id; returns how many existed."""
         try:
             return self.store.delete(ids)
         finally:
             self._count_change()
 
     def get(self, ids: Sequence[str]) -> Records:
-        """The stored pairs of these ids; ids that are unknown are left out."""
+        """The stored pairs of these ids, vectors (N, D); unknown ids are left out."""
         return Records.join(list(self.store.scroll(ids=ids)), self.encoder.dimension)
 
     def search(
@@ -118,7 +118,7 @@ class PairMemory:
         Args:
             query: a text, an image, or a vector (D,).
             modality: what the query is.
-            by: modality of the memory to compare with; the query's own when left out.
+            by: modality of the memory to compare with; None: the query's own.
             k: number of pairs.
             where: conditions on the payload.
         """
@@ -137,14 +137,14 @@ class PairMemory:
         sample = Records.join(list(islice(self.store.scroll(_BATCH), _LOOK // _BATCH)), self.encoder.dimension)
         if len(sample) == 0:
             return None
-        order = np.argsort(np.asarray(sample.ids))  # so that no store's own order decides what is sampled
+        order = np.argsort(np.asarray(sample.ids))  # so that the sample does not depend on the store's order
         measured = calibrate(sample.image[order], sample.text[order], neighbours=self._neighbours)
         self._count_change()
         self.store.set_calibration({"pairs": len(self), "gate": measured.to_dict()})
         return measured
 
     def settle(self) -> None:
-        """Make what was written durable, and calibrate again where the memory has grown or shrunk much since."""
+        """Make all writes durable, and calibrate again if the memory has grown or shrunk much."""
         self.store.flush()
         known = int(self.searches.header.calibration.get("pairs", 0))
         if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
@@ -155,7 +155,7 @@ class PairMemory:
         self.searches.close()
 
     def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
-        """Write batches; what was written stays, calibrated, when a later batch fails."""
+        """Write batches (N, D); if a later batch fails, the earlier ones stay, calibrated."""
         stored = 0
         try:
             for records in batches:
@@ -167,7 +167,7 @@ class PairMemory:
                 if stored:
                     self.settle()
             finally:
-                self._count_change()  # at the end, so that no answer of before is taken for one of after
+                self._count_change()  # at the end, so that no answer from before gets the new number
         return stored
 
     def _count_change(self) -> None:

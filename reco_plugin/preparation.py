@@ -1,4 +1,4 @@
-"""Bytes and texts made into what the encoder's graphs take, one by one, so that a bad one fails alone."""
+"""Prepare images and texts for the encoder's graphs, one by one, so that a bad one fails alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .vectors import check_vectors
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """One item as :meth:`reco_plugin.encode.Encoder.arrays` takes it.
+    """One item for :meth:`reco_plugin.encode.Encoder.arrays`.
 
     Attributes:
         array: pixels (H, W, 3) uint8, token ids (L,) int32, or a vector (D,) float32, unit-norm, which stays as it is.
-        truncated: whether a text is too long and was cut.
-        tokens: of a text, as far as it is read, start and end included.
+        truncated: whether a text was too long and was cut.
+        tokens: of a text, after truncation, start and end included.
     """
 
     array: npt.NDArray[Any]
@@ -34,13 +34,13 @@ class EncoderInput:
 
 
 class Preparation:
-    """Decodes, resizes, tokenises and checks, as one model wants it. Can be pickled, and shared between threads."""
+    """Decodes, resizes, tokenises and checks for one model. Can be pickled, and shared between threads."""
 
     def __init__(self, artifact: Artifact, max_pixels: int) -> None:
         self._artifact, self._max_pixels = artifact, max_pixels
 
     def image(self, image: ImageInput) -> EncoderInput:
-        """An image as pixels.
+        """An image as pixels (H, W, 3).
 
         Raises:
             ImageError: it cannot be decoded or is too large; the message begins with "is", "has" or "cannot".
@@ -48,10 +48,10 @@ class Preparation:
         return EncoderInput(image_to_array(image, self._artifact.manifest.image, self._max_pixels))
 
     def text(self, text: str, what: str) -> EncoderInput:
-        """A text as token ids.
+        """A text as token ids (L,).
 
         Raises:
-            InputError: it is no text in Unicode; ``what`` names it.
+            InputError: it is not valid Unicode; ``what`` names it.
         """
         if not is_unicode(text):
             raise InputError(f"{what} holds half of a surrogate pair, which is no character")
@@ -70,7 +70,7 @@ class Preparation:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The model's, loaded at first use."""
+        """The model's tokenizer, loaded at first use."""
         return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
 
 

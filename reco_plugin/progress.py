@@ -1,4 +1,4 @@
-"""How far a long job is, on stderr: a bar on a terminal, elsewhere (a pipe, a log) a plain line now and then."""
+"""Progress of a long job on stderr: a bar on a terminal, plain lines elsewhere (a pipe, a log)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from tqdm import tqdm
 
 FIRST_S, LAST_S = 10.0, 60.0
-"""Seconds between two lines, in the beginning and of a job that takes long."""
+"""Seconds between two lines, at the beginning and later."""
 
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
-    """A bar over items, or one that is advanced by ``update``; takes tqdm's options.
+    """A bar over items, or one that ``update`` advances; takes tqdm's options.
 
-    Where stderr is no terminal, it is a line each ten seconds, of a long job each minute: none of a job that takes
-    less, and no carriage return.
+    If stderr is no terminal, it writes a line every ten seconds, and every minute in a long job; no carriage returns,
+    and nothing for a shorter job.
     """
     return (tqdm if sys.stderr.isatty() else _Lines)(items, **options)
 
 
 class _Lines(tqdm):  # type: ignore[misc]  # it has no types
-    """tqdm's figures, a line of its own each time."""
+    """tqdm's figures, one line each time."""
 
-    monitor_interval = 0  # no thread that looks after bars: each update looks at the clock
+    monitor_interval = 0  # no monitor thread: each update checks the clock
 
     def __init__(self, items: Iterable[Any] | None, **options: Any) -> None:
         line = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -33,9 +33,9 @@ class _Lines(tqdm):  # type: ignore[misc]  # it has no types
         super().__init__(items, **options, bar_format=line, mininterval=FIRST_S, miniters=1, delay=FIRST_S)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Write a line, of a step that counts nothing its name; the longer the job takes, the later the next."""
+        """Write a line, or only the name of a step without counts; lines get rarer in a long job."""
         now = time.monotonic()
-        if self.n or now >= self._shown + FIRST_S:  # a step that begins: many may pass in a second
+        if self.n or now >= self._shown + FIRST_S:  # a new step: many may begin in a second
             self._shown = now
             self.fp.write(f"{self if self.n or self.total else self.desc}\n")
             self.fp.flush()
@@ -43,8 +43,8 @@ class _Lines(tqdm):  # type: ignore[misc]  # it has no types
         return True
 
     def close(self) -> None:
-        """Write where it ended, if that is not where the last line was."""
+        """Write the final state, if the last line was earlier."""
         if not self.disable and self.leave and 0 < self.last_print_n < self.n:
             self.display()
-        self.sp = None  # what the base class would write now is for a terminal
+        self.sp = None  # the base class would write for a terminal
         super().close()

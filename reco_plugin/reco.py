@@ -1,4 +1,4 @@
-"""Reco: encode -> retrieve -> fuse. The one object that applications and outer layers hold."""
+"""Reco: encode -> retrieve -> fuse. The object that applications use."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Reco:
         self.memory = memory
         """The pairs: add, remove, search, calibrate."""
         self.encoder = memory.encoder
-        """The frozen CLIP alone."""
+        """The frozen CLIP."""
         self.counters = Counters()
-        """Seconds, distances, and calls that were refined or degraded."""
+        """Seconds, distances, and refined or degraded calls."""
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
         policy = artifact.manifest.policy
         how = Retrieval(k=settings.k or policy.k, search=settings.search, fusion=settings.fusion)
@@ -82,15 +82,15 @@ class Reco:
             memory: a folder (made when missing), ``":memory:"``, or the URL of a Qdrant server.
             settings: any other setting by name, as in ``provider="cuda"``.
 
-        A server of the memory that is away is no error unless the setting ``on_memory_failure`` is ``fail``: answers
-        are degraded until it is reached.
+        A memory whose server is down is an error only with ``on_memory_failure=fail``: else answers are degraded until
+        it is reached.
 
         Raises:
             ConfigError: an unknown or unusable setting, or a missing optional package.
             ArtifactError: the model folder is missing, incomplete or of a newer version.
             FingerprintMismatch: the memory was built by another encoder.
             MemoryLocked: another process holds the memory.
-            MemoryUnavailable: its server is away, and failures shall raise.
+            MemoryUnavailable: its server is down, and ``on_memory_failure`` is ``fail``.
         """
         location = None if memory is None else os.fspath(memory)
         chosen = load_settings(model=model, memory=location, **settings)
@@ -104,7 +104,7 @@ class Reco:
 
     @property
     def manifest(self) -> Manifest:
-        """What the model folder says of itself."""
+        """The manifest of the model folder."""
         return self._artifact.manifest
 
     @property
@@ -114,11 +114,11 @@ class Reco:
 
     @property
     def circuits(self) -> dict[str, Circuit]:
-        """State of ``memory`` and ``fusion``: whether they are asked now, and if not, why and for how long."""
+        """The circuits of ``memory`` and ``fusion``: whether they are called now, and if not, why and for how long."""
         return {str(part): circuit for part, circuit in self._refiner.circuits.items()}
 
     def metrics(self) -> dict[str, Any]:
-        """What was counted and the circuits, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
+        """Counters and circuits, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
         circuits = {part: asdict(circuit) for part, circuit in self.circuits.items()}
         return {**self.counters.to_dict(), "circuits": circuits}
 
@@ -131,20 +131,20 @@ class Reco:
         refine: bool | None = None,
         **options: Unpack[RefineKeywords],
     ) -> Refinement:
-        """Embed images or texts and learn how it went: ``vectors``, ``frozen``, ``moved``, ``degraded``.
+        """Embed images or texts and return details: ``vectors`` and ``frozen`` (B, D), ``moved`` (B,), ``degraded``.
 
         Args:
             items: B images (paths, bytes or PIL images) or B texts.
-            modality: which of the two.
+            modality: image or text.
             role: a query, or one of a set of candidates that compete with one another.
             refine: True or False; None leaves it to the model's policy for this side and role.
             options: any option of :meth:`refine`.
 
         Raises:
-            InputError: nothing to encode, or something that cannot be; or options that cannot be used.
-            SessionError: the encoder failed; there is nothing to fall back to.
+            InputError: an empty batch, an item that cannot be encoded, or invalid options.
+            SessionError: the encoder failed, which cannot be degraded.
         """
-        RefineOptions(**options)  # wrong ones are noticed also where nothing is refined
+        RefineOptions(**options)  # checked even if nothing is refined
         wanted = self.refines(modality, role) if refine is None else refine
         check_choice("modality", modality, MODALITIES)
         encode: Any = self.encoder.images if modality == "image" else self.encoder.texts
@@ -181,11 +181,11 @@ class Reco:
         refine: bool | None = None,
         **options: Unpack[RefineKeywords],
     ) -> Vectors:
-        """Embed texts; arguments as in :meth:`embed_images`."""
+        """Embed B texts to (B, D); arguments as in :meth:`embed_images`."""
         return self.embed(texts, modality="text", role=role, refine=refine, **options).vectors
 
     def refines(self, modality: Modality, role: Role) -> bool:
-        """Whether the model's policy refines this side in this role when the caller does not say."""
+        """Whether the model's policy refines this side in this role."""
         check_choice("role", role, get_args(Role))
         return modality in self.manifest.policy.refine.get(role, ())
 
@@ -197,10 +197,10 @@ class Reco:
         role: Role = "query",
         **options: Unpack[RefineKeywords],
     ) -> Refinement:
-        """Refine CLIP vectors that were made here or elsewhere by the same encoder.
+        """Refine CLIP vectors (B, D) that were made here or elsewhere by the same encoder.
 
-        When the memory or the fusion is down or late, the frozen vectors come back and ``degraded`` says why, unless
-        the setting ``on_memory_failure`` is ``fail``.
+        If the memory or the fusion is down or late, the result has the frozen vectors and ``degraded`` gives the
+        reason, unless the setting ``on_memory_failure`` is ``fail``.
 
         Args:
             vectors: (B, D), unit-norm.
@@ -214,10 +214,10 @@ class Reco:
             VectorError: wrong dimension, NaN, or not unit-norm.
             FingerprintMismatch: the memory, reached only now, was built by another encoder.
             InputError: an empty batch, exclusions of another length, k below 1, or an unknown modality or mode.
-            MemoryStoreError: this object is closed; or the memory failed and failures shall raise.
-            SessionError: the fusion failed and failures shall raise; or the process was forked after this was opened.
+            MemoryStoreError: this object is closed; or the memory failed and ``on_memory_failure`` is ``fail``.
+            SessionError: likewise the fusion; or the process was forked after this was opened.
         """
-        if self._process != os.getpid():  # what is below would say so too, and be taken for an outage
+        if self._process != os.getpid():  # else the memory raises it, which would count as an outage
             raise SessionError(f"this Reco {FORKED}")
         if self._closed:
             raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")

@@ -1,4 +1,4 @@
-"""What a caller says of a refinement: as keywords, and as one object wherever it is kept."""
+"""Options of a refinement: as keywords, and as one object to pass on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .values import check_choice, check_k
 
 
 class RefineHow(TypedDict, total=False):
-    """Keywords that say how all queries of a task are refined; see :class:`RefineOptions`."""
+    """Keywords for all queries of a task; see :class:`RefineOptions`."""
 
     k: int | None
     search: Mode | None
@@ -29,7 +29,7 @@ class RefineKeywords(RefineHow, total=False):
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How to refine; what is None is left to the model and the settings.
+    """How to refine; None leaves an option to the model and the settings.
 
     Attributes:
         gate: for the paper's search and fusion only.
@@ -57,7 +57,7 @@ class RefineOptions:
                 check_choice(name, mode, get_args(Mode))
 
     def keywords(self) -> RefineKeywords:
-        """The same, to hand on."""
+        """The same as keywords."""
         return RefineKeywords(
             k=self.k,
             search=self.search,
@@ -71,18 +71,18 @@ class RefineOptions:
 
 @dataclass(frozen=True)
 class Search:
-    """What a memory is asked; the memory checks it.
+    """A search of a memory, which checks it.
 
     Attributes:
         vectors: (B, D) unit-norm queries.
         by: modality of the memory that is compared with the queries.
-        read: modality whose vectors come back.
-        k: neighbours per query; fewer are found when the memory holds fewer.
+        read: modality whose vectors are returned.
+        k: neighbours per query; fewer if the memory holds fewer.
         exclude: B collections of ids that must not be found for that query.
         where: conditions on the payload.
         payloads: also read the payloads.
-        ids: also read the users' ids; without, what stands for them are names of the store's own, and a store that
-            keeps ids in the payload reads no payload at all.
+        ids: also read the users' ids; without, ids are the store's own, and a store that keeps users' ids in the
+            payload reads no payload.
     """
 
     vectors: Vectors
@@ -95,6 +95,6 @@ class Search:
     ids: bool = True
 
 
-def said(options: RefineHow) -> dict[str, Any]:
-    """The keywords that say something, for the record."""
+def given_options(options: RefineHow) -> dict[str, Any]:
+    """The keywords that are not None."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a run is asked to do: everything that is needed to do it again, kept as one file in the run's folder."""
+"""The configuration of a run: all that is needed to repeat it, as one file in the run's folder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _PACKAGES = ("reco-plugin", "numpy", "onnxruntime", "onnxruntime-gpu")
 
 
 class CommandOptions(BaseModel):
-    """What a command is told; each field that is described is a flag, and its description is the flag's help.
+    """Options of a command; each field with a description is a flag, and the description is its help.
 
-    What else is known of a flag: ``flag``, its name where it is not the field's; ``joined``, where a list is one text
-    with commas; ``unset``, what holds where it is left out.
+    More about a flag: ``flag``, its name if not the field's; ``joined``, a list is one text with commas; ``unset``, the
+    meaning of leaving it out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """A configuration of these options.
+        """Make it from options.
 
         Raises:
             ConfigError: naming the flag.
@@ -43,7 +43,7 @@ class CommandOptions(BaseModel):
 
 
 class RunConfig(CommandOptions):
-    """What a run is made from: a source, and options."""
+    """The source and options of a run."""
 
     words: ClassVar[str]
     """The command, without options."""
@@ -54,27 +54,27 @@ class RunConfig(CommandOptions):
     source: str
 
     def command(self, *more: object) -> str:
-        """The command line that does it again; ``more`` are words that are no fields."""
+        """The command line that repeats the run; ``more`` are words that are not fields."""
         parts = [*self.words.split(), self.source]
         for name, value in self.model_dump(exclude={"source"}, exclude_defaults=True).items():
             parts += _words(name, type(self).model_fields[name], value)
         return shlex.join([*parts, *map(str, more)])
 
     def write(self, folder: Path, **more: Any) -> None:
-        """Write the file into a run's folder, which is made.
+        """Write the file into a run's folder, which is created.
 
         Raises:
-            DataError: it cannot be written to.
+            DataError: it cannot be written.
         """
         with whole_file(folder / self.file) as part:
             folder.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps(self.model_dump(mode="json") | more, indent=1) + "\n", encoding="utf-8")
 
     def check(self, folder: Path) -> None:
-        """Find no file in a run's folder, or one that says the same.
+        """Check that a run's folder holds no other configuration.
 
         Raises:
-            ConfigError: the folder is a file, or holds a run that was made from something else.
+            ConfigError: the folder is a file, or holds a run with another configuration.
         """
         path = folder / self.file
         if folder.exists() and not folder.is_dir():
@@ -97,7 +97,7 @@ class RunConfig(CommandOptions):
 
 
 def option(default: Any, description: str, *, ge: float | None = None, le: float | None = None, **said: Any) -> Any:
-    """A field that is a flag; what is ``said`` besides, see :class:`CommandOptions`."""
+    """A field that is a flag; for ``said`` see :class:`CommandOptions`."""
     return Field(default, description=description, ge=ge, le=le, json_schema_extra=said)
 
 
@@ -111,13 +111,13 @@ def flag_of(name: str, field: FieldInfo | None = None) -> str:
 
 
 def said_of(field: FieldInfo | None) -> dict[str, Any]:
-    """What else is known of the flag of a field, see :class:`CommandOptions`."""
+    """The extras of a field's flag, see :class:`CommandOptions`."""
     extra = field.json_schema_extra if field else None
     return dict(extra) if isinstance(extra, dict) else {}
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that make the figures."""
+    """Versions of Python and the packages that affect the figures."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Words that every module shares. Axis letters: B batch, N rows, K neighbours, D dimensions, L tokens."""
+"""Types that all modules share. Axis letters: B batch, N rows, K neighbours, D dimensions, L tokens."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]
-"""A query is compared with vectors that stay as they are; candidates compete with one another."""
+"""A query is compared with vectors that do not change; candidates compete with one another."""
 InputType: TypeAlias = Literal["query", "document"]
-"""What search engines tell apart: a query, and what an index holds."""
+"""Search engines' names: a query, and a document of an index."""
 ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
-"""Documents that are refined are the candidates of one set."""
+"""Refined documents are the candidates of one set."""
 Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
 MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
@@ -32,10 +32,10 @@ Degraded: TypeAlias = Literal[
     "fusion_timeout",
     "fusion_circuit_open",
 ]
-"""Why frozen vectors stand where refined ones were asked for; ``circuit_open``: failed too often to be asked now."""
+"""Why vectors are frozen although refinement was on; ``circuit_open``: not called, after too many failures."""
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
-"""(B, D) unless said otherwise; unit-norm."""
+"""(B, D) unless stated otherwise; unit-norm."""
 Payload: TypeAlias = Mapping[str, Any]
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image"
 """A path, the bytes of an encoded image, or a PIL image."""
@@ -47,18 +47,18 @@ A plain value must be equal, a list must contain the value, a mapping gives boun
 
 
 def caption_of(payload: Payload) -> str | None:
-    """The text of a stored pair, where it was kept."""
+    """The text of a stored pair, if it was stored."""
     caption = payload.get("caption")
     return caption if isinstance(caption, str) else None
 
 
 def described(default: Any, description: str, **said: Any) -> Any:
-    """A field of a dataclass that is a flag of commands, too; what else is said of it: ``cli/flags.py``."""
+    """A field of a dataclass that is also a command's flag; for ``said`` see ``cli/flags.py``."""
     return field(default=default, metadata={"description": description, **said})
 
 
 def other(modality: Modality) -> Modality:
-    """The modality across the gap.
+    """The other modality.
 
     >>> other("image")
     'text'
@@ -68,7 +68,7 @@ def other(modality: Modality) -> Modality:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image-text pair on its way into the memory; each side is raw or already a CLIP vector (D,).
+    """An image-text pair to store; each side is raw or already a CLIP vector (D,).
 
     Attributes:
         id: any text; the same id replaces the pair.
@@ -84,13 +84,13 @@ class Pair:
 
     @property
     def stored_payload(self) -> Payload:
-        """The payload with a raw text as ``caption``, so that what is retrieved can be shown; an own one stays."""
+        """The payload with a raw text as ``caption``, to show a retrieved pair; an existing ``caption`` stays."""
         return {"caption": self.text} | dict(self.payload) if isinstance(self.text, str) else self.payload
 
 
 @dataclass(frozen=True)
 class Records:
-    """Encoded pairs, as columns; row i of everything belongs together.
+    """N encoded pairs, as columns.
 
     Attributes:
         ids: N ids.
@@ -109,7 +109,7 @@ class Records:
 
     @classmethod
     def join(cls, parts: Sequence[Records], dimension: int) -> Records:
-        """Batches as one; without any, no rows of this dimension."""
+        """Batches (N, D) as one; without any, no rows (0, D)."""
         empty = np.empty((0, dimension), np.float32)
         return cls(
             [id_ for part in parts for id_ in part.ids],
@@ -138,8 +138,8 @@ class Neighbours:
         ids: B lists of at most K ids.
         similarity: (B, K) float32 cosine between query and neighbour, larger is nearer; 0 where padded.
         vectors: (B, K, D) float32 vectors that were read (usually the other modality's); 0 where padded.
-        found: (B, K) bool; False marks padding.
-        payloads: B lists of payloads, or None when they were not asked for.
+        found: (B, K) bool; False where padded.
+        payloads: B lists of payloads, or None if not requested.
     """
 
     ids: list[list[str]]
@@ -156,8 +156,8 @@ class Used:
     Attributes:
         id: of the pair.
         similarity: cosine with the item, by the modality that was searched; larger is nearer.
-        trust: how much the gate let it speak, in [0, 1].
-        weight: its share in the fusion, in [0, 1]; the shares of all sum to at most 1.
+        trust: the gate's trust in it, in [0, 1].
+        weight: its share in the fusion, in [0, 1]; all shares sum to at most 1.
         payload: as stored.
     """
 
@@ -169,20 +169,20 @@ class Used:
 
     @property
     def caption(self) -> str | None:
-        """Its text, where the memory kept it."""
+        """Its text, if the memory stores it."""
         return caption_of(self.payload)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How far the memory answered the vectors of one refinement, as the gate judged them.
+    """How many vectors of one refinement the memory answered, as the gate estimates.
 
     Attributes:
         asked: B.
-        found: how many of them found any pair at all.
-        answered: estimated share of them that found a pair that shows what they ask for; None without a gate.
-        needed: least share that must be answered, or none of them moves; 0 where each moves by itself.
-        voice: trust that a pair gets which answers for certain, in [0, 1]; None without a gate.
+        found: how many of them found any pair.
+        answered: estimated share of them that found a relevant pair; None without a gate.
+        needed: share that must be answered, else none of them moves; 0 if each moves independently.
+        voice: trust of a pair that is certainly relevant, in [0, 1]; None without a gate.
     """
 
     asked: int
@@ -193,12 +193,12 @@ class Coverage:
 
     @property
     def held(self) -> bool:
-        """Whether too few are answered, so that all stay where they were."""
+        """Whether too few are answered, so that all stay frozen."""
         return self.answered is not None and self.answered < self.needed
 
     @classmethod
     def join(cls, parts: Sequence[Coverage]) -> Coverage:
-        """Of queries that were refined in several parts.
+        """Coverage of queries that were refined in several parts.
 
         >>> Coverage.join([Coverage(1, 1, 1.0, voice=0.5), Coverage(3, 2, 0.0, voice=0.5)])
         Coverage(asked=4, found=3, answered=0.25, needed=0.0, voice=0.5)
@@ -211,18 +211,18 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Refined vectors and, when asked for, why they are what they are.
+    """Refined vectors, with an explanation on request.
 
     Attributes:
         vectors: (B, D) float32, unit-norm, in the space of the frozen encoder.
-        frozen: (B, D) the vectors that went in.
-        neighbours: what was retrieved; None unless ``explain`` was asked for.
-        trust: (B, K) in [0, 1]: how much the gate lets each neighbour speak; None unless ``explain``.
+        frozen: (B, D) the vectors before refinement.
+        neighbours: what was retrieved; None unless ``explain``.
+        trust: (B, K) in [0, 1]: the gate's trust in each neighbour; None unless ``explain``.
         weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
-        degraded: why the vectors are the frozen ones although refinement was asked for; None where all went well.
-        coverage: how far the memory answered; None where nothing was asked of it.
-        retrieved: (B,) bool: whether the memory had anything for a vector; without, it stays the frozen one. None where
-            the memory was not asked, or did not answer.
+        degraded: why the vectors are frozen although refinement was on; None if nothing failed.
+        coverage: how many vectors the memory answered; None if it was not searched.
+        retrieved: (B,) bool: whether a vector found any pair; without one, it stays frozen. None if the memory was not
+            searched, or did not answer.
     """
 
     vectors: Vectors
@@ -236,14 +236,14 @@ class Refinement:
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:
-        """(B,) cosine distance between frozen and refined; 0 means untouched."""
+        """(B,) cosine distance between frozen and refined; 0 means unchanged."""
         difference = self.vectors - self.frozen
         return np.asarray(0.5 * np.einsum("bd,bd->b", difference, difference), np.float32)  # of unit vectors: 1 - cos
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which encoder and preprocessing made the vectors.
+    """Identifies the encoder and preprocessing of vectors.
 
     Attributes:
         name: for people, as in ``ViT-B-32/laion2b_s34b_b79k``.

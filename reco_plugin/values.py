@@ -1,4 +1,4 @@
-"""What a single value from outside may be: every bound with its reason. What is beyond it is an InputError."""
+"""Limits of single input values, each with its reason; a larger value is an InputError."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import numpy as np
 from .errors import InputError
 
 PAYLOAD_LEVELS = 64
-"""Objects and lists inside one another in a payload. From 124 on, Qdrant Edge acknowledges a pair that it cannot read
-from its log again. (A server's own bound by gRPC is about 30; such a write fails, and harms nothing.)"""
+"""Nesting of a payload. From 124 on, Qdrant Edge accepts a pair that it cannot read from its log again. (A server's own
+limit by gRPC is about 30; there, the write fails without harm.)"""
 WHERE_KEYS = 16
 """Conditions of a filter. Each costs Edge 4 microseconds per pair, in which it holds Python's global lock."""
 WHERE_TEXTS = 10_000
-"""Texts that a filter lists, over all of its keys; they are looked up in a table, so many cost little."""
+"""Texts in a filter, over all keys; they are looked up in a table, so many cost little."""
 WHERE_NUMBERS = 1000
-"""Numbers that a filter lists, over all of its keys. Qdrant looks up no number of which 1 and 1.0 are one: each is
-compared, in a tree of bounds."""
+"""Numbers in a filter, over all keys. Qdrant has no table where 1 equals 1.0: numbers are compared, in a tree of
+bounds."""
 EXCLUSIONS = 10_000
 """Ids that one query must not find."""
 EXCLUSIONS_AT_ONCE = 1_000_000
 """Ids that all queries of one search must not find; a refinement of more searches in parts."""
 NEIGHBOURS = 10_000
-"""k: pairs that are read for one query."""
+"""k: pairs per query."""
 NUMBERS_READ = 2**28
-"""Numbers in the vectors that one search reads, queries x k x D: 1 GiB."""
+"""Numbers in the vectors of one search, queries x k x D: 1 GiB."""
 
 CONTEXT_LENGTH = 8_192
-"""Tokens of a text that a model may say it reads, to which batches may be padded; no CLIP known to us reads more."""
+"""Context length of a model, to which batches may be padded; no CLIP known to us reads more."""
 IMAGE_SIDE = 2_048
-"""Pixels of a side that a model may want its images in; a batch of 64 takes 800 MB."""
+"""Side in pixels of a model's images; a batch of 64 takes 800 MB."""
 DIMENSIONS = 65_536
-"""Numbers of a vector, D: Qdrant stores no longer ones."""
+"""D: Qdrant stores no longer vectors."""
 
 
 def is_unicode(text: str) -> bool:
-    r"""Whether a text can be stored: one that holds half of a surrogate pair is no Unicode.
+    r"""Whether a text is valid Unicode and can be stored: half of a surrogate pair is not.
 
     >>> is_unicode("\U0001f600"), is_unicode("\ud83d")
     (True, False)
@@ -52,10 +52,10 @@ def is_unicode(text: str) -> bool:
 
 
 def check_k(k: Any) -> int:
-    """The number of neighbours.
+    """The number of neighbours as an int.
 
     Raises:
-        InputError: not whole, below 1, or above :data:`NEIGHBOURS`.
+        InputError: not an integer, below 1, or above :data:`NEIGHBOURS`.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= NEIGHBOURS:
         raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {shown(k)}")
@@ -63,17 +63,17 @@ def check_k(k: Any) -> int:
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse a word that is not known.
+    """Refuse an unknown value.
 
     Raises:
-        InputError: naming what is.
+        InputError: naming the known ones.
     """
     if value not in known:
         raise InputError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The known names that look most like ``name``, the most alike first, whatever their case; [] when none does.
+    """The known names most similar to ``name``, the best first, ignoring case; [] if none is similar.
 
     >>> nearest("flower102", ["Flowers102", "Food101", "CIFAR10"])
     ['Flowers102']
@@ -83,7 +83,7 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: what is nearest to it, or else the first few there are.
+    """End of a message about an unknown name: the most similar known names, else the first few.
 
     >>> did_you_mean("wern", ["owl", "wren"]), did_you_mean("x", ["owl", "wren"])
     ("did you mean 'wren'?", "choose from 'owl', 'wren'")
@@ -95,14 +95,14 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value for a message: short, and whatever it is.
+    """Any value for a message, shortened.
 
     >>> shown("a" * 1000), shown(10**9999)
     ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'int')
     """
     try:
         return _SHORT.repr(value)
-    except Exception:  # a whole number of thousands of digits, or an object whose own repr fails
+    except Exception:  # an integer of thousands of digits, or an object whose own repr fails
         return type(value).__name__
 
 

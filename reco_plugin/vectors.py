@@ -1,4 +1,4 @@
-"""The one check of vectors that come from outside."""
+"""The check of all input vectors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from .errors import InputError, VectorError
 from .types import Vectors
 
 NORM_TOLERANCE = 1e-2
-"""Of a norm of 1. float16 vectors of real models are off by up to 1e-3; raw CLIP outputs have norms of 5 to 15."""
+"""Around norm 1. float16 vectors of real models are off by up to 1e-3; raw CLIP outputs have norms of 5 to 15."""
 
 
 def check_vectors(
     vectors: npt.ArrayLike, dimension: int, what: str = "vectors", *, may_be_empty: bool = False
 ) -> Vectors:
-    """Return a copy of vectors as (B, D) float32 of exactly unit norm, or say what is wrong with them.
+    """Return a copy of vectors (B, D) as float32 of exactly unit norm.
 
     Raises:
-        InputError: no vectors at all, unless ``may_be_empty``.
+        InputError: no vectors, unless ``may_be_empty``.
         VectorError: wrong shape or dimension, complex numbers, NaN or infinity, or norms that are not 1.
 
     >>> check_vectors([[0.6, 0.8]], 2).tolist() == [[0.6000000238418579, 0.800000011920929]]
@@ -34,7 +34,7 @@ def check_vectors(
         raise VectorError(f"{what} must have shape (B, {dimension}), got {array.shape}: is it the same encoder?")
     if array.size == 0:
         return array.copy()
-    with np.errstate(over="ignore"):  # of finite numbers, too, a norm may be too large: that is no norm of 1 either
+    with np.errstate(over="ignore"):  # a norm of finite numbers may overflow: that is not 1 either
         norms = np.linalg.norm(array, axis=1)
     if not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array).all(axis=1)))
@@ -44,12 +44,12 @@ def check_vectors(
         raise VectorError(
             f"{what}[{worst}] has norm {norms[worst]:.4g}, not 1: divide each vector by its L2 norm first"
         )
-    exact = np.abs(norms - 1) <= 1e-6  # a vector that is unit-norm already stays the same, bit by bit
+    exact = np.abs(norms - 1) <= 1e-6  # a unit-norm vector stays the same, bit by bit
     return np.where(exact[:, None], array, array / norms[:, None]).astype(np.float32)
 
 
 def _real(vectors: npt.ArrayLike) -> Vectors:
-    """Numbers as float32; what is too large for it becomes infinite."""
+    """Numbers as float32, any shape; too large ones become infinite."""
     array = np.asarray(vectors)
     if array.dtype.kind in "cSU":  # numpy would drop the imaginary part, and read texts as numbers
         raise TypeError(f"found {array.dtype.name}")

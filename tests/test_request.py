@@ -11,7 +11,7 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.errors import InputError
-from reco_plugin.request import RefineKeywords, RefineOptions, Search, said
+from reco_plugin.request import RefineKeywords, RefineOptions, Search, given_options
 from reco_plugin.retrieve import Retrieval, retrieve
 from reco_plugin.types import Modality
 
@@ -25,7 +25,7 @@ def test_keywords_and_object_have_the_same_names_and_types() -> None:
 def test_the_object_is_what_its_keywords_make() -> None:
     asked = RefineOptions(k=3, search="cross", where={"shop": "de"}, exclude=["a"], explain=True)
     assert RefineOptions(**asked.keywords()) == asked
-    assert said({"k": 3, "gate": None, "where": {}}) == {"k": 3, "where": {}}
+    assert given_options({"k": 3, "gate": None, "where": {}}) == {"k": 3, "where": {}}
 
 
 def test_what_a_caller_does_not_say_stays_but_for_conditions() -> None:

@@ -1,1 +1,1 @@
-"""Other people's frameworks: each module translates for one of them and does nothing else."""
+"""Adapters: each module translates for one framework and does nothing else."""

@@ -1,7 +1,7 @@
 """LAION's ``clip_benchmark`` on a model folder and a memory: ``python -m reco_plugin.adapters.clip_benchmark eval``.
 
-With ``--model_type reco``, ``--model`` is a model folder and ``--pretrained`` says what is refined through which
-memory (:func:`parse`): images and the texts of retrieval as queries, classes as one set of candidates.
+With ``--model_type reco``, ``--model`` is a model folder and ``--pretrained`` gives the memory and what it refines
+(:func:`parse`): images and the texts of retrieval as queries, classes as one set of candidates.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def parse(pretrained: str) -> tuple[tuple[Modality, ...], str]:
 
 
 def transform(image: Image.Image, *, config: ImageConfig, max_pixels: int) -> torch.Tensor:
-    """Make of an image what the encoder graph takes, (H, W, 3) uint8."""
+    """Preprocess an image for the encoder graph, (H, W, 3) uint8."""
     return _tensor(images_to_array([image], config, max_pixels)[0])
 
 
 class Texts(list[str]):
-    """The "tokenizer": hands texts through; the model tokenises for its own graph."""
+    """The "tokenizer": passes texts through; the model tokenises for its own graph."""
 
     device: Any = "cpu"
 
     def to(self, device: Any) -> Texts:
-        """Note where the vectors are wanted."""
+        """Note the device of the vectors."""
         self.device = device
         return self
 
@@ -63,18 +63,18 @@ class BenchmarkModel:
         """Nothing here trains."""
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed (B, H, W, 3) uint8, refined as queries where images are."""
+        """Embed (B, H, W, 3) uint8 to (B, D), refined as queries if images are refined."""
         images: Any = pixels.cpu().numpy()
         return _tensor(self.reco.embed_images(images, refine="image" in self.refined), pixels.device)
 
     def encode_text(self, texts: Texts) -> torch.Tensor:
-        """Embed the texts of a retrieval, refined as queries where only texts are; ``both`` raises ConfigError."""
-        if self.refined == MODALITIES:  # what is searched would have to be refined as a set
+        """Embed B texts of a retrieval to (B, D), refined as queries if only texts are; ConfigError for ``both``."""
+        if self.refined == MODALITIES:  # candidates would have to be refined as a set
             raise ConfigError("both@ is for classification; for retrieval: image@, text@ or `reco eval retrieval`")
         return _tensor(self.reco.embed_texts(texts, refine="text" in self.refined), texts.device)
 
     def refine_classes(self, classes: torch.Tensor) -> torch.Tensor:
-        """Refine the classes' mean prompts (D, C) as one set of candidates, where texts are refined."""
+        """Refine the classes' mean prompts (D, C) as one set of candidates, if texts are refined."""
         if "text" not in self.refined:
             return classes
         vectors = self.reco.refine(classes.T.cpu().numpy(), modality="text", role="candidate").vectors
@@ -82,11 +82,11 @@ class BenchmarkModel:
 
 
 def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, partial[torch.Tensor], type[Texts]]:
-    """Open a model folder and a memory, closed when the model goes; MemoryStoreError for a missing or empty one."""
+    """Open a model folder and a memory, closed with the model; MemoryStoreError for a missing or empty memory."""
     refined, memory = parse(pretrained)
     if "://" not in memory and memory != ":memory:" and not Path(memory).expanduser().exists():
         raise MemoryStoreError(f"--pretrained {pretrained}: there is no memory at {memory!r}: reco memory add --help")
-    reco = Reco.open(model_name, memory=memory, on_memory_failure="fail")  # figures, never of frozen vectors instead
+    reco = Reco.open(model_name, memory=memory, on_memory_failure="fail")  # no figures of frozen vectors instead
     model = BenchmarkModel(reco, refined)
     weakref.finalize(model, reco.close)
     if refined and not len(reco.memory):
@@ -95,7 +95,7 @@ def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, pa
 
 
 def register() -> None:
-    """Make the model type ``reco`` known to clip_benchmark in this process, or raise MissingExtra."""
+    """Register the model type ``reco`` with clip_benchmark in this process, or raise MissingExtra."""
     try:
         from clip_benchmark import models
         from clip_benchmark.metrics import zeroshot_classification
@@ -114,7 +114,7 @@ def register() -> None:
     zeroshot_classification.float = lambda value: float(value if isinstance(value, str) else value.item())
     models.TYPE2FUNC[MODEL_TYPE] = load
     models.MODEL_TYPES.append(MODEL_TYPE)
-    # It embeds class by class and has no hook after the last one, where candidates can be refined as a set.
+    # It embeds class by class and has no hook after the last one, where the set of candidates is complete.
     zeroshot_classification.zero_shot_classifier = classifier
 
 
@@ -125,7 +125,7 @@ def _tensor(array: Any, device: Any = "cpu") -> torch.Tensor:
 
 
 def main() -> None:
-    """Run clip_benchmark's command line; our models without autocast, which would only round cosines to 8 bits."""
+    """Run clip_benchmark's command line, without autocast for our models: it would only round cosines to 8 bits."""
     try:
         register()
         from clip_benchmark import cli
@@ -134,7 +134,7 @@ def main() -> None:
         if getattr(args, "model_type", None) != MODEL_TYPE:
             cli.main()
             return
-        named = {"{model": args.model, "{pretrained": args.pretrained}  # a path there fails at the end of the work
+        named = {"{model": args.model, "{pretrained": args.pretrained}  # a path there would fail after all the work
         if any("/" in name for field in named if field in args.output for name in named[field]):
             raise ConfigError(f"--output {args.output} would hold a path: name the file, or work beside both folders")
         args.amp = False

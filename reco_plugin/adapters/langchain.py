@@ -35,13 +35,13 @@ class RecoEmbeddings(Embeddings):
         return as_lists(self.source.texts([text], "query"))[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts that an index is to hold."""
+        """Embed texts for an index."""
         return as_lists(self.source.texts(texts, "document"))
 
     def embed_image(self, uris: Sequence[ImageInput]) -> list[list[float]]:
-        """Embed images that an index is to hold; vector stores such as Chroma call this with paths."""
+        """Embed images for an index; vector stores such as Chroma call this with paths."""
         return as_lists(self.source.images(uris, "document"))
 
     def embed_image_query(self, uri: ImageInput) -> list[float]:
-        """Embed an image that is a query; LangChain has no word for it, so search by the vector."""
+        """Embed an image as a query; LangChain has no such method, so search by the vector."""
         return as_lists(self.source.images([uri], "query"))[0]

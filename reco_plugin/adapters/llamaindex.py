@@ -23,9 +23,9 @@ _Vector = list[float]
 class RecoEmbedding(MultiModalEmbedding):
     """Text and image embeddings of one space; the fields are those of :class:`~.source.VectorSource`.
 
-    LlamaIndex's ``embeddings_cache`` is keyed by the text alone, for queries and nodes alike, and knows nothing of the
-    memory: with refinement on it would answer a query with a node's vector, or with that of an older memory. It is
-    refused then; an ``IngestionPipeline`` has a cache of its own, which holds nodes only.
+    LlamaIndex's ``embeddings_cache`` is keyed by the text alone, for queries and nodes alike: with refinement on, it
+    would answer a query with a node's vector, or with one of an older memory. It is refused then; an
+    ``IngestionPipeline`` has its own cache, of nodes only.
 
     Example::
 
@@ -42,7 +42,7 @@ class RecoEmbedding(MultiModalEmbedding):
     _source: VectorSource = PrivateAttr()
 
     def __init__(self, reco: Embeds | None = None, **fields: Any) -> None:
-        """Take an opened object, or ``url`` or ``settings`` of what to open at first use."""
+        """Take an opened object, or the ``url`` or ``settings`` to open at first use."""
         super().__init__(**fields)
         key = self.api_key.get_secret_value() if self.api_key else None
         self._source = VectorSource(
@@ -69,7 +69,7 @@ class RecoEmbedding(MultiModalEmbedding):
         return "RecoEmbedding"
 
     def get_image_query_embedding(self, image: ImageType) -> _Vector:
-        """Embed an image that is a query; LlamaIndex has no word for it: ``QueryBundle("", embedding=...)``."""
+        """Embed an image as a query; LlamaIndex has no such method: use ``QueryBundle("", embedding=...)``."""
         return self._images([image], "query")[0]
 
     def close(self) -> None:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class RecoEncoder(AbsEncoder):
-    """What ``mteb.evaluate`` takes as a model.
+    """A model for ``mteb.evaluate``.
 
-    MTEB says query or document in retrieval and reranking only. Elsewhere (classes, clusters, similar sentences) all
-    inputs are compared with one another, and stay plain; for zero-shot classification see
+    MTEB distinguishes queries and documents in retrieval and reranking only. In other tasks (classes, clusters, similar
+    sentences) all inputs are compared with one another, and stay plain; for zero-shot classification see
     :mod:`reco_plugin.adapters.clip_benchmark`.
 
     Example::
@@ -49,8 +49,8 @@ class RecoEncoder(AbsEncoder):
 
         Args:
             model_name: ``organisation/name``.
-            revision: any word. MTEB keeps results by name and revision and does not compute them again, so take
-                another one when the model, the memory or what is refined changes.
+            revision: any text. MTEB stores results by name and revision and does not compute them again, so change it
+                with the model, the memory or what is refined.
             device: not used; it is a setting.
             reco: an opened object.
             options: of the source.
@@ -70,7 +70,7 @@ class RecoEncoder(AbsEncoder):
     ) -> Vectors:
         """Embed texts, images, or both of each row as the mean of the two: (B, D) float32, unit-norm.
 
-        Rows of one call are refined together: a corpus, where documents are refined, as one set.
+        Rows of one call are refined together: a corpus, if documents are refined, as one set.
 
         Raises:
             InputError: rows without text and image.

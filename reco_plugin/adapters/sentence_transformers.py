@@ -1,4 +1,4 @@
-"""What code that holds a ``SentenceTransformer`` calls, without sentence-transformers: ``encode`` and its kin."""
+"""A drop-in for ``SentenceTransformer``, without sentence-transformers: ``encode`` and related methods."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..types import MODALITIES, InputType, Modality, Vectors
 from .source import Embeds, SourceOptions, VectorSource
 
 _NO_MATTER = {"batch_size", "show_progress_bar", "device", "convert_to_numpy", "normalize_embeddings", "chunk_size"}
-"""Options that change no vector: batches are the source's matter, and all vectors are arrays of unit norm."""
+"""Options that change no vector: the source batches, and all vectors are arrays of unit norm."""
 _ONLY = {
     "prompt": None,
     "output_value": "sentence_embedding",
@@ -23,13 +23,13 @@ _ONLY = {
     "truncate_dim": None,
     "pool": None,
 }
-"""Options that would change the answer, and the one value of each that can be followed."""
+"""Options that would change the answer -> the only value that is supported."""
 
 
 class RecoSentenceTransformer:
-    """A look-alike, not a subclass. ``encode_query`` is refined; ``encode`` and ``encode_document`` are plain.
+    """Same methods, not a subclass. ``encode_query`` is refined; ``encode`` and ``encode_document`` are plain.
 
-    Inputs are texts, PIL images, ``{"text": ...}`` and ``{"image": ...}``, mixed at will.
+    Inputs are texts, PIL images, ``{"text": ...}`` and ``{"image": ...}``, mixed.
 
     Example::
 
@@ -49,10 +49,10 @@ class RecoSentenceTransformer:
         Args:
             inputs: one or many.
             prompt_name: ``"query"`` as in :meth:`encode_query`; ``"document"`` and None as in :meth:`encode_document`.
-            options: those of sentence-transformers; what would change the answer is refused, never ignored.
+            options: those of sentence-transformers; one that would change the answer is refused, not ignored.
 
         Raises:
-            InputError: an option that cannot be followed, or an input that is neither text nor image.
+            InputError: an unsupported option, or an input that is neither text nor image.
         """
         for name, value in options.items():
             if name not in _NO_MATTER and not (name in _ONLY and value == _ONLY[name]):
@@ -66,23 +66,23 @@ class RecoSentenceTransformer:
         return self._embed(list(inputs), side)
 
     def encode_query(self, inputs: Any, **options: Any) -> Vectors:
-        """Embed queries; arguments as in :meth:`encode`."""
+        """Embed queries, (D,) or (B, D); arguments as in :meth:`encode`."""
         return self.encode(inputs, **{"prompt_name": "query", **options})
 
     def encode_document(self, inputs: Any, **options: Any) -> Vectors:
-        """Embed what an index holds; arguments as in :meth:`encode`."""
+        """Embed documents, (D,) or (B, D); arguments as in :meth:`encode`."""
         return self.encode(inputs, **{"prompt_name": "document", **options})
 
     def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
-        """Cosines of every row with every row, (B1, B2)."""
+        """Cosines of all rows (B1, D) with all rows (B2, D): (B1, B2)."""
         return _unit(embeddings1) @ _unit(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
-        """Cosines row by row, (B,)."""
+        """Cosines row by row of (B, D) and (B, D): (B,)."""
         return np.asarray(np.einsum("bd,bd->b", _unit(embeddings1), _unit(embeddings2)))
 
     def get_embedding_dimension(self) -> int:
-        """D, as found by embedding a word."""
+        """D, found by embedding a word."""
         return int(self.source.reco.embed_texts(["a"], refine=False).shape[1])
 
     get_sentence_embedding_dimension = get_embedding_dimension

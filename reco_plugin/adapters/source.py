@@ -1,4 +1,4 @@
-"""Where an adapter's vectors come from, and which of them are refined."""
+"""The source of an adapter's vectors, and which of them are refined."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..types import ROLE_OF, ImageInput, InputType, Modality, Role, Vectors
 
 
 class HasVectors(Protocol):
-    """What a refinement answers with."""
+    """The result of a refinement."""
 
     @property
     def vectors(self) -> Vectors:
@@ -24,7 +24,7 @@ class HasVectors(Protocol):
 
 
 class Embeds(Protocol):
-    """What adapters call: a :class:`reco_plugin.Reco`, a :class:`reco_plugin.client.Client`, or a like of them."""
+    """The methods that adapters call, of a :class:`reco_plugin.Reco` or a :class:`reco_plugin.client.Client`."""
 
     def embed_texts(self, texts: Sequence[str], *, role: Role = ..., refine: bool | None = ...) -> Vectors:
         """Embed B texts, (B, D)."""
@@ -39,12 +39,12 @@ class Embeds(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what is held."""
+        """Close it."""
         ...
 
 
 class SourceOptions(TypedDict, total=False):
-    """What every adapter takes by keyword; see :class:`VectorSource`."""
+    """Keywords of every adapter; see :class:`VectorSource`."""
 
     url: str | None
     api_key: str | None
@@ -54,9 +54,9 @@ class SourceOptions(TypedDict, total=False):
 
 
 class VectorSource:
-    """An object that embeds, given or opened at first use, and what of it is refined.
+    """An object that embeds, given or opened at first use, and which sides are refined.
 
-    Safe to use from several threads, which is how frameworks make a synchronous adapter asynchronous.
+    Safe to use from several threads, since frameworks run a synchronous adapter in threads.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class VectorSource:
         refine_queries: bool = True,
         refine_documents: bool = False,
     ) -> None:
-        """Say where vectors come from; nothing is opened or connected to.
+        """Keep the options; opens nothing yet.
 
         Args:
-            reco: an opened object, which stays the caller's to close.
+            reco: an opened object, which the caller closes.
             url: of a `reco serve`, as in ``http://localhost:8080``.
             api_key: bearer key for it.
             settings: of :meth:`reco_plugin.Reco.open`, as in ``{"model": "triton_models", "memory": "./memory"}``.
             refine_queries: whether queries are refined.
-            refine_documents: whether documents are; off, so that vectors of an index that exists stay as they are.
-                Documents of one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.
+            refine_documents: whether documents are; off, so that vectors of an existing index stay valid. Documents of
+                one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.
 
         Raises:
             ConfigError: more than one of ``reco``, ``url`` and ``settings``, or a key without a URL.
@@ -95,26 +95,26 @@ class VectorSource:
 
     @property
     def reco(self) -> Embeds:
-        """The object that embeds, opened when it was not."""
+        """The object that embeds, opened if it was not."""
         with self._lock:
             if self._opened is None:
                 self._opened = self._open()
             return self._opened
 
     def texts(self, texts: Sequence[str], side: InputType) -> Vectors:
-        """Embed B texts, (B, D); of no texts, (0, 0)."""
+        """Embed B texts, (B, D); (0, 0) without texts."""
         if len(texts) == 0:
             return np.empty((0, 0), np.float32)
         return self.reco.embed_texts(texts, role=ROLE_OF[side], refine=self._refine[side])
 
     def images(self, images: Sequence[ImageInput], side: InputType) -> Vectors:
-        """Embed B images, (B, D); of no images, (0, 0)."""
+        """Embed B images, (B, D); (0, 0) without images."""
         if len(images) == 0:
             return np.empty((0, 0), np.float32)
         return self.reco.embed_images(images, role=ROLE_OF[side], refine=self._refine[side])
 
     def refine(self, vectors: Vectors, modality: Modality, side: InputType) -> Vectors:
-        """Refine (B, D) plain vectors, where this side is refined."""
+        """Refine (B, D) plain vectors, if this side is refined."""
         if not self._refine[side]:
             return vectors
         return self.reco.refine(vectors, modality=modality, role=ROLE_OF[side]).vectors
@@ -136,7 +136,7 @@ class VectorSource:
         return Reco.open(**(self._settings or {}))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens its own."""
+        """Pickle the options: another process opens its own object."""
         if self._given is not None:
             raise TypeError("an adapter of an opened object cannot be copied to a process: give url or settings")
         again = partial(
@@ -151,6 +151,6 @@ class VectorSource:
 
 
 def as_lists(vectors: Vectors) -> list[list[float]]:
-    """Rows as Python's floats, which frameworks want."""
+    """Rows of (B, D) as lists of floats, for frameworks."""
     rows: list[list[float]] = vectors.tolist()
     return rows

@@ -1,1 +1,1 @@
-"""The command line: thin commands, with their imports inside."""
+"""The command line: thin commands that import what they need when they run."""

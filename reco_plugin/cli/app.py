@@ -60,7 +60,7 @@ def reco_command(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version, and end.")
     ] = False,
 ) -> None:
-    """Only what stands before the name of a command."""
+    """Options before the name of a command."""
 
 
 @app.command("demo", epilog="Example: reco demo --out demo")
@@ -142,8 +142,8 @@ def embed_command(
     if out is not None:
         with whole_file(out) as part, part.open("wb") as file:
             np.save(file, vectors)
-        told = {"file": str(out), "shape": vectors.shape, **notes[0], **notes[-1]}
-        typer.echo(json.dumps(told) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
+        result = {"file": str(out), "shape": vectors.shape, **notes[0], **notes[-1]}
+        typer.echo(json.dumps(result) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
         return
     for name, vector, note in zip([*texts, *map(str, images)], vectors, notes, strict=True):
         values = [round(float(value), 7) for value in vector]

@@ -1,4 +1,4 @@
-"""``reco doctor``: what is installed, what is set, what fits together, and whether it works."""
+"""``reco doctor``: installed packages, settings, compatibility, and a self-test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGES = (
     "torch",
     "open_clip_torch",
 )
-_NOT_LOOKED_AT = {"ok": False, "detail": "not looked at, for want of settings"}
+_NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}
 
 
 @reports_errors
@@ -58,7 +58,7 @@ def doctor_command(
         ("self-test", lambda: _self_test(model)),
     ):
         unread = name != "settings" and not report["checks"]["settings"]["ok"]
-        report["checks"][name] = _NOT_LOOKED_AT if unread else _outcome(check)
+        report["checks"][name] = _NOT_CHECKED if unread else _outcome(check)
     typer.echo(json.dumps(report, indent=2) if as_json else _render(report))
     if strict and not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)
@@ -89,7 +89,7 @@ def _outcome(check: Any) -> dict[str, Any]:
 
 
 def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[str, Any]:
-    """What is set; nothing where it cannot be read, which the check says."""
+    """The settings; empty if they cannot be read, which the check reports."""
     from ..config import load_settings, sources
     from ..errors import ConfigError
     from ..serve.settings import load_serve_settings
@@ -129,7 +129,7 @@ def _model(model: Any) -> str:
 
 
 def _memory(memory: str | None, model: Any) -> str:
-    """Open it, whichever encoder made it, and compare that with the model's, where there is one."""
+    """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
     from pathlib import Path
 
     from ..artifact import Artifact
@@ -147,7 +147,7 @@ def _memory(memory: str | None, model: Any) -> str:
         try:
             wanted = Artifact.load(load_settings(model=model).model).manifest.fingerprint
         except ArtifactError:
-            wanted = None  # the check of the model says so
+            wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
         gate = "calibrated" if header.calibration.get("gate") else "not calibrated, so no gate weighs its pairs"
         return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {gate}"
@@ -156,7 +156,7 @@ def _memory(memory: str | None, model: Any) -> str:
 
 
 def _self_test(model: Any) -> str:
-    """Two pairs in a memory in RAM; a refined query must move towards its neighbour and stay unit-norm."""
+    """Refine a query with two pairs in RAM: it must move towards its neighbour and stay unit-norm."""
     import numpy as np
     from PIL import Image
 
@@ -166,7 +166,7 @@ def _self_test(model: Any) -> str:
     from ..types import Pair
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
-    named = load_settings(model=model).model  # the check of the model says which
+    named = load_settings(model=model).model  # the check of the model shows it
     with Reco.open(named, ":memory:", memory_kind="exact", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):

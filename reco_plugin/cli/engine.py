@@ -1,4 +1,4 @@
-"""Where rows are read and encoded: in this process, or on a Ray cluster."""
+"""The engine that reads and encodes rows: this process, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ EngineOption = Annotated[
 
 
 def cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None:
-    """The cluster that was asked for; None for this process.
+    """The Ray cluster of the flags; None for this process.
 
     Raises:
-        ConfigError: something is said of a cluster, and none was asked for.
+        ConfigError: flags of a cluster without --engine ray.
         MissingExtra: Ray is not installed.
     """
     from ..errors import ConfigError
 
     cluster = taken(Cluster, given)
     if engine == "ray":
-        from ..ingest import ray_engine  # noqa: F401 - says what to install
+        from ..ingest import ray_engine  # noqa: F401 - raises MissingExtra
 
         return cluster
     for name, value in vars(cluster).items():

@@ -1,7 +1,4 @@
-"""How a command ends that does not succeed: with one clear line on stderr.
-
-Exit code 1 for every error that is raised on purpose, 130 for Ctrl-C.
-"""
+"""Errors of commands: one line on stderr; exit code 1 for every RecoError, 130 for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ R = TypeVar("R")
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command, below ``@app.command``: RecoError becomes ``error: …`` and exit code 1.
 
-    Ctrl-C becomes ``interrupted: …``, with what :func:`keeps` says, and exit code 130. Warnings of the readers become
+    Ctrl-C becomes ``interrupted: …``, with the text of :func:`keeps`, and exit code 130. Our warnings become
     ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
     """
 
@@ -44,7 +41,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def keeps(what: str) -> Iterator[None]:
-    """Let Ctrl-C inside say what is kept, and how to go on."""
+    """Make Ctrl-C inside the block say what is kept, and how to resume."""
     try:
         yield
     except KeyboardInterrupt:

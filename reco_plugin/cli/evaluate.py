@@ -10,7 +10,7 @@ import typer
 from ..request import RefineOptions
 from .errors import reports_errors
 from .flags import Given, taken, takes
-from .opened import Evaluation, encoding, opened, remembering, tell
+from .opened import Evaluation, encoding, open_setup, print_result, with_cache
 
 eval_app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +42,7 @@ def zero_shot_command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Names of the unseen classes, one a line: seen and unseen are told apart.",
+            help="Names of the unseen classes, one per line: also report seen and unseen classes.",
             show_default="of the source",
         ),
     ] = None,
@@ -50,8 +50,8 @@ def zero_shot_command(
     """Classify labelled images by the nearest class prompt: frozen, images refined, prompts refined, both.
 
     Prints top-1 and top-5 in per cent, and the gain in top-1 with its 95 % interval; with unseen classes, also these
-    among themselves, the seen ones among themselves, and both in one with their harmonic mean. An image that is in
-    the memory itself, with the same id, does not find its own pair.
+    among themselves, the seen ones among themselves, and both in one with their harmonic mean. An image that is also
+    in the memory, with the same id, does not retrieve its own pair.
     """
     from ..data import read_labelled
     from ..evaluate import zero_shot
@@ -61,11 +61,11 @@ def zero_shot_command(
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
     asked = taken(Evaluation, given)
     vectors = count_items(labelled) == 0
-    with opened(asked, given, vectors=vectors) as reco:
+    with open_setup(asked, given, vectors=vectors) as reco:
         labelled = with_templates(reco, labelled)
-        with encoding(count_items(labelled)) as told:
-            result = zero_shot(remembering(reco, asked.cache, vectors=vectors), labelled, progress=told, **given)
-        tell(result, reco, asked)
+        with encoding(count_items(labelled)) as advance:
+            result = zero_shot(with_cache(reco, asked.cache, vectors=vectors), labelled, progress=advance, **given)
+        print_result(result, reco, asked)
 
 
 @eval_app.command(
@@ -83,7 +83,7 @@ def retrieval_command(
     """Search images by captions and captions by images: frozen, the query refined, the index refined, both.
 
     Prints recall at 1, 5 and 10 and nDCG@10 in per cent, and the gain in recall at 1 with its 95 % interval. "query"
-    leaves the index as it is, which is the case of an index that exists already.
+    leaves the index as it is, as for an existing index.
     """
     from ..data import read_retrieval
     from ..evaluate import retrieval
@@ -92,9 +92,9 @@ def retrieval_command(
     captioned = read_retrieval(source)
     asked = taken(Evaluation, given)
     raw = count_captioned(captioned)
-    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as told:
-        result = retrieval(remembering(reco, asked.cache, vectors=not raw), captioned, progress=told, **given)
-        tell(result, reco, asked)
+    with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
+        result = retrieval(with_cache(reco, asked.cache, vectors=not raw), captioned, progress=advance, **given)
+        print_result(result, reco, asked)
 
 
 @eval_app.command(
@@ -114,14 +114,14 @@ def entities_command(
         str | None, typer.Option(help="Prompt with {} for the name of an entity.", show_default="of the model")
     ] = None,
     refine_names: Annotated[
-        bool, typer.Option("--refine-names", help="Also refine the names, as a set; for 50,000 of them at most.")
+        bool, typer.Option("--refine-names", help="Also refine the names, as a set; for at most 50,000 of them.")
     ] = False,
 ) -> None:
     """Find the entity that an image shows among very many names: frozen, and the image refined.
 
-    Prints top-1 and top-5 in per cent; where the source says which queries are of unseen entities, for both kinds
-    apart with their harmonic mean. Names are encoded portion by portion; with --cache an interrupted run goes on where
-    it was. Questions that come with the images are not used.
+    Prints top-1 and top-5 in per cent; if the source marks queries of unseen entities, also for seen and unseen ones
+    with their harmonic mean. Names are encoded in portions; with --cache an interrupted run resumes. Questions that
+    come with the images are not used.
     """
     from ..data import read_entities
     from ..evaluate import entities
@@ -129,13 +129,13 @@ def entities_command(
 
     found = read_entities(source)
     asked, raw = taken(Evaluation, given), count_entities(found)
-    with opened(asked, given, vectors=not raw) as reco, encoding(raw) as told:
+    with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         result = entities(
-            remembering(reco, asked.cache, vectors=not raw),
+            with_cache(reco, asked.cache, vectors=not raw),
             found,
             template=template,
             candidates=refine_names,
-            progress=told,
+            progress=advance,
             **given,
         )
-        tell(result, reco, asked)
+        print_result(result, reco, asked)

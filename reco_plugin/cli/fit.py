@@ -1,4 +1,4 @@
-"""``reco fit``: from a catalogue to a model, and whether it helps."""
+"""``reco fit``: from a catalogue to a model that is measured to help."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def fit_command(
     model: ModelOption = None,
     given: Given,
     processes: Annotated[
-        int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
+        int, typer.Option(min=1, help="paper: processes that share each batch, each with a GPU for --device cuda.")
     ] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit a model to your catalogue, measure on held-out groups whether it helps, and write a model that does so.
+    """Fit a model to your catalogue, measure on held-out groups whether it helps, and write the model.
 
     CLIP stays as it is, so memories and indexes stay valid. What is refined, with which fusion, k and gate, is chosen
-    on a validation part and measured once on a test part; where nothing helps, the model refines nothing and the
-    command says so. An interrupted run goes on when it is started again. What it means: docs/fit.md
+    on a validation part and measured once on a test part; if nothing helps, the model refines nothing and the command
+    says so. An interrupted run resumes when started again. What it means: docs/fit.md
 
     For an open_clip model, first: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model
     """
@@ -55,17 +55,17 @@ def fit_command(
     from .stores import say
 
     config = FitConfig.of(source=source, model=str(load_settings(model=model).model), **given)
-    with keeps(f"what was encoded and trained so far stays in {out}; the same command goes on from there"):
+    with keeps(f"what was encoded and trained so far stays in {out}; the same command resumes from there"):
         joined = begin(config, out, processes)
         if not joined.leads:
             follow(config, out, joined)
             return
         with _Bars() as watch:
             result = run_fit(config, out, watch, joined)
-    say(result.to_dict(), told(result, out), as_json)
+    say(result.to_dict(), render(result, out), as_json)
 
 
-def told(result: FitResult, out: Path) -> str:
+def render(result: FitResult, out: Path) -> str:
     """The figures of the test part, the decision, and what to do next."""
     from ..evaluate.table import gain, percent, table
 
@@ -92,7 +92,7 @@ def _wrapped(sentence: str) -> str:
 
 
 def _legend(result: FitResult) -> Iterator[str]:
-    """What the best baseline is, and what was chosen; of each task where they differ."""
+    """The best baseline, and the choice; per task if they differ."""
     for way, name in _WAYS.items():
         tasks = defaultdict[str, list[str]](list)
         for line in result.test:
@@ -103,7 +103,7 @@ def _legend(result: FitResult) -> Iterator[str]:
 
 
 def _next(source: str, model: Path) -> Iterator[str]:
-    """Commands that put the model to use; a folder that is a memory already needs no building."""
+    """The next commands; a folder that is a memory already needs no building."""
     from ..data.source import parse_source
     from ..ingest.source import is_memory
 
@@ -116,7 +116,7 @@ def _next(source: str, model: Path) -> Iterator[str]:
 
 
 class _Bars:
-    """A bar while rows are encoded, then a line that says what is being done."""
+    """A bar while rows are encoded, then the name of each stage."""
 
     def __enter__(self) -> _Bars:
         from ..progress import progress_bar
@@ -135,6 +135,6 @@ class _Bars:
         self._bar.update(rows)
 
     def stage(self, what: str, rows: int | None = None) -> None:
-        """Name what is done next."""
+        """Name the next stage."""
         self._bar.set_description_str(what, refresh=False)
         self._bar.reset(rows or 0)

@@ -1,14 +1,14 @@
-"""Flags of a command, made of the fields of what it is told: settings, a run's configuration, options.
+"""Flags of a command, made from fields of settings, of a run's configuration, or of options.
 
 ::
 
     @takes(FitConfig)                                    reco fit shop.csv --goal classify --k 5
     def fit_command(source: str, *, given: Given): ...   given == {"goal": "classify", "k": 5}
 
-A field's description is the flag's help, its bounds are the flag's and its default is shown; a list is a flag that is
-repeated, a bool has a ``--no-``. What else is known is named at :class:`~reco_plugin.run_config.CommandOptions`, and
-stands in the ``metadata`` of a dataclass's field. No flag: a field without a description, or for a key. A field that is
-annotated with a :func:`typer.Option` is this one.
+A field's description is the flag's help, its bounds are the flag's and its default is shown; a list is a repeated flag,
+a bool has a ``--no-``. More is listed at :class:`~reco_plugin.run_config.CommandOptions`; a dataclass's field has it in
+its ``metadata``. A field without a description, or for a key, is not a flag. A field that is annotated with a
+:func:`typer.Option` uses that.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 
 def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command with a parameter ``given``: on the command line, the flags of these kinds stand in its place.
+    """Decorate a command with a parameter ``given``: on the command line, the flags of these classes replace it.
 
     Args:
-        kinds: dataclasses or pydantic models; of a name that several have, the first one's flag counts.
-        but: names of fields that are no flags of this command.
+        kinds: dataclasses or pydantic models; if several have a name, the first one's flag counts.
+        but: names of fields that are not flags of this command.
     """
     flags: dict[str, Parameter] = {}
     for flag in (flag for kind in kinds for flag in flags_of(kind) if flag.name not in but):
@@ -48,9 +48,9 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
         parameters = [shown for one in own for shown in (flags.values() if one.name == "given" else [one])]
 
         @wraps(command)
-        def run(**said: Any) -> None:
-            given = {name: said.pop(name) for name in flags}
-            command(given={name: value for name, value in given.items() if value not in (None, [], ())}, **said)
+        def run(**values: Any) -> None:
+            given = {name: values.pop(name) for name in flags}
+            command(given={name: value for name, value in given.items() if value not in (None, [], ())}, **values)
 
         run.__signature__ = signature(run).replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -60,12 +60,12 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
 
 
 def taken(kind: type[T], given: Given) -> T:
-    """A dataclass of this kind, made of its flags, which ``given`` has no longer."""
+    """A dataclass of this class, made from its flags, which are removed from ``given``."""
     return kind(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
 
 
 def flags_of(kind: type) -> Iterator[Parameter]:
-    """The parameters that typer makes flags of; one that is not given is None, so that its default is the field's."""
+    """The parameters that typer turns into flags; one that is not given is None, so the field's default applies."""
     for name, annotation, default, said in _fields(kind):
         if any(isinstance(each, OptionInfo) for each in get_args(annotation)[1:]):
             yield Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -74,10 +74,10 @@ def flags_of(kind: type) -> Iterator[Parameter]:
 
 
 def _fields(kind: Any) -> Iterator[tuple[str, Any, Any, Mapping[str, Any]]]:
-    """Name, annotation, default and what else is known of each field; :data:`Parameter.empty` where there is none."""
+    """Name, annotation, default and extras of each field; :data:`Parameter.empty` without a default."""
     if issubclass(kind, BaseModel):
         for name, field in kind.model_fields.items():
-            bounds = {} if issubclass(kind, BaseSettings) else _bounds(field.metadata)  # settings check theirs anyhow
+            bounds = {} if issubclass(kind, BaseSettings) else _bounds(field.metadata)  # settings check their own
             default = Parameter.empty if field.is_required() else field.get_default()
             yield name, field.annotation, default, {"description": field.description, **bounds, **said_of(field)}
     else:
@@ -122,5 +122,5 @@ def _shown(default: Any) -> str:
 
 
 def _parts(annotation: Any) -> set[Any]:
-    """A type and all that it is made of."""
+    """A type and all its parts."""
     return {annotation}.union(*map(_parts, get_args(annotation)))

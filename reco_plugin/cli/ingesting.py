@@ -1,4 +1,4 @@
-"""What the commands that fill a memory have in common: their options, progress, and how the outcome is told."""
+"""Shared by the commands that fill a memory: options, progress, and printing the outcome."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memor
 
 @dataclass(frozen=True)
 class FillOptions(Target):
-    """What the commands that fill a memory are told, besides how rows get into it and on which cluster."""
+    """Options of the commands that fill a memory, besides ``IngestOptions`` and ``Cluster``."""
 
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SOURCE", help="Keep these images, such as those of an evaluation, out of the memory; repeat it."
+            metavar="SOURCE", help="Keep these images out of the memory, such as those of an evaluation; repeat it."
         ),
     ] = None
     dry_run: Annotated[
@@ -54,17 +54,17 @@ class FillOptions(Target):
 
 
 class Fill:
-    """One run: what was asked for, and the source, opened before anything is made for one that cannot be used.
+    """One run: its options, and the source, opened before anything else is created.
 
     Args:
         source: as the user wrote it.
         given: the flags of :class:`FillOptions`, ``IngestOptions`` and ``Cluster``.
-        named: pairs carry the name of the source.
-        only_known: leave out rows whose id the memory, which must exist, does not hold.
+        named: store the name of the source with the pairs.
+        only_known: skip rows whose id the memory, which must exist, does not hold.
 
     Raises:
-        ConfigError: the source is the memory that it would fill, or has an option that it does not know; or flags that
-            do not go together.
+        ConfigError: the source is the memory that it would fill, or has an unknown option; or flags that contradict
+            each other.
         FingerprintMismatch: it is a memory of another encoder.
         DataError, MemoryStoreError: it cannot be read.
     """
@@ -86,25 +86,25 @@ class Fill:
         self.options = IngestOptions(**{**beside, **given}, only_known=only_known)
 
     def _beside(self, what: str) -> Path:
-        """A list is named after the memory's folder; after its collection, in the working folder, where it has none."""
+        """A list is named after the memory's folder, or after its collection, in the working folder."""
         memory = self.settings.memory
         served = "://" in memory or memory == ":memory:"
         place = Path(self.settings.memory_collection) if served else Path(memory).expanduser()
         return place.with_name(f"{place.name}.{what}.jsonl")
 
     def opened(self, **settings: Any) -> Reco:
-        """The model with the memory that is filled; settings may name another one."""
+        """The model with the memory that is filled; settings may choose another one."""
         from ..reco import Reco
 
-        said = {
+        own = {
             "memory": self.settings.memory,
             "memory_collection": self.asked.collection,
             "memory_options": parse_options(self.asked.option),
         }
-        return Reco.open(self.asked.model, on_memory_failure="fail", **(said | settings))
+        return Reco.open(self.asked.model, on_memory_failure="fail", **(own | settings))
 
     def plan(self, max_delete: float | None = None) -> Plan:
-        """What the run would do to the memory as it is; where there is none, to an empty one."""
+        """What the run would do to the memory, or to an empty one if there is none."""
         from ..ingest.plan import plan
 
         location = self.settings.memory
@@ -117,14 +117,14 @@ class Fill:
             return plan(self.rows, reco.memory.store, self.options, max_delete=max_delete, progress=progress)
 
     def run(self, reco: Reco, what: str, **more: Any) -> Outcome:
-        """Fill the memory, with a bar; the playground may show the pictures that are read."""
+        """Fill the memory, with a progress bar, and allow the playground to show its image files."""
         from ..ingest.exclude import excluded_images
         from ..ingest.run import ingest
         from ..memory.picture_folders import note_folders
 
         location = reco.memory.store.location
         with (
-            keeps(f"what was written stays in {location}; the same command goes on from there"),
+            keeps(f"what was written stays in {location}; the same command resumes from there"),
             progress_of(self.rows, what) as progress,
         ):
             note_folders(location, self.rows.folders)
@@ -136,22 +136,22 @@ class Fill:
             return ingest_on_ray(self.rows, reco, self.cluster, self.options, **more)
 
     def do(self, what: str, *, max_delete: float | None = None, **more: Any) -> None:
-        """Run it, or plan it where that is all that was asked for, and say what it came to."""
+        """Run it, or plan it with --dry-run, and print the outcome."""
         if self.asked.dry_run:
             outcome: Outcome = self.plan(max_delete)
         else:
             with self.opened() as reco:
                 outcome = self.run(reco, what, **more)
-        told = outcome.to_dict()
-        del told["seconds"]
+        result = outcome.to_dict()
+        del result["seconds"]
         if _plan_in(outcome):
-            told["dry_run"] = True
-        say(told, "\n".join(lines(outcome)), self.asked.as_json)
+            result["dry_run"] = True
+        say(result, "\n".join(lines(outcome)), self.asked.as_json)
 
 
 @contextmanager
 def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with rate, time left and rejected rows; yields what advances it."""
+    """A bar on stderr with rate, time left and rejected rows; yields a function that advances it."""
     from ..progress import progress_bar
 
     with progress_bar(total=rows.total, desc=what, unit="row") as bar:
@@ -189,7 +189,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     if outcome.kept:
         yield (
             f"{outcome.kept:,} pairs are gone from the source and stayed, because rejected rows without an id may be "
-            "theirs: mend those rows and sync again"
+            "theirs: fix those rows and sync again"
         )
     for reason, times in list(outcome.reasons.items())[:5]:
         yield f"  {times:,} x {reason}"

@@ -1,4 +1,4 @@
-"""``reco memory``: what refinement retrieves from."""
+"""``reco memory``: fill, search and inspect the memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ memory_app = typer.Typer(
 @memory_app.command("info", epilog="Example: reco memory info --memory ./memory --json")
 @reports_errors
 def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
-    """Show engine, number of pairs, the encoder that made them, and the gate's calibration. Needs no model."""
+    """Show engine, number of pairs, their encoder, and the gate's calibration. Needs no model."""
     store = open_store(memory)
     try:
         header, count = store.header, store.count()
@@ -52,10 +52,10 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
 @memory_app.command("optimize", epilog="Example: reco memory optimize --memory ./memory")
 @reports_errors
 def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
-    """Build the approximate index of an embedded memory, and drop what deleted pairs left. Needs no model.
+    """Build the approximate index of an embedded memory, and drop the remains of deleted pairs. Needs no model.
 
-    Takes minutes from 100,000 pairs on. Searches are about ten times faster then, and miss some neighbours (figures:
-    docs/measurements/million.md). Pairs that are added afterwards are compared one by one until this is run again.
+    Takes minutes above 100,000 pairs. Searches are then about ten times faster, and miss some neighbours (figures:
+    docs/measurements/million.md). Pairs that are added later are compared one by one until this runs again.
     """
     from time import monotonic
 
@@ -74,10 +74,10 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
     finally:
         store.close()
     seconds = round(monotonic() - begun, 1)
-    told = f"indexed {indexed:,} of {pairs:,} pairs in {seconds:g} s"
+    text = f"indexed {indexed:,} of {pairs:,} pairs in {seconds:g} s"
     if not indexed:
-        told = f"{pairs:,} pairs are too few for an index: searches compare with each of them"
-    say({"pairs": pairs, "indexed": indexed, "seconds": seconds}, told, as_json)
+        text = f"{pairs:,} pairs are too few for an index: searches compare with each of them"
+    say({"pairs": pairs, "indexed": indexed, "seconds": seconds}, text, as_json)
 
 
 @memory_app.command(
@@ -99,7 +99,7 @@ def search_command(
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the pairs nearest to a text or an image: what a query would retrieve."""
+    """Find the pairs nearest to a text or an image, as a query would retrieve them."""
     from ..errors import InputError
     from ..reco import Reco
 

@@ -22,18 +22,18 @@ def build_command(
     given: Given,
     swap: Annotated[
         bool,
-        typer.Option("--swap", help="Build a version that holds exactly the source, and put it to use atomically."),
+        typer.Option("--swap", help="Build a version with exactly the source's pairs, and put it to use atomically."),
     ] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="On a server: go on with the newest unfinished version. A folder always does."),
+        typer.Option("--resume", help="On a server: resume the newest unfinished version. A folder always resumes."),
     ] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until a server has indexed it.")] = 3600,
 ) -> None:
-    """Build a memory from a source; what was interrupted goes on when it is run again.
+    """Build a memory from a source; an interrupted build resumes when run again.
 
-    A folder is filled in place: rows are added or replaced, nothing else is deleted. With --swap, and on a server
-    always, a new version is built beside the one in use; the old one stays for `rollback`.
+    A folder is filled in place: rows are added or replaced, nothing is deleted. With --swap, and always on a server, a
+    new version is built beside the one in use; the old one stays for `rollback`.
     """
     fill = Fill(origin, given, named=True)
     served = is_server(fill.settings)
@@ -52,7 +52,7 @@ def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
     fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
-        keeps(f"what was written stays beside the version in use; {again} goes on"),
+        keeps(f"what was written stays beside the version in use; {again} continues"),
         closing(open_versions_of(settings)) as versions,
     ):
         begun = None if fresh else versions.unfinished(fingerprint)
@@ -65,5 +65,5 @@ def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
         if swap:
             version = versions.use(name)
     used = "is in use" if swap else f"is ready: reco memory use {name}"
-    told = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {used}"])
-    say({**outcome.to_dict(), **describe(version)}, told, fill.asked.as_json)
+    text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {used}"])
+    say({**outcome.to_dict(), **describe(version)}, text, fill.asked.as_json)

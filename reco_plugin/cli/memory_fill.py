@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @takes(FillOptions, Cluster, IngestOptions, but=("collection", "source", "dry_run"))
 def add_command(origin: SourceArgument, *, given: Given) -> None:
-    """Encode pairs and store them; an id that exists is replaced where its row changed, so run it again to go on."""
+    """Encode pairs and store them; an id that exists is replaced if its row changed, so run it again to resume."""
     Fill(origin, given).do("add")
 
 
@@ -29,7 +29,7 @@ def add_command(origin: SourceArgument, *, given: Given) -> None:
     FillOptions, Cluster, IngestOptions, but=("collection", "option", "exclude", "source", "duplicates", "threshold")
 )
 def update_command(origin: SourceArgument, *, given: Given) -> None:
-    """Replace pairs whose rows changed; rows whose id the memory does not hold are counted and left out."""
+    """Replace pairs whose rows changed; rows with an unknown id are counted and skipped."""
     Fill(origin, given, only_known=True).do("update")
 
 
@@ -39,12 +39,12 @@ def sync_command(
     *,
     given: Given,
     max_delete: Annotated[
-        float, typer.Option(min=0, max=1, help="Delete nothing where a larger share of the source's pairs would go.")
+        float, typer.Option(min=0, max=1, help="Delete nothing if a larger share of the source's pairs would go.")
     ] = 0.2,
 ) -> None:
-    """Make the memory hold what the source holds: add, replace, and delete what it brought before and lacks now.
+    """Make the memory match the source: add, replace, and delete pairs that are gone from the source.
 
-    Only pairs that `build` or `sync` brought from a source of the same name are ever deleted.
+    Deletes only pairs that `build` or `sync` added from a source of the same name.
     """
     from ..ingest.sync import delete_gone
 
@@ -58,12 +58,12 @@ def remove_command(
     *,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="Also the ids in a .txt, one a line, or those of a source's rows."),
+        typer.Option("--from", metavar="FILE", help="Also the ids in a .txt, one per line, or of a source's rows."),
     ] = None,
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete pairs by id; ids that are not there are no error. Needs no model."""
+    """Delete pairs by id; unknown ids are no error. Needs no model."""
     from ..errors import InputError
 
     if not ids and source is None:
@@ -75,10 +75,10 @@ def remove_command(
 
 
 def _ids_in(source: str, settings: Settings) -> list[str]:
-    """Ids of a list, or of a source: also of rows that are rejected, as far as they have one.
+    """Ids of a list, or of a source, also of rejected rows that have one.
 
     Raises:
-        ConfigError: it is the memory that they are removed from.
+        ConfigError: the source is the memory that they are removed from.
         DataError, MemoryStoreError: it cannot be read.
     """
     from ..data.files import read_lines

@@ -10,10 +10,10 @@ import typer
 
 from .errors import keeps
 from .options import JsonOption, MemoryOption, ModelOption, memory_location
-from .stores import CollectionOption, OptionOption, memory_settings, open_store, parse_options, say, shown
+from .stores import CollectionOption, OptionOption, memory_settings, open_store, parse_options, say, with_progress
 
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Leave out pairs whose ids are there already, as after an interruption.")
+    bool, typer.Option("--resume", help="Skip pairs whose ids exist already, as after an interruption.")
 ]
 
 _LEFT = "what was written stays; to go on, give the same command with --resume"
@@ -25,12 +25,12 @@ def export_command(
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write all pairs, as vectors with ids and payloads, into one file, whole or not at all. Needs no model."""
+    """Write all pairs, as vectors with ids and payloads, into one file, atomically. Needs no model."""
     from ..data import write_pairs
     from ..memory.transfer import all_pairs
 
     with keeps(f"nothing was written to {target}"), closing(open_store(memory)) as store:
-        written = write_pairs(target, shown(all_pairs(store), store.count(), "export"))
+        written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
 
 
@@ -43,7 +43,7 @@ def import_command(
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add pairs that are vectors already. They must be of the model's encoder, which nothing in the file shows."""
+    """Add pairs that are vectors already. They must be of the model's encoder, which the file cannot prove."""
     from ..data import read_records
     from ..memory.transfer import lacking
     from ..reco import Reco
@@ -51,7 +51,7 @@ def import_command(
     asked = parse_options(option)
     target = Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail")
     with keeps(_LEFT), target as reco:
-        batches = shown(read_records(source), None, "import")
+        batches = with_progress(read_records(source), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records(batch for batch in wanted if len(batch))
         pairs = len(reco.memory)
@@ -91,7 +91,7 @@ def copy_command(
             )
         ) as into:
             total = source.count()
-            copied = sum(shown(copy(source, into, resume=resume), total, "copy"))
+            copied = sum(with_progress(copy(source, into, resume=resume), total, "copy"))
             pairs = into.count()
     say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)
 
@@ -102,9 +102,9 @@ def rescue_command(
     memory: MemoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy what can be read of an embedded memory that does not open or read any more; it stays as it is.
+    """Copy the readable pairs of an embedded memory that no longer opens; it stays as it is.
 
-    Needs no model. Lists what was left behind: bring those pairs again from where they came.
+    Needs no model. Lists the pairs that were not copied: add them again from their source.
     """
     from tqdm import tqdm
 

@@ -36,7 +36,7 @@ def use_command(
     collection: CollectionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a finished version to use, in one step that readers do not notice. Needs no model."""
+    """Put a finished version to use, atomically, without interrupting readers. Needs no model."""
     with closing(open_versions_of(memory_settings(memory, collection))) as versions:
         _say_used(versions.use(name), as_json)
 
@@ -63,7 +63,7 @@ def prune_command(
 
 
 def is_server(settings: Settings) -> bool:
-    """Whether the memory is on a Qdrant server, and no folder."""
+    """Whether the memory is on a Qdrant server."""
     return "://" in settings.memory
 
 

@@ -1,4 +1,4 @@
-"""``reco model``: the model that comes with the package, as a folder of one's own."""
+"""``reco model``: copy the model that comes with the package to a folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def get_command(
         Literal["quickstart"], typer.Argument(help="Which; quickstart: a mini CLIP of drawings.", show_default=False)
     ],
     *,
-    out: Annotated[Path, typer.Option(help="Folder to write; one that holds something else stays as it is.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder to write; never overwrites another folder.")] = Path(
         "triton_models"
     ),
 ) -> None:
-    """Write the quickstart model to a folder, whole or not at all, and check it; nothing is fetched.
+    """Write the quickstart model to a folder, atomically, and check it; nothing is downloaded.
 
-    It is a mini CLIP of 2.3 million parameters that was trained on drawings: for trying things out. For photos, take a
+    It is a mini CLIP of 2.3 million parameters that was trained on drawings, for first experiments. For photos, take a
     CLIP: reco export --help.
     """
     from ..artifact import Artifact
@@ -38,27 +38,27 @@ def get_command(
     source = quickstart_model()
     if source is None:
         raise ArtifactError(
-            f"this installation carries no {name} model: it was built where there was no triton_models. "
+            f"this installation carries no {name} model: it was built without triton_models. "
             "Install a wheel that was built in the clone, or copy triton_models from there."
         )
     artifact = Artifact.load(source)
     artifact.verify()
     files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
-    told = f"{artifact.manifest.name} ({artifact.manifest.dimension}-d, checksums match)"
+    found = f"{artifact.manifest.name} ({artifact.manifest.dimension}-d, checksums match)"
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if differing := [path for path in files if not _same(source / path, out / path)]:
             raise ArtifactError(
                 f"{out} exists and is not the {name} model ({differing[0]} is missing or another), so it stays as it "
                 "is: choose another --out"
             )
-        typer.echo(f"{out} holds it already: {told}")
+        typer.echo(f"{out} holds it already: {found}")
         return
     with whole_model(out) as part:
-        for path in files:  # contents alone: an installed package may be read-only
+        for path in files:  # only contents: an installed package may be read-only
             (part / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / path, part / path)
         Artifact.load(part).verify()
-    typer.echo(f"wrote {out}: {told}")
+    typer.echo(f"wrote {out}: {found}")
 
 
 def _same(source: Path, copy: Path) -> bool:

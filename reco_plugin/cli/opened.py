@@ -1,4 +1,4 @@
-"""What the evaluations have in common: their options, the model with its memory, progress, and how a result is told."""
+"""Shared by the evaluations: options, the model with its memory, progress, and printing a result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is evaluated."""
+    """The model and memory to evaluate."""
 
     model: ModelOption = None
     memory: Annotated[
@@ -48,12 +48,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Evaluation(Setup):
-    """What is evaluated, what is kept of it, and how the result is told."""
+    """The setup, the cache, and the output."""
 
     cache: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Keep frozen vectors of images and texts there, so that a second run encodes nothing."
+            metavar="DIR", help="Folder to cache frozen vectors of images and texts, so a second run encodes nothing."
         ),
     ] = None
     as_json: JsonOption = False
@@ -61,7 +61,7 @@ class Evaluation(Setup):
 
 
 class Result(Protocol):
-    """What every evaluation returns."""
+    """The result of any evaluation."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like; shares are from 0 to 1."""
@@ -73,17 +73,17 @@ class Result(Protocol):
 
 
 @contextmanager
-def opened(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
-    """Open the model with its memory; only a refiner where everything is vectors and the fusion needs no model.
+def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
+    """Open the model with its memory; only a refiner if everything is vectors and the fusion needs no model.
 
     Args:
-        setup: what is evaluated.
-        options: k, search, fusion and gate, as far as they were given.
-        vectors: whether the source holds vectors, so that nothing needs an encoder.
+        setup: model and memory.
+        options: k, search, fusion and gate, if given.
+        vectors: whether the source holds vectors, so that no encoder is needed.
 
     Raises:
-        ConfigError: two memories, or an unusable setting.
-        ArtifactError: no model folder where one is needed.
+        ConfigError: two memories, or an invalid setting.
+        ArtifactError: a missing model folder.
         DataError: pairs that cannot be read.
     """
     from ..config import load_settings
@@ -119,11 +119,11 @@ def opened(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterat
         yield reco
 
 
-def remembering(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:
-    """The same with an encoder that looks into a folder first, where one is given.
+def with_cache(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:
+    """The same with a cache of encoded vectors, if a folder is given.
 
     Raises:
-        ConfigError: a folder is given and the source holds vectors, so that nothing would be kept.
+        ConfigError: a folder is given but the source holds vectors, so that nothing would be cached.
     """
     from ..errors import ConfigError
     from ..evaluate.encoding import CachingReco
@@ -138,18 +138,18 @@ def remembering(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> R
 
 @contextmanager
 def encoding(total: int) -> Iterator[Any]:
-    """Show a progress bar over ``total`` items, none where there is nothing to encode; yields what advances it."""
+    """Show a progress bar over ``total`` items, if any; yields the function that advances it."""
     from ..progress import progress_bar
 
     with progress_bar(total=total, desc="encode", unit="item", disable=not total) as bar:
         yield bar.update
 
 
-def tell(result: Result, reco: Reco | Refiner, asked: Evaluation) -> None:
-    """Print a result as a table or as JSON, with what was evaluated, and write the JSON where wanted.
+def print_result(result: Result, reco: Reco | Refiner, asked: Evaluation) -> None:
+    """Print a result as a table or as JSON, with its setup, and write the JSON to --out.
 
     Raises:
-        DataError: no way to write there.
+        DataError: it cannot be written.
     """
     pairs = reco.memory.store.count()
     named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}

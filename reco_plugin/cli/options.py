@@ -26,16 +26,16 @@ DEFAULT_MEMORY = "./memory"
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """The model and the memory that a command works with; None leaves them to the settings."""
+    """The model and memory of a command; None leaves them to the settings."""
 
     model: ModelOption = None
     memory: MemoryOption = None
 
 
 def memory_location(given: str | None) -> str:
-    """The memory that a command works on: its option, then the settings, then ``./memory``.
+    """The memory of a command: its option, then the settings, then ``./memory``.
 
-    The library's own default, a memory in RAM, would be gone when the command ends.
+    The library's own default, a memory in RAM, would be lost at the end of the command.
     """
     from ..config import load_settings
 
@@ -44,7 +44,7 @@ def memory_location(given: str | None) -> str:
 
 
 def existing_memory(given: str | None) -> str:
-    """The same for a command that only reads: making an empty memory would hide a mistyped name."""
+    """The same for a command that only reads: creating an empty memory would hide a mistyped name."""
     from ..errors import MemoryStoreError
 
     location = memory_location(given)

@@ -1,4 +1,4 @@
-"""``reco report``: what a study found, as a page, a document and data."""
+"""``reco report``: the findings of a study as a page, a document and data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def report_command(
         typer.Option(help="Folder to write to.", show_default="the run folder; of several, the first one's parent"),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the report.", show_default="names the runs")] = None,
-    formats: Annotated[str, typer.Option(help="Some of html, md, json, with commas between.")] = "html,md,json",
+    formats: Annotated[str, typer.Option(help="Some of html, md, json, separated by commas.")] = "html,md,json",
 ) -> None:
     """Draw one self-contained page of tables, charts and examples from one run, or compare several."""
     from ..report import read_runs, write_report

@@ -17,7 +17,7 @@ def serve_command(*, given: Given) -> None:
     """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
 
     Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
-    flags, which other users of a machine see: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
+    flags, since other users of a machine can see those: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
     """
     from ..data.extras import need
 

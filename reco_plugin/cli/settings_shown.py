@@ -1,4 +1,4 @@
-"""Settings as ``reco doctor`` shows them: which are changed, what waits how long, and what does not go together."""
+"""Settings for ``reco doctor``: changed ones, timeouts, limits, and advice."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ WAITS = (
     "breaker_retry_s",
     "triton_timeout_s",
 )
-"""Settings that decide what happens when something is down or late."""
+"""Settings for parts that are down or late."""
 
 
 def flat(settings: Settings) -> dict[str, Any]:
-    """Name -> value, JSON-like, options of the memory as ``memory_options.NAME``; keys are stars."""
+    """Name -> value, JSON-like, options of the memory as ``memory_options.NAME``; keys are masked."""
     values = settings.model_dump(mode="json")
     options = values.pop("memory_options")
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 
 def changed(settings: Settings) -> dict[str, Any]:
-    """Those that differ from their defaults."""
+    """The settings that differ from their defaults."""
     from ..config import Settings as Kind
 
     defaults = flat(Kind.model_construct())
@@ -38,7 +38,7 @@ def changed(settings: Settings) -> dict[str, Any]:
 
 
 def limits(settings: Settings, serving: ServeSettings) -> dict[str, dict[str, float]]:
-    """The limits in force: those of the service, which can be set, and those of a single value from outside."""
+    """The limits in force: those of the service, which are settings, and those of single input values."""
     from .. import values
 
     def numbers(named: Mapping[str, Any]) -> dict[str, float]:
@@ -53,7 +53,7 @@ def limits(settings: Settings, serving: ServeSettings) -> dict[str, dict[str, fl
 
 
 def advice(settings: Settings, packages: Collection[str]) -> list[str]:
-    """What is allowed and yet hardly meant."""
+    """Warnings about settings that are valid but probably a mistake."""
     found = []
     if settings.memory_timeout_s > settings.memory_options.timeout_s:
         found.append(

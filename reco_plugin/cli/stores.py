@@ -1,4 +1,4 @@
-"""What the commands on a memory have in common: opening it without a model, its options, and how results are told."""
+"""Shared by the commands on a memory: opening it without a model, its options, and printing results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CollectionOption = Annotated[
 
 @dataclass(frozen=True)
 class Target(OpenOptions):
-    """A memory that is filled, and the model that encodes what goes in."""
+    """A memory to fill, and the model that encodes its pairs."""
 
     collection: CollectionOption = None
     option: OptionOption = None
@@ -43,10 +43,10 @@ class Target(OpenOptions):
 def memory_settings(
     memory: str | None = None, collection: str | None = None, options: list[str] | None = None
 ) -> Settings:
-    """The settings with what a command was told about its memory.
+    """The settings with a command's options of its memory.
 
     Raises:
-        ConfigError: an unknown option, or a value that it cannot have.
+        ConfigError: an unknown option, or an invalid value.
     """
     from ..config import load_settings
 
@@ -56,7 +56,7 @@ def memory_settings(
 
 
 def parse_options(options: list[str] | None) -> dict[str, str] | None:
-    """``NAME=VALUE`` of the command line; they win over the environment and the file, the others stay.
+    """``NAME=VALUE`` of the command line; these override the environment and the file.
 
     Raises:
         ConfigError: no equals sign.
@@ -70,7 +70,7 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
 
 
 def open_store(memory: str | None, collection: str | None = None) -> Memory:
-    """The memory alone, whichever encoder made it; it must exist."""
+    """The memory of any encoder, without a model; it must exist."""
     from ..memory import memory_of
 
     return memory_of(memory_settings(memory, collection), None, create=False)
@@ -94,8 +94,8 @@ def open_server(settings: Settings) -> Server:
     return server_of(settings)
 
 
-def shown(batches: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """The same batches with a progress bar on stderr, which counts pairs."""
+def with_progress(batches: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """The same batches with a progress bar on stderr that counts pairs."""
     from ..progress import progress_bar
 
     with progress_bar(total=total, desc=what, unit="pair") as bar:

@@ -12,7 +12,7 @@ from ..request import RefineOptions
 from ..run_config import flag_of
 from .errors import keeps, reports_errors
 from .flags import Given, takes
-from .opened import Setup, encoding, opened
+from .opened import Setup, encoding, open_setup
 
 
 @reports_errors
@@ -33,26 +33,26 @@ def study_command(
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A run's config.json: make that run again. Only --out and --cache may stand beside it."
+            metavar="FILE", help="A run's config.json: repeat that run. Only --out and --cache may be given with it."
         ),
     ] = None,
     given: Given,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where frozen vectors are kept.", show_default="in the run")
+        Path | None, typer.Option(metavar="DIR", help="Folder to cache frozen vectors.", show_default="in the run")
     ] = None,
 ) -> None:
-    """Measure everything that refinement changes on a labelled set, into a folder that `reco report` draws.
+    """Measure everything that refinement changes on a labelled set, into a folder for `reco report`.
 
-    Main table, retrieval, ablations, baselines, harm, gate, cost and single cases. An interrupted run goes on where it
-    was; the same command, or --config with the run's config.json, gives the same figures. What it means: docs/study.md
+    Main table, retrieval, ablations, baselines, harm, gate, cost and single cases. An interrupted run resumes; the same
+    command, or --config with the run's config.json, gives the same figures. What it means: docs/study.md
     """
     from ..errors import ConfigError
 
     digests: dict[str, str] = {}
     if config is not None:
         named = [flag_of(name, StudyConfig.model_fields[name]) for name in given]
-        if said := [*(["source"] if source is not None else []), *named]:
-            raise ConfigError(f"--config says everything already: leave out {', '.join(said)}")
+        if more := [*(["source"] if source is not None else []), *named]:
+            raise ConfigError(f"--config says everything already: leave out {', '.join(more)}")
         wanted, digests = StudyConfig.read(config)
     elif source is None:
         raise ConfigError("give a labelled set to study, or --config with a run's config.json")
@@ -62,7 +62,7 @@ def study_command(
 
 
 def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, str]) -> None:
-    """Open, prepare, measure, tell."""
+    """Open, prepare, measure, and print the summary."""
     import warnings
 
     from ..data import is_vectors
@@ -73,11 +73,11 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
     setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
     places = f"{out} and {cache}" if cache else out
-    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command goes on from there")
-    with kept, opened(setup, config.refinement, vectors=vectors) as reco:
+    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command resumes from there")
+    with kept, open_setup(setup, config.refinement, vectors=vectors) as reco:
         sets = sets.with_templates(reco)
-        with encoding(sets.items) as told:
-            study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=told)
+        with encoding(sets.items) as advance:
+            study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=advance)
         now = digests_of(study)
         if changed := sorted(name for name, digest in before.items() if now.get(name) != digest):
             warnings.warn(f"not what the first run saw: {', '.join(changed)}; the figures will differ", stacklevel=2)
@@ -88,7 +88,7 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
 
 
 def _name(source: str) -> str:
-    """A folder's name from a source: its last part, without ending, options and odd characters."""
+    """A folder's name from a source: its last part, without suffix, options and special characters."""
     import re
 
     last = source.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]

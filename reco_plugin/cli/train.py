@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def _torch(load: Callable[[], T]) -> T:
-    """Import what needs torch, with the install line when it is not there."""
+    """Import what needs torch, or raise MissingExtra with the install line."""
     from ..errors import MissingExtra
 
     try:
@@ -35,7 +35,7 @@ def train_command(
     given: Given,
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, checkpoint, TensorBoard log, fusion.pt.")],
     processes: Annotated[
-        int, typer.Option(min=1, help="paper: how many share each batch, on a GPU each with --device cuda.")
+        int, typer.Option(min=1, help="paper: processes that share each batch, each with a GPU for --device cuda.")
     ] = 1,
 ) -> None:
     """Train the two fusions on your pairs, around a frozen encoder. An interrupted run resumes when started again.
@@ -52,7 +52,7 @@ def train_command(
     run = _torch(load)
     given["collection"] = _collection(given.get("memory"), given.get("collection"))
     recipe = Recipe.of(source=source, **given)
-    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command goes on from there"):
+    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there"):
         joined = _torch(lambda: run.begin(recipe, out, processes))
         _torch(lambda: run.train(recipe, out, joined))
     if not joined.leads:
@@ -65,7 +65,7 @@ def train_command(
 
 
 def _collection(memory: str | None, given: str | None) -> str | None:
-    """The collection that pairs are retrieved from, for the recipe; None where the memory has none."""
+    """The collection to retrieve from, for the recipe; None if the memory has none."""
     from ..config import load_settings
     from ..errors import ConfigError
 
@@ -85,8 +85,8 @@ def export_command(
 ) -> None:
     """Write a model folder: four ONNX graphs, tokenizer, manifest, Triton configuration.
 
-    Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs
-    by more than its precision allows, nothing is written.
+    Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs by
+    more than its precision allows, nothing is written.
     """
     options = ExportOptions.of(**given)
 

@@ -1,7 +1,7 @@
 """Call a `reco serve`: :class:`Client`, and :class:`AsyncClient` with the same methods to await.
 
-Vectors and arguments are those of a :class:`reco_plugin.Reco` of the same model and memory. What is sent and how an
-answer is read is said once, in ``calls``; the two clients only carry it.
+Vectors and arguments are those of a :class:`reco_plugin.Reco` of the same model and memory. ``calls`` defines requests
+and answers for both clients, which only transport them.
 """
 
 from __future__ import annotations

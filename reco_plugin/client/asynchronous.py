@@ -1,4 +1,4 @@
-"""The client for programs that await."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .service import Service
 
 
 class AsyncClient(Service):
-    """Calls a `reco serve`; belongs to one event loop.
+    """Calls a `reco serve`; use it in one event loop.
 
     Example::
 
@@ -29,13 +29,13 @@ class AsyncClient(Service):
         self._http = self._httpx.AsyncClient(**self._options)
 
     async def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
-        """Embed texts, as :meth:`.Client.embed_texts`."""
+        """Embed B texts to (B, D), as :meth:`.Client.embed_texts`."""
         return await self._embed(texts, "text", role, refine)
 
     async def embed_images(
         self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
     ) -> Vectors:
-        """Embed images, as :meth:`.Client.embed_images`."""
+        """Embed B images to (B, D), as :meth:`.Client.embed_images`."""
         return await self._embed(images, "image", role, refine)
 
     async def refine(
@@ -47,7 +47,7 @@ class AsyncClient(Service):
         explain: bool = False,
         **options: Unpack[ServedHow],
     ) -> Refined:
-        """Refine CLIP vectors, as :meth:`.Client.refine`."""
+        """Refine CLIP vectors (B, D), as :meth:`.Client.refine`."""
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
         return Refined.join([await self._send(part) for part in parts])
 
@@ -64,11 +64,11 @@ class AsyncClient(Service):
         return Refined.join([await self._send(part) for part in parts])
 
     async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
-        """Add pairs to the memory, or replace those of the same id; needs the admin key. Returns how many."""
+        """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
         return sum([await self._send(part) for part in calls.add_pairs(pairs, self.batch_size)])
 
     async def remove_pairs(self, ids: Sequence[str]) -> int:
-        """Delete pairs by id; needs the admin key. Returns how many there were."""
+        """Delete pairs by id; needs the admin key. Returns how many existed."""
         return sum([await self._send(part) for part in calls.remove_pairs(ids, self.batch_size)])
 
     async def count_pairs(self) -> int:

@@ -1,4 +1,4 @@
-"""Each request as a value: what is sent, and how the answer is read. Pure: nothing here reaches the network."""
+"""Each request as a value: its body, and how to read the answer. No network access here."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import ImageError, InputError, VectorError
-from ..request import RefineHow, said
+from ..request import RefineHow, given_options
 from ..types import ROLE_OF, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
 
 T = TypeVar("T")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-"""What PNG holds without loss; the rest goes as TIFF."""
+"""Modes that PNG stores without loss; others are sent as TIFF."""
 _INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Refined vectors and, when asked for, why they are what they are.
+    """Refined vectors, with an explanation on request.
 
     Attributes:
         vectors: (B, D) float32, unit-norm.
         moved: (B,) cosine distance from the frozen vector.
-        degraded: why vectors are frozen although refinement was asked for; None where all went well.
-        frozen: (B, D) before refinement; None unless an explanation was asked for.
+        degraded: why vectors are frozen although refinement was on; None if nothing failed.
+        frozen: (B, D) before refinement; None without an explanation.
         used: per row, the pairs that were used, nearest first; likewise.
     """
 
@@ -46,7 +46,7 @@ class Refined:
 
     @classmethod
     def join(cls, parts: Sequence[Refined]) -> Refined:
-        """Answers to the parts of one call as one; degraded where any part was."""
+        """Answers to the parts of one call as one; degraded if any part is."""
         frozen = [part.frozen for part in parts if part.frozen is not None]
         used = [part.used for part in parts if part.used is not None]
         return cls(
@@ -71,7 +71,7 @@ class Call(Generic[T]):
     Attributes:
         method: of HTTP.
         path: below the service's URL.
-        read: makes the answer of the JSON that came.
+        read: makes the result from the answer's JSON.
         body: JSON to send.
         params: of the query string.
         admin: whether it needs the admin key.
@@ -88,19 +88,19 @@ class Call(Generic[T]):
 def embed(
     items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None, size: int
 ) -> list[Call[Vectors]]:
-    """``POST /v1/embeddings``, in parts.
+    """``POST /v1/embeddings`` to vectors (B, D), in parts.
 
     Raises:
-        InputError: no items, or a single one in place of a list.
+        InputError: no items, or a single one instead of a list.
         ImageError: a file that cannot be read.
     """
-    said = {
+    fields = {
         "input_type": _INPUT_TYPES[role],
         "encoding_format": "base64",
         **({} if refine is None else {"refine": refine}),
     }
     return [
-        Call("POST", "/v1/embeddings", _vectors, {"input": [_item(one, modality) for one in part], **said})
+        Call("POST", "/v1/embeddings", _vectors, {"input": [_item(one, modality) for one in part], **fields})
         for part in _parts(items, size if refine is False else _size(role, size))
     ]
 
@@ -108,7 +108,7 @@ def embed(
 def refine(
     vectors: npt.ArrayLike, modality: Modality, role: Role, size: int, *, explain: bool, options: ServedHow
 ) -> list[Call[Refined]]:
-    """``POST /v1/refine``, in parts.
+    """``POST /v1/refine`` of vectors (B, D), in parts.
 
     Raises:
         VectorError: NaN or infinity.
@@ -135,14 +135,14 @@ def explain(
 
 
 def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
-    """``POST /v1/memory/pairs``, in parts, which are read and encoded one at a time."""
+    """``POST /v1/memory/pairs``, in parts that are made one at a time."""
     source = iter(pairs)
     while rows := [_pair(pair) for pair in islice(source, size)]:
         yield Call("POST", "/v1/memory/pairs", operator.itemgetter("stored"), {"pairs": rows}, admin=True)
 
 
 def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
-    """``DELETE /v1/memory/pairs``, in parts; of no ids, nothing is sent."""
+    """``DELETE /v1/memory/pairs``, in parts; without ids, nothing is sent."""
     if len(ids) == 0:
         return []
     path, read = "/v1/memory/pairs", operator.itemgetter("removed")
@@ -155,7 +155,7 @@ def count_pairs() -> Call[int]:
 
 
 def _size(role: Role, size: int) -> int:
-    """Items per request; candidates that are refined go in one, since they are judged as a set."""
+    """Items per request; refined candidates go in one request, since they are refined as a set."""
     return size if role == "query" else sys.maxsize
 
 
@@ -163,7 +163,7 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
     """Items in parts.
 
     Raises:
-        InputError: no items, or a single one in place of a list.
+        InputError: no items, or a single one instead of a list.
     """
     if isinstance(items, str | bytes):
         raise InputError(f"a list is needed, got the single {type(items).__name__} {items[:40]!r}: put it in a list")
@@ -173,8 +173,8 @@ def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def _how(options: ServedHow) -> dict[str, Any]:
-    """Options of a refinement that were given; ids as a list."""
-    given = said(options)
+    """The options that were given; ids as a list."""
+    given = given_options(options)
     return given | ({"exclude": sorted(given["exclude"])} if "exclude" in given else {})
 
 
@@ -200,7 +200,7 @@ def _pair(given: Pair | tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _image(image: ImageInput) -> str:
-    """An encoded image as base64; files and bytes as they are, PIL images without loss."""
+    """An image as base64; files and bytes as they are, PIL images without loss."""
     if isinstance(image, bytes):
         return base64.b64encode(image).decode()
     try:
@@ -223,7 +223,7 @@ def _vectors(answer: Any) -> Vectors:
 
 
 def _vector(sent: Any) -> npt.NDArray[np.float32]:
-    if isinstance(sent, str):  # base64 of little-endian float32, as OpenAI has it
+    if isinstance(sent, str):  # base64 of little-endian float32, as in OpenAI's API
         return np.frombuffer(base64.b64decode(sent), "<f4").astype(np.float32)
     return np.asarray(sent, np.float32)
 

@@ -1,4 +1,4 @@
-"""What both clients know of the service: where it is, its keys, when to ask again, and what its errors mean."""
+"""Shared by both clients: the service's URL and keys, retries, and errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _MEANS_OF_MEMORY: dict[str, type[RecoError]] = {
 
 
 class Service(ABC):
-    """A `reco serve` as its clients see it."""
+    """Base of the clients of a `reco serve`."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Service(ABC):
         batch_size: int = 64,
         transport: Any = None,
     ) -> None:
-        """Say where it is; nothing is connected to.
+        """Keep the options; does not connect yet.
 
         Args:
             url: as in ``http://localhost:8080``.
-            api_key: bearer key, where the service wants one.
+            api_key: bearer key, if the service has any.
             admin_key: bearer key of the memory.
             timeout_s: seconds per request.
-            retries: how often a request is sent again that found the queue full or the service not ready.
+            retries: how often a request is repeated if the queue is full or the service not ready.
             batch_size: items per request.
-            transport: of httpx, in place of the network.
+            transport: of httpx, instead of the network.
 
         Raises:
             MissingExtra: httpx is not installed.
@@ -85,10 +85,10 @@ class Service(ABC):
 
     @abstractmethod
     def _connect(self) -> None:
-        """Make httpx's client of ``_options``."""
+        """Make httpx's client from ``_options``."""
 
     def _arguments(self, call: Call[T]) -> dict[str, Any]:
-        """Of httpx's ``request``."""
+        """Arguments of httpx's ``request``."""
         key = self._keys[call.admin]
         return {
             "method": call.method,
@@ -99,17 +99,17 @@ class Service(ABC):
         }
 
     def _pause_s(self, response: httpx.Response, tried: int) -> float | None:
-        """Seconds after which to ask again; None where the answer counts."""
+        """Seconds before a retry; None if the answer counts."""
         if response.status_code not in _AGAIN or tried >= self._retries:
             return None
-        said = response.headers.get("retry-after", "")
-        return min(float(said) if said.isdigit() else 0.5 * 2**tried, _LONGEST_S)
+        after = response.headers.get("retry-after", "")
+        return min(float(after) if after.isdigit() else 0.5 * 2**tried, _LONGEST_S)
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
-        """The answer, or the error that it is.
+        """Read the answer.
 
         Raises:
-            RecoError: by status and code.
+            RecoError: of an error's status and code.
         """
         try:
             answer = response.json()
@@ -126,7 +126,7 @@ class Service(ABC):
         raise kind(f"{self.url}{call.path} answered {response.status_code} ({code}): {message}")
 
     def _failed(self, call: Call[T], error: httpx.TransportError) -> RecoError:
-        """A request that got no answer."""
+        """The error of a request without an answer."""
         kind = SessionTimeout if isinstance(error, self._httpx.TimeoutException) else SessionUnavailable
         return kind(
             f"{self.url}{call.path}: {type(error).__name__}: {error or 'no answer'}. Is `reco serve` running there?"

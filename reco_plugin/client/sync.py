@@ -1,4 +1,4 @@
-"""The client for programs that wait."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Client(Service):
             refine: True or False; None leaves it to the service's policy.
 
         Raises:
-            InputError: what was sent cannot be used.
-            ConfigError: the key is wrong, or nothing is there under this URL.
-            SessionError: the service failed, is not reached, or is late.
+            InputError: invalid input.
+            ConfigError: a wrong key, or a wrong URL.
+            SessionError: the service failed, cannot be reached, or timed out.
         """
         return self._embed(texts, "text", role, refine)
 
     def embed_images(
         self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
     ) -> Vectors:
-        """Embed images (paths, bytes or PIL images); otherwise as :meth:`embed_texts`."""
+        """Embed B images (paths, bytes or PIL images) to (B, D); otherwise as :meth:`embed_texts`."""
         return self._embed(images, "image", role, refine)
 
     def refine(
@@ -64,7 +64,7 @@ class Client(Service):
             vectors: (B, D), unit-norm.
             modality: what they embed.
             role: queries, or the candidates of one set.
-            explain: also say which pairs were used.
+            explain: also return the pairs that were used.
             options: ``k``, ``search``, ``fusion``, ``gate``, ``where``, ``exclude``, as in
                 :meth:`reco_plugin.Reco.refine`; ``exclude`` is one collection for all.
 
@@ -82,16 +82,16 @@ class Client(Service):
         role: Role = "query",
         **options: Unpack[ServedHow],
     ) -> Refined:
-        """Refine texts or images and say which pairs were used; options as in :meth:`refine`."""
+        """Refine B texts or images to (B, D) and return the pairs that were used; options as in :meth:`refine`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([self._send(part) for part in parts])
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
-        """Add pairs to the memory, or replace those of the same id; needs the admin key. Returns how many."""
+        """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
         return sum(map(self._send, calls.add_pairs(pairs, self.batch_size)))
 
     def remove_pairs(self, ids: Sequence[str]) -> int:
-        """Delete pairs by id; needs the admin key. Returns how many there were."""
+        """Delete pairs by id; needs the admin key. Returns how many existed."""
         return sum(map(self._send, calls.remove_pairs(ids, self.batch_size)))
 
     def count_pairs(self) -> int:

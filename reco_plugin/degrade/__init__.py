@@ -1,4 +1,4 @@
-"""What happens when the memory or the fusion is down or late: frozen vectors with a reason, or an error, never a hang.
+"""When the memory or the fusion is down or late: frozen vectors with a reason, or an error, never a hang.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: stop asking what keeps failing, and find out by single questions when it is back.
+"""A circuit breaker: stop calling a part that keeps failing, and probe with single calls until it is back.
 
 ::
 
@@ -6,7 +6,7 @@
                                       ^------------------the probe fails--'
 
 Why not a library: pybreaker 1.4 holds its lock while the call runs, so every call waits behind one that hangs;
-purgatory 3.0 has no lock, lets every caller probe at once, and trusts a clock that can be set back.
+purgatory 3.0 has no lock, lets every caller probe at once, and uses a clock that can be set back.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from typing import Literal, NewType, TypeAlias
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
 Ticket = NewType("Ticket", int)
-"""Leave to make one call; its outcome counts only while the circuit is in the state that gave it."""
+"""Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """A breaker as it was when it was looked at."""
+    """A snapshot of a breaker."""
 
-    state: State  # closed: calls go through. open: none does. half-open: one is finding out
-    failures: int  # in a row, up to now
+    state: State  # closed: calls pass. open: none passes. half-open: one probes
+    failures: int  # in a row, until now
     opened: int  # how often it opened
     retry_in_s: float | None  # until the next probe; None unless open
-    last_error: str | None  # of the latest failure; None before the first
+    last_error: str | None  # None before the first failure
 
 
 class Breaker:
     """Counts failures in a row; safe to use from several threads, and never locked while a call runs."""
 
     def __init__(self, failures: int, retry_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin closed.
+        """Start closed.
 
         Args:
-            failures: in a row, that open the circuit.
+            failures: how many in a row open the circuit.
             retry_s: how long it stays open before a probe.
             clock: seconds that never go back.
         """
         self._limit, self._retry_s, self._clock = failures, retry_s, clock
         self._lock = threading.Lock()
-        self._epoch = 0  # grows whenever calls that are still running stop counting
+        self._epoch = 0  # grows when the outcomes of running calls no longer count
         self._failures = self._opened = 0
         self._retry_at: float | None = None  # None while closed
         self._probing = False
         self._last_error: str | None = None
 
     def admit(self) -> Ticket | None:
-        """Ask for leave to make a call; None: do not. Every ticket must be handed back."""
+        """Get a ticket for a call, or None: make no call. Every ticket must be returned."""
         with self._lock:
             if self._retry_at is not None:
                 if self._probing or self._clock() < self._retry_at:
@@ -63,13 +63,13 @@ class Breaker:
             return Ticket(self._epoch)
 
     def succeeded(self, ticket: Ticket) -> None:
-        """Hand back the ticket of a call that was answered."""
+        """Return the ticket of a call that was answered."""
         with self._lock:
             if ticket == self._epoch:
                 self._failures, self._probing, self._retry_at = 0, False, None
 
     def failed(self, ticket: Ticket, error: Exception) -> None:
-        """Hand back the ticket of a call that failed or was not answered in time."""
+        """Return the ticket of a call that failed or timed out."""
         with self._lock:
             if ticket != self._epoch:
                 return
@@ -82,7 +82,7 @@ class Breaker:
                 self._retry_at = self._clock() + self._retry_s
 
     def abandoned(self, ticket: Ticket) -> None:
-        """Hand back the ticket of a call that says nothing about the other side; the next caller may probe."""
+        """Return the ticket of a call that says nothing about the part; the next caller may probe."""
         with self._lock:
             if ticket == self._epoch and self._probing:
                 self._probing = False

@@ -1,4 +1,4 @@
-"""Stop waiting for a call after a while, whatever it does."""
+"""Stop waiting for a call after a time limit, even if it hangs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _MOST_LATE = 32
 
 
 class Late(Exception):
-    """The call was not answered in time, or was not made because too many others still hang."""
+    """The call timed out, or was not made because too many others still hang."""
 
 
 class Deadline:
-    """Runs each call in a thread of its own and waits for it no longer than agreed.
+    """Runs each call in its own thread and waits for it up to a time limit.
 
-    A call that is late goes on, since nothing can stop it, and its answer is dropped. The threads are daemons: a call
-    that hangs for ever does not keep the process from ending, which those of a ``ThreadPoolExecutor`` would.
+    A late call goes on, since nothing can stop it, and its answer is dropped. The threads are daemons: a call that
+    hangs forever does not keep the process from exiting, as a ``ThreadPoolExecutor`` would.
     """
 
     def __init__(self, seconds: float, setting: str) -> None:
-        """Agree on a time.
+        """Set the time limit.
 
         Args:
             seconds: how long a call may take.
-            setting: where that comes from, for messages.
+            setting: of this limit, for messages.
         """
         self.seconds, self._setting = seconds, setting
         self._late: list[threading.Thread] = []
@@ -37,7 +37,7 @@ class Deadline:
         """Return or raise what the call does.
 
         Raises:
-            Late: it took too long, or 32 calls that were late are still running.
+            Late: it took too long, or 32 late calls are still running.
         """
         if self._late and self._still_running() >= _MOST_LATE:
             raise Late(f"{_MOST_LATE} earlier calls are still not answered, so no other is made")
@@ -50,7 +50,7 @@ class Deadline:
             except BaseException as error:
                 errors.append(error)
 
-        context = contextvars.copy_context()  # a trace goes on in the other thread
+        context = contextvars.copy_context()  # traces continue in the other thread
         thread = threading.Thread(target=context.run, args=(work,), name="reco-deadline", daemon=True)
         thread.start()
         thread.join(self.seconds)

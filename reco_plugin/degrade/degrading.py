@@ -1,4 +1,4 @@
-"""Answers with frozen vectors when it cannot refine, also from a memory that was away when it was to be opened."""
+"""Answer with frozen vectors when refining fails, also while a memory cannot be opened yet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DegradedWarning(UserWarning):
 
 
 class Degrading:
-    """Refines while it can. A call is refined whole or not at all."""
+    """Refines, or answers with frozen vectors. A call is refined as a whole or not at all."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class Degrading:
     ) -> None:
         """Put a guard before the memory and the fusion.
 
-        A memory at a URL is asked in a thread of its own, since it could hang. What runs in this process is computing
-        when it is slow, and a thread would only add to that; a session on a server has its own deadline.
+        A memory at a URL is called in its own thread, since it could hang. A memory in this process is slow only when
+        it computes, and a thread would add to that; a session on a server has its own deadline.
 
         Args:
-            pairs: what is retrieved from.
-            fuser: what refines.
-            make: makes the refiner of the two, as they are handed to it.
-            settings: ``memory``, where the pairs are; ``on_memory_failure``, ``memory_timeout_s``,
-                ``breaker_failures``, ``breaker_retry_s``.
-            counters: where calls, failures, seconds and distances are counted.
+            pairs: are retrieved from.
+            fuser: refines.
+            make: makes the refiner of the guarded pairs and fuser.
+            settings: ``memory``, ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``,
+                ``breaker_retry_s``.
+            counters: of calls, failures, seconds and distances.
             clock: of the breakers.
         """
         self._fails, self._counters = settings.on_memory_failure == "fail", counters
@@ -67,17 +67,17 @@ class Degrading:
 
     @property
     def circuits(self) -> dict[Component, Circuit]:
-        """Whether memory and fusion are asked now, and why not."""
+        """The circuits of memory and fusion."""
         return {part: guard.breaker.circuit for part, guard in self._guards.items()}
 
     def refine(
         self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineKeywords]
     ) -> Refinement:
-        """Refine, see :meth:`reco_plugin.refine.Refiner.refine`; or answer with the frozen vectors and the reason.
+        """Refine vectors (B, D), see :meth:`reco_plugin.refine.Refiner.refine`; or return them with the reason.
 
         Raises:
-            InputError: whether or not anything is down.
-            MemoryStoreError: the memory has no answer and the setting ``on_memory_failure`` is ``fail``.
+            InputError: whether or not a part is down.
+            MemoryStoreError: the memory fails and the setting ``on_memory_failure`` is ``fail``.
             SessionError: likewise the fusion.
         """
         try:
@@ -97,16 +97,16 @@ class Degrading:
 
 
 def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
-    """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is away now.
+    """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is down now.
 
     Args:
-        settings: where the memory is, how it is opened, and what happens when it is away.
+        settings: of the memory and its failures.
         fingerprint: encoder of the model in use.
 
     Raises:
-        MemoryUnavailable: its server is away, and failures shall raise.
+        MemoryUnavailable: its server is down, and ``on_memory_failure`` is ``fail``.
         MemoryTimeout: likewise, it does not answer in time.
-        MemoryStoreError: anything else, see :func:`reco_plugin.memory.open_memory`.
+        MemoryStoreError: any other error, see :func:`reco_plugin.memory.open_memory`.
     """
     try:
         return memory_of(settings, fingerprint)

@@ -1,4 +1,4 @@
-"""Ask something that may be down: within a deadline, behind a circuit breaker, and timed."""
+"""Call a part that may be down: within a deadline, behind a circuit breaker, and timed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Component: TypeAlias = Literal["memory", "fusion"]
 
 
 class _Errors(NamedTuple):
-    """What a part raises: when it fails in any way, when it is late, when it is not there."""
+    """Errors of a part: any failure, late, unavailable."""
 
     failed: type[RecoError]
     late: type[RecoError]
@@ -40,12 +40,12 @@ _ERRORS: dict[Component, _Errors] = {
 
 
 class Outage(Exception):
-    """Something that was asked has no answer.
+    """A part failed.
 
     Attributes:
-        reason: why, in one word.
-        error: the same as an error of the tree, for those who would rather have that.
-        first: whether the part had answered until now.
+        reason: why, as a keyword.
+        error: the same as a public error, to raise instead of degrading.
+        first: whether the part's previous call was answered.
     """
 
     def __init__(self, reason: Degraded, error: RecoError, *, first: bool) -> None:
@@ -54,19 +54,18 @@ class Outage(Exception):
 
 
 class Guard:
-    """Asks one part. What is wrong with the question is raised as it is and says nothing about the part."""
+    """Calls one part. Errors of the input are raised as they are and do not count as failures."""
 
     def __init__(self, part: Component, breaker: Breaker, seconds: Histogram, deadline: Deadline | None = None) -> None:
         """Guard a part.
 
         Args:
-            part: says what its failures are, and is named in reasons and messages.
+            part: decides which errors are failures; named in reasons and messages.
             breaker: of this part alone.
-            seconds: where the time of each call is counted.
-            deadline: for what could hang; None runs calls where they are made, which is quicker.
+            seconds: counts the time of each call.
+            deadline: for a part that could hang; None runs calls in the caller's thread, which is faster.
         """
         self.breaker = breaker
-        """Whether the part is asked at all."""
         self._part, self._errors, self._seconds, self._deadline = part, _ERRORS[part], seconds, deadline
         self._lock = threading.Lock()
         self._out = False
@@ -76,7 +75,7 @@ class Guard:
 
         Raises:
             Outage: it failed, was late, or was not made because the part failed too often.
-            FingerprintMismatch: the memory is another one than was opened; frozen vectors would hide that.
+            FingerprintMismatch: the memory is now of another encoder; frozen vectors would hide that.
         """
         ticket = self.breaker.admit()
         if ticket is None:
@@ -89,7 +88,7 @@ class Guard:
             self.breaker.failed(ticket, error)
             raise self._outage("timeout", error) from late
         except FingerprintMismatch:
-            self.breaker.succeeded(ticket)  # it was reached: let every caller through to be told the same
+            self.breaker.succeeded(ticket)  # the memory answered: every caller gets this error
             raise
         except self._errors.failed as error:
             self.breaker.failed(ticket, error)

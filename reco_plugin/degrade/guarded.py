@@ -31,11 +31,11 @@ class GuardedSearches:
         return self._memory.header
 
     def search(self, search: Search) -> Neighbours:
-        """Search, see :meth:`reco_plugin.memory.Searches.search`.
+        """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
 
         Raises:
-            InputError: also when nobody answers.
-            Outage: the memory has no answer.
+            InputError: also while the memory is down.
+            Outage: the memory fails.
         """
         try:
             return self._guard.ask(partial(self._memory.search, search))
@@ -46,7 +46,7 @@ class GuardedSearches:
 
 @dataclass(frozen=True)
 class GuardedPairs:
-    """Pairs whose searches are guarded; the gate's constants are always those of now."""
+    """Pairs whose searches are guarded; the gate's constants are always the current ones."""
 
     pairs: Calibrated
     searches: Searches
@@ -71,15 +71,15 @@ class GuardedFuser:
 
     @property
     def text_gate(self) -> TextGate | None:
-        """What it was trained to trust."""
+        """The gate's constants that it was trained with."""
         return self._fuser.text_gate
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """Fuse, see :meth:`reco_plugin.fuse.Fuser.fuse`.
+        """Fuse vectors (B, D) with neighbours (B, K, D) by trust (B, K), see :meth:`reco_plugin.fuse.Fuser.fuse`.
 
         Raises:
-            Outage: the fusion has no answer.
+            Outage: the fusion fails.
         """
         return self._guard.ask(partial(self._fuser.fuse, modality, vectors, neighbours, trust))

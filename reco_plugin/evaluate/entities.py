@@ -21,7 +21,7 @@ from ..data import EntitySet
 from ..data.classes import check_templates, fill
 from ..encode import Progress
 from ..errors import ConfigError
-from ..request import RefineHow, said
+from ..request import RefineHow, given_options
 from ..types import Fingerprint, Vectors
 from .encoding import (
     CachedEncoder,
@@ -92,7 +92,7 @@ def entities(
         name=entity_set.name,
         queries=len(images),
         entities=len(entity_set.entities),
-        options=said(options),
+        options=given_options(options),
         prompts=prompts,
         variants=variants,
         reasons=reasons_of(found, {line.refined: line.gain for line in variants}, "names"),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..data import Captioned
 from ..encode import Progress
-from ..request import RefineHow, said
+from ..request import RefineHow, given_options
 from ..types import Modality, Role, Vectors
 from .encoding import Refines, image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .measure import Measured, gain, mean_move, measure_sides
@@ -68,7 +68,7 @@ def retrieval(
         captioned.name,
         len(images),
         len(texts),
-        said(options),
+        given_options(options),
         tuple(variants),
         tuple(reason for reason in reasons if reason is not None),
         _repeated(captioned.texts, owner),

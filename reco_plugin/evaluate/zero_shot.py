@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data import Labelled
 from ..encode import Progress
 from ..errors import ConfigError, InputError
-from ..request import RefineHow, said
+from ..request import RefineHow, given_options
 from .encoding import Refines, silent
 from .measure import Measured, by_unseen, measure_sides, refine_task, variants_of
 from .prompts import labelled_task, prompts_of, with_templates
@@ -68,7 +68,7 @@ def zero_shot(
     return ZeroShotResult(
         **vars(_part(task, found)),
         name=labelled.name,
-        options=said(options),
+        options=given_options(options),
         prompts=prompts_of(with_templates(reco, labelled), getattr(reco, "encoder", None)),
         seen=parts.get("seen"),
         unseen=parts.get("unseen"),

@@ -24,10 +24,10 @@ from ..errors import DataError
 from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
 from ..ingest.items import Encoded, Loaded, Skipped, WriterItem
-from ..ingest.known import ROW, key_of, marked, unmarked
+from ..ingest.known import ROW, add_marks, key_of, strip_marks
 from ..ingest.options import IngestOptions
-from ..ingest.rejected import RejectedRows, twice
-from ..ingest.run import RowProgress, encoded, silent
+from ..ingest.rejected import RejectedRows, reject_repeated
+from ..ingest.run import RowProgress, encode_source, silent
 from ..types import Payload, Records, Vectors
 from .split import CatalogueSample
 
@@ -96,7 +96,7 @@ def read_catalogue(
     encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
     reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
     wanted = sample.holds if sample else None
-    with closing(encoded(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
+    with closing(encode_source(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
         reading.all(batches)
     pairs = reading.pairs(fingerprint.dimension)
     if not len(pairs):
@@ -153,7 +153,7 @@ class _Reading:
             if isinstance(row, Rejected):
                 self._rejected.add(row)
             elif (first := self._digests.setdefault(row.id, row.digest)) != row.digest:
-                self._rejected.add(twice(row))
+                self._rejected.add(reject_repeated(row))
             elif isinstance(row, Encoded) and not self._cache.holds(row.id, first):
                 fresh.append(row)
         self._cache.keep(list({row.id: row for row in fresh}.values()))
@@ -207,7 +207,7 @@ class EncodedRows:
             [row.id for row in rows],
             np.stack([row.image for row in rows]),
             np.stack([row.text for row in rows]),
-            [marked(row.payload, row.digest, None) for row in rows],
+            [add_marks(row.payload, row.digest, None) for row in rows],
         )
         named = hashlib.sha256("".join(row.id + row.digest for row in rows).encode()).hexdigest()[:32]
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ class EncodedRows:
         """Read image (D,), text (D,) and payload of a row in the cache."""
         batch, row = self._places[key_of(id_, digest)]
         records = self._batches[batch]
-        return records.image[row], records.text[row], unmarked(records.payloads[row])
+        return records.image[row], records.text[row], strip_marks(records.payloads[row])
 
     def _know(self, records: Records) -> None:
         for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):

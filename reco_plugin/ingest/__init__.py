@@ -1,4 +1,4 @@
-"""A source of image-text pairs into a memory: read, prepare, encode and write at the same time; run again to go on.
+"""A source of image-text pairs into a memory: read, prepare, encode and write concurrently; run again to resume.
 
 ::
 

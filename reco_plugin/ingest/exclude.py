@@ -1,4 +1,4 @@
-"""Evaluation images, as vectors, to keep them out of the memory."""
+"""Vectors of evaluation images, to keep them out of the memory."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _AT_ONCE = 256
 
 
 def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
-    """The images of evaluation sets: of pairs, or with classes; unreadable ones are left out.
+    """The images of evaluation sets, pairs or labelled images; unreadable ones are skipped.
 
     Raises:
         DataError: a source that cannot be used, or without any image.
-        ConfigError: the memory that is filled.
+        ConfigError: a source is the memory that is filled.
         FingerprintMismatch: a memory of another encoder.
         MemoryStoreError: a memory that cannot be read.
     """
@@ -47,7 +47,7 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
 
 
 def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
-    """Ids and images, neither decoded nor fetched: of pairs, else of images with classes."""
+    """Ids and images, neither decoded nor fetched: of pairs, else of labelled images."""
     if is_memory(parse_source(source)):
         yield from _paired(open_source(source, model=reco.settings.model, into=reco.settings))
         return
@@ -74,7 +74,7 @@ def _paired(rows: Rows) -> Iterator[tuple[str, Any]]:
 
 
 def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iterator[tuple[str, Any]]:
-    """Each image as pixels (H, W, 3) or as the vector (D,) that it is."""
+    """Each readable image as pixels (H, W, 3), or as its vector (D,)."""
     for id_, image in images:
         try:
             raw = image.read() if isinstance(image, RemoteImage) else image

@@ -1,4 +1,4 @@
-"""A row on its way: loaded, then prepared, then encoded; or skipped, or rejected. All of them can be pickled."""
+"""The states of a row: loaded, prepared, encoded; or skipped, or rejected. All can be pickled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Loaded:
 
     where: str  # in the source, for messages
     pair: Pair  # with an image that is bytes, a vector or a RemoteImage
-    digest: str  # of all that it says, see :func:`~reco_plugin.data.digest.digest`
+    digest: str  # of its content, see :func:`~reco_plugin.data.digest.digest`
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Skipped:
     Attributes:
         id: of the pair.
         digest: of the row.
-        why: the memory holds it as it is, or does not hold it where only known ids are wanted.
+        why: the memory holds the same row, or does not hold its id and only known ids are wanted.
     """
 
     id: str
@@ -38,13 +38,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row that the encoder will take."""
+    """A row as input of the encoder."""
 
     where: str  # in the source, for messages
     id: str  # of the pair
     digest: str  # of the row
     payload: Payload  # JSON values only
-    caption: str | None  # the text, where there is one
+    caption: str | None  # the text, if there is one
     image: npt.NDArray[np.uint8] | Vectors  # (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32
     text: npt.NDArray[np.int32] | Vectors  # (L,) int32 token ids, or a vector (D,) float32
     cut: bool = False  # the text is longer than the encoder reads
@@ -65,4 +65,4 @@ class Encoded:
 
 
 WriterItem: TypeAlias = "Encoded | Skipped | Rejected"
-"""What the writer takes."""
+"""Input of the writer."""

@@ -1,4 +1,4 @@
-"""What ingest knows of a memory: its marks in payloads, and 16 bytes per pair that fit into a worker's memory."""
+"""What ingest knows of a memory: its keys in payloads, and 16 bytes per pair that fit into a worker's memory."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from ..types import Payload
 from .items import Loaded, Skipped
 
 ROW = "reco_row"
-"""Digest of the row that a pair was made of."""
+"""Digest of a pair's row."""
 SOURCE = "reco_source"
-"""Name of the source that brought it, by `build` or `sync`."""
+"""Name of the source that the pair came from, by `build` or `sync`."""
 CAPTIONS = "captions"
 """All captions of a pair that near-duplicates were merged into, its own first."""
 Hashes = npt.NDArray[np.uint64]
 
 
-def marked(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
-    """A payload with the marks of its row."""
+def add_marks(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
+    """A payload with the row's digest and source."""
     return {**payload, ROW: digest, **({SOURCE: source} if source is not None else {})}
 
 
-def unmarked(payload: Payload) -> dict[str, Any]:
-    """A payload without marks, which a source may hold that was exported from a memory."""
+def strip_marks(payload: Payload) -> dict[str, Any]:
+    """A payload without them, since a source may be exported from a memory."""
     return {key: value for key, value in payload.items() if key not in (ROW, SOURCE)}
 
 
 @dataclass(frozen=True)
 class Known:
-    """Ids and rows of a memory, each as 64 bits of a hash.
+    """Ids and rows of a memory, each as a hash of 64 bits.
 
-    Where 10 million rows changed in a memory of as many, one of them is taken for known once in 200,000 runs.
+    If 10 million rows of as many change, one of them counts as unchanged by collision once in 200,000 runs.
     """
 
     ids: Hashes  # (N,) of the ids, ascending
     rows: Hashes  # (R,) of the ids with the digests of their rows, ascending; of pairs that ingest wrote
-    only_known: bool = False  # whether rows whose id is not there are left out
+    only_known: bool = False  # skip rows with an unknown id
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, Payload]], *, only_known: bool = False) -> Known:
-        """Take it of ids and payloads, as a memory gives them."""
+        """Made from a memory's ids and payloads."""
         ids, rows = [], []
         for id_, payload in pairs:
             ids.append(key_of(id_))
@@ -64,7 +64,7 @@ class Known:
 
 
 def key_of(*words: str) -> int:
-    """64 bits of words: of an id, it is what a run keeps of each row until its end."""
+    """A hash of 64 bits; of an id, a run keeps it for each row until its end."""
     joined = "\0".join(words).encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 

@@ -1,6 +1,6 @@
 """The pairs of a memory as rows: of a folder, or of any collection of a Qdrant server. Both are read by scrolling.
 
-Whether a collection is of a model's encoder, nothing in it tells: its captions are embedded, and compared.
+A collection does not tell its encoder: to check it, captions are embedded and compared with their vectors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..memory.opening import server_of
 from ..memory_options import MemoryOptions
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Payload
-from .known import unmarked
+from .known import strip_marks
 
 if TYPE_CHECKING:
     from ..memory.reading import Described, StoredPoint
@@ -37,10 +37,10 @@ _SAME_ENCODER = 0.95
 
 @dataclass(frozen=True)
 class MemoryFolderPart:
-    """A memory in a folder, which is open while it is read, and whose engine may let only one process open it."""
+    """A memory in a folder; open while it is read, and some engines let only one process open it."""
 
-    folder: Path  # no link, so that another version may be put to use meanwhile
-    collection: str  # of a folder of qdrant-client's own engine
+    folder: Path  # not a link, so that another version can be put to use meanwhile
+    collection: str  # in a folder of qdrant-client's own engine
 
     @property
     def name(self) -> str:
@@ -60,22 +60,22 @@ class MemoryFolderPart:
         """Its pairs in order.
 
         Raises:
-            MemoryStoreError: it cannot be read. That ends the run: what was cut off must not be taken for the whole.
+            MemoryStoreError: it cannot be read. That ends the run, so that no partial source counts as complete.
         """
         with closing(self.open()) as memory:
             for records in memory.scroll(_AT_ONCE):
                 sides = zip(unit_rows(records.image), unit_rows(records.text), strict=True)
                 for id_, payload, (image, text) in zip(records.ids, records.payloads, sides, strict=True):
-                    yield _row(f"{self.name}, pair {id_!r}", id_, image, text, unmarked(payload))
+                    yield _row(f"{self.name}, pair {id_!r}", id_, image, text, strip_marks(payload))
 
 
 @dataclass(frozen=True)
 class CollectionNames:
-    """What the vectors and the caption of a collection's points are called."""
+    """Names of the vectors and the caption of a collection's points."""
 
     image: str  # name of the image vector; empty for the one without a name
-    text: str | None = None  # name of the text vector; None: the captions are embedded anew
-    caption: str | None = None  # key of the payload that holds the caption; None: payloads stay as they are
+    text: str | None = None  # name of the text vector; None: the captions are embedded
+    caption: str | None = None  # payload key of the caption; None: payloads stay as they are
 
     @property
     def vectors(self) -> list[str]:
@@ -85,13 +85,13 @@ class CollectionNames:
 
 @dataclass(frozen=True)
 class CollectionPart:
-    """A collection of a Qdrant server. The server's key is not in it: who reads it takes the key from the settings."""
+    """A collection of a Qdrant server. It does not hold the server's key: the reader takes it from the settings."""
 
     location: str  # URL of the server
-    collection: str  # its own name, no alias, so that another version may be put to use meanwhile
-    columns: CollectionNames  # what is what in its points
-    options: MemoryOptions = field(default_factory=MemoryOptions)  # how the server is reached
-    scaled: bool = False  # vectors of any length are made unit-norm; else only those within 1 % of it are used
+    collection: str  # its own name, not an alias, so that another version can be put to use meanwhile
+    columns: CollectionNames
+    options: MemoryOptions = field(default_factory=MemoryOptions)  # of the connection
+    scaled: bool = False  # normalise vectors of any length; else only those within 1 % of norm 1 are used
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ class CollectionPart:
         """Its points in order, as pairs.
 
         Raises:
-            MemoryStoreError: it cannot be read. That ends the run: what was cut off must not be taken for the whole.
+            MemoryStoreError: it cannot be read. That ends the run, so that no partial source counts as complete.
         """
         from ..memory.reading import read_points
 
@@ -120,7 +120,7 @@ class CollectionPart:
                     yield self._pair(point, images.get(place), texts.get(place))
 
     def _side(self, points: Sequence[StoredPoint], name: str) -> Mapping[int, Vector | CellError]:
-        """Place -> vector, of the points that have it."""
+        """Place -> vector (D,), of the points that have it."""
         places = [place for place, point in enumerate(points) if name in point.vectors]
         if not places:
             return {}
@@ -134,7 +134,7 @@ class CollectionPart:
         self, point: StoredPoint, image: Vector | CellError | None, text: Vector | CellError | None
     ) -> Pair | Rejected:
         where, names = f"{self.name}, point {point.id}", self.columns
-        payload, caption = unmarked(point.payload), self._caption(point.payload)
+        payload, caption = strip_marks(point.payload), self._caption(point.payload)
         if isinstance(caption, str):
             payload["caption"] = caption
         if image is None or (names.text is not None and text is None):
@@ -159,14 +159,14 @@ def collection_rows(
 
     Args:
         server: where it is.
-        found: what it says of itself.
-        columns: what is what in its points.
-        fingerprint: of the encoder that its vectors must be of; None: of whichever they are.
+        found: its description.
+        columns: names of its vectors and caption.
+        fingerprint: the expected encoder; None: any.
         scaled: see :class:`CollectionPart`.
 
     Raises:
         FingerprintMismatch: it is a memory of another encoder.
-        MemoryStoreError: it lacks one of the vectors, or has it in another form.
+        MemoryStoreError: it lacks one of the vectors, or has another form of it.
     """
     part = CollectionPart(server.location, found.name, columns, server.options, scaled)
     if found.header is not None:
@@ -177,7 +177,7 @@ def collection_rows(
 
 
 def _row(where: str, id_: str, image: Any, text: Any, payload: Payload) -> Pair | Rejected:
-    """A pair of checked sides; where one is an error, why there is none."""
+    """A pair of two vectors (D,), or its rejection if a side is an error."""
     for side, value in (("image", image), ("text", text)):
         if isinstance(value, CellError):
             return Rejected(where, f"its {side} vector {value}", id_)
@@ -185,17 +185,17 @@ def _row(where: str, id_: str, image: Any, text: Any, payload: Payload) -> Pair 
 
 
 def check_captions(server: Server, found: Described, vector: str, field: str, model: Path) -> None:
-    """Embed some captions and compare them with the vectors that are stored beside them.
+    """Embed some captions and compare them with their stored vectors.
 
     Args:
         server: where the collection is.
-        found: what it says of itself.
+        found: its description.
         vector: name of its text vector.
-        field: key of the payload that holds the captions.
+        field: payload key of the captions.
         model: folder of the model.
 
     Raises:
-        FingerprintMismatch: they are too far apart to be of one encoder.
+        FingerprintMismatch: they are too different to be of one encoder.
         MemoryStoreError: no such vector, or no point has both.
     """
     rows = collection_rows(server, found, CollectionNames(vector, caption=field), None, scaled=True)
@@ -207,9 +207,9 @@ def check_captions(server: Server, found: Described, vector: str, field: str, mo
     stored = np.stack([np.asarray(pair.image, np.float32) for pair in sample])
     if stored.shape == ours.shape and (cosine := float(np.mean(np.sum(ours * stored, axis=1)))) >= _SAME_ENCODER:
         return
-    told = f"a mean cosine of {cosine:.3f}" if stored.shape == ours.shape else f"{stored.shape[1]} dimensions"
+    measured = f"a mean cosine of {cosine:.3f}" if stored.shape == ours.shape else f"{stored.shape[1]} dimensions"
     raise FingerprintMismatch(
         f"{len(sample)} captions of {field!r}, embedded by {model}, and their vectors {vector!r} in {found.name!r} "
-        f"have {told}, expected a cosine of at least {_SAME_ENCODER}: the collection is of another encoder, or was "
+        f"have {measured}, expected a cosine of at least {_SAME_ENCODER}: the collection is of another encoder, or was "
         "embedded with a prompt around the captions"
     )

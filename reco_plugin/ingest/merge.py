@@ -1,4 +1,4 @@
-"""Near-duplicates merged: a pair with several captions, its text vector the normalised mean of theirs."""
+"""Merge near-duplicates: one pair with several captions, its text vector the normalised mean of theirs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from ..pairs import PairMemory
 from ..types import Records, Vectors, caption_of
 from .items import Encoded
-from .known import CAPTIONS, marked
+from .known import CAPTIONS, add_marks
 
 
 @dataclass
 class _Host:
-    """A stored pair that gets captions."""
+    """A stored pair that gets more captions."""
 
     record: Records
     captions: list[str] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Merge:
         self._stored: dict[str, _Host] = {}
 
     def add(self, host: str, row: Encoded, batch: Mapping[str, Encoded]) -> bool:
-        """Give a row's caption to the pair ``host``, of this batch or stored; False where one of them has none."""
+        """Add a row's caption to the pair ``host``, of this batch or stored; False if one of them has none."""
         if row.caption is None:
             return False
         if host in batch:
@@ -43,15 +43,15 @@ class Merge:
         return bool(known)
 
     def records(self, rows: Sequence[Encoded]) -> Records:
-        """Records of rows that stay, and of stored pairs that got captions."""
+        """Records (N, D) of kept rows, and of stored pairs with new captions."""
         own = [self._own(row) for row in rows]
-        hosts = [made for host in self._stored.values() if (made := self._mended(host)) is not None]
+        hosts = [made for host in self._stored.values() if (made := self._update(host)) is not None]
         dimension = self._memory.encoder.dimension
         columns = Records(
             [row.id for row in own],
             _stack([row.image for row in own], dimension),
             _stack([row.text for row in own], dimension),
-            [marked(row.payload, row.digest, self._source) for row in own],
+            [add_marks(row.payload, row.digest, self._source) for row in own],
         )
         return Records.join([columns, *hosts], dimension)
 
@@ -70,8 +70,8 @@ class Merge:
             self._stored[id_] = _Host(record, list(known))
         return self._stored[id_]
 
-    def _mended(self, host: _Host) -> Records | None:
-        """The stored pair with all its captions; None where there is no new one."""
+    def _update(self, host: _Host) -> Records | None:
+        """The stored pair, vectors (1, D), with all its captions; None without a new one."""
         old = host.record
         known = old.payloads[0].get(CAPTIONS) or [old.payloads[0].get("caption")]
         if host.captions == known or len(host.captions) < 2:
@@ -80,7 +80,7 @@ class Merge:
         return Records(old.ids, old.image, text, [{**old.payloads[0], CAPTIONS: host.captions}])
 
     def _mean(self, captions: Sequence[str]) -> Vectors:
-        """(D,): of all captions' vectors, encoded anew, so that it does not matter how they came together."""
+        """Mean (D,) of all captions' vectors, encoded again, so that the order of merging does not matter."""
         mean = self._memory.encoder.texts(captions).mean(axis=0)
         return np.asarray(mean / np.linalg.norm(mean), np.float32)
 

@@ -1,4 +1,4 @@
-"""Images that are nearly the same: evaluation images to keep out, and near-duplicates among pairs."""
+"""Nearly equal images: evaluation images to exclude, and near-duplicates among pairs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..types import Vectors
 
 @dataclass(frozen=True)
 class Near:
-    """Another image, and how near it is."""
+    """The nearest image to another one."""
 
     id: str  # of its pair
     similarity: float  # cosine of both images
@@ -23,9 +23,9 @@ class Near:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Images that must not get into the memory."""
+    """Images that must not enter the memory."""
 
-    ids: Sequence[str]  # E names; a pair of one of them is kept out, too
+    ids: Sequence[str]  # E ids; pairs with one of these ids are excluded too
     vectors: Vectors  # (E, D) of their images
 
     @cached_property
@@ -33,7 +33,7 @@ class Excluded:
         return frozenset(self.ids)
 
     def find(self, ids: Sequence[str], images: Vectors, threshold: float) -> list[Near | None]:
-        """Which excluded image each pair is like: the one of its id, else the nearest from the threshold on.
+        """The excluded image that each pair resembles: the one of its id, else the nearest above the threshold.
 
         Args:
             ids: of B pairs.
@@ -53,13 +53,13 @@ class Excluded:
 
 
 def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without: Collection[str]) -> list[Near | None]:
-    """The nearest stored image of each, from the threshold on.
+    """The nearest stored image of each, above the threshold.
 
     Args:
-        memory: where it may be.
+        memory: to search.
         images: (B, D).
         threshold: cosine.
-        without: ids that do not count, because they are about to be replaced.
+        without: ids to ignore, because they are about to be replaced.
     """
     if not len(images) or not memory.count():
         return [None] * len(images)
@@ -72,14 +72,14 @@ def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without
 
 
 class BatchNear:
-    """Nearest images among those of a batch that stay."""
+    """Nearest images among the kept rows of a batch (B, D)."""
 
     def __init__(self, ids: Sequence[str], images: Vectors) -> None:
         self._ids, self._scores = ids, np.asarray(images @ images.T)  # (B, B)
         self._staying: list[int] = []
 
     def before(self, row: int, threshold: float) -> Near | None:
-        """The nearest earlier row that stays, from the threshold on."""
+        """The nearest earlier row that is kept, above the threshold."""
         if not self._staying:
             return None
         scores = self._scores[row, self._staying]
@@ -87,5 +87,5 @@ class BatchNear:
         return Near(self._ids[self._staying[place]], float(scores[place])) if scores[place] >= threshold else None
 
     def stay(self, row: int) -> None:
-        """Let later rows be compared with this one."""
+        """Keep a row: later rows are compared with it."""
         self._staying.append(row)

@@ -1,4 +1,4 @@
-"""What a run may be told."""
+"""Options of a run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..errors import ConfigError
 from ..types import described
 
 Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
-"""report: list them. drop: leave the later one out. merge: give its caption to the earlier one."""
+"""report: list them. drop: skip the later one. merge: add its caption to the earlier one."""
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How rows get into the memory."""
+    """How rows are written to the memory."""
 
     source: str | None = described(
         None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="as given"
@@ -33,20 +33,20 @@ class IngestOptions:
     )
     duplicates: Duplicates = described(
         "off",
-        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop leaves the later one out, merge "
-        "gives its caption to the earlier one. Each image is searched for: slow in a large memory.",
+        "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop skips the later one, merge adds its "
+        "caption to the earlier one. Searches for each image: slow in a large memory.",
         unset="off; report when a threshold is given",
     )
     threshold: float = described(
         SAME_IMAGE,
-        "Cosine from which on two images are the same, also for --exclude.",
+        "Cosine above which two images are the same, also for --exclude.",
         flag="--duplicate-threshold",
         min=0,
         max=1,
     )
-    only_known: bool = False  # leave out rows whose id the memory does not hold
+    only_known: bool = False  # skip rows whose id the memory does not hold
     listed: Path = Path("duplicates.jsonl")  # file of near-duplicate and excluded rows
-    decoders: int = 0  # threads that decode images; 0: as many as there are cores
+    decoders: int = 0  # threads that decode images; 0: one per core
 
     def __post_init__(self) -> None:
         if self.duplicates not in get_args(Duplicates):
@@ -60,11 +60,11 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the work is done, on Ray."""
+    """A Ray cluster for the work."""
 
     address: str | None = described(
         None,
-        "Ray cluster that this machine is in; auto finds it.",
+        "Ray cluster of this machine; auto finds it.",
         metavar="HOST:PORT",
         unset="a cluster of this machine alone",
     )
@@ -73,7 +73,7 @@ class Cluster:
     )
     gpus_per_worker: float | None = described(
         None,
-        "GPUs of an encoding worker, may be a fraction; wants the setting provider=cuda.",
+        "GPUs of an encoding worker, may be a fraction; needs the setting provider=cuda.",
         min=0,
         unset="1 with provider=cuda, else 0",
     )

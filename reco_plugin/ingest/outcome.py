@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The outcome of a run."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ class Outcome:
 
     Attributes:
         read: rows of the source, rejected ones included.
-        added: pairs that the memory did not hold.
-        replaced: pairs whose row had changed.
-        unchanged: rows that the memory held as they are.
+        added: pairs with an id that is new in the memory.
+        replaced: pairs whose row changed.
+        unchanged: rows that the memory already holds.
         repeated: rows that came before in this source, with the same content.
-        missing: rows left out because only known ids were wanted.
+        missing: rows skipped because only known ids are wanted.
         rejected: rows that cannot be used.
-        excluded: rows kept out because they are evaluation images.
-        dropped: near-duplicates left out.
-        merged: near-duplicates whose caption went to an earlier pair.
+        excluded: rows skipped because they are evaluation images.
+        dropped: near-duplicates that were skipped.
+        merged: near-duplicates whose caption was added to an earlier pair.
         reported: near-duplicates that were written and listed.
         cut: captions longer than the encoder reads.
-        deleted: pairs that went because they are gone from the source, or excluded now.
-        kept: pairs gone from the source that stayed, because rejected rows may be theirs.
-        pairs: what the memory holds at the end.
+        deleted: pairs deleted because they are gone from the source, or excluded now.
+        kept: pairs gone from the source but kept, because rejected rows may be theirs.
+        pairs: in the memory at the end.
         seconds: of wall clock.
         reasons: of rejected rows, the most frequent first, with their counts.
-        files: what was written beside the memory, by kind.
+        files: written beside the memory, by kind.
     """
 
     read: int = 0
@@ -62,10 +62,10 @@ class Outcome:
 
 @dataclass
 class Plan(Outcome):
-    """What a run would come to, in the same counts.
+    """The expected outcome of a run, in the same counts.
 
     Attributes:
-        refused: why so many pairs as ``deleted`` says would not be deleted, and the run fail; None where they would be.
+        refused: why the run would refuse to delete ``deleted`` pairs, and fail; None if it would not.
     """
 
     refused: str | None = None

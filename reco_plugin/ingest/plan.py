@@ -1,4 +1,4 @@
-"""What a run would do, without decoding, encoding or writing anything."""
+"""A dry run: what a run would do, without decoding, encoding or writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .items import Loaded
 from .known import ROW, SOURCE, key_of
 from .options import IngestOptions
 from .outcome import Plan
-from .prepare import load, numbered
+from .prepare import load, read_rows
 from .stages import chunked, in_order
 from .sync import too_many
 
@@ -29,19 +29,19 @@ def plan(
 ) -> Plan:
     """Count what :func:`~reco_plugin.ingest.run.ingest` would do, as far as ids and digests tell.
 
-    Images are read and not decoded, remote ones not fetched: what only shows then counts as good. Near-duplicates and
-    excluded images are not looked for.
+    Images are read but not decoded, remote ones not fetched: errors that show only then are not counted, and neither
+    are near-duplicates and excluded images.
 
     Args:
         rows: the source.
         memory: is only read.
-        options: how.
-        max_delete: also count the pairs that are gone from the source ``options.source``, of which this share may go.
-        progress: told after each batch.
+        options: of the run.
+        max_delete: also count the pairs gone from the source ``options.source``; at most this share may be deleted.
+        progress: called after each batch.
     """
     begun, tally, outcome = time.monotonic(), _Tally(), Plan()
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:
-        batches = in_order(pool, load, chunked(numbered(rows.parts), options.batch_size), window=2)
+        batches = in_order(pool, load, chunked(read_rows(rows.parts), options.batch_size), window=2)
         with closing(batches):
             for batch in batches:
                 outcome.read += len(batch)
@@ -59,12 +59,12 @@ def plan(
 
 
 class _Tally:
-    """What came of the source.
+    """Rows of the source seen so far.
 
     Attributes:
-        named: keys of ids, with the digests of good rows.
+        named: keys of ids -> digests of good rows.
         unnamed: rejected rows without an id.
-        coming: pairs that will be of this source, and were of none or of another.
+        coming: pairs that are new to this source.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A row on its way: read from the source, fetched, made ready for the encoder one by one, and encoded by the batch."""
+"""The steps of a row: read, fetched and prepared one by one, and encoded in batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from ..memory.checks import check_ids, check_payload
 from ..preparation import EncoderInput, Preparation
 from ..types import Pair, caption_of
 from .items import Encoded, Loaded, Prepared, Skipped, WriterItem
-from .known import unmarked
+from .known import strip_marks
 
 DOWNLOADS = 16
 """Images that are fetched at the same time."""
 MAX_CHARACTERS = 100_000
-"""A longer text is no caption."""
+"""Of a caption."""
 
 
-def numbered(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejected]:
+def read_rows(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejected]:
     """The rows of all parts in order, each pair with its place in the source."""
     for part in parts:
         for number, row in enumerate(part.read(), 1):
@@ -35,7 +35,7 @@ def numbered(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejecte
 
 
 def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
-    """Read a row's image file and take its digest; a remote image is not fetched."""
+    """Read a row's image file and compute its digest; a remote image is not fetched."""
     if isinstance(row, Rejected):
         return row
     where, pair = row
@@ -49,12 +49,12 @@ def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
             image = Path(image).read_bytes()
         except OSError as error:
             return Rejected(where, f"its image {str(pair.image)!r} cannot be read: {error.strerror or error}", pair.id)
-    ours = Pair(pair.id, image, pair.text, unmarked(pair.payload))
+    ours = Pair(pair.id, image, pair.text, strip_marks(pair.payload))
     return Loaded(where, ours, digest(ours))
 
 
 def prepare(row: Loaded, preparation: Preparation) -> Prepared | Rejected:
-    """Make a row ready for the encoder; its image must not be remote, see :func:`fetched`."""
+    """Prepare a row for the encoder; its image must not be remote, see :func:`fetch_image`."""
     pair = row.pair
     try:
         payload = check_payload(pair.id, pair.payload)
@@ -83,8 +83,8 @@ def _text(text: Any, preparation: Preparation) -> EncoderInput:
     return preparation.text(text, "its caption")
 
 
-def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
-    """A row with its image downloaded, where that is remote; any other row as it is."""
+def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
+    """A row with its image downloaded, if it is remote; any other row as it is."""
     if not isinstance(row, Loaded) or not isinstance(image := cast(object, row.pair.image), RemoteImage):
         return row
     try:
@@ -93,14 +93,14 @@ def fetched(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
         return Rejected(row.where, str(error), row.pair.id)
 
 
-def encoded_rows(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
-    """A batch with its prepared rows encoded; the others stay as they are, where they are."""
+def encode_batch(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
+    """A batch with its prepared rows encoded, vectors (D,); other rows stay in their place."""
     made = iter(encode([row for row in rows if isinstance(row, Prepared)], encoder))
     return [next(made) if isinstance(row, Prepared) else row for row in rows]
 
 
 def encode(rows: Sequence[Prepared], encoder: Encoder) -> list[Encoded]:
-    """Encode rows, in order; what is a vector already stays.
+    """Encode rows, in order, to vectors (D,); vectors are kept.
 
     Raises:
         SessionError: the encoder failed.

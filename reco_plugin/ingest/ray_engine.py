@@ -5,7 +5,7 @@
     parts ──► read_part ──► EncodeChunks ──► this process ──► Writer ──► memory
               tasks          actors           in order
 
-Ray Data holds back whoever is ahead, and begins anew what a lost worker had in hand.
+Ray Data slows down stages that are ahead, and repeats the tasks of a lost worker.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _READER_CPUS = 0.5
 _CLIENT_CPUS = 0.25
 """An encoding actor that waits for a Triton server."""
 _SHARE = 0.75
-"""Of the CPUs, for encoding actors, where nobody says how many."""
+"""Default share of the CPUs for encoding actors."""
 
 
 def ingest_on_ray(
@@ -60,19 +60,19 @@ def ingest_on_ray(
     """Do what :func:`~reco_plugin.ingest.run.ingest` does, with the same result, on a Ray cluster.
 
     Raises:
-        ConfigError: the cluster is not reached, or has no room for one worker.
-        DataError: besides what ``ingest`` says, a task lost its worker again and again.
+        ConfigError: the cluster cannot be reached, or has no room for one worker.
+        DataError: as in ``ingest``; also a task that keeps losing its worker.
     """
     options = options or IngestOptions()
-    with connected(cluster.address):
+    with connect_ray(cluster.address):
         writer = Writer(reco.memory, options, excluded)
-        with closing(encoded_on_ray(rows, job_of(reco, options), cluster)) as items:
+        with closing(encode_on_ray(rows, job_of(reco, options), cluster)) as items:
             return write(chunked(items, options.batch_size), writer, finish=finish, progress=progress)
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Join a cluster, or start one on this machine; what is joined already stays.
+def connect_ray(address: str | None) -> Iterator[None]:
+    """Join a cluster, or start one on this machine; keeps an existing connection.
 
     Raises:
         ConfigError: no cluster answers there, or one of another version.
@@ -93,16 +93,16 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _check_address(address: str | None) -> None:
-    """Refuse what Ray would wait for in vain, and for minutes.
+    """Refuse an address that Ray would wait for in vain, for minutes.
 
     Raises:
-        ConfigError: nothing answers there, or it is an address for clients outside of the cluster.
+        ConfigError: nothing answers there, or it is a client address (ray://).
     """
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):
         raise ConfigError(
-            f"--address {address}: Ray Data wants its driver inside of the cluster. Run the command there, as in "
+            f"--address {address}: Ray Data needs its driver inside of the cluster. Run the command there, as in "
             "ray job submit -- reco memory build … --engine ray --address auto"
         )
     host, _, port = address.rpartition(":")
@@ -112,8 +112,8 @@ def _check_address(address: str | None) -> None:
         raise ConfigError(f"no Ray cluster at {address}: {error}; give host:port, as `ray start` shows it") from error
 
 
-def encoded_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, None, None]:
-    """The rows as workers make them, in the order of the source."""
+def encode_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, None, None]:
+    """Encode rows on the workers, vectors (D,), in the order of the source."""
     actors, resources = _room(job.settings, cluster)
     _configure()
     attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
@@ -129,8 +129,8 @@ def encoded_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterIt
             for chunk in block["chunk"]:
                 yield from _unpacked(chunk)
     except ray.exceptions.RayError as error:
-        said = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
-        raise DataError(f"the Ray cluster gave up: {said}. What was written stays") from error
+        reason = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
+        raise DataError(f"the Ray cluster failed: {reason}. What was written stays") from error
 
 
 def _unpacked(chunk: bytes) -> list[WriterItem]:
@@ -141,10 +141,10 @@ def _unpacked(chunk: bytes) -> list[WriterItem]:
 
 
 def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
-    """How many actors, and what each of them holds.
+    """The number of actors, and the resources of each.
 
     Raises:
-        ConfigError: there is no room for one of them and a reading task.
+        ConfigError: no room for one actor and a reading task.
     """
     local = settings.triton_url is None
     gpus = cluster.gpus_per_worker
@@ -153,7 +153,7 @@ def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
     cpus, has = (1.0 if local else _CLIENT_CPUS), ray.cluster_resources()
     if has.get("CPU", 0) < cpus + _READER_CPUS or has.get("GPU", 0) < gpus:
         raise ConfigError(
-            f"an encoding worker wants {cpus:g} CPUs and {gpus:g} GPUs, and a reading one {_READER_CPUS:g} CPUs; the "
+            f"an encoding worker needs {cpus:g} CPUs and {gpus:g} GPUs, and a reading one {_READER_CPUS:g} CPUs; the "
             f"Ray cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
         )
     fit = min(has["CPU"] * _SHARE / cpus, has.get("GPU", 0) / gpus if gpus else float("inf"))
@@ -163,20 +163,20 @@ def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
 
 
 def job_of(reco: Reco, options: IngestOptions) -> Job:
-    """What workers are told."""
+    """The job of all workers."""
     known = Known.of(reco.memory.store.payloads(), only_known=options.only_known)
     return Job(_for_workers(reco.settings), reco.manifest.fingerprint, known, options.batch_size, Path.cwd())
 
 
 def _for_workers(settings: Settings) -> Settings:
-    """The settings without the memory and its key; a path that holds on other machines; one thread per CPU."""
-    said = {"model": settings.model.resolve(), "memory": ":memory:", "memory_api_key": None}
+    """The settings without the memory and its key; an absolute model path; one thread per CPU."""
+    changed = {"model": settings.model.resolve(), "memory": ":memory:", "memory_api_key": None}
     threads = settings.threads or int(settings.provider == "cpu")
-    return settings.model_copy(update={**said, "memory_options": MemoryOptions(), "threads": threads})
+    return settings.model_copy(update={**changed, "memory_options": MemoryOptions(), "threads": threads})
 
 
 def _configure() -> None:
-    """Keep the order of the source; leave progress and errors to us."""
+    """Keep the order of the source; turn off Ray's own progress and error output."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = context.print_on_execution_start = False

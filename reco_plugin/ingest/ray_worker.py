@@ -1,7 +1,7 @@
-"""What the workers of a Ray cluster do: read and prepare a part; encode chunks of rows.
+"""The workers of a Ray cluster: read and prepare a part; encode chunks of rows.
 
-A chunk is some hundred rows, pickled once: pixels and vectors in it are numpy arrays, which are copied and not looked
-at. Errors travel as chunks do, so that they keep their class and all that comes before them is written.
+A chunk is a few hundred rows, pickled once: Ray copies its bytes without parsing them. Errors are sent as chunks, so
+that they keep their class and all rows before them are written.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ..errors import ArtifactError, DataError, RecoError
 from ..types import Fingerprint
 from .items import Loaded, Prepared, Skipped
 from .known import Known
-from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
+from .prepare import DOWNLOADS, encode_batch, fetch_image, load, prepare, read_rows
 from .stages import chunked, in_order
 
 ATTEMPTS = 4
-"""How often a task is begun; Ray itself would begin one that kills its worker again for ever."""
+"""Attempts of a task; Ray itself would repeat a task that kills its worker forever."""
 DatasetRow: TypeAlias = dict[str, Any]
-"""Of a Ray dataset: name of the part, and part or chunk as bytes."""
+"""Row of a Ray dataset: name of the part, and part or chunk as bytes."""
 
 
 @dataclass(frozen=True)
 class RemoteError:
-    """An error on its way to the driver: its class, as some do not unpickle, and its message."""
+    """An error for the driver: class and message, since some errors do not unpickle."""
 
     kind: type[RecoError]
     message: str
@@ -50,20 +50,20 @@ class RemoteError:
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs to know; each machine gets it once."""
+    """Input of every worker; each machine gets it once."""
 
     settings: Settings  # of the model; the model folder has the same path everywhere
     fingerprint: Fingerprint  # of the driver's model
-    known: Known  # what the memory holds
+    known: Known  # ids and rows of the memory
     batch_size: int  # rows per chunk
-    folder: Path  # from which relative paths are meant
+    folder: Path  # of relative paths
 
     @cached_property
     def artifact(self) -> Artifact:
-        """The model folder as this machine sees it.
+        """The model folder on this machine.
 
         Raises:
-            ArtifactError: it is not there, or another one.
+            ArtifactError: it is missing, or another model.
         """
         artifact = Artifact.load(self.settings.model)
         if (found := artifact.manifest.fingerprint) != self.fingerprint:
@@ -80,13 +80,13 @@ class Job:
 
 
 class Attempts:
-    """Counts how often tasks were begun, outside of the workers that they may kill. Runs as an actor."""
+    """Counts attempts of tasks, outside of the workers that they may kill. Runs as an actor."""
 
     def __init__(self) -> None:
         self._begun: dict[Any, int] = {}
 
     def begin(self, task: Any) -> int:
-        """Count and tell."""
+        """Count an attempt and return the number."""
         self._begun[task] = self._begun.get(task, 0) + 1
         return self._begun[task]
 
@@ -97,7 +97,7 @@ def pack(content: Any) -> bytes:
 
 
 def unpack(packed: bytes) -> Any:
-    """What was packed, by a process of this cluster."""
+    """The content of :func:`pack`, by a process of this cluster."""
     return pickle.loads(packed)  # noqa: S301 - Ray itself runs pickled code of the same processes
 
 
@@ -125,7 +125,7 @@ class EncodeChunks:
             chunk = unpack(row["chunk"])
             if isinstance(chunk, RemoteError):
                 return {"chunk": row["chunk"]}
-            return {"chunk": pack(encoded_rows(chunk, _job(self._job).encoder))}
+            return {"chunk": pack(encode_batch(chunk, _job(self._job).encoder))}
         except RecoError as error:
             return {"chunk": _failed(error)}
 
@@ -135,9 +135,9 @@ def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rej
         loaded = load(row)
         return job.known.sift(loaded) if isinstance(loaded, Loaded) else loaded
 
-    chunks = ([begun(row) for row in chunk] for chunk in chunked(numbered([part]), job.batch_size))
+    chunks = ([begun(row) for row in chunk] for chunk in chunked(read_rows([part]), job.batch_size))
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
-        for chunk in in_order(downloads, fetched, chunks, window=2):
+        for chunk in in_order(downloads, fetch_image, chunks, window=2):
             yield [prepare(row, job.encoder.preparation) if isinstance(row, Loaded) else row for row in chunk]
 
 
@@ -145,7 +145,7 @@ def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rej
 def _job(reference: Any) -> Job:
     """The job, unpacked once per process."""
     job: Job = ray.get(reference)
-    with suppress(OSError):  # it need not be there for a source of absolute paths
+    with suppress(OSError):  # a source of absolute paths does not need it
         os.chdir(job.folder)
     return job
 

@@ -1,6 +1,6 @@
-"""Rejected rows: listed with their reasons, counted, and too many of them stop the run.
+"""Rejected rows: listed with their reasons and counted; too many of them stop the run.
 
-Lists lie beside the memory, one JSON object per line; whole at the end, and none where there is nothing to list.
+Lists are files beside the memory, one JSON object per line; complete at the end, and missing if nothing is listed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .items import Encoded, Skipped
 
 PARTIAL = ".part"
 LOOK_AFTER = 200
-"""Rows after which the share of rejected ones is looked at."""
+"""Rows after which the share of rejected ones is checked."""
 _SHOWN = 3
 _COLUMN = re.compile(r"column '[^']*'$")
 _COLUMNS = "; this row has "
-"""After it a reason lists the columns that the row has: they differ from row to row, those of the first are told."""
+"""Before the columns of a row in a reason: they differ from row to row, and only the first row's are reported."""
 _PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|\b\d[\d.,x]*\b|0x[0-9a-f]+|\([^()]*bytes\)""")
 
 
 class Listing:
-    """A file that is written to ``NAME.part`` and named in the end. One of an earlier run goes when this one begins.
+    """A file that is written as ``NAME.part`` and renamed at the end. The file of an earlier run is deleted first.
 
     Raises:
-        DataError: its folder cannot be written to.
+        DataError: its folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Listing:
             raise DataError(f"{self._part} cannot be written: {error.strerror or error}") from None
 
     def finish(self) -> Path | None:
-        """Name the file; None where nothing was listed."""
+        """Rename the file; None if nothing was listed."""
         if self._file is None:
             return None
         try:
@@ -93,10 +93,10 @@ class RejectedRows:
         return {kind + columns.get(kind, ""): times for kind, times in self._kinds.most_common()}
 
     def check(self, read: int, *, at_end: bool = False) -> None:
-        """Stop a run that rejects too much; rows that only lack their image or text are listed, but do not count.
+        """Stop a run that rejects too many rows; rows that only lack their image or text are listed, but do not count.
 
         Raises:
-            DataError: above the largest rate, after 200 rows or at the end; or no row at all was good.
+            DataError: above the largest rate, after 200 rows or at the end; or no row is good.
         """
         too_many = self._damaged > self._max_rate * read or self.count == read
         if not self.count or not too_many or not (at_end or read >= LOOK_AFTER):
@@ -107,22 +107,22 @@ class RejectedRows:
         often = "; ".join(f"{times:,} x {kind}" for kind, times in list(self.reasons.items())[:_SHOWN])
         raise DataError(
             f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often}. All are listed in "
-            f"{path}. What was written stays; mend the source and run it again, it goes on where it was"
+            f"{path}. What was written stays; fix the source and run it again, it resumes where it stopped"
         )
 
     def finish(self) -> Path | None:
-        """Name the list; None where nothing was rejected."""
+        """Finish the list; None if nothing was rejected."""
         return self._listing.finish()
 
 
-def twice(row: Encoded | Skipped) -> Rejected:
-    """What is said of a row whose id came before with other content."""
+def reject_repeated(row: Encoded | Skipped) -> Rejected:
+    """The rejection of a row whose id came before with other content."""
     where = row.where if isinstance(row, Encoded) else f"id {row.id!r}"
     return Rejected(where, "its id came before in this source, with other content", row.id)
 
 
 def kind_of(row: Rejected) -> str:
-    """Why, and by which column, without what is particular to one row.
+    """The reason and its column, without the values of one row.
 
     >>> kind_of(Rejected("line 2", "its image 'a.jpg' cannot be read: No such file or directory"))
     'its image … cannot be read: No such file or directory'

@@ -1,4 +1,4 @@
-"""One run from a source into the memory of an open Reco, all stages at once."""
+"""One run from a source into the memory of an open Reco, all stages concurrently."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
 from .options import IngestOptions
 from .outcome import Outcome
-from .prepare import DOWNLOADS, encoded_rows, fetched, load, numbered, prepare
+from .prepare import DOWNLOADS, encode_batch, fetch_image, load, prepare, read_rows
 from .stages import ahead, chunked, in_order
 from .write import Writer
 
 RowProgress = Callable[[int, int], object]
-"""Told rows since the last call, and rejected ones in all."""
+"""Takes the rows since the last call, and all rejected ones."""
 
 
 def silent(rows: int, rejected: int) -> None:
@@ -39,15 +39,15 @@ def ingest(
     finish: Callable[[Writer], object] | None = None,
     progress: RowProgress = silent,
 ) -> Outcome:
-    """Read, encode and write rows; what the memory holds as it is stays untouched, so running it again goes on.
+    """Read, encode and write rows; rows that the memory already holds are skipped, so a second run resumes.
 
     Args:
         rows: the source.
         reco: model and memory.
-        options: how.
-        excluded: images that must not get into the memory.
-        finish: called once all rows are written, before the outcome is taken.
-        progress: told after each batch.
+        options: of the run.
+        excluded: images that must not enter the memory.
+        finish: called once all rows are written, before the outcome is complete.
+        progress: called after each batch.
 
     Raises:
         DataError: too many rows were rejected; what was written stays.
@@ -56,7 +56,7 @@ def ingest(
     """
     options = options or IngestOptions()
     writer = Writer(reco.memory, options, excluded)
-    with closing(encoded(rows, reco.encoder, writer.sift, options)) as batches:
+    with closing(encode_source(rows, reco.encoder, writer.sift, options)) as batches:
         return write(batches, writer, finish=finish, progress=progress)
 
 
@@ -67,7 +67,7 @@ def write(
     finish: Callable[[Writer], object] | None = None,
     progress: RowProgress = silent,
 ) -> Outcome:
-    """Write batches that were encoded anywhere, in the order of the source; see :func:`ingest`."""
+    """Write encoded batches, in the order of the source; see :func:`ingest`."""
     begun = time.monotonic()
 
     def records() -> Iterator[Records]:
@@ -91,21 +91,21 @@ def write(
     return writer.outcome
 
 
-def encoded(
+def encode_source(
     rows: Rows,
     encoder: Encoder,
     sift: Callable[[Sequence[Loaded]], Sequence[Loaded | Skipped]],
     options: IngestOptions,
     wanted: Callable[[Pair | Rejected], bool] | None = None,
 ) -> Generator[list[WriterItem], None, None]:
-    """Rows as vectors, in batches and in order; reading, decoding and encoding overlap.
+    """Encode rows to vectors (D,), in batches and in order; reading, decoding and encoding overlap.
 
     Args:
         rows: the source.
         encoder: is called by one thread.
-        sift: says which rows need no encoding.
+        sift: skips rows that need no encoding.
         options: batch size and threads.
-        wanted: which rows to look at; all, when left out.
+        wanted: filters rows; None: all.
     """
     decoders = options.decoders or os.cpu_count() or 1
     with (
@@ -115,23 +115,23 @@ def encoded(
         read = ahead(_read(rows, options.batch_size, wanted), 2)
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sifted(batch, sift) for batch in loaded)
-        whole = in_order(downloads, fetched, sifted, window=2)
+        whole = in_order(downloads, fetch_image, sifted, window=2)
         prepared = ahead(in_order(pool, _prepared(encoder.preparation), whole, window=2), 1)
-        batches = ahead((encoded_rows(batch, encoder) for batch in prepared), 2)
+        batches = ahead((encode_batch(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
 
 
 def _read(rows: Rows, size: int, wanted: Callable[[Pair | Rejected], bool] | None) -> Generator[list[Any], None, None]:
-    found = numbered(rows.parts)
+    found = read_rows(rows.parts)
     if wanted is not None:
         found = (row for row in found if wanted(row if isinstance(row, Rejected) else row[1]))
     yield from chunked(found, size)
 
 
 def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:
-    told = iter(sift([row for row in batch if isinstance(row, Loaded)]))
-    return [next(told) if isinstance(row, Loaded) else row for row in batch]
+    sifted = iter(sift([row for row in batch if isinstance(row, Loaded)]))
+    return [next(sifted) if isinstance(row, Loaded) else row for row in batch]
 
 
 def _prepared(preparation: Preparation) -> Callable[[Any], Any]:

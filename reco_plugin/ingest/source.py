@@ -1,4 +1,4 @@
-"""Any source of pairs: what :func:`~reco_plugin.data.rows.open_rows` reads, and memories and collections besides.
+"""Any source of pairs: all that :func:`~reco_plugin.data.rows.open_rows` reads, also memories and collections.
 
 ::
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 _FILES = (*SUFFIXES, ".json", ".parquet", ".tar", ".npz")
 _COLUMNS = ("image", "text", "caption")
 _REACHED = ("transport", "grpc_port", "ca_file", "timeout_s")
-"""Options of a memory that say how a server is reached; the settings' own may be of the memory that is filled."""
+"""Options of the connection to a server; those of the settings may belong to the memory that is filled."""
 
 
 def open_source(source: str | Path, *, model: Path | None = None, into: Settings | None = None) -> Rows:
-    """Open a source of image-text pairs; of a memory, header and number of pairs are read.
+    """Open a source of image-text pairs; of a memory, reads the header and the number of pairs.
 
     Args:
         source: as :func:`~reco_plugin.data.rows.open_rows` takes it, or a memory's folder, or a Qdrant server's URL as
             in ``http://host:6333?collection=shop&image=photo&text=title&caption=name&check=1``.
-        model: folder of the model that a memory's vectors must be of; None: of whichever they are.
-        into: speak of a memory that must not be the source, because it is filled.
+        model: folder of the model whose encoder a memory must have; None: any.
+        into: settings of the memory that is filled, which must not be the source.
 
     Raises:
         FingerprintMismatch: another encoder made the memory.
         MemoryLocked: the memory is open elsewhere.
         MemoryStoreError: no such collection or vector, or the server fails.
-        ConfigError: an unknown option; a collection that is no memory, without names of its vectors; or the memory
+        ConfigError: an unknown option; a collection that is not a memory, without names of its vectors; or the memory
             that is filled.
-        DataError: nothing in it, and all that ``open_rows`` says.
+        DataError: an empty source, and all errors of ``open_rows``.
     """
     where = parse_source(source)
     if not is_memory(where):
@@ -89,7 +89,7 @@ def _served(where: Location, fingerprint: Fingerprint | None, model: Path | None
     server, collection = server_of(settings), settings.memory_collection
     if server.path.lower().endswith(_FILES):
         raise DataError(f"{where.name} is a file behind a URL: download it first. URLs name Qdrant servers here")
-    where.only("collection", *_COLUMNS, "check", *_REACHED)  # after the URL was, which may hold what must not be shown
+    where.only("collection", *_COLUMNS, "check", *_REACHED)  # after the URL was checked, since it may hold secrets
     from ..memory.reading import describe
 
     found = describe(server, collection)
@@ -106,14 +106,14 @@ def _columns(where: Location, found: Described, collection: str) -> CollectionNa
     """The names that were given, else those of a memory.
 
     Raises:
-        ConfigError: a collection that is no memory, and too few names.
+        ConfigError: too few names for a collection that is not a memory.
     """
     image, text, caption = (where.options.get(name) for name in _COLUMNS)
     if found.layout is not None:
         image, text = found.layout.image if image is None else image, found.layout.text if text is None else text
     if image is None or (text is None and caption is None):
         raise ConfigError(
-            f"the collection {collection!r} at {where.name!r} is no memory of ours: say what is what in it, as in "
+            f"the collection {collection!r} at {where.name!r} is no memory of ours: name its vectors, as in "
             f"'{where.name}?collection={collection}&image=NAME&text=NAME&caption=KEY', where text or caption may be "
             f"left out. Its vectors: {found.known()}"
         )
@@ -124,17 +124,17 @@ def _check(where: Location, server: Server, found: Described, columns: Collectio
     """Compare captions with their vectors.
 
     Raises:
-        ConfigError: there is nothing to compare.
-        FingerprintMismatch: they are not of the model.
+        ConfigError: no captions, text vectors or model to compare.
+        FingerprintMismatch: they are of another model.
     """
     if columns.text is None or columns.caption is None or model is None:
-        beside = "is for commands with a model" if model is None else "wants text=NAME and caption=KEY"
+        beside = "is for commands with a model" if model is None else "needs text=NAME and caption=KEY"
         raise ConfigError(f"{where.name}: check=1 compares captions with their vectors, and {beside}")
     check_captions(server, found, columns.text, columns.caption, model)
 
 
 def _holds(filled: Server, alias: str, server: Server, found: Described) -> bool:
-    """Whether the memory of this alias is that collection, as far as addresses tell."""
+    """Whether the memory of this alias is that collection, judging by addresses."""
     from ..memory.reading import own_name
 
     return filled.is_same(server) and own_name(filled, alias) == found.name

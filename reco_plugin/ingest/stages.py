@@ -1,4 +1,4 @@
-"""Work side by side, in order: iterators that run ahead of their reader in a thread, or in a pool."""
+"""Concurrent stages that keep their order: iterators that run ahead of their reader in a thread, or in a pool."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _LOOK_S = 0.1
-"""How often a thread that waits for room looks whether its reader went away."""
+"""How often a thread that waits for room checks whether its reader stopped."""
 _PIECES = 16
-"""Tasks per list: few, because each costs some microseconds, and enough to keep all threads of a pool busy."""
+"""Tasks per list: few, since each costs some microseconds, but enough to keep all threads of a pool busy."""
 _END = object()
 
 
@@ -29,7 +29,7 @@ class _Failed:
 
 
 def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``, the last one shorter; where they end with an error of ours, it comes after that."""
+    """Items in lists of ``size``, the last one shorter; an error of ours is raised after the last list."""
     chunk: list[T] = []
     try:
         for item in items:
@@ -46,9 +46,9 @@ def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None]:
-    """The same items, made in a thread of their own, at most ``size`` of them before they are asked for.
+    """The same items, made ahead in a separate thread, at most ``size`` of them.
 
-    What is raised there is raised here. Closing this closes ``items``, in their thread, and waits for it.
+    Errors of the thread are raised here. Closing this closes ``items``, in their thread, and waits for it.
     """
     waiting: Queue[Any] = Queue(size)
     stop = Event()
@@ -88,7 +88,7 @@ def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None
 def in_order(
     pool: Executor, work: Callable[[T], R], chunks: Iterable[list[T]], *, window: int
 ) -> Generator[list[R], None, None]:
-    """Do work on each item in a pool; lists come back whole and in order, ``window`` of them are worked on."""
+    """Do work on each item in a pool; returns whole lists in order, with ``window`` of them in progress."""
     begun: deque[list[Future[list[R]]]] = deque()
 
     def do(piece: list[T]) -> list[R]:

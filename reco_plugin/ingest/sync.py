@@ -1,4 +1,4 @@
-"""Pairs that are gone from their source, deleted once all its rows are written."""
+"""Delete pairs that are gone from their source, once all its rows are written."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .write import Writer
 
 
 def delete_gone(writer: Writer, source: str, max_share: float) -> None:
-    """Delete the pairs that this source brought before and that it holds no more.
+    """Delete the pairs that came from this source and are no longer in it.
 
-    A pair whose row was rejected stays. Rejected rows without an id may be anybody's: then all stay.
+    A pair whose row was rejected stays. Rejected rows without an id could be any pair's: then all stay.
 
     Args:
         writer: has written all rows of the source.
         source: name of the source.
-        max_share: of the source's pairs that may go.
+        max_share: of the source's pairs that may be deleted.
 
     Raises:
-        DataError: more would go; none is deleted.
+        DataError: more would be deleted; none is.
     """
     ours, gone = 0, list[str]()
     for id_, payload in writer.memory.store.payloads():
@@ -37,18 +37,18 @@ def delete_gone(writer: Writer, source: str, max_share: float) -> None:
 
 
 def delete_others(writer: Writer) -> None:
-    """Delete every pair that is no good row of the source, whoever brought it."""
+    """Delete every pair that is not a good row of this source, whatever its source."""
     gone = [id_ for id_, _ in writer.memory.store.payloads() if not writer.brought(id_, good=True)]
     if gone:
         writer.outcome.deleted += writer.memory.remove(gone)
 
 
 def too_many(gone: int, ours: int, source: str | None, max_share: float) -> str | None:
-    """Why so many pairs of a source must not be deleted; None where they may."""
+    """Why so many pairs of a source must not be deleted; None if they may."""
     if gone <= max_share * ours:
         return None
     return (
         f"{gone:,} of the {ours:,} pairs that {source!r} brought are gone from it, more than the allowed share of "
-        f"{max_share:g}. If they shall go, say --max-delete {min(1.0, gone / ours + 0.005):.2f}; if not, is the source "
-        "whole?"
+        f"{max_share:g}. To delete them, give --max-delete {min(1.0, gone / ours + 0.005):.2f}; if not, is the source "
+        "complete?"
     )

@@ -1,7 +1,7 @@
-"""Encoded rows to records: what is there already, came twice, is excluded or nearly the same is told apart here.
+"""Encoded rows to records; finds unchanged, repeated, excluded and near-duplicate rows.
 
-Decisions depend on the memory and on the rows before alone, and rows come in the order of the source: a run that was
-interrupted and is run again comes to the same memory.
+Decisions depend only on the memory and on the rows before, and rows come in the order of the source: an interrupted run
+that is run again results in the same memory.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
 from .options import IngestOptions
 from .outcome import Outcome
-from .rejected import Listing, RejectedRows, twice
+from .rejected import Listing, RejectedRows, reject_repeated
 
 
 class Writer:
     """Writes one source into a memory.
 
     Attributes:
-        memory: where pairs go.
+        memory: to write to.
         outcome: counts so far.
-        unnamed: rejected rows without an id: nobody can say which pairs are theirs.
+        unnamed: rejected rows without an id, which could be any pair's.
     """
 
     def __init__(self, memory: PairMemory, options: IngestOptions, excluded: Excluded | None = None) -> None:
@@ -40,14 +40,14 @@ class Writer:
         self._named: set[int] = set()  # ids of rejected rows
 
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
-        """Say which rows need no encoding; may be called by another thread, for rows that come later."""
+        """Skip rows that need no encoding; may be called by another thread, for later rows."""
         held = self._held([row.pair.id for row in rows])
         return [self._needless(row.pair.id, row.digest, held) or row for row in rows]
 
     def records(self, batch: Sequence[WriterItem]) -> Records:
-        """What has to be written for the next rows of the source; pairs that must go are deleted here.
+        """The records (N, D) to write for the next rows of the source; deletes the pairs that must go.
 
-        The records of a batch must be in the memory before the next batch is handed in.
+        The records of a batch must be in the memory before the next call.
         """
         self.outcome.read += len(batch)
         held = self._held([row.id for row in batch if not isinstance(row, Rejected)])
@@ -69,11 +69,11 @@ class Writer:
         return self._fresh(fresh, held)
 
     def brought(self, id_: str, *, good: bool = False) -> bool:
-        """Whether a row of this id was in the source; with ``good``, one that was not rejected."""
+        """Whether the source has a row with this id; with ``good``, one that was not rejected."""
         return (key := key_of(id_)) in self._seen or (not good and key in self._named)
 
     def check_rejected(self, *, at_end: bool = False) -> None:
-        """Stop a run that rejects too much.
+        """Stop a run that rejects too many rows.
 
         Raises:
             DataError: see :meth:`~reco_plugin.ingest.rejected.RejectedRows.check`.
@@ -81,7 +81,7 @@ class Writer:
         self._rejected.check(self.outcome.read, at_end=at_end)
 
     def close(self) -> None:
-        """Name the lists."""
+        """Finish the lists."""
         self.outcome.reasons = self._rejected.reasons
         for kind, path in (("rejected", self._rejected.finish()), ("listed", self._listed.finish())):
             if path is not None:
@@ -106,7 +106,7 @@ class Writer:
         if row.digest == first.get(row.id, held.get(row.id, {}).get(ROW)):
             self.outcome.repeated += 1
         else:
-            self._reject(twice(row))
+            self._reject(reject_repeated(row))
 
     def _reject(self, row: Rejected) -> None:
         self._rejected.add(row)
@@ -117,7 +117,7 @@ class Writer:
             self._named.add(key_of(row.id))
 
     def _skip(self, rows: Sequence[Skipped], held: dict[str, Payload]) -> None:
-        """Count; unchanged pairs that another source brought change hands, those that are excluded now are deleted."""
+        """Count; unchanged pairs of another source now belong to this one, pairs that are excluded now are deleted."""
         self.outcome.missing += sum(row.why == "missing" for row in rows)
         ids = [row.id for row in rows if row.why == "unchanged"]
         gone = self._excluded_now(ids)
@@ -188,7 +188,7 @@ class Writer:
     def _leave_out(
         self, rows: list[Encoded], leaving: Sequence[Near | None], held: dict[str, Payload], why: Callable[[str], str]
     ) -> list[Encoded]:
-        """The rows that stay; of one that was in the memory with other content, the pair goes."""
+        """The rows that stay; the stored pairs of the others are deleted."""
         gone = []
         for row, near in zip(rows, leaving, strict=True):
             if near is not None:

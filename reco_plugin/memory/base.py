@@ -1,4 +1,4 @@
-"""The protocols of a memory: what is searched, and what is also filled."""
+"""The protocols of a memory: ``Searches`` only searches, ``Memory`` can also be filled."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .header import Header
 
 
 class Searches(Protocol):
-    """Image-text pairs, searched by either modality, read by either: all that a refinement asks for."""
+    """Image-text pairs, searched by either modality, read by either: all that a refinement needs."""
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration; asks nobody."""
+        """Fingerprint and calibration; makes no request."""
         ...
 
     def search(self, search: Search) -> Neighbours:
-        """Find each query's k nearest pairs by one modality's vectors and read one modality's vectors.
+        """Find the k nearest pairs of queries (B, D) by one modality's vectors and read one modality's (B, K, D).
 
         Raises:
-            InputError: parts that do not fit one another; see also :class:`~reco_plugin.errors.VectorError`.
+            InputError: arguments that contradict each other; see also :class:`~reco_plugin.errors.VectorError`.
             MemoryStoreError: the store fails.
         """
         ...
@@ -49,19 +49,19 @@ class Memory(Searches, Protocol):
         ...
 
     def upsert(self, records: Records) -> None:
-        """Add pairs, searchable at once; an id that exists is replaced whole."""
+        """Add pairs, vectors (N, D), searchable at once; an id that exists is replaced as a whole."""
         ...
 
     def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs; returns how many were there."""
+        """Remove pairs; returns how many existed."""
         ...
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """All pairs in a stable order, or those of these ids that exist in the order of the ids, in batches."""
+        """All pairs in a stable order, or the existing ones of ``ids`` in their order, in batches (N, D)."""
         ...
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Ids and payloads of all pairs, or of those of these ids that exist, in any order; reads no vectors."""
+        """Ids and payloads of all pairs, or of the existing ones of ``ids``, in any order; reads no vectors."""
         ...
 
     def flush(self) -> None:
@@ -69,5 +69,5 @@ class Memory(Searches, Protocol):
         ...
 
     def close(self) -> None:
-        """Flush and let go of the store; closing twice is fine."""
+        """Flush and release the store; closing twice is fine."""
         ...

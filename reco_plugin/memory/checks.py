@@ -1,4 +1,4 @@
-"""What callers hand in, checked in one place for all kinds of memory."""
+"""Checks of the callers' input, the same for all kinds of memory."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .filters import USER_ID, Condition, is_scalar, parse_filter
 
 @dataclass(frozen=True)
 class CheckedSearch:
-    """A search that can be answered."""
+    """A search with valid arguments."""
 
     vectors: Vectors  # (B, D) queries
     k: int  # neighbours per query
-    exclude: list[list[str]]  # per query, the ids it must not find; one list where queries share them
-    conditions: tuple[Condition, ...]  # what the payload must fulfil
+    exclude: list[list[str]]  # per query, the ids it must not find; queries may share one list
+    conditions: tuple[Condition, ...]  # the payload must fulfil all
 
 
 def check_records(records: Records, dimension: int) -> Records:
-    """Records with the vectors normalised and payloads copied as JSON values.
+    """Records with the vectors (N, D) normalised and payloads copied as JSON values.
 
     Raises:
-        InputError: columns of unequal length, an id that is empty or comes twice, a payload that cannot be kept.
+        InputError: columns of unequal length, an id that is empty or repeated, a payload that cannot be stored.
         VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
     """
     ids = check_ids(records.ids, "records.ids")
@@ -78,7 +78,7 @@ def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     """A deep copy of a payload, made of JSON values only (a tuple becomes a list).
 
     Raises:
-        InputError: naming the place in the payload that cannot be kept.
+        InputError: naming the place in the payload that cannot be stored.
     """
     of = f"the payload of {shown(user_id)}"
     if not isinstance(payload, Mapping):
@@ -96,8 +96,8 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
     """A search, checked and ready for a backend.
 
     Raises:
-        InputError: unknown modality, k that is none, ``exclude`` not of one entry per query, a filter that means
-            nothing, or more of anything than :mod:`..values` allows.
+        InputError: unknown modality, invalid k or filter, ``exclude`` without one entry per query, or more of
+            anything than :mod:`..values` allows.
         VectorError: see :func:`~reco_plugin.vectors.check_vectors`.
     """
     for name, modality in (("by", search.by), ("read", search.read)):
@@ -115,14 +115,14 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
 
 
 def check_positive(number: int, what: str) -> int:
-    """The number, when it is an integer of at least 1."""
+    """The number, if it is an integer of at least 1; else InputError."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
         raise InputError(f"{what}: expected a whole number of at least 1, found {shown(number)}")
     return int(number)
 
 
 def chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The ids without repetitions, in order, at most ``size`` at a time."""
+    """The ids without duplicates, in order, at most ``size`` at a time."""
     unique = list(dict.fromkeys(ids))
     return (unique[start : start + size] for start in range(0, len(unique), size))
 
@@ -147,7 +147,7 @@ def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> l
 
 
 class _Unfit(Exception):
-    """A value that cannot be kept, and its place, which is put together on the way up."""
+    """A value that cannot be stored, and its path, built as the recursion returns."""
 
     def __init__(self, what: str, way_out: str) -> None:
         self.what, self.way_out, self.path = what, way_out, ""
@@ -187,7 +187,7 @@ def _key(key: Any) -> str:
 
 
 class Opener:
-    """The process that opened a memory; its threads and locks do not work in a fork of it."""
+    """The process that opened a memory; its threads and locks do not work in a fork."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -198,10 +198,10 @@ class Opener:
         return self._process == os.getpid()
 
     def refuse_fork(self, location: str) -> None:
-        """Go on only in that process.
+        """Refuse use in a forked process.
 
         Raises:
-            MemoryStoreError: this is a fork of it.
+            MemoryStoreError: this is a fork.
         """
         if not self.is_here:
             raise MemoryStoreError(f"the memory at {location!r} {FORKED}")

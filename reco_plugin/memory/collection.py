@@ -1,6 +1,6 @@
-"""A Qdrant collection as a memory: make it or check what is there, and options of a memory as Qdrant's parameters.
+"""A Qdrant collection as a memory: create or check it, and translate memory options to Qdrant's parameters.
 
-On a server it is reached through an alias.
+On a server, it is used through an alias.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def local_client(folder: Path | None) -> QdrantClient:
     """The client's own engine, in a folder or in RAM.
 
     Raises:
-        MemoryLocked: the folder is open elsewhere. The client notices too, but only after it has read all points, and
+        MemoryLocked: the folder is open elsewhere. The client checks too, but only after it has read all points, and
             then leaves its files open.
     """
     if folder is None:
@@ -66,7 +66,7 @@ def open_local(
     *,
     create: bool,
 ) -> OpenCollection:
-    """The collection of the client's own engine, made when missing. ``header`` is that of a folder."""
+    """The collection of the client's own engine, created when missing. ``header`` is a folder's."""
     if client.collection_exists(name):
         if header is None:
             return read_collection(client, name, location, fingerprint)
@@ -89,7 +89,7 @@ def open_served(
     *,
     create: bool,
 ) -> OpenCollection:
-    """The collection of a server; where there is none, a first version and the alias that stands for it are made."""
+    """The collection of a server; if there is none, a first version and its alias are created."""
     if not client.collection_exists(name):
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
         _make_first(client, name, location, header, options)
@@ -99,17 +99,17 @@ def open_served(
 def make_collection(
     client: QdrantClient, name: str, header: Header, options: MemoryOptions, **metadata: dict[str, Any]
 ) -> None:
-    """Make an empty collection that says what it is."""
-    said = {METADATA_KEY: to_json("qdrant", header), **metadata}
-    client.create_collection(name, metadata=said, **_creation(header.fingerprint.dimension, options))
+    """Create an empty collection with the header in its metadata."""
+    metadata = {METADATA_KEY: to_json("qdrant", header), **metadata}
+    client.create_collection(name, metadata=metadata, **_creation(header.fingerprint.dimension, options))
 
 
 def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> OpenCollection:
-    """Header and layout of a collection that exists, checked against its vectors and the wanted encoder.
+    """Header and layout of an existing collection, checked against its vectors and the expected encoder.
 
     Raises:
-        FingerprintMismatch: another encoder made it.
-        MemoryStoreError: it is no memory, or its vectors are not as it says.
+        FingerprintMismatch: another encoder built it.
+        MemoryStoreError: it is not a memory, or its vectors do not match its metadata.
     """
     config = client.get_collection(name).config
     metadata = config.metadata or {}
@@ -127,23 +127,23 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:
-    """Numbers of all versions that exist behind an alias, the smallest first."""
+    """Numbers of all versions of an alias, smallest first."""
     names = (each.name for each in client.get_collections().collections)
     return sorted(number for name in names if (number := version_number(alias, name)) is not None)
 
 
-def aliased(client: QdrantClient, alias: str) -> str | None:
-    """The collection that an alias stands for; None where there is no such alias."""
+def collection_of_alias(client: QdrantClient, alias: str) -> str | None:
+    """The collection that an alias points to; None if there is no such alias."""
     return next((each.collection_name for each in client.get_aliases().aliases if each.alias_name == alias), None)
 
 
 def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:
-    """The operation that makes an alias."""
+    """The operation that creates an alias."""
     return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))
 
 
 def _make_first(client: QdrantClient, name: str, location: str, header: Header, options: MemoryOptions) -> None:
-    """Make version 1 and its alias; of several processes that do so at once, one makes it and the others wait."""
+    """Create version 1 and its alias; of several processes at once, one creates it and the others wait."""
     if not version_numbers(client, name):
         try:
             make_collection(client, version_name(name, 1), header, options)
@@ -204,7 +204,7 @@ def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
 
 
 def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
-    """How one query is searched for."""
+    """Qdrant's parameters of one query."""
     quantised = options.rescore is not None or options.oversampling is not None
     quantization = models.QuantizationSearchParams(rescore=options.rescore, oversampling=options.oversampling)
     return models.SearchParams(
@@ -215,7 +215,7 @@ def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
 
 
 def consistency(options: MemoryOptions) -> Any:
-    """Read consistency as the client wants it; None leaves it to the server."""
+    """Read consistency for the client; None is the server's default."""
     wanted = options.read_consistency
     return models.ReadConsistencyType(wanted) if isinstance(wanted, str) else wanted
 

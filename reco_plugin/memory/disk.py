@@ -1,8 +1,7 @@
-"""The disk of an embedded memory: room, looked at before something is written, and a folder that may only be read.
+"""The disk of an embedded memory: free space is checked before a write, a read-only folder is opened as a copy.
 
-Qdrant Edge writes through files that are mapped into memory, 32 MB long and full of holes. Where the file system has
-no block left for a hole, no call fails: the process is killed by SIGBUS, and a service with it. It writes
-even to read, so of a folder that may not be written, as of a read-only disk, a copy is opened.
+Qdrant Edge writes through memory-mapped sparse files of 32 MB. When the file system has no block left for a hole, no
+call fails: SIGBUS kills the process, and a service with it. Edge writes even to read, so a read-only folder is copied.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from ..types import MODALITIES, Payload
 from .points import locked_error
 
 SPARE_BYTES = 32 * 2**20
-"""Stay free when pairs are written: for flushing, header, lists, deletions, and others who write there meanwhile."""
+"""Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
 LAST_BYTES = 2**20
-"""Stay free when pairs are deleted."""
+"""Kept free when pairs are deleted."""
 _LOG = "wal"  # the folder that Edge locks
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
 
 
 def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) -> None:
-    """Refuse what might fill the disk.
+    """Refuse a write that might fill the disk.
 
     Args:
         folder: of the memory.
-        doing: what would be done, as in "write".
+        doing: the operation, for messages, as in "write".
         wanted: bytes that it may take.
         spare: bytes that must stay free.
 
     Raises:
-        MemoryStoreError: there is no room.
+        MemoryStoreError: there is not enough space.
     """
     try:
         disk = shutil.disk_usage(folder)
-    except OSError:  # it went away, which the store itself tells
+    except OSError:  # the folder is gone: the store itself reports it
         return
-    if disk.total and disk.free < wanted + spare:  # some network file systems say 0 of everything
+    if disk.total and disk.free < wanted + spare:  # some network file systems report only zeros
         raise MemoryStoreError(
             f"cannot {doing} the memory at {str(folder)!r}: its disk has {_megabytes(disk.free)} left, this may take "
             f"{_megabytes(wanted)}, and {_megabytes(spare)} must stay free, because a full disk kills the process. "
@@ -52,13 +51,13 @@ def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) 
 
 
 def bytes_of_pairs(dimension: int, payloads: Sequence[Payload]) -> int:
-    """Bytes that writing pairs may take: in the log, and where they are stored."""
+    """Bytes that writing pairs may take, in the log and in the storage."""
     vectors = len(MODALITIES) * 4 * dimension
     return sum(_FACTOR * (vectors + len(json.dumps(payload))) + _PAIR_BYTES for payload in payloads)
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """What the files of a folder take, without their holes."""
+    """Bytes that the files of a folder take, without their holes."""
     stats = (path.stat() for path in folder.rglob("*") if path.is_file())
     return sum(getattr(stat, "st_blocks", 0) * 512 for stat in stats)  # no blocks on Windows
 
@@ -67,12 +66,12 @@ def _megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
 
-def copied(shard: Path) -> tempfile.TemporaryDirectory[str]:
-    """Copy a shard to where it can be opened.
+def copy_shard(shard: Path) -> tempfile.TemporaryDirectory[str]:
+    """Copy a read-only shard to a temporary folder, where it can be opened.
 
     Raises:
-        MemoryLocked: a process that may write it has it open.
-        MemoryStoreError: it cannot be read, or there is no room for the copy.
+        MemoryLocked: a writing process has it open.
+        MemoryStoreError: it cannot be read, or there is no space for the copy.
     """
     copy = tempfile.TemporaryDirectory(prefix="reco-memory-")
     try:
@@ -89,7 +88,7 @@ def copied(shard: Path) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def _locked(log: Path) -> Iterator[None]:
-    """Keep writers out, where the system knows such locks."""
+    """Keep writers out, where the system has such locks."""
     try:
         import fcntl
     except ImportError:

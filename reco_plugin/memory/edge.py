@@ -21,7 +21,7 @@ from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copied
+from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard
 from .filters import USER_ID
 from .header import Header, open_folder, refuse_missing_data, write_header
 from .points import (
@@ -33,25 +33,25 @@ from .points import (
     to_neighbours,
     to_payload,
     to_records,
-    translated,
+    translate_errors,
 )
 
 SHARD_NAME = "shard"
 LOCKED = "WouldBlock"
-"""In Edge's error where another process holds the folder."""
+"""In Edge's error when another process holds the folder."""
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
-"""Points after which the write-ahead log is emptied: reopening after a crash replays what is in it."""
+"""Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
-"""Of a deleted point, in the log; measured: 38."""
-_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults, which must be named beside another one
+"""Bytes of a deleted point in the log; measured: 38."""
+_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
 
 
 class EdgeMemory:
-    """A shard with its write-ahead log on: what ``upsert`` and ``delete`` returned from survives a killed process.
+    """A shard with a write-ahead log: what ``upsert`` and ``delete`` wrote survives a killed process.
 
-    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works. Of a folder that
-    cannot be written a copy is searched, and writing is an error.
+    Search is exact until :meth:`optimize`. Qdrant Edge holds Python's global lock while it works. A read-only folder
+    is searched in a copy, and writing to it is an error.
     """
 
     kind = "edge"
@@ -77,13 +77,13 @@ class EdgeMemory:
     def open(
         cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool
     ) -> EdgeMemory:
-        """Open or make the memory in a folder."""
+        """Open or create the memory in a folder."""
         folder = Path(location)
         header = open_folder(folder, cls.kind, fingerprint, create=create)
         path = folder / SHARD_NAME
-        copy = copied(path) if path.exists() and not os.access(path, os.W_OK) else None
+        copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
-            with _translated(location, "open"):
+            with _translate_errors(location, "open"):
                 if not path.exists():
                     refuse_missing_data(path, create=create)
                     check_room(folder, "make", 0)
@@ -101,7 +101,7 @@ class EdgeMemory:
         return self._header
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants in ``memory.json``; while this is open, where that cannot be written."""
+        """Store the gate's constants in ``memory.json``; for a read-only folder, only while this is open."""
         self._live()
         header = replace(self._header, calibration=dict(calibration))
         if self._copy is None:
@@ -111,15 +111,15 @@ class EdgeMemory:
     def count(self) -> int:
         """Number of pairs."""
         shard = self._live()
-        with _translated(self.location, "count"):
+        with _translate_errors(self.location, "count"):
             return shard.count(qe.CountRequest(exact=True))
 
     def upsert(self, records: Records) -> None:
-        """Add or replace pairs.
+        """Add or replace pairs, vectors (N, D).
 
         Raises:
-            InputError: also where an id would be the same point as another's.
-            MemoryStoreError: also where the disk might get full by it, see :mod:`.disk`.
+            InputError: also if two ids would be the same point.
+            MemoryStoreError: also if it might fill the disk, see :mod:`.disk`.
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
@@ -128,18 +128,18 @@ class EdgeMemory:
             rows = slice(start, start + _POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
             points = _to_points(checked, rows)
-            with _translated(self.location, "write"):
+            with _translate_errors(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._written(len(points))
 
     def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs; returns how many were there."""
+        """Remove pairs; returns how many existed."""
         shard = self._writable()
         points = {point_id(name) for name in check_ids(ids, "delete")}
         if not points:
             return 0
         check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
-        with _translated(self.location, "delete"):
+        with _translate_errors(self.location, "delete"):
             there = shard.count(qe.CountRequest(filter=qe.Filter(must=[_has_id(points)]), exact=True))
             if there:
                 shard.update(qe.UpdateOperation.delete_points(list(points)))
@@ -147,7 +147,7 @@ class EdgeMemory:
         return there
 
     def search(self, search: Search) -> Neighbours:
-        """Find each query's k nearest pairs, all queries in one call."""
+        """Find the k nearest pairs of queries (B, D), all in one call."""
         shard = self._live()
         wanted = check_search(search, self._dimension)
         requests = [
@@ -161,12 +161,12 @@ class EdgeMemory:
             )
             for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
-        with _translated(self.location, "search"):
+        with _translate_errors(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
         return to_neighbours(found, self._dimension, k=wanted.k, read=search.read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """All pairs in order of their point ids, or those of these ids in their order."""
+        """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
         self._live()
         check_positive(batch_size, "batch_size")
         if ids is None:
@@ -174,38 +174,38 @@ class EdgeMemory:
         return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Ids and payloads of all pairs, or of those of these ids."""
+        """Ids and payloads of all pairs, or of ``ids``."""
         self._live()
         if ids is None:
             return (to_payload(point) for page in self._pages(_POINTS_AT_ONCE, vectors=False) for point in page)
         return map(to_payload, self._retrieved(check_ids(ids, "ids"), True))
 
     def optimize(self) -> None:
-        """Build the approximate index and drop deleted points; blocks Python, for minutes from 100 000 pairs on."""
+        """Build the approximate index and drop deleted points; blocks Python, for minutes above 100 000 pairs."""
         shard = self._writable()
-        check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # what it holds is copied
-        with _translated(self.location, "optimise"):
+        check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
+        with _translate_errors(self.location, "optimise"):
             shard.optimize()
 
     @property
     def indexed(self) -> int:
-        """Pairs that the approximate index holds; Qdrant makes none below 10 MB of vectors of a modality."""
+        """Pairs in the approximate index; Qdrant builds none below 10 MB of vectors of a modality."""
         shard = self._live()
-        with _translated(self.location, "read"):
+        with _translate_errors(self.location, "read"):
             return int(shard.info().indexed_vectors_count) // len(MODALITIES)
 
     def flush(self) -> None:
-        """Bring segments to the disk and empty the write-ahead log."""
+        """Write segments to the disk and empty the write-ahead log."""
         shard = self._live()
-        with _translated(self.location, "flush"):
+        with _translate_errors(self.location, "flush"):
             shard.flush()
         self._unflushed = 0
 
     def close(self) -> None:
-        """Flush and let go of the folder."""
-        if self._shard is not None and self._opener.is_here:  # a fork leaves it to the one that opened it
+        """Flush and release the folder."""
+        if self._shard is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             self.flush()
-            with _translated(self.location, "close"):
+            with _translate_errors(self.location, "close"):
                 self._shard.close()
             self._shard = None
             if self._copy is not None:
@@ -225,7 +225,7 @@ class EdgeMemory:
         if self._copy is not None:
             raise MemoryStoreError(
                 f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
-                "allow this user to write it, or copy it to where that is allowed, and open it again"
+                "allow this user to write it, or copy it to a folder that can be written, and open it again"
             )
         return self._live()
 
@@ -241,28 +241,28 @@ class EdgeMemory:
     def _pages(self, size: int, *, vectors: bool) -> Iterator[list[Any]]:
         def read(start: Any) -> Any:
             request = qe.ScrollRequest(offset=start, limit=size, with_payload=True, with_vector=vectors)
-            with _translated(self.location, "read"):
+            with _translate_errors(self.location, "read"):
                 return self._live().scroll(request)
 
         return pages(read)
 
     def _retrieved(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
         for chunk in chunks(ids, _POINTS_AT_ONCE):
-            with _translated(self.location, "read"):
+            with _translate_errors(self.location, "read"):
                 points = self._live().retrieve([point_id(name) for name in chunk], payload, False)
             yield from points
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         for chunk in chunks(ids, batch_size):
             wanted = [point_id(name) for name in chunk]
-            with _translated(self.location, "read"):
+            with _translate_errors(self.location, "read"):
                 there = {str(point.id): point for point in self._live().retrieve(list(wanted), True, True)}
             if there:
                 yield to_records([there[name] for name in wanted if name in there], self._dimension)
 
 
 def _make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
-    """Make an empty shard whole or not at all."""
+    """Create an empty shard, atomically."""
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     vectors = {str(m): qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine) for m in MODALITIES}
@@ -299,5 +299,5 @@ _WORDS = FilterConstructors(
 )
 
 
-def _translated(location: str, doing: str) -> AbstractContextManager[None]:
-    return translated(location, doing, locked=LOCKED)
+def _translate_errors(location: str, doing: str) -> AbstractContextManager[None]:
+    return translate_errors(location, doing, locked=LOCKED)

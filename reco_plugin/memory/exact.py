@@ -1,4 +1,4 @@
-"""The reference: every pair compared with numpy, in RAM or in a folder that is read and written whole."""
+"""The reference: exact search with numpy, in RAM or in a folder that is read and written as a whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUERIES_AT_ONCE = 64
 
 
 class ExactMemory:
-    """All pairs in arrays; in a folder, what was written since the last ``flush`` or ``close`` is only in RAM."""
+    """All pairs in arrays; writes to a folder stay in RAM until ``flush`` or ``close``."""
 
     kind = "exact"
 
@@ -47,7 +47,7 @@ class ExactMemory:
 
     @classmethod
     def open(cls, location: str, fingerprint: Fingerprint | None, *, create: bool) -> ExactMemory:
-        """Open a folder, or begin an empty memory in RAM."""
+        """Open a folder, or create an empty memory in RAM."""
         if location == ":memory:":
             if fingerprint is None:
                 raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
@@ -83,7 +83,7 @@ class ExactMemory:
         return len(self._rows)
 
     def upsert(self, records: Records) -> None:
-        """Add pairs; an id that exists is replaced whole and keeps its place in the order."""
+        """Add pairs, vectors (N, D); an id that exists is replaced as a whole and keeps its place in the order."""
         self._check_open()
         checked = check_records(records, self._dimension)
         with self._lock:
@@ -98,7 +98,7 @@ class ExactMemory:
             self._changed |= bool(rows)
 
     def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs; returns how many were there."""
+        """Remove pairs; returns how many existed."""
         self._check_open()
         wanted = set(check_ids(ids, "delete"))
         with self._lock:
@@ -114,7 +114,7 @@ class ExactMemory:
             return len(gone)
 
     def search(self, search: Search) -> Neighbours:
-        """Compare with every pair; equal similarities keep the order of insertion."""
+        """Compare queries (B, D) with every pair; ties keep the order of insertion."""
         self._check_open()
         wanted = check_search(search, self._dimension)
         out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension)
@@ -139,7 +139,7 @@ class ExactMemory:
         return replace(out, payloads=shown)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """All pairs in order of insertion, or those of these ids in their order."""
+        """All pairs in order of insertion, or those of ``ids`` in their order, in batches (N, D)."""
         self._check_open()
         check_positive(batch_size, "batch_size")
         wanted = list(self._rows) if ids is None else check_ids(ids, "scroll")
@@ -147,14 +147,14 @@ class ExactMemory:
         return (batch for batch in batches if len(batch))
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Ids and payloads of all pairs, or of those of these ids."""
+        """Ids and payloads of all pairs, or of ``ids``."""
         self._check_open()
         with self._lock:
             wanted = list(self._rows) if ids is None else [name for name in check_ids(ids, "ids") if name in self._rows]
             return iter([(name, _copy(self._payloads[self._rows[name]])) for name in wanted])
 
     def flush(self) -> None:
-        """Write the folder's data file anew; the old one stays whole until the new one is."""
+        """Rewrite the folder's data file, atomically."""
         with self._lock:
             self._check_open()
             if self._folder is None or not self._changed:
@@ -173,7 +173,7 @@ class ExactMemory:
             self._changed = False
 
     def close(self) -> None:
-        """Flush and forget."""
+        """Flush and free the arrays."""
         with self._lock:
             if self._open:
                 self.flush()
@@ -189,7 +189,7 @@ class ExactMemory:
             raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
 
     def _reserve(self, rows: int) -> None:
-        """Room for so many rows; grows by half, so that many small upserts stay linear."""
+        """Make room for this many rows; grows by half, so that many small upserts take linear time."""
         for modality, side in self._sides.items():
             if rows > len(side):
                 grown = np.zeros((max(rows, len(side) * 3 // 2), self._dimension), np.float32)
@@ -220,11 +220,11 @@ class ExactMemory:
             if shapes != {(len(self._payloads), self._dimension)} or len(self._rows) != len(self._payloads):
                 raise ValueError(f"{len(self._rows)} ids, {len(self._payloads)} payloads, vectors {shapes}")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise MemoryStoreError(f"{path} is damaged ({error}): restore it from a backup or build it anew") from error
+            raise MemoryStoreError(f"{path} is damaged ({error}): restore it from a backup or rebuild it") from error
 
 
 def nearest(scores: npt.NDArray[np.float32], permitted: npt.NDArray[np.bool_], k: int) -> npt.NDArray[np.intp]:
-    """Places of the k largest permitted scores, largest first, the earlier place first where they are equal.
+    """Indices of the k largest permitted scores, (N,) -> (<= k,), largest first; ties keep their order.
 
     >>> nearest(np.float32([0.1, 0.9, 0.9, 0.5]), np.array([True, True, True, False]), 2).tolist()
     [1, 2]
@@ -241,7 +241,7 @@ def _copy(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:
-    """What changes whenever a file is written anew; None where there is no file."""
+    """A value that changes whenever the file is rewritten; None without a file."""
     if not path.exists():
         return None
     now = path.stat()

@@ -1,4 +1,4 @@
-"""Errors of Qdrant's client, by REST or gRPC, as ours: what was expected, what was found, what to do."""
+"""Errors of Qdrant's client, REST or gRPC, as ours: what was expected, what was found, what to do."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Fault:
     """An error of either transport."""
 
     status: int | str | None  # HTTP status, or name of the gRPC code; None where no answer came
-    text: str  # what the server or the network said, in one line
+    text: str  # message of the server or the network, in one line
     error: Exception  # the original
 
     @property
     def unanswered(self) -> bool:
-        """Nothing answered: refused, reset, or gone in the middle."""
+        """No answer: connection refused, reset, or lost during the call."""
         if isinstance(self.error, ResponseHandlingException):
             return not isinstance(self.error.source, (httpx.TimeoutException, ValidationError))
         return self.status in _GONE
@@ -71,12 +71,12 @@ def read_fault(error: Exception) -> Fault:
 
 
 def is_refusal_of_key(error: Exception) -> bool:
-    """Whether a server answered that the key is missing or wrong."""
+    """Whether the server answered that the key is missing or wrong."""
     return read_fault(error).status in _NO_KEY
 
 
 def retry_after(error: Exception) -> int | None:
-    """Seconds that a server asks to wait; None where it asks for nothing of the kind."""
+    """Seconds that the server asks to wait; None if it does not limit the rate."""
     if isinstance(error, ResourceExhaustedResponse):
         return max(0, error.retry_after_s)
     return 1 if read_fault(error).status in (429, "RESOURCE_EXHAUSTED") else None
@@ -84,29 +84,29 @@ def retry_after(error: Exception) -> int | None:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a call that failed had, and used."""
+    """Time that a failed call had, and used."""
 
-    took_s: float  # seconds of its last attempt
-    attempt_s: int  # what one attempt may take, ``timeout_s``
-    left_s: int | None  # what the last attempt had, where waits had used up the rest; None where there were none
-    within_s: int  # what all attempts and waits may take together
-    write: bool  # whether it writes, so that ``within_s`` is ``write_timeout_s``
+    took_s: float  # of its last attempt
+    attempt_s: int  # limit of one attempt, ``timeout_s``
+    left_s: int | None  # limit of the last attempt after waits; None if there were none
+    within_s: int  # limit of all attempts and waits together
+    write: bool  # it writes, so ``within_s`` is ``write_timeout_s``
 
     @property
     def setting(self) -> str:
-        """Where ``within_s`` comes from."""
+        """The setting of ``within_s``."""
         return f"memory_options.{'write_timeout_s' if self.write else 'timeout_s'}"
 
 
 def translate(error: Exception, location: str, doing: str, *, key_given: bool, spent: Spent) -> MemoryStoreError:
-    """Our error for one of a server; the key is in none of them.
+    """Our error for one of the server; no message contains the key.
 
     Args:
         error: the original.
         location: URL of the server.
-        doing: what failed, as in "search".
+        doing: the operation, as in "search".
         key_given: whether a key was sent.
-        spent: how long it was tried.
+        spent: the time of the call.
     """
     failed = f"cannot {doing} the memory at {location!r}"
     if (wait := retry_after(error)) is not None:
@@ -122,13 +122,13 @@ def translate(error: Exception, location: str, doing: str, *, key_given: bool, s
         tried = f", for {spent.within_s} s ({spent.setting})" if spent.left_s is not None and spent.write else ""
         return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}{tried}. {_why_unanswered(fault, location)}")
     way_out = _way_out(fault, key_given=key_given)
-    if fault.status in _BROKEN and not way_out:  # its own fault, which a restart may mend
+    if fault.status in _BROKEN and not way_out:  # an internal error, which a restart may fix
         return MemoryUnavailable(f"{failed}: {fault.text}. The server's log has more")
     return MemoryStoreError(f"{failed}: {fault.text}{way_out}")
 
 
 def _why_late(fault: Fault, spent: Spent) -> str:
-    """Which limit ended it: that of one attempt, that of all, or one of the other side."""
+    """Which limit ended the call: of one attempt, of all attempts, or of the server."""
     ours = not isinstance(fault.status, int)  # an HTTP status is an answer
     if ours and spent.took_s >= _NEARLY * spent.attempt_s:
         why = f"no answer within {spent.attempt_s} s. See its load, or raise memory_options.timeout_s"
@@ -149,7 +149,7 @@ def _why_unanswered(fault: Fault, location: str) -> str:
         return f"Expected TLS, found something else; if the server has none, write {plain}"
     if isinstance(source, httpx.RemoteProtocolError) or _OTHER_PROTOCOL.search(fault.text):
         return (
-            "It went away in the middle, or what answers there speaks another protocol: REST is http://host:6333, "
+            "The connection broke, or another protocol is used there: REST is http://host:6333, "
             "gRPC is grpc://host:6334, and a server with TLS needs https:// or grpcs://"
         )
     return f"Is a Qdrant server running there? {_START}"
@@ -164,7 +164,7 @@ def _way_out(fault: Fault, *, key_given: bool) -> str:
         found = "the server refuses the one that was sent" if key_given else "none was sent"
         return f". Check the API key: {found}. Set RECO_MEMORY_API_KEY, to a key that may do this"
     if absent and _NO_COLLECTION.search(text):
-        return ". The collection was deleted or never made: see `reco memory versions`, or build it anew"
+        return ". The collection was deleted or never made: see `reco memory versions`, or rebuild it"
     if absent or alien:
         return ". What answers there is no Qdrant server, one behind a path, or one of another version than the client"
     return next((way_out for words, way_out in _WAYS_OUT.items() if words in text), "")

@@ -1,4 +1,4 @@
-"""Conditions on the payload, checked and in a neutral form that each backend translates."""
+"""Filters on the payload, checked and in a neutral form that each backend translates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..types import Filter
 from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, shown
 
 USER_ID = "_reco_id"
-"""Payload key that keeps the user's id."""
+"""Payload key of the user's id."""
 Scalar: TypeAlias = str | bool | int | float
 
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
@@ -21,7 +21,7 @@ _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": ope
 
 @dataclass(frozen=True)
 class AnyOf:
-    """Values one of which must be equal. True does not equal 1, but 1 equals 1.0."""
+    """Values of which one must match. True does not equal 1, but 1 equals 1.0."""
 
     texts: frozenset[str] = frozenset()
     flags: frozenset[bool] = frozenset()
@@ -40,12 +40,12 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on a top-level payload key; of a list in the payload, one element that fits is enough.
+    """One condition on a top-level payload key; of a list in the payload, one matching element is enough.
 
     Attributes:
         key: payload key.
-        any_of: values one of which must be equal; None when bounds are given.
-        bounds: operator -> number, all of which must hold; booleans and text are in no bounds.
+        any_of: values of which one must match; None if there are bounds.
+        bounds: operator -> number, all must hold; booleans and text never match.
     """
 
     key: str
@@ -57,7 +57,7 @@ def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
     """A filter in the neutral form that each backend translates.
 
     Raises:
-        InputError: no mapping, a key or value that cannot be compared, or more of them than :mod:`..values` allows.
+        InputError: not a mapping, an invalid key or value, or more of them than :mod:`..values` allows.
 
     >>> parse_filter({"shop": "de", "year": {"gte": 2020}})[1]
     Condition(key='year', any_of=None, bounds={'gte': 2020.0})
@@ -69,7 +69,7 @@ def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
     if len(where) > WHERE_KEYS:
         raise InputError(f"filter: {len(where):,} keys, at most {WHERE_KEYS} can be asked at once: use fewer")
     listed = sum(len(value) for value in where.values() if _is_list(value))
-    if listed > WHERE_TEXTS + WHERE_NUMBERS:  # before each of them is looked at
+    if listed > WHERE_TEXTS + WHERE_NUMBERS:  # before each value is checked
         raise InputError(f"filter: {listed:,} values, {_ALLOWED}")
     conditions = tuple(_condition(key, value) for key, value in where.items())
     values = [condition.any_of for condition in conditions if condition.any_of is not None]
@@ -129,7 +129,7 @@ def _is_list(value: Any) -> bool:
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value can be stored in a payload and compared with: a boolean, Unicode, a finite number of 64 bits."""
+    """Whether a payload value can be stored and compared: a boolean, Unicode, a finite number of 64 bits."""
     match value:
         case bool():
             return True
@@ -155,6 +155,6 @@ def _bound(key: str, number: Any) -> float:
         try:
             if math.isfinite(number):
                 return float(number)
-        except OverflowError:  # a whole number that no float is near to
+        except OverflowError:  # an integer beyond the range of floats
             pass
     raise InputError(f"filter {key!r}: a bound must be a finite number, found {shown(number)}")

@@ -1,7 +1,7 @@
 """Versions of a memory in folders: ``NAME--v2`` and so on, and ``NAME`` a link to the one in use, replaced atomically.
 
-A version that is being built is called ``NAME--v2.partial`` and renamed when it is finished. Whoever has ``NAME`` open
-resolved the link when opening, and goes on with its version.
+A version that is being built is called ``NAME--v2.partial`` and renamed when it is finished. A process that has
+``NAME`` open resolved the link when opening, and continues with its version.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from .version import Version, Versions, version_name, version_number
 
 
 class FolderVersions(Versions):
-    """The versions that a link of this name can stand for."""
+    """The versions that a link of this name can point to."""
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self._link = Path(place).expanduser()
         super().__init__(self._link.name, repr(str(self._link)), "--memory")
 
     def all(self) -> list[Version]:
-        """All versions, the oldest first; a plain folder of the name counts as number 0."""
+        """All versions, oldest first; a plain folder of the name has number 0."""
         return self._versions(counted=True)
 
     def begin(self, fingerprint: Fingerprint) -> str:
-        """The name of a new version; its folder, :meth:`folder`, is for the caller to make."""
+        """The name of a new version; the caller creates its folder, :meth:`folder`."""
         versions = self._known()
         self._refuse_other(versions, fingerprint)
         taken = [self._number(name) or 0 for name in self._names()]
-        plain = [1 for version in versions if not version.number]  # becomes version 1 when another is put to use
+        plain = [1 for version in versions if not version.number]  # becomes version 1 at the first swap
         return version_name(self._name, 1 + max(taken + plain, default=0))
 
     def folder(self, name: str) -> Path:
@@ -46,7 +46,7 @@ class FolderVersions(Versions):
         return finished if finished.exists() else self._partial(name)
 
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
-        """See :meth:`Versions.finish`; only now it bears its name."""
+        """See :meth:`Versions.finish`; the folder gets its final name here."""
         with closing(open_memory(self.folder(name), fingerprint, create=False)) as memory:
             version = Version(name, self._number(name) or 0, memory.count(), False, True, memory.header.fingerprint)
         self._check_holds(version, pairs)
@@ -56,7 +56,7 @@ class FolderVersions(Versions):
         return version
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to release."""
 
     def _known(self) -> list[Version]:
         return self._versions(counted=False)
@@ -80,7 +80,7 @@ class FolderVersions(Versions):
         return version_number(self._name, name)
 
     def _names(self) -> list[str]:
-        """Names of all versions, also those that are being built, the smallest number first."""
+        """Names of all versions, also unfinished ones, smallest number first."""
         parent = self._link.parent
         found = {entry.name.removesuffix(PARTIAL) for entry in parent.iterdir()} if parent.is_dir() else set()
         return sorted(
@@ -88,14 +88,14 @@ class FolderVersions(Versions):
         )
 
     def _versions(self, *, counted: bool) -> list[Version]:
-        """The versions; counting opens each, which takes seconds where it holds millions."""
+        """The versions; counting opens each, which takes seconds for millions of pairs."""
         plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
         return [
             version for name in [*plain, *self._names()] if (version := self._read(name, counted=counted)) is not None
         ]
 
     def _read(self, name: str, *, counted: bool) -> Version | None:
-        """What is known of a version; None where there is no memory yet."""
+        """Describe a version; None if there is no memory yet."""
         folder = self.folder(name) if name != self._link.name else self._link
         found = read_header(folder) if folder.is_dir() else None
         if found is None:
@@ -107,7 +107,7 @@ class FolderVersions(Versions):
         )
 
     def _make_way(self) -> None:
-        """Rename a plain folder of the name to version 1; who had it open would then write elsewhere."""
+        """Rename a plain folder of the name to version 1; a process that has it open would then write elsewhere."""
         if not self._link.exists() or self._link.is_symlink():
             return
         first = self._link.with_name(version_name(self._link.name, 1))
@@ -117,13 +117,13 @@ class FolderVersions(Versions):
             open_memory(self._link, None, create=False).close()
         except MemoryLocked as error:
             raise MemoryLocked(
-                f"{error} Only the first swap needs this: it renames the folder to {first.name}; later ones go under "
-                "running readers"
+                f"{error} Only the first swap needs this: it renames the folder to {first.name}; later ones need no "
+                "stopped readers"
             ) from error
         self._link.rename(first)
 
     def _delete(self, name: str) -> bool:
-        """Delete a version unless somebody has it open."""
+        """Delete a version unless a process has it open."""
         folder = self.folder(name)
         try:
             open_memory(folder, None, create=False).close()
@@ -131,7 +131,7 @@ class FolderVersions(Versions):
             return False
         except MemoryStoreError:  # damaged, or not begun
             pass
-        gone = self._partial(name)  # so that nothing takes a half deleted one for whole
+        gone = self._partial(name)  # so that a half-deleted one does not count as finished
         if folder != gone:
             folder.rename(gone)
         shutil.rmtree(gone)
@@ -139,7 +139,7 @@ class FolderVersions(Versions):
 
 
 def _count(folder: Path) -> int | None:
-    """Pairs in a folder; None where another process has it open."""
+    """Pairs in a folder; None if another process has it open."""
     try:
         with closing(open_memory(folder, None, create=False)) as memory:
             return memory.count()

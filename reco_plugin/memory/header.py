@@ -1,4 +1,4 @@
-"""What a memory says of itself: fingerprint and calibration, and ``memory.json`` that holds them in a folder."""
+"""The header of a memory: fingerprint and calibration, stored as ``memory.json`` in a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER_NAME = "memory.json"
 
 @dataclass(frozen=True)
 class Header:
-    """What a memory says of itself; stored with it.
+    """What a memory stores about itself.
 
     Attributes:
         fingerprint: the encoder of its vectors.
@@ -32,7 +32,7 @@ class Header:
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
-    """Refuse a memory of another encoder; with nothing wanted, every memory is fine.
+    """Refuse a memory of another encoder; ``wanted=None`` accepts every memory.
 
     Raises:
         FingerprintMismatch: naming both encoders.
@@ -48,7 +48,7 @@ def new_header(fingerprint: Fingerprint | None, location: str, *, create: bool) 
     """The header of a memory that does not exist yet.
 
     Raises:
-        MemoryStoreError: it may not be created, or there is no fingerprint to create it with.
+        MemoryStoreError: ``create`` is False, or there is no fingerprint.
     """
     if not create or fingerprint is None:
         raise MemoryStoreError(
@@ -72,10 +72,10 @@ def to_json(kind: str, header: Header) -> dict[str, Any]:
 
 
 def from_json(stored: Any, place: str) -> tuple[str, Header]:
-    """Kind and header out of what :func:`to_json` made.
+    """Kind and header from the output of :func:`to_json`.
 
     Raises:
-        MemoryStoreError: a newer format, or not a header at all.
+        MemoryStoreError: a newer format, or not a header.
     """
     try:
         if stored["format"] > FORMAT:
@@ -99,10 +99,10 @@ def write_header(folder: Path, kind: str, header: Header) -> None:
 
 
 def read_header(folder: Path) -> tuple[str, Header] | None:
-    """Kind and header of the memory in a folder; None where a new memory may be built.
+    """Kind and header of the memory in a folder; None for an empty folder.
 
     Raises:
-        MemoryStoreError: the folder holds something else, or a header that cannot be read.
+        MemoryStoreError: the folder holds something else, or an unreadable header.
     """
     path = folder / HEADER_NAME
     try:
@@ -115,9 +115,9 @@ def read_header(folder: Path) -> tuple[str, Header] | None:
 
 
 def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, create: bool) -> Header:
-    """The header of the memory in a folder, which is written first where there is none.
+    """The header of the memory in a folder; a new folder gets one.
 
-    The header comes before any pair, so a folder without one holds no pair that could be lost.
+    The header is written before any pair, so a folder without one holds no pairs.
     """
     found = read_header(folder)
     if found is not None:
@@ -135,11 +135,11 @@ def open_folder(folder: Path, kind: str, fingerprint: Fingerprint | None, *, cre
 
 
 def refuse_missing_data(data: Path, *, create: bool) -> None:
-    """A header without data is an interrupted creation, or a memory whose data went away: only builders may go on."""
+    """Refuse a header without data, unless building: its creation was interrupted, or its data was deleted."""
     if not create:
         raise MemoryStoreError(
             f"{data} is missing beside {HEADER_NAME}: its creation was interrupted, or it was deleted. Restore it from "
-            "a backup, or fill the memory anew: reco memory build, or open with create=True"
+            "a backup, or fill the memory again: reco memory build, or open with create=True"
         )
 
 
@@ -157,4 +157,4 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-RESTORE = "restore it from a backup, or build the memory anew in an empty folder"
+RESTORE = "restore it from a backup, or build the memory again in an empty folder"

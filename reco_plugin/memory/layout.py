@@ -1,4 +1,4 @@
-"""How a collection names its vectors and points: our own, or those of a collection that was there before."""
+"""Names of a collection's vectors and points: ours, or those of an attached collection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .checks import CheckedSearch
 from .points import FilterConstructors, point_id
 
 LAYOUT_KEY = "reco_layout"
-"""Key of the layout in a collection's metadata; a collection without it has ours."""
+"""Key of the layout in a collection's metadata; a collection without it has our layout."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _DISTANCES = (models.Distance.COSINE, models.Distance.DOT)
 
@@ -42,8 +42,8 @@ class Layout:
     Attributes:
         image: name of the image vector.
         text: name of the text vector.
-        attached: the collection is another system's: points are named by their own ids, may lack a vector, and the
-            point's payload holds nothing of ours.
+        attached: another system fills the collection: points keep their own ids, may lack a vector, and their
+            payload has no keys of ours.
         writable: pairs may be added and removed.
     """
 
@@ -72,17 +72,17 @@ class Layout:
         return point_id(user_id)
 
     def complete(self) -> list[models.HasVectorCondition]:
-        """Conditions that a point fulfils which is a pair; none where every point is one."""
+        """Conditions that make a point a pair; empty if every point is one."""
         names = [self.image, self.text] if self.attached else []
         return [models.HasVectorCondition(has_vector=name) for name in names]
 
     def pairs_only(self) -> models.Filter | None:
-        """What a point must fulfil to be a pair; None where all are."""
+        """:meth:`complete` as a filter; None if every point is a pair."""
         complete: list[Any] = [*self.complete()]
         return models.Filter(must=complete) if complete else None
 
     def filters(self, wanted: CheckedSearch) -> Iterator[models.Filter | None]:
-        """One filter per query of a search; None where everything may be found."""
+        """One filter per query of a search; None without conditions."""
         return _WORDS.filters(wanted, self.complete(), self.point_id)
 
     def to_json(self) -> dict[str, Any]:
@@ -91,10 +91,10 @@ class Layout:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any], place: str) -> Layout:
-        """The layout that a collection's metadata names, ours where it names none.
+        """The layout in a collection's metadata, or ours.
 
         Raises:
-            MemoryStoreError: it is not what :meth:`to_json` made.
+            MemoryStoreError: it is not an output of :meth:`to_json`.
         """
         stored = metadata.get(LAYOUT_KEY)
         if stored is None:
@@ -109,7 +109,7 @@ class Layout:
             ) from error
 
     def check(self, vectors: Any, dimension: int, place: str) -> None:
-        """Refuse a collection that lacks one of the two vectors, or has it in another form.
+        """Refuse a collection that lacks one of the two vectors, or has another form of it.
 
         Args:
             vectors: ``config.params.vectors`` of the collection.
@@ -117,7 +117,7 @@ class Layout:
             place: the collection, for messages.
 
         Raises:
-            MemoryStoreError: a missing vector, another dimension, or a distance that is no cosine.
+            MemoryStoreError: a missing vector, another dimension, or a distance other than cosine or dot.
         """
         named: dict[str, models.VectorParams] = vectors if isinstance(vectors, dict) else {}
         for modality in MODALITIES:

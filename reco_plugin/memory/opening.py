@@ -1,4 +1,4 @@
-"""The one place that opens a memory: which kind a location means, and what it may be told; at once, or when needed."""
+"""Opens memories: chooses the kind by the location, checks the options; now or lazily."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ def open_memory(
     api_key: str | None = None,
     options: MemoryOptions | None = None,
 ) -> Memory:
-    """Open the memory at a location, or make one there.
+    """Open the memory at a location, or create one there.
 
     Args:
-        location: a folder, the URL of a Qdrant server, or ``:memory:`` (also None) for one that lives in RAM only.
-        fingerprint: encoder of the model in use; None opens an existing memory whichever encoder built it.
+        location: a folder, the URL of a Qdrant server, or ``:memory:`` (also None) for one in RAM only.
+        fingerprint: encoder of the model in use; None opens an existing memory of any encoder.
         kind: auto takes exact in RAM, qdrant for a URL, what the folder holds, and edge for a new folder.
-        create: make the memory when there is none.
+        create: create the memory if there is none.
         collection: name of the collection on a Qdrant server, or an alias of one.
         api_key: key of the Qdrant server.
-        options: how it is reached, searched and made. A memory in RAM ignores them, so that settings which are meant
-            for the served one do not stand in its way.
+        options: connection, search and creation. A memory in RAM ignores them, so that it works with a server's
+            settings.
 
     Raises:
-        ConfigError: an unknown kind, one that does not fit the location, or options that this kind cannot follow.
+        ConfigError: an unknown kind, one that does not fit the location, or options that this kind does not have.
         MissingExtra: the package of this kind is not installed.
         FingerprintMismatch: another encoder built the memory.
         MemoryLocked: it is open elsewhere.
         MemoryUnavailable: the server cannot be reached.
-        MemoryStoreError: there is none (and ``create`` is False), or it cannot be read.
+        MemoryStoreError: there is none and ``create`` is False, or it cannot be read.
     """
     from ..memory_options import USABLE, MemoryOptions
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
-        place = str(_resolved(Path(place).expanduser()))
+        place = str(_resolve_link(Path(place).expanduser()))
     options = options or MemoryOptions()
     chosen = _choose(place, kind)
     if chosen == "exact":
@@ -86,7 +86,7 @@ def open_memory(
 
 
 def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bool = True) -> Memory:
-    """Open the memory that the settings speak of; arguments and errors as in :func:`open_memory`."""
+    """Open the memory of the settings; arguments and errors as in :func:`open_memory`."""
     return open_memory(
         settings.memory,
         fingerprint,
@@ -99,20 +99,20 @@ def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bo
 
 
 class LazyMemory:
-    """A memory that cannot be reached yet: opened by whoever first asks for it and finds it there.
+    """A memory that cannot be reached yet: the first call that reaches it opens it.
 
-    Several calls at once make one attempt between them. A memory that turns out to be of another encoder is refused
-    from then on, also by :attr:`header`, and is not asked again.
+    Concurrent calls share one attempt. A memory of another encoder is refused from then on, also by :attr:`header`,
+    without another attempt.
     """
 
     def __init__(self, connect: Callable[[], Memory], *, kind: str, location: str, fingerprint: Fingerprint) -> None:
-        """Promise a memory.
+        """Keep what is needed to open the memory later.
 
         Args:
             connect: opens it, and refuses one of another encoder.
             kind: of the memory.
             location: of the memory, for messages.
-            fingerprint: the encoder that it must be of.
+            fingerprint: the expected encoder.
         """
         self.kind, self.location = kind, location
         self._connect, self._expected = connect, Header(fingerprint)
@@ -123,7 +123,7 @@ class LazyMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration; until the memory was reached, the expected fingerprint alone. Asks nobody.
+        """Fingerprint and calibration; only the expected fingerprint until the memory is open. Makes no request.
 
         Raises:
             FingerprintMismatch: the memory was reached, and is of another encoder.
@@ -132,15 +132,15 @@ class LazyMemory:
         return self._expected if self._store is None else self._store.header
 
     def search(self, search: Search) -> Neighbours:
-        """Search, see :meth:`reco_plugin.memory.Searches.search`."""
+        """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
         return self.opened().search(search)
 
     def opened(self) -> Memory:
-        """The memory, opened now where it was not yet.
+        """The memory, opened now if it was not yet.
 
         Raises:
             FingerprintMismatch: it is of another encoder.
-            MemoryStoreError: it cannot be reached yet, or was closed before it could.
+            MemoryStoreError: it cannot be reached yet, or was closed before.
         """
         before, store = self._attempts, self._store
         if store is not None:
@@ -166,7 +166,7 @@ class LazyMemory:
             return store
 
     def close(self) -> None:
-        """Let go of the store; one that is being opened is closed as soon as it is open."""
+        """Release the store; one that is being opened is closed once it is open."""
         self._closed.set()
         if self._store is not None:
             self._store.close()
@@ -177,10 +177,10 @@ class LazyMemory:
 
 
 def server_of(settings: Settings) -> Server:
-    """The Qdrant server that the settings speak of, whatever collections it has.
+    """The Qdrant server of the settings.
 
     Raises:
-        ConfigError: the memory is no URL of one.
+        ConfigError: the memory is not a server's URL.
         MissingExtra: qdrant-client is not installed.
     """
     try:
@@ -195,8 +195,8 @@ def key_of(settings: Settings) -> str | None:
     return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
 
 
-def _resolved(place: Path) -> Path:
-    """The folder that a link stands for now, so that who opened it stays with it when the link is replaced."""
+def _resolve_link(place: Path) -> Path:
+    """The folder that a link points to now: a memory stays open there when the link is replaced."""
     if not place.is_symlink():
         return place
     version = place.parent / place.readlink()

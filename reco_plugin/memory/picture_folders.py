@@ -1,7 +1,7 @@
-"""Folders of which the playground may show image files: those that a memory in a folder was filled from, here.
+"""Folders whose image files the playground may show: those that a memory in a folder was filled from on this machine.
 
-They are noted in the memory's folder by the command that fills it, never by what comes over HTTP. The note holds its
-own number on the disk (inode), which no copy, archive or download keeps: a memory from elsewhere allows nothing.
+The command that fills the memory notes them in its folder; HTTP requests never do. The note holds its own inode, which
+no copy, archive or download keeps: a memory from elsewhere allows nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ NAME = "pictures.json"
 
 
 def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> None:
-    """Allow the image files below some folders, besides those that are allowed already.
+    """Allow the image files below more folders.
 
     Args:
         memory: folder of a memory; for one in RAM or on a server, nothing is noted.
-        folders: that the paths of its pictures start from.
+        folders: roots of the memory's image paths.
 
     Raises:
         MemoryStoreError: the note cannot be written.
@@ -32,10 +32,10 @@ def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> Non
     added = [folder for folder in dict.fromkeys(map(Path.resolve, folders)) if folder not in known]
     if not added or not _is_folder(place):
         return
-    told = [str(folder) for folder in (*known, *added)]
+    allowed = [str(folder) for folder in (*known, *added)]
 
     def write(file: BinaryIO) -> None:
-        file.write(json.dumps({"folders": told, "inode": os.fstat(file.fileno()).st_ino}, indent=2).encode())
+        file.write(json.dumps({"folders": allowed, "inode": os.fstat(file.fileno()).st_ino}, indent=2).encode())
 
     try:
         write_whole(Path(place) / NAME, write)
@@ -44,7 +44,7 @@ def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> Non
 
 
 def noted_folders(memory: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The folders that are allowed; none where the note is a copy, is damaged, or is not there."""
+    """The folders that are allowed; none if the note is a copy, damaged or missing."""
     if not _is_folder(os.fspath(memory)):
         return ()
     try:

@@ -1,4 +1,4 @@
-"""What both Qdrant libraries share: pairs as points, conditions as filters, neighbours out, errors as ours."""
+"""Shared by both Qdrant libraries: pairs as points, conditions as filters, hits as neighbours, errors as ours."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ F = TypeVar("F")
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
 _WHOLE = 2**53
-"""Whole numbers below are exact as floats, so that bounds can stand for equality, which finds 1 and 1.0 alike."""
+"""Integers below are exact as floats, so bounds can express equality, which finds both 1 and 1.0."""
 _BRANCHES = 8
-"""Numbers are sought in a tree of bounds: of 1,000, some 20 are compared with a pair's value, rather than all."""
+"""Numbers are searched in a tree of bounds: of 1,000, about 20 are compared with a pair's value instead of all."""
 _FULL = "os error 28"
-"""No space left on device, as Rust says it."""
+"""No space left on device, in Rust's message."""
 _UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
 
 
 class Point(Protocol):
-    """A stored pair as both Qdrant libraries hand it out."""
+    """A stored pair as both Qdrant libraries return it."""
 
     @property
     def id(self) -> object:
@@ -40,15 +40,15 @@ class Point(Protocol):
 
     @property
     def payload(self) -> dict[str, Any] | None:
-        """Pair's payload and its id as the user gave it."""
+        """The pair's payload, with the user's id in it."""
 
     @property
     def vector(self) -> Any:
-        """Modality -> list of floats, of the modalities that were asked for."""
+        """Modality -> list of floats, of the requested modalities."""
 
 
 class ScoredPoint(Point, Protocol):
-    """A point that was found."""
+    """A hit."""
 
     @property
     def score(self) -> float:
@@ -56,7 +56,7 @@ class ScoredPoint(Point, Protocol):
 
 
 def point_id(user_id: str) -> str:
-    """The UUID under which a pair is stored: the user's id where that is one, else derived from it.
+    """The UUID of a pair's point: the user's id if it is one, else derived from it.
 
     >>> point_id("6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11")
     '6e0b7f0c-9d55-4b8e-8a4c-0f6b9a6c2a11'
@@ -72,15 +72,15 @@ def point_id(user_id: str) -> str:
 
 
 def refuse_shared_points(ids: Sequence[str], point_of: Callable[[str], object], there: Iterable[Point]) -> None:
-    """Refuse pairs that would be stored over one with another id.
+    """Refuse pairs that would overwrite one with another id.
 
     Args:
-        ids: of the pairs that are to be written.
-        point_of: names the point of an id.
+        ids: of the pairs to write.
+        point_of: the point id of a user's id.
         there: the stored points of these ids.
 
     Raises:
-        InputError: one id is the UUID that is made of another.
+        InputError: one id is the UUID that is derived from another.
     """
     names: dict[str, str] = {}
     for name in ids:
@@ -99,16 +99,16 @@ def _one_point(name: str, other: str) -> InputError:
 
 
 def stored_payload(user_id: str, payload: Payload) -> dict[str, Any]:
-    """What a point carries: the payload and the user's id."""
+    """The payload of a point: the pair's payload and the user's id."""
     return {**payload, USER_ID: user_id}
 
 
 OUR_NAMES: Mapping[Modality, str] = {modality: modality for modality in MODALITIES}
-"""Modality -> name of its vector, in stores of our own making."""
+"""Modality -> name of its vector, in our own stores."""
 
 
 def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality, str] = OUR_NAMES) -> Records:
-    """Points with both vectors and their payload as records."""
+    """N points with both vectors and their payload as records, vectors (N, D)."""
     sides = {m: np.asarray([p.vector[names[m]] for p in points], np.float32).reshape(-1, dimension) for m in MODALITIES}
     return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
 
@@ -116,7 +116,7 @@ def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality,
 def to_neighbours(
     found: Sequence[Sequence[ScoredPoint]], dimension: int, *, k: int, read: str, payloads: bool
 ) -> Neighbours:
-    """Hits of B queries as padded columns; ``read`` is the name of the vector that came with them."""
+    """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector."""
     out = empty_neighbours(len(found), k, dimension)
     for row, hits in enumerate(found):
         out.ids[row].extend(_user_id(hit) for hit in hits)
@@ -129,18 +129,18 @@ def to_neighbours(
 
 
 def empty_neighbours(batch: int, k: int, dimension: int) -> Neighbours:
-    """Nothing found yet: all padding."""
+    """No neighbours: similarity (B, K) and vectors (B, K, D), all padding."""
     return Neighbours(
         [[] for _ in range(batch)],
         np.zeros((batch, k), np.float32),
-        np.zeros((batch, k, dimension), np.float32),  # (B, K, D)
+        np.zeros((batch, k, dimension), np.float32),
         np.zeros((batch, k), np.bool_),
     )
 
 
 @dataclass(frozen=True)
 class FilterConstructors(Generic[F]):
-    """Constructors of a library."""
+    """Constructors of a library's filters."""
 
     filter: Callable[..., F]  # takes ``must``, ``must_not`` and ``should``, lists of conditions or None
     field: Callable[..., Any]  # takes ``key`` and either ``match`` or ``range``
@@ -152,12 +152,12 @@ class FilterConstructors(Generic[F]):
     def filters(
         self, wanted: CheckedSearch, always: Sequence[Any], point_id: Callable[[str], Any]
     ) -> Iterator[F | None]:
-        """One filter per query; None where everything may be found.
+        """One filter per query; None without conditions.
 
         Args:
             wanted: conditions and exclusions.
-            always: conditions that come on top.
-            point_id: names the point of an id.
+            always: more conditions.
+            point_id: the point id of a user's id.
         """
         must = [*always, *(self._condition(condition) for condition in wanted.conditions)]
         made: dict[int, F | None] = {}  # queries that share their exclusions share a filter
@@ -168,7 +168,7 @@ class FilterConstructors(Generic[F]):
             yield made[id(ids)]
 
     def _condition(self, condition: Condition) -> Any:
-        key = f'"{condition.key}"'  # quoted: a dot in it is no path
+        key = f'"{condition.key}"'  # quoted, so that a dot in it is not a path
         if condition.any_of is None:
             return self._range(key, **condition.bounds)
         should = list(self._equal(key, condition.any_of))
@@ -185,7 +185,7 @@ class FilterConstructors(Generic[F]):
             yield self._tree(key, numbers)
 
     def _tree(self, key: str, numbers: Sequence[float]) -> Any:
-        """That a value is one of these numbers, which ascend."""
+        """The condition that a value is one of these ascending numbers."""
         if len(numbers) == 1:
             return self._range(key, gte=numbers[0], lte=numbers[0])
         size = -(-len(numbers) // _BRANCHES)
@@ -201,7 +201,7 @@ class FilterConstructors(Generic[F]):
 
 
 def locked_error(location: str) -> MemoryLocked:
-    """What to say when the folder is open elsewhere."""
+    """The error for a folder that is open elsewhere."""
     return MemoryLocked(
         f"the memory at {location!r} is open in another process, or in another open Reco of this one; such a folder "
         "is open once at a time. Close the other, or run a Qdrant server and give its URL: --memory grpc://localhost:6334."
@@ -209,13 +209,13 @@ def locked_error(location: str) -> MemoryLocked:
 
 
 @contextmanager
-def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
-    """Errors of both libraries' own engines, most of which have no class of their own, as ours.
+def translate_errors(location: str, doing: str, *, locked: str) -> Iterator[None]:
+    """Raise errors of the libraries' own engines, most without a class of their own, as ours.
 
     Args:
         location: of the memory.
-        doing: what failed, as in "search".
-        locked: text in the message by which the library says that another process holds the folder.
+        doing: the operation, as in "search".
+        locked: text in the library's message when another process holds the folder.
     """
     try:
         yield
@@ -239,7 +239,7 @@ def translated(location: str, doing: str, *, locked: str) -> Iterator[None]:
 
 
 def _cause(location: str, error: Exception) -> str:
-    """Which file it is, and the way out; the engine's own words where they name none."""
+    """The file and what to do; the engine's own message if it names no file."""
     text = " ".join(str(error).split())
     files = re.findall(re.escape(location + os.sep) + r"[^\s:,'\")]+", text)
     if number := re.search(r"\(os error (\d+)\)", text):
@@ -250,7 +250,7 @@ def _cause(location: str, error: Exception) -> str:
 
 
 def pages(read: Callable[[Any], tuple[list[Any], Any]]) -> Iterator[list[Any]]:
-    """All pages of a scroll; ``read`` takes where one begins, None at first, and also returns where the next does."""
+    """All pages of a scroll; ``read`` takes an offset, None at first, and returns a page and the next offset."""
     start = None
     while True:
         points, start = read(start)

@@ -20,7 +20,7 @@ from .checks import Opener, check_ids, check_positive, check_records, check_sear
 from .collection import (
     METADATA_KEY,
     OpenCollection,
-    aliased,
+    collection_of_alias,
     consistency,
     local_client,
     open_local,
@@ -31,11 +31,11 @@ from .collection import (
 from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
 from .layout import has_id
-from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translated
+from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translate_errors
 from .server import Server, client_closed_on_error
 
 LOCAL_LIMIT = 20_000
-"""Points above which the client's own engine is too slow to be of use."""
+"""Points above which the client's own engine is too slow."""
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
 _IDS_AT_ONCE = 1000
 T = TypeVar("T")
@@ -44,7 +44,7 @@ T = TypeVar("T")
 class QdrantMemory:
     """One collection with two named vectors; the header is in its metadata, or in ``memory.json`` of a folder.
 
-    On a server, ``collection`` is an alias that readers follow, so that a new version can be swapped in under them.
+    On a server, ``collection`` is an alias that readers follow, so a new version can be swapped in while they run.
     """
 
     kind = "qdrant"
@@ -67,12 +67,12 @@ class QdrantMemory:
     def open_local(
         cls, location: str, fingerprint: Fingerprint | None, options: MemoryOptions, *, create: bool, collection: str
     ) -> QdrantMemory:
-        """Open or make a memory of the client's own engine."""
+        """Open or create a memory of the client's own engine."""
         folder = None if location == ":memory:" else Path(location)
-        if folder:  # in RAM, options that are meant for a server do not stand in the way
+        if folder:  # in RAM, a server's options are ignored
             options.check_fits(cls.kind, USABLE[cls.kind], location)
         header = open_folder(folder, cls.kind, fingerprint, create=create) if folder else None
-        with translated(location, "open", locked="already accessed by another instance"):
+        with translate_errors(location, "open", locked="already accessed by another instance"):
             client = local_client(folder)
             with client_closed_on_error(client):
                 opened = open_local(client, collection, location, header, fingerprint, create=create)
@@ -82,7 +82,7 @@ class QdrantMemory:
     def open_served(
         cls, server: Server, fingerprint: Fingerprint | None, *, create: bool, collection: str
     ) -> QdrantMemory:
-        """Open or make the memory of a server."""
+        """Open or create the memory of a server."""
         client = server.connect()
         with client_closed_on_error(client):
             opened = server.patience.run(
@@ -113,7 +113,7 @@ class QdrantMemory:
         return self._run("count", lambda left: client.count(self.collection, where, exact=True, timeout=left)).count
 
     def upsert(self, records: Records) -> None:
-        """Add or replace pairs; returns when they can be found."""
+        """Add or replace pairs, vectors (N, D); returns when they can be found."""
         client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
         there = self._retrieved(_IDS_AT_ONCE, checked.ids, vectors=False, payload=[USER_ID], write=True)
@@ -128,7 +128,7 @@ class QdrantMemory:
         self._warn_of_size()
 
     def delete(self, ids: Collection[str]) -> int:
-        """Remove pairs; returns how many were there."""
+        """Remove pairs; returns how many existed."""
         client = self._writable("remove pairs from")
         points: list[Any] = [self._layout.point_id(name) for name in set(check_ids(ids, "delete"))]
         if not points:
@@ -140,7 +140,7 @@ class QdrantMemory:
         return found.count
 
     def search(self, search: Search) -> Neighbours:
-        """Find each query's k nearest pairs, all queries in one call; now and then read the header anew before."""
+        """Find the k nearest pairs of queries (B, D), all in one call; reads the header again every ``refresh_s``."""
         client = self._live()
         self._read_again(client)
         layout = self._layout
@@ -170,7 +170,7 @@ class QdrantMemory:
         return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
-        """All pairs in the collection's order, or those of these ids in their order."""
+        """All pairs in the collection's order, or those of ``ids`` in their order, in batches (N, D)."""
         self._live()
         check_positive(batch_size, "batch_size")
         if ids is None:
@@ -178,24 +178,24 @@ class QdrantMemory:
         return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
-        """Ids and payloads of all pairs, or of those of these ids."""
+        """Ids and payloads of all pairs, or of ``ids``."""
         self._live()
         if ids is None:
             pages = self._pages(self._layout.pairs_only(), _IDS_AT_ONCE, vectors=False)
-        elif self._layout.attached:  # of which some points may be no pairs, as their vectors tell
+        elif self._layout.attached:  # points that lack a vector are not pairs, so vectors are read too
             return (row for each in self.scroll(_IDS_AT_ONCE, ids) for row in zip(each.ids, each.payloads, strict=True))
         else:
             pages = self._retrieved(_IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
         return (to_payload(point) for page in pages for point in page)
 
     def flush(self) -> None:
-        """Nothing to do: every write was answered when it was durable."""
+        """Nothing to do: every write waits until it is durable."""
         self._live()
 
     def close(self) -> None:
-        """Let go of the connection or folder."""
-        if self._client is not None and self._opener.is_here:  # a fork leaves it to the one that opened it
-            with translated(self.location, "close", locked="\0"):
+        """Release the connection or folder."""
+        if self._client is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
+            with translate_errors(self.location, "close", locked="\0"):
                 self._client.close()
             self._client = None
 
@@ -220,19 +220,19 @@ class QdrantMemory:
     def _run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         if self._patience is not None:
             return self._patience.run(doing, action, write=write)
-        with translated(self.location, doing, locked="already accessed by another instance"):
+        with translate_errors(self.location, doing, locked="already accessed by another instance"):
             return action(None)
 
     def _read_again(self, client: QdrantClient) -> None:
-        """Follow what another process did: put another version behind the alias, or calibrate this one.
+        """Read header and layout again: another process may have swapped the version or calibrated it.
 
         Raises:
-            FingerprintMismatch: that version is of another encoder; so does every search until it is not.
+            FingerprintMismatch: the version is of another encoder; every search raises it until that changes.
         """
         if self._server is None or time.monotonic() < self._read_again_at:
             return
         header, before = self._header, self._read_again_at
-        self._read_again_at = time.monotonic() + self._options.refresh_s  # now, so that one search does it, not all
+        self._read_again_at = time.monotonic() + self._options.refresh_s  # set now, so that only one search does it
         try:
             opened = self._run(
                 "read", lambda _: read_collection(client, self.collection, self.location, header.fingerprint)
@@ -240,14 +240,14 @@ class QdrantMemory:
         except FingerprintMismatch:
             self._read_again_at = before
             raise
-        except MemoryStoreError:  # whether anything is wrong is for the search to find out
+        except MemoryStoreError:  # if the store is down, the search itself fails
             return
         self._layout = opened.layout
-        if opened.header != header and self._header is header:  # not when it was calibrated here meanwhile
+        if opened.header != header and self._header is header:  # not if it was calibrated here meanwhile
             self._header = opened.header
 
     def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
-        real = (self._server and aliased(client, self.collection)) or self.collection
+        real = (self._server and collection_of_alias(client, self.collection)) or self.collection
         client.update_collection(real, metadata=metadata)
 
     def _warn_of_size(self) -> None:
@@ -283,7 +283,7 @@ class QdrantMemory:
     def _retrieved(
         self, size: int, ids: Sequence[str], *, vectors: Any, payload: Any = True, write: bool = False
     ) -> Iterator[list[Any]]:
-        """Points of these ids that exist, in their order."""
+        """The existing points of these ids, in their order."""
         for chunk in chunks(ids, size):
             client, wanted = self._live(), [self._layout.point_id(name) for name in chunk]
             points = self._run(
@@ -291,7 +291,7 @@ class QdrantMemory:
                 lambda left, client=client, wanted=wanted: client.retrieve(  # type: ignore[misc]
                     self.collection, wanted, with_payload=payload, with_vectors=vectors, timeout=left
                 ),
-                write=write,  # the patience of a write that it belongs to
+                write=write,  # part of a write: its longer time limit
             )
             there = {str(point.id): point for point in points}
             yield [there[str(name)] for name in wanted if str(name) in there]

@@ -1,4 +1,4 @@
-"""Any collection of a Qdrant server, ours or not: what it says, its points, and how it becomes a memory in place."""
+"""Any collection of a Qdrant server, ours or not: its description and points, and how to attach it as a memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Payload
 from ..vectors import NORM_TOLERANCE
-from .collection import METADATA_KEY, aliased
+from .collection import METADATA_KEY, collection_of_alias
 from .header import Header, check_fingerprint, from_json, to_json
 from .layout import LAYOUT_KEY, Layout
 from .points import pages, to_payload
@@ -28,11 +28,11 @@ class Described:
     """A collection.
 
     Attributes:
-        name: its own, whatever alias it was asked for by.
+        name: its own name, not an alias.
         points: how many it has.
-        dimensions: name of each vector, ``''`` for one without a name -> D; None where a point has several of it.
-        header: fingerprint and calibration; None where it is no memory.
-        layout: names of its vectors; None where it is no memory.
+        dimensions: name of each vector, ``''`` for one without a name -> D; None for a multivector.
+        header: fingerprint and calibration; None if it is not a memory.
+        layout: names of its vectors; None if it is not a memory.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Described:
     layout: Layout | None = None
 
     def check_vectors(self, names: Sequence[str], dimension: int | None, place: str) -> None:
-        """Refuse a collection that lacks one of these vectors, or has it in another form.
+        """Refuse a collection that lacks one of these vectors, or has another form of it.
 
         Args:
             names: of the vectors.
-            dimension: D of the encoder; None where that is not known.
+            dimension: D of the encoder; None if unknown.
             place: the collection, for messages.
 
         Raises:
-            MemoryStoreError: naming what there is.
+            MemoryStoreError: naming the vectors that it has.
         """
         for name in names:
             if name not in self.dimensions:
@@ -74,13 +74,13 @@ class Described:
 class StoredPoint:
     """A point as it is stored."""
 
-    id: str  # the pair's own id where we stored it, else the point's
+    id: str  # the pair's id if we stored one, else the point's
     payload: Payload  # without the pair's id
-    vectors: Mapping[str, Sequence[float]]  # name -> numbers, of the vectors that were asked for and that it has
+    vectors: Mapping[str, Sequence[float]]  # name -> numbers, of the requested vectors that it has
 
 
 def describe(server: Server, collection: str) -> Described:
-    """What a collection says of itself.
+    """Describe a collection.
 
     Args:
         server: where it is.
@@ -94,7 +94,7 @@ def describe(server: Server, collection: str) -> Described:
         _refuse_missing(client, server, collection)
         config = run("read", lambda _: client.get_collection(collection)).config
         points = run("read", lambda left: client.count(collection, exact=True, timeout=left)).count
-        name = run("read", lambda _: aliased(client, collection)) or collection
+        name = run("read", lambda _: collection_of_alias(client, collection)) or collection
     found, metadata = config.params.vectors, config.metadata or {}
     named = found if isinstance(found, dict) else {"": found} if found else {}
     sizes = {key: None if each.multivector_config else each.size for key, each in named.items()}
@@ -106,9 +106,9 @@ def describe(server: Server, collection: str) -> Described:
 
 
 def own_name(server: Server, collection: str) -> str:
-    """The collection that a name stands for, which may be an alias; the name itself where there is none."""
+    """The collection that an alias points to; the name itself if it is no alias."""
     with closing(server.connect()) as client:
-        return server.patience.run("read", lambda _: aliased(client, collection)) or collection
+        return server.patience.run("read", lambda _: collection_of_alias(client, collection)) or collection
 
 
 def read_points(
@@ -119,11 +119,11 @@ def read_points(
     Args:
         server: where it is.
         collection: its name, or an alias of it.
-        names: vectors that are read; ``''`` for the one without a name.
+        names: vectors to read; ``''`` for the one without a name.
         batch_size: points per request.
 
     Raises:
-        MemoryStoreError: the server fails, or the collection went away.
+        MemoryStoreError: the server fails, or the collection was deleted.
     """
     client = server.connect()
     wanted: Any = True if "" in names else list(names)
@@ -146,19 +146,19 @@ class Attached:
 
 
 def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: Layout) -> Attached:
-    """Let a collection that another system filled be a memory, in place.
+    """Use a collection that another system filled as a memory, in place.
 
-    Written is only its metadata: which encoder made the vectors, how they are named, later the gate's constants.
+    Only its metadata is written: the encoder and the names of its vectors, later the gate's constants.
 
     Args:
         server: where it is.
         collection: its name, or an alias of it.
-        fingerprint: the encoder that made its vectors, which nothing in the collection can prove.
+        fingerprint: the encoder of its vectors; the collection itself cannot prove it.
         layout: names of its two vectors.
 
     Raises:
-        FingerprintMismatch: it is attached already, as vectors of another encoder.
-        MemoryStoreError: no such collection, one of our own making, a missing vector, another dimension or distance,
+        FingerprintMismatch: it is attached already, with another encoder.
+        MemoryStoreError: no such collection, one of our own, a missing vector, another dimension or distance,
             vectors that are not unit-norm, or no point with both vectors.
     """
     place = f"the collection {collection!r} at {server.location!r}"
@@ -183,20 +183,20 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
             )
         _refuse_long(client, server, collection, complete, layout)
         points = run("attach", lambda _: client.count(collection, exact=True)).count
-        said = {
+        written = {
             METADATA_KEY: to_json("qdrant", Header(fingerprint, calibration)),
             LAYOUT_KEY: layout.to_json(),
         }
-        real = run("attach", lambda _: aliased(client, collection)) or collection
-        run("attach", lambda _: client.update_collection(real, metadata=said), write=True)
+        real = run("attach", lambda _: collection_of_alias(client, collection)) or collection
+        run("attach", lambda _: client.update_collection(real, metadata=written), write=True)
     return Attached(points, pairs)
 
 
 def _refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
-    """Refuse a name that no collection and no alias has.
+    """Refuse a name of no collection and no alias.
 
     Raises:
-        MemoryStoreError: naming those that there are.
+        MemoryStoreError: naming the existing collections.
     """
     run = server.patience.run
     if not run("read", lambda _: client.collection_exists(collection)):
@@ -214,7 +214,7 @@ def _vectors(stored: Any) -> Mapping[str, Sequence[float]]:
 def _refuse_long(
     client: QdrantClient, server: Server, collection: str, complete: models.Filter, layout: Layout
 ) -> None:
-    """Cosines can be read from dot products of unit vectors only."""
+    """Refuse vectors that are not unit-norm: only of those the dot product is the cosine."""
     names = [layout.image, layout.text]
     points, _ = server.patience.run(
         "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)

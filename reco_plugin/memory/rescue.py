@@ -1,8 +1,8 @@
-"""Read what can be read of an embedded memory that does not open any more, or that holds pairs which cannot be read.
+"""Copy the readable pairs of an embedded memory that no longer opens, or that holds unreadable pairs.
 
-Earlier versions stored payloads nested 124 levels and more. Qdrant Edge takes them, and then reads neither its log, if
-the process was killed before it was emptied, nor, from 127 levels on, the pair. A shard that is opened with a new log
-ignores writes until it has counted as many as the lost log had: so pairs are copied, and it is left as it is.
+Earlier versions stored payloads nested 124 levels and more. Qdrant Edge accepts them, but cannot read its log again, if
+the process was killed before the log was emptied, nor, from 127 levels on, the pair. A shard that is opened with a new
+log ignores as many writes as the lost log held: so the pairs are copied, and the shard is left as it is.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .base import Memory
 from .checks import check_payload
 from .edge import LOCKED, SHARD_NAME
 from .header import Header
-from .points import pages, to_records, translated
+from .points import pages, to_records, translate_errors
 
 _AT_ONCE = 1000
 
 
 @dataclass
 class Rescued:
-    """What came of it.
+    """The outcome of a rescue.
 
     Attributes:
         pairs: how many were copied.
-        left: ids of pairs that were not, or of their points where their own ids cannot be read; and why.
-        log_read: whether the log could be read; else pairs that were written last may be missing.
+        left: ids of pairs that were not copied, or point ids if those cannot be read -> why.
+        log_read: whether the log could be read; if not, the last written pairs may be missing.
     """
 
     pairs: int = 0
@@ -44,20 +44,20 @@ class Rescued:
 
 
 def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
-    """Copy all pairs that can be read into another memory, and the gate's constants.
+    """Copy all readable pairs and the gate's constants into another memory.
 
     Args:
-        folder: of the embedded memory, which nothing else may have open.
-        header: what it says of itself.
+        folder: of the embedded memory, which must not be open elsewhere.
+        header: of this memory.
         target: where the pairs go.
-        progress: told how many pairs each batch had.
+        progress: gets the number of pairs of each batch.
 
     Raises:
         MemoryLocked: it is open elsewhere.
-        MemoryStoreError: nothing of it can be read.
+        MemoryStoreError: nothing can be read.
     """
     done = Rescued()
-    with _opened(folder, done) as shard:
+    with _open_shard(folder, done) as shard:
         for ids in _ids(shard, str(folder)):
             points = list(_readable(shard, ids, done))
             records = _kept(to_records(points, header.fingerprint.dimension), done)
@@ -71,21 +71,21 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
 
 
 @contextmanager
-def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
-    """The shard; where its log cannot be read, its segments with an empty one."""
+def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
+    """The shard; if its log cannot be read, its segments with an empty log."""
     path = folder / SHARD_NAME
     try:
-        with translated(str(folder), "open", locked=LOCKED):
+        with translate_errors(str(folder), "open", locked=LOCKED):
             shard = qe.EdgeShard.load(str(path))
     except MemoryLocked:
         raise
-    except MemoryStoreError:  # by now, the log was replayed up to where it cannot be read
+    except MemoryStoreError:  # the log was replayed up to its first unreadable entry
         done.log_read = False
         with TemporaryDirectory(prefix="reco-rescue-") as aside:
             for name in (part.name for part in path.iterdir() if part.name not in ("segments", "wal")):
                 shutil.copy(path / name, aside)
             (Path(aside) / "segments").symlink_to((path / "segments").resolve())
-            with translated(str(folder), "open", locked=LOCKED):
+            with translate_errors(str(folder), "open", locked=LOCKED):
                 shard = qe.EdgeShard.load(aside)
             with closing(shard):
                 yield shard
@@ -97,14 +97,14 @@ def _opened(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
 def _ids(shard: qe.EdgeShard, location: str) -> Iterator[list[str]]:
     def read(start: Any) -> Any:
         request = qe.ScrollRequest(offset=start, limit=_AT_ONCE, with_payload=False, with_vector=False)
-        with translated(location, "read", locked=LOCKED):
+        with translate_errors(location, "read", locked=LOCKED):
             return shard.scroll(request)
 
     return ([str(point.id) for point in points] for points in pages(read))
 
 
 def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[Any]:
-    """Points that can be read; a group that cannot is halved until the one is found that is to blame."""
+    """The readable points; a group that fails is halved until the unreadable point is found."""
     try:
         yield from shard.retrieve(list(ids), True, True)
     except Exception as error:  # Edge has no class of its own
@@ -116,7 +116,7 @@ def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[An
 
 
 def _kept(records: Records, done: Rescued) -> Records:
-    """Those pairs whose payloads are within the bounds of today."""
+    """The pairs (N, D) whose payloads are within today's limits."""
     for name, payload in zip(records.ids, records.payloads, strict=True):
         try:
             check_payload(name, payload)

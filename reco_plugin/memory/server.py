@@ -1,4 +1,4 @@
-"""A Qdrant server: its address, key and TLS, the client that talks to it by gRPC or REST, and how long calls go on."""
+"""A Qdrant server: its address, key and TLS, its gRPC or REST client, and retries within a time limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REST_PORT, GRPC_PORT = 6333, 6334
 _PROBE_S = 1.0
 _LOOPBACKS = ("localhost", "127.0.0.1", "::1")
 _CHANNEL = {
-    "grpc.max_reconnect_backoff_ms": 2000,  # a server that is back is found at once, not after two minutes
+    "grpc.max_reconnect_backoff_ms": 2000,  # reconnect within seconds, not after two minutes
     "grpc.keepalive_time_ms": 60_000,
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
@@ -41,25 +41,25 @@ class InsecureKeyWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Patience:
-    """Runs calls to one server; every call of a memory has the same effect when it is sent twice."""
+    """Runs and repeats calls to one server; all calls of a memory are idempotent."""
 
     location: str  # URL of the server, for messages
     key_given: bool  # whether a key is sent
     read_s: int  # seconds that a read may take, waits included
-    write_s: int  # the same for a write, which also outlives a server that restarts
+    write_s: int  # the same for a write, long enough for a server to restart
 
     def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         """Run an action until it succeeds, fails for good, or its time is over.
 
         Args:
-            doing: for messages, as in "search".
-            action: takes the whole seconds that it may use; None at first, where the client's own limit holds.
+            doing: the operation, for messages, as in "search".
+            action: takes the whole seconds that it may use; None at first: the client's own limit.
             write: whether it writes.
 
         Raises:
-            MemoryUnavailable: no answer, or refused for now and the wait is longer than the time left.
+            MemoryUnavailable: no answer, or the rate limit asks to wait longer than the time left.
             MemoryTimeout: it answers too late.
-            MemoryStoreError: anything else that the server says.
+            MemoryStoreError: any other error of the server.
         """
         within = self.write_s if write else self.read_s
         end = time.monotonic() + within
@@ -80,7 +80,7 @@ class Patience:
         raise AssertionError("unreachable: every pause brings the end nearer")
 
     def _pause(self, error: Exception, attempt: int, *, write: bool) -> float | None:
-        """Seconds before another try; None where it would not help."""
+        """Seconds before a retry; None if a retry would not help."""
         if (asked := retry_after(error)) is not None:
             return float(asked)
         if not read_fault(error).unanswered:
@@ -98,18 +98,18 @@ class Server:
     host: str  # name or address
     port: int  # of REST, or of gRPC where the URL says so
     tls: bool  # encrypted
-    path: str = ""  # what stands before Qdrant's own paths behind a REST proxy
+    path: str = ""  # prefix of Qdrant's paths behind a REST proxy
     transport: str = "auto"  # auto, grpc or rest
-    api_key: str | None = field(default=None, repr=False)  # the key
-    options: MemoryOptions = field(default_factory=MemoryOptions)  # everything else
+    api_key: str | None = field(default=None, repr=False)
+    options: MemoryOptions = field(default_factory=MemoryOptions)
 
     @classmethod
     def parse(cls, location: str, api_key: str | None = None, options: MemoryOptions | None = None) -> Server:
         """Read a URL: http(s)://host[:6333][/path] or grpc(s)://host[:6334].
 
         Raises:
-            ConfigError: another scheme, a user or key in the URL, a port that is none, or a transport that the
-                scheme contradicts; or a ``ca_file`` without TLS.
+            ConfigError: another scheme, a user or key in the URL, an invalid port, a transport that contradicts the
+                scheme, or a ``ca_file`` without TLS.
         """
         chosen = options or MemoryOptions()
         try:
@@ -145,12 +145,12 @@ class Server:
 
     @property
     def patience(self) -> Patience:
-        """How long calls to it may take."""
+        """Runs calls with the time limits of the options."""
         options = self.options
         return Patience(self.location, self.api_key is not None, options.timeout_s, options.write_timeout_s)
 
     def is_same(self, other: Server) -> bool:
-        """Whether both are one server, as far as their addresses tell: by REST and by gRPC it has two ports.
+        """Whether both addresses are one server, which has one port for REST and one for gRPC.
 
         >>> one = Server.parse("http://h:6333")
         >>> one.is_same(Server.parse("grpc://h")), one.is_same(Server.parse("http://h:6335"))
@@ -162,7 +162,7 @@ class Server:
         return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
 
     def connect(self) -> QdrantClient:
-        """A client, by gRPC or REST; nothing but a probe of the gRPC port is sent yet.
+        """A client, gRPC or REST; only probes the gRPC port.
 
         Warns with an :class:`InsecureKeyWarning`, once per process, if the key goes to another machine without TLS.
 
@@ -189,7 +189,7 @@ class Server:
             api_key=self.api_key,
             timeout=self.options.timeout_s,
             grpc_options=channel,
-            check_compatibility=False,  # it only warns, and first where the server cannot be reached
+            check_compatibility=False,  # it only warns, first of all about a server that cannot be reached
             **rest,
         )
 
@@ -199,7 +199,7 @@ class Server:
             return {}
         try:
             return {"verify": ssl.create_default_context(cafile=file)}
-        except OSError as error:  # also what is wrong with its contents
+        except OSError as error:  # also raised for invalid contents
             raise ConfigError(f"memory_options.ca_file: {file} cannot be read as a PEM file: {error}") from error
 
     def _channel_options(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _warn_of_bare_key() -> None:
 
 @contextmanager
 def client_closed_on_error(client: QdrantClient) -> Iterator[None]:
-    """Close a client when what follows fails."""
+    """Close a client if the block fails."""
     try:
         yield
     except BaseException:

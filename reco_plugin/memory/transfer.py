@@ -1,4 +1,4 @@
-"""Move pairs from one memory to another, of whichever kinds, and go on after an interruption."""
+"""Copy pairs from one memory to another, of any kinds; can resume after an interruption."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .base import Memory
 
 
 def lacking(records: Records, memory: Memory) -> Records:
-    """Those of these pairs whose ids a memory does not hold."""
+    """The records, vectors (N, D), whose ids a memory does not hold."""
     held = _held(records.ids, memory)
     return records.take([name not in held for name in records.ids])
 
 
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
-    """All pairs in batches; at the end it is counted, so that none is left out unnoticed.
+    """All pairs in batches (N, D); their number is checked at the end, so that no pair is lost silently.
 
     Raises:
-        MemoryStoreError: the store gave out another number of pairs than it holds.
+        MemoryStoreError: another number of pairs was read than the store holds.
     """
     read, before = 0, memory.count()
     for records in memory.scroll(batch_size):
@@ -36,7 +36,7 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
 
 
 def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Pair]:
-    """Those of these raw pairs whose ids a memory does not hold, so that only they are encoded."""
+    """The raw pairs whose ids a memory does not hold, so that only these are encoded."""
     source = iter(pairs)
     while batch := list(islice(source, batch_size)):
         held = _held([pair.id for pair in batch], memory)
@@ -44,16 +44,16 @@ def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROL
 
 
 def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
-    """Copy all pairs, and the gate's constants when the target holds nothing else; yields how many each batch had.
+    """Copy all pairs, and the gate's constants if the target holds no others; yields the size of each batch.
 
     Args:
-        source: where they are.
-        target: where they go; an id that exists there is replaced.
+        source: is read.
+        target: is written; an id that exists there is replaced.
         batch_size: pairs per read.
-        resume: leave out pairs whose ids the target holds already.
+        resume: skip pairs whose ids the target holds already.
 
     Raises:
-        MemoryStoreError: also where not all pairs could be read; what could be is in the target.
+        MemoryStoreError: also if some pairs could not be read; the others are in the target.
     """
     for records in all_pairs(source, batch_size):
         wanted = lacking(records, target) if resume else records

@@ -1,4 +1,4 @@
-"""Versions of a memory: several collections or folders, of which one name stands for one at a time."""
+"""Versions of a memory: several collections or folders behind one name, one of them in use at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Version:
     """One collection or folder behind the name."""
 
     name: str  # of the collection or folder
-    number: int  # counts up from 1; 0 for a folder that no version was built beside
-    pairs: int | None  # how many it holds; None where that was not asked, or another process has the folder open
-    live: bool  # the name stands for it
-    finished: bool  # its building came to its end
+    number: int  # counts up from 1; 0 for a plain folder without other versions
+    pairs: int | None  # how many it holds; None if not counted, or if another process has the folder open
+    live: bool  # in use
+    finished: bool  # completely built
     fingerprint: Fingerprint  # the encoder of its vectors
 
 
@@ -32,7 +32,7 @@ def version_name(name: str, number: int) -> str:
 
 
 def version_number(name: str, version: str) -> int | None:
-    """The number in a version's name; None for what is no version of this name.
+    """The number in a version's name; None if it is not a version of this name.
 
     >>> version_number("reco", "reco--v3"), version_number("reco", "shop--v3")
     (3, None)
@@ -42,39 +42,39 @@ def version_number(name: str, version: str) -> int | None:
 
 
 class Versions(ABC):
-    """The versions of one memory: build a new one beside the one in use, swap atomically, go back, tidy up."""
+    """The versions of one memory: build a new one beside the one in use, swap atomically, roll back, prune."""
 
     def __init__(self, name: str, place: str, setting: str) -> None:
-        """Look at nothing yet.
+        """Keep the names; reads nothing yet.
 
         Args:
-            name: that stands for the version in use.
-            place: where they are, for messages.
-            setting: what names another memory, for messages.
+            name: of the link or alias to the version in use.
+            place: where the versions are, for messages.
+            setting: that chooses another memory, for messages.
         """
         self._name, self._place, self._setting = name, place, setting
 
     @abstractmethod
     def all(self) -> list[Version]:
-        """All versions, the oldest first."""
+        """All versions, oldest first."""
 
     @abstractmethod
     def begin(self, fingerprint: Fingerprint) -> str:
-        """Begin an empty version, which nothing reads yet; returns its name.
+        """Begin an empty version, which is not in use yet; returns its name.
 
         Raises:
-            FingerprintMismatch: the version in use is of another encoder, which its readers would go on using.
-            MemoryStoreError: the name cannot stand for a version.
+            FingerprintMismatch: the version in use is of another encoder, and so are its readers.
+            MemoryStoreError: the name is a collection itself.
         """
 
     @abstractmethod
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
-        """Verify a version that was built, and closed, and mark it as finished.
+        """Verify a version that was built and closed, and mark it as finished.
 
         Args:
             name: of the version.
             pairs: how many it must hold.
-            fingerprint: the encoder that must have made it.
+            fingerprint: the expected encoder.
             wait_s: seconds to wait until a server has indexed it.
 
         Raises:
@@ -84,16 +84,16 @@ class Versions(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the connection, where there is one."""
+        """Release the connection, if there is one."""
 
     def use(self, name: str) -> Version:
-        """Let the name stand for a version, in one step that readers do not notice.
+        """Put a version to use, atomically, without interrupting readers.
 
         Raises:
             ConfigError: there is no such version.
             FingerprintMismatch: it is of another encoder than the one in use.
-            MemoryLocked: it is the first swap of a folder, which is open.
-            MemoryStoreError: its building was not finished.
+            MemoryLocked: the first swap of a folder, while it is open.
+            MemoryStoreError: it is not finished.
         """
         versions = self._known()
         wanted = next((version for version in versions if version.name == name), None)
@@ -119,7 +119,7 @@ class Versions(ABC):
         return self.use(older[-1].name)
 
     def prune(self, keep: int = 1) -> list[str]:
-        """Delete versions that nobody uses but for the newest finished ones; returns their names.
+        """Delete versions that are not in use, except the newest finished ones; returns their names.
 
         Args:
             keep: finished versions to keep besides the one in use.
@@ -130,21 +130,21 @@ class Versions(ABC):
         return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
 
     def unfinished(self, fingerprint: Fingerprint) -> str | None:
-        """The newest version whose building was interrupted, by the same encoder; None where there is none."""
+        """The newest unfinished version of the same encoder, or None."""
         begun = [each.name for each in self._known() if not each.finished and each.fingerprint == fingerprint]
         return begun[-1] if begun else None
 
     @abstractmethod
     def _known(self) -> list[Version]:
-        """All versions, the oldest first, without their numbers of pairs where counting takes long."""
+        """All versions, oldest first, without counting pairs where that takes long."""
 
     @abstractmethod
     def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
-        """Let the name stand for one of these versions."""
+        """Put one of these versions to use."""
 
     @abstractmethod
     def _delete(self, name: str) -> bool:
-        """Delete a version; False where somebody has it open."""
+        """Delete a version; False if a process has it open."""
 
     def _refuse_other(self, versions: Sequence[Version], fingerprint: Fingerprint) -> None:
         """Refuse a version of another encoder than the one in use."""
@@ -155,13 +155,13 @@ class Versions(ABC):
         ):
             raise FingerprintMismatch(
                 f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
-                f"{fingerprint}: whoever reads it goes on with the old encoder. Build the new one under another name "
+                f"{fingerprint}: its readers use the old encoder. Build the new one under another name "
                 f"({self._setting}), and start its readers with the new model"
             )
 
     @staticmethod
     def _check_holds(version: Version, pairs: int) -> None:
-        """Refuse a version that does not hold what was written."""
+        """Refuse a version with another number of pairs."""
         if version.pairs != pairs:
             raise MemoryStoreError(
                 f"{version.name!r} holds {version.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, "

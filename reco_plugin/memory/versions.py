@@ -1,4 +1,4 @@
-"""Versions of a memory on a server, behind an alias, which is the name of the memory's collection in the settings."""
+"""Versions of a memory on a server, behind an alias: the collection of the settings."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from qdrant_client import QdrantClient, models
 
 from ..errors import MemoryStoreError
 from ..types import Fingerprint
-from .collection import aliased, create_alias, make_collection, read_collection, version_numbers
+from .collection import collection_of_alias, create_alias, make_collection, read_collection, version_numbers
 from .header import Header, check_fingerprint
 from .server import Server
 from .version import Version, Versions, version_name, version_number
 
 BUILD_KEY = "reco_build"
-"""Key in a collection's metadata that says whether its building was finished."""
+"""Key in a collection's metadata of whether it is finished."""
 _INDEXED = models.CollectionStatus.GREEN
 T = TypeVar("T")
 
 
 class ServerVersions(Versions):
-    """The versions that an alias can stand for."""
+    """The versions that an alias can point to."""
 
     def __init__(self, client: QdrantClient, server: Server, alias: str) -> None:
         super().__init__(alias, f"{alias!r} at {server.location!r}", "RECO_MEMORY_COLLECTION")
         self._client, self._server = client, server
 
     def all(self) -> list[Version]:
-        """All versions, the oldest first."""
+        """All versions, oldest first."""
         client, name = self._client, self._name
-        live = self._run("read", lambda: aliased(client, name))
+        live = self._run("read", lambda: collection_of_alias(client, name))
         numbers = self._run("read", lambda: version_numbers(client, name))
         return [self._read(version_name(name, number), live=live) for number in numbers]
 
     def begin(self, fingerprint: Fingerprint) -> str:
-        """Make an empty collection; see :meth:`Versions.begin`."""
+        """Create an empty collection; see :meth:`Versions.begin`."""
         client, alias = self._client, self._name
-        live = self._run("build", lambda: aliased(client, alias))
+        live = self._run("build", lambda: collection_of_alias(client, alias))
         if live is None and self._run("build", lambda: client.collection_exists(alias)):
             raise MemoryStoreError(
                 f"{self._place} is a collection itself, not an alias that could be swapped. Build under another name "
@@ -62,7 +62,7 @@ class ServerVersions(Versions):
         return self._read(name, live=None)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         self._client.close()
 
     def _known(self) -> list[Version]:
@@ -102,5 +102,5 @@ class ServerVersions(Versions):
 
 
 def open_versions(server: Server, alias: str) -> Versions:
-    """The versions of the memory that is reached by this alias."""
+    """The versions of the memory behind this alias."""
     return ServerVersions(server.connect(), server, alias)

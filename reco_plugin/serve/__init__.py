@@ -1,4 +1,4 @@
-"""The HTTP service: one internal request model, one file per wire dialect, sync core and async edge.
+"""The HTTP service: one internal request model, one file per API dialect, a synchronous core behind async routes.
 
 ::
 

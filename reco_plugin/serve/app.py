@@ -22,7 +22,7 @@ from .bodies import Limited
 from .edge import TOLD, Edge
 from .embedder import Embedder
 from .middleware import KnownHosts, Observed, Prefixed
-from .routes import Shapes, failed, understood
+from .routes import Shapes, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -108,7 +108,7 @@ def _answer_browsers_and_briefly(app: FastAPI, settings: ServeSettings) -> None:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     """What no dialect's route answers: unknown paths and methods."""
-    response = failed(understood(error), request.app.state.shapes.of(request.scope))
+    response = to_response(to_failure(error), request.app.state.shapes.of(request.scope))
     response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
     return response
 

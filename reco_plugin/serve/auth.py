@@ -1,4 +1,4 @@
-"""Who may call what: bearer keys for callers, another one for the memory. Keys are compared by their hashes."""
+"""API keys for callers, an admin key for the memory. Keys are compared by their hashes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEY_HEADERS = ("api-key", "x-api-key")
 
 
 def credential(headers: Mapping[str, str]) -> str | None:
-    """What a request shows: a bearer key, or the key of a header that Azure's clients and other gateways send.
+    """The key of a request: a bearer key, or one of the headers that Azure's clients and other gateways send.
 
     >>> credential({"authorization": "AWS4-HMAC-SHA256 …", "x-api-key": "k"})
     'Bearer k'
@@ -30,7 +30,7 @@ def credential(headers: Mapping[str, str]) -> str | None:
 
 
 class KeyCheck:
-    """Looks at the path and the ``authorization`` header of a request, before its body is read."""
+    """Checks the path and the ``authorization`` header of a request, before its body is read."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._callers = [_hashed(key.get_secret_value().encode()) for key in settings.api_keys]
@@ -40,10 +40,10 @@ class KeyCheck:
         self._show_pairs = (bool(self._callers) or not self._admin) if shown is None else shown
 
     def check(self, path: str, authorization: str | None) -> None:
-        """Let a request pass or not; the admin key opens everything.
+        """Check a request's key; the admin key opens everything.
 
         Raises:
-            Refused: 401, no key or a wrong one; 403, the memory is not to be reached over HTTP.
+            Refused: 401, no key or a wrong one; 403, there is no admin key, so the memory is closed over HTTP.
         """
         if path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/"):
             if not self._admin:
@@ -54,15 +54,15 @@ class KeyCheck:
             _require(self._callers + self._admin, authorization, "an API key")
 
     def check_pairs(self, authorization: str | None) -> None:
-        """Let a request that has passed see pairs of the memory, or not.
+        """Check whether an accepted request may see pairs of the memory.
 
         Raises:
-            Refused: 401, only the admin key may; 403, nobody may.
+            Refused: 401, only the admin key may; 403, no key may.
         """
         if self._show_pairs:
             return
         if not self._admin:
-            message = "pairs of the memory are shown to nobody: show_pairs is off, and there is no admin key"
+            message = "pairs of the memory are not shown: show_pairs is off, and there is no admin key"
             raise Refused(Failure(403, "pairs_hidden", message))
         if not _fits(self._admin, _bearer(authorization)):
             message = "pairs of the memory are shown to the admin key only (show_pairs): send it as the bearer key"
@@ -81,7 +81,7 @@ def _require(keys: Iterable[bytes], authorization: str | None, what: str) -> Non
 
 
 def _bearer(authorization: str | None) -> str | None:
-    """The key of a header; its characters are the bytes that were sent."""
+    """The key of a header; each character is a byte that was sent."""
     given = authorization or ""
     return given[len(_SCHEME) :].strip(" \t") if given[: len(_SCHEME)].lower() == _SCHEME else None
 
@@ -89,8 +89,8 @@ def _bearer(authorization: str | None) -> str | None:
 def _fits(keys: Iterable[bytes], key: str | None) -> bool:
     if key is None:
         return False
-    sent = [_hashed(key.encode("latin-1")), _hashed(key.encode())]  # as UTF-8, or in the alphabet of headers
-    fits = [hmac.compare_digest(one, known) for one in sent for known in keys]  # all are compared, whichever fits
+    sent = [_hashed(key.encode("latin-1")), _hashed(key.encode())]  # sent as UTF-8, or as Latin-1
+    fits = [hmac.compare_digest(one, known) for one in sent for known in keys]  # all are compared: constant time
     return any(fits)
 
 

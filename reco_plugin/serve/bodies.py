@@ -1,4 +1,4 @@
-"""Bodies of requests: how large, how late, how many at once; and read as JSON beside the event loop."""
+"""Request bodies: limits of size, time and total memory, and JSON parsing outside the event loop."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from .failures import Failure
 from .schemas import most_items
 from .settings import ServeSettings
 
-_SMALL = 64_000  # bytes that are read in less time than a thread takes to start
-_VALUE_BYTES = 40  # of a number in two lists: as it was read, and as it was checked
-_WIDEST = 4  # bytes per character of a text in memory, if one of them is rare enough
+_SMALL = 64_000  # bytes that are parsed faster than a thread starts
+_VALUE_BYTES = 40  # of a number in two lists: parsed and validated
+_WIDEST = 4  # bytes per character of a str with a character beyond U+FFFF
 _BEGIN_VALUES = (b",", b"[", b"{", b":")
 _RETRY_S = 1.0
-_LINGER_S = 1.0  # until the next piece of a body that nobody reads
+_LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
 
 
 class Bodies:
-    """The memory that bodies take, and the one place where they are parsed; used from one event loop."""
+    """Counts the memory of all bodies and parses them; used from one event loop."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.limits = settings
-        """What is allowed."""
         self.pending = 0
-        """Bytes that requests hold now: bodies as they came, and what they became."""
-        self._turn = asyncio.Semaphore(1)  # what is being parsed takes far more memory than what was checked
+        """Bytes that requests hold now: bodies and what was parsed from them."""
+        self._turn = asyncio.Semaphore(1)  # one at a time, since parsing takes most of the memory
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """What one request takes, given back at its end."""
+        """The memory of one request, released at its end."""
         taken = Share(self)
         try:
             yield taken
@@ -43,7 +42,7 @@ class Bodies:
             self.pending -= taken.bytes
 
     async def parse(self, body: bytes, share: Share) -> Any:
-        """Read JSON.
+        """Parse JSON.
 
         Raises:
             BodyRefused: too many values (413), or too much at once (429).
@@ -70,40 +69,40 @@ class Share:
         """Taken so far."""
 
     def take(self, count: int) -> None:
-        """Take more.
+        """Take more bytes.
 
         Raises:
-            BodyRefused: 429, others take so much that this does not fit; a request that is alone always fits.
+            BodyRefused: 429, other requests leave too little; a single request always fits.
         """
         others, limit = self._bodies.pending - self.bytes, self._bodies.limits.max_pending_bytes
         if count and others and others + self.bytes + count > limit:
-            message = f"the requests that are being answered take {others:,} bytes of {limit:,} (max_pending_bytes)"
+            message = f"other requests take {others:,} of {limit:,} bytes (max_pending_bytes)"
             raise BodyRefused(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S)
         self.bytes += count
         self._bodies.pending += count
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read under the limits.
+    """A request whose JSON is parsed within the limits.
 
-    JSON is JSON whatever ``content-type`` says: AWS' clients, curl and others name another one, or none. Not where a
-    browser asks for a page of somebody else: it sends those without asking first only if they do not say JSON.
+    A body counts as JSON whatever ``content-type`` says, since AWS' clients, curl and others send another one or none;
+    except with an ``origin``: browsers send other types across sites without a preflight request.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        said = dict(scope["headers"])
-        if b"origin" not in said and not said.get(b"content-type", b"").startswith(b"multipart/form-data"):
+        sent = dict(scope["headers"])
+        if b"origin" not in sent and not sent.get(b"content-type", b"").startswith(b"multipart/form-data"):
             headers = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
         super().__init__(scope, receive)
 
     async def body(self) -> bytes:
-        """The whole body, in one piece that grows: pieces to be joined would take twice the memory."""
+        """The whole body, in one growing buffer: joining chunks would take twice the memory."""
         if not hasattr(self, "_body"):
             whole = bytearray()
             async for chunk in self.stream():
                 whole += chunk
-            self._body = whole  # type: ignore[assignment]  # bytes that nobody changes, not copied
+            self._body = whole  # type: ignore[assignment]  # never changed, so not copied to bytes
         return self._body
 
     async def json(self) -> Any:
@@ -112,7 +111,7 @@ class JsonRequest(Request):
 
 
 class Limited:
-    """Ends the reading of a body that is too large, whether or not its length was declared truly, or too late."""
+    """Stops reading a body that is too large, also with a wrong ``content-length``, or too slow."""
 
     def __init__(self, app: ASGIApp, bodies: Bodies) -> None:
         self._app, self._bodies = app, bodies
@@ -136,31 +135,31 @@ class Limited:
 
 
 class _Body:
-    """The body of one request, as far as it was received."""
+    """The body of one request while it is received."""
 
     def __init__(self, scope: Scope, receive: Receive, share: Share, limits: ServeSettings) -> None:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         self._declared = int(declared) if declared.isdigit() else 0
-        self._waits_for_us = b"expect" in headers  # asking for the body would ask the client for it
+        self._waits_for_us = b"expect" in headers  # the client sends the body only when it is read
         self._receive, self._share, self._limits = receive, share, limits
         self._until = asyncio.get_running_loop().time() + limits.body_timeout_s
         self._seen, self._more = 0, True
 
     async def receive(self) -> Message:
-        """The next piece.
+        """The next chunk.
 
         Raises:
-            BodyRefused: 413 too large, 408 too late, 429 too much at once.
+            BodyRefused: 413 too large, 408 too slow, 429 too much at once.
         """
         if not self._more:
-            return await self._receive()  # which is how one learns that the client has left
+            return await self._receive()  # returns when the client disconnects
         self._check_size()
         try:
             message = await self._next(self._until)
         except TimeoutError:
             late = (
-                f"the body was not there within {self._limits.body_timeout_s:g} s (body_timeout_s): send less at once"
+                f"the body did not arrive within {self._limits.body_timeout_s:g} s (body_timeout_s): send less at once"
             )
             raise BodyRefused(408, "body_timeout", late) from None
         self._share.take(len(message.get("body", b"")))
@@ -168,7 +167,7 @@ class _Body:
         return message
 
     async def drop_rest(self) -> None:
-        """Receive what nobody reads, while it comes: a connection that is closed before it loses the answer."""
+        """Receive and drop the rest: closing the connection before would lose the answer."""
         while self._more and not self._waits_for_us:
             try:
                 await self._next(min(self._until, asyncio.get_running_loop().time() + _LINGER_S))
@@ -189,7 +188,7 @@ class _Body:
 
 
 def values_in(body: bytes) -> int:
-    """How many values JSON holds at most; commas and brackets in texts count, so that nothing needs to be parsed.
+    """Upper bound of the number of JSON values, without parsing: commas and brackets in texts count too.
 
     >>> values_in(b'{"input": ["a", "b"]}')
     5
@@ -202,9 +201,8 @@ def _too_many_values(values: int, limit: int) -> str:
 
 
 class BodyRefused(HTTPException):
-    """A body that is not read to its end: the one kind of exception that FastAPI lets through meanwhile."""
+    """A body that is not read to its end; an HTTPException, since FastAPI lets only those through while reading."""
 
     def __init__(self, status: int, code: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(status, message)
         self.failure = Failure(status, code, message, retry_after_s=retry_after_s)
-        """For the dialect to put into words."""

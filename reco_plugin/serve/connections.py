@@ -1,4 +1,4 @@
-"""Connections that make progress: uvicorn waits for ever for a head, for a body, and for its answer to be taken."""
+"""Timeouts and a limit of connections: uvicorn alone waits forever for headers, a body, or a client that reads."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
 PROBE_CONNECTIONS = 384
-"""Connections beyond the setting, on which only probes are answered: a service that has much to do is not dead. With
-the default of the setting, that leaves 128 of the 1,024 files that a process may usually open."""
+"""Connections beyond the setting, for probes only: a busy service is not dead. With the default setting, that leaves
+128 of the 1,024 files that a process may usually open."""
 _PROBES = tuple(f"GET {path} ".encode() for path in PROBES)
-_FULL = "the service has as many connections as it may (max_connections): try again later"
+_FULL = "the service has too many connections (max_connections): try again later"
 _RETRY_S = 1
 _LOG_EVERY_S = 10.0
 
 
 class _Connection(H11Protocol):
-    """A connection within the limits of a service; :func:`bounded` makes its class."""
+    """A connection within the limits of a service; :func:`make_protocol` makes its class."""
 
     limits: ClassVar[ServeSettings]
-    waits_s: ClassVar[dict[object, float]]  # for what the client is to send
-    told_at: ClassVar[float] = -_LOG_EVERY_S
+    waits_s: ClassVar[dict[object, float]]  # state of the client -> time limit
+    logged_at: ClassVar[float] = -_LOG_EVERY_S
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -62,7 +62,7 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._waits_for = None  # the rest of a body that nobody reads has a time of its own
+        self._waits_for = None  # the rest of a dropped body has its own time limit
         self._watch()
 
     def pause_writing(self) -> None:
@@ -79,7 +79,7 @@ class _Connection(H11Protocol):
         _cancel(self._stuck)
 
     def _watch(self) -> None:
-        """Start the clock anew when the client has something else to send, and stop it when nothing."""
+        """Restart the timer when the client's state changes; stop it when nothing more is expected."""
         if self._waits_for is (now := self.conn.their_state):
             return
         self._waits_for = now
@@ -89,16 +89,16 @@ class _Connection(H11Protocol):
 
     @classmethod
     def _tell(cls) -> None:
-        if (now := time.monotonic()) >= cls.told_at + _LOG_EVERY_S:  # those who are refused come in hundreds
-            cls.told_at = now
+        if (now := time.monotonic()) >= cls.logged_at + _LOG_EVERY_S:  # refusals come in hundreds
+            cls.logged_at = now
             log.warning("connections are refused: %d are open (max_connections)", cls.limits.max_connections)
 
     def _give_up(self) -> None:
         if self._waits_for is h11.IDLE or self.cycle.response_complete:
-            self.transport.close()  # else the application answers 408, in the words of the dialect
+            self.transport.close()  # else the application answers 408, in the dialect's shape
 
 
-def bounded(settings: ServeSettings) -> type[H11Protocol]:
+def make_protocol(settings: ServeSettings) -> type[H11Protocol]:
     """Make uvicorn's protocol class with the limits of the settings."""
     waits_s = {h11.IDLE: settings.head_timeout_s, h11.SEND_BODY: settings.body_timeout_s}
     return type("Connection", (_Connection,), {"limits": settings, "waits_s": waits_s})
@@ -106,7 +106,7 @@ def bounded(settings: ServeSettings) -> type[H11Protocol]:
 
 @cache
 def _refusal() -> bytes:
-    """The answer to whoever is one too many, before anything of the request is looked at."""
+    """The answer to a connection beyond the limit, before its request is read."""
     shape = openai_shape(Failure(503, "too_many_connections", _FULL))
     body = json.dumps(shape | {"message": _FULL, "detail": _FULL}).encode()  # for all dialects at once
     lines = [

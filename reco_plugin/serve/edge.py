@@ -1,4 +1,4 @@
-"""Where async begins: the embedder as one HTTP request sees it, with prefix, queue and the headers of the response."""
+"""The async side: the embedder for one HTTP request, with its URL prefix, the queue and the response's headers."""
 
 from __future__ import annotations
 
@@ -26,34 +26,31 @@ TOLD = ("x-reco-refined", "x-reco-degraded", "x-reco-note", "server-timing", "x-
 
 
 class Edge:
-    """Holds what all requests share; called with one, it gives the :class:`Caller` of that one."""
+    """Shared by all requests; calling it with a request makes its :class:`Caller`."""
 
     def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
         self.embedder = embedder
-        """The core."""
         self.settings = settings
-        """Limits."""
         self.pool = Pool("reco-embed", threads=settings.threads, queue=settings.queue, deadline_s=settings.deadline_s)
-        """Where requests are computed."""
+        """Runs requests."""
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
-        """Where the memory is written: one change at a time, and never in the way of a query."""
+        """Writes the memory: one change at a time, without blocking queries."""
         self.bodies = Bodies(settings)
-        """Where bodies of requests are read."""
         self.fetch = image_fetcher(settings)
-        """Gets images by URL; None where that is off."""
+        """Fetches images by URL; None if that is off."""
 
     def __call__(self, request: Request) -> Caller:
         """The view of one request."""
         return Caller(self, request)
 
     async def close(self) -> None:
-        """Let what runs end."""
+        """Wait for running calls."""
         await self.pool.close()
         await self.writing.close()
 
 
 class Caller:
-    """What a dialect holds while it answers one HTTP request; it knows the URL's prefix, the queue and the deadline."""
+    """One HTTP request as a dialect sees it; knows the URL's prefix, the queue and the deadline."""
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
@@ -61,7 +58,7 @@ class Caller:
         self.fetch = edge.fetch and edge.fetch.for_request(
             max_images=limits.max_images, max_bytes=limits.max_body_bytes
         )
-        """Gets the image of a URL, or raises Refused; None where URLs are not fetched."""
+        """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
 
     @property
     def dimension(self) -> int:
@@ -75,15 +72,15 @@ class Caller:
 
     @property
     def aliases(self) -> Mapping[str, str]:
-        """Model alias -> plain or refined; the first is what a dialect without a model field may show."""
+        """Model alias -> plain, refined or query; a dialect without a model field shows the first."""
         return self._edge.embedder.aliases
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """Wait in the queue, embed, and put what is to be said of it into the response's headers.
+        """Wait in the queue, embed B items to (B, D), and set the response's headers.
 
         Raises:
             Refused: unknown model, too many items, queue full (429), or the deadline passed (504).
-            RecoError: nothing could be embedded at all; the route's dialect says so.
+            RecoError: the whole request failed.
         """
         prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
@@ -92,20 +89,20 @@ class Caller:
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
         if self._edge.embedder.asked(request, prefix).lacks_role:
-            self._request.state.told["x-reco-note"] = NO_ROLE
+            self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
         return answer
 
     async def ask(self, call: Callable[[], T]) -> T:
-        """Run something else that only reads, in the same queue."""
+        """Run another call that only reads, in the same queue."""
         return (await self._edge.pool.run(call, self._left)).value
 
     async def write(self, call: Callable[[], T]) -> T:
-        """Run something that changes the memory."""
+        """Run a call that changes the memory."""
         return (await self._edge.writing.run(call, self._left)).value
 
     def see_pairs(self) -> None:
-        """Go on only if this caller may see pairs of the memory.
+        """Check that this caller may see pairs of the memory.
 
         Raises:
             Refused: 401 or 403.
@@ -113,23 +110,23 @@ class Caller:
         self._request.app.state.guard.check_pairs(credential(self._request.headers))
 
     async def _left(self) -> None:
-        """Return when the client is gone."""
+        """Return when the client disconnects."""
         while (await self._request.receive())["type"] != "http.disconnect":
-            pass  # an empty body that nobody has read
+            pass  # an empty body that was not read
 
     def _tell(self, answer: Embedded) -> None:
-        """Note what goes into the response's headers and into the log."""
-        told = {"server-timing": server_timing(answer.timings), "x-reco-refined": refined_word(answer)}
-        log: dict[str, Any] = {"items": len(answer.failures), "refined": told["x-reco-refined"]}
+        """Note the response's headers and the fields of the log."""
+        headers = {"server-timing": server_timing(answer.timings), "x-reco-refined": refined_word(answer)}
+        log: dict[str, Any] = {"items": len(answer.failures), "refined": headers["x-reco-refined"]}
         if answer.degraded:
-            told["x-reco-degraded"] = log["degraded"] = answer.degraded
+            headers["x-reco-degraded"] = log["degraded"] = answer.degraded
         if failed := sum(failure is not None for failure in answer.failures):
             log["failed_items"] = failed
-        self._request.state.told, self._request.state.log = told, log
+        self._request.state.headers, self._request.state.log = headers, log
 
 
 def image_fetcher(settings: ServeSettings) -> ImageFetcher | None:
-    """What fetches images by URL, if anything may."""
+    """The fetcher of images by URL, or None if that is off."""
     if not settings.image_urls:
         return None
     from .fetch import ImageFetcher
@@ -138,13 +135,13 @@ def image_fetcher(settings: ServeSettings) -> ImageFetcher | None:
 
 
 def refined_word(answer: Embedded) -> str:
-    """``true``, ``false``, or ``partly``: of the items that have a vector."""
+    """``true``, ``false`` or ``partly``, of the items that have a vector."""
     words = {done for done, failure in zip(answer.refined, answer.failures, strict=True) if failure is None}
     return "partly" if len(words) > 1 else str(words == {True}).lower()
 
 
 def server_timing(timings: Timings) -> str:
-    """The header of that name; browsers show it.
+    """The header ``server-timing``, which browsers show.
 
     >>> server_timing(Timings(queue_s=0.001, encode_s=0.0125))
     'queue;dur=1.00, encode;dur=12.50'

@@ -19,13 +19,13 @@ from .images import too_many_bytes
 from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import still_wanted
-from .rows import AnswerCache, AnswerRow, Key, key_of, put_together, used_pairs
+from .rows import AnswerCache, AnswerRow, Key, key_of, to_embedded, used_pairs
 from .settings import ServeSettings
 
 
 @dataclass
 class _Work:
-    """One request while it is worked on."""
+    """The state of one request."""
 
     request: EmbedRequest
     asked: Asked
@@ -54,21 +54,19 @@ class _Todo:
 
 
 class Embedder:
-    """Embeds for the service; may be used by several threads at once."""
+    """Embeds for the service; safe to use from several threads."""
 
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self.reco = reco
-        """What encodes and refines."""
         self.aliases: dict[str, Manner] = dict(settings.aliases)
-        """Names of the model, and what they mean."""
+        """Name of the model -> what it refines."""
         self.cache = AnswerCache(settings.cache_entries)
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
-        """Which sides are refined when a request does not say."""
+        """Which sides are refined unless a request says otherwise."""
         self._settings = settings
         self.prepare = ItemPreparation(reco, settings)
-        """Checks items one by one."""
-        self._memory_is_ours = "://" not in reco.memory.location  # nobody else writes to it
+        self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
 
     @property
     def dimension(self) -> int:
@@ -76,15 +74,15 @@ class Embedder:
         return self.reco.manifest.dimension
 
     def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
-        """Embed all items; one that cannot be embedded fails alone.
+        """Embed B items to (B, D); an item that cannot be embedded fails alone.
 
         Args:
-            request: what is wanted.
-            prefix: what the URL said.
+            request: from a dialect.
+            prefix: of the URL.
 
         Raises:
-            Refused: nothing or too much is asked for, or a model that is unknown.
-            RecoError: the encoder failed, the options are wrong, or the memory failed and failures shall raise.
+            Refused: no items or too many, or an unknown model.
+            RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
         self._check(request)
         asked = self.asked(request, prefix)
@@ -92,7 +90,7 @@ class Embedder:
         for modality in MODALITIES:
             self._side(work, modality)
         seconds = {f"{step}_s": value for step, value in work.seconds.items()}
-        return put_together(
+        return to_embedded(
             [row if row is not None else _unanswered() for row in work.rows],
             self.dimension,
             degraded=work.degraded,
@@ -101,10 +99,10 @@ class Embedder:
         )
 
     def asked(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
-        """What a request says of refinement.
+        """What a request says about refinement.
 
         Raises:
-            Refused: 404, a model that is unknown.
+            Refused: 404, an unknown model.
         """
         return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
 
@@ -119,7 +117,7 @@ class Embedder:
             raise Refused(Failure(400, "k_too_large", message, "k"))
 
     def check_images(self, images: Iterable[bool]) -> None:
-        """Bound what is decoded and held at once; told of each item whether it is an image.
+        """Limit the images that are decoded at once; takes whether each item is an image.
 
         Raises:
             Refused: 413, too many.
@@ -163,7 +161,7 @@ class Embedder:
                 self.cache.put(one.key, answer)
 
     def _unknown(self, work: _Work, mine: Sequence[tuple[int, Item]], wanted: bool) -> list[_Todo]:
-        """Fill in what the cache knows and what cannot be embedded; return the rest."""
+        """Fill in cached rows and failures; return the items to encode."""
         keys = [self._key(work, item, wanted) for _, item in mine]
         known = [self.cache.get(key) if key is not None else None for key in keys]
         for (place, _), row in zip(mine, known, strict=True):
@@ -182,10 +180,10 @@ class Embedder:
         return todo
 
     def _key(self, work: _Work, item: Item, wanted: bool) -> Key | None:
-        """Key of an item in the cache; None where its row must be made anew.
+        """Key of an item in the cache; None if it must not be cached.
 
-        Documents are refined as a set, so that a row depends on the others. A memory on a server changes without our
-        knowing. An explanation is more than a row. What fails when it is not truncated must not be found.
+        A refined document depends on the others of its set; a memory on a server changes unnoticed; an explanation is
+        more than a row; a text that is too long must fail if it is not to be truncated.
         """
         a_set, not_ours = work.asked.role == "document", not self._memory_is_ours
         if not self.cache.on or work.request.explain or not work.request.truncate or (wanted and (a_set or not_ours)):
@@ -193,7 +191,7 @@ class Embedder:
         return key_of(item, refined=wanted, options=work.request.options, version=self.reco.memory.version)
 
     def encode(self, ready: Sequence[EncoderInput], modality: Modality) -> Vectors:
-        """(B, D): vectors as they are, the rest encoded batch by batch, as long as somebody waits for it."""
+        """Encode to (B, D) batch by batch while the caller waits; vectors are returned as they are."""
         arrays = [one.array for one in ready]
         counted = all(array.dtype == np.float32 for array in arrays)
         with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
@@ -205,7 +203,7 @@ class Embedder:
 
 
 def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
-    """Settings, and for queries the model's policy where they say nothing."""
+    """The settings; for queries, the model's policy where they are unset."""
 
     def query(setting: bool | None, modality: Modality) -> bool:
         return reco.refines(modality, "query") if setting is None else setting
@@ -219,26 +217,26 @@ def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
 
 
 def _unanswered() -> Failure:
-    """For an item of a modality that does not exist, which only a defect makes."""
+    """For an item of an unknown modality, which only a defect makes."""
     return Failure(500, "internal_error", "this item was not answered")
 
 
 class ItemPreparation:
-    """Checks, tokenises and decodes items as the model wants them, within the limits of the settings."""
+    """Checks, tokenises and decodes items for the encoder, within the limits of the settings."""
 
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
         self._most_bytes, self._most_chars = settings.max_image_bytes, settings.max_text_chars
 
     def __call__(self, items: Sequence[Item], *, truncate: bool) -> list[EncoderInput | Failure]:
-        """Make items ready, in order.
+        """Prepare items, in order.
 
         Args:
             items: texts, images and vectors, mixed.
             truncate: False makes a text that is too long fail.
 
         Raises:
-            Refused: nobody waits for the answer any more.
+            Refused: the caller no longer waits.
         """
         return [self._one(item, truncate) for item in items]
 

@@ -1,7 +1,7 @@
-"""The one internal request model: every dialect translates JSON to :class:`EmbedRequest`, and :class:`Embedded` back.
+"""The internal request model: every dialect translates JSON to :class:`EmbedRequest`, and :class:`Embedded` back.
 
-Rows stay rows: item i of the request is row i of the answer, also when it failed. An item that a dialect could not even
-read (bad base64, a URL that does not answer) goes in as the :class:`Failure` that it is, and comes out in its row.
+Item i of the request is row i of the answer, also when it failed. An item that a dialect could not read (bad base64, a
+URL that does not answer) is a :class:`Failure` in the request and in its row of the answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to embed."""
+    """One item to embed."""
 
     content: Content  # a text, the bytes of an encoded image, or a CLIP vector (D,) of unit norm
     modality: Modality  # what it is, or what the vector embeds
@@ -39,13 +39,13 @@ class Item:
 
     @classmethod
     def vector(cls, vector: npt.ArrayLike, modality: Modality) -> Item:
-        """A CLIP vector of this encoder, made elsewhere.
+        """A CLIP vector (D,) of this encoder, made elsewhere.
 
         Raises:
             Refused: not numbers.
         """
         try:
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused later, by its row
+            with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused later, by row
                 return cls(np.asarray(vector, np.float32), modality)
         except (TypeError, ValueError):
             message = f"a vector must be a list of numbers, got {vector!r:.60}"
@@ -54,27 +54,27 @@ class Item:
 
 @dataclass(frozen=True)
 class EmbedRequest:
-    """What a caller wants embedded."""
+    """A request to embed items."""
 
-    items: Sequence[Item | Failure]  # at least one; a Failure stands for an item that could not be read
-    model: str | None = None  # alias as the caller wrote it; None where the dialect has none
-    side: InputType | None = None  # query or document as the caller said it; None where nothing was said
-    refine: bool | None = None  # the caller's explicit word; None leaves it to prefix, alias, side and policy
+    items: Sequence[Item | Failure]  # at least one; a Failure is an item that could not be read
+    model: str | None = None  # alias; None if the dialect has none
+    side: InputType | None = None  # query or document; None if the caller did not say
+    refine: bool | None = None  # final if given; None leaves it to prefix, alias, side and policy
     truncate: bool = True  # cut long texts to the context length; False makes them fail with ``text_too_long``
-    options: RefineOptions = field(default_factory=RefineOptions)  # how to refine
-    explain: bool = False  # also say which pairs were used
+    options: RefineOptions = field(default_factory=RefineOptions)
+    explain: bool = False  # also return the pairs that were used
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of one request; None where a step did not happen."""
+    """Seconds of one request; None for a step that did not run."""
 
     queue_s: float | None = None
     prepare_s: float | None = None
     """Tokenise texts; decode and resize images."""
     encode_s: float | None = None
     refine_s: float | None = None
-    """Search and fusion; apart in ``/metrics``."""
+    """Search and fusion; ``/metrics`` has them separately."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class Embedded:
         vectors: (B, D) float32, unit-norm; zeros where the item failed.
         failures: why an item failed; None where it did not.
         truncated: whether a text was cut to the context length.
-        tokens: of each text, as far as it was read; 0 for images and vectors.
-        refined: whether the row may differ from frozen CLIP: it was to be refined, and the memory had pairs for it.
-        moved: (B,) cosine distance from the frozen vector; 0 where nothing moved.
-        degraded: why rows that were to be refined are frozen; None where all went well.
+        tokens: of each text, after truncation; 0 for images and vectors.
+        refined: whether the row may differ from frozen CLIP: refinement was on, and the memory had pairs for it.
+        moved: (B,) cosine distance from the frozen vector.
+        degraded: why rows are frozen although refinement was on; None if nothing failed.
         used: per row, the pairs that were used, nearest first; None unless ``explain``.
         frozen: (B, D) the vectors before refinement; zeros where the item failed.
         timings: of this request.
@@ -106,7 +106,7 @@ class Embedded:
     timings: Timings = field(default_factory=Timings)
 
     def whole(self, field_name: str = "input") -> Embedded:
-        """Return itself, for dialects that have no place for the failure of one item.
+        """Return itself, for dialects that cannot report the failure of one item.
 
         Raises:
             Refused: the first failure, naming the item as ``input[3]``.

@@ -1,12 +1,12 @@
-"""Images by URL, for strangers: only public addresses, also after a redirect, and never more than was allowed.
+"""Fetch images by URL for untrusted callers: only public addresses, also after a redirect, and within limits.
 
 A name is resolved once per connection, all its addresses are checked, and the connection goes to a checked address. So
 a name that changes its address in between gains nothing. TLS still verifies the name. Proxies are not used.
 
-Which addresses are public is by IANA's registries of special-purpose addresses:
+No address of IANA's registries of special-purpose addresses is public here:
 https://www.iana.org/assignments/iana-ipv4-special-registry and
-https://www.iana.org/assignments/iana-ipv6-special-registry. What stands there is not public here, also where it can be
-reached: relays, translators and sinks hold no image, and may lead back into the operator's network.
+https://www.iana.org/assignments/iana-ipv6-special-registry. Some can be reached, but relays, translators and sinks hold
+no image, and may lead back into the operator's network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .. import __version__
 from .failures import Failure, Refused
 from .images import pixels_expected, too_many_bytes
 
-_UNICAST = IPv6Network("2000::/3")  # all that was ever given out; the rest is local, translated, multicast or free
+_UNICAST = IPv6Network("2000::/3")  # all that was ever assigned; the rest is local, translated, multicast or free
 _SPECIAL_6 = [IPv6Network(one) for one in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")]
 _SPECIAL_4 = [
     IPv4Network(one)
@@ -49,7 +49,7 @@ _USERINFO = re.compile(r"//[^/]*@")
 
 
 def is_public(text: str) -> bool:
-    """Whether an address may be connected to on behalf of a stranger.
+    """Whether the service may connect to an address for an untrusted caller.
 
     >>> [is_public(address) for address in ("93.184.215.14", "127.0.0.1", "::ffff:10.0.0.1", "169.254.169.254")]
     [True, False, False, False]
@@ -60,8 +60,8 @@ def is_public(text: str) -> bool:
     return address in _UNICAST and not any(address in network for network in _SPECIAL_6)
 
 
-async def resolved(host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, as the system finds them.
+async def resolve_host(host: str, port: int) -> Sequence[str]:
+    """All addresses of a name, from the system's resolver.
 
     Raises:
         OSError: the name is unknown.
@@ -76,17 +76,17 @@ class ImageFetcher:
 
     Attributes:
         max_bytes: of an image.
-        timeout_s: for everything about one URL, waiting for its turn included.
-        hosts: the only hosts that are asked; ``.example.com`` stands for all below it. Empty: any.
+        timeout_s: for one URL, waiting for its turn included.
+        hosts: the only hosts that are allowed; ``.example.com`` means all its subdomains. Empty: any.
         resolve: name and port to addresses.
         network: opens connections to addresses.
-        tls: whose certificates are believed.
+        tls: trusted certificates.
     """
 
     max_bytes: int
     timeout_s: float
     hosts: Sequence[str] = ()
-    resolve: Resolve = resolved
+    resolve: Resolve = resolve_host
     network: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)
     tls: ssl.SSLContext = field(default_factory=httpcore.default_ssl_context)
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False)
@@ -108,20 +108,20 @@ class ImageFetcher:
             raise Refused(_failed(url, str(error) or type(error).__name__)) from None
 
     def for_request(self, *, max_images: int, max_bytes: int) -> RequestFetcher:
-        """Fetch for one request, so much and no more."""
+        """A fetcher for one request, within its limits."""
         return RequestFetcher(self, max_images, max_bytes)
 
     async def _follow(self, url: str) -> bytes:
-        """Go from redirect to redirect, each checked like the first URL."""
+        """Follow redirects, each checked like the first URL."""
         for _ in range(_MAX_REDIRECTS + 1):
-            answer = await self._get(checked(url, self.hosts))
+            answer = await self._get(check_url(url, self.hosts))
             if isinstance(answer, bytes):
                 return answer
             url = _joined(url, answer)
         raise Refused(_failed(url, f"more than {_MAX_REDIRECTS} redirects"))
 
     async def _get(self, url: httpx.URL) -> bytes | str:
-        """The body, or where to go instead."""
+        """The body (bytes), or the URL of a redirect (str)."""
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         headers = [("host", url.netloc.decode("ascii")), *_HEADERS.items()]
         pool = httpcore.AsyncConnectionPool(
@@ -148,10 +148,10 @@ class ImageFetcher:
 
 @dataclass
 class RequestFetcher:
-    """Fetches the images of one request; what a few short URLs bring in is limited like what is sent itself."""
+    """Fetches the images of one request, with the same limits as for images in its body."""
 
-    fetch: ImageFetcher  # gets one image
-    max_images: int  # URLs
+    fetch: ImageFetcher
+    max_images: int
     max_bytes: int  # of all images
     _images: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
@@ -204,8 +204,8 @@ class _Pinned(httpcore.AsyncNetworkBackend):
         return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
 
 
-def checked(url: str, hosts: Sequence[str] = ()) -> httpx.URL:
-    """Parse a URL and look at everything that can be judged without asking anybody.
+def check_url(url: str, hosts: Sequence[str] = ()) -> httpx.URL:
+    """Parse a URL and check all that needs no network.
 
     Raises:
         Refused: 400 ``image_url_forbidden``.
@@ -238,7 +238,7 @@ def _fits(host: str, allowed: str) -> bool:
 
 
 def _shown(url: str) -> str:
-    """A URL for a message, without what may be a secret."""
+    """A URL for a message, without possible secrets."""
     return repr(_USERINFO.sub("//", url.partition("?")[0])[:_SHOWN])
 
 

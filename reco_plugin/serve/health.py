@@ -1,4 +1,4 @@
-"""``/livez`` and ``/readyz``: alive at once, ready when the first request would be quick and right."""
+"""``/livez`` and ``/readyz``: live at once, ready once the models are warm and nothing that is needed is down."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .routes import answering_in, openai_shape
 log = logging.getLogger(LOGGER)
 _EVERY_S = 2.0
 _HOPELESS = 10  # deadlines after which a call that has not ended will not: a restart is the way out
-_GONE = "the memory's folder was deleted: answers come from what is still open, and a restart begins with nothing"
+_GONE = "the memory's folder was deleted: answers come from the files still open, and a restart begins with nothing"
 _MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
@@ -44,19 +44,19 @@ class Ready(BaseModel):
     reasons: list[str]
     """Why not; empty when ready."""
     degraded: list[str]
-    """What is down while requests are answered all the same: with frozen vectors, or those that need no encoder."""
+    """What is down while requests are still answered: with frozen vectors, or only those that need no encoder."""
 
 
 @dataclass
 class Health:
     """State of one service."""
 
-    edge: Edge  # pools and Reco
-    warm: bool = False  # whether the graphs are loaded and have run
-    warm_error: str | None = None  # why that failed
-    away: str | None = None  # why the model server runs no graph now; None where it does, or where there is none
-    gone: bool = False  # whether the memory was deleted while it is in use
-    stopping: bool = False  # whether the service is about to end
+    edge: Edge
+    warm: bool = False  # the graphs are loaded and have run
+    warm_error: str | None = None  # why warming up failed
+    away: str | None = None  # why the model server runs no graph now; None if it does, or if there is none
+    gone: bool = False  # the memory was deleted while in use
+    stopping: bool = False
     fails: bool = field(init=False)
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)
@@ -65,7 +65,7 @@ class Health:
         self.fails = self.edge.embedder.reco.settings.on_memory_failure == "fail"
 
     def watch(self) -> None:
-        """Warm up, then look every 2 s at what may go and come back, until :meth:`stop`; for a thread of its own."""
+        """Warm up, then check every 2 s what is down, until :meth:`stop`; runs in its own thread."""
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
             if self.warm:
@@ -74,7 +74,7 @@ class Health:
                 again = self.warm_up()
 
     def stop(self) -> None:
-        """Say that the service ends."""
+        """Mark the service as stopping."""
         self.stopping = True
         self._ended.set()
 
@@ -82,11 +82,11 @@ class Health:
         """Run every graph once; blocks. A memory that is down does not keep the service from starting.
 
         Returns:
-            Whether it failed and another try may do better.
+            Whether it failed and a retry may succeed.
         """
         try:
             warm_up(self.edge.embedder.reco)
-        except Exception as error:  # whatever it is, liveness must go on answering and readiness must name it
+        except Exception as error:  # any error: liveness keeps answering, readiness names it
             failed = f"the models do not run: {failure_of(error).message}"
             if failed != self.warm_error:
                 log.exception("warm-up failed")
@@ -98,9 +98,9 @@ class Health:
         return False
 
     def look(self) -> None:
-        """Ask the model server for its graphs, look for the memory, and try again what a circuit holds back.
+        """Check the model server's graphs and the memory's folder, and probe open circuits.
 
-        Where requests are kept away from a service that is not ready, nothing else would find out that it could be.
+        A load balancer sends no requests to a service that is not ready, so no request would notice the recovery.
         """
         reco = self.edge.embedder.reco
         try:
@@ -115,13 +115,13 @@ class Health:
         self.gone = where != ":memory:" and "://" not in where and not (Path(where) / HEADER_NAME).is_file()
         self._note("memory's folder", f"{where} holds no {HEADER_NAME} any more" if self.gone else None)
         if any(circuit.retry_in_s == 0 for circuit in reco.circuits.values()):
-            with suppress(RecoError):  # the circuit has it
+            with suppress(RecoError):  # the circuit records it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
         for part, circuit in reco.circuits.items():
             self._note(part, None if circuit.state == "closed" else circuit.last_error)
 
     def _note(self, part: str, error: str | None) -> None:
-        """Log when something goes and when it is back."""
+        """Log when a part goes down and when it is back."""
         if error is None and part in self._out:
             self._out.remove(part)
             log.info("the %s is back", part)
@@ -137,11 +137,11 @@ class Health:
                 log.warning(
                     "the memory at %s is empty: answers are plain until pairs are added%s", where, _beside(where)
                 )
-        except RecoError as error:  # it is away, which degraded answers say
+        except RecoError as error:  # it is down, which degraded answers report
             log.info("the pairs cannot be counted: %s", error)
 
     def ready(self) -> Ready:
-        """Look at everything that readiness depends on."""
+        """The current readiness."""
         reasons = []
         if self.stopping:
             reasons.append("the service is stopping")
@@ -163,7 +163,7 @@ class Health:
 
 
 def warm_up(reco: Reco) -> None:
-    """Encode and refine one text and one image, in the way that requests do."""
+    """Encode and refine one text and one image, as requests do."""
     size = reco.manifest.image.size
     samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
     for modality in MODALITIES:
@@ -171,9 +171,9 @@ def warm_up(reco: Reco) -> None:
 
 
 def _beside(location: str) -> str:
-    """Memories in the same folder as an empty one, whose name may have been mistyped; nothing where there are none."""
+    """Similar names of memories beside an empty one, whose name may be mistyped; empty if there are none."""
     folder = Path(location)
-    if not folder.is_dir():  # in RAM, or a server's
+    if not folder.is_dir():  # in RAM, or on a server
         return ""
     others = [header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}") if header.parent != folder]
     return f" (of the memories beside it, {did_you_mean(folder.name, sorted(others))})" if others else ""

@@ -1,4 +1,4 @@
-"""Images that arrive inside JSON: data URIs and bare base64. The declared type is often wrong, so the bytes decide."""
+"""Images inside JSON: data URIs and bare base64. The declared type is often wrong, so the bytes decide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from .failures import Failure, Refused
 
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
-_HEADER = 256  # characters in which the header of a data URI ends, so that no text is searched at length
+_HEADER = 256  # characters that hold the header of a data URI, so that no long text is searched
 _SHOWN = 40
 _SNIFFED = 1024
 _NO_PIXELS = (
@@ -21,7 +21,7 @@ _NO_PIXELS = (
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is meant as the URL of an image.
+    """Whether a text is an http(s) URL.
 
     >>> is_url("HTTPS://example.com/fox.jpg"), is_url("file:///etc/passwd")
     (True, False)
@@ -38,7 +38,7 @@ def image_bytes(text: str, *, max_bytes: int) -> bytes:
 
     Raises:
         Refused: not base64 (400 ``image_not_base64``), too many bytes (413 ``image_too_large``), or certainly not an
-            image (415 ``image_type_unsupported``). Whether it really is one, the decoder says.
+            image (415 ``image_type_unsupported``). Other formats fail later, in the decoder.
     """
     found = _DATA_URI.match(text[:_HEADER])
     encoded = text[found.end() :] if found else text
@@ -54,7 +54,7 @@ def image_bytes(text: str, *, max_bytes: int) -> bytes:
 
 
 def _decoded(encoded: str) -> bytes:
-    """The bytes; none where this is not strictly base64."""
+    """The bytes; empty if this is not strictly base64."""
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -68,10 +68,10 @@ def _tidy(encoded: str) -> str:
 
 
 def pixels_expected(data: bytes) -> bytes:
-    """Return the bytes, unless their beginning shows that they hold no pixels.
+    """Return the bytes, unless they begin as a format without pixels.
 
     Raises:
-        Refused: 415 ``image_type_unsupported``, naming what it is.
+        Refused: 415 ``image_type_unsupported``, naming the format.
     """
     head = data[:_SNIFFED].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for beginnings, what in _NO_PIXELS:
@@ -81,6 +81,6 @@ def pixels_expected(data: bytes) -> bytes:
 
 
 def too_many_bytes(size: int, limit: int) -> Failure:
-    """The failure of an image with too many bytes, wherever it came from."""
+    """The failure of an image with too many bytes."""
     message = f"an image has {size:,} bytes, the limit is {limit:,} (max_image_bytes): shrink it first"
     return Failure(413, "image_too_large", message)

@@ -1,4 +1,4 @@
-"""The log: one JSON object per line, with the id of the request; never a header, a body or a key. And its spans."""
+"""The log: one JSON object per line, with the request's id; never a header, a body or a key. And trace spans."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the request that is being answered."""
+"""Id of the current request."""
 LOGGER = "reco_plugin.serve"
 _USUAL = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """A record, and what was given as ``extra``, as one line of JSON."""
+    """A record and its ``extra`` fields as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
@@ -37,7 +37,7 @@ class JsonLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """A record as a line for people; what a client sent cannot begin another line, nor move the cursor."""
+    """A record as a line for people; input of a client cannot begin another line, nor move the cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Render one record without its trace."""
@@ -62,7 +62,7 @@ def _escaped(character: str) -> str:
 
 
 def log_to_stderr(form: Literal["json", "text"], level: str) -> None:
-    """Send our log, the server's and warnings to stderr, in one form."""
+    """Write our log, uvicorn's and warnings to stderr, in one format."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonLines() if form == "json" else PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")

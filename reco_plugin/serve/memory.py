@@ -25,7 +25,7 @@ class MemoryInfo(BaseModel):
     encoder: str
     fingerprint: str
     calibrated: bool
-    """Whether the gate has its constants, which are measured when pairs are added."""
+    """Whether the gate is calibrated, which adding pairs does."""
     version: int
     """Another number after each change through this service."""
 
@@ -37,7 +37,7 @@ class Found(BaseModel):
 
 
 class Removed(BaseModel):
-    """How many of the ids were there, and how many pairs are left."""
+    """How many of the ids existed, and how many pairs are left."""
 
     removed: int
     pairs: int
@@ -45,13 +45,13 @@ class Removed(BaseModel):
 
 
 class Hits(BaseModel):
-    """What a search found, nearest first."""
+    """Pairs that a search found, nearest first."""
 
     data: list[pairs.Hit]
 
 
 def router(edge: Edge) -> APIRouter:
-    """The routes; who may use them is for the guard to say."""
+    """The routes; the key check decides who may use them."""
     routes = APIRouter(
         prefix="/v1/memory",
         route_class=answering_in(openai_shape),
@@ -63,7 +63,7 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.get("")
     async def memory_info(request: Request) -> MemoryInfo:
-        """Count the pairs, and say what they belong to."""
+        """Count the pairs, and describe the memory."""
         made_by = memory.searches.header.fingerprint
         return MemoryInfo(
             pairs=await edge(request).ask(lambda: len(memory)),
@@ -77,19 +77,19 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.post("/pairs")
     async def add_pairs(request: Request, body: pairs.AddPairs) -> pairs.Added:
-        """Add pairs, or replace those of the same id; searchable when this answers."""
+        """Add pairs, or replace those with the same id; searchable when this answers."""
         return await edge(request).write(lambda: pairs.add(embedder, body, limit))
 
     @routes.get("/pairs", response_model_exclude_none=True)
     async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Found:
         """Look pairs up by id; unknown ids are left out."""
-        _few(len(ids), edge.settings.max_items, "id")
+        _check_number(len(ids), edge.settings.max_items, "id")
         return Found(data=await edge(request).ask(lambda: pairs.look_up(embedder, ids, vectors=vectors)))
 
     @routes.delete("/pairs")
     async def remove_pairs(request: Request, ids: Ids) -> Removed:
         """Delete pairs by id; unknown ids are no error."""
-        _few(len(ids), edge.settings.max_items, "id")
+        _check_number(len(ids), edge.settings.max_items, "id")
 
         def remove() -> Removed:
             return Removed(removed=memory.remove(ids), pairs=len(memory), version=memory.version)
@@ -99,12 +99,12 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/search")
     async def search_memory(request: Request, body: pairs.SearchRequest) -> Hits:
         """Find the pairs nearest to a text, an image or a vector."""
-        _few(body.k, edge.settings.max_k, "k", "max_k")
+        _check_number(body.k, edge.settings.max_k, "k", "max_k")
         return Hits(data=await edge(request).ask(lambda: pairs.search(embedder, body, limit)))
 
     return routes
 
 
-def _few(number: int, limit: int, name: str, setting: str = "max_items") -> None:
+def _check_number(number: int, limit: int, name: str, setting: str = "max_items") -> None:
     if number > limit:
         raise Refused(too_many_items(number, limit, name, setting))

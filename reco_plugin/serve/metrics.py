@@ -1,4 +1,4 @@
-"""``/metrics``: what :class:`~reco_plugin.counters.Counters` counts and what the service adds, for Prometheus."""
+"""``/metrics`` for Prometheus: the library's :class:`~reco_plugin.counters.Counters` and the service's own."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ _LABELS = {"encode_s": "modality", "refined": "modality", "degraded": "reason", 
 
 
 class Metrics:
-    """The registry of one service: several in one process do not mix."""
+    """The registry of one service, separate from others in the process."""
 
     def __init__(self, edge: Edge) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        """What ``/metrics`` shows."""
         self._edge = edge
         self._requests = Counter(
             "reco_http_requests", "requests by route and status", ["route", "status"], registry=self.registry
@@ -55,7 +54,7 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
-        """Read the counters; the interface of a Prometheus collector."""
+        """Read the counters; a Prometheus collector's method."""
         for name, value in self._edge.embedder.reco.counters.to_dict().items():
             yield _family(name, value)
         for queue, pool in (("embed", self._edge.pool), ("memory", self._edge.writing)):
@@ -82,14 +81,14 @@ def router(metrics: Metrics) -> APIRouter:
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def show_metrics() -> Response:
-        """Prometheus metrics: encode, retrieve, fuse and queue seconds apart, degraded calls, distances moved."""
+        """Prometheus metrics: seconds of encoding, retrieval, fusion and queue, degraded calls, distances moved."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 
 
 def _family(name: str, value: Mapping[str, Any]) -> Metric:
-    """One attribute of the counters, under the name that docs/deployment.md lists."""
+    """One attribute of the counters, named as in docs/deployment.md."""
     label, text = _LABELS.get(name), _HELP.get(name, name)
     full = "reco_" + (f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name)
     if "buckets" in value:

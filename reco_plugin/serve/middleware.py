@@ -1,4 +1,4 @@
-"""What happens to every request before and after its route; plain ASGI, so that bodies are not buffered."""
+"""Middleware around every route: id, log, URL prefix, host; plain ASGI, so that bodies are not buffered."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .failures import Failure
 from .logs import LOGGER, request_id
 from .policy import PREFIXES
-from .routes import failed
+from .routes import to_response
 
 log = logging.getLogger(LOGGER)
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
-"""Paths that are asked every few seconds, by machines."""
+"""Paths that load balancers and monitoring call every few seconds."""
 Observe = Callable[[str, int, float], None]
-"""Told route, status and seconds of each request."""
+"""Takes route, status and seconds of a request."""
 
 
 class Observed:
-    """Gives a request its id (the caller's, if it has a good one), times it, counts it and logs it."""
+    """Gives a request an id (the caller's, if it is valid), and times, counts and logs it."""
 
     def __init__(self, app: ASGIApp, observe: Observe) -> None:
         self._app, self._observe = app, observe
@@ -42,7 +42,7 @@ class Observed:
         id_ = given if _ID.fullmatch(given) else uuid.uuid4().hex
         token, started, status = request_id.set(id_), time.perf_counter(), 500
 
-        async def tell(message: Message) -> None:
+        async def add_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -51,19 +51,19 @@ class Observed:
 
         path = scope["path"]
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, add_id)
         finally:
             seconds = time.perf_counter() - started
             self._observe(_route(scope), status, seconds)
             level = logging.DEBUG if path in PROBES else logging.INFO
-            told = scope.get("state", {}).get("log", {})
-            extra = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 6), **told}
+            noted = scope.get("state", {}).get("log", {})
+            extra = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 6), **noted}
             log.log(level, "request", extra=extra)
             request_id.reset(token)
 
 
 class Prefixed:
-    """Takes ``/plain`` or ``/refined`` off the path and notes it for the route."""
+    """Strips ``/plain`` or ``/refined`` from the path and notes it for the route."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -72,7 +72,7 @@ class Prefixed:
         """Answer."""
         if scope["type"] == "http":
             for prefix, manner in PREFIXES.items():
-                root = scope.get("root_path", "")  # of the proxy, which may have taken it off or not
+                root = scope.get("root_path", "")  # of the proxy, which may have stripped it or not
                 for before in {root, ""}:
                     if scope["path"].startswith(f"{before}{prefix}/"):
                         scope["path"] = before + scope["path"].removeprefix(before + prefix)
@@ -81,13 +81,13 @@ class Prefixed:
 
 
 class KnownHosts:
-    """Refuses requests that were sent to another name than this service has."""
+    """Refuses requests whose ``host`` header is not a name of this service."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         """Wrap an application.
 
         Args:
-            app: what answers.
+            app: to wrap.
             hosts: names besides localhost; ``*``: any.
         """
         self._app, self._hosts = app, {host.lower() for host in hosts}
@@ -97,7 +97,7 @@ class KnownHosts:
         if scope["type"] == "http" and not self._known(name := host_name(Headers(scope=scope).get("host", ""))):
             message = f"this service does not know the host {name!r:.80}: name it in allowed_hosts"
             shape = scope["app"].state.shapes.of(scope)
-            await failed(Failure(403, "host_unknown", message), shape)(scope, receive, send)
+            await to_response(Failure(403, "host_unknown", message), shape)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -118,7 +118,7 @@ def host_name(header: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or an address is this machine's own, whoever resolves it."""
+    """Whether a name or an address is this machine's own, without resolving it."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -128,6 +128,6 @@ def is_loopback(name: str) -> bool:
 
 
 def _route(scope: Scope) -> str:
-    """Template of the path, of which there are few; a path that is none of ours counts as ``other``."""
+    """Template of the path, so that metrics have few labels; an unknown path is ``other``."""
     route: Any = scope.get("route")
     return str(getattr(route, "path", "other"))

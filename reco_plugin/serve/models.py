@@ -1,4 +1,4 @@
-"""``GET /v1/models``: the aliases, and what whoever compares vectors must know about them."""
+"""``GET /v1/models``: the aliases, and the properties of their vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .schemas import ERRORS
 
 
 class Sides(BaseModel):
-    """Which sides an alias refines, where a request says which side it is."""
+    """Which sides an alias refines, if a request says which side it is."""
 
     query_text: bool
     query_image: bool
@@ -28,7 +28,7 @@ class MemoryState(BaseModel):
     """The pairs that are retrieved from."""
 
     pairs: int | None
-    """None while the memory is away."""
+    """None while the memory is down."""
     kind: str
     version: int
     """Another number after each change through this service."""
@@ -51,7 +51,7 @@ class Model(BaseModel):
     image_size: tuple[int, int]
     """(height, width) in pixels, after resizing."""
     fingerprint: str
-    """sha256 of the encoder: vectors of the same fingerprint may be compared, whichever alias made them."""
+    """sha256 of the encoder: vectors of the same fingerprint may be compared, whatever their alias."""
     k: int
     memory: MemoryState
 
@@ -71,7 +71,7 @@ def router(edge: Edge) -> APIRouter:
         state = await _memory(edge(request), edge)
         return {name: _model(name, manner, edge, state) for name, manner in edge.embedder.aliases.items()}
 
-    @routes.get("/models", include_in_schema=False)  # where the base URL has no /v1
+    @routes.get("/models", include_in_schema=False)  # for a base URL without /v1
     @routes.get("/v1/models")
     async def list_models(request: Request) -> ModelList:
         """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a file; anew by ``python -m reco_plugin.serve.openapi > docs/openapi.json``."""
+"""The OpenAPI document as a file: ``python -m reco_plugin.serve.openapi > docs/openapi.json``."""
 
 from __future__ import annotations
 

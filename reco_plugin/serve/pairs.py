@@ -1,4 +1,4 @@
-"""Pairs in JSON, and what the routes under ``/v1/memory`` do with the memory; synchronous, over the embedder."""
+"""Pairs in JSON, and what the routes under ``/v1/memory`` do; synchronous, over the embedder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PairIn(Strict):
 
     @property
     def stored_payload(self) -> dict[str, Any]:
-        """The payload with the caption, so that what is retrieved can be shown."""
+        """The payload with the caption, to show a retrieved pair."""
         return self.payload if self.text is None else {"caption": self.text} | self.payload
 
 
@@ -126,8 +126,8 @@ def add(embedder: Embedder, asked: AddPairs, max_image_bytes: int) -> Added:
     """Encode and store pairs, searchable at once.
 
     Raises:
-        Refused: a pair cannot be read and shall not be skipped; nothing is stored.
-        InputError: an id comes twice, or a payload is not JSON.
+        Refused: a pair cannot be read, and ``skip_failed`` is off; nothing is stored.
+        InputError: a repeated id, or a payload that is not JSON.
         MemoryStoreError: the memory cannot be written.
     """
     embedder.check_images(one.image is not None for one in asked.pairs)
@@ -153,7 +153,7 @@ def add(embedder: Embedder, asked: AddPairs, max_image_bytes: int) -> Added:
 
 
 def look_up(embedder: Embedder, ids: list[str], *, vectors: bool) -> list[StoredPair]:
-    """The stored pairs of these ids, unknown ones left out."""
+    """The stored pairs of these ids, without unknown ones."""
     found = embedder.reco.memory.get(ids)
     return [
         StoredPair(
@@ -171,7 +171,7 @@ def search(embedder: Embedder, asked: SearchRequest, max_image_bytes: int) -> li
 
     Raises:
         Refused: the query cannot be read.
-        InputError: a condition that means nothing.
+        InputError: an invalid condition.
         MemoryStoreError: the memory does not answer.
     """
     item = asked.to_item(max_image_bytes)
@@ -188,7 +188,7 @@ def search(embedder: Embedder, asked: SearchRequest, max_image_bytes: int) -> li
 
 
 def _ready(embedder: Embedder, one: PairIn, max_image_bytes: int) -> dict[Modality, EncoderInput] | Failure:
-    """Both sides of a pair that the memory will take: id, payload and vectors checked, its image decoded."""
+    """Both sides of a pair for the encoder: id, payload and vectors checked, its image decoded."""
     sides: dict[Modality, EncoderInput] = {}
     for side in MODALITIES:
         try:

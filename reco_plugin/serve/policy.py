@@ -1,19 +1,18 @@
 """Which vectors are refined: query or document, text or image, and the three ways to say so.
 
-A caller says it by a field, by the model's alias, or by a prefix of the URL, since no single one of these reaches every
-search engine:
+A caller uses a field, the model's alias, or a prefix of the URL, since not every search engine can send all of them:
 
 1. ``refine`` in the request, true or false, is final.
 2. The prefix ``/plain`` or ``/refined``; without one, the alias. *plain* means plain.
-3. *refined* and *query* mean: as the sides below say, for the role that was given. Where none was, the prefix and the
-   alias *query* take a query; an alias that is *refined* takes no guess, and the vector is plain: clients that send no
-   role name the same model for documents, whose index would then be refined as queries, and find less than plain CLIP.
-4. With neither, a role that was given counts in the same way; without one, the vector is plain.
+3. *refined* and *query* follow the sides below, for the role of the request. Without a role, the prefix and the alias
+   *query* assume a query; with the alias *refined* the vector is plain: clients that send no role use the same model
+   for documents, and an index of documents refined as queries finds less than plain CLIP.
+4. With neither, a role counts in the same way; without one, the vector is plain.
 
-The defaults of the sides: queries as the model's policy has it (refined), documents plain. A query is compared with
-vectors that stay where they are, so it may move; documents compete with one another, and moving some of them costs the
-others up to 60 points (docs/gate.md). They also sit in an index that nobody wants to make again. Where documents are
-refined all the same, those of one request are judged as one set, so send a whole set of candidates at once.
+Defaults of the sides: queries follow the model's policy (refined), documents are plain. A query is compared with
+vectors that do not change, so it may move; documents compete with one another, and moving some of them costs the others
+up to 60 points (docs/gate.md). Refining them would also mean building the index again. Documents of one request are
+refined as one set, so send all candidates at once.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from .failures import Failure, Refused
 
 Manner: TypeAlias = Literal["plain", "refined", "query"]
 PREFIXES: dict[str, Literal["plain", "refined"]] = {"/plain": "plain", "/refined": "refined"}
-"""First segment of the path -> what it says; stripped before routing."""
+"""First segment of the path -> its meaning; stripped before routing."""
 
 
 @dataclass(frozen=True)
 class SidePolicy:
-    """Whether each side is refined when the request does not say."""
+    """Whether each side is refined unless a request says otherwise."""
 
     query_text: bool
     query_image: bool
@@ -52,11 +51,11 @@ class SidePolicy:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request said about refinement, in all ways there are; None where it said nothing."""
+    """What a request says about refinement, in all three ways; None where it says nothing."""
 
     refine: bool | None = None  # the field of that name
     prefix: Manner | None = None  # of the URL
-    alias: Manner | None = None  # what the model's alias means
+    alias: Manner | None = None  # meaning of the model's alias
     side: InputType | None = None  # query or document
 
     @property
@@ -66,7 +65,7 @@ class Asked:
 
     @property
     def lacks_role(self) -> bool:
-        """Whether the vectors are plain only because nobody said which side they are."""
+        """Whether the vectors are plain only because the request gives no side."""
         return self.refine is None and self.prefix is None and self.alias == "refined" and self.side is None
 
     def refines(self, modality: Modality, policy: SidePolicy) -> bool:
@@ -88,10 +87,10 @@ class Asked:
 
 
 def manner_of(model: str | None, aliases: Mapping[str, Manner]) -> Manner | None:
-    """What a model's alias means; None when none was named.
+    """The meaning of a model's alias; None without one.
 
     Raises:
-        Refused: 404, an alias that is unknown.
+        Refused: 404, an unknown alias.
     """
     if model is None:
         return None

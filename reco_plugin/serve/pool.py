@@ -1,4 +1,4 @@
-"""Threads for the synchronous core behind a bounded queue: what does not fit is refused, what is late is given up."""
+"""Threads for the synchronous core behind a bounded queue: a full queue refuses calls, late calls are given up."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _given_up: contextvars.ContextVar[threading.Event | None] = contextvars.ContextV
 
 
 def still_wanted() -> None:
-    """Go on only while somebody waits; to be called between the items of a long call, before anything is changed.
+    """Stop a call that no client waits for; called between the items of a long call, before anything is changed.
 
     Raises:
         Refused: the deadline of the call passed, its client left, or the service stops.
     """
     event = _given_up.get()
     if event is not None and event.is_set():
-        raise Refused(Failure(503, "given_up", "nobody waits for the answer any more"))
+        raise Refused(Failure(503, "given_up", "no client waits for the answer any more"))
 
 
 async def _never() -> None:
-    """What a client does that cannot leave."""
+    """Never return: a client that cannot leave."""
     await asyncio.Event().wait()
 
 
 @dataclass(frozen=True)
 class Ran(Generic[T]):
-    """What a call returned, and how long it had waited."""
+    """The result of a call, and how long it had waited."""
 
     value: T
     queue_s: float
@@ -53,7 +53,7 @@ class Pool:
             name: of the threads.
             threads: calls at the same time.
             queue: calls that may wait.
-            deadline_s: waiting and working together.
+            deadline_s: for waiting and running together.
         """
         self.queue_s = Histogram(SECONDS)
         """Seconds that calls waited."""
@@ -66,8 +66,8 @@ class Pool:
     async def run(self, call: Callable[[], T], left: Callable[[], Coroutine[Any, Any, None]] = _never) -> Ran[T]:
         """Wait for a thread and for the call.
 
-        A call whose deadline passed or whose client left is dropped where it still waits. Where it was begun, it keeps
-        its place and ends with the item that it is at, see :func:`still_wanted`.
+        A call whose deadline passed or whose client left is dropped if it still waits; a running one keeps its thread
+        and ends with the current item, see :func:`still_wanted`.
 
         Args:
             call: what to run.
@@ -91,7 +91,7 @@ class Pool:
             if answer.done():
                 return answer.result()
             if leaving.done():
-                leaving.result()  # or what was wrong with the rest of the request
+                leaving.result()  # raises an error of the rest of the request
                 raise Refused(Failure(499, "client_left", "the client closed the connection"))
             message = f"no answer within {self._deadline_s:g} s (deadline_s): send less at once, or try again later"
             raise Refused(Failure(504, "deadline_exceeded", message))
@@ -101,7 +101,7 @@ class Pool:
             leaving.cancel()
 
     def check_room(self) -> None:
-        """Look whether a call would be taken, before anything is done for it.
+        """Check whether a call would be accepted, before any work is done for it.
 
         Raises:
             Refused: 429, the queue is full; 503, the pool is closed.
@@ -123,7 +123,7 @@ class Pool:
         return len(since) >= self._threads and max(since) < late
 
     async def close(self) -> None:
-        """Let what runs end, and start nothing more."""
+        """Wait for running calls, and start no more."""
         with self._lock:
             self._closed = True
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
@@ -132,7 +132,7 @@ class Pool:
         if self._closed:
             raise Refused(STOPPING)
         if self._pending >= self._threads + self._queue:
-            message = f"{self._pending} requests are being answered or wait already: try again later"
+            message = f"{self._pending} requests run or wait already: try again later"
             raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
 
     def _work(self, call: Callable[[], T], submitted: float) -> Ran[T]:

@@ -14,7 +14,7 @@ from .schemas import ERRORS, HowToRefine, Items, Numbers, RefinedList, Strict, i
 
 
 class RefineRequest(HowToRefine):
-    """CLIP vectors of this model's encoder, whoever made them."""
+    """CLIP vectors of this model's encoder, made anywhere."""
 
     vectors: Items[Numbers] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
     modality: Modality = Field(description="what the vectors embed")
@@ -84,7 +84,7 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.post("/explain", response_model_exclude_none=True)
     async def explain(request: Request, body: ExplainRequest) -> RefinedList:
-        """Refine texts and images, and tell which pairs were used, how much each weighed and how far it moved."""
+        """Refine texts and images, and explain: the pairs used, their weights, and how far each vector moved."""
         caller = edge(request)
         return refined_list(await caller.embed(body.to_embed(caller)), "input")
 

@@ -1,4 +1,4 @@
-"""A route that fails in its dialect's words: no error of FastAPI or ours leaves it in another shape."""
+"""Routes that report failures in their dialect's shape, also errors of FastAPI itself."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .bodies import BodyRefused, JsonRequest
 from .failures import STOPPING, Failure, Refused, failure_of
 
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
-"""A failure in the words of a dialect: the JSON body."""
+"""A failure as the JSON body of a dialect."""
 log = logging.getLogger("reco_plugin.serve")
 
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
-    """``{"error": {"message", "type", "param", "code"}}``, which is also what unknown paths answer."""
+    """``{"error": {"message", "type", "param", "code"}}``, also the answer to unknown paths."""
     return {
         "error": {
             "message": failure.message,
@@ -38,7 +38,7 @@ def openai_shape(failure: Failure) -> dict[str, Any]:
 
 
 def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lambda _: {}) -> type[APIRoute]:
-    """Make the ``route_class`` of a dialect's ``APIRouter``; headers are those that it adds to a failure.
+    """Make the ``route_class`` of a dialect's ``APIRouter``; ``headers`` are added to a failure.
 
     Example::
 
@@ -59,12 +59,12 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
                         if request.method == "POST" and not template.startswith("/v1/memory"):
                             request.app.state.edge.pool.check_room()
                     response = await handle(JsonRequest(request.scope, request.receive))
-                except asyncio.CancelledError:  # the server does so when `shutdown_s` is over
-                    response = failed(STOPPING, shape)
+                except asyncio.CancelledError:  # uvicorn cancels when `shutdown_s` is over
+                    response = to_response(STOPPING, shape)
                 except Exception as error:
-                    response = failed(failure := understood(error), shape)
+                    response = to_response(failure := to_failure(error), shape)
                     response.headers.update(headers(failure))
-                response.headers.update(getattr(request.state, "told", {}))
+                response.headers.update(getattr(request.state, "headers", {}))
                 return response
 
             return answer
@@ -73,7 +73,7 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
 
 
 class Shapes:
-    """The words that each path is answered in, also where no route answers: those of the nearest path."""
+    """The shape of failures for each path; an unknown path has that of the most similar one."""
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         self._shapes: dict[str, Shape] = {
@@ -84,7 +84,7 @@ class Shapes:
         }
 
     def of(self, scope: Scope) -> Shape:
-        """The shape for the path of a request: that of the path with which it begins like, ours where there is none."""
+        """The shape for a request: that of the path with the longest common beginning, ours without one."""
         asked = scope["path"].removeprefix(scope.get("root_path", "")).split("/")[1:]
         shared = {path: _begin_alike(path.split("/")[1:], asked) for path in self._shapes}
         best = max(shared, key=shared.__getitem__)
@@ -92,7 +92,7 @@ class Shapes:
 
 
 def _begin_alike(path: Sequence[str], asked: Sequence[str]) -> int:
-    """How many first segments are the same.
+    """How many leading segments are the same.
 
     >>> _begin_alike(["model", "{model}", "invoke"], ["model", "clip", "invoke", ""])
     3
@@ -101,8 +101,8 @@ def _begin_alike(path: Sequence[str], asked: Sequence[str]) -> int:
     return [*same, False].index(False)
 
 
-def understood(error: Exception) -> Failure:
-    """The failure behind any exception; defects are logged with their trace."""
+def to_failure(error: Exception) -> Failure:
+    """The failure of any exception; defects are logged with their trace."""
     match error:
         case RequestValidationError():
             return _invalid(error)
@@ -111,14 +111,14 @@ def understood(error: Exception) -> Failure:
         case HTTPException():
             return failure_of_status(error)
     failure = failure_of(error)
-    if isinstance(error, RecoError) and not isinstance(error, InputError):  # callers are told less of these
+    if isinstance(error, RecoError) and not isinstance(error, InputError):  # callers get no details of these
         log.warning("request failed: %s", error, extra={"code": failure.code})
     elif not isinstance(error, RecoError | Refused):
         log.error("request failed: %s", error, exc_info=error, extra={"code": failure.code})
     return failure
 
 
-def failed(failure: Failure, shape: Shape) -> JSONResponse:
+def to_response(failure: Failure, shape: Shape) -> JSONResponse:
     """The response to a failure."""
     headers: dict[str, str] = {}
     if failure.retry_after_s is not None:
@@ -131,18 +131,18 @@ def failed(failure: Failure, shape: Shape) -> JSONResponse:
 
 
 def failure_of_status(error: HTTPException) -> Failure:
-    """What FastAPI itself raises: no such path, no such method, a body that cannot be read."""
+    """The failure of an error of FastAPI itself: unknown path or method, unreadable body."""
     codes = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
     return Failure(error.status_code, codes.get(error.status_code, "http_error"), str(error.detail))
 
 
 def _invalid(error: RequestValidationError) -> Failure:
-    """The first thing that is wrong with a body, by the name of its field."""
+    """The first error of a body, with the name of its field."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", first["msg"])
         return Failure(400, "invalid_json", f"the body is not JSON: {reason}, at character {first['loc'][-1]}")
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     name = ".".join(place)
-    reason = first["msg"].removeprefix("Value error, ")  # pydantic's, before what our own checks say
+    reason = first["msg"].removeprefix("Value error, ")  # pydantic's prefix of our own messages
     return Failure(400, "invalid_request", f"{name or 'body'}: {reason}", name or None)

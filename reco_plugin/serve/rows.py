@@ -1,4 +1,4 @@
-"""Rows of an answer: made, put together, and kept where inputs repeat."""
+"""Rows of an answer, and the cache of rows for repeated inputs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class AnswerRow:
     vector: npt.NDArray[np.float32]  # (D,) unit-norm
     frozen: npt.NDArray[np.float32]  # (D,) before refinement
     moved: float = 0.0  # cosine distance of the two
-    refined: bool = False  # whether it was to be refined, and the memory had something to do it by
-    truncated: bool = False  # whether a text was cut
+    refined: bool = False  # refinement was on, and the memory had pairs
+    truncated: bool = False  # the text was cut
     tokens: int = 0  # of a text
-    used: tuple[Used, ...] = ()  # pairs that the refinement used; empty unless asked for
+    used: tuple[Used, ...] = ()  # pairs that the refinement used; empty without an explanation
 
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
-    """The pairs that one row of an explained refinement used, nearest first; none where nothing was explained."""
+    """The pairs that one row of a refinement used, nearest first; empty without an explanation."""
     found, trust, weights = result.neighbours, result.trust, result.weights
     if found is None or trust is None or weights is None:
         return ()
@@ -45,7 +45,7 @@ def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
     )
 
 
-def put_together(
+def to_embedded(
     rows: Sequence[AnswerRow | Failure],
     dimension: int,
     *,
@@ -53,7 +53,7 @@ def put_together(
     explained: bool,
     timings: Timings,
 ) -> Embedded:
-    """Rows as columns; zeros where an item failed."""
+    """B rows as columns, vectors (B, D); zeros where an item failed."""
     vectors, frozen = np.zeros((2, len(rows), dimension), np.float32)
     good = [(place, row) for place, row in enumerate(rows) if isinstance(row, AnswerRow)]
     for place, row in good:
@@ -75,7 +75,7 @@ def put_together(
 
 @dataclass(frozen=True)
 class CacheCounts:
-    """How often the cache was asked, and could answer."""
+    """Hits, misses and size of the cache."""
 
     hits: int
     misses: int
@@ -83,7 +83,7 @@ class CacheCounts:
 
 
 class AnswerCache:
-    """The rows that were used last, at most so many; safe to use from several threads."""
+    """An LRU cache of rows; safe to use from several threads."""
 
     def __init__(self, entries: int) -> None:
         self._most, self._rows, self._lock = entries, OrderedDict[Key, AnswerRow](), threading.Lock()
@@ -91,7 +91,7 @@ class AnswerCache:
 
     @property
     def on(self) -> bool:
-        """Whether anything is kept."""
+        """Whether it keeps any rows."""
         return self._most > 0
 
     @property
@@ -112,8 +112,8 @@ class AnswerCache:
             return row
 
     def put(self, key: Key, row: AnswerRow) -> None:
-        """Keep a row, and drop the one that was not used for longest."""
-        own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # not a view that keeps its whole batch
+        """Keep a row, and drop the least recently used one."""
+        own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # a view would keep the whole batch
         with self._lock:
             self._rows[key] = own
             self._rows.move_to_end(key)
@@ -122,7 +122,7 @@ class AnswerCache:
 
 
 def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> Key:
-    """What a row depends on: the input; and, refined, the options and the version of the memory."""
+    """The key of a row: the input, and for a refined row the options and the version of the memory."""
     raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
     kind = type(item.content).__name__
     digest = hashlib.blake2b(raw, digest_size=16).digest()

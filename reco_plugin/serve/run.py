@@ -11,18 +11,18 @@ from typing import Any
 from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
-from .connections import bounded
+from .connections import make_protocol
 from .logs import log_to_stderr
 from .middleware import is_loopback
 from .settings import ServeSettings
 
 
 def server_options(settings: ServeSettings) -> dict[str, Any]:
-    """What uvicorn is told; its access log is off, since ours has the request's id."""
+    """Options of uvicorn; its access log is off, since ours has the request's id."""
     return {
         "host": settings.host,
         "port": settings.port,
-        "http": bounded(settings),
+        "http": make_protocol(settings),
         "ws": "none",
         "log_config": None,
         "access_log": False,
@@ -33,10 +33,10 @@ def server_options(settings: ServeSettings) -> dict[str, Any]:
 
 
 def check_address(settings: ServeSettings) -> None:
-    """Find out whether the address is free, before a model is loaded for nothing.
+    """Check that the address is free, before a model is loaded.
 
     Raises:
-        ConfigError: something else listens there, or this machine has no such address.
+        ConfigError: another program listens there, or this machine has no such address.
     """
     host, port = settings.host, settings.port
     try:
@@ -44,7 +44,7 @@ def check_address(settings: ServeSettings) -> None:
         for family, *_, address in places:
             socket.create_server(address, family=family).close()
     except OSError as error:
-        unknown = isinstance(error, socket.gaierror)  # whose number is none of the system's
+        unknown = isinstance(error, socket.gaierror)  # its errno is not the system's
         why = error.strerror if unknown else os.strerror(error.errno or 0)
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise ConfigError(f"cannot listen on {shown}: {why}. {_another_address(error.errno)}") from None
@@ -63,8 +63,8 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     import uvicorn
 
     log_to_stderr(settings.log_format, settings.log_level)
-    # uvicorn sends the signal again when it has ended, which would end the process before the memory is closed
+    # uvicorn raises the signal again at its end, which would end the process before the memory is closed
     signal.signal(signal.SIGTERM, lambda *_: None)
-    # a web page may give its own name the address 127.0.0.1, and would then read answers as if they were its own
+    # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
     uvicorn.run(create_app(settings, reco, hosts), **server_options(settings))

@@ -1,4 +1,4 @@
-"""JSON that several of our own routes share; dialects of others have their own."""
+"""JSON models that our own routes share; the dialects have their own."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .settings import ServeSettings
 
 T = TypeVar("T")
 most_items: ContextVar[int] = ContextVar("most_items", default=ServeSettings.model_fields["max_items"].default)
-"""The setting ``max_items`` while a request is read; pydantic knows no context that FastAPI could hand on."""
+"""The setting ``max_items`` while a request is read; FastAPI cannot pass pydantic a context."""
 _MOST_FIELDS = 100
 
 
-def few(given: Any, info: ValidationInfo) -> Any:
-    """Look at the length of a list before anything is made of what it holds.
+def check_length(given: Any, info: ValidationInfo) -> Any:
+    """Check the length of a list before its items are parsed.
 
     Raises:
         Refused: 413, more than ``max_items``.
@@ -32,28 +32,28 @@ def few(given: Any, info: ValidationInfo) -> Any:
     return given
 
 
-Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(few)]
-"""A list that a request may make long: a bad item ends its reading, since each would cost more than a good one."""
+Items = Annotated[list[T], Field(fail_fast=True), BeforeValidator(check_length)]
+"""A list that may be long: parsing stops at the first bad item, since each costs more than a good one."""
 Numbers = Annotated[list[float], Field(fail_fast=True)]
 JsonVector = Annotated[Numbers, Field(min_length=1)]
 
 
 class Strict(BaseModel):
-    """A word that is not known is an error."""
+    """An unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _few_fields(cls, given: Any) -> Any:
-        """Spare an error for each of a million unknown words."""
+        """One error instead of one for each of many unknown fields."""
         if isinstance(given, dict) and len(given) > _MOST_FIELDS:
             raise ValueError(f"there are {len(given):,} fields, known are only: {', '.join(cls.model_fields)}")
         return given
 
 
 class HowToRefine(Strict):
-    """Options of a refinement; what is left out is as the model and the settings say."""
+    """Options of a refinement; the model and the settings decide what is left out."""
 
     k: int | None = Field(None, ge=1, description="neighbours per item")
     search: Mode | None = Field(None, description="uni: compare with the memory's own modality. cross: with the other")
@@ -65,7 +65,7 @@ class HowToRefine(Strict):
     )
 
     def options(self) -> RefineOptions:
-        """The same for the embedder."""
+        """As options for the embedder."""
         return RefineOptions(self.k, self.search, self.fusion, self.gate, self.where, self.exclude)
 
 
@@ -110,7 +110,7 @@ class UsedPair(BaseModel):
     similarity: float
     """Cosine with the item, by the modality that was searched."""
     trust: float
-    """How much the gate let it speak, from 0 to 1."""
+    """The gate's trust in it, from 0 to 1."""
     weight: float
     """Its share in the fusion, from 0 to 1."""
     caption: str | None
@@ -118,7 +118,7 @@ class UsedPair(BaseModel):
 
     @classmethod
     def of(cls, used: Used) -> UsedPair:
-        """Of the embedder's."""
+        """From the embedder's."""
         return cls(**vars(used) | {"caption": used.caption, "payload": dict(used.payload)})
 
 
@@ -132,9 +132,9 @@ class RefinedItem(BaseModel):
     """Cosine distance from the frozen vector."""
     truncated: bool = False
     used: list[UsedPair] | None = None
-    """Nearest first; only where an explanation was asked for."""
+    """Nearest first; only with an explanation."""
     frozen: list[float] | None = None
-    """The vector before refinement; only where an explanation was asked for."""
+    """The vector before refinement; only with an explanation."""
     error: ErrorBody | None = None
 
 
@@ -144,7 +144,7 @@ class RefinedList(BaseModel):
     data: list[RefinedItem]
     dimension: int
     degraded: Degraded | None = None
-    """Why vectors that were to be refined are frozen."""
+    """Why vectors are frozen although refinement was on."""
 
 
 def refined_list(answer: Embedded, field_name: str) -> RefinedList:

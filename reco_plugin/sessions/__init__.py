@@ -1,4 +1,4 @@
-"""Sessions: one ONNX graph each, in process or on a Triton server."""
+"""Sessions: each runs one ONNX graph, in process or on a Triton server."""
 
 from .base import Session
 from .opening import check_graph, open_graph, open_session

@@ -1,4 +1,4 @@
-"""Run one ONNX graph, wherever it runs: named arrays in, named arrays out."""
+"""The protocol of a session: named arrays in, named arrays out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Session(Protocol):
     """One loaded graph; safe to call from several threads."""
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Compute all outputs by name; the first dimension is the batch.
+        """Compute all outputs by name; arrays are (B, ...).
 
         Raises:
             SessionError: the graph refuses the inputs or fails.
-            SessionUnavailable: the server that runs it is not reached.
+            SessionUnavailable: the server cannot be reached.
             SessionTimeout: it did not answer in time.
         """
         ...

@@ -1,4 +1,4 @@
-"""The one place that opens a session: on a Triton server or in process, as the settings say."""
+"""Opens sessions, on a Triton server or in process, as the settings say."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
         settings: ``triton_url`` decides.
 
     Raises:
-        SessionError: damaged graph, provider not available, or the server serves something else.
-        SessionUnavailable: the server is not reached.
+        SessionError: damaged graph, provider not available, or the server serves another model.
+        SessionUnavailable: the server cannot be reached.
         MissingExtra: ONNX Runtime or the Triton client is not installed.
     """
     if settings.triton_url is None:
@@ -30,10 +30,10 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
 
 
 def check_graph(name: str, settings: Settings) -> None:
-    """Ask the Triton server whether it has a graph ready; in process there is nobody to ask.
+    """Check that the Triton server has a graph ready; in process, there is nothing to check.
 
     Raises:
-        SessionUnavailable: the server is not reached.
+        SessionUnavailable: the server cannot be reached.
         SessionTimeout: it does not answer in time.
         SessionError: it does not have the graph.
         MissingExtra: the Triton client is not installed.

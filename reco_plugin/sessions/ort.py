@@ -21,7 +21,7 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OrtSession:
-    """One graph on one execution provider; falls back to no other."""
+    """One graph on one execution provider, without fallback to another."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         provider = _PROVIDERS[settings.provider]
@@ -56,7 +56,7 @@ class OrtSession:
             )
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Compute all outputs by name."""
+        """Compute all outputs by name; arrays are (B, ...)."""
         names = [output.name for output in self._session.get_outputs()]
         try:
             values = self._session.run(names, dict(inputs))

@@ -156,7 +156,7 @@ def test_a_dry_run_says_when_too_much_would_go(
         f"would delete nothing, and fail: {dry['refused']}",
     ]
     assert dry["refused"] in fail(*cut_off)
-    allowed = dry["refused"].partition("say ")[2].partition(";")[0].split()
+    allowed = dry["refused"].partition("give ")[2].partition(";")[0].split()
     assert ask(*cut_off, "--dry-run", *allowed)["refused"] is None
     assert ask(*cut_off, *allowed)["deleted"] == 16
 

@@ -46,7 +46,7 @@ def test_what_was_written_stays_and_the_same_command_goes_on(
 ) -> None:
     asked = ("memory", command, catalogue, *SMALL)
     told = stopped(*asked, at=2)
-    assert told == "interrupted: what was written stays in memory; the same command goes on from there"
+    assert told == "interrupted: what was written stays in memory; the same command resumes from there"
     assert 8 <= ask("memory", "info")["pairs"] < 24
     again = ask(*asked)
     assert again["unchanged"] >= 8
@@ -56,7 +56,7 @@ def test_what_was_written_stays_and_the_same_command_goes_on(
 def test_a_version_that_was_begun_goes_on(work: Path, catalogue: Path, stopped: Callable[..., str], ask: Ask) -> None:
     asked = ("memory", "build", catalogue, "--swap", *SMALL)
     told = stopped(*asked, at=2)
-    assert told == "interrupted: what was written stays beside the version in use; the same command goes on"
+    assert told == "interrupted: what was written stays beside the version in use; the same command continues"
     again = ask(*asked)
     assert again["unchanged"] >= 8 and again["pairs"] == 24
 
@@ -66,7 +66,7 @@ def test_a_server_wants_to_be_told_to_go_on(
 ) -> None:
     asked = ("memory", "build", catalogue, "--memory", url, *SMALL)
     told = stopped(*asked, at=2)
-    assert told.endswith("stays beside the version in use; the same command with --resume goes on")
+    assert told.endswith("stays beside the version in use; the same command with --resume continues")
     again = ask(*asked, "--resume")
     assert again["unchanged"] >= 8 and again["pairs"] == 24
 
@@ -87,7 +87,7 @@ def test_a_fit_names_its_folder(work: Path, stopped: Callable[..., str]) -> None
     write_pairs(work / "pairs.npz", [made()])
     told = stopped("fit", "pairs.npz", "--group", "thing", "--fuser", "training-free", "--out", "run", at=1)
     assert told == (
-        "interrupted: what was encoded and trained so far stays in run; the same command goes on from there"
+        "interrupted: what was encoded and trained so far stays in run; the same command resumes from there"
     )
 
 

@@ -187,7 +187,7 @@ def test_check_embeds_captions(work: Path, shop: str, url: str, ask: Ask, fail: 
     swapped = f"{url}?collection=shop&image=title&text=photo&caption=title&check=1"
     assert "expected a cosine of at least 0.95" in fail("memory", "build", swapped, "--memory", "other")
     unsaid = f"{url}?collection=shop&image=photo&text=title&check=1"
-    assert "wants text=NAME and caption=KEY" in fail("memory", "build", unsaid, "--memory", "other")
+    assert "needs text=NAME and caption=KEY" in fail("memory", "build", unsaid, "--memory", "other")
     assert not Path("other").exists()
 
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
-from reco_plugin.cli.fit import told
+from reco_plugin.cli.fit import render
 from reco_plugin.data import read_records
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, FingerprintMismatch
 from reco_plugin.evaluate.findings import Findings
@@ -194,7 +194,7 @@ def test_started_again_it_comes_to_the_same_and_tells_it_as_json(small: Run) -> 
 
 
 def test_what_the_command_line_tells(helped: Run) -> None:
-    text = told(helped.result, helped.out)
+    text = render(helped.result, helped.out)
     assert helped.result.words[0] in " ".join(text.split())
     head, _, *table = text.partition("\n\n")[0].splitlines()
     assert " ".join(head.split()) == "test part R@1 % R@5 % R@10 % gain in R@1, 95 % interval"
@@ -245,7 +245,7 @@ def test_a_memory_is_a_catalogue_too(small: Run, model: Path, tmp_path: Path) ->
     config = small.config.model_copy(update={"source": str(tmp_path / "ours")})
     found = run_fit(config, tmp_path / "run")
     assert found.test == small.result.test
-    last = told(found, tmp_path / "run").splitlines()[-1]  # it is a memory, so none is built
+    last = render(found, tmp_path / "run").splitlines()[-1]  # it is a memory, so none is built
     assert last == f"next: reco serve --model {tmp_path / 'run' / 'model'} --memory {tmp_path / 'ours'}"
     with pytest.raises(FingerprintMismatch):
         run_fit(config.model_copy(update={"source": str(tmp_path / "theirs")}), tmp_path / "other")

@@ -134,7 +134,7 @@ def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(fold
     assert_same(reco, outcome, rejected, expected)
 
     job = job_of(reco, options(rejected))
-    again = list(ray_engine.encoded_on_ray(rows(folder), job, TWO))
+    again = list(ray_engine.encode_on_ray(rows(folder), job, TWO))
     assert len(again) == ROWS
     assert [type(item) for item in again].count(Skipped) == 33
     assert not any(isinstance(item, Encoded) for item in again)
@@ -212,7 +212,7 @@ def test_an_error_of_a_worker_arrives_as_what_it_is(folder, reco, tmp_path):
     job = job_of(reco, options(tmp_path / "rejected.jsonl"))
     other = replace(job, fingerprint=replace(job.fingerprint, digest="0" * 64))
     with pytest.raises(ArtifactError, match="every machine must see the same model folder"):
-        list(ray_engine.encoded_on_ray(rows(folder), other, TWO))
+        list(ray_engine.encode_on_ray(rows(folder), other, TWO))
 
 
 @pytest.mark.usefixtures("cluster")
@@ -294,5 +294,5 @@ def test_without_ray_the_install_line_is_told(monkeypatch):
     ],
 )
 def test_an_address_where_no_cluster_can_be_joined_is_refused(address, told):
-    with pytest.raises(ConfigError, match=told), ray_engine.connected(address):
+    with pytest.raises(ConfigError, match=told), ray_engine.connect_ray(address):
         pass

@@ -24,7 +24,7 @@ from reco_plugin.errors import (
     MissingExtra,
 )
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.memory.points import translated
+from reco_plugin.memory.points import translate_errors
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
@@ -281,7 +281,7 @@ def test_damaged_edge_shard(tmp_path: Path) -> None:
         open_memory(tmp_path, FINGERPRINT)
     assert str(raised.value) == (
         f"cannot open the memory at {str(tmp_path)!r}: {tmp_path}/shard/edge_config.json is damaged or cut off: "
-        "restore it from a backup, or build the memory anew in an empty folder"
+        "restore it from a backup, or build the memory again in an empty folder"
     )
     assert "Failed to deserialize" in str(raised.value.__cause__)  # the engine's own words
 
@@ -306,7 +306,7 @@ def test_an_error_of_the_system_is_told_with_its_file() -> None:
     said = Exception("Service runtime error: failed to open m/shard/wal/open-1: Permission denied (os error 13)")
     with (
         pytest.raises(MemoryStoreError, match=r"^cannot open .* 'm': m/shard/wal/open-1: Permission denied$"),
-        translated("m", "open", locked="WouldBlock"),
+        translate_errors("m", "open", locked="WouldBlock"),
     ):
         raise said
 

@@ -170,7 +170,7 @@ def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch
     watching = threading.Thread(target=state.watch)
     watching.start()
     try:
-        until(lambda: state.ready().reasons == ["the models do not run: the model server is away: try again later"])
+        until(lambda: state.ready().reasons == ["the models do not run: the model server is down: try again later"])
         made.seam.trouble = None
         until(lambda: state.ready().status == "ready")
     finally:

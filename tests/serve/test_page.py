@@ -204,7 +204,7 @@ def test_a_memory_that_fails_costs_rankings_and_refinement_but_not_the_answer(tr
         made.seam.trouble = fail
         answer = compare(client, "red").json()
     assert (answer["degraded"], answer["refined"], answer["refined_ranking"]) == ("memory_error", False, [])
-    assert answer["ranking_error"] == "the memory is away: try again later"
+    assert answer["ranking_error"] == "the memory is down: try again later"
 
 
 def test_an_empty_memory_is_legal(reco: Reco, served: Any) -> None:

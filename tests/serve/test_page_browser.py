@@ -463,13 +463,13 @@ def test_a_degraded_answer_is_marked_as_one(troubled: Any, opens: Opens) -> None
     made = troubled()
 
     def fail() -> None:
-        raise MemoryUnavailable("the memory is away")
+        raise MemoryUnavailable("the memory is down")
 
     with opens(made.reco) as seen:
         made.seam.trouble = fail
         seen.ask("red")
         assert "Degraded: the memory failed" in seen.page.inner_text("#degraded")
-        assert "the memory is away" in seen.page.inner_text("#rankings-none")
+        assert "the memory is down" in seen.page.inner_text("#rankings-none")
         made.seam.trouble = None
         seen.page.press("#text", "Enter")
         seen.page.wait_for_selector("#degraded", state="hidden")

@@ -89,7 +89,7 @@ def test_ctrl_c_names_the_folder_and_the_command_goes_on(
         stopped = train(reco, "--fuser", "paper")
     assert stopped.exit_code == 130
     assert stopped.stderr.endswith(
-        "interrupted: encoded vectors and the last checkpoint stay in run; the same command goes on from there\n"
+        "interrupted: encoded vectors and the last checkpoint stay in run; the same command resumes from there\n"
     )
     fine(train(reco, "--fuser", "paper"))
 

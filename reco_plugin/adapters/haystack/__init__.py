@@ -1,6 +1,6 @@
 """Haystack: embedders of queries, documents and images. Queries are refined, documents stay plain CLIP.
 
-Haystack imports only what it is told to trust, so a stored pipeline is loaded by
+Haystack imports only modules that are allowed, so a stored pipeline is loaded by
 ``Pipeline.loads(text, allowed_modules=["reco_plugin.adapters.haystack.*"])``.
 """
 

@@ -1,4 +1,4 @@
-"""Embedders of what a document store holds."""
+"""Embedders of documents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Documents(HaystackEmbedder):
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(self, documents: list[Document]) -> dict[str, Any]:
-        """Embed documents; they come back as copies. TypeError for anything else."""
+        """Embed documents and return copies of them; TypeError for anything else."""
         if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
             raise TypeError(f"{type(self).__name__} embeds a list of Documents; a query's text: RecoTextEmbedder")
         vectors = self._vectors(documents).tolist()
@@ -55,7 +55,7 @@ class RecoDocumentEmbedder(_Documents):
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
     ) -> None:
-        """Also say which meta fields stand before the content, and what separates them."""
+        """Also take the meta fields to embed before the content, and their separator."""
         HaystackEmbedder.__init__(
             self, reco, url, api_key, settings, refine
         )  # @component makes a new class, super() the old one
@@ -84,7 +84,7 @@ class RecoDocumentImageEmbedder(_Documents):
         file_path_meta_field: str = "file_path",
         root_path: str = "",
     ) -> None:
-        """Also say which meta field holds the path, and what folder it starts from."""
+        """Also take the meta field of the path, and the folder of relative paths."""
         HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)  # as above
         self._field, self._root = file_path_meta_field, root_path
         self._stored |= {"file_path_meta_field": file_path_meta_field, "root_path": root_path}

@@ -1,4 +1,4 @@
-"""What Haystack's embedders have in common: they open at first use, and a pipeline can store them."""
+"""Base of Haystack's embedders: they open at first use, and a pipeline can store them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class HaystackEmbedder:
         settings: dict[str, Any] | None = None,
         refine: bool | None = None,
     ) -> None:
-        """Take an opened object, or what to open at first use: see :class:`~..source.VectorSource`.
+        """Take an opened object, or options to open one at first use: see :class:`~..source.VectorSource`.
 
-        Everything but an opened object is stored with the pipeline, a key as the variable that holds it.
+        Everything but an opened object is stored with the pipeline, a key as the name of its variable.
 
         Args:
             reco: an opened object.
             url: of a `reco serve`.
             api_key: bearer key for it.
             settings: of :meth:`reco_plugin.Reco.open`.
-            refine: whether vectors are refined; when None, those of queries only.
+            refine: whether vectors are refined; None: only queries.
         """
         self._reco, self._key = reco, api_key
         self._refine = self.side == "query" if refine is None else refine
@@ -48,7 +48,7 @@ class HaystackEmbedder:
 
     @cached_property
     def source(self) -> VectorSource:
-        """Where the vectors come from; the key is read when this is first needed."""
+        """The source of vectors; the key is read at first use."""
         return VectorSource(
             self._reco,
             url=self._stored["url"],
@@ -59,7 +59,7 @@ class HaystackEmbedder:
         )
 
     def warm_up(self) -> None:
-        """Open what is not open."""
+        """Open the source, if it is not open."""
         _ = self.source.reco
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class HaystackEmbedder:
         self.source.close()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a pipeline stores; ConfigError for an embedder of an opened object."""
+        """Return the fields that a pipeline stores; ConfigError for an embedder of an opened object."""
         if self._reco is not None:
             raise ConfigError(f"a {type(self).__name__} of an opened object cannot be stored: give url or settings")
         return default_to_dict(self, **self._stored)

@@ -13,7 +13,7 @@ from .embedder import HaystackEmbedder
 
 @component
 class RecoTextEmbedder(HaystackEmbedder):
-    """Embeds the text of a query, refined unless told otherwise."""
+    """Embeds the text of a query, refined by default."""
 
     side: ClassVar[InputType] = "query"
 

@@ -1,7 +1,7 @@
-"""Wire dialects: each translates its JSON to the one request model, the answer back, and failures into its own words.
+"""API dialects: each translates its JSON to the internal request model, and answers and failures back.
 
-A dialect is a module with ``router(edge) -> APIRouter``. What they share: :mod:`.inputs` (inputs of parts,
-answered one row each), :mod:`.words` (query or document, formats, dimensions, statuses for the OpenAPI document).
+A dialect is a module with ``router(edge) -> APIRouter``. They share :mod:`.inputs` (inputs of several parts, one row
+each) and :mod:`.words` (query or document, formats, dimensions, statuses for the OpenAPI document).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``POST /vectorize`` and what else Weaviate's multi2vec-clip container answers; this service can take its place.
+"""``POST /vectorize`` and the other routes of Weaviate's multi2vec-clip container, as its replacement.
 
-Nothing in the request says query or document, so the prefix of the URL decides: ``/refined/vectorize`` takes all items
-for queries.
+The request does not say query or document, so the prefix of the URL decides: ``/refined/vectorize`` treats all items as
+queries.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class VectorizeRequest(BaseModel):
 
 
 class VectorizeAnswer(BaseModel):
-    """As many vectors as there were texts and images."""
+    """One vector per text and per image."""
 
     textVectors: list[list[float]]  # noqa: N815 - Weaviate's spelling
     imageVectors: list[list[float]]  # noqa: N815
@@ -54,7 +54,7 @@ class ClipError(BaseModel):
 
 
 class Meta(BaseModel):
-    """Facts for people; Weaviate wants an object and reads nothing of it."""
+    """Information for people; Weaviate needs an object but ignores its fields."""
 
     model: str
     dimension: int
@@ -62,7 +62,7 @@ class Meta(BaseModel):
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in the container's words."""
+    """A failure in the container's shape."""
     return {"error": failure.message}
 
 

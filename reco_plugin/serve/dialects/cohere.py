@@ -13,7 +13,7 @@ from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import DTYPES, check_dimensions, check_offered, errors_as, quantised, side_of, truncates, written
+from .words import DTYPES, check_dimensions, check_offered, errors_as, quantise, side_of, truncates, write_vector
 
 _OFFERED = (*DTYPES, "base64")
 WholeRows: TypeAlias = list[list[int]]
@@ -32,7 +32,7 @@ class CohereText(Strict):
 
 
 class CohereUrl(BaseModel):
-    """A data URI, or a URL where the service fetches them; ``detail`` is left alone."""
+    """A data URI, or a URL if the service fetches them; ``detail`` is ignored."""
 
     url: str
 
@@ -121,7 +121,7 @@ class CohereError(BaseModel):
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in Cohere's words."""
+    """A failure in Cohere's shape."""
     return {"message": failure.message}
 
 
@@ -137,9 +137,9 @@ def router(edge: Edge) -> APIRouter:
         for one in types:
             check_offered("embedding_types", one, _OFFERED)
         found = (await answers(caller, body.to_wanted())).whole()
-        made = {one: quantised(found.vectors, one).tolist() for one in types if one != "base64"}
+        made = {one: quantise(found.vectors, one).tolist() for one in types if one != "base64"}
         if "base64" in types:
-            made["base64"] = [written(vector, "base64") for vector in found.vectors]
+            made["base64"] = [write_vector(vector, "base64") for vector in found.vectors]
         tokens = {"input_tokens": sum(found.tokens)}
         as_v1 = version == "1" and not body.embedding_types
         return CohereAnswer(

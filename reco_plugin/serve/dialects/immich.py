@@ -1,7 +1,7 @@
-"""``POST /predict``: what an immich server asks of its machine-learning service (immich_ml/main.py), for smart search.
+"""``POST /predict``: what an immich server requests from its machine-learning service (immich_ml/main.py).
 
-A form with ``entries``, which task of which model, and ``text`` or ``image``. Texts are queries, images documents, so
-that immich's index stays as its own service would make it. Other tasks go on to that service, where its URL is set.
+A form with ``entries`` (the task and model) and ``text`` or ``image``. Texts are queries, images documents, so immich's
+index stays as its own service would build it. Other tasks are forwarded to that service, if its URL is set.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _FORM = {"text": "string", "entries": "string", "image": "string"}
 
 
 class ImmichModel(BaseModel):
-    """Which model; options (a text's language) are left alone."""
+    """Which model; options (a text's language) are ignored."""
 
     modelName: str  # noqa: N815 - immich's spelling
 
 
 class ImmichEntries(Strict):
-    """The one task that is done here."""
+    """The one task that is supported here."""
 
     clip: dict[str, ImmichModel]
 
@@ -58,16 +58,16 @@ class ImmichError(BaseModel):
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in immich's words."""
+    """A failure in immich's shape."""
     return {"detail": failure.message}
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether immich's name of a model is open_clip's; which of them says QuickGELU differs.
+def is_same_model(one: str, other: str) -> bool:
+    """Whether immich's and open_clip's name mean one model, apart from QuickGELU in either of them.
 
-    >>> alike("ViT-B-32__laion2b-s34b-b79k", "ViT-B-32/laion2b_s34b_b79k")
+    >>> is_same_model("ViT-B-32__laion2b-s34b-b79k", "ViT-B-32/laion2b_s34b_b79k")
     True
-    >>> alike("ViT-B-32__openai", "ViT-B-32-quickgelu/openai")
+    >>> is_same_model("ViT-B-32__openai", "ViT-B-32-quickgelu/openai")
     True
     """
     short = [re.sub(r"[^a-z0-9]+", "-", name.lower()).replace("-quickgelu", "") for name in (one, other)]
@@ -87,8 +87,8 @@ def router(edge: Edge) -> APIRouter:
         response_model_exclude_none=True,
     )
     async def immich_predict(request: Request) -> Response | ImmichAnswer:
-        """Embed a text or an image for immich's smart search; what else immich asks is passed on."""
-        await request.body()  # kept, to be passed on
+        """Embed a text or an image for immich's smart search; other tasks are forwarded."""
+        await request.body()  # cached, to be forwarded
         try:
             form = await request.form(max_files=1, max_fields=8, max_part_size=edge.settings.max_body_bytes)
         except HTTPException as error:
@@ -96,7 +96,7 @@ def router(edge: Edge) -> APIRouter:
         try:
             entries = _entries(form)
             if "clip" not in entries:
-                return await _passed_on(edge, request, ", ".join(entries))
+                return await _forward(edge, request, ", ".join(entries))
             task = _task(entries, edge)
             item = _item(form, task)
         finally:
@@ -131,7 +131,7 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
         raise Refused(Failure(400, "invalid_request", message, "entries"))
     ours = edge.embedder.reco.manifest.name
-    if model.modelName not in edge.embedder.aliases and not alike(model.modelName, ours):
+    if model.modelName not in edge.embedder.aliases and not is_same_model(model.modelName, ours):
         message = f"the model here is {ours}, immich asks for {model.modelName!r:.80}: choose it in immich's settings"
         raise Refused(Failure(404, "model_not_found", message, "entries"))
     return task
@@ -155,12 +155,12 @@ def _size(image: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(image)) as opened:
             return opened.size
-    except (UnidentifiedImageError, OSError):  # which Pillow is not the only judge of
+    except (UnidentifiedImageError, OSError):  # Pillow is not the only decoder
         return 0, 0
 
 
-async def _passed_on(edge: Edge, request: Request, tasks: str) -> Response:
-    """What immich's own service answers."""
+async def _forward(edge: Edge, request: Request, tasks: str) -> Response:
+    """The answer of immich's own service."""
     url = edge.settings.immich_url
     if url is None:
         message = f"{tasks} is not done here: set immich_url to immich's own machine-learning service, or turn it off"

@@ -1,4 +1,4 @@
-"""Inputs as all dialects have them: each made of one or more texts and images, each answered by one vector."""
+"""Inputs of all dialects: one or more texts and images per input, one vector per input."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Picture:
 InputPart: TypeAlias = "str | Picture"
 """A text or an image."""
 _TINY = 1e-12
-_LARGE = 500_000  # characters, whose decoding would keep other requests waiting for a millisecond or more
+_LARGE = 500_000  # characters, whose decoding would block the event loop for a millisecond or more
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request wants embedded, whatever its dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`."""
+    """A request of any dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`."""
 
     inputs: Sequence[Sequence[InputPart]]  # parts of each input; several parts become one vector
     names: Sequence[str]  # of each input, as the caller would write it: ``input[3]``
@@ -44,7 +44,7 @@ class Wanted:
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)
-    empty_texts: bool = False  # whether the dialect embeds an empty text instead of refusing it
+    empty_texts: bool = False  # embed an empty text instead of refusing it
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Answers:
     """One row per input."""
 
     vectors: Vectors  # (N, D) float32, unit-norm; zeros where an input failed
-    failures: tuple[Failure | None, ...]  # why an input failed, naming it; None where it did not
-    truncated: tuple[bool, ...]  # whether a text of the input was cut
+    failures: tuple[Failure | None, ...]  # why an input failed, with its name; None where it did not
+    truncated: tuple[bool, ...]  # a text of the input was cut
     tokens: tuple[int, ...]  # of all texts of the input
 
     def whole(self) -> Answers:
-        """Return itself, for dialects that have no place for the failure of one input.
+        """Return itself, for dialects that cannot report the failure of one input.
 
         Raises:
             Refused: the first failure.
@@ -69,10 +69,10 @@ class Answers:
 
 
 async def answers(caller: Caller, wanted: Wanted) -> Answers:
-    """Read all parts, embed them in one go, and put the parts of each input together.
+    """Read all parts, embed them in one call, and combine the parts of each input.
 
     Raises:
-        Refused: the request as a whole; one bad input is told in its row.
+        Refused: the whole request; one bad input fails in its row.
         RecoError: nothing could be embedded.
     """
     parts = [part for parts in wanted.inputs for part in parts]
@@ -120,7 +120,7 @@ def _per_input(answer: Embedded, wanted: Wanted) -> Answers:
     vectors = np.zeros((len(rows), answer.vectors.shape[1]), np.float32)
     for place, (of, failure) in enumerate(zip(rows, failures, strict=True)):
         if failure is None:
-            vectors[place] = combined(answer.vectors[of.start : of.stop])
+            vectors[place] = mean_direction(answer.vectors[of.start : of.stop])
     return Answers(
         vectors,
         tuple(failure and failure.at(name) for failure, name in zip(failures, wanted.names, strict=True)),
@@ -129,10 +129,10 @@ def _per_input(answer: Embedded, wanted: Wanted) -> Answers:
     )
 
 
-def combined(parts: Vectors) -> npt.NDArray[np.float32]:
+def mean_direction(parts: Vectors) -> npt.NDArray[np.float32]:
     """Direction of the mean of unit vectors (P, D); a single one as it is.
 
-    >>> combined(np.array([[1, 0], [0, 1]], np.float32)).round(3).tolist()
+    >>> mean_direction(np.array([[1, 0], [0, 1]], np.float32)).round(3).tolist()
     [0.7070000171661377, 0.7070000171661377]
     """
     if len(parts) == 1:

@@ -11,12 +11,12 @@ from ...request import RefineOptions
 from ..edge import Caller, Edge
 from ..failures import Failure, Refused
 from ..routes import answering_in, openai_shape
-from ..schemas import ErrorBody, HowToRefine, Items, Strict, error_body, few
+from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
 from .inputs import Answers, InputPart, Picture, Wanted, answers
-from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, written
+from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
-"""What an item may be, for messages and the OpenAPI document."""
+"""The forms of an item, for messages and the OpenAPI document."""
 _NO_IDS = (
     "token ids are not read, since the tokenizer here is CLIP's: send texts"
     " (in LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False)"
@@ -32,16 +32,16 @@ class TextInput(Strict):
 
 
 class JinaImage(Strict):
-    """Jina's image: data URI, base64, or a URL where the service fetches them."""
+    """Jina's image: data URI, base64, or a URL if the service fetches them."""
 
     image: str
 
 
-def known(value: Any, info: ValidationInfo) -> Any:
-    """Say what an input may be, in one sentence; pydantic would say it once per alternative, and per item.
+def check_input(value: Any, info: ValidationInfo) -> Any:
+    """Report a bad input in one sentence; pydantic would report every alternative for every item.
 
     Raises:
-        ValueError: no input, or none of those.
+        ValueError: no input, or another form.
         Refused: token ids (400), or too many items (413).
     """
     items = value if isinstance(value, list) else [value]
@@ -49,7 +49,7 @@ def known(value: Any, info: ValidationInfo) -> Any:
         raise ValueError(f"the list is empty; give {WORDS}")
     if _are_ids(items) or (all(isinstance(one, list) for one in items) and all(map(_are_ids, items))):
         raise Refused(Failure(400, "token_ids_refused", _NO_IDS, "input"))
-    few(value, info)
+    check_length(value, info)
     for index, one in enumerate(items):
         if not (isinstance(one, str) or _is_object(one)):
             raise ValueError(f"item {index} is {_KINDS.get(type(one), 'another object')}; give {WORDS}")
@@ -65,8 +65,8 @@ def _is_object(one: Any) -> bool:
 
 
 One: TypeAlias = str | TextInput | JinaImage
-Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(known)]
-"""The field."""
+Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(check_input)]
+"""The field ``input``."""
 
 
 def part_of(one: One, *, is_image: bool) -> InputPart:
@@ -74,7 +74,7 @@ def part_of(one: One, *, is_image: bool) -> InputPart:
 
     Args:
         one: an item of a checked input.
-        is_image: whether a string is an image, also without the beginning of a data URI.
+        is_image: whether a string is an image, also without a data URI's header.
     """
     match one:
         case str():
@@ -134,7 +134,7 @@ class EmbeddingsRequest(Strict):
 
     @property
     def dtype(self) -> str:
-        """With which precision."""
+        """Precision of the vectors."""
         kinds = [kind for kind in (self.output_dtype, self.embedding_type) if kind not in (None, "base64")]
         return kinds[0] or "float" if kinds else "float"
 
@@ -166,7 +166,7 @@ class EmbeddingsRequest(Strict):
         )
 
     def check(self, caller: Caller) -> None:
-        """Refuse what would need another model.
+        """Refuse fields that need another model.
 
         Raises:
             Refused: naming the field.
@@ -186,7 +186,7 @@ class Embedding(BaseModel):
     index: int
     embedding: list[int] | list[float] | str | None = None
     truncated: bool | None = None
-    """True where a text was cut to the context length; left out elsewhere."""
+    """True if a text was cut to the context length, else left out."""
     error: ErrorBody | None = None
 
 
@@ -207,14 +207,14 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class ErrorShape(BaseModel):
-    """OpenAI's error, and Jina's and Voyage's ``detail``, since all three are called here."""
+    """OpenAI's error with Jina's and Voyage's ``detail``: clients of all three use this route."""
 
     error: ErrorBody
     detail: str
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in the words of all dialects of this path."""
+    """A failure in the shape of all dialects of this path."""
     return openai_shape(failure) | {"detail": failure.message}
 
 
@@ -256,5 +256,5 @@ def _embedding(found: Answers, row: int, body: EmbeddingsRequest) -> Embedding:
     failure = found.failures[row]
     if failure is not None:
         return Embedding(index=row, error=error_body(failure))
-    vector = written(found.vectors[row], body.form, body.dtype)
+    vector = write_vector(found.vectors[row], body.form, body.dtype)
     return Embedding(index=row, embedding=vector, truncated=found.truncated[row] or None)

@@ -1,4 +1,4 @@
-"""``POST /embed`` and ``GET /info``: those of Hugging Face's text-embeddings-inference, for texts."""
+"""``POST /embed`` and ``GET /info`` of Hugging Face's text-embeddings-inference, for texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TeiRequest(Strict):
 
 
 class TeiInfo(BaseModel):
-    """What is served; the names are TEI's."""
+    """The model; the names are TEI's."""
 
     model_id: str
     model_sha: str
@@ -47,7 +47,7 @@ class TeiError(BaseModel):
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in TEI's words."""
+    """A failure in TEI's shape."""
     kind = {429: "Overloaded", 503: "Unhealthy"}.get(
         failure.status, "Validation" if failure.status < 500 else "Backend"
     )

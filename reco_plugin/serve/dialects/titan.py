@@ -13,7 +13,7 @@ from ..failures import Failure, Refused
 from ..routes import answering_in
 from ..schemas import Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, errors_as, quantised, side_of
+from .words import check_dimensions, check_offered, errors_as, quantise, side_of
 
 _ERRORS = {
     400: "ValidationException",
@@ -27,11 +27,11 @@ _ERRORS = {
     503: "ServiceUnavailableException",
     504: "ModelTimeoutException",
 }
-_ABSENT = (None, "", "null")  # OpenSearch's processor writes the word where a field is missing
+_ABSENT = (None, "", "null")  # OpenSearch's processor writes "null" for a missing field
 
 
 class TitanConfig(Strict):
-    """Of the vector."""
+    """Options of the vector."""
 
     outputEmbeddingLength: int | None = Field(None, description="only the model's own")  # noqa: N815 - Titan's
 
@@ -84,7 +84,7 @@ class TitanError(BaseModel):
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in Bedrock's words."""
+    """A failure in Bedrock's shape."""
     return {"message": failure.message}
 
 
@@ -106,9 +106,7 @@ def router(edge: Edge) -> APIRouter:
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
         [vector] = (found := (await answers(caller, body.to_wanted(model))).whole()).vectors
-        bits = np.unpackbits(quantised(vector, "ubinary"))[
-            : caller.dimension
-        ]  # a number for each, as Titan writes them
+        bits = np.unpackbits(quantise(vector, "ubinary"))[: caller.dimension]  # one number per bit, as in Titan
         by_type = {"float": vector.tolist(), "binary": bits.tolist()}
         more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
         return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=found.tokens[0], message=None, **more)

@@ -1,4 +1,4 @@
-"""``POST /v1/multimodalembeddings``: Voyage's; Weaviate's multi2vec-voyageai says query or document through it."""
+"""``POST /v1/multimodalembeddings``: Voyage's API, by which Weaviate's multi2vec-voyageai says query or document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, written
+from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, write_vector
 
 
 class TextPart(Strict):
@@ -89,7 +89,7 @@ class VoyageEmbedding(BaseModel):
 
 
 class VoyageUsage(BaseModel):
-    """Tokens of texts. Pixels are Voyage's unit of price and always 0 here."""
+    """Tokens of texts. Pixels are Voyage's price unit and always 0 here."""
 
     text_tokens: int
     image_pixels: int = 0
@@ -113,7 +113,7 @@ class VoyageError(BaseModel):
 
 
 def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in Voyage's words."""
+    """A failure in Voyage's shape."""
     return {"detail": failure.message}
 
 
@@ -131,7 +131,7 @@ def router(edge: Edge) -> APIRouter:
         form, tokens = body.encoding_format or body.output_encoding, sum(found.tokens)
         return VoyageAnswer(
             data=[
-                VoyageEmbedding(embedding=written(vector, form, body.output_dtype), index=index)
+                VoyageEmbedding(embedding=write_vector(vector, form, body.output_dtype), index=index)
                 for index, vector in enumerate(found.vectors)
             ],
             model=body.model or next(iter(caller.aliases)),

@@ -1,4 +1,4 @@
-"""What dialects share: roles, how a vector is written, what is not offered, and failures in the OpenAPI document."""
+"""Shared by the dialects: roles, encodings of a vector, unsupported fields, and failures in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..failures import Failure, Refused
 from ..schemas import ERRORS
 
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
-"""Precisions of a vector, see :func:`quantised`."""
+"""Precisions of a vector, see :func:`quantise`."""
 RANGE = 20.0
-"""Largest component in int8, in units of 1/√D, the root mean square: CLIP has a dimension at 14 to 19 in which all
-images are alike, and cutting it costs a third of the neighbours (docs/measurements/quantised.md)."""
+"""Largest component in int8, in units of 1/√D, the root mean square: CLIP has a dimension at 14 to 19 that all images
+share, and clipping it costs a third of the neighbours (docs/measurements/quantised.md)."""
 _SIDES: dict[str, InputType | None] = {
     "query": "query",
     "search": "query",
@@ -46,31 +46,31 @@ def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 
 def side_of(**fields: str | None) -> InputType | None:
-    """Query or document, by all fields that may say so; None where none does, or where both are alike.
+    """Query or document, from all fields that may give it; None if none does, or for symmetric tasks.
 
     >>> side_of(input_type="passage", task=None)
     'document'
 
     Raises:
-        Refused: a word that is unknown, or fields that contradict one another.
+        Refused: an unknown value, or fields that contradict one another.
     """
-    said = {name: value for name, value in fields.items() if value is not None}
-    for name, value in said.items():
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
         if value not in _SIDES:
             message = f"{name} is {value!r:.60}, which is none of {', '.join(_SIDES)}"
             raise Refused(Failure(400, "unknown_role", message, name))
-    sides = {_SIDES[value] for value in said.values()}
+    sides = {_SIDES[value] for value in given.values()}
     if len(sides) > 1:
-        message = f"{' and '.join(f'{name}={value}' for name, value in said.items())} contradict each other"
-        raise Refused(Failure(400, "contradicting_roles", message, next(iter(said))))
+        message = f"{' and '.join(f'{name}={value}' for name, value in given.items())} contradict each other"
+        raise Refused(Failure(400, "contradicting_roles", message, next(iter(given))))
     return sides.pop() if sides else None
 
 
 def truncates(**fields: bool | str | None) -> bool:
-    """Whether long texts are cut, which they are unless a field says otherwise.
+    """Whether long texts are cut; True unless a field says otherwise.
 
     Raises:
-        Refused: a text shall be cut at its start, which this encoder does not do.
+        Refused: START, cutting a text at its start, is not supported.
     """
     for name, value in fields.items():
         if value == "START":
@@ -80,7 +80,7 @@ def truncates(**fields: bool | str | None) -> bool:
 
 
 def check_dimensions(native: int, **fields: int | None) -> None:
-    """Accept the model's own number of dimensions only: CLIP vectors cannot be cut short.
+    """Accept only the model's own number of dimensions: CLIP vectors cannot be truncated.
 
     Raises:
         Refused: another one.
@@ -92,7 +92,7 @@ def check_dimensions(native: int, **fields: int | None) -> None:
 
 
 def check_offered(field: str, value: object, offered: Sequence[object]) -> None:
-    """Refuse what would need another model or kind of vector, instead of ignoring it; None is always well.
+    """Refuse a value that this model cannot follow, instead of ignoring it; None is always accepted.
 
     Raises:
         Refused: the value is not among those offered.
@@ -103,14 +103,14 @@ def check_offered(field: str, value: object, offered: Sequence[object]) -> None:
         raise Refused(Failure(400, f"unsupported_{field}", message, field))
 
 
-def quantised(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+def quantise(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     """Unit vectors (..., D) with less precision, in the forms of Cohere and Voyage.
 
     int8 and uint8 (shifted by 128): 127 is a component of 20/√D, or 1. The range is the same for every component,
-    vector and memory, so that dot products keep their order and an index goes on to fit. binary and ubinary
+    vector and memory, so dot products keep their order and an existing index still fits. binary and ubinary
     (..., D/8): the signs, eight to a byte, the first in the highest bit; binary is shifted by -128.
 
-    >>> quantised(np.array([[1, 0, 0, 0, 0, 0, 0, -1]], np.float32) / np.float32(2**0.5), "ubinary").tolist()
+    >>> quantise(np.array([[1, 0, 0, 0, 0, 0, 0, -1]], np.float32) / np.float32(2**0.5), "ubinary").tolist()
     [[128]]
     """
     if dtype == "float":
@@ -123,15 +123,15 @@ def quantised(vectors: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     return whole.astype(np.int8) if dtype == "int8" else (whole + 128).astype(np.uint8)
 
 
-def written(
+def write_vector(
     vector: npt.NDArray[np.float32], form: str | None, dtype: str | None = None
 ) -> list[float] | list[int] | str:
-    """A vector as a list, or as base64 of its little-endian bytes, which is OpenAI's way.
+    """A vector (D,) as a list, or as base64 of its little-endian bytes, as in OpenAI's API.
 
-    >>> written(np.array([1.0, 0.0], np.float32), "base64")
+    >>> write_vector(np.array([1.0, 0.0], np.float32), "base64")
     'AACAPwAAAAA='
     """
-    numbers = quantised(vector, dtype or "float")
+    numbers = quantise(vector, dtype or "float")
     if form == "base64":
         return base64.b64encode(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()).decode("ascii")
     plain: list[float] | list[int] = numbers.tolist()

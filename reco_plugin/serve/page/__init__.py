@@ -1,4 +1,4 @@
-"""The playground at ``/``: one page without build step, CDN or request to anywhere else.
+"""The playground at ``/``: one page without build step, CDN or requests to other hosts.
 
 ::
 
@@ -6,7 +6,7 @@
     POST /page/compare    one query: what was retrieved, and rankings by the plain and by the refined vector
     GET  /page/examples   a few pairs to begin with
 
-Pairs are added and deleted through ``/v1/memory``, as by everybody else.
+Pairs are added and deleted through ``/v1/memory``, as by other clients.
 """
 
 from .pictures import thumbnail

@@ -15,14 +15,14 @@ from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, c
 from ..edge import Caller
 from ..embedding import Embedded, EmbedRequest
 from ..refine import ExplainInput
-from ..routes import understood
+from ..routes import to_failure
 from ..schemas import HowToRefine
 from .pictures import PairPictures
 from .ranked import Candidates, Place, RankedStore, places
 
 DEPTH = 50
-"""Places of which it is said where a pair was before."""
-_POOL = 256  # candidates that are refined as one set, where that is asked for
+"""Places for which the rank in the other ranking is known."""
+_POOL = 256  # candidates that are refined as one set, with `refine_ranked`
 
 
 class CompareRequest(HowToRefine):
@@ -68,7 +68,7 @@ class Retrieved(Shown):
 
 
 class Ranked(Shown):
-    """A pair in a ranking; a rank is None beyond ``depth``, the number of places that were looked at."""
+    """A pair in a ranking; a rank is None beyond ``depth`` places."""
 
     rank_plain: int | None
     rank_refined: int | None
@@ -98,12 +98,12 @@ class Compared(BaseModel):
 class Comparer:
     """Ranks for the page."""
 
-    reco: Reco  # what refines candidates
-    ranked: RankedStore  # what is ranked
-    pictures: PairPictures  # where pictures come from
+    reco: Reco  # refines candidates
+    ranked: RankedStore  # has the candidates
+    pictures: PairPictures
 
     def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
-        """Rank by both vectors; a store that is away costs the rankings, not the rest.
+        """Rank by both vectors; without rankings if the store is down.
 
         Raises:
             Refused: the query could not be embedded.
@@ -122,7 +122,7 @@ class Comparer:
                 vectors, degraded = moved.vectors, degraded or moved.degraded
             refined = places(found, answer.vectors[0], vectors, depth)
         except MemoryStoreError as error:
-            problem = understood(error).message
+            problem = to_failure(error).message
         return Compared(
             modality=asked.modality,
             by=by,
@@ -140,7 +140,7 @@ class Comparer:
         )
 
     def _refine(self, asked: CompareRequest, found: Candidates, by: Modality) -> Refinement:
-        """Refine candidates as one set, each without its own pair, which would only repeat it."""
+        """Refine candidates (N, D) as one set, each without its own pair, which would only repeat its vector."""
         options = replace(asked.options(), exclude=[[id_, *(asked.exclude or ())] for id_ in found.ids])
         return self.reco.refine(found.vectors, modality=by, role="candidate", **options.keywords())
 
@@ -159,9 +159,9 @@ class Comparer:
         return Retrieved(**self._shown(used.id, used.payload, used.similarity), trust=used.trust, weight=used.weight)
 
     def _shown(self, id_: str, payload: Payload, similarity: float) -> dict[str, Any]:
-        return {**shown(id_, payload, self.pictures), "similarity": similarity}
+        return {**describe_pair(id_, payload, self.pictures), "similarity": similarity}
 
 
-def shown(id_: str, payload: Payload, pictures: PairPictures) -> dict[str, str | None]:
+def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> dict[str, str | None]:
     """Id, caption and picture of a pair."""
     return {"id": id_, "caption": caption_of(payload), "picture": pictures.of(id_, payload)}

@@ -1,4 +1,4 @@
-"""The files of the page, held in memory, under a policy that lets a browser load nothing from anywhere else."""
+"""The files of the page, held in memory, with a policy that lets a browser load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Request, Response
 
 from ..failures import Failure
-from ..routes import failed, openai_shape
+from ..routes import openai_shape, to_response
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = "; ".join(
@@ -33,7 +33,7 @@ _HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
-    "cache-control": "no-cache",  # asked again each time, and answered by 304
+    "cache-control": "no-cache",  # requested each time, and answered by 304
 }
 
 
@@ -51,7 +51,7 @@ class _StaticFile:
 
 
 def router() -> APIRouter:
-    """``GET /`` and ``GET /page/files/{name}``; open to all: a browser sends no key before there is a page."""
+    """``GET /`` and ``GET /page/files/{name}``; without a key, since a browser sends none before it has the page."""
     routes = APIRouter(include_in_schema=False)
     known = {entry.name: _file(entry.name, entry.read_bytes()) for entry in (files(__package__) / "static").iterdir()}
 
@@ -62,7 +62,7 @@ def router() -> APIRouter:
     @routes.get("/page/files/{name}")
     async def page_file(request: Request, name: str) -> Response:
         if name not in known:
-            return failed(Failure(404, "not_found", f"the page has no file {name!r:.80}"), openai_shape)
+            return to_response(Failure(404, "not_found", f"the page has no file {name!r:.80}"), openai_shape)
         return known[name].answer(request)
 
     return routes

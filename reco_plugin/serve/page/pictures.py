@@ -18,7 +18,7 @@ KEY = "thumbnail"
 """Where a payload holds a picture, as a data URI."""
 _PATHS = ("image", "path", "file", "file_name", "image_path")
 _SIDE = 128
-_LONGEST = 100_000  # characters of a data URI that is handed on
+_LONGEST = 100_000  # characters of a data URI that is shown
 _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
@@ -26,11 +26,11 @@ class PairPictures:
     """Finds the picture of a pair."""
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
-        """Look at nothing yet.
+        """Read nothing yet.
 
         Args:
-            folders: where image files lie; none: only payloads are looked at.
-            config: the encoder's; pictures are cropped or padded as it does, so that one sees what it saw.
+            folders: of image files; without any, only payloads have pictures.
+            config: the encoder's, to show the crop or padding that it saw.
             max_pixels: larger files have no picture.
         """
         self._folders = [folder.resolve() for folder in folders]
@@ -38,12 +38,11 @@ class PairPictures:
         self._made = lru_cache(maxsize=2048)(self._make)
 
     def of(self, id_: str, payload: Payload) -> str | None:
-        """A data URI; None where there is no picture.
+        """A data URI; None without a picture.
 
         A payload's own ``thumbnail`` comes first; then a file of the folders, by the path in the payload (``image``,
-        ``path``, ``file``, ``file_name``, ``image_path``) or by the id, which is a path where a folder or table was
-        read. What points out of the folders is not looked at; nor is a path that several of them have, since nobody
-        can say which is the pair's.
+        ``path``, ``file``, ``file_name``, ``image_path``) or by the id, which is a path for pairs from a folder or
+        table. Paths that lead out of the folders are ignored, and so are paths that exist in several of them.
         """
         given = payload.get(KEY)
         if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given):
@@ -62,7 +61,7 @@ class PairPictures:
 
 
 def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: int = MAX_PIXELS) -> str:
-    """Make what a payload may hold under ``thumbnail``, so that the playground shows the pair's picture.
+    """Make a small picture for a payload's ``thumbnail``, which the playground shows.
 
     Example::
 
@@ -71,7 +70,7 @@ def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: 
 
     Args:
         image: a path, the bytes of an image file, or a PIL image.
-        config: the encoder's way of cropping (``reco.manifest.image``); None: the middle square.
+        config: the encoder's preprocessing (``reco.manifest.image``); None: the middle square.
         max_pixels: larger images are refused.
 
     Returns:
@@ -82,8 +81,8 @@ def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: 
     """
     from PIL import Image
 
-    way = config or ImageConfig((_SIDE, _SIDE))
-    small = ImageConfig((_SIDE, _SIDE), way.interpolation, way.resize_mode, way.fill_color)
+    base = config or ImageConfig((_SIDE, _SIDE))
+    small = ImageConfig((_SIDE, _SIDE), base.interpolation, base.resize_mode, base.fill_color)
     packed = io.BytesIO()
     Image.fromarray(images_to_array([image], small, max_pixels)[0]).save(packed, "WEBP", quality=82)
     return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

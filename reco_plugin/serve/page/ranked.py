@@ -1,4 +1,4 @@
-"""What the playground ranks: the memory's own pairs, or an index of the user's in the same vector space."""
+"""What the playground ranks: the memory's own pairs, or a user's index in the same vector space."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...types import Modality, Payload, Vectors
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs that may stand in a ranking; row i of everything belongs together."""
+    """N candidates of a ranking, one per row."""
 
-    ids: Sequence[str]  # N ids, each once
+    ids: Sequence[str]  # unique
     vectors: Vectors  # (N, D) of the side that is ranked
-    payloads: Sequence[Payload]  # N payloads
+    payloads: Sequence[Payload]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,15 +36,15 @@ class Place:
 
 @dataclass(frozen=True)
 class RankedStore:
-    """Candidates of all rankings."""
+    """The store of all candidates."""
 
-    opened: Callable[[], Memory]  # returns the store where they lie
-    location: str  # of that
+    opened: Callable[[], Memory]  # returns the store
+    location: str
     name: str  # for people
-    own: bool  # whether it was opened for the page, which then also closes it
+    own: bool  # opened for the page, which then closes it
 
     def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
-        """The k nearest pairs of each query, together.
+        """The k nearest pairs of each query, together, without duplicates.
 
         Args:
             queries: (B, D).
@@ -69,7 +69,7 @@ def places(candidates: Candidates, query: Vectors, vectors: Vectors, depth: int)
     """Rank candidates by cosine, best first.
 
     Args:
-        candidates: whose places are wanted.
+        candidates: to rank.
         query: (D,) unit-norm.
         vectors: (N, D) unit-norm, of the candidates.
         depth: places, at most.
@@ -80,11 +80,11 @@ def places(candidates: Candidates, query: Vectors, vectors: Vectors, depth: int)
 
 
 def open_ranked(reco: Reco, index: str | None) -> RankedStore:
-    """Open the index that the settings name.
+    """Open the index of the settings.
 
     Args:
-        reco: whose memory is ranked when no index is named.
-        index: a collection of the memory's own Qdrant server; where the memory is on no server, a folder.
+        reco: its memory is ranked without an index.
+        index: a collection of the memory's own Qdrant server, or a folder if the memory is on no server.
 
     Raises:
         FingerprintMismatch: another encoder made its vectors.

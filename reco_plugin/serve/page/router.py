@@ -1,4 +1,4 @@
-"""Routes of the playground; the ones that compute need an API key where the service asks for one."""
+"""Routes of the playground; those that compute need an API key if the service has any."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..edge import Edge
 from ..logs import LOGGER
 from ..routes import answering_in, openai_shape
 from . import files
-from .compare import Compared, Comparer, CompareRequest, shown
+from .compare import Compared, Comparer, CompareRequest, describe_pair
 from .pictures import PairPictures
 from .ranked import open_ranked
 
@@ -41,10 +41,10 @@ class Examples(BaseModel):
 
 
 def router(edge: Edge) -> APIRouter:
-    """The page, its files and its two questions; none of it is part of the documented interface.
+    """The page, its files and its two API routes; not part of the documented interface.
 
     Raises:
-        FingerprintMismatch: another encoder made the index that shall be ranked.
+        FingerprintMismatch: another encoder made the index.
         MemoryStoreError: there is no such index.
     """
     reco, settings = edge.embedder.reco, edge.settings
@@ -79,7 +79,7 @@ def router(edge: Edge) -> APIRouter:
 
 
 def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
-    """Where image files may be read: as set, else where the memory and what is ranked were filled from here."""
+    """Folders of image files: as set, else those that the memory and the index were filled from here."""
     if edge.settings.page_pictures is not None:
         return [edge.settings.page_pictures]
     places = (edge.embedder.reco.memory.location, ranked)
@@ -90,7 +90,7 @@ def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
 
 
 def _examples(store: Memory, pictures: PairPictures) -> list[Example]:
-    """Pairs from all over the memory: the nearest ones to a few directions that are far from one another."""
+    """Diverse pairs of the memory: the nearest ones to a few random directions."""
     directions = np.random.default_rng(0).standard_normal((_EXAMPLES, store.header.fingerprint.dimension))
     queries = np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True), np.float32)
     found = store.search(Search(queries, by="image", read="image", k=_EXAMPLES, payloads=True))
@@ -98,6 +98,6 @@ def _examples(store: Memory, pictures: PairPictures) -> list[Example]:
     for ids, payloads in zip(found.ids, found.payloads or [], strict=True):
         for id_, payload in zip(ids, payloads, strict=True):
             if id_ not in chosen:
-                chosen[id_] = Example(**shown(id_, payload, pictures))
+                chosen[id_] = Example(**describe_pair(id_, payload, pictures))
                 break
     return list(chosen.values())

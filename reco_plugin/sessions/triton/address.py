@@ -1,4 +1,4 @@
-"""Where a Triton server is and what it must be told, from the settings."""
+"""Address, TLS and headers of a Triton server, from the settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORMS = "grpc://host:8001 or http://host:8000 (grpcs and https for TLS)"
 
 @dataclass(frozen=True)
 class Address:
-    """One server, and how to speak with it."""
+    """One server, and how to connect to it."""
 
     url: str  # as the user wrote it, for messages
     protocol: WireProtocol
@@ -45,19 +45,19 @@ class Address:
 
 
 def address_of(settings: Settings) -> Address:
-    """Read ``triton_url`` and what goes with it.
+    """Read ``triton_url`` and the settings that belong to it.
 
     >>> address_of(Settings(triton_url="grpcs://triton.shop:443")).authority
     'triton.shop:443'
 
     Raises:
-        ConfigError: not a URL of a known form, or a certificate file that is not there.
+        ConfigError: an invalid URL, or a missing certificate file.
     """
     url = settings.triton_url or ""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:  # a port that is no number
+    except ValueError as error:  # an invalid port
         raise ConfigError(f"triton_url {url!r} cannot be read ({error}): write {_FORMS}") from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError("triton_url must hold no user or password: put them into triton_headers as authorization")

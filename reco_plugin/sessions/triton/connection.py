@@ -19,7 +19,7 @@ from .wire import Inference, NotReached, RegionLost, Wire, open_wire
 
 T = TypeVar("T")
 _PAUSES_S = (0.05, 0.2)
-"""Before the second and the third try; only a request that was never sent is tried again."""
+"""Before the second and the third attempt; only a request that was never sent is retried."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class TimeLimit:
         return cls(time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Seconds; never quite zero, so that an expired one fails as a timeout of its own."""
+        """Seconds left; never zero, so that an expired limit fails as a timeout."""
         return max(self.at - time.monotonic(), 1e-3)
 
 
 class Connection:
-    """A server; closed by itself when no session holds it, and at the end of the process."""
+    """A connection to a server; closed when no session holds it, and at the end of the process."""
 
     def __init__(self, address: Address, mode: SharedMemoryMode) -> None:
         self.address = address
@@ -49,7 +49,7 @@ class Connection:
         weakref.finalize(self, _shut, self._wire, self._regions)
 
     def infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
-        """Run a graph; retries what was never sent, until the deadline."""
+        """Run a graph on arrays (B, ...); retries requests that were never sent, until the deadline."""
         return self._patiently(lambda: self._infer(call, deadline), deadline)
 
     def config(self, graph: str, version: str, deadline: TimeLimit) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Connection:
     def _infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
         try:
             return self._place(call, deadline)
-        except RegionLost:  # nothing was run: the server was restarted and has to be told of the regions again
+        except RegionLost:  # nothing ran: the server was restarted, so regions must be registered again
             self._regions.forget()
         try:
             return self._place(call, deadline)
@@ -88,7 +88,7 @@ _lock = threading.Lock()
 
 
 def connect(address: Address, mode: SharedMemoryMode) -> Connection:
-    """The connection to a server; made when there is none yet.
+    """The connection to a server, opened if there is none yet.
 
     Raises:
         MissingExtra: the Triton client is not installed.

@@ -21,9 +21,9 @@ except ImportError as error:
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # a server that is back is found at once, not after two minutes:
-    ("grpc.max_reconnect_backoff_ms", 100),  # shorter than our own pauses between tries
-    ("grpc.min_reconnect_backoff_ms", 5000),  # in truth the time that one attempt to connect may take
+    ("grpc.initial_reconnect_backoff_ms", 100),  # reconnect at once, not after two minutes:
+    ("grpc.max_reconnect_backoff_ms", 100),  # shorter than our own pauses between attempts
+    ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the timeout of one connection attempt
 ]
 _NEVER_SENT = ("failed to connect", "connection refused", "handshak", "name resolution", "dns resolution")
 
@@ -42,7 +42,7 @@ class GrpcWire:
         )
 
     def infer(self, call: Inference, timeout: float) -> Arrays:
-        """Compute the outputs."""
+        """Compute the outputs, arrays (B, ...)."""
         inputs = infer_inputs(client.InferInput, call)
         outputs = [client.InferRequestedOutput(name) for name in call.outputs]
         result = self._ask(self._client.infer, timeout, call.graph, inputs, model_version=call.version, outputs=outputs)
@@ -54,11 +54,11 @@ class GrpcWire:
         return dict(answer["config"])
 
     def register(self, region: str, key: str, size: int, timeout: float) -> None:
-        """Let the server map a shared-memory object of this host."""
+        """Have the server map a shared-memory object of this host."""
         self._ask(self._client.register_system_shared_memory, timeout, region, key, size)
 
     def unregister(self, region: str, timeout: float) -> None:
-        """Let the server unmap it."""
+        """Have the server unmap it."""
         self._ask(self._client.unregister_system_shared_memory, timeout, region)
 
     def close(self) -> None:
@@ -66,11 +66,11 @@ class GrpcWire:
         self._client.close()
 
     def _ask(self, method: Callable[..., Any], timeout: float, *args: Any, **options: Any) -> Any:
-        with self._translated(timeout):
+        with self._translate_errors(timeout):
             return method(*args, headers=self._headers, client_timeout=timeout, **options)
 
     @contextmanager
-    def _translated(self, timeout: float) -> Iterator[None]:
+    def _translate_errors(self, timeout: float) -> Iterator[None]:
         try:
             yield
         except InferenceServerException as error:

@@ -1,6 +1,6 @@
-"""HTTP: ``tritonclient`` writes and reads the bodies, urllib3 carries them.
+"""HTTP: ``tritonclient`` writes and reads the bodies, urllib3 transports them.
 
-``tritonclient.http``'s own transport may not be shared between threads and limits single reads, not a whole request.
+``tritonclient.http``'s own transport is not thread-safe and limits single reads, not a whole request.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HttpWire:
         self._pool = urllib3.PoolManager(maxsize=_CONNECTIONS, headers=dict(address.headers), retries=False, **tls)
 
     def infer(self, call: Inference, timeout: float) -> Arrays:
-        """Compute the outputs."""
+        """Compute the outputs, arrays (B, ...)."""
         inputs = infer_inputs(client.InferInput, call)
         outputs = [client.InferRequestedOutput(name, binary_data=True) for name in call.outputs]
         body, json_length = client.InferenceServerClient.generate_request_body(inputs, outputs=outputs)
@@ -59,12 +59,12 @@ class HttpWire:
             raise wire.failed(self._address, f"what is no configuration of a model: {error}") from error
 
     def register(self, region: str, key: str, size: int, timeout: float) -> None:
-        """Let the server map a shared-memory object of this host."""
+        """Have the server map a shared-memory object of this host."""
         body = json.dumps({"key": key, "offset": 0, "byte_size": size}).encode()
         self._ask("POST", f"systemsharedmemory/region/{region}/register", timeout, body)
 
     def unregister(self, region: str, timeout: float) -> None:
-        """Let the server unmap it."""
+        """Have the server unmap it."""
         self._ask("POST", f"systemsharedmemory/region/{region}/unregister", timeout)
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class HttpWire:
     def _ask(
         self, method: str, path: str, timeout: float, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[bytes, int | None]:
-        """Body of the answer, and how much of its start is JSON when the rest is binary."""
+        """Body of the answer, and the length of its JSON part if the rest is binary."""
         deadline = time.monotonic() + timeout
         try:
             answer = self._pool.request(
@@ -98,7 +98,7 @@ class HttpWire:
         return content, None if length is None else int(length)
 
     def _read(self, answer: Any, deadline: float, timeout: float) -> bytes:
-        """All of the body; a server that drips it byte by byte is given up at the deadline, too."""
+        """The whole body; a server that sends it byte by byte also times out at the deadline."""
         chunks = []
         while chunk := answer.read1(_CHUNK):
             chunks.append(chunk)
@@ -118,7 +118,7 @@ class HttpWire:
 
 
 def _message(content: bytes) -> str:
-    """Triton says ``{"error": …}``; a proxy may say anything."""
+    """The message of an error: Triton sends ``{"error": …}``, a proxy any text."""
     try:
         return str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):

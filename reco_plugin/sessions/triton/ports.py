@@ -1,4 +1,4 @@
-"""What a graph takes and gives: as the model folder says, and as a server says."""
+"""Inputs and outputs of a graph, from the model folder or from a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import ArtifactError, MissingExtra
 
 CHECKSUM = "sha256"
-"""Parameter of ``config.pbtxt`` that says which graph it was written for."""
+"""Parameter of ``config.pbtxt``: the checksum of its graph."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All of one graph; inputs and outputs sorted by name, since their order means nothing."""
+    """All ports of one graph, sorted by name, since their order has no meaning."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    max_batch: int  # rows of one request at most; 0: no batches at all
-    checksum: str | None  # of the graph, where the configuration tells it
+    max_batch: int  # rows of one request at most; 0: no batches
+    checksum: str | None  # of the graph, if the configuration has it
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Ports:
         """Read Triton's model configuration in its JSON form."""
-        told = config.get("parameters", {}).get(CHECKSUM, {})
+        checksum = config.get("parameters", {}).get(CHECKSUM, {})
         return cls(
             _ports(config.get("input", ())),
             _ports(config.get("output", ())),
             int(config.get("max_batch_size", 0)),
-            told.get("string_value"),
+            checksum.get("string_value"),
         )
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
-"""Large inputs in system shared memory, for a server on the same host: it maps what we wrote, nothing is sent.
+"""Large inputs in system shared memory, for a server on the same host: it maps them instead of receiving them.
 
-A region's file is unlinked as soon as both sides have mapped it, so that nothing is left behind however a process ends.
-Linux only, as the server is.
+A region's file is unlinked once both sides have mapped it, so that nothing is left behind however a process ends. Linux
+only, as the server is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...errors import SessionError, SessionTimeout, SessionUnavailable
 from .wire import Placement, Wire
 
 WORTH_IT = 1 << 17
-"""Bytes of a request from which on shared memory was faster than sending, see docs/triton.md."""
+"""Bytes of a request above which shared memory is faster than sending, see docs/triton.md."""
 _FILES = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives; names are random, files private
 _ALIGN = 64
 _GOODBYE_S = 2.0
@@ -41,7 +41,7 @@ class Region:
     memory: mmap.mmap
     size: int
     generation: int
-    """Of the server: after a restart it knows none of the older ones."""
+    """Of the server: after a restart, older regions are unknown to it."""
 
 
 class Regions:
@@ -49,7 +49,7 @@ class Regions:
 
     Args:
         wire: to the server.
-        mode: auto gives up quietly where the server cannot see our memory; on raises.
+        mode: auto sends inputs if the server cannot see our memory; on raises.
     """
 
     def __init__(self, wire: Wire, mode: SharedMemoryMode) -> None:
@@ -60,7 +60,7 @@ class Regions:
 
     @contextmanager
     def placed(self, inputs: Mapping[str, npt.NDArray[Any]], timeout: float) -> Iterator[dict[str, Placement]]:
-        """Lay inputs into a region for the time of one request; an empty result means: send them.
+        """Put inputs (B, ...) into a region for one request; an empty result means: send them.
 
         Raises:
             SessionError: the mode is on and the server cannot map the memory of this host.
@@ -76,7 +76,7 @@ class Regions:
             self._give(region)
 
     def forget(self) -> None:
-        """The server was restarted: it has none of our regions any more."""
+        """Drop all regions, since a restarted server has none of them."""
         with self._lock:
             self._generation += 1
             lost, self._free = self._free, []
@@ -98,7 +98,7 @@ class Regions:
         self.close()
 
     def close(self) -> None:
-        """Unmap everything, here and on the server as far as it answers."""
+        """Unmap everything, here and on the server if it answers."""
         with self._lock:
             self._mode = "off"
             regions, self._free = self._free, []
@@ -111,7 +111,7 @@ class Regions:
         if region is not None and region.size >= size:
             return region
         if region is not None:
-            self._retire(region)  # make a larger one in its place: no more regions than requests at once
+            self._retire(region)  # replaced by a larger one: no more regions than concurrent requests
         try:
             return self._make(1 << (size - 1).bit_length(), timeout)
         except (SessionUnavailable, SessionTimeout):
@@ -133,7 +133,7 @@ class Regions:
         path = _FILES / name
         file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
         try:
-            os.posix_fallocate(file, 0, size)  # a full /dev/shm is an error here, not a crash when it is written
+            os.posix_fallocate(file, 0, size)  # a full /dev/shm is an error here, not a crash at the first write
             memory = mmap.mmap(file, size)
             self._wire.register(name, f"/{name}", size, timeout)
         finally:
@@ -152,7 +152,7 @@ def _write(region: Region, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, 
     places, offset = {}, 0
     for name, array in inputs.items():
         if not array.size:
-            continue  # Triton takes no region of no bytes
+            continue  # Triton refuses empty regions
         target = np.frombuffer(region.memory, array.dtype, array.size, offset)
         target.reshape(array.shape)[...] = array
         places[name] = Placement(region.name, offset, array.nbytes)

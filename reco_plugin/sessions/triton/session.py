@@ -18,9 +18,9 @@ from .ports import Ports, read_config
 from .wire import Inference
 
 VERSION = "1"
-"""The folder of the graph in a model folder."""
+"""The graph's version folder in a model folder."""
 _CHECK_S = 5.0
-"""A server that is busy says at once which graphs it has."""
+"""Even a busy server answers at once which graphs it has."""
 
 
 class TritonSession:
@@ -41,9 +41,9 @@ class TritonSession:
         self._max_batch, self._timeout = max(max_batch, 1), timeout
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        """Compute all outputs by name."""
+        """Compute all outputs by name; arrays are (B, ...)."""
         rows = self._rows(inputs)
-        if not rows:  # Triton takes no empty batch: ask for the shapes with one row, and give none of it back
+        if not rows:  # Triton refuses empty batches: one row tells the shapes, and is dropped
             one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in inputs.items()}
             return {name: array[:0] for name, array in self._send(one).items()}
         if rows <= self._max_batch:
@@ -67,11 +67,11 @@ class TritonSession:
 
 
 def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSession:
-    """Open a graph on the server of ``triton_url``, and see to it that it is the one of the model folder.
+    """Open a graph on the server of ``triton_url``, and check that it is the one of the model folder.
 
     Raises:
         ConfigError: a setting of Triton cannot be used.
-        SessionUnavailable: the server is not reached.
+        SessionUnavailable: the server cannot be reached.
         SessionTimeout: it did not answer in time.
         SessionError: it does not serve this graph, or another one under its name.
         MissingExtra: the Triton client is not installed.
@@ -96,12 +96,12 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
 
 
 def check_triton(graph: str, settings: Settings) -> None:
-    """Ask the server of ``triton_url`` whether it has a graph ready; by the connection of the sessions that are open.
+    """Check that the server of ``triton_url`` has a graph ready; over the connection of open sessions.
 
     Raises:
         ConfigError: a setting of Triton cannot be used.
-        SessionUnavailable: the server is not reached.
-        SessionTimeout: it did not answer within 5 s, or within ``triton_timeout_s`` where that is less.
+        SessionUnavailable: the server cannot be reached.
+        SessionTimeout: it did not answer within 5 s, or ``triton_timeout_s`` if that is less.
         SessionError: it does not serve this graph.
         MissingExtra: the Triton client is not installed.
     """

@@ -1,4 +1,4 @@
-"""The few things that a session asks of a Triton server, over whichever protocol, and what is answered instead."""
+"""The requests of a session to a Triton server, over either protocol, and their errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_REGION = "shared memory region"
 
 @dataclass(frozen=True)
 class Placement:
-    """An input that lies in a shared-memory region instead of in the request."""
+    """An input in a shared-memory region instead of in the request."""
 
     region: str
     offset: int
@@ -31,19 +31,19 @@ class Inference:
 
     graph: str
     version: str
-    inputs: Mapping[str, npt.NDArray[Any]]
+    inputs: Mapping[str, npt.NDArray[Any]]  # (B, ...) by name
     outputs: tuple[str, ...]
-    placed: Mapping[str, Placement] = field(default_factory=dict)  # inputs that are not sent; by name
+    placed: Mapping[str, Placement] = field(default_factory=dict)  # inputs in shared memory, by name
 
 
 class Wire(Protocol):
     """A connection, or a pool of them; safe to use from several threads.
 
-    All methods raise what the functions below make, and return or raise within ``timeout`` seconds.
+    All methods raise the errors below, and return or raise within ``timeout`` seconds.
     """
 
     def infer(self, call: Inference, timeout: float) -> Arrays:
-        """Compute the outputs."""
+        """Compute the outputs, arrays (B, ...)."""
         ...
 
     def config(self, graph: str, version: str, timeout: float) -> dict[str, Any]:
@@ -51,15 +51,15 @@ class Wire(Protocol):
         ...
 
     def register(self, region: str, key: str, size: int, timeout: float) -> None:
-        """Let the server map a shared-memory object of this host."""
+        """Have the server map a shared-memory object of this host."""
         ...
 
     def unregister(self, region: str, timeout: float) -> None:
-        """Let the server unmap it."""
+        """Have the server unmap it."""
         ...
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         ...
 
 
@@ -79,7 +79,7 @@ def open_wire(address: Address) -> Wire:
 
 
 def infer_inputs(make: Callable[[str, list[int], str], Any], call: Inference) -> list[Any]:
-    """The inputs in the classes of either client: with their data, or with the place where the data lie.
+    """The inputs in the classes of either client: with their data, or with their shared-memory region.
 
     Raises:
         SessionError: Triton has no type for an array.
@@ -99,7 +99,7 @@ def infer_inputs(make: Callable[[str, list[int], str], Any], call: Inference) ->
 
 
 class NotReached(SessionUnavailable):
-    """The request was never sent, so it may be sent again."""
+    """The request was never sent, so it can be retried."""
 
 
 class RegionLost(SessionError):
@@ -123,7 +123,7 @@ def too_late(address: Address, timeout: float) -> SessionTimeout:
 
 
 def refused(address: Address, reason: object) -> SessionError:
-    """The server or a proxy wants other credentials."""
+    """The server or a proxy refuses the credentials."""
     return SessionError(
         f"the Triton server at {address.url} refuses access ({reason}): set triton_headers, for example "
         '{"authorization": "Bearer …"}, to what it expects'
@@ -131,7 +131,7 @@ def refused(address: Address, reason: object) -> SessionError:
 
 
 def unavailable(address: Address, message: str) -> SessionUnavailable:
-    """The connection broke when the request was on its way, or the server says that it cannot serve now."""
+    """The connection broke during the request, or the server cannot serve it now."""
     if _QUEUE_IS_FULL in message:
         return SessionOverloaded(
             f"the queue of the Triton server at {address.url} is full ({message}): send less at once, raise "

@@ -93,7 +93,7 @@ def test_ctrl_c_keeps_what_was_measured(vectors: Path, monkeypatch: pytest.Monke
         stopped = reco(*asked)
     assert (stopped.exit_code, stopped.stdout) == (130, "")
     assert stopped.stderr.endswith(
-        "interrupted: encoded vectors and finished sections stay in runs/a; the same command goes on from there\n"
+        "interrupted: encoded vectors and finished sections stay in runs/a; the same command resumes from there\n"
     )
     kept = {path.name: path.stat().st_mtime_ns for path in Path("runs/a/sections").iterdir()}
     assert list(kept) == ["main.json"]

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 from reco_plugin.serve.failures import Failure, Refused
-from reco_plugin.serve.fetch import ImageFetcher, checked, is_public
+from reco_plugin.serve.fetch import ImageFetcher, check_url, is_public
 
 PUBLIC = "93.184.215.14"
 
@@ -65,7 +65,7 @@ def test_public_addresses(address: str) -> None:
 )
 def test_urls_that_are_refused_as_they_stand(url: str) -> None:
     with pytest.raises(Refused) as raised:
-        checked(url)
+        check_url(url)
     assert raised.value.failure.code == "image_url_forbidden"
     assert "secret" not in raised.value.failure.message
 
@@ -73,10 +73,10 @@ def test_urls_that_are_refused_as_they_stand(url: str) -> None:
 def test_allowed_hosts() -> None:
     hosts = ("cdn.example", ".images.example")
     for host in ("cdn.example", "CDN.example", "a.images.example", "cdn.example."):
-        checked(f"https://{host}/fox.png", hosts)
+        check_url(f"https://{host}/fox.png", hosts)
     for host in ("images.example", "evil-cdn.example", "cdn.example.evil", "a.cdn.example"):
         with pytest.raises(Refused, match="image_url_hosts"):
-            checked(f"https://{host}/fox.png", hosts)
+            check_url(f"https://{host}/fox.png", hosts)
 
 
 class Site(BaseHTTPRequestHandler):

@@ -45,7 +45,7 @@ def test_it_is_not_ready_while_the_server_is_away_and_ready_again_by_itself(frag
     ):
         assert becomes(client, 200)["degraded"] == []
         fragile.kill()
-        assert becomes(client, 503)["reasons"] == ["the model server is away: try again later"]
+        assert becomes(client, 503)["reasons"] == ["the model server is down: try again later"]
         answer = client.post("/v1/embeddings", json=NEW)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_server_unavailable")
         assert not any(word in answer.text for word in ("127.0.0.1", "localhost", "clip_text", str(fragile.ports[0])))
@@ -67,6 +67,6 @@ def test_where_it_may_it_stays_ready_for_what_is_cached(fragile, model):
         while not (degraded := becomes(client, 200)["degraded"]):
             assert time.monotonic() < give_up
             time.sleep(0.05)
-        assert degraded == ["the model server is away: try again later"]
+        assert degraded == ["the model server is down: try again later"]
         assert client.post("/v1/embeddings", json=KNOWN).json()["data"] == before
         assert client.post("/v1/embeddings", json=NEW).status_code == 503
