@@ -43,7 +43,16 @@ def cluster() -> Iterator[None]:
     """Two encoding workers and two reading ones, which share a CPU; the CPUs need not be there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(SUPPORT))  # where workers find the parts of these tests
-        ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=2 * 10**8)
+        for patience in (2, 1, 0):
+            try:
+                ray.init(
+                    "local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=2 * 10**8
+                )
+                break
+            except Exception as error:  # Ray waits 30 s for its own node, which a cold and busy machine can exceed
+                ray.shutdown()
+                if not patience or "timed out during startup" not in str(error):
+                    raise
         yield
         ray.shutdown()
 

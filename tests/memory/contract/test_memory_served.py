@@ -354,7 +354,7 @@ def test_nothing_listens(scheme: str) -> None:
 def test_the_port_of_the_other_protocol(server: StandIn, scheme: str, port: str) -> None:
     chosen = MemoryOptions(timeout_s=3, transport="rest" if scheme == "http" else "auto")
     with pytest.raises(
-        MemoryUnavailable, match=r"another protocol: REST is http://host:6333, gRPC is grpc://host:6334"
+        MemoryUnavailable, match=r"another protocol is used there: REST is http://host:6333, gRPC is grpc://host:6334"
     ):
         open_memory(f"{scheme}://127.0.0.1:{getattr(server, port)}", FINGERPRINT, options=chosen)
 
