@@ -37,6 +37,7 @@ SLOW = {
     "tests/benchmarks/test_readers.py",
     "tests/benchmarks/test_serving.py",
     "tests/benchmarks/test_torture.py",
+    "tests/clients",
     "tests/cli/test_embed.py",
     "tests/cli/test_evaluate.py",
     "tests/cli/test_ingest.py",
