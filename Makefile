@@ -116,7 +116,7 @@ $(TRITON)/.ready: locks/triton.txt
 	@touch $@
 
 $(CLIENTS)/.ready: locks/clients.txt tests/clients/package.json
-	@echo "setting up $(CLIENTS) from locks/clients.txt (300 MB to fetch, 1.1 GB)"
+	@echo "setting up $(CLIENTS) from locks/clients.txt (300 MB to fetch, 1.4 GB)"
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python $(LOCKED) locks/clients.txt
 	mkdir -p $(CLIENTS)/npm && cp tests/clients/package.json $(CLIENTS)/npm

@@ -156,11 +156,13 @@ def served(server: str, graph: str, beyond: int = -1) -> tuple[int, float]:
 
 def settled(server: str, graph: str) -> tuple[int, float]:
     """What :func:`served` says once it has stopped moving: earlier requests are counted only after their answers."""
-    found, before = served(server, graph), None
-    while found != before:
+    before = served(server, graph)
+    for _ in range(1000):
         time.sleep(0.01)
-        found, before = served(server, graph), found
-    return found
+        if (found := served(server, graph)) == before:
+            return found
+        before = found
+    raise RuntimeError(f"{server} answers others, too: measure it alone")
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, Any]:

@@ -9,20 +9,15 @@ import json
 import os
 import re
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import uvicorn
+from live_service import serve_on_a_free_port
 
 from reco_plugin import Pair, Reco
-from reco_plugin.serve.app import create_app
-from reco_plugin.serve.run import server_options
-from reco_plugin.serve.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
@@ -73,16 +68,8 @@ def filled(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
 @pytest.fixture(scope="module")
 def url(filled: Reco) -> Iterator[str]:
     """The service on a free port."""
-    chosen = ServeSettings(api_keys=[KEY], page=False, port=0)
-    server = uvicorn.Server(uvicorn.Config(create_app(chosen, filled), **server_options(chosen)))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not (server.started and server.config.app.state.health.warm):
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with serve_on_a_free_port(filled, api_keys=[KEY]) as (found, _):
+        yield found
 
 
 def ask(client: str, url: str, name: str, home: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ GOOD = {
     'up{job="qdrant"}': f"1x{MINUTES}",
     'process_start_time_seconds{job="plugin"}': f"1000x{MINUTES}",
     f"reco_http_requests_total{{{SERVED}}}": RATE,
-    'reco_http_requests_total{route="/v1/embeddings",status="422"}': f"0+60x{MINUTES}",  # callers' own mistakes
+    'reco_http_requests_total{route="/v1/embeddings",status="400"}': f"0+60x{MINUTES}",  # callers' own mistakes
     'reco_http_requests_total{route="/readyz",status="503"}': f"0+12x{MINUTES}",  # a probe is no caller
     f"reco_http_request_seconds_bucket{{{FAST}}}": RATE,
     'reco_http_request_seconds_bucket{route="/v1/embeddings",le="5"}': RATE,
@@ -98,3 +98,23 @@ def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(rules: dict[str, A
     (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
     done = subprocess.run([str(PROMTOOL), "test", "rules", tmp_path / "tests.yaml"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("absent", "left"),
+    [
+        ((), {"plugin", "service", "triton", "qdrant"}),
+        (("triton",), {"plugin", "service", "qdrant"}),
+        (("triton", "qdrant"), {"plugin", "service"}),
+        (("service",), {"plugin", "triton", "qdrant"}),
+    ],
+)
+def test_what_is_not_installed_is_not_reported_as_down(
+    render: Any, rules: dict[str, Any], absent: tuple[str, ...], left: set[str]
+) -> None:
+    values = {"monitoring": {"enabled": True}, "memory": {"url": "https://qdrant.example.com:6333"}}
+    made = render(values | {name: {"enabled": False} for name in absent})
+    [resource] = [each for each in made if each["kind"] == "PrometheusRule"]
+    groups = resource["spec"]["groups"]
+    assert {group["name"] for group in groups} == left
+    assert groups == [group for group in rules["groups"] if group["name"] in left]

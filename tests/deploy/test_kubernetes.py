@@ -227,9 +227,11 @@ def test_values_arrive(render: Callable[..., list[Object]]) -> None:
         "triton": {"replicas": 5},
         "qdrant": {"storage": "500Gi", "storageClassName": "fast"},
         "memory": {"keys": "my-keys"},
+        "imagePullSecrets": [{"name": "my-registry"}],
     }
     made = render(values)
     pods = {pod.owner: pod for pod in pods_of(made)}
+    assert all(pod.spec["imagePullSecrets"] == [{"name": "my-registry"}] for pod in pods.values())
     [plugin] = pods["plugin"].spec["containers"]
     assert plugin["image"] == "registry.example.com/reco-plugin:1.2.3"
     assert {"name": "RECO_K", "value": "5"} in plugin["env"]
@@ -241,3 +243,13 @@ def test_values_arrive(render: Callable[..., list[Object]]) -> None:
         each["spec"]["replicas"] for each in made if each["metadata"]["name"] == "triton" and "replicas" in each["spec"]
     ] == [5]
     assert "my-keys" in yaml.safe_dump(plugin["env"]) and "qdrant-keys" not in yaml.safe_dump(made)
+
+
+def test_each_value_is_used(root: Path) -> None:
+    """A value that no template reads would be set in vain."""
+    folder = root / "deploy" / "helm"
+    templates = "".join(path.read_text("utf-8") for path in sorted((folder / "templates").iterdir()))
+    values = yaml.safe_load((folder / "values.yaml").read_text("utf-8"))
+    paths = [f"{name}.{key}" for name, part in values.items() if isinstance(part, dict) for key in part]
+    paths += [name for name, part in values.items() if not isinstance(part, dict)]
+    assert [path for path in paths if f".Values.{path}" not in templates] == []

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from live_service import serve_on_a_free_port
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -25,7 +26,6 @@ from reco_plugin.fuse import open_fuser
 from reco_plugin.memory import open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.run import server_options
 from reco_plugin.serve.settings import ServeSettings
 
 ADMIN = "the-admin-key-4711"
@@ -180,23 +180,7 @@ def reading(model: Path, drawings: list[Pair], served: Served) -> Iterator[TestC
 def live() -> Callable[..., AbstractContextManager[tuple[str, uvicorn.Server]]]:
     """Start a service on a free port: ``with live(reco, threads=1) as (url, server)``."""
 
-    @contextmanager
-    def start(reco: Reco, **settings: Any) -> Iterator[tuple[str, uvicorn.Server]]:
-        chosen = ServeSettings(**{"admin_key": ADMIN, "show_pairs": True, "page": False, "port": 0, **settings})
-        server = uvicorn.Server(uvicorn.Config(create_app(chosen, reco), **server_options(chosen)))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            health = server.config.app.state.health
-            while not (server.started and health.warm):
-                assert thread.is_alive(), "the server did not start"
-                assert health.warm_error is None
-                time.sleep(0.005)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            yield f"http://127.0.0.1:{port}", server
-        finally:
-            server.should_exit = True
-            thread.join(30)
-            assert not thread.is_alive()
+    def start(reco: Reco, **settings: Any) -> AbstractContextManager[tuple[str, uvicorn.Server]]:
+        return serve_on_a_free_port(reco, **{"admin_key": ADMIN, "show_pairs": True, **settings})
 
     return start

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from fastapi import APIRouter, Request, Response
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -27,7 +27,6 @@ from ..schemas import Strict
 from .words import errors_as
 
 _TASKS: dict[str, InputType] = {"textual": "query", "visual": "document"}
-_FORM = {"text": "string", "entries": "string", "image": "string"}
 
 
 class ImmichModel(BaseModel):
@@ -77,7 +76,7 @@ def is_same_model(one: str, other: str) -> bool:
 def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ImmichError))
-    fields = {name: {"type": kind} for name, kind in _FORM.items()}
+    fields = {name: {"type": "string"} for name in ("text", "entries", "image")}
     form_of = {"content": {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}}
 
     @routes.post(
@@ -151,12 +150,9 @@ def _field(task: str) -> str:
 
 
 def _size(image: bytes) -> tuple[int, int]:
-    """(width, height); the image was decoded before."""
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return opened.size
-    except (UnidentifiedImageError, OSError):  # Pillow is not the only decoder
-        return 0, 0
+    """(width, height) of an image that Pillow has decoded before."""
+    with Image.open(io.BytesIO(image)) as opened:
+        return opened.size
 
 
 async def _forward(edge: Edge, request: Request, tasks: str) -> Response:

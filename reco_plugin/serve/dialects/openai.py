@@ -135,8 +135,7 @@ class EmbeddingsRequest(Strict):
     @property
     def dtype(self) -> str:
         """Precision of the vectors."""
-        kinds = [kind for kind in (self.output_dtype, self.embedding_type) if kind not in (None, "base64")]
-        return kinds[0] or "float" if kinds else "float"
+        return next(kind for kind in (self.output_dtype, self.embedding_type, "float") if kind and kind != "base64")
 
     def parts(self) -> list[InputPart]:
         """One part per item."""

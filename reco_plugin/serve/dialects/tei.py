@@ -32,8 +32,8 @@ class TeiInfo(BaseModel):
 
     model_id: str
     model_sha: str
-    model_dtype: str = "float32"
-    model_type: dict[str, dict[str, str]] = {"embedding": {"pooling": "cls"}}
+    model_dtype: str
+    model_type: dict[str, dict[str, str]] = {"embedding": {"pooling": "last_token"}}  # CLIP's, at the end of the text
     max_input_length: int
     max_client_batch_size: int
     version: str = __version__
@@ -84,6 +84,7 @@ def router(edge: Edge) -> APIRouter:
         return TeiInfo(
             model_id=manifest.name,
             model_sha=manifest.digest,
+            model_dtype={"fp32": "float32", "fp16": "float16"}.get(manifest.precision, manifest.precision),
             max_input_length=manifest.text.context_length,
             max_client_batch_size=edge.settings.max_items,
         )

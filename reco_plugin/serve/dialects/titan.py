@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -13,7 +12,7 @@ from ..failures import Failure, Refused
 from ..routes import answering_in
 from ..schemas import Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, errors_as, quantise, side_of
+from .words import check_dimensions, check_offered, errors_as, side_of
 
 _ERRORS = {
     400: "ValidationException",
@@ -106,8 +105,10 @@ def router(edge: Edge) -> APIRouter:
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
         [vector] = (found := (await answers(caller, body.to_wanted(model))).whole()).vectors
-        bits = np.unpackbits(quantise(vector, "ubinary"))[: caller.dimension]  # one number per bit, as in Titan
-        by_type = {"float": vector.tolist(), "binary": bits.tolist()}
+        by_type = {
+            "float": vector.tolist(),
+            "binary": (vector > 0).astype(int).tolist(),
+        }  # a number per bit, as Titan's
         more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
         return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=found.tokens[0], message=None, **more)
 
