@@ -7,31 +7,32 @@
       tokenizer.json
       clip_image/        config.pbtxt, 1/model.onnx    (B,H,W,3) uint8 -> (B,D)
       clip_text/                                       (B,L) int32 -> (B,D)
-      reco_image/                                      query, neighbours, similarity, trust -> refined, weights
+      reco_image/                                      query, evidence, signals, constants -> refined, strength
       reco_text/
+      paper_image/                                     query, neighbours, similarity, trust -> refined, weights
+      paper_text/
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .config import cache_folder
-from .defaults import CANDIDATE_HEIGHT, POLICY_NEIGHBOURS
+from .defaults import POLICY_NEIGHBOURS
 from .errors import ArtifactError, ConfigError
 from .files import known_sha256, sha256_file
-from .gate import TextGate
 from .preprocess import ImageConfig, TextConfig
-from .types import MODALITIES, Fingerprint, Modality, Role
+from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
 from .values import DIMENSIONS, shown
 
-FORMAT = 2
-"""Of the manifest; format 1 has neither templates nor the tokenizer's checksum, and its readers refuse them."""
+FORMAT = 3
+"""Of the manifest; 1 has neither templates nor the tokenizer's checksum, 2 other fusion graphs, with a fitted gate."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -45,29 +46,27 @@ class Policy(_Strict):
 
     Attributes:
         k: neighbours per query.
-        gate: whether calibrated trust weighs the neighbours.
+        gate: whether the closed form moves only as far as the memory's own pairs justify.
+        caution: which share of queries is assumed to have no answer in the memory.
         refine: role -> modalities that are refined when the caller does not say.
-        candidate_height: how far candidates move, as a share of a query's most; see :func:`reco_plugin.gate.level`.
     """
 
     k: int = Field(POLICY_NEIGHBOURS, ge=1, le=1000)
     gate: bool = True
+    caution: Caution = "balanced"
     refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}
-    candidate_height: float = Field(CANDIDATE_HEIGHT, ge=0, le=1)
 
 
 class FusionInfo(_Strict):
     """What the fusion graphs are and how they were made.
 
     Attributes:
-        fuser: kind of the fusion; of the text side where the image side has another.
-        text_gate: of the text side, where it was trained with one; None: the memory's calibration decides.
-        config: shape of the layers; under ``image`` that of the image side where it differs.
+        fuser: which one refines unless the settings or a request say otherwise.
+        config: shape of the layers of ``paper`` or ``mean``; under ``image`` that of the image side where it differs.
         trained_on: source of the training pairs.
     """
 
-    fuser: Literal["paper", "reco", "training-free", "mean"]
-    text_gate: TextGate | None = None
+    fuser: FuserName
     config: dict[str, Any] = {}
     trained_on: str = ""
 
@@ -112,6 +111,29 @@ class Manifest(_Strict):
     licenses: tuple[str, ...] = ()
     made_with: dict[str, str] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, stored: Any) -> Any:
+        """Read format 2: its fitted fusion and its gate gave way to the closed form, which needs neither."""
+        if not isinstance(stored, dict) or stored.get("format") != 2:
+            return stored
+        policy = {k: v for k, v in stored.get("policy", {}).items() if k != "candidate_height"}
+        fusion = {k: v for k, v in stored.get("fusion", {}).items() if k != "text_gate"}
+        if fusion.get("fuser") in ("training-free", "reco"):
+            fusion = {"fuser": "reco"}
+        return stored | {"policy": policy, "fusion": fusion}
+
+    @property
+    def fusers(self) -> tuple[FuserName, ...]:
+        """The fusions that this folder can run; the closed form always, since it needs no graph."""
+        others = ("paper", "mean") if self.format > 2 else (self.fusion.fuser,)
+        found = (name for name in others if name != "reco" and set(self.fusion_graphs(name).values()) <= set(self.graphs))
+        return ("reco", *found)
+
+    def fusion_graphs(self, fuser: FuserName) -> Mapping[Modality, str]:
+        """Modality -> graph of a fusion; up to format 2 all had the same names."""
+        return {modality: fusion_graph(modality, fuser if self.format > 2 else "reco") for modality in MODALITIES}
+
     @property
     def fingerprint(self) -> Fingerprint:
         """The fingerprint that a memory of this encoder must have."""
@@ -123,9 +145,9 @@ def clip_graph(modality: Modality) -> str:
     return f"clip_{modality}"
 
 
-def fusion_graph(modality: Modality) -> str:
+def fusion_graph(modality: Modality, fuser: FuserName = "reco") -> str:
     """Name of a fusion graph."""
-    return f"reco_{modality}"
+    return f"{fuser}_{modality}"
 
 
 GRAPHS = tuple(name(modality) for name in (clip_graph, fusion_graph) for modality in MODALITIES)

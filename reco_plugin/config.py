@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
-from .types import MemoryKind, Mode
+from .types import Caution, FuserName, MemoryKind, Mode
 
 PREFIX = "RECO_"
 FILE = "reco.toml"
@@ -31,8 +31,6 @@ NESTED = "__"
 """Separates a nested setting's name from its part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
 SharedMemoryMode = Literal["auto", "on", "off"]
-FuserName = Literal["model", "training-free"]
-"""model: the fusion graphs of the model folder. training-free: no learned weights."""
 
 
 class _File(TomlConfigSettingsSource):
@@ -134,11 +132,18 @@ class Settings(SettingsSection):
         {}, description="headers of each request to Triton, such as authorization; never logged"
     )
 
-    fuser: FuserName = Field("model", description="which fusion refines")
+    fuser: FuserName | None = Field(
+        None, description="reco: the closed form; paper: the attention layer; the model's own when unset"
+    )
     k: int | None = Field(None, ge=1, le=1000, description="neighbours per query; the model's own default when unset")
     search: Mode = Field("uni", description="uni: search the query's own modality (the paper); cross: the other")
     fusion: Mode = Field("cross", description="cross: fuse the other modality's vectors (the paper); uni: the own")
-    gate: bool | None = Field(None, description="weigh neighbours by calibrated trust; the model's default when unset")
+    gate: bool | None = Field(
+        None, description="move only as far as the memory's own pairs justify; the model's default when unset"
+    )
+    caution: Caution | None = Field(
+        None, description="cautious, balanced or bold: which share of queries is assumed to have no answer in the memory"
+    )
 
     on_memory_failure: Literal["degrade", "fail"] = Field(
         "degrade", description="memory or fusion down or late: answer with frozen vectors, or raise"
@@ -181,6 +186,7 @@ class SettingsKeywords(TypedDict, total=False):
     search: Mode | None
     fusion: Mode | None
     gate: bool | None
+    caution: Caution | None
     on_memory_failure: Literal["degrade", "fail"] | None
     memory_timeout_s: float | None
     breaker_failures: int | None

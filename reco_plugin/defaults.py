@@ -10,9 +10,6 @@ RESULTS = 10
 """Pairs or candidates that a search shows."""
 SAME_IMAGE = 0.97
 """Cosine of two images above which one counts as a copy of the other, and would reveal its caption."""
-CANDIDATE_HEIGHT = 0.3
-"""Share of full trust for the best neighbour of each candidate: candidates that move further take queries from the
-others (docs/gate.md)."""
 MAX_PIXELS = 64_000_000
 """Of an image, before it is decoded: a photograph of 60 megapixels, 192 MB decoded."""
 MAX_LOSS = 0.005

@@ -1,17 +1,17 @@
-"""Fuse a query with its neighbours (paper, section 3.3)."""
+"""Fuse a query with its neighbours by a graph of the model folder (paper, section 3.3)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import Artifact, fusion_graph
+from .artifact import Artifact
 from .config import Settings
-from .gate import TextGate, fuse_training_free
 from .sessions import Session, open_graph
-from .types import Modality, Neighbours, Vectors
+from .types import FuserName, Modality, Neighbours, Vectors
 
 
 class Fused(NamedTuple):
@@ -22,16 +22,11 @@ class Fused(NamedTuple):
 
 
 class Fuser(Protocol):
-    """Something that refines queries by their neighbours."""
+    """Something that refines queries by their neighbours alone."""
 
     @property
     def name(self) -> str:
-        """Kind of the fusion: paper, reco, training-free or mean."""
-        ...
-
-    @property
-    def text_gate(self) -> TextGate | None:
-        """Its gate for text queries, where it was trained with one; None: the memory's calibration decides."""
+        """Kind of the fusion: paper or mean."""
         ...
 
     def fuse(
@@ -42,11 +37,11 @@ class Fuser(Protocol):
 
 
 class GraphFuser:
-    """The fusion graphs of a model folder; loaded at first use."""
+    """Fusion graphs of a model folder; loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings) -> None:
-        self.name: str = artifact.manifest.fusion.fuser
-        self.text_gate = artifact.manifest.fusion.text_gate
+    def __init__(self, artifact: Artifact, settings: Settings, name: FuserName) -> None:
+        self.name: str = name
+        self._graphs = artifact.manifest.fusion_graphs(name)
         self._artifact, self._settings = artifact, settings
         self._sessions: dict[Modality, Session] = {}
 
@@ -55,7 +50,7 @@ class GraphFuser:
     ) -> Fused:
         """Run the modality's fusion graph on (B, D), (B, K, D) and (B, K)."""
         if modality not in self._sessions:
-            self._sessions[modality] = open_graph(self._artifact, fusion_graph(modality), self._settings)
+            self._sessions[modality] = open_graph(self._artifact, self._graphs[modality], self._settings)
         inputs = {
             "query": vectors,
             "neighbours": neighbours.vectors,
@@ -66,19 +61,6 @@ class GraphFuser:
         return Fused(outputs["refined"].astype(np.float32), outputs["weights"].astype(np.float32))
 
 
-class TrainingFreeFuser:
-    """Adds the neighbours to the query by trust; without learned weights, so it works with any CLIP at once."""
-
-    name = "training-free"
-    text_gate: TextGate | None = None
-
-    def fuse(
-        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
-    ) -> Fused:
-        """Refine (B, D), see :func:`reco_plugin.gate.fuse_training_free`."""
-        return Fused(*fuse_training_free(modality, vectors, neighbours.vectors, trust))
-
-
-def open_fuser(artifact: Artifact, settings: Settings) -> Fuser:
-    """Open the fuser that the settings name."""
-    return TrainingFreeFuser() if settings.fuser == "training-free" else GraphFuser(artifact, settings)
+def open_fusers(artifact: Artifact, settings: Settings) -> Mapping[FuserName, Fuser]:
+    """The fusions of a model folder besides the closed form, which needs no graph in this process."""
+    return {name: GraphFuser(artifact, settings, name) for name in artifact.manifest.fusers if name != "reco"}

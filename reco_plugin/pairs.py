@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import Calibration, calibrate
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, LazyMemory, Memory
+from .refine import learn
+from .trust import State
 from .request import Search
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 
-_LOOK, _BATCH = 32_768, 2048  # pairs read to calibrate the gate, at most; the gate samples among them
-_GROWTH = 1.25  # calibrate again when the memory has grown by this factor
+_GROWTH = 2.0  # calibrate again when the memory has grown by this factor
 
 
 class PairMemory:
@@ -36,7 +36,7 @@ class PairMemory:
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
         self.searches, self.encoder, self._neighbours = store, encoder, neighbours
-        self._calibrated = (store.header, _read_calibration(store.header))
+        self._learned = (store.header, _read_trust(store.header))
         self._version, self._counting = 0, threading.Lock()
 
     def __len__(self) -> int:
@@ -53,13 +53,13 @@ class PairMemory:
         return self.searches.opened() if isinstance(self.searches, LazyMemory) else self.searches
 
     @property
-    def calibration(self) -> Calibration | None:
-        """The gate's current constants; None while the memory is empty or not reached yet."""
-        header, (known, calibration) = self.searches.header, self._calibrated
+    def trust(self) -> State | None:
+        """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""
+        header, (known, trust) = self.searches.header, self._learned
         if header is not known:  # reached, calibrated, or another version was put to use
-            calibration = _read_calibration(header)
-            self._calibrated = (header, calibration)
-        return calibration
+            trust = _read_trust(header)
+            self._learned = (header, trust)
+        return trust
 
     @property
     def version(self) -> int:
@@ -132,22 +132,16 @@ class PairMemory:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
         return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
-    def calibrate(self) -> Calibration | None:
-        """Measure the gate's constants on a sample of the pairs and store them with the memory."""
-        sample = Records.join(list(islice(self.store.scroll(_BATCH), _LOOK // _BATCH)), self.encoder.dimension)
-        if len(sample) == 0:
-            return None
-        order = np.argsort(np.asarray(sample.ids))  # so that the sample does not depend on the store's order
-        measured = calibrate(sample.image[order], sample.text[order], neighbours=self._neighbours)
+    def calibrate(self) -> State | None:
+        """Learn trust from the pairs, and store it with the memory."""
         self._count_change()
-        self.store.set_calibration({"pairs": len(self), "gate": measured.to_dict()})
-        return measured
+        return learn(self.store, self._neighbours)
 
     def settle(self) -> None:
         """Make all writes durable, and calibrate again if the memory has grown or shrunk much."""
         self.store.flush()
-        known = int(self.searches.header.calibration.get("pairs", 0))
-        if self.calibration is None or not known / _GROWTH < len(self) < known * _GROWTH:
+        trust = self.trust
+        if trust is None or not trust.pairs / _GROWTH < len(self) < trust.pairs * _GROWTH:
             self.calibrate()
 
     def close(self) -> None:
@@ -227,14 +221,11 @@ def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
         seen.add(pair.id)
 
 
-def _read_calibration(header: Header) -> Calibration | None:
-    stored = header.calibration.get("gate")
-    if not stored:
+def _read_trust(header: Header) -> State | None:
+    if not header.trust:
         return None
     try:
-        return Calibration.from_dict(stored)
+        return State.from_json(header.trust)
     except ConfigError as error:
-        warnings.warn(
-            f"{error} (reco.memory.calibrate(), or add pairs); until then no gate weighs its pairs", stacklevel=4
-        )
+        warnings.warn(f"the memory is not refined by: {error}", stacklevel=4)
         return None

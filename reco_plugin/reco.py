@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Unpack, get_args
 
+import numpy as np
 import numpy.typing as npt
 
 from .artifact import Artifact, Manifest
@@ -17,13 +18,14 @@ from .config import Settings, SettingsKeywords, load_settings
 from .counters import Counters
 from .degrade import Circuit, Degrading, open_or_await
 from .encode import Encoder
-from .errors import FORKED, MemoryStoreError, SessionError
-from .fuse import Fuser, open_fuser
+from .errors import FORKED, ConfigError, MemoryStoreError, SessionError
+from .fuse import Fuser, open_fusers
 from .pairs import PairMemory
-from .refine import Calibrated, Refiner
+from .refine import Refiner, Trusted
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval
-from .types import MODALITIES, ImageInput, Modality, Refinement, Role, Vectors
+from .score import Scores, score_both
+from .types import MODALITIES, FuserName, ImageInput, Modality, Refinement, Role, Vectors
 from .values import check_choice
 
 _UNNAMED = (
@@ -47,7 +49,7 @@ class Reco:
         artifact: Artifact,
         settings: Settings,
         memory: PairMemory,
-        fuser: Fuser,
+        fusers: Mapping[FuserName, Fuser],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,11 +63,16 @@ class Reco:
         policy = artifact.manifest.policy
         how = Retrieval(k=settings.k or policy.k, search=settings.search, fusion=settings.fusion)
         gate = policy.gate if settings.gate is None else settings.gate
+        caution, fuser = settings.caution or policy.caution, settings.fuser or artifact.manifest.fusion.fuser
+        if fuser not in artifact.manifest.fusers:
+            raise ConfigError(
+                f"fuser: the model in {artifact.folder} has no {fuser!r}, only: {', '.join(artifact.manifest.fusers)}"
+            )
 
-        def refiner(pairs: Calibrated, fuser: Fuser) -> Refiner:
-            return Refiner(pairs, fuser, how, gate=gate, candidate_height=policy.candidate_height)
+        def refiner(pairs: Trusted, fusers: Mapping[FuserName, Fuser]) -> Refiner:
+            return Refiner(pairs, fusers, how, gate=gate, caution=caution, fuser=fuser)
 
-        self._refiner = Degrading(memory, fuser, refiner, settings, self.counters, clock)
+        self._refiner = Degrading(memory, fusers, refiner, settings, self.counters, clock)
 
     @classmethod
     def open(
@@ -100,7 +107,7 @@ class Reco:
         encoder = Encoder(artifact, chosen)
         store = open_or_await(chosen, artifact.manifest.fingerprint)
         pairs = PairMemory(store, encoder, neighbours=chosen.k or artifact.manifest.policy.k)
-        return cls(artifact, chosen, pairs, open_fuser(artifact, chosen))
+        return cls(artifact, chosen, pairs, open_fusers(artifact, chosen))
 
     @property
     def manifest(self) -> Manifest:
@@ -206,9 +213,9 @@ class Reco:
             vectors: (B, D), unit-norm.
             modality: what they embed.
             role: a query, or one of the candidates: give all candidates in one call, they are refined as a set
-                (each moves equally far; texts all move or none does).
-            options: ``k``, ``search``, ``fusion``, ``gate``, ``where``, ``exclude``, ``explain``: see
-                :class:`~reco_plugin.request.RefineOptions`.
+                (texts all move or none does, by the share that the memory knows).
+            options: ``k``, ``search``, ``fusion``, ``gate``, ``caution``, ``fuser``, ``where``, ``exclude``, ``explain``:
+                see :class:`~reco_plugin.request.RefineOptions`.
 
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.
@@ -222,6 +229,30 @@ class Reco:
         if self._closed:
             raise MemoryStoreError(f"this Reco is closed, and its memory at {self.memory.location!r}: open it again")
         return self._refiner.refine(vectors, modality=modality, role=role, **options)
+
+    def scores(
+        self,
+        images: Sequence[ImageInput] | Vectors,
+        texts: Sequence[str] | Vectors,
+        **options: Unpack[RefineKeywords],
+    ) -> Scores:
+        """Score images against texts, both refined: exact, where one cosine of two refined vectors is not.
+
+        Each side's evidence is compared with the other's plain vector. Texts that the memory does not know stay plain,
+        and those that it knows take nothing from them.
+
+        Args:
+            images: B images, raw or as vectors (B, D).
+            texts: C texts that compete, raw or as vectors (C, D).
+            options: as in :meth:`refine`; ``exclude`` is for the images.
+
+        Raises:
+            InputError: as in :meth:`refine`; or the fusion is not the closed form.
+            SessionError: the encoder failed.
+        """
+        asked = images if isinstance(images, np.ndarray) else self.encoder.images(images)
+        among = texts if isinstance(texts, np.ndarray) else self.encoder.texts(texts)
+        return score_both(self, asked, among, **options)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -1,25 +1,25 @@
-"""Refine vectors through a memory: retrieve -> trust -> fuse. No encoder is needed here."""
+"""Refine vectors through a memory: retrieve -> weigh -> move. No encoder is needed here."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from .calibration import Calibration, calibrate
-from .defaults import CANDIDATE_HEIGHT, NEIGHBOURS
+from .closed_form import Closed, Refined
+from .defaults import NEIGHBOURS
 from .errors import InputError
-from .fuse import Fuser, TrainingFreeFuser
-from .gate import coverage, level, trust
+from .fuse import Fuser
 from .memory import Fingerprint, Memory, Searches, open_memory
 from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
-from .types import MODALITIES, Coverage, Modality, Neighbours, Records, Refinement, Role, Vectors
+from .trust import State, calibrate
+from .types import MODALITIES, Caution, Coverage, FuserName, Modality, Moves, Neighbours, Records, Refinement, Role, Vectors
 from .values import EXCLUSIONS_AT_ONCE, check_choice, shown
 from .vectors import check_vectors
 
@@ -27,8 +27,8 @@ _ROWS = 512  # queries per search and fusion call, at most
 _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
 
 
-class Calibrated(Protocol):
-    """A memory with its current gate constants."""
+class Trusted(Protocol):
+    """A memory with what it has learned about its pairs."""
 
     @property
     def store(self) -> Memory:
@@ -45,17 +45,17 @@ class Calibrated(Protocol):
         ...
 
     @property
-    def calibration(self) -> Calibration | None:
-        """The gate's constants; None while nothing was added."""
+    def trust(self) -> State | None:
+        """What it has learned; None while nothing was added, or where it is not calibrated."""
         ...
 
 
 @dataclass(frozen=True)
 class VectorMemory:
-    """A memory that is complete, with its constants."""
+    """A memory that is complete, with its trust."""
 
     store: Memory  # the pairs
-    calibration: Calibration | None  # the constants
+    trust: State | None  # what was learned from them
     before: Searches | None = None  # a wrapper of the store that refinements search; None: the store itself
 
     @property
@@ -64,23 +64,46 @@ class VectorMemory:
         return self.before or self.store
 
 
+@dataclass(frozen=True)
+class Request:
+    """One refinement: what is refined, and how."""
+
+    modality: Modality
+    role: Role
+    how: Retrieval
+    fuser: FuserName
+    caution: Caution | float
+    gated: bool
+    explain: bool
+
+
 class Refiner:
     """Refines CLIP vectors."""
 
     def __init__(
         self,
-        memory: Calibrated,
-        fuser: Fuser,
+        memory: Trusted,
+        fusers: Mapping[FuserName, Fuser] | Fuser | None,
         how: Retrieval,
         *,
-        gate: bool,
-        candidate_height: float = CANDIDATE_HEIGHT,
+        gate: bool = True,
+        caution: Caution | float = "balanced",
+        fuser: FuserName = "reco",
     ) -> None:
-        self.memory = memory
-        """The pairs that are retrieved from, and the gate's constants."""
-        self.how = how
-        """Defaults of k, search and fusion."""
-        self._fuser, self._gate, self._height = fuser, gate, candidate_height
+        """Put a memory and the ways to fuse together.
+
+        Args:
+            memory: the pairs that are retrieved from, and their trust.
+            fusers: by name, besides the closed form; or a single one that is used always; None: only the closed form.
+            how: defaults of k, search and fusion.
+            gate: whether the closed form moves only as far as the memory's own pairs justify.
+            caution: see :class:`~reco_plugin.request.RefineOptions`.
+            fuser: which one refines unless a request says otherwise.
+        """
+        self.memory, self.how = memory, how
+        self._fusers: Mapping[FuserName, Fuser] = fusers if isinstance(fusers, Mapping) else {}
+        self._only = None if fusers is None or isinstance(fusers, Mapping) else fusers
+        self._gate, self._caution, self._fuser = gate, caution, fuser
 
     @property
     def dimension(self) -> int:
@@ -100,89 +123,84 @@ class Refiner:
         queries = check_vectors(vectors, self.dimension)
         check_choice("modality", modality, MODALITIES)
         check_choice("role", role, get_args(Role))
-        how, explain = self.how.with_options(asked), asked.explain
+        request = Request(
+            modality,
+            role,
+            self.how.with_options(asked),
+            asked.fuser or self._fuser,
+            self._caution if asked.caution is None else asked.caution,
+            gated=self._gate if asked.gate is None else asked.gate,
+            explain=asked.explain,
+        )
         hidden = _per_query(asked.exclude, len(queries))
-        gated = (self._gate if asked.gate is None else asked.gate) and how.is_paper
-        size = len(queries) if role == "candidate" else self._rows(how.k, hidden)  # those are judged as a set
-        sets = [
-            self._refine_set(
-                queries[rows], modality, role, how, hidden[rows] if hidden else None, gated=gated, explain=explain
-            )
+        moves = self._method(request)
+        covered = moves.cover(queries, hidden) if isinstance(moves, Closed) else None
+        size = self._rows(request.how.k, hidden)
+        parts = [
+            self._refine(request, moves, queries[rows], hidden[rows] if hidden else None, covered, rows)
             for rows in _slices(len(queries), size)
         ]
-        parts = [part for some, _ in sets for part in some]
-        whole = parts[0] if len(parts) == 1 else _concatenate(parts)
-        return replace(whole, coverage=Coverage.join([found for _, found in sets]))
+        whole = _concatenate(parts)
+        if role == "candidate" and isinstance(moves, Closed) and whole.moves is not None and whole.coverage is not None:
+            held = whole.coverage.held
+            return replace(whole, vectors=queries.copy() if held else moves.to_vectors(whole.moves))
+        return whole
 
-    def _refine_set(
+    def _method(self, request: Request) -> Closed | Fuser:
+        """The closed form, or another fusion."""
+        if self._only is not None:
+            return self._only
+        if request.fuser != "reco":
+            if request.fuser not in self._fusers:
+                known = ", ".join(["reco", *self._fusers])
+                raise InputError(f"the model has no fusion {request.fuser!r}, only: {known}")
+            return self._fusers[request.fuser]
+        return Closed(self.memory, request.modality, request.role, request.how, request.caution, gated=request.gated)
+
+    def _refine(
         self,
+        request: Request,
+        moves: Closed | Fuser,
         queries: Vectors,
-        modality: Modality,
-        role: Role,
-        how: Retrieval,
         hidden: Sequence[Collection[str]] | None,
-        *,
-        gated: bool,
-        explain: bool,
-    ) -> tuple[list[Refinement], Coverage]:
-        """Refine queries (B, D) as one set, in blocks; the neighbours of all of them are held at once."""
-        blocks = _slices(len(queries), self._rows(how.k, hidden))
-        found = [
-            retrieve(
-                self.memory.searches,
-                queries[rows],
-                modality,
-                how,
-                exclude=hidden[rows] if hidden else None,
-                payloads=explain,
-                ids=explain,
-            )
-            for rows in blocks
-        ]
-        trusted, covered = self._trust(modality, role, found, gated)
-        parts = [
-            self._fuse(queries[rows], modality, here, trusted[rows], explain=explain)
-            for rows, here in zip(blocks, found, strict=True)
-        ]
-        return parts, covered
+        covered: npt.NDArray[np.bool_] | None,
+        rows: slice,
+    ) -> Refinement:
+        """Refine one block of queries (B, D)."""
+        found = retrieve(
+            self.memory.searches,
+            queries,
+            request.modality,
+            request.how,
+            exclude=hidden,
+            payloads=request.explain,
+            ids=request.explain,
+            witnesses=isinstance(moves, Closed),
+        )
+        retrieved = np.asarray(found.found.any(axis=1))
+        if isinstance(moves, Closed):
+            refined = moves.refine(queries, found, covered, rows)
+        elif retrieved.any():
+            trust = found.found.astype(np.float32)
+            vectors, weights = moves.fuse(request.modality, queries, found, trust)
+            refined = Refined(vectors, trust, weights, Coverage(len(queries), int(retrieved.sum())), None)
+        else:
+            nothing = np.zeros_like(found.similarity)
+            refined = Refined(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
+        explained = (found, refined.trust, refined.weights) if request.explain else (None, None, None)
+        return Refinement(
+            refined.vectors,
+            queries,
+            *explained,
+            coverage=refined.coverage,
+            retrieved=retrieved,
+            moves=refined.moves,
+        )
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
         """Queries per call, so that the vectors and excluded ids of a call stay bounded."""
         longest = max((len(ids) for ids in hidden or ()), default=0)
         return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
-
-    def _trust(
-        self, modality: Modality, role: Role, found: Sequence[Neighbours], gated: bool
-    ) -> tuple[npt.NDArray[np.float32], Coverage]:
-        """Trust (B, K) of all queries at once, since candidates are judged as a set; and their coverage."""
-        present = np.concatenate([part.found for part in found])
-        calibration = self.memory.calibration if gated else None
-        if calibration is None:
-            return present.astype(np.float32), Coverage(len(present), int(present.any(axis=1).sum()))
-        similarity, gate = np.concatenate([part.similarity for part in found]), self._fuser.text_gate
-        trusted = trust(calibration, modality, similarity, present, text_gate=gate)
-        covered = coverage(calibration, modality, role, trusted, present, text_gate=gate)
-        if role == "candidate":
-            trusted = level(calibration, modality, trusted, height=self._height, text_gate=gate)
-        return trusted, covered
-
-    def _fuse(
-        self,
-        queries: Vectors,
-        modality: Modality,
-        found: Neighbours,
-        trusted: npt.NDArray[np.float32],
-        *,
-        explain: bool,
-    ) -> Refinement:
-        if trusted.any():
-            vectors, weights = self._fuser.fuse(modality, queries, found, trusted)
-        else:
-            vectors, weights = queries.copy(), np.zeros_like(trusted)
-        retrieved = np.asarray(found.found.any(axis=1))
-        if not explain:
-            return Refinement(vectors, queries, retrieved=retrieved)
-        return Refinement(vectors, queries, found, trusted, weights, retrieved=retrieved)
 
 
 def refiner_for_vectors(
@@ -190,13 +208,13 @@ def refiner_for_vectors(
 ) -> Refiner:
     """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
 
-    The memory is exact and lives in RAM, and the gate is calibrated on all of its pairs.
+    The memory is exact and lives in RAM, and its trust is learned from all of its pairs.
 
     Args:
         records: the pairs, in batches, ids unique.
-        fuser: the training-free one when None.
+        fuser: the closed form when None.
         how: defaults of k, search and fusion; k is 10 when None.
-        gate: whether calibrated trust weighs the neighbours.
+        gate: whether the closed form moves only as far as the memory's own pairs justify.
 
     Raises:
         InputError: no pairs, or vectors of different dimensions.
@@ -210,9 +228,25 @@ def refiner_for_vectors(
     store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
     for batch in batches:
         store.upsert(batch)
-    sides = (np.concatenate([batch.side(modality) for batch in batches]) for modality in MODALITIES)
-    memory = VectorMemory(store, calibrate(*sides, neighbours=how.k))
-    return Refiner(memory, fuser or TrainingFreeFuser(), how, gate=gate)
+    return Refiner(VectorMemory(store, learn(store, how.k)), fuser, how, gate=gate)
+
+
+def learn(store: Memory, k: int) -> State | None:
+    """Learn trust from all pairs of a memory that fits into RAM; each pair's witnesses are stored with it.
+
+    Args:
+        store: the pairs.
+        k: neighbours of the searches to come.
+    """
+    pairs = Records.join(list(store.scroll()), store.header.fingerprint.dimension)
+    order = np.argsort(np.asarray(pairs.ids)) if len(pairs) else np.zeros(0, np.intp)  # not by the store's order
+    pairs = pairs.take(order)
+    learned = calibrate(pairs.image, pairs.text, k=k)
+    if learned is None:
+        return None
+    store.set_witnesses(pairs.ids, learned.witnesses)
+    store.set_trust(learned.state.to_json())
+    return learned.state
 
 
 def _own_fingerprint(records: Records) -> Fingerprint:
@@ -241,13 +275,18 @@ def _slices(rows: int, size: int) -> list[slice]:
 
 
 def _concatenate(parts: list[Refinement]) -> Refinement:
+    if len(parts) == 1:
+        return parts[0]
     vectors = np.concatenate([part.vectors for part in parts])
     frozen = np.concatenate([part.frozen for part in parts])
     retrieved = np.concatenate([part.retrieved for part in parts if part.retrieved is not None])
-    first = parts[0].neighbours
-    if first is None:
-        return Refinement(vectors, frozen, retrieved=retrieved)
+    coverage = Coverage.join([part.coverage for part in parts if part.coverage is not None])
+    moving = [part.moves for part in parts if part.moves is not None]
+    moves = Moves.join(moving) if moving else None
+    whole = Refinement(vectors, frozen, coverage=coverage, retrieved=retrieved, moves=moves)
     found = [part.neighbours for part in parts if part.neighbours is not None]
+    if not found:
+        return whole
     neighbours = Neighbours(
         ids=[ids for part in found for ids in part.ids],
         similarity=np.concatenate([part.similarity for part in found]),
@@ -255,6 +294,6 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
         found=np.concatenate([part.found for part in found]),
         payloads=[row for part in found for row in part.payloads or []],
     )
-    trusts = [part.trust for part in parts if part.trust is not None]
-    weights = [part.weights for part in parts if part.weights is not None]
-    return Refinement(vectors, frozen, neighbours, np.concatenate(trusts), np.concatenate(weights), retrieved=retrieved)
+    trusts = np.concatenate([part.trust for part in parts if part.trust is not None])
+    weights = np.concatenate([part.weights for part in parts if part.weights is not None])
+    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights)

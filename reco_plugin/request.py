@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
-from .types import Filter, Modality, Mode, Vectors, described
-from .values import check_choice, check_k
+from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, described
+from .errors import InputError
+from .values import check_choice, check_k, shown
 
 
 class RefineHow(TypedDict, total=False):
@@ -17,6 +18,8 @@ class RefineHow(TypedDict, total=False):
     search: Mode | None
     fusion: Mode | None
     gate: bool | None
+    caution: Caution | float | None
+    fuser: FuserName | None
     where: Filter | None
 
 
@@ -33,6 +36,9 @@ class RefineOptions:
 
     Attributes:
         gate: for the paper's search and fusion only.
+        caution: ``cautious``, ``balanced`` or ``bold``, or the share of queries, in [0, 1], that is assumed to have
+            no answer in the memory; more is safer, less gains more where the memory does know.
+        fuser: ``reco``, the closed form; ``paper``, the attention layer of the model folder, which has no gate.
         where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
         exclude: ids that must not be found: B collections, or one collection for all.
         explain: also return neighbours with payloads, trust and weights.
@@ -44,7 +50,11 @@ class RefineOptions:
     k: int | None = described(None, "Neighbours per query.", min=1, unset="of the model")
     search: Mode | None = described(None, "uni: search the query's own modality. cross: the other.", unset="uni")
     fusion: Mode | None = described(None, "cross: fuse the other modality's vectors. uni: the own.", unset="cross")
-    gate: bool | None = described(None, "Weigh neighbours by calibrated trust.", unset="of the model")
+    gate: bool | None = described(None, "Move only as far as the memory's own pairs justify.", unset="of the model")
+    caution: Caution | float | None = described(
+        None, "cautious, balanced or bold: which share of queries is assumed to have no answer.", unset="balanced"
+    )
+    fuser: FuserName | None = described(None, "reco: the closed form. paper: the attention layer.", unset="of the model")
     where: Filter | None = None
     exclude: Sequence[Collection[str]] | Collection[str] | None = None
     explain: bool = False
@@ -55,6 +65,9 @@ class RefineOptions:
         for name, mode in (("search", self.search), ("fusion", self.fusion)):
             if mode is not None:
                 check_choice(name, mode, get_args(Mode))
+        if self.fuser is not None:
+            check_choice("fuser", self.fuser, get_args(FuserName))
+        check_caution(self.caution)
 
     def keywords(self) -> RefineKeywords:
         """The same as keywords."""
@@ -63,6 +76,8 @@ class RefineOptions:
             search=self.search,
             fusion=self.fusion,
             gate=self.gate,
+            caution=self.caution,
+            fuser=self.fuser,
             where=self.where,
             exclude=self.exclude,
             explain=self.explain,
@@ -81,6 +96,7 @@ class Search:
         exclude: B collections of ids that must not be found for that query.
         where: conditions on the payload.
         payloads: also read the payloads.
+        witnesses: also read what is known of each pair's honesty.
         ids: also read the users' ids; without, ids are the store's own, and a store that keeps users' ids in the
             payload reads no payload.
     """
@@ -93,6 +109,20 @@ class Search:
     where: Filter | None = None
     payloads: bool = False
     ids: bool = True
+    witnesses: bool = False
+
+
+def check_caution(value: Caution | float | None) -> None:
+    """Refuse what is neither a caution nor a share.
+
+    Raises:
+        InputError: naming the known ones.
+    """
+    known = get_args(Caution)
+    if value is None or value in known:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InputError(f"caution must be {', '.join(known)} or a share from 0 to 1, got {shown(value)}")
 
 
 def given_options(options: RefineHow) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Retrieval:
 
     @property
     def is_paper(self) -> bool:
-        """Whether this is the paper's combination, for which the gate is calibrated."""
+        """Whether this is the paper's combination, for which the gate is fitted."""
         return self.search == "uni" and self.fusion == "cross"
 
 
@@ -43,6 +43,7 @@ def retrieve(
     exclude: Sequence[Collection[str]] | None = None,
     payloads: bool = False,
     ids: bool = True,
+    witnesses: bool = False,
 ) -> Neighbours:
     """Search the memory for B queries of one modality, (B, D) unit-norm.
 
@@ -54,7 +55,8 @@ def retrieve(
         exclude: B collections of ids that the respective query must not find (its own pair, near-duplicates).
         payloads: also read payloads.
         ids: whether ids are needed; a server reads nothing but vectors without.
+        witnesses: also read what is known of each pair's honesty.
     """
     by = modality if how.search == "uni" else other(modality)
     read = other(modality) if how.fusion == "cross" else modality
-    return memory.search(Search(vectors, by, read, how.k, exclude, how.where, payloads, ids))
+    return memory.search(Search(vectors, by, read, how.k, exclude, how.where, payloads, ids, witnesses))

@@ -22,6 +22,10 @@ ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Refined documents are the candidates of one set."""
 Mode: TypeAlias = Literal["uni", "cross"]
 """uni: the query's own modality. cross: the other one."""
+Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
+"""Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
+FuserName: TypeAlias = Literal["reco", "paper", "mean"]
+"""reco: the closed form. paper: the attention layer of the model folder. mean: its mean of neighbours."""
 MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Degraded: TypeAlias = Literal[
@@ -140,6 +144,7 @@ class Neighbours:
         vectors: (B, K, D) float32 vectors that were read (usually the other modality's); 0 where padded.
         found: (B, K) bool; False where padded.
         payloads: B lists of payloads, or None if not requested.
+        witnesses: (B, K, 3) of each pair's honesty, NaN where it was not measured yet; None: the memory holds none.
     """
 
     ids: list[list[str]]
@@ -147,6 +152,7 @@ class Neighbours:
     vectors: npt.NDArray[np.float32]
     found: npt.NDArray[np.bool_]
     payloads: list[list[Payload]] | None = None
+    witnesses: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ class Used:
     Attributes:
         id: of the pair.
         similarity: cosine with the item, by the modality that was searched; larger is nearer.
-        trust: the gate's trust in it, in [0, 1].
+        trust: the chance that its caption is its image's own, in [0, 1].
         weight: its share in the fusion, in [0, 1]; all shares sum to at most 1.
         payload: as stored.
     """
@@ -175,38 +181,82 @@ class Used:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many vectors of one refinement the memory answered, as the gate estimates.
+    """What the memory knows of the vectors of one refinement.
 
     Attributes:
         asked: B.
         found: how many of them found any pair.
-        answered: estimated share of them that found a relevant pair; None without a gate.
-        needed: share that must be answered, else none of them moves; 0 if each moves independently.
-        voice: trust of a pair that is certainly relevant, in [0, 1]; None without a gate.
+        answered: share of the text candidates that the memory knows; None for queries and images, of which it cannot
+            be told, and without a gate.
+        needed: share that must be known, else all candidates stay plain; 0 if each moves independently.
+        strength: mean length of what was added to a vector of length 1; None without a gate.
+        covered: for each text candidate, whether the memory knows it; empty otherwise.
+        plain: why nothing moves, for people; empty where something may.
     """
 
     asked: int
     found: int
     answered: float | None = None
     needed: float = 0.0
-    voice: float | None = None
+    strength: float | None = None
+    covered: tuple[bool, ...] = ()
+    plain: str = ""
 
     @property
     def held(self) -> bool:
-        """Whether too few are answered, so that all stay frozen."""
+        """Whether too few candidates are known, so that all stay frozen."""
         return self.answered is not None and self.answered < self.needed
 
     @classmethod
     def join(cls, parts: Sequence[Coverage]) -> Coverage:
         """Coverage of queries that were refined in several parts.
 
-        >>> Coverage.join([Coverage(1, 1, 1.0, voice=0.5), Coverage(3, 2, 0.0, voice=0.5)])
-        Coverage(asked=4, found=3, answered=0.25, needed=0.0, voice=0.5)
+        >>> Coverage.join([Coverage(1, 1, strength=0.5), Coverage(3, 2, strength=0.1)])
+        Coverage(asked=4, found=3, answered=None, needed=0.0, strength=0.2, covered=(), plain='')
         """
+        if len(parts) == 1:
+            return parts[0]
         asked = sum(part.asked for part in parts)
-        known = [part.answered * part.asked for part in parts if part.answered is not None]
-        answered = sum(known) / asked if known else None
-        return replace(parts[0], asked=asked, found=sum(part.found for part in parts), answered=answered)
+        known = [part.strength * part.asked for part in parts if part.strength is not None]
+        strength = round(sum(known) / asked, 12) if known else None
+        return replace(parts[0], asked=asked, found=sum(part.found for part in parts), strength=strength)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How B vectors of one modality move, as exact scores with the other modality's plain vectors need it.
+
+    Attributes:
+        plain: (B, D) unit-norm.
+        added: (B, D) what is added; 0 where a vector stays plain.
+        length: (B,) standard deviation of a moved vector's scores, in those of a plain one; 1 where it stays plain.
+        mean: (D,) of the memory's vectors of the other modality.
+        covered: (B,) whether the memory knows it; of queries, all.
+        sharpness: of scores, per unit of cosine, at which mass is compared.
+    """
+
+    plain: Vectors
+    added: Vectors
+    length: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32]
+    covered: npt.NDArray[np.bool_]
+    sharpness: float
+
+    def take(self, chosen: npt.NDArray[Any]) -> Moves:
+        """Some rows, by number or by mask (B,)."""
+        return Moves(
+            self.plain[chosen], self.added[chosen], self.length[chosen], self.mean, self.covered[chosen], self.sharpness
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Moves]) -> Moves:
+        """Several batches as one."""
+        first = parts[0]
+        plain, added, length, covered = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("plain", "added", "length", "covered")
+        )
+        return cls(plain, added, length, first.mean, covered, first.sharpness)
 
 
 @dataclass(frozen=True)
@@ -217,12 +267,13 @@ class Refinement:
         vectors: (B, D) float32, unit-norm, in the space of the frozen encoder.
         frozen: (B, D) the vectors before refinement.
         neighbours: what was retrieved; None unless ``explain``.
-        trust: (B, K) in [0, 1]: the gate's trust in each neighbour; None unless ``explain``.
+        trust: (B, K) in [0, 1]: honesty of each neighbour, 1 without a gate; None unless ``explain``.
         weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
         degraded: why the vectors are frozen although refinement was on; None if nothing failed.
         coverage: how many vectors the memory answered; None if it was not searched.
         retrieved: (B,) bool: whether a vector found any pair; without one, it stays frozen. None if the memory was not
             searched, or did not answer.
+        moves: how each vector moved, for exact scores with vectors of the other modality; None without a gate.
     """
 
     vectors: Vectors
@@ -233,6 +284,7 @@ class Refinement:
     degraded: Degraded | None = None
     coverage: Coverage | None = None
     retrieved: npt.NDArray[np.bool_] | None = None
+    moves: Moves | None = None
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:

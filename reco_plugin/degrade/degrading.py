@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Unpack
 
 import numpy.typing as npt
@@ -14,9 +14,9 @@ from ..counters import Counters
 from ..errors import MemoryTimeout, MemoryUnavailable
 from ..fuse import Fuser
 from ..memory import LazyMemory, Memory, memory_of
-from ..refine import Calibrated, Refiner
+from ..refine import Refiner, Trusted
 from ..request import RefineKeywords
-from ..types import Fingerprint, Modality, Refinement, Role
+from ..types import Fingerprint, FuserName, Modality, Refinement, Role
 from ..vectors import check_vectors
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
@@ -33,9 +33,9 @@ class Degrading:
 
     def __init__(
         self,
-        pairs: Calibrated,
-        fuser: Fuser,
-        make: Callable[[Calibrated, Fuser], Refiner],
+        pairs: Trusted,
+        fusers: Mapping[FuserName, Fuser],
+        make: Callable[[Trusted, Mapping[FuserName, Fuser]], Refiner],
         settings: Settings,
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
@@ -47,8 +47,8 @@ class Degrading:
 
         Args:
             pairs: are retrieved from.
-            fuser: refines.
-            make: makes the refiner of the guarded pairs and fuser.
+            fusers: refine, besides the closed form.
+            make: makes the refiner of the guarded pairs and fusers.
             settings: ``memory``, ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``,
                 ``breaker_retry_s``.
             counters: of calls, failures, seconds and distances.
@@ -63,7 +63,8 @@ class Degrading:
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
         self._guards: dict[Component, Guard] = {"memory": memory, "fusion": fusion}
-        self._refiner = make(GuardedPairs(pairs, GuardedSearches(pairs.searches, memory)), GuardedFuser(fuser, fusion))
+        guarded = {name: GuardedFuser(fuser, fusion) for name, fuser in fusers.items()}
+        self._refiner = make(GuardedPairs(pairs, GuardedSearches(pairs.searches, memory)), guarded)
 
     @property
     def circuits(self) -> dict[Component, Circuit]:

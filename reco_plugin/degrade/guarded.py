@@ -8,12 +8,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration import Calibration
 from ..fuse import Fused, Fuser
-from ..gate import TextGate
 from ..memory import Header, Memory, Searches
 from ..memory.checks import check_search
-from ..refine import Calibrated
+from ..refine import Trusted
+from ..trust import State
 from ..request import Search
 from ..types import Modality, Neighbours, Vectors
 from .guard import Guard, Outage
@@ -27,7 +26,7 @@ class GuardedSearches:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration."""
+        """Fingerprint and trust."""
         return self._memory.header
 
     def search(self, search: Search) -> Neighbours:
@@ -46,9 +45,9 @@ class GuardedSearches:
 
 @dataclass(frozen=True)
 class GuardedPairs:
-    """Pairs whose searches are guarded; the gate's constants are always the current ones."""
+    """Pairs whose searches are guarded; their trust is always the current one."""
 
-    pairs: Calibrated
+    pairs: Trusted
     searches: Searches
 
     @property
@@ -57,9 +56,9 @@ class GuardedPairs:
         return self.pairs.store
 
     @property
-    def calibration(self) -> Calibration | None:
-        """The gate's constants."""
-        return self.pairs.calibration
+    def trust(self) -> State | None:
+        """What was learned about them."""
+        return self.pairs.trust
 
 
 class GuardedFuser:
@@ -68,11 +67,6 @@ class GuardedFuser:
     def __init__(self, fuser: Fuser, guard: Guard) -> None:
         self.name = fuser.name
         self._fuser, self._guard = fuser, guard
-
-    @property
-    def text_gate(self) -> TextGate | None:
-        """The gate's constants that it was trained with."""
-        return self._fuser.text_gate
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..fuse import Fused
-from ..gate import TextGate
 from ..types import Modality, Neighbours, Vectors
 from .ranking import TIE
 
@@ -82,11 +81,6 @@ class MeanOfNeighbours:
     text_weight: float
     temperature: float
     name: str = "mean of neighbours"
-
-    @property
-    def text_gate(self) -> TextGate | None:
-        """None: a baseline trusts all neighbours."""
-        return None
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from ..errors import ConfigError, MemoryStoreError
 from ..files import digest_images, digest_texts
 from ..reco import Reco
 from ..request import RefineHow, RefineKeywords
-from ..types import Coverage, Fingerprint, ImageInput, Modality, Refinement, Role, Vectors
+from ..types import Coverage, Fingerprint, ImageInput, Modality, Moves, Refinement, Role, Vectors
 from .stored import stored_vectors
 from .task import TaskItems
 
@@ -85,8 +85,9 @@ def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]
 
     parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
     coverages = [part.coverage for part in parts if part.coverage is not None]
-    vectors = np.concatenate([part.vectors for part in parts])
-    return replace(items, vectors=vectors, coverage=Coverage.join(coverages) if coverages else None)
+    vectors, moving = np.concatenate([part.vectors for part in parts]), [part.moves for part in parts]
+    moves = Moves.join([part for part in moving if part is not None]) if all(part is not None for part in moving) else None
+    return replace(items, vectors=vectors, coverage=Coverage.join(coverages) if coverages else None, moves=moves)
 
 
 def refine_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
@@ -94,7 +95,7 @@ def refine_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineH
     found = _refined(
         reco.refine(items.vectors, modality=items.modality, role="candidate", exclude=items.own, **options)
     )
-    return replace(items, vectors=found.vectors, coverage=found.coverage)
+    return replace(items, vectors=found.vectors, coverage=found.coverage, moves=found.moves)
 
 
 def _refined(result: Refinement) -> Refinement:

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineHow
+from ..score import images_among
+from ..trust.scores import score_pairs
 from ..types import Coverage, Vectors
 from .encoding import Refines, refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
-from .ranking import Blocks, rank_blocks, ranks
-from .task import SIDES, Mask, Task
+from .ranking import Blocks, parts, rank_blocks, ranks, ranks_among
+from .task import SIDES, Mask, Task, TaskItems
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,20 @@ class Measured:
 
 
 def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **options: Unpack[RefineHow]) -> Task:
-    """Refine the named sides of a task, by modality: queries one by one, candidates as a set."""
+    """Refine the named sides of a task, by modality: queries one by one, candidates as a set.
+
+    For ``both``, queries also move as far as the candidates that the memory knows allow, which exact scores use.
+    """
     wanted, queries, candidates = set(sides), task.queries, task.candidates
-    if wanted & {queries.modality, "both"}:
-        queries = refine_queries(reco, queries, **options)
-    if wanted & {candidates.modality, "both"}:
+    both = "both" in wanted or wanted >= {queries.modality, candidates.modality}
+    if both or candidates.modality in wanted:
         candidates = refine_candidates(reco, candidates, **options)
+    if both or queries.modality in wanted:
+        queries = refine_queries(reco, queries, **options)
+        among = images_among(candidates.coverage, options)
+        if both and among and queries.moves is not None:
+            moves = refine_queries(reco, task.queries, **{**options, **among}).moves  # type: ignore[typeddict-item]
+            queries = replace(queries, moves=moves)
     return replace(task, queries=queries, candidates=candidates)
 
 
@@ -237,7 +247,9 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
     queries, candidates = refined.queries, refined.candidates
     labels = queries.labels, candidates.labels
     ndcgs = np.empty(0)
-    if depth:
+    if _is_exact(queries, candidates) and not depth:
+        ranked = _exact_ranks(queries, candidates)
+    elif depth:
         found = rank_blocks(queries.vectors, Blocks(candidates.vectors), *labels, k=depth)
         ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
     else:
@@ -246,6 +258,21 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
     coverages = [after.coverage for before, after in sides if after is not before]
     far = [mean_move(before.vectors, after.vectors) for before, after in sides]
     return Measured(ranked[None], (far[0], far[1]), coverages[0] if len(coverages) == 1 else None, ndcgs)
+
+
+def _is_exact(queries: TaskItems, candidates: TaskItems) -> bool:
+    """Whether both sides moved by the closed form, images among texts: then one cosine is not their score."""
+    return queries.moves is not None and candidates.moves is not None and candidates.modality == "text"
+
+
+def _exact_ranks(queries: TaskItems, candidates: TaskItems) -> npt.NDArray[np.int64]:
+    """Ranks (N,) by exact scores, block by block."""
+    out = np.empty(len(queries), np.int64)
+    assert queries.moves is not None and candidates.moves is not None  # noqa: S101 - the caller checks
+    for rows in parts(len(queries), len(candidates)):
+        scores = score_pairs(queries.moves.take(np.arange(len(queries))[rows]), candidates.moves)
+        out[rows] = ranks_among(scores, queries.labels[rows], candidates.labels)
+    return out
 
 
 def _all(trainings: Sequence[Measured]) -> Measured:

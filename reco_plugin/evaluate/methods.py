@@ -9,12 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..defaults import CANDIDATE_HEIGHT
 from ..fuse import Fused, Fuser
-from ..gate import TextGate
-from ..refine import Calibrated, Refiner, VectorMemory
+from ..refine import Trusted, Refiner, VectorMemory
 from ..retrieve import Retrieval, retrieve
-from ..types import Modality, Neighbours, Vectors
+from ..types import Caution, Modality, Neighbours, Vectors
 from .baselines import ALONE, Scorer, enrichments, ensembles, grid, ranks_of_scores, transfers
 from .measure import Measured, measure, refine_task
 from .task import Side, Task
@@ -23,7 +21,7 @@ from .task import Side, Task
 class Measures(Protocol):
     """A method that classifies with a memory."""
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """Measure the method on a task with a memory."""
         ...
 
@@ -32,21 +30,21 @@ class Measures(Protocol):
 class Method:
     """Classify by refined vectors."""
 
-    fusers: tuple[Fuser, ...]  # of the trainings, at least one
+    fusers: tuple[Fuser | None, ...]  # of the trainings, at least one; None: the closed form
     how: Retrieval  # k, search and fusion
-    gate: bool  # whether calibrated trust weighs the neighbours
+    gate: bool  # whether the closed form moves only as far as the memory's own pairs justify
     sides: Side = "both"  # which are refined; images are queries, prompts are candidates
-    height: float = CANDIDATE_HEIGHT  # how far candidates move
+    caution: Caution | float = "balanced"  # of the closed form
 
-    def refiners(self, memory: Calibrated) -> list[Refiner]:
+    def refiners(self, memory: Trusted) -> list[Refiner]:
         """A refiner for each of the trainings."""
-        return [Refiner(memory, one, self.how, gate=self.gate, candidate_height=self.height) for one in self.fusers]
+        return [Refiner(memory, one, self.how, gate=self.gate, caution=self.caution) for one in self.fusers]
 
-    def refine(self, task: Task, memory: Calibrated) -> Iterator[Task]:
+    def refine(self, task: Task, memory: Trusted) -> Iterator[Task]:
         """Refine the task by each of the trainings, one by one, to hold only one in RAM."""
         return (refine_task(refiner, task, {self.sides}) for refiner in self.refiners(memory))
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`Measures`."""
         return measure(task, self.refine(task, memory))
 
@@ -63,7 +61,7 @@ class ScoringMethod:
     how: Retrieval  # k, search and fusion
     block: int = 1024  # queries at a time
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`Measures`."""
         queries, candidates, found = task.queries, task.candidates, []
         places = np.searchsorted(candidates.labels, queries.labels)
@@ -78,7 +76,7 @@ class ScoringMethod:
 
 @dataclass(frozen=True)
 class _Around:
-    """A fusion with the name and the gate of the one that it wraps."""
+    """A fusion with the name of the one that it wraps."""
 
     fuser: Fuser
 
@@ -86,11 +84,6 @@ class _Around:
     def name(self) -> str:
         """Name of the fusion."""
         return self.fuser.name
-
-    @property
-    def text_gate(self) -> TextGate | None:
-        """Gate of the fusion."""
-        return self.fuser.text_gate
 
 
 @dataclass(frozen=True)

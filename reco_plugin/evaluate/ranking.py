@@ -52,11 +52,15 @@ def ranks(
     check_known(labels, np.isin(labels, own))
     out = np.empty(len(queries), np.int64)
     for rows in parts(len(queries), len(candidates)):
-        similarity = queries[rows] @ candidates.T  # (b, C)
-        true = labels[rows, None] == own[None]  # (b, C)
-        best = np.where(true, similarity, -np.inf).max(axis=1, keepdims=True)  # (b, 1)
-        out[rows] = ((similarity >= best - TIE) & ~true).sum(axis=1)
+        out[rows] = ranks_among(queries[rows] @ candidates.T, labels[rows], own)
     return out
+
+
+def ranks_among(scores: npt.NDArray[np.floating[Any]], labels: Labels, candidate_labels: Labels) -> npt.NDArray[np.int64]:
+    """Rank (B,) of each query's best true candidate by scores (B, C), see :func:`ranks`."""
+    true = labels[:, None] == candidate_labels[None]  # (B, C)
+    best = np.where(true, scores, -np.inf).max(axis=1, keepdims=True)  # (B, 1)
+    return np.asarray(((scores >= best - TIE) & ~true).sum(axis=1), np.int64)
 
 
 def parts(rows: int, columns: int) -> Iterator[slice]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Labelled
-from ..types import Coverage, Modality, Vectors
+from ..types import Coverage, Modality, Moves, Vectors
 
 Side: TypeAlias = Literal["image", "text", "both"]
 """The sides of a task to refine, by modality."""
@@ -28,6 +28,7 @@ class TaskItems:
         labels: (N,); a query's true candidates are those of its label.
         own: N collections of ids to hide from the respective vector; None where not known.
         coverage: of the refinement, where they were refined by one that reports it.
+        moves: how they moved, for exact scores; None where frozen, or refined by a fusion without.
     """
 
     vectors: Vectors
@@ -35,6 +36,7 @@ class TaskItems:
     labels: npt.NDArray[np.int64]
     own: Sequence[Collection[str]] | None = None
     coverage: Coverage | None = None
+    moves: Moves | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,7 +44,8 @@ class TaskItems:
     def only(self, chosen: Mask) -> TaskItems:
         """Select some of them, by mask (N,); without coverage, which is of all."""
         own = None if self.own is None else [self.own[row] for row in np.flatnonzero(chosen).tolist()]
-        return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own)
+        moves = None if self.moves is None else self.moves.take(chosen)
+        return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own, moves=moves)
 
 
 @dataclass(frozen=True)

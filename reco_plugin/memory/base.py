@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ..defaults import SCROLL_BATCH
 from ..request import Search
 from ..types import Neighbours, Payload, Records
@@ -16,7 +19,7 @@ class Searches(Protocol):
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration; makes no request."""
+        """Fingerprint and trust; makes no request."""
         ...
 
     def search(self, search: Search) -> Neighbours:
@@ -40,8 +43,15 @@ class Memory(Searches, Protocol):
     location: str
     """Folder, ``:memory:`` or URL; never a key."""
 
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants with the memory, durably."""
+    def set_trust(self, trust: dict[str, Any]) -> None:
+        """Store what was learned about the pairs, durably and as a whole; see :class:`reco_plugin.trust.State`."""
+        ...
+
+    def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
+        """Store the witnesses (N, 3) of pairs, which ``search`` reads on request; unknown ids are left out.
+
+        A pair that is replaced loses them.
+        """
         ...
 
     def count(self) -> int:

@@ -59,6 +59,18 @@ def check_records(records: Records, dimension: int) -> Records:
     return Records(ids, image, text, [check_payload(*row) for row in zip(ids, records.payloads, strict=True)])
 
 
+def check_witnesses(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Witnesses of the ids, (N, 3).
+
+    Raises:
+        InputError: another shape.
+    """
+    checked = np.asarray(witnesses, np.float32)
+    if checked.shape != (len(check_ids(ids, "ids")), 3):
+        raise InputError(f"witnesses must be ({len(ids)}, 3), got {checked.shape}")
+    return checked
+
+
 def check_ids(ids: Collection[str], what: str) -> list[str]:
     """Ids as a list.
 

@@ -18,7 +18,7 @@ from ..errors import ConfigError, MemoryLocked, MemoryStoreError
 from ..files import write_whole
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
-from .checks import check_ids, check_positive, check_records, check_search, chunks
+from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .points import empty_neighbours
@@ -44,6 +44,7 @@ class ExactMemory:
         self._rows: dict[str, int] = {}  # id -> row, in insertion order
         self._payloads: list[dict[str, Any]] = []
         self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
+        self._witnesses = np.zeros((0, 3), np.float32)
 
     @classmethod
     def open(cls, location: str, fingerprint: Fingerprint | None, *, create: bool) -> ExactMemory:
@@ -64,18 +65,27 @@ class ExactMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration."""
+        """Fingerprint and trust."""
         return self._header
 
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants; durable at once in a folder."""
+    def set_trust(self, trust: dict[str, Any]) -> None:
+        """Store what was learned about the pairs; durable at once in a folder."""
         with self._lock:
             self._check_open()
-            header = replace(self._header, calibration=dict(calibration))
+            header = replace(self._header, trust=dict(trust))
             to_json(self.kind, header)
             if self._folder is not None:
                 write_header(self._folder, self.kind, header)
             self._header = header
+
+    def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
+        """Store the witnesses (N, 3) of pairs."""
+        self._check_open()
+        checked = check_witnesses(ids, witnesses)
+        with self._lock:
+            known = [place for place, name in enumerate(ids) if name in self._rows]
+            self._witnesses[[self._rows[ids[place]] for place in known]] = checked[known]
+            self._changed |= bool(known)
 
     def count(self) -> int:
         """Number of pairs."""
@@ -95,6 +105,7 @@ class ExactMemory:
             rows = [self._rows[name] for name in checked.ids]
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
+            self._witnesses[rows] = np.nan
             self._changed |= bool(rows)
 
     def delete(self, ids: Collection[str]) -> int:
@@ -110,6 +121,7 @@ class ExactMemory:
             self._rows = {name: place for place, (name, _) in enumerate(kept)}
             self._payloads = [self._payloads[row] for row in rows]
             self._sides = {m: side[rows] for m, side in self._sides.items()}
+            self._witnesses = self._witnesses[rows]
             self._changed = True
             return len(gone)
 
@@ -119,6 +131,7 @@ class ExactMemory:
         wanted = check_search(search, self._dimension)
         out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension)
         shown: list[list[Payload]] | None = [] if search.payloads else None
+        witnesses = np.full((*out.found.shape, 3), np.nan, np.float32) if search.witnesses else None
         with self._lock:
             names, stored = list(self._rows), self._sides[search.by][: len(self._rows)]
             allowed = np.ones(len(names), np.bool_)
@@ -134,9 +147,11 @@ class ExactMemory:
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]
                     out.vectors[row, : len(best)] = self._sides[search.read][best]
+                    if witnesses is not None:
+                        witnesses[row, : len(best)] = self._witnesses[best]
                     if shown is not None:
                         shown.append([_copy(self._payloads[place]) for place in best])
-        return replace(out, payloads=shown)
+        return replace(out, payloads=shown, witnesses=witnesses)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of insertion, or those of ``ids`` in their order, in batches (N, D)."""
@@ -179,6 +194,7 @@ class ExactMemory:
                 self.flush()
                 self._open = False
                 self._rows, self._payloads, self._sides = {}, [], {}
+                self._witnesses = self._witnesses[:0]
 
     @property
     def _dimension(self) -> int:
@@ -195,6 +211,9 @@ class ExactMemory:
                 grown = np.zeros((max(rows, len(side) * 3 // 2), self._dimension), np.float32)
                 grown[: len(side)] = side
                 self._sides[modality] = grown
+        if len(self._witnesses) < len(self._sides["image"]):
+            more = np.full((len(self._sides["image"]) - len(self._witnesses), 3), np.nan, np.float32)
+            self._witnesses = np.concatenate([self._witnesses, more])
 
     def _read(self, ids: Sequence[str]) -> Records:
         with self._lock:
@@ -207,7 +226,8 @@ class ExactMemory:
     def _save(self, file: BinaryIO) -> None:
         table = json.dumps([list(self._rows), self._payloads], ensure_ascii=False).encode()
         sides = {m: side[: len(self._rows)] for m, side in self._sides.items()}
-        np.savez(file, allow_pickle=False, table=np.frombuffer(table, np.uint8), **sides)
+        witnesses = self._witnesses[: len(self._rows)]
+        np.savez(file, allow_pickle=False, table=np.frombuffer(table, np.uint8), witnesses=witnesses, **sides)
 
     def _load(self, path: Path) -> None:
         try:
@@ -215,6 +235,8 @@ class ExactMemory:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 names, self._payloads = json.loads(data["table"].tobytes())
                 self._sides = {m: np.asarray(data[m], np.float32) for m in MODALITIES}
+                missing = np.full((len(self._payloads), 3), np.nan, np.float32)  # older files have none
+                self._witnesses = np.asarray(data.get("witnesses", missing), np.float32)
             self._rows = {name: row for row, name in enumerate(names)}
             shapes = {side.shape for side in self._sides.values()}
             if shapes != {(len(self._payloads), self._dimension)} or len(self._rows) != len(self._payloads):

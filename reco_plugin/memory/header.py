@@ -1,4 +1,4 @@
-"""The header of a memory: fingerprint and calibration, stored as ``memory.json`` in a folder."""
+"""The header of a memory: fingerprint and trust, stored as ``memory.json`` in a folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Header:
 
     Attributes:
         fingerprint: the encoder of its vectors.
-        calibration: JSON-like constants of the gate, empty before the first calibration.
+        trust: what was learned about the pairs, as JSON values; empty before the first calibration.
         format: version of this header.
     """
 
     fingerprint: Fingerprint
-    calibration: dict[str, Any] = field(default_factory=dict)
+    trust: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -61,13 +61,13 @@ def to_json(kind: str, header: Header) -> dict[str, Any]:
     """The header as JSON-like values.
 
     Raises:
-        InputError: a calibration that JSON cannot hold.
+        InputError: a trust that JSON cannot hold.
     """
-    stored = {"kind": kind, **asdict(header)}
+    stored = {"kind": kind, **asdict(header), "calibration": {}}  # empty: older versions read it
     try:
         json.dumps(stored, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"calibration must hold JSON values only: {error}") from error
+        raise InputError(f"trust must hold JSON values only: {error}") from error
     return stored
 
 
@@ -84,7 +84,7 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
             )
         mark = stored["fingerprint"]
         fingerprint = Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))
-        return str(stored["kind"]), Header(fingerprint, dict(stored["calibration"]), int(stored["format"]))
+        return str(stored["kind"]), Header(fingerprint, dict(stored.get("trust") or {}), int(stored["format"]))
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 

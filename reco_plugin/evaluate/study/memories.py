@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...calibration import calibrate
 from ...memory import Fingerprint, Memory, Searches, open_memory
-from ...refine import VectorMemory
+from ...refine import VectorMemory, learn
 from ...request import Search
 from ...types import Neighbours, Records, Vectors
 from .streams import stream
@@ -86,19 +85,18 @@ class ApproximateMemory:
 
 @dataclass
 class RamMemory:
-    """An exact memory of some pairs in RAM, with the gate calibrated for any number of neighbours."""
+    """An exact memory of some pairs in RAM, with its trust for any number of neighbours."""
 
     pairs: Records
     store: Memory  # of the pairs
     searches: Searches  # the store, or a wrapper of it
-    _gates: dict[int, VectorMemory] = field(default_factory=dict)
+    _learned: dict[int, VectorMemory] = field(default_factory=dict)
 
     def at(self, k: int) -> VectorMemory:
-        """The memory, calibrated for k neighbours."""
-        if k not in self._gates:
-            calibration = calibrate(self.pairs.image, self.pairs.text, neighbours=k) if len(self.pairs) else None
-            self._gates[k] = VectorMemory(self.store, calibration, self.searches)
-        return self._gates[k]
+        """The memory, its trust learned for k neighbours."""
+        if k not in self._learned:
+            self._learned[k] = VectorMemory(self.store, learn(self.store, k), self.searches)
+        return self._learned[k]
 
 
 def ram_memory(

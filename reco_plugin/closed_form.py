@@ -1,0 +1,171 @@
+"""The closed form: what was found, weighed by trust, moves a vector as far as the memory's own pairs justify."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .memory import Searches
+from .request import Search
+from .retrieve import Retrieval
+from .trust import State
+from .trust.candidates import to_vectors
+from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
+from .trust.gate import Gate, features
+from .types import Caution, Coverage, Modality, Moves, Neighbours, Role, Vectors, other
+
+SHARPEST = 8.0
+"""Sharpness of scores, in standard deviations, at which mass is compared, at most."""
+NOT_CALIBRATED = "the memory is not calibrated: reco memory calibrate"
+
+
+class Learned(Protocol):
+    """Searches, with what was learned about the pairs."""
+
+    @property
+    def searches(self) -> Searches:
+        """The pairs."""
+        ...
+
+    @property
+    def trust(self) -> State | None:
+        """What was learned; None where the memory is not calibrated."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refined:
+    """One refined block.
+
+    Attributes:
+        vectors: (B, D) unit-norm.
+        trust, weights: (B, K) honesty and share of each neighbour.
+        coverage: of the block.
+        moves: how each vector moves; None without a gate.
+    """
+
+    vectors: Vectors
+    trust: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+    coverage: Coverage
+    moves: Moves | None
+
+
+class Closed:
+    """The closed form for one request."""
+
+    def __init__(
+        self, memory: Learned, modality: Modality, role: Role, how: Retrieval, caution: Caution | float, *, gated: bool
+    ) -> None:
+        """Take the memory's current state, so that a request is refined by one state as a whole.
+
+        Without a gate, and for a search or fusion other than the paper's, the neighbours' mean is added as it is.
+        """
+        self._memory, self._modality, self._how, self._caution = memory, modality, how, caution
+        self._candidate, self._gated = role == "candidate", gated and how.is_paper
+        self._state = memory.trust if self._gated else None
+        self._answered: float | None = None
+
+    def cover(self, vectors: Vectors, hidden: Sequence[Collection[str]] | None) -> npt.NDArray[np.bool_] | None:
+        """Say which text candidates (C, D) of one set the memory knows; None for all else."""
+        if self._state is None or not self._candidate or self._modality != "text":
+            return None
+        found = self._search(vectors, 1, hidden)
+        captions = found.vectors[:, 0]
+        around = self._search(np.where(found.found, captions, vectors), RIVALS, hidden)
+        rival = nearest_rival(around.similarity, around.found, self._state.same_caption)
+        similarity = np.where(found.found[:, 0], found.similarity[:, 0], np.float32(-2.0))
+        covered = find_covered(vectors, captions, similarity, rival)
+        self._answered = float(covered.mean())
+        return covered
+
+    def refine(
+        self, queries: Vectors, found: Neighbours, covered: npt.NDArray[np.bool_] | None, rows: slice
+    ) -> Refined:
+        """Refine one block of (B, D); ``covered`` is of all rows, the block's are ``rows``."""
+        here = found.found.any(axis=1)
+        asked = Coverage(len(queries), int(here.sum()))
+        if not self._gated:
+            return _add_mean(queries, found, asked)
+        gate = self._gate()
+        if self._state is None or gate is None:
+            plain = NOT_CALIBRATED if self._state is None else self._state.why_plain(self._modality, self._candidate)
+            nothing = np.zeros_like(found.similarity)
+            return Refined(queries.copy(), nothing, nothing, Coverage(asked.asked, asked.found, plain=plain), None)
+        return self._move(self._state, gate, queries, found, asked, None if covered is None else covered[rows])
+
+    def to_vectors(self, moves: Moves) -> Vectors:
+        """Candidates (C, D) of one set as single vectors."""
+        assert self._state is not None  # noqa: S101 - moves come from a state
+        return to_vectors(moves, self._state.values[other(self._modality)])
+
+    def _gate(self) -> Gate | None:
+        """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
+        if self._state is None:
+            return None
+        if self._answered is not None:
+            return self._state.gate_at(self._modality, self._state.assume(self._answered), candidate=True)
+        if isinstance(self._caution, str):
+            return self._state.gate(self._modality, caution=self._caution, candidate=self._candidate)
+        return self._state.gate_at(self._modality, self._caution, candidate=self._candidate)
+
+    def _move(
+        self,
+        state: State,
+        gate: Gate,
+        queries: Vectors,
+        found: Neighbours,
+        asked: Coverage,
+        covered: npt.NDArray[np.bool_] | None,
+    ) -> Refined:
+        side, here = state.sides[self._modality], found.found.any(axis=1)
+        evidence = state.weigh(self._modality, queries, found, gate)
+        strength = np.where(here, gate.strength(features(evidence.signals, side.spread)), np.float32(0.0))
+        added = evidence.direction * (np.float32(side.unit) * strength / evidence.length)[:, None]
+        moved = queries + added
+        refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12))
+        far = np.linalg.norm(added, axis=1)  # (B,)
+        coverage = Coverage(
+            asked.asked,
+            asked.found,
+            answered=self._answered,
+            needed=MAJORITY if covered is not None else 0.0,
+            strength=float(far.mean()) if len(far) else 0.0,
+            covered=() if covered is None else tuple(covered.tolist()),
+        )
+        moves = Moves(
+            queries,
+            added,
+            np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
+            state.values[other(self._modality)].mean,
+            here if covered is None else covered & here,
+            float(min(np.exp(gate.temperature), SHARPEST) / side.unit),
+        )
+        return Refined(
+            np.where(here[:, None], refined, queries).astype(np.float32),
+            state.honesty_of(found),
+            (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
+            coverage,
+            moves,
+        )
+
+    def _search(self, vectors: Vectors, k: int, hidden: Sequence[Collection[str]] | None) -> Neighbours:
+        """Captions near (C, D)."""
+        return self._memory.searches.search(
+            Search(vectors, "text", "text", k, exclude=hidden, where=self._how.where, ids=False)
+        )
+
+
+def _add_mean(queries: Vectors, found: Neighbours, asked: Coverage) -> Refined:
+    """Add the mean of the neighbours, of length 1, to each query."""
+    present = found.found.astype(np.float32)
+    total = present.sum(axis=1, keepdims=True)
+    weights = present / np.maximum(total, 1.0)
+    mean = np.matmul(weights[:, None], found.vectors)[:, 0]
+    moved = queries + mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
+    return Refined(np.where(total > 0, refined, queries).astype(np.float32), present, weights / 2.0, asked, None)

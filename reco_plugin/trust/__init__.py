@@ -1,0 +1,20 @@
+"""Trust per pair, learned from the memory itself: how far a query moves towards what the memory holds.
+
+``moments``   mean and covariance of each modality: what is found enters whitened, in standard deviations
+``honesty``   per pair: the chance that its caption is its image's own
+``signals``   per query: the whitened evidence of its neighbours, and seven numbers about it
+``gate``      signals -> how far to move
+``episodes``  held-out pairs of the memory that ask, siblings visible and hidden
+``fit``       the gate that serves these episodes best, without labels
+``state``     all of this as one blob that is stored with the memory
+``coverage``  which prompts of a set the memory knows
+``scores``    exact scores of images and texts, both refined
+``candidates`` the same as single vectors
+``check``     what refinement does to the memory's own held-out pairs
+"""
+
+from .calibrate import Calibrated, calibrate
+from .check import Check, SideCheck
+from .state import State
+
+__all__ = ["Calibrated", "Check", "SideCheck", "State", "calibrate"]

@@ -1,0 +1,125 @@
+"""Learn trust from a memory's pairs: moments, honesty, gates, self-check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..defaults import NEIGHBOURS
+from ..types import MODALITIES, Caution, Modality, Vectors
+from .check import Check, check_pairs
+from .corpus import Corpus, measure_corpus
+from .episodes import Episodes, make_episodes
+from .fit import fit_gates
+from .gate import Gate
+from .prior import PRIOR
+from .state import Side, State, shares_of
+
+FEWEST = 20
+"""Pairs below which a memory teaches nothing."""
+ENOUGH = 300
+"""Pairs below which the gates are not fitted but the safe ones (local-trust, section 7: equal at 500)."""
+ASKED = 600
+"""Pairs that a gate is fitted on; with 1,200 it is no better, with 150 it harms by 2 to 3 points."""
+CHECKED = 500
+"""Pairs of the self-check."""
+WORTH = 2.0
+"""Standard errors by which a gate must save loss, else its side stays plain."""
+HOPELESS = 0.9
+"""Share of wrong captions from which a memory is not used."""
+_SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A state, and the witnesses (N, 3) of the pairs it was learned from, to be stored with each."""
+
+    state: State
+    witnesses: npt.NDArray[np.float32]
+
+
+def calibrate(image: Vectors, text: Vectors, *, k: int = NEIGHBOURS, seed: int = 0) -> Calibrated | None:
+    """Learn trust from pairs, (N, D) each, unit-norm; None where a memory is too small or too equal to learn from.
+
+    The same pairs, in the same order, and the same seed give the same state, bit for bit.
+
+    Args:
+        image: (N, D) finite.
+        text: (N, D) finite; row i belongs to image i.
+        k: neighbours of the searches to come.
+        seed: of all samples.
+    """
+    image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
+    if len(image) < FEWEST or not (np.isfinite(image).all() and np.isfinite(text).all()):
+        return None
+    rng = np.random.default_rng(seed)
+    corpus = measure_corpus(image, text, k=k, rng=rng)
+    if corpus is None:
+        return None
+    asked = rng.permutation(corpus.chosen)[:ASKED]
+    sides, unanswerable, reason, fitted = _fit_sides(corpus, asked, k, seed)
+    gates = {modality: sides[modality].gates.get("balanced") for modality in MODALITIES}
+    check = _check(corpus, gates, asked, k, rng) if fitted else None
+    state = State(
+        corpus.values, sides, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted, reason, check
+    )
+    return Calibrated(state, corpus.witnesses)
+
+
+def _check(
+    corpus: Corpus,
+    gates: Mapping[Modality, Gate | None],
+    asked: npt.NDArray[np.intp],
+    k: int,
+    rng: np.random.Generator,
+) -> Check:
+    """Check on other pairs than those of the fit, where there are enough."""
+    rest = np.setdiff1d(np.arange(len(corpus)), asked)
+    rows = rng.permutation(rest)[:CHECKED] if len(rest) >= 150 else asked
+    return check_pairs(corpus, gates, rows, k=k)
+
+
+def _fit_sides(
+    corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int
+) -> tuple[dict[Modality, Side], float, str, bool]:
+    """Sides with their gates, the measured share of unanswerable queries, why a side has none, and whether fitted."""
+    plain = {m: Side(corpus.spreads[m], corpus.units[m]) for m in MODALITIES}
+    episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
+    siblings = episodes["text"].siblings
+    unanswerable = float((1.0 / (1.0 + siblings)).mean())
+    if corpus.learned.wrong >= HOPELESS:
+        return plain, unanswerable, f"{corpus.learned.wrong:.0%} of its captions look wrong", False
+    if len(corpus) < ENOUGH:
+        prior = {
+            m: Side(corpus.spreads[m], corpus.units[m], {c: PRIOR[m] for c in ("cautious", "balanced", "bold")})
+            for m in MODALITIES
+        }
+        return prior, unanswerable, "", False
+    sides, without = {}, []
+    alone = float((siblings == 0).mean())
+    for modality in MODALITIES:
+        gates = _fit_cautions(episodes[modality], modality, unanswerable, seed)
+        candidates = gates if alone < 0.5 else {}  # one pair a class moves a candidate to one image of many
+        if alone > _SINGLE:
+            views = make_episodes(
+                corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1)
+            )
+            gates = _fit_cautions(views, modality, min(unanswerable, 0.5), seed, weighted=True)
+        if not gates:
+            without.append(modality)
+        sides[modality] = Side(corpus.spreads[modality], corpus.units[modality], gates, candidates)
+    reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
+    return sides, unanswerable, reason, True
+
+
+def _fit_cautions(
+    episodes: Episodes, modality: Modality, unanswerable: float, seed: int, *, weighted: bool = False
+) -> dict[Caution, Gate]:
+    """A gate for each caution; none where the balanced one does not save loss."""
+    shares, order = shares_of(unanswerable), ("balanced", "bold", "cautious")
+    rng = np.random.default_rng(seed)
+    gates = fit_gates(episodes, modality, [shares[one] for one in order], rng=rng, weighted=weighted)
+    return dict(zip(order, gates, strict=True)) if gates[0].gain > WORTH else {}

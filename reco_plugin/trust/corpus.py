@@ -1,0 +1,202 @@
+"""The memory's pairs as the fit sees them: moments, neighbours and honesty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import MODALITIES, Modality, Vectors, other
+from .honesty import Honesty, learn_honesty, predict
+from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
+
+MOMENTS = 20_000
+"""Pairs that the moments are measured on, at most."""
+_BLOCK = 1000
+_SAMPLE = 1000
+_SPREAD = 300
+Near = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
+"""Rows (N, K + 1) and similarities of the nearest others: one more than is used, so that one can be left out."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Measured pairs.
+
+    Attributes:
+        image, text: (N, D) unit-norm.
+        values: moments of each modality.
+        spreads: standard deviation of similarity within each modality.
+        units: mean standard deviation of a query's plain scores over the values, by the query's modality.
+        same_caption: cosine from which two captions mean the same.
+        near: neighbours within each modality.
+        learned: honesty.
+        witnesses: (N, 3) of each pair.
+        chosen: rows that the moments were measured on.
+    """
+
+    image: Vectors
+    text: Vectors
+    values: Mapping[Modality, Values]
+    spreads: Mapping[Modality, float]
+    units: Mapping[Modality, float]
+    same_caption: float
+    chosen: npt.NDArray[np.intp]
+    near: Mapping[Modality, Near] = field(default_factory=dict)
+    learned: Honesty = field(default_factory=lambda: Honesty(np.zeros(4), 0.0))
+    witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def side(self, modality: Modality) -> Vectors:
+        """Vectors (N, D) of a modality."""
+        return self.image if modality == "image" else self.text
+
+    def honesty_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Honesty of pairs, of the shape of ``rows``."""
+        return self.learned.of(self.witnesses[rows])
+
+    def honesty_without(
+        self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.float32]:
+        """Honesty of found pairs (n, K) as it would be without the pair that asks (n,): else it knows the answer."""
+        honesty = self.honesty_of(found)
+        hit = np.zeros(found.shape, np.bool_)
+        for modality in MODALITIES:
+            hit |= (self.near[modality][0][found] == askers[:, None, None]).any(axis=2)
+        asks, column = np.nonzero(hit)
+        if len(asks):
+            pairs, near = found[asks, column], {}
+            for modality in MODALITIES:
+                rows, similarity = self.near[modality][0][pairs], self.near[modality][1][pairs].copy()
+                similarity[rows == askers[asks][:, None]] = -3.0
+                order = np.argsort(-similarity, axis=1, kind="stable")[:, : rows.shape[1] - 1]
+                near[modality] = np.take_along_axis(rows, order, 1), np.take_along_axis(similarity, order, 1)
+            honesty[asks, column] = self.learned.of(witness(self, pairs, near))
+        return honesty
+
+
+def measure_corpus(image: Vectors, text: Vectors, *, k: int, rng: np.random.Generator) -> Corpus | None:
+    """Measure pairs (N, D), float32 and unit-norm; None where there is nothing to measure.
+
+    That is: a modality that is (nearly) constant, or fewer than five captions.
+    """
+    chosen = rng.permutation(len(image))[:MOMENTS]
+    captions = len(np.unique((text[chosen] * 4096).round().astype(np.int16), axis=0))
+    sides: dict[Modality, Vectors] = {"image": image, "text": text}
+    if captions < FEWEST_CAPTIONS or any(float(side[chosen].var(axis=0).sum()) < 1e-6 for side in sides.values()):
+        return None
+    rank = rank_for(len(chosen))
+    values: dict[Modality, Values] = {
+        "image": measure_values(image[chosen], distinct=len(chosen), rank=rank),
+        "text": measure_values(text[chosen], distinct=captions, rank=rank),
+    }
+    spreads, units = dict[Modality, float](), dict[Modality, float]()
+    some = rng.permutation(chosen)[:_SAMPLE]
+    for modality, side in sides.items():
+        spreads[modality] = max(float((side[some[:_SPREAD]] @ side[some].T).std()), 1e-4)
+        units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
+    same = _same_caption(text[some[:_SPREAD]] @ text[some].T)
+    corpus = Corpus(image, text, values, spreads, units, same, chosen)
+    corpus = replace(corpus, near={m: _neighbours(sides[m], min(k, len(image) - 2)) for m in MODALITIES})
+    return _with_scatter(_with_honesty(corpus, rng))
+
+
+FEWEST_CAPTIONS = 5
+
+
+def nearest_rows(scores: npt.NDArray[np.float32], k: int) -> Near:
+    """Columns (B, k) of the largest scores (B, N) and the scores, the largest first."""
+    k = min(k, scores.shape[1])
+    some = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    best = np.take_along_axis(scores, some, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1), np.take_along_axis(best, order, axis=1)
+
+
+def witness(
+    corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None
+) -> npt.NDArray[np.float32]:
+    """Witnesses (M, 3) of pairs, by the given neighbours (M, K) or by their own."""
+    out = []
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        said = _predicted(corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None)
+        out.append(said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]]))
+    return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
+
+
+def _predicted(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None):  # type: ignore[no-untyped-def]
+    found = {}
+    for modality in MODALITIES:
+        if near is None:
+            places, similarity = (part[rows][:, :-1] for part in corpus.near[modality])
+        else:
+            places, similarity = near[modality]
+        found[modality] = similarity, corpus.side(other(modality))[places]
+    return predict(corpus.values, corpus.spreads, corpus.image[rows], found)
+
+
+def _same_caption(cosines: npt.NDArray[np.float32]) -> float:
+    """Cosine (M,) halfway from a chance match to identity.
+
+    A chance match is the .99 quantile, but no further from the median than for a normal distribution of the same upper
+    quartile: where one caption is frequent, that quantile lies among its own pairs.
+    """
+    different = cosines[cosines < 0.9999]
+    if not len(different):
+        return 0.95
+    middle, upper, high = np.quantile(different, (0.5, 0.75, 0.99))
+    chance = float(min(high, middle + 3.5 * (upper - middle)))
+    return chance + 0.5 * (1.0 - chance)
+
+
+def _neighbours(x: Vectors, k: int) -> Near:
+    """The k + 1 nearest others of each of (N, D)."""
+    rows, similarities = [], []
+    for start in range(0, len(x), _BLOCK):
+        scores = x[start : start + _BLOCK] @ x.T
+        scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -2.0
+        row, similarity = nearest_rows(scores, k + 1)
+        rows.append(row)
+        similarities.append(similarity)
+    return np.concatenate(rows), np.concatenate(similarities)
+
+
+def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:
+    """Learn honesty on the chosen rows, and witness all pairs."""
+    witnesses = witness(corpus, np.arange(len(corpus)))
+    rows, shuffle = corpus.chosen, rng.permutation(len(corpus.chosen))
+    said = _predicted(corpus, rows)
+    moved = replace(said, image=said.image[shuffle])  # the caption of another pair, judged beside this pair's image
+    fake = moved.witnesses(corpus.values, corpus.image[rows], corpus.text[rows][shuffle])
+    learned = learn_honesty(witnesses[rows], fake)
+    learned = replace(learned, mean=float(learned.of(witnesses).mean()))
+    return replace(corpus, learned=learned, witnesses=witnesses)
+
+
+def _with_scatter(corpus: Corpus) -> Corpus:
+    """Give image values Fisher's metric: how images of like captions differ, weighted by honesty."""
+    rows = corpus.chosen
+    places, similarity = (part[rows][:, :-1] for part in corpus.near["text"])
+    weights = np.maximum(similarity - corpus.same_caption, 0.0) * corpus.honesty_of(places)
+    weights = weights * corpus.honesty_of(rows)[:, None]
+    total = weights.sum(axis=1, keepdims=True)
+    answered = total[:, 0] > 1e-3
+    if answered.sum() < 50:
+        return corpus
+    weights = (weights / np.maximum(total, 1e-9)).astype(np.float32)
+    mean = np.zeros_like(corpus.image[rows])
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mean[block] = np.matmul(weights[block, None], corpus.image[places[block]])[:, 0]
+    residual = ((corpus.image[rows] - mean) * np.sqrt(corpus.honesty_of(rows))[:, None])[answered]
+    before = corpus.values["image"]
+    scatter: LowRank = low_rank(residual.T @ residual / len(residual), rank_for(len(residual)))
+    precision = scatter.inverse(residual.shape[1] / len(residual))
+    length = mean_length(corpus.image[corpus.chosen[:500]] - before.mean, precision)
+    image = replace(before, precision=precision, length=length)
+    return replace(corpus, values={**corpus.values, "image": image})

@@ -1,0 +1,115 @@
+"""Mean and covariance of a memory's vectors, and the metric in which they are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import Vectors
+
+PAIRS_A_DIRECTION = 16
+"""A metric has one direction for so many pairs. More make the gate bold: they follow the very pairs that it is fitted
+on. Fewer lose what a large memory can tell (``benchmarks/trust_sweeps.py``)."""
+RANKS = (16, 128)
+"""Fewest and most directions of a metric."""
+
+
+def rank_for(pairs: int) -> int:
+    """Directions of a metric that is measured on this many pairs.
+
+    >>> rank_for(100), rank_for(1_000), rank_for(1_000_000)
+    (16, 62, 128)
+    """
+    return min(max(pairs // PAIRS_A_DIRECTION, RANKS[0]), RANKS[1])
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A symmetric matrix (D, D) as ``scale * I`` and some directions; small to store, quick to apply.
+
+    Attributes:
+        directions: (R, D) float16, orthonormal rows.
+        weights: (R,) float32 what each direction has above the scale.
+        scale: of all other directions.
+    """
+
+    directions: npt.NDArray[np.float16]
+    weights: npt.NDArray[np.float32]
+    scale: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_wide", self.directions.astype(np.float32))  # made once: a query applies it
+
+    def apply(self, x: Vectors) -> Vectors:
+        """Multiply rows (B, D) by the matrix."""
+        wide: npt.NDArray[np.float32] = self._wide  # type: ignore[attr-defined]
+        return np.asarray(np.float32(self.scale) * x + ((x @ wide.T) * self.weights) @ wide, np.float32)
+
+    def length(self, x: Vectors) -> npt.NDArray[np.float32]:
+        """Length (B,) of rows (B, D) in this metric: the square root of ``x M x``."""
+        return np.sqrt(np.maximum(np.einsum("bd,bd->b", x, self.apply(x)), 1e-12))
+
+    def inverse(self, shrinkage: float) -> LowRank:
+        """The inverse of this plus ``shrinkage`` times its mean eigenvalue."""
+        rank, dimension = self.directions.shape
+        mean = self.scale + float(self.weights.sum()) / dimension
+        added = shrinkage * max(mean, 1e-9)
+        tail = 1.0 / (self.scale + added) if rank < dimension else 0.0
+        inverted = 1.0 / (self.scale + self.weights.astype(np.float64) + added)
+        return LowRank(self.directions, (inverted - tail).astype(np.float32), tail)
+
+
+def low_rank(matrix: npt.NDArray[np.floating], rank: int) -> LowRank:
+    """The nearest matrix of this form to a covariance (D, D); exact where ``rank`` is D."""
+    values, vectors = np.linalg.eigh(matrix.astype(np.float64))
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    rank = min(rank, len(values))
+    tail = float(values[rank:].mean()) if rank < len(values) else 0.0
+    directions = np.ascontiguousarray(vectors[:, :rank].T.astype(np.float16))
+    return LowRank(directions, (values[:rank] - tail).astype(np.float32), tail)
+
+
+@dataclass(frozen=True)
+class Values:
+    """The vectors of one modality, as what a query retrieves.
+
+    Attributes:
+        mean: (D,).
+        covariance: of all.
+        precision: the metric of the evidence: inverse of how images of one caption differ (Fisher's metric without
+            labels), or of the covariance of the texts.
+        length: mean length of a centred vector in that metric, squared.
+        shrinkage: of the inverses.
+        slack: (D,) unit-norm direction that the vectors use least.
+    """
+
+    mean: npt.NDArray[np.float32]
+    covariance: LowRank
+    precision: LowRank
+    length: float
+    shrinkage: float
+    slack: npt.NDArray[np.float32]
+
+    @property
+    def plain_precision(self) -> LowRank:
+        """The inverse of the covariance: the metric of honesty."""
+        return self.covariance.inverse(self.shrinkage)
+
+
+def mean_length(centred: Vectors, metric: LowRank) -> float:
+    """Mean squared length of rows (N, D) in a metric."""
+    return float(np.mean(metric.length(centred) ** 2))
+
+
+def measure_values(x: Vectors, *, distinct: int, rank: int) -> Values:
+    """Moments of vectors (N, D), ``distinct`` of which differ, with the plain metric."""
+    mean = x.mean(axis=0)
+    centred = x - mean
+    covariance = low_rank(centred.T @ centred / len(x), rank)
+    shrinkage = x.shape[1] / max(distinct, 1)
+    precision = covariance.inverse(shrinkage)
+    slack = np.linalg.eigh((x.T @ x).astype(np.float64))[1][:, 0].astype(np.float32)
+    length = mean_length(centred[:500], precision)
+    return Values(mean.astype(np.float32), covariance, precision, length, shrinkage, slack)

@@ -1,0 +1,102 @@
+"""What the neighbours of a query say: one whitened direction, and seven numbers about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import Vectors
+from .moments import Values
+
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The evidence of B queries.
+
+    Attributes:
+        direction: (B, D) the metric applied to the weighted mean of the centred values.
+        signals: (B, 7), see :data:`.gate.SIGNALS`.
+        weights: (B, K) share of each neighbour, summing to 1; 0 where padded.
+    """
+
+    direction: Vectors
+    signals: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+
+    @property
+    def length(self) -> npt.NDArray[np.float32]:
+        """(B,) standard deviation of the direction's scores over the memory's values."""
+        return self.signals[:, 5]
+
+    @property
+    def correlation(self) -> npt.NDArray[np.float32]:
+        """(B,) of the direction's scores with the query's own."""
+        return self.signals[:, 6]
+
+
+def share(
+    similarity: npt.NDArray[np.float32],
+    honesty: npt.NDArray[np.float32],
+    found: npt.NDArray[np.bool_],
+    sharpness: float,
+    spread: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Shares (B, K) of the neighbours by similarity and honesty, and the mean honesty (B,) by similarity alone."""
+    logit = np.exp(sharpness) * (similarity - similarity[:, :1]).astype(np.float64) / spread
+    near = np.exp(np.minimum(logit, 0.0)) * found
+    total = np.maximum(near.sum(axis=1), _TINY)
+    honest = near * (honesty + _TINY)
+    shares = honest / np.maximum(honest.sum(axis=1, keepdims=True), 1e-12)
+    return shares, np.asarray((near * honesty).sum(axis=1) / total)
+
+
+def weigh(
+    query: Vectors,
+    neighbours: npt.NDArray[np.float32],
+    similarity: npt.NDArray[np.float32],
+    shares: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    found: npt.NDArray[np.bool_],
+    values: Values,
+    unit: float,
+) -> Evidence:
+    """Weigh what was found.
+
+    The agreement B is how well each value fits the mean of the others, in standard deviations; the length of a value
+    in the metric is one number per memory, so the metric is applied once, and B is capped by Cauchy and Schwarz.
+
+    Args:
+        query: (B, D) unit-norm.
+        neighbours: (B, K, D) values of the other modality.
+        similarity: (B, K) within the query's modality, the largest first.
+        shares: from :func:`share`.
+        found: (B, K) False where padded.
+        values: moments of the other modality.
+        unit: mean standard deviation of a query's plain scores over the values.
+    """
+    weights, honesty = shares[0].astype(np.float32), shares[1]
+    mean = np.matmul(weights[:, None], neighbours)[:, 0] - weights.sum(axis=1, keepdims=True) * values.mean
+    direction = values.precision.apply(mean)
+    spread_over = values.covariance.apply(direction)
+    toward = np.matmul(neighbours, direction[:, :, None])[:, :, 0] - (direction @ values.mean)[:, None]
+    full = np.einsum("bd,bd->b", mean, direction)[:, None]
+    own = np.float32(values.length)
+    rest = np.sqrt(np.maximum(full - 2.0 * weights * toward + weights**2 * own, _TINY))
+    agreed = np.minimum((weights * ((toward - weights * own) / rest)).sum(axis=1), own**0.5)
+    length = np.sqrt(np.maximum(np.einsum("bd,bd->b", direction, spread_over), 1e-9))
+    plain = query / np.float32(unit)
+    best = similarity[:, 0]
+    around = (similarity * found).sum(axis=1) / np.maximum(found.sum(axis=1), 1)
+    columns = [
+        np.einsum("bd,bd->b", mean, plain),
+        agreed,
+        honesty,
+        best,
+        best - around,
+        length,
+        np.einsum("bd,bd->b", plain, spread_over) / length,
+    ]
+    return Evidence(direction, np.stack(columns, axis=1).astype(np.float32), weights)

@@ -1,0 +1,240 @@
+"""The trust that a memory has learned, and the blob in which it is stored with the memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ConfigError
+from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
+from .check import Check
+from .gate import CAUTIONS, Gate
+from .honesty import Honesty
+from .moments import LowRank, Values
+from .signals import Evidence, share, weigh
+
+FORMAT = 1
+_GATE = ("phi", "low", "high")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Queries of one modality.
+
+    Attributes:
+        spread: standard deviation of similarity within it.
+        unit: mean standard deviation of a query's plain scores over the other modality.
+        gates: by the share of queries assumed to have no answer; empty: this side is not refined.
+        candidate_gates: for candidates; empty: they are not refined.
+    """
+
+    spread: float
+    unit: float
+    gates: Mapping[Caution, Gate] = field(default_factory=dict)
+    candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a memory has learned about its own pairs.
+
+    Attributes:
+        values: moments of each modality.
+        sides: of each modality.
+        honesty: turns witnesses into honesty.
+        same_caption: cosine from which two captions mean the same.
+        pairs: how many it was learned from.
+        unanswerable: measured share of pairs whose caption no other pair has, weighted: mean of 1 / (1 + siblings).
+        fitted: whether the gates were fitted; else they are the safe ones for small memories.
+        reason: why a side has no gate, for people; empty where all have.
+        check: what refinement does to its held-out pairs; None for a small memory.
+    """
+
+    values: Mapping[Modality, Values]
+    sides: Mapping[Modality, Side]
+    honesty: Honesty
+    same_caption: float
+    pairs: int
+    unanswerable: float
+    fitted: bool
+    reason: str = ""
+    check: Check | None = None
+
+    def gate(self, modality: Modality, *, caution: Caution = "balanced", candidate: bool = False) -> Gate | None:
+        """The gate of a side; None: it stays plain."""
+        side = self.sides[modality]
+        return (side.candidate_gates if candidate else side.gates).get(caution)
+
+    def gate_at(self, modality: Modality, unanswerable: float, *, candidate: bool = False) -> Gate | None:
+        """The gate for a share of queries without an answer, between the fitted ones."""
+        side = self.sides[modality]
+        gates = side.candidate_gates if candidate else side.gates
+        if not gates:
+            return None
+        shares = self.shares
+        order = [caution for caution in ("bold", "balanced", "cautious") if caution in gates]
+        for low, high in zip(order, order[1:], strict=False):
+            if unanswerable <= shares[high]:
+                width = shares[high] - shares[low]
+                at = (unanswerable - shares[low]) / width if width > 1e-6 else 1.0
+                return gates[low].between(gates[high], float(np.clip(at, 0.0, 1.0)))  # type: ignore[index]
+        return gates[order[-1]]  # type: ignore[index]
+
+    def assume(self, answered: float) -> float:
+        """The share of queries without an answer, where a share of the candidates is known to the memory."""
+        return max(self.unanswerable, 1.0 - answered)
+
+    def why_plain(self, modality: Modality, candidate: bool) -> str:
+        """Why a side has no gate, for people."""
+        if self.reason:
+            return self.reason
+        if candidate and self.sides[modality].gates:
+            return "most of its captions have one image, and candidates that take one of many images lose"
+        return f"its own pairs show no gain for {modality} queries"
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The share of queries without an answer that each caution assumes."""
+        return shares_of(self.unanswerable)
+
+    def weigh(self, modality: Modality, query: Vectors, found: Neighbours, gate: Gate) -> Evidence:
+        """Weigh the neighbours of queries (B, D)."""
+        side = self.sides[modality]
+        shares = share(found.similarity, self.honesty_of(found), found.found, gate.sharpness, side.spread)
+        return weigh(
+            query, found.vectors, found.similarity, shares, found.found, self.values[other(modality)], side.unit
+        )
+
+    def honesty_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
+        """Honesty (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
+        if found.witnesses is None:
+            honesty = np.full(found.found.shape, self.honesty.mean, np.float32)
+        else:
+            honesty = self.honesty.of(found.witnesses)
+        return np.where(found.found, honesty, np.float32(0.0))
+
+    def to_json(self) -> dict[str, Any]:
+        """For the memory's metadata: format, digest, pairs, and the arrays as base64."""
+        blob = self._pack()
+        return {
+            "format": FORMAT,
+            "sha256": hashlib.sha256(blob).hexdigest(),
+            "pairs": self.pairs,
+            "fitted": self.fitted,
+            "reason": self.reason,
+            "check": self.check.to_json() if self.check else None,
+            "blob": base64.b64encode(blob).decode(),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> State:
+        """Read :meth:`to_json` back.
+
+        Raises:
+            ConfigError: another format, a wrong digest, or damaged arrays.
+        """
+        again = "run `reco memory calibrate`"
+        try:
+            if stored["format"] != FORMAT:
+                raise ConfigError(f"its trust has format {stored['format']}, this version reads {FORMAT}: {again}")
+            blob = base64.b64decode(stored["blob"], validate=True)
+            if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
+                raise ConfigError(f"its trust does not match its sha256 {str(stored['sha256'])[:12]}…: {again}")
+            with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+                return _unpack(dict(arrays), stored)
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"its trust is damaged ({error!r}): {again}") from error
+
+    def _pack(self) -> bytes:
+        arrays: dict[str, Any] = {}
+        for modality in MODALITIES:
+            values, side = self.values[modality], self.sides[modality]
+            arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
+            arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
+            arrays[f"moments_{modality}"] = np.float64([values.length, values.shrinkage, side.spread, side.unit])
+            _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
+            shared = values.precision.directions is values.covariance.directions
+            _pack_matrix(arrays, f"precision_{modality}", values.precision, directions=not shared)
+            for role, gates in (("query", side.gates), ("candidate", side.candidate_gates)):
+                for caution, gate in gates.items():
+                    arrays[f"gate_{modality}_{role}_{caution}"] = np.concatenate(
+                        [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
+                    )
+        h = self.honesty
+        arrays["honesty"] = np.concatenate([h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable]])
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+
+def shares_of(unanswerable: float) -> Mapping[str, float]:
+    """The share of queries without an answer that each caution assumes, from the measured one.
+
+    >>> shares_of(0.1)
+    {'bold': 0.1, 'balanced': 0.5, 'cautious': 0.8}
+    """
+    balanced = max(0.5, unanswerable)
+    return {"bold": min(unanswerable, 0.5), "balanced": balanced, "cautious": max(0.8, balanced)}
+
+
+def _pack_matrix(arrays: dict[str, Any], name: str, matrix: LowRank, *, directions: bool = True) -> None:
+    arrays[f"{name}_weights"] = np.append(matrix.weights, np.float32(matrix.scale))
+    if directions:
+        arrays[f"{name}_directions"] = matrix.directions
+
+
+def _unpack_matrix(arrays: Mapping[str, Any], name: str, otherwise: LowRank | None = None) -> LowRank:
+    weights = arrays[f"{name}_weights"]
+    directions = arrays.get(f"{name}_directions")
+    if directions is None:
+        if otherwise is None:
+            raise KeyError(f"{name}_directions")
+        directions = otherwise.directions
+    return LowRank(directions, weights[:-1], float(weights[-1]))
+
+
+def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
+    values, sides = dict[Modality, Values](), dict[Modality, Side]()
+    for modality in MODALITIES:
+        length, shrinkage, spread, unit = arrays[f"moments_{modality}"].tolist()
+        covariance = _unpack_matrix(arrays, f"covariance_{modality}")
+        precision = _unpack_matrix(arrays, f"precision_{modality}", covariance)
+        mean, slack = arrays[f"mean_{modality}"], arrays[f"slack_{modality}"]
+        values[modality] = Values(mean, covariance, precision, length, shrinkage, slack)
+        gates, candidate_gates = (
+            {
+                caution: _unpack_gate(arrays[f"gate_{modality}_{role}_{caution}"])
+                for caution in CAUTIONS
+                if f"gate_{modality}_{role}_{caution}" in arrays
+            }
+            for role in ("query", "candidate")
+        )
+        sides[modality] = Side(spread, unit, gates, candidate_gates)
+    learned = arrays["honesty"]
+    wrong, mean, same, unanswerable = learned[4:].tolist()
+    return State(
+        values,
+        sides,
+        Honesty(learned[:4], wrong, mean),
+        same,
+        int(stored["pairs"]),
+        unanswerable,
+        bool(stored["fitted"]),
+        str(stored.get("reason", "")),
+        Check.from_json(stored["check"]) if stored.get("check") else None,
+    )
+
+
+def _unpack_gate(numbers: npt.NDArray[np.float64]) -> Gate:
+    if numbers.shape != (21,):
+        raise ValueError(f"a gate of shape {numbers.shape}")
+    sharpness, temperature, gain = numbers[18:].tolist()
+    return Gate(numbers[:6], numbers[6:12], numbers[12:18], sharpness, temperature, gain)
