@@ -126,8 +126,10 @@ class Manifest(_Strict):
     @property
     def fusers(self) -> tuple[FuserName, ...]:
         """The fusions that this folder can run; the closed form always, since it needs no graph."""
-        others = ("paper", "mean") if self.format > 2 else (self.fusion.fuser,)
-        found = (name for name in others if name != "reco" and set(self.fusion_graphs(name).values()) <= set(self.graphs))
+        others: tuple[FuserName, ...] = ("paper", "mean") if self.format > 2 else (self.fusion.fuser,)
+        found = (
+            name for name in others if name != "reco" and set(self.fusion_graphs(name).values()) <= set(self.graphs)
+        )
         return ("reco", *found)
 
     def fusion_graphs(self, fuser: FuserName) -> Mapping[Modality, str]:

@@ -87,7 +87,7 @@ class Closed:
         self, queries: Vectors, found: Neighbours, covered: npt.NDArray[np.bool_] | None, rows: slice
     ) -> Refined:
         """Refine one block of (B, D); ``covered`` is of all rows, the block's are ``rows``."""
-        here = found.found.any(axis=1)
+        here = np.asarray(found.found.any(axis=1))
         asked = Coverage(len(queries), int(here.sum()))
         if not self._gated:
             return _add_mean(queries, found, asked)
@@ -122,7 +122,7 @@ class Closed:
         asked: Coverage,
         covered: npt.NDArray[np.bool_] | None,
     ) -> Refined:
-        side, here = state.sides[self._modality], found.found.any(axis=1)
+        side, here = state.sides[self._modality], np.asarray(found.found.any(axis=1))
         evidence = state.weigh(self._modality, queries, found, gate)
         strength = np.where(here, gate.strength(features(evidence.signals, side.spread)), np.float32(0.0))
         added = evidence.direction * (np.float32(side.unit) * strength / evidence.length)[:, None]
@@ -142,7 +142,7 @@ class Closed:
             added,
             np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
             state.values[other(self._modality)].mean,
-            here if covered is None else covered & here,
+            here if covered is None else np.asarray(covered & here),
             float(min(np.exp(gate.temperature), SHARPEST) / side.unit),
         )
         return Refined(

@@ -19,7 +19,19 @@ from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
 from .trust import State, calibrate
-from .types import MODALITIES, Caution, Coverage, FuserName, Modality, Moves, Neighbours, Records, Refinement, Role, Vectors
+from .types import (
+    MODALITIES,
+    Caution,
+    Coverage,
+    FuserName,
+    Modality,
+    Moves,
+    Neighbours,
+    Records,
+    Refinement,
+    Role,
+    Vectors,
+)
 from .values import EXCLUSIONS_AT_ONCE, check_choice, shown
 from .vectors import check_vectors
 
@@ -187,15 +199,12 @@ class Refiner:
         else:
             nothing = np.zeros_like(found.similarity)
             refined = Refined(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
-        explained = (found, refined.trust, refined.weights) if request.explain else (None, None, None)
-        return Refinement(
-            refined.vectors,
-            queries,
-            *explained,
-            coverage=refined.coverage,
-            retrieved=retrieved,
-            moves=refined.moves,
+        whole = Refinement(
+            refined.vectors, queries, coverage=refined.coverage, retrieved=retrieved, moves=refined.moves
         )
+        if not request.explain:
+            return whole
+        return replace(whole, neighbours=found, trust=refined.trust, weights=refined.weights)
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
         """Queries per call, so that the vectors and excluded ids of a call stay bounded."""

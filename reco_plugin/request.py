@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
-from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, described
 from .errors import InputError
+from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, described
 from .values import check_choice, check_k, shown
 
 
@@ -54,7 +54,9 @@ class RefineOptions:
     caution: Caution | float | None = described(
         None, "cautious, balanced or bold: which share of queries is assumed to have no answer.", unset="balanced"
     )
-    fuser: FuserName | None = described(None, "reco: the closed form. paper: the attention layer.", unset="of the model")
+    fuser: FuserName | None = described(
+        None, "reco: the closed form. paper: the attention layer.", unset="of the model"
+    )
     where: Filter | None = None
     exclude: Sequence[Collection[str]] | Collection[str] | None = None
     explain: bool = False

@@ -51,10 +51,12 @@ def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack
     """
     if options.get("fuser") not in (None, "reco"):
         raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare its refined vectors, or use 'reco'")
-    hidden = options.pop("exclude", None)
-    refined = reco.refine(texts, modality="text", role="candidate", **options)
-    asked = images_among(refined.coverage, options)
-    moved = reco.refine(images, modality="image", **{**options, **asked}, exclude=hidden)  # type: ignore[typeddict-item]
+    among = options.copy()
+    among.pop("exclude", None)
+    refined = reco.refine(texts, modality="text", role="candidate", **among)
+    if options.get("caution") is None and (share := share_unknown(refined.coverage)) is not None:
+        options["caution"] = share
+    moved = reco.refine(images, modality="image", **options)
     frozen = np.asarray(images @ texts.T, np.float32)
     degraded = refined.degraded or moved.degraded
     if moved.moves is None and refined.moves is None:
@@ -62,11 +64,9 @@ def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack
     return Scores(score_pairs(moves_of(moved), moves_of(refined)), frozen, refined.coverage, degraded)
 
 
-def images_among(coverage: Coverage | None, options: RefineKeywords) -> RefineKeywords:
-    """The caution of images, where the texts that they are compared with are known."""
-    if options.get("caution") is not None or coverage is None or coverage.answered is None:
-        return {}
-    return {"caution": 1.0 - coverage.answered}
+def share_unknown(coverage: Coverage | None) -> float | None:
+    """The share of texts that the memory does not know: the caution of images that are compared with them."""
+    return None if coverage is None or coverage.answered is None else 1.0 - coverage.answered
 
 
 def moves_of(refined: Refinement) -> Moves:
@@ -75,4 +75,4 @@ def moves_of(refined: Refinement) -> Moves:
         return refined.moves
     n, d = refined.frozen.shape
     nothing = np.zeros((n, d), np.float32)
-    return Moves(refined.frozen, nothing, np.ones(n, np.float32), nothing[:1].sum(axis=0), np.zeros(n, np.bool_), 1.0)
+    return Moves(refined.frozen, nothing, np.ones(n, np.float32), np.zeros(d, np.float32), np.zeros(n, np.bool_), 0.0)

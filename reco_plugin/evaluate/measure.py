@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineHow
-from ..score import images_among
+from ..score import share_unknown
 from ..trust.scores import score_pairs
 from ..types import Coverage, Vectors
 from .encoding import Refines, refine_candidates, refine_queries
@@ -69,10 +69,11 @@ def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **opt
         candidates = refine_candidates(reco, candidates, **options)
     if both or queries.modality in wanted:
         queries = refine_queries(reco, queries, **options)
-        among = images_among(candidates.coverage, options)
-        if both and among and queries.moves is not None:
-            moves = refine_queries(reco, task.queries, **{**options, **among}).moves  # type: ignore[typeddict-item]
-            queries = replace(queries, moves=moves)
+        unknown = share_unknown(candidates.coverage)
+        if both and unknown is not None and queries.moves is not None and options.get("caution") is None:
+            among = options.copy()
+            among["caution"] = unknown
+            queries = replace(queries, moves=refine_queries(reco, task.queries, **among).moves)
     return replace(task, queries=queries, candidates=candidates)
 
 

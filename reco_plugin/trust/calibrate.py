@@ -94,7 +94,7 @@ def _fit_sides(
         return plain, unanswerable, f"{corpus.learned.wrong:.0%} of its captions look wrong", False
     if len(corpus) < ENOUGH:
         prior = {
-            m: Side(corpus.spreads[m], corpus.units[m], {c: PRIOR[m] for c in ("cautious", "balanced", "bold")})
+            m: Side(corpus.spreads[m], corpus.units[m], dict.fromkeys(("cautious", "balanced", "bold"), PRIOR[m]))
             for m in MODALITIES
         }
         return prior, unanswerable, "", False
@@ -104,9 +104,7 @@ def _fit_sides(
         gates = _fit_cautions(episodes[modality], modality, unanswerable, seed)
         candidates = gates if alone < 0.5 else {}  # one pair a class moves a candidate to one image of many
         if alone > _SINGLE:
-            views = make_episodes(
-                corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1)
-            )
+            views = make_episodes(corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1))
             gates = _fit_cautions(views, modality, min(unanswerable, 0.5), seed, weighted=True)
         if not gates:
             without.append(modality)
@@ -119,7 +117,7 @@ def _fit_cautions(
     episodes: Episodes, modality: Modality, unanswerable: float, seed: int, *, weighted: bool = False
 ) -> dict[Caution, Gate]:
     """A gate for each caution; none where the balanced one does not save loss."""
-    shares, order = shares_of(unanswerable), ("balanced", "bold", "cautious")
+    shares, order = shares_of(unanswerable), tuple[Caution, ...](("balanced", "bold", "cautious"))
     rng = np.random.default_rng(seed)
     gates = fit_gates(episodes, modality, [shares[one] for one in order], rng=rng, weighted=weighted)
     return dict(zip(order, gates, strict=True)) if gates[0].gain > WORTH else {}

@@ -64,8 +64,8 @@ class Check:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Check:
         """Read :meth:`to_json` back."""
-        sides = (SideCheck(**{k: float(v) for k, v in stored[m].items()}) for m in MODALITIES)
-        return cls(*sides, wrong=float(stored["wrong"]), pairs=int(stored["pairs"]))
+        image, text = (SideCheck(**{k: float(v) for k, v in stored[m].items()}) for m in MODALITIES)
+        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]))
 
     def __str__(self) -> str:
         def said(side: SideCheck, what: str) -> str:

@@ -12,8 +12,8 @@ from ..types import Caution, Vectors
 
 CAUTIONS: tuple[Caution, ...] = get_args(Caution)
 SIGNALS = 7
-"""Of a query: knowledge A, agreement B, mean honesty, best similarity, its distance to the mean, length of the evidence,
-its correlation with the query."""
+"""Of a query: knowledge A, agreement B, mean honesty, best similarity, its distance to the mean, length of the
+evidence, its correlation with the query."""
 FEATURES = 6
 LEAST = 0.3
 """A and B in standard deviations below which a difference means nothing; .1 to .5 give the same gains to .1."""

@@ -8,6 +8,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class State:
             return None
         shares = self.shares
         order = [caution for caution in ("bold", "balanced", "cautious") if caution in gates]
-        for low, high in zip(order, order[1:], strict=False):
+        for low, high in pairwise(order):
             if unanswerable <= shares[high]:
                 width = shares[high] - shares[low]
                 at = (unanswerable - shares[low]) / width if width > 1e-6 else 1.0
@@ -159,7 +160,7 @@ class State:
             values, side = self.values[modality], self.sides[modality]
             arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
-            arrays[f"moments_{modality}"] = np.float64([values.length, values.shrinkage, side.spread, side.unit])
+            arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
             _pack_matrix(arrays, f"precision_{modality}", values.precision, directions=not shared)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
-from ...config import FuserName
+from ...types import FuserName
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
 from ...request import RefineHow
