@@ -30,6 +30,7 @@ WORTH = 2.0
 """Standard errors by which a gate must save loss, else its side stays plain."""
 HOPELESS = 0.9
 """Share of wrong captions from which a memory is not used."""
+_UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
 
 
@@ -105,7 +106,7 @@ def _fit_sides(
         candidates = gates if alone < 0.5 else {}  # one pair a class moves a candidate to one image of many
         if alone > _SINGLE:
             views = make_episodes(corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1))
-            gates = _fit_cautions(views, modality, min(unanswerable, 0.5), seed, weighted=True)
+            gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)
         sides[modality] = Side(corpus.spreads[modality], corpus.units[modality], gates, candidates)
