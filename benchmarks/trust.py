@@ -1,4 +1,4 @@
-"""What trust per pair is worth as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
+"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
 
     python -m benchmarks.trust --docs docs/measurements
 
