@@ -15,7 +15,7 @@ from .retrieve import Retrieval
 from .trust import State
 from .trust.candidates import to_vectors
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
-from .trust.gate import Gate, features
+from .trust.gate import Applied, step
 from .types import Caution, Coverage, Modality, Moves, Neighbours, Role, Vectors, other
 
 SHARPEST = 8.0
@@ -103,31 +103,28 @@ class Closed:
         assert self._state is not None  # noqa: S101 - moves come from a state
         return to_vectors(moves, self._state.values[other(self._modality)])
 
-    def _gate(self) -> Gate | None:
+    def _gate(self) -> Applied | None:
         """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
         if self._state is None:
             return None
-        if self._answered is not None:
-            return self._state.gate_at(self._modality, self._state.assume(self._answered), candidate=True)
-        if isinstance(self._caution, str):
-            return self._state.gate(self._modality, caution=self._caution, candidate=self._candidate)
-        return self._state.gate_at(self._modality, self._caution, candidate=self._candidate)
+        caution = self._caution if self._answered is None else self._state.assume(self._answered)
+        return self._state.gate(self._modality, caution, candidate=self._candidate)
 
     def _move(
         self,
         state: State,
-        gate: Gate,
+        applied: Applied,
         queries: Vectors,
         found: Neighbours,
         asked: Coverage,
         covered: npt.NDArray[np.bool_] | None,
     ) -> Refined:
         side, here = state.sides[self._modality], np.asarray(found.found.any(axis=1))
-        evidence = state.weigh(self._modality, queries, found, gate)
-        strength = np.where(here, gate.strength(features(evidence.signals, side.spread)), np.float32(0.0))
-        added = evidence.direction * (np.float32(side.unit) * strength / evidence.length)[:, None]
-        moved = queries + added
-        refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12))
+        evidence = state.weigh(self._modality, queries, found, applied)
+        constants = applied.gate.constants(side.spread, side.unit)
+        refined, factor = step(queries, evidence.direction, evidence.signals, constants)
+        added = factor * evidence.direction
+        strength = factor[:, 0] * evidence.length / np.float32(side.unit)  # in standard deviations of a plain score
         far = np.linalg.norm(added, axis=1)  # (B,)
         coverage = Coverage(
             asked.asked,
@@ -143,7 +140,7 @@ class Closed:
             np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
             state.values[other(self._modality)].mean,
             here if covered is None else np.asarray(covered & here),
-            float(min(np.exp(gate.temperature), SHARPEST) / side.unit),
+            float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
         )
         return Refined(
             np.where(here[:, None], refined, queries).astype(np.float32),
