@@ -121,7 +121,7 @@ class Closed:
     ) -> Refined:
         side, here = state.sides[self._modality], np.asarray(found.found.any(axis=1))
         evidence = state.weigh(self._modality, queries, found, applied)
-        constants = applied.gate.constants(side.spread, side.unit)
+        constants = np.tile(applied.gate.constants(side.spread, side.unit), (len(queries), 1))
         refined, factor = step(queries, evidence.direction, evidence.signals, constants)
         added = factor * evidence.direction
         strength = factor[:, 0] * evidence.length / np.float32(side.unit)  # in standard deviations of a plain score
