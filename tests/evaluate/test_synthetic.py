@@ -359,30 +359,26 @@ def test_refining_in_blocks_is_refining_one_by_one() -> None:
 def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise() -> None:
     from types import SimpleNamespace
 
-    from reco_plugin.artifact import Policy
+    from reco_plugin.artifact import FusionInfo, Policy
     from reco_plugin.config import Settings
-    from reco_plugin.fuse import TrainingFreeFuser
     from reco_plugin.reco import Reco
 
     world = World()
     refiner = refiner_for_vectors([world.pairs()])
-    memory: Any = SimpleNamespace(
-        searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=None
-    )
-    artifact: Any = SimpleNamespace(manifest=SimpleNamespace(policy=Policy(k=3, gate=False)))
+    memory: Any = SimpleNamespace(searches=refiner.memory.searches, trust=refiner.memory.trust, encoder=None)
+    manifest = SimpleNamespace(policy=Policy(k=3, gate=False), fusion=FusionInfo(fuser="reco"), fusers=("reco",))
+    artifact: Any = SimpleNamespace(manifest=manifest)
 
     def refined(settings: Settings, **options: Any) -> np.ndarray:
-        return (
-            Reco(artifact, settings, memory, TrainingFreeFuser())
-            .refine(world.image, modality="image", **options)
-            .vectors
-        )
+        return Reco(artifact, settings, memory, {}).refine(world.image, modality="image", **options).vectors
 
     def expected(**options: Any) -> np.ndarray:
         return refiner.refine(world.image, modality="image", **options).vectors
 
     np.testing.assert_array_equal(refined(Settings()), expected(k=3, gate=False))
     np.testing.assert_array_equal(refined(Settings(k=7, gate=True)), expected(k=7, gate=True))
+    bold = refined(Settings(k=7, gate=True, caution="bold"))
+    np.testing.assert_array_equal(bold, expected(k=7, gate=True, caution="bold"))
     np.testing.assert_array_equal(
         refined(Settings(k=7), k=2, search="cross"), expected(k=2, search="cross", gate=False)
     )
