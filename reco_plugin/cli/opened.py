@@ -41,9 +41,7 @@ class Setup:
     ] = None
     fuser: Annotated[
         FuserName | None,
-        typer.Option(
-            help="reco: the closed form. paper: the attention layer.", show_default="of the model"
-        ),
+        typer.Option(help="reco: the closed form. paper: the attention layer.", show_default="of the model"),
     ] = None
 
 

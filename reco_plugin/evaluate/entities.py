@@ -59,9 +59,9 @@ def entities(
     """Find the entity of each image among all names, frozen and with the image refined.
 
     Names stay frozen unless asked for: candidates are refined as a set, which needs the neighbours of all of them at
-    once, so it is refused for more than 50,000; both sides are compared by exact scores, as :func:`.zero_shot` does. An image's own pair (same id) is hidden from it. Intervals are drawn
-    over entities. Where the set says which queries are of unseen entities, accuracy among all candidates is also given
-    for seen and unseen ones, with the harmonic mean.
+    once, so it is refused for more than 50,000; both sides are compared by exact scores, as :func:`.zero_shot` does. An
+    image's own pair (same id) is hidden from it. Intervals are drawn over entities. Where the set says which queries
+    are of unseen entities, accuracy among all candidates is also given for seen and unseen ones, with the harmonic mean.
 
     Args:
         reco: refines, and encodes raw images and names. A :class:`.encoding.CachedEncoder` keeps the vectors of the
@@ -114,7 +114,9 @@ def _measured(
         task = Task(replace(refined, vectors=images, moves=None), plain, refined.labels)
         moving = replace(task, queries=refined, candidates=refine_candidates(reco, plain, **options))
         moving = move_among(reco, task, moving, **options)
-        found |= {side: one for side, one in measure_sides(task, [moving], ("text", "both")).items() if side not in found}
+        found |= {
+            side: one for side, one in measure_sides(task, [moving], ("text", "both")).items() if side not in found
+        }
     return found
 
 

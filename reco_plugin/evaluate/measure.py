@@ -18,7 +18,7 @@ from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
 from .ranking import Blocks, parts, rank_blocks, ranks, ranks_among
-from .task import SIDES, Mask, Task, TaskItems
+from .task import SIDES, Mask, Task
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ def measure_sides(
             candidates: replace(task, candidates=one.candidates),
             "both": one,
         }
-        for side, parts in found.items():
-            parts.append(_measured(task, variants[side], depth))
-    return {"frozen": measure(task, depth=depth)} | {side: _all(parts) for side, parts in found.items()}
+        for side, trainings in found.items():
+            trainings.append(_measured(task, variants[side], depth))
+    return {"frozen": measure(task, depth=depth)} | {side: _all(trainings) for side, trainings in found.items()}
 
 
 def gain(

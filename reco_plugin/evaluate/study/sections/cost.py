@@ -32,8 +32,9 @@ def cost(study: Study) -> Section:
         about=(
             "Times are medians of repeated calls on the machine that ran this study, after a warm-up "
             "call; they are the only figures here that differ from run to run. "
-            "“Retrieve” asks the real memory, “fuse” runs the closed form in numpy, or the first model's fusion. An approximate index is imitated "
-            "on the pairs in RAM: each true neighbour is missed with probability 1 - recall and the next one moves up."
+            "“Retrieve” asks the real memory, “fuse” runs the closed form in numpy, or the first model's fusion. An "
+            "approximate index is imitated on the pairs in RAM: each true neighbour is missed with probability 1 - "
+            "recall and the next one moves up."
         ),
         tables=(_latency(study), _size(study), by_recall),
         charts=(chart,),

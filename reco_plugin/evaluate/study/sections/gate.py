@@ -1,4 +1,4 @@
-"""What has the memory learned, and what does caution trade? Gain where it has the class against harm where it has not."""
+"""What has the memory learned, and what does caution trade? Gain where it has the class, harm where it has not."""
 
 from __future__ import annotations
 
@@ -57,11 +57,12 @@ def gate(study: Study) -> Section:
         title="What has the memory learned, and what does caution trade?",
         about=(
             "The closed form moves a query along the whitened mean of what was found, as far as the memory's own "
-            "held-out pairs justify: the gate's strength is log-linear in six features of the neighbours. A query alone "
-            "cannot tell whether its class is in the memory, so a share of queries is assumed to have no answer; that "
-            "is the caution, and the curve is what it trades. A query searches twice: with all pairs in the memory, and "
-            "with the pairs of its class left out (the classes in two halves). “No gate” adds the neighbours' mean as it "
-            "is. The self-check is right in sign, not in size, and blind to an irrelevant memory."
+            "held-out pairs justify: the gate's strength is log-linear in six features of the neighbours. A query "
+            "alone cannot tell whether its class is in the memory, so a share of queries is assumed to have no answer; "
+            "that is the caution, and the curve is what it trades. A query searches twice: with all pairs in the "
+            "memory, and with the pairs of its class left out (the classes in two halves). “No gate” adds the "
+            "neighbours' mean as it is. The self-check is right in sign, not in size, and blind to an irrelevant "
+            "memory."
         ),
         tables=(trade, *([] if trust is None else [_state(trust), _gates(trust)])),
         charts=_charts(study, list(methods), known, left_out),
