@@ -15,12 +15,15 @@ SIGNALS = 7
 """Of a query: knowledge A, agreement B, mean honesty, best similarity, its distance to the mean, length of the
 evidence, its correlation with the query."""
 FEATURES = 6
+CONSTANTS = 3 * FEATURES + 2
 LEAST = 0.3
 """A and B in standard deviations below which a difference means nothing; .1 to .5 give the same gains to .1."""
 STRONGEST = 4.0
 """Largest logarithm of the strength."""
 HONESTY_STEP = 1e-3
 """Added to honesty before its logarithm."""
+SHORTEST = 1e-5
+"""Length of the evidence at least: below what :func:`.signals.weigh` gives, so that none is divided by zero."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ class Gate:
         )
 
     def constants(self, spread: float, unit: float) -> npt.NDArray[np.float32]:
-        """(20,) for the graph: phi, low, high, spread of similarity, unit of the scores."""
+        """(20,) for a row of the graph's input: phi, low, high, spread of similarity, unit of the scores."""
         return np.concatenate([self.phi, self.low, self.high, [spread, unit]]).astype(np.float32)
 
 
-def features(signals: npt.NDArray[np.float32], spread: float) -> npt.NDArray[np.float64]:
-    """Features (B, 6) of signals (B, 7): one, three logarithms, and two similarities in spreads."""
+def features(signals: npt.NDArray[np.float32], spread: float | npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Features (B, 6) of signals (B, 7): one, three logarithms, and two similarities in spreads (of all, or (B,))."""
     known, agreed, honest = (signals[:, column].astype(np.float64) for column in range(3))
     columns = [
         np.ones(len(signals)),
@@ -90,14 +93,14 @@ def step(
         query: (B, D) unit-norm.
         evidence: (B, D) whitened, from :func:`.signals.weigh`.
         signals: (B, 7).
-        constants: (20,) from :meth:`Gate.constants`.
+        constants: (B, 20), each row from :meth:`Gate.constants`; a batch may mix memories.
 
     Returns:
         Refined vectors (B, D), unit-norm, and the strength (B, 1) with which the evidence was added.
     """
-    spread, unit = float(constants[18]), constants[19]
-    bounded = np.clip(features(signals, spread), constants[6:12], constants[12:18])
-    logit = np.clip(bounded @ constants[:6].astype(np.float64), -2.0 * STRONGEST, STRONGEST)
-    strength = (unit * np.exp(logit).astype(np.float32) / signals[:, 5])[:, None]
+    phi, low, high, spread, unit = np.split(constants, (6, 12, 18, 19), axis=1)
+    bounded = np.clip(features(signals, spread[:, 0]), low, high)
+    logit = np.clip((bounded * phi).sum(axis=1, keepdims=True), -2.0 * STRONGEST, STRONGEST)
+    strength = unit * np.exp(logit).astype(np.float32) / np.maximum(signals[:, 5:6], np.float32(SHORTEST))
     moved = query + strength * evidence
     return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12)), strength
