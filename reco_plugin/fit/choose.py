@@ -14,7 +14,7 @@ from ..artifact import Policy
 from ..defaults import MAX_LOSS
 from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
-from ..evaluate.measure import Measured, gain, measure_sides, refine_task
+from ..evaluate.measure import Measured, gain, measure_sides, move_among, refine_task
 from ..evaluate.metrics import RECALL_AT
 from ..evaluate.task import TaskItems
 from ..types import Modality, Role
@@ -100,7 +100,7 @@ def measure_tasks(
         known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
-    refiner, queries = candidate.refiner(memory.at(candidate.k)), dict[Modality, TaskItems]()
+    refiner, queries = candidate.refiner(memory), dict[Modality, TaskItems]()
     for name in questions.tasks if names is None else names:
         task = questions.tasks[name]
         asks, sides = task.queries.modality, [str(task.queries.modality)]
@@ -109,6 +109,7 @@ def measure_tasks(
         refined = replace(task, queries=queries[asks])
         if name == "image->name":
             refined, sides = refine_task(refiner, refined, ("text",)), ["image", "text", "both"]
+            refined = move_among(refiner, task, refined)
         found[name] = measure_sides(task, [refined], sides)
     return found
 
@@ -143,14 +144,15 @@ def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
 
 
 def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Candidate, Candidate] | None:
-    """Choose the best candidates on texts and on images, of one k and gate; None where one candidate is as good.
+    """Choose the best candidates on texts and on images, of one kind and k; None where one candidate is as good.
 
-    A model has a fusion for each side, but one k and one setting of the gate.
+    A model has a graph for each side, but one k; the closed form has none.
     """
     texts: FitSide = "text" if goal == "search" else "names"
     best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
     for text, image in product(judged, repeat=2):
-        if (text.candidate.k, text.candidate.gated) != (image.candidate.k, image.candidate.gated):
+        kinds = [(one.k, one.fusions.config.fuser) for one in (text.candidate, image.candidate) if one.fusions]
+        if len(kinds) < len((text, image)) or kinds[0] != kinds[1]:
             continue
         score = _gains(text, texts)[0] + _gains(image, texts)[1]
         if score > least:
@@ -170,7 +172,7 @@ def policy_of(candidate: Candidate, sides: Iterable[FitSide]) -> Policy:
     chosen = set(sides)
     queries: tuple[Modality, ...] = tuple(side for side in ("image", "text") if side in chosen)
     roles: dict[Role, tuple[Modality, ...]] = {"query": queries, "candidate": ("text",) if "names" in chosen else ()}
-    return Policy(k=candidate.k, gate=candidate.gated, refine=roles, candidate_height=candidate.height)
+    return Policy(k=candidate.k, gate=candidate.gated, caution=candidate.caution, refine=roles)
 
 
 def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
