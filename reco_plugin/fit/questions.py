@@ -29,8 +29,8 @@ class Questions:
     Attributes:
         tasks: texts search images and images search texts, each caption once per group, with all pairs of the group as
             true results; and images among the names of groups, where groups are names. Captions and names of the groups
-            of all parts are rivals: among a part's own alone the choice is easier than in a user's index. Near-duplicates
-            of an image are hidden from it, from its caption and from its name.
+            of all parts are rivals, since among a part's own alone the choice is easier than in a user's index.
+            Near-duplicates of an image are hidden from it, from its caption and from its name.
         memory: without the pairs that query.
         without: the same without their groups, so that it holds no answer.
     """
@@ -38,6 +38,11 @@ class Questions:
     tasks: dict[TaskName, Task]
     memory: RamMemory
     without: RamMemory
+
+    def task(self, name: TaskName, *, known: bool) -> Task:
+        """One task; without rivals where the memory holds no answer, so that it knows nothing of what is searched."""
+        task = self.tasks[name]
+        return task if known else task.among(np.isin(np.arange(task.candidates.labels.max() + 1), task.queries.labels))
 
 
 def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fingerprint, *, near: float) -> Questions:
