@@ -98,6 +98,8 @@ class State:
         """Why a side has no gate, for people."""
         if self.reason:
             return self.reason
+        if candidate and not self.fitted:
+            return f"its {self.pairs:,} pairs are too few to learn how candidates move"
         if candidate and self.sides[modality].gates:
             return "most of its captions have one image, and candidates that take one of many images lose"
         return f"its own pairs show no gain for {modality} queries"
