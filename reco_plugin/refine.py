@@ -19,7 +19,19 @@ from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
 from .trust import State, calibrate
-from .types import MODALITIES, Caution, Coverage, FuserName, Modality, Moves, Neighbours, Records, Refinement, Role, Vectors
+from .types import (
+    MODALITIES,
+    Caution,
+    Coverage,
+    FuserName,
+    Modality,
+    Moves,
+    Neighbours,
+    Records,
+    Refinement,
+    Role,
+    Vectors,
+)
 from .values import EXCLUSIONS_AT_ONCE, check_choice, shown
 from .vectors import check_vectors
 
@@ -155,7 +167,15 @@ class Refiner:
                 known = ", ".join(["reco", *self._fusers])
                 raise InputError(f"the model has no fusion {request.fuser!r}, only: {known}")
             return self._fusers[request.fuser]
-        return Closed(self.memory, request.modality, request.role, request.how, request.caution, gated=request.gated)
+        return Closed(
+            self.memory,
+            request.modality,
+            request.role,
+            request.how,
+            request.caution,
+            gated=request.gated,
+            explain=request.explain,
+        )
 
     def _refine(
         self,
@@ -195,6 +215,7 @@ class Refiner:
             coverage=refined.coverage,
             retrieved=retrieved,
             moves=refined.moves,
+            why=refined.why,
         )
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
@@ -296,4 +317,5 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
     )
     trusts = np.concatenate([part.trust for part in parts if part.trust is not None])
     weights = np.concatenate([part.weights for part in parts if part.weights is not None])
-    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights)
+    why = [one for part in parts for one in part.why or ()]
+    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights, why=why or None)
