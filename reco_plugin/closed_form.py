@@ -15,7 +15,8 @@ from .retrieve import Retrieval
 from .trust import State
 from .trust.candidates import to_vectors
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
-from .trust.gate import Applied, step
+from .trust.gate import Applied, features, step
+from .trust.reasons import Why, reasons
 from .types import Caution, Coverage, Modality, Moves, Neighbours, Role, Vectors, other
 
 SHARPEST = 8.0
@@ -46,6 +47,7 @@ class Refined:
         trust, weights: (B, K) honesty and share of each neighbour.
         coverage: of the block.
         moves: how each vector moves; None without a gate.
+        why: how far each moves and why, on request; None where it found nothing.
     """
 
     vectors: Vectors
@@ -53,20 +55,29 @@ class Refined:
     weights: npt.NDArray[np.float32]
     coverage: Coverage
     moves: Moves | None
+    why: Sequence[Why | None] | None = None
 
 
 class Closed:
     """The closed form for one request."""
 
     def __init__(
-        self, memory: Learned, modality: Modality, role: Role, how: Retrieval, caution: Caution | float, *, gated: bool
+        self,
+        memory: Learned,
+        modality: Modality,
+        role: Role,
+        how: Retrieval,
+        caution: Caution | float,
+        *,
+        gated: bool,
+        explain: bool = False,
     ) -> None:
         """Take the memory's current state, so that a request is refined by one state as a whole.
 
         Without a gate, and for a search or fusion other than the paper's, the neighbours' mean is added as it is.
         """
         self._memory, self._modality, self._how, self._caution = memory, modality, how, caution
-        self._candidate, self._gated = role == "candidate", gated and how.is_paper
+        self._explain, self._candidate, self._gated = explain, role == "candidate", gated and how.is_paper
         self._state = memory.trust if self._gated else None
         self._answered: float | None = None
 
@@ -95,7 +106,9 @@ class Closed:
         if self._state is None or gate is None:
             plain = NOT_CALIBRATED if self._state is None else self._state.why_plain(self._modality, self._candidate)
             nothing = np.zeros_like(found.similarity)
-            return Refined(queries.copy(), nothing, nothing, Coverage(asked.asked, asked.found, plain=plain), None)
+            known = () if covered is None else tuple(covered[rows].tolist())
+            coverage = Coverage(asked.asked, asked.found, answered=self._answered, covered=known, plain=plain)
+            return Refined(queries.copy(), nothing, nothing, coverage, None)
         return self._move(self._state, gate, queries, found, asked, None if covered is None else covered[rows])
 
     def to_vectors(self, moves: Moves) -> Vectors:
@@ -148,7 +161,19 @@ class Closed:
             (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
             coverage,
             moves,
+            self._why(applied, evidence.signals, side.spread, far, here) if self._explain else None,
         )
+
+    @staticmethod
+    def _why(
+        applied: Applied,
+        signals: npt.NDArray[np.float32],
+        spread: float,
+        far: npt.NDArray[np.float32],
+        here: npt.NDArray[np.bool_],
+    ) -> list[Why | None]:
+        said = reasons(applied.gate, signals, features(signals, spread), far)
+        return [one if seen else None for one, seen in zip(said, here, strict=True)]
 
     def _search(self, vectors: Vectors, k: int, hidden: Sequence[Collection[str]] | None) -> Neighbours:
         """Captions near (C, D)."""

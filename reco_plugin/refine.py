@@ -167,7 +167,15 @@ class Refiner:
                 known = ", ".join(["reco", *self._fusers])
                 raise InputError(f"the model has no fusion {request.fuser!r}, only: {known}")
             return self._fusers[request.fuser]
-        return Closed(self.memory, request.modality, request.role, request.how, request.caution, gated=request.gated)
+        return Closed(
+            self.memory,
+            request.modality,
+            request.role,
+            request.how,
+            request.caution,
+            gated=request.gated,
+            explain=request.explain,
+        )
 
     def _refine(
         self,
@@ -200,7 +208,12 @@ class Refiner:
             nothing = np.zeros_like(found.similarity)
             refined = Refined(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
         whole = Refinement(
-            refined.vectors, queries, coverage=refined.coverage, retrieved=retrieved, moves=refined.moves
+            refined.vectors,
+            queries,
+            coverage=refined.coverage,
+            retrieved=retrieved,
+            moves=refined.moves,
+            why=refined.why,
         )
         if not request.explain:
             return whole
@@ -305,4 +318,5 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
     )
     trusts = np.concatenate([part.trust for part in parts if part.trust is not None])
     weights = np.concatenate([part.weights for part in parts if part.weights is not None])
-    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights)
+    why = [one for part in parts for one in part.why or ()]
+    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights, why=why or None)
