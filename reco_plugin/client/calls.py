@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -149,7 +149,7 @@ def scores(
     against = _scored(texts, "text") | _how(options)
     return [
         Call("POST", "/v1/scores", _scores, _scored(part, "image") | against)
-        for part in _parts(images, size)  # type: ignore[type-var]
+        for part in _parts(cast("Sequence[ImageInput]", images), size)
     ]
 
 

@@ -98,11 +98,13 @@ def reasons(
     pull = gate.phi * (level - 0.5) * width
     return [
         Why(
-            tuple(
-                Signal(name, float(signals[row, place]), float(level[row, place + 1]), float(pull[row, place + 1]))
-                for place, name in enumerate(_NAMES)
-            )
-            + (_likeness(float(signals[row, 7])),),
+            (
+                *(
+                    Signal(name, float(signals[row, place]), float(level[row, place + 1]), float(pull[row, place + 1]))
+                    for place, name in enumerate(_NAMES)
+                ),
+                _likeness(float(signals[row, 7])),
+            ),
             float(added[row]),
         )
         for row in range(len(signals))

@@ -155,8 +155,8 @@ def told_apart(reco: Reco) -> Any:
     sides = {}
     for name, side in state.sides.items():
         gates = {
-            caution: replace(gate, phi=gate.phi + [shift, 0, 0, 0, 0, 0])
-            for (caution, gate), shift in zip(sorted(side.gates.items()), (0.0, 1.0, -1.0), strict=True)
+            caution: replace(gate, phi=gate.phi + np.array([shift, 0, 0, 0, 0, 0]))
+            for (caution, gate), shift in zip(sorted(side.gates.items()), (0.0, 1.0), strict=True)
         }
         sides[name] = replace(side, gates=gates)
     return replace(state, sides=sides, unanswerable=0.2)
