@@ -110,6 +110,7 @@ class Closed:
         gate = self._gate()
         if self._state is None or gate is None:
             plain = NOT_CALIBRATED if self._state is None else self._state.why_plain(self._modality, self._candidate)
+            plain = plain if asked.found else ""  # without pairs there is nothing to calibrate
             nothing = np.zeros_like(found.similarity)
             known = () if covered is None else tuple(covered[rows].tolist())
             coverage = Coverage(asked.asked, asked.found, answered=self._answered, covered=known, plain=plain)
