@@ -15,8 +15,9 @@ from .retrieve import Retrieval
 from .trust import State
 from .trust.candidates import to_vectors
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
-from .trust.gate import Gate, features
-from .types import Caution, Coverage, Modality, Moves, Neighbours, Role, Vectors, other
+from .trust.gate import Applied, features, step
+from .trust.reasons import Why, reasons
+from .types import Caution, Coverage, FuserName, Modality, Moves, Neighbours, Role, Vectors, other
 
 SHARPEST = 8.0
 """Sharpness of scores, in standard deviations, at which mass is compared, at most."""
@@ -46,6 +47,7 @@ class Refined:
         trust, weights: (B, K) honesty and share of each neighbour.
         coverage: of the block.
         moves: how each vector moves; None without a gate.
+        why: how far each moves and why, on request; None where it found nothing.
     """
 
     vectors: Vectors
@@ -53,22 +55,36 @@ class Refined:
     weights: npt.NDArray[np.float32]
     coverage: Coverage
     moves: Moves | None
+    why: Sequence[Why | None] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One refinement: what is refined, and how."""
+
+    modality: Modality
+    role: Role
+    how: Retrieval
+    fuser: FuserName
+    caution: Caution | float
+    answered: float | None  # share of the candidates that the memory knows, where queries are compared with a known set
+    gated: bool
+    explain: bool
 
 
 class Closed:
     """The closed form for one request."""
 
-    def __init__(
-        self, memory: Learned, modality: Modality, role: Role, how: Retrieval, caution: Caution | float, *, gated: bool
-    ) -> None:
+    def __init__(self, memory: Learned, request: Request) -> None:
         """Take the memory's current state, so that a request is refined by one state as a whole.
 
         Without a gate, and for a search or fusion other than the paper's, the neighbours' mean is added as it is.
         """
-        self._memory, self._modality, self._how, self._caution = memory, modality, how, caution
-        self._candidate, self._gated = role == "candidate", gated and how.is_paper
+        self._memory, self._modality, self._how, self._caution = memory, request.modality, request.how, request.caution
+        self._explain, self._candidate = request.explain, request.role == "candidate"
+        self._gated = request.gated and request.how.is_paper
         self._state = memory.trust if self._gated else None
-        self._answered: float | None = None
+        self._answered = request.answered
 
     def cover(self, vectors: Vectors, hidden: Sequence[Collection[str]] | None) -> npt.NDArray[np.bool_] | None:
         """Say which text candidates (C, D) of one set the memory knows; None for all else."""
@@ -87,7 +103,7 @@ class Closed:
         self, queries: Vectors, found: Neighbours, covered: npt.NDArray[np.bool_] | None, rows: slice
     ) -> Refined:
         """Refine one block of (B, D); ``covered`` is of all rows, the block's are ``rows``."""
-        here = found.found.any(axis=1)
+        here = np.asarray(found.found.any(axis=1))
         asked = Coverage(len(queries), int(here.sum()))
         if not self._gated:
             return _add_mean(queries, found, asked)
@@ -95,7 +111,9 @@ class Closed:
         if self._state is None or gate is None:
             plain = NOT_CALIBRATED if self._state is None else self._state.why_plain(self._modality, self._candidate)
             nothing = np.zeros_like(found.similarity)
-            return Refined(queries.copy(), nothing, nothing, Coverage(asked.asked, asked.found, plain=plain), None)
+            known = () if covered is None else tuple(covered[rows].tolist())
+            coverage = Coverage(asked.asked, asked.found, answered=self._answered, covered=known, plain=plain)
+            return Refined(queries.copy(), nothing, nothing, coverage, None)
         return self._move(self._state, gate, queries, found, asked, None if covered is None else covered[rows])
 
     def to_vectors(self, moves: Moves) -> Vectors:
@@ -103,31 +121,29 @@ class Closed:
         assert self._state is not None  # noqa: S101 - moves come from a state
         return to_vectors(moves, self._state.values[other(self._modality)])
 
-    def _gate(self) -> Gate | None:
+    def _gate(self) -> Applied | None:
         """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
         if self._state is None:
             return None
-        if self._answered is not None:
-            return self._state.gate_at(self._modality, self._state.assume(self._answered), candidate=True)
-        if isinstance(self._caution, str):
-            return self._state.gate(self._modality, caution=self._caution, candidate=self._candidate)
-        return self._state.gate_at(self._modality, self._caution, candidate=self._candidate)
+        caution = self._caution if self._answered is None else self._state.assume(self._answered)
+        among = self._answered is not None
+        return self._state.gate(self._modality, caution, candidate=self._candidate, among=among)
 
     def _move(
         self,
         state: State,
-        gate: Gate,
+        applied: Applied,
         queries: Vectors,
         found: Neighbours,
         asked: Coverage,
         covered: npt.NDArray[np.bool_] | None,
     ) -> Refined:
-        side, here = state.sides[self._modality], found.found.any(axis=1)
-        evidence = state.weigh(self._modality, queries, found, gate)
-        strength = np.where(here, gate.strength(features(evidence.signals, side.spread)), np.float32(0.0))
-        added = evidence.direction * (np.float32(side.unit) * strength / evidence.length)[:, None]
-        moved = queries + added
-        refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12))
+        side, here = state.sides[self._modality], np.asarray(found.found.any(axis=1))
+        evidence = state.weigh(self._modality, queries, found, applied)
+        constants = np.tile(applied.gate.constants(side.spread, side.unit), (len(queries), 1))
+        refined, factor = step(queries, evidence.direction, evidence.signals, constants)
+        added = factor * evidence.direction
+        strength = factor[:, 0] * evidence.length / np.float32(side.unit)  # in standard deviations of a plain score
         far = np.linalg.norm(added, axis=1)  # (B,)
         coverage = Coverage(
             asked.asked,
@@ -142,8 +158,8 @@ class Closed:
             added,
             np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
             state.values[other(self._modality)].mean,
-            here if covered is None else covered & here,
-            float(min(np.exp(gate.temperature), SHARPEST) / side.unit),
+            here if covered is None else np.asarray(covered & here),
+            float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
         )
         return Refined(
             np.where(here[:, None], refined, queries).astype(np.float32),
@@ -151,7 +167,19 @@ class Closed:
             (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
             coverage,
             moves,
+            self._why(applied, evidence.signals, side.spread, far, here) if self._explain else None,
         )
+
+    @staticmethod
+    def _why(
+        applied: Applied,
+        signals: npt.NDArray[np.float32],
+        spread: float,
+        far: npt.NDArray[np.float32],
+        here: npt.NDArray[np.bool_],
+    ) -> list[Why | None]:
+        said = reasons(applied.gate, signals, features(signals, spread), far)
+        return [one if seen else None for one, seen in zip(said, here, strict=True)]
 
     def _search(self, vectors: Vectors, k: int, hidden: Sequence[Collection[str]] | None) -> Neighbours:
         """Captions near (C, D)."""

@@ -10,7 +10,7 @@ from typing import Protocol, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .closed_form import Closed, Refined
+from .closed_form import Closed, Refined, Request
 from .defaults import NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser
@@ -19,7 +19,19 @@ from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
 from .trust import State, calibrate
-from .types import MODALITIES, Caution, Coverage, FuserName, Modality, Moves, Neighbours, Records, Refinement, Role, Vectors
+from .types import (
+    MODALITIES,
+    Caution,
+    Coverage,
+    FuserName,
+    Modality,
+    Moves,
+    Neighbours,
+    Records,
+    Refinement,
+    Role,
+    Vectors,
+)
 from .values import EXCLUSIONS_AT_ONCE, check_choice, shown
 from .vectors import check_vectors
 
@@ -62,19 +74,6 @@ class VectorMemory:
     def searches(self) -> Searches:
         """What a refinement searches."""
         return self.before or self.store
-
-
-@dataclass(frozen=True)
-class Request:
-    """One refinement: what is refined, and how."""
-
-    modality: Modality
-    role: Role
-    how: Retrieval
-    fuser: FuserName
-    caution: Caution | float
-    gated: bool
-    explain: bool
 
 
 class Refiner:
@@ -129,6 +128,7 @@ class Refiner:
             self.how.with_options(asked),
             asked.fuser or self._fuser,
             self._caution if asked.caution is None else asked.caution,
+            asked.answered,
             gated=self._gate if asked.gate is None else asked.gate,
             explain=asked.explain,
         )
@@ -155,7 +155,7 @@ class Refiner:
                 known = ", ".join(["reco", *self._fusers])
                 raise InputError(f"the model has no fusion {request.fuser!r}, only: {known}")
             return self._fusers[request.fuser]
-        return Closed(self.memory, request.modality, request.role, request.how, request.caution, gated=request.gated)
+        return Closed(self.memory, request)
 
     def _refine(
         self,
@@ -187,15 +187,17 @@ class Refiner:
         else:
             nothing = np.zeros_like(found.similarity)
             refined = Refined(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
-        explained = (found, refined.trust, refined.weights) if request.explain else (None, None, None)
-        return Refinement(
+        whole = Refinement(
             refined.vectors,
             queries,
-            *explained,
             coverage=refined.coverage,
             retrieved=retrieved,
             moves=refined.moves,
+            why=refined.why,
         )
+        if not request.explain:
+            return whole
+        return replace(whole, neighbours=found, trust=refined.trust, weights=refined.weights)
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
         """Queries per call, so that the vectors and excluded ids of a call stay bounded."""
@@ -296,4 +298,5 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
     )
     trusts = np.concatenate([part.trust for part in parts if part.trust is not None])
     weights = np.concatenate([part.weights for part in parts if part.weights is not None])
-    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights)
+    why = [one for part in parts for one in part.why or ()]
+    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights, why=why or None)

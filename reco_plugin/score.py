@@ -41,32 +41,41 @@ class Scores:
     degraded: Degraded | None = None
 
 
+class Scorer:
+    """Scores images against one set of texts, which is refined once."""
+
+    def __init__(self, reco: Refines, texts: Vectors, **options: Unpack[RefineKeywords]) -> None:
+        """Refine texts (C, D).
+
+        The caution of the images follows from the texts that the memory knows, unless the caller gives one.
+
+        Raises:
+            InputError: a fusion other than the closed form.
+        """
+        if options.get("fuser") not in (None, "reco"):
+            raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare refined vectors, or use 'reco'")
+        options["fuser"] = "reco"
+        self._reco, self._hidden = reco, options.pop("exclude", None)
+        self._texts = reco.refine(texts, modality="text", role="candidate", **options)
+        if options.get("caution") is None and self._texts.coverage is not None:
+            options["answered"] = self._texts.coverage.answered
+        if self._hidden is not None:
+            options["exclude"] = self._hidden
+        self._options = options
+
+    def score(self, images: Vectors) -> Scores:
+        """Score images (B, D); errors as in :meth:`reco_plugin.reco.Reco.refine`."""
+        moved = self._reco.refine(images, modality="image", **self._options)
+        frozen = np.asarray(images @ self._texts.frozen.T, np.float32)
+        coverage, degraded = self._texts.coverage, self._texts.degraded or moved.degraded
+        if moved.moves is None and self._texts.moves is None:
+            return Scores(frozen, frozen, coverage, degraded)
+        return Scores(score_pairs(moves_of(moved), moves_of(self._texts)), frozen, coverage, degraded)
+
+
 def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack[RefineKeywords]) -> Scores:
-    """Score images (B, D) against texts (C, D), see :meth:`reco_plugin.reco.Reco.scores`.
-
-    The caution of the images follows from the texts that the memory knows, unless the caller gives one.
-
-    Raises:
-        InputError: a fusion other than the closed form.
-    """
-    if options.get("fuser") not in (None, "reco"):
-        raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare its refined vectors, or use 'reco'")
-    hidden = options.pop("exclude", None)
-    refined = reco.refine(texts, modality="text", role="candidate", **options)
-    asked = images_among(refined.coverage, options)
-    moved = reco.refine(images, modality="image", **{**options, **asked}, exclude=hidden)  # type: ignore[typeddict-item]
-    frozen = np.asarray(images @ texts.T, np.float32)
-    degraded = refined.degraded or moved.degraded
-    if moved.moves is None and refined.moves is None:
-        return Scores(frozen, frozen, refined.coverage, degraded)
-    return Scores(score_pairs(moves_of(moved), moves_of(refined)), frozen, refined.coverage, degraded)
-
-
-def images_among(coverage: Coverage | None, options: RefineKeywords) -> RefineKeywords:
-    """The caution of images, where the texts that they are compared with are known."""
-    if options.get("caution") is not None or coverage is None or coverage.answered is None:
-        return {}
-    return {"caution": 1.0 - coverage.answered}
+    """Score images (B, D) against texts (C, D), see :meth:`reco_plugin.reco.Reco.scores`."""
+    return Scorer(reco, texts, **options).score(images)
 
 
 def moves_of(refined: Refinement) -> Moves:
@@ -75,4 +84,4 @@ def moves_of(refined: Refinement) -> Moves:
         return refined.moves
     n, d = refined.frozen.shape
     nothing = np.zeros((n, d), np.float32)
-    return Moves(refined.frozen, nothing, np.ones(n, np.float32), nothing[:1].sum(axis=0), np.zeros(n, np.bool_), 1.0)
+    return Moves(refined.frozen, nothing, np.ones(n, np.float32), np.zeros(d, np.float32), np.zeros(n, np.bool_), 0.0)

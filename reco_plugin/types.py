@@ -13,6 +13,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .trust.reasons import Why
+
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]
 """A query is compared with vectors that do not change; candidates compete with one another."""
@@ -219,7 +221,9 @@ class Coverage:
         asked = sum(part.asked for part in parts)
         known = [part.strength * part.asked for part in parts if part.strength is not None]
         strength = round(sum(known) / asked, 12) if known else None
-        return replace(parts[0], asked=asked, found=sum(part.found for part in parts), strength=strength)
+        covered = tuple(known for part in parts for known in part.covered)
+        found = sum(part.found for part in parts)
+        return replace(parts[0], asked=asked, found=found, strength=strength, covered=covered)
 
 
 @dataclass(frozen=True)
@@ -232,7 +236,7 @@ class Moves:
         length: (B,) standard deviation of a moved vector's scores, in those of a plain one; 1 where it stays plain.
         mean: (D,) of the memory's vectors of the other modality.
         covered: (B,) whether the memory knows it; of queries, all.
-        sharpness: of scores, per unit of cosine, at which mass is compared.
+        sharpness: of scores, per unit of cosine, at which mass is compared; 0 where nothing moves.
     """
 
     plain: Vectors
@@ -253,8 +257,7 @@ class Moves:
         """Several batches as one."""
         first = parts[0]
         plain, added, length, covered = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("plain", "added", "length", "covered")
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("plain", "added", "length", "covered")
         )
         return cls(plain, added, length, first.mean, covered, first.sharpness)
 
@@ -274,6 +277,7 @@ class Refinement:
         retrieved: (B,) bool: whether a vector found any pair; without one, it stays frozen. None if the memory was not
             searched, or did not answer.
         moves: how each vector moved, for exact scores with vectors of the other modality; None without a gate.
+        why: B reasons for how far each moved, None where it found nothing; None unless ``explain``, and without a gate.
     """
 
     vectors: Vectors
@@ -285,6 +289,7 @@ class Refinement:
     coverage: Coverage | None = None
     retrieved: npt.NDArray[np.bool_] | None = None
     moves: Moves | None = None
+    why: Sequence[Why | None] | None = None
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
 from .calls import Call, Refined, ServedHow, T
@@ -62,6 +63,13 @@ class AsyncClient(Service):
         """Explain, as :meth:`.Client.explain`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([await self._send(part) for part in parts])
+
+    async def scores(
+        self, images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, **options: Unpack[ServedHow]
+    ) -> Scores:
+        """Score B images against C texts, both refined, as :meth:`.Client.scores`."""
+        parts = calls.scores(images, texts, self.batch_size, options)
+        return calls.join_scores([await self._send(part) for part in parts])
 
     async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ from PIL import Image
 
 from ..errors import ImageError, InputError, VectorError
 from ..request import RefineHow, given_options
-from ..types import ROLE_OF, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
+from ..score import Scores
+from ..trust.reasons import Signal, Why
+from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
 
 T = TypeVar("T")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
@@ -36,6 +38,8 @@ class Refined:
         degraded: why vectors are frozen although refinement was on; None if nothing failed.
         frozen: (B, D) before refinement; None without an explanation.
         used: per row, the pairs that were used, nearest first; likewise.
+        why: per row, why it moved as far as it did, None without a gate; likewise.
+        coverage: what the memory knows of them; None where it was not searched.
     """
 
     vectors: Vectors
@@ -43,18 +47,24 @@ class Refined:
     degraded: Degraded | None = None
     frozen: Vectors | None = None
     used: tuple[tuple[Used, ...], ...] | None = None
+    why: tuple[Why | None, ...] | None = None
+    coverage: Coverage | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Refined]) -> Refined:
         """Answers to the parts of one call as one; degraded if any part is."""
         frozen = [part.frozen for part in parts if part.frozen is not None]
         used = [part.used for part in parts if part.used is not None]
+        why = [part.why for part in parts if part.why is not None]
+        coverage = [part.coverage for part in parts if part.coverage is not None]
         return cls(
             np.concatenate([part.vectors for part in parts]),
             np.concatenate([part.moved for part in parts]),
             next((part.degraded for part in parts if part.degraded), None),
             np.concatenate(frozen) if frozen else None,
             tuple(row for rows in used for row in rows) if used else None,
+            tuple(row for rows in why for row in rows) if why else None,
+            Coverage.join(coverage) if coverage else None,
         )
 
 
@@ -113,9 +123,7 @@ def refine(
     Raises:
         VectorError: NaN or infinity.
     """
-    rows = np.asarray(vectors, np.float32)
-    if not np.isfinite(rows).all():
-        raise VectorError("vectors hold NaN or infinity, which JSON cannot carry")
+    rows = _finite(vectors)
     how = {"modality": modality, "input_type": _INPUT_TYPES[role], "explain": explain, **_how(options)}
     return [
         Call("POST", "/v1/refine", _refined, {"vectors": part, **how})
@@ -132,6 +140,27 @@ def explain(
         Call("POST", "/v1/explain", _refined, {"input": [_item(one, modality) for one in part], **how})
         for part in _parts(items, _size(role, size))
     ]
+
+
+def scores(
+    images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, size: int, options: ServedHow
+) -> list[Call[Scores]]:
+    """``POST /v1/scores``: images in parts, each against all texts; errors as in :func:`embed`, and of vectors."""
+    against = _scored(texts, "text") | _how(options)
+    return [
+        Call("POST", "/v1/scores", _scores, _scored(part, "image") | against)
+        for part in _parts(cast("Sequence[ImageInput]", images), size)
+    ]
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Answers to the parts of one call as one, (B, C); degraded if any part is."""
+    return Scores(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.frozen for part in parts]),
+        parts[0].coverage,
+        next((part.degraded for part in parts if part.degraded), None),
+    )
 
 
 def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
@@ -184,6 +213,21 @@ def _item(value: ImageInput, modality: Modality) -> dict[str, str]:
     if not isinstance(value, str):
         raise InputError(f"a text must be a str, got {type(value).__name__}: {value!r:.40}")
     return {"text": value}
+
+
+def _finite(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    rows = np.asarray(vectors, np.float32)
+    if not np.isfinite(rows).all():
+        raise VectorError("vectors hold NaN or infinity, which JSON cannot carry")
+    return rows
+
+
+def _scored(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, Any]:
+    """One side of a request for scores."""
+    if isinstance(items, np.ndarray):
+        return {f"{modality}_vectors": _finite(items).tolist()}
+    (all_of,) = _parts(items, sys.maxsize)
+    return {f"{modality}s": [_item(one, modality)[modality] for one in all_of]}
 
 
 def _pair(given: Pair | tuple[Any, ...]) -> dict[str, Any]:
@@ -240,7 +284,28 @@ def _refined(answer: Any) -> Refined:
         degraded=answer.get("degraded"),
         frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
         used=tuple(tuple(map(_used, row["used"])) for row in rows) if explained else None,
+        why=tuple(_why(row.get("why")) for row in rows) if explained else None,
+        coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
     )
+
+
+def _scores(answer: Any) -> Scores:
+    scores, frozen = (np.array(answer[name], np.float32) for name in ("scores", "frozen"))
+    return Scores(scores, frozen, _coverage(answer.get("coverage"), answer["covered"]), answer.get("degraded"))
+
+
+def _coverage(said: Any, covered: Sequence[bool | None]) -> Coverage | None:
+    if said is None:
+        return None
+    figures = {name: said.get(name) for name in ("asked", "found", "answered", "needed", "strength", "plain")}
+    return Coverage(**figures, covered=tuple(one for one in covered if one is not None))
+
+
+def _why(said: Any) -> Why | None:
+    if said is None:
+        return None
+    signals: Any = said["signals"]
+    return Why(tuple(Signal(name, **figures) for name, figures in signals.items()), said["added"])
 
 
 def _used(pair: Any) -> Used:

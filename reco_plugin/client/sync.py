@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from ..score import Scores
 from ..types import ImageInput, Modality, Pair, Role, Vectors
 from . import calls
 from .calls import Call, Refined, ServedHow, T
@@ -65,7 +66,7 @@ class Client(Service):
             modality: what they embed.
             role: queries, or the candidates of one set.
             explain: also return the pairs that were used.
-            options: ``k``, ``search``, ``fusion``, ``gate``, ``where``, ``exclude``, as in
+            options: ``k``, ``search``, ``fusion``, ``gate``, ``caution``, ``fuser``, ``where``, ``exclude``, as in
                 :meth:`reco_plugin.Reco.refine`; ``exclude`` is one collection for all.
 
         Raises:
@@ -85,6 +86,21 @@ class Client(Service):
         """Refine B texts or images to (B, D) and return the pairs that were used; options as in :meth:`refine`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([self._send(part) for part in parts])
+
+    def scores(
+        self, images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, **options: Unpack[ServedHow]
+    ) -> Scores:
+        """Score B images against C texts, both refined; see :meth:`reco_plugin.reco.Reco.scores`.
+
+        Args:
+            images: raw, or vectors (B, D).
+            texts: all that compete, raw or vectors (C, D).
+            options: as in :meth:`refine`; ``exclude`` is for the images.
+
+        Raises:
+            RecoError: as :meth:`embed_texts`.
+        """
+        return calls.join_scores([self._send(part) for part in calls.scores(images, texts, self.batch_size, options)])
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fastapi import Request
 
+from ..errors import InputError
+from ..request import RefineOptions, check_caution
+from ..types import Caution, Coverage, Degraded
 from .auth import credential
 from .bodies import Bodies
 from .embedder import Embedder
 from .embedding import Embedded, EmbedRequest, Timings
+from .failures import Failure, Refused
 from .pool import Pool
+from .scores import Scored, ScoreRequest, score
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -21,7 +26,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NO_ROLE = "plain, since neither query nor document was said: name an alias for queries (clip-reco-query), or input_type"
 """Header ``x-reco-note``."""
-TOLD = ("x-reco-refined", "x-reco-degraded", "x-reco-note", "server-timing", "x-request-id", "retry-after")
+CAUTION = "x-reco-caution"
+"""Header of requests, for dialects without a field for it."""
+TOLD = (
+    "x-reco-refined",
+    "x-reco-degraded",
+    "x-reco-coverage",
+    "x-reco-note",
+    "server-timing",
+    "x-request-id",
+    "retry-after",
+)
 """Headers of answers that callers read."""
 
 
@@ -85,6 +100,7 @@ class Caller:
         prefix = getattr(self._request.state, "prefix", None)
         if request.explain:
             self.see_pairs()
+        request = replace(request, options=self._as_cautious(request.options))
         ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
@@ -92,6 +108,20 @@ class Caller:
             self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
         return answer
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """Wait in the queue, score B images against C texts, and set the response's headers.
+
+        Raises:
+            Refused: a bad or too large item, too many, queue full (429), or the deadline passed (504).
+            RecoError: the whole request failed.
+        """
+        asked = replace(request, options=self._as_cautious(request.options))
+        ran = await self._edge.pool.run(lambda: score(self._edge.embedder, asked), self._left)
+        found, timings = ran.value, replace(ran.value.timings, queue_s=ran.queue_s)
+        items = len(request.images) + len(request.texts)
+        self._say(timings, items, str(found.refined).lower(), found.scores.degraded, found.scores.coverage)
+        return found
 
     async def ask(self, call: Callable[[], T]) -> T:
         """Run another call that only reads, in the same queue."""
@@ -114,14 +144,39 @@ class Caller:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass  # an empty body that was not read
 
+    def _as_cautious(self, options: RefineOptions) -> RefineOptions:
+        """The options with the caution of the header, where the request has none.
+
+        Raises:
+            Refused: 400, neither a caution nor a share.
+        """
+        said = self._request.headers.get(CAUTION)
+        if said is None or options.caution is not None:
+            return options
+        try:
+            caution: Any = said if said in get_args(Caution) else float(said)
+            check_caution(caution)
+        except (InputError, ValueError):
+            message = f"{CAUTION} is {said!r:.60}: give {', '.join(get_args(Caution))} or a share from 0 to 1"
+            raise Refused(Failure(400, "unknown_caution", message, CAUTION)) from None
+        return replace(options, caution=caution)
+
     def _tell(self, answer: Embedded) -> None:
         """Note the response's headers and the fields of the log."""
-        headers = {"server-timing": server_timing(answer.timings), "x-reco-refined": refined_word(answer)}
-        log: dict[str, Any] = {"items": len(answer.failures), "refined": headers["x-reco-refined"]}
-        if answer.degraded:
-            headers["x-reco-degraded"] = log["degraded"] = answer.degraded
+        coverage = answer.coverage.get("text")
+        self._say(answer.timings, len(answer.failures), refined_word(answer), answer.degraded, coverage)
         if failed := sum(failure is not None for failure in answer.failures):
-            log["failed_items"] = failed
+            self._request.state.log["failed_items"] = failed
+
+    def _say(
+        self, timings: Timings, items: int, refined: str, degraded: Degraded | None, coverage: Coverage | None
+    ) -> None:
+        headers = {"server-timing": server_timing(timings), "x-reco-refined": refined}
+        log: dict[str, Any] = {"items": items, "refined": refined}
+        if degraded:
+            headers["x-reco-degraded"] = log["degraded"] = degraded
+        if coverage is not None and coverage.answered is not None:
+            headers["x-reco-coverage"] = f"{coverage.answered:.2f}"
         self._request.state.headers, self._request.state.log = headers, log
 
 

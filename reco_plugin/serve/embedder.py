@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import ImageError, InputError
 from ..preparation import EncoderInput
 from ..reco import Reco
-from ..types import MODALITIES, ROLE_OF, Degraded, Modality, Refinement, Vectors
+from ..request import RefineOptions
+from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Vectors
 from .embedding import Embedded, EmbedRequest, Item, Timings
 from .failures import Failure, Refused, failure_of, too_many_items
 from .images import too_many_bytes
@@ -32,6 +33,7 @@ class _Work:
     rows: list[AnswerRow | Failure | None]
     degraded: Degraded | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    coverage: dict[Modality, Coverage] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -64,7 +66,7 @@ class Embedder:
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
         """Which sides are refined unless a request says otherwise."""
-        self._settings = settings
+        self.settings = settings
         self.prepare = ItemPreparation(reco, settings)
         self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
 
@@ -84,7 +86,7 @@ class Embedder:
             Refused: no items or too many, or an unknown model.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
-        self._check(request)
+        self.check_size(request.items, request.options)
         asked = self.asked(request, prefix)
         work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
         for modality in MODALITIES:
@@ -96,6 +98,7 @@ class Embedder:
             degraded=work.degraded,
             explained=request.explain,
             timings=Timings(**seconds),
+            coverage=work.coverage,
         )
 
     def asked(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
@@ -106,15 +109,23 @@ class Embedder:
         """
         return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
 
-    def _check(self, request: EmbedRequest) -> None:
-        if not request.items:
+    def check_size(self, items: Sequence[Item | Failure], options: RefineOptions) -> None:
+        """Check a request against the limits, and its fusion against the model.
+
+        Raises:
+            Refused: no items or too many, a k that is too large, or a fusion that the model does not have.
+        """
+        if not items:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
-        if len(request.items) > self._settings.max_items:
-            raise Refused(too_many_items(len(request.items), self._settings.max_items))
-        self.check_images(isinstance(item, Item) and isinstance(item.content, bytes) for item in request.items)
-        if (request.options.k or 0) > self._settings.max_k:
-            message = f"k is {request.options.k}, the limit is {self._settings.max_k} (max_k)"
+        if len(items) > self.settings.max_items:
+            raise Refused(too_many_items(len(items), self.settings.max_items))
+        self.check_images(isinstance(item, Item) and isinstance(item.content, bytes) for item in items)
+        if (options.k or 0) > self.settings.max_k:
+            message = f"k is {options.k}, the limit is {self.settings.max_k} (max_k)"
             raise Refused(Failure(400, "k_too_large", message, "k"))
+        if options.fuser is not None and options.fuser not in (known := self.reco.manifest.fusers):
+            message = f"fuser is {options.fuser}, and the model has only: {', '.join(known)}"
+            raise Refused(Failure(400, "unknown_fuser", message, "fuser"))
 
     def check_images(self, images: Iterable[bool]) -> None:
         """Limit the images that are decoded at once; takes whether each item is an image.
@@ -122,8 +133,8 @@ class Embedder:
         Raises:
             Refused: 413, too many.
         """
-        if (number := sum(images)) > self._settings.max_images:
-            raise Refused(too_many_items(number, self._settings.max_images, "images", "max_images"))
+        if (number := sum(images)) > self.settings.max_images:
+            raise Refused(too_many_items(number, self.settings.max_images, "images", "max_images"))
 
     def _side(self, work: _Work, modality: Modality) -> None:
         """Answer the items of one modality."""
@@ -144,6 +155,9 @@ class Embedder:
             with work.timed("refine"):
                 result = self._refine(work, frozen, modality)
             work.degraded = work.degraded or result.degraded
+            if result.coverage is not None:
+                work.coverage[modality] = result.coverage
+        covered = () if result.coverage is None else result.coverage.covered
         moved = result.moved if wanted else np.zeros(len(todo), np.float32)
         refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
@@ -155,6 +169,8 @@ class Embedder:
                 one.ready.truncated,
                 one.ready.tokens,
                 used_pairs(result, row),
+                covered[row] if covered else None,
+                result.why[row] if result.why is not None else None,
             )
             work.rows[one.place] = answer
             if one.key is not None and result.degraded is None:

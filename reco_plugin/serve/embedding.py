@@ -6,7 +6,7 @@ URL that does not answer) is a :class:`Failure` in the request and in its row of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..types import Degraded, InputType, Modality, Used, Vectors
+from ..trust.reasons import Why
+from ..types import Coverage, Degraded, InputType, Modality, Used, Vectors
 from .failures import Failure, Refused
 
 Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"
@@ -92,6 +93,9 @@ class Embedded:
         used: per row, the pairs that were used, nearest first; None unless ``explain``.
         frozen: (B, D) the vectors before refinement; zeros where the item failed.
         timings: of this request.
+        covered: whether the memory knows a text candidate; None for all else.
+        why: per row, why it moved as far as it did; None unless ``explain``.
+        coverage: of each modality that was refined now.
     """
 
     vectors: Vectors
@@ -104,6 +108,9 @@ class Embedded:
     degraded: Degraded | None = None
     used: tuple[tuple[Used, ...], ...] | None = None
     timings: Timings = field(default_factory=Timings)
+    covered: tuple[bool | None, ...] = ()
+    why: tuple[Why | None, ...] | None = None
+    coverage: Mapping[Modality, Coverage] = field(default_factory=dict)
 
     def whole(self, field_name: str = "input") -> Embedded:
         """Return itself, for dialects that cannot report the failure of one item.

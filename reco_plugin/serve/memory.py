@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from . import pairs
 from .edge import Edge
 from .failures import Refused, too_many_items
+from .models import calibration
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS
 
@@ -25,7 +26,11 @@ class MemoryInfo(BaseModel):
     encoder: str
     fingerprint: str
     calibrated: bool
-    """Whether the gate is calibrated, which adding pairs does."""
+    """Whether it has learned how far its pairs can be trusted, which adding pairs does."""
+    plain: str
+    """Why nothing, or one side, is refined; empty where all is."""
+    check: str | None
+    """What refinement does to its own held-out pairs: right in sign, not in size; None where there are too few."""
     version: int
     """Another number after each change through this service."""
 
@@ -65,13 +70,16 @@ def router(edge: Edge) -> APIRouter:
     async def memory_info(request: Request) -> MemoryInfo:
         """Count the pairs, and describe the memory."""
         made_by = memory.searches.header.fingerprint
+        calibrated, plain, check = calibration(embedder.reco)
         return MemoryInfo(
             pairs=await edge(request).ask(lambda: len(memory)),
             kind=memory.kind,
             location=memory.location,
             encoder=made_by.name,
             fingerprint=made_by.digest,
-            calibrated=memory.calibration is not None,
+            calibrated=calibrated,
+            plain=plain,
+            check=check,
             version=memory.version,
         )
 

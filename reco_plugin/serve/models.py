@@ -7,7 +7,10 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from ..closed_form import NOT_CALIBRATED
 from ..errors import MemoryStoreError
+from ..reco import Reco
+from ..types import Caution, FuserName
 from .edge import Caller, Edge
 from .failures import Failure, Refused
 from .policy import Manner
@@ -32,6 +35,12 @@ class MemoryState(BaseModel):
     kind: str
     version: int
     """Another number after each change through this service."""
+    calibrated: bool
+    """Whether it has learned how far its pairs can be trusted."""
+    plain: str
+    """Why nothing, or one side, is refined; empty where all is."""
+    check: str | None
+    """What refinement does to its own held-out pairs: right in sign, not in size; None where there are too few."""
 
 
 class Model(BaseModel):
@@ -53,6 +62,12 @@ class Model(BaseModel):
     fingerprint: str
     """sha256 of the encoder: vectors of the same fingerprint may be compared, whatever their alias."""
     k: int
+    caution: Caution
+    """Unless a request says otherwise."""
+    fuser: FuserName
+    """Likewise."""
+    fusers: list[FuserName]
+    """Which a request may name."""
     memory: MemoryState
 
 
@@ -96,7 +111,18 @@ async def _memory(caller: Caller, edge: Edge) -> MemoryState:
         pairs = await caller.ask(lambda: len(memory))
     except MemoryStoreError:
         pairs = None
-    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version)
+    calibrated, plain, check = calibration(edge.embedder.reco)
+    return MemoryState(
+        pairs=pairs, kind=memory.kind, version=memory.version, calibrated=calibrated, plain=plain, check=check
+    )
+
+
+def calibration(reco: Reco) -> tuple[bool, str, str | None]:
+    """Whether the memory is calibrated, why something stays plain, and its self-check in a line."""
+    trust = reco.memory.trust
+    if trust is None:
+        return False, NOT_CALIBRATED, None
+    return True, trust.reason, None if trust.check is None else str(trust.check)
 
 
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
@@ -113,5 +139,8 @@ def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
         image_size=manifest.image.size,
         fingerprint=manifest.digest,
         k=settings.k or manifest.policy.k,
+        caution=settings.caution or manifest.policy.caution,
+        fuser=settings.fuser or manifest.fusion.fuser,
+        fusers=list(manifest.fusers),
         memory=state,
     )

@@ -1,16 +1,37 @@
-"""``POST /v1/refine``: vectors in, refined vectors out. ``POST /v1/explain``: texts and images, with the reasons."""
+"""Our own routes: vectors in, refined vectors out; texts and images, with the reasons; and exact scores of both.
+
+::
+
+    POST /v1/refine   CLIP vectors -> refined vectors
+    POST /v1/explain  texts and images -> refined vectors, and why
+    POST /v1/scores   images against texts, both refined
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from pydantic import Field, model_validator
+import asyncio
 
-from ..types import InputType, Modality
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, model_validator
+
+from ..types import Degraded, InputType, Modality
+from .dialects.inputs import InputPart, Picture, read
 from .edge import Caller, Edge
 from .embedding import EmbedRequest, Item
 from .failures import Failure, Refused
 from .routes import answering_in, openai_shape
-from .schemas import ERRORS, HowToRefine, Items, Numbers, RefinedList, Strict, image_item, refined_list
+from .schemas import (
+    ERRORS,
+    CoverageBody,
+    HowToRefine,
+    Items,
+    Numbers,
+    RefinedList,
+    Strict,
+    image_item,
+    refined_list,
+)
+from .scores import Scored, ScoreRequest
 
 
 class RefineRequest(HowToRefine):
@@ -73,8 +94,62 @@ class ExplainRequest(HowToRefine):
         )
 
 
+class ScoresRequest(HowToRefine):
+    """Images, and texts that compete for them; ``exclude`` is for the images."""
+
+    images: Items[str] = Field([], description="data URIs, base64, or URLs if the service fetches them")
+    image_vectors: Items[Numbers] = Field([], description="CLIP vectors of norm 1; their rows follow those of images")
+    texts: Items[str] = Field([], description="all candidates: they are refined as one set")
+    text_vectors: Items[Numbers] = Field([], description="CLIP vectors of norm 1; their columns follow those of texts")
+
+    @model_validator(mode="after")
+    def _both(self) -> ScoresRequest:
+        for side, given in (("image", self.images or self.image_vectors), ("text", self.texts or self.text_vectors)):
+            if not given:
+                raise ValueError(f"give {side}s or {side}_vectors")
+        return self
+
+    async def to_score(self, caller: Caller) -> ScoreRequest:
+        """The same for the embedder; images are fetched where they are URLs."""
+
+        async def all_of(parts: list[InputPart]) -> list[Item | Failure]:
+            return await asyncio.gather(*(read(part, caller) for part in parts))
+
+        return ScoreRequest(
+            [*await all_of([*map(Picture, self.images)]), *(Item.vector(one, "image") for one in self.image_vectors)],
+            [*await all_of([*self.texts]), *(Item.vector(one, "text") for one in self.text_vectors)],
+            self.options(),
+        )
+
+
+class ScoresAnswer(BaseModel):
+    """B rows of C scores, in units of a cosine; only those of a row may be compared."""
+
+    scores: list[list[float]]
+    frozen: list[list[float]]
+    """Plain cosines."""
+    covered: list[bool]
+    """Whether the memory knows each text; empty where that was not measured."""
+    coverage: CoverageBody | None = None
+    """Of the texts; None where the memory was not searched."""
+    degraded: Degraded | None = None
+    """Why the scores are plain although refinement was on."""
+
+    @classmethod
+    def of(cls, found: Scored) -> ScoresAnswer:
+        """From the embedder's."""
+        scores = found.scores
+        return cls(
+            scores=scores.scores.tolist(),
+            frozen=scores.frozen.tolist(),
+            covered=[] if scores.coverage is None else list(scores.coverage.covered),
+            coverage=None if scores.coverage is None else CoverageBody.of(scores.coverage, exact=True),
+            degraded=scores.degraded,
+        )
+
+
 def router(edge: Edge) -> APIRouter:
-    """The two routes."""
+    """The three routes."""
     routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["refine"], responses=ERRORS)
 
     @routes.post("/refine", response_model_exclude_none=True)
@@ -87,5 +162,11 @@ def router(edge: Edge) -> APIRouter:
         """Refine texts and images, and explain: the pairs used, their weights, and how far each vector moved."""
         caller = edge(request)
         return refined_list(await caller.embed(body.to_embed(caller)), "input")
+
+    @routes.post("/scores", response_model_exclude_none=True)
+    async def scores(request: Request, body: ScoresRequest) -> ScoresAnswer:
+        """Score images against texts, both refined: exact, where a cosine of two refined vectors is not."""
+        caller = edge(request)
+        return ScoresAnswer.of(await caller.score(await body.to_score(caller)))
 
     return routes

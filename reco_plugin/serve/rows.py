@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..types import Degraded, Refinement, Used
+from ..trust.reasons import Why
+from ..types import Coverage, Degraded, Modality, Refinement, Used
 from .embedding import Embedded, Item, Timings
 from .failures import Failure
 
@@ -31,6 +32,8 @@ class AnswerRow:
     truncated: bool = False  # the text was cut
     tokens: int = 0  # of a text
     used: tuple[Used, ...] = ()  # pairs that the refinement used; empty without an explanation
+    covered: bool | None = None  # whether the memory knows this text candidate
+    why: Why | None = None  # why it moved as far as it did
 
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
@@ -52,6 +55,7 @@ def to_embedded(
     degraded: Degraded | None,
     explained: bool,
     timings: Timings,
+    coverage: Mapping[Modality, Coverage],
 ) -> Embedded:
     """B rows as columns, vectors (B, D); zeros where an item failed."""
     vectors, frozen = np.zeros((2, len(rows), dimension), np.float32)
@@ -70,6 +74,9 @@ def to_embedded(
         degraded=degraded,
         used=tuple(row.used if row else () for row in filled) if explained else None,
         timings=timings,
+        covered=tuple(row.covered if row else None for row in filled),
+        why=tuple(row.why if row else None for row in filled) if explained else None,
+        coverage=coverage,
     )
 
 

@@ -7,8 +7,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from ..request import RefineOptions
-from ..types import Degraded, Mode, Used
+from ..errors import InputError
+from ..request import RefineOptions, check_caution
+from ..trust.reasons import Why, decided
+from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
 from ..values import EXCLUSIONS
 from .embedding import Embedded, Item
 from .failures import Failure, Refused, too_many_items
@@ -52,13 +54,27 @@ class Strict(BaseModel):
         return given
 
 
+def _known_caution(given: Any) -> Any:
+    """One error with the field's name, instead of one for each alternative."""
+    try:
+        check_caution(given)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return given
+
+
 class HowToRefine(Strict):
     """Options of a refinement; the model and the settings decide what is left out."""
 
     k: int | None = Field(None, ge=1, description="neighbours per item")
     search: Mode | None = Field(None, description="uni: compare with the memory's own modality. cross: with the other")
     fusion: Mode | None = Field(None, description="cross: fuse the other modality's vectors. uni: the own")
-    gate: bool | None = Field(None, description="weigh neighbours by calibrated trust")
+    gate: bool | None = Field(None, description="move only as far as the memory's own pairs justify")
+    caution: Annotated[Caution | Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_known_caution)] = Field(
+        None,
+        description="which share of queries is assumed to have no answer; more is safer. Also a header: x-reco-caution",
+    )
+    fuser: FuserName | None = Field(None, description="reco: the closed form. paper: the attention layer")
     where: dict[str, Any] | None = Field(None, description='conditions on the payload: {"year": {"gte": 2020}}')
     exclude: Annotated[list[str], Field(fail_fast=True)] | None = Field(
         None, max_length=EXCLUSIONS, description="ids of pairs that must not be used"
@@ -66,7 +82,16 @@ class HowToRefine(Strict):
 
     def options(self) -> RefineOptions:
         """As options for the embedder."""
-        return RefineOptions(self.k, self.search, self.fusion, self.gate, self.where, self.exclude)
+        return RefineOptions(
+            k=self.k,
+            search=self.search,
+            fusion=self.fusion,
+            gate=self.gate,
+            caution=self.caution,
+            fuser=self.fuser,
+            where=self.where,
+            exclude=self.exclude,
+        )
 
 
 class ErrorBody(BaseModel):
@@ -110,9 +135,9 @@ class UsedPair(BaseModel):
     similarity: float
     """Cosine with the item, by the modality that was searched."""
     trust: float
-    """The gate's trust in it, from 0 to 1."""
+    """The chance that its caption is its image's own, from 0 to 1; 1 without a gate."""
     weight: float
-    """Its share in the fusion, from 0 to 1."""
+    """Its share in the refined vector, from 0 to 1."""
     caption: str | None
     payload: dict[str, Any]
 
@@ -120,6 +145,59 @@ class UsedPair(BaseModel):
     def of(cls, used: Used) -> UsedPair:
         """From the embedder's."""
         return cls(**vars(used) | {"caption": used.caption, "payload": dict(used.payload)})
+
+
+class SignalBody(BaseModel):
+    """One of the things that the gate looks at."""
+
+    value: float
+    level: float
+    """Place in the range of the memory's own pairs, from 0 to 1."""
+    pull: float
+    """Logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter."""
+
+
+class WhyBody(BaseModel):
+    """Why a vector moved as far as it did."""
+
+    words: str
+    added: float
+    """Length of what was added to the vector, of length 1."""
+    signals: dict[str, SignalBody]
+    """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
+    deviations; how right their captions look (honesty), from 0 to 1; cosine of the nearest (nearness) and its
+    distance to their mean (standout)."""
+
+    @classmethod
+    def of(cls, why: Why) -> WhyBody:
+        """From the refinement's."""
+        signals = {one.name: SignalBody(value=one.value, level=one.level, pull=one.pull) for one in why.signals}
+        return cls(words=str(why), added=why.added, signals=signals)
+
+
+class CoverageBody(BaseModel):
+    """What the memory knows of the vectors of one modality, and what was decided."""
+
+    asked: int
+    found: int
+    """How many found any pair."""
+    answered: float | None = None
+    """Share of the text candidates that the memory knows."""
+    needed: float
+    """Share that must be known, else all candidates stay plain; 0: each moves on its own."""
+    strength: float | None = None
+    """Mean length of what was added to a vector of length 1."""
+    plain: str
+    """Why nothing moves; empty where something may."""
+    decided: str
+    """What was decided and why, in words."""
+
+    @classmethod
+    def of(cls, coverage: Coverage, *, exact: bool = False) -> CoverageBody:
+        """From the refinement's; ``exact`` for scores."""
+        known = {name: getattr(coverage, name) for name in ("asked", "found", "answered", "strength", "plain")}
+        needed = 0.0 if exact else coverage.needed
+        return cls(**known, needed=needed, decided=decided(coverage, exact=exact))
 
 
 class RefinedItem(BaseModel):
@@ -131,6 +209,10 @@ class RefinedItem(BaseModel):
     moved: float = 0.0
     """Cosine distance from the frozen vector."""
     truncated: bool = False
+    covered: bool | None = None
+    """Whether the memory knows it; only of text candidates."""
+    why: WhyBody | None = None
+    """Why it moved as far as it did; only with an explanation, and with a gate."""
     used: list[UsedPair] | None = None
     """Nearest first; only with an explanation."""
     frozen: list[float] | None = None
@@ -145,6 +227,8 @@ class RefinedList(BaseModel):
     dimension: int
     degraded: Degraded | None = None
     """Why vectors are frozen although refinement was on."""
+    coverage: dict[Modality, CoverageBody] = {}
+    """Of what was refined now; an answer that was cached does not count."""
 
 
 def refined_list(answer: Embedded, field_name: str) -> RefinedList:
@@ -159,6 +243,7 @@ def refined_list(answer: Embedded, field_name: str) -> RefinedList:
         data=[_item(answer, row) for row in range(len(answer.failures))],
         dimension=answer.vectors.shape[1],
         degraded=answer.degraded,
+        coverage={modality: CoverageBody.of(one) for modality, one in answer.coverage.items()},
     )
 
 
@@ -166,12 +251,15 @@ def _item(answer: Embedded, row: int) -> RefinedItem:
     if (failure := answer.failures[row]) is not None:
         return RefinedItem(index=row, error=error_body(failure))
     explained = answer.used is not None
+    why = answer.why[row] if answer.why is not None else None
     return RefinedItem(
         index=row,
         embedding=answer.vectors[row].tolist(),
         refined=answer.refined[row],
         moved=float(answer.moved[row]),
         truncated=answer.truncated[row],
+        covered=answer.covered[row],
+        why=WhyBody.of(why) if why is not None else None,
         used=[UsedPair.of(used) for used in answer.used[row]] if answer.used is not None else None,
         frozen=answer.frozen[row].tolist() if explained else None,
     )

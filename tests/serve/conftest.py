@@ -22,7 +22,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
-from reco_plugin.fuse import open_fuser
+from reco_plugin.fuse import open_fusers
 from reco_plugin.memory import open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
@@ -105,7 +105,7 @@ def troubled(model: Path, drawings: list[Pair]) -> Iterator[Callable[..., Troubl
         artifact = Artifact.load(chosen.model)
         seam = Seam(open_memory(":memory:", artifact.manifest.fingerprint, kind="exact"))
         pairs = PairMemory(seam, Encoder(artifact, chosen), neighbours=artifact.manifest.policy.k)
-        reco = Reco(artifact, chosen, pairs, open_fuser(artifact, chosen))
+        reco = Reco(artifact, chosen, pairs, open_fusers(artifact, chosen))
         reco.memory.add(drawings)
         opened.append(reco)
         return Troubled(reco, seam)

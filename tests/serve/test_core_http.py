@@ -113,7 +113,15 @@ def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
         assert model["normalized"] is True
         assert model["context_length"] == manifest.text.context_length
         assert model["fingerprint"] == manifest.digest
-        assert model["memory"] == {"pairs": 24, "kind": "exact", "version": filled.memory.version}
+        assert model["memory"] == {
+            "pairs": 24,
+            "kind": "exact",
+            "version": filled.memory.version,
+            "calibrated": True,
+            "plain": "",
+            "check": None,  # it is too small for one
+        }
+        assert (model["caution"], model["fuser"], model["fusers"]) == ("balanced", "reco", list(manifest.fusers))
     assert plain["refines"] == dict.fromkeys(refined["refines"], False)
     assert refined["refines"] == {
         "query_text": True,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
 from ..failures import Failure, Refused
+from ..models import calibration
 from ..routes import answering_in
 from ..schemas import Items
 from .inputs import InputPart, Picture, Wanted, answers
@@ -59,6 +60,11 @@ class Meta(BaseModel):
     model: str
     dimension: int
     aliases: dict[str, str]
+    calibrated: bool
+    plain: str
+    check: str | None
+    caution: str
+    fusers: list[str]
 
 
 def shape(failure: Failure) -> dict[str, Any]:
@@ -79,9 +85,20 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.get("/meta")
     async def clip_meta(request: Request) -> Meta:
-        """The model."""
+        """The model, and what the memory has learned about its pairs."""
         caller = edge(request)
-        return Meta(model=next(iter(caller.aliases)), dimension=caller.dimension, aliases=dict(caller.aliases))
+        reco = edge.embedder.reco
+        calibrated, plain, check = calibration(reco)
+        return Meta(
+            model=next(iter(caller.aliases)),
+            dimension=caller.dimension,
+            aliases=dict(caller.aliases),
+            calibrated=calibrated,
+            plain=plain,
+            check=check,
+            caution=reco.settings.caution or reco.manifest.policy.caution,
+            fusers=list(reco.manifest.fusers),
+        )
 
     @routes.get("/.well-known/live", status_code=204)
     async def clip_live() -> None:

@@ -1,0 +1,75 @@
+"""Exact scores of images against texts, over :class:`~reco_plugin.serve.embedder.Embedder`; synchronous."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..request import RefineOptions
+from ..score import Scores
+from ..types import Modality, Vectors
+from .embedder import Embedder
+from .embedding import Item, Timings
+from .failures import Failure, Refused, too_many_items
+from .logs import span
+from .pool import still_wanted
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Images and texts to score; a Failure is an item that could not be read."""
+
+    images: Sequence[Item | Failure]
+    texts: Sequence[Item | Failure]
+    options: RefineOptions = field(default_factory=RefineOptions)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores, and seconds of the steps."""
+
+    scores: Scores
+    timings: Timings
+
+    @property
+    def refined(self) -> bool:
+        """Whether any score may differ from the plain cosine."""
+        return self.scores.scores is not self.scores.frozen
+
+
+def score(embedder: Embedder, request: ScoreRequest) -> Scored:
+    """Score B images against C texts, which compete; one bad item refuses all.
+
+    Raises:
+        Refused: too many items, or one that cannot be embedded, by its place.
+        RecoError: as :meth:`reco_plugin.reco.Reco.scores`.
+    """
+    embedder.check_size([*request.images, *request.texts], request.options)
+    numbers, limit = 2 * len(request.images) * len(request.texts), embedder.settings.max_body_values
+    if numbers > limit:
+        raise Refused(too_many_items(numbers, limit, "scores", "max_body_values"))
+    started = time.perf_counter()
+    with span("reco.prepare"), span("reco.encode"):
+        images, texts = (_encode(embedder, modality, getattr(request, f"{modality}s")) for modality in _SIDES)
+    encoded = time.perf_counter()
+    still_wanted()
+    with span("reco.refine"):
+        found = embedder.reco.scores(images, texts, **request.options.keywords())
+    return Scored(found, Timings(encode_s=encoded - started, refine_s=time.perf_counter() - encoded))
+
+
+_SIDES: tuple[Modality, ...] = ("image", "text")
+
+
+def _encode(embedder: Embedder, modality: Modality, items: Sequence[Item | Failure]) -> Vectors:
+    """Encode to (N, D)."""
+    good = [item for item in items if isinstance(item, Item)]
+    prepared = iter(embedder.prepare(good, truncate=True))
+    ready = []
+    for place, item in enumerate(items):
+        one = item if isinstance(item, Failure) else next(prepared)
+        if isinstance(one, Failure):
+            raise Refused(one.at(f"{modality}s[{place}]"))
+        ready.append(one)
+    return embedder.encode(ready, modality)
