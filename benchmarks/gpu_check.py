@@ -81,7 +81,7 @@ def provider(name: str, precision: Precision) -> Settings:
 
 def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> list[Parity]:
     """Export to ``folder`` (which compares on the CPU) and compare again on the provider."""
-    fusions = Fusions(FusionConfig("reco", clip.dimension)).eval()
+    fusions = Fusions(FusionConfig("paper", clip.dimension)).eval()
     export(clip, fusions, folder, precision=precision, serving=serving("cuda"))
     specs = graph_specs(clip.image, clip.text, clip.dimension, K)
     settings, found = provider(on, precision), []
