@@ -22,10 +22,10 @@ from ..data.classes import check_templates, fill
 from ..encode import Progress
 from ..errors import ConfigError
 from ..request import RefineHow, given_options
+from ..score import Refines
 from ..types import Fingerprint, Vectors
 from .encoding import (
     CachedEncoder,
-    Refines,
     encoder_of,
     image_vectors,
     refine_candidates,

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineHow
-from ..score import share_unknown
+from ..score import Refines, share_unknown
 from ..trust.scores import score_pairs
 from ..types import Coverage, Vectors
-from .encoding import Refines, refine_candidates, refine_queries
+from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
