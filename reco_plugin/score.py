@@ -55,13 +55,16 @@ class Scorer:
         if options.get("fuser") not in (None, "reco"):
             raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare refined vectors, or use 'reco'")
         options["fuser"] = "reco"
-        self._reco, self._hidden = reco, options.pop("exclude", None)
+        self._reco, hidden = reco, options.pop("exclude", None)
         self._texts = reco.refine(texts, modality="text", role="candidate", **options)
-        self._options: RefineKeywords = {**options, **images_among(self._texts.coverage, options)}  # type: ignore[typeddict-item]
+        self._options = options
+        if among := images_among(self._texts.coverage, options):
+            self._options["caution"] = among["caution"]
+        self._options["exclude"] = hidden
 
     def score(self, images: Vectors) -> Scores:
         """Score images (B, D); errors as in :meth:`reco_plugin.reco.Reco.refine`."""
-        moved = self._reco.refine(images, modality="image", **{**self._options, "exclude": self._hidden})  # type: ignore[typeddict-item]
+        moved = self._reco.refine(images, modality="image", **self._options)
         frozen = np.asarray(images @ self._texts.frozen.T, np.float32)
         coverage, degraded = self._texts.coverage, self._texts.degraded or moved.degraded
         if moved.moves is None and self._texts.moves is None:

@@ -127,13 +127,22 @@ def mean_move(frozen: Vectors, refined: Vectors) -> float:
 def nearest(task: Task, row: int, count: int = 5) -> tuple[RankedCandidate, ...]:
     """The candidates nearest to a query, nearest first, by the names of their labels."""
     label, numbers = task.queries.labels[row], task.candidates.labels
-    similarity = task.candidates.vectors @ task.queries.vectors[row]  # (C,)
+    similarity = scores_of(task, row)
     return tuple(
         RankedCandidate(
             name=task.classes[numbers[place]], similarity=float(similarity[place]), true=bool(numbers[place] == label)
         )
         for place in np.argsort(-similarity, kind="stable")[:count]
     )
+
+
+def scores_of(task: Task, row: int) -> npt.NDArray[np.float32]:
+    """Scores (C,) of one query: exact where both sides are refined, else cosines."""
+    queries, candidates = task.queries, task.candidates
+    if _is_exact(queries, candidates):
+        assert queries.moves is not None and candidates.moves is not None  # noqa: S101 - that is what exact means
+        return score_pairs(queries.moves.take(np.array([row])), candidates.moves)[0]
+    return np.asarray(candidates.vectors @ queries.vectors[row], np.float32)
 
 
 def each_label_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]:

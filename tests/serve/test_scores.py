@@ -155,7 +155,7 @@ def told_apart(reco: Reco) -> Any:
     sides = {}
     for name, side in state.sides.items():
         gates = {
-            caution: replace(gate, phi=gate.phi + [shift, 0, 0, 0, 0, 0])
+            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * shift)
             for (caution, gate), shift in zip(sorted(side.gates.items()), (0.0, 1.0, -1.0), strict=True)
         }
         sides[name] = replace(side, gates=gates)
