@@ -1,10 +1,10 @@
 """Retrain the shipped quickstart model from nothing and measure it beside what it must beat.
 
     make quickstart-model                               # writes triton_models/ and docs/measurements/quickstart.*
-    python -m benchmarks.quickstart_model --shipped     # around the shipped encoder: trains the fusions, measures
+    python -m benchmarks.quickstart_model --shipped     # the same around the shipped encoder, which stays as it is
 
 Steps, each kept under .cache/quickstart-model and resumed: drawings from npm, mini CLIP (open_clip's own pieces),
-frozen vectors, then every fusion: ours is fitted in closed form, the paper's trained with three seeds. Choices (best
+frozen vectors, then the paper's layer with three seeds; ours, the closed form, needs no training. Choices (best
 training-free baseline, k, what stays of a prompt) are made on the development entities; the test entities are only
 measured.
 """
@@ -33,7 +33,7 @@ from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.study.memories import ram_memory
-from reco_plugin.fuse import Fuser, TrainingFreeFuser
+from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, GENERIC_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
@@ -42,10 +42,11 @@ from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
-from reco_plugin.train.fit import ask, fit_fusions
 from reco_plugin.train.found import FoundRows
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.parity import Parity
+from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .pretrain.towers import pretrain
@@ -79,33 +80,13 @@ class Study:
     def _filled(self, records: Records) -> VectorMemory:
         return ram_memory(records, self.fingerprint).at(K)
 
-    def refine(self, memory: VectorMemory, fuser: Fuser, *, gate: bool, how: Retrieval | None = None) -> Refiner:
+    def refine(self, memory: VectorMemory, fuser: Fuser | None, *, gate: bool, how: Retrieval | None = None) -> Refiner:
         """One way to refine."""
-        return Refiner(memory, fuser, how or Retrieval(K), gate=gate, candidate_height=1.0)
+        return Refiner(memory, fuser, how or Retrieval(K), gate=gate)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
         return self._filled(with_traded_captions(self.pairs.take(self.data.memory_rows(ALL_SPLITS)), share))
-
-    def fit(self) -> Fusions:
-        """Our fusion, from the pairs of seen and fusion entities; texts are asked for as class prompts."""
-        rows = self.data.memory_rows(("seen", "fusion"))
-        pairs, shown = self.pairs.take(rows), [self.data.items[row].entity for row in rows]
-        asking = self.training_rows()
-        asked = [self.data.items[row] for row in asking]
-        questions = ask(
-            self.trained_on.store,
-            self.prompts_of(asking),
-            [item.entity for item in asked],
-            dict(zip(pairs.ids, shown, strict=True)),
-            self.same_drawing(asking),
-            K,
-        )
-        calibration = self.trained_on.calibration
-        assert calibration is not None
-        return fit_fusions(
-            FusionConfig("reco", self.fingerprint.dimension), pairs, shown, questions, calibration.honesty
-        )
 
     def training_data(self) -> FusionData:
         """Pairs for the paper's loss, of drawings that CLIP never saw.
@@ -194,13 +175,6 @@ def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, Retrieval]
     return max(((fuser, Retrieval(k)) for k in (5, 10) for fuser in grid()), key=top1)
 
 
-def without_metric(fusions: Fusions) -> Fusions:
-    """The same with plain cosines: what the fit of the metric is worth."""
-    plain = Fusions(fusions.config).eval()
-    plain.text_gate = fusions.text_gate
-    return plain
-
-
 def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
     """Mean over seeds of every accuracy, and the seeds' top-1 with both sides refined."""
     runs = [study.bench.measure(refine, groups=groups) for refine in refines]
@@ -214,14 +188,13 @@ def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] 
     return {**mean, "seeds": {group: [run[group]["both"]["top1"] for run in runs] for group in groups}}
 
 
-def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) -> dict[str, Any]:
+def study_all(study: Study, trained: dict[str, list[Fusions]]) -> dict[str, Any]:
     """Every line of the table."""
-    ours, untrained = TorchFuser(fitted), TorchFuser(without_metric(fitted))
     noisy = {share: study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)}
     baseline = best_baseline(study, study.full)
 
     def reco(memory: VectorMemory, how: Retrieval | None = None, *, gate: bool = True) -> list[Refiner]:
-        return [study.refine(memory, ours, gate=gate, how=how)]
+        return [study.refine(memory, None, gate=gate, how=how)]
 
     def best(memory: VectorMemory) -> list[Refiner]:
         fuser, how = best_baseline(study, memory)
@@ -234,8 +207,6 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
     lines: dict[str, Callable[[], list[Refiner]]] = {
         "reco": lambda: reco(study.full),
         "reco, gate off": lambda: reco(study.full, gate=False),
-        "reco, without its metric": lambda: [study.refine(study.full, untrained, gate=True)],
-        "training-free preset": lambda: [study.refine(study.full, TrainingFreeFuser(), gate=True)],
         "best training-free baseline": lambda: [study.refine(study.full, baseline[0], gate=False, how=baseline[1])],
         "paper's plain layer": lambda: fixed("paper", gate=False),
         "paper's plain layer + rotations": lambda: fixed("paper + rotations", gate=False),
@@ -267,7 +238,7 @@ def study_all(study: Study, fitted: Fusions, trained: dict[str, list[Fusions]]) 
 
 def _intervals(study: Study, ours: Refiner, lines: dict[str, Callable[[], list[Refiner]]]) -> dict[str, Any]:
     """Gain in top-1 of the first seed with its 95 % interval, bootstrapped over entities."""
-    others = {name: lines[name]()[0] for name in ("reco, without its metric", "best training-free baseline")}
+    others = {name: lines[name]()[0] for name in ("best training-free baseline",)}
     out: dict[str, Any] = {}
     for group in ("unseen", "seen"):
         hits = {name: _hits(study, group, refine) for name, refine in {"reco": ours, **others}.items()}
@@ -374,7 +345,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("triton_models"), help="model folder to write")
     parser.add_argument("--docs", type=Path, default=Path("docs/measurements"), help="where quickstart.md and .json go")
     parser.add_argument("--page", action="store_true", help="measure nothing: quickstart.md from quickstart.json")
-    parser.add_argument("--shipped", action="store_true", help="use the encoder in --out, and leave that folder alone")
+    parser.add_argument("--shipped", action="store_true", help="keep the encoder in --out")
     arguments = parser.parse_args()
     if arguments.page:
         kept = json.loads((arguments.docs / "quickstart.json").read_text())
@@ -389,14 +360,15 @@ def main() -> None:
         study = Study(data, Encoder(artifact, load_settings()), artifact.manifest.fingerprint, work / "shipped")
     else:
         study = Study(data, clip, Fingerprint(clip.name, clip.digest, clip.dimension), work)
-    fitted = study.fit()
-    results = study_all(study, fitted, train_all(study, work)) | {"shipped": arguments.shipped}
+    trained = train_all(study, work)
+    paper = trained["paper"][0]
+    for parity in _export(data, clip, paper, arguments.out) if clip else reshape(artifact, paper):
+        print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
+    results = study_all(study, trained) | {"shipped": arguments.shipped}
     arguments.docs.mkdir(exist_ok=True)
     (arguments.docs / "quickstart.json").write_text(json.dumps(results, indent=1) + "\n")
     (arguments.docs / "quickstart.md").write_text(report(results))
     print(report(results))
-    if clip is not None:
-        _export(data, clip, fitted, arguments.out)
 
 
 def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:
@@ -408,16 +380,21 @@ def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:
     return replace(load_frozen(f"local-dir:{folder}"), name=NAME)
 
 
-def _export(data: Quickstart, clip: FrozenClip, fusions: Fusions, out: Path) -> None:
+POLICY = Policy(k=K)
+TRAINED_ON = "reco-plugin quickstart: held style of seen entities, memory styles of the fusion split"
+
+
+def reshape(base: Artifact, paper: Fusions) -> list[Parity]:
+    """Put the closed form and the paper's layer around the encoder of a model folder, in its place."""
+    return refit(base, paper, base.folder, policy=POLICY, trained_on=TRAINED_ON, fuser="reco")
+
+
+def _export(data: Quickstart, clip: FrozenClip, paper: Fusions, out: Path) -> list[Parity]:
     """The model folder, checked against torch on drawings and captions of the benchmark."""
-    policy = Policy(k=K, gate=True, refine={"query": ("image", "text"), "candidate": ("text",)}, candidate_height=1.0)
-    trained_on = "reco-plugin quickstart: held style of seen entities, memory styles of the fusion split"
     images = [drawing(data, int(row)) for row in data.query_rows("seen")[:64]]
     samples = Samples(images, [item.caption for item in data.items[:64]])
-    card = Card(policy, ("{}",), trained_on, licenses())
-    parities = export(clip, fusions, out, card=card, precision="fp16", samples=samples)
-    for parity in parities:
-        print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
+    card = Card(POLICY, templates=("{}",), trained_on=TRAINED_ON, licenses=licenses())
+    return export(clip, paper, out, card=card, precision="fp16", samples=samples)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@
 Needs the extra `train` and three files of vectors, which are not part of this repository: `load_imagenet` and
 `nearest_neighbour` say what is in them. Takes about four minutes on one core.
 Every row is one protocol, every column a difference to frozen CLIP in points with its 95 % interval over classes, over
-all variants of the protocol (which memory half, which two of the four images are queries). "no gate" trusts every
-neighbour, at the same strength and loudness; "gate" is what the product does, with the trust of candidates levelled.
+all variants of the protocol (which memory half, which two of the four images are queries). "no gate" adds the mean of
+the neighbours; "gate" is what the product does, with exact scores where both sides are refined.
 
 Memory captions are the prompt set ``text_a``; class prompts are ``text_b``; queries are images outside the memory.
-A second table fits the fusion `reco` on a random half of the classes and judges it on the other half.
 The irrelevant and fine-grained rows use the dog breeds of ImageNet (151-268), classified among themselves.
 """
 
@@ -26,17 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin import gate
-from reco_plugin.calibration import Calibration, calibrate
 from reco_plugin.evaluate.intervals import Interval, bootstrap
+from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.study.streams import stream
-from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.memory import Memory, open_memory
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.fit import ask, fit_fusions
-from reco_plugin.train.loop import TorchFuser
-from reco_plugin.train.model import FusionConfig
+from reco_plugin.score import score_both
 from reco_plugin.types import Fingerprint, Modality, Records, Vectors
 
 from .markdown import table
@@ -46,32 +40,29 @@ Rows = npt.NDArray[np.int64]
 Asked = tuple[npt.NDArray[np.float64], Rows]
 """Differences per query in points, and the class of each."""
 Row = tuple[str, Interval, Interval]
+FINGERPRINT = Fingerprint("OpenAI ViT-B/32", "stored", 512)
 DOGS = np.arange(151, 269)
 SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
 
 
 @dataclass(frozen=True)
 class Store:
-    """A memory as two arrays, with its calibration."""
+    """A memory, its trust learned from its pairs."""
 
-    image: Vectors
-    text: Vectors
-    calibration: Calibration
+    memory: VectorMemory
+    k: int
 
-    def refine(self, modality: Modality, query: Vectors, *, k: int, gated: bool, candidates: bool = False) -> Vectors:
-        """Refine by uni-modal search and cross-modal fusion, (B, D)."""
-        keys, values = (self.image, self.text) if modality == "image" else (self.text, self.image)
-        similarity = query @ keys.T
-        nearest = np.argsort(-similarity, axis=1)[:, :k]
-        similarity = np.take_along_axis(similarity, nearest, axis=1)
-        found = np.ones_like(similarity, dtype=np.bool_)
-        trust = gate.trust(self.calibration, modality, similarity, found)
-        if not gated:
-            c = self.calibration
-            trust = np.full_like(similarity, c.image_loudness if modality == "image" else c.text_loudness)
-        elif candidates:
-            trust = gate.level(self.calibration, modality, trust)
-        return gate.fuse_training_free(modality, query, values[nearest], trust)[0]
+    def refine(self, modality: Modality, query: Vectors, *, gated: bool, candidates: bool = False) -> Vectors:
+        """Refine (B, D)."""
+        refiner = Refiner(self.memory, None, Retrieval(self.k), gate=gated)
+        return refiner.refine(query, modality=modality, role="candidate" if candidates else "query").vectors
+
+    def scores(self, images: Vectors, texts: Vectors, *, gated: bool) -> Vectors:
+        """Scores (B, C) of both sides refined: exact ones, or cosines without a gate."""
+        if gated:
+            return score_both(Refiner(self.memory, None, Retrieval(self.k)), images, texts).scores
+        moved = self.refine("text", texts, gated=False, candidates=True)
+        return np.asarray(self.refine("image", images, gated=False) @ moved.T)
 
 
 @dataclass(frozen=True)
@@ -89,7 +80,8 @@ class ImageNet:
         rng = stream(0, "wrong captions")
         wrong = np.flatnonzero(rng.random(len(text)) < shuffled)
         text[wrong] = text[rng.permutation(wrong)]
-        return Store(image, text, calibrate(image, text, neighbours=k))
+        ids = [f"{number:06d}" for number in range(len(text))]
+        return Store(ram_memory(Records(ids, image, text, [{}] * len(ids)), FINGERPRINT).at(k), k)
 
     def queries(self, classes: Rows, slots: tuple[int, ...]) -> tuple[Vectors, Rows]:
         """Images outside those slots and their classes."""
@@ -137,13 +129,13 @@ def roles(data: ImageNet, k: int) -> dict[str, Gain]:
     ) -> tuple[npt.NDArray[np.float64], Rows]:
         query, labels = data.queries(classes, slots)
         prompts = data.prompt[classes]
-        refined = store.refine("image", query, k=k, gated=gated)
+        refined = store.refine("image", query, gated=gated)
         return hits(refined, labels, prompts, classes) - hits(query, labels, prompts, classes), labels
 
     def texts(store: Store, slots: tuple[int, ...], classes: Rows, gated: bool) -> tuple[npt.NDArray[np.float64], Rows]:
         gallery, labels = data.queries(classes, slots)
         prompts = data.prompt[classes]
-        refined = store.refine("text", prompts, k=k, gated=gated)
+        refined = store.refine("text", prompts, gated=gated)
         return found(refined, classes, gallery, labels) - found(prompts, classes, gallery, labels), classes
 
     def rivals(
@@ -151,22 +143,22 @@ def roles(data: ImageNet, k: int) -> dict[str, Gain]:
     ) -> tuple[npt.NDArray[np.float64], Rows]:
         query, labels = data.queries(classes, slots)
         prompts = data.prompt[classes]
-        refined = store.refine("text", prompts, k=k, gated=gated, candidates=True)
+        refined = store.refine("text", prompts, gated=gated, candidates=True)
         return hits(query, labels, refined, classes) - hits(query, labels, prompts, classes), labels
 
     def both(store: Store, slots: tuple[int, ...], classes: Rows, gated: bool) -> tuple[npt.NDArray[np.float64], Rows]:
         query, labels = data.queries(classes, slots)
         prompts = data.prompt[classes]
-        refined = store.refine("text", prompts, k=k, gated=gated, candidates=True)
-        moved = store.refine("image", query, k=k, gated=gated)
-        return hits(moved, labels, refined, classes) - hits(query, labels, prompts, classes), labels
+        scores = store.scores(query, prompts, gated=gated)
+        right = 100.0 * (classes[scores.argmax(axis=1)] == labels)
+        return np.asarray(right - hits(query, labels, prompts, classes)), labels
 
     def gallery(
         store: Store, slots: tuple[int, ...], classes: Rows, gated: bool
     ) -> tuple[npt.NDArray[np.float64], Rows]:
         index, labels = data.queries(classes, slots)
         prompts = data.prompt[classes]
-        refined = store.refine("image", index, k=k, gated=gated, candidates=True)
+        refined = store.refine("image", index, gated=gated, candidates=True)
         return found(prompts, classes, refined, labels) - found(prompts, classes, index, labels), classes
 
     return {
@@ -240,56 +232,10 @@ def nearest_neighbour(data: ImageNet, folder: Path, k: int) -> Iterator[Row]:
         for memory, classes in (("all classes", np.arange(1000)), ("odd classes", np.arange(1, 1000, 2))):
             store = data.store(classes, SLOTS[0], k)
             plain, gated = (
-                bootstrap(hits(store.refine("image", query, k=k, gated=on), labels, index, answers) - frozen, labels)
+                bootstrap(hits(store.refine("image", query, gated=on), labels, index, answers) - frozen, labels)
                 for on in (False, True)
             )
             yield f"{name}, image to image (frozen {frozen.mean():.1f}): {memory}", plain, gated
-
-
-def fitted(data: ImageNet, k: int) -> Iterator[Row]:
-    """Rows of (protocol, training-free, fitted) for text queries of classes that the fit has not met, 3 seeds."""
-    everything, parts = np.arange(len(data.image)), dict[str, list[list[Asked]]]()
-    for seed in range(3):
-        learned = _half(everything, seed)
-        other = np.setdiff1d(everything, learned)
-        fusers: tuple[Fuser, Fuser] = (TrainingFreeFuser(), _fit(data, learned, k))
-        memories = {"all classes": everything, "the other half": other, "only what was fitted on": learned}
-        for (name, classes), slots in ((memory, slots) for memory in memories.items() for slots in SLOTS):
-            pairs, _ = _pairs(data, classes, slots)
-            store = VectorMemory(_filled(pairs), calibrate(pairs.image, pairs.text, neighbours=k))
-            gallery, labels = data.queries(everything, slots)
-            before = found(data.prompt[other], other, gallery, labels)
-            for column, fuser in enumerate(fusers):
-                refiner = Refiner(store, fuser, Retrieval(k), gate=True)
-                refined = refiner.refine(data.prompt[other], modality="text").vectors
-                gain = found(refined, other, gallery, labels) - before
-                parts.setdefault(f"text queries: memory of {name}", [[], []])[column].append((gain, other))
-    for name, (plain, ours) in parts.items():
-        yield name, _interval(plain), _interval(ours)
-
-
-def _fit(data: ImageNet, classes: Rows, k: int) -> Fuser:
-    pairs, shown = _pairs(data, classes, SLOTS[0])
-    asked = [str(number) for number in classes]
-    shows = dict(zip(pairs.ids, shown, strict=True))
-    questions = ask(_filled(pairs), data.prompt[classes], asked, shows, [()] * len(classes), k)
-    honesty = calibrate(pairs.image, pairs.text, neighbours=k).honesty
-    config = FusionConfig("reco", pairs.image.shape[1])
-    return TorchFuser(fit_fusions(config, pairs, shown, questions, honesty))
-
-
-def _pairs(data: ImageNet, classes: Rows, slots: tuple[int, ...]) -> tuple[Records, list[str]]:
-    """The pairs of some classes, and the class of each."""
-    image = data.image[classes][:, list(slots)].reshape(-1, data.image.shape[-1])
-    shown = np.repeat(classes, len(slots))
-    ids = [f"{number}/{place}" for place, number in enumerate(shown)]
-    return Records(ids, image, data.caption[shown], [{}] * len(ids)), [str(number) for number in shown]
-
-
-def _filled(pairs: Records) -> Memory:
-    store = open_memory(":memory:", Fingerprint("OpenAI ViT-B/32", "stored", pairs.image.shape[1]), kind="exact")
-    store.upsert(pairs)
-    return store
 
 
 def results(folder: Path, k: int) -> dict[str, Any]:
@@ -308,24 +254,18 @@ def results(folder: Path, k: int) -> dict[str, Any]:
         "neighbours": k,
         "frozen": {"top1": round(float(np.mean(images)), 2), "recall1": round(float(np.mean(texts)), 2)},
         "gate": told([*measure(data, k), *nearest_neighbour(data, folder, k)], "no gate", "gate"),
-        "fitted": told(fitted(data, k), "training-free", "fitted"),
     }
 
 
 def page(found: dict[str, Any]) -> str:
     """docs/measurements/realclip.md."""
     head = Path(__file__).with_name("realclip_head.md").read_text(encoding="utf-8")
-    tables = [
-        table(
-            (title, *next(iter(rows.values()))),
-            (
-                (name, *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gain) for gain in gains.values()))
-                for name, gains in rows.items()
-            ),
-        )
-        for title, rows in (("protocol", found["gate"]), ("classes that the fit has not met", found["fitted"]))
-    ]
-    return head.format(*tables, **found)
+    rows = found["gate"]
+    gains = (
+        (name, *("{:+.1f} [{:+.1f}, {:+.1f}]".format(*gain) for gain in row.values())) for name, row in rows.items()
+    )
+    measured = table(("protocol", *next(iter(rows.values()))), gains)
+    return head.format(measured, **found)
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
     python -m benchmarks.results --docs docs  # everything, under both encoders
     python -m benchmarks.results --encoder scratch --sets emoji flags
 
-For every data set one recipe with one set of constants: the fusion is fitted on the set's own training entities,
-everything is measured on entities that no part of it has met. Nothing here is chosen on the test entities; the
+For every data set one recipe with one set of constants: the memory learns its trust from its own pairs, without labels;
+everything is measured on entities that the encoder has not met. Nothing here is chosen on the test entities; the
 baseline is chosen on the development entities, anew for every memory. Takes about ten minutes on two cores, besides
 the training of the second encoder (30 minutes, `python -m benchmarks.locked_text`).
 """
@@ -16,19 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import FrozenEncoder
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table
-from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.types import Fingerprint
 
 from .sets import LOADERS, emoji
@@ -43,12 +39,11 @@ _NAMED = (Column(key="name", title=""),)
 
 
 class Study:
-    """One subject, its fitted fusion, and what every table shares."""
+    """One subject, and what every table shares."""
 
     def __init__(self, subject: Subject, elsewhere: Subject) -> None:
         self.subject, self.elsewhere = subject, elsewhere
-        self.fusions = subject.fit()
-        self.ours = Way(subject.full, TorchFuser(self.fusions))
+        self.ours = Way(subject.full)
         self.groups: list[EntitySplit] = [split for split in ("unseen", "seen") if split in subject.data.splits]
 
     def gain(
@@ -76,17 +71,13 @@ class Study:
         return tuple(found)
 
     def main(self) -> Table:
-        """Frozen, ours per side, what it consists of, and what it has to beat."""
+        """Frozen, ours per side, and what it has to beat."""
         full = self.subject.full
         ways: dict[str, Way | None] = {
             "frozen": None,
-            "training-free preset": Way(full, TrainingFreeFuser()),
             "best baseline": self.subject.best_baseline(full),
         }
-        if self.elsewhere.data.name == "emoji":
-            ways["fusion fitted on emoji"] = Way(full, TorchFuser(self.elsewhere.fit()))
         ways |= {
-            "ours, metric left out": Way(full, TorchFuser(_without_metric(self.fusions))),
             "ours, images only": replace(self.ours, sides=("image",)),
             "ours, prompts only": replace(self.ours, sides=("text",)),
             "ours": self.ours,
@@ -189,12 +180,6 @@ class Study:
         )
 
 
-def _without_metric(fusions: Fusions) -> Fusions:
-    plain = Fusions(fusions.config).eval()
-    plain.text_gate = fusions.text_gate
-    return plain
-
-
 def encoder_of(name: str, cache: Path) -> tuple[FrozenEncoder, Fingerprint]:
     """A frozen encoder and its fingerprint."""
     if name == "scratch":
@@ -272,7 +257,6 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="where findings go, for `reco report`")
     parser.add_argument("--docs", type=Path, help="also write results.md and its pictures to this folder")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     found = []
     for encoder in arguments.encoder or ENCODERS:
         for study in studies(encoder, arguments.sets, arguments.cache):

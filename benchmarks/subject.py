@@ -1,4 +1,4 @@
-"""One data set under one encoder: its memories, our fusion fitted to it, and zero-shot hits with and without."""
+"""One data set under one encoder: its memories, and zero-shot hits with and without refinement."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.entities import EntitySplit
-from reco_plugin.quickstart.sources import HELD_STYLE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.fit import ask, fit_fusions
-from reco_plugin.train.loop import Fusions
-from reco_plugin.train.model import FusionConfig
 from reco_plugin.types import Fingerprint, Modality, Records
 
 from .sets.vectors import VectorSet
 
 K = 10
-TRAINING: tuple[EntitySplit, ...] = ("seen", "fusion")
 Hits = npt.NDArray[np.bool_]
 
 
@@ -36,14 +31,14 @@ class Way:
 
     Attributes:
         memory: to retrieve from.
-        fuser: to fuse with.
-        gate: whether trust weighs the neighbours.
+        fuser: to fuse with; None: the closed form.
+        gate: whether the closed form moves only as far as the memory's own pairs justify.
         k: neighbours.
         sides: which sides are refined.
     """
 
     memory: VectorMemory
-    fuser: Fuser
+    fuser: Fuser | None = None
     gate: bool = True
     k: int = K
     sides: tuple[Modality, ...] = ("image", "text")
@@ -67,38 +62,12 @@ class Subject:
         return np.flatnonzero(np.isin(self.split_of_pair, list(splits)))
 
     def memory(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> VectorMemory:
-        """An exact memory of some pairs, calibrated on them."""
+        """An exact memory of some pairs, its trust learned from them."""
         return ram_memory(self.data.memory.take(rows), self.fingerprint).at(K)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
         """All pairs, a share of which have traded their captions."""
         return ram_memory(with_traded_captions(self.data.memory, share), self.fingerprint).at(K)
-
-    def fit(self) -> Fusions:
-        """Our fusion, from the pairs of the training splits; texts are asked for as class prompts."""
-        rows = self.rows(TRAINING)
-        pairs = self.data.memory.take(rows)
-        shown = [payload["entity"] for payload in pairs.payloads]
-        family = {}
-        for id_, payload in zip(pairs.ids, pairs.payloads, strict=True):
-            family.setdefault((payload["entity"], payload["family"]), set()).add(id_)
-        asking = [  # drawings that no encoder of ours was trained on
-            place
-            for place, payload in enumerate(pairs.payloads)
-            if payload["split"] == "fusion" or payload["style"] == HELD_STYLE
-        ]
-        memory = self.memory(rows)
-        questions = ask(
-            memory.store,
-            self.data.prompts[self.data.memory_entity[rows[asking]]],
-            [shown[place] for place in asking],
-            dict(zip(pairs.ids, shown, strict=True)),
-            [family[pairs.payloads[p]["entity"], pairs.payloads[p]["family"]] for p in asking],
-            K,
-        )
-        assert memory.calibration is not None
-        config = FusionConfig("reco", self.fingerprint.dimension)
-        return fit_fusions(config, pairs, shown, questions, memory.calibration.honesty)
 
     def hits(self, group: Sequence[EntitySplit], way: Way | None, queries: Sequence[EntitySplit] = ()) -> Hits:
         """Whether each query of a group, or of some of its splits, is classified right among the group's labels."""
@@ -141,4 +110,4 @@ def with_traded_captions(records: Records, share: float) -> Records:
 
 def refiner(way: Way) -> Refiner:
     """What refines in this way."""
-    return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate, candidate_height=1.0)
+    return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate)

@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -114,8 +114,8 @@ class Manifest(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _read_older(cls, stored: Any) -> Any:
-        """Read format 2: its fitted fusion and its gate gave way to the closed form, which needs neither."""
-        if not isinstance(stored, dict) or stored.get("format") != 2:
+        """Read formats 1 and 2: their fitted fusion and its gate gave way to the closed form, which needs neither."""
+        if not isinstance(stored, dict) or stored.get("format") not in (1, 2):
             return stored
         policy = {k: v for k, v in stored.get("policy", {}).items() if k != "candidate_height"}
         fusion = {k: v for k, v in stored.get("fusion", {}).items() if k != "text_gate"}
@@ -126,9 +126,9 @@ class Manifest(_Strict):
     @property
     def fusers(self) -> tuple[FuserName, ...]:
         """The fusions that this folder can run; the closed form always, since it needs no graph."""
-        others = ("paper", "mean") if self.format > 2 else (self.fusion.fuser,)
-        found = (name for name in others if name != "reco" and set(self.fusion_graphs(name).values()) <= set(self.graphs))
-        return ("reco", *found)
+        others: Sequence[FuserName] = ("paper", "mean") if self.format > 2 else (self.fusion.fuser,)
+        there = set(self.graphs)
+        return ("reco", *(n for n in others if n != "reco" and set(self.fusion_graphs(n).values()) <= there))
 
     def fusion_graphs(self, fuser: FuserName) -> Mapping[Modality, str]:
         """Modality -> graph of a fusion; up to format 2 all had the same names."""

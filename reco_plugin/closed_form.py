@@ -15,7 +15,7 @@ from .retrieve import Retrieval
 from .trust import State
 from .trust.candidates import to_vectors
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
-from .trust.gate import Gate, features
+from .trust.gate import Applied, features, step
 from .trust.reasons import Why, reasons
 from .types import Caution, Coverage, Modality, Moves, Neighbours, Role, Vectors, other
 
@@ -98,7 +98,7 @@ class Closed:
         self, queries: Vectors, found: Neighbours, covered: npt.NDArray[np.bool_] | None, rows: slice
     ) -> Refined:
         """Refine one block of (B, D); ``covered`` is of all rows, the block's are ``rows``."""
-        here = found.found.any(axis=1)
+        here = np.asarray(found.found.any(axis=1))
         asked = Coverage(len(queries), int(here.sum()))
         if not self._gated:
             return _add_mean(queries, found, asked)
@@ -116,32 +116,28 @@ class Closed:
         assert self._state is not None  # noqa: S101 - moves come from a state
         return to_vectors(moves, self._state.values[other(self._modality)])
 
-    def _gate(self) -> Gate | None:
+    def _gate(self) -> Applied | None:
         """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
         if self._state is None:
             return None
-        if self._answered is not None:
-            return self._state.gate_at(self._modality, self._state.assume(self._answered), candidate=True)
-        if isinstance(self._caution, str):
-            return self._state.gate(self._modality, caution=self._caution, candidate=self._candidate)
-        return self._state.gate_at(self._modality, self._caution, candidate=self._candidate)
+        caution = self._caution if self._answered is None else self._state.assume(self._answered)
+        return self._state.gate(self._modality, caution, candidate=self._candidate)
 
     def _move(
         self,
         state: State,
-        gate: Gate,
+        applied: Applied,
         queries: Vectors,
         found: Neighbours,
         asked: Coverage,
         covered: npt.NDArray[np.bool_] | None,
     ) -> Refined:
-        side, here = state.sides[self._modality], found.found.any(axis=1)
-        evidence = state.weigh(self._modality, queries, found, gate)
-        said = features(evidence.signals, side.spread)
-        strength = np.where(here, gate.strength(said), np.float32(0.0))
-        added = evidence.direction * (np.float32(side.unit) * strength / evidence.length)[:, None]
-        moved = queries + added
-        refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12))
+        side, here = state.sides[self._modality], np.asarray(found.found.any(axis=1))
+        evidence = state.weigh(self._modality, queries, found, applied)
+        constants = np.tile(applied.gate.constants(side.spread, side.unit), (len(queries), 1))
+        refined, factor = step(queries, evidence.direction, evidence.signals, constants)
+        added = factor * evidence.direction
+        strength = factor[:, 0] * evidence.length / np.float32(side.unit)  # in standard deviations of a plain score
         far = np.linalg.norm(added, axis=1)  # (B,)
         coverage = Coverage(
             asked.asked,
@@ -156,8 +152,8 @@ class Closed:
             added,
             np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
             state.values[other(self._modality)].mean,
-            here if covered is None else covered & here,
-            float(min(np.exp(gate.temperature), SHARPEST) / side.unit),
+            here if covered is None else np.asarray(covered & here),
+            float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
         )
         return Refined(
             np.where(here[:, None], refined, queries).astype(np.float32),
@@ -165,18 +161,19 @@ class Closed:
             (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
             coverage,
             moves,
-            self._why(gate, evidence.signals, said, far, here) if self._explain else None,
+            self._why(applied, evidence.signals, side.spread, far, here) if self._explain else None,
         )
 
     @staticmethod
     def _why(
-        gate: Gate,
+        applied: Applied,
         signals: npt.NDArray[np.float32],
-        said: npt.NDArray[np.float64],
+        spread: float,
         far: npt.NDArray[np.float32],
         here: npt.NDArray[np.bool_],
     ) -> list[Why | None]:
-        return [one if seen else None for one, seen in zip(reasons(gate, signals, said, far), here, strict=True)]
+        said = reasons(applied.gate, signals, features(signals, spread), far)
+        return [one if seen else None for one, seen in zip(said, here, strict=True)]
 
     def _search(self, vectors: Vectors, k: int, hidden: Sequence[Collection[str]] | None) -> Neighbours:
         """Captions near (C, D)."""

@@ -142,7 +142,8 @@ class Settings(SettingsSection):
         None, description="move only as far as the memory's own pairs justify; the model's default when unset"
     )
     caution: Caution | None = Field(
-        None, description="cautious, balanced or bold: which share of queries is assumed to have no answer in the memory"
+        None,
+        description="cautious, balanced or bold: which share of queries is assumed to have no answer in the memory",
     )
 
     on_memory_failure: Literal["degrade", "fail"] = Field(

@@ -15,8 +15,8 @@ from .encode import Encoder
 from .errors import ConfigError, InputError
 from .memory import Header, LazyMemory, Memory
 from .refine import learn
-from .trust import State
 from .request import Search
+from .trust import State
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 

@@ -214,8 +214,8 @@ class Reco:
             modality: what they embed.
             role: a query, or one of the candidates: give all candidates in one call, they are refined as a set
                 (texts all move or none does, by the share that the memory knows).
-            options: ``k``, ``search``, ``fusion``, ``gate``, ``caution``, ``fuser``, ``where``, ``exclude``, ``explain``:
-                see :class:`~reco_plugin.request.RefineOptions`.
+            options: ``k``, ``search``, ``fusion``, ``gate``, ``caution``, ``fuser``, ``where``, ``exclude`` and
+                ``explain``: see :class:`~reco_plugin.request.RefineOptions`.
 
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.

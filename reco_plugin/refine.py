@@ -207,16 +207,17 @@ class Refiner:
         else:
             nothing = np.zeros_like(found.similarity)
             refined = Refined(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
-        explained = (found, refined.trust, refined.weights) if request.explain else (None, None, None)
-        return Refinement(
+        whole = Refinement(
             refined.vectors,
             queries,
-            *explained,
             coverage=refined.coverage,
             retrieved=retrieved,
             moves=refined.moves,
             why=refined.why,
         )
+        if not request.explain:
+            return whole
+        return replace(whole, neighbours=found, trust=refined.trust, weights=refined.weights)
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
         """Queries per call, so that the vectors and excluded ids of a call stay bounded."""

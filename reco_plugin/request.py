@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
-from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, described
 from .errors import InputError
+from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, described
 from .values import check_choice, check_k, shown
+
+
+def read_caution(text: str) -> Caution | float:
+    """Read a caution from a command line.
+
+    >>> read_caution("bold"), read_caution("0.3")
+    ('bold', 0.3)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        return text  # type: ignore[return-value]  # refused by check_caution unless it is one
 
 
 class RefineHow(TypedDict, total=False):
@@ -52,9 +64,14 @@ class RefineOptions:
     fusion: Mode | None = described(None, "cross: fuse the other modality's vectors. uni: the own.", unset="cross")
     gate: bool | None = described(None, "Move only as far as the memory's own pairs justify.", unset="of the model")
     caution: Caution | float | None = described(
-        None, "cautious, balanced or bold: which share of queries is assumed to have no answer.", unset="balanced"
+        None,
+        "cautious, balanced or bold, or a share: how many queries are assumed to have no answer.",
+        parser=read_caution,
+        unset="balanced",
     )
-    fuser: FuserName | None = described(None, "reco: the closed form. paper: the attention layer.", unset="of the model")
+    fuser: FuserName | None = described(
+        None, "reco: the closed form. paper: the attention layer.", unset="of the model"
+    )
     where: Filter | None = None
     exclude: Sequence[Collection[str]] | Collection[str] | None = None
     explain: bool = False
@@ -123,6 +140,11 @@ def check_caution(value: Caution | float | None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
         raise InputError(f"caution must be {', '.join(known)} or a share from 0 to 1, got {shown(value)}")
+
+
+def modes_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those options of a refinement that are settings by the same name."""
+    return {name: options.get(name) for name in ("k", "search", "fusion", "gate")}
 
 
 def given_options(options: RefineHow) -> dict[str, Any]:

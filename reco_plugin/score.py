@@ -55,12 +55,13 @@ class Scorer:
         if options.get("fuser") not in (None, "reco"):
             raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare refined vectors, or use 'reco'")
         options["fuser"] = "reco"
-        self._reco, hidden = reco, options.pop("exclude", None)
+        self._reco, self._hidden = reco, options.pop("exclude", None)
         self._texts = reco.refine(texts, modality="text", role="candidate", **options)
+        if options.get("caution") is None and (share := share_unknown(self._texts.coverage)) is not None:
+            options["caution"] = share
+        if self._hidden is not None:
+            options["exclude"] = self._hidden
         self._options = options
-        if among := images_among(self._texts.coverage, options):
-            self._options["caution"] = among["caution"]
-        self._options["exclude"] = hidden
 
     def score(self, images: Vectors) -> Scores:
         """Score images (B, D); errors as in :meth:`reco_plugin.reco.Reco.refine`."""
@@ -77,11 +78,9 @@ def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack
     return Scorer(reco, texts, **options).score(images)
 
 
-def images_among(coverage: Coverage | None, options: RefineKeywords) -> RefineKeywords:
-    """The caution of images, where the texts that they are compared with are known."""
-    if options.get("caution") is not None or coverage is None or coverage.answered is None:
-        return {}
-    return {"caution": 1.0 - coverage.answered}
+def share_unknown(coverage: Coverage | None) -> float | None:
+    """The share of texts that the memory does not know: the caution of images that are compared with them."""
+    return None if coverage is None or coverage.answered is None else 1.0 - coverage.answered
 
 
 def moves_of(refined: Refinement) -> Moves:
@@ -90,4 +89,4 @@ def moves_of(refined: Refinement) -> Moves:
         return refined.moves
     n, d = refined.frozen.shape
     nothing = np.zeros((n, d), np.float32)
-    return Moves(refined.frozen, nothing, np.ones(n, np.float32), nothing[:1].sum(axis=0), np.zeros(n, np.bool_), 1.0)
+    return Moves(refined.frozen, nothing, np.ones(n, np.float32), np.zeros(d, np.float32), np.zeros(n, np.bool_), 0.0)

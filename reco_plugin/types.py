@@ -236,7 +236,7 @@ class Moves:
         length: (B,) standard deviation of a moved vector's scores, in those of a plain one; 1 where it stays plain.
         mean: (D,) of the memory's vectors of the other modality.
         covered: (B,) whether the memory knows it; of queries, all.
-        sharpness: of scores, per unit of cosine, at which mass is compared.
+        sharpness: of scores, per unit of cosine, at which mass is compared; 0 where nothing moves.
     """
 
     plain: Vectors
@@ -257,8 +257,7 @@ class Moves:
         """Several batches as one."""
         first = parts[0]
         plain, added, length, covered = (
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("plain", "added", "length", "covered")
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("plain", "added", "length", "covered")
         )
         return cls(plain, added, length, first.mean, covered, first.sharpness)
 

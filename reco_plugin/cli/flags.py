@@ -102,7 +102,7 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
         flag = f"--{name.replace('_', '-')}"
         flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
     shown = said.pop("unset", _shown(default)) or False
-    if said.pop("joined", False):
+    if said.pop("joined", False) or "parser" in said:
         kind = str
     elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
         kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]

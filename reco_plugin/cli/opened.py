@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from ..config import FuserName
 from ..defaults import NEIGHBOURS
+from ..request import modes_of
+from ..types import FuserName
 from .options import JsonOption, ModelOption, existing_memory
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ class Setup:
     ] = None
     fuser: Annotated[
         FuserName | None,
-        typer.Option(
-            help="model: the fusion in the model folder. training-free: no learned weights.", show_default="model"
-        ),
+        typer.Option(help="reco: the closed form. paper: the attention layer.", show_default="of the model"),
     ] = None
 
 
@@ -95,10 +94,10 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
 
     if setup.memory and setup.memory_from:
         raise ConfigError("give --memory or --memory-from, not both")
-    settings = load_settings(fuser=setup.fuser, **options)
+    settings = load_settings(fuser=setup.fuser, **modes_of(options))
     pairs = setup.memory_from
     vectors_only = vectors and pairs is not None and is_vectors(pairs)
-    if vectors_only and pairs is not None and setup.model is None and settings.fuser == "training-free":
+    if vectors_only and pairs is not None and setup.model is None and settings.fuser == "reco":
         how = Retrieval(settings.k or NEIGHBOURS, settings.search, settings.fusion)
         yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False)
         return
@@ -109,7 +108,7 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
             raise ArtifactError("no model was named: --model gives the one that made these vectors.")
         model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
     except ArtifactError as error:
-        hint = " Vectors alone need no model: --fuser training-free without --model." if vectors_only else ""
+        hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""
         raise ArtifactError(f"{error}{hint}") from None
     with model as reco:
         if pairs:

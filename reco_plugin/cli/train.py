@@ -35,13 +35,14 @@ def train_command(
     given: Given,
     out: Annotated[Path, typer.Option(help="Folder of the run: cache, checkpoint, TensorBoard log, fusion.pt.")],
     processes: Annotated[
-        int, typer.Option(min=1, help="paper: processes that share each batch, each with a GPU for --device cuda.")
+        int, typer.Option(min=1, help="Processes that share each batch, each with a GPU for --device cuda.")
     ] = 1,
 ) -> None:
-    """Train the two fusions on your pairs, around a frozen encoder. An interrupted run resumes when started again.
+    """Train the paper's layer on your pairs, around a frozen encoder. An interrupted run resumes when started again.
 
-    The encoder's vectors are cached in the run's folder. Each pair's own memory entry and near-duplicates of its
-    image are hidden from its queries: otherwise the fusion would learn to copy its caption.
+    The closed form, which refines by default, needs no training. The encoder's vectors are cached in the run's folder.
+    Each pair's own memory entry and near-duplicates of its image are hidden from its queries: otherwise the fusion
+    would learn to copy its caption.
     """
 
     def load() -> Any:
@@ -83,7 +84,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write a model folder: four ONNX graphs, tokenizer, manifest, Triton configuration.
+    """Write a model folder: ONNX graphs, tokenizer, manifest, Triton configuration.
 
     Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs by
     more than its precision allows, nothing is written.

@@ -12,8 +12,8 @@ from ..fuse import Fused, Fuser
 from ..memory import Header, Memory, Searches
 from ..memory.checks import check_search
 from ..refine import Trusted
-from ..trust import State
 from ..request import Search
+from ..trust import State
 from ..types import Modality, Neighbours, Vectors
 from .guard import Guard, Outage
 

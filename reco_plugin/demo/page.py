@@ -17,7 +17,7 @@ from ..files import whole_file
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
-from ..score import images_among
+from ..score import share_unknown
 from ..trust.reasons import decided
 from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
@@ -51,7 +51,7 @@ def write_page(
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     refined = refine_task(reco, task)
     chosen = _choose(bench, refined)
-    caution = images_among(prompts.coverage, {}).get("caution")
+    caution = share_unknown(prompts.coverage)
     images = reco.refine(task.queries.vectors[chosen], modality="image", caution=caution, explain=True)
     cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
@@ -103,7 +103,7 @@ def _card(
 
 def _rank(task: Task, row: int) -> int:
     """Rank of the true label; ties do not count."""
-    scores = scores_of(task, row)
+    scores = scores_of(task, np.array([row]))[0]
     return int((scores > scores[task.queries.labels[row]]).sum())
 
 

@@ -86,7 +86,9 @@ def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]
     parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
     coverages = [part.coverage for part in parts if part.coverage is not None]
     vectors, moving = np.concatenate([part.vectors for part in parts]), [part.moves for part in parts]
-    moves = Moves.join([part for part in moving if part is not None]) if all(part is not None for part in moving) else None
+    moves = (
+        Moves.join([part for part in moving if part is not None]) if all(part is not None for part in moving) else None
+    )
     return replace(items, vectors=vectors, coverage=Coverage.join(coverages) if coverages else None, moves=moves)
 
 

@@ -8,7 +8,7 @@ classification, only its image is used here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,12 +33,12 @@ from .encoding import (
     silent,
     templates_of,
 )
-from .measure import Measured, by_unseen, mean_move, variants_of
+from .measure import Measured, by_unseen, mean_move, measure_sides, move_among, variants_of
 from .prompts import Prompts
 from .ranking import Blocks, rank_blocks
 from .reasons import reasons_of
 from .results import EntityResult
-from .task import TaskItems
+from .task import Task, TaskItems
 
 NAME_ALONE = "{}"
 """The template of the bare name."""
@@ -59,9 +59,9 @@ def entities(
     """Find the entity of each image among all names, frozen and with the image refined.
 
     Names stay frozen unless asked for: candidates are refined as a set, which needs the neighbours of all of them at
-    once, so it is refused for more than 50,000. An image's own pair (same id) is hidden from it. Intervals are drawn
-    over entities. Where the set says which queries are of unseen entities, accuracy among all candidates is also given
-    for seen and unseen ones, with the harmonic mean.
+    once, so it is refused for more than 50,000; both sides are compared by exact scores, as :func:`.zero_shot` does. An
+    image's own pair (same id) is hidden from it. Intervals are drawn over entities. Where the set says which queries
+    are of unseen entities, accuracy among all candidates is also given for seen and unseen ones, with the harmonic mean.
 
     Args:
         reco: refines, and encodes raw images and names. A :class:`.encoding.CachedEncoder` keeps the vectors of the
@@ -110,11 +110,13 @@ def _measured(
     found = {"frozen": Measured(frozen), "image": Measured(image, (far, 0.0), refined.coverage)}
     if options is not None:
         vectors = np.concatenate(list(names))
-        moving = refine_candidates(reco, TaskItems(vectors, "text", np.arange(len(vectors))), **options)
-        text, both = _ranks([images, refined.vectors], [moving.vectors], refined.labels)
-        far_names = mean_move(vectors, moving.vectors)
-        found["text"] = Measured(text, (0.0, far_names), moving.coverage)
-        found["both"] = Measured(both, (far, far_names))
+        plain = TaskItems(vectors, "text", np.arange(len(vectors)))
+        task = Task(replace(refined, vectors=images, moves=None), plain, refined.labels)
+        moving = replace(task, queries=refined, candidates=refine_candidates(reco, plain, **options))
+        moving = move_among(reco, task, moving, **options)
+        found |= {
+            side: one for side, one in measure_sides(task, [moving], ("text", "both")).items() if side not in found
+        }
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineHow
-from ..score import images_among
+from ..score import share_unknown
 from ..trust.scores import score_pairs
 from ..types import Coverage, Vectors
 from .encoding import Refines, refine_candidates, refine_queries
@@ -18,7 +18,7 @@ from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
 from .ranking import Blocks, parts, rank_blocks, ranks, ranks_among
-from .task import SIDES, Mask, Task, TaskItems
+from .task import SIDES, Mask, Task
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Measured:
         merged = np.empty((len(parts[0][1].ranks), len(parts[0][0])), np.int64)
         for chosen, part in parts:
             merged[:, chosen] = part.ranks
-        return Measured(merged)
+        coverages = [part.coverage for _, part in parts if part.coverage is not None]
+        return Measured(merged, coverage=Coverage.join(coverages) if coverages else None)
 
 
 def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **options: Unpack[RefineHow]) -> Task:
@@ -65,15 +66,25 @@ def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **opt
     """
     wanted, queries, candidates = set(sides), task.queries, task.candidates
     both = "both" in wanted or wanted >= {queries.modality, candidates.modality}
-    if both or candidates.modality in wanted:
-        candidates = refine_candidates(reco, candidates, **options)
     if both or queries.modality in wanted:
         queries = refine_queries(reco, queries, **options)
-        among = images_among(candidates.coverage, options)
-        if both and among and queries.moves is not None:
-            moves = refine_queries(reco, task.queries, **{**options, **among}).moves  # type: ignore[typeddict-item]
-            queries = replace(queries, moves=moves)
-    return replace(task, queries=queries, candidates=candidates)
+    if both or candidates.modality in wanted:
+        candidates = refine_candidates(reco, candidates, **options)
+    refined = replace(task, queries=queries, candidates=candidates)
+    return move_among(reco, task, refined, **options) if both else refined
+
+
+def move_among(reco: Refines, task: Task, refined: Task, **options: Unpack[RefineHow]) -> Task:
+    """Move the refined queries as far as the share of candidates that the memory knows allows; exact scores use that.
+
+    Their vectors stay; nothing changes where the caller gives a caution.
+    """
+    unknown = share_unknown(refined.candidates.coverage)
+    if unknown is None or refined.queries.moves is None or options.get("caution") is not None:
+        return refined
+    options["caution"] = unknown
+    moves = refine_queries(reco, task.queries, **options).moves
+    return replace(refined, queries=replace(refined.queries, moves=moves))
 
 
 def measure(task: Task, refined: Iterable[Task] | None = None, depth: int = 0) -> Measured:
@@ -107,9 +118,9 @@ def measure_sides(
             candidates: replace(task, candidates=one.candidates),
             "both": one,
         }
-        for side, parts in found.items():
-            parts.append(_measured(task, variants[side], depth))
-    return {"frozen": measure(task, depth=depth)} | {side: _all(parts) for side, parts in found.items()}
+        for side, trainings in found.items():
+            trainings.append(_measured(task, variants[side], depth))
+    return {"frozen": measure(task, depth=depth)} | {side: _all(trainings) for side, trainings in found.items()}
 
 
 def gain(
@@ -127,22 +138,14 @@ def mean_move(frozen: Vectors, refined: Vectors) -> float:
 def nearest(task: Task, row: int, count: int = 5) -> tuple[RankedCandidate, ...]:
     """The candidates nearest to a query, nearest first, by the names of their labels."""
     label, numbers = task.queries.labels[row], task.candidates.labels
-    similarity = scores_of(task, row)
+    chosen = np.arange(row, row + 1)
+    similarity = scores_of(task, chosen)[0]  # (C,)
     return tuple(
         RankedCandidate(
             name=task.classes[numbers[place]], similarity=float(similarity[place]), true=bool(numbers[place] == label)
         )
         for place in np.argsort(-similarity, kind="stable")[:count]
     )
-
-
-def scores_of(task: Task, row: int) -> npt.NDArray[np.float32]:
-    """Scores (C,) of one query: exact where both sides are refined, else cosines."""
-    queries, candidates = task.queries, task.candidates
-    if _is_exact(queries, candidates):
-        assert queries.moves is not None and candidates.moves is not None  # noqa: S101 - that is what exact means
-        return score_pairs(queries.moves.take(np.array([row])), candidates.moves)[0]
-    return np.asarray(candidates.vectors @ queries.vectors[row], np.float32)
 
 
 def each_label_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]:
@@ -256,11 +259,13 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
     queries, candidates = refined.queries, refined.candidates
     labels = queries.labels, candidates.labels
     ndcgs = np.empty(0)
-    if _is_exact(queries, candidates) and not depth:
-        ranked = _exact_ranks(queries, candidates)
-    elif depth:
+    if depth:
         found = rank_blocks(queries.vectors, Blocks(candidates.vectors), *labels, k=depth)
         ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
+    elif _is_exact(refined):
+        rows = [np.arange(len(queries))[part] for part in parts(len(queries), len(candidates))]
+        found = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
+        ranked = np.concatenate(found)
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))
@@ -269,19 +274,17 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
     return Measured(ranked[None], (far[0], far[1]), coverages[0] if len(coverages) == 1 else None, ndcgs)
 
 
-def _is_exact(queries: TaskItems, candidates: TaskItems) -> bool:
+def _is_exact(task: Task) -> bool:
     """Whether both sides moved by the closed form, images among texts: then one cosine is not their score."""
-    return queries.moves is not None and candidates.moves is not None and candidates.modality == "text"
+    return task.queries.moves is not None and task.candidates.moves is not None and task.queries.modality == "image"
 
 
-def _exact_ranks(queries: TaskItems, candidates: TaskItems) -> npt.NDArray[np.int64]:
-    """Ranks (N,) by exact scores, block by block."""
-    out = np.empty(len(queries), np.int64)
-    assert queries.moves is not None and candidates.moves is not None  # noqa: S101 - the caller checks
-    for rows in parts(len(queries), len(candidates)):
-        scores = score_pairs(queries.moves.take(np.arange(len(queries))[rows]), candidates.moves)
-        out[rows] = ranks_among(scores, queries.labels[rows], candidates.labels)
-    return out
+def scores_of(task: Task, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Scores (b, C) of some queries by row (b,): exact ones where both sides moved, else cosines."""
+    queries, candidates = task.queries, task.candidates
+    if _is_exact(task) and queries.moves is not None and candidates.moves is not None:
+        return score_pairs(queries.moves.take(rows), candidates.moves)
+    return np.asarray(queries.vectors[rows] @ candidates.vectors.T, np.float32)
 
 
 def _all(trainings: Sequence[Measured]) -> Measured:

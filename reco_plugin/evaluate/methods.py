@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fuse import Fused, Fuser
-from ..refine import Trusted, Refiner, VectorMemory
+from ..refine import Refiner, Trusted, VectorMemory
 from ..retrieve import Retrieval, retrieve
 from ..types import Caution, Modality, Neighbours, Vectors
 from .baselines import ALONE, Scorer, enrichments, ensembles, grid, ranks_of_scores, transfers
@@ -35,6 +35,11 @@ class Method:
     gate: bool  # whether the closed form moves only as far as the memory's own pairs justify
     sides: Side = "both"  # which are refined; images are queries, prompts are candidates
     caution: Caution | float = "balanced"  # of the closed form
+
+    @property
+    def name(self) -> str:
+        """Of the fusion."""
+        return "reco" if self.fusers[0] is None else self.fusers[0].name
 
     def refiners(self, memory: Trusted) -> list[Refiner]:
         """A refiner for each of the trainings."""
@@ -75,41 +80,10 @@ class ScoringMethod:
 
 
 @dataclass(frozen=True)
-class _Around:
-    """A fusion with the name of the one that it wraps."""
+class WithoutRetrieval:
+    """Runs a fusion on empty neighbours, as in the control that is trained without retrieval."""
 
     fuser: Fuser
-
-    @property
-    def name(self) -> str:
-        """Name of the fusion."""
-        return self.fuser.name
-
-
-@dataclass(frozen=True)
-class ScaledTrust(_Around):
-    """Scales trust before a fuser sees it.
-
-    Attributes:
-        fuser: the wrapped fusion.
-        openness: factor; 1 leaves the gate as it is, 0 closes it. Trust stays at most 1.
-    """
-
-    openness: float
-
-    def fuse(
-        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
-    ) -> Fused:
-        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
-        scaled = np.clip(trust * np.float32(self.openness), 0.0, 1.0).astype(np.float32)
-        if not scaled.any():
-            return Fused(vectors.copy(), np.zeros_like(scaled))
-        return self.fuser.fuse(modality, vectors, neighbours, scaled)
-
-
-@dataclass(frozen=True)
-class WithoutRetrieval(_Around):
-    """Runs a fusion on empty neighbours, as in the control that is trained without retrieval."""
 
     @property
     def name(self) -> str:

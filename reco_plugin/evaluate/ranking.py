@@ -56,7 +56,9 @@ def ranks(
     return out
 
 
-def ranks_among(scores: npt.NDArray[np.floating[Any]], labels: Labels, candidate_labels: Labels) -> npt.NDArray[np.int64]:
+def ranks_among(
+    scores: npt.NDArray[np.floating[Any]], labels: Labels, candidate_labels: Labels
+) -> npt.NDArray[np.int64]:
     """Rank (B,) of each query's best true candidate by scores (B, C), see :func:`ranks`."""
     true = labels[:, None] == candidate_labels[None]  # (B, C)
     best = np.where(true, scores, -np.inf).max(axis=1, keepdims=True)  # (B, 1)

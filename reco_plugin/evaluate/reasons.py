@@ -10,10 +10,9 @@ from ..types import Coverage, Role
 from .intervals import Interval
 from .measure import Measured
 
-Rule: TypeAlias = Literal["nothing found", "too few answered", "gate shut", "few answered", "no better"]
+Rule: TypeAlias = Literal["nothing found", "left plain", "too few covered", "some covered", "no better"]
 _LITTLE = 0.01  # of accuracy or recall
-_SHUT = 0.1  # trust of a certain answer below which the gate is shut
-_FEW, _ALL = 0.5, 0.9  # share answered
+_NAMED = 3  # candidates without a caption, at most
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,23 @@ class Reason:
     loses: bool = False  # whether the line certainly lost, rather than gained little
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like values; shares are from 0 to 1."""
-        return {"refined": self.refined, "rule": self.rule, "says": self.says} | asdict(self.coverage)
+        """JSON-like values; shares are from 0 to 1, and covered candidates are counted."""
+        counted = asdict(self.coverage) | {"covered": sum(self.coverage.covered)}
+        return {"refined": self.refined, "rule": self.rule, "says": self.says} | counted
 
     def __str__(self) -> str:
         return f"why {self.refined} {'loses' if self.loses else 'gains little'}: {self.says}"
 
 
-def why(refined: str, what: str, role: Role, gain: Interval, coverage: Coverage | None, moved: float) -> Reason | None:
+def why(
+    refined: str,
+    what: str,
+    role: Role,
+    gain: Interval,
+    coverage: Coverage | None,
+    moved: float,
+    names: Sequence[str] = (),
+) -> Reason | None:
     """Say why a line gained little; None where it gained, or without coverage.
 
     Args:
@@ -44,10 +52,11 @@ def why(refined: str, what: str, role: Role, gain: Interval, coverage: Coverage 
         gain: over frozen, see :func:`little`.
         coverage: of the refinement.
         moved: mean cosine distance between frozen and refined.
+        names: of the candidates, to name those that the memory does not know.
     """
     if coverage is None or not little(gain):
         return None
-    return Reason(refined, *_rule(what, role, coverage, moved), coverage, loses=gain.high < 0.0)
+    return Reason(refined, *_rule(what, role, coverage, moved, names), coverage, loses=gain.high < 0.0)
 
 
 def little(gain: Interval) -> bool:
@@ -55,18 +64,21 @@ def little(gain: Interval) -> bool:
     return gain.mean < _LITTLE or gain.low <= 0.0
 
 
-def reasons_of(found: Mapping[str, Measured], gains: Mapping[str, Interval], names: str) -> tuple[Reason, ...]:
+def reasons_of(
+    found: Mapping[str, Measured], gains: Mapping[str, Interval], what: str, names: Sequence[str] = ()
+) -> tuple[Reason, ...]:
     """Say why the refined images or candidates of a classification gained little.
 
     Args:
         found: refined side -> its ranks.
         gains: refined side -> gain over frozen, see :func:`little`.
-        names: name of the candidates, in the plural.
+        what: the candidates are called, in the plural.
+        names: of each candidate.
     """
-    sides: tuple[tuple[str, str, Role], ...] = (("image", "images", "query"), ("text", names, "candidate"))
+    sides: tuple[tuple[str, str, Role], ...] = (("image", "images", "query"), ("text", what, "candidate"))
     reasons = (
-        why(side, what, role, gains[side], found[side].coverage, found[side].moved[place])
-        for place, (side, what, role) in enumerate(sides)
+        why(side, called, role, gains[side], found[side].coverage, found[side].moved[place], names)
+        for place, (side, called, role) in enumerate(sides)
         if side in found
     )
     return tuple(reason for reason in reasons if reason is not None)
@@ -77,44 +89,36 @@ def lines_of(reasons: Sequence[Reason]) -> str:
     return "".join(f"\n{reason}" for reason in reasons)
 
 
-def _rule(what: str, role: Role, coverage: Coverage, moved: float) -> tuple[Rule, str]:
+def _rule(what: str, role: Role, coverage: Coverage, moved: float, names: Sequence[str]) -> tuple[Rule, str]:
     """The limiting rule, and a sentence."""
     if coverage.found == 0:
         return "nothing found", (
             f"no pair was found for any of {coverage.asked:,} {what}: the memory is empty, or holds only their own; "
             "fill it by reco memory build"
         )
-    if coverage.answered is None or coverage.voice is None:
-        return (
-            "no better",
-            f"{what} moved by a cosine distance of {moved:.2f}, and no gate says how well neighbours fit",
-        )
-    if coverage.voice < _SHUT:
-        return "gate shut", (
-            f"a pair that certainly answers may weigh only {coverage.voice:.2f} of 1, since the memory's captions are "
-            "wrong or the encoder already knows its pairs; check the captions"
-        )
-    return _by_share(what, role, coverage, coverage.answered, moved)
-
-
-def _by_share(what: str, role: Role, coverage: Coverage, answered: float, moved: float) -> tuple[Rule, str]:
-    """The rule where the gate is open, by how many are answered."""
-    some = f"about {round(answered * coverage.asked):,} of {coverage.asked:,} {what} ({_percent(answered)}) found"
-    if coverage.held:
-        return "too few answered", (
-            f"{some} a caption of their own in the memory, and below {_percent(coverage.needed)} all stay plain; "
-            "add pairs for the others, or word prompts and captions alike"
-        )
-    if role == "candidate" and answered < _ALL:
-        return "few answered", f"{some} a pair of their own, and the others moved as far; add pairs for those"
-    far = f"the mean move is a cosine distance of {moved:.2f}"
-    if role == "query" and answered < _FEW:
-        return "few answered", f"{some} a pair of their own, and {far}; add pairs for the others"
+    if coverage.plain:
+        return "left plain", f"{what} stay plain, since {coverage.plain}"
+    if coverage.covered and not all(coverage.covered):
+        return _by_share(what, coverage, names)
+    far = f"{what} moved by a cosine distance of {moved:.2f}"
+    if coverage.strength is None:
+        return "no better", f"{far}, and no gate says how well neighbours fit"
     return "no better", (
-        f"{some} a pair of their own, and {far}, but the neighbours separate them no better than the encoder does; "
-        "add more pairs of each"
+        f"{far}, and the neighbours separate them no better than the encoder does; add more pairs of each"
+        + (", or move further where the memory knows most queries: --caution bold" if role == "query" else "")
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def _by_share(what: str, coverage: Coverage, names: Sequence[str]) -> tuple[Rule, str]:
+    """The rule where the memory knows only some of the candidates."""
+    known, without = sum(coverage.covered), [row for row, knows in enumerate(coverage.covered) if not knows]
+    own = "has its own caption" if known == 1 else "have their own caption"
+    some = f"{known:,} of {coverage.asked:,} {what} {own} in the memory"
+    exact = "exact scores refine those alone, and the others stay plain"
+    named = [repr(names[row]) for row in without[:_NAMED]] if len(names) == coverage.asked else []
+    more = len(without) - len(named)
+    lacking = ", ".join([*named, *([f"{more:,} more"] if more else [])]) if named else "the others"
+    add = f"add pairs for {lacking}, or word prompts and captions alike"
+    if coverage.held:
+        return "too few covered", f"{some}, and below {100 * coverage.needed:.0f} % no vector moves; {exact}; {add}"
+    return "some covered", f"{some}, and as vectors the others move with them; {exact}; {add}"

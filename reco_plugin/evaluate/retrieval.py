@@ -32,8 +32,10 @@ def retrieval(
     """Search images by texts and texts by images, frozen and refined.
 
     A text finds its image; an image finds any of its texts. The searching side is refined as queries, the searched side
-    as candidates, which compete. Pairs of the memory that are the image's own (same id) are hidden from the image and
-    from its texts. Intervals are drawn over images, so that the captions of one image stay together.
+    as candidates, which compete. All are compared as vectors, as in a search index, also where both sides are refined
+    (which :meth:`reco_plugin.reco.Reco.scores` does exactly, for images and texts at hand). Pairs of the memory that
+    are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images, so that
+    the captions of one image stay together.
 
     Args:
         reco: refines, and encodes where the set holds raw images and texts.

@@ -14,7 +14,7 @@ from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, given_options
 from .encoding import Refines, silent
-from .measure import Measured, by_unseen, measure_sides, refine_task, variants_of
+from .measure import Measured, by_unseen, measure_sides, move_among, refine_task, variants_of
 from .prompts import labelled_task, prompts_of, with_templates
 from .reasons import reasons_of
 from .results import SomeClasses, ZeroShotResult
@@ -33,7 +33,8 @@ def zero_shot(
 
     Names are put into the set's templates, or into the model's where it has none; with several, a class is the mean of
     its prompts' vectors, and that mean is refined, once per class. Images are refined as queries, prompts as
-    candidates, which compete. An image's own pair (same id) is hidden from it.
+    candidates, which compete. An image's own pair (same id) is hidden from it. Where both are refined by the closed
+    form, they are compared by exact scores, see :meth:`reco_plugin.reco.Reco.scores`.
     Intervals are drawn over the set's groups, by default its classes.
 
     Where the set says which classes are unseen, seen and unseen classes are also classified among themselves, their
@@ -64,6 +65,7 @@ def zero_shot(
             if len(part := task.among(chosen)):
                 again = refine_task(reco, part, prompts, **options)  # other prompts compete; images do not
                 again = replace(again, queries=refined.among(chosen).queries)
+                again = move_among(reco, part, again, **options) if "both" in sides else again
                 parts[name] = _part(part, measure_sides(part, [again], sides))
     return ZeroShotResult(
         **vars(_part(task, found)),
@@ -79,7 +81,8 @@ def zero_shot(
 def _part(task: Task, found: Mapping[str, Measured]) -> SomeClasses:
     """The lines of one part of the classes."""
     variants = variants_of(found, task.groups)
-    reasons = reasons_of(found, {line.refined: line.gain for line in variants}, "class prompts")
+    names = [task.classes[label] for label in task.candidates.labels]
+    reasons = reasons_of(found, {line.refined: line.gain for line in variants}, "class prompts", names)
     return SomeClasses(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)
 
 

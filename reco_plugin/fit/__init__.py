@@ -6,7 +6,7 @@
     catalogue   read -> encode into a cache -> group
     split       groups -> a sample -> fit | validation | test; within the last two, pairs that query
     questions   a split's queries, the index they search, and the memories with and without answers
-    candidates  methods to choose from: training-free, mean, reco, paper; and simple baselines
+    candidates  methods to choose from: reco (the closed form), mean, paper; and simple baselines
     choose      ranks of a candidate on questions; validation -> policy; the test part, measured once
     findings    all measurements, for ``reco_plugin.report``, and the decision in sentences
     run         all of it; writes the run's folder: model, report and numbers

@@ -14,7 +14,7 @@ from ..artifact import Policy
 from ..defaults import MAX_LOSS
 from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
-from ..evaluate.measure import Measured, gain, measure_sides, refine_task
+from ..evaluate.measure import Measured, gain, measure_sides, move_among, refine_task
 from ..evaluate.metrics import RECALL_AT
 from ..evaluate.task import TaskItems
 from ..types import Modality, Role
@@ -36,9 +36,10 @@ class Verdict:
     Attributes:
         side: the refined side.
         gain: in recall@1 of its task.
-        loss: the worst change of recall@1 where refinement must not harm: with a memory without the queries' groups,
-            and of refined images among names. Negative is worse than frozen.
-        allowed: the tolerated loss: that of the configuration, or one query where that is more.
+        loss: the worst change of recall@1 where refinement must not harm: with a memory that knows nothing of what is
+            searched, and of refined images among names. Negative is worse than frozen.
+        allowed: the tolerated loss: that of the configuration, or one query, or what chance alone explains (half of the
+            95 % interval), whichever is most.
     """
 
     side: FitSide
@@ -100,15 +101,16 @@ def measure_tasks(
         known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
-    refiner, queries = candidate.refiner(memory.at(candidate.k)), dict[Modality, TaskItems]()
+    refiner, queries = candidate.refiner(memory), dict[Modality, TaskItems]()
     for name in questions.tasks if names is None else names:
-        task = questions.tasks[name]
+        task = questions.task(name, known=known)
         asks, sides = task.queries.modality, [str(task.queries.modality)]
         if asks not in queries:  # images query two tasks
             queries[asks] = refine_queries(refiner, task.queries)
         refined = replace(task, queries=queries[asks])
         if name == "image->name":
             refined, sides = refine_task(refiner, refined, ("text",)), ["image", "text", "both"]
+            refined = move_among(refiner, task, refined)
         found[name] = measure_sides(task, [refined], sides)
     return found
 
@@ -122,12 +124,15 @@ def judge(questions: Questions, candidate: Candidate, *, max_loss: float = MAX_L
     unknown = measure_tasks(questions, candidate, known=False)
 
     def verdict(side: FitSide, before: str, after: str) -> Verdict:
-        name = TASK_OF[side]
-        losses = [_change(unknown[name], before, after)]
+        def change(found: dict[TaskName, dict[str, Measured]], name: TaskName) -> Interval:
+            return gain(found[name][after], found[name][before], tasks[name].groups, seed=seed)
+
+        name, least = TASK_OF[side], max(max_loss, 1.0 / len(tasks[TASK_OF[side]]))
+        losses = [change(unknown, name)]
         if side == "image" and "image->name" in tasks:
-            losses += [_change(found["image->name"], before, after) for found in (known, unknown)]
-        gained = gain(known[name][after], known[name][before], tasks[name].groups, seed=seed)
-        return Verdict(side, gained, min(losses), max(max_loss, 1.0 / len(tasks[name])))
+            losses += [change(found, "image->name") for found in (known, unknown)]
+        worst, allowed = min(((one.mean, max(least, one.mean - one.low)) for one in losses), key=sum)
+        return Verdict(side, change(known, name), worst, allowed)
 
     verdicts = [verdict("text", "frozen", "text"), verdict("image", "frozen", "image")]
     if "image->name" in tasks:
@@ -143,14 +148,15 @@ def choose(judged: Iterable[Judged], goal: Goal = "search") -> Judged | None:
 
 
 def choose_pair(judged: Sequence[Judged], goal: Goal = "search") -> tuple[Candidate, Candidate] | None:
-    """Choose the best candidates on texts and on images, of one k and gate; None where one candidate is as good.
+    """Choose the best candidates on texts and on images, of one kind and k; None where one candidate is as good.
 
-    A model has a fusion for each side, but one k and one setting of the gate.
+    A model has a graph for each side, but one k; the closed form has none.
     """
     texts: FitSide = "text" if goal == "search" else "names"
     best, least = None, max((sum(_gains(one, texts)) for one in judged), default=0.0)
     for text, image in product(judged, repeat=2):
-        if (text.candidate.k, text.candidate.gated) != (image.candidate.k, image.candidate.gated):
+        kinds = [(one.k, one.fusions.config.fuser) for one in (text.candidate, image.candidate) if one.fusions]
+        if len(kinds) < len((text, image)) or kinds[0] != kinds[1]:
             continue
         score = _gains(text, texts)[0] + _gains(image, texts)[1]
         if score > least:
@@ -170,7 +176,7 @@ def policy_of(candidate: Candidate, sides: Iterable[FitSide]) -> Policy:
     chosen = set(sides)
     queries: tuple[Modality, ...] = tuple(side for side in ("image", "text") if side in chosen)
     roles: dict[Role, tuple[Modality, ...]] = {"query": queries, "candidate": ("text",) if "names" in chosen else ()}
-    return Policy(k=candidate.k, gate=candidate.gated, refine=roles, candidate_height=candidate.height)
+    return Policy(k=candidate.k, gate=candidate.gated, caution=candidate.caution, refine=roles)
 
 
 def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
@@ -199,11 +205,11 @@ def final_lines(
     for name, task in questions.tasks.items():
         asks = task.queries.modality
         theirs = measure_tasks(questions, simple[asks], [name])[name]
-        start = ours = unknown = theirs["frozen"]
+        start = ours = unknown = untold = theirs["frozen"]
         label, sides = "nothing refined", _refined(name, chosen)
         if chosen is not None:
             variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
-            ours, unknown = (found[name][variant] for found in both)
+            ours, unknown, untold = both[0][name][variant], both[1][name][variant], both[1][name]["frozen"]
             words = " and ".join(WORDS[side] for side in sides)
             label = f"{chosen.candidate.label}: {f'{words} refined' if sides else 'left plain'}"
         over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[asks]
@@ -217,7 +223,7 @@ def final_lines(
                 ours,
                 gain=over(ours, start),
                 ahead=over(ours, baseline),
-                loss=over(unknown, start),
+                loss=over(unknown, untold),
             ),
         ]
     return lines
@@ -252,7 +258,3 @@ def _line(task: TaskName, way: str, label: str, found: Measured, **gains: Interv
 def _recall(found: Measured, k: int = 1) -> float:
     """Share of queries with a true result among the first k."""
     return float(found.top(k).mean())
-
-
-def _change(found: Mapping[str, Measured], before: str, after: str) -> float:
-    return _recall(found[after]) - _recall(found[before])

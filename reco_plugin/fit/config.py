@@ -11,7 +11,7 @@ from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 from ..run_config import RunConfig, option
 
-FuserChoice: TypeAlias = Literal["auto", "all", "training-free", "mean", "prototype", "reco", "paper"]
+FuserChoice: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]
 FitSide: TypeAlias = Literal["text", "image", "names"]
 """The sides of a fit: text queries, image queries, and class names, which compete as candidates."""
 SIDES: tuple[FitSide, ...] = get_args(FitSide)
@@ -19,8 +19,8 @@ TaskName: TypeAlias = Literal["text->image", "image->text", "image->name"]
 Goal: TypeAlias = Literal["search", "classify"]
 """search: gains of text and image queries count first. classify: gains of class names."""
 KINDS: dict[str, tuple[str, ...]] = {
-    "auto": ("training-free", "mean", "prototype", "reco"),
-    "all": ("training-free", "mean", "prototype", "reco", "paper"),
+    "auto": ("reco", "mean"),
+    "all": ("reco", "mean", "paper"),
 }
 """Choices that stand for several candidates; the paper's layer takes minutes, so it is trained only on request."""
 _K_GRID = (5, 10, 20)

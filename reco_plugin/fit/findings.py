@@ -51,9 +51,11 @@ def _main(lines: Sequence[TestLine]) -> Section:
         about=(
             "Groups of the test part are used neither to fit nor to choose. About half of the pairs of each are "
             "queries; the others are in the memory, without near-duplicates of the query. Only the query is refined; "
-            "the index holds the query pairs, frozen. A result is right when it is of the query's group. Measured "
-            "once, with the choice of the validation part. Gains have 95 % intervals, bootstrapped over groups. The "
-            "last column is the change of R@1 with a memory without the groups of the queries."
+            "the index holds the query pairs, frozen, and where texts are searched the captions or names of all "
+            "groups. A result is right when it is of the query's group. Measured once, with the choice of the "
+            "validation part. Gains have 95 % intervals, bootstrapped over groups. The last column is the change of "
+            "R@1 with a memory that knows nothing of what is searched: without the groups of the queries, and those "
+            "alone in the index."
         ),
         tables=tuple(_task_table(task, [line for line in lines if line.task == task]) for task in tasks),
         charts=tuple(_chart(task, [line for line in lines if line.task == task]) for task in tasks),
@@ -113,9 +115,9 @@ def _validation(result: FitResult) -> Section:
         title="What was chosen, on the validation part?",
         about=(
             "Every candidate on every side. A side is refined when the interval of its gain is above zero and it "
-            f"loses at most {100 * result.config.max_loss:g} points (or one query) with a memory without the groups of "
-            "the queries; images also among names. Of the candidates, the one with the largest sum of gains on "
-            "such sides is chosen."
+            f"loses at most {100 * result.config.max_loss:g} points (or one query, or what chance alone explains) with "
+            "a memory that knows nothing of what is searched; images also among names. Of the candidates, the one with "
+            "the largest sum of gains on such sides is chosen."
         ),
         tables=(Table(title="", columns=tuple(columns), rows=tuple(rows)),),
     )

@@ -18,6 +18,8 @@ from .split import HeldOut, SplitName, chance
 
 MOST = 4000
 """Pairs of a part that query: more would narrow the intervals by little, and take longer."""
+RIVALS = 10_000
+"""Groups of all parts whose captions and names compete with those that are asked for, at most."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Questions:
 
     Attributes:
         tasks: texts search images and images search texts, each caption once per group, with all pairs of the group as
-            true results; and images among the names of their groups, where groups are names. Near-duplicates of an
-            image are hidden from it, from its caption and from its name.
+            true results; and images among the names of groups, where groups are names. Captions and names of the groups
+            of all parts are rivals, since among a part's own alone the choice is easier than in a user's index.
+            Near-duplicates of an image are hidden from it, from its caption and from its name.
         memory: without the pairs that query.
         without: the same without their groups, so that it holds no answer.
     """
@@ -35,6 +38,11 @@ class Questions:
     tasks: dict[TaskName, Task]
     memory: RamMemory
     without: RamMemory
+
+    def task(self, name: TaskName, *, known: bool) -> Task:
+        """One task; without rivals where the memory holds no answer, so that it knows nothing of what is searched."""
+        task = self.tasks[name]
+        return task if known else task.among(np.isin(np.arange(task.candidates.labels.max() + 1), task.queries.labels))
 
 
 def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fingerprint, *, near: float) -> Questions:
@@ -62,14 +70,30 @@ def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fing
     first, text_of = _captions(pairs.text, groups)
     images = TaskItems(pairs.image, "image", groups, hidden)
     texts = TaskItems(pairs.text[first], "text", groups[first], _joined(hidden, text_of, len(first)))
+    rivals = _rivals(catalogue, set(names.tolist()))
     tasks: dict[TaskName, Task] = {
         "text->image": Task(texts, images, texts.labels),
-        "image->text": Task(images, texts, images.labels),
+        "image->text": Task(images, _with_rivals(texts, catalogue.pairs.text[list(rivals.values())]), images.labels),
     }
-    if (prompts := _prompts(catalogue, [str(name) for name in names])) is not None:
-        classes = TaskItems(prompts, "text", np.arange(len(names)), _joined(hidden, groups, len(names)))
-        tasks["image->name"] = Task(images, classes, images.labels)
+    if (prompts := _prompts(catalogue, [*map(str, names), *rivals])) is not None:
+        own = _joined(hidden, groups, len(names))
+        classes = TaskItems(prompts[: len(names)], "text", np.arange(len(names)), own)
+        tasks["image->name"] = Task(images, _with_rivals(classes, prompts[len(names) :]), images.labels)
     return Questions(tasks, memory, memory_of_rows(catalogue, known, fingerprint))
+
+
+def _rivals(catalogue: Catalogue, asked: set[str]) -> dict[str, int]:
+    """Groups that do not ask, at most :data:`RIVALS`, and one row of each."""
+    row_of = {group: row for row, group in enumerate(catalogue.groups) if group not in asked}
+    names = sorted(row_of)
+    return {names[row]: row_of[names[row]] for row in some(names, RIVALS)}
+
+
+def _with_rivals(items: TaskItems, rivals: Vectors) -> TaskItems:
+    """Candidates, and others (R, D) that no query asks for."""
+    labels = np.concatenate([items.labels, items.labels.max() + 1 + np.arange(len(rivals))])
+    own = [*(items.own or ()), *[set[str]()] * len(rivals)]
+    return TaskItems(np.concatenate([items.vectors, rivals]), items.modality, labels, own)
 
 
 def memory_of_rows(catalogue: Catalogue, rows: npt.NDArray[np.int64], fingerprint: Fingerprint) -> RamMemory:

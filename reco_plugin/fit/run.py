@@ -20,7 +20,7 @@ from .catalogue import Catalogue, read_catalogue
 from .choose import Judged, best_baselines, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
 from .config import FitConfig
 from .findings import findings_of, little_to_learn, notes, words
-from .questions import ask
+from .questions import Questions, ask
 from .result import RESULT, CandidateResult, FitResult, SideResult
 from .split import PARTS, HeldOut, sample, split
 
@@ -118,7 +118,7 @@ def run_fit(
     if PAPER in config.kinds:
         watch.stage("train the paper's layer")
         paper = train_paper(config, out, processes)
-    decision = _decide(config, ready, paper, out, watch)
+    decision = _decide(config, ready, paper, watch)
     watch.stage("measure on the test part")
     return _finish(config, ready, decision, processes, out, watch)
 
@@ -197,7 +197,7 @@ def _check_torch() -> None:
         raise MissingExtra(error.name or "torch", "train", "fitting and export") from error
 
 
-def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Path, watch: FitProgress) -> _Decision:
+def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, watch: FitProgress) -> _Decision:
     """Measure every candidate on validation, and choose."""
     catalogue, parts, fingerprint = ready.catalogue, ready.parts, ready.base.manifest.fingerprint
     if note := little_to_learn(catalogue, parts):
@@ -205,8 +205,7 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, out: Pat
     watch.stage("find neighbours")
     questions = ask(catalogue, parts, "validation", fingerprint, near=config.near_duplicate)
     judged: list[Judged] = []
-    known = questions.without  # all pairs to fit on, and no others
-    for candidate in candidates(config, catalogue, known, out / "candidates", paper):
+    for candidate in candidates(config, fingerprint.dimension, paper):
         watch.stage(f"judge {candidate.label}")
         judged.append(judge(questions, candidate, max_loss=config.max_loss, seed=config.seed))
     if both := choose_pair(judged, config.goal):
@@ -241,7 +240,7 @@ def _finish(
         withdrawn=lost,
         test=tuple(lines),
         words=words(decision.judged, chosen, lines, lost),
-        notes=tuple(notes(catalogue, parts, config, processes.count)),
+        notes=(*notes(catalogue, parts, config, processes.count), *_check(questions, candidate.k)),
         graphs=graphs,
         versions=versions(),
     )
@@ -254,11 +253,15 @@ def write_model(base: Artifact, candidate: Candidate, policy: Policy, config: Fi
     """Write the model folder; returns the sha256 of each graph by its name."""
     from ..train.refit import refit
 
-    fusions: Fusions | None = candidate.fusions
-    assert fusions is not None  # noqa: S101 - only baselines have none, and they are not chosen
     trained_on = f"reco fit {config.source}"
-    refit(base, fusions, out, policy=policy, trained_on=trained_on, image_config=candidate.image_config)
+    refit(base, candidate.fusions, out, policy=policy, trained_on=trained_on, image_config=candidate.image_config)
     return {name: graph.sha256 for name, graph in Artifact.load(out).manifest.graphs.items()}
+
+
+def _check(questions: Questions, k: int) -> list[str]:
+    """What the memory of the test part says of itself."""
+    trust = questions.memory.at(k).trust
+    return [] if trust is None or trust.check is None else [f"The memory's self-check: {trust.check}."]
 
 
 def write_report_of(result: FitResult, out: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import FORKED, InputError, MemoryStoreError
 from ..request import Search
@@ -23,7 +24,7 @@ from ..values import (
     shown,
 )
 from ..vectors import check_vectors
-from .filters import USER_ID, Condition, is_scalar, parse_filter
+from .filters import RESERVED, Condition, is_scalar, parse_filter
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,17 @@ def check_records(records: Records, dimension: int) -> Records:
     return Records(ids, image, text, [check_payload(*row) for row in zip(ids, records.payloads, strict=True)])
 
 
-def check_witnesses(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Witnesses of the ids, (N, 3).
+def check_witnesses(ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> dict[str, list[float]]:
+    """Id -> its three witnesses, from (N, 3); those that are not finite are left out.
 
     Raises:
         InputError: another shape.
     """
-    checked = np.asarray(witnesses, np.float32)
-    if checked.shape != (len(check_ids(ids, "ids")), 3):
-        raise InputError(f"witnesses must be ({len(ids)}, 3), got {checked.shape}")
-    return checked
+    names, checked = check_ids(ids, "ids"), np.asarray(witnesses, np.float32)
+    if checked.shape != (len(names), 3):
+        raise InputError(f"witnesses must be ({len(names)}, 3), got {checked.shape}")
+    finite = np.flatnonzero(np.isfinite(checked).all(axis=1)).tolist()
+    return {names[row]: checked[row].tolist() for row in finite}
 
 
 def check_ids(ids: Collection[str], what: str) -> list[str]:
@@ -95,8 +97,8 @@ def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     of = f"the payload of {shown(user_id)}"
     if not isinstance(payload, Mapping):
         raise InputError(f"{of} must be a mapping, found {type(payload).__name__}")
-    if USER_ID in payload:
-        raise InputError(f"{of} uses the key {USER_ID!r}, which is reserved: rename it")
+    if taken := [key for key in RESERVED if key in payload]:
+        raise InputError(f"{of} uses the key {taken[0]!r}, which is reserved: rename it")
     try:
         return dict(_json(dict(payload), 1))
     except _Unfit as unfit:

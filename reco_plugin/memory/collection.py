@@ -26,6 +26,8 @@ from .version import version_name, version_number
 FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"
 """Key of the header in a collection's metadata."""
+TRUST_KEY = "reco_trust"
+"""Key of what was learned about the pairs."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
@@ -34,7 +36,7 @@ _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 class OpenCollection:
     """A collection that is a memory."""
 
-    header: Header  # fingerprint and calibration
+    header: Header  # fingerprint and trust
     layout: Layout = field(default_factory=Layout)  # names of its vectors and points
 
 
@@ -119,11 +121,16 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
             f"the {place} holds something else: its metadata has no {METADATA_KEY!r}. Choose another collection name, "
             "or use its vectors as a memory: reco memory attach --help"
         )
-    header = from_json(metadata[METADATA_KEY], f"the metadata of {place}")[1]
+    header = header_of(metadata, f"the metadata of {place}")
     check_fingerprint(header.fingerprint, fingerprint, location)
     layout = Layout.from_metadata(metadata, f"the metadata of {place}")
     layout.check(config.params.vectors, header.fingerprint.dimension, f"the {place}")
     return OpenCollection(header, layout)
+
+
+def header_of(metadata: dict[str, Any], place: str) -> Header:
+    """The header in a collection's metadata, with what was learned beside it."""
+    return from_json(metadata[METADATA_KEY] | {"trust": metadata.get(TRUST_KEY)}, place)[1]
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:

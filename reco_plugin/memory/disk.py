@@ -14,7 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import qdrant_edge as qe
+
 from ..errors import MemoryStoreError
+from ..files import PARTIAL
+from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Payload
 from .points import locked_error
 
@@ -22,6 +26,7 @@ SPARE_BYTES = 32 * 2**20
 """Kept free when pairs are written: for flushing, header, lists, deletions, and other writers."""
 LAST_BYTES = 2**20
 """Kept free when pairs are deleted."""
+_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
 _LOG = "wal"  # the folder that Edge locks
 _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSON, the log included, and 300 bytes
 
@@ -84,6 +89,22 @@ def copy_shard(shard: Path) -> tempfile.TemporaryDirectory[str]:
             raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
         raise
     return copy
+
+
+def make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
+    """Create an empty shard, atomically."""
+    partial = path.with_name(path.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    vectors = {str(m): qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine) for m in MODALITIES}
+    index = None
+    if options.m is not None or options.ef_construct is not None:
+        index = qe.HnswIndexConfig(
+            m=_M if options.m is None else options.m,
+            ef_construct=options.ef_construct or _EF_CONSTRUCT,
+            full_scan_threshold=_FULL_SCAN_KB,
+        )
+    qe.EdgeShard.create(str(partial), qe.EdgeConfig(vectors=vectors, hnsw_config=index, wal_enabled=True)).close()
+    partial.rename(path)
 
 
 @contextmanager

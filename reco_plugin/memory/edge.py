@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -12,18 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import qdrant_edge as qe
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
-from ..files import PARTIAL
 from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
-from .checks import Opener, check_ids, check_positive, check_records, check_search, chunks
-from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard
-from .filters import USER_ID
-from .header import Header, open_folder, refuse_missing_data, write_header
+from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
+from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
+from .filters import USER_ID, WITNESSES
+from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .points import (
     FilterConstructors,
     pages,
@@ -33,7 +32,9 @@ from .points import (
     to_neighbours,
     to_payload,
     to_records,
+    to_witnesses,
     translate_errors,
+    wanted_payload,
 )
 
 SHARD_NAME = "shard"
@@ -44,7 +45,8 @@ _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
 """Bytes of a deleted point in the log; measured: 38."""
-_M, _EF_CONSTRUCT, _FULL_SCAN_KB = 16, 100, 10_000  # Qdrant's own defaults: setting one needs the others too
+_WITNESS_BYTES = 512
+"""Bytes of a pair's witnesses in log and payload, and of the payload that is written anew with them."""
 
 
 class EdgeMemory:
@@ -87,7 +89,7 @@ class EdgeMemory:
                 if not path.exists():
                     refuse_missing_data(path, create=create)
                     check_room(folder, "make", 0)
-                    _make_shard(path, header.fingerprint.dimension, options)
+                    make_shard(path, header.fingerprint.dimension, options)
                 shard = qe.EdgeShard.load(copy.name if copy else str(path))
         except BaseException:
             if copy is not None:
@@ -97,16 +99,36 @@ class EdgeMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration."""
+        """Fingerprint and trust."""
         return self._header
 
-    def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store the gate's constants in ``memory.json``; for a read-only folder, only while this is open."""
+    def set_trust(self, trust: dict[str, Any]) -> None:
+        """Store what was learned in ``memory.json``; for a read-only folder, only while this is open."""
         self._live()
-        header = replace(self._header, calibration=dict(calibration))
+        header = replace(self._header, trust=dict(trust))
+        to_json(self.kind, header)
         if self._copy is None:
             write_header(self._folder, self.kind, header)
         self._header = header
+
+    def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
+        """Store the witnesses (N, 3) of pairs in their payload; none in a read-only folder."""
+        shard, checked = self._live(), check_witnesses(ids, witnesses)
+        if self._copy is not None:
+            return
+        for chunk in chunks(list(checked), _POINTS_AT_ONCE):
+            check_room(self._folder, "write to", _WITNESS_BYTES * len(chunk))
+            there = {str(point.id) for point in self._retrieved(chunk, False)}
+            known = [(point, checked[name]) for name in chunk if (point := point_id(name)) in there]
+            with _translate_errors(self.location, "write"):
+                for point, row in known:
+                    shard.update(qe.UpdateOperation.set_payload([point], {WITNESSES: row}))
+            self._written(len(known))
+
+    def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The witnesses (N, 3) of pairs."""
+        names = check_ids(ids, "ids")
+        return to_witnesses(self._retrieved(names, [WITNESSES]), [point_id(name) for name in names])
 
     def count(self) -> int:
         """Number of pairs."""
@@ -156,14 +178,14 @@ class EdgeMemory:
                 limit=wanted.k,
                 filter=condition,
                 with_vector=[search.read],
-                with_payload=search.payloads or ([USER_ID] if search.ids else False),
+                with_payload=wanted_payload(search),
                 params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, wanted.k), exact=self._options.exact),
             )
             for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
         ]
         with _translate_errors(self.location, "search"):
             found = shard.query_batch(qe.QueryBatchRequest(requests))
-        return to_neighbours(found, self._dimension, k=wanted.k, read=search.read, payloads=search.payloads)
+        return to_neighbours(found, self._dimension, search, k=wanted.k, read=search.read)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
@@ -259,22 +281,6 @@ class EdgeMemory:
                 there = {str(point.id): point for point in self._live().retrieve(list(wanted), True, True)}
             if there:
                 yield to_records([there[name] for name in wanted if name in there], self._dimension)
-
-
-def _make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
-    """Create an empty shard, atomically."""
-    partial = path.with_name(path.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    vectors = {str(m): qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine) for m in MODALITIES}
-    index = None
-    if options.m is not None or options.ef_construct is not None:
-        index = qe.HnswIndexConfig(
-            m=_M if options.m is None else options.m,
-            ef_construct=options.ef_construct or _EF_CONSTRUCT,
-            full_scan_threshold=_FULL_SCAN_KB,
-        )
-    qe.EdgeShard.create(str(partial), qe.EdgeConfig(vectors=vectors, hnsw_config=index, wal_enabled=True)).close()
-    partial.rename(path)
 
 
 def _to_points(records: Records, rows: slice) -> list[qe.Point]:

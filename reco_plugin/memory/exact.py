@@ -83,9 +83,16 @@ class ExactMemory:
         self._check_open()
         checked = check_witnesses(ids, witnesses)
         with self._lock:
-            known = [place for place, name in enumerate(ids) if name in self._rows]
-            self._witnesses[[self._rows[ids[place]] for place in known]] = checked[known]
-            self._changed |= bool(known)
+            for name in checked.keys() & self._rows.keys():
+                self._witnesses[self._rows[name]] = checked[name]
+                self._changed = True
+
+    def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The witnesses (N, 3) of pairs."""
+        self._check_open()
+        with self._lock:
+            rows = [self._rows.get(name, -1) for name in check_ids(ids, "ids")]
+            return np.concatenate([self._witnesses[: len(self._rows)], np.full((1, 3), np.nan, np.float32)])[rows]
 
     def count(self) -> int:
         """Number of pairs."""

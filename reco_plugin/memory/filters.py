@@ -14,6 +14,10 @@ from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, shown
 
 USER_ID = "_reco_id"
 """Payload key of the user's id."""
+WITNESSES = "_reco_trust"
+"""Payload key of a pair's witnesses, three numbers."""
+RESERVED = (USER_ID, WITNESSES)
+"""Keys that users' payloads cannot have, and do not see."""
 Scalar: TypeAlias = str | bool | int | float
 
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
@@ -107,8 +111,8 @@ def _condition(key: str, value: Any) -> Condition:
         raise InputError(
             f"filter: {shown(key)} cannot be filtered by: expected a payload key without quote or backslash, in Unicode"
         )
-    if key == USER_ID:
-        raise InputError(f"filter: {USER_ID!r} is reserved; read pairs by id with scroll(ids=...)")
+    if key in RESERVED:
+        raise InputError(f"filter: {key!r} is reserved; read pairs by id with scroll(ids=...)")
     if isinstance(value, Mapping):
         if not value or any(name not in _COMPARE for name in value):
             raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {shown(dict(value))}")

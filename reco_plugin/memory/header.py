@@ -22,7 +22,7 @@ class Header:
 
     Attributes:
         fingerprint: the encoder of its vectors.
-        trust: what was learned about the pairs, as JSON values; empty before the first calibration.
+        trust: what was learned about the pairs, as JSON values, unread; empty before the first calibration.
         format: version of this header.
     """
 
@@ -84,7 +84,10 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
             )
         mark = stored["fingerprint"]
         fingerprint = Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))
-        return str(stored["kind"]), Header(fingerprint, dict(stored.get("trust") or {}), int(stored["format"]))
+        trust = stored.get("trust") or ({"format": 0} if stored.get("calibration") else {})  # 0: an older version's
+        if not isinstance(trust, dict):
+            trust = {"format": -1}  # damaged: the memory opens, and says so where trust is read
+        return str(stored["kind"]), Header(fingerprint, trust, int(stored["format"]))
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 

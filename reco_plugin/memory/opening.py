@@ -123,7 +123,7 @@ class LazyMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration; only the expected fingerprint until the memory is open. Makes no request.
+        """Fingerprint and trust; only the expected fingerprint until the memory is open. Makes no request.
 
         Raises:
             FingerprintMismatch: the memory was reached, and is of another encoder.

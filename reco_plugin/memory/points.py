@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
+from ..request import Search
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records
 from ..values import shown
 from .checks import CheckedSearch
-from .filters import USER_ID, AnyOf, Condition
+from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE
 
 F = TypeVar("F")
@@ -26,6 +28,7 @@ _WHOLE = 2**53
 """Integers below are exact as floats, so bounds can express equality, which finds both 1 and 1.0."""
 _BRANCHES = 8
 """Numbers are searched in a tree of bounds: of 1,000, about 20 are compared with a pair's value instead of all."""
+_NO_WITNESSES = (np.nan,) * 3
 _FULL = "os error 28"
 """No space left on device, in Rust's message."""
 _UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
@@ -113,19 +116,40 @@ def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality,
     return Records([_user_id(p) for p in points], sides["image"], sides["text"], [_payload(p) for p in points])
 
 
+def wanted_payload(search: Search, *, ids: bool = True) -> bool | list[str]:
+    """What a search reads of each payload; ``ids``: whether the users' ids are in it."""
+    return search.payloads or [*([USER_ID] if ids and search.ids else []), *([WITNESSES] if search.witnesses else [])]
+
+
 def to_neighbours(
-    found: Sequence[Sequence[ScoredPoint]], dimension: int, *, k: int, read: str, payloads: bool
+    found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int, read: str
 ) -> Neighbours:
     """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector."""
     out = empty_neighbours(len(found), k, dimension)
+    witnesses = np.full((*out.found.shape, 3), np.nan, np.float32) if search.witnesses else None
     for row, hits in enumerate(found):
         out.ids[row].extend(_user_id(hit) for hit in hits)
         out.found[row, : len(hits)] = True
         if hits:
             out.similarity[row, : len(hits)] = [hit.score for hit in hits]
             out.vectors[row, : len(hits)] = [hit.vector[read] for hit in hits]
-    shown: list[list[Payload]] | None = [[_payload(hit) for hit in hits] for hits in found] if payloads else None
-    return Neighbours(out.ids, out.similarity, out.vectors, out.found, shown)
+            if witnesses is not None:
+                witnesses[row, : len(hits)] = [_witnesses(hit) for hit in hits]
+    shown: list[list[Payload]] | None = [[_payload(hit) for hit in hits] for hits in found] if search.payloads else None
+    return Neighbours(out.ids, out.similarity, out.vectors, out.found, shown, witnesses)
+
+
+def to_witnesses(points: Iterable[Point], wanted: Sequence[object]) -> npt.NDArray[np.float32]:
+    """The witnesses (N, 3) of the points with these N ids, in that order; NaN where there are none."""
+    there = {str(point.id): _witnesses(point) for point in points}
+    return np.asarray([there.get(str(point), _NO_WITNESSES) for point in wanted], np.float32).reshape(-1, 3)
+
+
+def _witnesses(point: Point) -> Sequence[float]:
+    stored = (point.payload or {}).get(WITNESSES)
+    if isinstance(stored, list) and len(stored) == 3 and all(isinstance(each, (int, float)) for each in stored):
+        return stored
+    return _NO_WITNESSES
 
 
 def empty_neighbours(batch: int, k: int, dimension: int) -> Neighbours:
@@ -270,4 +294,4 @@ def _user_id(point: Point) -> str:
 
 
 def _payload(point: Point) -> dict[str, Any]:
-    return {key: value for key, value in (point.payload or {}).items() if key != USER_ID}
+    return {key: value for key, value in (point.payload or {}).items() if key not in RESERVED}

@@ -13,8 +13,8 @@ from qdrant_client import QdrantClient, models
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Payload
 from ..vectors import NORM_TOLERANCE
-from .collection import METADATA_KEY, collection_of_alias
-from .header import Header, check_fingerprint, from_json, to_json
+from .collection import METADATA_KEY, collection_of_alias, header_of
+from .header import Header, check_fingerprint, to_json
 from .layout import LAYOUT_KEY, Layout
 from .points import pages, to_payload
 from .server import Server
@@ -31,7 +31,7 @@ class Described:
         name: its own name, not an alias.
         points: how many it has.
         dimensions: name of each vector, ``''`` for one without a name -> D; None for a multivector.
-        header: fingerprint and calibration; None if it is not a memory.
+        header: fingerprint and trust; None if it is not a memory.
         layout: names of its vectors; None if it is not a memory.
     """
 
@@ -101,7 +101,7 @@ def describe(server: Server, collection: str) -> Described:
     if METADATA_KEY not in metadata:
         return Described(name, points, sizes)
     place = f"the metadata of collection {collection!r} at {server.location!r}"
-    header = from_json(metadata[METADATA_KEY], place)[1]
+    header = header_of(metadata, place)
     return Described(name, points, sizes, header, Layout.from_metadata(metadata, place))
 
 
@@ -148,7 +148,8 @@ class Attached:
 def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: Layout) -> Attached:
     """Use a collection that another system filled as a memory, in place.
 
-    Only its metadata is written: the encoder and the names of its vectors, later the gate's constants.
+    Only its metadata is written: the encoder and the names of its vectors, later what is learned about its pairs (and
+    three numbers into the payload of each pair, if it is writable).
 
     Args:
         server: where it is.
@@ -167,13 +168,11 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
         _refuse_missing(client, server, collection)
         config = run("attach", lambda _: client.get_collection(collection)).config
         metadata = config.metadata or {}
-        calibration: dict[str, Any] = {}
         if METADATA_KEY in metadata:
             if LAYOUT_KEY not in metadata:
                 raise MemoryStoreError(f"{place} is a memory already: open it, there is nothing to attach")
-            before = from_json(metadata[METADATA_KEY], f"the metadata of {place}")[1]
+            before = header_of(metadata, f"the metadata of {place}")
             check_fingerprint(before.fingerprint, fingerprint, f"{server.location} (collection {collection})")
-            calibration = before.calibration
         layout.check(config.params.vectors, fingerprint.dimension, place)
         complete = models.Filter(must=[*layout.complete()])
         pairs = run("attach", lambda _: client.count(collection, complete, exact=True)).count
@@ -184,7 +183,7 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
         _refuse_long(client, server, collection, complete, layout)
         points = run("attach", lambda _: client.count(collection, exact=True)).count
         written = {
-            METADATA_KEY: to_json("qdrant", Header(fingerprint, calibration)),
+            METADATA_KEY: to_json("qdrant", Header(fingerprint)),  # what was learned stays, under its own key
             LAYOUT_KEY: layout.to_json(),
         }
         real = run("attach", lambda _: collection_of_alias(client, collection)) or collection

@@ -23,7 +23,7 @@ from .base import Memory
 from .checks import check_payload
 from .edge import LOCKED, SHARD_NAME
 from .header import Header
-from .points import pages, to_records, translate_errors
+from .points import pages, point_id, to_records, to_witnesses, translate_errors
 
 _AT_ONCE = 1000
 
@@ -44,7 +44,7 @@ class Rescued:
 
 
 def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
-    """Copy all readable pairs and the gate's constants into another memory.
+    """Copy all readable pairs, and what was learned about them, into another memory.
 
     Args:
         folder: of the embedded memory, which must not be open elsewhere.
@@ -62,11 +62,12 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
             points = list(_readable(shard, ids, done))
             records = _kept(to_records(points, header.fingerprint.dimension), done)
             target.upsert(records)
+            target.set_witnesses(records.ids, to_witnesses(points, [point_id(name) for name in records.ids]))
             done.pairs += len(records)
             progress(len(records))
     target.flush()
-    if header.calibration:
-        target.set_calibration(header.calibration)
+    if header.trust:
+        target.set_trust(header.trust)
     return done
 
 

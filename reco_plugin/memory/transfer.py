@@ -44,7 +44,7 @@ def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROL
 
 
 def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
-    """Copy all pairs, and the gate's constants if the target holds no others; yields the size of each batch.
+    """Copy all pairs, and what was learned about them if the target holds no others; yields the size of each batch.
 
     Args:
         source: is read.
@@ -59,10 +59,11 @@ def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resu
         wanted = lacking(records, target) if resume else records
         if len(wanted):
             target.upsert(wanted)
+            target.set_witnesses(wanted.ids, source.witnesses(wanted.ids))
         yield len(records)
     target.flush()
-    if source.header.calibration and target.count() == source.count():
-        target.set_calibration(source.header.calibration)
+    if source.header.trust and target.count() == source.count():
+        target.set_trust(source.header.trust)
 
 
 def _held(ids: Sequence[str], memory: Memory) -> set[str]:

@@ -1,4 +1,4 @@
-"""Write a model folder: four ONNX graphs, their Triton configuration, tokenizer and manifest.
+"""Write a model folder: ONNX graphs, their Triton configuration, tokenizer and manifest.
 
 Everything is written and compared with torch in a temporary folder beside the target, which replaces the target only
 if it passes.
@@ -15,17 +15,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..artifact import GRAPHS, MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
+from ..artifact import MANIFEST, TOKENIZER, FusionInfo, Manifest, ModelFile, Policy
 from ..config import Settings
 from ..errors import ArtifactError, ConfigError
-from ..files import sha256_file
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
-from ..types import MODALITIES, ImageInput
+from ..types import MODALITIES, FuserName, ImageInput
 from .graphs import GraphCheck, GraphSample, cases
 from .loop import Fusions
 from .model import FusionConfig
@@ -46,6 +45,7 @@ class Card:
     """The entries of a manifest besides the encoder."""
 
     policy: Policy = field(default_factory=Policy)  # defaults of the refinement
+    fuser: FuserName = "reco"  # which one refines by default
     templates: tuple[str, ...] = ()  # prompts that the encoder was trained with
     trained_on: str = ""  # source of the training pairs
     licenses: tuple[str, ...] = ()  # of weights and data
@@ -61,7 +61,7 @@ class Samples:
 
 def export(
     clip: FrozenClip,
-    fusions: Fusions,
+    fusions: Fusions | None,
     out: Path,
     *,
     card: Card | None = None,
@@ -73,7 +73,7 @@ def export(
 
     Args:
         clip: the frozen encoder.
-        fusions: trained or untrained fusions of the same dimension.
+        fusions: of the same dimension, beside the closed form; None: that alone.
         out: the folder; an older model there is replaced when the new one is complete.
         card: for the manifest.
         precision: of the weights, and with the accelerator ``cuda`` of the encoders' arithmetic too.
@@ -91,42 +91,37 @@ def export(
     images = [*samples.images, *sample_images(max(COUNT - len(samples.images), 0))]
     texts = [*samples.texts, *sample_texts(max(COUNT - len(samples.texts), 0))]
     with whole_model(out) as folder:
-        parities = []
+        parities, graphs = [], {}
         for case in cases(clip, fusions, specs, images, texts):
             path = graph_file(folder, case.spec.name)
             parities.append(export_graph(case, path, precision, arithmetic_of(case.spec, precision, serving)))
-            checksum = sha256_file(path)
-            config = render_config(case.spec, serving, half=precision == "fp16", sha256=checksum)
+            graphs[case.spec.name] = file = ModelFile.of(path)
+            config = render_config(case.spec, serving, half=precision == "fp16", sha256=file.sha256)
             (folder / case.spec.name / "config.pbtxt").write_text(config, encoding="utf-8")
         (folder / TOKENIZER).write_text(clip.tokenizer_json, encoding="utf-8")
-        manifest = _manifest(clip, fusions, card, precision, folder)
+        tokenizer = ModelFile.of(folder / TOKENIZER)
+        manifest = Manifest(
+            name=clip.name,
+            digest=clip.digest,
+            dimension=clip.dimension,
+            image=clip.image,
+            text=clip.text,
+            templates=card.templates,
+            fusion=FusionInfo(fuser=card.fuser, config=shape_of(fusions), trained_on=card.trained_on),
+            policy=card.policy,
+            precision=precision,
+            graphs=graphs,
+            tokenizer=tokenizer,
+            licenses=card.licenses,
+            made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
+        )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return parities
 
 
-def _manifest(clip: FrozenClip, fusions: Fusions, card: Card, precision: Precision, folder: Path) -> Manifest:
-    """Make the manifest, once graphs and tokenizer are written."""
-    return Manifest(
-        name=clip.name,
-        digest=clip.digest,
-        dimension=clip.dimension,
-        image=clip.image,
-        text=clip.text,
-        templates=card.templates,
-        fusion=fusion_info(fusions, card.trained_on),
-        policy=card.policy,
-        precision=precision,
-        graphs={name: ModelFile.of(graph_file(folder, name)) for name in GRAPHS},
-        tokenizer=ModelFile.of(folder / TOKENIZER),
-        licenses=card.licenses,
-        made_with={package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")},
-    )
-
-
-def fusion_info(fusions: Fusions, trained_on: str, image: FusionConfig | None = None) -> FusionInfo:
+def shape_of(fusions: Fusions | None, image: FusionConfig | None = None) -> dict[str, Any]:
     """Describe fusions for a manifest; ``image`` is the shape of the image side where it differs."""
-    config = asdict(fusions.config) | ({"image": asdict(image)} if image else {})
-    return FusionInfo(fuser=fusions.config.fuser, text_gate=fusions.text_gate, config=config, trained_on=trained_on)
+    return (asdict(fusions.config) if fusions else {}) | ({"image": asdict(image)} if image else {})
 
 
 def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..artifact import Policy
 from ..data import read_pairs
 from ..data.classes import TEMPLATES, check_templates
-from ..defaults import CANDIDATE_HEIGHT, NEIGHBOURS
+from ..defaults import NEIGHBOURS
 from ..errors import ConfigError, DataError
 from ..types import ImageInput
 from .encoder import FrozenClip, load_frozen
@@ -26,7 +26,7 @@ _LEAST = 20  # with fewer pairs, the ten nearest mean little
 
 
 def export_model(options: ExportOptions, out: Path) -> list[Parity]:
-    """Export an encoder with trained (``options.fusion``) or untrained (``options.fuser``) fusions.
+    """Export an encoder with the closed form, and the paper's layer where it is trained or asked for.
 
     Raises:
         ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one, or a template has no
@@ -39,15 +39,12 @@ def export_model(options: ExportOptions, out: Path) -> list[Parity]:
     clip = load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
     if options.random_weights and not options.pretrained:
         warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
-    fusions = _trained(clip, fusion) if fusion else Fusions(FusionConfig(options.fuser, clip.dimension)).eval()
+    untrained = Fusions(FusionConfig("paper", clip.dimension)).eval() if options.fuser == "paper" else None
+    fusions = _trained(clip, fusion) if fusion else untrained
     recipe = json.loads((fusion / Recipe.file).read_text()) if fusion and (fusion / Recipe.file).is_file() else {}
     samples = _samples(options.check) if options.check else Samples()
-    policy = Policy(
-        k=options.k or recipe.get("k", NEIGHBOURS),
-        gate=fusions.config.fuser != "paper",
-        candidate_height=1.0 if fusions.text_gate else CANDIDATE_HEIGHT,  # a fitted gate limits the move of texts
-    )
-    card = Card(policy, templates, recipe.get("source", ""), options.licenses)
+    policy = Policy(k=options.k or recipe.get("k", NEIGHBOURS))
+    card = Card(policy, options.fuser, templates, recipe.get("source", ""), options.licenses)
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
 

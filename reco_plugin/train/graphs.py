@@ -1,4 +1,4 @@
-"""The four modules to export, each with inputs and the outputs of open_clip itself."""
+"""The modules to export, each with inputs and the outputs of open_clip itself, or of the closed form in numpy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from ..artifact import fusion_graph
 from ..preprocess import Tokenizer, images_to_array
 from ..sessions.base import Arrays
+from ..trust.gate import SIGNALS, step
+from ..trust.prior import PRIOR
 from ..types import MODALITIES, ImageInput
 from .loop import Fusions
+from .model import Step
 from .triton import GraphSpec
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ class GraphCheck:
 
 
 def cases(
-    clip: FrozenClip, fusions: Fusions, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
+    clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
 ) -> Iterator[GraphCheck]:
     """Yield one graph after the other, so that the inputs of only one are in RAM."""
     yield GraphCheck(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
@@ -51,15 +54,21 @@ def cases(
     yield from fusion_cases(clip.dimension, fusions, specs)
 
 
-def fusion_cases(dimension: int, fusions: Fusions, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
-    """The two fusions."""
+def fusion_cases(dimension: int, fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
+    """The closed form's step, and fusions where there are any; of both modalities."""
+    moving = step_inputs(dimension)
+    moved = GraphSample(moving, dict(zip(("refined", "strength"), step(**moving), strict=True)))
+    yield from (GraphCheck(specs[fusion_graph(modality)], Step(), [moved]) for modality in MODALITIES)
+    if fusions is None:
+        return
     inputs = fusion_inputs(dimension)
     for modality in MODALITIES:
         fusion = fusions.sides[modality]
         with torch.no_grad():
             refined, weights = fusion(*map(torch.from_numpy, inputs.values()))
         expected = {"refined": refined.numpy(), "weights": weights.numpy()}
-        yield GraphCheck(specs[fusion_graph(modality)], fusion, [GraphSample(inputs, expected)])
+        name = fusion_graph(modality, fusions.config.fuser)
+        yield GraphCheck(specs[name], fusion, [GraphSample(inputs, expected)])
 
 
 def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[GraphSample]:
@@ -93,6 +102,22 @@ def _ends(ids: npt.NDArray[np.int32], clip: FrozenClip) -> npt.NDArray[np.intp]:
 def _features(encode: Any, x: Tensor) -> Arrays:
     with torch.no_grad():
         return {"features": F.normalize(encode(x), dim=-1).numpy()}
+
+
+def step_inputs(dimension: int, batch: int = 64, seed: int = 0) -> Arrays:
+    """Make inputs of the closed form's step for gates of both modalities; every eighth row has found nothing."""
+    rng = np.random.default_rng(seed)
+    query, evidence = rng.normal(size=(2, batch, dimension))
+    least = [0.0, -1.0, 0.0, 0.2, 0.0, 0.3, -0.5, 0.0]
+    signals = rng.uniform(least, [6.0, 4.0, 1.0, 1.0, 0.3, 1.5, 0.9, 1.0], size=(batch, SIGNALS))
+    evidence[::8], signals[::8] = 0.0, 0.0
+    rows = [PRIOR[side].constants(0.06, 0.05) for side in MODALITIES]
+    return {
+        "query": (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32),
+        "evidence": evidence.astype(np.float32),
+        "signals": signals.astype(np.float32),
+        "constants": np.stack([rows[row % 2] for row in range(batch)]),
+    }
 
 
 def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:

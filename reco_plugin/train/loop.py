@@ -6,9 +6,9 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from ..defaults import BATCH, STEPS
 from ..errors import ConfigError, DataError
 from ..fuse import Fused
-from ..gate import TextGate
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
 from .batches import Batches, FusionBatch, SideInputs
 from .data import FusionData
 from .loss import reco_loss
-from .model import FusionConfig, build_fusion
+from .model import FuserKind, FusionConfig, build_fusion
 from .processes import Processes
 
 CHECKPOINT = "checkpoint.pt"
@@ -67,10 +66,8 @@ class Fusions(nn.Module):
     def __init__(self, config: FusionConfig, temperature: float = 20.0) -> None:
         super().__init__()
         self.config = config
-        self.sides = nn.ModuleDict({side: build_fusion(config, side) for side in MODALITIES})
+        self.sides = nn.ModuleDict({side: build_fusion(config) for side in MODALITIES})
         self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.text_gate: TextGate | None = None
-        """Gate of a fitted fusion; None: the memory's calibration decides."""
 
     def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
         """Refine a batch; (B, D) of each side."""
@@ -105,16 +102,10 @@ def train_fusions(
         processes: from :func:`reco_plugin.train.processes.start`; their device is used then.
 
     Raises:
-        ConfigError: ``out`` holds a run of another configuration, the fusion is fitted, not trained by steps, or
-            the processes cannot share the batch.
+        ConfigError: ``out`` holds a run of another configuration, or the processes cannot share the batch.
         DataError: too few groups to contrast.
     """
     config, processes = config or TrainConfig(), processes or Processes(device)
-    if fusion.fuser == "reco":
-        raise ConfigError(
-            "the fusion 'reco' is fitted in closed form, not trained by steps: use reco_plugin.train.fit.fit_fusions "
-            "(`reco train --fuser reco` does), or train the fusion 'paper'"
-        )
     batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, rotate=config.rotate, processes=processes)
     torch.manual_seed(config.seed)
     model = Fusions(fusion, config.temperature).to(processes.device)
@@ -201,7 +192,7 @@ def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: 
         saved = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # see load_fusions
         raise DataError(f"{path} is damaged, delete it to start anew: {error}") from error
-    if (saved["config"], saved["fusion"]) != (asdict(config), asdict(model.config)):
+    if (saved["config"], _config(saved["fusion"])) != (asdict(config), model.config):
         raise ConfigError(
             f"{path} belongs to a run of another configuration ({saved['config']}, {saved['fusion']}): "
             "give another --out, or delete that folder to start anew"
@@ -214,26 +205,36 @@ def _restore(path: Path, model: Fusions, optimizer: Any, schedule: Any, config: 
 
 def save_fusions(model: Fusions, path: Path) -> None:
     """Write weights and configuration atomically."""
-    gate = asdict(model.text_gate) if model.text_gate else None
-    _write(path, {"fusion": asdict(model.config), "model": model.state_dict(), "text_gate": gate})
+    _write(path, {"fusion": asdict(model.config), "model": model.state_dict()})
+
+
+def _config(stored: Mapping[str, Any]) -> FusionConfig:
+    """The configuration in a file; older ones have fields of fusions that are gone."""
+    known = {field.name for field in fields(FusionConfig)}
+    return FusionConfig(**{name: value for name, value in stored.items() if name in known})
 
 
 def load_fusions(path: Path) -> Fusions:
     """Read what :func:`save_fusions` wrote.
 
     Raises:
-        DataError: there is no such file, or it is no fusion of :func:`save_fusions`.
+        DataError: there is no such file, it is no fusion of :func:`save_fusions`, or one that is gone.
     """
     if not path.is_file():
         raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
     try:
         saved = torch.load(path, weights_only=True)
-        model = Fusions(FusionConfig(**saved["fusion"]))
-        model.load_state_dict(saved["model"])
-        model.text_gate = TextGate(**saved["text_gate"]) if saved["text_gate"] else None
+        config = _config(saved["fusion"])
+        if config.fuser in get_args(FuserKind):
+            model = Fusions(config)
+            model.load_state_dict(saved["model"])
+            return model.eval()
     except Exception as error:  # torch and pickle raise many classes on damaged files
         raise DataError(f"{path} is no fusion that `reco train` wrote: {error}") from error
-    return model.eval()
+    raise DataError(
+        f"{path} holds a fusion of an older version, {config.fuser!r}: the closed form took its place and needs no "
+        "training. Leave --fusion out, or train the paper's layer"
+    )
 
 
 class TorchFuser:
@@ -242,7 +243,6 @@ class TorchFuser:
     def __init__(self, fusions: Fusions, *, retrieval: bool = True) -> None:
         """Use empty neighbours with ``retrieval=False``: the control that trains and runs without retrieval."""
         self.name: str = fusions.config.fuser
-        self.text_gate = fusions.text_gate
         self._fusions, self._retrieval = fusions.eval(), retrieval
 
     def fuse(

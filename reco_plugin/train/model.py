@@ -1,20 +1,18 @@
-"""The fusions (paper, section 3.3), one per modality, chosen by name.
+"""The graphs that refine (paper, section 3.3), one per modality.
 
+``reco``
+    :class:`Step`, the closed form's last step: :func:`reco_plugin.trust.gate.step` for callers in other languages. It
+    has no weights; the evidence comes from the memory's state.
 ``paper``
     The layer as the paper describes it: one pre-norm self-attention layer over ``[query, null, neighbour 1 .. K]``,
     random start, attention from content alone. Only the query's row is read, so only its row is computed: identical
     to ``nn.TransformerEncoderLayer``'s, at about a quarter of the work.
-``reco``
-    Ours. Text queries: the retrieved images are pooled by trust and by agreement, and compared by a **metric** that is
-    fitted on pairs (:mod:`reco_plugin.train.fit`). Image queries: as ``training-free``.
-``training-free``
-    No weights: :func:`reco_plugin.gate.fuse_training_free` as a graph.
 ``mean``
     No weights either: the query plus a mean of the neighbours, weighted by similarity. With a large weight the mean
     replaces the query. `reco fit` tries it.
 
-Every graph has one signature: query (B,D), neighbours (B,K,D), similarity (B,K), trust (B,K) -> refined (B,D),
-weights (B,K). Trust 0 marks a neighbour that is absent; without neighbours the query is returned unchanged.
+``paper`` and ``mean`` have one signature: query (B,D), neighbours (B,K,D), similarity (B,K), trust (B,K) -> refined
+(B,D), weights (B,K). Trust 0 marks a neighbour that is absent; without neighbours the query is returned unchanged.
 """
 
 from __future__ import annotations
@@ -28,23 +26,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..gate import STRENGTH
-from ..types import Modality
+from ..trust.gate import HONESTY_STEP, LEAST, SHORTEST, STRONGEST
 
-FuserKind = Literal["paper", "reco", "training-free", "mean"]
+FuserKind = Literal["paper", "mean"]
 
 
 @dataclass(frozen=True)
 class FusionConfig:
     """Shape and initial values of the fusions. The paper specifies no heads, width, norms or null slot."""
 
-    fuser: FuserKind  # which of the four
+    fuser: FuserKind  # which of the two
     dimension: int  # D
     heads: int = 8  # attention heads of ``paper``
     hidden: int = 0  # width of its MLP; 4 D when 0
     dropout: float = 0.1  # on its attention output and MLP, in training
-    rest: float = 0.015  # of ``reco``: weight of a text query beside the images, at full trust
-    agreement: float = 5.0  # of ``reco``: logit per unit of cosine between an image and the others that were found
     weight: float = 1.0  # of ``mean``: length of the mean added to a query of length 1, at full trust
     sharpness: float = 20.0  # of ``mean``: logit per unit of similarity; 0 weighs all neighbours the same
 
@@ -103,64 +98,18 @@ class FusionLayer(nn.Module):
         return x.reshape(x.shape[0], x.shape[1], self.config.heads, -1).transpose(1, 2)
 
 
-class MetricFusion(nn.Module):
-    """Text queries of ``reco``: replaced, in proportion to trust, by the retrieved images under a metric.
+class Step(nn.Module):
+    """:func:`reco_plugin.trust.gate.step` as a graph."""
 
-    CLIP's cosine mixes the content of images with their style. A metric E that damps style discriminates better: an
-    image i is compared with the pooled images m by ``cos(E i, E m)``. One vector carries that comparison to
-    an index of plain image vectors: ``o = E' (E m / |E m|)``, since ``i . o = |E i| cos(E i, E m)`` and ``|E i|`` is
-    the same for all texts. Its length, at most 1, must not be lost among texts that compete; so the
-    rest to length 1 is added along a direction that images do not use (**slack**).
-
-    ``refined = (1 - t) query + t (rest query + o) / (1 + rest)``, then slack to length 1, with t the highest trust.
-    """
-
-    def __init__(self, config: FusionConfig) -> None:
-        super().__init__()
-        self.rest, self.agreement = config.rest, config.agreement
-        self.metric = nn.Parameter(torch.eye(config.dimension))
-        """(D, D) with a largest singular value of 1."""
-        self.slack: Tensor
-        self.register_buffer("slack", torch.zeros(config.dimension))
-
-    def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-        """Refine (B, D) as :meth:`FusionLayer.forward`; similarity is used through trust alone."""
-        share = self._agreed(neighbours, trust / trust.sum(1, keepdim=True).clamp_min(1e-30))  # (B, K)
-        pooled = (share.unsqueeze(1) @ neighbours).squeeze(1)  # (B, D)
-        answer = F.normalize(pooled @ self.metric.T, dim=-1) @ self.metric
-        most = trust.amax(1, keepdim=True)  # (B, 1)
-        x = (1 - most) * query + most * (self.rest * query + answer) / (1 + self.rest)
-        return _keep_if_alone(self._filled(x), query, trust > 0), share * most
-
-    def _agreed(self, neighbours: Tensor, share: Tensor) -> Tensor:
-        """Shares (B, K) that favour images (B, K, D) like the others, since those of wrong captions are unlike them."""
-        seen = F.normalize(neighbours @ self.metric.T, dim=-1)  # (B, K, D)
-        middle = (share.unsqueeze(1) @ seen).transpose(1, 2)  # (B, D, 1)
-        others = ((seen @ middle).squeeze(2) - share) / (1 - share).clamp_min(1e-3)  # each without itself
-        favoured = share * torch.exp(self.agreement * others)
-        return favoured / favoured.sum(1, keepdim=True).clamp_min(1e-30)
-
-    def _filled(self, x: Tensor) -> Tensor:
-        """Extend (B, D) to length 1 along the slack."""
-        along = x @ self.slack  # (B,)
-        missing = (1 - x.square().sum(1)).clamp_min(0)
-        added = (along.square() + missing).clamp_min(1e-14).sqrt() - along  # the root has no gradient at 0
-        return F.normalize(x + added.unsqueeze(1) * self.slack, dim=-1)
-
-
-class TrainingFree(nn.Module):
-    """:func:`reco_plugin.gate.fuse_training_free` as a graph."""
-
-    def __init__(self, modality: Modality) -> None:
-        super().__init__()
-        self.strength = STRENGTH[modality]
-
-    def forward(self, query: Tensor, neighbours: Tensor, similarity: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-        """Refine (B, D) as :meth:`FusionLayer.forward`; similarity is used through trust alone."""
-        total = trust.sum(1, keepdim=True).clamp_min(1e-30)
-        weights = self.strength * trust.amax(1, keepdim=True) * trust / total  # (B, K)
-        refined = F.normalize(query + (weights.unsqueeze(1) @ neighbours).squeeze(1), dim=-1)
-        return _keep_if_alone(refined, query, trust > 0), weights
+    def forward(self, query: Tensor, evidence: Tensor, signals: Tensor, constants: Tensor) -> tuple[Tensor, Tensor]:
+        """Move (B, D) along (B, D); signals (B, 8), constants (B, 20). Returns (B, D) unit-norm and strength (B, 1)."""
+        phi, low, high, spread, unit = torch.split(constants, [6, 6, 6, 1, 1], dim=1)
+        known, agreed, honest, best, above, length, _, used = torch.split(signals, 1, dim=1)
+        logs = [known.clamp_min(LEAST).log(), agreed.clamp_min(LEAST).log(), (honest + HONESTY_STEP).log()]
+        features = torch.cat([torch.ones_like(known), *logs, (best - 1) / spread, above / spread], dim=1)
+        logit = (features.clamp(low, high) * phi).sum(1, keepdim=True).clamp(-2 * STRONGEST, STRONGEST)
+        strength = unit * used * logit.exp() / length.clamp_min(SHORTEST)
+        return F.normalize(query + strength * evidence, dim=-1), strength
 
 
 class MeanFusion(nn.Module):
@@ -184,12 +133,6 @@ def _keep_if_alone(refined: Tensor, query: Tensor, present: Tensor) -> Tensor:
     return torch.where(present.any(1, keepdim=True), refined, query)
 
 
-def build_fusion(config: FusionConfig, modality: Modality) -> nn.Module:
+def build_fusion(config: FusionConfig) -> nn.Module:
     """One fusion, untrained."""
-    if config.fuser == "paper":
-        return FusionLayer(config)
-    if config.fuser == "reco" and modality == "text":
-        return MetricFusion(config)
-    if config.fuser == "mean":
-        return MeanFusion(config)
-    return TrainingFree(modality)
+    return FusionLayer(config) if config.fuser == "paper" else MeanFusion(config)

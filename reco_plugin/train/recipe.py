@@ -12,7 +12,7 @@ from ..run_config import CommandOptions, RunConfig, option
 from .parity import Precision
 from .serving import MAX_BATCH, Accelerator, Serving, serving
 
-TrainedKind = Literal["paper", "reco", "training-free"]
+FuserChoice = Literal["reco", "paper"]
 
 
 class EncoderOptions(CommandOptions):
@@ -42,27 +42,29 @@ class Recipe(EncoderOptions, RunConfig):
     group: str | None = option(
         None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )
-    fuser: TrainedKind = option(
-        "reco", "reco: ours, fitted in seconds. paper: the plain layer, trained by the paper's loss."
-    )
+    fuser: FuserChoice = option("paper", "paper: the plain layer, trained by the paper's loss. reco needs no training.")
     k: int = option(NEIGHBOURS, "Neighbours per query.", ge=1)
-    steps: int = option(STEPS, "paper: training steps; 0 keeps the untrained start.", ge=0)
-    batch: int = option(BATCH, "paper: pairs per step.", ge=2)
-    lr: float = option(1e-3, "paper: peak learning rate.", ge=0)
-    heads: int = option(8, "paper: attention heads.", ge=1)
-    seed: int = option(0, "paper: seed of the start, the batches and the dropout.")
+    steps: int = option(STEPS, "Training steps; 0 keeps the untrained start.", ge=0)
+    batch: int = option(BATCH, "Pairs per step.", ge=2)
+    lr: float = option(1e-3, "Peak learning rate.", ge=0)
+    heads: int = option(8, "Attention heads.", ge=1)
+    seed: int = option(0, "Seed of the start, the batches and the dropout.")
     near_duplicate: float = option(SAME_IMAGE, "Image cosine from which a neighbour is hidden.", ge=0, le=1)
     device: str = option("cpu", "torch device.")
     precision: Literal["fp32", "bf16"] = option(
-        "fp32", "paper: precision of the fusions' arithmetic; weights and loss are fp32."
+        "fp32", "Precision of the fusions' arithmetic; weights and loss are fp32."
     )
 
 
 class ExportOptions(EncoderOptions):
     """The model folder to write, and how a Triton server runs it."""
 
-    fusion: Path | None = option(None, "Folder of `reco train`.", unset="none: training-free")
-    fuser: TrainedKind = option("training-free", "Untrained fusion to export when --fusion is not given.")
+    fusion: Path | None = option(
+        None, "Folder of `reco train`, whose layer is added.", unset="none: the closed form alone"
+    )
+    fuser: FuserChoice = option(
+        "reco", "What refines by default. reco: the closed form. paper: the layer of --fusion, or an untrained one."
+    )
     precision: Precision = option(
         "fp32", "Precision of the weights; with --accelerator cuda or tensorrt fp16 arithmetic, too. int8: CPU only."
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, ModelFile, Policy, clip_graph
-from ..types import MODALITIES
-from .export import export_graph, fusion_info, graph_file, whole_model
+from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, ModelFile, Policy, clip_graph, fusion_graph
+from ..sessions.triton.ports import CHECKSUM
+from ..types import MODALITIES, FuserName
+from .export import export_graph, graph_file, shape_of, whole_model
 from .graphs import fusion_cases
 from .loop import Fusions
 from .model import FusionConfig
 from .parity import Parity
-from .serving import Serving
 from .triton import GraphSpec, graph_specs, render_config
 
 _CONFIG = "config.pbtxt"
@@ -22,64 +24,87 @@ _CONFIG = "config.pbtxt"
 
 def refit(
     base: Artifact,
-    fusions: Fusions,
+    fusions: Fusions | None,
     out: Path,
     *,
     policy: Policy,
     trained_on: str,
     image_config: FusionConfig | None = None,
+    fuser: FuserName | None = None,
 ) -> list[Parity]:
     """Write a model folder with the encoder of another one; returns the parity of the fusions.
 
-    Graphs of the encoder are hard links where the file system allows it. The fingerprint is the same.
+    Graphs of the encoder are hard links where the file system allows it. The fingerprint is the same. Other fusions of
+    the base stay, except those of a format before 3.
 
     Args:
         base: the folder with the encoder, the tokenizer and Triton's configuration.
-        fusions: of the same dimension.
+        fusions: of the same dimension, beside the closed form; None: that alone.
         out: the folder; an older model there is replaced when the new one is complete.
         policy: defaults of the refinement.
         trained_on: source of the training pairs, for the manifest.
         image_config: shape of the image side, for the manifest, where it differs from the text side.
+        fuser: which one refines by default; the new one when None.
 
     Raises:
         ArtifactError: a file of ``base`` is damaged, a fusion differs from torch by more than its precision allows, or
             ``out`` exists and is no model folder; nothing is written.
     """
     base.verify()
-    manifest, parities = base.manifest, []
+    manifest, parities, graphs = base.manifest, [], {}
     specs = graph_specs(manifest.image, manifest.text, manifest.dimension, policy.k)
     with whole_model(out) as folder:
-        for name in map(clip_graph, MODALITIES):
-            _take(base.graph(name), graph_file(folder, name))
-            shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
-        shutil.copyfile(base.tokenizer, folder / TOKENIZER)
-        graphs = dict(manifest.graphs)
         for case in fusion_cases(manifest.dimension, fusions, specs):
             path = graph_file(folder, case.spec.name)
             parities.append(export_graph(case, path, manifest.precision, "single"))
             graphs[case.spec.name] = ModelFile.of(path)
             config = _config(base, case.spec, graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
-        fusion = fusion_info(fusions, trained_on, image_config)
+        for name in _kept(base, graphs):
+            _take(base.graph(name), graph_file(folder, name))
+            shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
+            graphs[name] = manifest.graphs[name]
+        shutil.copyfile(base.tokenizer, folder / TOKENIZER)
         made_with = manifest.made_with | {
             f"{name} (fusion)": version(name) for name in ("reco-plugin", "torch", "onnx")
         }
-        changed = {"format": FORMAT, "fusion": fusion, "policy": policy, "graphs": graphs, "made_with": made_with}
-        tokenizer = ModelFile.of(folder / TOKENIZER)
-        text = manifest.model_copy(update={**changed, "tokenizer": tokenizer}).model_dump_json(indent=1)
+        shape = shape_of(fusions, image_config) or manifest.fusion.config
+        default = fuser or (fusions.config.fuser if fusions else "reco")
+        changed = {
+            "format": FORMAT,
+            "fusion": FusionInfo(fuser=default, config=shape, trained_on=trained_on),
+            "policy": policy,
+            "graphs": dict(sorted(graphs.items())),
+            "made_with": made_with,
+            "tokenizer": ModelFile.of(folder / TOKENIZER),
+        }
+        text = manifest.model_copy(update=changed).model_dump_json(indent=1)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return parities
 
 
+def _kept(base: Artifact, made: dict[str, ModelFile]) -> Iterator[str]:
+    """Graphs of the base that stay."""
+    encoder = set(map(clip_graph, MODALITIES))
+    older = base.manifest.format < FORMAT  # other fusions, by the same names
+    yield from (name for name in base.manifest.graphs if name in encoder or not (older or name in made))
+
+
 def _config(base: Artifact, spec: GraphSpec, sha256: str) -> str:
-    """Triton's configuration of the base, for another file and number of neighbours."""
-    manifest = base.manifest
-    text = (base.folder / spec.name / _CONFIG).read_text(encoding="utf-8")
-    before, half = manifest.graphs[spec.name].sha256, manifest.precision == "fp16"
-    old = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)[spec.name]
-    if text == render_config(old, Serving(), half=half, sha256=before):
-        return render_config(spec, Serving(), half=half, sha256=sha256)
-    return text.replace(before, sha256)  # keeps options that are not in the manifest; only the warm-up keeps its k
+    """Triton's configuration: ports, warm-up and checksum of the graph, all else as the base says of its own step."""
+    (side,) = (modality for modality in MODALITIES if spec.name.endswith(modality))
+    told = _blocks((base.folder / fusion_graph(side) / _CONFIG).read_text(encoding="utf-8"))
+    made = _blocks(render_config(spec, sha256=sha256))
+    return "".join([block for block in told if not _is_own(block)] + [block for block in made if _is_own(block)])
+
+
+def _blocks(text: str) -> list[str]:
+    """Split a configuration into its fields."""
+    return re.split(r"^(?=\w)", text, flags=re.MULTILINE)
+
+
+def _is_own(block: str) -> bool:
+    return block.startswith(("input", "output", "model_warmup")) or f'key: "{CHECKSUM}"' in block
 
 
 def _take(source: Path, target: Path) -> None:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections import Counter
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..calibration import calibrate
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
-from ..data.groups import groups_of, ids_and_groups
-from ..errors import DataError
+from ..data.groups import groups_of
+from ..errors import ConfigError, DataError
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Pair, Records
 from ..vectors import check_vectors
 from .data import FusionData, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
-from .fit import ask, fit_fusions
-from .loop import FUSION, Fusions, TrainConfig, save_fusions, train_fusions
+from .loop import Fusions, TrainConfig, train_fusions
 from .model import FusionConfig
 from .processes import Processes, start
 from .recipe import Recipe
@@ -38,10 +34,15 @@ def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
 
     Raises:
         ConfigError: the folder holds another recipe, the device is not available, the processes cannot be connected, or
-            the fusion is fitted by a single process.
+            the fusion needs no training.
     """
+    if recipe.fuser == "reco":
+        raise ConfigError(
+            "the fusion 'reco' needs no training: a memory learns it from its own pairs, when it is built or by "
+            "`reco memory calibrate`. To train the paper's layer: --fuser paper"
+        )
     recipe.check(out)
-    return start(recipe.device, count, alone=None if recipe.fuser == "paper" else recipe.fuser)
+    return start(recipe.device, count)
 
 
 def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusions:
@@ -60,8 +61,6 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
         InputError: an image of the pairs cannot be read.
     """
     processes = processes or begin(recipe, out)
-    if recipe.fuser == "reco":
-        return _fit(recipe, out)
     data = processes.lead(lambda: _training(recipe, out))
     if data is None:
         data = open_data(out / TRAINING)
@@ -85,7 +84,10 @@ def _training(recipe: Recipe, out: Path) -> FusionData:
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
         data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, recipe.group), hidden, folder)
     if not any(found.found.any() for found in data.neighbours.values()):
-        raise _nothing_found(recipe)
+        raise DataError(
+            "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
+            f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
+        )
     recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
     return data
 
@@ -99,36 +101,7 @@ def _encoded(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
 
 
 def _fusion(recipe: Recipe, dimension: int) -> FusionConfig:
-    return FusionConfig(recipe.fuser, dimension, heads=recipe.heads)
-
-
-def _fit(recipe: Recipe, out: Path) -> Fusions:
-    pairs, memory = _encoded(recipe, out)
-    with closing(memory):
-        groups = groups_of(pairs, recipe.group)
-        hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
-        shown = {id_: group for batch in memory.scroll(2048) for id_, group in ids_and_groups(batch, recipe.group)}
-        calibration = calibrate(*_sides(memory), neighbours=recipe.k)
-        questions = ask(memory, pairs.text, groups, shown, hidden, recipe.k)
-    if not questions[0].found.found.any():
-        raise _nothing_found(recipe)
-    fusions = fit_fusions(_fusion(recipe, pairs.image.shape[1]), pairs, groups, questions, calibration.honesty)
-    if fusions.text_gate is None:
-        warnings.warn(
-            "too few pairs show the same as another pair, so there is little to learn: text queries use "
-            "the memory's own gate. Name the column that says what a pair shows with --group",
-            stacklevel=3,
-        )
-    recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
-    save_fusions(fusions, out / FUSION)
-    return fusions
-
-
-def _nothing_found(recipe: Recipe) -> DataError:
-    return DataError(
-        "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
-        f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
-    )
+    return FusionConfig("paper", dimension, heads=recipe.heads)
 
 
 def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
@@ -171,11 +144,3 @@ def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
     memory = open_memory(":memory:", fingerprint, kind="exact")
     memory.upsert(pairs)
     return memory
-
-
-def _sides(memory: Memory) -> tuple[Any, Any]:
-    batches = list(islice(memory.scroll(2048), 16))  # enough: the gate samples among them
-    if not batches:
-        raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
-    records = Records.join(batches, memory.header.fingerprint.dimension)
-    return records.image, records.text

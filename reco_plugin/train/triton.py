@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ..artifact import clip_graph, fusion_graph
 from ..preprocess import ImageConfig, TextConfig
 from ..sessions.triton.ports import CHECKSUM, Port
-from ..types import MODALITIES
+from ..trust.gate import CONSTANTS, SIGNALS
+from ..types import MODALITIES, FuserName
 from .serving import Serving
 
 _WIDTH = 118
@@ -39,7 +40,7 @@ class GraphSpec:
 
 
 def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours: int) -> dict[str, GraphSpec]:
-    """The four graphs of a model, by name.
+    """All graphs that a model may have, by name.
 
     Args:
         image: image preprocessing; normalisation is part of the graph.
@@ -53,9 +54,22 @@ def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours
     specs = [
         GraphSpec(clip_graph("image"), (pixels,), features),
         GraphSpec(clip_graph("text"), (tokens,), features, text.lengths if text.dynamic else ()),
-        *(_fusion_spec(fusion_graph(side), dimension, neighbours) for side in MODALITIES),
+        *(_step_spec(fusion_graph(side), dimension) for side in MODALITIES),
+        *(
+            _fusion_spec(fusion_graph(side, fuser), dimension, neighbours)
+            for fuser in get_args(FuserName)
+            for side in MODALITIES
+            if fuser != "reco"
+        ),
     ]
     return {spec.name: spec for spec in specs}
+
+
+def _step_spec(name: str, dimension: int) -> GraphSpec:
+    widths = {"query": dimension, "evidence": dimension, "signals": SIGNALS, "constants": CONSTANTS}
+    inputs = tuple(Port(port, "TYPE_FP32", (width,)) for port, width in widths.items())
+    outputs = (Port("refined", "TYPE_FP32", (dimension,)), Port("strength", "TYPE_FP32", (1,)))
+    return GraphSpec(name, inputs, outputs, engine=False)
 
 
 def _fusion_spec(name: str, dimension: int, neighbours: int) -> GraphSpec:

@@ -2,7 +2,7 @@
 
 ``moments``   mean and covariance of each modality: what is found enters whitened, in standard deviations
 ``honesty``   per pair: the chance that its caption is its image's own
-``signals``   per query: the whitened evidence of its neighbours, and seven numbers about it
+``signals``   per query: the whitened evidence of its neighbours, and eight numbers about it
 ``gate``      signals -> how far to move
 ``episodes``  held-out pairs of the memory that ask, siblings visible and hidden
 ``fit``       the gate that serves these episodes best, without labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from .check import Check, check_pairs
 from .corpus import Corpus, measure_corpus
 from .episodes import Episodes, make_episodes
 from .fit import fit_gates
-from .gate import Gate
+from .gate import FITTED, LEVELS, Applied, Gate
 from .prior import PRIOR
 from .state import Side, State, shares_of
 
@@ -30,6 +30,7 @@ WORTH = 2.0
 """Standard errors by which a gate must save loss, else its side stays plain."""
 HOPELESS = 0.9
 """Share of wrong captions from which a memory is not used."""
+_UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
 
 
@@ -61,17 +62,16 @@ def calibrate(image: Vectors, text: Vectors, *, k: int = NEIGHBOURS, seed: int =
         return None
     asked = rng.permutation(corpus.chosen)[:ASKED]
     sides, unanswerable, reason, fitted = _fit_sides(corpus, asked, k, seed)
-    gates = {modality: sides[modality].gates.get("balanced") for modality in MODALITIES}
-    check = _check(corpus, gates, asked, k, rng) if fitted else None
-    state = State(
-        corpus.values, sides, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted, reason, check
-    )
+    state = State(corpus.values, sides, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted, reason)
+    if fitted:
+        gates = {modality: state.gate(modality, "balanced") for modality in MODALITIES}
+        state = replace(state, check=_check(corpus, gates, asked, k, rng))
     return Calibrated(state, corpus.witnesses)
 
 
 def _check(
     corpus: Corpus,
-    gates: Mapping[Modality, Gate | None],
+    gates: Mapping[Modality, Applied | None],
     asked: npt.NDArray[np.intp],
     k: int,
     rng: np.random.Generator,
@@ -86,17 +86,14 @@ def _fit_sides(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int
 ) -> tuple[dict[Modality, Side], float, str, bool]:
     """Sides with their gates, the measured share of unanswerable queries, why a side has none, and whether fitted."""
-    plain = {m: Side(corpus.spreads[m], corpus.units[m]) for m in MODALITIES}
     episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
+    plain = {m: Side(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
     siblings = episodes["text"].siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
     if corpus.learned.wrong >= HOPELESS:
         return plain, unanswerable, f"{corpus.learned.wrong:.0%} of its captions look wrong", False
     if len(corpus) < ENOUGH:
-        prior = {
-            m: Side(corpus.spreads[m], corpus.units[m], {c: PRIOR[m] for c in ("cautious", "balanced", "bold")})
-            for m in MODALITIES
-        }
+        prior = {m: replace(plain[m], gates=dict.fromkeys(FITTED, PRIOR[m])) for m in MODALITIES}
         return prior, unanswerable, "", False
     sides, without = {}, []
     alone = float((siblings == 0).mean())
@@ -104,22 +101,27 @@ def _fit_sides(
         gates = _fit_cautions(episodes[modality], modality, unanswerable, seed)
         candidates = gates if alone < 0.5 else {}  # one pair a class moves a candidate to one image of many
         if alone > _SINGLE:
-            views = make_episodes(
-                corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1)
-            )
-            gates = _fit_cautions(views, modality, min(unanswerable, 0.5), seed, weighted=True)
+            views = make_episodes(corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1))
+            gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)
-        sides[modality] = Side(corpus.spreads[modality], corpus.units[modality], gates, candidates)
+        sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates)
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
     return sides, unanswerable, reason, True
+
+
+def _typical(episodes: Episodes) -> npt.NDArray[np.float64]:
+    """Quantiles of the similarity of a pair to the nearest one of another caption."""
+    found = episodes.hidden.found[:, 0]
+    similarity = episodes.hidden.similarity[found, 0] if found.any() else np.ones(1, np.float32)
+    return np.asarray(np.quantile(similarity.astype(np.float64), LEVELS))
 
 
 def _fit_cautions(
     episodes: Episodes, modality: Modality, unanswerable: float, seed: int, *, weighted: bool = False
 ) -> dict[Caution, Gate]:
     """A gate for each caution; none where the balanced one does not save loss."""
-    shares, order = shares_of(unanswerable), ("balanced", "bold", "cautious")
+    shares, order = shares_of(unanswerable), FITTED
     rng = np.random.default_rng(seed)
     gates = fit_gates(episodes, modality, [shares[one] for one in order], rng=rng, weighted=weighted)
     return dict(zip(order, gates, strict=True)) if gates[0].gain > WORTH else {}

@@ -1,8 +1,8 @@
 """Candidates as single vectors, for an index: refined, but with the mean and the spread of their plain scores.
 
-A candidate whose scores grow or spread wins every query, right or wrong. So what its move adds to the mean score is taken
-away along a direction whose product with any query is about 1, the rest is divided by the standard deviation of its
-scores, and what is missing to length 1 is added along a direction that queries do not use.
+A candidate whose scores grow or spread wins every query, right or wrong. So what its move adds to the mean score is
+taken away along a direction whose product with any query is about 1, the rest is divided by the standard deviation of
+its scores, and what is missing to length 1 is added along a direction that queries do not use.
 """
 
 from __future__ import annotations

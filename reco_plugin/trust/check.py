@@ -16,7 +16,7 @@ from ..types import MODALITIES, Modality
 from .corpus import Corpus
 from .episodes import Episode, Episodes, make_episodes
 from .fit import move
-from .gate import Gate
+from .gate import Applied
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Check:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Check:
         """Read :meth:`to_json` back."""
-        sides = (SideCheck(**{k: float(v) for k, v in stored[m].items()}) for m in MODALITIES)
-        return cls(*sides, wrong=float(stored["wrong"]), pairs=int(stored["pairs"]))
+        image, text = (SideCheck(**{k: float(v) for k, v in stored[m].items()}) for m in MODALITIES)
+        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]))
 
     def __str__(self) -> str:
         def said(side: SideCheck, what: str) -> str:
@@ -76,7 +76,7 @@ class Check:
 
 def check_pairs(
     corpus: Corpus,
-    gates: Mapping[Modality, Gate | None],
+    gates: Mapping[Modality, Applied | None],
     rows: npt.NDArray[np.intp],
     *,
     k: int,
@@ -90,7 +90,7 @@ def check_pairs(
     return Check(sides["image"], sides["text"], wrong, len(rows))
 
 
-def _check_side(episodes: Episodes, gate: Gate | None) -> SideCheck:
+def _check_side(episodes: Episodes, gate: Applied | None) -> SideCheck:
     weights = episodes.honesty / episodes.honesty.sum()
     figures = []
     for episode in (episodes.visible, episodes.hidden):
@@ -104,10 +104,12 @@ def _check_side(episodes: Episodes, gate: Gate | None) -> SideCheck:
     return SideCheck(frozen, gain, error, hidden, hidden_error)
 
 
-def _scores(episode: Episode, episodes: Episodes, gate: Gate) -> npt.NDArray[np.float64]:
+def _scores(episode: Episode, episodes: Episodes, applied: Applied) -> npt.NDArray[np.float64]:
+    gate = applied.gate
     moved = move(episode, np.concatenate([gate.phi, [gate.sharpness]]), episodes, (gate.low, gate.high))
     evidence = np.matmul(moved.shares[:, None].astype(np.float32), episode.scores)[:, 0]
-    return np.asarray(episode.frozen + moved.strength[:, None] * evidence)
+    strength = moved.strength * applied.share(episode.similarity[:, 0])
+    return np.asarray(episode.frozen + strength[:, None] * evidence)
 
 
 def _answers(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:

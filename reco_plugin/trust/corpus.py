@@ -55,13 +55,16 @@ class Corpus:
         """Vectors (N, D) of a modality."""
         return self.image if modality == "image" else self.text
 
+    def near_without_last(self, modality: Modality, rows: npt.NDArray[np.intp]) -> Near:
+        """The K nearest others of pairs; the one more that is kept stands in for one that is left out."""
+        places, similarity = self.near[modality]
+        return places[rows][:, :-1], similarity[rows][:, :-1]
+
     def honesty_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Honesty of pairs, of the shape of ``rows``."""
         return self.learned.of(self.witnesses[rows])
 
-    def honesty_without(
-        self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]
-    ) -> npt.NDArray[np.float32]:
+    def honesty_without(self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
         """Honesty of found pairs (n, K) as it would be without the pair that asks (n,): else it knows the answer."""
         honesty = self.honesty_of(found)
         hit = np.zeros(found.shape, np.bool_)
@@ -124,7 +127,9 @@ def witness(
     out = []
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        said = _predicted(corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None)
+        said = _predicted(
+            corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None
+        )
         out.append(said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]]))
     return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
 
@@ -133,7 +138,7 @@ def _predicted(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modalit
     found = {}
     for modality in MODALITIES:
         if near is None:
-            places, similarity = (part[rows][:, :-1] for part in corpus.near[modality])
+            places, similarity = corpus.near_without_last(modality, rows)
         else:
             places, similarity = near[modality]
         found[modality] = similarity, corpus.side(other(modality))[places]
@@ -181,7 +186,7 @@ def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:
 def _with_scatter(corpus: Corpus) -> Corpus:
     """Give image values Fisher's metric: how images of like captions differ, weighted by honesty."""
     rows = corpus.chosen
-    places, similarity = (part[rows][:, :-1] for part in corpus.near["text"])
+    places, similarity = corpus.near_without_last("text", rows)
     weights = np.maximum(similarity - corpus.same_caption, 0.0) * corpus.honesty_of(places)
     weights = weights * corpus.honesty_of(rows)[:, None]
     total = weights.sum(axis=1, keepdims=True)

@@ -42,7 +42,9 @@ def find_covered(
     return np.asarray(mutual & (similarity > np.maximum(rival, others.max(axis=1))))
 
 
-def nearest_rival(similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_], same: float) -> npt.NDArray[np.float32]:
+def nearest_rival(
+    similarity: npt.NDArray[np.float32], found: npt.NDArray[np.bool_], same: float
+) -> npt.NDArray[np.float32]:
     """Similarity (C,) of the nearest caption of another meaning, among those found (C, R) around each.
 
     Where all of them mean the same, the others are at most as near as the last one.

@@ -165,8 +165,8 @@ class _Asked:
             np.matmul(over, white.transpose(0, 2, 1)),
             np.einsum("bkd,bd->bk", over, plain),
             (white.reshape(len(flat), -1) @ centred.T).reshape(n, -1, n),
-            plain @ (held[rows] - moments.mean).T,
-            (plain @ moments.mean)[:, None],
+            np.asarray(plain @ (held[rows] - moments.mean).T, np.float32),
+            np.asarray(plain @ moments.mean, np.float32)[:, None],
             self._out(found_rows, found),
         )
 
@@ -181,4 +181,3 @@ class _Asked:
             others = candidate != asks
             out[asks[others], candidate[others]] = True
         return out
-

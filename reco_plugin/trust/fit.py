@@ -1,9 +1,9 @@
 """Fit the gate on held-out pairs of the memory, without labels.
 
-The loss is the paper's, made deaf to wrong captions: minus the logarithm of ``(1 - e) softmax + e / n`` of the own value
-among those of all pairs that ask, with e fitted too. Each pair asks with its siblings visible (weight 1 - p) and hidden
-(weight p), where p is the assumed share of queries that the memory cannot answer. Without the hidden episode the gate
-trusts everything; without e it grows bolder with noise.
+The loss is the paper's, made deaf to wrong captions: minus the logarithm of ``(1 - e) softmax + e / n`` of the own
+value among those of all pairs that ask, with e fitted too. Each pair asks with its siblings visible (weight 1 - p) and
+hidden (weight p), where p is the assumed share of queries that the memory cannot answer. Without the hidden episode the
+gate trusts everything; without e it grows bolder with noise.
 
 A quasi-Newton method on nine parameters, with a written gradient: no torch, the same bits on every run.
 """
@@ -179,7 +179,9 @@ def _backward(
 ) -> Floats:
     """Gradient (8,) of phi, log tau and log kappa from that of the logits, d (n, n)."""
     gradient = np.zeros(8)
-    by_core, by_evidence, by_weights = (np.einsum("ij,ij->i", d, x).astype(np.float64) for x in (core, evidence, d_evidence))
+    by_core, by_evidence, by_weights = (
+        np.einsum("ij,ij->i", d, x).astype(np.float64) for x in (core, evidence, d_evidence)
+    )
     strength, length = m.strength, m.length
     by_strength = kappa * (by_evidence / length - by_core * (strength + m.correlation) / length**2)
     gradient[:6] = (by_strength * strength * m.inside) @ m.features

@@ -1,9 +1,10 @@
 """Honesty of a pair: the chance that its caption is its image's own, judged by the pairs around it.
 
-Three witnesses, in standard deviations: what the images of its caption's neighbours say of its image, what the captions
-of its image's neighbours say of its caption, and the frozen encoder's own score. A logistic regression of real pairs
-against shuffled ones turns them into a ratio of densities r; the median of r over shuffled pairs estimates the share e of
-wrong captions, and ``1 - e / r`` is the honesty. The shuffled pairs stand in for wrong captions, so no label is needed.
+Three witnesses, in standard deviations: what the images of its caption's neighbours say of its image, what the
+captions of its image's neighbours say of its caption, and the frozen encoder's own score. A logistic regression of real
+pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled pairs estimates the
+share e of wrong captions, and ``1 - e / r`` is the honesty. The shuffled pairs stand in for wrong captions, so no label
+is needed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Honesty:
 
     def of(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Honesty in (0, 1] from witnesses, (..., 3) -> (...); the mean where a witness is missing (NaN)."""
-        known = np.isfinite(witnesses).all(axis=-1)
+        known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(witnesses).all(axis=-1))
         found = np.clip(1.0 - self.wrong / self.ratio(np.where(known[..., None], witnesses, 0.0)), LEAST, 1.0)
         return np.where(known, found, self.mean).astype(np.float32)
 

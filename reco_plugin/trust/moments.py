@@ -49,7 +49,7 @@ class LowRank:
 
     def length(self, x: Vectors) -> npt.NDArray[np.float32]:
         """Length (B,) of rows (B, D) in this metric: the square root of ``x M x``."""
-        return np.sqrt(np.maximum(np.einsum("bd,bd->b", x, self.apply(x)), 1e-12))
+        return np.asarray(np.sqrt(np.maximum(np.einsum("bd,bd->b", x, self.apply(x)), 1e-12)), np.float32)
 
     def inverse(self, shrinkage: float) -> LowRank:
         """The inverse of this plus ``shrinkage`` times its mean eigenvalue."""

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ..types import Coverage
 from .gate import Gate
 
-Name: TypeAlias = Literal["knowledge", "agreement", "honesty", "nearness", "standout"]
-_NAMES: tuple[Name, ...] = get_args(Name)
+Name: TypeAlias = Literal["knowledge", "agreement", "honesty", "nearness", "standout", "likeness"]
+_NAMES: tuple[Name, ...] = get_args(Name)[:-1]
 _LITTLE = math.log(1.1)  # a tenth of the move
 _THIRDS: dict[Name, tuple[str, str, str]] = {
     "knowledge": (
@@ -30,6 +30,7 @@ _SHORT: dict[Name, tuple[str, str]] = {
     "honesty": ("captions look wrong", "captions look so right"),
     "nearness": ("the nearest pair is far", "the nearest pair is so near"),
     "standout": ("no pair stands out", "one pair stands out so far"),
+    "likeness": ("the query is unlike what the memory holds", "the query is like what the memory holds"),
 }
 
 
@@ -40,7 +41,8 @@ class Signal:
     Attributes:
         name: knowledge: how well the frozen encoder knows what was found. agreement: how far the neighbours agree.
             honesty: how right their captions look. nearness: of the nearest one. standout: its distance to their mean.
-        value: knowledge and agreement in standard deviations, honesty as a share, the others as cosines.
+            likeness: of the query to what the memory holds, as the share of the move that this and caution leave.
+        value: knowledge and agreement in standard deviations, honesty and likeness as shares, the others as cosines.
         level: place in the range that the gate was fitted on, from 0 to 1.
         pull: logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter.
     """
@@ -56,7 +58,7 @@ class Why:
     """Why one query moved as far as it did.
 
     Attributes:
-        signals: all five.
+        signals: all six.
         added: length of what was added to the query, of length 1.
     """
 
@@ -87,7 +89,7 @@ def reasons(
 
     Args:
         gate: that decided.
-        signals: (B, 7), see :data:`.gate.SIGNALS`.
+        signals: (B, 8), see :data:`.gate.SIGNALS`.
         features: (B, 6) of them.
         added: (B,) length of what was added.
     """
@@ -99,11 +101,16 @@ def reasons(
             tuple(
                 Signal(name, float(signals[row, place]), float(level[row, place + 1]), float(pull[row, place + 1]))
                 for place, name in enumerate(_NAMES)
-            ),
+            )
+            + (_likeness(float(signals[row, 7])),),
             float(added[row]),
         )
         for row in range(len(signals))
     ]
+
+
+def _likeness(share: float) -> Signal:
+    return Signal("likeness", share, share, math.log(max(share, 1e-6)))
 
 
 def decided(coverage: Coverage, *, exact: bool = False) -> str:

@@ -30,7 +30,7 @@ def score_pairs(images: Moves, texts: Moves) -> Floats:
     centred = images.plain - texts.mean
     moved = (centred @ (texts.plain + texts.added).T) / texts.length + texts.plain @ texts.mean
     both = np.asarray(moved + _said(images, texts), np.float32)
-    return keep_mass(image_only, both, covered, images.sharpness)
+    return keep_mass(image_only, both, covered, images.sharpness or texts.sharpness)
 
 
 def score_by_images(images: Moves, texts: Moves) -> Floats:

@@ -1,4 +1,4 @@
-"""What the neighbours of a query say: one whitened direction, and seven numbers about it."""
+"""What the neighbours of a query say: one whitened direction, and eight numbers about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Evidence:
 
     Attributes:
         direction: (B, D) the metric applied to the weighted mean of the centred values.
-        signals: (B, 7), see :data:`.gate.SIGNALS`.
+        signals: (B, 8), see :data:`.gate.SIGNALS`.
         weights: (B, K) share of each neighbour, summing to 1; 0 where padded.
     """
 
@@ -98,5 +98,6 @@ def weigh(
         best - around,
         length,
         np.einsum("bd,bd->b", plain, spread_over) / length,
+        found.any(axis=1),
     ]
     return Evidence(direction, np.stack(columns, axis=1).astype(np.float32), weights)

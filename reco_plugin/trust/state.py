@@ -16,13 +16,12 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
-from .gate import CAUTIONS, Gate
+from .gate import FITTED, Applied, Gate
 from .honesty import Honesty
 from .moments import LowRank, Values
 from .signals import Evidence, share, weigh
 
 FORMAT = 1
-_GATE = ("phi", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,14 @@ class Side:
     Attributes:
         spread: standard deviation of similarity within it.
         unit: mean standard deviation of a query's plain scores over the other modality.
-        gates: by the share of queries assumed to have no answer; empty: this side is not refined.
+        typical: (11,) quantiles, see :class:`Applied`.
+        gates: bold and balanced; empty: this side is not refined.
         candidate_gates: for candidates; empty: they are not refined.
     """
 
     spread: float
     unit: float
+    typical: npt.NDArray[np.float64]
     gates: Mapping[Caution, Gate] = field(default_factory=dict)
     candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
 
@@ -68,25 +69,26 @@ class State:
     reason: str = ""
     check: Check | None = None
 
-    def gate(self, modality: Modality, *, caution: Caution = "balanced", candidate: bool = False) -> Gate | None:
-        """The gate of a side; None: it stays plain."""
-        side = self.sides[modality]
-        return (side.candidate_gates if candidate else side.gates).get(caution)
+    def gate(self, modality: Modality, caution: Caution | float, *, candidate: bool = False) -> Applied | None:
+        """The gate of a side for a caution; None: it stays plain.
 
-    def gate_at(self, modality: Modality, unanswerable: float, *, candidate: bool = False) -> Gate | None:
-        """The gate for a share of queries without an answer, between the fitted ones."""
+        Args:
+            modality: of the queries or candidates.
+            caution: by name; or, where the candidates are known, the share of queries without an answer, so that
+                no query needs to look typical.
+            candidate: whether candidates are refined.
+        """
         side = self.sides[modality]
         gates = side.candidate_gates if candidate else side.gates
         if not gates:
             return None
         shares = self.shares
-        order = [caution for caution in ("bold", "balanced", "cautious") if caution in gates]
-        for low, high in zip(order, order[1:], strict=False):
-            if unanswerable <= shares[high]:
-                width = shares[high] - shares[low]
-                at = (unanswerable - shares[low]) / width if width > 1e-6 else 1.0
-                return gates[low].between(gates[high], float(np.clip(at, 0.0, 1.0)))  # type: ignore[index]
-        return gates[order[-1]]  # type: ignore[index]
+        assumed = shares[caution] if isinstance(caution, str) else caution
+        bold, balanced = shares["bold"], shares["balanced"]
+        at = float(np.clip((assumed - bold) / (balanced - bold), 0.0, 1.0)) if balanced - bold > 1e-6 else 1.0
+        scale = 1.0 if assumed <= balanced else max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)
+        typical = side.typical if isinstance(caution, str) and caution != "bold" and not candidate else None
+        return Applied(gates["bold"].between(gates["balanced"], at), scale, typical)
 
     def assume(self, answered: float) -> float:
         """The share of queries without an answer, where a share of the candidates is known to the memory."""
@@ -96,6 +98,8 @@ class State:
         """Why a side has no gate, for people."""
         if self.reason:
             return self.reason
+        if candidate and not self.fitted:
+            return f"its {self.pairs:,} pairs are too few to learn how candidates move"
         if candidate and self.sides[modality].gates:
             return "most of its captions have one image, and candidates that take one of many images lose"
         return f"its own pairs show no gain for {modality} queries"
@@ -105,13 +109,15 @@ class State:
         """The share of queries without an answer that each caution assumes."""
         return shares_of(self.unanswerable)
 
-    def weigh(self, modality: Modality, query: Vectors, found: Neighbours, gate: Gate) -> Evidence:
+    def weigh(self, modality: Modality, query: Vectors, found: Neighbours, applied: Applied) -> Evidence:
         """Weigh the neighbours of queries (B, D)."""
         side = self.sides[modality]
-        shares = share(found.similarity, self.honesty_of(found), found.found, gate.sharpness, side.spread)
-        return weigh(
+        shares = share(found.similarity, self.honesty_of(found), found.found, applied.gate.sharpness, side.spread)
+        evidence = weigh(
             query, found.vectors, found.similarity, shares, found.found, self.values[other(modality)], side.unit
         )
+        evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
+        return evidence
 
     def honesty_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
         """Honesty (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
@@ -159,7 +165,8 @@ class State:
             values, side = self.values[modality], self.sides[modality]
             arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
-            arrays[f"moments_{modality}"] = np.float64([values.length, values.shrinkage, side.spread, side.unit])
+            arrays[f"typical_{modality}"] = side.typical
+            arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
             _pack_matrix(arrays, f"precision_{modality}", values.precision, directions=not shared)
@@ -212,12 +219,12 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
         gates, candidate_gates = (
             {
                 caution: _unpack_gate(arrays[f"gate_{modality}_{role}_{caution}"])
-                for caution in CAUTIONS
+                for caution in FITTED
                 if f"gate_{modality}_{role}_{caution}" in arrays
             }
             for role in ("query", "candidate")
         )
-        sides[modality] = Side(spread, unit, gates, candidate_gates)
+        sides[modality] = Side(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
     learned = arrays["honesty"]
     wrong, mean, same, unanswerable = learned[4:].tolist()
     return State(

@@ -18,7 +18,7 @@ from reco_plugin.errors import DataError
 from reco_plugin.types import Pair, Records
 
 CLASSES, D = 110, 64
-FREE = ("--fuser", "training-free")
+FREE = ("--fuser", "reco")
 SIDES = ("frozen", "query", "index", "both")
 
 
@@ -62,7 +62,7 @@ def test_zero_shot_of_vectors_needs_no_model(files: Path, suffix: str) -> None:
     top1 = {variant["refined"]: variant["top1"]["mean"] for variant in stored["variants"]}
     assert top1["image"] > top1["frozen"] + 0.3
     assert stored["options"] == {"k": 5}
-    assert stored["setup"] == {"memory": f"pairs{suffix}", "fuser": "training-free", "pairs": CLASSES * 5}
+    assert stored["setup"] == {"memory": f"pairs{suffix}", "fuser": "reco", "pairs": CLASSES * 5}
 
 
 def test_a_table_on_stdout_and_json_in_a_file(files: Path) -> None:
@@ -240,7 +240,7 @@ def test_the_templates_are_the_callers_else_the_sources_else_the_models(drawn: P
 
 
 def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECO_FUSER", "training-free")
+    monkeypatch.setenv("RECO_FUSER", "reco")
     monkeypatch.setenv("RECO_GATE", "false")
     by_environment = run("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--json")
     by_option = run("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--json", *FREE, "--no-gate")
@@ -252,7 +252,7 @@ def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.Monk
     ("arguments", "message"),
     [
         (("zero-shot", "gone.npz"), "error: gone.npz cannot be read"),
-        (("zero-shot", "test.npz", "--memory-from", "pairs.npz"), "Vectors alone need no model: --fuser training-free"),
+        (("zero-shot", "test.npz", "--memory-from", "pairs.npz"), "Vectors alone need no model: --fuser reco"),
         (("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--memory", "m", *FREE), "--memory or --memory-from"),
         (("zero-shot", "test.npz", "--memory-from", "test.npz", *FREE), "has no array 'id'"),
         (("zero-shot", "test.npz", "--template", "a {}", *FREE), "leave them out"),

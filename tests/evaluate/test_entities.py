@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.data import EntitySet, read_entities
+from reco_plugin.data import EntitySet, Labelled, read_entities
 from reco_plugin.errors import ConfigError
-from reco_plugin.evaluate import entities, ranks, stored
+from reco_plugin.evaluate import entities, ranks, stored, zero_shot
 from reco_plugin.evaluate.encoding import CachedEncoder
 from reco_plugin.evaluate.prompts import Prompts
-from reco_plugin.types import Fingerprint, Refinement
+from reco_plugin.refine import refiner_for_vectors
+from reco_plugin.types import Fingerprint, Records, Refinement
 
 WORDS, D = 90, 48
 FINGERPRINT = Fingerprint("made up", "ab" * 32, D)
@@ -132,6 +133,21 @@ def test_names_in_a_file_give_the_ranks_of_all_at_once(world: World, tmp_path: P
     assert world.encoded == [f"a {row}" for row in range(WORDS)]
     assert reco.calls[:2] == [("image", "query", 30), ("text", "candidate", WORDS)]
     assert result.prompts == Prompts(("a {}",), "caller")
+
+
+def test_both_sides_are_compared_by_exact_scores(world: World, tmp_path: Path) -> None:
+    """As zero-shot of the same names does, in whatever blocks they come."""
+    labels = np.repeat(np.arange(WORDS), 3)
+    near = unit(world.image[labels] + 0.5 * unit(np.random.default_rng(1).normal(size=(len(labels), D))))
+    refiner: Any = refiner_for_vectors(
+        [Records([f"p{r}" for r in range(len(labels))], near, world.text[labels], [{}] * len(labels))]
+    )
+    names = tuple(map(str, range(WORDS)))
+    np.savez(tmp_path / "v.npz", image=world.image, label=np.arange(WORDS), entities=world.text)
+    found = entities(refiner, read_entities(tmp_path / "v.npz"), candidates=True)
+    expected = zero_shot(refiner, Labelled("same", world.image, np.arange(WORDS), names, (), world.text))
+    assert found.variants == expected.variants
+    assert found["both"].gain.low > 0
 
 
 def test_an_interrupted_run_goes_on_where_it_was(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

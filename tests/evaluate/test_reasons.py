@@ -16,33 +16,38 @@ NOTHING, LOSS, GAIN, UNSURE = (
 )
 
 
+SEVEN = Coverage(12, 12, 7 / 12, 0.5, 0.2, (True,) * 7 + (False,) * 5)
+HELD = Coverage(12, 12, 0.25, 0.5, 0.2, (True,) * 3 + (False,) * 9)
+
+
 @pytest.mark.parametrize(
     ("role", "coverage", "rule", "says"),
     [
         ("query", Coverage(9, 0), "nothing found", "no pair was found for any of 9 images: the memory is empty"),
         ("query", Coverage(9, 9), "no better", "images moved by a cosine distance of 0.02, and no gate says"),
-        ("query", Coverage(9, 9, 0.9, voice=0.05), "gate shut", "may weigh only 0.05 of 1"),
-        ("candidate", Coverage(9, 9, 0.0, 2 / 3, 0.0), "gate shut", "may weigh only 0.00 of 1"),
+        ("query", Coverage(9, 9, plain="it is not calibrated"), "left plain", "images stay plain, since it is not cal"),
         (
             "candidate",
-            Coverage(1500, 1500, 0.6, 2 / 3, 1.0),
-            "too few answered",
-            "about 900 of 1,500 images (60 %) found",
+            Coverage(9, 9, plain="90 % look wrong"),
+            "left plain",
+            "images stay plain, since 90 % look wrong",
         ),
         (
             "candidate",
-            Coverage(10, 10, 0.7, 2 / 3, 1.0),
-            "few answered",
-            "the others moved as far; add pairs for those",
+            HELD,
+            "too few covered",
+            "3 of 12 images have their own caption in the memory, and below 50 % no",
         ),
+        ("candidate", SEVEN, "some covered", "7 of 12 images have their own caption in the memory, and as vectors"),
         (
-            "query",
-            Coverage(10, 10, 0.4, voice=0.3),
-            "few answered",
-            "about 4 of 10 images (40 %) found a pair",
+            "candidate",
+            SEVEN,
+            "some covered",
+            "exact scores refine those alone, and the others stay plain; add pairs for",
         ),
-        ("query", Coverage(10, 10, 0.7, voice=0.3), "no better", "the mean move is a cosine distance of 0.02, but"),
-        ("candidate", Coverage(10, 10, 1.0, 2 / 3, 1.0), "no better", "add more pairs of each"),
+        ("query", Coverage(10, 10, strength=0.3), "no better", "0.02, and the neighbours separate them no better"),
+        ("query", Coverage(10, 10, strength=0.3), "no better", "--caution bold"),
+        ("candidate", Coverage(2, 2, 1.0, 0.5, 1.0, (True, True)), "no better", "add more pairs of each"),
     ],
 )
 def test_each_rule_says_what_was_found_and_what_to_do(role: Role, coverage: Coverage, rule: str, says: str) -> None:
@@ -59,8 +64,20 @@ def test_each_rule_says_what_was_found_and_what_to_do(role: Role, coverage: Cove
         "found": coverage.found,
         "answered": coverage.answered,
         "needed": coverage.needed,
-        "voice": coverage.voice,
+        "strength": coverage.strength,
+        "covered": sum(coverage.covered),
+        "plain": coverage.plain,
     }
+
+
+def test_the_prompts_that_the_memory_does_not_know_are_named() -> None:
+    names = [f"thing {row}" for row in range(12)]
+    reason = why("text", "class prompts", "candidate", NOTHING, SEVEN, 0.1, names)
+    assert reason is not None
+    assert "add pairs for 'thing 7', 'thing 8', 'thing 9', 2 more, or word prompts" in reason.says
+    assert "1 of 2 class prompts has its own" in str(
+        why("text", "class prompts", "candidate", LOSS, Coverage(2, 2, 0.5, 0.5, 0.1, (True, False)), 0.1, ["a", "b"])
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +91,7 @@ def test_each_rule_says_what_was_found_and_what_to_do(role: Role, coverage: Cove
     ],
 )
 def test_only_a_line_that_gained_little_has_a_reason(gain: Interval, starts: str | None) -> None:
-    reason = why("text", "class prompts", "candidate", gain, Coverage(9, 9, 0.7, 2 / 3, 1.0), 0.5)
+    reason = why("text", "class prompts", "candidate", gain, Coverage(9, 9, 0.7, 0.5, 1.0), 0.5)
     assert (reason is None) == (starts is None)
     assert starts is None or str(reason).startswith(starts)
 

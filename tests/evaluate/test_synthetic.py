@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from reco_plugin.data import Captioned, Labelled
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.evaluate import retrieval, zero_shot
+from reco_plugin.files import digest_records
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Records, Refinement
@@ -44,9 +46,20 @@ class World:
         return Labelled("world", self.near(self.image, each, 0.6), labels, names, (), self.text)
 
 
+_LEARNED: dict[str, Refiner] = {}
+
+
+def learned(records: Records) -> Refiner:
+    """A refiner of pairs; the same ones are learned from once, which takes seconds."""
+    key = digest_records(records)
+    if key not in _LEARNED:
+        _LEARNED[key] = refiner_for_vectors([records])
+    return copy(_LEARNED[key])
+
+
 def test_refinement_helps_where_the_memory_knows_more_than_the_encoder() -> None:
     world = World()
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     result = zero_shot(refiner, world.labelled())
     assert [v.refined for v in result.variants] == ["frozen", "image", "text", "both"]
     frozen, image = result["frozen"], result["image"]
@@ -96,7 +109,7 @@ def test_what_competes_is_refined_as_candidates_and_queries_in_portions() -> Non
 
 def test_options_reach_the_refinement_and_the_record() -> None:
     world = World()
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     labelled = world.labelled()
     result = zero_shot(refiner, labelled, sides=["image"], k=1, gate=False, search=None)
     expected = refiner.refine(labelled.images, modality="image", k=1, gate=False).vectors
@@ -213,7 +226,7 @@ class Encoder:
 
 def test_raw_images_go_through_the_encoder_and_templates_are_averaged() -> None:
     world = World()
-    refiner: Any = refiner_for_vectors([world.pairs()])
+    refiner: Any = learned(world.pairs())
     raw = Labelled(
         "raw",
         [str(i) for i in range(CLASSES)],
@@ -235,7 +248,7 @@ def test_raw_images_go_through_the_encoder_and_templates_are_averaged() -> None:
 
 def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
     world = World(1)
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     captioned = Captioned("world", world.image, world.near(world.text, 2, 0.1), np.repeat(np.arange(CLASSES), 2))
     result = retrieval(refiner, captioned)
     frozen, query = result["text->image", "frozen"], result["text->image", "query"]
@@ -253,7 +266,7 @@ def test_retrieval_both_ways_and_the_index_stays_untouched() -> None:
 
 def test_texts_that_stand_on_several_images_are_counted_and_tie() -> None:
     world = World()
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
     assert "ties: " not in retrieval(refiner, captioned).render()
     texts = world.text.copy()
@@ -267,7 +280,7 @@ def test_texts_that_stand_on_several_images_are_counted_and_tie() -> None:
 
 def test_every_side_of_retrieval_is_what_a_search_by_hand_finds() -> None:
     world = World(2)
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
     vectors = {"image": world.image, "text": world.text}
     result = retrieval(refiner, captioned)
@@ -310,7 +323,7 @@ def test_results_render_and_become_json() -> None:
     import json
 
     world = World()
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     shot = zero_shot(refiner, world.labelled(), k=5)
     text = shot.render()
     assert text.startswith("zero-shot, world: 360 images, 120 classes\nrefined  top-1 %")
@@ -332,7 +345,7 @@ def test_a_refiner_for_vectors_needs_pairs_of_one_dimension() -> None:
     small = Records(["x"], np.float32([[1, 0]]), np.float32([[1, 0]]), [{}])
     with pytest.raises(InputError, match=r"different dimensions: \[2, 64\]"):
         refiner_for_vectors([world.pairs(), small])
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     assert isinstance(refiner, Refiner)
     assert refiner.dimension == DIMENSION
     with pytest.raises(InputError, match="modality must be 'image' or 'text'"):
@@ -342,7 +355,7 @@ def test_a_refiner_for_vectors_needs_pairs_of_one_dimension() -> None:
 def test_refining_in_blocks_is_refining_one_by_one() -> None:
     """More queries than one fusion call takes, with everything explained, against single calls."""
     world = World()
-    refiner = refiner_for_vectors([world.pairs()])
+    refiner = learned(world.pairs())
     queries = world.near(world.image, 5, 0.6)  # 600
     whole = refiner.refine(queries, modality="image", explain=True, exclude=[[f"m{i}"] for i in range(600)])
     assert whole.neighbours is not None
@@ -359,30 +372,26 @@ def test_refining_in_blocks_is_refining_one_by_one() -> None:
 def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise() -> None:
     from types import SimpleNamespace
 
-    from reco_plugin.artifact import Policy
+    from reco_plugin.artifact import FusionInfo, Policy
     from reco_plugin.config import Settings
-    from reco_plugin.fuse import TrainingFreeFuser
     from reco_plugin.reco import Reco
 
     world = World()
-    refiner = refiner_for_vectors([world.pairs()])
-    memory: Any = SimpleNamespace(
-        searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=None
-    )
-    artifact: Any = SimpleNamespace(manifest=SimpleNamespace(policy=Policy(k=3, gate=False)))
+    refiner = learned(world.pairs())
+    memory: Any = SimpleNamespace(searches=refiner.memory.searches, trust=refiner.memory.trust, encoder=None)
+    manifest = SimpleNamespace(policy=Policy(k=3, gate=False), fusion=FusionInfo(fuser="reco"), fusers=("reco",))
+    artifact: Any = SimpleNamespace(manifest=manifest)
 
     def refined(settings: Settings, **options: Any) -> np.ndarray:
-        return (
-            Reco(artifact, settings, memory, TrainingFreeFuser())
-            .refine(world.image, modality="image", **options)
-            .vectors
-        )
+        return Reco(artifact, settings, memory, {}).refine(world.image, modality="image", **options).vectors
 
     def expected(**options: Any) -> np.ndarray:
         return refiner.refine(world.image, modality="image", **options).vectors
 
     np.testing.assert_array_equal(refined(Settings()), expected(k=3, gate=False))
     np.testing.assert_array_equal(refined(Settings(k=7, gate=True)), expected(k=7, gate=True))
+    bold = refined(Settings(k=7, gate=True, caution="bold"))
+    np.testing.assert_array_equal(bold, expected(k=7, gate=True, caution="bold"))
     np.testing.assert_array_equal(
         refined(Settings(k=7), k=2, search="cross"), expected(k=2, search="cross", gate=False)
     )

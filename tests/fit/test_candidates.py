@@ -7,7 +7,8 @@ import pytest
 from fit_worlds import FINGERPRINT, D, catalogue_of, made
 
 from reco_plugin.evaluate.baselines import ALONE, MeanOfNeighbours
-from reco_plugin.fit.candidates import baselines
+from reco_plugin.fit.candidates import baselines, candidates
+from reco_plugin.fit.config import FitConfig
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.split import split
 from reco_plugin.refine import Refiner
@@ -36,19 +37,33 @@ def test_the_graph_of_a_mean_is_the_baseline_where_there_is_no_gate(weight, temp
         assert np.abs(ours - queries).max() > 0.05
 
 
-def test_the_gate_of_a_mean_says_how_far_it_moves():
-    memory, fuser = QUESTIONS.without.at(5), TorchFuser(Fusions(FusionConfig("mean", D, weight=2.0)))
-    moved = [
-        Refiner(memory, fuser, Retrieval(5), gate=gate).refine(QUERIES["image"], modality="image").moved.mean()
-        for gate in (True, False)
+def test_the_closed_form_is_tried_by_k_and_caution_without_torch():
+    config = FitConfig.of(source="x", model="y", fuser="reco")
+    found = list(candidates(config, D))
+    assert [one.label for one in found if one.k == 5] == [
+        "reco, k=5, gate on",
+        "reco, bold, k=5, gate on",
+        "reco, cautious, k=5, gate on",
+        "reco, k=5, gate off",
     ]
-    assert 0 < moved[0] < moved[1]
+    assert {one.k for one in found} == {5, 10, 20} and len(found) == 12
+    assert all(one.fuser is None and one.fusions is None for one in found)
+
+
+def test_caution_says_how_far_the_closed_form_moves():
+    config = FitConfig.of(source="x", model="y", fuser="reco", k=5)
+    moved = {
+        one.label: one.refiner(QUESTIONS.memory).refine(QUERIES["image"], modality="image").moved.mean()
+        for one in candidates(config, D)
+    }
+    steady, bold, cautious, ungated = moved.values()
+    assert 0 < cautious < steady < bold and steady < ungated
 
 
 @pytest.mark.parametrize("side", ["text", "image"])
 def test_baselines_move_their_own_side_alone(side):
     ways = list(baselines(side))
     assert len(ways) == 16
-    refiner = ways[0].refiner(QUESTIONS.memory.at(ways[0].k))
+    refiner = ways[0].refiner(QUESTIONS.memory)
     moved = {which: refiner.refine(queries, modality=which).vectors - queries for which, queries in QUERIES.items()}
     assert {which for which, change in moved.items() if np.abs(change).max() > 1e-3} == {side}

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
-from fit_worlds import FINGERPRINT, catalogue_of, made
+from fit_worlds import FINGERPRINT, D, catalogue_of, made, unit, word
 
+from reco_plugin.data import Labelled
+from reco_plugin.evaluate import zero_shot
 from reco_plugin.evaluate.baselines import MeanOfNeighbours
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.fit.candidates import Candidate
-from reco_plugin.fit.choose import Judged, Verdict, choose, final_lines, find_unconfirmed, judge, policy_of
+from reco_plugin.fit.candidates import Candidate, compose
+from reco_plugin.fit.catalogue import Catalogue
+from reco_plugin.fit.choose import Judged, Verdict, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
 from reco_plugin.fit.config import FitSide
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.result import TestLine
 from reco_plugin.fit.split import split
-from reco_plugin.fuse import TrainingFreeFuser
+from reco_plugin.refine import refiner_for_vectors
+from reco_plugin.retrieve import Retrieval
+from reco_plugin.train.loop import Fusions, TorchFuser
+from reco_plugin.train.model import FusionConfig
+from reco_plugin.types import Records
+
+IMAGENET = Path(__file__).parents[3] / "shared" / "data" / "clip_vit_b32_imagenet.npz"
 
 
 def candidate(name: str = "w", **more: object) -> Candidate:
-    return Candidate(name, 5, "on", TrainingFreeFuser(), **more)  # type: ignore[arg-type]
+    return Candidate(name, 5, "on", **more)  # type: ignore[arg-type]
 
 
 def verdict(side: FitSide, mean: float, low: float, loss: float = 0.0) -> Verdict:
@@ -64,9 +76,9 @@ def test_the_goal_says_which_sides_come_first():
     [(("text",), ("text",), ()), (("text", "image", "names"), ("image", "text"), ("text",)), ((), (), ())],
 )
 def test_the_policy_refines_these_sides(sides, queries, candidates):
-    policy = policy_of(candidate(height=0.7), sides)
+    policy = policy_of(candidate(caution="bold"), sides)
     assert policy.refine == {"query": queries, "candidate": candidates}
-    assert (policy.k, policy.gate, policy.candidate_height) == (5, True, 0.7)
+    assert (policy.k, policy.gate, policy.caution) == (5, True, "bold")
 
 
 def test_what_the_test_part_does_not_confirm_is_withdrawn():
@@ -77,6 +89,44 @@ def test_what_the_test_part_does_not_confirm_is_withdrawn():
     lines = [line("text->image", 0.2), line("image->text", 0.04)]
     assert find_unconfirmed(lines, ("text", "image")) == ("image",)
     assert find_unconfirmed([line("text->image", 0.2, loss=-0.06)], ("text",)) == ("text",)
+
+
+def test_sides_are_composed_of_fusions_of_one_kind_and_k():
+    def mean(weight: float, k: int, *verdicts: Verdict) -> Judged:
+        fusions = Fusions(FusionConfig("mean", D, weight=weight))
+        return Judged(Candidate(f"mean {weight}", k, "off", TorchFuser(fusions), fusions=fusions), verdicts)
+
+    texts = mean(0.5, 5, verdict("text", 0.2, 0.1), verdict("image", 0.0, -0.1))
+    images = mean(2.0, 5, verdict("text", 0.0, -0.1), verdict("image", 0.2, 0.1))
+    closed = judged("reco", verdict("text", 0.0, -0.1), verdict("image", 0.3, 0.1))
+    assert choose_pair([texts, images]) == (texts.candidate, images.candidate)
+    assert choose_pair([texts, closed]) is None, "the closed form has no graph of one side"
+    assert choose_pair([texts, mean(2.0, 10, *images.verdicts)]) is None
+    both = compose(texts.candidate, images.candidate)
+    assert both.name == "texts by mean 0.5, images by mean 2.0" and both.image_config.weight == 2.0
+
+
+@pytest.mark.skipif(not IMAGENET.exists(), reason="only where the vectors are")
+def test_the_verdict_on_fine_names_agrees_with_an_evaluation_among_all_of_them():
+    """Real vectors: a part's names among themselves are easy; among all thousand, refining them gains."""
+    stored = np.load(IMAGENET)
+    image, first, second = (unit(stored[name].astype(np.float32)) for name in ("image", "text_a", "text_b"))
+    names, each = [word(number) for number in range(len(first))], image.shape[1]
+    groups = tuple(name for name in names for _ in range(each))
+    text = np.stack([second] * each, axis=1)
+    ids = [f"{name}/{row}" for name in names for row in range(each)]
+    pairs = Records(ids, image.reshape(-1, 512), text.reshape(-1, 512), [{"caption": name} for name in groups])
+    order = np.argsort(names)
+    catalogue = Catalogue(pairs, groups, tuple(names[row] for row in order), first[order], "0" * 64)
+    parts = split(ids, groups, validation=0.15, test=0.15)
+    fingerprint = replace(FINGERPRINT, dimension=512)
+    found = judge(ask(catalogue, parts, "validation", fingerprint, near=0.97), candidate()).verdict("names")
+    assert found is not None and found.helps, found
+    rest = np.setdiff1d(np.arange(len(pairs)), parts.queries("test"))
+    refiner = refiner_for_vectors([pairs.take(rest)], how=Retrieval(5))
+    asked, labels = parts.queries("test"), np.repeat(np.arange(len(names)), each)
+    labelled = Labelled("held out", pairs.image[asked], labels[asked], tuple(names), (), first)
+    assert zero_shot(refiner, labelled, sides=["text"])["text"].gain.mean > 0
 
 
 def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():

@@ -52,6 +52,21 @@ def test_each_caption_asks_once_per_group():
     assert len(images) == len(PARTS.queries("test"))
 
 
+def test_captions_and_names_of_all_groups_are_rivals_unless_the_memory_knows_nothing():
+    names = tuple(sorted(set(CATALOGUE.groups)))
+    prompts = np.stack([CATALOGUE.pairs.text[CATALOGUE.groups.index(name)] for name in names])
+    for part, questions in asked(replace(CATALOGUE, names=names, prompts=prompts)).items():
+        groups = {CATALOGUE.groups[row] for row in PARTS.queries(part)}
+        for name in ("image->text", "image->name"):
+            task, own = (questions.task(name, known=known) for known in (True, False))
+            assert len(task.candidates) == len(names) and len(own.candidates) == len(groups)
+            assert len(task) == len(own) and np.array_equal(own.candidates.labels, np.arange(len(groups)))
+            others = {CATALOGUE.groups.index(name) for name in names if name not in groups}
+            rivals = task.candidates.vectors[len(groups) :]
+            assert {v.tobytes() for v in rivals} == {CATALOGUE.pairs.text[row].tobytes() for row in others}
+            assert len(task.candidates.own) == len(names)
+
+
 def test_copies_of_a_query_are_hidden_from_it_and_from_its_caption():
     row, other = PARTS.queries("test")[0], PARTS.rest("test")[0]
     image = CATALOGUE.pairs.image.copy()

@@ -66,7 +66,7 @@ def helped(fit: Fit) -> Run:
 @pytest.fixture(scope="module")
 def small(fit: Fit) -> Run:
     """One candidate, which takes the least time."""
-    return fit(made(), group="thing", fuser="training-free")
+    return fit(made(), group="thing", fuser="reco")
 
 
 def line(run: Run, way: str, task: str = "text->image"):
@@ -80,7 +80,7 @@ def test_it_says_that_it_helps_where_it_does(helped: Run) -> None:
     gain = line(helped, "chosen").gain
     assert gain is not None and gain.low > 0
     assert {line.task for line in helped.result.test} == {"text->image", "image->text", "image->name"}
-    assert {one.name for one in helped.result.candidates} >= {"training-free", "mean alone", "prototype", "reco"}
+    assert {one.name for one in helped.result.candidates} >= {"reco", "reco, bold", "mean alone"}
 
 
 def test_the_model_keeps_the_encoder_and_refines_what_was_chosen(helped: Run, model: Path) -> None:
@@ -116,6 +116,11 @@ def test_the_report_holds_the_figures(helped: Run) -> None:
     assert FitResult.read(helped.out) == helped.result
 
 
+def test_the_memory_s_self_check_is_told(helped: Run) -> None:
+    (said,) = [note for note in helped.result.notes if note.startswith("The memory's self-check: image queries ")]
+    assert "estimated on its own pairs" in said and said in render(helped.result, helped.out).replace("\n  ", " ")
+
+
 def test_wrong_captions_do_not_help_and_are_left_off(fit: Fit) -> None:
     run = fit(made(shuffled=True))
     assert not run.result.helps
@@ -128,7 +133,7 @@ def test_wrong_captions_do_not_help_and_are_left_off(fit: Fit) -> None:
 
 
 def test_unique_titles_are_told_and_still_decided(fit: Fit) -> None:
-    run = fit(made(120, 2, unique=True), fuser="training-free")
+    run = fit(made(120, 2, unique=True), fuser="reco")
     assert any("nearly every title is unique" in note for note in run.result.notes)
     assert any("nearly every title is unique" in message for message in run.warned)
     assert run.result.counts["groups of one pair"] == 240
@@ -149,7 +154,7 @@ def test_killed_and_started_again_it_comes_to_the_same(small: Run, tmp_path: Pat
         run_fit(FitConfig.model_validate_json(sys.argv[1]), pathlib.Path(sys.argv[3]), Killed())
     """
     out = tmp_path / "run"
-    for stage in ("judge training-free, k=5, gate on", "write the model"):
+    for stage in ("judge reco, k=5, gate on", "write the model"):
         command = [sys.executable, "-W", "ignore", "-c", code, small.config.model_dump_json(), stage, str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == -9, done.stderr
@@ -188,7 +193,7 @@ def test_what_cannot_be_fitted(fit: Fit, tmp_path: Path) -> None:
 def test_started_again_it_comes_to_the_same_and_tells_it_as_json(small: Run) -> None:
     before = (small.out / RESULT).read_bytes()
     words = ["fit", small.config.source, "--model", small.config.model, "--group", "thing", "--k", "5", "--json"]
-    shown = CliRunner().invoke(app, [*words, "--fuser", "training-free", "--out", str(small.out)])
+    shown = CliRunner().invoke(app, [*words, "--fuser", "reco", "--out", str(small.out)])
     assert json.loads(shown.stdout) == small.result.to_dict()
     assert (small.out / RESULT).read_bytes() == before
 
@@ -231,7 +236,7 @@ def test_without_torch_the_install_line_is_shown(tmp_path: Path, source: Callabl
 
 
 def test_of_a_large_catalogue_a_sample_of_whole_groups_is_used(fit: Fit) -> None:
-    run = fit(made(), group="thing", fuser="training-free", max_pairs=400)
+    run = fit(made(), group="thing", fuser="reco", max_pairs=400)
     assert 300 < run.result.counts["pairs"] <= 400 and run.result.counts["pairs"] % 4 == 0
     assert any("sample of whole groups" in note and "of 600 rows" in note for note in run.result.notes)
     assert "--max-pairs 400" in run.config.command(run.out)

@@ -137,14 +137,14 @@ def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kind: Any) -> 
 
 def test_edge_killed_during_calibration_keeps_the_old_one(tmp_path: Path) -> None:
     code = """
-        memory.set_calibration({"old": 1})
+        memory.set_trust({"old": 1})
         os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        memory.set_calibration({"new": 1})
+        memory.set_trust({"new": 1})
     """
     with process(tmp_path / "m", "edge", code) as writer:
         assert writer.wait(60) == -signal.SIGKILL
     memory = open_memory(tmp_path / "m", FINGERPRINT)
-    assert memory.header.calibration == {"old": 1}
+    assert memory.header.trust == {"old": 1}
     memory.close()
 
 
@@ -215,7 +215,6 @@ def test_location_that_is_a_file(tmp_path: Path) -> None:
         ({"format": 2}, "has format 2, and this software reads up to 1: upgrade reco-plugin"),
         ({"format": "one"}, "damaged"),
         ({"fingerprint": {"name": "x"}}, "damaged.*digest"),
-        ({"calibration": None}, "damaged"),
         ({"kind": "faiss"}, "'faiss', which this software does not know"),
     ],
 )
@@ -225,6 +224,24 @@ def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(MemoryStoreError, match=message):
         open_memory(tmp_path, FINGERPRINT)
+
+
+@pytest.mark.parametrize(
+    ("stored", "trust"),
+    [
+        ({"trust": None, "calibration": None}, {}),
+        ({"trust": {"format": 9, "any": 1}}, {"format": 9, "any": 1}),
+        ({"trust": [1, 2]}, {"format": -1}),
+        ({"trust": {}, "calibration": {"gate": {"honesty": 0.5}}}, {"format": 0}),  # of an older version
+    ],
+)
+@pytest.mark.parametrize("kind", ["exact", "edge"])
+def test_a_memory_opens_whatever_its_trust_is(tmp_path: Path, kind: Any, stored: Any, trust: dict[str, Any]) -> None:
+    open_memory(tmp_path, FINGERPRINT, kind=kind).close()
+    path = tmp_path / "memory.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | stored))
+    with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
+        assert memory.header.trust == trust
 
 
 @pytest.mark.parametrize("text", ["", '{"format": 1, ', "[]", "3", "\x00\x00", '"a"'])
@@ -242,6 +259,7 @@ def test_header_on_disk(tmp_path: Path) -> None:
         "kind": "exact",
         "fingerprint": {"name": "mini/clip", "digest": "ab" * 32, "dimension": D},
         "calibration": {},
+        "trust": {},
     }
 
 
@@ -361,13 +379,13 @@ def test_a_folder_that_cannot_be_written_can_be_read(disk: Path) -> None:
         assert all_ids(memory) == {str(n) for n in range(20)}
         found = memory.search(Search(np.eye(D, dtype=np.float32)[:1], by="image", read="text", k=3))
         assert set(found.ids[0]) == {"0", "8", "16"}
-        memory.set_calibration({"a": 1})
-        assert memory.header.calibration == {"a": 1}
+        memory.set_trust({"a": 1})
+        assert memory.header.trust == {"a": 1}
         for write in (lambda: memory.upsert(pairs(20, 1)), lambda: memory.delete(["1"])):
             with pytest.raises(MemoryStoreError, match="cannot be written"):
                 write()
     with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
-        assert (memory.count(), memory.header.calibration) == (20, {})
+        assert (memory.count(), memory.header.trust) == (20, {})
 
 
 def test_what_is_being_written_is_not_copied_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

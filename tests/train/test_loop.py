@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from reco_plugin.errors import ConfigError, DataError
-from reco_plugin.gate import TextGate
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
@@ -23,7 +22,6 @@ from reco_plugin.train.loop import (
     TorchFuser,
     TrainConfig,
     load_fusions,
-    save_fusions,
     train_fusions,
 )
 from reco_plugin.train.model import FusionConfig
@@ -149,7 +147,7 @@ def test_training_learns_to_read_the_neighbours(tmp_path: Path) -> None:
     frozen = found(test.pairs.image, test)
     assert frozen < 0.2 and before < 0.3  # the modalities say nothing of each other
     assert after > before + 0.4
-    free = Fusions(FusionConfig("training-free", D)).eval()
+    free = Fusions(FusionConfig("mean", D)).eval()
     assert recall(free, test) > before + 0.4  # starts where the plain layer has to get to
 
 
@@ -177,8 +175,8 @@ def test_curves_are_written(data: FusionData, tmp_path: Path) -> None:
     assert events.stat().st_size > 0
 
 
-def test_training_free_needs_no_training(data: FusionData, tmp_path: Path) -> None:
-    fusions = train_fusions(data, FusionConfig("training-free", D), tmp_path, SHORT)
+def test_a_mean_needs_no_training(data: FusionData, tmp_path: Path) -> None:
+    fusions = train_fusions(data, FusionConfig("mean", D), tmp_path, SHORT)
     assert not (tmp_path / CHECKPOINT).exists() and (tmp_path / FUSION).is_file()
     assert load_fusions(tmp_path / FUSION).config == fusions.config
 
@@ -193,13 +191,6 @@ def test_the_control_without_retrieval_sees_no_neighbour(data: FusionData) -> No
     a, b = (blind.fuse("text", data.pairs.text, seen, trust).vectors for seen in (found, other))
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, TorchFuser(fusions).fuse("text", data.pairs.text, found, trust).vectors, atol=1e-4)
-
-
-@pytest.mark.parametrize("steps", [0, 20])
-def test_a_fusion_that_is_fitted_is_not_trained(steps: int, data: FusionData, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"fitted in closed form.*fit_fusions"):
-        train_fusions(data, FusionConfig("reco", D), tmp_path / "run", replace(SHORT, steps=steps))
-    assert not (tmp_path / "run").exists()
 
 
 def test_one_group_is_too_few(data: FusionData, tmp_path: Path) -> None:
@@ -229,33 +220,29 @@ def test_a_fusion_of_other_shapes_than_it_says_is_refused(data: FusionData, tmp_
         load_fusions(tmp_path / FUSION)
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda gate: {name: value for name, value in gate.items() if name != "honesty"},
-        lambda gate: gate | {"colour": 1.0},
-        lambda gate: list(gate.values()),
-        lambda gate: 3.0,
-    ],
-    ids=["missing", "unknown", "list", "number"],
-)
-def test_a_damaged_text_gate_is_refused(spoil: Any, tmp_path: Path) -> None:
-    fusions = Fusions(FusionConfig("reco", D))
-    fusions.text_gate = TextGate(9.0, 2.0, -5.0, 0.9, 0.1, 0.8)
-    save_fusions(fusions, tmp_path / FUSION)
-    assert load_fusions(tmp_path / FUSION).text_gate == fusions.text_gate
-    saved = torch.load(tmp_path / FUSION, weights_only=True)
-    saved["text_gate"] = spoil(saved["text_gate"])
-    torch.save(saved, tmp_path / FUSION)
-    with pytest.raises(DataError, match=r"fusion\.pt is no fusion that `reco train` wrote"):
+def test_a_run_of_an_older_version_is_read(data: FusionData, tmp_path: Path) -> None:
+    """It has a gate, and fields of fusions that are gone."""
+    trained = train_fusions(data, FusionConfig("paper", D), tmp_path, SHORT)
+    for name in (FUSION, CHECKPOINT):
+        saved = torch.load(tmp_path / name, weights_only=True)
+        saved["fusion"] |= {"rest": 0.015, "agreement": 5.0}
+        torch.save(saved | {"text_gate": None}, tmp_path / name)
+    read = load_fusions(tmp_path / FUSION)
+    assert read.config == trained.config and equal(weights(read), weights(trained))
+    assert equal(weights(train_fusions(data, FusionConfig("paper", D), tmp_path, SHORT)), weights(trained))
+
+
+@pytest.mark.parametrize("fuser", ["reco", "training-free"])
+def test_a_fusion_that_the_closed_form_replaced_says_what_to_do(fuser: str, tmp_path: Path) -> None:
+    gate = {"similarity": 9.0, "standout": 2.0, "bias": -5.0, "answered": 0.9, "unanswered": 0.1, "honesty": 0.8}
+    content = {"fusion": {"fuser": fuser, "dimension": D}, "model": {"sides.text.metric": torch.eye(D)}}
+    torch.save(content | {"text_gate": gate}, tmp_path / FUSION)
+    with pytest.raises(DataError, match=rf"older version, '{fuser}'.*closed form.*Leave --fusion out"):
         load_fusions(tmp_path / FUSION)
 
 
-def test_a_torch_fuser_brings_the_gate_it_was_fitted_with(data: FusionData) -> None:
-    fusions = Fusions(FusionConfig("reco", D))
-    assert TorchFuser(fusions).text_gate is None
-    fusions.text_gate = TextGate(9.0, 2.0, -5.0, 0.9, 0.1, 0.8)
-    assert (TorchFuser(fusions).text_gate, TorchFuser(fusions).name) == (fusions.text_gate, "reco")
+def test_a_torch_fuser_has_the_name_of_its_fusion() -> None:
+    assert TorchFuser(Fusions(FusionConfig("mean", D))).name == "mean"
 
 
 def test_a_damaged_checkpoint_is_named(data: FusionData, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The paper's layer equals torch's own encoder layer; ours compares in its metric; all keep the same promises."""
+"""The paper's layer equals torch's own encoder layer, the step equals numpy's; fusions keep the same promises."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.gate import fuse_training_free
-from reco_plugin.train.model import FusionConfig, FusionLayer, MetricFusion, TrainingFree, build_fusion
+from reco_plugin.train.graphs import step_inputs
+from reco_plugin.train.model import FusionConfig, FusionLayer, Step, build_fusion
+from reco_plugin.trust.gate import SHORTEST, STRONGEST, step
 
 B, K, D, HEADS = 5, 4, 32, 4
 
@@ -28,25 +29,14 @@ def paper(seed: int = 0, noise: float = 0.05, **options: Any) -> FusionLayer:
     return layer.eval()
 
 
-def fitted(seed: int = 0, slack: bool = True, **options: Any) -> MetricFusion:
-    """Ours with a random metric: symmetric, largest singular value 1, nothing along the last axis but itself."""
-    torch.manual_seed(seed)
-    fusion = MetricFusion(FusionConfig("reco", D, **options))
-    directions = torch.linalg.qr(torch.randn(D - 1, D - 1)).Q
-    scale = torch.linspace(0.05, 1, D - 1)
-    with torch.no_grad():
-        fusion.metric[:-1, :-1] = (directions * scale) @ directions.T
-        if slack:
-            fusion.slack[-1] = 1.0
-    return fusion.eval()
+def mean(**options: Any) -> nn.Module:
+    return build_fusion(FusionConfig("mean", D, **options)).eval()
 
 
 FUSIONS: dict[str, Callable[[], nn.Module]] = {
     "paper": paper,
-    "reco": fitted,
-    "reco, not fitted": lambda: build_fusion(FusionConfig("reco", D), "text").eval(),
-    "training-free, image": lambda: TrainingFree("image"),
-    "training-free, text": lambda: TrainingFree("text"),
+    "mean": mean,
+    "mean, heavy and even": lambda: mean(weight=4.0, sharpness=0.0),
 }
 every_fusion = pytest.mark.parametrize("make", FUSIONS.values(), ids=FUSIONS)
 
@@ -60,10 +50,8 @@ def inputs(seed: int = 1) -> dict[str, Tensor]:
     trust = torch.ones(B, K)
     trust[1, 2:] = 0.0
     trust[2, 0] = 0.0
-    query = unit(B, D)
-    query[:, -1].abs_()  # texts lie on one side of the slack
     return {
-        "query": query,
+        "query": unit(B, D),
         "neighbours": unit(B, K, D),
         "similarity": torch.rand(B, K),
         "trust": trust,
@@ -156,7 +144,7 @@ def test_without_neighbours_the_query_comes_back_bit_by_bit(make: Callable[[], n
 def test_gradients_are_finite_where_some_queries_have_no_neighbour(make: Callable[[], nn.Module]) -> None:
     module, given = make(), inputs()
     given["trust"][:3] = 0.0
-    given["query"][4] = given["neighbours"][4] = F.normalize(torch.ones(D), dim=0)  # nothing to move, nothing missing
+    given["query"][4] = given["neighbours"][4] = F.normalize(torch.ones(D), dim=0)  # nothing to move
     for name in ("query", "neighbours"):
         given[name].requires_grad_()
     refined, weights = module(**given)
@@ -166,7 +154,7 @@ def test_gradients_are_finite_where_some_queries_have_no_neighbour(make: Callabl
     assert given["neighbours"].grad is not None and given["neighbours"].grad[3].abs().max() > 1e-4
 
 
-LEVELS = np.linspace(1e-3, 1, 101) ** 2  # even steps of the root: slack grows with the root of what is missing
+LEVELS = np.linspace(1e-3, 1, 101)
 
 
 @every_fusion
@@ -208,125 +196,84 @@ def test_the_order_of_neighbours_does_not_matter(make: Callable[[], nn.Module]) 
     torch.testing.assert_close(other_weights, weights[:, order], atol=1e-6, rtol=0)
 
 
-# --- ours --------------------------------------------------------------------------------------------------------
+# --- by hand ---------------------------------------------------------------------------------------------------------
 
 
 def row(*values: float) -> Tensor:
     return torch.tensor([values])
 
 
-def test_the_start_by_hand() -> None:
-    """Half trusted, two neighbours alike and a padded one: half of the query and half of what was found."""
-    fusion = build_fusion(FusionConfig("reco", 3, rest=0.25), "text")
-    query, neighbours = row(1.0, 0, 0), torch.tensor([[[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]])
-    refined, weights = fusion(query, neighbours, row(0.9, 0.8, 0.0), row(0.5, 0.5, 0.0))
-    x = 0.5 * row(1.0, 0, 0) + 0.5 * row(0.25, 1, 0) / 1.25
-    torch.testing.assert_close(refined, x / x.norm())
-    torch.testing.assert_close(weights, row(0.25, 0.25, 0.0))
+def test_a_mean_by_hand() -> None:
+    """Half trusted, two neighbours alike and a padded one: a mean of half the query's length is added."""
+    refined, weights = mean()(
+        row(1.0, 0, 0), torch.tensor([[[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]]), row(0.9, 0.9, 0.0), row(0.5, 0.5, 0.0)
+    )
+    torch.testing.assert_close(refined, F.normalize(row(1.0, 0.5, 0), dim=-1))
+    torch.testing.assert_close(weights, row(1 / 6, 1 / 6, 0.0))
 
 
-def test_a_metric_and_a_slack_by_hand() -> None:
-    """Fully trusted; the second axis counts half, the third is the slack."""
-    fusion = MetricFusion(FusionConfig("reco", 3, rest=0.0))
-    with torch.no_grad():
-        fusion.metric.copy_(torch.diag(torch.tensor([1.0, 0.5, 1.0])))
-        fusion.slack.copy_(torch.tensor([0.0, 0.0, 1.0]))
-    refined, weights = fusion(row(1.0, 0, 0), torch.tensor([[[0.6, 0.8, 0]]]), row(0.9), row(1.0))
-    seen = torch.tensor([0.6, 0.4]) / 0.52**0.5  # the neighbour in the metric, of length 1
-    told = seen * torch.tensor([1.0, 0.5])
-    expected = torch.tensor([[*told.tolist(), (1 - told.square().sum().item()) ** 0.5]])
-    torch.testing.assert_close(refined, expected)
-    torch.testing.assert_close(weights, row(1.0))
+def test_the_nearer_neighbour_has_the_larger_share() -> None:
+    given = (row(1.0, 0, 0), torch.tensor([[[0.0, 1, 0], [0, 0, 1]]]), row(0.9, 0.8), row(1.0, 1.0))
+    _, weights = mean(sharpness=10.0)(*given)
+    assert (weights[0, 0] / weights[0, 1]).item() == pytest.approx(np.e, rel=1e-5)
 
 
-@pytest.mark.parametrize("slack", [True, False])
-def test_plain_images_are_ranked_by_the_cosine_in_the_metric(slack: bool) -> None:
-    """Many texts compete for plain images: with the slack they are ranked as in the metric, without it they are not."""
-    texts, images = 200, 300
-    fusion = fitted(slack=slack, rest=0.0, agreement=0.0)
-    torch.manual_seed(5)
-    flat = torch.ones(D)
-    flat[-1] = 0  # images do not use the direction of the slack
-    gallery = F.normalize(torch.randn(images, D) * flat, dim=-1)
-    found, trust = F.normalize(torch.randn(texts, K, D) * flat, dim=-1), torch.ones(texts, K)
-    with torch.no_grad():
-        refined, weights = fusion(unit(texts, D), found, torch.rand(texts, K), trust)
-        pooled = F.normalize(found.mean(1) @ fusion.metric, dim=-1)
-        mapped = gallery @ fusion.metric
-        cosine = F.normalize(mapped, dim=-1) @ pooled.T  # (images, texts)
-        scores = gallery @ refined.T
-    torch.testing.assert_close(weights, torch.full((texts, K), 1 / K))
-    lengths = (pooled @ fusion.metric).norm(dim=-1)
-    assert lengths.max() / lengths.min() > 1.3, "texts of one length would need no slack"
-    if slack:
-        torch.testing.assert_close(scores, mapped.norm(dim=-1, keepdim=True) * cosine, atol=1e-6, rtol=0)
-        assert torch.equal(scores.argmax(1), cosine.argmax(1))
-    else:
-        assert (scores.argmax(1) != cosine.argmax(1)).float().mean() > 0.1
+# --- the closed form's step ------------------------------------------------------------------------------------------
 
 
-def test_vectors_of_length_1_come_out_whatever_lies_along_the_slack() -> None:
-    """Queries are texts, which may use the direction that images do not."""
-    fusion, given = fitted(), inputs()
-    along = torch.tensor([2.0, -2.0, 0.0, 9.0, -9.0])
-    given["query"] = F.normalize(given["query"] + along[:, None] * fusion.slack, dim=-1)
-    for level in (0.01, 0.5, 1.0):
-        refined, _ = fusion(**given | {"trust": torch.full((B, K), level)})
-        torch.testing.assert_close(refined.norm(dim=-1), torch.ones(B), atol=1e-6, rtol=0)
+def in_torch(given: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    refined, strength = Step()(*map(torch.from_numpy, given.values()))
+    return refined.numpy(), strength.numpy()
 
 
-def test_an_image_unlike_the_others_has_less_than_its_share() -> None:
-    torch.manual_seed(2)
-    thing = unit(B, 1, D)
-    found = F.normalize(thing + 0.1 * torch.randn(B, 5, D), dim=-1)
-    found[:, 2] = unit(B, D)
-    trust = torch.full((B, 5), 0.8)
-    given = (unit(B, D), found, torch.rand(B, 5), trust)
-    fusion = fitted()
-    _, weights = fusion(*given)
-    share = weights / weights.sum(1, keepdim=True)
-    assert (share[:, 2] < 0.1).all() and (share[:, [0, 1, 3, 4]] > 0.15).all()
-    torch.testing.assert_close(weights.sum(1), torch.full((B,), 0.8))
-    _, alike = fitted(agreement=0.0)(*given)
-    torch.testing.assert_close(alike, torch.full((B, 5), 0.16))
+def test_the_step_equals_the_formula_of_the_gate() -> None:
+    given = step_inputs(64, batch=1000, seed=5)
+    (refined, strength), (expected, expected_strength) = in_torch(given), step(**given)
+    np.testing.assert_allclose(refined, expected, atol=1e-6)
+    np.testing.assert_allclose(strength, expected_strength, rtol=1e-5)
+    moved = np.linalg.norm(refined - given["query"], axis=1)
+    assert (moved[::8] < 1e-6).all(), "nothing was found, nothing moves"
+    assert (np.delete(moved, np.s_[::8]) > 1e-5).all() and moved.max() > 0.1
 
 
-def test_of_two_images_neither_is_the_outlier() -> None:
-    given = inputs()
-    given["trust"] = torch.tensor([0.6, 0.6, 0.0, 0.0]).expand(B, K)
-    _, weights = fitted()(**given)
-    torch.testing.assert_close(weights[:, :2], torch.full((B, 2), 0.3))
+def test_the_step_by_hand() -> None:
+    """Constant feature alone, in range: exp(-1) of a unit of .1, along evidence of length 2."""
+    constants = np.zeros((1, 20), np.float32)
+    constants[0, 0], constants[0, 12], constants[0, 6], constants[0, 18:] = -1.0, 1.0, 1.0, (0.5, 0.1)
+    given = {"query": np.float32([[1, 0]]), "evidence": np.float32([[0, 2]])}
+    signals = np.float32([[1, 1, 1, 1, 0, 2, 0]])
+    refined, strength = in_torch(given | {"signals": signals, "constants": constants})
+    assert strength[0, 0] == pytest.approx(0.1 * np.exp(-1) / 2, rel=1e-5)
+    x = np.array([1, 2 * strength[0, 0]])
+    np.testing.assert_allclose(refined[0], x / np.linalg.norm(x), rtol=1e-5)
 
 
-def test_the_similarity_speaks_through_trust_alone() -> None:
-    given = inputs()
-    assert torch.equal(fitted()(**given)[0], fitted()(**given | {"similarity": torch.rand(B, K)})[0])
+def test_features_beyond_the_fit_move_no_farther_than_its_edge() -> None:
+    given = step_inputs(16)
+    far = given | {"signals": given["signals"].copy()}
+    far["signals"][:, :2] *= 100
+    phi, low, high = np.split(given["constants"][:, :18], 3, axis=1)
+    most = 0.05 * np.exp(np.minimum(np.maximum(phi * low, phi * high).sum(axis=1, keepdims=True), STRONGEST))
+    for strength in (in_torch(far)[1], step(**far)[1]):
+        moved = strength * np.maximum(far["signals"][:, 5:6], SHORTEST)
+        assert (moved <= 1.0001 * most).all() and (moved > 0).all()
 
 
-def test_the_image_side_of_ours_is_training_free() -> None:
-    given = inputs()
-    ours = build_fusion(FusionConfig("reco", D), "image")
-    assert not list(ours.parameters())
-    for mine, free in zip(ours(**given), TrainingFree("image")(**given), strict=True):
-        assert torch.equal(mine, free)
+@pytest.mark.parametrize("name", ["query", "evidence", "signals", "constants"])
+def test_a_row_that_is_not_finite_spoils_no_other(name: str) -> None:
+    given = step_inputs(16)
+    expected = in_torch(given)[0]
+    spoilt = given | {name: given[name].copy()}
+    spoilt[name][3] = np.nan
+    refined = in_torch(spoilt)[0]
+    assert np.isnan(refined[3]).any()
+    np.testing.assert_array_equal(np.delete(refined, 3, axis=0), np.delete(expected, 3, axis=0))
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
-def test_training_free_equals_the_formula_of_the_gate(modality: Any) -> None:
-    given = inputs()
-    given["trust"] = given["trust"] * torch.rand(B, K)
-    given["trust"][4] = 0.0
-    refined, weights = TrainingFree(modality)(**given)
-    arrays = {name: value.numpy() for name, value in given.items()}
-    expected, shares = fuse_training_free(modality, arrays["query"], arrays["neighbours"], arrays["trust"])
-    np.testing.assert_allclose(refined.numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(weights.numpy(), shares, atol=1e-6)
-
-
-@pytest.mark.parametrize(("fuser", "nearer"), [("reco", True), ("paper", False)])
-def test_only_ours_starts_by_adding_what_was_retrieved(fuser: Any, nearer: bool) -> None:
+@pytest.mark.parametrize(("fuser", "nearer"), [("mean", True), ("paper", False)])
+def test_only_the_mean_starts_by_adding_what_was_retrieved(fuser: Any, nearer: bool) -> None:
     torch.manual_seed(0)
-    layer = build_fusion(FusionConfig(fuser, 64), "text").eval()
+    layer = build_fusion(FusionConfig(fuser, 64)).eval()
     topic = F.normalize(torch.randn(200, 1, 64), dim=-1)
     neighbours = F.normalize(topic + 0.05 * torch.randn(200, 5, 64), dim=-1)
     query, similarity = F.normalize(torch.randn(200, 64), dim=-1), torch.full((200, 5), 0.6)
@@ -339,6 +286,5 @@ def test_only_ours_starts_by_adding_what_was_retrieved(fuser: Any, nearer: bool)
 
 def test_a_dimension_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"30 is not divisible by 8 heads"):
-        build_fusion(FusionConfig("paper", 30), "image")
-    for fuser in ("reco", "training-free"):
-        build_fusion(FusionConfig(fuser, 30), "text")
+        build_fusion(FusionConfig("paper", 30))
+    build_fusion(FusionConfig("mean", 30))

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator
 
-from ...config import FuserName
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
 from ...request import RefineHow
 from ...run_config import RunConfig, option
-from ...types import Mode
+from ...types import Caution, FuserName, Mode
 from ..task import Side
 
 SectionName = Literal["main", "retrieval", "ablations", "baselines", "harm", "gate", "cost", "cases"]
@@ -28,7 +27,7 @@ class StudyConfig(RunConfig):
         memory: folder or URL of a memory.
         memory_from: pairs to build a memory of, in RAM.
         fuser: kind of the fusion; None: as in the settings.
-        k, search, fusion, gate: of the refinement; None: the model's defaults.
+        k, search, fusion, gate, caution: of the refinement; None: the model's defaults.
     """
 
     words: ClassVar[str] = "reco eval study"
@@ -53,6 +52,7 @@ class StudyConfig(RunConfig):
     search: Mode | None = None
     fusion: Mode | None = None
     gate: bool | None = None
+    caution: Caution | float | None = None
     side: Side | None = option(None, "What is refined outside of the main table.", unset="the model's policy")
     dev: str | None = option(
         None, "Labelled set to choose baselines on.", metavar="SOURCE", unset="half of the classes"
@@ -84,8 +84,8 @@ class StudyConfig(RunConfig):
 
     @property
     def refinement(self) -> RefineHow:
-        """k, search, fusion and gate."""
-        return RefineHow(k=self.k, search=self.search, fusion=self.fusion, gate=self.gate)
+        """k, search, fusion, gate and caution."""
+        return RefineHow(k=self.k, search=self.search, fusion=self.fusion, gate=self.gate, caution=self.caution)
 
     @property
     def draws(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,6 +69,9 @@ class ApproximateMemory:
             found,
             ids=[[ids[place] for place in row] for ids, row in zip(found.ids, places, strict=True)],
             similarity=np.where(here, np.take_along_axis(found.similarity, order, axis=1), np.float32(0)),
+            witnesses=None
+            if found.witnesses is None
+            else np.where(here[..., None], np.take_along_axis(found.witnesses, order[..., None], axis=1), np.nan),
             vectors=np.where(
                 here[..., None], np.take_along_axis(found.vectors, order[..., None], axis=1), np.float32(0)
             ),
@@ -90,13 +93,18 @@ class RamMemory:
     pairs: Records
     store: Memory  # of the pairs
     searches: Searches  # the store, or a wrapper of it
-    _learned: dict[int, VectorMemory] = field(default_factory=dict)
+    _last: tuple[int, VectorMemory] | None = None
+
+    @property
+    def plain(self) -> VectorMemory:
+        """The memory without trust, which only the closed form needs."""
+        return VectorMemory(self.store, None, self.searches)
 
     def at(self, k: int) -> VectorMemory:
-        """The memory, its trust learned for k neighbours."""
-        if k not in self._learned:
-            self._learned[k] = VectorMemory(self.store, learn(self.store, k), self.searches)
-        return self._learned[k]
+        """The memory, its trust learned for k neighbours; another k replaces what the store holds of each pair."""
+        if self._last is None or self._last[0] != k:
+            self._last = k, VectorMemory(self.store, learn(self.store, k), self.searches)
+        return self._last[1]
 
 
 def ram_memory(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +16,17 @@ from ...config import Settings, load_settings
 from ...data import Captioned, Labelled
 from ...encode import Encoder
 from ...errors import ConfigError, FingerprintMismatch
-from ...fuse import Fuser, GraphFuser, TrainingFreeFuser, open_fuser
+from ...fuse import Fuser, open_fusers
 from ...memory import Fingerprint, Memory
 from ...reco import Reco
-from ...refine import Calibrated, Refiner, VectorMemory
+from ...refine import Refiner, Trusted, VectorMemory
+from ...request import modes_of
 from ...retrieve import Retrieval
 from ...types import Records
 from ..intervals import Interval
 from ..measure import Measured, gain, measure
 from ..methods import Chosen, Measures, Method, WithoutRetrieval, choose
-from ..task import Mask, Side, Task
+from ..task import Mask, Task
 from .config import StudyConfig
 from .membership import Membership
 from .memories import ram_memory
@@ -135,7 +136,7 @@ class Study:
 class Subject:
     """The memory and the models of a study."""
 
-    memory: Calibrated  # as given, not the copy in RAM
+    memory: Trusted  # as given, not the copy in RAM
     ours: Method  # of the models, by their policy and the configuration
     names: tuple[str, ...]  # of the models
     digests: dict[str, str]  # of the models' files, by name
@@ -152,30 +153,34 @@ def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
         config: names the models and the sides to refine.
 
     Raises:
-        ConfigError: several models with a fusion that is not trained.
+        ConfigError: several models with a fusion that is not trained, a model without the fusion, or a control without
+            any trained one.
         FingerprintMismatch: models of different encoders.
         ArtifactError: a model folder is incomplete.
     """
-    settings = load_settings(fuser=config.fuser, **config.refinement)
+    settings = load_settings(fuser=config.fuser, **modes_of(config.refinement))
+    fusers: Sequence[Fuser | None] = [None]
     if isinstance(reco, Refiner):
-        policy, fusers, digests = Policy(k=reco.how.k), [TrainingFreeFuser()], {"training-free": "training-free"}
-        names: Sequence[str] = ["training-free"]
+        policy, digests = Policy(k=reco.how.k), {"reco": "closed form"}
+        names: Sequence[str] = ["reco"]
     else:
         policy, names = reco.manifest.policy, config.models or [str(load_settings().model)]
         artifacts = [_same_encoder(Artifact.load(name), reco) for name in names]
-        if settings.fuser == "training-free" and len(artifacts) > 1:
-            raise ConfigError("--fuser training-free has no weights: several models would all be the same, give one")
-        fusers = [open_fuser(artifact, settings) for artifact in artifacts]  # type: ignore[misc]
+        fusers = [_fuser(artifact, settings) for artifact in artifacts]
+        if None in fusers and len(fusers) > 1:
+            raise ConfigError("--fuser reco has no weights: several models would all be the same, give one")
         digests = {name: _graphs(artifact) for name, artifact in zip(names, artifacts, strict=True)}
     control = None
     if config.control is not None and isinstance(reco, Reco):
         artifact = _same_encoder(Artifact.load(config.control), reco)
-        control, digests = WithoutRetrieval(GraphFuser(artifact, settings)), digests | {"control": _graphs(artifact)}
+        if not (trained := list(open_fusers(artifact, settings).values())):
+            raise ConfigError(f"--control: the model in {artifact.folder} has no trained fusion")
+        control, digests = WithoutRetrieval(trained[0]), digests | {"control": _graphs(artifact)}
     elif config.control is not None:
         raise ConfigError("--control needs a model: vectors alone have no trained fusion to compare with")
     return Subject(
         memory=reco.memory,
-        ours=_refining(fusers, policy, settings, config.side),
+        ours=_refining(fusers, policy, settings, config),
         names=tuple(names),
         digests=digests,
         encoder=getattr(reco, "encoder", None),
@@ -199,14 +204,22 @@ def read_memory(store: Memory, limit: int, seed: int) -> Records:
     return records.take(np.argsort(np.array(records.ids, np.str_)))
 
 
-def _refining(fusers: Sequence[Any], policy: Policy, settings: Settings, side: Side | None) -> Method:
+def _fuser(artifact: Artifact, settings: Settings) -> Fuser | None:
+    """The fusion of a model, by the settings; None for the closed form."""
+    name = settings.fuser or artifact.manifest.fusion.fuser
+    if name not in (known := artifact.manifest.fusers):
+        raise ConfigError(f"fuser: the model in {artifact.folder} has no {name!r}, only: {', '.join(known)}")
+    return open_fusers(artifact, settings).get(name)
+
+
+def _refining(fusers: Sequence[Fuser | None], policy: Policy, settings: Settings, config: StudyConfig) -> Method:
     prompts = "text" in policy.refine.get("candidate", ())
     return Method(
         fusers=tuple(fusers),
         how=Retrieval(settings.k or policy.k, settings.search, settings.fusion),
         gate=policy.gate if settings.gate is None else settings.gate,
-        sides=side or ("both" if prompts else "image"),
-        height=policy.candidate_height,
+        sides=config.side or ("both" if prompts else "image"),
+        caution=settings.caution or policy.caution if config.caution is None else config.caution,
     )
 
 

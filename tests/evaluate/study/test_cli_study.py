@@ -57,7 +57,7 @@ def vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Any) -> Path
     return tmp_path
 
 
-FREE = ("--memory-from", "pairs.npz", "--fuser", "training-free", "--quick")
+FREE = ("--memory-from", "pairs.npz", "--fuser", "reco", "--quick")
 
 
 def test_images_through_the_model(photos: Path) -> None:
@@ -129,8 +129,7 @@ def test_vectors_alone_and_again_by_the_configuration(vectors: Path) -> None:
     a, b = (Findings.read(Path("runs") / name) for name in "ab")
     assert a == b
     assert a.command == (
-        "reco eval study test.npz --memory-from pairs.npz --fuser training-free --sections main,baselines,gate,cases "
-        "--quick"
+        "reco eval study test.npz --memory-from pairs.npz --fuser reco --sections main,baselines,gate,cases --quick"
     )
     assert a.name == "test.npz"
 

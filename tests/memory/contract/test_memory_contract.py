@@ -407,27 +407,27 @@ def test_reference_scrolls_in_order_of_insertion() -> None:
 # --- open and close
 
 
-def test_header_and_calibration(memory: Memory) -> None:
+def test_header_and_trust(memory: Memory) -> None:
     assert memory.header.fingerprint == FINGERPRINT
-    assert memory.header.calibration == {}
-    memory.set_calibration({"gate": {"a": 1.5}})
-    memory.set_calibration({"b": [1]})
-    assert memory.header.calibration == {"b": [1]}
-    with pytest.raises(InputError, match="calibration"):
-        memory.set_calibration({"b": object()})
-    assert memory.header.calibration == {"b": [1]}
+    assert memory.header.trust == {}
+    memory.set_trust({"gate": {"a": 1.5}})
+    memory.set_trust({"b": [1]})
+    assert memory.header.trust == {"b": [1]}
+    with pytest.raises(InputError, match="trust"):
+        memory.set_trust({"b": object()})
+    assert memory.header.trust == {"b": [1]}
 
 
 def test_reopen_keeps_everything(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records(["a", "b"], payloads=[{"n": 1}, {"ü": ["x"]}]))
-    memory.set_calibration({"gate": {"a": 1.5}, "gone": 1})
-    memory.set_calibration({"gate": {"a": 2.5}})
+    memory.set_trust({"gate": {"a": 1.5}, "gone": 1})
+    memory.set_trust({"gate": {"a": 2.5}})
     before = everything(memory)
     memory.close()
     again = persistent(create=False)
     assert again.header.fingerprint == FINGERPRINT
-    assert again.header.calibration == {"gate": {"a": 2.5}}
+    assert again.header.trust == {"gate": {"a": 2.5}}
     after = everything(again)
     assert list(after) == list(before)
     for name, (image, text, payload) in before.items():
@@ -474,7 +474,7 @@ def test_close_twice_then_use(memory: Memory) -> None:
         lambda: memory.scroll(),
         lambda: next(scrolling),
         lambda: memory.flush(),
-        lambda: memory.set_calibration({}),
+        lambda: memory.set_trust({}),
     ):
         with pytest.raises(MemoryStoreError, match="closed"):
             use()

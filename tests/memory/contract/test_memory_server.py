@@ -110,7 +110,7 @@ def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
         assert reader.count() == 3
         versions.use(second)
         assert reader.count() == 5
-        reader.set_calibration({"gate": {"a": 1.0}})
+        reader.set_trust({"gate": {"a": 1.0}})
         assert versions.rollback().name == f"{name}--v1"
         assert reader.count() == 3
         assert versions.prune(keep=0) == [second]

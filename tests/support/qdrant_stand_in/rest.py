@@ -80,6 +80,11 @@ def _upsert(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     return engine.run("upsert", key, lambda c: c.upsert(name, points), points=points)
 
 
+def _change(engine: Engine, key: str | None, name: str, body: Any) -> Any:
+    changes = rest.UpdateOperations.model_validate(body).operations
+    return engine.run("update_batch", key, lambda c: c.batch_update_points(name, changes), changes=changes)
+
+
 def _query(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     searches = rest.QueryRequestBatch.model_validate(body).searches
     return engine.run("query", key, lambda c: c.query_batch_points(name, plain(searches)), searches=searches)
@@ -140,6 +145,7 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/collections/aliases", _alias),
     ("PUT", f"/collections/{_NAME}/points", _upsert),
     ("POST", f"/collections/{_NAME}/points", _retrieve),
+    ("POST", f"/collections/{_NAME}/points/batch", _change),
     ("POST", f"/collections/{_NAME}/points/query/batch", _query),
     ("POST", f"/collections/{_NAME}/points/scroll", _scroll),
     ("POST", f"/collections/{_NAME}/points/count", _count),

@@ -132,6 +132,18 @@ class Points(q.PointsServicer):
             )
             return _done()
 
+    def UpdateBatch(self, request: Any, context: Any) -> Any:
+        changes = [GrpcToRest.convert_points_update_operation(each) for each in request.operations]
+        with _told(context):
+            self._engine.run(
+                "update_batch",
+                _key(context),
+                lambda c: c.batch_update_points(request.collection_name, changes),
+                changes=changes,
+            )
+            done = q.UpdateResult(operation_id=0, status=q.UpdateStatus.Completed)
+            return q.UpdateBatchResponse(result=[done] * len(changes))
+
     def Delete(self, request: Any, context: Any) -> Any:
         gone = GrpcToRest.convert_points_selector(request.points)
         with _told(context):

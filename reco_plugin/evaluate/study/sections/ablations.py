@@ -28,7 +28,7 @@ def ablations(study: Study) -> Section:
         about=(
             "One thing is changed at a time; everything else is as in the line “ours”. Search “uni” compares a query "
             "with the memory's vectors of its own modality, fusion “cross” reads the other modality's: the paper's "
-            "choice. The gate is calibrated for that combination only, so the four combinations are compared without "
+            "choice. The gate is learned for that combination only, so the four combinations are compared without "
             "it. Every smaller memory is calibrated anew, as it would be had it been filled with these pairs alone; "
             "smaller ones are parts of larger ones."
         ),

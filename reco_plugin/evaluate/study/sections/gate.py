@@ -1,26 +1,29 @@
-"""What does the gate's openness trade? Gain where the memory has the class against harm where it has not."""
+"""What has the memory learned, and what does caution trade? Gain where it has the class, harm where it has not."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from ....trust import State
+from ....trust.gate import CAUTIONS
+from ....types import MODALITIES
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
-from ...methods import ScaledTrust
+from ...methods import Method
+from ...table import percent
 from ..study import Study
 from ..tables import gain_chart, gain_line
 
-OPENNESS, QUICK_OPENNESS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), (0.0, 0.5, 1.0, 2.0)
+SHARES, QUICK_SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8), (0.0, 0.5, 0.8)
+_FEATURES = ("strength", "ln knowledge", "ln agreement", "ln honesty", "best similarity", "its lead")
+_NO_GATE = "no gate"
 
 
 def gate(study: Study) -> Section:
-    """The operating curve."""
-    steps = QUICK_OPENNESS if study.config.quick else OPENNESS
-    ours = replace(study.ours, gate=True)
-    methods = {
-        f"{step:g}": replace(ours, fusers=tuple(ScaledTrust(fuser, step) for fuser in ours.fusers)) for step in steps
-    }
-    methods["no gate"] = replace(study.ours, gate=False)
+    """The learned gate, and its operating curve."""
+    closed = Method((None,), study.ours.how, gate=True, sides="image")
+    methods = {f"{share:g}": replace(closed, caution=share) for share in _shares(study)}
+    methods[_NO_GATE] = replace(closed, gate=False)
     known = {name: study.measure(method) for name, method in study.watch(list(methods.items()), "gate: class known")}
     halves = study.halves()
     left_out = {
@@ -28,30 +31,94 @@ def gate(study: Study) -> Section:
         for name, method in study.watch(list(methods.items()), "gate: class left out")
     }
     rows: list[dict[str, Cell]] = [
-        {"name": name, "known": study.gain(known[name]), "unknown": study.gain(left_out[name])} for name in methods
+        {
+            "name": name,
+            "known": study.gain(known[name]),
+            "unknown": study.gain(left_out[name]),
+            "far_known": _strength(known[name]),
+            "far_unknown": _strength(left_out[name]),
+        }
+        for name in methods
     ]
-    table = Table(
-        title="",
+    trade = Table(
+        title="image queries, by the share assumed to have no answer",
         columns=(
-            Column(key="name", title="openness"),
+            Column(key="name", title="share"),
             Column(key="known", title="gain, memory has the class", kind="points"),
             Column(key="unknown", title="gain, class left out", kind="points"),
+            Column(key="far_known", title="length of the move, class known", kind="number"),
+            Column(key="far_unknown", title="length of the move, class left out", kind="number"),
         ),
         rows=tuple(rows),
     )
+    trust = study.full.trust
     return Section(
         key="gate",
-        title="What does the gate trade?",
+        title="What has the memory learned, and what does caution trade?",
         about=(
-            "Openness multiplies the trust of every neighbour, up to 1: at 0 nothing is refined, 1 is the gate as it "
-            "is, and “no gate” trusts every neighbour fully. A query searches twice: with all pairs in the memory, "
-            "and with the pairs of its class left out (the classes in two halves). A good gate gains in the first case "
-            "long before it harms in the second. A fusion that does not read trust (the paper's plain layer) moves "
-            "at 0 and at “no gate” only."
+            "The closed form moves a query along the whitened mean of what was found, as far as the memory's own "
+            "held-out pairs justify: the gate's strength is log-linear in six features of the neighbours. A query "
+            "alone cannot tell whether its class is in the memory, so a share of queries is assumed to have no answer; "
+            "that is the caution, and the curve is what it trades. A query searches twice: with all pairs in the "
+            "memory, and with the pairs of its class left out (the classes in two halves). “No gate” adds the "
+            "neighbours' mean as it is. The self-check is right in sign, not in size, and blind to an irrelevant "
+            "memory."
         ),
-        tables=(table,),
+        tables=(trade, *([] if trust is None else [_state(trust), _gates(trust)])),
         charts=_charts(study, list(methods), known, left_out),
     )
+
+
+def _shares(study: Study) -> tuple[float, ...]:
+    return QUICK_SHARES if study.config.quick else SHARES
+
+
+def _strength(found: Measured) -> float | None:
+    return None if found.coverage is None else found.coverage.strength
+
+
+def _state(trust: State) -> Table:
+    """What was learned, in a table of two columns."""
+    check = trust.check
+    said: dict[str, str] = {
+        "pairs": f"{trust.pairs:,}",
+        "gates": "fitted on its own pairs" if trust.fitted else "the safe ones of a small memory",
+        "queries without an answer, as measured": f"{percent(trust.unanswerable)} %",
+        "captions that look wrong": f"{percent(trust.honesty.wrong if check is None else check.wrong)} %",
+        "cosine from which two captions mean the same": f"{trust.same_caption:.2f}",
+    }
+    if trust.reason:
+        said["stays plain, since"] = trust.reason
+    for modality in MODALITIES if check else ():
+        side = check.side(modality)  # type: ignore[union-attr]
+        said[f"self-check, {modality} queries, answer in the memory"] = _points(side.gain, side.error)
+        said[f"self-check, {modality} queries, answer hidden"] = _points(side.hidden, side.hidden_error)
+    rows: tuple[dict[str, Cell], ...] = tuple({"name": name, "value": value} for name, value in said.items())
+    columns = (Column(key="name", title="the memory has learned"), Column(key="value", title=""))
+    return Table(title="what the memory has learned", columns=columns, rows=rows)
+
+
+def _points(gain: float, error: float) -> str:
+    return f"{gain:+.1f} ± {2 * error:.1f} points"
+
+
+def _gates(trust: State) -> Table:
+    """The coefficients of every gate."""
+    rows: list[dict[str, Cell]] = []
+    for modality in MODALITIES:
+        for caution in CAUTIONS:
+            if (fitted := trust.gate(modality, caution=caution)) is not None:
+                cells: dict[str, Cell] = {"name": f"{modality} queries, {caution}", "share": trust.shares[caution]}
+                cells |= {f"phi{place}": value for place, value in enumerate(fitted.phi.tolist())}
+                rows.append(cells | {"tau": fitted.sharpness, "kappa": fitted.temperature, "gain": fitted.gain})
+    columns = [Column(key="name", title="gate"), Column(key="share", title="no answer assumed", kind="percent")]
+    columns += [Column(key=f"phi{place}", title=name, kind="number") for place, name in enumerate(_FEATURES)]
+    columns += [
+        Column(key="tau", title="ln τ, sharpness of the neighbours' shares", kind="number"),
+        Column(key="kappa", title="ln κ, of the scores in the fit", kind="number"),
+        Column(key="gain", title="loss saved, standard errors", kind="number"),
+    ]
+    return Table(title="its gates: coefficients φ of the features", columns=tuple(columns), rows=tuple(rows))
 
 
 def _charts(
@@ -62,14 +129,14 @@ def _charts(
         for what, found in (("memory has the class", known), ("class left out", unknown))
     }
     lines = [gain_line(what, found) for what, found in gains.items()]
-    by_openness = gain_chart("Gain and harm by openness", "openness of the gate", names, lines)
+    by_share = gain_chart("Gain and harm by caution", "share of queries assumed to have no answer", names, lines)
     points = sorted((100 * (0.0 - u.mean), k.mean) for k, u in zip(*gains.values(), strict=True))
     trade = Chart(
         title="Gain bought by harm: up and to the left is better",
         x_title="harm where the class is left out, points of top-1",
         y_title="gain where the memory has the class, points",
         x=tuple(harm for harm, _ in points),
-        lines=(Line(name="ours", y=tuple(gain for _, gain in points)),),
+        lines=(Line(name="closed form", y=tuple(gain for _, gain in points)),),
         y_kind="points",
     )
-    return by_openness, trade
+    return by_share, trade

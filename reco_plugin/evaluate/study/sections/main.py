@@ -40,8 +40,9 @@ def main(study: Study) -> Section:
         title="Does refinement help?",
         about=(
             "Every image is classified by the nearest class prompt. Images are refined as queries, prompts as "
-            "candidates, through the whole memory. The gain is the difference in top-1 to frozen CLIP on the same "
-            "images, with its 95 % bootstrap interval, drawn over groups of images (by default classes)."
+            "candidates, through the whole memory; where both are, by exact scores. The gain is the difference in top-1 "
+            "to frozen CLIP on the same images, with its 95 % bootstrap interval, drawn over groups of images (by "
+            "default classes)."
             + (
                 f" Means over {len(study.subject.names)} models; lowest and highest are the models' own top-1."
                 if len(study.subject.names) > 1
@@ -63,7 +64,8 @@ def main(study: Study) -> Section:
 def _notes(study: Study, found: _Found) -> Iterator[str]:
     """Why a side gained little, of the first model."""
     gains = {side: study.gain(found[side], found["frozen"], study.whole) for side in ("image", "text")}
-    reasons = {reason.refined: reason for reason in reasons_of(found, gains, "class prompts")}
+    prompts = [study.whole.classes[label] for label in study.whole.candidates.labels]
+    reasons = {reason.refined: reason for reason in reasons_of(found, gains, "class prompts", prompts)}
     for side, gain in gains.items():
         if side in reasons:
             yield f"{str(reasons[side]).replace('why', 'Why', 1)}."

@@ -1,0 +1,225 @@
+"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
+
+    python -m benchmarks.trust --docs docs/measurements
+
+Emoji under the shipped encoder (see docs/measurements/quickstart.md for the splits); prompts of each group are one set.
+Every line is one memory, its trust learned from its own pairs without labels. Nothing is chosen here. Takes about
+fifteen minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reco_plugin.evaluate.findings import Chart, Column, Line, Section, Table
+from reco_plugin.evaluate.measure import measure_sides, refine_task
+from reco_plugin.evaluate.study.memories import ram_memory
+from reco_plugin.evaluate.study.streams import stream
+from reco_plugin.evaluate.task import Task, TaskItems
+from reco_plugin.quickstart.entities import EntitySplit
+from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.report import markdown_section, write_charts
+from reco_plugin.retrieve import Retrieval
+
+from .results import encoder_of
+from .sets import emoji
+from .sets.vectors import vectors
+from .subject import K, Subject, with_traded_captions
+
+GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
+SIDES = ("image", "text", "both")
+SHARES = tuple(round(0.1 * step, 1) for step in range(11))
+CAUTIONS = (0.0, 0.1, 0.25, 0.5, 0.65, 0.8, 1.0)
+COMMAND = "python -m benchmarks.trust --docs docs/measurements"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A row of memories along one axis."""
+
+    key: str
+    title: str
+    about: str
+    axis: str
+    memories: tuple[tuple[float, npt.NDArray[np.int64], float], ...]  # place on the axis, rows, share of wrong captions
+
+
+class Growth:
+    """Measures memories of some pairs of a subject."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject, self.entity = subject, subject.data.memory_entity
+
+    def memory(self, rows: npt.NDArray[np.int64], wrong: float) -> VectorMemory:
+        """A memory of some pairs, a share of which have traded their captions."""
+        pairs = self.subject.data.memory.take(rows)
+        return ram_memory(with_traded_captions(pairs, wrong) if wrong else pairs, self.subject.fingerprint).at(K)
+
+    def gains(self, memory: VectorMemory, caution: float | None = None) -> dict[str, float]:
+        """Points over frozen, and the frozen top-1, by ``group side``."""
+        refiner, found = Refiner(memory, None, Retrieval(K)), dict[str, float]()
+        if caution is not None:
+            refiner = Refiner(memory, None, Retrieval(K), caution=caution)
+        data = self.subject.data
+        for group in GROUPS:
+            chosen = np.flatnonzero(np.array(data.splits) == group)
+            asking = np.isin(data.truth, chosen)
+            queries = TaskItems(data.queries.image[asking], "image", data.truth[asking])
+            task = Task(queries, TaskItems(data.prompts[chosen], "text", chosen), data.truth[asking])
+            sides = measure_sides(task, [refine_task(refiner, task)])
+            before = float(sides["frozen"].top(1).mean())
+            found[f"{group} frozen"] = before
+            found |= {f"{group} {side}": float(sides[side].top(1).mean()) - before for side in SIDES}
+        return found
+
+    def protocols(self) -> Iterator[Protocol]:
+        """All of them."""
+        data, everything = self.subject.data, np.arange(len(self.entity))
+        order = stream(0, "entities join").permutation(len(data.names))
+        joined = [np.flatnonzero(np.isin(self.entity, order[: round(share * len(order))])) for share in SHARES]
+        yield Protocol(
+            "coverage",
+            "A memory that grows",
+            "Entities join in random order, each with all of its pairs.",
+            "share of the entities in the memory",
+            tuple((share, rows, 0.0) for share, rows in zip(SHARES, joined, strict=True)),
+        )
+        yield Protocol(
+            "noise",
+            "Wrong captions",
+            "All pairs; a share of them have traded their captions.",
+            "share of wrong captions",
+            tuple((share, everything, share) for share in SHARES[:-1]),
+        )
+        place = np.zeros(len(self.entity), np.int64)
+        for entity in range(len(data.names)):
+            own = np.flatnonzero(self.entity == entity)
+            place[own] = stream(entity, "pairs of an entity").permutation(len(own))
+        yield Protocol(
+            "pairs",
+            "Few pairs per entity",
+            "The first pairs of each entity in random order; the styles are mixed.",
+            "pairs per entity, at most",
+            tuple((float(most), np.flatnonzero(place < most), 0.0) for most in (1, 2, 3, 4, 6)),
+        )
+        tail = np.minimum(6, np.floor(6 / (1 + stream(0, "long tail").permutation(len(data.names)) / 100)) + 1)
+        yield Protocol(
+            "tail",
+            "A long tail",
+            "A tenth of the entities has four to six pairs, most have one or two.",
+            "one memory",
+            ((0.0, np.flatnonzero(place < tail[self.entity]), 0.0),),
+        )
+
+
+def styles(growth: Growth) -> Table:
+    """One pair per entity, in one style."""
+    style = np.array([payload["style"] for payload in growth.subject.data.memory.payloads])
+    rows = []
+    for name in sorted(set(style)):
+        memory = growth.memory(np.flatnonzero(style == name), 0.0)
+        rows.append({"name": f"{name} ({memory.store.count():,} pairs)", **growth.gains(memory)})
+    return Table(title="One pair per entity, one style", columns=_columns("style"), rows=tuple(rows))
+
+
+def frontier(growth: Growth) -> tuple[Table, Chart]:
+    """The same query with and without an answer, as caution grows."""
+    full = growth.memory(np.arange(len(growth.entity)), 0.0)
+    without = growth.memory(growth.subject.rows(["seen", "fusion", "dev"]), 0.0)
+    rows, known, unknown = [], [], []
+    for caution in CAUTIONS:
+        gain, loss = growth.gains(full, caution), growth.gains(without, caution)
+        rows.append({"name": f"{caution:g}", "gain": gain["unseen image"], "loss": loss["unseen image"]})
+        known.append(gain["unseen image"])
+        unknown.append(loss["unseen image"])
+    columns = (
+        Column(key="name", title="share assumed without an answer"),
+        Column(key="gain", title="unseen entities in the memory", kind="points"),
+        Column(key="loss", title="the same, not in the memory", kind="points"),
+    )
+    chart = Chart(
+        title="Caution: image queries for unseen emoji",
+        x_title="share of queries assumed to have no answer",
+        y_title="points over plain CLIP",
+        x=CAUTIONS,
+        lines=(Line(name="in the memory", y=tuple(known)), Line(name="not in the memory", y=tuple(unknown))),
+        y_kind="points",
+    )
+    return Table(title="Caution", columns=columns, rows=tuple(rows)), chart
+
+
+def _columns(first: str) -> tuple[Column, ...]:
+    found = [Column(key="name", title=first)]
+    for group in GROUPS:
+        found.append(Column(key=f"{group} frozen", title=f"{group}, frozen", kind="percent"))
+        found += [Column(key=f"{group} {side}", title=f"{group}, {side}", kind="points") for side in SIDES]
+    return tuple(found)
+
+
+def sections(growth: Growth) -> Iterator[Section]:
+    """One section per protocol."""
+    for protocol in growth.protocols():
+        found = [growth.gains(growth.memory(rows, wrong)) for _, rows, wrong in protocol.memories]
+        names = [f"{at:g} ({len(rows):,} pairs)" for at, rows, _ in protocol.memories]
+        rows = [{"name": name, **one} for name, one in zip(names, found, strict=True)]
+        charts = [
+            Chart(
+                title=f"{protocol.title}: {group} emoji",
+                x_title=protocol.axis,
+                y_title="points over plain CLIP",
+                x=tuple(at for at, _, _ in protocol.memories),
+                lines=tuple(Line(name=side, y=tuple(one[f"{group} {side}"] for one in found)) for side in SIDES),
+                y_kind="points",
+            )
+            for group in GROUPS
+            if len(protocol.memories) > 1
+        ]
+        table = Table(title=protocol.title, columns=_columns(protocol.axis), rows=tuple(rows))
+        yield Section(
+            key=protocol.key, title=protocol.title, about=protocol.about, tables=(table,), charts=tuple(charts)
+        )
+    table, chart = frontier(growth)
+    yield Section(
+        key="caution",
+        title="Caution",
+        about="The knob `caution` as a share. A query cannot tell whether its entity is in the memory.",
+        tables=(table,),
+        charts=(chart,),
+    )
+    yield Section(key="styles", title="One style", about="", tables=(styles(growth),))
+
+
+HEAD = f"""# Trust per pair, as a memory grows, thins out or goes wrong
+
+Made by `{COMMAND}`. Do not edit.
+
+Emoji under the shipped encoder ([what they are](quickstart.md)). Frozen top-1 in percent, the other columns in points
+over it; prompts of a group are one set; *both* is by exact scores. How it works: [the gate](../gate.md).
+"""
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
+    parser.add_argument("--docs", type=Path, required=True, help="folder of trust.md and its pictures")
+    arguments = parser.parse_args()
+    encodes, fingerprint = encoder_of("scratch", arguments.cache)
+    data = vectors(emoji.load(arguments.cache / "quickstart"), encodes, fingerprint.digest, arguments.cache / "sets")
+    parts = []
+    (arguments.docs / "trust").mkdir(parents=True, exist_ok=True)
+    for section in sections(Growth(Subject(data, fingerprint))):
+        print(markdown_section(section, prefix=None), flush=True)
+        write_charts(section, arguments.docs / "trust", section.key)
+        parts.append(markdown_section(section, prefix=f"trust/{section.key}"))
+    (arguments.docs / "trust.md").write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
