@@ -18,7 +18,7 @@ from PIL import Image
 from ..errors import ConfigError, MemoryStoreError, MissingExtra, RecoError
 from ..preprocess import ImageConfig, images_to_array
 from ..reco import Reco
-from ..score import Scorer
+from ..score import ExactScorer
 from ..types import MODALITIES, Modality, Vectors
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class BenchmarkModel:
 
     def __init__(self, reco: Reco, refined: tuple[Modality, ...]) -> None:
         self.reco, self.refined = reco, refined
-        self._among: Scorer | None = None  # the classes, once they are known and both sides are refined
+        self._among: ExactScorer | None = None  # the classes, once they are known and both sides are refined
 
     def eval(self) -> None:
         """Nothing here trains."""
@@ -91,7 +91,7 @@ class BenchmarkModel:
             return classes
         plain = classes.T.cpu().numpy()
         if self.refined == MODALITIES:
-            self._among = Scorer(self.reco, plain)
+            self._among = ExactScorer(self.reco, plain)
             return _tensor(_NORM * np.eye(len(plain) + 1, len(plain), dtype=np.float32), classes.device)
         vectors = self.reco.refine(plain, modality="text", role="candidate").vectors
         return _tensor(vectors, classes.device).T
