@@ -41,7 +41,7 @@ class Scores:
     degraded: Degraded | None = None
 
 
-class Scorer:
+class ExactScorer:
     """Scores images against one set of texts, which is refined once."""
 
     def __init__(self, reco: Refines, texts: Vectors, **options: Unpack[RefineKeywords]) -> None:
@@ -75,7 +75,7 @@ class Scorer:
 
 def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack[RefineKeywords]) -> Scores:
     """Score images (B, D) against texts (C, D), see :meth:`reco_plugin.reco.Reco.scores`."""
-    return Scorer(reco, texts, **options).score(images)
+    return ExactScorer(reco, texts, **options).score(images)
 
 
 def moves_of(refined: Refinement) -> Moves:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from reco_plugin.errors import (
     MissingExtra,
     VectorError,
 )
-from reco_plugin.gate import level, trust
 from reco_plugin.memory import open_memory
+from reco_plugin.request import Search
 from reco_plugin.types import MODALITIES, Fingerprint
 
 TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
@@ -115,7 +116,7 @@ def test_the_policy_decides_when_the_caller_does_not(filled, drawings, modality,
 )
 def test_another_policy_decides_otherwise(policy, with_policy, drawings, modality):
     path = with_policy(refine=policy, gate=False, k=2)
-    with Reco.open(path, memory=":memory:", fuser="training-free") as reco:
+    with Reco.open(path, memory=":memory:") as reco:
         reco.memory.add(drawings)
         frozen = embed(reco, modality, drawings, refine=False)
         for role in ("query", "candidate"):
@@ -129,17 +130,37 @@ def test_another_policy_decides_otherwise(policy, with_policy, drawings, modalit
 def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
     with Reco.open(with_policy(gate=policy), memory=":memory:", gate=setting) as reco:
         reco.memory.add(drawings)
-        gated = bool((reco.refine(frozen, modality=modality, explain=True).trust < 1).any())
-        assert gated == (policy if setting is None else setting)
+        result = reco.refine(frozen, modality=modality, explain=True)
+        gated = bool((result.trust < 1).any())
+        assert gated == (result.why is not None) == (policy if setting is None else setting)
 
 
-@pytest.mark.parametrize("height", [0.1, 0.9])
-def test_image_candidates_move_as_far_as_the_policy_says(height, with_policy, drawings):
-    with Reco.open(with_policy(candidate_height=height), memory=":memory:") as reco:
+@pytest.mark.parametrize("setting", [None, "cautious"])
+@pytest.mark.parametrize("policy", ["balanced", "bold"])
+def test_the_caution_is_the_policys_unless_it_is_set(setting, policy, with_policy, drawings, frozen, modality):
+    with Reco.open(with_policy(caution=policy), memory=":memory:", caution=setting) as reco:
         reco.memory.add(drawings)
-        vectors = reco.encoder.images([pair.image for pair in drawings])
-        result = reco.refine(vectors, modality="image", role="candidate", gate=True, explain=True)
-        assert np.allclose(result.trust.max(axis=1), height * reco.memory.calibration.image_loudness)
+        tell_apart(reco)
+        moved = reco.refine(frozen, modality=modality).vectors
+        asked = {one: reco.refine(frozen, modality=modality, caution=one) for one in ("cautious", "balanced", "bold")}
+    same = [one for one, result in asked.items() if np.array_equal(result.vectors, moved)]
+    assert same == [setting or policy]
+    strength = [asked[one].coverage.strength for one in ("cautious", "balanced", "bold")]
+    assert strength == sorted(set(strength))  # less caution moves further
+
+
+def tell_apart(reco: Reco) -> None:
+    """Give a small memory two gates, and candidates the same: it has one, and none for candidates."""
+    state = reco.memory.trust
+    sides = {}
+    for name, side in state.sides.items():
+        gates = {
+            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * (caution == "bold"))
+            for caution, gate in side.gates.items()
+        }
+        sides[name] = replace(side, gates=gates, candidate_gates=gates)
+    learned = replace(state, sides=sides, unanswerable=0.2)
+    reco.memory._learned = (reco.memory.searches.header, learned)
 
 
 def test_settings_replace_the_policy(model, drawings, frozen, modality):
@@ -167,7 +188,7 @@ def test_a_batch_over_several_blocks_is_the_same_rows(filled, frozen, modality):
 
 
 @pytest.mark.parametrize(("search", "fusion"), COMBOS)
-@pytest.mark.parametrize("fuser", ["model", "training-free"])
+@pytest.mark.parametrize("fuser", ["reco", "paper"])
 def test_every_combination_runs_with_every_fuser(search, fusion, fuser, model, drawings, frozen, modality):
     with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
         reco.memory.add(drawings)
@@ -177,8 +198,9 @@ def test_every_combination_runs_with_every_fuser(search, fusion, fuser, model, d
         )
     assert np.allclose(np.linalg.norm(off.vectors, axis=1), 1, atol=1e-5)
     assert (off.trust == 1).all()
-    assert ((search, fusion) == ("uni", "cross")) == bool((on.trust < 1).any())
-    if (search, fusion) != ("uni", "cross"):
+    gated = fuser == "reco" and (search, fusion) == ("uni", "cross")
+    assert gated == bool((on.trust < 1).any())
+    if not gated:
         assert np.array_equal(on.vectors, off.vectors)
 
 
@@ -192,16 +214,23 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
     payloads = {pair.id: dict(pair.stored_payload) for pair in drawings}
     assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
-    gate = filled.manifest.fusion.text_gate
-    expected = trust(filled.memory.calibration, modality, found.similarity, found.found, text_gate=gate)
-    assert np.allclose(result.trust, expected)
+    honesty = filled.memory.trust.honesty_of(
+        filled.memory.store.search(
+            Search(frozen, modality, "text" if modality == "image" else "image", k, witnesses=True)
+        )
+    )
+    assert np.allclose(result.trust, honesty)
+    assert np.ptp(result.trust[found.found]) > 0
+    far = np.linalg.norm(result.moves.added, axis=1)
+    assert np.allclose(result.weights.sum(axis=1), far / (1 + far), atol=1e-5)
+    assert np.allclose([why.added for why in result.why], far, atol=1e-6)
     stored = filled.memory.get(found.ids[0])
     own, other = (stored.image, stored.text) if modality == "image" else (stored.text, stored.image)
     assert np.allclose(found.similarity[0, : len(drawings)], own @ frozen[0], atol=1e-5)
     assert np.allclose(found.vectors[0, : len(drawings)], other, atol=1e-6)
     unexplained = filled.refine(frozen, modality=modality, k=k, gate=True)
     assert np.array_equal(unexplained.vectors, result.vectors)
-    assert unexplained.neighbours is unexplained.trust is unexplained.weights is None
+    assert unexplained.neighbours is unexplained.trust is unexplained.weights is unexplained.why is None
 
 
 def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
@@ -223,20 +252,53 @@ def test_options_of_refine_pass_through_embed(filled, drawings, modality, frozen
     assert np.array_equal(embed(filled, modality, drawings, refine=True, **options), refined.vectors)
 
 
-def test_image_candidates_are_levelled_and_text_candidates_move_together(filled, drawings):
+def test_image_candidates_move_alone_and_text_candidates_together(filled, drawings):
+    tell_apart(filled)
+    ids = [pair.id for pair in drawings]
     for modality in MODALITIES:
-        vectors = getattr(filled.memory.get([pair.id for pair in drawings]), modality)
-        result = filled.refine(vectors, modality=modality, role="candidate", gate=True, explain=True)
-        found, calibration = result.neighbours, filled.memory.calibration
-        height, gate = filled.manifest.policy.candidate_height, filled.manifest.fusion.text_gate
-        given = trust(calibration, modality, found.similarity, found.found, text_gate=gate)
-        assert np.allclose(result.trust, level(calibration, modality, given, height=height, text_gate=gate))
-        assert np.ptp(result.trust.max(axis=1)) < 1e-6
+        vectors = getattr(filled.memory.get(ids), modality)
+        result = filled.refine(vectors, modality=modality, role="candidate", explain=True)
+        assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-5)
+        assert result.moved.min() > 0
+        assert result.coverage.covered == ((True,) * len(ids) if modality == "text" else ())
+        values = getattr(filled.memory.get(ids), "image" if modality == "text" else "text")
+        before, after = (side @ values.T for side in (vectors, result.vectors))
+        assert np.ptp(after.mean(axis=1)) <= 1.5 * np.ptp(before.mean(axis=1))  # none wins every query
     strangers = filled.encoder.texts(["zzz qqq", "the theory of numbers", "12345"] * 10)
     mixed = np.concatenate([vectors[:3], strangers])  # the captions of the memory alone would move
-    assert filled.refine(vectors[:3], modality="text", role="candidate", gate=True, explain=True).trust.any()
-    result = filled.refine(mixed, modality="text", role="candidate", gate=True)
+    alone = filled.refine(vectors[:3], modality="text", role="candidate")
+    assert alone.moved.min() > 0
+    result = filled.refine(mixed, modality="text", role="candidate")
     assert result.vectors.tobytes() == mixed.tobytes()
+    assert result.coverage.covered[:3] == (True,) * 3
+    assert result.coverage.held and not alone.coverage.held
+
+
+def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings):
+    images = [pair.image for pair in drawings[:5]]
+    tell_apart(filled)
+    found = filled.scores(images, TEXTS)
+    vectors, prompts = filled.embed_images(images, refine=False), filled.embed_texts(TEXTS, refine=False)
+    assert np.allclose(found.frozen, vectors @ prompts.T, atol=1e-6)
+    assert found.scores.shape == (5, len(TEXTS))
+    assert not np.allclose(found.scores, found.frozen, atol=1e-3)
+    assert np.allclose(filled.scores(vectors, prompts).scores, found.scores, atol=1e-6)
+    assert found.coverage.asked == len(found.coverage.covered) == len(TEXTS)
+    rows = [filled.scores(vectors[row : row + 1], prompts).scores[0] for row in range(5)]
+    assert np.allclose(rows, found.scores, atol=1e-5)
+    with pytest.raises(InputError, match="no exact scores"):
+        filled.scores(vectors, prompts, fuser="paper")
+    filled.memory.remove([pair.id for pair in drawings])
+    assert np.array_equal(filled.scores(vectors, prompts).scores, found.frozen)
+
+
+def test_scores_are_the_closed_forms_also_where_another_fusion_is_the_default(model, drawings):
+    vectors = {}
+    for fuser in ("reco", "paper"):
+        with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
+            reco.memory.add(drawings)
+            vectors[fuser] = reco.scores([pair.image for pair in drawings[:3]], TEXTS).scores
+    assert np.array_equal(vectors["reco"], vectors["paper"])
 
 
 @pytest.mark.parametrize("call", ["embed_texts", "embed_images"])
@@ -273,6 +335,9 @@ def test_what_is_no_text(texts, reco):
         ({"role": "rival"}, "role must be"),
         ({"k": 0, "refine": True}, "k must be"),
         ({"search": "both", "refine": True}, "search must be"),
+        ({"caution": "reckless"}, "caution must be"),
+        ({"caution": 1.5}, "caution must be"),
+        ({"fuser": "sum"}, "fuser must be"),
         ({"exclude": [["a"], ["b"]], "refine": True}, "2 collections of ids for 1"),
     ],
 )

@@ -1,7 +1,8 @@
 """LAION's ``clip_benchmark`` on a model folder and a memory: ``python -m reco_plugin.adapters.clip_benchmark eval``.
 
 With ``--model_type reco``, ``--model`` is a model folder and ``--pretrained`` gives the memory and what it refines
-(:func:`parse`): images and the texts of retrieval as queries, classes as one set of candidates.
+(:func:`parse`): images and the texts of retrieval as queries, classes as one set of candidates. With both refined, one
+cosine of the two is no score, so an image's "vector" is then the list of its exact scores for the classes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, MemoryStoreError, MissingExtra, RecoError
 from ..preprocess import ImageConfig, images_to_array
 from ..reco import Reco
-from ..types import MODALITIES, Modality
+from ..score import ExactScorer
+from ..types import MODALITIES, Modality, Vectors
 
 if TYPE_CHECKING:
     import torch
 
 MODEL_TYPE = "reco"
+_NORM = 1000.0
+"""Of a list of scores as a vector, filled up to it: clip_benchmark's normalisation then scales all alike."""
 _SIDES: dict[str, tuple[Modality, ...]] = {"image": ("image",), "text": ("text",), "both": MODALITIES}
 
 
@@ -58,13 +63,17 @@ class BenchmarkModel:
 
     def __init__(self, reco: Reco, refined: tuple[Modality, ...]) -> None:
         self.reco, self.refined = reco, refined
+        self._among: ExactScorer | None = None  # the classes, once they are known and both sides are refined
 
     def eval(self) -> None:
         """Nothing here trains."""
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed (B, H, W, 3) uint8 to (B, D), refined as queries if images are refined."""
+        """Embed (B, H, W, 3) uint8 to (B, D), refined as queries if images are refined; or to scores, filled up."""
         images: Any = pixels.cpu().numpy()
+        if self._among is not None:
+            scores = self._among.score(self.reco.embed_images(images, refine=False)).scores
+            return _tensor(fill_up(scores), pixels.device)
         return _tensor(self.reco.embed_images(images, refine="image" in self.refined), pixels.device)
 
     def encode_text(self, texts: Texts) -> torch.Tensor:
@@ -74,11 +83,28 @@ class BenchmarkModel:
         return _tensor(self.reco.embed_texts(texts, refine="text" in self.refined), texts.device)
 
     def refine_classes(self, classes: torch.Tensor) -> torch.Tensor:
-        """Refine the classes' mean prompts (D, C) as one set of candidates, if texts are refined."""
+        """Refine the classes' mean prompts (D, C) as one set of candidates, if texts are refined.
+
+        With both sides, returns (C + 1, C), which reads the scores out of an image's vector.
+        """
         if "text" not in self.refined:
             return classes
-        vectors = self.reco.refine(classes.T.cpu().numpy(), modality="text", role="candidate").vectors
+        plain = classes.T.cpu().numpy()
+        if self.refined == MODALITIES:
+            self._among = ExactScorer(self.reco, plain)
+            return _tensor(_NORM * np.eye(len(plain) + 1, len(plain), dtype=np.float32), classes.device)
+        vectors = self.reco.refine(plain, modality="text", role="candidate").vectors
         return _tensor(vectors, classes.device).T
+
+
+def fill_up(scores: Vectors) -> Vectors:
+    """Scores (B, C) as vectors (B, C + 1), all of one norm.
+
+    >>> fill_up(np.float32([[0.6, 0.8]])).round(4).tolist()
+    [[0.6000000238418579, 0.800000011920929, 999.9995]]
+    """
+    rest = _NORM**2 - np.square(scores.astype(np.float64)).sum(axis=1, keepdims=True)
+    return np.concatenate([scores, np.sqrt(np.maximum(rest, 0.0))], axis=1).astype(np.float32)
 
 
 def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, partial[torch.Tensor], type[Texts]]:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from ..evaluate.encoding import refine_queries
 from ..evaluate.findings import Case, RetrievedPair
-from ..evaluate.measure import each_label_once, measure, nearest
+from ..evaluate.measure import each_label_once, measure, nearest, refine_task, scores_of
 from ..evaluate.task import Task
 from ..files import whole_file
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
+from ..score import share_unknown
+from ..trust.reasons import decided
 from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
 
@@ -27,26 +27,41 @@ _SHIPPED = "reco-quickstart-mini-clip"
 _SHOWN = 5  # neighbours and ranked labels per query
 
 
+class _Neighbour(RetrievedPair):
+    """A retrieved pair, and its share of what was added."""
+
+    share: float
+
+
 class _Card(Case):
-    """A case, and whether its entity is seen; pictures are ``data:`` URLs."""
+    """A case, whether its entity is seen, and why its image and its prompt moved; pictures are ``data:`` URLs."""
 
     seen: bool
+    why: str
+    prompt_why: str
+    neighbours: tuple[_Neighbour, ...]
+    prompt_neighbours: tuple[_Neighbour, ...] = ()
 
 
-def write_page(path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any]) -> None:
-    """Write ``index.html``: the table, the largest gains and the worst harms."""
+def write_page(
+    path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any], stages: dict[str, str]
+) -> None:
+    """Write ``index.html``: the table of stages (name -> title), the largest gains and the worst harms."""
     task = bench.task
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
-    candidates = replace(task.candidates, vectors=prompts.vectors)
-    refined = replace(task, queries=refine_queries(reco, task.queries), candidates=candidates)
+    refined = refine_task(reco, task)
     chosen = _choose(bench, refined)
-    images = reco.refine(task.queries.vectors[chosen], modality="image", explain=True)
+    caution = share_unknown(prompts.coverage)
+    images = reco.refine(task.queries.vectors[chosen], modality="image", caution=caution, explain=True)
     cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(
         gains=[card for card in cards if card.rank_after < card.rank_before],
         harms=[card for card in cards if card.rank_after > card.rank_before],
         results=results,
+        stages=[(title, results if stage == "full" else results[stage]) for stage, title in stages.items()],
+        prompts_decided=decided(prompts.coverage, exact=True) if prompts.coverage else "",
+        check=str(trust.check) if (trust := reco.memory.trust) and trust.check else "",
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,
@@ -75,6 +90,8 @@ def _card(
         picture=_png(data, int(bench.rows[row])),
         name=entity.label,
         seen=entity.split == "seen",
+        why=_why(images, place),
+        prompt_why=_why(prompts, true),
         rank_before=_rank(bench.task, row),
         rank_after=_rank(refined, row),
         before=nearest(bench.task, row, _SHOWN),
@@ -86,21 +103,29 @@ def _card(
 
 def _rank(task: Task, row: int) -> int:
     """Rank of the true label; ties do not count."""
-    scores = task.candidates.vectors @ task.queries.vectors[row]
+    scores = scores_of(task, np.array([row]))[0]
     return int((scores > scores[task.queries.labels[row]]).sum())
 
 
-def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> tuple[RetrievedPair, ...]:
-    found, weights = result.neighbours, result.weights
-    if found is None or weights is None or found.payloads is None:
+def _why(result: Refinement, place: int) -> str:
+    """Why one vector moved as far as it did, or why none does, in words."""
+    if result.why is not None and (why := result.why[place]) is not None:
+        return str(why)
+    return f"It stays plain: {result.coverage.plain}." if result.coverage and result.coverage.plain else ""
+
+
+def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> tuple[_Neighbour, ...]:
+    found, trust, weights = result.neighbours, result.trust, result.weights
+    if found is None or trust is None or weights is None or found.payloads is None:
         return ()
     total = float(weights[place].sum()) or 1.0
     return tuple(
-        RetrievedPair(
+        _Neighbour(
             picture=_png(data, payload["row"]),
             caption=payload["caption"],
             similarity=float(found.similarity[place, column]),
-            trust=float(weights[place, column]) / total,
+            trust=float(trust[place, column]),
+            share=float(weights[place, column]) / total,
             relevant=payload["entity"] == entity,
         )
         for column, payload in enumerate(found.payloads[place][:_SHOWN])

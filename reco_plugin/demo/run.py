@@ -26,7 +26,9 @@ _STAGES = {
     "empty_memory": "memory empty",
     "without_unseen": "memory without the unseen entities",
     "full": "after adding their pairs",
+    "paper": "the same by the paper's attention layer",
 }
+"""The last one only where the model folder has that layer."""
 _MARK = ".made-by-reco-demo"
 _PICTURES = "memory.pictures"
 _PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
@@ -55,7 +57,7 @@ def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
         bench = prepare(data, reco.encoder)
         stages = _measure_stages(reco, data, bench, out / _PICTURES)
         results = _results(stages, len(reco.memory))
-        write_page(out / "index.html", reco, data, bench, results)
+        write_page(out / "index.html", reco, data, bench, results, stages_of(results))
     _write_photos(data, out / _PHOTOS)
     _write_catalogue(data, out / _CATALOGUE)
     with whole_file(out / "results.json") as part:
@@ -83,6 +85,8 @@ def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) 
     stages["without_unseen"] = bench.measure(reco)
     reco.memory.add(_write_drawings(data, ("unseen",), pictures), progress=True)
     stages["full"] = bench.measure(reco)
+    if "paper" in reco.manifest.fusers:
+        stages["paper"] = bench.measure(reco, fuser="paper")
     return stages
 
 
@@ -116,7 +120,7 @@ def _write_catalogue(data: Quickstart, path: Path) -> None:
 
 
 def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
-    """Arrange results: the full memory at the top level, the other two stages under their names."""
+    """Arrange results: the full memory at the top level, the other stages under their names."""
 
     def grouped(accuracies: Accuracies) -> dict[str, Any]:
         return {
@@ -131,8 +135,7 @@ def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
 
     return {
         **grouped(stages["full"]),
-        "without_unseen": grouped(stages["without_unseen"]),
-        "empty_memory": grouped(stages["empty_memory"]),
+        **{name: grouped(one) for name, one in stages.items() if name != "full"},
         "pairs": count,
     }
 
@@ -144,7 +147,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
         return [title, *(f"{groups[g][key]['top1']:.1f} / {groups[g][key]['top5']:.1f}" for g in TEST_GROUPS)]
 
     rows = [line("frozen CLIP", results, "frozen")]
-    for stage, title in _STAGES.items():
+    for stage, title in stages_of(results).items():
         groups = results if stage == "full" else results[stage]
         rows.append([f"{title}:", *[""] * len(TEST_GROUPS)])
         rows += [line(f"  {_SIDE_NAMES[side]}", groups, key) for side, key in keys.items()]
@@ -163,6 +166,11 @@ def _report(results: dict[str, Any], out: Path) -> None:
         f"\n       {reco} doctor"
         f"\n       {reco} export --help, {reco} fit --help: your own CLIP and catalogue"
     )
+
+
+def stages_of(results: dict[str, Any]) -> dict[str, str]:
+    """The stages that were measured, and their titles."""
+    return {stage: title for stage, title in _STAGES.items() if stage == "full" or stage in results}
 
 
 def _command() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
 from ..quickstart.dataset import Quickstart
 from ..quickstart.entities import ALL_SPLITS, Entity, EntitySplit
+from ..request import RefineHow
 from ..score import Refines
 from ..types import ImageInput, Pair, Vectors
 
@@ -67,10 +68,14 @@ class Bench:
         return asking.among(np.isin([entity.split for entity in self.entities], label_splits))
 
     def measure(
-        self, reco: Refines, sides: Sequence[Side] = SIDES, groups: tuple[Group, ...] = TEST_GROUPS
+        self,
+        reco: Refines,
+        sides: Sequence[Side] = SIDES,
+        groups: tuple[Group, ...] = TEST_GROUPS,
+        **options: Unpack[RefineHow],
     ) -> Accuracies:
         """Zero-shot accuracy in percent, per group, frozen and refined; the prompts of all entities are one set."""
-        refined, accuracies = refine_task(reco, self.task, sides), Accuracies()
+        refined, accuracies = refine_task(reco, self.task, sides, **options), Accuracies()
         for name in groups:
             found = measure_sides(self.group(name), [self.group(name, refined)], sides)
             accuracies[name] = {side: accuracy(one) for side, one in found.items()}

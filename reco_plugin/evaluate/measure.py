@@ -139,7 +139,7 @@ def nearest(task: Task, row: int, count: int = 5) -> tuple[RankedCandidate, ...]
     """The candidates nearest to a query, nearest first, by the names of their labels."""
     label, numbers = task.queries.labels[row], task.candidates.labels
     chosen = np.arange(row, row + 1)
-    similarity = _scores(task, chosen)[0]  # (C,)
+    similarity = scores_of(task, chosen)[0]  # (C,)
     return tuple(
         RankedCandidate(
             name=task.classes[numbers[place]], similarity=float(similarity[place]), true=bool(numbers[place] == label)
@@ -264,8 +264,8 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
         ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
     elif _is_exact(refined):
         rows = [np.arange(len(queries))[part] for part in parts(len(queries), len(candidates))]
-        blocks = [ranks_among(_scores(refined, part), queries.labels[part], candidates.labels) for part in rows]
-        ranked = np.concatenate(blocks)
+        found = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
+        ranked = np.concatenate(found)
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))
@@ -279,7 +279,7 @@ def _is_exact(task: Task) -> bool:
     return task.queries.moves is not None and task.candidates.moves is not None and task.queries.modality == "image"
 
 
-def _scores(task: Task, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+def scores_of(task: Task, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
     """Scores (b, C) of some queries by row (b,): exact ones where both sides moved, else cosines."""
     queries, candidates = task.queries, task.candidates
     if _is_exact(task) and queries.moves is not None and candidates.moves is not None:

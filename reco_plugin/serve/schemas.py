@@ -166,7 +166,8 @@ class WhyBody(BaseModel):
     signals: dict[str, SignalBody]
     """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
     deviations; how right their captions look (honesty), from 0 to 1; cosine of the nearest (nearness) and its
-    distance to their mean (standout)."""
+    distance to their mean (standout); the share of the move that likeness to the memory and caution leave
+    (likeness)."""
 
     @classmethod
     def of(cls, why: Why) -> WhyBody:

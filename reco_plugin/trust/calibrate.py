@@ -106,8 +106,9 @@ def _fit_sides(
     sides, without = {}, []
     alone = float((siblings == 0).mean())
     for modality in MODALITIES:
-        gates = _fit_cautions(episodes[modality], modality, unanswerable, seed)
-        candidates = gates if alone < 0.5 else {}  # one pair a class moves a candidate to one image of many
+        # A candidate with one pair would move to one image of many.
+        candidates = _fit_cautions(episodes[modality], modality, unanswerable, seed) if alone < 0.5 else {}
+        gates = candidates
         if alone > _SINGLE:
             views = make_episodes(corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1))
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)

@@ -75,7 +75,7 @@ class Why:
         knowledge, agreement, honesty = self.signals[:3]
         known, agreed = (_THIRDS[one.name][min(int(3 * one.level), 2)] for one in (knowledge, agreement))
         seen = f"{known[0].upper()}{known[1:]}, {agreed}, and {honesty.value:.0%} of their captions look right."
-        moved = f"So {_percent(self.added)} of its own length was added to the query"
+        moved = f"So what was found counts {_times(self.added)} as much as the query itself"
         if (held := self.held_by) is None:
             return f"{seen} {moved}, as usual."
         low, high = _SHORT[held.name]
@@ -130,8 +130,9 @@ def decided(coverage: Coverage, *, exact: bool = False) -> str:
     if not coverage.found:
         return "nothing moves: no pair was found"
     if not coverage.covered:
-        far = "" if coverage.strength is None else f", and {_percent(coverage.strength)} of its length is added to each"
-        return f"{coverage.found} of {coverage.asked} found pairs{far}"
+        said = f"{coverage.found} of {coverage.asked} found pairs"
+        far = coverage.strength
+        return said if far is None else f"{said}, which count {_times(far)} as much as a query itself, on average"
     known = sum(coverage.covered)
     said = f"{known} of {len(coverage.covered)} {'is' if known == 1 else 'are'} known to the memory"
     if exact:
@@ -149,5 +150,12 @@ def _for_scores(covered: Sequence[bool]) -> str:
     return "which compete by both sides refined, and take nothing from the others"
 
 
-def _percent(share: float) -> str:
+def _times(share: float) -> str:
+    """How much one counts beside another.
+
+    >>> _times(0.004), _times(0.34), _times(2.5)
+    ('< 1%', '34%', '2.5 times')
+    """
+    if share >= 0.995:
+        return f"{share:.1f} times"
     return "< 1%" if 0 < share < 0.01 else f"{share:.0%}"

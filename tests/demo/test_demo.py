@@ -19,6 +19,7 @@ import some_drawings
 from some_drawings import load_some
 from typer.testing import CliRunner
 
+from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.demo.run import _command as own_command
 from reco_plugin.memory import open_memory
@@ -63,8 +64,9 @@ def results(ran: Any, out: Path) -> dict[str, Any]:
 
 
 def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None:
-    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", "pairs"}
-    for stage in (results, results["without_unseen"], results["empty_memory"]):
+    paper = {"paper"} & set(Artifact.load(ROOT / "triton_models").manifest.fusers)
+    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", *paper, "pairs"}
+    for stage in (results, *(results[name] for name in ("without_unseen", "empty_memory", *paper))):
         for group in GROUPS:
             assert set(stage[group]) == SIDES
             assert all(set(value) == {"top1", "top5"} for value in stage[group].values())
@@ -191,6 +193,14 @@ def test_the_page_shows_gains_and_harms(page: Page) -> None:
             before, after = map(int, re.search(r"rank (\d+) → (\d+)", " ".join(card.split())).groups())  # type: ignore[union-attr]
             assert (after < before) is better
     assert all("unseen" in card for card in gains)
+
+
+def test_each_card_says_in_words_why_its_query_moved_so_far(page: Page) -> None:
+    for card in (*page.cards["Largest gains"], *page.cards["Worst harms"]):
+        words = " ".join(card.split())
+        assert re.search(r"[Tt]he encoder (hardly )?knows what was found", words)
+        assert re.search(r"the pairs found (dis)?agree", words)
+        assert re.search(r"\d+% of their captions look right\. So what was found counts (< )?[\d.]+(%| times)", words)
 
 
 def test_the_page_says_which_encoder_it_is(page: Page, out: Path) -> None:

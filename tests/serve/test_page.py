@@ -146,6 +146,7 @@ def test_rankings_are_those_of_the_two_vectors(filled: Reco, served: Any) -> Non
     assert [used["weight"] for used in answer["used"]] == pytest.approx(result.weights[0].tolist(), abs=1e-6)
     assert answer["moved"] == pytest.approx(float(result.moved[0]), abs=1e-6)
     assert (answer["refined"], answer["by"]) == (True, "image")
+    assert (answer["why"], answer["plain"]) == (str(result.why[0]), "")
     assert answer["used"][0]["caption"] == "a " + answer["used"][0]["id"].replace("-", " ")  # the text of its Pair
 
 
@@ -178,6 +179,20 @@ def test_what_is_ranked_is_refined_as_one_set_each_without_its_own_pair(filled: 
     moved = filled.refine(stored.text, modality="text", role="candidate", exclude=[[id_] for id_ in stored.ids]).vectors
     given = [pair["similarity"] for pair in answer["refined_ranking"]]
     assert given == pytest.approx((moved @ plain).tolist(), abs=1e-5)
+
+
+def test_the_page_says_what_was_decided_and_by_what_caution(filled: Reco, served: Any) -> None:
+    with served(filled, page=True) as client:
+        ranked = compare(client, "red", refine=False, refine_ranked=True, by="text").json()
+        bold, odd = (compare(client, "red", caution=caution) for caution in ("bold", "reckless"))
+        free = compare(client, "red", gate=False).json()
+        filled.memory.store.set_trust({})
+        unlearned = compare(client, "red").json()
+    assert ranked["ranked_decided"].startswith("nothing moves: its 24 pairs are too few")
+    assert (bold.status_code, odd.status_code, odd.json()["error"]["param"]) == (200, 400, "caution")
+    assert (free["why"], free["plain"], unlearned["why"]) == ("", "", "")
+    assert unlearned["plain"].startswith("the memory is not calibrated")
+    assert unlearned["moved"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_query_that_cannot_be_read_is_refused_in_words(filled: Reco, served: Any) -> None:

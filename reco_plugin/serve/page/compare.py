@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
+from ...trust.reasons import decided
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
 from ..edge import Caller
 from ..embedding import Embedded, EmbedRequest
@@ -87,6 +88,12 @@ class Compared(BaseModel):
     moved: float
     truncated: bool
     degraded: Degraded | None
+    why: str
+    """Why the query moved as far as it did, in words; empty without a gate."""
+    plain: str
+    """Why the query did not move at all; empty where it could."""
+    ranked_decided: str
+    """What was decided for the candidates, and why."""
     used: list[Retrieved]
     plain_ranking: list[Ranked]
     refined_ranking: list[Ranked]
@@ -109,7 +116,7 @@ class Comparer:
             Refused: the query could not be embedded.
         """
         answer.whole("input")
-        by, degraded, problem = asked.by or other(asked.modality), answer.degraded, None
+        by, degraded, problem, ranked_decided = asked.by or other(asked.modality), answer.degraded, None, ""
         plain: list[Place] = []
         refined: list[Place] = []
         depth = _POOL if asked.refine_ranked else DEPTH
@@ -120,9 +127,11 @@ class Comparer:
             if asked.refine_ranked and len(found):
                 moved = self._refine(asked, found, by)
                 vectors, degraded = moved.vectors, degraded or moved.degraded
+                ranked_decided = "" if moved.coverage is None else decided(moved.coverage)
             refined = places(found, answer.vectors[0], vectors, depth)
         except MemoryStoreError as error:
             problem = to_failure(error).message
+        why, coverage = answer.why and answer.why[0], answer.coverage.get(asked.modality)
         return Compared(
             modality=asked.modality,
             by=by,
@@ -133,6 +142,9 @@ class Comparer:
             moved=float(answer.moved[0]),
             truncated=answer.truncated[0],
             degraded=degraded,
+            why=str(why) if why else "",
+            plain=coverage.plain if coverage else "",
+            ranked_decided=ranked_decided,
             used=[self._retrieved(used) for used in answer.used[0]] if answer.used else [],
             plain_ranking=self._ranking(plain, plain, refined, asked.results),
             refined_ranking=self._ranking(refined, plain, refined, asked.results),

@@ -27,6 +27,7 @@ function options() {
   return {
     k: Number(at("k").value),
     gate: choice("gate"),
+    caution: picked("caution") || null,
     refine: choice("refine"),
     input_type: picked("side"),
     refine_ranked: at("refine-ranked").checked,

@@ -14,6 +14,7 @@ export function drawNeighbours(query, answer, refine, pairs, fresh) {
   at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, most, fresh)));
   at("retrieved").hidden = !answer.used.length;
   tell(at("retrieved-none"), whyUnmoved(answer, refine, pairs));
+  tell(at("why"), answer.degraded ? null : answer.why || null);
   fold(answer.used.length);
 }
 
@@ -47,12 +48,12 @@ function dial(angle) {
 function card(pair, most, fresh) {
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("i"));
   bar.firstChild.style.inlineSize = `${(100 * pair.weight) / most}%`;
-  const node = el("li", { "data-id": pair.id, class: pair.trust === 0 ? "untrusted" : null },
+  const node = el("li", { "data-id": pair.id, class: pair.trust < 0.5 ? "untrusted" : null },
     picture(pair),
     bar,
     el("p", { class: "weight" }, el("b", {}, percent(pair.weight)), " weight"),
     el("p", { class: "caption", title: nameOf(pair) }, nameOf(pair)),
-    el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `trust ${percent(pair.trust)}`));
+    el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `caption right ${percent(pair.trust)}`));
   if (fresh.has(pair.id)) node.append(el("span", { class: "fresh" }, "added"));
   return node;
 }

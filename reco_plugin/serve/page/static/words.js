@@ -61,7 +61,7 @@ export function summary(answer) {
   return `${shift}; ${nameOf(first)} comes first (without the memory: ${place(first.rank_plain, answer.depth)}).`;
 }
 
-/** Why nothing was retrieved, or all of it was ignored; null where it was used. `pairs`: in the memory, null if away. */
+/** Why nothing was retrieved, or nothing moved; null where it was used. `pairs`: in the memory, null if away. */
 export function whyUnmoved(answer, refine, pairs) {
   if (answer.degraded) return "Nothing of the memory was used for this answer.";
   if (!answer.refined && refine !== false && pairs === 0) return "The memory is empty: add a pair, and it is used at once.";
@@ -70,8 +70,5 @@ export function whyUnmoved(answer, refine, pairs) {
       ? "Refinement is switched off, so nothing was retrieved."
       : "The policy of this service leaves this side plain, so nothing was retrieved. Choose “always” to see what refinement would do.";
   }
-  if (answer.used.every((pair) => pair.trust === 0)) {
-    return "The gate trusts none of these pairs for this query, so the vector stays where it was.";
-  }
-  return null;
+  return answer.plain ? `The vector stays where it was: ${answer.plain}.` : null;
 }
