@@ -264,8 +264,8 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
         ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
     elif _is_exact(refined):
         rows = [np.arange(len(queries))[part] for part in parts(len(queries), len(candidates))]
-        found = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
-        ranked = np.concatenate(found)
+        blocks = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
+        ranked = np.concatenate(blocks)
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))
