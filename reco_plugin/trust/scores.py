@@ -16,53 +16,32 @@ Floats = npt.NDArray[np.float32]
 def score_pairs(images: Moves, texts: Moves) -> Floats:
     """Scores (B, C) of images for texts, in units of a cosine.
 
-    Where only some texts are covered, those keep the mass that the images alone gave them: they compete among
+    Where only some texts are covered, those keep the mass that the frozen encoder gave them: they compete among
     themselves by both sides, and take nothing from the others.
 
     Args:
         images: B queries.
         texts: C candidates of one set; those that are not covered count plain.
     """
-    image_only = score_by_images(images, texts)
+    frozen = np.asarray(images.plain @ texts.plain.T, np.float32)
     covered = texts.covered
     if not covered.any():
-        return image_only
+        return frozen
     centred = images.plain - texts.mean
     moved = (centred @ (texts.plain + texts.added).T) / texts.length + texts.plain @ texts.mean
-    both = np.asarray(moved + _said(images, texts), np.float32)
-    return keep_mass(image_only, both, covered, images.sharpness or texts.sharpness)
+    seen = images.added @ (texts.plain - images.mean).T  # what the images' evidence says of the texts
+    return keep_mass(frozen, np.asarray(moved + seen, np.float32), covered, images.sharpness or texts.sharpness)
 
 
-def score_by_images(images: Moves, texts: Moves) -> Floats:
-    """Scores (B, C) with the images refined alone."""
-    return np.asarray(images.plain @ texts.plain.T + _said(images, texts), np.float32)
-
-
-def score_by_texts(images: Moves, texts: Moves) -> Floats:
-    """Scores (B, C) with the texts refined alone."""
-    return score_pairs(still(images), texts)
-
-
-def still(moves: Moves) -> Moves:
-    """The same vectors, not moved."""
-    one = np.ones_like(moves.length)
-    return Moves(moves.plain, np.zeros_like(moves.added), one, moves.mean, moves.covered, moves.sharpness)
-
-
-def _said(images: Moves, texts: Moves) -> Floats:
-    """What the images' evidence says of the texts."""
-    return np.asarray(images.added @ (texts.plain - images.mean).T, np.float32)
-
-
-def keep_mass(image_only: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
-    """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else by images alone.
+def keep_mass(frozen: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
+    """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else the frozen ones.
 
     The same as ``both`` where all are covered.
     """
     if covered.all():
         return both
-    shift = _soft_maximum(image_only[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
-    out = image_only.copy()
+    shift = _soft_maximum(frozen[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
+    out = frozen.copy()
     out[:, covered] = both[:, covered] + shift
     return out
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
-from .gate import FITTED, Applied, Gate
+from .gate import FALL, FITTED, Applied, Gate
 from .honesty import Honesty
 from .moments import LowRank, Values
 from .signals import Evidence, share, weigh
@@ -88,7 +88,7 @@ class State:
         assumed = shares[caution] if isinstance(caution, str) else caution
         bold, balanced = shares["bold"], shares["balanced"]
         at = float(np.clip((assumed - bold) / (balanced - bold), 0.0, 1.0)) if balanced - bold > 1e-6 else 1.0
-        scale = 1.0 if assumed <= balanced else max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)
+        scale = 1.0 if assumed <= balanced else (max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)) ** FALL
         typical = None if candidate or among or caution == "bold" else side.typical
         return Applied(gates["bold"].between(gates["balanced"], at), scale, typical)
 
@@ -186,10 +186,10 @@ def shares_of(unanswerable: float) -> Mapping[str, float]:
     """The share of queries without an answer that each caution assumes, from the measured one.
 
     >>> shares_of(0.1)
-    {'bold': 0.1, 'balanced': 0.5, 'cautious': 0.8}
+    {'bold': 0.1, 'balanced': 0.5, 'cautious': 0.6}
     """
     balanced = max(0.5, unanswerable)
-    return {"bold": min(unanswerable, 0.5), "balanced": balanced, "cautious": max(0.8, balanced)}
+    return {"bold": min(unanswerable, 0.5), "balanced": balanced, "cautious": 1.0 - 0.8 * (1.0 - balanced)}
 
 
 def _pack_matrix(arrays: dict[str, Any], name: str, matrix: LowRank, *, directions: bool = True) -> None:
