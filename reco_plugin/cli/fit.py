@@ -44,9 +44,9 @@ def fit_command(
 ) -> None:
     """Fit a model to your catalogue, measure on held-out groups whether it helps, and write the model.
 
-    CLIP stays as it is, so memories and indexes stay valid. What is refined, with which fusion, k and gate, is chosen
-    on a validation part and measured once on a test part; if nothing helps, the model refines nothing and the command
-    says so. An interrupted run resumes when started again. What it means: docs/fit.md
+    CLIP stays as it is, so memories and indexes stay valid. What is refined, with which fusion, k and caution, is
+    chosen on a validation part and measured once on a test part; if nothing helps, the model refines nothing and the
+    command says so. An interrupted run resumes when started again. What it means: docs/fit.md
 
     For an open_clip model, first: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model
     """

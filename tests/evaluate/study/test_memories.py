@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.evaluate.study.memories import ApproximateMemory, RememberingMemory
+from reco_plugin.evaluate.study.memories import ApproximateMemory, RamMemory, RememberingMemory, ram_memory
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.refine import Refiner
 from reco_plugin.request import Search
+from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours, Records
 
 N, D = 400, 16
@@ -77,3 +79,17 @@ def test_what_is_missed_depends_on_the_query_alone_and_grows() -> None:
         for recall in (0.9, 0.5)
     ]
     assert missed[0] < missed[1]
+
+
+def test_a_memory_in_ram_refines_alike_whatever_k_was_asked_for_before() -> None:
+    pairs = Records([f"p{i}" for i in range(100)], vectors(100, 0), vectors(100, 1), [{}] * 100)
+    used, queries = ram_memory(pairs, FINGERPRINT), vectors(10, 2)
+
+    def refined(memory: RamMemory, k: int) -> np.ndarray:
+        return Refiner(memory.at(k), None, Retrieval(k)).refine(queries, modality="image").vectors
+
+    first = refined(used, 5)
+    refined(used, 10)
+    np.testing.assert_array_equal(refined(used, 5), first)
+    np.testing.assert_array_equal(refined(ram_memory(pairs, FINGERPRINT), 5), first)
+    assert used.plain.trust is None and used.at(5) is used.at(5)
