@@ -149,7 +149,7 @@ def test_scores_where_all_some_or_no_candidates_are_covered() -> None:
 def test_candidates_that_do_not_move_keep_their_ranking(corpus: Corpus) -> None:
     moves = replace(still(moving(100)), plain=corpus.text[::4])
     plain, ours = (corpus.image @ vectors.T for vectors in (moves.plain, to_vectors(moves, corpus.values["image"])))
-    np.testing.assert_allclose(ours, plain, atol=0.02)
+    np.testing.assert_allclose(ours, plain, atol=0.03)
     assert (ours.argmax(axis=1) == plain.argmax(axis=1)).mean() > 0.98
 
 

@@ -26,9 +26,9 @@ def first(count: int) -> Spoil:
 
 def equal(image_too: bool, text_too: bool) -> Spoil:
     def spoil(image: Vectors, text: Vectors, rng: np.random.Generator) -> Pairs:
-        return (np.repeat(image[:1], 400, 0) if image_too else image), (
-            np.repeat(text[:1], 400, 0) if text_too else text
-        )
+        rows = len(image)
+        one = np.repeat(image[:1], rows, axis=0) if image_too else image
+        return one, np.repeat(text[:1], rows, axis=0) if text_too else text
 
     return spoil
 
