@@ -171,7 +171,7 @@ class State:
             shared = values.precision.directions is values.covariance.directions
             _pack_matrix(arrays, f"precision_{modality}", values.precision, directions=not shared)
             for role, gates in (("query", side.gates), ("candidate", side.candidate_gates)):
-                for caution, gate in gates.items():
+                for caution, gate in sorted(gates.items()):  # the same bits whatever the order of the fit
                     arrays[f"gate_{modality}_{role}_{caution}"] = np.concatenate(
                         [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
                     )

@@ -1,0 +1,173 @@
+"""The mathematics of trust against slow twins: finite differences, numpy's inverse, identities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from trust_worlds import D, measured, unit, world
+
+from reco_plugin.errors import ConfigError
+from reco_plugin.trust import State, calibrate
+from reco_plugin.trust.candidates import to_vectors
+from reco_plugin.trust.corpus import Corpus
+from reco_plugin.trust.coverage import find_covered, nearest_rival
+from reco_plugin.trust.episodes import make_episodes
+from reco_plugin.trust.fit import START, _Loss, minimise
+from reco_plugin.trust.moments import low_rank
+from reco_plugin.trust.scores import keep_mass, score_by_images, score_by_texts, score_pairs, still
+from reco_plugin.types import MODALITIES, Modality, Moves
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality, weighted: bool) -> None:
+    rows = np.random.default_rng(1).permutation(len(corpus))[:120]
+    episodes = make_episodes(corpus, modality, rows, k=10)
+    loss = _Loss(episodes, modality, 0.4, np.arange(120) % 2 == 0, weighted)
+    at = START + np.random.default_rng(2).normal(size=9) * 0.2
+    _, gradient = loss(at)
+    step = 3e-3
+    slow = [(loss(at + step * axis)[0] - loss(at - step * axis)[0]) / (2 * step) for axis in np.eye(9)]
+    np.testing.assert_allclose(gradient, slow, rtol=0.03, atol=3e-4)
+
+
+@pytest.mark.parametrize("rank", [8, D])
+@pytest.mark.parametrize("shrinkage", [0.01, 0.5, 3.0])
+def test_the_inverse_of_a_low_rank_matrix(rank: int, shrinkage: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, D)) * np.linspace(2.0, 0.2, D)
+    matrix = low_rank(x.T @ x / 500, rank)
+    eye = np.eye(D, dtype=np.float32)
+    whole = matrix.apply(eye).astype(np.float64)
+    if rank == D:
+        np.testing.assert_allclose(whole, x.T @ x / 500, atol=4e-3)
+    slow = np.linalg.inv(whole + shrinkage * np.trace(whole) / D * np.eye(D))
+    np.testing.assert_allclose(matrix.inverse(shrinkage).apply(eye), slow, atol=0.01 * np.abs(slow).max())
+    some = rng.normal(size=(7, D)).astype(np.float32)
+    lengths = np.sqrt(np.einsum("bd,de,be->b", some, whole, some))
+    np.testing.assert_allclose(matrix.length(some), lengths, rtol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [0.1, 0.3])
+def test_honesty_ranks_wrong_captions_behind_right_ones(wrong: float) -> None:
+    image, text, bad = world(100, 6, wrong=wrong)
+    honesty = measured(image, text).honesty_of(np.arange(len(image)))
+    right, others = honesty[~bad], honesty[bad]
+    auc = (right[:, None] > others).mean() + 0.5 * (right[:, None] == others).mean()
+    assert auc > 0.9
+
+
+def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
+    image, text, _ = world(100, 4, wrong=0.2)
+    first, second = (calibrate(image, text, seed=3) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.state.to_json() == second.state.to_json()
+    assert first.witnesses.tobytes() == second.witnesses.tobytes()
+
+
+@pytest.fixture(scope="module", params=[(100, 4), (20, 4)], ids=["fitted", "safe"])
+def state(request: pytest.FixtureRequest) -> State:
+    learned = calibrate(*world(*request.param)[:2])
+    assert learned is not None
+    assert learned.state.fitted == (request.param == (100, 4))
+    return learned.state
+
+
+def test_a_state_comes_back_bit_for_bit(state: State) -> None:
+    stored = state.to_json()
+    again = State.from_json(stored)
+    assert again.to_json() == stored
+    assert again.check == state.check
+    for modality in MODALITIES:
+        for part in ("mean", "slack"):
+            ours, theirs = (getattr(one.values[modality], part) for one in (state, again))
+            assert ours.tobytes() == theirs.tobytes()
+        assert set(again.sides[modality].gates) == set(state.sides[modality].gates)
+
+
+def test_a_damaged_state_is_refused(state: State) -> None:
+    stored = state.to_json()
+    blob = stored["blob"]
+    for change in (
+        {"format": 2},
+        {"sha256": "0" * 64},
+        {"blob": blob[:-8]},
+        {"blob": "!"},
+        {"blob": ("B" if blob[500] == "A" else "A").join((blob[:500], blob[501:]))},
+        {"blob": None},
+        {"pairs": "many"},
+    ):
+        with pytest.raises(ConfigError, match="reco memory calibrate"):
+            State.from_json(stored | change)
+    for gone in ("format", "sha256", "blob", "pairs"):
+        with pytest.raises(ConfigError, match="reco memory calibrate"):
+            State.from_json({name: value for name, value in stored.items() if name != gone})
+
+
+def test_minimise_a_quadratic() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(6, 6))
+    matrix, lowest = root @ root.T + 0.5 * np.eye(6), rng.normal(size=6)
+
+    def quadratic(x: np.ndarray) -> tuple[float, np.ndarray]:
+        return float((x - lowest) @ matrix @ (x - lowest) / 2), matrix @ (x - lowest)
+
+    np.testing.assert_allclose(minimise(quadratic, np.zeros(6), 100), lowest, atol=2e-3)
+    np.testing.assert_array_equal(minimise(quadratic, lowest, 100), lowest)
+
+
+# --- scores and coverage
+
+
+def moving(rows: int, covered: object = True, seed: int = 0) -> Moves:
+    rng = np.random.default_rng(seed)
+    added = (0.3 * rng.normal(size=(rows, D))).astype(np.float32)
+    length = rng.uniform(1.0, 2.0, rows).astype(np.float32)
+    known = np.broadcast_to(np.asarray(covered, np.bool_), (rows,))
+    return Moves(unit(rng.normal(size=(rows, D))), added, length, unit(rng.normal(size=D)) * 0.5, known, 4.0)
+
+
+def test_scores_where_all_some_or_no_candidates_are_covered() -> None:
+    images, half = moving(5), np.arange(8) % 2 == 0
+    all_, some, none = (moving(8, covered, seed=1) for covered in (True, half, False))
+    by_images, both = score_by_images(images, all_), score_pairs(images, all_)
+    np.testing.assert_array_equal(score_pairs(images, none), by_images)
+    np.testing.assert_array_equal(keep_mass(by_images, both, np.ones(8, np.bool_), 4.0), both)
+    mixed = score_pairs(images, some)
+    np.testing.assert_array_equal(mixed[:, ~half], by_images[:, ~half])
+    np.testing.assert_allclose(np.diff(mixed[:, half]), np.diff(both[:, half]), atol=1e-5)
+    mass = [np.exp(4.0 * scores[:, half]).sum(axis=1) for scores in (mixed, by_images)]
+    np.testing.assert_allclose(*mass, rtol=1e-4)
+    frozen = images.plain @ all_.plain.T
+    np.testing.assert_allclose(score_pairs(still(images), still(all_)), frozen, atol=1e-6)
+    np.testing.assert_allclose(score_by_texts(still(images), still(all_)), frozen, atol=1e-6)
+
+
+def test_candidates_that_do_not_move_keep_their_ranking(corpus: Corpus) -> None:
+    moves = replace(still(moving(100)), plain=corpus.text[::4])
+    plain, ours = (corpus.image @ vectors.T for vectors in (moves.plain, to_vectors(moves, corpus.values["image"])))
+    np.testing.assert_allclose(ours, plain, atol=0.03)
+    assert (ours.argmax(axis=1) == plain.argmax(axis=1)).mean() > 0.98
+
+
+def test_candidates_rank_as_their_exact_scores_do(corpus: Corpus) -> None:
+    moves, values = moving(8), corpus.values["image"]
+    vectors, queries = to_vectors(moves, values), corpus.image[:50]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    exact = (queries - values.mean) @ (moves.plain + moves.added).T / moves.length + moves.plain @ values.mean
+    correlation = [np.corrcoef(ours, theirs)[0, 1] for ours, theirs in zip(queries @ vectors.T, exact, strict=True)]
+    assert np.mean(correlation) > 0.95
+
+
+def test_prompts_are_covered_by_a_caption_of_their_own() -> None:
+    prompts = unit(np.random.default_rng(0).normal(size=(6, D)))
+    captions = np.concatenate([prompts[:3], prompts[:3]])  # the last three found captions of the first three
+    cosine = (prompts * captions).sum(axis=1)
+    rival = np.full(6, 0.5, np.float32)
+    assert find_covered(prompts, captions, cosine, rival).tolist() == [True] * 3 + [False] * 3
+    assert not find_covered(prompts, captions, cosine, np.ones(6, np.float32)).any()
+    assert find_covered(prompts[:0], captions[:0], cosine[:0], rival[:0]).shape == (0,)
+    assert nearest_rival(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.bool_), 0.9).tolist() == [-1.0, -1.0]
