@@ -17,7 +17,7 @@ from .trust.candidates import to_vectors
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .trust.gate import Applied, features, step
 from .trust.reasons import Why, reasons
-from .types import Caution, Coverage, Modality, Moves, Neighbours, Role, Vectors, other
+from .types import Caution, Coverage, FuserName, Modality, Moves, Neighbours, Role, Vectors, other
 
 SHARPEST = 8.0
 """Sharpness of scores, in standard deviations, at which mass is compared, at most."""
@@ -58,28 +58,33 @@ class Refined:
     why: Sequence[Why | None] | None = None
 
 
+@dataclass(frozen=True)
+class Request:
+    """One refinement: what is refined, and how."""
+
+    modality: Modality
+    role: Role
+    how: Retrieval
+    fuser: FuserName
+    caution: Caution | float
+    answered: float | None  # share of the candidates that the memory knows, where queries are compared with a known set
+    gated: bool
+    explain: bool
+
+
 class Closed:
     """The closed form for one request."""
 
-    def __init__(
-        self,
-        memory: Learned,
-        modality: Modality,
-        role: Role,
-        how: Retrieval,
-        caution: Caution | float,
-        *,
-        gated: bool,
-        explain: bool = False,
-    ) -> None:
+    def __init__(self, memory: Learned, request: Request) -> None:
         """Take the memory's current state, so that a request is refined by one state as a whole.
 
         Without a gate, and for a search or fusion other than the paper's, the neighbours' mean is added as it is.
         """
-        self._memory, self._modality, self._how, self._caution = memory, modality, how, caution
-        self._explain, self._candidate, self._gated = explain, role == "candidate", gated and how.is_paper
+        self._memory, self._modality, self._how, self._caution = memory, request.modality, request.how, request.caution
+        self._explain, self._candidate = request.explain, request.role == "candidate"
+        self._gated = request.gated and request.how.is_paper
         self._state = memory.trust if self._gated else None
-        self._answered: float | None = None
+        self._answered = request.answered
 
     def cover(self, vectors: Vectors, hidden: Sequence[Collection[str]] | None) -> npt.NDArray[np.bool_] | None:
         """Say which text candidates (C, D) of one set the memory knows; None for all else."""
@@ -121,7 +126,8 @@ class Closed:
         if self._state is None:
             return None
         caution = self._caution if self._answered is None else self._state.assume(self._answered)
-        return self._state.gate(self._modality, caution, candidate=self._candidate)
+        among = self._answered is not None
+        return self._state.gate(self._modality, caution, candidate=self._candidate, among=among)
 
     def _move(
         self,

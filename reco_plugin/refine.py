@@ -10,7 +10,7 @@ from typing import Protocol, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .closed_form import Closed, Refined
+from .closed_form import Closed, Refined, Request
 from .defaults import NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser
@@ -76,19 +76,6 @@ class VectorMemory:
         return self.before or self.store
 
 
-@dataclass(frozen=True)
-class Request:
-    """One refinement: what is refined, and how."""
-
-    modality: Modality
-    role: Role
-    how: Retrieval
-    fuser: FuserName
-    caution: Caution | float
-    gated: bool
-    explain: bool
-
-
 class Refiner:
     """Refines CLIP vectors."""
 
@@ -141,6 +128,7 @@ class Refiner:
             self.how.with_options(asked),
             asked.fuser or self._fuser,
             self._caution if asked.caution is None else asked.caution,
+            asked.answered,
             gated=self._gate if asked.gate is None else asked.gate,
             explain=asked.explain,
         )
@@ -167,15 +155,7 @@ class Refiner:
                 known = ", ".join(["reco", *self._fusers])
                 raise InputError(f"the model has no fusion {request.fuser!r}, only: {known}")
             return self._fusers[request.fuser]
-        return Closed(
-            self.memory,
-            request.modality,
-            request.role,
-            request.how,
-            request.caution,
-            gated=request.gated,
-            explain=request.explain,
-        )
+        return Closed(self.memory, request)
 
     def _refine(
         self,

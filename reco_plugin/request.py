@@ -31,6 +31,7 @@ class RefineHow(TypedDict, total=False):
     fusion: Mode | None
     gate: bool | None
     caution: Caution | float | None
+    answered: float | None
     fuser: FuserName | None
     where: Filter | None
 
@@ -50,6 +51,8 @@ class RefineOptions:
         gate: for the paper's search and fusion only.
         caution: ``cautious``, ``balanced`` or ``bold``, or the share of queries, in [0, 1], that is assumed to have
             no answer in the memory; more is safer, less gains more where the memory does know.
+        answered: share of the candidates that the memory knows, from their :class:`~reco_plugin.types.Coverage`, where
+            queries are compared with exactly those: it takes the place of caution.
         fuser: ``reco``, the closed form; ``paper``, the attention layer of the model folder, which has no gate.
         where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
         exclude: ids that must not be found: B collections, or one collection for all.
@@ -69,6 +72,7 @@ class RefineOptions:
         parser=read_caution,
         unset="balanced",
     )
+    answered: float | None = None
     fuser: FuserName | None = described(
         None, "reco: the closed form. paper: the attention layer.", unset="of the model"
     )
@@ -85,6 +89,8 @@ class RefineOptions:
         if self.fuser is not None:
             check_choice("fuser", self.fuser, get_args(FuserName))
         check_caution(self.caution)
+        if self.answered is not None and not 0.0 <= self.answered <= 1.0:
+            raise InputError(f"answered must be a share from 0 to 1, got {shown(self.answered)}")
 
     def keywords(self) -> RefineKeywords:
         """The same as keywords."""
@@ -94,6 +100,7 @@ class RefineOptions:
             fusion=self.fusion,
             gate=self.gate,
             caution=self.caution,
+            answered=self.answered,
             fuser=self.fuser,
             where=self.where,
             exclude=self.exclude,

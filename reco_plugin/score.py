@@ -57,8 +57,8 @@ class ExactScorer:
         options["fuser"] = "reco"
         self._reco, self._hidden = reco, options.pop("exclude", None)
         self._texts = reco.refine(texts, modality="text", role="candidate", **options)
-        if options.get("caution") is None and (share := share_unknown(self._texts.coverage)) is not None:
-            options["caution"] = share
+        if options.get("caution") is None and self._texts.coverage is not None:
+            options["answered"] = self._texts.coverage.answered
         if self._hidden is not None:
             options["exclude"] = self._hidden
         self._options = options
@@ -76,11 +76,6 @@ class ExactScorer:
 def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack[RefineKeywords]) -> Scores:
     """Score images (B, D) against texts (C, D), see :meth:`reco_plugin.reco.Reco.scores`."""
     return ExactScorer(reco, texts, **options).score(images)
-
-
-def share_unknown(coverage: Coverage | None) -> float | None:
-    """The share of texts that the memory does not know: the caution of images that are compared with them."""
-    return None if coverage is None or coverage.answered is None else 1.0 - coverage.answered
 
 
 def moves_of(refined: Refinement) -> Moves:

@@ -17,7 +17,6 @@ from ..files import whole_file
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
-from ..score import share_unknown
 from ..trust.reasons import decided
 from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
@@ -51,8 +50,8 @@ def write_page(
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     refined = refine_task(reco, task)
     chosen = _choose(bench, refined)
-    caution = share_unknown(prompts.coverage)
-    images = reco.refine(task.queries.vectors[chosen], modality="image", caution=caution, explain=True)
+    answered = prompts.coverage.answered if prompts.coverage else None
+    images = reco.refine(task.queries.vectors[chosen], modality="image", answered=answered, explain=True)
     cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(

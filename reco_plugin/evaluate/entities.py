@@ -61,7 +61,8 @@ def entities(
     Names stay frozen unless asked for: candidates are refined as a set, which needs the neighbours of all of them at
     once, so it is refused for more than 50,000; both sides are compared by exact scores, as :func:`.zero_shot` does. An
     image's own pair (same id) is hidden from it. Intervals are drawn over entities. Where the set says which queries
-    are of unseen entities, accuracy among all candidates is also given for seen and unseen ones, with the harmonic mean.
+    are of unseen entities, accuracy among all candidates is also given for seen and unseen ones, with their harmonic
+    mean.
 
     Args:
         reco: refines, and encodes raw images and names. A :class:`.encoding.CachedEncoder` keeps the vectors of the

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineHow
-from ..score import share_unknown
 from ..trust.scores import score_pairs
 from ..types import Coverage, Vectors
 from .encoding import Refines, refine_candidates, refine_queries
@@ -79,10 +78,10 @@ def move_among(reco: Refines, task: Task, refined: Task, **options: Unpack[Refin
 
     Their vectors stay; nothing changes where the caller gives a caution.
     """
-    unknown = share_unknown(refined.candidates.coverage)
-    if unknown is None or refined.queries.moves is None or options.get("caution") is not None:
+    coverage = refined.candidates.coverage
+    if coverage is None or coverage.answered is None or refined.queries.moves is None or options.get("caution"):
         return refined
-    options["caution"] = unknown
+    options["answered"] = coverage.answered
     moves = refine_queries(reco, task.queries, **options).moves
     return replace(refined, queries=replace(refined.queries, moves=moves))
 
@@ -264,8 +263,9 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
         ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
     elif _is_exact(refined):
         rows = [np.arange(len(queries))[part] for part in parts(len(queries), len(candidates))]
-        found = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
-        ranked = np.concatenate(found)
+        ranked = np.concatenate(
+            [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
+        )
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))

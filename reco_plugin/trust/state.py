@@ -69,14 +69,16 @@ class State:
     reason: str = ""
     check: Check | None = None
 
-    def gate(self, modality: Modality, caution: Caution | float, *, candidate: bool = False) -> Applied | None:
+    def gate(
+        self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
+    ) -> Applied | None:
         """The gate of a side for a caution; None: it stays plain.
 
         Args:
             modality: of the queries or candidates.
-            caution: by name; or, where the candidates are known, the share of queries without an answer, so that
-                no query needs to look typical.
+            caution: by name, or as the share of queries without an answer.
             candidate: whether candidates are refined.
+            among: whether it is known what the queries are compared with, so that none needs to look typical.
         """
         side = self.sides[modality]
         gates = side.candidate_gates if candidate else side.gates
@@ -87,7 +89,7 @@ class State:
         bold, balanced = shares["bold"], shares["balanced"]
         at = float(np.clip((assumed - bold) / (balanced - bold), 0.0, 1.0)) if balanced - bold > 1e-6 else 1.0
         scale = 1.0 if assumed <= balanced else max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)
-        typical = side.typical if isinstance(caution, str) and caution != "bold" and not candidate else None
+        typical = None if candidate or among or caution == "bold" else side.typical
         return Applied(gates["bold"].between(gates["balanced"], at), scale, typical)
 
     def assume(self, answered: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ....trust import State
-from ....trust.gate import CAUTIONS
+from ....trust.gate import FITTED
 from ....types import MODALITIES
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
@@ -106,8 +106,8 @@ def _gates(trust: State) -> Table:
     """The coefficients of every gate."""
     rows: list[dict[str, Cell]] = []
     for modality in MODALITIES:
-        for caution in CAUTIONS:
-            if (fitted := trust.gate(modality, caution=caution)) is not None:
+        for caution in FITTED:
+            if (fitted := trust.sides[modality].gates.get(caution)) is not None:
                 cells: dict[str, Cell] = {"name": f"{modality} queries, {caution}", "share": trust.shares[caution]}
                 cells |= {f"phi{place}": value for place, value in enumerate(fitted.phi.tolist())}
                 rows.append(cells | {"tau": fitted.sharpness, "kappa": fitted.temperature, "gain": fitted.gain})

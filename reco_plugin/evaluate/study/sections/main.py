@@ -40,7 +40,7 @@ def main(study: Study) -> Section:
         title="Does refinement help?",
         about=(
             "Every image is classified by the nearest class prompt. Images are refined as queries, prompts as "
-            "candidates, through the whole memory; where both are, by exact scores. The gain is the difference in top-1 "
+            "candidates, through the whole memory; both, by exact scores. The gain is the difference in top-1 "
             "to frozen CLIP on the same images, with its 95 % bootstrap interval, drawn over groups of images (by "
             "default classes)."
             + (
