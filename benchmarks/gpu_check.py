@@ -81,7 +81,7 @@ def provider(name: str, precision: Precision) -> Settings:
 
 def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> list[Parity]:
     """Export to ``folder`` (which compares on the CPU) and compare again on the provider."""
-    fusions = Fusions(FusionConfig("reco", clip.dimension)).eval()
+    fusions = Fusions(FusionConfig("paper", clip.dimension)).eval()
     export(clip, fusions, folder, precision=precision, serving=serving("cuda"))
     specs = graph_specs(clip.image, clip.text, clip.dimension, K)
     settings, found = provider(on, precision), []
@@ -103,7 +103,7 @@ def speeds(
     def session(name: str) -> OrtSession:
         return OrtSession(folder / name / "1" / "model.onnx", settings)
 
-    image, text, fusion = session("clip_image"), session("clip_text"), session("reco_image")
+    image, text, fusion = session("clip_image"), session("clip_text"), session("paper_image")
     for batch in batches:
         pixels = rng.integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
         yield Speed("clip_image", precision, batch, None, _rate(image, {"pixels": pixels}, batch))
@@ -111,7 +111,7 @@ def speeds(
             tokens = rng.integers(1, 1000, (batch, length)).astype(np.int32)
             yield Speed("clip_text", precision, batch, length, _rate(text, {"tokens": tokens}, batch))
         inputs = fusion_inputs(clip.dimension, batch, K)
-        yield Speed("reco_image", precision, batch, K, _rate(fusion, inputs, batch))
+        yield Speed("paper_image", precision, batch, K, _rate(fusion, inputs, batch))
 
 
 def _rate(session: OrtSession, inputs: dict[str, Any], batch: int, rounds: int = 20, warm: int = 3) -> float:

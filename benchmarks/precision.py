@@ -35,7 +35,7 @@ def measured(clip: FrozenClip, data: Quickstart, precision: Precision, accelerat
     with tempfile.TemporaryDirectory() as scratch:
         return export(
             clip,
-            Fusions(FusionConfig("reco", clip.dimension)).eval(),
+            Fusions(FusionConfig("paper", clip.dimension)).eval(),
             Path(scratch) / "model",
             precision=precision,
             serving=serving(accelerator),

@@ -110,7 +110,9 @@ class Subject:
         how = Retrieval(self.reco.settings.k or self._artifact.manifest.policy.k)
         seconds, found = timed(lambda: retrieve(self.reco.memory.store, result.frozen, modality, how, ids=False))
         inputs = {"query": result.frozen, "neighbours": found.vectors, "similarity": found.similarity}
-        fuse, sent_again, _ = self._run(fusion_graph(modality), inputs | {"trust": found.found.astype(np.float32)})
+        fuse, sent_again, _ = self._run(
+            fusion_graph(modality, "paper"), inputs | {"trust": found.found.astype(np.float32)}
+        )
         steps = (prepare, encode, seconds, fuse, sent + sent_again)
         return dict(zip(STEPS, steps, strict=True)) | {"plain": plain, "refined": refined}
 

@@ -76,21 +76,24 @@ class Closed:
     """The closed form for one request."""
 
     def __init__(self, memory: Learned, request: Request) -> None:
-        """Take the memory's current state, so that a request is refined by one state as a whole.
+        """Refine by one state of the memory as a whole: the one after the first search.
 
         Without a gate, and for a search or fusion other than the paper's, the neighbours' mean is added as it is.
         """
         self._memory, self._modality, self._how, self._caution = memory, request.modality, request.how, request.caution
         self._explain, self._candidate = request.explain, request.role == "candidate"
         self._gated = request.gated and request.how.is_paper
-        self._state = memory.trust if self._gated else None
+        self._state: State | None = None
         self._answered = request.answered
 
     def cover(self, vectors: Vectors, hidden: Sequence[Collection[str]] | None) -> npt.NDArray[np.bool_] | None:
         """Say which text candidates (C, D) of one set the memory knows; None for all else."""
-        if self._state is None or not self._candidate or self._modality != "text":
+        if not self._gated or not self._candidate or self._modality != "text":
             return None
-        found = self._search(vectors, 1, hidden)
+        found = self._search(vectors, 1, hidden)  # before the state is read: a memory may be reached only now
+        self._state = self._memory.trust
+        if self._state is None:
+            return None
         captions = found.vectors[:, 0]
         around = self._search(np.where(found.found, captions, vectors), RIVALS, hidden)
         rival = nearest_rival(around.similarity, around.found, self._state.same_caption)
@@ -107,9 +110,12 @@ class Closed:
         asked = Coverage(len(queries), int(here.sum()))
         if not self._gated:
             return _add_mean(queries, found, asked)
+        if self._state is None:
+            self._state = self._memory.trust
         gate = self._gate()
         if self._state is None or gate is None:
             plain = NOT_CALIBRATED if self._state is None else self._state.why_plain(self._modality, self._candidate)
+            plain = plain if asked.found else ""  # without pairs there is nothing to calibrate
             nothing = np.zeros_like(found.similarity)
             known = () if covered is None else tuple(covered[rows].tolist())
             coverage = Coverage(asked.asked, asked.found, answered=self._answered, covered=known, plain=plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -13,14 +14,17 @@ import numpy as np
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
 from .errors import ConfigError, InputError
+from .learn import STEPS, learn, witness
 from .memory import Header, LazyMemory, Memory
-from .refine import learn
 from .request import Search
 from .trust import State
+from .trust.calibrate import ENOUGH
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .vectors import check_vectors
 
-_GROWTH = 2.0  # calibrate again when the memory has grown by this factor
+_GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
+_WITNESSED = 1000  # new pairs that a call waits for, at two searches each; more of them count as average until a fit
+_BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
 
 
 class PairMemory:
@@ -31,6 +35,7 @@ class PairMemory:
         encoder: makes the vectors of raw images and texts.
         kind: of the memory.
         location: folder, ``:memory:`` or URL.
+        learns_behind: whether writes leave learning to a thread, as in a service; else they wait for it.
     """
 
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
@@ -38,6 +43,10 @@ class PairMemory:
         self.searches, self.encoder, self._neighbours = store, encoder, neighbours
         self._learned = (store.header, _read_trust(store.header))
         self._version, self._counting = 0, threading.Lock()
+        self.learns_behind, self._closing = False, threading.Event()
+        self._learning, self._starting = threading.Lock(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._new, self._tried = list[str](), 0  # pairs without witnesses; pairs of the last attempt to learn
 
     def __len__(self) -> int:
         return self.store.count()
@@ -70,6 +79,8 @@ class PairMemory:
         self, pairs: Iterable[Pair | tuple[Any, ...]], *, batch_size: int = INGEST_BATCH, progress: bool = False
     ) -> int:
         """Encode and store pairs; an id that exists is replaced. Searchable at once, whole batches at a time.
+
+        Then trust is learned, if the memory is new or has doubled: minutes from 100,000 pairs on.
 
         Args:
             pairs: :class:`~reco_plugin.types.Pair` or tuples ``(id, image, text[, payload])``; each side raw or
@@ -132,34 +143,107 @@ class PairMemory:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
         return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
-    def calibrate(self) -> State | None:
-        """Learn trust from the pairs, and store it with the memory."""
-        self._count_change()
-        return learn(self.store, self._neighbours)
+    def calibrate(self, *, progress: bool = False) -> State | None:
+        """Learn trust from the pairs, and store it with the memory; see :func:`reco_plugin.learn.learn`.
+
+        Args:
+            progress: show a bar on stderr.
+        """
+        from .progress import progress_bar
+
+        total = STEPS * len(self)
+        with self._learning, progress_bar(total=total, desc="calibrate", unit="step", disable=not progress) as bar:
+            return self._fit(bar.update)
 
     def settle(self) -> None:
-        """Make all writes durable, and calibrate again if the memory has grown or shrunk much."""
+        """Make all writes durable, and learn from them: at once, or in a thread where :attr:`learns_behind`.
+
+        Trust is learned anew if the memory has grown or shrunk much; else the new pairs get their witnesses.
+        """
         self.store.flush()
-        trust = self.trust
-        if trust is None or not trust.pairs / _GROWTH < len(self) < trust.pairs * _GROWTH:
-            self.calibrate()
+        if not self.learns_behind or len(self) < ENOUGH:
+            with self._learning:
+                self._learn(_WITNESSED, around=False)
+            return
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._learn_behind, name="reco-trust", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """Flush and release the store."""
+        self._closing.set()
+        if (thread := self._thread) is not None:
+            thread.join()
         self.searches.close()
 
+    def _due(self) -> bool:
+        """Whether trust must be learned anew; where nothing could be learned, the last attempt counts."""
+        trust, pairs = self.trust, len(self)
+        known = self._tried if trust is None else trust.pairs
+        return (trust is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH
+
+    def _learn(self, most: int, *, around: bool, progress: Callable[[int], object] = int) -> None:
+        if self._due():
+            self._fit(progress)
+            return
+        new, self._new = self._new[:most], self._new[most:] if around else []
+        if new and (trust := self.trust) is not None:
+            witness(self.store, trust, new, self._neighbours, around=around, progress=progress)
+            self.store.flush()
+            self._count_change()
+
+    def _fit(self, progress: Callable[[int], object]) -> State | None:
+        self._new = []  # it witnesses all that it reads
+        try:
+            state = learn(self.store, self._neighbours, progress=progress)
+            self._tried = len(self)
+            return state
+        finally:
+            self._count_change()
+
+    def _learn_behind(self) -> None:
+        """Learn until nothing is left to do; a failure is a warning, and the next write begins anew."""
+        try:
+            while self._goes_on():
+                begun = time.monotonic()
+                with self._learning:
+                    self._learn(_BEHIND, around=True, progress=self._refuse_closed)
+                self._closing.wait(time.monotonic() - begun)  # half of the time belongs to queries
+        except Exception as error:
+            self._thread = None
+            if not self._closing.is_set():
+                warnings.warn(f"trust was not learned from the latest pairs, which are stored: {error}", stacklevel=2)
+
+    def _goes_on(self) -> bool:
+        with self._starting:  # no write may come between the last look and the end
+            goes_on = not self._closing.is_set() and (bool(self._new) or self._due())
+            if not goes_on:
+                self._thread = None
+            return goes_on
+
+    def _refuse_closed(self, _: int) -> None:
+        if self._closing.is_set():
+            raise InterruptedError("the memory is closed")
+
     def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
-        """Write batches (N, D); if a later batch fails, the earlier ones stay, calibrated."""
-        stored = 0
+        """Write batches (N, D); if a later batch fails, the earlier ones stay, learned from unless it was Ctrl-C."""
+        stored, learns = 0, True
         try:
             for records in batches:
                 self.store.upsert(records)
                 stored += len(records)
+                self._new.extend(records.ids)
                 progress(len(records))
+        except KeyboardInterrupt:
+            learns = False  # it may take minutes
+            raise
         finally:
             try:
-                if stored:
+                if stored and learns:
                     self.settle()
+                elif stored:
+                    self.store.flush()
             finally:
                 self._count_change()  # at the end, so that no answer from before gets the new number
         return stored

@@ -14,11 +14,12 @@ from .closed_form import Closed, Refined, Request
 from .defaults import NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser
+from .learn import learn
 from .memory import Fingerprint, Memory, Searches, open_memory
 from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
-from .trust import State, calibrate
+from .trust import State
 from .types import (
     MODALITIES,
     Caution,
@@ -231,24 +232,6 @@ def refiner_for_vectors(
     for batch in batches:
         store.upsert(batch)
     return Refiner(VectorMemory(store, learn(store, how.k)), fuser, how, gate=gate)
-
-
-def learn(store: Memory, k: int) -> State | None:
-    """Learn trust from all pairs of a memory that fits into RAM; each pair's witnesses are stored with it.
-
-    Args:
-        store: the pairs.
-        k: neighbours of the searches to come.
-    """
-    pairs = Records.join(list(store.scroll()), store.header.fingerprint.dimension)
-    order = np.argsort(np.asarray(pairs.ids)) if len(pairs) else np.zeros(0, np.intp)  # not by the store's order
-    pairs = pairs.take(order)
-    learned = calibrate(pairs.image, pairs.text, k=k)
-    if learned is None:
-        return None
-    store.set_witnesses(pairs.ids, learned.witnesses)
-    store.set_trust(learned.state.to_json())
-    return learned.state
 
 
 def _own_fingerprint(records: Records) -> Fingerprint:

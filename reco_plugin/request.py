@@ -70,6 +70,7 @@ class RefineOptions:
         None,
         "cautious, balanced or bold, or a share: how many queries are assumed to have no answer.",
         parser=read_caution,
+        metavar="CAUTION",
         unset="balanced",
     )
     answered: float | None = None

@@ -15,7 +15,7 @@ from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, Vector
 
 
 class Refines(Protocol):
-    """Reco or Refiner."""
+    """Reco or Refiner. To encode raw images and texts it needs an attribute ``encoder`` too."""
 
     def refine(
         self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineKeywords]

@@ -22,13 +22,13 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     for level, units in enumerate(
         (
             "counters defaults errors progress types",
-            "calibration files memory_options values vectors",
-            "config data gate preprocess quickstart request run_config",
+            "files memory_options trust values vectors",
+            "config data preprocess quickstart request run_config",
             "artifact memory",
             "preparation retrieve sessions",
-            "encode fuse",
+            "closed_form encode fuse learn",
             "pairs refine train",
-            "degrade",
+            "degrade score",
             "client reco",
             "adapters adapters.clip_benchmark evaluate ingest serve",
             "report adapters.haystack adapters.langchain adapters.llamaindex adapters.mteb"

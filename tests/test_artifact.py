@@ -44,9 +44,10 @@ def edit(copy: Path) -> Callable[..., None]:
 def test_the_shipped_model_is_whole(model):
     artifact = Artifact.load(model)
     artifact.verify()
-    assert set(artifact.manifest.graphs) == set(GRAPHS)
+    assert set(artifact.manifest.graphs) == {*GRAPHS, "paper_image", "paper_text"}
     assert artifact.manifest.format == FORMAT
-    for name in GRAPHS:
+    assert (artifact.manifest.fusion.fuser, artifact.manifest.fusers) == ("reco", ("reco", "paper"))
+    for name in artifact.manifest.graphs:
         assert artifact.graph(name).stat().st_size == artifact.manifest.graphs[name].size_bytes
 
 
@@ -69,6 +70,22 @@ def test_a_manifest_from_before_templates_were_named_is_read_and_its_memories_fi
     older = Artifact.load(copy).manifest
     assert older.templates == ()
     assert older.fingerprint == Artifact.load(model).manifest.fingerprint
+
+
+@pytest.mark.parametrize("fuser", ["reco", "training-free", "paper", "mean"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_manifest_from_before_the_closed_form_is_read(version, fuser, edit, copy):
+    """Its fitted fusion gives way to the closed form; a layer or a mean stays, under its old name."""
+    gate = {"similarity": 8.6, "standout": 20.4, "bias": -9.1, "answered": 0.8, "unanswered": 0.2, "honesty": 0.9}
+    policy = {"k": 7, "gate": True, "refine": {"query": ["text"], "candidate": ["text"]}, "candidate_height": 1.0}
+    config = {"fuser": fuser, "dimension": 128, "rest": 0.015, "agreement": 5.0}
+    edit(format=version, policy=policy, fusion={"fuser": fuser, "text_gate": gate, "config": config})
+    manifest = Artifact.load(copy).manifest
+    assert (manifest.policy.k, manifest.policy.refine["query"]) == (7, ("text",))
+    fitted = fuser in ("reco", "training-free")
+    assert manifest.fusion.fuser == ("reco" if fitted else fuser)
+    assert manifest.fusers == (("reco",) if fitted else ("reco", fuser))
+    assert manifest.fusion_graphs(manifest.fusion.fuser)["text"] == "reco_text"
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch], ids=["nothing", "empty", "file"])

@@ -1,19 +1,15 @@
-"""Both fusions behind one protocol: the graphs of the shipped model, and the one without learned weights."""
+"""The fusion graphs of the shipped model: the paper's layer."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from reco_plugin.artifact import Artifact, Manifest
+from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
-from reco_plugin.errors import ArtifactError
-from reco_plugin.fuse import Fuser, TrainingFreeFuser, open_fuser
-from reco_plugin.gate import STRENGTH, TextGate
+from reco_plugin.fuse import Fuser, open_fusers
 from reco_plugin.types import MODALITIES, Modality, Neighbours
 
 B, K = 9, 6
@@ -28,9 +24,9 @@ def artifact(model) -> Artifact:
     return Artifact.load(model)
 
 
-@pytest.fixture(scope="module", params=["model", "training-free"])
-def fuser(request, artifact) -> Fuser:
-    return open_fuser(artifact, load_settings(fuser=request.param))
+@pytest.fixture(scope="module")
+def fuser(artifact) -> Fuser:
+    return open_fusers(artifact, load_settings())["paper"]
 
 
 class Case:
@@ -59,26 +55,9 @@ def case(artifact) -> Case:
     return Case(artifact.manifest.dimension)
 
 
-def test_the_names_are_those_of_manifest_and_protocol(artifact):
-    assert open_fuser(artifact, load_settings()).name == artifact.manifest.fusion.fuser
-    free = open_fuser(artifact, load_settings(fuser="training-free"))
-    assert (free.name, free.text_gate) == ("training-free", None)
-
-
-@pytest.mark.parametrize("gate", [None, TextGate(9.0, 2.0, -5.0, 0.9, 0.1, 0.8)], ids=["no gate", "gate"])
-def test_the_text_gate_is_the_manifests_and_survives_json(gate, artifact):
-    fusion = artifact.manifest.fusion.model_copy(update={"text_gate": gate})
-    manifest = Manifest.model_validate_json(artifact.manifest.model_copy(update={"fusion": fusion}).model_dump_json())
-    assert manifest.fusion.text_gate == gate
-    assert open_fuser(replace(artifact, manifest=manifest), load_settings()).text_gate == gate
-
-
-def test_a_manifest_with_a_damaged_text_gate_is_refused(model, tmp_path):
-    manifest = json.loads((model / "manifest.json").read_text())
-    manifest["fusion"]["text_gate"] = {"similarity": 9.0}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=r"not a manifest: fusion\.text_gate"):
-        Artifact.load(tmp_path)
+def test_the_model_says_which_fusions_it_has(artifact):
+    assert artifact.manifest.fusers == ("reco", "paper")
+    assert {name: fuser.name for name, fuser in open_fusers(artifact, load_settings()).items()} == {"paper": "paper"}
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -124,29 +103,3 @@ def test_a_batch_is_its_rows_one_by_one(fuser, case, modality):
         alone = case.fuse(fuser, modality, slice(row, row + 1))
         assert np.allclose(alone[0][0], refined[row], atol=1e-6)
         assert np.allclose(alone[1][0], weights[row], atol=1e-6)
-
-
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_less_trust_moves_less(fuser, artifact, modality):
-    if fuser.name == "paper":
-        pytest.skip("the paper's fusion knows only whether a neighbour is trusted at all")
-    full, little = Case(artifact.manifest.dimension), Case(artifact.manifest.dimension)
-    little.trust *= np.float32(0.05)
-    far, near = (np.linalg.norm(c.fuse(fuser, modality)[0] - c.query, axis=1) for c in (full, little))
-    assert near.mean() < far.mean()
-
-
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_training_free_fusion_by_hand(modality):
-    """Trust 0.6 and 0.2 of orthogonal neighbours: the better one says how much, the shares 3/4 and 1/4 say what."""
-    neighbours = Neighbours(
-        [["a", "b"]],
-        np.float32([[0.9, 0.8, 0.0]]),
-        np.float32([[[0, 1, 0], [0, 0, 1], [0, 0, 0]]]),
-        np.array([[True, True, False]]),
-    )
-    fused = TrainingFreeFuser().fuse(modality, np.float32([[1, 0, 0]]), neighbours, np.float32([[0.6, 0.2, 0.0]]))
-    weights = STRENGTH[modality] * 0.6 * np.array([0.75, 0.25, 0.0])
-    moved = np.array([1.0, weights[0], weights[1]])
-    assert np.allclose(fused.weights, weights[None], atol=1e-7)
-    assert np.allclose(fused.vectors, (moved / np.linalg.norm(moved))[None], atol=1e-7)

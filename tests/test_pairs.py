@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import Calibration
 from reco_plugin.data import PairStream
-from reco_plugin.errors import ImageError, InputError, VectorError
+from reco_plugin.errors import ImageError, InputError, MemoryStoreError, VectorError
+from reco_plugin.learn import witness
 from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.types import Records
 
@@ -208,17 +210,18 @@ def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(model,
         with pytest.raises(OSError, match="the disk went away"):
             reco.memory.add(source(reco), batch_size=10)
         assert all_ids(reco) == [f"v{row}" for row in range(20)]
-        calibration = reco.memory.calibration
-        assert calibration is not None
+        trust = reco.memory.store.header.trust
+        assert trust
         with Reco.open(model, memory=tmp_path / "m") as reader:  # it is on the disk already, not only in RAM
             assert len(reader.memory) == 20
-            assert reader.memory.calibration == calibration
+            assert reader.memory.store.header.trust == trust
+            assert np.isfinite(reader.memory.store.witnesses(all_ids(reader))).all()
 
 
 def test_adding_nothing_changes_nothing(reco):
     assert reco.memory.add([]) == 0
     assert reco.memory.add_records([]) == 0
-    assert reco.memory.calibration is None
+    assert reco.memory.trust is None
     assert reco.memory.calibrate() is None
 
 
@@ -229,7 +232,7 @@ def test_records_are_stored_as_they_are(reco):
     halves = [Records(names[s], image[s], text[s], [{}] * 15) for s in (slice(15), slice(15, 30))]
     assert reco.memory.add_records(iter(halves)) == 30
     assert all_ids(reco) == names
-    assert reco.memory.calibration is not None
+    assert reco.memory.trust is not None
     assert np.allclose(reco.memory.get(names).text, text, atol=1e-6)
 
 
@@ -248,60 +251,126 @@ def test_no_bar_unless_asked_for(reco, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_calibration_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
+def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
     pytest.importorskip("qdrant_edge")
     with Reco.open(model, memory=tmp_path / "m", memory_kind="edge") as reco:
-        assert reco.memory.calibration is None
+        assert reco.memory.trust is None
         reco.memory.add(drawings)
-        calibration = reco.memory.calibration
-        assert calibration is not None
-        assert calibration != Calibration(neighbours=calibration.neighbours), "nothing was measured"
-        assert calibration.neighbours == reco.manifest.policy.k
+        trust = reco.memory.store.header.trust
+        assert reco.memory.trust is not None
         vectors = reco.encoder.texts([pair.text for pair in drawings])
         refined = reco.refine(vectors, modality="text", gate=True, explain=True)
+        assert refined.moved.any()
     with Reco.open(model, memory=tmp_path / "m") as reco:
-        assert reco.memory.calibration == calibration
+        assert reco.memory.store.header.trust == trust
         again = reco.refine(vectors, modality="text", gate=True, explain=True)
         assert np.allclose(again.trust, refined.trust, atol=1e-5)
         assert np.allclose(again.vectors, refined.vectors, atol=1e-5)
 
 
-def test_a_calibration_is_renewed_when_the_memory_has_grown(reco):
-    def known() -> int:
-        return int(reco.memory.store.header.calibration["pairs"])
+def pairs_known(reco: Reco) -> int:
+    trust = reco.memory.trust
+    return 0 if trust is None else trust.pairs
 
+
+def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
     reco.memory.add(made(reco, 40))
-    first = reco.memory.calibration
-    assert known() == 40
-    reco.memory.add(made(reco, 5, "few"))
-    assert (known(), reco.memory.calibration) == (40, first)
-    reco.memory.add(made(reco, 5, "enough"))
-    assert known() == 50
-    assert reco.memory.calibration != first
-    reco.memory.remove([f"v{row}" for row in range(30)])
-    reco.memory.add(made(reco, 1, "last"))
-    assert known() == 21
+    first = reco.memory.trust
+    assert pairs_known(reco) == 40
+    reco.memory.add(made(reco, 39, "few", seed=1))
+    assert (pairs_known(reco), reco.memory.trust) == (40, first)
+    reco.memory.add(made(reco, 1, "enough", seed=2))
+    assert pairs_known(reco) == 80
+    reco.memory.remove([f"v{row}" for row in range(40)])
+    reco.memory.add(made(reco, 1, "last", seed=3))
+    assert pairs_known(reco) == 80
+    reco.memory.remove(["few0", "few1"])
+    reco.memory.add(made(reco, 1, "last", seed=3))
+    assert pairs_known(reco) == 39
+    reco.memory.remove(all_ids(reco)[:30])
+    assert reco.memory.calibrate() is None  # too few are left: no old state stays
+    assert (reco.memory.trust, reco.memory.store.header.trust) == (None, {})
 
 
-@pytest.mark.parametrize("gate", [{"slope": 3.0}, {"same_caption": "high"}, [1, 2], "old"])
-def test_a_calibration_of_another_version_is_measured_anew_with_the_next_pairs(gate, model, tmp_path):
+def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
+    reco.memory.add(made(reco, 40))
+    reco.memory.add(made(reco, 5, "new", seed=1))
+    names = [f"new{row}" for row in range(5)]
+    alone = reco.memory.store.witnesses(names)
+    assert np.isfinite(alone).all()
+    witness(reco.memory.store, reco.memory.trust, ["new0"], reco.manifest.policy.k, around=True)
+    assert np.allclose(reco.memory.store.witnesses(names)[0], alone[0], atol=1e-4)
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_service_learns_behind_its_writes(reco):
+    reco.memory.learns_behind = True
+    reco.memory.add(made(reco, 320))
+    until(lambda: pairs_known(reco) == 320)
+    until(lambda: not threads())
+    version = reco.memory.version
+    reco.memory.add(made(reco, 3, "new", seed=1))
+    until(lambda: not threads())
+    assert np.isfinite(reco.memory.store.witnesses(["new0", "new1", "new2"])).all()
+    assert (pairs_known(reco), reco.memory.version > version + 1) == (320, True)
+
+
+def threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name == "reco-trust"]
+
+
+def test_a_fit_that_fails_behind_a_write_is_a_warning_and_the_next_write_tries_again(reco, monkeypatch):
+    reco.memory.learns_behind = True
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="the latest pairs, which are stored: no room"):
+        patch.setattr(reco.memory.store, "set_trust", raising)
+        assert reco.memory.add(made(reco, 320)) == 320
+        until(lambda: not threads())
+    assert (len(reco.memory), reco.memory.trust) == (320, None)
+    reco.memory.add(made(reco, 1))
+    until(lambda: pairs_known(reco) == 320)
+
+
+def raising(*_: Any) -> None:
+    raise MemoryStoreError("no room")
+
+
+def test_closing_ends_a_fit(model):
+    with Reco.open(model, memory=":memory:") as reco:
+        reco.memory.learns_behind = True
+        reco.memory.add(made(reco, 1500))
+    assert not threads()
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"trust": {}, "calibration": {"gate": {"slope": 3.0}}},
+        {"trust": {"format": 9}},
+        {"trust": {"format": 1, "blob": "AAAA", "sha256": "x"}},
+        {"trust": "old"},
+    ],
+)
+def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(old, model, tmp_path):
     with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
         reco.memory.add(made(reco, 40))
-        measured = reco.memory.calibration
+        learned = reco.memory.store.header.trust
     header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())
-    header["calibration"]["gate"] = gate
-    (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header))
-    with pytest.warns(UserWarning, match=r"calibrate the memory again") as warned:
-        old = Reco.open(model, memory=tmp_path / "m")
+    (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header | old))
+    with pytest.warns(UserWarning, match=r"run `reco memory calibrate`") as warned:
+        opened = Reco.open(model, memory=tmp_path / "m")
     assert warned[0].filename == __file__
-    with old as reco:
-        assert reco.memory.calibration is None
+    with opened as reco:
+        assert reco.memory.trust is None
         vectors = np.stack([pair.image for pair in made(reco, 3)])
-        assert (reco.refine(vectors, modality="image", gate=True, explain=True).trust == 1).all()
+        assert np.array_equal(reco.refine(vectors, modality="image", gate=True).vectors, vectors)
         reco.memory.add(made(reco, 1))  # replaces a pair by itself
-        assert reco.memory.calibration == measured
-    with Reco.open(model, memory=tmp_path / "m") as reco:
-        assert reco.memory.calibration == measured
+        assert reco.memory.store.header.trust == learned
 
 
 def test_closing_twice_is_fine(filled: Any):

@@ -136,6 +136,7 @@ def _memory(memory: str | None, model: Any) -> str:
     from ..config import load_settings
     from ..errors import ArtifactError
     from ..memory.header import check_fingerprint
+    from .memory_calibrate import trust_line
     from .stores import open_store
 
     location = memory_location(memory)
@@ -149,8 +150,8 @@ def _memory(memory: str | None, model: Any) -> str:
         except ArtifactError:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
-        gate = "calibrated" if header.calibration.get("gate") else "not calibrated, so no gate weighs its pairs"
-        return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {gate}"
+        known = trust_line(header.trust, pairs)
+        return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {known}"
     finally:
         store.close()
 

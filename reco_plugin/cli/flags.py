@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from inspect import Parameter, signature
 from types import NoneType
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic import BaseModel, SecretStr
@@ -106,6 +106,8 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
         kind = str
     elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
         kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]
+    elif get_args(kind) and get_origin(get_args(kind)[0]) is Literal and float in get_args(kind):
+        kind = get_args(kind)[0]  # a word or a number: the words
     option = typer.Option(flag, help=said.pop("description"), show_default=shown, **said)
     if default is Parameter.empty:
         return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])

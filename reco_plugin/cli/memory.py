@@ -11,6 +11,7 @@ import typer
 from ..types import Modality
 from .errors import reports_errors
 from .memory_build import build_command
+from .memory_calibrate import calibrate_command, shown_trust, trust_line
 from .memory_fill import add_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_served import adopt_command, attach_command
@@ -29,7 +30,11 @@ memory_app = typer.Typer(
 @memory_app.command("info", epilog="Example: reco memory info --memory ./memory --json")
 @reports_errors
 def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
-    """Show engine, number of pairs, their encoder, and the gate's calibration. Needs no model."""
+    """Show engine, number of pairs, their encoder, and what was learned about them. Needs no model.
+
+    The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
+    nothing to do with the queries.
+    """
     store = open_store(memory)
     try:
         header, count = store.header, store.count()
@@ -41,11 +46,10 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "location": store.location,
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
-        "calibration": header.calibration,
+        "trust": shown_trust(header.trust),
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
-    gate = header.calibration.get("gate")
-    lines.append("gate     " + (", ".join(f"{k} {v:.3g}" for k, v in gate.items()) if gate else "not calibrated yet"))
+    lines.append(f"trust    {trust_line(header.trust, count)}")
     say(info, "\n".join(lines), as_json)
 
 
@@ -147,6 +151,7 @@ for _name, _command, _example in (
     ("copy", copy_command, "reco memory copy grpc://localhost:6334 --memory ./memory"),
     ("rescue", rescue_command, "reco memory rescue ./rescued --memory ./memory"),
     ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
+    ("calibrate", calibrate_command, "reco memory calibrate --memory grpc://localhost:6334 --collection shop"),
     ("versions", versions_command, "reco memory versions --memory ./memory"),
     ("use", use_command, "reco memory use memory--v3 --memory ./memory"),
     ("rollback", rollback_command, "reco memory rollback --memory ./memory"),

@@ -70,7 +70,7 @@ def copy_command(
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a memory into another of any kind: ids, vectors, payloads, calibration. Needs no model."""
+    """Copy a memory into another of any kind: ids, vectors, payloads, trust. Needs no model."""
     from ..errors import ConfigError
     from ..memory import open_memory
     from ..memory.opening import key_of

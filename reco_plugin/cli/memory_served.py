@@ -23,7 +23,11 @@ def attach_command(
     writable: Annotated[bool, typer.Option("--writable", help="Let pairs be added and removed, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata."""
+    """Use an existing collection, with vectors of the model's encoder, as a memory. Changes only its metadata.
+
+    Then run `reco memory calibrate`, without which nothing is refined; with --writable, it adds three numbers to the
+    payload of each point.
+    """
     from ..artifact import Artifact
 
     asked = taken(Target, given)
@@ -45,7 +49,8 @@ def attach_command(
     say(
         {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},
         f"attached {settings.memory_collection!r} as a memory of {fingerprint}: {attached.pairs:,} of its "
-        f"{attached.points:,} points have both vectors",
+        f"{attached.points:,} points have both vectors. Now learn from them: reco memory calibrate --memory "
+        f"{settings.memory} --collection {settings.memory_collection}",
         as_json,
     )
 

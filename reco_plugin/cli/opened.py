@@ -17,9 +17,9 @@ from ..types import FuserName
 from .options import JsonOption, ModelOption, existing_memory
 
 if TYPE_CHECKING:
-    from ..evaluate.encoding import Refines
     from ..reco import Reco
     from ..refine import Refiner
+    from ..score import Refines
 
 
 @dataclass(frozen=True)

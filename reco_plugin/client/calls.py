@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -146,11 +146,10 @@ def scores(
     images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, size: int, options: ServedHow
 ) -> list[Call[Scores]]:
     """``POST /v1/scores``: images in parts, each against all texts; errors as in :func:`embed`, and of vectors."""
-    against = _scored(texts, "text") | _how(options)
-    return [
-        Call("POST", "/v1/scores", _scores, _scored(part, "image") | against)
-        for part in _parts(cast("Sequence[ImageInput]", images), size)
-    ]
+    against: dict[str, Any] = _scored(texts, "text") | _how(options)
+    asked = _finite(images) if isinstance(images, np.ndarray) else images
+    parts: Any = _parts(asked, size)  # type: ignore[arg-type]  # rows of an array, or items of a list
+    return [Call("POST", "/v1/scores", _scores, _scored(part, "image") | against) for part in parts]
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:

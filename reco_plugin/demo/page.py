@@ -50,7 +50,7 @@ def write_page(
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     refined = refine_task(reco, task)
     chosen = _choose(bench, refined)
-    answered = prompts.coverage.answered if prompts.coverage else None
+    answered = None if prompts.coverage is None else prompts.coverage.answered
     images = reco.refine(task.queries.vectors[chosen], modality="image", answered=answered, explain=True)
     cards = [_card(data, bench, refined, row, images, place, prompts) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))

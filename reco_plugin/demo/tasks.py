@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..evaluate.encoding import Refines
 from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
 from ..quickstart.dataset import Quickstart
 from ..quickstart.entities import ALL_SPLITS, Entity, EntitySplit
 from ..request import RefineHow
+from ..score import Refines
 from ..types import ImageInput, Pair, Vectors
 
 Group = Literal["unseen", "seen", "all", "dev"]

@@ -20,26 +20,12 @@ from ..errors import ConfigError, MemoryStoreError
 from ..files import digest_images, digest_texts
 from ..reco import Reco
 from ..request import RefineHow, RefineKeywords
+from ..score import Refines
 from ..types import Coverage, Fingerprint, ImageInput, Modality, Moves, Refinement, Role, Vectors
 from .stored import stored_vectors
 from .task import TaskItems
 
 _QUERIES = 4096  # per call, which holds the vectors of all their neighbours: 80 MiB at K=10, D=512
-
-
-class Refines(Protocol):
-    """Reco or Refiner. Raw images and texts need an attribute ``encoder`` too."""
-
-    def refine(
-        self,
-        vectors: npt.ArrayLike,
-        *,
-        modality: Modality,
-        role: Role = "query",
-        **options: Unpack[RefineKeywords],
-    ) -> Refinement:
-        """Refine (B, D) unit-norm vectors."""
-        ...
 
 
 class Encodes(Protocol):

@@ -22,10 +22,10 @@ from ..data.classes import check_templates, fill
 from ..encode import Progress
 from ..errors import ConfigError
 from ..request import RefineHow, given_options
+from ..score import Refines
 from ..types import Fingerprint, Vectors
 from .encoding import (
     CachedEncoder,
-    Refines,
     encoder_of,
     image_vectors,
     refine_candidates,
@@ -61,7 +61,7 @@ def entities(
     Names stay frozen unless asked for: candidates are refined as a set, which needs the neighbours of all of them at
     once, so it is refused for more than 50,000; both sides are compared by exact scores, as :func:`.zero_shot` does. An
     image's own pair (same id) is hidden from it. Intervals are drawn over entities. Where the set says which queries
-    are of unseen entities, accuracy among all candidates is also given for seen and unseen ones, with their harmonic
+    are of unseen entities, accuracy among all candidates is also given for seen and unseen ones, with the harmonic
     mean.
 
     Args:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineHow
+from ..score import Refines
 from ..trust.scores import score_pairs
 from ..types import Coverage, Vectors
-from .encoding import Refines, refine_candidates, refine_queries
+from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
@@ -263,9 +264,8 @@ def _measured(task: Task, refined: Task, depth: int) -> Measured:
         ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
     elif _is_exact(refined):
         rows = [np.arange(len(queries))[part] for part in parts(len(queries), len(candidates))]
-        ranked = np.concatenate(
-            [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
-        )
+        blocks = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
+        ranked = np.concatenate(blocks)
     else:
         ranked = ranks(queries.vectors, candidates.vectors, *labels)
     sides = ((task.queries, queries), (task.candidates, candidates))

@@ -12,8 +12,9 @@ from ..data import Labelled
 from ..data.classes import TEMPLATES, fill
 from ..data.labelled import TemplatesFrom
 from ..encode import Progress
+from ..score import Refines
 from ..types import Vectors
-from .encoding import Encodes, Refines, encoder_of, image_vectors, silent, templates_of
+from .encoding import Encodes, encoder_of, image_vectors, silent, templates_of
 from .task import Task, task_of
 
 _WHOSE: Mapping[TemplatesFrom, str] = {

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from ..data import Captioned
 from ..encode import Progress
 from ..request import RefineHow, given_options
+from ..score import Refines
 from ..types import Modality, Role, Vectors
-from .encoding import Refines, image_vectors, refine_candidates, refine_queries, silent, text_vectors
+from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .measure import Measured, gain, mean_move, measure_sides
 from .metrics import RECALL_AT
 from .reasons import Reason, why

@@ -13,7 +13,8 @@ from ..data import Labelled
 from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, given_options
-from .encoding import Refines, silent
+from ..score import Refines
+from .encoding import silent
 from .measure import Measured, by_unseen, measure_sides, move_among, refine_task, variants_of
 from .prompts import labelled_task, prompts_of, with_templates
 from .reasons import reasons_of

@@ -48,6 +48,7 @@ def create_app(
     """
     settings = settings or load_serve_settings()
     opened = reco or Reco.open()
+    opened.memory.learns_behind = True  # no request waits for a fit
     edge = Edge(Embedder(opened, settings), settings)
     state, measured = health.Health(edge), metrics.Metrics(edge)
 

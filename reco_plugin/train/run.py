@@ -140,7 +140,11 @@ def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
     fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
     if recipe.memory:
         settings = load_settings(memory=recipe.memory, memory_collection=recipe.collection)
-        return memory_of(settings, fingerprint, create=False)
+        memory = memory_of(settings, fingerprint, create=False)
+        if not memory.count():
+            memory.close()
+            raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
+        return memory
     memory = open_memory(":memory:", fingerprint, kind="exact")
     memory.upsert(pairs)
     return memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +42,14 @@ class Calibrated:
     witnesses: npt.NDArray[np.float32]
 
 
-def calibrate(image: Vectors, text: Vectors, *, k: int = NEIGHBOURS, seed: int = 0) -> Calibrated | None:
+def calibrate(
+    image: Vectors,
+    text: Vectors,
+    *,
+    k: int = NEIGHBOURS,
+    seed: int = 0,
+    progress: Callable[[int], object] = int,
+) -> Calibrated | None:
     """Learn trust from pairs, (N, D) each, unit-norm; None where a memory is too small or too equal to learn from.
 
     The same pairs, in the same order, and the same seed give the same state, bit for bit.
@@ -52,12 +59,13 @@ def calibrate(image: Vectors, text: Vectors, *, k: int = NEIGHBOURS, seed: int =
         text: (N, D) finite; row i belongs to image i.
         k: neighbours of the searches to come.
         seed: of all samples.
+        progress: gets the number of pairs each time that their neighbours were found, twice for each pair.
     """
     image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
     if len(image) < FEWEST or not (np.isfinite(image).all() and np.isfinite(text).all()):
         return None
     rng = np.random.default_rng(seed)
-    corpus = measure_corpus(image, text, k=k, rng=rng)
+    corpus = measure_corpus(image, text, k=k, rng=rng, progress=progress)
     if corpus is None:
         return None
     asked = rng.permutation(corpus.chosen)[:ASKED]
@@ -98,8 +106,9 @@ def _fit_sides(
     sides, without = {}, []
     alone = float((siblings == 0).mean())
     for modality in MODALITIES:
-        gates = _fit_cautions(episodes[modality], modality, unanswerable, seed)
-        candidates = gates if alone < 0.5 else {}  # one pair a class moves a candidate to one image of many
+        # A candidate with one pair would move to one image of many.
+        candidates = _fit_cautions(episodes[modality], modality, unanswerable, seed) if alone < 0.5 else {}
+        gates = candidates
         if alone > _SINGLE:
             views = make_episodes(corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1))
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -82,7 +82,14 @@ class Corpus:
         return honesty
 
 
-def measure_corpus(image: Vectors, text: Vectors, *, k: int, rng: np.random.Generator) -> Corpus | None:
+def measure_corpus(
+    image: Vectors,
+    text: Vectors,
+    *,
+    k: int,
+    rng: np.random.Generator,
+    progress: Callable[[int], object] = int,
+) -> Corpus | None:
     """Measure pairs (N, D), float32 and unit-norm; None where there is nothing to measure.
 
     That is: a modality that is (nearly) constant, or fewer than five captions.
@@ -104,7 +111,7 @@ def measure_corpus(image: Vectors, text: Vectors, *, k: int, rng: np.random.Gene
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
     same = _same_caption(text[some[:_SPREAD]] @ text[some].T)
     corpus = Corpus(image, text, values, spreads, units, same, chosen)
-    corpus = replace(corpus, near={m: _neighbours(sides[m], min(k, len(image) - 2)) for m in MODALITIES})
+    corpus = replace(corpus, near={m: _neighbours(sides[m], min(k, len(image) - 2), progress) for m in MODALITIES})
     return _with_scatter(_with_honesty(corpus, rng))
 
 
@@ -159,7 +166,7 @@ def _same_caption(cosines: npt.NDArray[np.float32]) -> float:
     return chance + 0.5 * (1.0 - chance)
 
 
-def _neighbours(x: Vectors, k: int) -> Near:
+def _neighbours(x: Vectors, k: int, progress: Callable[[int], object]) -> Near:
     """The k + 1 nearest others of each of (N, D)."""
     rows, similarities = [], []
     for start in range(0, len(x), _BLOCK):
@@ -168,6 +175,7 @@ def _neighbours(x: Vectors, k: int) -> Near:
         row, similarity = nearest_rows(scores, k + 1)
         rows.append(row)
         similarities.append(similarity)
+        progress(len(row))
     return np.concatenate(rows), np.concatenate(similarities)
 
 

@@ -98,13 +98,11 @@ class State:
 
     def why_plain(self, modality: Modality, candidate: bool) -> str:
         """Why a side has no gate, for people."""
-        if self.reason:
-            return self.reason
-        if candidate and not self.fitted:
+        if candidate and not self.fitted and not self.reason:
             return f"its {self.pairs:,} pairs are too few to learn how candidates move"
         if candidate and self.sides[modality].gates:
             return "most of its captions have one image, and candidates that take one of many images lose"
-        return f"its own pairs show no gain for {modality} queries"
+        return self.reason or f"its own pairs show no gain for {modality} queries"
 
     @property
     def shares(self) -> Mapping[str, float]:

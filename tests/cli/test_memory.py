@@ -31,7 +31,34 @@ def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypa
     lines = run("memory", "info").stdout.splitlines()
     assert lines[0] == "edge memory at memory: 24 pairs"
     assert lines[1].startswith("encoder  reco-quickstart-mini-clip (128-d, sha256 ")
-    assert lines[2].startswith("gate     ")
+    assert lines[2].startswith("trust    calibrated on 24 pairs; a safe gate")
+    assert info["trust"]["pairs"] == 24
+    assert "blob" not in info["trust"]
+
+
+def test_calibrate_says_what_it_learned(memory: Path, ask: Ask, run: Run) -> None:
+    before = ask("memory", "info")["trust"]
+    assert "calibrated on 24 pairs" in run("memory", "calibrate").stdout
+    done = ask("memory", "calibrate")
+    assert (done["pairs"], done["trust"]) == (24, before)
+
+
+def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Path, ask: Ask, run: Run) -> None:
+    path = memory / "memory.json"
+    stored = json.loads(path.read_text())
+    new = stored.pop("trust")
+    path.write_text(json.dumps(stored | {"calibration": {"gate": {"honesty": 0.5}}}))
+    for command in (("memory", "info"), ("doctor", "--no-strict")):
+        assert "calibrated by an older version: run reco memory calibrate" in run(*command).stdout
+    assert ask("memory", "info")["trust"] == {}
+    ask("memory", "calibrate")
+    assert json.loads(path.read_text())["trust"] == new
+
+
+def test_too_few_pairs_to_learn_from(memory: Path, ask: Ask, run: Run) -> None:
+    ask("memory", "remove", *[hit["id"] for hit in ask("memory", "search", "a red circle", "--k", 10)])
+    assert "14 pairs are too few" in run("memory", "calibrate").stdout
+    assert "not calibrated: run reco memory calibrate" in run("memory", "info").stdout
 
 
 def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -> None:
@@ -147,8 +174,8 @@ def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: A
         near = {hit["id"]: hit["similarity"] for hit in there}
         assert {hit["id"]: hit["similarity"] for hit in here} == pytest.approx(near, abs=2e-6)
         assert here[0]["id"] == there[0]["id"]
-    gates = [ask("memory", "info", "--memory", m)["calibration"]["gate"] for m in ("memory", "copy")]
-    assert gates[0] == pytest.approx(gates[1], rel=1e-3)
+    known = [ask("memory", "info", "--memory", m)["trust"]["pairs"] for m in ("memory", "copy")]
+    assert known == [24, 24]
 
 
 @pytest.mark.parametrize("command", [("info",), ("search", "x"), ("remove", "x"), ("export", "x.npz")], ids=str)

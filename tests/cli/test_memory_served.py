@@ -182,7 +182,7 @@ def test_copy_between_all_kinds(
     assert ask("memory", "copy", to, *place(source, url)) == {"copied": 6, "pairs": 6}
     here, there = (ask("memory", "info", *place(kind, url)) for kind in (source, target))
     assert here["encoder"] == there["encoder"]
-    assert here["calibration"] == there["calibration"]
+    assert here["trust"] == there["trust"]
     assert there["kind"] == ("qdrant" if target == "server" else target)
     ask("memory", "export", "a.npz", *place(source, url))
     ask("memory", "export", "b.npz", *place(target, url))
@@ -241,13 +241,14 @@ def test_attach_an_existing_collection(
         found = reco.memory.search(drawings[5].text, k=3, where={"colour": drawings[5].payload["colour"]})
         assert found.ids[0][0] == "105"
         assert found.payloads[0][0]["title"] == drawings[5].text
-        hidden = reco.embed_texts([drawings[5].text], exclude=["105"])
-        assert not np.allclose(hidden, reco.embed_texts([drawings[5].text]))
+        hidden = reco.embed_texts([drawings[5].text], exclude=["105"], refine=True, gate=False)
+        assert not np.allclose(hidden, reco.embed_texts([drawings[5].text], refine=True, gate=False))
         assert reco.memory.get(["105", "7", "100"]).ids == ["105", "100"]
-        gate = reco.memory.calibrate()
-    assert gate is not None
+        assert reco.memory.trust is None
+    asked = ("--memory", url, "--collection", "shop")
+    assert ask("memory", "calibrate", *asked)["trust"]["pairs"] == 24
     with Reco.open(model, memory=url, memory_collection="shop") as reco:
-        assert reco.memory.calibration == gate
+        assert reco.memory.trust is not None
     monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
     assert "attached for reading only" in fail("memory", "remove", "105", "--memory", url)
     after = server.engine.client.scroll("shop", limit=100, with_vectors=True)[0]
@@ -262,6 +263,9 @@ def test_attach_for_writing(
 ) -> None:
     theirs(server, model, drawings)
     ask(*ATTACH, "--memory", url, "--writable")
+    ask("memory", "calibrate", "--memory", url, "--collection", "shop")
+    points = server.engine.client.scroll("shop", limit=100)[0]
+    assert sum("_reco_trust" in (point.payload or {}) for point in points) == 24
     monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
     assert ask("memory", "remove", "105", "--memory", url) == {"removed": 1, "pairs": 23}
     with Reco.open(model, memory=url) as reco:

@@ -17,7 +17,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import MemoryStoreError, SessionError
-from reco_plugin.fuse import open_fuser
+from reco_plugin.fuse import open_fusers
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.types import Refinement
@@ -86,12 +86,12 @@ class Rig:
 
     def __init__(self, model: Path, store: Memory, pairs: list[Pair], location: str | None, **settings: Any) -> None:
         artifact = Artifact.load(model)
-        chosen = load_settings(model=model, memory=location or ":memory:", gate=False, **settings)
+        chosen = load_settings(model=model, memory=location or ":memory:", fuser="paper", **settings)
         self.clock = Clock()
         self.memory = Seam(store, location)
-        self.fuser = Seam(open_fuser(artifact, chosen))
+        self.fuser = Seam(open_fusers(artifact, chosen)["paper"])
         memory = PairMemory(self.memory, Encoder(artifact, chosen))  # type: ignore[arg-type]
-        self.reco = Reco(artifact, chosen, memory, self.fuser, clock=self.clock)  # type: ignore[arg-type]
+        self.reco = Reco(artifact, chosen, memory, {"paper": self.fuser}, clock=self.clock)  # type: ignore[arg-type]
         memory.add(pairs)
         self.frozen = self.reco.embed_texts(self.texts, refine=False)
         self.refined = self.reco.refine(self.frozen, modality="text").vectors
@@ -105,7 +105,7 @@ class Rig:
     @staticmethod
     def broken() -> None:
         """Trouble of a fusion."""
-        raise SessionError("reco_text failed: out of memory")
+        raise SessionError("paper_text failed: out of memory")
 
     @staticmethod
     def raising(error: Exception) -> Callable[[], None]:

@@ -43,7 +43,7 @@ def test_with_all_well_nothing_is_marked_and_nothing_differs(rig: Build, filled:
     result = one.ask(explain=True)
     assert result.degraded is None
     assert result.neighbours is not None
-    expected = filled.refine(one.frozen, modality="text", gate=False)
+    expected = filled.refine(one.frozen, modality="text", fuser="paper")
     np.testing.assert_array_equal(result.vectors, expected.vectors)
     assert result.moved.min() > 1e-4
     assert one.states == (CLOSED, CLOSED)

@@ -42,7 +42,7 @@ def there(request: pytest.FixtureRequest, server: StandIn) -> dict[str, Any]:
 def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
     """Ask until an answer has this reason; a client may need some tries until it has found the server."""
     for _ in range(tries):
-        result = reco.embed(TEXTS, modality="text")
+        result = reco.embed(TEXTS, modality="text", caution="bold")
         if result.degraded == reason:
             return result
     raise AssertionError(f"never {reason}: {reco.circuits['memory']}")
@@ -52,13 +52,13 @@ def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
 def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]) -> None:
     with Reco.open(model, **there) as writer:
         writer.memory.add(known)
-        expected, calibration = writer.embed_texts(TEXTS), writer.memory.calibration
+        expected, trust = writer.embed_texts(TEXTS, caution="bold"), writer.memory.trust
     server.stop()
     with Reco.open(model, **there, **SOON) as reco:
         first = reco.embed(TEXTS, modality="text")
         assert first.degraded == "memory_error"
         assert first.vectors.tobytes() == reco.embed_texts(TEXTS, refine=False).tobytes()
-        assert reco.memory.calibration is None
+        assert reco.memory.trust is None
         with pytest.raises(MemoryUnavailable):
             len(reco.memory)
         with pytest.raises(MemoryUnavailable):
@@ -67,7 +67,8 @@ def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, 
         found = ask_until(reco, None)
         np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
         assert np.abs(found.vectors - found.frozen).max() > 1e-3
-        assert reco.memory.calibration == calibration is not None
+        assert trust is not None and reco.memory.trust is not None
+        assert reco.memory.trust.to_json() == trust.to_json()
         assert (len(reco.memory), reco.circuits["memory"].state) == (len(known), "closed")
 
 

@@ -50,14 +50,13 @@ def test_the_closed_form_is_tried_by_k_and_caution_without_torch():
     assert all(one.fuser is None and one.fusions is None for one in found)
 
 
-def test_caution_says_how_far_the_closed_form_moves():
-    config = FitConfig.of(source="x", model="y", fuser="reco", k=5)
-    moved = {
-        one.label: one.refiner(QUESTIONS.memory).refine(QUERIES["image"], modality="image").moved.mean()
-        for one in candidates(config, D)
-    }
-    steady, bold, cautious, ungated = moved.values()
-    assert 0 < cautious < steady < bold and steady < ungated
+def test_the_closed_form_is_measured_by_its_caution_and_gate():
+    for one in candidates(FitConfig.of(source="x", model="y", fuser="reco", k=5), D):
+        plain = Refiner(QUESTIONS.memory.at(5), None, Retrieval(5))
+        ours = one.refiner(QUESTIONS.memory).refine(QUERIES["image"], modality="image")
+        theirs = plain.refine(QUERIES["image"], modality="image", caution=one.caution, gate=one.gate == "on")
+        np.testing.assert_array_equal(ours.vectors, theirs.vectors)
+        assert ours.moved.max() > 0.01
 
 
 @pytest.mark.parametrize("side", ["text", "image"])

@@ -149,14 +149,14 @@ def test_the_header_is_the_caution_of_any_dialect(filled, served, said, route):
 
 
 def told_apart(reco: Reco) -> Any:
-    """The memory's trust, with three gates: those of a small memory are one."""
+    """The memory's trust, with two gates: those of a small memory are one."""
     state = reco.memory.trust
     assert state is not None
     sides = {}
     for name, side in state.sides.items():
         gates = {
-            caution: replace(gate, phi=gate.phi + np.array([shift, 0, 0, 0, 0, 0]))
-            for (caution, gate), shift in zip(sorted(side.gates.items()), (0.0, 1.0), strict=True)
+            caution: replace(gate, phi=gate.phi + np.eye(6)[0] * (caution == "bold"))
+            for caution, gate in side.gates.items()
         }
         sides[name] = replace(side, gates=gates)
     return replace(state, sides=sides, unanswerable=0.2)
@@ -212,7 +212,8 @@ def test_an_explanation_says_why_in_figures_and_words(reading, filled):
     for one, why in zip(body["data"], result.why, strict=True):
         assert one["why"]["words"] == str(why)
         assert one["why"]["added"] == pytest.approx(why.added, abs=1e-6)
-        assert one["why"]["signals"].keys() == {"knowledge", "agreement", "honesty", "nearness", "standout"}
+        assert one["why"]["signals"].keys() == {signal.name for signal in why.signals}
+        assert len(one["why"]["signals"]) == 6
         assert one["why"]["signals"]["nearness"]["value"] == pytest.approx(one["used"][0]["similarity"], abs=1e-6)
     ungated = reading.post("/v1/explain", json={"input": [{"text": "red"}], "gate": False}).json()["data"][0]
     assert "why" not in ungated
@@ -223,7 +224,10 @@ def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admi
     with served(filled) as client:
         for said in (client.get("/meta").json(), client.get("/v1/memory", headers=admin).json()):
             assert (said["calibrated"], said["plain"], said["check"]) == (True, "", None)
-        assert (client.get("/meta").json()["caution"], client.get("/meta").json()["fusers"]) == ("balanced", ["reco"])
+        assert (client.get("/meta").json()["caution"], client.get("/meta").json()["fusers"]) == (
+            "balanced",
+            ["reco", "paper"],
+        )
         filled.memory.remove([pair for page in filled.memory.store.scroll() for pair in page.ids])
         filled.memory.store.set_trust({})
         said = client.get("/meta").json()

@@ -96,7 +96,7 @@ def test_inputs_that_do_not_fit_are_named_with_type_and_shape(inputs, named, gra
 
 
 def test_wrong_widths_are_named(model):
-    session = open_session(model / "reco_text" / "1" / "model.onnx", load_settings())
+    session = open_session(model / "paper_text" / "1" / "model.onnx", load_settings())
     inputs = {
         "query": np.zeros((2, 7), np.float32),
         "neighbours": np.zeros((2, 3, 7), np.float32),

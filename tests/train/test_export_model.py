@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError, DataError
 from reco_plugin.train import export_model as module
@@ -32,7 +32,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def trained(folder: Path, dimension: int = 32, digest: str | None = None) -> Path:
-    save_fusions(Fusions(FusionConfig("reco", dimension)), folder / FUSION)
+    save_fusions(Fusions(FusionConfig("paper", dimension)), folder / FUSION)
     (folder / Recipe.file).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
     if digest:
         (folder / f"vectors-{digest[:12]}.npz").touch()
@@ -62,10 +62,20 @@ def test_random_weights_are_announced(
 def test_a_training_run_brings_its_fusion_and_defaults(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
     digest = load_frozen(vit).digest
     export_model(ExportOptions(model=vit, fusion=trained(tmp_path, digest=digest), licenses=("MIT",)), tmp_path / "out")
-    assert told["fusions"].config.fuser == "reco" and told["card"].policy.k == 7
+    assert told["fusions"].config.fuser == "paper" and told["card"].policy.k == 7
+    assert told["card"].fuser == "reco", "the closed form stays the default"
     assert (told["card"].trained_on, told["card"].licenses, [*told["samples"].images]) == ("pairs.csv", ("MIT",), [])
-    export_model(ExportOptions(model=vit, fusion=tmp_path, k=3), tmp_path / "out")
-    assert told["card"].policy.k == 3
+    export_model(ExportOptions(model=vit, fusion=tmp_path, k=3, fuser="paper"), tmp_path / "out")
+    assert told["card"].policy.k == 3 and told["card"].fuser == "paper"
+
+
+def test_without_a_training_run_there_is_the_closed_form_alone_or_an_untrained_layer(
+    vit: str, tmp_path: Path, told: dict[str, Any]
+) -> None:
+    export_model(ExportOptions(model=vit), tmp_path / "out")
+    assert told["fusions"] is None and (told["card"].fuser, told["card"].policy.k) == ("reco", 10)
+    export_model(ExportOptions(model=vit, fuser="paper"), tmp_path / "out")
+    assert told["fusions"].config.fuser == told["card"].fuser == "paper"
 
 
 def test_the_templates_are_clips_own_unless_others_are_given(vit: str, tmp_path: Path, told: dict[str, Any]) -> None:
@@ -106,14 +116,17 @@ def test_pairs_that_cannot_be_compared_are_refused(vit: str, pairs: Path, tmp_pa
 
 def test_the_command_prints_what_was_compared_and_writes_the_folder(vit: str, pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
+    run = trained(tmp_path)
     arguments = ["export", "--model", vit, "--out", str(out), "--check", str(pairs), "--license", "MIT, mine"]
+    arguments += ["--fusion", str(run)]
     result = CliRunner().invoke(
         app,
         [*arguments, "--template", "{} icon", "--accelerator", "tensorrt", "--max-batch", "8", "--precision", "fp16"],
     )
     assert result.exit_code == 0, result.output
-    lines = [line.split() for line in result.stdout.splitlines() if line.startswith(("clip_", "reco_"))]
-    assert [line[0] for line in lines] == list(GRAPHS)
+    lines = [line.split() for line in result.stdout.splitlines() if line.startswith(("clip_", "reco_", "paper_"))]
+    assert [line[0] for line in lines] == list(Artifact.load(out).manifest.graphs)
+    assert len(lines) == 6
     for line in lines:
         assert float(line[3]) > 0.999 and 0.9 <= float(line[4]) <= 1
     assert "drawn samples" not in result.stdout

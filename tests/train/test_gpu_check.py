@@ -44,12 +44,13 @@ def test_an_onnxruntime_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch, t
 def test_what_it_measures(vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = load_frozen(vit)
     parities = {"fp16": gpu_check.compared(clip, tmp_path / "m", "fp16", "cpu")}
-    assert [parity.graph for parity in parities["fp16"]] == ["clip_image", "clip_text", "reco_image", "reco_text"]
+    expected = [f"{graph}_{side}" for graph in ("clip", "reco", "paper") for side in ("image", "text")]
+    assert [parity.graph for parity in parities["fp16"]] == expected
     measured = list(gpu_check.speeds(clip, tmp_path / "m", "fp16", "cpu", batches=(1, 3)))
     assert {(speed.graph, speed.length, speed.batch) for speed in measured} == {
         (graph, length, batch)
         for batch in (1, 3)
-        for graph, length in (("clip_image", None), ("clip_text", 16), ("clip_text", 20), ("reco_image", gpu_check.K))
+        for graph, length in (("clip_image", None), ("clip_text", 16), ("clip_text", 20), ("paper_image", gpu_check.K))
     }
     text = gpu_check.report("some card", parities, measured)  # type: ignore[arg-type]
     assert text.startswith("card: some card") and text.count("\nclip_text") == 1 + 4

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.errors import ArtifactError
@@ -29,18 +32,60 @@ def fusions(dimension: int = 128) -> Fusions:
 def test_options_of_triton_stay_and_the_checksum_is_of_the_new_graph(base: Path, tmp_path: Path) -> None:
     manifest = Artifact.load(base).manifest
     spec = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)["reco_text"]
-    cuda = render_config(spec, serving("cuda"), half=True, sha256=manifest.graphs["reco_text"].sha256)
-    (base / "reco_text" / "config.pbtxt").write_text(cuda)
+    cuda = render_config(spec, serving("cuda", max_batch=32), half=True, sha256=manifest.graphs["reco_text"].sha256)
+    own = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
+    (base / "reco_text" / "config.pbtxt").write_text(f"{cuda}{own}\n")
     found = refit(Artifact.load(base), fusions(), tmp_path / "new", policy=Policy(k=7), trained_on="here")
-    assert [parity.graph for parity in found] == ["reco_image", "reco_text"]
+    assert [parity.graph for parity in found] == ["reco_image", "reco_text", "mean_image", "mean_text"]
     made = Artifact.load(tmp_path / "new").manifest
-    text, image = ((tmp_path / "new" / name / "config.pbtxt").read_text() for name in ("reco_text", "reco_image"))
-    assert made.graphs["reco_text"].sha256 in text and manifest.graphs["reco_text"].sha256 not in text
-    assert "gpu_execution_accelerator" in text and "gpu_execution_accelerator" not in image
-    assert "batch-1-length-7" in image
+    for name in ("mean_text", "reco_text", "mean_image", "reco_image"):
+        config = (tmp_path / "new" / name / "config.pbtxt").read_text()
+        told = text_format.Parse(config, model_config_pb2.ModelConfig())
+        assert told.parameters["sha256"].string_value == made.graphs[name].sha256
+        assert (told.max_batch_size, "gpu_execution_accelerator" in config, own in config) == (
+            (32, True, True) if name.endswith("text") else (64, False, False)
+        )
+        assert {port.name for port in told.input} == set(told.model_warmup[0].inputs)
+        assert ("batch-1-length-7" in config) is name.startswith("mean")
     assert (made.fusion.fuser, made.fusion.config["weight"], made.policy.k) == ("mean", 2.0, 7)
+    assert made.fusers == ("reco", "paper", "mean"), "the base's layer stays"
     assert made.licenses == manifest.licenses
     assert made.templates == manifest.templates == ("{}",)
+
+
+def test_the_closed_form_alone_keeps_what_the_base_says_of_its_layer(base: Path, tmp_path: Path) -> None:
+    before = Artifact.load(base)
+    refit(before, None, tmp_path / "new", policy=Policy(k=7), trained_on="here")
+    made = Artifact.load(tmp_path / "new")
+    assert (made.manifest.fusion.fuser, made.manifest.fusers) == ("reco", ("reco", "paper"))
+    assert made.manifest.fusion.config == before.manifest.fusion.config
+    kept = [name for name in before.manifest.graphs if not name.startswith("reco_")]
+    assert all(made.manifest.graphs[name] == before.manifest.graphs[name] for name in kept)
+    assert made.manifest.fingerprint == before.manifest.fingerprint
+
+
+def test_a_folder_of_an_older_format_gets_the_new_graphs(base: Path, tmp_path: Path) -> None:
+    older(base)
+    artifact = Artifact.load(base)
+    assert (artifact.manifest.format, artifact.manifest.fusers) == (2, ("reco", "paper"))
+    assert artifact.manifest.fusion_graphs("paper") == {"image": "reco_image", "text": "reco_text"}
+    refit(artifact, None, tmp_path / "new", policy=Policy(), trained_on="", fuser="reco")
+    made = Artifact.load(tmp_path / "new").manifest
+    assert (made.format, made.fusers) == (3, ("reco",))
+    assert made.graphs["reco_text"] != artifact.manifest.graphs["reco_text"]
+
+
+def older(folder: Path) -> None:
+    """Make it a folder of format 2, whose layer is in ``reco_*``."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for side in ("image", "text"):
+        shutil.rmtree(folder / f"reco_{side}")
+        (folder / f"paper_{side}").rename(folder / f"reco_{side}")
+        manifest["graphs"][f"reco_{side}"] = manifest["graphs"].pop(f"paper_{side}")
+    manifest |= {"format": 2, "fusion": manifest["fusion"] | {"fuser": "paper", "text_gate": None}}
+    del manifest["policy"]["caution"]
+    manifest["policy"]["candidate_height"] = 0.3
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_damaged_base_is_refused_and_nothing_is_written(base: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,14 +93,14 @@ def test_ctrl_c_names_the_folder_and_the_command_goes_on(
     fine(train(reco, "--fuser", "paper"))
 
 
-@pytest.mark.parametrize("fuser", ["paper", "reco", "training-free"])
+@pytest.mark.parametrize("fuser", ["paper", "reco"])
 def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Callable[..., Result], vit: str) -> None:
-    out = fine(train(reco, "--fuser", fuser)).output
+    out = fine(train(reco)).output
     assert f"reco export --model {vit} --fusion run --out my_model" in out
-    fine(reco("export", "--fusion", "run", "--out", "model"))
+    fine(reco("export", "--fusion", "run", "--out", "model", *(["--fuser", "paper"] if fuser == "paper" else [])))
     with Reco.open("model", memory="memory", threads=1) as model:
         assert (model.manifest.fusion.fuser, model.manifest.fusion.trained_on) == (fuser, "shop.csv")
-        assert (model.manifest.policy.k, model.manifest.policy.gate) == (4, fuser != "paper")
+        assert (model.manifest.policy.k, model.manifest.fusers) == (4, ("reco", "paper"))
         assert model.manifest.fingerprint.digest == load_frozen(vit).digest
     added = CliRunner().invoke(app, ["memory", "add", "shop.csv", "--model", "model", "--memory", "memory"])
     assert "64 pairs" in fine(added).output
@@ -113,13 +112,10 @@ def test_from_a_table_to_a_model_that_refines(fuser: str, shop: Path, reco: Call
         assert (refined.moved > 1e-4).all()
         np.testing.assert_allclose(np.linalg.norm(refined.vectors, axis=1), 1, atol=1e-5)
         trained = load_fusions(Path("run") / FUSION)
-        assert model.manifest.fusion.text_gate == trained.text_gate
-        assert (trained.text_gate is not None) is (fuser == "reco")
-        assert model.manifest.policy.candidate_height == (1.0 if fuser == "reco" else 0.3)
-        in_torch = Refiner(model.memory, TorchFuser(trained), Retrieval(k=4), gate=fuser != "paper")
+        in_torch = Refiner(model.memory, TorchFuser(trained), Retrieval(k=4))
         texts = model.embed_texts([f"a {colour} ball number 3" for colour in COLOURS], refine=False)
         for modality, vectors in (("image", plain), ("text", texts)):
-            served = model.refine(vectors, modality=modality, explain=True)
+            served = model.refine(vectors, modality=modality, explain=True, fuser="paper")
             expected = in_torch.refine(vectors, modality=modality, explain=True)
             assert np.abs(served.vectors - vectors).max() > 1e-3
             for part in ("vectors", "trust", "weights"):
@@ -139,9 +135,7 @@ def test_the_same_call_again_goes_on_from_what_is_there(shop: Path, reco: Callab
     assert list(Path("run").glob("*.tmp")) == []
 
 
-@pytest.mark.parametrize(
-    "change", [("--steps", "11"), ("--fuser", "paper"), ("--seed", "3"), ("--near-duplicate", "0.99")]
-)
+@pytest.mark.parametrize("change", [("--steps", "11"), ("--heads", "4"), ("--seed", "3"), ("--near-duplicate", "0.99")])
 def test_another_recipe_in_the_same_folder_is_refused(
     change: tuple[str, str], shop: Path, reco: Callable[..., Result]
 ) -> None:
@@ -149,6 +143,11 @@ def test_another_recipe_in_the_same_folder_is_refused(
     kept = (Path("run") / "recipe.json").read_text()
     fails(train(reco, *change), "another recipe", "run")
     assert (Path("run") / "recipe.json").read_text() == kept and json.loads(kept)["steps"] == 10
+
+
+def test_the_closed_form_is_not_trained_and_the_error_says_what_to_do(shop: Path, reco: Callable[..., Result]) -> None:
+    fails(train(reco, "--fuser", "reco"), "'reco' needs no training", "reco memory calibrate", "--fuser paper")
+    assert not Path("run").exists()
 
 
 def test_a_mistake_does_not_bar_the_folder(shop: Path, reco: Callable[..., Result]) -> None:
@@ -191,11 +190,7 @@ def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Res
     memory = open_memory("memory", fingerprint, kind="exact")
     memory.upsert(Records([f"m{i}" for i in range(12)], side, side[::-1].copy(), [{}] * 12))
     memory.close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")  # a user's; tests make errors of warnings
-        trained = fine(train(reco, "--memory", "memory"))  # nobody knows what those pairs show
-    assert "warning: too few pairs show the same" in trained.output and "--group" in trained.output
-    assert load_fusions(Path("run") / FUSION).text_gate is None
+    fine(train(reco, "--memory", "memory"))
     other = open_memory("other", Fingerprint("another", "cd" * 32, 32), kind="exact")
     other.close()
     fails(reco("train", "shop.csv", "--out", "run2", "--memory", "other"), "another")
@@ -212,8 +207,8 @@ def test_pairs_without_a_group_show_only_themselves(
         table = table.replace(f"ball number {number},{colour}\n", f"ball number {number},{value}\n")
     (shop / "shop.csv").write_text(table)
     seen: list[list[str]] = []
-    fit = run.fit_fusions
-    monkeypatch.setattr(run, "fit_fusions", lambda *args: seen.append(args[2]) or fit(*args))
+    gather = run.gather
+    monkeypatch.setattr(run, "gather", lambda *args: seen.append(args[3]) or gather(*args))
     fine(train(reco))
     (groups,) = seen
     assert [groups.count(group) for group in groups[:4]] == [1, 1, 1, 1]
@@ -241,9 +236,7 @@ def test_a_memory_on_a_server_is_opened_with_the_settings(
         fails(train(reco, "--memory", url, "--collection", "elsewhere"), "elsewhere")
         monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
         server.engine.seen.clear()
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")  # random vectors: there is little to learn
-            fine(train(reco, "--memory", url))
+        fine(train(reco, "--memory", url))
         assert server.engine.seen["query"] > 0
     recipe = (Path("run") / "recipe.json").read_text()
     assert json.loads(recipe)["collection"] == "shop" and "hush" not in recipe

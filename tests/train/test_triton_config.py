@@ -101,8 +101,9 @@ def test_tensorrt_has_one_profile_for_all_batches_and_lengths() -> None:
 
 def test_fusions_are_left_to_cuda_in_float32() -> None:
     for how in (serving("tensorrt"), serving("cuda")):
-        found = gpu(parsed(SPECS["reco_image"], how, half=True))
-        assert list(found) == ["cuda"] and found["cuda"]["use_tf32"] == "0"
+        for name in ("reco_image", "paper_image"):
+            found = gpu(parsed(SPECS[name], how, half=True))
+            assert list(found) == ["cuda"] and found["cuda"]["use_tf32"] == "0"
         assert "use_tf32" not in gpu(parsed(SPECS["clip_image"], how, half=True))["cuda"]
         assert gpu(parsed(SPECS["clip_image"], how))["cuda"]["use_tf32"] == "0"
 

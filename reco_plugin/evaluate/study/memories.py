@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...learn import learn
 from ...memory import Fingerprint, Memory, Searches, open_memory
-from ...refine import VectorMemory, learn
+from ...refine import VectorMemory
 from ...request import Search
 from ...types import Neighbours, Records, Vectors
 from .streams import stream

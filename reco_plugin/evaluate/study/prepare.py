@@ -10,10 +10,10 @@ from ...encode import Progress
 from ...errors import ConfigError, InputError
 from ...reco import Reco
 from ...refine import Refiner
+from ...score import Refines
 from ...types import Records
 from ..encoding import (
     CachingReco,
-    Refines,
     count_captioned,
     count_items,
     encoder_of,

@@ -108,11 +108,13 @@ def test_several_models_must_be_of_one_encoder(photos: Path, model: Path, tmp_pa
     shutil.copytree(model, other)
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps(manifest | {"digest": "0" * 64}))
-    asked = ("photos", "--memory-from", "memory.csv", "--quick", "--model", model)
+    asked = ("photos", "--memory-from", "memory.csv", "--quick", "--fuser", "paper", "--model", model)
     refused = reco("eval", "study", *asked, "--model", other)
     assert refused.exit_code == 1
     assert refused.stderr.endswith("give trainings of one encoder, and study another encoder in a run of its own\n")
     shutil.copytree(model, tmp_path / "twin")
+    same = failed(*(word if word != "paper" else "reco" for word in asked), "--model", tmp_path / "twin")
+    assert "--fuser reco has no weights: several models would all be the same" in same
     result = reco("eval", "study", *asked, "--model", tmp_path / "twin", "--sections", "main", "--out", "runs/two")
     assert result.exit_code == 0, result.output
     table = Findings.read(Path("runs/two")).sections[0].tables[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from reco_plugin.errors import (
     VectorError,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory.transfer import copy
 from reco_plugin.request import Search
 from reco_plugin.types import MODALITIES, Records
 
@@ -214,6 +216,7 @@ def test_filter(memory: Memory, where: dict[str, Any], expected: set[str]) -> No
         {'a"b': 1},
         {1: 1},
         {"_reco_id": "a"},
+        {"_reco_trust": 1},
         {"v": [[1]]},
     ],
 )
@@ -251,7 +254,17 @@ def test_payload_round_trip(memory: Memory) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [{"_reco_id": "x"}, {"a": object()}, {"a": float("nan")}, {"a": 2**70}, {"a": "\ud800"}, {1: 2}, {"a": {1}}, []],
+    [
+        {"_reco_id": "x"},
+        {"_reco_trust": [1, 2, 3]},
+        {"a": object()},
+        {"a": float("nan")},
+        {"a": 2**70},
+        {"a": "\ud800"},
+        {1: 2},
+        {"a": {1}},
+        [],
+    ],
 )
 def test_payload_that_cannot_be_kept(memory: Memory, payload: Any) -> None:
     with pytest.raises(InputError, match="payload of 'a'"):
@@ -402,6 +415,69 @@ def test_reference_scrolls_in_order_of_insertion() -> None:
     memory.delete(["a"])
     memory.upsert(records(["b", "z"]))
     assert [name for batch in memory.scroll(2) for name in batch.ids] == ["z", "m", "b"]
+
+
+# --- witnesses
+
+
+def nan(found: Any) -> list[list[bool]]:
+    return np.isnan(found.witnesses).all(axis=2).tolist()
+
+
+def test_witnesses_are_found_with_their_pairs_and_seen_by_nobody_else(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"], [axis(0), lean(0, 1, 0.8), lean(0, 1, 0.6)], payloads=[{"n": 1}, {}, {}]))
+    given = np.float32([[0.1, -2.5, 3.25], [1, 2, 3], [7, 8, 9], [np.nan, 0, 0]])
+    before = everything(memory)
+    memory.set_witnesses(["a", "b", "unknown", "c"], given)
+    asked = Search(axis(0)[None], by="image", read="text", k=4, witnesses=True)
+    found = memory.search(asked)
+    assert found.ids == [["a", "b", "c"]]
+    assert found.payloads is None
+    np.testing.assert_array_equal(found.witnesses[0, :2], given[:2])
+    assert nan(found) == [[False, False, True, True]]
+    np.testing.assert_array_equal(memory.witnesses(["b", "none", "a", "c"])[[0, 2]], given[[1, 0]])
+    assert np.isnan(memory.witnesses(["b", "none", "a", "c"])[[1, 3]]).all()
+    assert memory.witnesses([]).shape == (0, 3)
+    assert memory.search(replace(asked, witnesses=False)).witnesses is None
+    whole = memory.search(replace(asked, payloads=True, ids=False))
+    assert whole.payloads == [[{"n": 1}, {}, {}]]
+    np.testing.assert_array_equal(whole.witnesses, found.witnesses)
+    assert dict(memory.payloads()) == {"a": {"n": 1}, "b": {}, "c": {}}
+    for name, (image, text, payload) in everything(memory).items():
+        np.testing.assert_allclose(image, before[name][0], rtol=2e-7)
+        np.testing.assert_allclose(text, before[name][1], rtol=2e-7)
+        assert payload == before[name][2]
+
+
+def test_a_pair_that_is_replaced_loses_its_witnesses(memory: Memory) -> None:
+    memory.upsert(records(["a", "b", "c"]))
+    memory.set_witnesses(["a", "b", "c"], np.ones((3, 3), np.float32))
+    memory.upsert(records(["a"]))
+    memory.delete(["b"])
+    assert np.isnan(memory.witnesses(["a", "b", "c"])).all(axis=1).tolist() == [True, True, False]
+
+
+def test_witnesses_of_another_shape(memory: Memory) -> None:
+    memory.upsert(records(["a"]))
+    with pytest.raises(InputError, match=r"witnesses must be \(1, 3\), got \(1, 2\)"):
+        memory.set_witnesses(["a"], np.ones((1, 2), np.float32))
+
+
+def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPENER) -> None:
+    memory = persistent()
+    memory.upsert(records([f"p{i}" for i in range(30)]))
+    given = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    names = [f"p{i}" for i in range(30)]
+    memory.set_witnesses(names, given)
+    memory.set_trust({"format": 1, "blob": "AAAA"})
+    memory.close()
+    again = persistent(create=False)
+    assert again.header.trust == {"format": 1, "blob": "AAAA"}
+    np.testing.assert_array_equal(again.witnesses(names), given)
+    target = open_memory(":memory:", FINGERPRINT)
+    assert sum(copy(again, target, batch_size=7)) == 30
+    assert target.header.trust == again.header.trust
+    np.testing.assert_array_equal(target.witnesses(names), given)
 
 
 # --- open and close

@@ -98,14 +98,14 @@ def drips(connection: socket.socket) -> None:
 
 
 def opened(artifact: Any, **settings: Any) -> Any:
-    return open_graph(artifact, "reco_text", load_settings(**settings))
+    return open_graph(artifact, "paper_text", load_settings(**settings))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_headers_open_a_server_that_asks_for_them(start_server, model, artifact, fusion_inputs, protocol):
     rule = f"inference,model-config:x-reco-key={KEY}"
     options = [f"--grpc-restricted-protocol={rule}", f"--http-restricted-api={rule}"]
-    server = start_server(model, models=["reco_text"], options=options)
+    server = start_server(model, models=["paper_text"], options=options)
     url, header = server.url(protocol), {"grpc": "triton-grpc-protocol-x-reco-key", "http": "x-reco-key"}[protocol]
     for headers in ({}, {header: "wrong-key"}):
         with pytest.raises(SessionError, match="triton_headers") as caught:
@@ -119,7 +119,7 @@ def test_headers_open_a_server_that_asks_for_them(start_server, model, artifact,
 def test_grpc_over_tls_needs_the_authority(start_server, model, artifact, fusion_inputs, certificate):
     cert, key = certificate
     options = ["--grpc-use-ssl=1", f"--grpc-server-cert={cert}", f"--grpc-server-key={key}"]
-    server = start_server(model, models=["reco_text"], options=options)
+    server = start_server(model, models=["paper_text"], options=options)
     secure = server.grpc.replace("grpc://", "grpcs://")
     session = opened(artifact, triton_url=secure, triton_ca=cert)
     assert len(session.run(fusion_inputs(2, 3))["refined"]) == 2

@@ -8,7 +8,6 @@ import urllib.request
 
 import pytest
 
-from reco_plugin.artifact import GRAPHS
 from reco_plugin.sessions.triton.ports import Ports, read_config
 from reco_plugin.train.serving import serving
 from reco_plugin.train.triton import graph_specs, render_config
@@ -20,12 +19,12 @@ pytestmark = pytest.mark.xdist_group("triton")
 def test_a_folder_for_gpus_loads_and_warms_up_on_a_cpu(start_server, artifact, tmp_path, accelerator):
     manifest, how = artifact.manifest, serving(accelerator)
     specs = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)
-    for name, spec in specs.items():
+    for name in manifest.graphs:
         shutil.copytree(artifact.folder / name, tmp_path / name)
-        config = render_config(spec, how, half=True, sha256=manifest.graphs[name].sha256)
+        config = render_config(specs[name], how, half=True, sha256=manifest.graphs[name].sha256)
         (tmp_path / name / "config.pbtxt").write_text(config)
     server = start_server(tmp_path)
-    for name in GRAPHS:
+    for name in manifest.graphs:
         with urllib.request.urlopen(f"{server.http}/v2/models/{name}/config") as reply:
             found = json.load(reply)
         assert Ports.of(found) == read_config(artifact.folder / name / "config.pbtxt")

@@ -144,7 +144,7 @@ def test_all_is_let_go_with_the_last_session(wire, connect):
 def test_the_client_that_is_not_installed_is_named_with_the_way_to_install_it(artifact, monkeypatch):
     monkeypatch.setitem(sys.modules, "tritonclient.grpc.model_config_pb2", None)
     with pytest.raises(MissingExtra, match=r"tritonclient.*pip install 'reco-plugin\[triton\]'"):
-        open_graph(artifact, "reco_text", load_settings(triton_url="http://localhost"))
+        open_graph(artifact, "paper_text", load_settings(triton_url="http://localhost"))
 
 
 def test_sessions_of_one_server_share_a_connection(wire):

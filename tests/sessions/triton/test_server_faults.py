@@ -50,7 +50,7 @@ def when_idle(session: TritonSession, number: int) -> int:
 @pytest.fixture
 def fragile(start_server: Callable[..., TritonServer], model: Path, slow_models: Path) -> Iterator[TritonServer]:
     """A server of one's own, to be killed."""
-    server = start_server(model, slow_models, models=["reco_text", "slow"])
+    server = start_server(model, slow_models, models=["paper_text", "slow"])
     yield server
     server.kill()
 
@@ -98,8 +98,8 @@ def test_a_killed_server_is_an_error_and_its_successor_serves(fragile, artifact,
     protocol, _, shared = place.partition("-")
     monkeypatch.setattr(regions, "WORTH_IT", 1)
     settings = load_settings(triton_url=fragile.url(protocol), triton_shared_memory="on" if shared else "off")
-    session, inputs = open_graph(artifact, "reco_text", settings), fusion_inputs(4, 3)
-    expected = open_graph(artifact, "reco_text", load_settings()).run(inputs)["refined"]
+    session, inputs = open_graph(artifact, "paper_text", settings), fusion_inputs(4, 3)
+    expected = open_graph(artifact, "paper_text", load_settings()).run(inputs)["refined"]
     np.testing.assert_allclose(session.run(inputs)["refined"], expected, rtol=0, atol=1e-5)
 
     with ThreadPoolExecutor(1) as pool:
@@ -110,7 +110,7 @@ def test_a_killed_server_is_an_error_and_its_successor_serves(fragile, artifact,
             cut_off.result(timeout=30)
     assert (fragile.processes(), fragile.shared_memory()) == ([], [])
 
-    with pytest.raises(SessionUnavailable, match=r"reco_text failed on .*no Triton server is reached at"):
+    with pytest.raises(SessionUnavailable, match=r"paper_text failed on .*no Triton server is reached at"):
         session.run(inputs)
 
     fragile.start()
@@ -121,7 +121,7 @@ def test_a_stopped_server_leaves_nothing_behind(fragile, artifact, fusion_inputs
     monkeypatch.setattr(regions, "WORTH_IT", 1)
     before = set(Path("/dev/shm").glob("reco-*"))
     settings = load_settings(triton_url=fragile.grpc, triton_shared_memory="on")
-    open_graph(artifact, "reco_text", settings).run(fusion_inputs(4, 3))
+    open_graph(artifact, "paper_text", settings).run(fusion_inputs(4, 3))
     assert fragile.processes()
     assert set(Path("/dev/shm").glob("reco-*")) == before  # ours is unlinked as soon as it is mapped
     fragile.stop()
@@ -139,11 +139,11 @@ def test_a_server_that_does_not_serve_the_graph_is_refused_with_the_way_out(frag
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_other_ports_than_the_folders_are_refused_naming_both(server, artifact, tmp_path, protocol):
     other = Path(shutil.copytree(artifact.folder, tmp_path / "other"))
-    config = other / "reco_text" / "config.pbtxt"
+    config = other / "paper_text" / "config.pbtxt"
     config.write_text(config.read_text().replace("TYPE_FP32", "TYPE_FP16", 1))
     settings = load_settings(triton_url=server.url(protocol))
     with pytest.raises(SessionError, match=r"not the same on both sides") as caught:
-        open_graph(Artifact.load(other), "reco_text", settings)
+        open_graph(Artifact.load(other), "paper_text", settings)
     message = str(caught.value)
     d = artifact.manifest.dimension
     assert f"the server at {server.url(protocol)} has neighbours FP32[-1, {d}], query FP32[{d}]" in message
@@ -152,11 +152,11 @@ def test_other_ports_than_the_folders_are_refused_naming_both(server, artifact, 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_other_weights_of_the_same_shapes_are_refused(server, artifact, protocol):
-    served = artifact.manifest.graphs["reco_text"]
-    graphs = {**artifact.manifest.graphs, "reco_text": served.model_copy(update={"sha256": "ab" * 32})}
+    served = artifact.manifest.graphs["paper_text"]
+    graphs = {**artifact.manifest.graphs, "paper_text": served.model_copy(update={"sha256": "ab" * 32})}
     other = replace(artifact, manifest=artifact.manifest.model_copy(update={"graphs": graphs}))
     with pytest.raises(SessionError, match=rf"sha256 {served.sha256[:12]}.*that with abababab"):
-        open_graph(other, "reco_text", load_settings(triton_url=server.url(protocol)))
+        open_graph(other, "paper_text", load_settings(triton_url=server.url(protocol)))
 
 
 def test_shared_memory_that_the_server_cannot_see_is_done_without(
@@ -165,9 +165,9 @@ def test_shared_memory_that_the_server_cannot_see_is_done_without(
     monkeypatch.setattr(regions, "WORTH_IT", 1)
     monkeypatch.setattr(regions, "_FILES", tmp_path)
     inputs = fusion_inputs(4, 3)
-    expected = open_graph(artifact, "reco_text", load_settings()).run(inputs)["refined"]
-    auto = open_graph(artifact, "reco_text", load_settings(triton_url=server.grpc, triton_shared_memory="auto"))
+    expected = open_graph(artifact, "paper_text", load_settings()).run(inputs)["refined"]
+    auto = open_graph(artifact, "paper_text", load_settings(triton_url=server.grpc, triton_shared_memory="auto"))
     np.testing.assert_allclose(auto.run(inputs)["refined"], expected, rtol=0, atol=1e-5)
-    must = open_graph(artifact, "reco_text", load_settings(triton_url=server.grpc, triton_shared_memory="on"))
+    must = open_graph(artifact, "paper_text", load_settings(triton_url=server.grpc, triton_shared_memory="on"))
     with pytest.raises(SessionError, match=r"triton_shared_memory is on, but it cannot be used.*--ipc=host"):
         must.run(inputs)

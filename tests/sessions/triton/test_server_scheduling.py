@@ -52,15 +52,15 @@ def test_concurrent_requests_merge_and_each_gets_its_own_result(server, artifact
     protocol, _, shared = place.partition("-")
     monkeypatch.setattr(regions, "WORTH_IT", 1)
     settings = load_settings(triton_url=server.url(protocol), triton_shared_memory="on" if shared else "off")
-    session = open_graph(artifact, "reco_text", settings)
+    session = open_graph(artifact, "paper_text", settings)
     inputs = [fusion_inputs(1, 10, seed=seed) for seed in range(CALLERS * EACH)]
-    before = counts(server, "reco_text")
+    before = counts(server, "paper_text")
     found = together(lambda i: session.run(inputs[i])["refined"])
-    after = counts(server, "reco_text")
+    after = counts(server, "paper_text")
     rows, runs = after.rows - before.rows, after.runs - before.runs
     assert rows == CALLERS * EACH
     assert rows / runs > 1
-    alone = open_graph(artifact, "reco_text", load_settings())
+    alone = open_graph(artifact, "paper_text", load_settings())
     for each, result in zip(inputs, found, strict=True):
         np.testing.assert_allclose(result, alone.run(each)["refined"], rtol=0, atol=1e-5)
 

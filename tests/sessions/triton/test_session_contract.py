@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
 from reco_plugin.sessions import Session, open_graph
@@ -64,14 +64,14 @@ def pixels(batch: int, artifact: Artifact) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("batch", "k"), [(1, 1), (1, 10), (2, 3), (7, 5), (MAX_BATCH, 20), (3, 100)])
-@pytest.mark.parametrize("graph", ["reco_image", "reco_text"])
+@pytest.mark.parametrize("graph", ["paper_image", "paper_text"])
 def test_fusions_are_equal_with_any_number_of_neighbours(opened, reference, fusion_inputs, graph, batch, k):
     compare(opened(graph), reference(graph), fusion_inputs(batch, k, seed=k))
 
 
 @pytest.mark.parametrize("batch", [MAX_BATCH + 1, 3 * MAX_BATCH, 200])
 def test_a_batch_above_the_models_maximum_is_split(opened, reference, fusion_inputs, batch):
-    compare(opened("reco_text"), reference("reco_text"), fusion_inputs(batch, 4, seed=batch))
+    compare(opened("paper_text"), reference("paper_text"), fusion_inputs(batch, 4, seed=batch))
 
 
 @pytest.mark.parametrize("batch", [1, 5, MAX_BATCH + 3])
@@ -85,7 +85,7 @@ def test_texts_of_any_length_are_equal(opened, reference, artifact, length):
 
 
 def test_an_empty_batch_has_empty_results_of_the_right_shapes(opened, fusion_inputs, artifact):
-    out = opened("reco_text").run(fusion_inputs(0, 5))
+    out = opened("paper_text").run(fusion_inputs(0, 5))
     assert out["refined"].shape == (0, artifact.manifest.dimension)
     assert out["weights"].shape == (0, 5)
 
@@ -123,9 +123,9 @@ def test_a_type_that_no_graph_takes_is_named(opened):
 
 def test_widths_that_do_not_fit_are_named(opened, fusion_inputs):
     wrong: dict[str, Any] = {**fusion_inputs(2, 3), "query": np.zeros((2, 7), np.float32)}
-    with pytest.raises(SessionError, match=r"reco_text.*'query': 'float32\[2, 7\]'"):
-        opened("reco_text").run(wrong)
+    with pytest.raises(SessionError, match=r"paper_text.*'query': 'float32\[2, 7\]'"):
+        opened("paper_text").run(wrong)
 
 
-def test_every_graph_of_the_folder_can_be_opened(opened):
-    assert all(opened(graph) for graph in GRAPHS)
+def test_every_graph_of_the_folder_can_be_opened(opened, artifact):
+    assert all(opened(graph) for graph in artifact.manifest.graphs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ....closed_form import Closed
+from ....closed_form import Closed, Request
 from ....retrieve import retrieve
 from ....types import Neighbours
 from ...findings import Cell, Chart, Column, Section, Table
@@ -77,7 +77,8 @@ def _steps(study: Study) -> dict[str, Callable[[int], Any]]:
     found, fuser = {size: search(size) for size in BATCHES}, ours.fusers[0]
     steps["retrieve"] = search
     if fuser is None:
-        closed = Closed(memory, "image", "query", ours.how, ours.caution, gated=ours.gate)
+        asked = Request("image", "query", ours.how, "reco", ours.caution, None, gated=ours.gate, explain=False)
+        closed = Closed(memory, asked)
         steps["fuse"] = lambda size: closed.refine(queries[rows[:size]], found[size], None, slice(0, size))
     else:
         steps["fuse"] = lambda size: fuser.fuse(

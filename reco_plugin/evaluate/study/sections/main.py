@@ -40,9 +40,9 @@ def main(study: Study) -> Section:
         title="Does refinement help?",
         about=(
             "Every image is classified by the nearest class prompt. Images are refined as queries, prompts as "
-            "candidates, through the whole memory; both, by exact scores. The gain is the difference in top-1 "
-            "to frozen CLIP on the same images, with its 95 % bootstrap interval, drawn over groups of images (by "
-            "default classes)."
+            "candidates, through the whole memory; where both are, by exact scores. The gain is the difference in "
+            "top-1 to frozen CLIP on the same images, with its 95 % bootstrap interval, drawn over groups of images "
+            "(by default classes)."
             + (
                 f" Means over {len(study.subject.names)} models; lowest and highest are the models' own top-1."
                 if len(study.subject.names) > 1
