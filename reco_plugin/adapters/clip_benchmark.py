@@ -85,16 +85,17 @@ class BenchmarkModel:
     def refine_classes(self, classes: torch.Tensor) -> torch.Tensor:
         """Refine the classes' mean prompts (D, C) as one set of candidates, if texts are refined.
 
-        With both sides, returns (C + 1, C), which reads the scores out of an image's vector.
+        With both sides, returns (C + 1, C), which reads the scores out of an image's vector; where the classes have no
+        exact scores, since they stay plain or another fusion refines them, their vectors.
         """
         if "text" not in self.refined:
             return classes
         plain = classes.T.cpu().numpy()
-        if self.refined == MODALITIES:
+        found = self.reco.refine(plain, modality="text", role="candidate")
+        if self.refined == MODALITIES and found.moves is not None:
             self._among = ExactScorer(self.reco, plain)
             return _tensor(_NORM * np.eye(len(plain) + 1, len(plain), dtype=np.float32), classes.device)
-        vectors = self.reco.refine(plain, modality="text", role="candidate").vectors
-        return _tensor(vectors, classes.device).T
+        return _tensor(found.vectors, classes.device).T
 
 
 def fill_up(scores: Vectors) -> Vectors:

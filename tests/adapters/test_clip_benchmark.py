@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,19 @@ def test_classes_are_one_set_of_candidates(opened: Reco, refined: Any) -> None:
     np.testing.assert_allclose(found.T.numpy(), expected, atol=1e-6)
 
 
-def test_with_both_sides_refined_the_logits_are_exact_scores(opened: Reco, drawings: list[Pair]) -> None:
+def test_with_both_sides_refined_the_logits_are_exact_scores(
+    opened: Reco, drawings: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from clip_benchmark.metrics import zeroshot_classification
 
     register()
     names, templates = ["red circle", "blue square", "the theory of numbers"], ["a small {c}", "{c}"]
     images: Any = [pair.image for pair in drawings[:6]]
     pixels = [transform(i, config=opened.manifest.image, max_pixels=opened.settings.max_pixels) for i in images]
+    state = opened.memory.trust
+    assert state is not None
+    sides = {name: replace(side, candidate_gates=side.gates) for name, side in state.sides.items()}
+    monkeypatch.setattr(opened.memory, "_learned", (opened.memory.searches.header, replace(state, sides=sides)))
     model = BenchmarkModel(opened, MODALITIES)
     classifier = zeroshot_classification.zero_shot_classifier(model, Texts, names, templates, "cpu", amp=False)
     batches = [(torch.stack(pixels[:4]), torch.zeros(4)), (torch.stack(pixels[4:]), torch.zeros(2))]
