@@ -63,6 +63,16 @@ def test_the_last_line_is_where_the_job_ended(capsys: Capsys, monkeypatch: pytes
     assert [line.partition(" [")[0] for line in lines] == ["build: 0/6", "build: 2/6", "build: 6/6"]
 
 
+def test_a_loop_counts_each_item_once_when_lines_get_rarer(capsys: Capsys) -> None:
+    now = 0.0
+    with progress_bar(range(100), desc="train") as bar:
+        bar._time = lambda: now
+        bar.start_t = bar.last_print_t = 0.0
+        for _ in bar:
+            now += 30.0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("train: 100/100 [")
+
+
 def test_steps_that_count_nothing_are_named(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     with progress_bar(unit="row") as bar:
         for name, after_s in (("split", 10.0), ("judge", 0.0), ("judge", 10.0), ("write", 0.0)):

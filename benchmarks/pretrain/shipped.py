@@ -18,7 +18,7 @@ from reco_plugin.train.encoder import FrozenClip
 from .towers import MODEL_CFG
 
 SCALE = 30.0
-"""Where the logit scale starts: the graphs do not hold it. Among 10 … 100, pairs of seen entities have the least loss here."""
+"""Where the logit scale starts; the graphs do not hold it. Of 10 … 100 the least loss on pairs of seen entities."""
 _SPLIT = {f"split_split_{place}": f"visual.attnpool.{name}_proj" for place, name in enumerate("qkv")}
 
 

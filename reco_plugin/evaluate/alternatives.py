@@ -106,7 +106,8 @@ def contrastive_gradient(weights: Vectors, image: Vectors, text: Vectors, same: 
 
     Args:
         weights: (2, D, D).
-        image, text: (B, D).
+        image: (B, D).
+        text: (B, D).
         same: (B, B) other pairs that are no negatives.
         scale: logit per unit of cosine.
     """
@@ -285,11 +286,11 @@ class XMoRe:
 
 def kinds(pairs: Records, captions: Sequence[str], shown: Shown | None, *, quick: bool, seed: int) -> dict[str, Kind]:
     """All methods by name; those that need classes only where these are known."""
+    steps, sharp, spreads = (10, 30) if quick else (100, 300, 1000), (2.0, 5.0, 10.0, 20.0, 40.0), (0.0, 0.3, 0.6, 0.9)
 
     def adapters(side: Side) -> Iterator[LinearAdapter]:
-        steps = (10, 30) if quick else (100, 300, 1000)
-        for rate, scale in ((3e-3, 30.0),) if quick else product((1e-3, 3e-3), (30.0, 100.0)):
-            yield from train_adapters(pairs, captions, steps, rate=rate, scale=scale, side=side, seed=seed)
+        for scale in (30.0, 100.0):
+            yield from train_adapters(pairs, captions, steps, rate=3e-3, scale=scale, side=side, seed=seed)
 
     found = {
         "linear adapter": Kind("training, the index made anew", lambda: adapters("both")),
@@ -297,15 +298,14 @@ def kinds(pairs: Records, captions: Sequence[str], shown: Shown | None, *, quick
         "X-MoRe": Kind("classes to score", lambda: [XMoRe(k, s) for k, s in product((4, 8, 16), (20.0, 50.0, 100.0))]),
     }
     if shown is not None:
-        graph = Graph(shown, 10)
-        weights, sharp, spreads = (0.1, 0.3, 1.0, 3.0, 10.0), (5.0, 10.0, 20.0, 40.0), (0.0, 0.3, 0.6, 0.9)
-        found["Tip-Adapter"] = Kind(
-            "a class for each pair", lambda: [TipAdapter(shown, w, s) for w, s in product(weights, sharp)]
-        )
-        found["label propagation"] = Kind(
-            "a class for each pair",
-            lambda: [LabelPropagation(graph, w, s, p) for w, s, p in product(weights[:4], spreads, (1.0, 5.0, 20.0))],
-        )
+        graph, weights = Graph(shown, 10), (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+        spread_labels = [LabelPropagation(graph, w, s, p) for w, s, p in product(weights, spreads, (1.0, 5.0, 20.0))]
+        found |= {
+            "Tip-Adapter": Kind(
+                "the class of each pair", lambda: [TipAdapter(shown, w, s) for w, s in product(weights, sharp)]
+            ),
+            "label propagation": Kind("the class of each pair", lambda: spread_labels),
+        }
     return found
 
 
