@@ -1,13 +1,13 @@
 """What else could be done with a memory's pairs instead of refining, on vectors alone; with the papers' definitions.
 
-A linear adapter moves both sides' vectors, so an index has to be made anew, or the texts' alone. Tip-Adapter's cache,
-label propagation and X-MoRe score classes: they give no vector to search with.
+A linear adapter (:mod:`.linear_adapter`) moves vectors. Tip-Adapter's cache, label propagation and X-MoRe score
+classes: they give no vector to search with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -16,17 +16,17 @@ import numpy.typing as npt
 
 from ..refine import Calibrated
 from ..retrieve import Retrieval, retrieve
-from ..types import Modality, Records, Vectors
+from ..types import Records, Vectors
 from .baselines import Scores, ranks_of_scores, softmax
-from .measure import Measured, measure
+from .linear_adapter import LinearAdapter, train_adapters
+from .measure import Measured
 from .methods import Chosen, Measures
 from .ranking import parts
-from .task import Mask, Side, Task, TaskItems
+from .task import Side, Task, TaskItems
 
 Numbers = npt.NDArray[np.int64]
 Near: TypeAlias = tuple[Numbers, Scores]
 """Rows (B, K) of what is near to each of B nodes, and their cosines or shares (B, K)."""
-_BATCH = 512
 _QUERIES = 1024  # whose neighbours are held at a time
 
 
@@ -45,77 +45,6 @@ class Kind:
 
     needs: str  # what it asks for beside the pairs, in words
     variants: Callable[[], Iterable[Alternative]]  # made when called: an adapter is trained
-
-
-@dataclass(frozen=True)
-class LinearAdapter:
-    """Moves a vector by a matrix, residually: x + xW, unit-norm. Images and texts have a matrix each.
-
-    The linear case of CLIP-Adapter (Gao et al., *CLIP-Adapter: Better vision-language models with feature adapters*,
-    IJCV 2024), trained with CLIP's own loss, so that it needs no classes.
-    """
-
-    weights: Vectors  # (2, D, D): of images, of texts
-    settings: str
-
-    def move(self, vectors: Vectors, modality: Modality) -> Vectors:
-        """Adapt (N, D) vectors of one modality; (N, D) unit-norm."""
-        return _unit(vectors + vectors @ self.weights[int(modality == "text")])[0]
-
-    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: nothing is retrieved
-        """See :class:`.methods.Measures`."""
-        queries, candidates = (self._adapted(items) for items in (task.queries, task.candidates))
-        return measure(task, [replace(task, queries=queries, candidates=candidates)])
-
-    def _adapted(self, items: TaskItems) -> TaskItems:
-        return replace(items, vectors=self.move(items.vectors, items.modality))
-
-
-def train_adapters(
-    pairs: Records, captions: Sequence[str], steps: Sequence[int], *, rate: float, scale: float, side: Side, seed: int
-) -> Iterator[LinearAdapter]:
-    """Train an adapter by CLIP's symmetric loss and Adam; yields it after each number of steps, in rising order.
-
-    Args:
-        pairs: N pairs.
-        captions: (N,) equal captions are no negatives.
-        steps: of 512 pairs each.
-        rate: of Adam, constant.
-        scale: logit per unit of cosine.
-        side: whose matrix is trained; the other stays zero.
-        seed: of the batches.
-    """
-    rng, kinds = np.random.default_rng(seed), np.unique(np.array(captions, np.str_), return_inverse=True)[1]
-    dimension = pairs.image.shape[1]
-    weights, mean, square = np.zeros((3, 2, dimension, dimension), np.float32)
-    trained = np.float32([side != "text", side != "image"])[:, None, None]
-    for step in range(1, max(steps) + 1):
-        rows = rng.choice(len(pairs), min(_BATCH, len(pairs)), replace=False)
-        same = (kinds[rows, None] == kinds[rows]) & ~np.eye(len(rows), dtype=np.bool_)
-        gradient = trained * contrastive_gradient(weights, pairs.image[rows], pairs.text[rows], same, scale)
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.99 * square + 0.01 * gradient**2
-        spread = np.sqrt(square / (1 - 0.99**step)) + 1e-8
-        weights = (weights - rate * mean / (1 - 0.9**step) / spread).astype(np.float32)
-        if step in steps:
-            yield LinearAdapter(weights, f"{step} steps, rate {rate:g}, scale {scale:g}")
-
-
-def contrastive_gradient(weights: Vectors, image: Vectors, text: Vectors, same: Mask, scale: float) -> Vectors:
-    """Gradient (2, D, D) of CLIP's symmetric loss of B pairs with respect to both matrices of an adapter.
-
-    Args:
-        weights: (2, D, D).
-        image: (B, D).
-        text: (B, D).
-        same: (B, B) other pairs that are no negatives.
-        scale: logit per unit of cosine.
-    """
-    (images, far_image), (texts, far_text) = (_unit(x + x @ w) for x, w in zip((image, text), weights, strict=True))
-    logits = np.where(same, -np.inf, scale * images @ texts.T)
-    pull = (softmax(logits) + softmax(logits.T).T - 2 * np.eye(len(image))) * scale / (2 * len(image))
-    sides = ((image, images, far_image, pull @ texts), (text, texts, far_text, pull.T @ images))
-    return np.stack([x.T @ ((to - unit * (unit * to).sum(1, keepdims=True)) / far) for x, unit, far, to in sides])
 
 
 @dataclass(frozen=True)
@@ -185,7 +114,7 @@ class Graph:
         """None where no image shows a class of the task."""
         if task is not self._task:
             shown = self._all.among(task.candidates.labels)
-            images = TaskItems(shown.images, "image", np.empty(0), [(id_,) for id_ in shown.ids])
+            images = TaskItems(shown.images, "image", np.empty(0, np.int64), [(id_,) for id_ in shown.ids])
             near = (self._nearest(shown, items) for items in (images, task.queries) if len(shown.pair))
             self._task, self._made = task, Made(shown, *near) if len(shown.pair) else None
         return self._made
@@ -286,7 +215,7 @@ class XMoRe:
 
 def kinds(pairs: Records, captions: Sequence[str], shown: Shown | None, *, quick: bool, seed: int) -> dict[str, Kind]:
     """All methods by name; those that need classes only where these are known."""
-    steps, sharp, spreads = (10, 30) if quick else (100, 300, 1000), (2.0, 5.0, 10.0, 20.0, 40.0), (0.0, 0.3, 0.6, 0.9)
+    steps = (10, 30) if quick else (100, 300, 1000)
 
     def adapters(side: Side) -> Iterator[LinearAdapter]:
         for scale in (30.0, 100.0):
@@ -297,16 +226,16 @@ def kinds(pairs: Records, captions: Sequence[str], shown: Shown | None, *, quick
         "linear adapter of texts": Kind("training", lambda: adapters("text")),
         "X-MoRe": Kind("classes to score", lambda: [XMoRe(k, s) for k, s in product((4, 8, 16), (20.0, 50.0, 100.0))]),
     }
-    if shown is not None:
-        graph, weights = Graph(shown, 10), (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-        spread_labels = [LabelPropagation(graph, w, s, p) for w, s, p in product(weights, spreads, (1.0, 5.0, 20.0))]
-        found |= {
-            "Tip-Adapter": Kind(
-                "the class of each pair", lambda: [TipAdapter(shown, w, s) for w, s in product(weights, sharp)]
-            ),
-            "label propagation": Kind("the class of each pair", lambda: spread_labels),
-        }
-    return found
+    if shown is None:
+        return found
+    needs, graph = "the class of each pair, classes to score", Graph(shown, 10)
+    weights = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    caches = list(product(weights, (2.0, 5.0, 10.0, 20.0, 40.0)))
+    graphs = list(product(weights, (0.0, 0.3, 0.6, 0.9), (1.0, 5.0, 20.0)))
+    return found | {
+        "Tip-Adapter": Kind(needs, lambda: [TipAdapter(shown, *how) for how in caches]),
+        "label propagation": Kind(needs, lambda: [LabelPropagation(graph, *how) for how in graphs]),
+    }
 
 
 def choose_alternatives(
@@ -324,12 +253,6 @@ def choose_alternatives(
     return tuple(best)
 
 
-def _unit(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Unit-norm vectors (N, D) and the norms that they had, (N, 1)."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / norms, norms
-
-
 def _cosines(task: Task) -> Scores:
     return np.asarray(task.queries.vectors @ task.candidates.vectors.T)
 
@@ -341,7 +264,10 @@ def _ranked(scores: Scores, task: Task) -> Measured:
 
 def _mean(near: Near, rows: Scores) -> Scores:
     """Mean (B, C) of the rows (M, C) that each of B nodes is near to."""
-    return sum((near[1][:, place, None] * rows[near[0][:, place]] for place in range(near[0].shape[1])), np.float32(0))
+    mean = np.zeros((len(near[0]), rows.shape[1]), np.float32)
+    for place in range(near[0].shape[1]):  # (B, K, C) at once would be too large
+        mean += near[1][:, place, None] * rows[near[0][:, place]]
+    return mean
 
 
 def _confidence(shares: Scores) -> Scores:

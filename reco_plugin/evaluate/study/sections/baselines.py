@@ -41,10 +41,10 @@ def baselines(study: Study) -> Section:
 def chosen_table(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) -> Table:
     """What was chosen of every kind, and what else that kind needs, where it is told."""
     rows: list[dict[str, Cell]] = [
-        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} for c in chosen
+        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1}
+        | ({"needs": needs[c.kind]} if needs else {})
+        for c in chosen
     ]
-    for cells in rows if needs else ():
-        cells["needs"] = needs[str(cells["name"])]
     return Table(
         title="chosen on development classes",
         columns=(
