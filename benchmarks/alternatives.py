@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reco_plugin.evaluate.alternatives import Shown, choose_alternatives, kinds
+from reco_plugin.evaluate.alternatives import LabelledImages, choose_alternatives, kinds
 from reco_plugin.evaluate.findings import Cell, Column, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import Measured, measure, refine_task
@@ -61,7 +61,7 @@ class Comparison:
         self.name, data, rows = name, subject.data, subject.rows(MEMORIES[name])
         self.memory = subject.memory(rows)
         self.pairs, shown = data.memory.take(rows), data.memory_entity[rows]
-        self.shown = Shown(self.pairs.ids, self.pairs.image, np.arange(len(rows)), shown)
+        self.shown = LabelledImages(self.pairs.ids, self.pairs.image, np.arange(len(rows)), shown)
         queries = TaskItems(data.queries.image, "image", data.truth)
         whole = Task(queries, TaskItems(data.prompts, "text", np.arange(len(data.prompts))), data.truth)
         self.tasks = {split: whole.among(np.array(data.splits) == split) for split in ("dev", *GROUPS)}

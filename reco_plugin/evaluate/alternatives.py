@@ -48,7 +48,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Shown:
+class LabelledImages:
     """M images of a memory and the classes that they show, E entries; an image may show several."""
 
     ids: Sequence[str]
@@ -56,13 +56,13 @@ class Shown:
     pair: Numbers  # (E,) row of an image
     number: Numbers  # (E,) class that it shows
 
-    def among(self, numbers: Numbers) -> Shown:
+    def among(self, numbers: Numbers) -> LabelledImages:
         """Only images of some classes (C,), which are numbered by their place, in order of the classes."""
         kept = np.flatnonzero(np.isin(self.number, numbers))
         kept = kept[np.argsort(self.number[kept], kind="stable")]
         rows, pair = np.unique(self.pair[kept], return_inverse=True)
         ids = [self.ids[row] for row in rows.tolist()]
-        return Shown(ids, self.images[rows], pair, np.searchsorted(numbers, self.number[kept]))
+        return LabelledImages(ids, self.images[rows], pair, np.searchsorted(numbers, self.number[kept]))
 
     def similarity(self, queries: TaskItems, rows: slice) -> Scores:
         """Cosines (b, M) of some queries; -inf where an image is the query's own."""
@@ -82,7 +82,7 @@ class TipAdapter:
     relative to a cosine instead of CLIP's logit; both settings are searched, as there.
     """
 
-    shown: Shown
+    shown: LabelledImages
     weight: float
     sharpness: float
 
@@ -105,7 +105,7 @@ class TipAdapter:
 class Graph:
     """The nearest images of a task's queries and of the images themselves, kept for the task that was asked last."""
 
-    def __init__(self, shown: Shown, neighbours: int) -> None:
+    def __init__(self, shown: LabelledImages, neighbours: int) -> None:
         self._all, self._neighbours = shown, neighbours
         self._task: Task | None = None
         self._made: Made | None = None
@@ -119,7 +119,7 @@ class Graph:
             self._task, self._made = task, Made(shown, *near) if len(shown.pair) else None
         return self._made
 
-    def _nearest(self, shown: Shown, queries: TaskItems) -> Near:
+    def _nearest(self, shown: LabelledImages, queries: TaskItems) -> Near:
         k, found = min(self._neighbours, len(shown.images)), []
         for rows in parts(len(queries.vectors), len(shown.images)):
             cosines = shown.similarity(queries, rows)
@@ -132,7 +132,7 @@ class Graph:
 class Made(NamedTuple):
     """A graph of M images, and where a task's queries touch it."""
 
-    shown: Shown
+    shown: LabelledImages
     images: Near  # (M, K)
     queries: Near  # (B, K)
 
@@ -213,7 +213,9 @@ class XMoRe:
         return _ranked(np.log(sum(_confidence(p)[:, None] * p for p in (own, votes)) + 1e-12), task)
 
 
-def kinds(pairs: Records, captions: Sequence[str], shown: Shown | None, *, quick: bool, seed: int) -> dict[str, Kind]:
+def kinds(
+    pairs: Records, captions: Sequence[str], shown: LabelledImages | None, *, quick: bool, seed: int
+) -> dict[str, Kind]:
     """All methods by name; those that need classes only where these are known."""
     steps = (10, 30) if quick else (100, 300, 1000)
 

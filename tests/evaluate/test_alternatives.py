@@ -11,8 +11,8 @@ import pytest
 
 from reco_plugin.evaluate.alternatives import (
     Graph,
+    LabelledImages,
     LabelPropagation,
-    Shown,
     TipAdapter,
     XMoRe,
 )
@@ -39,7 +39,7 @@ class World:
         self.turn = np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32)
         self.ids = [f"p{row}" for row in range(C * EACH)]
         self.prompts = unit(centres @ self.turn)
-        self.shown = Shown(self.ids, self.images, np.arange(C * EACH), self.labels)
+        self.shown = LabelledImages(self.ids, self.images, np.arange(C * EACH), self.labels)
         own = [(id_,) for id_ in ["another"] * (C * EACH)]
         self.task = Task(
             TaskItems(queries, "image", self.labels, own), TaskItems(self.prompts, "text", np.arange(C)), self.labels
@@ -57,7 +57,7 @@ def top1(method: Any, task: Task, memory: Any) -> float:
     return float(method.measure(task, memory).top(1).mean())
 
 
-def every_method(shown: Shown) -> list[Any]:
+def every_method(shown: LabelledImages) -> list[Any]:
     return [TipAdapter(shown, 3.0, 10.0), LabelPropagation(Graph(shown, EACH), 3.0, 0.5, 5.0), XMoRe(EACH, 20.0)]
 
 
@@ -109,7 +109,7 @@ def test_tip_adapter_is_its_formula(world: World) -> None:
 def test_labels_spread_to_images_that_have_none(world: World) -> None:
     """Two images of a class are labelled; without spreading, few queries are near to them."""
     labelled = np.flatnonzero(np.arange(C * EACH) % EACH < 2)
-    known = Shown(world.ids, world.images, labelled, world.labels[labelled])
+    known = LabelledImages(world.ids, world.images, labelled, world.labels[labelled])
     assert len(known.among(np.arange(C)).ids) == len(labelled)  # images of no class are no nodes
     alone = [LabelPropagation(Graph(world.shown, EACH), 3.0, spread, 1.0) for spread in (0.0, 0.9)]
     noisy = replace(world.shown, number=np.where(np.arange(C * EACH) % EACH == 0, (world.labels + 1) % C, world.labels))
@@ -148,7 +148,7 @@ def test_confidence_is_relative_to_the_other_queries() -> None:
 @pytest.mark.parametrize("place", range(3))
 def test_a_query_never_profits_from_its_own_pair(world: World, place: int) -> None:
     """The pair of each query is given a class and a caption that only it has."""
-    alone = Shown(world.ids, world.images, np.arange(C * EACH), np.arange(C * EACH))
+    alone = LabelledImages(world.ids, world.images, np.arange(C * EACH), np.arange(C * EACH))
     rng = np.random.default_rng(1)
     prompts = unit(rng.normal(size=(C * EACH, D)))
     pairs = replace(world.pairs, text=prompts)
@@ -165,7 +165,7 @@ def test_a_query_never_profits_from_its_own_pair(world: World, place: int) -> No
 
 @pytest.mark.parametrize("place", range(3))
 def test_without_a_pair_of_the_classes_scores_are_frozen(world: World, place: int) -> None:
-    nothing = Shown([], np.empty((0, D), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
+    nothing = LabelledImages([], np.empty((0, D), np.float32), np.empty(0, np.int64), np.empty(0, np.int64))
     memory = ram_memory(world.pairs.take([]), Fingerprint("made up", "0" * 64, D)).at(EACH)
     found = every_method(nothing)[place].measure(world.task, memory)
     assert found.top(1).tolist() == measure(world.task).top(1).tolist()

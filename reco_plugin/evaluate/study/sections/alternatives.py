@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...alternatives import Shown, choose_alternatives, kinds
+from ...alternatives import LabelledImages, choose_alternatives, kinds
 from ...findings import Section
 from ..streams import captions_of
 from ..study import Study
@@ -12,7 +12,7 @@ from .baselines import against, chosen_table
 def alternatives(study: Study) -> Section:
     """Ours against what users do with pairs instead, on the memory as it is."""
     records, shows = study.records, study.shows
-    shown = Shown(records.ids, records.image, shows.pair, shows.number) if shows.known else None
+    shown = LabelledImages(records.ids, records.image, shows.pair, shows.number) if shows.known else None
     found = kinds(records, captions_of(records), shown, quick=study.config.quick, seed=study.config.seed)
     chosen = choose_alternatives(study.dev, study.full, found, study.watch)
     return Section(
