@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ from .sets import emoji
 from .sets.vectors import vectors
 from .subject import Subject, Way, refiner
 
-HEAD, PAGE = Path(__file__).with_name("alternatives_head.md"), Path("docs/measurements/alternatives.md")
+HEAD = Path(__file__).with_name("alternatives_head.md")
+PAGE, FIGURES = (Path("docs/measurements") / f"alternatives.{kind}" for kind in ("md", "json"))
 GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
 
 
@@ -75,7 +77,6 @@ class Comparison:
             self._row("ours, fitted", Ours(both), "a fit, once for all memories", minutes),
             self._row("ours, fitted, images alone", Ours(replace(both, sides=("image",))), "the same", minutes),
             *self._alternatives(),
-            *_fine_tuned(self.name),
         ]
         outside = "" if "seen" in MEMORIES[self.name] else ", not in the memory"
         columns = (
@@ -114,13 +115,18 @@ class Comparison:
         return row
 
 
-def _fine_tuned(memory: str) -> Iterator[dict[str, Cell]]:
-    """A row for each learning rate, by what it reaches on the development entities."""
-    stored = json.loads(FINE_TUNED.read_text(encoding="utf-8")) if FINE_TUNED.is_file() else {}
-    runs = sorted(stored.get(memory, {}).items(), key=lambda run: -run[1]["dev"]["top1"])
-    for place, (rate, run) in enumerate(runs):
+def page(tables: Mapping[str, Table], tuned: Mapping[str, Any]) -> str:
+    """docs/measurements/alternatives.md: a table a memory, with the rows of fine-tuning on its pairs."""
+    whole = [table.model_copy(update={"rows": (*table.rows, *_tuned(tuned, name))}) for name, table in tables.items()]
+    head = HEAD.read_text(encoding="utf-8").rstrip().format(**tuned)
+    return "\n\n".join([head, *map(markdown_table, whole)]) + "\n"
+
+
+def _tuned(stored: Mapping[str, Any], memory: str) -> Iterator[dict[str, Cell]]:
+    """A row for each learning rate, the best on the development entities first."""
+    for place, (rate, run) in enumerate(sorted(stored[memory].items(), key=lambda run: -run[1]["dev"]["top1"])):
         row: dict[str, Cell] = {
-            "name": f"fine-tuning, rate {rate}" + (", best on dev" if not place else ""),
+            "name": f"fine-tuning, rate {rate}" + ("" if place else ", the best on dev"),
             "needs": "training with the images, the index made anew",
             "minutes": stored["minutes"],
         }
@@ -134,19 +140,28 @@ def main() -> None:
     """Measure everything but fine-tuning, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; OMP_NUM_THREADS says how many numpy takes")
+    parser.add_argument("--page", action="store_true", help="measure nothing: alternatives.md from the stored figures")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    encoder, fingerprint = encoder_of("scratch", arguments.cache)
-    data = vectors(emoji.load(arguments.cache / "quickstart"), encoder, fingerprint.digest, arguments.cache / "sets")
+    if not arguments.page:
+        made = {name: table.model_dump(mode="json") for name, table in measured(arguments.cache).items()}
+        with whole_file(FIGURES) as part:
+            part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    figures, tuned = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, FINE_TUNED))
+    told = page({name: Table.model_validate(table) for name, table in figures.items()}, tuned)
+    with whole_file(PAGE) as part:
+        part.write_text(told, encoding="utf-8")
+    print(told)
+
+
+def measured(cache: Path) -> dict[str, Table]:
+    """The table of each memory, without fine-tuning."""
+    torch.set_num_threads(1)
+    encoder, fingerprint = encoder_of("scratch", cache)
+    data = vectors(emoji.load(cache / "quickstart"), encoder, fingerprint.digest, cache / "sets")
     subject, start = Subject(data, fingerprint), time.process_time()
     fitted = TorchFuser(subject.fit())
     minutes = (time.process_time() - start) / 60
-    tables = [Comparison(subject, name).table(fitted, minutes) for name in MEMORIES]
-    page = "\n\n".join([HEAD.read_text(encoding="utf-8").rstrip(), *map(markdown_table, tables)]) + "\n"
-    with whole_file(PAGE) as part:
-        part.write_text(page, encoding="utf-8")
-    print(page)
+    return {name: Comparison(subject, name).table(fitted, minutes) for name in MEMORIES}
 
 
 if __name__ == "__main__":
