@@ -1,6 +1,6 @@
 """Fine-tune the shipped mini CLIP on the pairs of a memory, what users do instead of refining: makes finetune.json.
 
-    python -m benchmarks.finetune          # about 40 minutes on one thread; finished runs are kept
+    python -m benchmarks.finetune          # about 20 minutes of one core; finished runs are kept
     python -m benchmarks.alternatives      # the page that shows it beside everything else
 
 Both towers, CLIP's loss, the augmentation and optimiser of the pre-training, a fixed budget of steps. Two memories: all
@@ -42,7 +42,7 @@ MEMORIES: dict[str, tuple[EntitySplit, ...]] = {
     "without the seen entities": ("fusion", "dev", "unseen"),
 }
 GROUPS: tuple[Group, ...] = ("dev", "unseen", "seen")
-RATES = (1e-3, 3e-4, 3e-3)
+RATES = (1e-3, 3e-4)
 RECIPE = PretrainConfig(steps=600, entities_per_batch=160, generic_per_batch=0, warmup=40, checkpoint_every=1000)
 RESULT = Path("docs/measurements/finetune.json")
 

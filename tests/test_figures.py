@@ -79,6 +79,8 @@ def test_pages_and_charts_are_what_their_figures_make() -> None:
     assert quickstart_model.report(FIGURES["quickstart"]) == page_of("quickstart.md"), "quickstart_model --page"
     assert realclip_gate.page(FIGURES["realclip"]) == page_of("realclip.md"), "python -m benchmarks.realclip_gate"
     assert page_of("results.md").startswith(HEAD.read_text(encoding="utf-8"))
+    tables = {name: Table.model_validate(table) for name, table in FIGURES["alternatives"].items()}
+    assert alternatives.page(tables, FIGURES["finetune"]) == page_of("alternatives.md"), "benchmarks.alternatives --page"
     for chart, (figures, draw) in picture.CHARTS.items():
         made = draw(json.loads((DOCS / figures).read_text(encoding="utf-8")))
         assert made == page_of(chart), "python -m benchmarks.picture"
