@@ -231,7 +231,7 @@ def kinds(
     if shown is None:
         return found
     needs, graph = "the class of each pair, classes to score", Graph(shown, 10)
-    weights = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    weights = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     caches = list(product(weights, (2.0, 5.0, 10.0, 20.0, 40.0)))
     graphs = list(product(weights, (0.0, 0.3, 0.6, 0.9), (1.0, 5.0, 20.0)))
     return found | {
