@@ -40,11 +40,12 @@ def baselines(study: Study) -> Section:
 
 def chosen_table(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) -> Table:
     """What was chosen of every kind, and what else that kind needs, where it is told."""
-    needed: list[dict[str, Cell]] = [{"needs": needs[c.kind]} if needs else {} for c in chosen]
     rows: list[dict[str, Cell]] = [
-        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} | more
-        for c, more in zip(chosen, needed, strict=True)
+        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} for c in chosen
     ]
+    for cells in rows:
+        if needs:
+            cells["needs"] = needs[str(cells["name"])]
     return Table(
         title="chosen on development classes",
         columns=(
