@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -31,6 +31,13 @@ class _Lines(tqdm):  # type: ignore[misc]  # it has no types
         line = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self._shown = time.monotonic()
         super().__init__(items, **options, bar_format=line, mininterval=FIRST_S, miniters=1, delay=FIRST_S)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Count one by one: tqdm's own loop keeps its first ``mininterval`` and counts twice when that grows."""
+        with self:
+            for item in self.iterable:
+                yield item
+                self.update()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Write a line, or only the name of a step without counts; lines get rarer in a long job."""

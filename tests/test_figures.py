@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks import picture, quickstart_model, realclip_gate
+from benchmarks import alternatives, picture, quickstart_model, realclip_gate
 from benchmarks.results import HEAD
+from reco_plugin.evaluate.findings import Table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "measurements"
 FIGURES: dict[str, Any] = {
     "quickstart": json.loads((DOCS / "quickstart.json").read_text(encoding="utf-8")),
     "realclip": json.loads((DOCS / "realclip.json").read_text(encoding="utf-8")),
+    "alternatives": json.loads((DOCS / "alternatives.json").read_text(encoding="utf-8")),
+    "finetune": json.loads((DOCS / "finetune.json").read_text(encoding="utf-8")),
 }
 
 NEW = "quickstart[lines][reco][unseen]"
@@ -79,6 +82,10 @@ def test_pages_and_charts_are_what_their_figures_make() -> None:
     assert quickstart_model.report(FIGURES["quickstart"]) == page_of("quickstart.md"), "quickstart_model --page"
     assert realclip_gate.page(FIGURES["realclip"]) == page_of("realclip.md"), "python -m benchmarks.realclip_gate"
     assert page_of("results.md").startswith(HEAD.read_text(encoding="utf-8"))
+    tables = {name: Table.model_validate(table) for name, table in FIGURES["alternatives"].items()}
+    assert alternatives.page(tables, FIGURES["finetune"]) == page_of("alternatives.md"), (
+        "benchmarks.alternatives --page"
+    )
     for chart, (figures, draw) in picture.CHARTS.items():
         made = draw(json.loads((DOCS / figures).read_text(encoding="utf-8")))
         assert made == page_of(chart), "python -m benchmarks.picture"

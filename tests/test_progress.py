@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from tqdm import tqdm
@@ -61,6 +62,20 @@ def test_the_last_line_is_where_the_job_ended(capsys: Capsys, monkeypatch: pytes
         bar.update(4)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(" [")[0] for line in lines] == ["build: 0/6", "build: 2/6", "build: 6/6"]
+
+
+def test_a_loop_counts_each_item_once_when_lines_get_rarer(capsys: Capsys) -> None:
+    now = 0.0
+    with progress_bar(range(100), desc="train") as bar:
+        bar._time = lambda: now
+        bar.start_t = bar.last_print_t = 0.0
+        for _ in bar:
+            now += 30.0
+    lines = capsys.readouterr().err.splitlines()
+    found = [(int(count), int(minutes) * 60 + int(seconds)) for line in lines for count, minutes, seconds in
+             re.findall(r"train: (\d+)/100 \[(\d+):(\d+)<", line)]  # fmt: skip
+    assert len(found) == len(lines) > 10
+    assert all(count * 30 == seconds for count, seconds in found)
 
 
 def test_steps_that_count_nothing_are_named(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,11 +109,11 @@ class LogitEnsemble:
 
     def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
         """Score (B, C), see :meth:`Scorer.scores`."""
-        own = _softmax(self.scale * (queries @ prompts.T))  # (B, C)
+        own = softmax(self.scale * (queries @ prompts.T))  # (B, C)
         shares = _shares(neighbours.similarity, neighbours.found, self.temperature)  # (B, K)
         votes = np.zeros_like(own)
         for place in range(shares.shape[1]):  # (B, K, C) at once would be too large
-            votes += shares[:, place, None] * _softmax(self.scale * (neighbours.vectors[:, place] @ prompts.T))
+            votes += shares[:, place, None] * softmax(self.scale * (neighbours.vectors[:, place] @ prompts.T))
         weight = self.weight * neighbours.found.any(axis=1, keepdims=True)
         return np.asarray(np.log((1.0 - weight) * own + weight * votes + 1e-12), np.float64)
 
@@ -157,6 +157,7 @@ def _shares(similarity: Scores, present: npt.NDArray[np.bool_], temperature: flo
     return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12))
 
 
-def _softmax(logits: Scores) -> Scores:
+def softmax(logits: Scores) -> Scores:
+    """Shares (B, C) that sum to 1, of logits."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

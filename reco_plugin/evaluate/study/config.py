@@ -16,7 +16,7 @@ from ...run_config import RunConfig, option
 from ...types import Caution, FuserName, Mode
 from ..task import Side
 
-SectionName = Literal["main", "retrieval", "ablations", "baselines", "harm", "gate", "cost", "cases"]
+SectionName = Literal["main", "retrieval", "ablations", "baselines", "alternatives", "harm", "gate", "cost", "cases"]
 SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 
 

@@ -17,6 +17,7 @@ from ..prompts import prompts_of
 from ..task import Task
 from .config import SectionName
 from .sections.ablations import ablations
+from .sections.alternatives import alternatives
 from .sections.baselines import baselines
 from .sections.captions import captions
 from .sections.cases import Cases, cases
@@ -34,6 +35,7 @@ _MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
     "retrieval": captions,
     "ablations": ablations,
     "baselines": baselines,
+    "alternatives": alternatives,
     "harm": harm,
     "gate": gate,
     "cost": cost,

@@ -39,7 +39,7 @@ def test_an_interrupted_run_goes_on_with_the_next_section(make_study: Any, world
     with pytest.raises(Interrupted):
         run_study(study)
     first = kept(study.folder)
-    assert set(first) == {"main", "retrieval", "ablations", "baselines"}
+    assert set(first) == {"main", "retrieval", "ablations", "baselines", "alternatives"}
     assert not (study.folder / "findings.json").exists()
     seen.clear()
 

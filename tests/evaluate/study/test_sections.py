@@ -12,6 +12,7 @@ from reco_plugin.data import Captioned
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.evaluate.findings import Section, Table
 from reco_plugin.evaluate.study.sections.ablations import ablations
+from reco_plugin.evaluate.study.sections.alternatives import alternatives
 from reco_plugin.evaluate.study.sections.baselines import baselines
 from reco_plugin.evaluate.study.sections.captions import captions
 from reco_plugin.evaluate.study.sections.cases import cases
@@ -223,6 +224,23 @@ def test_harm_by_the_kind_of_memory(study: Study, world: Any) -> None:
         clean, noisy = (r["top1"] for r in wrong.rows if r["name"] == name)
         assert clean > noisy + harmed
     assert copies.title.startswith("leak check: 0 of 60 queries")
+
+
+def test_alternatives_that_need_classes_are_left_out_where_these_are_guessed(
+    study: Study, make_study: Any, world: Any
+) -> None:
+    chosen, against = alternatives(study).tables
+    methods = ["linear adapter", "linear adapter of texts", "X-MoRe", "Tip-Adapter", "label propagation"]
+    assert [r["name"] for r in chosen.rows] == [r["name"] for r in against.rows[3:]] == methods
+    assert all(r["needs"] for r in chosen.rows)
+    ours = next(r for r in against.rows if r["name"] == "ours")
+    for found in against.rows[3:]:
+        assert found["ahead"].mean == pytest.approx(ours["top1"] - found["top1"])
+        assert found["top1"] > study.frozen.top(1).mean()  # every neighbour knows the answer
+    bare = world.pairs()
+    unknown = alternatives(make_study(Records(bare.ids, bare.image, bare.text, [{}] * len(bare)), world.labelled()))
+    assert [r["name"] for r in unknown.tables[0].rows] == methods[:3]
+    assert "are left out" in unknown.about
 
 
 def test_leaving_a_class_out_leaves_none_of_its_pairs(study: Study) -> None:

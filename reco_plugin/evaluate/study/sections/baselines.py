@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ....refine import VectorMemory
 from ...findings import Cell, Column, Section, Table
+from ...methods import Chosen
 from ..streams import with_wrong_captions
 from ..study import Study
 from ..tables import columns, row
@@ -29,21 +31,26 @@ def baselines(study: Study) -> Section:
             "top-1 on the same images, with its 95 % interval."
         ),
         tables=(
-            _chosen(study),
-            _against(study, "memory as it is", study.full),
-            _against(study, title, study.memory(noisy.records)),
+            chosen_table(study.baselines),
+            against(study, "memory as it is", study.full, study.baselines),
+            against(study, title, study.memory(noisy.records), study.baselines),
         ),
     )
 
 
-def _chosen(study: Study) -> Table:
+def chosen_table(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) -> Table:
+    """What was chosen of every kind, and what else that kind needs, where it is told."""
     rows: list[dict[str, Cell]] = [
-        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} for c in study.baselines
+        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} for c in chosen
     ]
+    for cells in rows:
+        if needs:
+            cells["needs"] = needs[str(cells["name"])]
     return Table(
         title="chosen on development classes",
         columns=(
-            Column(key="name", title="baseline"),
+            Column(key="name", title="method" if needs else "baseline"),
+            *([Column(key="needs", title="needs, beside the pairs")] if needs else []),
             Column(key="settings", title="best variant"),
             Column(key="variants", title="variants tried", kind="count"),
             Column(key="dev", title="top-1, development", kind="percent"),
@@ -52,13 +59,14 @@ def _chosen(study: Study) -> Table:
     )
 
 
-def _against(study: Study, title: str, memory: VectorMemory) -> Table:
+def against(study: Study, title: str, memory: VectorMemory, others: Sequence[Chosen]) -> Table:
+    """Frozen, ours with and without gate, and others, on one memory."""
     ours = study.measure(study.ours, memory)
     plain = study.measure(replace(study.ours, gate=False), memory)
     rows = [row(study, "frozen CLIP", study.frozen), row(study, "ours", ours)]
     rows.append(row(study, "ours, without gate", plain, ahead=study.gain(ours, plain)))
     rows[0]["ahead"] = study.gain(ours)
-    for chosen in study.watch(study.baselines, title):
+    for chosen in study.watch(others, title):
         outcome = study.measure(chosen.method, memory)
         rows.append(row(study, chosen.kind, outcome, ahead=study.gain(ours, outcome)))
     ahead = Column(key="ahead", title="ours ahead by", kind="points")

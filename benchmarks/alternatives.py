@@ -1,0 +1,170 @@
+"""What else could be done with the same pairs: makes docs/measurements/alternatives.md.
+
+    python -m benchmarks.alternatives      # some minutes on one thread; fine-tuning is read from finetune.json
+
+The emoji set and its memories, as in results.md, under the shipped mini CLIP. Everything is chosen on the development
+entities, anew for every memory. Fine-tuning, which no gate is part of, is measured by `python -m benchmarks.finetune`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reco_plugin.evaluate.alternatives import LabelledImages, choose_alternatives, kinds
+from reco_plugin.evaluate.findings import Cell, Column, Table
+from reco_plugin.evaluate.intervals import Interval, bootstrap
+from reco_plugin.evaluate.measure import Measured, measure, refine_task
+from reco_plugin.evaluate.methods import Measures
+from reco_plugin.evaluate.study.run import bars
+from reco_plugin.evaluate.task import Task, TaskItems
+from reco_plugin.files import whole_file
+from reco_plugin.fuse import Fuser, TrainingFreeFuser
+from reco_plugin.refine import Calibrated
+from reco_plugin.report.markdown import markdown_table
+from reco_plugin.train.loop import TorchFuser
+
+from .finetune import MEMORIES
+from .finetune import RESULT as FINE_TUNED
+from .results import encoder_of
+from .sets import emoji
+from .sets.vectors import vectors
+from .subject import Subject, Way, refiner
+
+HEAD = Path(__file__).with_name("alternatives_head.md")
+PAGE, FIGURES = (Path("docs/measurements") / f"alternatives.{kind}" for kind in ("md", "json"))
+GROUPS = ("unseen", "seen", "all")
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Refine images and prompts in one way."""
+
+    way: Way
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: the way has its own
+        """See :class:`reco_plugin.evaluate.methods.Measures`."""
+        return measure(task, [refine_task(refiner(self.way), task, self.way.sides)])
+
+
+class Comparison:
+    """Every method on one memory of the emoji set."""
+
+    def __init__(self, subject: Subject, name: str) -> None:
+        self.name, data, rows = name, subject.data, subject.rows(MEMORIES[name])
+        self.memory = subject.memory(rows)
+        self.pairs, shown = data.memory.take(rows), data.memory_entity[rows]
+        self.shown = LabelledImages(self.pairs.ids, self.pairs.image, np.arange(len(rows)), shown)
+        queries = TaskItems(data.queries.image, "image", data.truth)
+        whole = Task(queries, TaskItems(data.prompts, "text", np.arange(len(data.prompts))), data.truth)
+        self.tasks = {split: whole.among(np.array(data.splits) == split) for split in ("dev", "unseen", "seen")}
+        self.tasks["all"] = whole.only(np.isin(subject.split_of_query, ["unseen", "seen"]))
+
+    def table(self, fitted: Fuser, minutes: float) -> Table:
+        """Frozen, ours (fitted in some minutes), every alternative, and fine-tuning where it was run."""
+        both = Way(self.memory, fitted)
+        rows = [
+            self._row("frozen", None),
+            self._row("ours, training-free", Ours(Way(self.memory, TrainingFreeFuser())), "nothing"),
+            self._row("ours, fitted", Ours(both), "a fit, once for all memories", minutes),
+            self._row("ours, fitted, images alone", Ours(replace(both, sides=("image",))), "the same", minutes),
+            *self._alternatives(),
+        ]
+        outside = "" if "seen" in MEMORIES[self.name] else ", not in the memory"
+        columns = (
+            Column(key="name", title=""),
+            Column(key="unseen", title="unseen, top-1", kind="percent"),
+            Column(key="unseen_gain", title="gain in unseen", kind="points"),
+            Column(key="seen", title=f"seen{outside}, top-1", kind="percent"),
+            Column(key="seen_gain", title=f"gain in seen{outside}", kind="points"),
+            Column(key="all", title="all labels, top-1", kind="percent"),
+            Column(key="all_gain", title="gain in all labels", kind="points"),
+            Column(key="needs", title="needs, beside the pairs"),
+            Column(key="minutes", title="minutes", kind="number"),
+        )
+        title = f"Memory: {self.name}, {len(self.pairs):,} pairs"
+        return Table(title=title, columns=columns, rows=tuple(rows))
+
+    def _alternatives(self) -> Iterator[dict[str, Cell]]:
+        """The best variant of every kind on the development entities, with the minutes of making and choosing it."""
+        captions = [str(payload["caption"]) for payload in self.pairs.payloads]
+        for name, kind in kinds(self.pairs, captions, self.shown, quick=False, seed=0).items():
+            start = time.process_time()
+            (chosen,) = choose_alternatives(self.tasks["dev"], self.memory, {name: kind}, bars)
+            minutes = (time.process_time() - start) / 60
+            yield self._row(f"{name} ({chosen.settings})", chosen.method, kind.needs, minutes)
+
+    def _row(
+        self, name: str, method: Measures | None, needs: str | None = None, minutes: float | None = None
+    ) -> dict[str, Cell]:
+        """Top-1 per group, and the gain over frozen with its interval over entities."""
+        row: dict[str, Cell] = {"name": name, "needs": needs, "minutes": None if minutes is None else round(minutes, 2)}
+        for group in GROUPS:
+            task = self.tasks[group]
+            before = measure(task).top(1)
+            after = before if method is None else method.measure(task, self.memory).top(1)
+            row[group] = float(after.mean())
+            if method is not None:
+                row[f"{group}_gain"] = bootstrap(after - before, task.groups)
+        return row
+
+
+def page(tables: Mapping[str, Table], tuned: Mapping[str, Any]) -> str:
+    """docs/measurements/alternatives.md: a table a memory, with the rows of fine-tuning on its pairs."""
+    whole = [table.model_copy(update={"rows": (*table.rows, *_tuned(tuned, name))}) for name, table in tables.items()]
+    head = HEAD.read_text(encoding="utf-8").rstrip().format(**tuned)
+    return "\n\n".join([head, *map(markdown_table, whole)]) + "\n"
+
+
+def _tuned(stored: Mapping[str, Any], memory: str) -> Iterator[dict[str, Cell]]:
+    """A row for each learning rate, the best on the development entities first."""
+    for place, (rate, run) in enumerate(sorted(stored[memory].items(), key=lambda run: -run[1]["dev"]["top1"])):
+        row: dict[str, Cell] = {
+            "name": f"fine-tuning, rate {rate}" + ("" if place else ", the best on dev"),
+            "needs": "training with the images, the index made anew",
+            "minutes": stored["minutes"],
+        }
+        for group in set(GROUPS) & set(run):
+            row[group] = run[group]["top1"] / 100
+            row[f"{group}_gain"] = Interval(*(value / 100 for value in run[group]["gain"]))
+        yield row
+
+
+def main() -> None:
+    """Measure everything but fine-tuning, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
+    parser.add_argument("--page", action="store_true", help="measure nothing: alternatives.md from the stored figures")
+    arguments = parser.parse_args()
+    if not arguments.page:
+        made = {name: table.model_dump(mode="json") for name, table in measured(arguments.cache).items()}
+        with whole_file(FIGURES) as part:
+            part.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    figures, tuned = (json.loads(path.read_text(encoding="utf-8")) for path in (FIGURES, FINE_TUNED))
+    told = page({name: Table.model_validate(table) for name, table in figures.items()}, tuned)
+    with whole_file(PAGE) as part:
+        part.write_text(told, encoding="utf-8")
+    print(told)
+
+
+def measured(cache: Path) -> dict[str, Table]:
+    """The table of each memory, without fine-tuning."""
+    torch.set_num_threads(1)
+    encoder, fingerprint = encoder_of("scratch", cache)
+    data = vectors(emoji.load(cache / "quickstart"), encoder, fingerprint.digest, cache / "sets")
+    subject, start = Subject(data, fingerprint), time.process_time()
+    fitted = TorchFuser(subject.fit())
+    minutes = (time.process_time() - start) / 60
+    return {name: Comparison(subject, name).table(fitted, minutes) for name in MEMORIES}
+
+
+if __name__ == "__main__":
+    main()

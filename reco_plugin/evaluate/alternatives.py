@@ -1,0 +1,279 @@
+"""What else could be done with a memory's pairs instead of refining, on vectors alone; with the papers' definitions.
+
+A linear adapter (:mod:`.linear_adapter`) moves vectors. Tip-Adapter's cache, label propagation and X-MoRe score
+classes: they give no vector to search with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..refine import Calibrated
+from ..retrieve import Retrieval, retrieve
+from ..types import Records, Vectors
+from .baselines import Scores, ranks_of_scores, softmax
+from .linear_adapter import LinearAdapter, train_adapters
+from .measure import Measured
+from .methods import Chosen, Measures
+from .ranking import parts
+from .task import Side, Task, TaskItems
+
+Numbers = npt.NDArray[np.int64]
+Near: TypeAlias = tuple[Numbers, Scores]
+"""Rows (B, K) of what is near to each of B nodes, and their cosines or shares (B, K)."""
+_QUERIES = 1024  # whose neighbours are held at a time
+
+
+class Alternative(Measures, Protocol):
+    """One variant of a method."""
+
+    @property
+    def settings(self) -> str:
+        """What was chosen, in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Variants of one method, to choose the best of on development classes."""
+
+    needs: str  # what it asks for beside the pairs, in words
+    variants: Callable[[], Iterable[Alternative]]  # made when called: an adapter is trained
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """M images of a memory and the classes that they show, E entries; an image may show several."""
+
+    ids: Sequence[str]
+    images: Vectors  # (M, D)
+    pair: Numbers  # (E,) row of an image
+    number: Numbers  # (E,) class that it shows
+
+    def among(self, numbers: Numbers) -> LabelledImages:
+        """Only images of some classes (C,), which are numbered by their place, in order of the classes."""
+        kept = np.flatnonzero(np.isin(self.number, numbers))
+        kept = kept[np.argsort(self.number[kept], kind="stable")]
+        rows, pair = np.unique(self.pair[kept], return_inverse=True)
+        ids = [self.ids[row] for row in rows.tolist()]
+        return LabelledImages(ids, self.images[rows], pair, np.searchsorted(numbers, self.number[kept]))
+
+    def similarity(self, queries: TaskItems, rows: slice) -> Scores:
+        """Cosines (b, M) of some queries; -inf where an image is the query's own."""
+        cosines = queries.vectors[rows] @ self.images.T
+        if queries.own is not None:
+            place = {id_: column for column, id_ in enumerate(self.ids)}
+            for row, ids in enumerate(queries.own[rows]):
+                cosines[row, [place[id_] for id_ in ids if id_ in place]] = -np.inf
+        return np.asarray(cosines)
+
+
+@dataclass(frozen=True)
+class TipAdapter:
+    """Class scores q·p + weight * sum of exp(-sharpness * (1 - q·x)) over the images x of the class.
+
+    Zhang et al., *Tip-Adapter: Training-free adaption of CLIP for few-shot classification*, ECCV 2022, with the weight
+    relative to a cosine instead of CLIP's logit; both settings are searched, as there.
+    """
+
+    shown: LabelledImages
+    weight: float
+    sharpness: float
+
+    @property
+    def settings(self) -> str:
+        """In words."""
+        return f"weight {self.weight:g}, sharpness {self.sharpness:g}"
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: its cache is its own
+        """See :class:`.methods.Measures`."""
+        shown, scores = self.shown.among(task.candidates.labels), _cosines(task)
+        starts = np.flatnonzero(np.diff(shown.number, prepend=-1))
+        for rows in parts(len(task), len(shown.pair)) if len(starts) else ():
+            affinity = np.exp(-self.sharpness * (1.0 - shown.similarity(task.queries, rows)))
+            votes = np.add.reduceat(affinity[:, shown.pair], starts, axis=1)
+            scores[rows, shown.number[starts]] += self.weight * votes
+        return _ranked(scores, task)
+
+
+class Graph:
+    """The nearest images of a task's queries and of the images themselves, kept for the task that was asked last."""
+
+    def __init__(self, shown: LabelledImages, neighbours: int) -> None:
+        self._all, self._neighbours = shown, neighbours
+        self._task: Task | None = None
+        self._made: Made | None = None
+
+    def of(self, task: Task) -> Made | None:
+        """None where no image shows a class of the task."""
+        if task is not self._task:
+            shown = self._all.among(task.candidates.labels)
+            images = TaskItems(shown.images, "image", np.empty(0, np.int64), [(id_,) for id_ in shown.ids])
+            near = (self._nearest(shown, items) for items in (images, task.queries) if len(shown.pair))
+            self._task, self._made = task, Made(shown, *near) if len(shown.pair) else None
+        return self._made
+
+    def _nearest(self, shown: LabelledImages, queries: TaskItems) -> Near:
+        k, found = min(self._neighbours, len(shown.images)), []
+        for rows in parts(len(queries.vectors), len(shown.images)):
+            cosines = shown.similarity(queries, rows)
+            near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+            found.append((near, np.take_along_axis(cosines, near, axis=1)))
+        near, cosines = (np.concatenate(side) for side in zip(*found, strict=True))
+        return near, cosines
+
+
+class Made(NamedTuple):
+    """A graph of M images, and where a task's queries touch it."""
+
+    shown: LabelledImages
+    images: Near  # (M, K)
+    queries: Near  # (B, K)
+
+
+@dataclass(frozen=True)
+class LabelPropagation:
+    """Class scores q·p + weight * the labels of the query's nearest images, after these were spread over a graph.
+
+    F <- spread * W F + (1 - spread) * Y: Zhou et al., *Learning with local and global consistency*, NeurIPS 2003, with
+    rows of W that sum to 1. A query takes the mean of its neighbours (Delalleau et al., *Efficient non-parametric
+    function induction in semi-supervised learning*, AISTATS 2005), as it comes alone. Similarities are raised to a
+    power, as in Stojnić et al., *Label propagation for zero-shot classification with vision-language models* (ZLaP),
+    CVPR 2024, which has no labels.
+    """
+
+    graph: Graph
+    weight: float
+    spread: float
+    power: float
+    rounds: int = 20
+
+    @property
+    def settings(self) -> str:
+        """In words."""
+        return f"weight {self.weight:g}, spread {self.spread:g}, power {self.power:g}"
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: its graph is its own
+        """See :class:`.methods.Measures`."""
+        scores, made = _cosines(task), self.graph.of(task)
+        if made is None:
+            return _ranked(scores, task)
+        shown, (graph, asked) = made.shown, (self._shares(near) for near in (made.images, made.queries))
+        for columns in parts(len(task.candidates), len(shown.images)):  # all classes at once may be too large
+            classes = range(*columns.indices(len(task.candidates)))
+            here = np.isin(shown.number, classes)
+            labels = np.zeros((len(shown.images), len(classes)), np.float32)
+            labels[shown.pair[here], shown.number[here] - classes.start] = 1.0
+            spread = labels
+            for _ in range(self.rounds):
+                spread = self.spread * _mean(graph, spread) + (1.0 - self.spread) * labels
+            scores[:, columns] += self.weight * _mean(asked, spread)
+        return _ranked(scores, task)
+
+    def _shares(self, near: Near) -> Near:
+        weights = np.maximum(near[1], 0.0) ** self.power
+        return near[0], weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+
+
+@dataclass(frozen=True)
+class XMoRe:
+    """CLIP's class probabilities of the image and of the captions of its neighbours, each weighted by its confidence.
+
+    Confidence is 1 - entropy / log C, relative to its mean over the queries (the authors' code: over those so far).
+    Eom et al., *Cross-modal retrieval meets inference: Improving zero-shot classification with cross-modal retrieval*,
+    arXiv:2308.15273, and https://github.com/SeonghaEom/X-MoRe. There k is 16 and the scale CLIP's own.
+    """
+
+    k: int
+    scale: float
+
+    @property
+    def settings(self) -> str:
+        """In words."""
+        return f"k {self.k}, scale {self.scale:g}"
+
+    def measure(self, task: Task, memory: Calibrated) -> Measured:
+        """See :class:`.methods.Measures`."""
+        queries, prompts = task.queries, task.candidates.vectors.T
+        own = softmax(self.scale * _cosines(task))
+        votes = np.zeros_like(own)
+        for start in range(0, len(task), _QUERIES):
+            rows = slice(start, start + _QUERIES)
+            hidden = None if queries.own is None else queries.own[rows]
+            near = retrieve(memory.searches, queries.vectors[rows], "image", Retrieval(self.k), exclude=hidden)
+            shares = near.found / np.maximum(near.found.sum(axis=1, keepdims=True), 1)  # (b, K)
+            for place in range(shares.shape[1]):
+                votes[rows] += shares[:, place, None] * softmax(self.scale * (near.vectors[:, place] @ prompts))
+        return _ranked(np.log(sum(_confidence(p)[:, None] * p for p in (own, votes)) + 1e-12), task)
+
+
+def kinds(
+    pairs: Records, captions: Sequence[str], shown: LabelledImages | None, *, quick: bool, seed: int
+) -> dict[str, Kind]:
+    """All methods by name; those that need classes only where these are known."""
+    steps = (10, 30) if quick else (100, 300, 1000)
+
+    def adapters(side: Side) -> Iterator[LinearAdapter]:
+        for scale in (30.0, 100.0):
+            yield from train_adapters(pairs, captions, steps, rate=3e-3, scale=scale, side=side, seed=seed)
+
+    found = {
+        "linear adapter": Kind("training, the index made anew", lambda: adapters("both")),
+        "linear adapter of texts": Kind("training", lambda: adapters("text")),
+        "X-MoRe": Kind("classes to score", lambda: [XMoRe(k, s) for k, s in product((4, 8, 16), (20.0, 50.0, 100.0))]),
+    }
+    if shown is None:
+        return found
+    needs, graph = "the class of each pair, classes to score", Graph(shown, 10)
+    weights = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    caches = list(product(weights, (2.0, 5.0, 10.0, 20.0, 40.0)))
+    graphs = list(product(weights, (0.0, 0.3, 0.6, 0.9), (1.0, 5.0, 20.0)))
+    return found | {
+        "Tip-Adapter": Kind(needs, lambda: [TipAdapter(shown, *how) for how in caches]),
+        "label propagation": Kind(needs, lambda: [LabelPropagation(graph, *how) for how in graphs]),
+    }
+
+
+def choose_alternatives(
+    dev: Task,
+    memory: Calibrated,
+    found: Mapping[str, Kind],
+    watch: Callable[[Iterable[Any], str], Iterable[Any]],
+) -> tuple[Chosen, ...]:
+    """Choose the variant of every kind with the highest top-1 on ``dev``, the first of equals; in the given order."""
+    best = []
+    for name, kind in found.items():
+        tried = [(method, float(method.measure(dev, memory).top(1).mean())) for method in watch(kind.variants(), name)]
+        method, top1 = max(tried, key=lambda one: one[1])
+        best.append(Chosen(name, method, method.settings, len(tried), top1))
+    return tuple(best)
+
+
+def _cosines(task: Task) -> Scores:
+    return np.asarray(task.queries.vectors @ task.candidates.vectors.T)
+
+
+def _ranked(scores: Scores, task: Task) -> Measured:
+    places = np.searchsorted(task.candidates.labels, task.queries.labels)
+    return Measured(ranks_of_scores(scores, places)[None])
+
+
+def _mean(near: Near, rows: Scores) -> Scores:
+    """Mean (B, C) of the rows (M, C) that each of B nodes is near to."""
+    mean = np.zeros((len(near[0]), rows.shape[1]), np.float32)
+    for place in range(near[0].shape[1]):  # (B, K, C) at once would be too large
+        mean += near[1][:, place, None] * rows[near[0][:, place]]
+    return mean
+
+
+def _confidence(shares: Scores) -> Scores:
+    """Of distributions (N, C), relative to their mean; 0 where there is none."""
+    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1)
+    confidence = np.where(shares.any(axis=1), 1.0 - entropy / np.log(max(shares.shape[1], 2)), 0.0)
+    return np.asarray(confidence / max(confidence.mean(), 1e-12))
