@@ -21,7 +21,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     unit: level
     for level, units in enumerate(
         (
-            "counters defaults errors progress types",
+            "batching counters defaults errors progress types",
             "calibration files memory_options values vectors",
             "config data gate preprocess quickstart request run_config",
             "artifact memory",
