@@ -28,7 +28,7 @@ class _Job(Generic[Key]):
     answers: list[Columns] = field(default_factory=list)  # in the order of the rows
     error: Exception | None = None
     leads: bool = False  # whether its thread runs the batches now
-    wake: threading.Lock = field(default_factory=threading.Lock)  # held while its thread waits
+    woken: threading.Event = field(default_factory=threading.Event)  # it is answered, or leads
 
     @property
     def rows(self) -> int:
@@ -80,32 +80,42 @@ class Batcher(Generic[Key]):
         Raises:
             Exception: whatever the run of its rows raised.
         """
-        job = _Job(key, columns)
-        job.wake.acquire()
-        try:
-            with self._lock:
+        with self._lock:
+            job = _Job(key, columns) if self._led or len(columns[0]) > self._most else None
+            if job is not None:
+                job.leads = not self._led
                 self._waiting.append(job)
-                job.leads, self._led = not self._led, True
-            if not job.leads:
-                job.wake.acquire()  # until it is answered, or leads
-            while not job.answered:
-                self._run_one_batch()
+            self._led = True
+        if job is not None:
+            return self._wait(job)
+        try:
+            return self._run(key, columns)  # nothing else runs
         finally:
-            self._leave(job)
+            self._lead_on()
+
+    def _wait(self, job: _Job[Key]) -> Columns:
+        try:
+            if not job.leads:
+                job.woken.wait()
+            while not job.answered:
+                self._run_one_batch()  # it leads
+        finally:  # also where the thread is interrupted
+            with self._lock:
+                if job in self._waiting:
+                    self._waiting.remove(job)
+            if job.leads:
+                self._lead_on()
         if job.error is not None:
             raise job.error
         return _join(job.answers)
 
-    def _leave(self, job: _Job[Key]) -> None:
-        """Let the next one lead; also where the thread is interrupted."""
+    def _lead_on(self) -> None:
+        """Let the one that waits longest run the next batch."""
         with self._lock:
-            if job in self._waiting:
-                self._waiting.remove(job)
-            if job.leads:
-                self._led = bool(self._waiting)
-                if self._waiting:
-                    self._waiting[0].leads = True
-                    self._waiting[0].wake.release()
+            self._led = bool(self._waiting)
+            if self._waiting:
+                self._waiting[0].leads = True
+                self._waiting[0].woken.set()
 
     def _run_one_batch(self) -> None:
         with self._lock:
@@ -127,8 +137,8 @@ class Batcher(Generic[Key]):
         with self._lock:
             self._waiting = [job for job in self._waiting if job.error is None]
         for part in batch:
-            if part.job.answered and not part.job.leads:
-                part.job.wake.release()
+            if part.job.answered:
+                part.job.woken.set()
 
     def _take(self) -> list[_Part[Key]]:
         """Rows of the oldest job's key: equally many of each job, and the rest in the order of arrival."""

@@ -48,6 +48,11 @@ class Encoder:
         return self._artifact.manifest.dimension
 
     @property
+    def batches_callers(self) -> bool:
+        """Whether what several threads encode at the same time is run together here; a server does so itself."""
+        return self._batcher is not None
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """Prompts that the encoder was trained with, ``{}`` where a name goes; empty where the manifest names none."""
         return self._artifact.manifest.templates

@@ -288,7 +288,7 @@ def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[n
     [([0, 1, 3], (3, 16)), ([2], (1, 64))]
     """
     lengths, parts, rows = _lengths(ids, config), [], np.empty(0, np.intp)
-    steps = np.unique(lengths)
+    steps = sorted({*lengths.tolist()})
     for step, longer in zip(steps, [*steps[1:], np.inf], strict=True):
         rows = np.concatenate([rows, np.flatnonzero(lengths == step)])
         if len(rows) * (longer - step) > _WORTH_A_RUN:
