@@ -303,7 +303,8 @@ def _lengths(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
     if config.kind != "clip" or not config.dynamic or not ends.any(axis=1).all():
         return np.full(len(ids), ids.shape[1])
     last = ids.shape[1] - np.argmax(ends[:, ::-1], axis=1)  # a text may hold the token itself
-    return np.asarray(config.lengths)[np.searchsorted(config.lengths, last)]
+    needed: npt.NDArray[np.intp] = np.asarray(config.lengths)[np.searchsorted(config.lengths, last)]
+    return needed
 
 
 def _load(source: str | Path) -> tokenizers.Tokenizer:

@@ -66,8 +66,9 @@ class Embedder:
         """Which sides are refined unless a request says otherwise."""
         self._settings = settings
         self.prepare = ItemPreparation(reco, settings)
-        self._batches = reco.encoder.batches_callers
         self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
+        self._batches = reco.encoder.batches_callers
+        self._searches_at_once = reco.settings.batch_size if self._batches and self._memory_is_ours else 0
 
     @property
     def dimension(self) -> int:
@@ -143,7 +144,8 @@ class Embedder:
             frozen = self.encode([one.ready for one in todo], modality)
         result = Refinement(frozen, frozen)
         if wanted:
-            take_place()
+            if work.asked.role == "document" or work.request.explain or len(todo) > self._searches_at_once:
+                take_place()  # no batch of several callers
             still_wanted()
             with work.timed("refine"):
                 result = self._refine(work, frozen, modality)
