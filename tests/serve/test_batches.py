@@ -118,7 +118,7 @@ def test_a_request_that_cannot_be_read_fails_alone(filled, live, gate, ask):
         first = ask(url)("a first one", begins=gate.begun)
         waiting = ask(url)("a red circle")
         broken = {"input": [{"image": "bm8gaW1hZ2U="}]}  # which needs no encoder, and does not wait
-        assert httpx.post(f"{url}/v1/embeddings", json=broken, timeout=PATIENCE_S).status_code == 422
+        assert httpx.post(f"{url}/v1/embeddings", json=broken, timeout=PATIENCE_S).status_code == 415
         gate.open()
         assert [one.result(PATIENCE_S).status_code for one in (first, waiting)] == [200, 200]
 
