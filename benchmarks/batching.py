@@ -3,11 +3,11 @@
 ::
 
     python -m benchmarks.batching                                 the shipped model, 10,000 pairs
-    python -m benchmarks.batching --rounds 9 --seconds 3          slower, on a machine that others use
+    python -m benchmarks.batching --kinds "1 text" --rounds 31    one row only, longer
 
-One service batches across callers, one does not, and so do two ``Reco`` in this process. All take turns in each round;
-the best rate and the least median of the rounds count, since whatever else runs only takes away. Clients and services
-share the machine.
+One service batches across callers, one does not, and so do two ``Reco`` in this process. All take turns, half a second
+each; a ratio is taken within a round, and the median of the rounds counts, since the machine is shared, also with the
+clients.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Rates:
-    """What one way did: items a second, and seconds of CPU that its process took for each."""
+    """What one way did: items a second, seconds of CPU that its process took for each, and how long an answer took."""
 
     per_s: float
-    cpu_s: float = 0.0
+    cpu_s: float
+    p50_s: float = 0.0
 
 
 def inputs(modality: Modality) -> list[Any]:
@@ -157,13 +158,13 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def by_clients(service: Service, kind: Kind, clients: int, seconds: float) -> tuple[Rates, float]:
-    """Rates, and the median of the seconds of an answer."""
+def by_clients(service: Service, kind: Kind, clients: int, seconds: float) -> Rates:
+    """Rates of so many clients."""
     before, began = cpu_s(service.pid), time.perf_counter()
     took = asyncio.run(ask(service.url, requests(kind), clients, seconds))
     items = len(took) * kind.items
-    rates = Rates(items / (time.perf_counter() - began), (cpu_s(service.pid) - before) / items)
-    return rates, statistics.median(took)
+    rate = items / (time.perf_counter() - began)
+    return Rates(rate, (cpu_s(service.pid) - before) / items, statistics.median(took))
 
 
 def by_threads(reco: Reco, kind: Kind, threads: int, batch: int, seconds: float) -> Rates:
@@ -205,20 +206,26 @@ def opened(model: Path, pairs: int) -> Iterator[tuple[dict[str, Service], dict[s
 
 def row(kind: Kind, services: dict[str, Service], recos: dict[str, Reco], rounds: int, seconds: float) -> str:
     """Measure one kind of call; ratios are to the loop, and of a lone request to the one without batches."""
-    loop, clients, threads, lone = list[Rates](), *({way: list[Any]() for way in WAYS} for _ in range(3))
-    for turn in range(rounds):
-        loop.append(by_threads(recos["off"], kind, 1, LOOP, seconds))
-        for way in WAYS if turn % 2 else WAYS[::-1]:
-            clients[way].append(by_clients(services[way], kind, CLIENTS, seconds)[0])
-            threads[way].append(by_threads(recos[way], kind, THREADS, kind.items, seconds))
-            lone[way].append(by_clients(services[way], kind, 1, seconds)[1])
-    base = max(one.per_s for one in loop)
-    cells = [kind.name, f"{base:,.0f}", f"{1000 * min(one.cpu_s for one in loop):.2f}"]
-    for several in (clients, threads):
-        cells += [f"× {max(one.per_s for one in several[way]) / base:.2f}" for way in WAYS]
-    cells += [f"{1000 * min(one.cpu_s for one in clients[way]):.2f}" for way in WAYS]
-    least = {way: min(lone[way]) for way in WAYS}
-    return " | ".join([*cells, f"{1000 * least['off']:.2f}", f"× {least['on'] / least['off']:.2f}"])
+    turns = []
+    for number in range(rounds):
+        ways = WAYS if number % 2 else WAYS[::-1]
+        loop = by_threads(recos["off"], kind, 1, LOOP, seconds)
+        clients = {way: by_clients(services[way], kind, CLIENTS, seconds) for way in ways}
+        threads = {way: by_threads(recos[way], kind, THREADS, kind.items, seconds) for way in ways}
+        lone = {way: by_clients(services[way], kind, 1, seconds) for way in ways}
+        turns.append((loop, clients, threads, lone))
+
+    def median(of: Callable[[Any, Any, Any, Any], float]) -> float:
+        return statistics.median(of(*turn) for turn in turns)
+
+    cells = [kind.name, f"{median(lambda loop, *_: loop.per_s):,.0f}"]
+    cells += [f"× {median(lambda loop, clients, *_, way=way: clients[way].per_s / loop.per_s):.2f}" for way in WAYS]
+    cells += [f"× {median(lambda loop, _, threads, __, way=way: threads[way].per_s / loop.per_s):.2f}" for way in WAYS]
+    cells += [f"{1000 * median(lambda loop, *_: loop.cpu_s):.2f}"]
+    cells += [f"{1000 * median(lambda _, clients, *__, way=way: clients[way].cpu_s):.2f}" for way in WAYS]
+    cells += [f"{1000 * median(lambda *turn: turn[3]['off'].p50_s):.2f}"]
+    cells += [f"× {median(lambda *turn: turn[3]['on'].p50_s / turn[3]['off'].p50_s):.2f}"]
+    return " | ".join([*cells, f"× {median(lambda *turn: turn[3]['on'].cpu_s / turn[3]['off'].cpu_s):.2f}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -226,13 +233,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("triton_models"))
     parser.add_argument("--pairs", type=int, default=10_000, help="in the memory")
-    parser.add_argument("--rounds", type=int, default=5, help="the best of them counts")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=11, help="their median counts")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS], help="some rows only")
     told = parser.parse_args(arguments)
     print(machine(), end="\n\n")
-    head = ["call", "loop of 32, items/s", "CPU ms", "64 clients", "batched", "16 threads", "batched"]
-    head += ["service's CPU ms", "batched", "lone request, p50 ms", "batched"]
+    head = ["call", "loop of 32, items/s", "64 clients", "batched", "16 threads", "batched", "CPU ms an item, loop"]
+    head += ["64 clients", "batched", "lone request, p50 ms", "batched", "its CPU, batched"]
     print("| " + " | ".join(head) + " |\n|---" + "|--:" * (len(head) - 1) + "|")
     with opened(told.model.resolve(), told.pairs) as (services, recos):
         for kind in KINDS:
