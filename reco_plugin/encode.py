@@ -148,9 +148,12 @@ class Encoder:
         config = self._artifact.manifest.text
         if self._batcher is None:
             return (self._run_graph(modality, {"tokens": cut_to_longest(prepared, config)}),)
+        parts = [(rows, self._run_graph(modality, {"tokens": ids})) for rows, ids in cut_by_length(prepared, config)]
+        if len(parts) == 1:
+            return (parts[0][1],)
         out = np.empty((len(prepared), self.dimension), np.float32)
-        for places, ids in cut_by_length(prepared, config):
-            out[places] = self._run_graph(modality, {"tokens": ids})
+        for places, vectors in parts:
+            out[places] = vectors
         return (out,)
 
     def _run_graph(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,23 +13,14 @@ from ..fuse import Fused, Fuser
 from ..gate import TextGate
 from ..memory import Header, Searches
 from ..request import Search
-from ..types import Filter, Modality, Neighbours, Vectors
+from ..types import Modality, Neighbours, Vectors
 from .guard import Outage
 
 _MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What is equal in all searches of a batch."""
-
-    by: Modality
-    read: Modality
-    k: int
-    payloads: bool
-    ids: bool
-    condition: str  # as JSON
-    where: Filter | None = field(compare=False)
+_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, str | None]
+"""What is equal in all searches of a batch: by, read, k, payloads, ids, and the conditions as JSON."""
 
 
 class BatchedSearches:
@@ -52,18 +43,18 @@ class BatchedSearches:
         if search.exclude is not None or not 0 < len(search.vectors) <= self._most or search.k > _MOST_NEIGHBOURS:
             return self._memory.search(search)
         try:
-            condition = json.dumps(search.where)
+            condition = None if search.where is None else json.dumps(search.where)
         except (TypeError, ValueError):
             return self._memory.search(search)
-        kind = _Kind(search.by, search.read, search.k, search.payloads, search.ids, condition, search.where)
-        ids, similarity, vectors, found, payloads = self._batcher(kind, (search.vectors,))
+        key = (search.by, search.read, search.k, search.payloads, search.ids, condition)
+        rows = (search.vectors, [search.where] * len(search.vectors))
+        ids, similarity, vectors, found, payloads = self._batcher(key, rows)
         return Neighbours(ids, similarity, vectors, found, payloads if search.payloads else None)
 
-    def _run(self, kind: _Kind, rows: Columns) -> Columns:
-        search = Search(rows[0], kind.by, kind.read, kind.k, None, kind.where, kind.payloads, kind.ids)
-        found = self._memory.search(search)
-        payloads = found.payloads if found.payloads is not None else [None] * len(found.found)
-        return found.ids, found.similarity, found.vectors, found.found, payloads
+    def _run(self, key: _Key, rows: Columns) -> Columns:
+        (by, read, k, payloads, ids, _), (vectors, where) = key, rows
+        found = self._memory.search(Search(vectors, by, read, k, None, where[0], payloads, ids))
+        return found.ids, found.similarity, found.vectors, found.found, found.payloads or [None] * len(vectors)
 
 
 class BatchedFuser:

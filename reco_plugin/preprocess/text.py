@@ -279,7 +279,7 @@ def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[n
         config: as in :func:`cut_to_longest`.
 
     Returns:
-        The rows of each batch and their ids; B texts in all.
+        The rows of each batch, ascending, and their ids; B texts in all.
 
     >>> config = TextConfig("clip", 80, "lower", pad_id=0, end_id=9, dynamic=True)
     >>> ids = np.zeros((4, 80), np.int32)
@@ -287,13 +287,13 @@ def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[n
     >>> [(rows.tolist(), cut.shape) for rows, cut in cut_by_length(ids, config)]
     [([0, 1, 3], (3, 16)), ([2], (1, 64))]
     """
-    lengths, parts, rows = _lengths(ids, config), [], np.empty(0, np.intp)
+    lengths, parts, cut = _lengths(ids, config), [], 0
     steps = sorted({*lengths.tolist()})
     for step, longer in zip(steps, [*steps[1:], np.inf], strict=True):
-        rows = np.concatenate([rows, np.flatnonzero(lengths == step)])
+        rows = np.flatnonzero((lengths > cut) & (lengths <= step))
         if len(rows) * (longer - step) > _WORTH_A_RUN:
             parts.append((rows, np.ascontiguousarray(ids[rows, :step])))
-            rows = np.empty(0, np.intp)
+            cut = step
     return parts
 
 
