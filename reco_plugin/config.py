@@ -153,7 +153,7 @@ class Settings(SettingsSection):
 
     batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
     batch_callers: bool = Field(
-        True, description="run together what several threads encode and search at the same time, in this process"
+        True, description="run together what several threads encode, search and fuse at the same time in this process"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are refused before decoding")
 
