@@ -8,9 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from ..counters import SECONDS, Histogram
@@ -20,11 +21,25 @@ T = TypeVar("T")
 _RETRY_S = 1.0
 
 
+class _Worker(threading.Thread):
+    """Runs what is put into its queue, until None."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def run(self) -> None:
+        while (work := self.work.get()) is not None:
+            work()
+            del work  # which holds its answer
+
+
 @dataclass
 class _Call:
     """A call that waits or runs."""
 
     pool: Pool
+    worker: _Worker | None = None  # from when it runs
     given_up: threading.Event = field(default_factory=threading.Event)
     computes: bool = True  # whether it has one of the pool's places, or waits for one
 
@@ -94,10 +109,12 @@ class Pool:
         """Seconds that calls waited."""
         self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
         self._most = threads + min(batched, queue)  # calls that are begun
-        self._executor = ThreadPoolExecutor(self._most, thread_name_prefix=name)
+        self._name = name
+        self._workers: list[_Worker] = []
+        self._idle: list[_Worker] = []  # the last one is taken, whose caches are warm
         self._lock = threading.Lock()
         self._place_is_free = threading.Condition(self._lock)
-        self._waiting: deque[tuple[Future[Any], Callable[[], None]]] = deque()  # not begun
+        self._waiting: deque[tuple[_Call, Future[Any], Callable[[], None]]] = deque()  # not begun
         self._places, self._returning = threads, 0  # free; calls that left theirs and want one again
         self._pending, self._closed = 0, False
         self._running: dict[int, float] = {}  # id of a future -> since when
@@ -122,7 +139,7 @@ class Pool:
             context = contextvars.copy_context()  # the request's id, for the log
             context.run(_current.set, this)
             work = partial(context.run, self._work, this, future, call, time.perf_counter())
-            self._waiting.append((future, work))
+            self._waiting.append((this, future, work))
             self._begin()
         future.add_done_callback(self._done)
         answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
@@ -180,11 +197,14 @@ class Pool:
         """Wait for running calls, and start no more."""
         with self._lock:
             self._closed = True
-            dropped = [future for future, _ in self._waiting]
+            dropped = [future for _, future, _ in self._waiting]
             self._waiting.clear()
         for future in dropped:
             future.cancel()
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.work.put(None)
+        for worker in self._workers:
+            await asyncio.to_thread(worker.join)
 
     def _check_room(self) -> None:
         if self._closed:
@@ -197,11 +217,18 @@ class Pool:
         """Fill free places; the lock is held."""
         self._place_is_free.notify(self._places)
         while self._waiting and self._places > self._returning and len(self._running) < self._most:
-            future, work = self._waiting.popleft()
+            this, future, work = self._waiting.popleft()
             if future.set_running_or_notify_cancel():
                 self._places -= 1
                 self._running[id(future)] = time.perf_counter()
-                self._executor.submit(work)
+                this.worker = self._idle.pop() if self._idle else self._start_worker()
+                this.worker.work.put(work)
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(name=f"{self._name}_{len(self._workers)}", daemon=True)
+        self._workers.append(worker)
+        worker.start()
+        return worker
 
     def _work(self, this: _Call, future: Future[Ran[T]], call: Callable[[], T], submitted: float) -> None:
         waited = time.perf_counter() - submitted
@@ -219,6 +246,8 @@ class Pool:
         with self._lock:
             del self._running[id(future)]
             self._places += this.computes
+            if this.worker is not None:
+                self._idle.append(this.worker)
             self._begin()
 
     def _done(self, _: Future[Any]) -> None:
