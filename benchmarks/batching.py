@@ -140,13 +140,11 @@ class _Client(asyncio.Protocol):
 async def ask(url: str, sent: Sequence[bytes], clients: int, seconds: float) -> int:
     """How many answers came."""
     loop, address, answers = asyncio.get_running_loop(), urlsplit(url), list[float]()
-    endless = cycle(sent)
+    more = cycle(sent)
     done = [loop.create_future() for _ in range(clients)]
     until = time.perf_counter() + seconds
     opened = [
-        await loop.create_connection(
-            lambda one=one: _Client(endless, until, answers, one), address.hostname, address.port
-        )
+        await loop.create_connection(lambda one=one: _Client(more, until, answers, one), address.hostname, address.port)
         for one in done
     ]
     await asyncio.gather(*done)
