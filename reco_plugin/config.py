@@ -158,6 +158,9 @@ class Settings(SettingsSection):
     )
 
     batch_size: int = Field(64, ge=1, description="images or texts per encoder call")
+    batch_callers: bool = Field(
+        True, description="run together what several threads encode, search and fuse at the same time in this process"
+    )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are refused before decoding")
 
     @property
@@ -193,6 +196,7 @@ class SettingsKeywords(TypedDict, total=False):
     breaker_failures: int | None
     breaker_retry_s: float | None
     batch_size: int | None
+    batch_callers: bool | None
     max_pixels: int | None
 
 

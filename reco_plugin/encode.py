@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .artifact import Artifact, clip_graph
+from .batching import Batcher, Columns
 from .config import Settings
 from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
-from .preprocess import cut_to_longest, images_to_array
+from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Vectors
@@ -35,6 +36,9 @@ class Encoder:
         self._artifact = artifact
         self._settings = settings
         self._process: int | None = None  # in which the first graph was loaded
+        self._batcher: Batcher[Modality] | None = None  # a server has its own
+        if settings.batch_callers and settings.triton_url is None:
+            self._batcher = Batcher(self._run, settings.batch_size)
         self.preparation = Preparation(artifact, settings.max_pixels)
         """Prepares single items for :meth:`arrays`."""
 
@@ -42,6 +46,11 @@ class Encoder:
     def dimension(self) -> int:
         """D."""
         return self._artifact.manifest.dimension
+
+    @property
+    def batches_callers(self) -> bool:
+        """Whether what several threads encode at the same time is run together here; a server does so itself."""
+        return self._batcher is not None
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -63,7 +72,7 @@ class Encoder:
 
         def encode(part: Any) -> npt.NDArray[np.float32]:
             ready = isinstance(part, np.ndarray) and part.dtype == np.uint8 and part.shape[1:] == (*config.size, 3)
-            return self._run("image", {"pixels": part if ready else images_to_array(part, config, max_pixels=limit)})
+            return self._encode("image", part if ready else images_to_array(part, config, max_pixels=limit))
 
         return self._batched(images, encode, progress, "images")
 
@@ -81,11 +90,11 @@ class Encoder:
 
         def encode(part: Any) -> npt.NDArray[np.float32]:
             if isinstance(part, np.ndarray) and part.dtype == np.int32 and part.shape[1:] == (config.context_length,):
-                return self._run("text", {"tokens": cut_to_longest(part, config)})
+                return self._encode("text", part)
             for text in part:
                 if isinstance(text, str) and not is_unicode(text):
                     raise InputError(f"the text {shown(text)} holds half of a surrogate pair, which is no character")
-            return self._run("text", {"tokens": cut_to_longest(self.preparation.tokenizer(part).ids, config)})
+            return self._encode("text", self.preparation.tokenizer(part).ids)
 
         return self._batched(texts, encode, progress, "texts")
 
@@ -123,11 +132,32 @@ class Encoder:
     def _sessions(self) -> dict[Modality, Session]:
         return {}
 
-    def _run(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.float32]:
+    def _encode(self, modality: Modality, prepared: npt.NDArray[Any]) -> Vectors:
+        """Encode pixels (B, H, W, 3) or token ids (B, L), together with those of other threads."""
         if self._process not in {None, os.getpid()}:
             raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
+        self._process = os.getpid()
+        run = self._batcher or self._run
+        vectors: Vectors = run(modality, (prepared,))[0]
+        return vectors
+
+    def _run(self, modality: Modality, rows: Columns) -> Columns:
+        (prepared,) = rows
+        if modality == "image":
+            return (self._run_graph(modality, {"pixels": prepared}),)
+        config = self._artifact.manifest.text
+        if self._batcher is None:
+            return (self._run_graph(modality, {"tokens": cut_to_longest(prepared, config)}),)
+        parts = [(rows, self._run_graph(modality, {"tokens": ids})) for rows, ids in cut_by_length(prepared, config)]
+        if len(parts) == 1:
+            return (parts[0][1],)
+        out = np.empty((len(prepared), self.dimension), np.float32)
+        for places, vectors in parts:
+            out[places] = vectors
+        return (out,)
+
+    def _run_graph(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
         if modality not in self._sessions:
-            self._process = os.getpid()
             self._sessions[modality] = open_graph(self._artifact, clip_graph(modality), self._settings)
         features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)

@@ -21,7 +21,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     unit: level
     for level, units in enumerate(
         (
-            "counters defaults errors progress types",
+            "batching counters defaults errors progress types",
             "files memory_options trust values vectors",
             "config data preprocess quickstart request run_config",
             "artifact memory",

@@ -40,6 +40,7 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "triton_ca": ("ca.pem", "ca.pem", '"ca.pem"'),
     "triton_headers": ({"authorization": KEY}, f'{{"authorization": "{KEY}"}}', f'{{ authorization = "{KEY}" }}'),
     "batch_size": (9, "9", "9"),
+    "batch_callers": (False, "false", "false"),
     "max_pixels": (1000, "1000", "1000"),
 }
 WRONG = {  # setting -> unusable value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -85,6 +86,20 @@ def test_encoding_in_other_batches_gives_the_same(model, reco, drawings):
     with Reco.open(model, memory=":memory:", batch_size=5) as small:
         assert np.allclose(small.encoder.texts(texts), reco.encoder.texts(texts), atol=1e-5)
         assert np.allclose(small.encoder.images(images), reco.encoder.images(images), atol=1e-5)
+
+
+def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):
+    texts = [pair.text + " and more" * (row % 12) for row, pair in enumerate(drawings)]
+    images = [pair.image for pair in drawings]
+    alone = reco.encoder.texts(texts), reco.encoder.images(images)
+    apart = np.concatenate([reco.encoder.texts([text]) for text in texts])  # each cut to a length of its own
+    assert np.allclose(apart, alone[0], atol=1e-5)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(3):
+            one_by_one = list(threads.map(lambda text: reco.encoder.texts([text]), texts))
+            pictures = list(threads.map(lambda image: reco.encoder.images([image]), images))
+            assert np.allclose(np.concatenate(one_by_one), alone[0], atol=1e-5)
+            assert np.allclose(np.concatenate(pictures), alone[1], atol=1e-5)
 
 
 def test_an_empty_memory_changes_nothing_bit_by_bit(reco, drawings, modality, frozen):

@@ -2,8 +2,10 @@
 
 ::
 
-    Degrading --> Refiner --> GuardedSearches --Guard--> breaker --> deadline --> the memory
-                         `--> GuardedFuser ----Guard--> breaker ---------------> the fusion
+    Degrading --> Refiner --> BatchedSearches --> GuardedSearches --Guard--> breaker --> deadline --> the memory
+                         `--> BatchedFuser -----> GuardedFuser ----Guard--> breaker ---------------> the fusion
+
+The batches are of callers in several threads, where memory and fusion are in this process.
 """
 
 from .breaker import Breaker, Circuit

@@ -13,11 +13,12 @@ from ..config import Settings
 from ..counters import Counters
 from ..errors import MemoryTimeout, MemoryUnavailable
 from ..fuse import Fuser
-from ..memory import LazyMemory, Memory, memory_of
+from ..memory import LazyMemory, Memory, Searches, memory_of
 from ..refine import Refiner, Trusted
 from ..request import RefineKeywords
 from ..types import Fingerprint, FuserName, Modality, Refinement, Role
 from ..vectors import check_vectors
+from .batched import BatchedFuser, BatchedSearches
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
 from .guard import Component, Guard, Outage
@@ -50,7 +51,7 @@ class Degrading:
             fusers: refine, besides the closed form.
             make: makes the refiner of the guarded pairs and fusers.
             settings: ``memory``, ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``,
-                ``breaker_retry_s``.
+                ``breaker_retry_s``, ``batch_callers``, ``batch_size``, ``triton_url``.
             counters: of calls, failures, seconds and distances.
             clock: of the breakers.
         """
@@ -63,8 +64,13 @@ class Degrading:
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
         self._guards: dict[Component, Guard] = {"memory": memory, "fusion": fusion}
-        guarded = {name: GuardedFuser(fuser, fusion) for name, fuser in fusers.items()}
-        self._refiner = make(GuardedPairs(pairs, GuardedSearches(pairs.searches, memory)), guarded)
+        searches: Searches = GuardedSearches(pairs.searches, memory)
+        guarded: dict[FuserName, Fuser] = {name: GuardedFuser(fuser, fusion) for name, fuser in fusers.items()}
+        if settings.batch_callers and deadline is None:  # a server may hang, which must not add up
+            searches = BatchedSearches(searches, settings.batch_size)
+        if settings.batch_callers and settings.triton_url is None:
+            guarded = {name: BatchedFuser(fuser, settings.batch_size) for name, fuser in guarded.items()}
+        self._refiner = make(GuardedPairs(pairs, searches), guarded)
 
     @property
     def circuits(self) -> dict[Component, Circuit]:
@@ -89,6 +95,7 @@ class Degrading:
                 raise outage.error from outage.error.__cause__
             self._counters.degraded.add(outage.reason)
             if outage.first:
+                outage.first = False  # the other callers of its batch have it, too
                 _warn(outage)
             frozen = check_vectors(vectors, self._refiner.dimension)
             return Refinement(frozen.copy(), frozen, degraded=outage.reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..defaults import MAX_PIXELS
 from .image import ImageConfig, image_to_array, images_to_array
-from .text import BUCKETS, TextConfig, Tokenizer, Tokens, cut_to_longest
+from .text import BUCKETS, TextConfig, Tokenizer, Tokens, cut_by_length, cut_to_longest
 
 __all__ = [
     "BUCKETS",
@@ -16,6 +16,7 @@ __all__ = [
     "TextConfig",
     "Tokenizer",
     "Tokens",
+    "cut_by_length",
     "cut_to_longest",
     "image_to_array",
     "images_to_array",

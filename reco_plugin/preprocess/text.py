@@ -33,6 +33,7 @@ TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 BUCKETS = (16, 32, 48, 64, 77)
 """Lengths that a batch is cut to: few, so that batches of a server still merge."""
+_WORTH_A_RUN = 16  # tokens of padding that cost as much as one more call of the graph
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to clean
 _SHORT = 500  # characters; ftfy takes milliseconds for any of them
@@ -267,12 +268,43 @@ def cut_to_longest(ids: TokenIds, config: TextConfig) -> TokenIds:
     >>> cut_to_longest(np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32), config)
     array([[1, 5, 9, 0]], dtype=int32)
     """
+    return np.ascontiguousarray(ids[:, : _lengths(ids, config).max()]) if len(ids) else ids
+
+
+def cut_by_length(ids: TokenIds, config: TextConfig) -> list[tuple[npt.NDArray[np.intp], TokenIds]]:
+    """Cut a batch into batches of texts of about the same length, so that a short text is not padded to a long one.
+
+    Args:
+        ids: (B, L) from a tokenizer.
+        config: as in :func:`cut_to_longest`.
+
+    Returns:
+        The rows of each batch, ascending, and their ids; B texts in all.
+
+    >>> config = TextConfig("clip", 80, "lower", pad_id=0, end_id=9, dynamic=True)
+    >>> ids = np.zeros((4, 80), np.int32)
+    >>> ids[range(4), [3, 5, 60, 7]] = 9
+    >>> [(rows.tolist(), cut.shape) for rows, cut in cut_by_length(ids, config)]
+    [([0, 1, 3], (3, 16)), ([2], (1, 64))]
+    """
+    lengths, parts, cut = _lengths(ids, config), [], 0
+    steps = sorted({*lengths.tolist()})
+    for step, longer in zip(steps, [*steps[1:], np.inf], strict=True):
+        rows = np.flatnonzero((lengths > cut) & (lengths <= step))
+        if len(rows) * (longer - step) > _WORTH_A_RUN:
+            parts.append((rows, np.ascontiguousarray(ids[rows, :step])))
+            cut = step
+    return parts
+
+
+def _lengths(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
+    """How many tokens of each row (B, L) the graph needs, rounded up to a bucket: (B,)."""
     ends = ids == config.end_id
-    if config.kind != "clip" or not config.dynamic or not len(ids) or not ends.any(axis=1).all():
-        return ids
-    longest = int(np.flatnonzero(ends.any(axis=0))[-1]) + 1
-    length = next(length for length in config.lengths if length >= longest)
-    return np.ascontiguousarray(ids[:, :length])
+    if config.kind != "clip" or not config.dynamic or not ends.any(axis=1).all():
+        return np.full(len(ids), ids.shape[1])
+    last = ids.shape[1] - np.argmax(ends[:, ::-1], axis=1)  # a text may hold the token itself
+    needed: npt.NDArray[np.intp] = np.asarray(config.lengths)[np.searchsorted(config.lengths, last)]
+    return needed
 
 
 def _load(source: str | Path) -> tokenizers.Tokenizer:

@@ -40,13 +40,22 @@ TOLD = (
 """Headers of answers that callers read."""
 
 
+_BATCHED = 64  # requests that wait for a batch, one and the next
+
+
 class Edge:
     """Shared by all requests; calling it with a request makes its :class:`Caller`."""
 
     def __init__(self, embedder: Embedder, settings: ServeSettings) -> None:
         self.embedder = embedder
         self.settings = settings
-        self.pool = Pool("reco-embed", threads=settings.threads, queue=settings.queue, deadline_s=settings.deadline_s)
+        self.pool = Pool(
+            "reco-embed",
+            threads=settings.threads,
+            queue=settings.queue,
+            deadline_s=settings.deadline_s,
+            batched=_BATCHED if embedder.reco.encoder.batches_callers else 0,
+        )
         """Runs requests."""
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""

@@ -19,7 +19,7 @@ from .failures import Failure, Refused, failure_of, too_many_items
 from .images import too_many_bytes
 from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
-from .pool import still_wanted
+from .pool import leave_place, still_wanted, take_place
 from .rows import AnswerCache, AnswerRow, Key, key_of, to_embedded, used_pairs
 from .settings import ServeSettings
 
@@ -69,6 +69,8 @@ class Embedder:
         self.settings = settings
         self.prepare = ItemPreparation(reco, settings)
         self._memory_is_ours = "://" not in reco.memory.location  # no other process writes to it
+        self._batches = reco.encoder.batches_callers
+        self._searches_at_once = reco.settings.batch_size if self._batches and self._memory_is_ours else 0
 
     @property
     def dimension(self) -> int:
@@ -147,10 +149,14 @@ class Embedder:
         todo = self._unknown(work, mine, wanted)
         if not todo:
             return
+        if self._batches:
+            leave_place()
         with work.timed("encode"):
             frozen = self.encode([one.ready for one in todo], modality)
         result = Refinement(frozen, frozen)
         if wanted:
+            if work.asked.role == "document" or work.request.explain or len(todo) > self._searches_at_once:
+                take_place()  # no batch of several callers
             still_wanted()
             with work.timed("refine"):
                 result = self._refine(work, frozen, modality)
@@ -185,6 +191,7 @@ class Embedder:
         fresh = [index for index, row in enumerate(known) if row is None]
         if not fresh:
             return []
+        take_place()  # which this call left, if it has encoded another modality
         with work.timed("prepare"):
             prepared = self.prepare([mine[index][1] for index in fresh], truncate=work.request.truncate)
         todo = []

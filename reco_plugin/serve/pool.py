@@ -6,9 +6,12 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from ..counters import SECONDS, Histogram
@@ -16,7 +19,32 @@ from .failures import STOPPING, Failure, Refused
 
 T = TypeVar("T")
 _RETRY_S = 1.0
-_given_up: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("given_up", default=None)
+
+
+class _Worker(threading.Thread):
+    """Runs what is put into its queue, until None."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def run(self) -> None:
+        while (work := self.work.get()) is not None:
+            work()
+            del work  # which holds its answer
+
+
+@dataclass
+class _Call:
+    """A call that waits or runs."""
+
+    pool: Pool
+    worker: _Worker | None = None  # from when it runs
+    given_up: threading.Event = field(default_factory=threading.Event)
+    computes: bool = True  # whether it has one of the pool's places, or waits for one
+
+
+_current: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("current", default=None)
 
 
 def still_wanted() -> None:
@@ -25,9 +53,30 @@ def still_wanted() -> None:
     Raises:
         Refused: the deadline of the call passed, its client left, or the service stops.
     """
-    event = _given_up.get()
-    if event is not None and event.is_set():
+    call = _current.get()
+    if call is not None and call.given_up.is_set():
         raise Refused(Failure(503, "given_up", "no client waits for the answer any more"))
+
+
+def leave_place() -> None:
+    """Let another call begin, while this one waits for a batch of several callers."""
+    call = _current.get()
+    if call is not None and call.computes:
+        call.computes = False
+        call.pool.leave_place()
+
+
+def take_place() -> None:
+    """Wait for a place among the calls that are computed at the same time; does nothing in a call that has one.
+
+    Raises:
+        Refused: nobody waits any more, see :func:`still_wanted`.
+    """
+    call = _current.get()
+    if call is not None and not call.computes:
+        call.computes = True
+        call.pool.take_place()
+        still_wanted()
 
 
 async def _never() -> None:
@@ -46,22 +95,29 @@ class Ran(Generic[T]):
 class Pool:
     """Runs calls in threads; used from one event loop."""
 
-    def __init__(self, name: str, *, threads: int, queue: int, deadline_s: float) -> None:
+    def __init__(self, name: str, *, threads: int, queue: int, deadline_s: float, batched: int = 0) -> None:
         """Start no thread yet.
 
         Args:
             name: of the threads.
-            threads: calls at the same time.
+            threads: calls that are computed at the same time.
             queue: calls that may wait.
             deadline_s: for waiting and running together.
+            batched: of those that may wait, how many may have left their place, see :func:`leave_place`.
         """
         self.queue_s = Histogram(SECONDS)
         """Seconds that calls waited."""
         self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._most = threads + min(batched, queue)  # calls that are begun
+        self._name = name
+        self._workers: list[_Worker] = []
+        self._idle: list[_Worker] = []  # the last one is taken, whose caches are warm
         self._lock = threading.Lock()
+        self._place_is_free = threading.Condition(self._lock)
+        self._waiting: deque[tuple[_Call, Future[Any], Callable[[], None]]] = deque()  # not begun
+        self._places, self._returning = threads, 0  # free; calls that left theirs and want one again
         self._pending, self._closed = 0, False
-        self._running: dict[int, float] = {}  # ident of a thread -> since when
+        self._running: dict[int, float] = {}  # id of a future -> since when
 
     async def run(self, call: Callable[[], T], left: Callable[[], Coroutine[Any, Any, None]] = _never) -> Ran[T]:
         """Wait for a thread and for the call.
@@ -76,13 +132,15 @@ class Pool:
         Raises:
             Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
         """
-        event = threading.Event()
+        this, future = _Call(self), Future[Ran[T]]()
         with self._lock:
             self._check_room()
             self._pending += 1
             context = contextvars.copy_context()  # the request's id, for the log
-            context.run(_given_up.set, event)
-            future: Future[Ran[T]] = self._executor.submit(context.run, self._work, call, time.perf_counter())
+            context.run(_current.set, this)
+            work = partial(context.run, self._work, this, future, call, time.perf_counter())
+            self._waiting.append((this, future, work))
+            self._begin()
         future.add_done_callback(self._done)
         answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
         either: set[asyncio.Future[Any]] = {answer, leaving}
@@ -96,7 +154,7 @@ class Pool:
             message = f"no answer within {self._deadline_s:g} s (deadline_s): send less at once, or try again later"
             raise Refused(Failure(504, "deadline_exceeded", message))
         finally:
-            event.set()
+            this.given_up.set()
             answer.cancel()
             leaving.cancel()
 
@@ -116,17 +174,37 @@ class Pool:
             return self._pending
 
     def hangs(self, deadlines: float) -> bool:
-        """Whether every thread has been busy with one call for so many deadlines."""
-        with self._lock:
-            since = list(self._running.values())
+        """Whether as many calls as are computed at the same time have taken so many deadlines."""
         late = time.perf_counter() - deadlines * self._deadline_s
-        return len(since) >= self._threads and max(since) < late
+        with self._lock:
+            return sum(since < late for since in self._running.values()) >= self._threads
+
+    def leave_place(self) -> None:
+        """Let another call be computed; see the function of this name."""
+        with self._lock:
+            self._places += 1
+            self._begin()
+
+    def take_place(self) -> None:
+        """Wait until a call ends or leaves its place; before those that have not begun."""
+        with self._lock:
+            self._returning += 1
+            self._place_is_free.wait_for(lambda: self._places)
+            self._returning -= 1
+            self._places -= 1
 
     async def close(self) -> None:
         """Wait for running calls, and start no more."""
         with self._lock:
             self._closed = True
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+            dropped = [future for _, future, _ in self._waiting]
+            self._waiting.clear()
+        for future in dropped:
+            future.cancel()
+        for worker in self._workers:
+            worker.work.put(None)
+        for worker in self._workers:
+            await asyncio.to_thread(worker.join)
 
     def _check_room(self) -> None:
         if self._closed:
@@ -135,17 +213,42 @@ class Pool:
             message = f"{self._pending} requests run or wait already: try again later"
             raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
 
-    def _work(self, call: Callable[[], T], submitted: float) -> Ran[T]:
-        me, started = threading.get_ident(), time.perf_counter()
-        with self._lock:
-            self._running[me] = started
-        waited = started - submitted
+    def _begin(self) -> None:
+        """Fill free places; the lock is held."""
+        self._place_is_free.notify(self._places)
+        while self._waiting and self._places > self._returning and len(self._running) < self._most:
+            this, future, work = self._waiting.popleft()
+            if future.set_running_or_notify_cancel():
+                self._places -= 1
+                self._running[id(future)] = time.perf_counter()
+                this.worker = self._idle.pop() if self._idle else self._start_worker()
+                this.worker.work.put(work)
+
+    def _start_worker(self) -> _Worker:
+        worker = _Worker(name=f"{self._name}_{len(self._workers)}", daemon=True)
+        self._workers.append(worker)
+        worker.start()
+        return worker
+
+    def _work(self, this: _Call, future: Future[Ran[T]], call: Callable[[], T], submitted: float) -> None:
+        waited = time.perf_counter() - submitted
         self.queue_s.observe(waited)
         try:
-            return Ran(call(), waited)
-        finally:
-            with self._lock:
-                del self._running[me]
+            answer = Ran(call(), waited)
+        except BaseException as error:
+            self._end(this, future)
+            future.set_exception(error)
+        else:
+            self._end(this, future)
+            future.set_result(answer)
+
+    def _end(self, this: _Call, future: Future[Any]) -> None:
+        with self._lock:
+            del self._running[id(future)]
+            self._places += this.computes
+            if this.worker is not None:
+                self._idle.append(this.worker)
+            self._begin()
 
     def _done(self, _: Future[Any]) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -67,4 +68,6 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
-    uvicorn.run(create_app(settings, reco, hosts), **server_options(settings))
+    app = create_app(settings, reco, hosts)
+    gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
+    uvicorn.run(app, **server_options(settings))

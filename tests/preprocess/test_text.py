@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reco_plugin.errors import ArtifactError, ConfigError, InputError
-from reco_plugin.preprocess import TextConfig, Tokenizer, cut_to_longest
+from reco_plugin.preprocess import TextConfig, Tokenizer, cut_by_length, cut_to_longest
 from reco_plugin.preprocess.text import clean
 
 pytest.importorskip("open_clip")
@@ -281,6 +281,25 @@ def test_cut_keeps_what_it_may_not_cut() -> None:
     assert cut_to_longest(ids, replace(config, kind="hf", end_id=None, dynamic=False)).shape == (2, 6)
     assert cut_to_longest(np.ones((1, 6), np.int32), config).shape == (1, 6)  # no end: not of this tokenizer
     assert cut_to_longest(ids[:0], config).shape == (0, 6)
+
+
+def test_texts_are_cut_with_those_of_their_length() -> None:
+    config = TextConfig("clip", 77, "lower", pad_id=0, end_id=9, dynamic=True)
+    ends = [3, 70, 20, 15, 16, 40, 5]
+    ids = np.ones((len(ends), 77), np.int32)
+    ids[range(len(ends)), ends] = 9
+    parts = cut_by_length(ids, config)
+    assert [(rows.tolist(), cut.shape[1]) for rows, cut in parts] == [
+        ([0, 3, 6], 16),
+        ([2, 4], 32),
+        ([5], 48),
+        ([1], 77),
+    ]
+    assert all((ids[rows, : cut.shape[1]] == cut).all() for rows, cut in parts)
+    few = cut_by_length(ids[[0, 2]], config)  # one more call of the graph would cost more than the padding
+    assert [(rows.tolist(), cut.shape) for rows, cut in few] == [([0, 1], (2, 32))]
+    whole = cut_by_length(ids, replace(config, dynamic=False))
+    assert [(rows.tolist(), cut.shape) for rows, cut in whole] == [([*range(7)], (7, 77))]
 
 
 def test_lengths_are_the_buckets_below_the_context_length_and_itself() -> None:

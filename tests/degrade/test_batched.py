@@ -1,0 +1,135 @@
+"""Refinements of several threads: searched and fused together, judged and degraded call by call."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin.degrade import DegradedWarning
+from reco_plugin.errors import InputError, MemoryStoreError
+
+Build = Callable[..., Any]
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def together(hanging: Any) -> Callable[..., list[Future[Any]]]:
+    """Run calls so that all but the first wait for the memory, and are then searched together."""
+
+    def run(rig: Any, *calls: Callable[[], Any], then: Any = None) -> list[Future[Any]]:
+        batcher = rig.reco._refiner._refiner.memory.searches._batcher
+        rig.memory.trouble = hanging
+        with ThreadPoolExecutor(len(calls)) as threads:
+            futures = [threads.submit(calls[0])]
+            assert hanging.waiting.acquire(timeout=PATIENCE_S)
+            for place, call in enumerate(calls[1:], 1):
+                futures.append(threads.submit(call))
+                while len(batcher._waiting) < place:
+                    assert not futures[-1].done()
+            rig.memory.asked = 1
+            rig.memory.trouble = then
+            hanging.release()
+        return futures
+
+    return run
+
+
+def test_queries_and_candidates_of_several_threads_are_as_if_alone(rig: Build, together: Any) -> None:
+    one = rig()
+    calls = [
+        lambda: one.ask(),
+        lambda: one.ask(role="candidate", explain=False),
+        lambda: one.reco.refine(one.frozen[:1], modality="text"),
+        lambda: one.reco.refine(one.frozen[1:], modality="text"),
+    ]
+    alone = [call() for call in calls]
+    one.memory.asked = 0
+    found = [future.result() for future in together(one, *calls)]
+    assert one.memory.asked == 2
+    for got, expected in zip(found, alone, strict=True):
+        np.testing.assert_allclose(got.vectors, expected.vectors, atol=1e-5)
+        assert (got.degraded, got.coverage) == (None, expected.coverage)
+        assert got.retrieved.tolist() == expected.retrieved.tolist()
+
+
+def test_explanations_and_conditions_are_each_callers_own(rig: Build, together: Any) -> None:
+    one = rig()
+    calls = [
+        lambda: one.ask(),
+        lambda: one.ask(explain=True),
+        lambda: one.ask(explain=True, where={"colour": "red"}),
+        lambda: one.ask(explain=True, k=2),
+        lambda: one.ask(explain=True, exclude=["red-0"]),
+    ]
+    alone = [call() for call in calls]
+    found = [future.result() for future in together(one, *calls[:-1])] + [calls[-1]()]
+    for got, expected in zip(found, alone, strict=True):
+        np.testing.assert_allclose(got.vectors, expected.vectors, atol=1e-5)
+        if expected.neighbours is not None:
+            assert (got.neighbours.ids, got.neighbours.payloads) == (
+                expected.neighbours.ids,
+                expected.neighbours.payloads,
+            )
+            np.testing.assert_allclose(got.weights, expected.weights, atol=1e-5)
+
+
+def test_a_wrong_condition_fails_alone(rig: Build, together: Any) -> None:
+    one = rig()
+    first, wrong, right = together(one, one.ask, lambda: one.ask(where={"a": {"no such": 1}}), one.ask)
+    with pytest.raises(InputError):
+        wrong.result()
+    for future in (first, right):
+        np.testing.assert_allclose(future.result().vectors, one.refined, atol=1e-5)
+    assert one.states == ("closed", "closed")
+
+
+def test_a_memory_that_fails_degrades_every_call_of_the_batch_and_warns_once(rig: Build, together: Any) -> None:
+    one = rig()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        first, *others = together(one, *[one.ask] * 4, then=one.dead)
+    assert first.result().degraded is None
+    for future in others:
+        assert future.result().degraded == "memory_error"
+        assert one.is_frozen(future.result())
+    assert one.memory.asked == 2  # nothing is asked again
+    assert one.reco.circuits["memory"].failures == 1
+    assert one.reco.metrics()["degraded"] == {"memory_error": 3}
+    assert [warning.category for warning in seen] == [DegradedWarning]
+
+
+def test_where_failures_are_errors_every_call_of_the_batch_has_it(rig: Build, together: Any) -> None:
+    one = rig(on_memory_failure="fail")
+    first, *others = together(one, *[one.ask] * 3, then=one.dead)
+    assert first.result().degraded is None
+    for future in others:
+        with pytest.raises(MemoryStoreError, match="connection refused"):
+            future.result()
+
+
+@pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")
+def test_a_reco_that_is_closed_answers_what_waited(rig: Build, together: Any) -> None:
+    one = rig()
+    closed = threading.Event()
+
+    def close() -> None:
+        if not closed.is_set():
+            closed.set()
+            one.reco.close()
+
+    first, second = together(one, one.ask, one.ask, then=close)
+    assert first.result().degraded is None
+    assert second.result().degraded in {None, "memory_error"}
+    with pytest.raises(MemoryStoreError, match="is closed"):
+        one.ask()
+
+
+def test_a_server_is_asked_by_every_caller_itself(rig: Build) -> None:
+    assert not hasattr(rig(remote=True).reco._refiner._refiner.memory.searches, "_batcher")
+    assert not hasattr(rig(batch_callers=False).reco._refiner._refiner.memory.searches, "_batcher")

@@ -1,0 +1,172 @@
+"""Requests that wait are encoded, searched and fused together; whoever waits here waits for an event."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+
+PATIENCE_S = 60
+TEXTS = ["a red circle", "a large blue square", "something else that is longer than most of what people look for here"]
+
+
+class Gate:
+    """Stands before a graph; once shut, each run waits to be let through."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.shut = inner, threading.Event()
+        self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.sizes: list[int] = []
+
+    def run(self, inputs: Any) -> Any:
+        if self.shut.is_set():
+            self.sizes.append(len(next(iter(inputs.values()))))
+            self.begun.release()
+            assert self.go.acquire(timeout=PATIENCE_S)
+        return self.inner.run(inputs)
+
+    def open(self) -> None:
+        """Let everything through."""
+        self.shut.clear()
+        self.go.release(1000)
+
+
+@pytest.fixture
+def gate(filled: Reco) -> Iterator[Gate]:
+    """Before the text encoder; open in the end."""
+    filled.encoder.texts(["warm-up"])
+    sessions = filled.encoder._sessions
+    made = Gate(sessions["text"])
+    sessions["text"] = made
+    yield made
+    made.open()
+
+
+def post(url: str, *texts: str, **options: Any) -> httpx.Response:
+    body = {"input": [{"text": text} for text in texts], **options}
+    return httpx.post(f"{url}/v1/embeddings", json=body, timeout=PATIENCE_S)
+
+
+def vectors(answer: httpx.Response) -> Any:
+    assert answer.status_code == 200, answer.text
+    return np.array([row["embedding"] for row in answer.json()["data"]], np.float32)
+
+
+Ask = Callable[..., "Future[httpx.Response]"]
+
+
+@pytest.fixture
+def ask(filled: Reco) -> Iterator[Callable[[str], Ask]]:
+    """Send in another thread; returns once the request waits for a batch, or is encoded."""
+    with ThreadPoolExecutor(16) as threads:
+
+        def of(url: str) -> Ask:
+            def start(*texts: str, begins: threading.Semaphore | None = None, **options: Any) -> Future[httpx.Response]:
+                waiting = filled.encoder._batcher._waiting  # type: ignore[union-attr]
+                before = len(waiting)
+                future = threads.submit(post, url, *texts, **options)
+                if begins is not None:
+                    assert begins.acquire(timeout=PATIENCE_S)
+                while begins is None and len(filled.encoder._batcher._waiting) == before:  # type: ignore[union-attr]
+                    assert not future.done()
+                return future
+
+            return start
+
+        yield of
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_requests_that_wait_are_encoded_together_and_answered_as_if_alone(filled, live, gate, ask, refine):
+    alone = [filled.embed_texts([text], refine=refine) for text in TEXTS]
+    with live(filled, threads=1, queue=16) as (url, _):
+        gate.shut.set()
+        first = ask(url)("a first one", begins=gate.begun)
+        waiting = [ask(url)(text, refine=refine) for text in TEXTS]
+        gate.open()
+        for future, expected in zip(waiting, alone, strict=True):
+            np.testing.assert_allclose(vectors(future.result(PATIENCE_S)), expected, atol=1e-5)
+        assert first.result(PATIENCE_S).status_code == 200
+    assert gate.sizes == [1]
+
+
+def test_a_large_request_lets_a_small_one_into_its_next_batch(filled, live, gate, ask):
+    size = filled.settings.batch_size
+    with live(filled, threads=1, queue=16) as (url, _):
+        gate.shut.set()
+        large = ask(url)(*["a red circle"] * (4 * size), begins=gate.begun)
+        small = ask(url)("a blue circle")
+        gate.go.release()
+        assert gate.begun.acquire(timeout=PATIENCE_S)
+        gate.go.release()
+        assert small.result(PATIENCE_S).status_code == 200
+        assert not large.done()
+        gate.open()
+        assert vectors(large.result(PATIENCE_S)).shape[0] == 4 * size
+
+
+def test_a_request_that_cannot_be_read_fails_alone(filled, live, gate, ask):
+    with live(filled, threads=1, queue=16) as (url, _):
+        gate.shut.set()
+        first = ask(url)("a first one", begins=gate.begun)
+        waiting = ask(url)("a red circle")
+        broken = {"input": [{"image": "bm8gaW1hZ2U="}]}  # which needs no encoder, and does not wait
+        assert httpx.post(f"{url}/v1/embeddings", json=broken, timeout=PATIENCE_S).status_code == 415
+        gate.open()
+        assert [one.result(PATIENCE_S).status_code for one in (first, waiting)] == [200, 200]
+
+
+def test_a_deadline_holds_while_a_request_waits_for_a_batch(filled, live, gate, ask):
+    with live(filled, threads=1, queue=16, deadline_s=0.3) as (url, server):
+        gate.shut.set()
+        late = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
+        assert [one.result(PATIENCE_S).status_code for one in late] == [504, 504]
+        gate.open()
+        while server.config.app.state.edge.pool.pending:
+            pass
+        assert post(url, "a blue circle").status_code == 200
+
+
+def test_the_queue_is_full_also_where_all_wait_for_a_batch(filled, live, gate, ask):
+    with live(filled, threads=1, queue=1) as (url, _):
+        gate.shut.set()
+        accepted = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
+        assert post(url, "one more").status_code == 429
+        gate.open()
+        assert [one.result(PATIENCE_S).status_code for one in accepted] == [200, 200]
+
+
+def test_an_engine_that_hangs_makes_the_service_not_ready(filled, live, gate, ask):
+    with live(filled, threads=1, queue=16, deadline_s=0.1) as (url, _):
+        gate.shut.set()
+        assert ask(url)("a first one", begins=gate.begun).result(PATIENCE_S).status_code == 504
+        while (answer := httpx.get(f"{url}/readyz")).status_code == 200:
+            pass
+        assert "busy" in answer.json()["reasons"][0]
+        gate.open()
+        while httpx.get(f"{url}/readyz").status_code != 200:
+            pass
+
+
+def test_what_waits_for_a_batch_is_answered_when_the_service_stops(filled, live, gate, ask):
+    with live(filled, threads=1, queue=16) as (url, server):
+        gate.shut.set()
+        flying = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
+        server.should_exit = True
+        gate.open()
+        assert [one.result(PATIENCE_S).status_code for one in flying] == [200, 200]
+
+
+def test_without_batches_requests_are_computed_as_many_at_once_as_there_are_threads(model, live):
+    with Reco.open(model, memory=":memory:", batch_callers=False) as reco:
+        assert not reco.encoder.batches_callers
+        with live(reco, threads=1, queue=16) as (url, server):
+            assert vectors(post(url, "a red circle")).shape[0] == 1
+            assert server.config.app.state.edge.pool._most == 1
