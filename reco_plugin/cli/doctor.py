@@ -188,7 +188,7 @@ def _engines(reco: Any) -> str:
     graphs: dict[str, list[str]] = {}
     for name, engine in describe_engines(Artifact.load(reco.settings.model), reco.settings).items():
         graphs.setdefault(engine, []).append(name)
-    return "; ".join(f"{' and '.join(names)}: {engine}" for engine, names in graphs.items())
+    return "; ".join(f"{', '.join(names)}: {engine}" for engine, names in graphs.items())
 
 
 def _render(report: dict[str, Any]) -> str:
