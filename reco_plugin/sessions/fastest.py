@@ -94,6 +94,8 @@ def _open_faster(artifact: Artifact, name: str, settings: Settings, installed: s
     known = _read(note)
     if known is None:
         session, found = _compare(path, settings, _samples(artifact, name))
+        if _busy():
+            return session, f"{found.why}, not remembered since the machine is busy"
         _write(note, found)
         return session, found.why
     if known.arithmetic is None:
@@ -136,6 +138,11 @@ def _gain(plain: Session, other: Session, batch: Arrays) -> float:
             session.run(batch)
             best[number] = min(best[number], time.perf_counter() - begun)
     return best[0] / best[1]
+
+
+def _busy() -> bool:
+    """Whether more wants to run than there are cores, so that a timing may be far off."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def _samples(artifact: Artifact, name: str) -> list[Arrays]:

@@ -26,6 +26,7 @@ AUTO = load_settings(provider="auto", threads=1)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fastest, "_busy", lambda: False)
     return tmp_path / "cache" / "reco-plugin" / "engines"
 
 
@@ -62,6 +63,15 @@ def test_the_faster_engine_is_taken_and_remembered(artifact, cache, lead, no_com
     assert len(list(cache.iterdir())) == 1
     no_comparison()
     assert opened(artifact) == first
+
+
+@OPENVINO
+def test_a_choice_on_a_busy_machine_is_not_remembered(artifact, cache, lead, monkeypatch):
+    monkeypatch.setattr(fastest, "_busy", lambda: True)
+    lead(2.0)
+    name, why = opened(artifact)
+    assert name == "OpenVinoSession" and "not remembered since the machine is busy" in why
+    assert not cache.exists()
 
 
 @OPENVINO
