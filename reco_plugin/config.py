@@ -31,6 +31,8 @@ NESTED = "__"
 """Separates a nested setting's name from its part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
 SharedMemoryMode = Literal["auto", "on", "off"]
+Provider = Literal["auto", "cpu", "cuda", "openvino"]
+"""cpu and cuda: ONNX Runtime. auto: the fastest that is installed and exact enough, measured once."""
 
 
 class _File(TomlConfigSettingsSource):
@@ -113,7 +115,9 @@ class Settings(SettingsSection):
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")
     memory_options: MemoryOptions = Field(MemoryOptions(), description="connection, search and creation of the memory")
 
-    provider: Literal["cpu", "cuda"] = Field("cpu", description="execution provider; another one is never used instead")
+    provider: Provider = Field(
+        "cpu", description="what runs the graphs in process; another one is never used instead, but by auto"
+    )
     threads: int = Field(0, ge=0, description="threads per graph, 0: one per core")
     arena: bool = Field(True, description="let ONNX Runtime keep freed memory for the next call")
     provider_options: dict[str, str] = Field({}, description="options passed to the execution provider")
@@ -176,7 +180,7 @@ class SettingsKeywords(TypedDict, total=False):
     memory_api_key: SecretStr | str | None
     memory_collection: str | None
     memory_options: MemoryOptions | Mapping[str, Any] | None
-    provider: Literal["cpu", "cuda"] | None
+    provider: Provider | None
     threads: int | None
     arena: bool | None
     provider_options: Mapping[str, str] | None

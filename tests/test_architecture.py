@@ -180,6 +180,7 @@ def test_torch_is_known_to_the_training_only():
 def test_onnxruntime_runs_models_in_the_sessions_only():
     tools = {"cli.doctor", "train.to_onnx"}  # one shows its version, one uses its quantisation
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
+    assert third_party("openvino")["openvino"] == {"sessions.openvino"}
 
 
 def test_the_environment_is_read_by_the_settings_only():
@@ -204,9 +205,9 @@ def test_no_module_is_long(name):
     [
         (
             "import reco_plugin",
-            "torch onnxruntime qdrant_client qdrant_edge PIL pydantic typer numpy",
+            "torch onnxruntime openvino qdrant_client qdrant_edge PIL pydantic typer numpy",
         ),
-        ("from reco_plugin import Reco", "torch open_clip onnxruntime qdrant_client qdrant_edge typer tqdm"),
+        ("from reco_plugin import Reco", "torch open_clip onnxruntime openvino qdrant_client qdrant_edge typer tqdm"),
         ("import reco_plugin.cli.app", "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers"),
         ("import reco_plugin.train.triton, reco_plugin.train.recipe", "torch onnx"),
         ("import reco_plugin.adapters.clip_benchmark", "torch open_clip clip_benchmark onnxruntime tqdm"),

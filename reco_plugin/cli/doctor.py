@@ -20,6 +20,7 @@ _PACKAGES = (
     "tokenizers",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "qdrant-edge-py",
     "qdrant-client",
     "tritonclient",
@@ -176,8 +177,19 @@ def _self_test(model: Any) -> str:
         result = reco.refine(frozen, modality="text", gate=False)
         if not (result.moved > 0).all() or abs(float(np.linalg.norm(result.vectors)) - 1) > 1e-3:
             raise SessionError("refinement did not move the query, or its vector is not unit-norm")
-        where = f"on {reco.settings.triton_url}" if reco.settings.triton_url else "in this process"
+        where = f"on {reco.settings.triton_url}" if reco.settings.triton_url else f"in this process ({_engines(reco)})"
         return f"encode, retrieve and fuse work, graphs {where}; the query moved by {float(result.moved[0]):.3f}"
+
+
+def _engines(reco: Any) -> str:
+    """What runs the graphs, those of one engine together."""
+    from ..artifact import Artifact
+    from ..sessions import describe_engines
+
+    graphs: dict[str, list[str]] = {}
+    for name, engine in describe_engines(Artifact.load(reco.settings.model), reco.settings).items():
+        graphs.setdefault(engine, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {engine}" for engine, names in graphs.items())
 
 
 def _render(report: dict[str, Any]) -> str:

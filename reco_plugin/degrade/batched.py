@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ..batching import Batcher, Columns
 from ..fuse import Fused, Fuser
-from ..gate import TextGate
 from ..memory import Header, Searches
 from ..request import Search
 from ..types import Modality, Neighbours, Vectors
@@ -19,8 +18,8 @@ from .guard import Outage
 _MOST_NEIGHBOURS = 100  # per query: the vectors of a batch stay small
 
 
-_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, str | None]
-"""What is equal in all searches of a batch: by, read, k, payloads, ids, and the conditions as JSON."""
+_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, str | None]
+"""What is equal in all searches of a batch: by, read, k, payloads, ids, witnesses, and the conditions as JSON."""
 
 
 class BatchedSearches:
@@ -32,7 +31,7 @@ class BatchedSearches:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and calibration."""
+        """Fingerprint and trust."""
         return self._memory.header
 
     def search(self, search: Search) -> Neighbours:
@@ -46,15 +45,19 @@ class BatchedSearches:
             condition = None if search.where is None else json.dumps(search.where)
         except (TypeError, ValueError):
             return self._memory.search(search)
-        key = (search.by, search.read, search.k, search.payloads, search.ids, condition)
+        key = (search.by, search.read, search.k, search.payloads, search.ids, search.witnesses, condition)
         rows = (search.vectors, [search.where] * len(search.vectors))
-        ids, similarity, vectors, found, payloads = self._batcher(key, rows)
-        return Neighbours(ids, similarity, vectors, found, payloads if search.payloads else None)
+        ids, similarity, vectors, found, payloads, witnesses = self._batcher(key, rows)
+        return Neighbours(
+            ids, similarity, vectors, found, payloads if search.payloads else None, witnesses if search.witnesses else None
+        )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
-        (by, read, k, payloads, ids, _), (vectors, where) = key, rows
-        found = self._memory.search(Search(vectors, by, read, k, None, where[0], payloads, ids))
-        return found.ids, found.similarity, found.vectors, found.found, found.payloads or [None] * len(vectors)
+        (by, read, k, payloads, ids, witnesses, _), (vectors, where) = key, rows
+        found = self._memory.search(Search(vectors, by, read, k, None, where[0], payloads, ids, witnesses))
+        nothing = [None] * len(vectors)
+        held = nothing if found.witnesses is None else found.witnesses
+        return found.ids, found.similarity, found.vectors, found.found, found.payloads or nothing, held
 
 
 class BatchedFuser:
@@ -64,11 +67,6 @@ class BatchedFuser:
         self.name = fuser.name
         self._fuser, self._most = fuser, most
         self._batcher = Batcher(self._run, most, shared=(Outage,))
-
-    @property
-    def text_gate(self) -> TextGate | None:
-        """The gate's constants that it was trained with."""
-        return self._fuser.text_gate
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]

@@ -171,7 +171,7 @@ def job_of(reco: Reco, options: IngestOptions) -> Job:
 def _for_workers(settings: Settings) -> Settings:
     """The settings without the memory and its key; an absolute model path; one thread per CPU."""
     changed = {"model": settings.model.resolve(), "memory": ":memory:", "memory_api_key": None}
-    threads = settings.threads or int(settings.provider == "cpu")
+    threads = settings.threads or int(settings.provider != "cuda")
     return settings.model_copy(update={**changed, "memory_options": MemoryOptions(), "threads": threads})
 
 

@@ -71,7 +71,7 @@ def log_to_stderr(form: Literal["json", "text"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    for name in (LOGGER, "uvicorn.error"):
+    for name in (LOGGER, "reco_plugin.sessions", "uvicorn.error"):
         logging.getLogger(name).setLevel(level.upper())
 
 

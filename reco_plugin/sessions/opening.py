@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from ..artifact import Artifact
+from ..artifact import GRAPHS, Artifact, clip_graph
 from ..config import Settings
+from ..types import MODALITIES
 from .base import Session
+
+log = logging.getLogger(__name__)
 
 
 def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
@@ -15,18 +19,40 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
     Args:
         artifact: the model folder; a server must serve the same.
         name: as in :data:`reco_plugin.artifact.GRAPHS`.
-        settings: ``triton_url`` decides.
+        settings: ``triton_url`` decides, then ``provider``; what runs the graph is logged.
 
     Raises:
         SessionError: damaged graph, provider not available, or the server serves another model.
         SessionUnavailable: the server cannot be reached.
-        MissingExtra: ONNX Runtime or the Triton client is not installed.
+        MissingExtra: ONNX Runtime, OpenVINO or the Triton client is not installed.
     """
     if settings.triton_url is None:
-        return open_session(artifact.graph(name), settings)
+        session, engine = _open_in_process(artifact, name, settings)
+        log.info("%s: %s", name, engine)
+        return session
     from .triton import open_triton
 
     return open_triton(artifact, name, settings)
+
+
+def describe_engines(artifact: Artifact, settings: Settings) -> dict[str, str]:
+    """Name of each graph -> what runs it in process, and why that if ``provider`` is auto; errors as above."""
+    return {name: _open_in_process(artifact, name, settings)[1] for name in GRAPHS}
+
+
+def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple[Session, str]:
+    path = artifact.graph(name)
+    if settings.provider == "auto":
+        from .fastest import open_fastest
+
+        return open_fastest(artifact, name, settings)
+    if settings.provider == "openvino":
+        from .openvino import OpenVinoSession, fastest_arithmetic
+
+        exact = artifact.manifest.precision == "int8" or name not in map(clip_graph, MODALITIES)
+        arithmetic = "f32" if exact else fastest_arithmetic()
+        return OpenVinoSession(path, settings, arithmetic), f"OpenVINO in {arithmetic}"
+    return open_session(path, settings), "ONNX Runtime on CUDA" if settings.provider == "cuda" else "ONNX Runtime"
 
 
 def check_graph(name: str, settings: Settings) -> None:
@@ -45,12 +71,16 @@ def check_graph(name: str, settings: Settings) -> None:
 
 
 def open_session(path: Path, settings: Settings) -> Session:
-    """Load one graph in process, on the execution provider of the settings.
+    """Load one graph in process, on the provider of the settings, OpenVINO in float32; auto needs a model folder.
 
     Raises:
         SessionError: damaged graph, or the provider is not available.
-        MissingExtra: ONNX Runtime is not installed.
+        MissingExtra: ONNX Runtime or OpenVINO is not installed.
     """
+    if settings.provider == "openvino":
+        from .openvino import OpenVinoSession
+
+        return OpenVinoSession(path, settings)
     from .ort import OrtSession  # imported late, ONNX Runtime is heavy
 
     return OrtSession(path, settings)

@@ -17,7 +17,13 @@ try:
 except ImportError as error:
     raise MissingExtra("onnxruntime", "cpu", "running a model in process") from error
 
+VERSION: str = ort.__version__
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime was built for CUDA; its libraries may still not load."""
+    return _PROVIDERS["cuda"] in ort.get_available_providers()
 
 
 class OrtSession:

@@ -1,0 +1,154 @@
+"""How fast each engine encodes, against open_clip in eager torch: makes docs/measurements/engines.md.
+
+    python -m benchmarks.engines                    # ViT-B/32 of random weights, two exports and a few minutes
+    python -m benchmarks.engines --exports DIRECTORY --rounds 6    # keeps the exports there, or takes them from there
+
+All engines take turns in every round on the same inputs; a figure is the least of all rounds. Texts are short captions:
+open_clip encodes all 77 tokens, the graphs are cut to 16, as our encoder does. Pixels are ready: nothing is decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from reco_plugin.artifact import Artifact, clip_graph
+from reco_plugin.config import load_settings
+from reco_plugin.preprocess import Tokenizer, cut_to_longest
+from reco_plugin.sessions.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic
+from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.train.encoder import FrozenClip, load_frozen
+from reco_plugin.train.export import export
+from reco_plugin.train.loop import Fusions
+from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.parity import Precision
+from reco_plugin.types import MODALITIES, Modality
+
+from .markdown import table
+
+PAGE = Path("docs", "measurements", "engines.md")
+BEGIN, END = "<!-- measured: python -m benchmarks.engines -->", "<!-- end -->"
+BATCHES = (1, 8, 32)
+EAGER = "open_clip, eager"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+CAPTION = "a photo of a {} red bird"
+Encode = Callable[[], npt.NDArray[np.float32]]
+
+
+def ways(clip: FrozenClip, models: Mapping[str, Artifact], modality: Modality, batch: int) -> dict[str, Encode]:
+    """Name of an engine -> encodes the batch once, to unit-norm (B, D)."""
+    plain, name = models["fp32"], clip_graph(modality)
+    inputs, whole = _inputs(clip, plain, modality, batch)
+    settings = load_settings()
+
+    def eager() -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            encode = clip.model.encode_image if modality == "image" else clip.model.encode_text
+            return F.normalize(encode(whole), dim=-1).numpy()
+
+    sessions: dict[str, Any] = {
+        f"ONNX Runtime, {precision}": OrtSession(models[precision].graph(name), settings) for precision in PRECISIONS
+    }
+    arithmetics: tuple[Arithmetic, ...] = tuple(dict.fromkeys(("f32", fastest_arithmetic())))
+    for arithmetic in arithmetics:
+        sessions[f"OpenVINO, {arithmetic}"] = OpenVinoSession(plain.graph(name), settings, arithmetic)
+    sessions["OpenVINO, int8 graph"] = OpenVinoSession(models["int8"].graph(name), settings)
+    return {EAGER: eager} | {
+        way: lambda session=session: session.run(inputs)["features"] for way, session in sessions.items()
+    }
+
+
+def _inputs(clip: FrozenClip, model: Artifact, modality: Modality, batch: int) -> tuple[dict[str, Any], Any]:
+    """What our graph takes, and the same for open_clip: normalised pixels, or all tokens."""
+    if modality == "image":
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, *clip.image.size, 3), dtype=np.uint8)
+        mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
+        return {"pixels": pixels}, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+    texts = [CAPTION.format(("small", "large", "young", "old")[row % 4]) for row in range(batch)]
+    ids = Tokenizer(model.tokenizer, clip.text)(texts).ids
+    return {"tokens": cut_to_longest(ids, clip.text)}, torch.from_numpy(ids).long()
+
+
+def side_by_side(engines: Mapping[str, Encode], rounds: int) -> dict[str, tuple[float, float]]:
+    """Engine -> least seconds of all rounds, least cosine to the first engine."""
+    outputs = {name: encode() for name, encode in engines.items()}
+    first = next(iter(outputs.values()))
+    best = dict.fromkeys(engines, float("inf"))
+    for _ in range(rounds):
+        for name, encode in engines.items():
+            started, calls = time.perf_counter(), 0
+            while calls == 0 or time.perf_counter() - started < 0.2:
+                begun = time.perf_counter()
+                encode()
+                best[name] = min(best[name], time.perf_counter() - begun)
+                calls += 1
+    return {name: (best[name], float((first * out).sum(1).min())) for name, out in outputs.items()}
+
+
+def measured(clip: FrozenClip, models: Mapping[str, Artifact], rounds: int) -> str:
+    """The table: how many times as fast as eager, and the least cosine of all columns."""
+    columns = [(modality, batch) for modality in reversed(MODALITIES) for batch in BATCHES]
+    cells: dict[str, list[str]] = {}
+    cosines: dict[str, float] = {}
+    for modality, batch in columns:
+        found = side_by_side(ways(clip, models, modality, batch), rounds)
+        for name, (seconds, cosine) in found.items():
+            cell = f"{found[EAGER][0] / seconds:.1f}" if name != EAGER else f"{seconds * 1000:.0f} ms"
+            cells.setdefault(name, []).append(cell)
+            cosines[name] = min(cosines.get(name, 1.0), cosine)
+    head = ["", *(f"{modality} × {batch}" for modality, batch in columns), "least cosine"]
+    return table(head, [[name, *row, f"{cosines[name]:.5f}"] for name, row in cells.items()])
+
+
+def machine() -> str:
+    """Processor, cores, load and versions."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    extra = [flag for flag in ("avx512_bf16", "avx512_vnni", "amx_bf16") if any(f" {flag}" in line for line in lines)]
+    tools = (f"{tool} {version(tool)}" for tool in ("torch", "open_clip_torch", "onnxruntime", "openvino"))
+    load = f"{os.getloadavg()[0]:.1f} at the end"
+    return f"{name} ({', '.join(extra) or platform.machine()}), {os.cpu_count()} cores, load {load}; {', '.join(tools)}"
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exports", type=Path, help="folder of the exported models; a temporary one when unset")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--model", default="ViT-B-32", help="of open_clip, with random weights")
+    parser.add_argument("--out", type=Path, help=f"page to write the table into, such as {PAGE}")
+    told = parser.parse_args()
+    clip = load_frozen(told.model, random_weights=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        models = {}
+        for precision in PRECISIONS:
+            folder = (told.exports or Path(scratch)) / precision
+            if not folder.exists():
+                export(clip, Fusions(FusionConfig("reco", clip.dimension)).eval(), folder, precision=precision)
+            models[precision] = Artifact.load(folder)
+        made = measured(clip, models, told.rounds)
+    command = shlex.join(["python", "-m", "benchmarks.engines", *sys.argv[1:]])
+    block = f"{made}\n\n{told.model} of random weights, {machine()}. Command: `{command}`."
+    print(block)
+    if told.out:
+        head, _, rest = told.out.read_text("utf-8").partition(BEGIN)
+        told.out.write_text(f"{head}{BEGIN}\n\n{block}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""OpenVINO in process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from ..config import Settings
+from ..errors import MissingExtra, SessionError
+from .base import Arrays
+
+try:
+    import openvino as ov
+except ImportError as error:
+    raise MissingExtra("openvino", "openvino", "running a model with OpenVINO") from error
+
+Arithmetic = Literal["f32", "bf16"]
+VERSION: str = ov.get_version()
+
+
+def fastest_arithmetic() -> Arithmetic:
+    """bf16 where the processor multiplies it, else float32."""
+    return "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+class OpenVinoSession:
+    """One graph on the CPU. Shapes stay dynamic: a new batch size or length costs milliseconds, once."""
+
+    def __init__(self, path: Path, settings: Settings, arithmetic: Arithmetic = "f32") -> None:
+        # Pinned, the threads of two processes share one core and leave the other idle.
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": arithmetic, "ENABLE_CPU_PINNING": False}
+        if settings.threads:
+            options["INFERENCE_NUM_THREADS"] = settings.threads
+        core = ov.Core()
+        try:
+            graph = core.read_model(path)
+        except Exception as error:  # openvino raises RuntimeError for most failures, but promises no class
+            raise SessionError(
+                f"cannot load {path}: {_line(error)}. Export the model again: reco export --help"
+            ) from error
+        try:
+            self._model = core.compile_model(graph, "CPU", {**options, **settings.provider_options})
+        except Exception as error:  # see above
+            raise SessionError(
+                f"OpenVINO cannot run {path} with {settings.provider_options}: {_line(error)}"
+            ) from error
+        self._path = path
+        # The graph as read, since compiling gives a port further names.
+        self._inputs = {port.any_name: port for port in graph.inputs}
+        self._outputs = [port.any_name for port in graph.outputs]
+        self._idle: deque[Any] = deque()  # requests hold buffers: one for each call at a time
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Compute all outputs by name; arrays are (B, ...)."""
+        try:
+            self._check(inputs)
+            request = self._request()
+            values = request.infer(dict(inputs), share_inputs=True).to_tuple()  # copies: the buffers are used again
+        except Exception as error:  # see above
+            shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
+            raise SessionError(f"{self._path} failed on {shapes}: {_line(error)}") from error
+        self._idle.append(request)
+        return dict(zip(self._outputs, values, strict=True))
+
+    def _request(self) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._model.create_infer_request()
+
+    def _check(self, inputs: Mapping[str, npt.NDArray[Any]]) -> None:
+        """OpenVINO converts types, and takes the last call's array for a missing one."""
+        if inputs.keys() != self._inputs.keys():
+            raise ValueError(f"the inputs are {', '.join(self._inputs)}")
+        for name, port in self._inputs.items():
+            dtype, shape = port.get_element_type().to_dtype(), port.get_partial_shape()
+            if inputs[name].dtype != dtype or not shape.compatible(ov.PartialShape(list(inputs[name].shape))):
+                raise ValueError(f"{name} must be {dtype}{shape}")
+
+
+def _line(error: Exception) -> str:
+    """OpenVINO's messages have several lines, with the places in its sources."""
+    return " ".join(str(error).split())

@@ -1,0 +1,173 @@
+"""What every engine in process has to do: ONNX Runtime and OpenVINO run the same graphs and name the same faults."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reco_plugin import Reco
+from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.config import Settings, load_settings
+from reco_plugin.errors import MissingExtra, SessionError
+from reco_plugin.sessions import describe_engines, open_session
+from reco_plugin.train.graphs import fusion_inputs
+
+OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+
+
+@pytest.fixture(params=["cpu", pytest.param("openvino", marks=OPENVINO)])
+def engine(request: pytest.FixtureRequest) -> Settings:
+    return load_settings(provider=request.param)
+
+
+@pytest.fixture
+def graph(model: Path) -> Path:
+    return model / "clip_text" / "1" / "model.onnx"
+
+
+@pytest.fixture
+def tokens() -> dict[str, Any]:
+    return {"tokens": np.arange(1, 13, dtype=np.int32).reshape(2, 6)}
+
+
+def test_arrays_go_in_and_come_out_by_name(graph, engine, tokens):
+    out = open_session(graph, engine).run(tokens)
+    assert list(out) == ["features"]
+    assert out["features"].dtype == np.float32
+    assert len(out["features"]) == 2
+    assert np.isfinite(out["features"]).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", bytes(1000)], ids=["empty", "text", "zeros"])
+def test_a_damaged_graph_is_named(content, engine, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(SessionError, match=r"cannot load .*model\.onnx.*reco export"):
+        open_session(path, engine)
+
+
+def test_a_graph_that_is_not_there_is_named(engine, tmp_path):
+    with pytest.raises(SessionError, match=r"cannot load .*missing\.onnx"):
+        open_session(tmp_path / "missing.onnx", engine)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "named"),
+    [
+        ({"tokens": np.zeros((2, 3, 4), np.int32)}, r"'tokens': 'int32\[2, 3, 4\]'"),
+        ({"tokens": np.zeros((2, 3), np.float32)}, r"'tokens': 'float32\[2, 3\]'"),
+        ({"words": np.zeros((2, 3), np.int32)}, r"'words': 'int32\[2, 3\]'"),
+        ({}, r"\{\}"),
+    ],
+    ids=["rank", "type", "name", "nothing"],
+)
+def test_inputs_that_do_not_fit_are_named_with_type_and_shape(inputs, named, graph, engine, tokens):
+    session = open_session(graph, engine)
+    session.run(tokens)  # whose arrays must not be taken for those that are missing
+    with pytest.raises(SessionError, match=rf"clip_text.*failed on .*{named}"):
+        session.run(inputs)
+
+
+def test_wrong_widths_are_named(model, engine):
+    session = open_session(model / "reco_text" / "1" / "model.onnx", engine)
+    inputs = {
+        "query": np.zeros((2, 7), np.float32),
+        "neighbours": np.zeros((2, 3, 7), np.float32),
+        "similarity": np.zeros((2, 3), np.float32),
+        "trust": np.zeros((2, 3), np.float32),
+    }
+    with pytest.raises(SessionError, match=r"'query': 'float32\[2, 7\]'.*'neighbours': 'float32\[2, 3, 7\]'"):
+        session.run(inputs)
+
+
+def test_one_session_serves_several_threads(graph, engine):
+    session = open_session(graph, engine.model_copy(update={"threads": 1}))
+    batches = [{"tokens": np.full((2, 5), value, np.int32)} for value in range(1, 9)]
+    alone = [session.run(batch)["features"] for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: session.run(batch)["features"], batches * 4))
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(alone * 4, together, strict=True))
+    assert not np.allclose(alone[0], alone[1], atol=1e-3)
+
+
+def test_outputs_are_the_callers_own(graph, engine, tokens):
+    session = open_session(graph, engine)
+    first = session.run(tokens)["features"]
+    kept = first.copy()
+    session.run({"tokens": tokens["tokens"] + 7})
+    assert np.array_equal(first, kept)
+
+
+def test_arrays_may_lie_anyhow_in_memory(graph, engine):
+    session, wide = open_session(graph, engine), np.arange(1, 65, dtype=np.int32).reshape(4, 16)
+    views = [wide[:, ::2], wide[::2], np.asfortranarray(wide), wide[::-1]]
+    wide.flags.writeable = False
+    for view in views:
+        plain = session.run({"tokens": view.copy("C")})["features"]
+        assert np.array_equal(session.run({"tokens": view})["features"], plain)
+
+
+@OPENVINO
+@pytest.mark.parametrize("name", GRAPHS)
+def test_openvino_in_float32_equals_onnx_runtime(name, model):
+    rng = np.random.default_rng(0)
+    inputs: dict[str, dict[str, Any]] = {
+        "clip_image": {"pixels": rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)},
+        "clip_text": {"tokens": rng.integers(1, 4000, (3, 11), dtype=np.int32)},
+    }
+    some = inputs.get(name) or fusion_inputs(Artifact.load(model).manifest.dimension)
+    path = model / name / "1" / "model.onnx"
+    plain, other = (open_session(path, load_settings(provider=engine)).run(some) for engine in ("cpu", "openvino"))
+    assert list(plain) == list(other)
+    assert all(np.allclose(plain[port], other[port], atol=2e-6) for port in plain)
+    if name.startswith("reco"):
+        assert np.array_equal(other["refined"][0], some["query"][0]), "without trust a row stays as it is"
+
+
+@OPENVINO
+def test_openvino_takes_threads_and_options_and_they_change_no_result(graph, tokens):
+    usual = open_session(graph, load_settings(provider="openvino")).run(tokens)["features"]
+    chosen = load_settings(provider="openvino", threads=1, provider_options={"ENABLE_CPU_PINNING": "YES"})
+    session = open_session(graph, chosen)
+    assert session._model.get_property("INFERENCE_NUM_THREADS") == 1
+    assert session._model.get_property("ENABLE_CPU_PINNING") is True
+    assert np.allclose(usual, session.run(tokens)["features"], atol=1e-5)
+
+
+@OPENVINO
+def test_an_option_that_openvino_does_not_know_is_refused(graph):
+    settings = load_settings(provider="openvino", provider_options={"device_id": "1"})
+    with pytest.raises(SessionError, match=r"OpenVINO cannot run .*device_id"):
+        open_session(graph, settings)
+
+
+@OPENVINO
+def test_openvino_as_the_provider_gives_the_vectors_of_onnx_runtime(model):
+    """In bf16 where the processor has it; of texts of all lengths, which are cut, alone and in batches."""
+    texts = ["red", "a photo of a blue circle", "a small bird on a branch " * 3, "word " * 40]
+    with Reco.open(model, ":memory:") as plain, Reco.open(model, ":memory:", provider="openvino") as reco:
+        expected, batch = plain.embed_texts(texts), reco.embed_texts(texts)
+        alone = np.concatenate([reco.embed_texts([text]) for text in texts])
+    assert (expected * batch).sum(1).min() >= 0.9995
+    assert (expected * alone).sum(1).min() >= 0.9995
+
+
+@OPENVINO
+def test_what_runs_the_graphs_is_said(model):
+    said = describe_engines(Artifact.load(model), load_settings(provider="openvino"))
+    assert list(said) == list(GRAPHS)
+    assert {said[name] for name in ("reco_image", "reco_text")} == {"OpenVINO in f32"}
+    assert said["clip_text"] == said["clip_image"] in {"OpenVINO in bf16", "OpenVINO in f32"}
+
+
+def test_openvino_that_is_not_installed_is_named(graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "reco_plugin.sessions.openvino", raising=False)
+    with pytest.raises(MissingExtra, match=r"reco-plugin\[openvino\]"):
+        open_session(graph, load_settings(provider="openvino"))
