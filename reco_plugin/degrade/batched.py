@@ -49,7 +49,12 @@ class BatchedSearches:
         rows = (search.vectors, [search.where] * len(search.vectors))
         ids, similarity, vectors, found, payloads, witnesses = self._batcher(key, rows)
         return Neighbours(
-            ids, similarity, vectors, found, payloads if search.payloads else None, witnesses if search.witnesses else None
+            ids,
+            similarity,
+            vectors,
+            found,
+            payloads if search.payloads else None,
+            witnesses if search.witnesses else None,
         )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:

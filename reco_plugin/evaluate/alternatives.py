@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..refine import Calibrated
+from ..refine import Trusted
 from ..retrieve import Retrieval, retrieve
 from ..types import Records, Vectors
 from .baselines import Scores, ranks_of_scores, softmax
@@ -91,7 +91,7 @@ class TipAdapter:
         """In words."""
         return f"weight {self.weight:g}, sharpness {self.sharpness:g}"
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: its cache is its own
+    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: its cache is its own
         """See :class:`.methods.Measures`."""
         shown, scores = self.shown.among(task.candidates.labels), _cosines(task)
         starts = np.flatnonzero(np.diff(shown.number, prepend=-1))
@@ -159,7 +159,7 @@ class LabelPropagation:
         """In words."""
         return f"weight {self.weight:g}, spread {self.spread:g}, power {self.power:g}"
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: its graph is its own
+    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: its graph is its own
         """See :class:`.methods.Measures`."""
         scores, made = _cosines(task), self.graph.of(task)
         if made is None:
@@ -198,7 +198,7 @@ class XMoRe:
         """In words."""
         return f"k {self.k}, scale {self.scale:g}"
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
         queries, prompts = task.queries, task.candidates.vectors.T
         own = softmax(self.scale * _cosines(task))
@@ -242,7 +242,7 @@ def kinds(
 
 def choose_alternatives(
     dev: Task,
-    memory: Calibrated,
+    memory: Trusted,
     found: Mapping[str, Kind],
     watch: Callable[[Iterable[Any], str], Iterable[Any]],
 ) -> tuple[Chosen, ...]:

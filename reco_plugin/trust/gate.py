@@ -68,8 +68,9 @@ class Gate:
 
 
 FALL = 5.0
-"""Power by which the strength falls to 0 as the share of queries without an answer grows from that of the balanced gate to
-1. With 3, prompts that a memory of other entities seems to know lose 12 points more (``docs/measurements/gate.md``)."""
+"""Power by which the strength falls to 0 as the share of queries without an answer grows from that of the balanced gate
+to 1. With 3, prompts that a memory of other entities seems to know lose 12 points more
+(``docs/measurements/gate.md``)."""
 TYPICAL = 3.0
 """Power of typicality, see :class:`Applied`. With 2, image queries of domains that CLIP does not know gain 3 points
 more, and queries of other domains lose twice as much (``docs/measurements/gate.md``)."""
