@@ -28,7 +28,7 @@ from reco_plugin.evaluate.study.run import bars
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import whole_file
 from reco_plugin.fuse import Fuser, TrainingFreeFuser
-from reco_plugin.refine import Calibrated
+from reco_plugin.refine import Trusted
 from reco_plugin.report.markdown import markdown_table
 from reco_plugin.train.loop import TorchFuser
 
@@ -50,7 +50,7 @@ class Ours:
 
     way: Way
 
-    def measure(self, task: Task, memory: Calibrated) -> Measured:  # noqa: ARG002: the way has its own
+    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: the way has its own
         """See :class:`reco_plugin.evaluate.methods.Measures`."""
         return measure(task, [refine_task(refiner(self.way), task, self.way.sides)])
 

@@ -21,7 +21,7 @@ from reco_plugin.counters import Counters
 from reco_plugin.degrade import Degrading
 from reco_plugin.fuse import open_fuser
 from reco_plugin.memory import open_memory
-from reco_plugin.refine import Calibrated, Refiner, VectorMemory
+from reco_plugin.refine import Trusted, Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Records, Vectors
 
@@ -39,7 +39,7 @@ def main() -> None:
     store.upsert(Records([str(row) for row in range(PAIRS)], *sides, [{}] * PAIRS))
     fuser, how = open_fuser(artifact, settings), Retrieval(artifact.manifest.policy.k)
 
-    def refiner(pairs: Calibrated, fusion: object) -> Refiner:
+    def refiner(pairs: Trusted, fusion: object) -> Refiner:
         return Refiner(pairs, fusion, how, gate=False)  # type: ignore[arg-type]
 
     bare = refiner(VectorMemory(store, None), fuser)
