@@ -34,8 +34,8 @@ from .subject import K, Subject, with_traded_captions
 
 GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
 SIDES = ("image", "text", "both")
-SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-CAUTIONS = (0.0, 0.1, 0.25, 0.5, 0.65, 0.8, 1.0)
+SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+CAUTIONS = (0.0, 0.25, 0.5, 0.65, 0.8)
 COMMAND = "python -m benchmarks.trust --docs docs/measurements"
 
 
@@ -106,7 +106,7 @@ class Growth:
             "Few pairs per entity",
             "The first pairs of each entity in random order; the styles are mixed.",
             "pairs per entity, at most",
-            tuple((float(most), np.flatnonzero(place < most), 0.0) for most in (1, 2, 3, 4, 6)),
+            tuple((float(most), np.flatnonzero(place < most), 0.0) for most in (1, 2, 4)),
         )
         tail = np.minimum(6, np.floor(6 / (1 + stream(0, "long tail").permutation(len(data.names)) / 100)) + 1)
         yield Protocol(
