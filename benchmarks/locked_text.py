@@ -31,7 +31,6 @@ from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.metrics import top_k
 from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.files import whole_file
-from reco_plugin.fuse import TrainingFreeFuser
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import QUERY_STYLES
@@ -125,19 +124,19 @@ def open_study(cache: Path) -> Study:
 
 
 def lines(study: Study) -> list[Line]:
-    """Zero-shot accuracy frozen and with the training-free preset, which chooses nothing on this benchmark."""
+    """Zero-shot accuracy frozen and with the closed form, which chooses nothing on this benchmark."""
     bench = study.bench
 
     def measured(memory: VectorMemory, side: str) -> dict[Group, Shares]:
-        refined = refine_task(study.refine(memory, TrainingFreeFuser(), gate=True), bench.task)
+        refined = refine_task(study.refine(memory, None, gate=True), bench.task)
         found = {group: measure_sides(bench.group(group), [bench.group(group, refined)])[side] for group in GROUPS}
         return {group: shares(one.ranks[0]) for group, one in found.items()}
 
     return [
         Line("frozen", measured(study.full, "frozen")),
-        Line("training-free preset, images", measured(study.full, "image")),
-        Line("training-free preset, prompts", measured(study.full, "text")),
-        Line("training-free preset, both", measured(study.full, "both")),
+        Line("closed form, images", measured(study.full, "image")),
+        Line("closed form, prompts", measured(study.full, "text")),
+        Line("closed form, both", measured(study.full, "both")),
         Line("the same, without the unseen entities", measured(study.known, "both")),
         Line("the same, unseen entities only", measured(study.unseen_only, "both")),
         Line("nearest image of the memory", _nearest_image(study)),

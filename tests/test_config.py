@@ -25,7 +25,7 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "threads": (3, "3", "3"),
     "arena": (False, "false", "false"),
     "provider_options": ({"device_id": "1"}, '{"device_id": "1"}', '{ device_id = "1" }'),
-    "fuser": ("training-free", "training-free", '"training-free"'),
+    "fuser": ("paper", "paper", '"paper"'),
     "k": (7, "7", "7"),
     "search": ("cross", "cross", '"cross"'),
     "fusion": ("uni", "uni", '"uni"'),
