@@ -200,6 +200,11 @@ class EdgeMemory:
         with _translate_errors(self.location, "read"):
             return int(shard.info().indexed_vectors_count) // len(MODALITIES)
 
+    @property
+    def index_state(self) -> dict[str, Any] | None:
+        """See :meth:`reco_plugin.memory.index.SearchIndex.state`."""
+        return self._index.state()
+
     def flush(self) -> None:
         """Write segments to the disk and empty the write-ahead log."""
         shard = self._live()

@@ -69,10 +69,25 @@ class SearchIndex:
         """Pairs in the index in use, those included that were replaced or deleted since; 0: none is in use."""
         return self._built.rows if self._built else 0
 
-    def stored(self) -> dict[str, Any] | None:
-        """What the folder says: pairs, lists looked through, bytes; None without an index."""
-        state = self._files.state()
-        return state and {"pairs": state["pairs"], "lists": state["lists"], "bytes": self._files.bytes()}
+    def state(self) -> dict[str, Any] | None:
+        """What is known of it; None if there is none and none is being made.
+
+        Returns:
+            ``state``: in use, being made, or stored; of a stored one also ``pairs`` (then), ``written_since``, ``bytes``
+            and ``lists`` (of each modality: how many are looked through, for its own queries and for the other's).
+        """
+        state, doing = self._files.state(), "being made" if self._late is not None else "stored"
+        known = {"state": "in use" if self._built else doing}
+        if state is None:
+            return None if known["state"] == "stored" else known
+        since = len(self._files.noted(state))
+        return {
+            **known,
+            "pairs": state["pairs"],
+            "written_since": since,
+            "bytes": self._files.bytes(),
+            "lists": state["lists"],
+        }
 
     def candidates(self, by: Modality, wanted: CheckedSearch) -> list[list[str]] | None:
         """Points among which the nearest of each query are, without regard to conditions and exclusions.
