@@ -1,10 +1,10 @@
 """The search index beside the embedded memory: recall, latency, building while it serves, RAM and disk.
 
-    python -m benchmarks.search_index --folder /tmp/index --pairs 10000 100000 1000000     measure what is missing there
-    python -m benchmarks.search_index --folder /tmp/index --docs                           write the page of all that was
+    python -m benchmarks.search_index --folder /tmp/index --pairs 10000 100000 1000000     measure what is missing
+    python -m benchmarks.search_index --folder /tmp/index --docs                           write the page of what was
 
-Vectors are those of `benchmarks/synthetic.py`, D = 512; queries are pairs from the same clusters that the memory does not
-hold. Truth is Edge's own exact search. FAISS (flat) and usearch (HNSW) run on the same vectors in the same process.
+Vectors are those of `benchmarks/synthetic.py`, D = 512; queries are pairs from the same clusters that the memory does
+not hold. Truth is Edge's own exact search. FAISS (flat) and usearch (HNSW) run on the same vectors in the same process.
 """
 
 from __future__ import annotations

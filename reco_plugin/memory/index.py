@@ -73,8 +73,9 @@ class SearchIndex:
         """What is known of it; None if there is none and none is being made.
 
         Returns:
-            ``state``: in use, being made, or stored; of a stored one also ``pairs`` (then), ``written_since``, ``bytes``
-            and ``lists`` (of each modality: how many are looked through, for its own queries and for the other's).
+            ``state``: in use, being made, or stored; of a stored one also ``pairs`` (then), ``written_since``,
+            ``bytes``, and ``lists`` (of each modality: how many are looked through, for its own queries and for the
+            other's).
         """
         state, doing = self._files.state(), "being made" if self._late is not None else "stored"
         known = {"state": "in use" if self._built else doing}

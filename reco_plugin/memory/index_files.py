@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import uuid
 import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -41,8 +40,8 @@ def to_points(ids: Sequence[str]) -> Points:
 
 
 def to_ids(points: Points) -> list[str]:
-    """The UUIDs of points (N, 16) as text."""
-    return [str(uuid.UUID(bytes=point.tobytes())) for point in points]
+    """The UUIDs of points (N, 16) as text without hyphens, which Qdrant reads too."""
+    return [point.hex() for point in np.ascontiguousarray(points).view("V16")[:, 0].tolist()]
 
 
 class IndexFiles:
@@ -110,7 +109,7 @@ class IndexFiles:
         Raises:
             OSError, ValueError, zipfile.BadZipFile: it is damaged; each part has a checksum.
         """
-        with np.load(self._folder / state["snapshot"], allow_pickle=False) as arrays:
+        with (self._folder / state["snapshot"]).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
     def noted(self, state: dict[str, Any]) -> list[str]:

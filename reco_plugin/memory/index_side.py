@@ -25,6 +25,8 @@ _ROUNDS, _PER_LIST = 10, 40  # of k-means, and vectors per centre in it; FAISS w
 _ASKED, _NEAREST = 100, 10
 _LISTS_PER_ROOT = 4  # FAISS's advice: 4 to 16 times the root of the number of vectors
 _MOST = 4  # at most a quarter of all lists is looked through
+_PER_THREAD = 300_000
+"""Vectors to compare with for each more thread, about 20 ms: for less, threads wait for one another longer."""
 Rows = npt.NDArray[np.int64]
 
 
@@ -134,8 +136,14 @@ class Side:
         return most
 
     def _search(self, queries: Vectors, depth: int, probes: int) -> Rows:
-        params = faiss.SearchParametersIVF(nprobe=min(probes, self._lists.nlist))
-        _, rows = self._lists.search(np.ascontiguousarray(queries @ self._axes.T), depth, params=params)
+        probes = min(probes, int(self._lists.nlist))
+        compared = len(queries) * probes * len(self) // int(self._lists.nlist)
+        params, most = faiss.SearchParametersIVF(nprobe=probes), faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(min(most, 1 + compared // _PER_THREAD))  # of the calling thread
+        try:
+            _, rows = self._lists.search(np.ascontiguousarray(queries @ self._axes.T), depth, params=params)
+        finally:
+            faiss.omp_set_num_threads(most)
         return np.asarray(rows, np.int64)
 
 
