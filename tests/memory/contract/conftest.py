@@ -145,9 +145,9 @@ def _location(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each search of an embedded memory makes the index first."""
+    """Each search of an embedded memory makes the index first, and looks through all of its lists."""
     pytest.importorskip("faiss")
-    from reco_plugin.memory import index
+    from reco_plugin.memory import index, index_side
 
     candidates = index.SearchIndex.candidates
 
@@ -156,6 +156,8 @@ def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
         return candidates(self, *arguments)
 
     monkeypatch.setattr(index, "LEAST", 1)
+    for name, value in {"RECALL": 2.0, "RECALL_ACROSS": 2.0, "_MOST": 1}.items():
+        monkeypatch.setattr(index_side, name, value)
     monkeypatch.setattr(index.SearchIndex, "candidates", waited)
 
 
