@@ -32,6 +32,7 @@ from .filters import USER_ID
 from .header import Header, open_folder, to_json, write_header
 from .layout import has_id
 from .points import pages, refuse_shared_points, stored_payload, to_neighbours, to_payload, to_records, translate_errors
+from .qdrant_search import query_batch
 from .server import Server, client_closed_on_error
 
 LOCAL_LIMIT = 20_000
@@ -159,14 +160,7 @@ class QdrantMemory:
             )
             for vector, condition in zip(wanted.vectors.tolist(), layout.filters(wanted), strict=True)
         ]
-        agreed = consistency(self._options)
-        found = []
-        if requests:
-            answers = self._run(
-                "search",
-                lambda left: client.query_batch_points(self.collection, requests, consistency=agreed, timeout=left),
-            )
-            found = [answer.points for answer in answers]
+        found = self._run("search", lambda left: self._query(client, requests, left)) if requests else []
         return to_neighbours(found, self._dimension, k=wanted.k, read=read, payloads=search.payloads)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
@@ -222,6 +216,12 @@ class QdrantMemory:
             return self._patience.run(doing, action, write=write)
         with translate_errors(self.location, doing, locked="already accessed by another instance"):
             return action(None)
+
+    def _query(self, client: QdrantClient, requests: list[models.QueryRequest], left: int | None) -> list[list[Any]]:
+        if self._server is None:
+            return [answer.points for answer in client.query_batch_points(self.collection, requests)]
+        agreed, within = consistency(self._options), self._options.timeout_s
+        return query_batch(client, self.collection, requests, agreed, within, left)  # type: ignore[return-value]
 
     def _read_again(self, client: QdrantClient) -> None:
         """Read header and layout again: another process may have swapped the version or calibrated it.
