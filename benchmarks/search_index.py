@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def fill(folder: Path, catalogue: Synthetic) -> None:
             store.upsert(records)
 
 
-def measure(folder: Path, pairs: int, log: Callable[[str], None]) -> Facts:
+def measure(folder: Path, pairs: int, say: Callable[[str], None], *, brief: bool) -> Facts:
     """Everything of one size."""
     catalogue = Synthetic(pairs, D)
     fill(folder, catalogue)
@@ -97,19 +98,20 @@ def measure(folder: Path, pairs: int, log: Callable[[str], None]) -> Facts:
         ("image to image, half by `where`", "image", "image", half, K),
         ("image to image, k = 50", "image", "image", None, 50),
     ]
+    asks = asks[:4] if brief else asks
     facts: Facts = {"pairs": pairs, "exact": {}, "index": {}, "load": os.getloadavg()[0]}
     truth: dict[str, Ids] = {}
     with closing(opened(folder, exact=True)) as store:
         for name, own, by, where, k in asks:
             ask = asker(store, queries.side(own), by, where, k)
-            facts["exact"][name], truth[name] = asked(ask, singles=EXACT_SINGLE)
-    log(f"exact {facts['exact']}")
+            facts["exact"][name], truth[name] = asked(ask, singles=2 if brief else EXACT_SINGLE)
+    say(f"exact {facts['exact']}")
     with closing(opened(folder)) as store:
-        facts["build"] = built(store, queries.image)
-        log(f"build {facts['build']}")
+        facts["build"] = built(store, queries.image, brief=brief)
+        say(f"build {facts['build']}")
         for name, own, by, where, k in asks:
             facts["index"][name], _ = asked(asker(store, queries.side(own), by, where, k), truth[name])
-        log(f"index {facts['index']}")
+        say(f"index {facts['index']}")
         facts["write"] = written(store, catalogue, pairs)
     with closing(opened(folder)) as store:
         begun = time.perf_counter()
@@ -117,18 +119,20 @@ def measure(folder: Path, pairs: int, log: Callable[[str], None]) -> Facts:
         while (store.index_state or {}).get("state") == "being made":
             time.sleep(0.01)
         facts["opened_s"] = time.perf_counter() - begun
-    facts["beside"] = beside(catalogue, queries.image, truth["image to image"])
-    log(f"beside {facts['beside']}, opened in {facts['opened_s']:.2f} s, {facts['write']}")
+    facts["beside"] = {} if brief else beside(catalogue, queries.image, truth["image to image"])
+    say(f"beside {facts['beside']}, opened in {facts['opened_s']:.2f} s, {facts['write']}")
     return facts
 
 
-def built(store: EdgeMemory, queries: Vectors) -> Facts:
+def built(store: EdgeMemory, queries: Vectors, *, brief: bool) -> Facts:
     """Make the index in the background, and ask one query at a time meanwhile, for a third of the time."""
-    before, waits, ask = resident(), [], asker(store, queries, "image")
+    before, waits, ask = resident(), list[float](), asker(store, queries, "image")
+    begun = time.perf_counter()
+    if brief:
+        store.optimize()
     ask(slice(0, 1))
     if store.count() < 20_000:
         return {}
-    begun = time.perf_counter()
     while (store.index_state or {}).get("state") != "in use":
         one = time.perf_counter()
         ask(slice(0, 1))
@@ -136,7 +140,7 @@ def built(store: EdgeMemory, queries: Vectors) -> Facts:
         time.sleep(max(0.02, 0.002 * waits[-1]))
     return {
         "s": time.perf_counter() - begun,
-        "meanwhile": [float(np.percentile(waits, share)) for share in (50, 99, 100)],
+        "meanwhile": [float(np.percentile(waits, share)) for share in (50, 99, 100)] if waits else [],
         "searches": len(waits),
         "rss_mb": resident()["rss_own_mb"] - before["rss_own_mb"],
         "peak_mb": resident()["rss_peak_mb"],
@@ -218,10 +222,10 @@ def page(template: str, folder: Path) -> str:
             ]
         lines += [_row(pairs, name, "image to image, rows only", row) for name, row in facts["beside"].items()]
         if build := facts["build"]:
-            waits = " / ".join(f"{ms:.0f}" for ms in build["meanwhile"])
+            waits = " / ".join(f"{ms:.0f} ms" for ms in build["meanwhile"]) or "not asked, all cores"
             lists = ", ".join(f"{m} {a}, {b}" for m, (a, b) in build["lists"].items())
             builds.append(
-                f"| {pairs} | {build['s']:.0f} s | {waits} ms | {build['rss_mb']:.0f} MB | "
+                f"| {pairs} | {build['s']:.0f} s | {waits} | {build['rss_mb']:.0f} MB | "
                 f"{build['peak_mb']:.0f} MB | {build['bytes'] / 1e6:.0f} MB | {facts['opened_s']:.1f} s | "
                 f"{facts['write']['ms']:.2f} ms | {facts['write']['found']:.3f} | {lists} |"
             )
@@ -251,11 +255,16 @@ def _processor() -> str:
     )
 
 
+def log(begun: float, line: str) -> None:
+    print(f"{time.monotonic() - begun:6.0f} s  {line}", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", type=Path, required=True, help="keeps memories and results; about 5 kB per pair")
+    parser.add_argument("--brief", action="store_true", help="index made with all cores and no questions meanwhile")
     parser.add_argument("--docs", action="store_true", help=f"measure nothing, write {PAGE} of all that was")
     told = parser.parse_args(arguments)
     if told.docs:
@@ -266,11 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told.folder.mkdir(parents=True, exist_ok=True)
     for pairs in told.pairs:
         if not (result := told.folder / f"{pairs}.json").exists():
-            facts = measure(
-                told.folder / f"{pairs}",
-                pairs,
-                lambda line: print(f"{time.monotonic() - begun:6.0f} s  {line}", flush=True),
-            )
+            facts = measure(told.folder / f"{pairs}", pairs, partial(log, begun), brief=told.brief)
             with whole_file(result) as part:
                 part.write_text(json.dumps(facts))
 
