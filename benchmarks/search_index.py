@@ -193,7 +193,7 @@ def real() -> list[tuple[str, int, int, float]]:
     rows = []
     for path in REAL:
         with np.load(path) as stored:
-            image = stored["image"].reshape(-1, D).astype(np.float32)
+            image = next(stored[name] for name in stored if "image" in name).reshape(-1, D).astype(np.float32)
         image /= np.linalg.norm(image, axis=1, keepdims=True)
         image = image[np.random.default_rng(0).permutation(len(image))]
         queries, kept = image[:300], image[300:]
