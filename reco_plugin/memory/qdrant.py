@@ -221,7 +221,7 @@ class QdrantMemory:
         if self._server is None:
             return [answer.points for answer in client.query_batch_points(self.collection, requests)]
         agreed, within = consistency(self._options), self._options.timeout_s
-        return query_batch(client, self.collection, requests, agreed, within, left)  # type: ignore[return-value]
+        return query_batch(client, self.collection, requests, agreed, within, left)
 
     def _read_again(self, client: QdrantClient) -> None:
         """Read header and layout again: another process may have swapped the version or calibrated it.

@@ -32,9 +32,9 @@ def query_batch(
     """
     if not client.init_options["prefer_grpc"]:
         batch = models.QueryRequestBatch.model_construct(searches=list(requests))
-        told = client.http.search_api.query_batch_points(
-            collection_name=collection, consistency=agreed, timeout=left_s, query_request_batch=batch
-        )
+        limits: dict[str, Any] = {"consistency": agreed, "timeout": left_s}
+        search = client.http.search_api.query_batch_points
+        told = search(collection_name=collection, query_request_batch=batch, **limits)
         return [answer.points for answer in told.result or []]
     message = grpc.QueryBatchPoints(
         collection_name=collection,
