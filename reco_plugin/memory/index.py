@@ -102,10 +102,14 @@ class SearchIndex:
             self._start(threads=1)
             return None
         times, wider = (16, 2) if wanted.conditions else (4, 1)
-        with self._gate.shared():
-            built = self._built
-            rows = built.sides[by].nearest(wanted.vectors, times * wanted.k + 20 + excluded, wider)
-            return [to_ids(built.points[some[some >= 0]]) for some in rows]
+        try:
+            with self._gate.shared():
+                built = self._built
+                rows = built.sides[by].nearest(wanted.vectors, times * wanted.k + 20 + excluded, wider)
+                return [to_ids(built.points[some[some >= 0]]) for some in rows]
+        except Exception as error:  # as when RAM runs out
+            self._drop(error)
+            return None
 
     def note(self, points: Sequence[str]) -> None:
         """Note points that the store is about to write or delete."""
@@ -121,8 +125,12 @@ class SearchIndex:
                 self._late.extend(points)
             if self._built is None:
                 return
-            with self._gate.alone():
-                self._built.append(points, vectors)
+            try:
+                with self._gate.alone():
+                    self._built.append(points, vectors)
+            except Exception as error:  # the store has them
+                self._drop(error)
+                return
             outgrown = self._late is None and self._built.rows > 2 * self._built.made_for
         if outgrown and self._writable:
             self._start(threads=1)
@@ -167,10 +175,16 @@ class SearchIndex:
             pass
         except Exception as error:  # whatever it is, the store serves without
             self._failed = True
-            log.warning("no search index at %s, every pair is compared: %r", self._folder, error)
+            log.warning("no new search index at %s: %r", self._folder, error)
         finally:
             with self._lock:
                 self._late = None
+
+    def _drop(self, error: Exception) -> None:
+        self._built, self._failed = None, True
+        log.warning(
+            "the search index at %s fails, every pair is compared until it is opened again: %r", self._folder, error
+        )
 
     def _replace(self, threads: int) -> None:
         """Load the index, or make it, and put it to use."""

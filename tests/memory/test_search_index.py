@@ -309,7 +309,27 @@ def test_a_failure_leaves_the_memory_as_it_was(
         near(memory, QUERIES.image)
         assert not memory._index.build()
         assert near(memory, QUERIES.image).found.all()
-    assert "every pair is compared" in caplog.text
+    assert "no new search index" in caplog.text
+
+
+def test_one_that_fails_later_is_done_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise MemoryError
+
+    new = drawn(5000, 5010, "new")
+    for name in ("append", "nearest"):
+        with opened(folder) as memory:
+            in_use(memory)
+            place = memory._index._built if name == "append" else memory._index._built.sides["image"]
+            monkeypatch.setattr(place, name, broken)
+            memory.upsert(new)
+            assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
+            assert memory.indexed == 0
+    with opened(folder) as memory:
+        assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
+    assert "fails, every pair is compared" in caplog.text
 
 
 def test_a_memory_that_is_closed_meanwhile_stops_it(tmp_path: Path) -> None:
