@@ -21,7 +21,7 @@ from reco_plugin.counters import Counters
 from reco_plugin.degrade import Degrading
 from reco_plugin.fuse import open_fuser
 from reco_plugin.memory import open_memory
-from reco_plugin.refine import Trusted, Refiner, VectorMemory
+from reco_plugin.refine import Refiner, Trusted, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Records, Vectors
 
