@@ -188,7 +188,7 @@ def beside(catalogue: Synthetic, queries: Vectors, truth: Ids) -> Facts:
 
 def real() -> list[tuple[str, int, int, float]]:
     """Recall of the lists alone on real CLIP images: file, pairs, lists looked through, recall@10."""
-    from reco_plugin.memory.index_side import Side, lists_for
+    from reco_plugin.memory.index_side import SideIndex, lists_for
 
     rows = []
     for path in REAL:
@@ -197,7 +197,7 @@ def real() -> list[tuple[str, int, int, float]]:
         image /= np.linalg.norm(image, axis=1, keepdims=True)
         image = image[np.random.default_rng(0).permutation(len(image))]
         queries, kept = image[:300], image[300:]
-        side = Side.trained(kept, -kept, len(kept), lambda: None)
+        side = SideIndex.trained(kept, -kept, len(kept), lambda: None)
         side.add(kept)
         side.measure(kept, kept, lambda: None)
         exact = np.argsort(-(queries @ kept.T), axis=1)[:, :K]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..types import MODALITIES, Modality, Vectors
 from .index_files import UUID_BYTES, Points, to_ids, to_points
-from .index_side import Side, sample_for
+from .index_side import SideIndex, sample_for
 
 _PER_READ = 64
 """Pairs per read of the store, which holds Python's lock for about 3 ms then."""
@@ -47,7 +47,7 @@ class Built:
         made_for: number of pairs that the lists were made for.
     """
 
-    sides: dict[Modality, Side]
+    sides: dict[Modality, SideIndex]
     points: Points
     rows: int
     made_for: int
@@ -85,10 +85,10 @@ class Built:
         Raises:
             ValueError: its parts do not fit together.
         """
-        sides: dict[Modality, Side] = {}
+        sides: dict[Modality, SideIndex] = {}
         for modality in MODALITIES:
             start = f"{modality}_"
-            sides[modality] = Side.of({n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)})
+            sides[modality] = SideIndex.of({n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)})
         points = arrays["points"]
         if {len(side) for side in sides.values()} != {len(points)}:
             raise ValueError("its parts are of unequal length")
@@ -105,9 +105,9 @@ def build(store: Store, check: Check) -> Built:
     pairs = len(points)
     drawn = np.random.default_rng(0).choice(pairs, sample_for(pairs), replace=False)
     sample = _joined(_read(store, to_ids(points[drawn]), check))
-    sides: dict[Modality, Side] = {}
+    sides: dict[Modality, SideIndex] = {}
     for own, other in (MODALITIES, MODALITIES[::-1]):
-        sides[own] = Side.trained(sample[own], sample[other], pairs, check)
+        sides[own] = SideIndex.trained(sample[own], sample[other], pairs, check)
     built = Built(sides, np.zeros((pairs, UUID_BYTES), np.uint8), 0, pairs)
     built.append_from(store, _Ids(points), check)
     for own, other in (MODALITIES, MODALITIES[::-1]):

@@ -40,7 +40,7 @@ def sample_for(pairs: int) -> int:
     return min(pairs, _PER_LIST * lists_for(pairs))
 
 
-class Side:
+class SideIndex:
     """One modality's index: rows are numbered as they are added."""
 
     def __init__(self, lists: Any, axes: Vectors, own: Vectors, other: Vectors, probes: tuple[int, int]) -> None:
@@ -50,7 +50,7 @@ class Side:
         self._apart = own - other
 
     @classmethod
-    def trained(cls, sample: Vectors, other: Vectors, pairs: int, check: Callable[[], None]) -> Side:
+    def trained(cls, sample: Vectors, other: Vectors, pairs: int, check: Callable[[], None]) -> SideIndex:
         """An empty index for so many pairs, from samples (N, D) of its modality and of the other one.
 
         Args:
@@ -112,7 +112,7 @@ class Side:
         }
 
     @classmethod
-    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Side:
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SideIndex:
         """The index of stored arrays."""
         lists = faiss.deserialize_index(arrays["lists"])
         own, other = (int(probes) for probes in arrays["probes"])
