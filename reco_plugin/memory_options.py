@@ -13,7 +13,7 @@ from .errors import ConfigError
 Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
 USABLE: dict[str, frozenset[str]] = {
     "exact": frozenset(),
-    "edge": frozenset({"search_ef", "exact", "m", "ef_construct"}),
+    "edge": frozenset({"search_ef", "exact", "index", "m", "ef_construct"}),
     "qdrant": frozenset(),  # qdrant-client's own engine is always exact
 }
 """Options that a kind of memory without a server has; a server has all."""
@@ -42,6 +42,10 @@ class MemoryOptions(BaseModel):
 
     search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
     exact: bool = Field(False, description="compare with every pair instead of using the index")
+    index: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: from 20,000 pairs on, make and use a search index beside Edge, where FAISS is installed",
+    )
     rescore: bool | None = Field(None, description="order quantised candidates by their original vectors")
     oversampling: float | None = Field(None, ge=1, description="quantised candidates per neighbour before rescoring")
     read_consistency: int | Literal["majority", "quorum", "all"] | None = Field(

@@ -56,7 +56,10 @@ def fingerprint_of(dimension: int) -> Fingerprint:
 
 def opened(kind: Kind, folder: Path, dimension: int, search_ef: int | None = None) -> Memory:
     """The memory in a folder, made where there is none."""
-    options = None if search_ef is None else MemoryOptions(search_ef=search_ef)
+    own: dict[str, Any] = (
+        {"index": "off"} if kind == "edge" else {}
+    )  # Edge's own; benchmarks/search_index.py has the other
+    options = MemoryOptions(**own, **({} if search_ef is None else {"search_ef": search_ef}))
     return open_memory(folder, fingerprint_of(dimension), kind=kind, options=options)
 
 

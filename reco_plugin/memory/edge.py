@@ -21,10 +21,12 @@ from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
+from .edge_reading import LOCKED, ShardReader, find, has_id
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
+from .index import SearchIndex
+from .index_files import FOLDER
 from .points import (
-    FilterConstructors,
     pages,
     point_id,
     refuse_shared_points,
@@ -34,12 +36,9 @@ from .points import (
     to_records,
     to_witnesses,
     translate_errors,
-    wanted_payload,
 )
 
 SHARD_NAME = "shard"
-LOCKED = "WouldBlock"
-"""In Edge's error when another process holds the folder."""
 _POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
@@ -74,6 +73,12 @@ class EdgeMemory:
         self._opener = Opener()
         self._unflushed = 0
         self._copy = copy
+        self._index = SearchIndex(
+            ShardReader(self._live, self.location, self._dimension),
+            folder / FOLDER,
+            writable=copy is None,
+            enabled=options.index == "auto" and not options.exact,
+        )
 
     @classmethod
     def open(
@@ -150,8 +155,11 @@ class EdgeMemory:
             rows = slice(start, start + _POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
             points = _to_points(checked, rows)
+            names = [str(point.id) for point in points]
+            self._noted(names)
             with _translate_errors(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
+            self._index.add(names, {m: checked.side(m)[rows] for m in MODALITIES})
             self._written(len(points))
 
     def delete(self, ids: Collection[str]) -> int:
@@ -161,8 +169,9 @@ class EdgeMemory:
         if not points:
             return 0
         check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
+        self._noted(list(points))
         with _translate_errors(self.location, "delete"):
-            there = shard.count(qe.CountRequest(filter=qe.Filter(must=[_has_id(points)]), exact=True))
+            there = shard.count(qe.CountRequest(filter=qe.Filter(must=[has_id(points)]), exact=True))
             if there:
                 shard.update(qe.UpdateOperation.delete_points(list(points)))
                 self._written(there)
@@ -172,19 +181,9 @@ class EdgeMemory:
         """Find the k nearest pairs of queries (B, D), all in one call."""
         shard = self._live()
         wanted = check_search(search, self._dimension)
-        requests = [
-            qe.QueryRequest(
-                query=qe.Query.Nearest(vector, using=search.by),
-                limit=wanted.k,
-                filter=condition,
-                with_vector=[search.read],
-                with_payload=wanted_payload(search),
-                params=qe.SearchParams(hnsw_ef=max(self._options.search_ef, wanted.k), exact=self._options.exact),
-            )
-            for vector, condition in zip(wanted.vectors.tolist(), _WORDS.filters(wanted, (), point_id), strict=True)
-        ]
+        among = None if self._options.exact else self._index.candidates(search.by, wanted)
         with _translate_errors(self.location, "search"):
-            found = shard.query_batch(qe.QueryBatchRequest(requests))
+            found = find(shard, search, wanted, self._options, among)
         return to_neighbours(found, self._dimension, search, k=wanted.k, read=search.read)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
@@ -203,8 +202,13 @@ class EdgeMemory:
         return map(to_payload, self._retrieved(check_ids(ids, "ids"), True))
 
     def optimize(self) -> None:
-        """Build the approximate index and drop deleted points; blocks Python, for minutes above 100 000 pairs."""
+        """Make the search index where FAISS is installed and there are enough pairs.
+
+        Else build Edge's own and drop deleted points: that blocks Python, for minutes above 100 000 pairs.
+        """
         shard = self._writable()
+        if self._index.build():
+            return
         check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
         with _translate_errors(self.location, "optimise"):
             shard.optimize()
@@ -213,19 +217,28 @@ class EdgeMemory:
     def indexed(self) -> int:
         """Pairs in the approximate index; Qdrant builds none below 10 MB of vectors of a modality."""
         shard = self._live()
+        if self._index.rows:
+            return min(self._index.rows, self.count())
         with _translate_errors(self.location, "read"):
             return int(shard.info().indexed_vectors_count) // len(MODALITIES)
+
+    @property
+    def index_state(self) -> dict[str, Any] | None:
+        """See :meth:`reco_plugin.memory.index.SearchIndex.state`."""
+        return self._index.state()
 
     def flush(self) -> None:
         """Write segments to the disk and empty the write-ahead log."""
         shard = self._live()
         with _translate_errors(self.location, "flush"):
             shard.flush()
+            self._index.flush()
         self._unflushed = 0
 
     def close(self) -> None:
         """Flush and release the folder."""
         if self._shard is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
+            self._index.close()
             self.flush()
             with _translate_errors(self.location, "close"):
                 self._shard.close()
@@ -250,6 +263,12 @@ class EdgeMemory:
                 "allow this user to write it, or copy it to a folder that can be written, and open it again"
             )
         return self._live()
+
+    def _noted(self, points: list[str]) -> None:
+        try:
+            self._index.note(points)
+        except OSError as error:
+            raise MemoryStoreError(f"cannot write to the memory at {self.location!r}: {error}") from error
 
     def _written(self, points: int) -> None:
         self._unflushed += points
@@ -289,20 +308,6 @@ def _to_points(records: Records, rows: slice) -> list[qe.Point]:
         qe.Point(point_id(name), {"image": image, "text": text}, stored_payload(name, payload))
         for name, image, text, payload in zip(*columns, strict=True)
     ]
-
-
-def _has_id(points: Collection[str]) -> qe.HasIdCondition:
-    return qe.HasIdCondition(set(points))
-
-
-_WORDS = FilterConstructors(
-    filter=qe.Filter,
-    field=qe.FieldCondition,
-    range=qe.RangeFloat,
-    match_any=qe.MatchAny,
-    match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge 0.9 takes a bool for 0 or 1
-    has_id=_has_id,
-)
 
 
 def _translate_errors(location: str, doing: str) -> AbstractContextManager[None]:

@@ -118,7 +118,8 @@ def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality,
 
 def wanted_payload(search: Search, *, ids: bool = True) -> bool | list[str]:
     """What a search reads of each payload; ``ids``: whether the users' ids are in it."""
-    return search.payloads or [*([USER_ID] if ids and search.ids else []), *([WITNESSES] if search.witnesses else [])]
+    keys = [*([USER_ID] if ids and search.ids else []), *([WITNESSES] if search.witnesses else [])]
+    return search.payloads or keys or False
 
 
 def to_neighbours(

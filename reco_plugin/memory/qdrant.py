@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
@@ -38,6 +38,7 @@ from .points import (
     wanted_payload,
 )
 from .qdrant_collection import IDS_AT_ONCE, QdrantCollection
+from .qdrant_search import query_batch
 from .server import Server, client_closed_on_error
 
 LOCAL_LIMIT = 20_000
@@ -165,14 +166,7 @@ class QdrantMemory(QdrantCollection):
             )
             for vector, condition in zip(wanted.vectors.tolist(), layout.filters(wanted), strict=True)
         ]
-        agreed = consistency(self._options)
-        found = []
-        if requests:
-            answers = self._run(
-                "search",
-                lambda left: client.query_batch_points(self.collection, requests, consistency=agreed, timeout=left),
-            )
-            found = [answer.points for answer in answers]
+        found = self._run("search", lambda left: self._query(client, requests, left)) if requests else []
         return to_neighbours(found, self._dimension, search, k=wanted.k, read=read)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
@@ -204,6 +198,12 @@ class QdrantMemory(QdrantCollection):
             with translate_errors(self.location, "close", locked="\0"):
                 self._client.close()
             self._client = None
+
+    def _query(self, client: QdrantClient, requests: list[models.QueryRequest], left: int | None) -> list[list[Any]]:
+        if self._server is None:
+            return [answer.points for answer in client.query_batch_points(self.collection, requests)]
+        agreed, within = consistency(self._options), self._options.timeout_s
+        return query_batch(client, self.collection, requests, agreed, within, left)
 
     def _warn_of_size(self) -> None:
         if self._server is None and not self._warned and (pairs := self.count()) > LOCAL_LIMIT:

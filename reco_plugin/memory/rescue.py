@@ -21,7 +21,8 @@ from ..errors import InputError, MemoryLocked, MemoryStoreError
 from ..types import Records
 from .base import Memory
 from .checks import check_payload
-from .edge import LOCKED, SHARD_NAME
+from .edge import SHARD_NAME
+from .edge_reading import LOCKED
 from .header import Header
 from .points import pages, point_id, to_records, to_witnesses, translate_errors
 

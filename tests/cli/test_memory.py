@@ -79,6 +79,19 @@ def test_optimize_of_a_small_memory_says_that_nothing_is_indexed(memory: Path, a
     assert "only edge has an index that is built" in fail("memory", "optimize", "--memory", _exact(memory))
 
 
+def test_info_says_the_state_of_the_search_index(
+    memory: Path, ask: Ask, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    assert "index" not in ask("memory", "info")
+    monkeypatch.setattr("reco_plugin.memory.index.LEAST", 10)
+    told = ask("memory", "optimize")
+    assert told["indexed"] == told["pairs"] == 24
+    index = ask("memory", "info")["index"]
+    assert (index["state"], index["pairs"], index["written_since"]) == ("stored", 24, 0)
+    assert run("memory", "info").stdout.splitlines()[-1].startswith("index    stored: 24 pairs, 0 written since")
+
+
 def test_optimize_indexes_a_large_memory_and_what_comes_later_is_found(work: Path, ask: Ask) -> None:
     """Vectors of more than 10 MB a side."""
     rng = np.random.default_rng(0)

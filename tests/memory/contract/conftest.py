@@ -25,6 +25,7 @@ BACKENDS = [
     "exact-ram",
     "exact-folder",
     "edge",
+    "edge-index",  # with a search index from the first pair on, which every search waits for
     "qdrant-ram",
     "qdrant-folder",
     "qdrant-rest",  # the stand-in: real transport and messages over qdrant-client's own engine
@@ -142,9 +143,29 @@ def _location(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("qdrant_url")) if name.endswith("-server") else str(tmp_path / "memory")
 
 
+@pytest.fixture
+def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each search of an embedded memory makes the index first, and looks through all of its lists."""
+    pytest.importorskip("faiss")
+    from reco_plugin.memory import index, index_side
+
+    candidates = index.SearchIndex.candidates
+
+    def waited(self: index.SearchIndex, *arguments: Any) -> Any:
+        self.build()
+        return candidates(self, *arguments)
+
+    monkeypatch.setattr(index, "LEAST", 1)
+    for name, value in {"RECALL": 2.0, "RECALL_ACROSS": 2.0, "_MOST": 1}.items():
+        monkeypatch.setattr(index_side, name, value)
+    monkeypatch.setattr(index.SearchIndex, "candidates", waited)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """One kind of memory, empty, at a place of its own."""
+    if request.param == "edge-index":
+        request.getfixturevalue("always_indexed")
     made = Backend(request.param, _location(request.param, request, tmp_path), f"test-{uuid.uuid4()}", [])
     yield made
     for memory in made.opened:

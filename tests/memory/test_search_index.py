@@ -1,0 +1,389 @@
+"""The search index beside the embedded memory: recall, exactness, upkeep, kills, damage, and life without it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reco_plugin.errors import MemoryStoreError
+from reco_plugin.memory import index
+from reco_plugin.memory.edge import EdgeMemory
+from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.request import Search
+from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Vectors
+
+pytest.importorskip("faiss")
+D, PAIRS, K = 32, 3000, 10
+FINGERPRINT = Fingerprint("drawn", "cd" * 32, D)
+
+
+def drawn(start: int, stop: int, name: str = "pair") -> Records:
+    """Pairs around 40 centres, images and texts apart."""
+    centres = np.random.default_rng(0).normal(size=(40, D))
+    sides = []
+    for seed, cone in ((1, 3.0), (2, -3.0)):
+        rng = np.random.default_rng([seed, start])
+        side = centres[rng.integers(0, 40, stop - start)] + rng.normal(size=(stop - start, D)) * 0.8
+        side[:, 0] += cone
+        sides.append((side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32))
+    payloads = [{"row": row, "shop": "de" if row % 3 else "fr"} for row in range(start, stop)]
+    return Records([f"{name}-{row}" for row in range(start, stop)], sides[0], sides[1], payloads)
+
+
+QUERIES = drawn(PAIRS, PAIRS + 64)
+PAYLOADS = dict(zip(drawn(0, PAIRS).ids, drawn(0, PAIRS).payloads, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "LEAST", 1000)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory with an index; tests work on copies."""
+    folder = tmp_path_factory.mktemp("stored") / "memory"
+    with pytest.MonkeyPatch.context() as patch, opened(folder) as memory:
+        patch.setattr(index, "LEAST", 1000)
+        memory.upsert(drawn(0, PAIRS))
+        memory.optimize()
+        assert memory.indexed == PAIRS
+    return folder
+
+
+@pytest.fixture
+def folder(stored: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(stored, tmp_path / "memory")
+    return tmp_path / "memory"
+
+
+@contextmanager
+def opened(folder: Path, **options: object) -> Iterator[EdgeMemory]:
+    memory = EdgeMemory.open(str(folder), FINGERPRINT, MemoryOptions.model_validate(options), create=True)
+    try:
+        yield memory
+    finally:
+        memory.close()
+
+
+def state(memory: EdgeMemory) -> object:
+    return (memory.index_state or {}).get("state")
+
+
+def in_use(memory: EdgeMemory) -> EdgeMemory:
+    """The memory when its index is ready, which its first search begins."""
+    near(memory, QUERIES.image[:1])
+    end = time.monotonic() + 60
+    while state(memory) == "being made":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert state(memory) == "in use"
+    return memory
+
+
+def near(memory: EdgeMemory, vectors: Vectors, by: Modality = "image", k: int = K, **options: object) -> Neighbours:
+    return memory.search(Search(vectors, by=by, read="text", k=k, **options))  # type: ignore[arg-type]
+
+
+def recall(found: Neighbours, truth: Neighbours) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.ids, truth.ids, strict=True)]))
+
+
+@pytest.mark.parametrize("by", ["image", "text"])
+@pytest.mark.parametrize("queries", ["image", "text"])
+def test_it_finds_what_a_comparison_with_all_finds(folder: Path, by: Modality, queries: Modality) -> None:
+    vectors = QUERIES.side(queries)
+    with opened(folder, exact=True) as memory:
+        truth = near(memory, vectors, by)
+        assert memory.indexed == 0
+    with opened(folder) as memory:
+        found = near(in_use(memory), vectors, by)
+    assert recall(found, truth) >= (0.95 if by == queries else 0.9)
+    for row, names in enumerate(found.ids):
+        places = [truth.ids[row].index(name) if name in truth.ids[row] else None for name in names]
+        for here, there in enumerate(places):
+            if there is not None:
+                assert found.similarity[row, here] == pytest.approx(truth.similarity[row, there], abs=1e-6)
+                np.testing.assert_array_equal(found.vectors[row, here], truth.vectors[row, there])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{"shop": "de"}, {"row": {"lt": 1500}}, {"row": [1, 2, 3]}, {"shop": "us"}],
+    ids=["most", "half", "few", "none"],
+)
+def test_conditions_and_exclusions_hold(folder: Path, where: dict[str, object]) -> None:
+    with opened(folder, exact=True) as memory:
+        first = near(memory, QUERIES.image)
+        exclude = [names[:5] for names in first.ids]
+        truth = near(memory, QUERIES.image, where=where, exclude=exclude, payloads=True)
+    with opened(folder) as memory:
+        found = near(in_use(memory), QUERIES.image, where=where, exclude=exclude, payloads=True)
+    assert [len(names) for names in found.ids] == [len(names) for names in truth.ids]
+    assert all(not set(names) & set(gone) for names, gone in zip(found.ids, exclude, strict=True))
+    if any(truth.ids):
+        assert recall(found, truth) >= 0.95
+    for names, shown in zip(found.ids, found.payloads or [], strict=True):
+        assert all(payload == PAYLOADS[name] for name, payload in zip(names, shown, strict=True))
+
+
+def test_what_is_written_is_found_at_once_and_after_reopening(folder: Path) -> None:
+    new, changed = drawn(5000, 5064, "new"), QUERIES.take(list(range(8)))
+    changed = Records([f"pair-{row}" for row in range(8)], changed.image, changed.text, changed.payloads)
+    old = drawn(0, PAIRS).image[:8]
+
+    def check(memory: EdgeMemory) -> None:
+        assert [names[0] for names in near(memory, new.image, k=1).ids[8:]] == new.ids[8:]
+        assert [names[0] for names in near(memory, changed.image, k=1).ids] == changed.ids
+        assert not {names[0] for names in near(memory, old, k=1).ids} & set(changed.ids)
+        assert not {name for names in near(memory, new.image).ids for name in names} & set(new.ids[:8])
+
+    with opened(folder) as memory:
+        in_use(memory)
+        memory.upsert(new)
+        memory.upsert(changed)
+        assert memory.delete(new.ids[:8]) == 8
+        check(memory)
+        assert memory.index_state is not None
+        assert memory.index_state["written_since"] == 72
+    with opened(folder) as memory:
+        check(in_use(memory))
+
+
+def test_a_search_through_it_returns_witnesses(folder: Path) -> None:
+    names = drawn(0, PAIRS).ids
+    given = dict(zip(names[::2], np.random.default_rng(3).normal(size=(PAIRS // 2, 3)).astype(np.float32), strict=True))
+    with opened(folder) as memory:
+        in_use(memory)
+        memory.set_witnesses(list(given), np.asarray(list(given.values())))
+        memory.upsert(drawn(0, PAIRS).take([0]))  # which loses its own
+        del given[names[0]]
+        for ids, payloads in ((True, False), (False, True)):
+            found = near(memory, QUERIES.image, witnesses=True, ids=ids, payloads=payloads)
+            wanted = [[given.get(name, np.full(3, np.nan)) for name in row] for row in near(memory, QUERIES.image).ids]
+            np.testing.assert_array_equal(found.witnesses, wanted)
+            assert (found.payloads is not None) == payloads
+        assert 0 < np.isnan(wanted).mean() < 1
+        assert near(memory, QUERIES.image).witnesses is None
+        assert memory.indexed == PAIRS
+
+
+def test_more_neighbours_than_it_is_measured_for_are_compared_with_all(folder: Path) -> None:
+    with opened(folder, exact=True) as memory:
+        truth = near(memory, QUERIES.image, k=100)
+    with opened(folder) as memory:
+        assert near(in_use(memory), QUERIES.image, k=100).ids == truth.ids
+
+
+def test_a_smaller_memory_has_none(tmp_path: Path) -> None:
+    with opened(tmp_path / "small") as memory:
+        memory.upsert(drawn(0, 900))
+        near(memory, QUERIES.image)
+        assert memory.index_state is None
+        memory.upsert(drawn(900, 1001))
+        in_use(memory)
+
+
+def test_it_is_made_while_the_memory_is_searched_and_written(tmp_path: Path) -> None:
+    with opened(tmp_path / "memory") as memory:
+        memory.upsert(drawn(0, 2000))
+        near(memory, QUERIES.image[:1])
+        assert state(memory) in ("being made", "in use")
+        for start in range(2000, PAIRS, 100):
+            memory.upsert(drawn(start, start + 100))
+            memory.delete([f"pair-{start}"])
+        in_use(memory)
+        assert memory.count() == PAIRS - 10
+        every = drawn(2900, PAIRS)
+        assert [names[0] for names in near(memory, every.image, k=1).ids[1:]] == every.ids[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3])
+def test_a_kill_while_it_is_made_or_written_loses_nothing(folder: Path, tmp_path: Path, after_s: float) -> None:
+    for part in (folder / "index").glob("state.json") if after_s else []:
+        part.unlink()  # made anew
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import test_search_index as t; from pathlib import Path\n"
+        "t.index.LEAST = 1000\n"
+        "with t.opened(Path(sys.argv[1])) as memory:\n"
+        "    t.near(memory, t.QUERIES.image[:1]); start = 6000\n"
+        "    while True:\n"
+        "        memory.upsert(t.drawn(start, start + 10, 'new')); start += 10; print(start, flush=True)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(folder), str(Path(__file__).parent)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(after_s)
+        process.send_signal(signal.SIGKILL)
+        lines = process.stdout.read().split()
+    last = int(lines[-1]) if lines else 6010
+    with opened(folder) as memory:
+        in_use(memory)
+        assert memory.count() >= PAIRS + last - 6000
+        for start in range(6000, last, 10):
+            new = drawn(start, start + 10, "new")
+            assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
+
+
+def _cut(folder: Path) -> None:
+    snapshot = next((folder / "index").glob("pairs.*.npz"))
+    snapshot.write_bytes(snapshot.read_bytes()[:-1000])
+
+
+def _flip(folder: Path) -> None:
+    snapshot = next((folder / "index").glob("pairs.*.npz"))
+    content = bytearray(snapshot.read_bytes())
+    content[len(content) // 2] ^= 255
+    snapshot.write_bytes(content)
+
+
+def _other(folder: Path) -> None:
+    """The shard of another memory of as many pairs."""
+    with opened(folder.parent / "other", index="off") as memory:
+        memory.upsert(drawn(0, PAIRS, "other"))
+    shutil.rmtree(folder / "shard")
+    (folder.parent / "other" / "shard").rename(folder / "shard")
+
+
+def _older(folder: Path) -> None:
+    """The shard of an earlier backup."""
+    with opened(folder.parent / "other", index="off") as memory:
+        memory.upsert(drawn(0, PAIRS).take(list(range(2900))))
+    shutil.rmtree(folder / "shard")
+    (folder.parent / "other" / "shard").rename(folder / "shard")
+
+
+@pytest.mark.parametrize("harm", [_cut, _flip, _other, _older])
+def test_one_that_is_damaged_or_of_another_store_is_made_again(
+    folder: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    harm(folder)
+    with opened(folder) as memory:
+        in_use(memory)
+        assert memory.indexed == memory.count()
+        assert "made again" in caplog.text
+        some = next(memory.scroll(20))
+        assert [names[0] for names in near(memory, some.image, k=1).ids] == some.ids
+    assert [path.name for path in (folder / "index").glob("pairs.*")] == ["pairs.2.npz"]
+
+
+def test_what_is_written_without_it_is_noted_for_later(folder: Path) -> None:
+    new = drawn(5000, 5064, "new")
+    with opened(folder, index="off") as memory:
+        memory.upsert(new)
+        near(memory, QUERIES.image)
+        assert state(memory) == "stored"
+    with opened(folder) as memory:
+        assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
+
+
+def test_a_memory_works_where_faiss_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index.importlib.util, "find_spec", lambda name: None)
+    new = drawn(5000, 5010, "new")
+    with opened(folder) as memory:
+        memory.upsert(new)
+        assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
+        assert state(memory) == "stored"
+
+
+def test_a_full_disk_keeps_it_from_being_saved_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*arguments: object) -> None:
+        raise MemoryStoreError("its disk is full")
+
+    with opened(tmp_path / "memory") as memory:
+        memory.upsert(drawn(0, PAIRS))
+        monkeypatch.setattr(index, "check_room", full)
+        in_use(memory)
+        assert "is not saved: its disk is full" in caplog.text
+    with opened(tmp_path / "memory") as memory:
+        assert memory.index_state is None
+        in_use(memory)
+
+
+def test_a_failure_leaves_the_memory_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(index.IndexFiles, "read", broken)
+    monkeypatch.setattr(index.IndexFiles, "begin", broken)
+    with opened(folder) as memory:
+        near(memory, QUERIES.image)
+        assert not memory._index.build()
+        assert near(memory, QUERIES.image).found.all()
+    assert "no new search index" in caplog.text
+
+
+def test_one_that_fails_later_is_done_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise MemoryError
+
+    new = drawn(5000, 5010, "new")
+    for name in ("append", "nearest"):
+        with opened(folder) as memory:
+            in_use(memory)
+            place = memory._index._built if name == "append" else memory._index._built.sides["image"]
+            monkeypatch.setattr(place, name, broken)
+            memory.upsert(new)
+            assert [names[0] for names in near(memory, new.image, k=1).ids] == new.ids
+            assert memory.indexed == 0
+    with opened(folder) as memory:
+        assert [names[0] for names in near(in_use(memory), new.image, k=1).ids] == new.ids
+    assert "fails, every pair is compared" in caplog.text
+
+
+def test_a_memory_that_is_closed_meanwhile_stops_it(tmp_path: Path) -> None:
+    with opened(tmp_path / "memory") as memory:
+        memory.upsert(drawn(0, PAIRS))
+        near(memory, QUERIES.image)
+    assert not any(thread.name == "reco-index" for thread in threading.enumerate())
+    with opened(tmp_path / "memory") as memory:
+        assert memory.count() == PAIRS
+        in_use(memory)
+
+
+def test_one_that_is_outgrown_is_made_anew_while_it_serves(folder: Path) -> None:
+    with opened(folder) as memory:
+        in_use(memory)
+        memory.upsert(drawn(10_000, 10_000 + PAIRS + 1, "more"))
+        end = time.monotonic() + 60
+        while (memory.index_state or {}).get("pairs") != 2 * PAIRS + 1:
+            assert time.monotonic() < end
+            near(memory, QUERIES.image)
+        assert memory.indexed == 2 * PAIRS + 1
+
+
+def test_changes_wait_for_searches_and_searches_for_changes() -> None:
+    gate, order = index._Gate(), []
+
+    def change() -> None:
+        with gate.alone():
+            order.append("change")
+
+    with gate.shared(), gate.shared():
+        thread = threading.Thread(target=change)
+        thread.start()
+        time.sleep(0.05)
+        order.append("search")
+    thread.join()
+    with gate.shared():
+        order.append("search")
+    assert order == ["search", "change", "search"]
