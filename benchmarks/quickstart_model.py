@@ -188,8 +188,12 @@ def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] 
     return {**mean, "seeds": {group: [run[group]["both"]["top1"] for run in runs] for group in groups}}
 
 
-def study_all(study: Study, trained: dict[str, list[Fusions]]) -> dict[str, Any]:
-    """Every line of the table."""
+TRAINED = ("paper's plain layer", "paper's plain layer + rotations", "no retrieval (control)")
+"""Lines of the table that need trained layers."""
+
+
+def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every line of the table; without trained layers, their lines as they were kept."""
     noisy = {share: study.with_wrong_captions(share) for share in (0.1, 0.3, 0.5, 0.9)}
     baseline = best_baseline(study, study.full)
 
@@ -221,7 +225,11 @@ def study_all(study: Study, trained: dict[str, list[Fusions]]) -> dict[str, Any]
         "search cross, fusion uni": lambda: reco(study.full, Retrieval(K, "cross", "uni")),
         "search cross, fusion cross": lambda: reco(study.full, Retrieval(K, "cross", "cross")),
     }
-    results = {name: measure(study, make()) for name, make in lines.items()}
+    before = (kept or {}).get("lines", {})
+    results = {
+        name: before[name] if not trained and name in TRAINED else measure(study, make())
+        for name, make in lines.items()
+    }
     return {
         "lines": results,
         "baseline": {"image_weight": 0.0, "k": baseline[1].k}
@@ -346,6 +354,9 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs/measurements"), help="where quickstart.md and .json go")
     parser.add_argument("--page", action="store_true", help="measure nothing: quickstart.md from quickstart.json")
     parser.add_argument("--shipped", action="store_true", help="keep the encoder in --out")
+    parser.add_argument(
+        "--untrained", action="store_true", help="train no layer: keep the lines of those in quickstart.json"
+    )
     arguments = parser.parse_args()
     if arguments.page:
         kept = json.loads((arguments.docs / "quickstart.json").read_text())
@@ -360,11 +371,14 @@ def main() -> None:
         study = Study(data, Encoder(artifact, load_settings()), artifact.manifest.fingerprint, work / "shipped")
     else:
         study = Study(data, clip, Fingerprint(clip.name, clip.digest, clip.dimension), work)
-    trained = train_all(study, work)
-    paper = trained["paper"][0]
-    for parity in _export(data, clip, paper, arguments.out) if clip else reshape(artifact, paper):
-        print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
-    results = study_all(study, trained) | {"shipped": arguments.shipped}
+    trained = {} if arguments.untrained else train_all(study, work)
+    if trained:
+        paper = trained["paper"][0]
+        for parity in _export(data, clip, paper, arguments.out) if clip else reshape(artifact, paper):
+            print(f"{parity.graph}: least cosine {parity.least_cosine:.6f}")
+    kept = arguments.docs / "quickstart.json"
+    before = json.loads(kept.read_text()) if kept.is_file() else None
+    results = study_all(study, trained, before) | {"shipped": arguments.shipped}
     arguments.docs.mkdir(exist_ok=True)
     (arguments.docs / "quickstart.json").write_text(json.dumps(results, indent=1) + "\n")
     (arguments.docs / "quickstart.md").write_text(report(results))

@@ -16,8 +16,9 @@ from .trust import State
 from .trust.candidates import to_vectors
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .trust.gate import Applied, features, step
-from .trust.reasons import Why, reasons
+from .trust.reasons import reasons
 from .types import Caution, Coverage, FuserName, Modality, Moves, Neighbours, Role, Vectors, other
+from .why import Why
 
 SHARPEST = 8.0
 """Sharpness of scores, in standard deviations, at which mass is compared, at most."""
@@ -39,7 +40,7 @@ class Learned(Protocol):
 
 
 @dataclass(frozen=True)
-class Refined:
+class RefinedBlock:
     """One refined block.
 
     Attributes:
@@ -104,7 +105,7 @@ class Closed:
 
     def refine(
         self, queries: Vectors, found: Neighbours, covered: npt.NDArray[np.bool_] | None, rows: slice
-    ) -> Refined:
+    ) -> RefinedBlock:
         """Refine one block of (B, D); ``covered`` is of all rows, the block's are ``rows``."""
         here = np.asarray(found.found.any(axis=1))
         asked = Coverage(len(queries), int(here.sum()))
@@ -119,7 +120,7 @@ class Closed:
             nothing = np.zeros_like(found.similarity)
             known = () if covered is None else tuple(covered[rows].tolist())
             coverage = Coverage(asked.asked, asked.found, answered=self._answered, covered=known, plain=plain)
-            return Refined(queries.copy(), nothing, nothing, coverage, None)
+            return RefinedBlock(queries.copy(), nothing, nothing, coverage, None)
         return self._move(self._state, gate, queries, found, asked, None if covered is None else covered[rows])
 
     def to_vectors(self, moves: Moves) -> Vectors:
@@ -143,7 +144,7 @@ class Closed:
         found: Neighbours,
         asked: Coverage,
         covered: npt.NDArray[np.bool_] | None,
-    ) -> Refined:
+    ) -> RefinedBlock:
         side, here = state.sides[self._modality], np.asarray(found.found.any(axis=1))
         evidence = state.weigh(self._modality, queries, found, applied)
         constants = np.tile(applied.gate.constants(side.spread, side.unit), (len(queries), 1))
@@ -167,7 +168,7 @@ class Closed:
             here if covered is None else np.asarray(covered & here),
             float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
         )
-        return Refined(
+        return RefinedBlock(
             np.where(here[:, None], refined, queries).astype(np.float32),
             state.honesty_of(found),
             (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
@@ -194,7 +195,7 @@ class Closed:
         )
 
 
-def _add_mean(queries: Vectors, found: Neighbours, asked: Coverage) -> Refined:
+def _add_mean(queries: Vectors, found: Neighbours, asked: Coverage) -> RefinedBlock:
     """Add the mean of the neighbours, of length 1, to each query."""
     present = found.found.astype(np.float32)
     total = present.sum(axis=1, keepdims=True)
@@ -202,4 +203,4 @@ def _add_mean(queries: Vectors, found: Neighbours, asked: Coverage) -> Refined:
     mean = np.matmul(weights[:, None], found.vectors)[:, 0]
     moved = queries + mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)
-    return Refined(np.where(total > 0, refined, queries).astype(np.float32), present, weights / 2.0, asked, None)
+    return RefinedBlock(np.where(total > 0, refined, queries).astype(np.float32), present, weights / 2.0, asked, None)

@@ -10,7 +10,7 @@ from typing import Protocol, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .closed_form import Closed, Refined, Request
+from .closed_form import Closed, RefinedBlock, Request
 from .defaults import NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser
@@ -184,10 +184,10 @@ class Refiner:
         elif retrieved.any():
             trust = found.found.astype(np.float32)
             vectors, weights = moves.fuse(request.modality, queries, found, trust)
-            refined = Refined(vectors, trust, weights, Coverage(len(queries), int(retrieved.sum())), None)
+            refined = RefinedBlock(vectors, trust, weights, Coverage(len(queries), int(retrieved.sum())), None)
         else:
             nothing = np.zeros_like(found.similarity)
-            refined = Refined(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
+            refined = RefinedBlock(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
         whole = Refinement(
             refined.vectors,
             queries,

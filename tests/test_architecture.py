@@ -21,6 +21,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     unit: level
     for level, units in enumerate(
         (
+            "why",
             "batching counters defaults errors progress types",
             "files memory_options trust values vectors",
             "config data preprocess quickstart request run_config",
@@ -145,8 +146,8 @@ def test_the_check_of_levels_finds_what_goes_up_or_sideways(tmp_path):
     assert violations(package) == []
     (package / "memory" / "exact.py").write_text("def late():\n    from .. import reco\n    from ..sessions import x\n")
     assert [line.rpartition("imports ")[2] for line in violations(package)] == [
-        "reco (level 8)",
-        "sessions (level 4)",
+        "reco (level 9)",
+        "sessions (level 5)",
     ]
 
 
@@ -236,14 +237,15 @@ def test_the_public_names_are_these_and_can_be_used():
 def specs(model: Path) -> dict[str, GraphSpec]:
     """The ports of the graphs, as the manifest implies them."""
     manifest = Artifact.load(model).manifest
-    return graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)
+    found = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)
+    return {name: found[name] for name in manifest.graphs}
 
 
 def test_triton_is_configured_as_the_manifest_says(model):
     graphs = Artifact.load(model).manifest.graphs
     expected = {name: render_config(spec, sha256=graphs[name].sha256) for name, spec in specs(model).items()}
     stored = {path.parent.name: path.read_text(encoding="utf-8") for path in model.rglob("config.pbtxt")}
-    assert set(stored) == set(GRAPHS)
+    assert set(stored) >= set(GRAPHS)
     assert stored == expected
 
 

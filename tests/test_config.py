@@ -25,6 +25,7 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "threads": (3, "3", "3"),
     "arena": (False, "false", "false"),
     "provider_options": ({"device_id": "1"}, '{"device_id": "1"}', '{ device_id = "1" }'),
+    "caution": ("bold", "bold", '"bold"'),
     "fuser": ("paper", "paper", '"paper"'),
     "k": (7, "7", "7"),
     "search": ("cross", "cross", '"cross"'),

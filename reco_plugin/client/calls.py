@@ -19,8 +19,8 @@ from PIL import Image
 from ..errors import ImageError, InputError, VectorError
 from ..request import RefineHow, given_options
 from ..score import Scores
-from ..trust.reasons import Signal, Why
 from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
+from ..why import Signal, Why
 
 T = TypeVar("T")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})

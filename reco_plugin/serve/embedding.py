@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..trust.reasons import Why
 from ..types import Coverage, Degraded, InputType, Modality, Used, Vectors
+from ..why import Why
 from .failures import Failure, Refused
 
 Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"

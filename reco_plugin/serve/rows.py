@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..trust.reasons import Why
 from ..types import Coverage, Degraded, Modality, Refinement, Used
+from ..why import Why
 from .embedding import Embedded, Item, Timings
 from .failures import Failure
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from ..errors import InputError
 from ..request import RefineOptions, check_caution
-from ..trust.reasons import Why, decided
+from ..trust.reasons import decided
 from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
 from ..values import EXCLUSIONS
+from ..why import Why
 from .embedding import Embedded, Item
 from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
