@@ -37,6 +37,8 @@ from .markdown import table
 from .picture import real_clip
 
 Rows = npt.NDArray[np.int64]
+STORES: dict[tuple[Any, ...], Store] = {}
+"""By what they hold; each is asked by every role."""
 Asked = tuple[npt.NDArray[np.float64], Rows]
 """Differences per query in points, and the class of each."""
 Row = tuple[str, Interval, Interval]
@@ -74,7 +76,13 @@ class ImageNet:
     prompt: Vectors
 
     def store(self, classes: Rows, slots: tuple[int, ...], k: int, *, shuffled: float = 0.0) -> Store:
-        """Take the pairs of some classes; a share of the captions can be dealt out at random."""
+        """Take the pairs of some classes; a share of the captions can be dealt out at random. Learned once."""
+        key = (classes.tobytes(), slots, k, shuffled)
+        if key not in STORES:
+            STORES[key] = self._learn(classes, slots, k, shuffled)
+        return STORES[key]
+
+    def _learn(self, classes: Rows, slots: tuple[int, ...], k: int, shuffled: float) -> Store:
         image = self.image[classes][:, list(slots)].reshape(-1, self.image.shape[-1])
         text = np.repeat(self.caption[classes], len(slots), axis=0)
         rng = stream(0, "wrong captions")
