@@ -16,35 +16,24 @@ _BARS = (
 )
 _GROUPS = (("unseen", "new things, which this mini CLIP never saw"), ("seen", "things that it was trained on"))
 
-_CHANGES: tuple[tuple[str, tuple[tuple[str, str, str, str], ...]], ...] = (
+_BOTH = "image queries + text candidates"
+_CHANGES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "A text searches among images (R@1; plain CLIP: {recall1:.1f} %)",
         (
-            ("memory has all classes", "gate", "text queries: all classes", "gate"),
-            (
-                "the same, and a fusion fitted on other classes",
-                "fitted",
-                "text queries: memory of all classes",
-                "fitted",
-            ),
-            ("memory has half of them, this one too", "gate", "text queries: random halves (3 seeds): known", "gate"),
-            ("memory has half of them, not this one", "gate", "text queries: random halves (3 seeds): unknown", "gate"),
-            ("half of the captions are wrong", "gate", "text queries: all classes, 50% shuffled", "gate"),
+            ("memory has all classes", "text queries: all classes"),
+            ("memory has half of them, this one too", "text queries: random halves (3 seeds): known"),
+            ("memory has half of them, not this one", "text queries: random halves (3 seeds): unknown"),
+            ("half of the captions are wrong", "text queries: all classes, 50% shuffled"),
         ),
     ),
     (
-        "An image is named by its class (top-1; plain CLIP: {top1:.1f} %)",
+        "An image is named by its class, exact scores (top-1; plain CLIP: {top1:.1f} %)",
         (
-            ("memory has all classes", "gate", "image queries: all classes", "gate"),
-            ("memory has half of them, this one too", "gate", "image queries: random halves (3 seeds): known", "gate"),
-            (
-                "memory has half of them, not this one",
-                "gate",
-                "image queries: random halves (3 seeds): unknown",
-                "gate",
-            ),
-            ("a dog's breed, memory without dogs", "gate", "image queries: no dogs, among dogs", "gate"),
-            ("half of the captions are wrong", "gate", "image queries: all classes, 50% shuffled", "gate"),
+            ("memory has all classes", f"{_BOTH}: all classes"),
+            ("memory has half of them, this one too", f"{_BOTH}: random halves (3 seeds): known"),
+            ("memory has half of them, not this one", f"{_BOTH}: random halves (3 seeds): unknown"),
+            ("a dog's breed, memory without dogs", f"{_BOTH}: no dogs, among dogs"),
         ),
     ),
 )
@@ -75,9 +64,9 @@ def real_clip(found: dict[str, Any]) -> str:
         y += 32
         parts.append(_text(16, y, heading.format(**found["frozen"]), "t"))
         parts.append(_line(zero, y + 8, zero, y + 8 + _ROW * len(rows)))
-        for name, table, protocol, column in rows:
+        for name, protocol in rows:
             y += _ROW
-            mean, low, high = found[table][protocol][column]
+            mean, low, high = found["gate"][protocol]["gate"]
             start, length = zero + min(0.0, mean) * scale, abs(mean) * scale
             parts.append(_text(zero - 105, y, name, anchor="end"))
             parts.append(_bar(start, y, length, _BLUE if mean >= 0 else _RED))
