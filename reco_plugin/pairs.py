@@ -13,7 +13,7 @@ import numpy as np
 
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder
-from .errors import ConfigError, InputError
+from .errors import ConfigError, InputError, MemoryStoreError
 from .learn import STEPS, learn, witness
 from .memory import Header, LazyMemory, Memory
 from .request import Search
@@ -162,8 +162,13 @@ class PairMemory:
         """
         self.store.flush()
         if not self.learns_behind or len(self) < ENOUGH:
-            with self._learning:
-                self._learn(_WITNESSED, around=False)
+            try:
+                with self._learning:
+                    self._learn(_WITNESSED, around=False)
+            except MemoryStoreError as error:
+                if self._due():
+                    raise
+                warnings.warn(f"pairs are stored, but their honesty was not measured: {error}", stacklevel=2)
             return
         with self._starting:
             if self._thread is None:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
+from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 
 from reco_plugin import Pair, Reco
@@ -95,8 +95,6 @@ SLOW = {
     "tests/trust/test_small_memories.py",
 }
 """Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
-COLOURS = ("red", "green", "blue", "orange")
-SHAPES = ("circle", "square", "triangle")
 SIZES = {"small": 8, "large": 24}
 
 
@@ -162,7 +160,7 @@ def drawings() -> list[Pair]:
     return [
         Pair(
             f"{size}-{colour}-{shape}",
-            _draw(colour, shape, radius),
+            draw(colour, shape, radius),
             f"a {size} {colour} {shape}",
             {"colour": colour, "shape": shape, "radius": radius},
         )
@@ -189,16 +187,3 @@ def filled(reco: Reco, drawings: list[Pair]) -> Reco:
     """The shipped model with the drawings in its memory."""
     reco.memory.add(drawings)
     return reco
-
-
-def _draw(colour: str, shape: str, radius: int) -> Image.Image:
-    image = Image.new("RGB", (64, 64), "white")
-    pen, box = ImageDraw.Draw(image), (32 - radius, 32 - radius, 32 + radius, 32 + radius)
-    match shape:
-        case "circle":
-            pen.ellipse(box, fill=colour)
-        case "square":
-            pen.rectangle(box, fill=colour)
-        case _:
-            pen.polygon([(32, box[1]), (box[0], box[3]), (box[2], box[3])], fill=colour)
-    return image

@@ -7,10 +7,12 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from shapes import COLOURS, SHAPES, draw
 
 from reco_plugin import Pair, Reco
 
@@ -89,8 +91,8 @@ def bench(
 ) -> Path:
     """A folder with ``model``, ``memory`` and the sets ``labelled`` and ``captioned``.
 
-    Queries are small drawn shapes, with large ones in the memory; or drawings of entities in a style that no memory
-    holds.
+    Queries are small drawn shapes, with 300 of other sizes in the memory, enough to fit a gate; or drawings of entities
+    in a style that no memory holds.
     """
     bench = _shapes(drawings) if request.param == "drawn" else _quickstart()
     folder = tmp_path_factory.mktemp(request.param)
@@ -110,10 +112,20 @@ def bench(
 
 
 def _shapes(drawings: Sequence[Pair]) -> Bench:
-    small, large = drawings[: len(drawings) // 2], drawings[len(drawings) // 2 :]
+    small = drawings[: len(drawings) // 2]
     names = [f"{pair.payload['colour']} {pair.payload['shape']}" for pair in small]
     queries = [Query(p.image, n, (str(p.text), names[n])) for n, p in enumerate(small)]  # type: ignore[arg-type]
-    return Bench(names, queries, list(large))
+    asked = {pair.payload["radius"] for pair in small}
+    pairs = [
+        Pair(f"{radius}-{colour}-{shape}", draw(colour, shape, radius), f"a {_size(radius)} {colour} {shape}")
+        for radius in sorted({*range(5, 31)} - asked)
+        for colour, shape in product(COLOURS, SHAPES)
+    ]
+    return Bench(names, queries, pairs)
+
+
+def _size(radius: int) -> str:
+    return ("tiny", "middling", "large", "huge")[radius // 8]
 
 
 def _quickstart() -> Bench:

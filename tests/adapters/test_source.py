@@ -26,12 +26,14 @@ def test_queries_are_refined_and_documents_are_not(stocked):
 
 
 def test_either_side_can_be_switched(stocked, drawings):
-    images = [pair.image for pair in drawings[:3]]
-    source = VectorSource(stocked, refine_queries=False, refine_documents=True)
-    assert np.array_equal(source.images(images, "query"), stocked.embed_images(images, refine=False))
-    as_a_set = stocked.embed_images(images, role="candidate", refine=True)
-    assert np.array_equal(source.images(images, "document"), as_a_set)
-    assert not np.array_equal(as_a_set, stocked.embed_images(images, refine=False))
+    images, model = [pair.image for pair in drawings[:3]], stocked.settings.model
+    with Reco.open(model, memory=":memory:", gate=False) as reco:  # with it, candidates need more pairs to move
+        reco.memory.add(drawings)
+        source = VectorSource(reco, refine_queries=False, refine_documents=True)
+        assert np.array_equal(source.images(images, "query"), reco.embed_images(images, refine=False))
+        as_a_set = reco.embed_images(images, role="candidate", refine=True)
+        assert np.array_equal(source.images(images, "document"), as_a_set)
+        assert not np.array_equal(as_a_set, reco.embed_images(images, refine=False))
 
 
 def test_plain_vectors_are_refined_where_their_side_is(stocked):

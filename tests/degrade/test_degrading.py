@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +333,10 @@ def test_writing_is_not_guarded(rig: Build, drawings: Any) -> None:
     with pytest.warns(DegradedWarning):
         one.ask()
     assert one.reco.circuits["memory"].state == "open"
-    one.reco.memory.add(drawings[:1])
+    before = len(one.reco.memory)
+    with pytest.warns(UserWarning, match="stored, but their honesty was not measured: the memory at"):
+        assert one.reco.memory.add([replace(drawings[0], id="new")]) == 1
+    assert len(one.reco.memory) == before + 1
 
 
 # --- what is counted

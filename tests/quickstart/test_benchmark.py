@@ -1,6 +1,6 @@
 """What the issue promises of the method, as orderings with margins: figures are in docs/measurements/quickstart.md.
 
-The fusions are trained here, from nothing, around the encoder that ships; nothing is read from an earlier run.
+The controls are trained here, from nothing, around the encoder that ships; nothing is read from an earlier run.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import pytest
 import torch
 
 from benchmarks import quickstart_model
-from benchmarks.quickstart_model import K, Study, measure, train_all, without_metric
+from benchmarks.quickstart_model import K, Study, best_baseline, measure, train_all
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.measure import refine_task
-from reco_plugin.fuse import Fuser, TrainingFreeFuser
+from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
 from reco_plugin.reco import Reco
-from reco_plugin.refine import VectorMemory
+from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig
+from reco_plugin.train.loop import TorchFuser, TrainConfig
 from reco_plugin.types import MODALITIES
 
 pytestmark = pytest.mark.xdist_group("quickstart")
@@ -63,17 +63,6 @@ def study(cache: Path, artifact: Artifact, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def fitted(study: Study) -> Fusions:
-    """Our fusion, fitted."""
-    return study.fit()
-
-
-@pytest.fixture(scope="module")
-def reco(fitted: Fusions) -> Fuser:
-    return TorchFuser(fitted)
-
-
-@pytest.fixture(scope="module")
 def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Fuser]]:
     """The paper's layer and the control that never sees a neighbour."""
     with pytest.MonkeyPatch.context() as patch:
@@ -84,12 +73,12 @@ def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="module")
 def line(study: Study) -> Line:
-    """Measure one line of the table: mean over the fusers."""
+    """Measure one line of the table: ours, or the mean over other fusers."""
 
     def top1(
         *fusers: Fuser, memory: VectorMemory | None = None, gate: bool = True, how: Retrieval | None = None
     ) -> Top1:
-        refines = [study.refine(memory or study.full, each, gate=gate, how=how) for each in fusers]
+        refines = [study.refine(memory or study.full, each, gate=gate, how=how) for each in fusers or (None,)]
         found = measure(study, refines, ("unseen", "seen"))
         return {(group, side): found[group][side]["top1"] for group in ("unseen", "seen") for side in found[group]}
 
@@ -97,9 +86,9 @@ def line(study: Study) -> Line:
 
 
 @pytest.fixture(scope="module")
-def ours(line: Line, reco: Fuser) -> Top1:
+def ours(line: Line) -> Top1:
     """The shipped configuration with the whole memory."""
-    return line(reco)
+    return line()
 
 
 def refined(line: Top1, group: str) -> float:
@@ -114,16 +103,16 @@ def test_the_shipped_model_is_small_and_whole(artifact: Artifact) -> None:
     artifact.verify()
 
 
-def test_the_shipped_model_is_as_good_as_the_one_trained_here(study: Study, reco: Fuser, tmp_path: Path) -> None:
-    """ONNX graphs and the embedded engine against torch and exact search."""
-    torch_top1 = study.bench.measure(study.refine(study.full, reco, gate=True), ("both",))
+def test_the_embedded_engine_is_as_good_as_exact_search(study: Study, tmp_path: Path) -> None:
+    """Also what the memory learns from its pairs as they are added, against what it learns from all at once."""
+    exact = study.bench.measure(study.refine(study.full, None, gate=True), ("both",))
     with Reco.open(MODEL, memory=tmp_path / "memory", memory_kind="edge") as model:
         model.memory.add_records([study.pairs.take(study.data.memory_rows(ALL_SPLITS))])
         assert len(model.memory) == study.full.store.count()
         shipped = study.bench.measure(model, ("both",))
     for group in ("unseen", "seen", "all"):
         for top in ("top1", "top5"):
-            assert shipped[group]["both"][top] == pytest.approx(torch_top1[group]["both"][top], abs=1.0), (group, top)
+            assert shipped[group]["both"][top] == pytest.approx(exact[group]["both"][top], abs=1.0), (group, top)
 
 
 # --- the training data -------------------------------------------------------------------------------------------
@@ -186,28 +175,25 @@ def test_unseen_entities_gain_and_seen_ones_lose_nothing(ours: Top1) -> None:
 
 def test_both_sides_are_better_than_either_on_unseen_entities(ours: Top1) -> None:
     assert refined(ours, "unseen") > max(ours["unseen", "image"], ours["unseen", "text"])
-    assert ours["unseen", "image"] > ours["unseen", "frozen"] + 1
+    assert ours["unseen", "image"] > ours["unseen", "frozen"] + 12
     assert ours["unseen", "text"] > ours["unseen", "frozen"] + 28
 
 
-def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line, reco: Fuser, study: Study) -> None:
-    without = line(reco, memory=study.known)
+def test_a_memory_without_the_unseen_entities_changes_little_for_them(line: Line, study: Study) -> None:
+    without = line(memory=study.known)
     assert abs(refined(without, "unseen") - without["unseen", "frozen"]) <= 3
     assert refined(without, "seen") >= without["seen", "frozen"]
 
 
-def test_an_empty_memory_changes_nothing(study: Study, reco: Fuser) -> None:
-    for fuser in (reco, TrainingFreeFuser()):
-        refined = refine_task(study.refine(study.empty, fuser, gate=True), study.bench.task)
-        np.testing.assert_array_equal(refined.queries.vectors, study.bench.task.queries.vectors)
-        np.testing.assert_array_equal(refined.candidates.vectors, study.bench.task.candidates.vectors)
+def test_an_empty_memory_changes_nothing(study: Study) -> None:
+    refined = refine_task(study.refine(study.empty, None, gate=True), study.bench.task)
+    np.testing.assert_array_equal(refined.queries.vectors, study.bench.task.queries.vectors)
+    np.testing.assert_array_equal(refined.candidates.vectors, study.bench.task.candidates.vectors)
 
 
 @pytest.mark.parametrize(("search", "fusion"), [("uni", "uni"), ("cross", "uni"), ("cross", "cross")])
-def test_the_papers_search_and_fusion_beat_the_other_three(
-    ours: Top1, line: Line, reco: Fuser, search: str, fusion: str
-) -> None:
-    other = line(reco, how=Retrieval(K, search, fusion))  # type: ignore[arg-type]
+def test_the_papers_search_and_fusion_beat_the_other_three(ours: Top1, line: Line, search: str, fusion: str) -> None:
+    other = line(how=Retrieval(K, search, fusion))  # type: ignore[arg-type]
     assert refined(ours, "unseen") >= refined(other, "unseen") + 8
 
 
@@ -219,28 +205,30 @@ def test_retrieval_and_not_the_training_brings_the_gain(
     assert refined(ours, "unseen") > refined(control, "unseen") + 15
 
 
-def test_the_metric_earns_its_keep(ours: Top1, line: Line, fitted: Fusions) -> None:
-    plain = line(TorchFuser(without_metric(fitted)))
-    assert refined(ours, "unseen") > refined(plain, "unseen")
+def test_the_closed_form_is_better_than_the_best_training_free_baseline(ours: Top1, line: Line, study: Study) -> None:
+    fuser, how = best_baseline(study, study.full)
+    baseline = line(fuser, gate=False, how=how)
+    for group in ("unseen", "seen"):
+        assert refined(ours, group) > refined(baseline, group), group
 
 
-def test_the_gate_prevents_harm_by_a_memory_that_knows_nothing_of_the_query(
-    line: Line, reco: Fuser, study: Study
+def test_the_gate_prevents_most_harm_by_a_memory_that_knows_nothing_of_the_query(line: Line, study: Study) -> None:
+    """Not all: what the encoder does not know of such a memory opens the gate, and queries look like its own."""
+    gated, ungated = (line(memory=study.unseen_only, gate=gate) for gate in (True, False))
+    plain = gated["seen", "frozen"]
+    assert refined(ungated, "seen") < plain - 20, "there is something to prevent"
+    assert refined(gated, "seen") >= plain - 7
+    assert gated["seen", "text"] >= plain - 0.5  # it knows too few of the prompts
+    wary = measure(study, [Refiner(study.unseen_only, None, Retrieval(K), caution="cautious")], ("seen",))["seen"]
+    assert wary["image"]["top1"] >= plain - 5
+    assert wary["image"]["top1"] > gated["seen", "image"] > ungated["seen", "image"]
+
+
+def test_half_of_the_captions_wrong_still_help_unseen_entities_and_hardly_harm_seen_ones(
+    line: Line, study: Study
 ) -> None:
-    gated, ungated = (line(reco, memory=study.unseen_only, gate=gate) for gate in (True, False))
-    assert refined(gated, "seen") >= gated["seen", "frozen"] - 0.5
-    assert refined(ungated, "seen") < ungated["seen", "frozen"] - 20, "there is something to prevent"
-
-
-def test_half_of_the_captions_wrong_still_help_unseen_entities_and_harm_no_seen_ones(
-    line: Line, reco: Fuser, study: Study
-) -> None:
-    noisy = line(reco, memory=study.with_wrong_captions(0.5))
-    assert refined(noisy, "unseen") > noisy["unseen", "frozen"]
-    assert refined(noisy, "seen") >= noisy["seen", "frozen"] - 0.5
-
-
-def test_the_training_free_preset_helps_without_harm(line: Line) -> None:
-    preset = line(TrainingFreeFuser())
-    assert refined(preset, "unseen") >= preset["unseen", "frozen"] + 8
-    assert refined(preset, "seen") >= preset["seen", "frozen"] - 1
+    noisy = line(memory=study.with_wrong_captions(0.5))
+    assert refined(noisy, "unseen") > noisy["unseen", "frozen"] + 18
+    assert refined(noisy, "seen") >= noisy["seen", "frozen"] - 4
+    assert noisy["seen", "image"] >= noisy["seen", "frozen"] - 0.5
+    assert noisy["seen", "text"] >= noisy["seen", "frozen"] - 1
