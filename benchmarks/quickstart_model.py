@@ -276,10 +276,8 @@ images that CLIP never trained on: the sixth style of seen entities, and all mem
 pairs of the same entity in the same art family are hidden from them.
 
 *unseen* is classified among the unseen labels, *seen* among the seen ones, *all labels*: both among all. The prompts of
-all {total:,} entities are refined as one set. The gate refines a set only when two in three of it find their own
-caption, so with a memory of the {unseen} unseen entities only, all prompts stay plain, and little changes.
-[results.md](results.md) refines the prompts of each group as a set of its own, which the same memory knows, and unseen
-entities gain as they do with the full memory."""
+all {total:,} entities are refined as one set, and both sides are compared by exact scores ([why](../gate.md)).
+[results.md](results.md) refines the prompts of each group as a set of its own."""
 
 
 _BEFORE_EXPORT = """\
