@@ -309,8 +309,8 @@ def report(results: dict[str, Any]) -> str:
             "",
             *([] if results.get("shipped") else [_BEFORE_EXPORT, ""]),
             f"Queries: {', '.join(f'{g} {n}' for g, n in results['counts'].items())}. Memory: {results['pairs']:,} "
-            f"pairs. k = {results['k']}. The closed form is not trained, so there are no seeds; the paper's "
-            f"layer (k = {PAPER_K}) was trained with seeds {results['seeds']}: means, and in brackets the lowest and highest "
+            f"pairs. k = {results['k']}. The closed form is not trained, so there are no seeds; the paper's layer "
+            f"(k = {PAPER_K}) was trained with seeds {results['seeds']}: means, and in brackets the lowest and highest "
             "top-1. Both sides are refined unless a line says otherwise; the gate is on for our fusion, off for the "
             "paper's layer and the baseline.",
             "",
