@@ -32,11 +32,8 @@ def test_the_commands_are_these() -> None:
         *("demo", "doctor", "embed", "eval entities", "eval retrieval", "eval study", "eval zero-shot"),
         "model get",
         *("export", "fit", "report", "serve", "train"),
-        *(
-            f"memory {name}"
-            for name in ("add", "calibrate", "copy", "export", "import", "info", "remove", "rescue", "search")
-        ),
-        *(f"memory {name}" for name in ("optimize", "sync", "update")),
+        *(f"memory {name}" for name in ("add", "copy", "export", "import", "info", "remove", "rescue", "search")),
+        *(f"memory {name}" for name in ("calibrate", "optimize", "sync", "update")),
         *(f"memory {name}" for name in ("adopt", "attach", "build", "prune", "rollback", "use", "versions")),
     }
 
