@@ -181,6 +181,8 @@ def lone(services: dict[str, Service], kind: Kind, seconds: float) -> dict[str, 
             if client.getresponse().read()[:9] == b'{"error":':
                 raise RuntimeError("a lone request failed")
             took[way].append(time.perf_counter() - began)
+    for client in clients.values():
+        client.close()
     return {way: statistics.median(some) for way, some in took.items()}
 
 

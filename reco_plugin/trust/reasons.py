@@ -77,5 +77,5 @@ def _for_scores(covered: Sequence[bool]) -> str:
     if all(covered):
         return "so both sides are refined"
     if not any(covered):
-        return "so the images alone are refined"
+        return "so both sides stay plain"
     return "which compete by both sides refined, and take nothing from the others"

@@ -19,9 +19,10 @@ TEXT = "a large red circle"
 
 
 @pytest.fixture
-def damaged(model: Path, tmp_path: Path) -> Path:
-    """The shipped model with a text fusion of zeros."""
-    return with_broken_graph(model, tmp_path / "damaged", "reco_text")
+def damaged(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped model with a layer of zeros for texts, which is the one to refine."""
+    monkeypatch.setenv("RECO_FUSER", "paper")
+    return with_broken_graph(model, tmp_path / "damaged", "paper_text")
 
 
 @pytest.mark.filterwarnings("default::reco_plugin.degrade.DegradedWarning")

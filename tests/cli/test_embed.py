@@ -60,15 +60,22 @@ def test_an_empty_memory_is_said_where_refinement_was_asked_for(
     assert run(*asked, "--memory", "bare", "--plain").stderr == run(*asked).stderr == ""
 
 
-def test_role_and_refine_choose_what_the_policy_says(memory: Path, catalogue: Path, run: Run) -> None:
-    """The quickstart model does not refine candidate images unless it is told to."""
+def test_role_and_refine_choose_what_the_policy_says(
+    memory: Path, catalogue: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quickstart model does not refine candidate images unless it is told to, and no few pairs move them."""
     image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--json")
     _, plain = vectors(run(*image, "--plain"))
     _, query = vectors(run(*image))
     _, candidate = vectors(run(*image, "--role", "candidate"))
+    _, few = vectors(run(*image, "--role", "candidate", "--refine"))
+    np.testing.assert_array_equal(candidate, plain)
+    np.testing.assert_array_equal(few, plain)
+    assert np.abs(query - plain).max() > 1e-3
+    monkeypatch.setenv("RECO_FUSER", "paper")
+    _, candidate = vectors(run(*image, "--role", "candidate"))
     _, forced = vectors(run(*image, "--role", "candidate", "--refine"))
     np.testing.assert_array_equal(candidate, plain)
-    assert np.abs(query - plain).max() > 1e-3
     assert np.abs(forced - plain).max() > 1e-3
 
 

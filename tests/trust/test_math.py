@@ -16,7 +16,7 @@ from reco_plugin.trust.coverage import find_covered, nearest_rival
 from reco_plugin.trust.episodes import make_episodes
 from reco_plugin.trust.fit import START, _Loss, minimise
 from reco_plugin.trust.moments import low_rank
-from reco_plugin.trust.scores import keep_mass, score_by_images, score_by_texts, score_pairs, still
+from reco_plugin.trust.scores import keep_mass, score_pairs
 from reco_plugin.types import MODALITIES, Modality, Moves
 
 
@@ -130,20 +130,34 @@ def moving(rows: int, covered: object = True, seed: int = 0) -> Moves:
     return Moves(unit(rng.normal(size=(rows, D))), added, length, unit(rng.normal(size=D)) * 0.5, known, 4.0)
 
 
+def still(moves: Moves) -> Moves:
+    """The same vectors, not moved."""
+    return replace(moves, added=np.zeros_like(moves.added), length=np.ones_like(moves.length))
+
+
 def test_scores_where_all_some_or_no_candidates_are_covered() -> None:
     images, half = moving(5), np.arange(8) % 2 == 0
     all_, some, none = (moving(8, covered, seed=1) for covered in (True, half, False))
-    by_images, both = score_by_images(images, all_), score_pairs(images, all_)
-    np.testing.assert_array_equal(score_pairs(images, none), by_images)
-    np.testing.assert_array_equal(keep_mass(by_images, both, np.ones(8, np.bool_), 4.0), both)
+    frozen, both = images.plain @ all_.plain.T, score_pairs(images, all_)
+    assert np.abs(both - frozen).max() > 0.1
+    np.testing.assert_array_equal(score_pairs(images, none), frozen)
+    np.testing.assert_array_equal(keep_mass(frozen, both, np.ones(8, np.bool_), 4.0), both)
     mixed = score_pairs(images, some)
-    np.testing.assert_array_equal(mixed[:, ~half], by_images[:, ~half])
+    np.testing.assert_array_equal(mixed[:, ~half], frozen[:, ~half])
     np.testing.assert_allclose(np.diff(mixed[:, half]), np.diff(both[:, half]), atol=1e-5)
-    mass = [np.exp(4.0 * scores[:, half]).sum(axis=1) for scores in (mixed, by_images)]
+    mass = [np.exp(4.0 * scores[:, half]).sum(axis=1) for scores in (mixed, frozen)]
     np.testing.assert_allclose(*mass, rtol=1e-4)
-    frozen = images.plain @ all_.plain.T
     np.testing.assert_allclose(score_pairs(still(images), still(all_)), frozen, atol=1e-6)
-    np.testing.assert_allclose(score_by_texts(still(images), still(all_)), frozen, atol=1e-6)
+
+
+def test_scores_where_one_side_moves() -> None:
+    images, texts = moving(5), moving(8, seed=1)
+    by_images = images.plain @ texts.plain.T + images.added @ (texts.plain - images.mean).T
+    np.testing.assert_allclose(score_pairs(images, still(texts)), by_images, atol=1e-6)
+    by_texts = (images.plain - texts.mean) @ (texts.plain + texts.added).T / texts.length + texts.plain @ texts.mean
+    np.testing.assert_allclose(score_pairs(still(images), texts), by_texts, atol=1e-6)
+    both = by_images + by_texts - images.plain @ texts.plain.T  # no cross term
+    np.testing.assert_allclose(score_pairs(images, texts), both, atol=1e-6)
 
 
 def test_candidates_that_do_not_move_keep_their_ranking(corpus: Corpus) -> None:
