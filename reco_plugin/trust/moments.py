@@ -11,7 +11,7 @@ from ..types import Vectors
 
 PAIRS_A_DIRECTION = 16
 """A metric has one direction for so many pairs. More make the gate bold: they follow the very pairs that it is fitted
-on. Fewer lose what a large memory can tell (``benchmarks/trust_sweeps.py``)."""
+on. Fewer lose what a large memory can tell (``docs/measurements/gate.md``)."""
 RANKS = (16, 128)
 """Fewest and most directions of a metric."""
 

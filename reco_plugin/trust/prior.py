@@ -25,5 +25,4 @@ PRIOR: Mapping[Modality, Gate] = {
         1.11,
     ),
 }
-"""Median of twelve fits on halves of ImageNet and on Pets (CLIP ViT-B/32), tried on other halves:
-``benchmarks/trust_prior.py``."""
+"""Median of twelve fits on halves of ImageNet and on Pets (CLIP ViT-B/32), tried on other halves."""
