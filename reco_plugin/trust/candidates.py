@@ -28,5 +28,6 @@ def to_vectors(moves: Moves, values: Values) -> Vectors:
     level /= max(1.0, float(np.linalg.norm(level, axis=1).max(initial=0.0)))  # one scale, so that the ranking stays
     along = level @ values.slack
     missing = np.maximum(1.0 - np.square(level).sum(axis=1), 0.0)
-    filled = level + np.outer(np.sqrt(np.square(along) + missing) - along, values.slack)
+    whole = np.copysign(np.sqrt(np.square(along) + missing), along)  # as it was where nothing moves
+    filled = level + np.outer(whole - along, values.slack)
     return np.asarray(filled / np.linalg.norm(filled, axis=1, keepdims=True), np.float32)
