@@ -16,32 +16,31 @@ Floats = npt.NDArray[np.float32]
 def score_pairs(images: Moves, texts: Moves) -> Floats:
     """Scores (B, C) of images for texts, in units of a cosine.
 
-    Where only some texts are covered, those keep the mass that the frozen encoder gave them: they compete among
-    themselves by both sides, and take nothing from the others.
+    Where only some texts are covered, those keep the mass that the images alone gave them: they compete among
+    themselves by both sides, and take nothing more from the others. Where few are covered, images hardly move.
 
     Args:
         images: B queries.
         texts: C candidates of one set; those that are not covered count plain.
     """
-    frozen = np.asarray(images.plain @ texts.plain.T, np.float32)
-    covered = texts.covered
+    frozen, covered = np.asarray(images.plain @ texts.plain.T, np.float32), texts.covered
     if not covered.any():
         return frozen
+    seen = np.asarray(images.added @ (texts.plain - images.mean).T, np.float32)  # what the images' evidence says
     centred = images.plain - texts.mean
     moved = (centred @ (texts.plain + texts.added).T) / texts.length + texts.plain @ texts.mean
-    seen = images.added @ (texts.plain - images.mean).T  # what the images' evidence says of the texts
-    return keep_mass(frozen, np.asarray(moved + seen, np.float32), covered, images.sharpness or texts.sharpness)
+    return keep_mass(frozen + seen, np.asarray(moved + seen, np.float32), covered, images.sharpness or texts.sharpness)
 
 
-def keep_mass(frozen: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
-    """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else the frozen ones.
+def keep_mass(image_only: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
+    """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else by images alone.
 
     The same as ``both`` where all are covered.
     """
     if covered.all():
         return both
-    shift = _soft_maximum(frozen[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
-    out = frozen.copy()
+    shift = _soft_maximum(image_only[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
+    out = image_only.copy()
     out[:, covered] = both[:, covered] + shift
     return out
 
