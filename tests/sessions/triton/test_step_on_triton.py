@@ -36,7 +36,7 @@ def test_a_thousand_queries_are_refined_alike(place, artifact, modality):
     np.testing.assert_allclose(found["strength"], strength, rtol=1e-5)
     moved = np.linalg.norm(found["refined"] - given["query"], axis=1)
     assert (moved[NOTHING] < 1e-6).all()
-    assert np.median(moved) > 1e-2
+    assert np.median(moved) > 1e-3  # shares of the strength are drawn too
 
 
 @pytest.mark.parametrize("name", ["query", "evidence", "signals", "constants"])
@@ -64,12 +64,12 @@ def test_the_graph_refines_as_this_process_does(place, artifact, learned, modali
     refiner, queries = learned
     expected = refiner.refine(queries, modality=modality)
     state = refiner.memory.trust
-    gate = state.gate(modality, caution="balanced", candidate=False)
+    gate = state.gate(modality, "balanced")
     assert gate is not None
     assert expected.moved.max() > 0.01
     found = refiner.memory.store.search(Search(queries, modality, other(modality), 10, witnesses=True))
     evidence, side = state.weigh(modality, queries, found, gate), state.sides[modality]
-    row = gate.constants(side.spread, side.unit)
+    row = gate.gate.constants(side.spread, side.unit)
     sent = {"query": queries, "evidence": evidence.direction, "signals": evidence.signals}
     sent["constants"] = np.repeat(row[None], len(queries), axis=0)
     answer = open_graph(artifact, f"reco_{modality}", place).run(sent)
