@@ -70,7 +70,8 @@ class Reco:
             )
 
         def refiner(pairs: Trusted, fusers: Mapping[FuserName, Fuser]) -> Refiner:
-            return Refiner(pairs, fusers, how, gate=gate, caution=caution, fuser=fuser)
+            timed = self.counters.fuse_s.timed
+            return Refiner(pairs, fusers, how, gate=gate, caution=caution, fuser=fuser, timed=timed)
 
         self._refiner = Degrading(memory, fusers, refiner, settings, self.counters, clock)
 

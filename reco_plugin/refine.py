@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, Unpack, get_args
 
@@ -89,6 +90,7 @@ class Refiner:
         gate: bool = True,
         caution: Caution | float = "balanced",
         fuser: FuserName = "reco",
+        timed: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Put a memory and the ways to fuse together.
 
@@ -99,11 +101,12 @@ class Refiner:
             gate: whether the closed form moves only as far as the memory's own pairs justify.
             caution: see :class:`~reco_plugin.request.RefineOptions`.
             fuser: which one refines unless a request says otherwise.
+            timed: around each move by the closed form.
         """
         self.memory, self.how = memory, how
         self._fusers: Mapping[FuserName, Fuser] = fusers if isinstance(fusers, Mapping) else {}
         self._only = None if fusers is None or isinstance(fusers, Mapping) else fusers
-        self._gate, self._caution, self._fuser = gate, caution, fuser
+        self._gate, self._caution, self._fuser, self._timed = gate, caution, fuser, timed
 
     @property
     def dimension(self) -> int:
@@ -180,7 +183,8 @@ class Refiner:
         )
         retrieved = np.asarray(found.found.any(axis=1))
         if isinstance(moves, Closed):
-            refined = moves.refine(queries, found, covered, rows)
+            with self._timed():
+                refined = moves.refine(queries, found, covered, rows)
         elif retrieved.any():
             trust = found.found.astype(np.float32)
             vectors, weights = moves.fuse(request.modality, queries, found, trust)
