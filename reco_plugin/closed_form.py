@@ -87,18 +87,25 @@ class Closed:
         self._state: State | None = None
         self._answered = request.answered
 
-    def cover(self, vectors: Vectors, hidden: Sequence[Collection[str]] | None) -> npt.NDArray[np.bool_] | None:
-        """Say which text candidates (C, D) of one set the memory knows; None for all else."""
+    def cover(
+        self, vectors: Vectors, hidden: Sequence[Collection[str]] | None, size: int
+    ) -> npt.NDArray[np.bool_] | None:
+        """Say which text candidates (C, D) of one set the memory knows, ``size`` per search; None for all else."""
         if not self._gated or not self._candidate or self._modality != "text":
             return None
-        found = self._search(vectors, 1, hidden)  # before the state is read: a memory may be reached only now
-        self._state = self._memory.trust
-        if self._state is None:
-            return None
-        captions = found.vectors[:, 0]
-        around = self._search(np.where(found.found, captions, vectors), RIVALS, hidden)
-        rival = nearest_rival(around.similarity, around.found, self._state.same_caption)
-        similarity = np.where(found.found[:, 0], found.similarity[:, 0], np.float32(-2.0))
+        captions, similarity = np.zeros_like(vectors), np.full(len(vectors), -2.0, np.float32)
+        rival = np.ones(len(vectors), np.float32)
+        for start in range(0, len(vectors), size):
+            rows = slice(start, start + size)
+            kept = hidden[rows] if hidden else None
+            found = self._search(vectors[rows], 1, kept)  # before the state is read: it may be reached only now
+            self._state = self._state or self._memory.trust
+            if self._state is None:
+                return None
+            here, captions[rows] = found.found[:, 0], found.vectors[:, 0]
+            similarity[rows] = np.where(here, found.similarity[:, 0], np.float32(-2.0))
+            around = self._search(np.where(here[:, None], captions[rows], vectors[rows]), RIVALS, kept)
+            rival[rows] = nearest_rival(around.similarity, around.found, self._state.same_caption)
         covered = find_covered(vectors, captions, similarity, rival)
         self._answered = float(covered.mean())
         return covered

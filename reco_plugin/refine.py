@@ -138,8 +138,8 @@ class Refiner:
         )
         hidden = _per_query(asked.exclude, len(queries))
         moves = self._method(request)
-        covered = moves.cover(queries, hidden) if isinstance(moves, Closed) else None
         size = self._rows(request.how.k, hidden)
+        covered = moves.cover(queries, hidden, size) if isinstance(moves, Closed) else None
         parts = [
             self._refine(request, moves, queries[rows], hidden[rows] if hidden else None, covered, rows)
             for rows in _slices(len(queries), size)

@@ -14,6 +14,8 @@ from ..types import Vectors
 MAJORITY = 0.5
 """Share of a set that must be covered for plain prompt vectors to move: moving only some of them harms at any strength,
 so all move or none does."""
+BLOCK = 512
+"""Prompts that are compared with all at a time."""
 RIVALS = 32
 """Captions around the nearest one among which its nearest of another meaning is looked for."""
 
@@ -34,12 +36,14 @@ def find_covered(
         similarity: (C,) of the two; below -1 where there is none.
         rival: (C,) similarity of that caption and its nearest one of another meaning.
     """
-    if not len(prompts):
-        return np.zeros(0, np.bool_)
-    mutual = (captions @ prompts.T).argmax(axis=1) == np.arange(len(prompts))
-    others = prompts @ prompts.T
-    np.fill_diagonal(others, -1.0)
-    return np.asarray(mutual & (similarity > np.maximum(rival, others.max(axis=1))))
+    covered = np.zeros(len(prompts), np.bool_)
+    for start in range(0, len(prompts), BLOCK):  # a square of all of them may not fit
+        rows = np.arange(start, min(start + BLOCK, len(prompts)))
+        mutual = (captions[rows] @ prompts.T).argmax(axis=1) == rows
+        others = prompts[rows] @ prompts.T
+        others[np.arange(len(rows)), rows] = -1.0
+        covered[rows] = mutual & (similarity[rows] > np.maximum(rival[rows], others.max(axis=1)))
+    return covered
 
 
 def nearest_rival(
