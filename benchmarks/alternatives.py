@@ -47,7 +47,7 @@ class Ours:
 
     way: Way
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: the way has its own
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`reco_plugin.evaluate.methods.Measures`."""
         return measure(task, [refine_task(refiner(self.way), task, self.way.sides)])
 

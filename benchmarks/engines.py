@@ -33,8 +33,6 @@ from reco_plugin.sessions.openvino import Arithmetic, OpenVinoSession, fastest_a
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import export
-from reco_plugin.train.loop import Fusions
-from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Precision
 from reco_plugin.types import MODALITIES, Modality
 
@@ -139,7 +137,7 @@ def main() -> None:
         for precision in PRECISIONS:
             folder = (told.exports or Path(scratch)) / precision
             if not folder.exists():
-                export(clip, Fusions(FusionConfig("reco", clip.dimension)).eval(), folder, precision=precision)
+                export(clip, None, folder, precision=precision)
             models[precision] = Artifact.load(folder)
         made = measured(clip, models, told.rounds)
     command = shlex.join(["python", "-m", "benchmarks.engines", *sys.argv[1:]])

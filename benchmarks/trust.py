@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.retrieve import Retrieval
+from reco_plugin.trust import calibrate
+from reco_plugin.types import Caution
 
 from .results import encoder_of
 from .sets import emoji
@@ -61,11 +64,9 @@ class Growth:
         pairs = self.subject.data.memory.take(rows)
         return ram_memory(with_traded_captions(pairs, wrong) if wrong else pairs, self.subject.fingerprint).at(K)
 
-    def gains(self, memory: VectorMemory, caution: float | None = None) -> dict[str, float]:
+    def gains(self, memory: VectorMemory, caution: Caution | float = "balanced") -> dict[str, float]:
         """Points over frozen, and the frozen top-1, by ``group side``."""
-        refiner, found = Refiner(memory, None, Retrieval(K)), dict[str, float]()
-        if caution is not None:
-            refiner = Refiner(memory, None, Retrieval(K), caution=caution)
+        refiner, found = Refiner(memory, None, Retrieval(K), caution=caution), dict[str, float]()
         data = self.subject.data
         for group in GROUPS:
             chosen = np.flatnonzero(np.array(data.splits) == group)
@@ -126,6 +127,47 @@ def styles(growth: Growth) -> Table:
         memory = growth.memory(np.flatnonzero(style == name), 0.0)
         rows.append({"name": f"{name} ({memory.store.count():,} pairs)", **growth.gains(memory)})
     return Table(title="One pair per entity, one style", columns=_columns("style"), rows=tuple(rows))
+
+
+def told_apart(growth: Growth) -> Table:
+    """How well honesty tells pairs with their own captions from pairs that have traded theirs."""
+    pairs, unseen = growth.subject.data.memory, growth.subject.split_of_pair == "unseen"
+    columns = [Column(key="name", title="share of wrong captions")]
+    columns += [
+        Column(key=group, title=title, kind="number")
+        for group, title in (("unseen", "AUC among unseen entities"), ("others", "AUC among all others"))
+    ]
+    rows = []
+    for share in (0.1, 0.3, 0.5):
+        told = with_traded_captions(pairs, share)
+        learned = calibrate(told.image, told.text, k=K)
+        assert learned is not None  # of thousands of pairs
+        honesty = learned.state.honesty.of(learned.witnesses)
+        wrong = (told.text != pairs.text).any(axis=1)
+        groups = {"unseen": unseen, "others": ~unseen}
+        rows.append(
+            {"name": f"{share:g}"}
+            | {name: auc(honesty[one & ~wrong], honesty[one & wrong]) for name, one in groups.items()}
+        )
+    return Table(title="Wrong captions, told from right ones", columns=tuple(columns), rows=tuple(rows))
+
+
+def auc(right: npt.NDArray[np.float32], wrong: npt.NDArray[np.float32]) -> float:
+    """Chance that a right one scores above a wrong one; an equal pair counts half.
+
+    >>> auc(np.float32([0.5, 0.9]), np.float32([0.1, 0.5]))
+    0.875
+    """
+    ordered = np.sort(wrong)
+    below = [np.searchsorted(ordered, right, side).mean() for side in ("left", "right")]
+    return float(sum(below) / 2 / len(wrong))
+
+
+def unseen_alone(growth: Growth) -> Table:
+    """A memory that holds only what the encoder does not know, by caution."""
+    memory = growth.memory(growth.subject.rows(["unseen"]), 0.0)
+    rows = tuple({"name": name, **growth.gains(memory, name)} for name in get_args(Caution))
+    return Table(title="A memory of unseen entities alone", columns=_columns("caution"), rows=rows)
 
 
 def frontier(growth: Growth) -> tuple[Table, Chart]:
@@ -191,6 +233,18 @@ def sections(growth: Growth) -> Iterator[Section]:
         about="The knob `caution` as a share. A query cannot tell whether its entity is in the memory.",
         tables=(table,),
         charts=(chart,),
+    )
+    yield Section(
+        key="alone",
+        title="Only what the encoder does not know",
+        about="The memory holds the pairs of the unseen entities alone; queries for seen ones have no answer in it.",
+        tables=(unseen_alone(growth),),
+    )
+    yield Section(
+        key="honesty",
+        title="Which captions are wrong",
+        about="Some of the pairs have traded their captions; the memory learns from them as they are.",
+        tables=(told_apart(growth),),
     )
     yield Section(key="styles", title="One style", about="", tables=(styles(growth),))
 

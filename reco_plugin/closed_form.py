@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -22,20 +23,20 @@ from .why import Why
 
 SHARPEST = 8.0
 """Sharpness of scores, in standard deviations, at which mass is compared, at most."""
-NOT_CALIBRATED = "the memory is not calibrated: reco memory calibrate"
+NOT_CALIBRATED = "the memory is not calibrated: it needs 20 pairs, then reco memory calibrate"
 
 
 class Learned(Protocol):
-    """Searches, with what was learned about the pairs."""
+    """A memory with what it has learned about its pairs."""
 
     @property
     def searches(self) -> Searches:
-        """The pairs."""
+        """What a refinement searches: the store, or a wrapper of it."""
         ...
 
     @property
     def trust(self) -> State | None:
-        """What was learned; None where the memory is not calibrated."""
+        """What it has learned; None while nothing was added, or where it is not calibrated."""
         ...
 
 
@@ -84,7 +85,6 @@ class Closed:
         self._memory, self._modality, self._how, self._caution = memory, request.modality, request.how, request.caution
         self._explain, self._candidate = request.explain, request.role == "candidate"
         self._gated = request.gated and request.how.is_paper
-        self._state: State | None = None
         self._answered = request.answered
 
     def cover(
@@ -99,13 +99,12 @@ class Closed:
             rows = slice(start, start + size)
             kept = hidden[rows] if hidden else None
             found = self._search(vectors[rows], 1, kept)  # before the state is read: it may be reached only now
-            self._state = self._state or self._memory.trust
-            if self._state is None:
+            if (state := self._state) is None:
                 return None
             here, captions[rows] = found.found[:, 0], found.vectors[:, 0]
             similarity[rows] = np.where(here, found.similarity[:, 0], np.float32(-2.0))
             around = self._search(np.where(here[:, None], captions[rows], vectors[rows]), RIVALS, kept)
-            rival[rows] = nearest_rival(around.similarity, around.found, self._state.same_caption)
+            rival[rows] = nearest_rival(around.similarity, around.found, state.same_caption)
         covered = find_covered(vectors, captions, similarity, rival)
         self._answered = float(covered.mean())
         return covered
@@ -118,8 +117,6 @@ class Closed:
         asked = Coverage(len(queries), int(here.sum()))
         if not self._gated:
             return _add_mean(queries, found, asked)
-        if self._state is None:
-            self._state = self._memory.trust
         gate = self._gate()
         if self._state is None or gate is None:
             plain = NOT_CALIBRATED if self._state is None else self._state.why_plain(self._modality, self._candidate)
@@ -134,6 +131,11 @@ class Closed:
         """Candidates (C, D) of one set as single vectors."""
         assert self._state is not None  # noqa: S101 - moves come from a state
         return to_vectors(moves, self._state.values[other(self._modality)])
+
+    @cached_property
+    def _state(self) -> State | None:
+        """Read once, after the first search, since only that may reach the memory: all blocks are refined alike."""
+        return self._memory.trust
 
     def _gate(self) -> Applied | None:
         """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""

@@ -192,14 +192,15 @@ class PairMemory:
         if self._due():
             self._fit(progress)
             return
-        new, self._new = self._new[:most], self._new[most:] if around else []
+        new = self._new[:most]
+        del self._new[: most if around else None]  # in place: another thread may add to it
         if new and (trust := self.trust) is not None:
             witness(self.store, trust, new, self._neighbours, around=around, progress=progress)
             self.store.flush()
             self._count_change()
 
     def _fit(self, progress: Callable[[int], object]) -> State | None:
-        self._new = []  # it witnesses all that it reads
+        self._new.clear()  # it witnesses all that it reads
         try:
             state = learn(self.store, self._neighbours, progress=progress)
             self._tried = len(self)

@@ -245,7 +245,7 @@ class Reco:
         Args:
             images: B images, raw or as vectors (B, D).
             texts: C texts that compete, raw or as vectors (C, D).
-            options: as in :meth:`refine`; ``exclude`` is for the images.
+            options: as in :meth:`refine`; ``exclude`` is for the images, and without ``gate`` scores are plain cosines.
 
         Raises:
             InputError: as in :meth:`refine`; or the fusion is not the closed form.

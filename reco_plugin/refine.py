@@ -11,7 +11,7 @@ from typing import Protocol, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .closed_form import Closed, RefinedBlock, Request
+from .closed_form import Closed, Learned, RefinedBlock, Request
 from .defaults import NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser
@@ -41,8 +41,8 @@ _ROWS = 512  # queries per search and fusion call, at most
 _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
 
 
-class Trusted(Protocol):
-    """A memory with what it has learned about its pairs."""
+class Trusted(Learned, Protocol):
+    """A memory that is searched and read."""
 
     @property
     def store(self) -> Memory:
@@ -51,16 +51,6 @@ class Trusted(Protocol):
         Raises:
             MemoryStoreError: they cannot be reached yet.
         """
-        ...
-
-    @property
-    def searches(self) -> Searches:
-        """What a refinement searches: the store, or a wrapper of it."""
-        ...
-
-    @property
-    def trust(self) -> State | None:
-        """What it has learned; None while nothing was added, or where it is not calibrated."""
         ...
 
 
@@ -211,7 +201,12 @@ class Refiner:
 
 
 def refiner_for_vectors(
-    records: Iterable[Records], fuser: Fuser | None = None, *, how: Retrieval | None = None, gate: bool = True
+    records: Iterable[Records],
+    fuser: Fuser | None = None,
+    *,
+    how: Retrieval | None = None,
+    gate: bool = True,
+    caution: Caution | float = "balanced",
 ) -> Refiner:
     """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
 
@@ -222,6 +217,7 @@ def refiner_for_vectors(
         fuser: the closed form when None.
         how: defaults of k, search and fusion; k is 10 when None.
         gate: whether the closed form moves only as far as the memory's own pairs justify.
+        caution: see :class:`~reco_plugin.request.RefineOptions`.
 
     Raises:
         InputError: no pairs, or vectors of different dimensions.
@@ -235,7 +231,7 @@ def refiner_for_vectors(
     store = open_memory(":memory:", _own_fingerprint(batches[0]), kind="exact")
     for batch in batches:
         store.upsert(batch)
-    return Refiner(VectorMemory(store, learn(store, how.k)), fuser, how, gate=gate)
+    return Refiner(VectorMemory(store, learn(store, how.k)), fuser, how, gate=gate, caution=caution)
 
 
 def _own_fingerprint(records: Records) -> Fingerprint:

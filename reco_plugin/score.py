@@ -55,18 +55,16 @@ class ExactScorer:
         if options.get("fuser") not in (None, "reco"):
             raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare refined vectors, or use 'reco'")
         options["fuser"] = "reco"
-        self._reco, self._hidden = reco, options.pop("exclude", None)
-        self._texts = reco.refine(texts, modality="text", role="candidate", **options)
+        self._reco, self._options = reco, options
+        of_texts: RefineKeywords = {**options, "exclude": None}
+        self._texts = reco.refine(texts, modality="text", role="candidate", **of_texts)
         if options.get("caution") is None and self._texts.coverage is not None:
             options["answered"] = self._texts.coverage.answered
-        if self._hidden is not None:
-            options["exclude"] = self._hidden
-        self._options = options
 
     def score(self, images: Vectors) -> Scores:
         """Score images (B, D); errors as in :meth:`reco_plugin.reco.Reco.refine`."""
         moved = self._reco.refine(images, modality="image", **self._options)
-        frozen = np.asarray(images @ self._texts.frozen.T, np.float32)
+        frozen = np.asarray(moved.frozen @ self._texts.frozen.T, np.float32)
         coverage, degraded = self._texts.coverage, self._texts.degraded or moved.degraded
         if moved.moves is None and self._texts.moves is None:
             return Scores(frozen, frozen, coverage, degraded)

@@ -213,14 +213,14 @@ class Coverage:
     def join(cls, parts: Sequence[Coverage]) -> Coverage:
         """Coverage of queries that were refined in several parts.
 
-        >>> Coverage.join([Coverage(1, 1, strength=0.5), Coverage(3, 2, strength=0.1)])
-        Coverage(asked=4, found=3, answered=None, needed=0.0, strength=0.2, covered=(), plain='')
+        >>> Coverage.join([Coverage(1, 1, strength=0.5), Coverage(3, 2, strength=0.25)])
+        Coverage(asked=4, found=3, answered=None, needed=0.0, strength=0.3125, covered=(), plain='')
         """
         if len(parts) == 1:
             return parts[0]
         asked = sum(part.asked for part in parts)
         known = [part.strength * part.asked for part in parts if part.strength is not None]
-        strength = round(sum(known) / asked, 12) if known else None
+        strength = sum(known) / asked if known else None
         covered = tuple(known for part in parts for known in part.covered)
         found = sum(part.found for part in parts)
         return replace(parts[0], asked=asked, found=found, strength=strength, covered=covered)

@@ -21,7 +21,7 @@ eval_app = typer.Typer(
 @eval_app.command(
     "zero-shot",
     epilog="Example: reco eval zero-shot photos/test --memory ./memory --template 'a photo of a {}, a type of bird.'"
-    "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz --fuser reco",
+    "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz",
 )
 @reports_errors
 @takes(Evaluation, RefineOptions)
@@ -71,7 +71,7 @@ def zero_shot_command(
 @eval_app.command(
     "retrieval",
     epilog="Example: reco eval retrieval captions.jsonl --memory ./memory --k 10"
-    "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz --fuser reco",
+    "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz",
 )
 @reports_errors
 @takes(Evaluation, RefineOptions)
@@ -100,7 +100,7 @@ def retrieval_command(
 @eval_app.command(
     "entities",
     epilog="Example: reco eval entities 'oven?split=val' --memory ./memory --cache .cache/vectors"
-    "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz --fuser reco",
+    "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz",
 )
 @reports_errors
 @takes(Evaluation, RefineOptions)

@@ -58,9 +58,10 @@ def trust_line(trust: dict[str, Any], pairs: int) -> str:
     """What a memory of so many pairs has learned about them, with the figures of its self-check."""
     from ..errors import ConfigError
     from ..trust import State
+    from ..trust.calibrate import FEWEST
 
     if not trust:
-        return f"not calibrated: {AGAIN}"
+        return f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else AGAIN}"
     if trust.get("format") == 0:
         return f"calibrated by an older version: {AGAIN}"
     try:

@@ -73,7 +73,7 @@ class Result(Protocol):
 
 @contextmanager
 def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
-    """Open the model with its memory; only a refiner if everything is vectors and the fusion needs no model.
+    """Open the model with its memory; only a refiner if everything is vectors and no model was named.
 
     Args:
         setup: model and memory.
@@ -97,15 +97,18 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
     settings = load_settings(fuser=setup.fuser, **modes_of(options))
     pairs = setup.memory_from
     vectors_only = vectors and pairs is not None and is_vectors(pairs)
-    if vectors_only and pairs is not None and setup.model is None and settings.fuser == "reco":
+    unnamed = setup.model is None and "model" not in settings.model_fields_set  # ./triton_models is not
+    needs_none = settings.fuser == "reco" or (unnamed and settings.fuser is None)
+    if vectors_only and pairs is not None and setup.model is None and needs_none:
         how = Retrieval(settings.k or NEIGHBOURS, settings.search, settings.fusion)
-        yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False)
+        caution = settings.caution or "balanced"
+        yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False, caution=caution)
         return
     stored = existing_memory(setup.memory) if setup.memory else None
     in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
     try:
         if vectors_only and setup.model is None and settings.falls_back:
-            raise ArtifactError("no model was named: --model gives the one that made these vectors.")
+            raise ArtifactError("no model was named: --model gives the one with the attention layer.")
         model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""

@@ -91,7 +91,7 @@ class TipAdapter:
         """In words."""
         return f"weight {self.weight:g}, sharpness {self.sharpness:g}"
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: its cache is its own
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
         shown, scores = self.shown.among(task.candidates.labels), _cosines(task)
         starts = np.flatnonzero(np.diff(shown.number, prepend=-1))
@@ -159,7 +159,7 @@ class LabelPropagation:
         """In words."""
         return f"weight {self.weight:g}, spread {self.spread:g}, power {self.power:g}"
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: its graph is its own
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
         scores, made = _cosines(task), self.graph.of(task)
         if made is None:

@@ -31,7 +31,7 @@ class LinearAdapter:
         """Adapt (N, D) vectors of one modality; (N, D) unit-norm."""
         return _unit(vectors + vectors @ self.weights[int(modality == "text")])[0]
 
-    def measure(self, task: Task, memory: Trusted) -> Measured:  # noqa: ARG002: nothing is retrieved
+    def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
         queries, candidates = (self._adapted(items) for items in (task.queries, task.candidates))
         return measure(task, [replace(task, queries=queries, candidates=candidates)])

@@ -38,8 +38,6 @@ TOLD = (
     "retry-after",
 )
 """Headers of answers that callers read."""
-
-
 _BATCHED = 64  # requests that wait for a batch, one and the next
 
 

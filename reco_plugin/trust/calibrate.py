@@ -110,7 +110,7 @@ def _fit_sides(
         candidates = _fit_cautions(episodes[modality], modality, unanswerable, seed) if alone < 0.5 else {}
         gates = candidates
         if alone > _SINGLE:
-            views = make_episodes(corpus, modality, asked, k=k, simulate=True, rng=np.random.default_rng(seed + 1))
+            views = make_episodes(corpus, modality, asked, k=k, views=np.random.default_rng(seed + 1))
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)

@@ -27,7 +27,7 @@ class SideCheck:
         frozen: share of them that CLIP answers, in percent.
         gain: change with the pairs of the same caption visible, in points.
         error: its standard error.
-        hidden: change with those hidden; what a query without an answer loses, seen darkly.
+        hidden: change with those hidden; about what a query without an answer loses.
         hidden_error: its standard error.
     """
 

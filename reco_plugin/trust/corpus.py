@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import MODALITIES, Modality, Vectors, other
-from .honesty import Honesty, learn_honesty, predict
+from .honesty import Honesty, Predicted, learn_honesty, predict
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
+FEWEST_CAPTIONS = 5
 _BLOCK = 1000
 _SAMPLE = 1000
 _SPREAD = 300
@@ -115,9 +116,6 @@ def measure_corpus(
     return _with_scatter(_with_honesty(corpus, rng))
 
 
-FEWEST_CAPTIONS = 5
-
-
 def nearest_rows(scores: npt.NDArray[np.float32], k: int) -> Near:
     """Columns (B, k) of the largest scores (B, N) and the scores, the largest first."""
     k = min(k, scores.shape[1])
@@ -141,13 +139,11 @@ def witness(
     return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
 
 
-def _predicted(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None):  # type: ignore[no-untyped-def]
+def _predicted(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None) -> Predicted:
+    """What the given neighbours (M, K) of pairs, or their own, say of them."""
     found = {}
     for modality in MODALITIES:
-        if near is None:
-            places, similarity = corpus.near_without_last(modality, rows)
-        else:
-            places, similarity = near[modality]
+        places, similarity = near[modality] if near else corpus.near_without_last(modality, rows)
         found[modality] = similarity, corpus.side(other(modality))[places]
     return predict(corpus.values, corpus.spreads, corpus.image[rows], found)
 

@@ -15,8 +15,8 @@ from .corpus import Corpus, nearest_rows
 
 Floats = npt.NDArray[np.float32]
 VIEW = (-0.5, 0.3)
-"""A simulated other view of a pair is this share nearer to it than its nearest neighbour is; (0, .5) loses 3 points on
-emoji with one style."""
+"""A simulated other view of a pair is this share nearer to it than its nearest neighbour is; (0, .5) is in
+docs/measurements/gate.md."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def make_episodes(
     rows: npt.NDArray[np.intp],
     *,
     k: int,
-    simulate: bool = False,
-    rng: np.random.Generator | None = None,
+    views: np.random.Generator | None = None,
 ) -> Episodes:
     """Ask with the pairs ``rows`` of a corpus.
 
@@ -87,8 +86,7 @@ def make_episodes(
         modality: of the queries.
         rows: (n,) of the pairs that ask.
         k: K.
-        simulate: whether a pair without siblings finds itself, asked for by a simulated other view.
-        rng: for the views.
+        views: simulates another view of each pair without siblings, which asks for that pair; None: none does.
     """
     n, value = len(rows), other(modality)
     keys, held = corpus.side(modality), corpus.side(value)
@@ -100,12 +98,11 @@ def make_episodes(
     similarity = keys[rows] @ keys.T
     similarity[np.arange(n), rows] = -2.0
     visible, answers = similarity, held[rows]
-    alone = (siblings == 0) if simulate and rng is not None else np.zeros(n, np.bool_)
-    if rng is not None and alone.any():
-        seen = other_view(keys[rows], similarity.max(axis=1), keys, rng)
+    if views is not None and (alone := siblings == 0).any():
+        seen = other_view(keys[rows], similarity.max(axis=1), keys, views)
         values = held[rows] @ held.T
         values[np.arange(n), rows] = -2.0
-        answered = other_view(held[rows], values.max(axis=1), held, rng)
+        answered = other_view(held[rows], values.max(axis=1), held, views)
         answers = np.where(alone[:, None], answered, answers)
         visible = np.where(alone[:, None], seen @ keys.T, similarity)
     asked = _Asked(corpus, modality, rows, k, same)

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 START: Floats = np.array([-2.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(3.0), 1.0, -2.0])
 """phi, log tau, log kappa, logit of e; phi and tau are drawn towards these."""
-_SHRINKAGE = 2.0  # of that pull, per pair; 0 and 8 change gains by less than .3
+_SHRINKAGE = 2.0  # of that pull, per pair
 _ITERATIONS = 40
 _CLIPPED = 0.02  # of each feature, at both ends
 

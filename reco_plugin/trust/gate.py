@@ -17,7 +17,7 @@ evidence, its correlation with the query, and the share of the strength that is 
 FEATURES = 6
 CONSTANTS = 3 * FEATURES + 2
 LEAST = 0.3
-"""A and B in standard deviations below which a difference means nothing; .1 to .5 give the same gains to .1."""
+"""A and B in standard deviations below which a difference means nothing."""
 STRONGEST = 4.0
 """Largest logarithm of the strength."""
 HONESTY_STEP = 1e-3

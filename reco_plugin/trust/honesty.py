@@ -20,7 +20,7 @@ from .moments import Values
 
 LEAST = 1e-3
 """Honesty of a pair that is certainly wrong; never 0, so that weights stay defined."""
-_SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity; from 2 to 5 the same AUC to .003
+_SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
 _STEPS = 15  # of Newton's method
 
 

@@ -241,6 +241,17 @@ def test_the_templates_are_the_callers_else_the_sources_else_the_models(drawn: P
     assert told("entities", model=drawn / "older")[1]["templates"] == ["{}"], "a name alone, as before"
 
 
+@pytest.mark.parametrize(
+    ("command", "source"), [("zero-shot", "test.npz"), ("retrieval", "captions.npz"), ("entities", "entities.npz")]
+)
+def test_vectors_need_no_option(files: Path, command: str, source: str) -> None:
+    unset = run(command, source, "--memory-from", "pairs.npz", "--json")
+    named = run(command, source, "--memory-from", "pairs.npz", "--json", *FREE)
+    assert unset.exit_code == 0, unset.stderr
+    assert "warning" not in unset.stderr
+    assert json.loads(unset.stdout)["variants"] == json.loads(named.stdout)["variants"] != []
+
+
 def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_FUSER", "reco")
     monkeypatch.setenv("RECO_GATE", "false")
@@ -250,11 +261,22 @@ def test_settings_of_the_environment_count(files: Path, monkeypatch: pytest.Monk
     assert json.loads(by_environment.stdout)["variants"] == json.loads(by_option.stdout)["variants"]
 
 
+def test_the_caution_of_the_environment_counts(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--json")
+    cautious, balanced = (json.loads(run(*asked, "--caution", one).stdout) for one in ("cautious", "balanced"))
+    monkeypatch.setenv("RECO_CAUTION", "cautious")
+    found = json.loads(run(*asked).stdout)
+    assert found["variants"] == cautious["variants"] != balanced["variants"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("zero-shot", "gone.npz"), "error: gone.npz cannot be read"),
-        (("zero-shot", "test.npz", "--memory-from", "pairs.npz"), "Vectors alone need no model: --fuser reco"),
+        (
+            ("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--fuser", "paper"),
+            "Vectors alone need no model: --fuser reco",
+        ),
         (("zero-shot", "test.npz", "--memory-from", "pairs.npz", "--memory", "m", *FREE), "--memory or --memory-from"),
         (("zero-shot", "test.npz", "--memory-from", "test.npz", *FREE), "has no array 'id'"),
         (("zero-shot", "test.npz", "--template", "a {}", *FREE), "leave them out"),

@@ -58,7 +58,7 @@ def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Pat
 def test_too_few_pairs_to_learn_from(memory: Path, ask: Ask, run: Run) -> None:
     ask("memory", "remove", *[hit["id"] for hit in ask("memory", "search", "a red circle", "--k", 10)])
     assert "14 pairs are too few" in run("memory", "calibrate").stdout
-    assert "not calibrated: run reco memory calibrate" in run("memory", "info").stdout
+    assert "not calibrated: 14 pairs are too few, it needs 20" in run("memory", "info").stdout
 
 
 def test_adding_again_changes_nothing(memory: Path, catalogue: Path, ask: Ask) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,6 @@ OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is
 @pytest.fixture(params=["cpu", pytest.param("openvino", marks=OPENVINO)])
 def engine(request: pytest.FixtureRequest) -> Settings:
     return load_settings(provider=request.param)
-
-
-@pytest.fixture
-def graph(model: Path) -> Path:
-    return model / "clip_text" / "1" / "model.onnx"
-
-
-@pytest.fixture
-def tokens() -> dict[str, Any]:
-    return {"tokens": np.arange(1, 13, dtype=np.int32).reshape(2, 6)}
 
 
 def test_arrays_go_in_and_come_out_by_name(graph, engine, tokens):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +12,6 @@ import pytest
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
 from reco_plugin.sessions import open_session, ort
-
-
-@pytest.fixture
-def graph(model: Path) -> Path:
-    return model / "clip_text" / "1" / "model.onnx"
-
-
-@pytest.fixture
-def tokens() -> dict[str, Any]:
-    return {"tokens": np.arange(1, 13, dtype=np.int32).reshape(2, 6)}
 
 
 @pytest.mark.skipif(

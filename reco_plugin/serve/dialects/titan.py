@@ -105,10 +105,8 @@ def router(edge: Edge) -> APIRouter:
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
         [vector] = (found := (await answers(caller, body.to_wanted(model))).whole()).vectors
-        by_type = {
-            "float": vector.tolist(),
-            "binary": (vector > 0).astype(int).tolist(),
-        }  # a number per bit, as Titan's
+        bits = (vector > 0).astype(int)  # a number per bit, as Titan's
+        by_type = {"float": vector.tolist(), "binary": bits.tolist()}
         more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
         return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=found.tokens[0], message=None, **more)
 

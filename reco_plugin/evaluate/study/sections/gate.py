@@ -89,8 +89,7 @@ def _state(trust: State) -> Table:
     }
     if trust.reason:
         said["stays plain, since"] = trust.reason
-    for modality in MODALITIES if check else ():
-        side = check.side(modality)  # type: ignore[union-attr]
+    for modality, side in ((modality, check.side(modality)) for modality in MODALITIES if check):
         said[f"self-check, {modality} queries, answer in the memory"] = _points(side.gain, side.error)
         said[f"self-check, {modality} queries, answer hidden"] = _points(side.hidden, side.hidden_error)
     rows: tuple[dict[str, Cell], ...] = tuple({"name": name, "value": value} for name, value in said.items())
