@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
@@ -139,13 +140,13 @@ class _Client(asyncio.Protocol):
 
 async def ask(url: str, sent: Sequence[bytes], clients: int, seconds: float) -> int:
     """How many answers came."""
-    loop, address, answers = asyncio.get_running_loop(), urlsplit(url), list[float]()
+    loop, answers = asyncio.get_running_loop(), list[float]()
+    host, _, port = urlsplit(url).netloc.rpartition(":")
     more = cycle(sent)
     done = [loop.create_future() for _ in range(clients)]
     until = time.perf_counter() + seconds
     opened = [
-        await loop.create_connection(lambda one=one: _Client(more, until, answers, one), address.hostname, address.port)
-        for one in done
+        await loop.create_connection(partial(_Client, more, until, answers, one), host, int(port)) for one in done
     ]
     await asyncio.gather(*done)
     for transport, _ in opened:
@@ -238,7 +239,7 @@ def row(kind: Kind, services: dict[str, Service], recos: dict[str, Reco], rounds
 
     cells = [kind.name, f"{median(lambda loop, *_: loop.per_s):,.0f}"]
     cells += [f"× {median(lambda loop, clients, *_, way=way: clients[way].per_s / loop.per_s):.2f}" for way in WAYS]
-    cells += [f"× {median(lambda loop, _, threads, __, way=way: threads[way].per_s / loop.per_s):.2f}" for way in WAYS]
+    cells += [f"× {median(lambda loop, _, threads, *__, way=way: threads[way].per_s / loop.per_s):.2f}" for way in WAYS]
     cells += [f"{1000 * median(lambda loop, *_: loop.cpu_s):.2f}"]
     cells += [f"{1000 * median(lambda _, clients, *__, way=way: clients[way].cpu_s):.2f}" for way in WAYS]
     cells += [f"{1000 * median(lambda *turn: turn[3]['off']):.2f}"]

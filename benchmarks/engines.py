@@ -55,7 +55,7 @@ def ways(clip: FrozenClip, models: Mapping[str, Artifact], modality: Modality, b
 
     def eager() -> npt.NDArray[np.float32]:
         with torch.no_grad():
-            encode = clip.model.encode_image if modality == "image" else clip.model.encode_text
+            encode: Any = clip.model.encode_image if modality == "image" else clip.model.encode_text
             return F.normalize(encode(whole), dim=-1).numpy()
 
     sessions: dict[str, Any] = {
@@ -133,7 +133,7 @@ def main() -> None:
     told = parser.parse_args()
     clip = load_frozen(told.model, random_weights=True)
     with tempfile.TemporaryDirectory() as scratch:
-        models = {}
+        models: dict[str, Artifact] = {}
         for precision in PRECISIONS:
             folder = (told.exports or Path(scratch)) / precision
             if not folder.exists():

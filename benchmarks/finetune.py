@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ MEMORIES: dict[str, tuple[EntitySplit, ...]] = {
     "all pairs": ALL_SPLITS,
     "without the seen entities": ("fusion", "dev", "unseen"),
 }
-SPLITS: tuple[EntitySplit, ...] = ("dev", "unseen", "seen")
+SPLITS: tuple[Literal["dev", "unseen", "seen"], ...] = ("dev", "unseen", "seen")
 GROUPS: tuple[Group, ...] = (*SPLITS, "all")
 RATES = (1e-3, 3e-4)
 RECIPE = PretrainConfig(steps=600, entities_per_batch=160, generic_per_batch=0, warmup=40, checkpoint_every=1000)
@@ -96,7 +96,8 @@ def hits(bench: Bench) -> dict[Group, np.ndarray[Any, Any]]:
 
 def report(bench: Bench, frozen: Bench) -> dict[str, Any]:
     """Top-1 in per cent per group, and the gain over the frozen encoder in points, with its interval over entities."""
-    after, before, told = hits(bench), hits(frozen), {}
+    after, before = hits(bench), hits(frozen)
+    told: dict[str, Any] = {}
     for group in GROUPS:
         gain = bootstrap(after[group] - before[group], frozen.group(group).groups)
         told[group] = {

@@ -76,7 +76,7 @@ def card() -> str:
 def provider(name: str, precision: Precision) -> Settings:
     """What ``config.pbtxt`` tells Triton's CUDA too: float32 is computed as float32."""
     exact = name == "cuda" and precision == "fp32"
-    return Settings(provider=name, provider_options={"use_tf32": "0"} if exact else {})  # type: ignore[arg-type]
+    return Settings(provider=name, provider_options={"use_tf32": "0"} if exact else {})
 
 
 def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> list[Parity]:
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
             measured += speeds(clip, folder, precision, "cuda")
     print(f"model: {clip.name}\n{report(card(), parities, measured)}")
     if chosen.json:
-        figures = {"model": clip.name, "card": card(), "speeds": [asdict(speed) for speed in measured]}
+        figures: dict[str, Any] = {"model": clip.name, "card": card(), "speeds": [asdict(speed) for speed in measured]}
         figures["parity"] = {precision: [asdict(parity) for parity in found] for precision, found in parities.items()}
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -76,13 +77,13 @@ def main() -> None:
             rejected=Path(folder) / "rejected.jsonl",
             listed=Path(folder) / "duplicates.jsonl",
         )
-        settings = {"threads": told.threads, "provider": told.provider, "on_memory_failure": "fail"}
+        settings: dict[str, Any] = {"threads": told.threads, "provider": told.provider, "on_memory_failure": "fail"}
         rates = measure(told.model, source, options, settings, told.turns)
     report(rates, told)
 
 
 def measure(
-    model: str, source: Path, options: IngestOptions, settings: dict[str, object], turns: int
+    model: str, source: Path, options: IngestOptions, settings: dict[str, Any], turns: int
 ) -> dict[str, list[Rate]]:
     """Pairs per second of each way, one value per turn; a turn before them warms up."""
     rates: dict[str, list[Rate]] = {"bare": [], "pipeline": [], "bare beside decoding": []}

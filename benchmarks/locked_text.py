@@ -222,7 +222,7 @@ def main() -> None:
     study = open_study(arguments.cache)
     if arguments.vectors:
         with whole_file(arguments.vectors) as part:
-            np.savez(part, **arrays(vector_set(study)))
+            np.savez(part, allow_pickle=False, **arrays(vector_set(study)))
     print(f"{study.fingerprint}, {RECIPE.steps} steps, memory of {study.full.store.count():,} pairs, k = {K}")
     print(render(lines(study)))
 

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import qdrant_edge as edge
 
-from .sizing import Layout, pair_bytes
+from .sizing import Copy, Layout, pair_bytes
 
 BATCH = 1000
 CAPTION = "a caption of about sixty-four characters, for entry number {:9d}"
-COPIES: dict[str, Callable[[], Any]] = {
+COPIES: dict[Copy, Callable[[], Any]] = {
     "none": lambda: None,
     "int8": lambda: edge.ScalarQuantizationConfig(type=edge.ScalarType.Int8),
     "4-bit": lambda: edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits4),
 }
 
 
-def measure(pairs: int, dimension: int, copy: str, folder: Path) -> float:
+def measure(pairs: int, dimension: int, copy: Copy, folder: Path) -> float:
     """Bytes per pair of an indexed shard with float16 originals, its write-ahead log left out.
 
     Args:

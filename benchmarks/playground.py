@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from reco_plugin import Pair, Reco
 from reco_plugin.demo.tasks import drawing
@@ -26,13 +26,14 @@ from reco_plugin.serve.page import thumbnail
 from reco_plugin.serve.run import server_options
 from reco_plugin.serve.settings import ServeSettings
 
+Scheme = Literal["light", "dark"]
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "measurements" / "playground"
 CHROMIUM = "/usr/bin/chromium"
 STYLES, ASKED = ("noto", "fluent-emoji", "fluent-emoji-flat"), "noto-v1"  # Apache-2.0 and MIT
 KEY = "for-the-pictures"
 LATER = "dragon"  # left out at first, and added on the page
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE = ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844)
 
 
 def pairs(data: Quickstart) -> list[Pair]:
@@ -92,7 +93,8 @@ def show(page: Page, file: Path) -> None:
 
 def find(data: Quickstart, label: str) -> int:
     """Row of the drawing to ask by, in a style that is not in the memory."""
-    return next(row for row in data.rows(styles=[ASKED]) if data.by_key[data.items[row].entity].label == label)
+    rows: list[int] = data.rows(styles=[ASKED]).tolist()
+    return next(row for row in rows if data.by_key[data.items[row].entity].label == label)
 
 
 def main() -> None:
@@ -108,7 +110,7 @@ def main() -> None:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         with service(reco) as base:
 
-            def opened(look: Callable[[Page], Any], viewport: dict[str, int], scheme: str, scale: float = 1) -> None:
+            def opened(look: Callable[[Page], Any], viewport: ViewportSize, scheme: Scheme, scale: float = 1) -> None:
                 page = chromium.new_page(viewport=viewport, color_scheme=scheme, device_scale_factor=scale)
                 page.goto(base)
                 page.wait_for_selector("#fact-memory")

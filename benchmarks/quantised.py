@@ -66,7 +66,8 @@ def nearest(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 def unit(vectors: npt.NDArray[np.generic]) -> Vectors:
     """float32 rows of norm 1."""
     rows = vectors.astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    norms: Vectors = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / norms
 
 
 def protocols(data: Path) -> dict[str, tuple[Vectors, Vectors]]:

@@ -87,7 +87,8 @@ class Study:
 
     def noise(self) -> tuple[Table, list[Chart]]:
         """Shares of wrong captions: ours against the baseline that is best with that memory."""
-        rows, lines = [], {group: {"ours": [], "best baseline": []} for group in self.groups}
+        rows: list[dict[str, object]] = []
+        lines: dict[str, dict[str, list[float]]] = {group: {"ours": [], "best baseline": []} for group in self.groups}
         for share in SHARES:
             memory = self.subject.with_wrong_captions(share) if share else self.subject.full
             ways = {"ours": replace(self.ours, memory=memory), "best baseline": self.subject.best_baseline(memory)}

@@ -186,7 +186,7 @@ def beside(catalogue: Synthetic, queries: Vectors, truth: Ids) -> Facts:
     return facts
 
 
-def real() -> list[tuple[str, int, int, float]]:
+def real() -> list[tuple[str, int, str, float]]:
     """Recall of the lists alone on real CLIP images: file, pairs, lists looked through, recall@10."""
     from reco_plugin.memory.index_side import SideIndex, lists_for
 

@@ -211,7 +211,8 @@ def fill(reco: Reco, pairs: int) -> None:
 
     def side() -> Vectors:
         vectors = rng.standard_normal((pairs, dimension)).astype(np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        norms: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / norms
 
     reco.memory.store.upsert(Records([str(number) for number in range(pairs)], side(), side(), [{}] * pairs))
 

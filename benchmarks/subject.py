@@ -80,7 +80,8 @@ class Subject:
         asking = whole.only(np.isin(self.split_of_query, list(queries or group)))
         task = asking.among(np.isin(self.data.splits, list(group)))
         refined = None if way is None else [refine_task(refiner(way), task, way.sides)]
-        return measure(task, refined).ranks[0] < 1
+        hits: Hits = measure(task, refined).ranks[0] < 1
+        return hits
 
     def text_to_image(self, split: EntitySplit, way: Way | None) -> Hits:
         """Whether the first image that each worded caption finds shows its entity; the index is plain."""
@@ -88,7 +89,8 @@ class Subject:
         whole = Task(TaskItems(found.text, "text", truth), TaskItems(found.image, "image", truth), truth)
         task = whole.among(np.array(self.data.splits) == split)
         refined = None if way is None else [refine_task(refiner(way), task, {"text"})]
-        return measure(task, refined).ranks[0] < 1
+        hits: Hits = measure(task, refined).ranks[0] < 1
+        return hits
 
     def entities_of(self, queries: Sequence[EntitySplit]) -> npt.NDArray[np.int64]:
         """Entity of each query of some splits, to draw confidence intervals over."""

@@ -138,8 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(tables["INGESTING"])
     if told.docs:
         page = HEAD.read_text()
-        for name, part in tables.items():
-            page = page.replace(f"<!-- {name} -->", part)
+        for name, made in tables.items():
+            page = page.replace(f"<!-- {name} -->", made)
         with whole_file(PAGE) as part:
             part.write_text(page)
 

@@ -38,7 +38,7 @@ def main() -> None:
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
             with whole_file(arguments.out / f"{name}.npz") as part:
-                np.savez(part, **encoded.arrays())
+                np.savez(part, allow_pickle=False, **encoded.arrays())
             sheet(data).save(arguments.out / f"{name}.png")
 
 
