@@ -109,10 +109,11 @@ endif
 	@command -v npm >/dev/null || $(DEV)/bin/python $(LOCKED) locks/npm.txt
 	@touch $@
 
-$(TRITON)/.ready: locks/triton.txt
+$(TRITON)/.ready: locks/triton.txt pyproject.toml
 	@echo "setting up $(TRITON) from locks/triton.txt"
 	$(TRITON_PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/python $(LOCKED) locks/triton.txt
+	$(TRITON)/bin/python $(PROJECT)
 	@touch $@
 
 $(CLIENTS)/.ready: locks/clients.txt tests/clients/package.json

@@ -53,22 +53,33 @@ def main() -> None:
                 _write("torch", [block for block in _blocks(text) if OF_TORCH.match(block)])
                 text = "".join(block for block in _blocks(text) if not OF_TORCH.match(block))
             _write(name, _blocks(text))
-    for name, folder in (("triton", "sessions/triton"), ("clients", "clients")):
-        wanted = ROOT / "tests" / folder / "requirements.txt"
-        _write(name, _blocks(_solve([], wanted.read_text().splitlines(), [])))
+    for name, folder, extras, more, where in (
+        ("triton", "sessions/triton", ["qdrant", "triton"], BUILD, PLATFORMS[0]),  # its model `reco` is this project
+        ("clients", "clients", [], [], None),
+    ):
+        wanted = (ROOT / "tests" / folder / "requirements.txt").read_text().splitlines()
+        _write(name, _blocks(_solve(extras, [*wanted, *more], [], where=where)))
     for python in PYTHONS:
         for platform in PLATFORMS:
             for name in CHECKED:
                 _look_for_wheels(name, python, platform)
 
 
-def _solve(extras: Sequence[str], lines: Sequence[str], held: Sequence[str], without: Sequence[str] = ()) -> str:
-    """Pins with hashes for these extras of the project and these requirements."""
+def _solve(
+    extras: Sequence[str],
+    lines: Sequence[str],
+    held: Sequence[str],
+    without: Sequence[str] = (),
+    *,
+    where: str | None = None,
+) -> str:
+    """Pins with hashes for these extras of the project and these requirements; for one platform, or all of them."""
     with tempfile.TemporaryDirectory() as folder:
         wanted, held_to = Path(folder, "wanted.in"), Path(folder, "held.txt")
         wanted.write_text("\n".join(lines) + "\n")
         held_to.write_text("\n".join(held) + "\n")
-        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
+        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", "3.11"]
+        command += ["--python-platform", where] if where else ["--universal"]
         command += ["--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate", "--no-config"]
         command += [option for extra in extras for option in ("--extra", extra)]
         command += [option for name in without for option in ("--no-emit-package", name)]

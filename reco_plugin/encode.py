@@ -17,7 +17,7 @@ from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
-from .sessions import Session, check_graph, open_graph
+from .sessions import OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Vectors
 from .values import is_unicode, shown
 
@@ -32,9 +32,10 @@ def _silent(_: int) -> None:
 class Encoder:
     """The frozen CLIP of a model folder. Graphs are loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings) -> None:
+    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
         self._artifact = artifact
         self._settings = settings
+        self._open_graph = open_graph
         self._process: int | None = None  # in which the first graph was loaded
         self._batcher: Batcher[Modality] | None = None  # a server has its own
         if settings.batch_callers and settings.triton_url is None:
@@ -158,7 +159,7 @@ class Encoder:
 
     def _run_graph(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
         if modality not in self._sessions:
-            self._sessions[modality] = open_graph(self._artifact, clip_graph(modality), self._settings)
+            self._sessions[modality] = self._open_graph(self._artifact, clip_graph(modality), self._settings)
         features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 

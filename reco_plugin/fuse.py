@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .artifact import Artifact
 from .config import Settings
-from .sessions import Session, open_graph
+from .sessions import OpenGraph, Session, open_graph
 from .types import FuserName, Modality, Neighbours, Vectors
 
 
@@ -39,10 +39,12 @@ class Fuser(Protocol):
 class GraphFuser:
     """Fusion graphs of a model folder; loaded at first use."""
 
-    def __init__(self, artifact: Artifact, settings: Settings, name: FuserName) -> None:
+    def __init__(
+        self, artifact: Artifact, settings: Settings, name: FuserName, open_graph: OpenGraph = open_graph
+    ) -> None:
         self.name: str = name
         self._graphs = artifact.manifest.fusion_graphs(name)
-        self._artifact, self._settings = artifact, settings
+        self._artifact, self._settings, self._open_graph = artifact, settings, open_graph
         self._sessions: dict[Modality, Session] = {}
 
     def fuse(
@@ -50,7 +52,7 @@ class GraphFuser:
     ) -> Fused:
         """Run the modality's fusion graph on (B, D), (B, K, D) and (B, K)."""
         if modality not in self._sessions:
-            self._sessions[modality] = open_graph(self._artifact, self._graphs[modality], self._settings)
+            self._sessions[modality] = self._open_graph(self._artifact, self._graphs[modality], self._settings)
         inputs = {
             "query": vectors,
             "neighbours": neighbours.vectors,
@@ -61,6 +63,10 @@ class GraphFuser:
         return Fused(outputs["refined"].astype(np.float32), outputs["weights"].astype(np.float32))
 
 
-def open_fusers(artifact: Artifact, settings: Settings) -> Mapping[FuserName, Fuser]:
+def open_fusers(
+    artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph
+) -> Mapping[FuserName, Fuser]:
     """The fusions of a model folder besides the closed form, which needs no graph in this process."""
-    return {name: GraphFuser(artifact, settings, name) for name in artifact.manifest.fusers if name != "reco"}
+    return {
+        name: GraphFuser(artifact, settings, name, open_graph) for name in artifact.manifest.fusers if name != "reco"
+    }

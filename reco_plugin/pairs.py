@@ -224,8 +224,7 @@ class PairMemory:
     def _goes_on(self) -> bool:
         with self._starting:  # no write may come between the last look and the end
             goes_on = not self._closing.is_set() and (bool(self._new) or self._due())
-            if not goes_on:
-                self._thread = None
+            self._thread = self._thread if goes_on else None
             return goes_on
 
     def _refuse_closed(self, _: int) -> None:
@@ -317,5 +316,5 @@ def _read_trust(header: Header) -> State | None:
     try:
         return State.from_json(header.trust)
     except ConfigError as error:
-        warnings.warn(f"the memory is not refined by: {error}", stacklevel=4)
+        warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
         return None

@@ -25,6 +25,7 @@ from .refine import Refiner, Trusted
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval
 from .score import Scores, score_both
+from .sessions import OpenGraph, open_graph
 from .types import MODALITIES, FuserName, ImageInput, Modality, Refinement, Role, Vectors
 from .values import check_choice
 
@@ -104,11 +105,21 @@ class Reco:
         chosen = load_settings(model=model, memory=location, **settings)
         if chosen.falls_back:
             warnings.warn(_UNNAMED, stacklevel=2)
-        artifact = Artifact.load(chosen.model)
-        encoder = Encoder(artifact, chosen)
-        store = open_or_await(chosen, artifact.manifest.fingerprint)
-        pairs = PairMemory(store, encoder, neighbours=chosen.k or artifact.manifest.policy.k)
-        return cls(artifact, chosen, pairs, open_fusers(artifact, chosen))
+        return cls.of(chosen)
+
+    @classmethod
+    def of(cls, settings: Settings, open_graph: OpenGraph = open_graph) -> Reco:
+        """Open what the settings name; errors as in :meth:`open`.
+
+        Args:
+            settings: all of them.
+            open_graph: opens a graph of the model folder, where something else than the settings runs it.
+        """
+        artifact = Artifact.load(settings.model)
+        encoder = Encoder(artifact, settings, open_graph)
+        store = open_or_await(settings, artifact.manifest.fingerprint)
+        pairs = PairMemory(store, encoder, neighbours=settings.k or artifact.manifest.policy.k)
+        return cls(artifact, settings, pairs, open_fusers(artifact, settings, open_graph))
 
     @property
     def manifest(self) -> Manifest:

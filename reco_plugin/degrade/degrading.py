@@ -125,7 +125,7 @@ def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | Lazy
             f"beginning without the memory: {error}. Until it is reached, answers are frozen CLIP vectors "
             "(to have an error instead: on_memory_failure='fail')",
             DegradedWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return LazyMemory(
         lambda: memory_of(settings, fingerprint), kind="qdrant", location=settings.memory, fingerprint=fingerprint

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from ..artifact import GRAPHS, Artifact, clip_graph
 from ..config import Settings
@@ -11,6 +13,9 @@ from ..types import MODALITIES
 from .base import Session
 
 log = logging.getLogger(__name__)
+
+OpenGraph: TypeAlias = Callable[[Artifact, str, Settings], Session]
+"""How graphs of a model folder are opened, by name: :func:`open_graph`, or in the server that has them."""
 
 
 def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from ...config import Settings
 from ...errors import SessionError
 from ..base import Arrays
 from .address import address_of
-from .connection import Connection, TimeLimit, connect
+from .connection import TimeLimit, connect
 from .ports import Ports, read_config
 from .wire import Inference
 
@@ -23,11 +23,19 @@ _CHECK_S = 5.0
 """Even a busy server answers at once which graphs it has."""
 
 
+class Infers(Protocol):
+    """What runs the requests of a session: a connection, or the server that this process is a part of."""
+
+    def infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
+        """Compute the outputs, arrays (B, ...); errors as in :class:`~reco_plugin.sessions.base.Session`."""
+        ...
+
+
 class TritonSession:
     """See :class:`~reco_plugin.sessions.base.Session`; safe to call from several threads.
 
     Args:
-        connection: to the server.
+        connection: to the server, or into it.
         graph: its name there.
         outputs: names of all outputs.
         max_batch: rows of one request at most; more are sent as several requests, one after another.
@@ -35,7 +43,7 @@ class TritonSession:
     """
 
     def __init__(
-        self, connection: Connection, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float
+        self, connection: Infers, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float
     ) -> None:
         self._connection, self._graph, self._outputs = connection, graph, outputs
         self._max_batch, self._timeout = max(max_batch, 1), timeout

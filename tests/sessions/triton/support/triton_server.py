@@ -11,7 +11,7 @@ import sysconfig
 import time
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +77,8 @@ class TritonServer:
     models: Sequence[str] = ()
     """Those to load; all when empty."""
     options: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables besides those of this process."""
     ports: tuple[int, int, int] = field(default_factory=lambda: free_ports())
     prefix: str = field(default_factory=lambda: f"reco-test-{uuid.uuid4().hex[:12]}-")
     process: subprocess.Popen[bytes] | None = None
@@ -198,7 +200,8 @@ class TritonServer:
         """The stub runs the first python3 on the PATH; its libpython is the one of the Python that made the venv."""
         libraries = [str(self.wheel.libraries), sysconfig.get_config_var("LIBDIR") or ""]
         path = os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")])
-        return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)), "PATH": path}
+        found = {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)), "PATH": path}
+        return {**os.environ, **found, **self.environment}
 
 
 def free_ports() -> tuple[int, int, int]:
