@@ -14,11 +14,12 @@ INSTALL := -m pip install --disable-pip-version-check --only-binary :all:
 LOCKED := $(INSTALL) --require-hashes --no-deps -r
 PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
 # Two test processes share two cores: threads would only wait for each other. Processes that tests start find compiled code.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup
+# A test process that dies ends the run: with another one in its place, pytest-xdist waits without end for the tests it had.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
 .PHONY: help demo search-demo test check test-latest install install-triton install-browser fix lint types unit lock gpu-check \
-	torture clients quickstart-model clean
+	bench torture clients quickstart-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 26
@@ -70,6 +71,9 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	@if nvidia-smi -L >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
+
+bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/performance.md; 25 minutes
+	$(RUN)/python -m benchmarks.bench
 
 torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
 	$(RUN)/python -m benchmarks.torture --seconds 20

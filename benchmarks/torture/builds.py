@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,13 @@ def _told(given: Round, killed: Iterator[Killed]) -> Found:
 
 
 def _stamp(place: Path) -> int:
-    """When something under a folder was last written."""
-    return max((path.stat().st_mtime_ns for path in place.rglob("*") if path.exists()), default=0)
+    """When something under a folder was last written; what is gone meanwhile is passed over."""
+    newest = 0
+    for folder, _, files in os.walk(place):  # unlike rglob, it passes over folders that are gone
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            with suppress(FileNotFoundError):
+                newest = max(newest, path.stat().st_mtime_ns)
+    return newest
 
 
 def _in_use(source: Path, place: Path, alone: Content) -> Content:

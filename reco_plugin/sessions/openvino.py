@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,20 @@ Arithmetic = Literal["f32", "bf16"]
 VERSION: str = ov.get_version()
 
 
+@cache
+def _core() -> Any:
+    """One for the process, never dropped.
+
+    A core gives the thread a stack for signals, and takes it away when it is dropped. Of two that lived at the same
+    time, the thread is left with one that is gone (OpenVINO 2026.4): the next signal, a Ctrl-C or a SIGTERM, ends the
+    process with a segmentation fault.
+    """
+    return ov.Core()
+
+
 def fastest_arithmetic() -> Arithmetic:
     """bf16 where the processor multiplies it, else float32."""
-    return "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 class OpenVinoSession:
@@ -35,15 +47,14 @@ class OpenVinoSession:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": arithmetic, "ENABLE_CPU_PINNING": False}
         if settings.threads:
             options["INFERENCE_NUM_THREADS"] = settings.threads
-        core = ov.Core()
         try:
-            graph = core.read_model(path)
+            graph = _core().read_model(path)
         except Exception as error:  # openvino raises RuntimeError for most failures, but promises no class
             raise SessionError(
                 f"cannot load {path}: {_line(error)}. Export the model again: reco export --help"
             ) from error
         try:
-            self._model = core.compile_model(graph, "CPU", {**options, **settings.provider_options})
+            self._model = _core().compile_model(graph, "CPU", {**options, **settings.provider_options})
         except Exception as error:  # see above
             raise SessionError(
                 f"OpenVINO cannot run {path} with {settings.provider_options}: {_line(error)}"

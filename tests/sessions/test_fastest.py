@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -216,3 +217,26 @@ def test_samples_are_a_single_one_and_a_batch_of_the_graphs_own_shape(artifact):
     one, many = (batch["tokens"] for batch in fastest._samples(artifact, "clip_text"))
     assert (len(one), len(many)) == (1, 8)
     assert {one.dtype, many.dtype} == {np.dtype(np.int32)}
+
+
+@OPENVINO
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_signal_is_heard_after_sessions_were_dropped(first, artifact):
+    """Two of OpenVINO's cores that lived at the same time left the thread a stack for signals that was gone."""
+    script = f"""
+import signal
+from pathlib import Path
+from reco_plugin.config import load_settings
+from reco_plugin.sessions.openvino import OpenVinoSession, fastest_arithmetic
+
+graph = Path({str(artifact.graph("clip_text"))!r})
+sessions = [OpenVinoSession(graph, load_settings(threads=1), fastest_arithmetic()) for _ in range(2)]
+del sessions[{first}]
+del sessions
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("heard")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

@@ -110,7 +110,7 @@ def assert_alike(found: Any, given: Any) -> None:
         for one, other in zip(found, given, strict=True):
             assert_alike(one, other)
     elif isinstance(given, float):
-        assert abs(found - given) <= math.ulp(given)
+        assert abs(found - given) <= 2 * math.ulp(given)
     else:
         assert found == given and type(found) is type(given)
 
