@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.load.service import Service, started
-from benchmarks.serving import fill, machine
+from benchmarks.serving import fill
 from reco_plugin import Reco
 from reco_plugin.types import Modality
 
@@ -255,7 +255,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS], help="some rows only")
     told = parser.parse_args(arguments)
-    print(machine(), end="\n\n")
     head = ["call", "loop of 32, items/s", "64 clients", "batched", "16 threads", "batched", "CPU ms an item, loop"]
     head += ["64 clients", "batched", "lone request, p50 ms", "batched"]
     print("| " + " | ".join(head) + " |\n|---" + "|--:" * (len(head) - 1) + "|")

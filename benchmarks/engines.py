@@ -1,4 +1,4 @@
-"""How fast each engine encodes, against open_clip in eager torch: makes docs/measurements/engines.md.
+"""How fast each engine encodes, against open_clip in eager torch: one table.
 
     python -m benchmarks.engines                    # ViT-B/32 of random weights, two exports and a few minutes
     python -m benchmarks.engines --exports DIRECTORY --rounds 6    # keeps the exports there, or takes them from there
@@ -10,14 +10,9 @@ open_clip encodes all 77 tokens, the graphs are cut to 16, as our encoder does. 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +33,7 @@ from reco_plugin.types import MODALITIES, Modality
 
 from .markdown import table
 
-PAGE = Path("docs", "measurements", "engines.md")
-BEGIN, END = "<!-- measured: python -m benchmarks.engines -->", "<!-- end -->"
+TOOLS = ("torch", "open_clip_torch", "onnxruntime", "openvino")
 BATCHES = (1, 8, 32)
 EAGER = "open_clip, eager"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
@@ -112,24 +106,12 @@ def measured(clip: FrozenClip, models: Mapping[str, Artifact], rounds: int) -> s
     return table(head, [[name, *row, f"{cosines[name]:.5f}"] for name, row in cells.items()])
 
 
-def machine() -> str:
-    """Processor, cores, load and versions."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    extra = [flag for flag in ("avx512_bf16", "avx512_vnni", "amx_bf16") if any(f" {flag}" in line for line in lines)]
-    tools = (f"{tool} {version(tool)}" for tool in ("torch", "open_clip_torch", "onnxruntime", "openvino"))
-    load = f"{os.getloadavg()[0]:.1f} at the end"
-    return f"{name} ({', '.join(extra) or platform.machine()}), {os.cpu_count()} cores, load {load}; {', '.join(tools)}"
-
-
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exports", type=Path, help="folder of the exported models; a temporary one when unset")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--model", default="ViT-B-32", help="of open_clip, with random weights")
-    parser.add_argument("--out", type=Path, help=f"page to write the table into, such as {PAGE}")
     told = parser.parse_args()
     clip = load_frozen(told.model, random_weights=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -140,12 +122,7 @@ def main() -> None:
                 export(clip, None, folder, precision=precision)
             models[precision] = Artifact.load(folder)
         made = measured(clip, models, told.rounds)
-    command = shlex.join(["python", "-m", "benchmarks.engines", *sys.argv[1:]])
-    block = f"{made}\n\n{told.model} of random weights, {machine()}. Command: `{command}`."
-    print(block)
-    if told.out:
-        head, _, rest = told.out.read_text("utf-8").partition(BEGIN)
-        told.out.write_text(f"{head}{BEGIN}\n\n{block}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+    print(made)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import MODALITIES, Modality, Vectors
 
+from .machine import machine
 from .million.process import fingerprint_of, resident
 from .synthetic import BLOCK, Synthetic
 
@@ -230,13 +229,13 @@ def page(template: str, folder: Path) -> str:
                 f"{facts['write']['ms']:.2f} ms | {facts['write']['found']:.3f} | {lists} |"
             )
     clip = [f"| {name} | {pairs:,} | {lists} | {recall:.3f} |" for name, pairs, lists, recall in real()]
-    versions = ", ".join(f"{name} {version(name)}" for name in ("faiss-cpu", "usearch", "qdrant-edge-py", "numpy"))
-    machine = f"{_processor()}, {os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
+    tools = ("faiss-cpu", "usearch", "qdrant-edge-py", "numpy")
+    threads = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
     parts = {
         "SEARCHES": lines,
         "BUILDS": builds,
         "REAL": clip,
-        "MACHINE": [f"{machine}; Python {platform.python_version()}, {versions}"],
+        "MACHINE": [f"{machine(*tools, load=False)}, {threads}"],
     }
     for name, rows in parts.items():
         template = template.replace(f"{{{name}}}", "\n".join(rows))
@@ -246,13 +245,6 @@ def page(template: str, folder: Path) -> str:
 def _row(pairs: str, engine: str, name: str, row: Facts) -> str:
     times = " | ".join(f"{row[key]:.2f}" for key in ("p50", "p99", "cpu", "batch", "batch_cpu"))
     return f"| {pairs} | {engine} | {name} | {row['recall']:.3f} | {times} |"
-
-
-def _processor() -> str:
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return next(
-        (line.split(":")[1].strip() for line in cpu.splitlines() if line.startswith("model name")), platform.machine()
-    )
 
 
 def log(begun: float, line: str) -> None:

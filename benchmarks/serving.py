@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -36,6 +34,8 @@ from reco_plugin.preprocess import Tokenizer, cut_to_longest, images_to_array
 from reco_plugin.retrieve import Retrieval, retrieve
 from reco_plugin.sessions import Session, open_graph
 from reco_plugin.types import MODALITIES, Modality, Records, Vectors
+
+from .machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (1, 8, 32)
@@ -275,22 +275,6 @@ def table(model: Path, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """What it ran on, in one line."""
-    import onnxruntime
-
-    cpu = next((s.partition(":")[2].strip() for s in _lines("/proc/cpuinfo") if s.startswith("model name")), "")
-    load = os.getloadavg()[0]
-    return (
-        f"{cpu or platform.processor()}, {os.cpu_count()} cores shared with other work (load {load:.1f}), "
-        f"ONNX Runtime {onnxruntime.__version__}, Python {platform.python_version()}"
-    )
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
 def write(page: Path, measured: str) -> None:
     """Put what was measured between the page's two marks; its words stay.
 
@@ -319,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="page to write into")
     told = parser.parse_args(arguments)
     plan = Plan(told.ways, told.modalities, told.batches, told.rounds, told.calls, told.pairs)
-    measured = [machine()]
+    measured = [machine("onnxruntime")]
     for model in told.model:
         measured += [f"`{model}`, milliseconds per call:", table(model, plan)]
     text = "\n\n".join(measured)

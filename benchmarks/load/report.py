@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 
+from ..machine import machine
 from .traffic import Outcome, Traffic, Verdict
 
 MIB = 2**20
@@ -108,18 +108,8 @@ def page(found: Figures, *, command: str, callers: int, pairs: int) -> str:
             removed=found.pairs_removed,
             write_failures=found.write_failures,
             resident=", ".join(f"{size / MIB:.0f}" for size in found.resident),
-            machine=machine(),
+            machine=machine(load=False),
             load=os.getloadavg()[0],
             **{verdict: found.verdicts.get(verdict, 0) for verdict in get_args(Verdict)},
         )
     )
-
-
-def machine() -> str:
-    """Processor, number of cores and system."""
-    named = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{(named or [platform.processor() or 'unknown processor'])[0]}, {os.cpu_count()} cores, {platform.system()}"
