@@ -18,6 +18,7 @@ FEWEST_CAPTIONS = 5
 _BLOCK = 1000
 _SAMPLE = 1000
 _SPREAD = 300
+_MANY, _COLUMNS = 50_000, 64  # columns from which they are searched by blocks; columns of a block
 Near = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
 """Rows (N, K + 1) and similarities of the nearest others: one more than is used, so that one can be left out."""
 
@@ -119,10 +120,26 @@ def measure_corpus(
 def nearest_rows(scores: npt.NDArray[np.float32], k: int) -> Near:
     """Columns (B, k) of the largest scores (B, N) and the scores, the largest first."""
     k = min(k, scores.shape[1])
-    some = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    some = _in_best_blocks(scores, k) if scores.shape[1] >= _MANY else None
+    among = scores if some is None else np.take_along_axis(scores, some, axis=1)
+    picked = np.argpartition(-among, k - 1, axis=1)[:, :k]
+    some = picked if some is None else np.take_along_axis(some, picked, axis=1)
     best = np.take_along_axis(scores, some, axis=1)
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1), np.take_along_axis(best, order, axis=1)
+
+
+def _in_best_blocks(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
+    """Columns (B, M) that hold the k largest of each row: those of the k blocks with the largest maxima, and the rest.
+
+    Finding maxima takes an eighth of the time of partitioning a long row.
+    """
+    rows, width = len(scores), scores.shape[1] // _COLUMNS * _COLUMNS
+    highest = scores[:, :width].reshape(rows, -1, _COLUMNS).max(axis=2)
+    blocks = np.argpartition(-highest, k - 1, axis=1)[:, :k]
+    columns = (blocks[:, :, None] * _COLUMNS + np.arange(_COLUMNS)).reshape(rows, -1)
+    rest = np.broadcast_to(np.arange(width, scores.shape[1]), (rows, scores.shape[1] - width))
+    return np.concatenate([columns, rest], axis=1)
 
 
 def witness(
