@@ -4,7 +4,7 @@
     python -m benchmarks.refining --folder /tmp/refining --pairs 1000000 --rounds 3         a million, half an hour
 
 ViT-B/32 of random weights in int8, one `Reco` on an embedded memory with its search index; vectors are those of
-benchmarks/synthetic.py. Plain and refined calls take turns on new inputs, in this order, so that nothing is cached; the
+benchmarks/synthetic.py. Plain and refined calls take turns, each on inputs of its own, so that nothing is cached; the
 least of the rounds' medians counts. What was filled, indexed and measured in the folder is taken from there.
 """
 
@@ -89,6 +89,11 @@ def inputs(modality: Modality, batch: int, number: int) -> list[Any]:
     return [f"a photo of a {' '.join(rng.choice(WORDS, 2))} {rng.choice(WORDS)} bird" for _ in range(batch)]
 
 
+def _ready(modality: Modality, batch: int, number: int) -> Any:
+    some = inputs(modality, batch, number)
+    return np.stack(some) if modality == "image" else some
+
+
 def asked(reco: Reco, modality: Modality, batch: int, rounds: int) -> Facts:
     """Milliseconds of a plain and a refined call, and where the refined one's go."""
     calls = max(5, 60 // batch)
@@ -97,14 +102,13 @@ def asked(reco: Reco, modality: Modality, batch: int, rounds: int) -> Facts:
     for turn in range(rounds):
         times: dict[str, list[float]] = {name: [] for name in found}
         for call in range(calls):
-            some = inputs(modality, batch, turn * calls + call)
-            given = np.stack(some) if modality == "image" else some
+            plain, refined = (_ready(modality, batch, 2 * (turn * calls + call) + which) for which in (0, 1))
             begun = time.perf_counter()
-            encode(given)
+            encode(plain)
             times["plain"].append(time.perf_counter() - begun)
             before = reco.counters.retrieve_s.to_dict()["sum"]
             begun = time.perf_counter()
-            vectors = encode(given)
+            vectors = encode(refined)
             between = time.perf_counter()
             reco.refine(vectors, modality=modality)
             times["refined"].append(time.perf_counter() - begun)

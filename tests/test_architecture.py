@@ -22,7 +22,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     for level, units in enumerate(
         (
             "why",
-            "batching counters defaults errors progress types",
+            "batching blas counters defaults errors progress types",
             "files memory_options trust values vectors",
             "config data preprocess quickstart request run_config",
             "artifact memory",
@@ -42,7 +42,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     for unit in units.split()
 }
 MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 320, 60, 8
-MAX_MODULES = 327  # with OpenVINO, batching, the gate, the search index, and Triton's model
+MAX_MODULES = 328  # with OpenVINO, batching, the gate, the search index, and Triton's model
 
 
 class Import(NamedTuple):

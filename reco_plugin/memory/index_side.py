@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import multiply
 from ..types import Vectors
 
 RECALL = 0.99
@@ -88,7 +89,7 @@ class SideIndex:
             depth: how many; more than wanted, since 8 bits order them roughly.
             wider: so many times the usual number of lists.
         """
-        across = queries @ self._apart < 0  # nearer to the other modality than to this one
+        across = np.einsum("bd,d->b", queries, self._apart) < 0  # nearer to the other modality than to this one
         if not across.any() or across.all():
             return self._search(queries, depth, wider * self.probes[int(across.any())])
         rows = np.full((len(queries), depth), -1, np.int64)
@@ -141,7 +142,7 @@ class SideIndex:
         params, most = faiss.SearchParametersIVF(nprobe=probes), faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(min(most, 1 + compared // _PER_THREAD))  # of the calling thread
         try:
-            _, rows = self._lists.search(np.ascontiguousarray(queries @ self._axes.T), depth, params=params)
+            _, rows = self._lists.search(multiply(queries, self._axes.T), depth, params=params)
         finally:
             faiss.omp_set_num_threads(most)
         return np.asarray(rows, np.int64)

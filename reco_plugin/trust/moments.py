@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import multiply
 from ..types import Vectors
 
 PAIRS_A_DIRECTION = 16
@@ -45,7 +46,7 @@ class LowRank:
     def apply(self, x: Vectors) -> Vectors:
         """Multiply rows (B, D) by the matrix."""
         wide: npt.NDArray[np.float32] = self._wide  # type: ignore[attr-defined]
-        return np.asarray(np.float32(self.scale) * x + ((x @ wide.T) * self.weights) @ wide, np.float32)
+        return np.asarray(np.float32(self.scale) * x + multiply(multiply(x, wide.T) * self.weights, wide), np.float32)
 
     def length(self, x: Vectors) -> npt.NDArray[np.float32]:
         """Length (B,) of rows (B, D) in this metric: the square root of ``x M x``."""

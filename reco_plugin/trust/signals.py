@@ -81,7 +81,9 @@ def weigh(
     mean = np.matmul(weights[:, None], neighbours)[:, 0] - weights.sum(axis=1, keepdims=True) * values.mean
     direction = values.precision.apply(mean)
     spread_over = values.covariance.apply(direction)
-    toward = np.matmul(neighbours, direction[:, :, None])[:, :, 0] - (direction @ values.mean)[:, None]
+    toward = (
+        np.matmul(neighbours, direction[:, :, None])[:, :, 0] - np.einsum("bd,d->b", direction, values.mean)[:, None]
+    )
     full = np.einsum("bd,bd->b", mean, direction)[:, None]
     own = np.float32(values.length)
     rest = np.sqrt(np.maximum(full - 2.0 * weights * toward + weights**2 * own, _TINY))
