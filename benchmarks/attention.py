@@ -146,10 +146,10 @@ class Layer(nn.Module):
 
 
 def _from_zero(inputs: int) -> nn.Sequential:
-    net = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, 1))
-    nn.init.zeros_(net[2].weight)
-    nn.init.zeros_(net[2].bias)
-    return net
+    last = nn.Linear(16, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), last)
 
 
 class Episodes:
