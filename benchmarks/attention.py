@@ -6,7 +6,7 @@ The layer takes what the closed form takes (similarity, honesty, what the encode
 the others) and changes three things by small networks that begin at zero: the attention over the neighbours, the values
 (a residual of low rank) and how far the query moves. It is trained on held-out pairs of the memory itself, with their
 siblings visible and hidden, by the gate's own loss; other pairs stop it early. So it may only win where the closed form
-leaves something. Neither the entities nor the images that are asked for in the end are in its training.
+leaves something. It sees the memory's pairs, as the gate does, and neither the queries nor the index of the end.
 """
 
 from __future__ import annotations
@@ -302,12 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the real CLIP's vectors; without one, emoji only")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--no-emoji", action="store_true")
     told = parser.parse_args(arguments)
     rows = []
     trials = [*(trial for seed in range(2) for trial in (imagenet(told.data, seed) if told.data else ()))]
-    trials += [] if told.no_emoji else [*drawings()]
-    for trial in trials:
+    for trial in [*trials, *drawings()]:
         for row in measure(trial, range(told.seeds)):
             print(" | ".join(row), flush=True)
             rows.append(row)

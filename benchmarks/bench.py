@@ -1,6 +1,6 @@
 """A short round of the benchmarks of speed, side by side on this machine: makes docs/performance.md. `make bench`.
 
-    python -m benchmarks.bench                              all of them, about 25 minutes on two cores
+    python -m benchmarks.bench                              all of them, a quarter of an hour on two cores
     python -m benchmarks.bench --only preparing startup     some; the others' blocks stay as they are
     python -m benchmarks.bench --out /tmp/performance.md    into another page, made from ours
 

@@ -33,7 +33,6 @@ from reco_plugin.types import MODALITIES, Modality
 
 from .markdown import table
 
-TOOLS = ("torch", "open_clip_torch", "onnxruntime", "openvino")
 BATCHES = (1, 8, 32)
 EAGER = "open_clip, eager"
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")

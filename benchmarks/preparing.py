@@ -2,16 +2,15 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.preparing
 
-Encoded files in memory, decoded, resized and cut to 224 × 224; both take turns, and the least of the rounds' medians
-counts. Ours ends with bytes (normalising is part of the graph), open_clip's with normalised floats.
+Encoded files in memory, decoded, resized and cut to 224 × 224; both take turns on one thread, and the least of the
+rounds' medians of CPU time counts. Ours ends with bytes (normalising is part of the graph), open_clip's with normalised
+floats.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -23,9 +22,10 @@ from PIL import Image
 
 from reco_plugin.preprocess import ImageConfig, images_to_array
 
+from .degrade_overhead import fastest_medians
 from .markdown import table
 
-SIZE, ROUNDS, CALLS = 224, 5, 12
+SIZE, CALLS = 224, 12
 FILES = (("JPEG", 400, 300), ("JPEG", 1200, 800), ("JPEG", 4000, 3000), ("PNG", 800, 800), ("WEBP", 1200, 800))
 
 
@@ -52,21 +52,6 @@ def opened_by(transform: Callable[[Image.Image], object], data: bytes) -> object
         return transform(image)
 
 
-def seconds(actions: Sequence[Callable[[], object]]) -> list[float]:
-    """Of one call of each, taking turns."""
-    rounds = [[_median(action) for action in actions] for _ in range(ROUNDS)]
-    return [min(column) for column in zip(*rounds, strict=True)]
-
-
-def _median(action: Callable[[], object]) -> float:
-    times = []
-    for _ in range(CALLS):
-        begun = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(
@@ -82,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             image = opened.convert("RGB")
         exact = image_transform(SIZE, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)(image).permute(1, 2, 0)
         same = np.array_equal(np.rint(exact.numpy() * 255).astype(np.uint8), prepared(data, config))
-        decoded = seconds([partial(theirs, image), partial(prepared, image, config)])
-        whole = seconds([partial(opened_by, theirs, data), partial(prepared, data, config)])
+        decoded = fastest_medians(CALLS, partial(theirs, image), partial(prepared, image, config))
+        whole = fastest_medians(CALLS, partial(opened_by, theirs, data), partial(prepared, data, config))
         rows.append(
             [f"{kind}, {width} × {height}", *_cells(*decoded), *_cells(*whole), "yes" if same else "no"],
         )

@@ -81,17 +81,12 @@ def learned(reco: Reco, catalogue: Synthetic) -> Facts:
     return facts
 
 
-def inputs(modality: Modality, batch: int, number: int) -> list[Any]:
+def inputs(modality: Modality, batch: int, number: int) -> Any:
     """A batch that was not asked before: texts of seven words, or pixels of the encoder's size."""
     rng = np.random.default_rng([batch, number])
     if modality == "image":
-        return list(rng.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8))
+        return rng.integers(0, 256, (batch, 224, 224, 3), dtype=np.uint8)
     return [f"a photo of a {' '.join(rng.choice(WORDS, 2))} {rng.choice(WORDS)} bird" for _ in range(batch)]
-
-
-def _ready(modality: Modality, batch: int, number: int) -> Any:
-    some = inputs(modality, batch, number)
-    return np.stack(some) if modality == "image" else some
 
 
 def asked(reco: Reco, modality: Modality, batch: int, rounds: int) -> Facts:
@@ -102,7 +97,7 @@ def asked(reco: Reco, modality: Modality, batch: int, rounds: int) -> Facts:
     for turn in range(rounds):
         times: dict[str, list[float]] = {name: [] for name in found}
         for call in range(calls):
-            plain, refined = (_ready(modality, batch, 2 * (turn * calls + call) + which) for which in (0, 1))
+            plain, refined = (inputs(modality, batch, 2 * (turn * calls + call) + which) for which in (0, 1))
             begun = time.perf_counter()
             encode(plain)
             times["plain"].append(time.perf_counter() - begun)
@@ -130,7 +125,7 @@ def measure(folder: Path, pairs: int, rounds: int, say: Callable[[str], None]) -
         say("filled, and indexed where it is large enough")
         facts = learned(reco, catalogue)
         say(str(facts))
-        facts |= {"pairs": pairs, "index": getattr(reco.memory.store, "index_state", None) is not None}
+        facts["pairs"] = pairs
         for modality in MODALITIES:
             for batch in BATCHES:
                 facts[f"{modality} {batch}"] = asked(reco, modality, batch, rounds)

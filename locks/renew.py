@@ -21,6 +21,7 @@ ROOT = HERE.parent
 # Not newer ones: some machines keep builds of these two at hand, and their pip is held to them.
 TORCH = ["torch==2.13.0", "torchvision==0.28.0"]
 BUILD = ["hatchling", "editables"]  # builds the project itself, without a download of its own
+SERVED = "python_full_version < '3.13' and sys_platform == 'linux'"  # where there is a Triton server
 CUDA = ["onnxruntime-gpu[cuda,cudnn]"]
 
 # file: extras of pyproject.toml, what else goes in, what stays out
@@ -58,7 +59,8 @@ def main() -> None:
         ("clients", "clients", [], [], None),
     ):
         wanted = (ROOT / "tests" / folder / "requirements.txt").read_text().splitlines()
-        _write(name, _blocks(_solve(extras, [*wanted, *more], [], where=where)))
+        blocks = _blocks(_solve(extras, [*wanted, *more], [], where=where))
+        _write(name, [block.replace(" \\", f" ; {SERVED} \\", 1) for block in blocks] if where else blocks)
     for python in PYTHONS:
         for platform in PLATFORMS:
             for name in CHECKED:

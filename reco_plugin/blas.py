@@ -1,7 +1,8 @@
 """Products of small batches on one thread.
 
-A BLAS that has used several threads lets them wait actively for some 30 ms. On a machine with few cores that is half of
-the next encoding's time: a refined batch of 8 texts took four times as long.
+A BLAS that has used several threads lets them wait actively for some 30 ms, on the cores of the next encoding.
+``benchmarks/refining.py`` shows it: there a plain call follows a refinement, and the encoding of a refined one does
+not.
 """
 
 from __future__ import annotations

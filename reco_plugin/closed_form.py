@@ -14,16 +14,17 @@ from .memory import Searches
 from .request import Search
 from .retrieve import Retrieval
 from .trust import State
-from .trust.candidates import to_vectors
+from .trust.calibrate import FEWEST
 from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .trust.gate import Applied, features, step
 from .trust.reasons import reasons
+from .trust.scores import to_vectors
 from .types import Caution, Coverage, FuserName, Modality, Moves, Neighbours, Role, Vectors, other
 from .why import Why
 
 SHARPEST = 8.0
 """Sharpness of scores, in standard deviations, at which mass is compared, at most."""
-NOT_CALIBRATED = "the memory is not calibrated: it needs 20 pairs, then reco memory calibrate"
+NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory calibrate"
 
 
 class Learned(Protocol):

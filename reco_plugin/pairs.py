@@ -223,8 +223,8 @@ class PairMemory:
 
     def _goes_on(self) -> bool:
         with self._starting:  # no write may come between the last look and the end
-            goes_on = not self._closing.is_set() and (bool(self._new) or self._due())
-            self._thread = self._thread if goes_on else None
+            if not (goes_on := not self._closing.is_set() and (bool(self._new) or self._due())):
+                self._thread = None
             return goes_on
 
     def _refuse_closed(self, _: int) -> None:

@@ -18,7 +18,7 @@ def test_blocks_make_the_product(rows, columns):
     np.testing.assert_allclose(found, x.astype(np.float64) @ matrix.T, rtol=0, atol=1e-4)
 
 
-def test_a_row_is_the_same_whatever_stands_beside_it():
+def test_a_row_is_nearly_the_same_whatever_stands_beside_it():
     rng = np.random.default_rng(0)
     x, matrix = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 512), (512, 128)))
     whole = multiply(x, matrix)

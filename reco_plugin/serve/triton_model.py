@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from ..artifact import MANIFEST, Artifact
 from ..config import Settings, load_section, load_settings
-from ..errors import ConfigError, RecoError, SessionError
+from ..errors import ConfigError, SessionError
 from ..reco import Reco
 from ..sessions import Session
 from ..sessions.triton import TritonSession
@@ -56,16 +56,13 @@ class TritonParameters(HowToRefine):
         Raises:
             Refused: an unknown parameter, or a value that cannot be used.
         """
-        given = {name: value for name, value in from_json(parameters or "{}").items() if name not in cls._OF_TRITON}
         try:
-            return cls(**given)
+            return cls(**from_json(parameters or "{}"))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             message = f"parameter {name}: {first['msg']}. Known: {', '.join(cls.model_fields)}"
             raise Refused(Failure(400, "invalid_parameter", message, name)) from None
-
-    _OF_TRITON: ClassVar[frozenset[str]] = frozenset({"binary_data_output", "triton_enable_empty_final_response"})
 
 
 class InTriton:
@@ -125,10 +122,10 @@ class InTriton:
         first, sizes = requests[0], [len(request.items) for request in requests]
         try:
             found = self._embedder.embed(replace(first, items=[item for one in requests for item in one.items]))
-        except (RecoError, Refused) as error:
+        except Exception as error:  # a defect, too: Triton would show its trace to callers
             failure = failure_of(error)
             if failure.status >= 500:
-                log.error("a batch of %d failed: %s", sum(sizes), error)
+                log.exception("a batch of %d failed", sum(sizes))
             return [self._error(failure)] * len(requests)
         starts = np.cumsum([0, *sizes[:-1]])
         return [self._answer(found, range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
@@ -149,11 +146,11 @@ class InTriton:
         )
 
     def _error(self, failure: Failure) -> Any:
-        code = self._backend.TritonError
-        kind = (
-            code.INVALID_ARG if failure.status < 429 else code.UNAVAILABLE if failure.status != 500 else code.INTERNAL
+        error = self._backend.TritonError
+        code = {500: error.INTERNAL, 429: error.UNAVAILABLE, 503: error.UNAVAILABLE, 504: error.UNAVAILABLE}
+        return self._backend.InferenceResponse(
+            error=error(failure.message, code.get(failure.status, error.INVALID_ARG))
         )
-        return self._backend.InferenceResponse(error=code(failure.message, kind))
 
 
 class _SameServer:

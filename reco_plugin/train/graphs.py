@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from ..artifact import fusion_graph
 from ..preprocess import Tokenizer, images_to_array
 from ..sessions.base import Arrays
-from ..trust.gate import SIGNALS, step
-from ..trust.prior import PRIOR
+from ..trust.gate import PRIOR, SIGNALS, step
 from ..types import MODALITIES, ImageInput
 from .loop import Fusions
 from .model import Step

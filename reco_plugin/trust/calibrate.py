@@ -14,8 +14,7 @@ from .check import Check, check_pairs
 from .corpus import Corpus, measure_corpus
 from .episodes import Episodes, make_episodes
 from .fit import fit_gates
-from .gate import FITTED, LEVELS, Applied, Gate
-from .prior import PRIOR
+from .gate import FITTED, LEVELS, PRIOR, Applied, Gate
 from .state import Side, State, shares_of
 
 FEWEST = 20

@@ -467,7 +467,8 @@ def test_a_degraded_answer_is_marked_as_one(troubled: Any, opens: Opens) -> None
     def fail() -> None:
         raise MemoryUnavailable("the memory is down")
 
-    with opens(made.reco, noisy=True) as seen:  # what looks at the memory itself meanwhile may be refused, with 503
+    with opens(made.reco) as seen:
+        seen.page.wait_for_load_state("networkidle")  # the examples are read from the memory, too
         made.seam.trouble = fail
         seen.ask("red")
         assert "Degraded: the memory failed" in seen.page.inner_text("#degraded")
@@ -476,7 +477,6 @@ def test_a_degraded_answer_is_marked_as_one(troubled: Any, opens: Opens) -> None
         seen.page.press("#text", "Enter")
         seen.page.wait_for_selector("#degraded", state="hidden")
         assert len(seen.captions("refined")) == 10
-        assert [error for error in seen.errors if " 503 " not in error] == []
 
 
 def test_errors_are_words_and_the_page_goes_on(shown: Reco, opens: Opens, tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from trust_worlds import D, measured, unit, world
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.trust import State, calibrate
-from reco_plugin.trust.candidates import to_vectors
 from reco_plugin.trust.corpus import Corpus, nearest_rows
 from reco_plugin.trust.coverage import find_covered, nearest_rival
 from reco_plugin.trust.episodes import make_episodes
 from reco_plugin.trust.fit import START, _Loss, minimise
 from reco_plugin.trust.moments import low_rank
-from reco_plugin.trust.scores import keep_mass, score_pairs
+from reco_plugin.trust.scores import keep_mass, score_pairs, to_vectors
 from reco_plugin.types import MODALITIES, Modality, Moves
 
 

@@ -1,5 +1,5 @@
 """Graphs that a Triton server runs."""
 
-from .session import Infers, TritonSession, check_triton, open_triton
+from .session import TritonSession, check_triton, open_triton
 
-__all__ = ["Infers", "TritonSession", "check_triton", "open_triton"]
+__all__ = ["TritonSession", "check_triton", "open_triton"]

@@ -110,6 +110,7 @@ def assert_alike(found: Any, given: Any) -> None:
         for one, other in zip(found, given, strict=True):
             assert_alike(one, other)
     elif isinstance(given, float):
+        # Qdrant's parser multiplies rounded digits by a rounded power of ten: three roundings of half a unit each.
         assert abs(found - given) <= 2 * math.ulp(given)
     else:
         assert found == given and type(found) is type(given)
