@@ -77,6 +77,13 @@ class SearchIndex:
             ``bytes``, and ``lists`` (of each modality: how many are looked through, for its own queries and for the
             other's).
         """
+        while True:
+            try:
+                return self._read_state()
+            except FileNotFoundError:  # a thread has put a newer one in the place of what was read
+                continue
+
+    def _read_state(self) -> dict[str, Any] | None:
         state, doing = self._files.state(), "being made" if self._late is not None else "stored"
         known = {"state": "in use" if self._built else doing}
         if state is None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import index
 from reco_plugin.memory.edge import EdgeMemory
+from reco_plugin.memory.index_files import IndexFiles
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Vectors
@@ -387,3 +389,20 @@ def test_changes_wait_for_searches_and_searches_for_changes() -> None:
     with gate.shared():
         order.append("search")
     assert order == ["search", "change", "search"]
+
+
+@pytest.mark.parametrize("part", ["noted", "bytes"])
+def test_what_is_known_of_it_is_read_again_where_it_is_replaced_meanwhile(part, folder, monkeypatch):
+    with opened(folder) as memory:
+        expected = in_use(memory).index_state
+        read, asked = getattr(IndexFiles, part), []
+
+        def gone_at_first(*given: Any) -> Any:
+            asked.append(part)
+            if len(asked) == 1:
+                raise FileNotFoundError("journal.1")
+            return read(*given)
+
+        monkeypatch.setattr(IndexFiles, part, gone_at_first)
+        assert memory.index_state == expected
+        assert len(asked) == 2
