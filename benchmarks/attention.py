@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.trust.calibrate import calibrate
-from reco_plugin.trust.corpus import Corpus, measure_corpus, nearest_rows
+from reco_plugin.trust.corpus import Corpus, measure_corpus
 from reco_plugin.trust.gate import HONESTY_STEP, LEAST, STRONGEST, Applied
+from reco_plugin.trust.nearest import nearest_columns
 from reco_plugin.trust.state import State
 from reco_plugin.types import Modality, Vectors, other
 
@@ -165,7 +166,7 @@ class Episodes:
         self.answers = torch.from_numpy(values[rows])
         self.asked, self.places = [], []
         for shown in (similarity, np.where(near, -2.0, similarity)):
-            places, at = nearest_rows(shown, K)
+            places, at = nearest_columns(shown, K)
             found = at > -1.5
             honesty = np.where(found, corpus.honesty_without(rows, places), 0.0)
             at = np.where(found, at, at[:, :1])
@@ -232,7 +233,7 @@ def measure(trial: Trial, seeds: Sequence[int]) -> Iterator[list[str]]:
         yield [trial.name, "nothing", "", "", "", f"the closed form stays plain: {why}", ""]
         return
     keys, values = corpus.side(modality), corpus.side(other(modality))
-    places, similarity = nearest_rows(trial.query @ keys.T, K)
+    places, similarity = nearest_columns(trial.query @ keys.T, K)
     honesty = state.honesty.of(learned.witnesses[places])
     parts = (trial.query, values[places], similarity, honesty, np.ones_like(similarity))
     asked = Found(*(torch.from_numpy(np.asarray(part, np.float32)) for part in parts))

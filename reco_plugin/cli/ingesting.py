@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..ingest.options import IngestOptions
-from .engine import EngineOption, cluster_of
+from ..ingest.options import Cluster, IngestOptions
 from .errors import keeps
 from .flags import Given, taken
 from .options import JsonOption, existing_memory
@@ -30,6 +29,10 @@ SourceArgument = Annotated[
         "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. See "
         "docs/sources.md.",
     ),
+]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="local: this process. ray: workers of a Ray cluster read and encode, this one writes."),
 ]
 _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memory_options": None}
 """An empty memory."""
@@ -201,3 +204,23 @@ def _plan_in(outcome: Outcome) -> Plan | None:
     from ..ingest.outcome import Plan
 
     return outcome if isinstance(outcome, Plan) else None
+
+
+def cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None:
+    """The Ray cluster of the flags; None for this process.
+
+    Raises:
+        ConfigError: flags of a cluster without --engine ray.
+        MissingExtra: Ray is not installed.
+    """
+    from ..errors import ConfigError
+
+    cluster = taken(Cluster, given)
+    if engine == "ray":
+        from ..ingest import ray_engine  # noqa: F401 - raises MissingExtra
+
+        return cluster
+    for name, value in vars(cluster).items():
+        if value is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} is about a Ray cluster: give --engine ray, too")
+    return None

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..types import MODALITIES, Modality, Vectors, other
 from .honesty import Honesty, Predicted, learn_honesty, predict
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
+from .nearest import Near, nearest_others
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
@@ -18,9 +19,6 @@ FEWEST_CAPTIONS = 5
 _BLOCK = 1000
 _SAMPLE = 1000
 _SPREAD = 300
-_MANY, _COLUMNS = 50_000, 64  # columns from which they are searched by blocks; columns of a block
-Near = tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]
-"""Rows (N, K + 1) and similarities of the nearest others: one more than is used, so that one can be left out."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Corpus:
         spreads: standard deviation of similarity within each modality.
         units: mean standard deviation of a query's plain scores over the values, by the query's modality.
         same_caption: cosine from which two captions mean the same.
-        near: neighbours within each modality.
+        near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
         learned: honesty.
         witnesses: (N, 3) of each pair.
         chosen: rows that the moments were measured on.
@@ -113,33 +111,10 @@ def measure_corpus(
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
     same = _same_caption(text[some[:_SPREAD]] @ text[some].T)
     corpus = Corpus(image, text, values, spreads, units, same, chosen)
-    corpus = replace(corpus, near={m: _neighbours(sides[m], min(k, len(image) - 2), progress) for m in MODALITIES})
+    corpus = replace(
+        corpus, near={m: nearest_others(sides[m], min(k + 1, len(image) - 1), progress) for m in MODALITIES}
+    )
     return _with_scatter(_with_honesty(corpus, rng))
-
-
-def nearest_rows(scores: npt.NDArray[np.float32], k: int) -> Near:
-    """Columns (B, k) of the largest scores (B, N) and the scores, the largest first."""
-    k = min(k, scores.shape[1])
-    some = _in_best_blocks(scores, k) if scores.shape[1] >= _MANY else None
-    among = scores if some is None else np.take_along_axis(scores, some, axis=1)
-    picked = np.argpartition(-among, k - 1, axis=1)[:, :k]
-    some = picked if some is None else np.take_along_axis(some, picked, axis=1)
-    best = np.take_along_axis(scores, some, axis=1)
-    order = np.argsort(-best, axis=1, kind="stable")
-    return np.take_along_axis(some, order, axis=1), np.take_along_axis(best, order, axis=1)
-
-
-def _in_best_blocks(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
-    """Columns (B, M) that hold the k largest of each row: those of the k blocks with the largest maxima, and the rest.
-
-    Finding maxima takes an eighth of the time of partitioning a long row.
-    """
-    rows, width = len(scores), scores.shape[1] // _COLUMNS * _COLUMNS
-    highest = scores[:, :width].reshape(rows, -1, _COLUMNS).max(axis=2)
-    blocks = np.argpartition(-highest, k - 1, axis=1)[:, :k]
-    columns = (blocks[:, :, None] * _COLUMNS + np.arange(_COLUMNS)).reshape(rows, -1)
-    rest = np.broadcast_to(np.arange(width, scores.shape[1]), (rows, scores.shape[1] - width))
-    return np.concatenate([columns, rest], axis=1)
 
 
 def witness(
@@ -177,19 +152,6 @@ def _same_caption(cosines: npt.NDArray[np.float32]) -> float:
     middle, upper, high = np.quantile(different, (0.5, 0.75, 0.99))
     chance = float(min(high, middle + 3.5 * (upper - middle)))
     return chance + 0.5 * (1.0 - chance)
-
-
-def _neighbours(x: Vectors, k: int, progress: Callable[[int], object]) -> Near:
-    """The k + 1 nearest others of each of (N, D)."""
-    rows, similarities = [], []
-    for start in range(0, len(x), _BLOCK):
-        scores = x[start : start + _BLOCK] @ x.T
-        scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = -2.0
-        row, similarity = nearest_rows(scores, k + 1)
-        rows.append(row)
-        similarities.append(similarity)
-        progress(len(row))
-    return np.concatenate(rows), np.concatenate(similarities)
 
 
 def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:

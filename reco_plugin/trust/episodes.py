@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality, Vectors, other
-from .corpus import Corpus, nearest_rows
+from .corpus import Corpus
+from .nearest import nearest_columns
 
 Floats = npt.NDArray[np.float32]
 VIEW = (-0.5, 0.3)
@@ -142,7 +143,7 @@ class _Asked:
         corpus, rows, n = self.corpus, self.rows, len(self.rows)
         value = other(self.modality)
         moments, held = corpus.values[value], corpus.side(value)
-        found_rows, found_at = nearest_rows(similarity, self.k)
+        found_rows, found_at = nearest_columns(similarity, self.k)
         found = found_at > -1.5
         found_at = np.where(found, found_at, found_at[:, :1])
         honesty = np.where(found, corpus.honesty_without(rows, found_rows), 0.0).astype(np.float32)

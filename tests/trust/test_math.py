@@ -10,7 +10,7 @@ from trust_worlds import D, measured, unit, world
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.trust import State, calibrate
-from reco_plugin.trust.corpus import Corpus, nearest_rows
+from reco_plugin.trust.corpus import Corpus
 from reco_plugin.trust.coverage import find_covered, nearest_rival
 from reco_plugin.trust.episodes import make_episodes
 from reco_plugin.trust.fit import START, _Loss, minimise
@@ -185,17 +185,3 @@ def test_prompts_are_covered_by_a_caption_of_their_own() -> None:
     assert not find_covered(prompts, captions, cosine, np.ones(6, np.float32)).any()
     assert find_covered(prompts[:0], captions[:0], cosine[:0], rival[:0]).shape == (0,)
     assert nearest_rival(np.zeros((2, 0), np.float32), np.zeros((2, 0), np.bool_), 0.9).tolist() == [-1.0, -1.0]
-
-
-@pytest.mark.parametrize("columns", [49_999, 50_000, 50_111])
-def test_the_nearest_of_a_long_row_are_those_of_a_full_sort(columns):
-    rng = np.random.default_rng(0)
-    scores = rng.standard_normal((3, columns)).astype(np.float32)
-    scores[0, 5_000:5_040] = 9.0  # more equal ones than are asked for, in one block
-    scores[1, -3:] = (7.0, 8.0, 6.0)  # behind the last whole block
-    scores[2] = -2.0
-    rows, best = nearest_rows(scores, 11)
-    np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :11])
-    np.testing.assert_array_equal(np.take_along_axis(scores, rows, axis=1), best)
-    assert all(len(set(row.tolist())) == 11 for row in rows)
-    assert rows[1, :3].tolist() == [columns - 2, columns - 3, columns - 1]
