@@ -44,7 +44,7 @@ class MemoryOptions(BaseModel):
     exact: bool = Field(False, description="compare with every pair instead of using the index")
     index: Literal["auto", "off"] = Field(
         "auto",
-        description="auto: from 20,000 pairs on, make and use a search index beside Edge, where FAISS is installed",
+        description="auto: from 10,000 pairs on, make and use a search index beside Edge, where FAISS is installed",
     )
     rescore: bool | None = Field(None, description="order quantised candidates by their original vectors")
     oversampling: float | None = Field(None, ge=1, description="quantised candidates per neighbour before rescoring")

@@ -25,7 +25,7 @@ from .index_files import DAMAGED, IndexFiles, to_ids
 if TYPE_CHECKING:
     from .index_build import Built, Store
 
-LEAST = 20_000
+LEAST = 10_000
 """Pairs from which an index is made: fewer are compared in a few milliseconds."""
 _NEIGHBOURS, _EXCLUDED = 50, 500
 """With more neighbours or exclusions every pair is compared: the lists are measured for ten neighbours."""
