@@ -40,7 +40,12 @@ class MemoryOptions(BaseModel):
 
     refresh_s: float = Field(30, gt=0, description="seconds after which a search first reads the memory's header again")
 
-    search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
+    search_ef: int | None = Field(
+        None,
+        ge=1,
+        description="candidates that the HNSW index looks at; more finds more, slower; by default 256, and on a server "
+        "as many as hold 98 % of the true neighbours, measured when a large memory is calibrated",
+    )
     exact: bool = Field(False, description="compare with every pair instead of using the index")
     index: Literal["auto", "off"] = Field(
         "auto",

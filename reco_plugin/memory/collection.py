@@ -14,6 +14,7 @@ import portalocker  # qdrant-client needs it too
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
+from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
 from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Fingerprint
@@ -210,12 +211,12 @@ def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:
     return {"vectors_config": vectors} | {name: value for name, value in arguments.items() if value is not None}
 
 
-def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
-    """Qdrant's parameters of one query."""
+def search_params(options: MemoryOptions, k: int, measured: int = SEARCH_EF) -> models.SearchParams:
+    """Qdrant's parameters of one query for k neighbours; ``measured`` counts where the options name no depth."""
     quantised = options.rescore is not None or options.oversampling is not None
     quantization = models.QuantizationSearchParams(rescore=options.rescore, oversampling=options.oversampling)
     return models.SearchParams(
-        hnsw_ef=None if options.exact else max(options.search_ef, k),
+        hnsw_ef=None if options.exact else max(options.search_ef or measured, k),
         exact=options.exact or None,
         quantization=quantization if quantised else None,
     )

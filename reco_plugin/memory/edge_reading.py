@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qe
 
+from ..defaults import SEARCH_EF
 from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Modality, Vectors
@@ -60,7 +61,7 @@ def find(
                 filter=condition,
                 with_vector=[search.read],
                 with_payload=wanted_payload(search),
-                params=qe.SearchParams(hnsw_ef=max(options.search_ef, wanted.k), exact=exact),
+                params=qe.SearchParams(hnsw_ef=max(options.search_ef or SEARCH_EF, wanted.k), exact=exact),
             )
             for row, condition in zip(rows, conditions, strict=True)
         ]

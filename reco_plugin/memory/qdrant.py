@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import QdrantClient, models
 
-from ..defaults import SCROLL_BATCH
+from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
@@ -38,9 +39,10 @@ from .points import (
     wanted_payload,
 )
 from .qdrant_collection import IDS_AT_ONCE, QdrantCollection
-from .qdrant_search import query_batch
+from .qdrant_search import ASKED, DEEP, measure_depth, query_batch
 from .server import Server, client_closed_on_error
 
+log = logging.getLogger(__name__)
 LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow."""
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
@@ -83,9 +85,12 @@ class QdrantMemory(QdrantCollection):
         return cls(client, opened, location=server.location, collection=collection, server=server)
 
     def set_trust(self, trust: dict[str, Any]) -> None:
-        """Store what was learned, under a key of its own: Qdrant replaces a key of the metadata as a whole."""
+        """Store what was learned, under a key of its own: Qdrant replaces a key of the metadata as a whole.
+
+        With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
+        """
         client = self._live()
-        header = replace(self._header, trust=dict(trust))
+        header = replace(self._header, trust=dict(trust) | self._depth(client) if trust else {})
         to_json(self.kind, header)
         if self._folder:
             write_header(self._folder, self.kind, header)
@@ -153,7 +158,7 @@ class QdrantMemory(QdrantCollection):
         layout = self._layout
         read = layout.name(search.read)
         wanted = check_search(search, self._dimension)
-        params = search_params(self._options, wanted.k) if self._server else None
+        params = search_params(self._options, wanted.k, self._measured_depth()) if self._server else None
         requests = [
             models.QueryRequest(
                 query=vector,
@@ -204,6 +209,30 @@ class QdrantMemory(QdrantCollection):
             return [answer.points for answer in client.query_batch_points(self.collection, requests)]
         agreed, within = consistency(self._options), self._options.timeout_s
         return query_batch(client, self.collection, requests, agreed, within, left)
+
+    def _measured_depth(self) -> int:
+        depth = self._header.trust.get("search_ef")
+        return depth if isinstance(depth, int) and depth > 0 else SEARCH_EF
+
+    def _depth(self, client: QdrantClient) -> dict[str, int]:
+        """How deep searches must look, measured on pairs; nothing where that changes nothing."""
+        if self._server is None or self.count() < DEEP:
+            return {}
+        names, where = self._layout.names.values(), self._layout.pairs_only()
+
+        def ask(params: models.SearchParams) -> list[set[Any]]:
+            given: Any = {"limit": NEIGHBOURS, "filter": where, "params": params}
+            queries = [(name, point.vector[name]) for point in some for name in names if name in point.vector]
+            requests = [models.QueryRequest(query=vector, using=name, **given) for name, vector in queries]
+            found = (self._run("search", lambda left, r=r: self._query(client, [r], left)) for r in requests)  # type: ignore[misc]
+            return [{hit.id for hit in answer} for (answer,) in found]
+
+        try:
+            some = next(self._pages(where, ASKED, vectors=list(names)))  # ids are hashes: a random choice
+            return {"search_ef": measure_depth(ask)}
+        except MemoryStoreError as error:  # what was learned is stored nevertheless
+            log.warning("how deep searches must look is not known, %d stays: %s", SEARCH_EF, error)
+            return {}
 
     def _warn_of_size(self) -> None:
         if self._server is None and not self._warned and (pairs := self.count()) > LOCAL_LIMIT:

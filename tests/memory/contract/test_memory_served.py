@@ -28,7 +28,7 @@ from reco_plugin.errors import (
     MemoryTimeout,
     MemoryUnavailable,
 )
-from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory import Fingerprint, Memory, open_memory, qdrant
 from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.transfer import copy
 from reco_plugin.memory_options import MemoryOptions
@@ -118,6 +118,43 @@ def test_search_options_are_sent(server: StandIn, opened: Callable[..., Memory])
     assert (exact.exact, exact.hnsw_ef) == (True, None)
     quantised = params(rescore=True, oversampling=2.0).quantization
     assert (quantised.rescore, quantised.oversampling) == (True, 2.0)
+
+
+@pytest.mark.parametrize(("least", "depth"), [(0, 64), (200, 256), (5_000, 1024)])
+def test_how_deep_it_looks_is_measured_when_a_large_memory_is_calibrated(server, opened, monkeypatch, least, depth):
+    def searched(memory: Memory) -> models.SearchParams:
+        memory.search(Search(axes(1), by="text", read="image", k=10))
+        return server.engine.last["query"]["searches"][0].params
+
+    rng = np.random.default_rng(0)
+    sides = rng.normal(size=(2, 60, D)).astype(np.float32)
+    image, text = sides / np.linalg.norm(sides, axis=-1, keepdims=True)
+    writer, reader = opened(), opened(options={"refresh_s": 0.001})
+    writer.upsert(Records([f"p{i}" for i in range(60)], image, text, [{}] * 60))
+    writer.set_trust({"blob": "learned"})
+    assert writer.header.trust == {"blob": "learned"}  # few pairs: an index looks at them all
+    assert searched(writer).hnsw_ef == 256
+    server.engine.least_ef = least
+    monkeypatch.setattr(qdrant, "DEEP", 60)
+    writer.set_trust({"blob": "learned"})
+    assert writer.header.trust == {"blob": "learned", "search_ef": depth}
+    assert searched(writer).hnsw_ef == depth
+    time.sleep(0.01)
+    searched(reader)  # reads the header
+    assert searched(reader).hnsw_ef == depth
+    assert searched(opened(options={"search_ef": 77})).hnsw_ef == 77
+    writer.set_trust({})
+    assert searched(writer).hnsw_ef == 256
+
+
+def test_what_was_learned_is_stored_where_the_depth_cannot_be_measured(server, opened, monkeypatch, caplog):
+    monkeypatch.setattr(qdrant, "DEEP", 8)
+    memory = opened()
+    memory.upsert(pairs(8))
+    server.engine.refusals["query"] = Refusal(500, "out of memory")
+    memory.set_trust({"blob": "learned"})
+    assert memory.header.trust == {"blob": "learned"}
+    assert "256 stays" in caplog.text and "out of memory" in caplog.text
 
 
 # --- what is made

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from qdrant_client import models
 from qdrant_client.http.models import models as rest
 
-from .engine import Engine, Refusal, plain
+from .engine import Engine, Refusal
 
 _NAME = r"(?P<name>[^/]+)"
 
@@ -87,7 +87,7 @@ def _change(engine: Engine, key: str | None, name: str, body: Any) -> Any:
 
 def _query(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     searches = rest.QueryRequestBatch.model_validate(body).searches
-    return engine.run("query", key, lambda c: c.query_batch_points(name, plain(searches)), searches=searches)
+    return engine.query(name, key, searches)
 
 
 def _scroll(engine: Engine, key: str | None, name: str, body: Any) -> Any:

@@ -11,7 +11,7 @@ from qdrant_client import grpc as q
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, grpc_to_payload
 
-from .engine import Engine, Refusal, plain
+from .engine import Engine, Refusal
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -182,12 +182,7 @@ class Points(q.PointsServicer):
     def QueryBatch(self, request: Any, context: Any) -> Any:
         searches = [GrpcToRest.convert_query_points(each) for each in request.query_points]
         with _told(context):
-            found: list[models.QueryResponse] = self._engine.run(
-                "query",
-                _key(context),
-                lambda c: c.query_batch_points(request.collection_name, plain(searches)),
-                searches=searches,
-            )
+            found = self._engine.query(request.collection_name, _key(context), searches)
             batches = [[RestToGrpc.convert_scored_point(hit) for hit in each.points] for each in found]
             return q.QueryBatchResponse(result=[q.BatchResult(result=batch) for batch in batches])
 
