@@ -1,7 +1,8 @@
 """A short round of the benchmarks of speed, side by side on this machine: makes docs/performance.md. `make bench`.
 
-    python -m benchmarks.bench                              all of them, a quarter of an hour on two cores
+    python -m benchmarks.bench                              all of them, 25 minutes on two cores
     python -m benchmarks.bench --only preparing startup     some; the others' blocks stay as they are
+    python -m benchmarks.bench --only million               a million pairs: half an hour and 6 GB
     python -m benchmarks.bench --out /tmp/performance.md    into another page, made from ours
 
 Each is a command of its own that prints its tables. A block is written as soon as it is measured, so that an
@@ -31,10 +32,14 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # name of the block: command
     "engines": (f"benchmarks.engines --exports {CACHE}/exports --rounds 3", {}),
     "preparing": ("benchmarks.preparing", ONE),
     "refining": (f"benchmarks.refining --folder {CACHE}/refining --again", {}),
+    "slopes": (f"benchmarks.slopes --folder {CACHE}/slopes --docs docs/measurements", {}),
     "profile": (f"benchmarks.profiled --folder {CACHE}/refining", ONE),
     "batching": ("benchmarks.batching --rounds 5", {}),
     "guard": ("benchmarks.degrade_overhead", ONE),
     "startup": ("benchmarks.startup", {}),
+}
+LONG: dict[str, tuple[str, dict[str, str]]] = {  # the same, only where they are named
+    "million": (f"benchmarks.refining --folder {CACHE}/million --pairs 1000000 --rounds 3 --again", {}),
 }
 TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
 
@@ -45,7 +50,7 @@ def run(name: str) -> str:
     Raises:
         SystemExit: it failed; its messages are on stderr.
     """
-    command, variables = BENCHES[name]
+    command, variables = (BENCHES | LONG)[name]
     begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", *shlex.split(command)],
@@ -77,7 +82,7 @@ def written(page: str, name: str, block: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(BENCHES), default=list(BENCHES))
+    parser.add_argument("--only", nargs="+", choices=[*BENCHES, *LONG], default=list(BENCHES))
     parser.add_argument("--missing", action="store_true", help="measure only what the page does not have")
     parser.add_argument("--out", type=Path, default=PAGE)
     told = parser.parse_args(arguments)
@@ -88,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in told.only:
         if told.missing and re.search(rf"<!-- measured: {name} -->\n\n", told.out.read_text()):
             continue
-        print(f"{name}: python -m {BENCHES[name][0]}", file=sys.stderr, flush=True)
+        print(f"{name}: python -m {(BENCHES | LONG)[name][0]}", file=sys.stderr, flush=True)
         page = written(written(told.out.read_text(), name, run(name)), "machine", where)
         with whole_file(told.out) as part:
             part.write_text(page)

@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ Encode = Callable[[], npt.NDArray[np.float32]]
 def ways(clip: FrozenClip, models: Mapping[str, Artifact], modality: Modality, batch: int) -> dict[str, Encode]:
     """Name of an engine -> encodes the batch once, to unit-norm (B, D)."""
     plain, name = models["fp32"], clip_graph(modality)
-    inputs, whole = _inputs(clip, plain, modality, batch)
+    inputs, uncut, whole = _inputs(clip, plain, modality, batch)
     settings = load_settings()
+    encode: Any = clip.model.encode_image if modality == "image" else clip.model.encode_text
 
-    def eager() -> npt.NDArray[np.float32]:
-        with torch.no_grad():
-            encode: Any = clip.model.encode_image if modality == "image" else clip.model.encode_text
-            return F.normalize(encode(whole), dim=-1).numpy()
+    def by_torch(encode: Any, bf16: bool = False) -> npt.NDArray[np.float32]:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return F.normalize(encode(whole).float(), dim=-1).numpy()
 
     sessions: dict[str, Any] = {
         f"ONNX Runtime, {precision}": OrtSession(models[precision].graph(name), settings) for precision in PRECISIONS
@@ -58,20 +59,29 @@ def ways(clip: FrozenClip, models: Mapping[str, Artifact], modality: Modality, b
     for arithmetic in arithmetics:
         sessions[f"OpenVINO, {arithmetic}"] = OpenVinoSession(plain.graph(name), settings, arithmetic)
     sessions["OpenVINO, int8 graph"] = OpenVinoSession(models["int8"].graph(name), settings)
-    return {EAGER: eager} | {
-        way: lambda session=session: session.run(inputs)["features"] for way, session in sessions.items()
+    found: dict[str, Encode] = {
+        EAGER: partial(by_torch, encode),
+        "open_clip, compiled": partial(by_torch, torch.compile(encode)),
+        "open_clip, bf16": partial(by_torch, encode, bf16=True),
     }
+    if modality == "text":
+        whole_session = sessions["ONNX Runtime, fp32"]
+        found["ONNX Runtime, fp32, 77 tokens"] = lambda: whole_session.run(uncut)["features"]
+    return found | {way: lambda session=session: session.run(inputs)["features"] for way, session in sessions.items()}
 
 
-def _inputs(clip: FrozenClip, model: Artifact, modality: Modality, batch: int) -> tuple[dict[str, Any], Any]:
-    """What our graph takes, and the same for open_clip: normalised pixels, or all tokens."""
+def _inputs(
+    clip: FrozenClip, model: Artifact, modality: Modality, batch: int
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """What our graph takes, the same uncut, and the same for open_clip: normalised pixels, or all tokens."""
     if modality == "image":
         pixels = np.random.default_rng(0).integers(0, 256, (batch, *clip.image.size, 3), dtype=np.uint8)
         mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
-        return {"pixels": pixels}, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+        given = {"pixels": pixels}
+        return given, given, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     texts = [CAPTION.format(("small", "large", "young", "old")[row % 4]) for row in range(batch)]
     ids = Tokenizer(model.tokenizer, clip.text)(texts).ids
-    return {"tokens": cut_to_longest(ids, clip.text)}, torch.from_numpy(ids).long()
+    return {"tokens": cut_to_longest(ids, clip.text)}, {"tokens": ids}, torch.from_numpy(ids).long()
 
 
 def side_by_side(engines: Mapping[str, Encode], rounds: int) -> dict[str, tuple[float, float]]:
@@ -99,7 +109,7 @@ def measured(clip: FrozenClip, models: Mapping[str, Artifact], rounds: int) -> s
         found = side_by_side(ways(clip, models, modality, batch), rounds)
         for name, (seconds, cosine) in found.items():
             cell = f"{found[EAGER][0] / seconds:.1f}" if name != EAGER else f"{seconds * 1000:.0f} ms"
-            cells.setdefault(name, []).append(cell)
+            cells.setdefault(name, [""] * len(columns))[columns.index((modality, batch))] = cell
             cosines[name] = min(cosines.get(name, 1.0), cosine)
     head = ["", *(f"{modality} × {batch}" for modality, batch in columns), "least cosine"]
     return table(head, [[name, *row, f"{cosines[name]:.5f}"] for name, row in cells.items()])

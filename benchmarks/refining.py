@@ -21,17 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reco_plugin import Reco
+from reco_plugin.client import Client
 from reco_plugin.files import whole_file
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.train.encoder import load_frozen
 from reco_plugin.train.export import export
 from reco_plugin.types import MODALITIES, Modality
 
+from .load.service import started
 from .markdown import table
 from .synthetic import BLOCK, Synthetic
 
+OVER_HTTP: tuple[tuple[Modality, int], ...] = (("text", 1), ("text", 32), ("image", 1))
 BATCHES, MODEL, DIMENSION, NEW = (1, 8, 32), "ViT-B-32", 512, 256
 WORDS = ("small", "large", "young", "old", "red", "green", "blue", "grey", "wooden", "paper", "glass", "iron")
 Facts = dict[str, Any]
@@ -116,6 +120,44 @@ def asked(reco: Reco, modality: Modality, batch: int, rounds: int) -> Facts:
     return least | {"ratio": statistics.median(ratios)}
 
 
+def served(folder: Path, pairs: int, rounds: int) -> Facts:
+    """Milliseconds of plain and refined requests to ``reco serve``, by our client."""
+    found: Facts = {}
+    log = folder / "serve.log"
+    with (
+        started(model_of(folder), folder / f"memory-{pairs}", log, ("--no-page",)) as service,
+        Client(service.url) as client,
+    ):
+
+        def ask(modality: Modality, batch: int, number: int, refine: bool) -> float:
+            given = inputs(modality, batch, number)
+            items: Any = [Image.fromarray(one) for one in given] if modality == "image" else given
+            begun = time.perf_counter()
+            (client.embed_images if modality == "image" else client.embed_texts)(items, refine=refine)
+            return 1000 * (time.perf_counter() - begun)
+
+        client.embed_texts(["the memory's index is loaded by the first search"], refine=True)
+        time.sleep(5.0)
+        for modality, batch in OVER_HTTP:
+            calls, number = max(5, 60 // batch), 10**6
+            plain, refined, ratios = list[float](), list[float](), list[float]()
+            for _ in range(rounds):
+                times = [
+                    (ask(modality, batch, number + 2 * call, False), ask(modality, batch, number + 2 * call + 1, True))
+                    for call in range(calls)
+                ]
+                number += 2 * calls
+                plain.append(statistics.median(one for one, _ in times))
+                refined.append(statistics.median(one for _, one in times))
+                ratios.append(refined[-1] / plain[-1])
+            found[f"{modality} {batch}"] = {
+                "plain": min(plain),
+                "refined": min(refined),
+                "ratio": statistics.median(ratios),
+            }
+    return found
+
+
 def measure(folder: Path, pairs: int, rounds: int, say: Callable[[str], None]) -> Facts:
     """Everything of one size."""
     catalogue = Synthetic(pairs, DIMENSION)
@@ -130,6 +172,8 @@ def measure(folder: Path, pairs: int, rounds: int, say: Callable[[str], None]) -
             for batch in BATCHES:
                 facts[f"{modality} {batch}"] = asked(reco, modality, batch, rounds)
                 say(f"{modality} × {batch}: {facts[f'{modality} {batch}']}")
+    facts["http"] = served(folder, pairs, rounds)
+    say(f"over HTTP: {facts['http']}")
     return facts
 
 
@@ -152,11 +196,18 @@ def tables(all_facts: Sequence[Facts]) -> str:
         [f"{facts['pairs']:,}", f"{facts['fit_s']:.1f} s", f"{facts['stored_ms']:.2f}", f"{facts['added_ms']:.2f}"]
         for facts in all_facts
     ]
+    http = [
+        [f"{facts['pairs']:,}"]
+        + [f"{row['plain']:.2f} / {row['refined']:.2f} ms, × {row['ratio']:.2f}" for row in facts["http"].values()]
+        for facts in all_facts
+    ]
     return "\n\n".join(
         (
             "Refined ÷ plain:\n\n" + table(head, ratios),
             "Milliseconds a call; *rest* is the closed form, with the trust of what was found:\n\n"
             + table(["pairs", "call", "plain", "refined", "encode", "retrieve", "rest"], steps),
+            "Over HTTP, one request at a time (`reco serve`, our client): plain, refined, and their ratio:\n\n"
+            + table(["pairs", *(f"{side} × {batch}" for side, batch in OVER_HTTP)], http),
             "Learning trust: a first fit, and an added pair, stored alone and with its trust (ms):\n\n"
             + table(["pairs", "first fit", "stored", "added"], costs),
         )

@@ -66,18 +66,24 @@ class Growth:
 
     def gains(self, memory: VectorMemory, caution: Caution | float = "balanced") -> dict[str, float]:
         """Points over frozen, and the frozen top-1, by ``group side``."""
-        refiner, found = Refiner(memory, None, Retrieval(K), caution=caution), dict[str, float]()
-        data = self.subject.data
+        found = dict[str, float]()
         for group in GROUPS:
-            chosen = np.flatnonzero(np.array(data.splits) == group)
-            asking = np.isin(data.truth, chosen)
-            queries = TaskItems(data.queries.image[asking], "image", data.truth[asking])
-            task = Task(queries, TaskItems(data.prompts[chosen], "text", chosen), data.truth[asking])
-            sides = measure_sides(task, [refine_task(refiner, task)])
-            before = float(sides["frozen"].top(1).mean())
-            found[f"{group} frozen"] = before
-            found |= {f"{group} {side}": float(sides[side].top(1).mean()) - before for side in SIDES}
+            changes, _ = self.changes(memory, group, caution)
+            found |= {f"{group} {side}": float(one.mean()) for side, one in changes.items()}
         return found
+
+    def changes(
+        self, memory: VectorMemory, group: EntitySplit, caution: Caution | float = "balanced"
+    ) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
+        """Of each query of a group: whether plain CLIP is right (1 or 0), the difference by side, and its entity."""
+        refiner, data = Refiner(memory, None, Retrieval(K), caution=caution), self.subject.data
+        chosen = np.flatnonzero(np.array(data.splits) == group)
+        asking = np.isin(data.truth, chosen)
+        queries = TaskItems(data.queries.image[asking], "image", data.truth[asking])
+        task = Task(queries, TaskItems(data.prompts[chosen], "text", chosen), data.truth[asking])
+        sides = measure_sides(task, [refine_task(refiner, task)])
+        hits = {side: sides[side].top(1).astype(np.float64) for side in ("frozen", *SIDES)}
+        return {side: one - hits["frozen"] * (side != "frozen") for side, one in hits.items()}, data.truth[asking]
 
     def protocols(self) -> Iterator[Protocol]:
         """All of them."""
@@ -117,6 +123,26 @@ class Growth:
             "one memory",
             ((0.0, np.flatnonzero(place < tail[self.entity]), 0.0),),
         )
+
+
+def look_alikes(growth: Growth) -> Table:
+    """All pairs, by how much an entity's pictures look like those of its nearest other entity of the group."""
+    data, full = growth.subject.data, growth.memory(np.arange(len(growth.entity)), 0.0)
+    looks = np.zeros((len(data.names), data.memory.image.shape[1]))
+    np.add.at(looks, growth.entity, data.memory.image)
+    looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+    names = ("most like another", "between", "least like any other")
+    rows: list[dict[str, str | float]] = [{"name": name} for name in names]
+    for group in GROUPS:
+        changes, entity = growth.changes(full, group)
+        own = np.unique(entity)
+        alike = looks[own] @ looks[own].T
+        np.fill_diagonal(alike, -1.0)
+        order = np.argsort(-alike.max(axis=1), kind="stable")
+        for row, third in zip(rows, np.array_split(own[order], 3), strict=True):
+            asked = np.isin(entity, third)
+            row |= {f"{group} {side}": float(one[asked].mean()) for side, one in changes.items()}
+    return Table(title="Look-alikes", columns=_columns("third of the entities"), rows=tuple(rows))
 
 
 def styles(growth: Growth) -> Table:
@@ -246,7 +272,18 @@ def sections(growth: Growth) -> Iterator[Section]:
         about="Some of the pairs have traded their captions; the memory learns from them as they are.",
         tables=(told_apart(growth),),
     )
-    yield Section(key="styles", title="One style", about="", tables=(styles(growth),))
+    yield Section(
+        key="alike",
+        title="Entities that look alike",
+        about="All pairs; each entity by how near the mean of its pictures is to that of another one of its group.",
+        tables=(look_alikes(growth),),
+    )
+    yield Section(
+        key="styles",
+        title="One style",
+        about="One pair per entity: texts do not move, since each would follow its one picture.",
+        tables=(styles(growth),),
+    )
 
 
 HEAD = f"""# Trust per pair, as a memory grows, thins out or goes wrong

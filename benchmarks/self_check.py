@@ -1,0 +1,165 @@
+"""Whether a memory's self-check is right about queries that it has not seen: makes docs/measurements/self-check.md.
+
+    python -m benchmarks.self_check --data DIRECTORY --docs docs/measurements
+
+Twelve memories learn trust from their own pairs, without labels; then labelled queries say what refinement does. Six
+are of drawings under the shipped encoder (benchmarks.sets), six of real CLIP vectors (benchmarks.realclip_gate says
+which files). Nothing is chosen here. Ten minutes on two cores, and as long again to draw what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reco_plugin.evaluate.intervals import Interval, bootstrap
+from reco_plugin.evaluate.measure import measure, refine_task
+from reco_plugin.evaluate.study.streams import stream
+from reco_plugin.evaluate.task import Task, TaskItems
+from reco_plugin.files import write_whole
+from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.retrieve import Retrieval
+from reco_plugin.types import MODALITIES, Modality, Vectors
+
+from .markdown import table
+from .realclip_gate import ImageNet, load_imagenet
+from .results import SETS, encoder_of
+from .sets.vectors import vectors
+from .subject import K, Subject
+
+SLOTS = (0, 1)
+DOGS = np.arange(151, 269)
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A memory, and labelled queries.
+
+    Attributes:
+        name: for people.
+        learn: makes the memory.
+        image, truth: (Q, D) images that ask and are found, and their classes.
+        prompt, classes: (C, D) a text of each class, and the class.
+    """
+
+    name: str
+    learn: Callable[[], VectorMemory]
+    image: Vectors
+    truth: Rows
+    prompt: Vectors
+    classes: Rows
+
+
+def drawings(cache: Path) -> Iterator[Catalogue]:
+    """Drawings under the shipped encoder."""
+    encodes, fingerprint = encoder_of("scratch", cache)
+    for name, load in SETS.items():
+        data = vectors(load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
+        subject = Subject(data, fingerprint)
+        asked = data.queries.image, data.truth, data.prompts, np.arange(len(data.prompts))
+        yield Catalogue(name, lambda one=subject: one.full, *asked)  # type: ignore[misc]
+        if name == "emoji":
+            style = np.array([payload["style"] for payload in data.memory.payloads])
+            noto = np.flatnonzero(style == "noto")
+            yield Catalogue("emoji, one style", lambda one=subject, rows=noto: one.memory(rows), *asked)  # type: ignore[misc]
+            yield Catalogue("emoji, 30 % wrong captions", lambda one=subject: one.with_wrong_captions(0.3), *asked)  # type: ignore[misc]
+
+
+def photographs(data: ImageNet) -> Iterator[Catalogue]:
+    """ImageNet under OpenAI's CLIP ViT-B/32."""
+    everything = np.arange(len(data.prompt))
+    half = np.sort(stream(0, "half of the classes").permutation(len(everything))[: len(everything) // 2])
+
+    def catalogue(name: str, of: Rows, asked: Rows, slots: tuple[int, ...] = SLOTS, wrong: float = 0.0) -> Catalogue:
+        image, truth = data.queries(asked, slots)
+        learn: Callable[[], VectorMemory] = lambda: data.store(of, slots, K, shuffled=wrong).memory  # noqa: E731
+        return Catalogue(name, learn, image, truth, data.prompt[asked], asked)
+
+    yield catalogue("ImageNet, two pairs a class", everything, everything)
+    yield catalogue("ImageNet, one pair a class", everything, everything, (0,))
+    yield catalogue("ImageNet, 30 % wrong captions", everything, everything, wrong=0.3)
+    yield catalogue("ImageNet, half of the classes", half, everything)
+    yield catalogue("dog breeds among themselves", DOGS, DOGS, (0, 1, 2))
+    renamed = stream(0, "renamed classes").permutation(len(everything))
+    strange = ImageNet(data.image, data.caption[renamed], data.prompt[renamed])  # names that CLIP gives to other things
+    image, truth = strange.queries(everything, SLOTS)
+    learn: Callable[[], VectorMemory] = lambda: strange._learn(everything, SLOTS, K, 0.0).memory  # noqa: E731
+    yield Catalogue("ImageNet, its classes renamed", learn, image, truth, strange.prompt, everything)
+
+
+def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, Interval]:
+    """Points over frozen of image queries (top-1 among the prompts) and of text queries (R@1 among the images)."""
+    refiner, found = Refiner(memory, None, Retrieval(K)), dict[Modality, Interval]()
+    images = TaskItems(catalogue.image, "image", catalogue.truth)
+    texts = TaskItems(catalogue.prompt, "text", catalogue.classes)
+    for modality in MODALITIES:
+        queries, candidates = (images, texts) if modality == "image" else (texts, images)
+        task = Task(queries, candidates, queries.labels)
+        after = measure(task, [refine_task(refiner, task, {modality})]).ranks[0] < 1
+        change = after.astype(np.float64) - (measure(task).ranks[0] < 1)
+        found[modality] = bootstrap(100.0 * change, queries.labels)
+    return found
+
+
+def verdict(estimated: float, error: float, found: Interval, moved: bool) -> str:
+    """Whether the estimate is right in sign, where both are surer than chance."""
+    if not moved:
+        return "stays plain"
+    if abs(estimated) < 2.0 * error or found.low <= 0.0 <= found.high:
+        return "not apart"
+    return "right" if (estimated > 0) == (found.mean > 0) else "**wrong**"
+
+
+def row(catalogue: Catalogue) -> list[str]:
+    """One line of the table."""
+    memory = catalogue.learn()
+    state, found = memory.trust, measured(catalogue, memory)
+    assert state is not None and state.check is not None, catalogue.name
+    cells = [catalogue.name, f"{memory.store.count():,}"]
+    for modality in MODALITIES:
+        side, moved = state.check.side(modality), bool(state.sides[modality].gates)
+        cells += [
+            f"{side.gain:+.1f} ± {2 * side.error:.1f}",
+            f"{found[modality].mean:+.1f} [{found[modality].low:+.1f}, {found[modality].high:+.1f}]",
+            verdict(side.gain, side.error, found[modality], moved),
+        ]
+    return cells
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
+    parser.add_argument("--data", type=Path, help="the files of real vectors; without them, drawings alone")
+    parser.add_argument("--docs", type=Path, required=True, help="folder of self-check.md")
+    given = parser.parse_args()
+    catalogues = [drawings(given.cache)] + ([photographs(load_imagenet(given.data))] if given.data else [])
+    rows = []
+    for group in catalogues:
+        for catalogue in group:
+            rows.append(row(catalogue))
+            print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
+    head = ["memory", "pairs", "images, estimated", "measured", "", "texts, estimated", "measured", ""]
+    text = f"{HEAD}\n{table(head, rows)}\n"
+    write_whole(given.docs / "self-check.md", lambda file: file.write(text.encode()))
+
+
+HEAD = """# The self-check, beside what queries then show
+
+Made by `python -m benchmarks.self_check --data DIRECTORY --docs docs/measurements`. Do not edit.
+
+Every memory estimates from its own held-out pairs what refinement does to a query (± two standard errors). Then
+labelled queries that are not in it say so: images among the class names, and class names among the images (points
+over plain CLIP, 95 % interval over classes). "Right": both are surer than chance and have one sign. "Not apart": one
+of them is no surer than chance. "Stays plain": the memory saw no gain, and moves no query of that kind.
+"""
+
+if __name__ == "__main__":
+    main()
