@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if told.missing and re.search(rf"<!-- measured: {name} -->\n\n", told.out.read_text()):
             continue
         print(f"{name}: python -m {(BENCHES | LONG)[name][0]}", file=sys.stderr, flush=True)
-        page = written(written(told.out.read_text(), name, run(name)), "machine", where)
+        block = run(name)  # minutes: the page is read after it, since somebody may edit it meanwhile
+        page = written(written(told.out.read_text(), name, block), "machine", where)
         with whole_file(told.out) as part:
             part.write_text(page)
 

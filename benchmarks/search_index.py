@@ -196,7 +196,7 @@ def real() -> list[tuple[str, int, str, float]]:
         image /= np.linalg.norm(image, axis=1, keepdims=True)
         image = image[np.random.default_rng(0).permutation(len(image))]
         queries, kept = image[:300], image[300:]
-        side = SideIndex.trained(kept, -kept, len(kept), lambda: None)
+        side = SideIndex.train(kept, -kept, len(kept), lambda: None)
         side.add(kept)
         side.measure(kept, kept, lambda: None)
         exact = np.argsort(-(queries @ kept.T), axis=1)[:, :K]

@@ -19,7 +19,7 @@ from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import OpenGraph, Session, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Vectors
-from .values import is_unicode, shown
+from .values import is_unicode, show
 
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""
@@ -75,7 +75,7 @@ class Encoder:
             ready = isinstance(part, np.ndarray) and part.dtype == np.uint8 and part.shape[1:] == (*config.size, 3)
             return self._encode("image", part if ready else images_to_array(part, config, max_pixels=limit))
 
-        return self._batched(images, encode, progress, "images")
+        return self._encode_batches(images, encode, progress, "images")
 
     def texts(self, texts: Sequence[str] | TokenIds, progress: Progress = _silent) -> Vectors:
         """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
@@ -94,10 +94,10 @@ class Encoder:
                 return self._encode("text", part)
             for text in part:
                 if isinstance(text, str) and not is_unicode(text):
-                    raise InputError(f"the text {shown(text)} holds half of a surrogate pair, which is no character")
+                    raise InputError(f"the text {show(text)} holds half of a surrogate pair, which is no character")
             return self._encode("text", self.preparation.tokenizer(part).ids)
 
-        return self._batched(texts, encode, progress, "texts")
+        return self._encode_batches(texts, encode, progress, "texts")
 
     def arrays(self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress = _silent) -> Vectors:
         """Encode the output of a :class:`~reco_plugin.preparation.Preparation`; returns (B, D) as :meth:`images`.
@@ -163,7 +163,7 @@ class Encoder:
         features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 
-    def _batched(
+    def _encode_batches(
         self,
         items: Sequence[ImageInput] | Sequence[str] | npt.NDArray[np.generic],
         encode: Callable[..., npt.NDArray[np.float32]],
@@ -171,7 +171,7 @@ class Encoder:
         what: str,
     ) -> Vectors:
         if isinstance(items, (str, bytes)) or not hasattr(items, "__len__"):
-            raise InputError(f"{what} must be a list of {what}, got the single value {shown(items)}: put it in a list")
+            raise InputError(f"{what} must be a list of {what}, got the single value {show(items)}: put it in a list")
         if len(items) == 0:
             raise InputError(f"no {what} to encode: the batch is empty")
         out = np.empty((len(items), self.dimension), np.float32)

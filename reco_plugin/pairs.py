@@ -59,7 +59,7 @@ class PairMemory:
             FingerprintMismatch: it is of another encoder.
             MemoryStoreError: it is still down.
         """
-        return self.searches.opened() if isinstance(self.searches, LazyMemory) else self.searches
+        return self.searches.ensure_open() if isinstance(self.searches, LazyMemory) else self.searches
 
     @property
     def trust(self) -> State | None:
@@ -98,7 +98,7 @@ class PairMemory:
 
         total = len(pairs) if isinstance(pairs, Sequence) else getattr(pairs, "total", None)
         with progress_bar(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
-            return self._store(self._encoded(pairs, batch_size), bar.update)
+            return self._store(self._encode_batches(pairs, batch_size), bar.update)
 
     def add_records(self, batches: Iterable[Records]) -> int:
         """Store pairs that are vectors (N, D) of this encoder already; returns how many."""
@@ -257,7 +257,7 @@ class PairMemory:
         with self._counting:  # two writers at once must not give the same number
             self._version += 1
 
-    def _encoded(self, pairs: Iterable[Pair | tuple[Any, ...]], batch_size: int) -> Iterator[Records]:
+    def _encode_batches(self, pairs: Iterable[Pair | tuple[Any, ...]], batch_size: int) -> Iterator[Records]:
         seen: set[str] = set()
         for batch in _batches(pairs, batch_size):
             _check_ids(batch, seen)

@@ -34,7 +34,7 @@ from .types import (
     Role,
     Vectors,
 )
-from .values import EXCLUSIONS_AT_ONCE, check_choice, shown
+from .values import EXCLUSIONS_AT_ONCE, check_choice, show
 from .vectors import check_vectors
 
 _ROWS = 512  # queries per search and fusion call, at most
@@ -246,7 +246,7 @@ def _per_query(
     if exclude is None:
         return None
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-        raise InputError(f"exclude must be a collection of ids, got the single id {shown(exclude)}: put it in a list")
+        raise InputError(f"exclude must be a collection of ids, got the single id {show(exclude)}: put it in a list")
     items = list(exclude)
     if all(isinstance(item, str) for item in items):  # one collection of ids, for all queries
         return [items] * queries  # type: ignore[list-item]

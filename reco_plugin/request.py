@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, get_args
 
 from .errors import InputError
-from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, described
-from .values import check_choice, check_k, shown
+from .types import Caution, Filter, FuserName, Modality, Mode, Vectors, make_field
+from .values import check_choice, check_k, show
 
 
 def read_caution(text: str) -> Caution | float:
@@ -62,11 +62,11 @@ class RefineOptions:
         InputError: k is not a whole number from 1 to 10,000, or a mode is unknown.
     """
 
-    k: int | None = described(None, "Neighbours per query.", min=1, unset="of the model")
-    search: Mode | None = described(None, "uni: search the query's own modality. cross: the other.", unset="uni")
-    fusion: Mode | None = described(None, "cross: fuse the other modality's vectors. uni: the own.", unset="cross")
-    gate: bool | None = described(None, "Move only as far as the memory's own pairs justify.", unset="of the model")
-    caution: Caution | float | None = described(
+    k: int | None = make_field(None, "Neighbours per query.", min=1, unset="of the model")
+    search: Mode | None = make_field(None, "uni: search the query's own modality. cross: the other.", unset="uni")
+    fusion: Mode | None = make_field(None, "cross: fuse the other modality's vectors. uni: the own.", unset="cross")
+    gate: bool | None = make_field(None, "Move only as far as the memory's own pairs justify.", unset="of the model")
+    caution: Caution | float | None = make_field(
         None,
         "cautious, balanced or bold, or a share: how many queries are assumed to have no answer.",
         parser=read_caution,
@@ -74,7 +74,7 @@ class RefineOptions:
         unset="balanced",
     )
     answered: float | None = None
-    fuser: FuserName | None = described(
+    fuser: FuserName | None = make_field(
         None, "reco: the closed form. paper: the attention layer.", unset="of the model"
     )
     where: Filter | None = None
@@ -91,7 +91,7 @@ class RefineOptions:
             check_choice("fuser", self.fuser, get_args(FuserName))
         check_caution(self.caution)
         if self.answered is not None and not 0.0 <= self.answered <= 1.0:
-            raise InputError(f"answered must be a share from 0 to 1, got {shown(self.answered)}")
+            raise InputError(f"answered must be a share from 0 to 1, got {show(self.answered)}")
 
     def keywords(self) -> RefineKeywords:
         """The same as keywords."""
@@ -147,7 +147,7 @@ def check_caution(value: Caution | float | None) -> None:
     if value is None or value in known:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise InputError(f"caution must be {', '.join(known)} or a share from 0 to 1, got {shown(value)}")
+        raise InputError(f"caution must be {', '.join(known)} or a share from 0 to 1, got {show(value)}")
 
 
 def modes_of(options: Mapping[str, Any]) -> dict[str, Any]:

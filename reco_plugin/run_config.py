@@ -79,13 +79,13 @@ class RunConfig(CommandOptions):
         path = folder / self.file
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file: --out takes a folder")
-        if path.is_file() and (changed := self._changed(path)):
+        if path.is_file() and (changed := self._list_changes(path)):
             raise ConfigError(
                 f"{folder} holds a run of another {self.noun} ({path} differs in {changed}): choose another --out or "
                 "delete it"
             )
 
-    def _changed(self, path: Path) -> str:
+    def _list_changes(self, path: Path) -> str:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

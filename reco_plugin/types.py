@@ -58,7 +58,7 @@ def caption_of(payload: Payload) -> str | None:
     return caption if isinstance(caption, str) else None
 
 
-def described(default: Any, description: str, **said: Any) -> Any:
+def make_field(default: Any, description: str, **said: Any) -> Any:
     """A field of a dataclass that is also a command's flag; for ``said`` see ``cli/flags.py``."""
     return field(default=default, metadata={"description": description, **said})
 

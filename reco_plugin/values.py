@@ -58,7 +58,7 @@ def check_k(k: Any) -> int:
         InputError: not an integer, below 1, or above :data:`NEIGHBOURS`.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= NEIGHBOURS:
-        raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {shown(k)}")
+        raise InputError(f"k must be a whole number from 1 to {NEIGHBOURS:,}, got {show(k)}")
     return int(k)
 
 
@@ -94,10 +94,10 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f"choose from {', '.join(some)}" + (f" and {len(known) - 5:,} more" if len(known) > 5 else "")
 
 
-def shown(value: object) -> str:
+def show(value: object) -> str:
     """Any value for a message, shortened.
 
-    >>> shown("a" * 1000), shown(10**9999)
+    >>> show("a" * 1000), show(10**9999)
     ("'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'", 'int')
     """
     try:

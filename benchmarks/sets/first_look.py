@@ -10,7 +10,7 @@ from PIL import Image
 
 from reco_plugin.evaluate.metrics import top_k
 from reco_plugin.evaluate.ranking import ranks
-from reco_plugin.quickstart.entities import EntitySplit, seeded
+from reco_plugin.quickstart.entities import EntitySplit, make_rng
 from reco_plugin.types import Vectors
 
 from .package_set import PackageSet
@@ -84,7 +84,7 @@ def _found(
 def sheet(data: PackageSet, columns: int = 24) -> Image.Image:
     """Draw some entities, one a column, one style a row, query styles first."""
     styles = sorted({item.style for item in data.items}, key=lambda style: (style not in data.query_styles, style))
-    entities = seeded("sheet", data.name).sample(list(data.entities), min(columns, len(data.entities)))
+    entities = make_rng("sheet", data.name).sample(list(data.entities), min(columns, len(data.entities)))
     step = data.images.shape[1] + _GAP
     picture = Image.new("RGB", (step * len(entities), step * len(styles)), _GROUND)
     column = {entity.key: place for place, entity in enumerate(entities)}

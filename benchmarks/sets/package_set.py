@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.quickstart.dataset import BenchPair
-from reco_plugin.quickstart.entities import EntitySplit, seeded
+from reco_plugin.quickstart.entities import EntitySplit, make_rng
 
 SPLITS: tuple[EntitySplit, ...] = ("fusion", "dev", "unseen")
 """No entity is in the pre-training of the shipped encoder, so there is no ``seen``: fusion trains, dev chooses,
@@ -78,7 +78,7 @@ def split_of(concept: str, salt: str) -> EntitySplit:
     >>> [split_of(name, "flags") for name in ("de", "es", "fr")]
     ['unseen', 'dev', 'fusion']
     """
-    position = seeded("split", salt, concept).random()
+    position = make_rng("split", salt, concept).random()
     for split, share in _SHARES.items():
         if position < share:
             return split

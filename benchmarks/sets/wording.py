@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reco_plugin.quickstart.entities import seeded
+from reco_plugin.quickstart.entities import make_rng
 
 _NAMELESS = 0.15  # the share of captions that tell about the entity but do not name it, as in the quickstart
 _USUAL = 0.7  # the share of names that are the usual one
@@ -24,7 +24,7 @@ def caption(key: str, style: str, names: Sequence[str], hints: Sequence[str], te
     >>> caption("de", "round", ["Germany"], [], ["flag of {}"])
     'flag of Germany'
     """
-    rng = seeded("caption", key, style)
+    rng = make_rng("caption", key, style)
     told = list(hints)
     rng.shuffle(told)
     if told and rng.random() < _NAMELESS:

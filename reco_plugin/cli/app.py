@@ -15,7 +15,7 @@ from .doctor import doctor_command
 from .errors import reports_errors
 from .evaluate import eval_app
 from .fit import fit_command
-from .flags import Given, taken, takes
+from .flags import Given, take_flags, takes
 from .memory import memory_app
 from .model import model_app
 from .options import ModelOption, OpenOptions, existing_memory
@@ -128,7 +128,7 @@ def embed_command(
         raise InputError("nothing to embed: give --text, --image or --input")
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
-    place = taken(OpenOptions, given)
+    place = take_flags(OpenOptions, given)
     stored = ":memory:" if refine is False else existing_memory(place.memory)
     with Reco.open(place.model, stored, memory_kind="exact" if refine is False else None) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **given}

@@ -53,7 +53,7 @@ def doctor_command(
         "checks": {},
     }
     for name, check in (
-        ("settings", lambda: _changed(model, memory)),
+        ("settings", lambda: _format_changed(model, memory)),
         ("model", lambda: _model(model)),
         ("memory", lambda: _memory(memory, model)),
         ("self-test", lambda: _self_test(model)),
@@ -108,13 +108,13 @@ def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[
     }
 
 
-def _changed(model: Any, memory: str | None) -> str:
+def _format_changed(model: Any, memory: str | None) -> str:
     from ..config import load_settings
     from ..serve.settings import load_serve_settings
-    from .settings_shown import changed
+    from .settings_shown import find_changed
 
     load_serve_settings()
-    found = changed(load_settings(model=model, memory=memory_location(memory)))
+    found = find_changed(load_settings(model=model, memory=memory_location(memory)))
     return ", ".join(f"{name}={value}" for name, value in found.items()) or "all are defaults"
 
 

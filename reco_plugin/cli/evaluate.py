@@ -9,7 +9,7 @@ import typer
 
 from ..request import RefineOptions
 from .errors import reports_errors
-from .flags import Given, taken, takes
+from .flags import Given, take_flags, takes
 from .opened import Evaluation, encoding, open_setup, print_result, with_cache
 
 eval_app = typer.Typer(
@@ -59,7 +59,7 @@ def zero_shot_command(
     from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
-    asked = taken(Evaluation, given)
+    asked = take_flags(Evaluation, given)
     vectors = count_items(labelled) == 0
     with open_setup(asked, given, vectors=vectors) as reco:
         labelled = with_templates(reco, labelled)
@@ -90,7 +90,7 @@ def retrieval_command(
     from ..evaluate.encoding import count_captioned
 
     captioned = read_retrieval(source)
-    asked = taken(Evaluation, given)
+    asked = take_flags(Evaluation, given)
     raw = count_captioned(captioned)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         result = retrieval(with_cache(reco, asked.cache, vectors=not raw), captioned, progress=advance, **given)
@@ -128,7 +128,7 @@ def entities_command(
     from ..evaluate.encoding import count_entities
 
     found = read_entities(source)
-    asked, raw = taken(Evaluation, given), count_entities(found)
+    asked, raw = take_flags(Evaluation, given), count_entities(found)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         result = entities(
             with_cache(reco, asked.cache, vectors=not raw),

@@ -80,14 +80,14 @@ def render(result: FitResult, out: Path) -> str:
         for line in result.test
     ]
     sentences = [*_legend(result), "", *result.words, *result.notes]
-    lines = [table(header, rows), "", *map(_wrapped, sentences), ""]
+    lines = [table(header, rows), "", *map(_wrap, sentences), ""]
     report = out / "report.html"
     if report.is_file():
         lines.append(f"report: {report}")
     return "\n".join([*lines, *_next(result.config.source, out / "model")])
 
 
-def _wrapped(sentence: str) -> str:
+def _wrap(sentence: str) -> str:
     return fill(sentence, _COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 

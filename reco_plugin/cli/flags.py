@@ -59,7 +59,7 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
     return decorate
 
 
-def taken(kind: type[T], given: Given) -> T:
+def take_flags(kind: type[T], given: Given) -> T:
     """A dataclass of this class, made from its flags, which are removed from ``given``."""
     return kind(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
 
@@ -101,7 +101,7 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
     if flag is None:
         flag = f"--{name.replace('_', '-')}"
         flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
-    shown = said.pop("unset", _shown(default)) or False
+    shown = said.pop("unset", _show_default(default)) or False
     if said.pop("joined", False) or "parser" in said:
         kind = str
     elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
@@ -115,7 +115,7 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
     return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option], default=None)
 
 
-def _shown(default: Any) -> str:
+def _show_default(default: Any) -> str:
     if isinstance(default, dict):
         return ", ".join(f"{key}={value}" for key, value in default.items())
     if isinstance(default, list):

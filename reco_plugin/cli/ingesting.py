@@ -12,7 +12,7 @@ import typer
 
 from ..ingest.options import Cluster, IngestOptions
 from .errors import keeps
-from .flags import Given, taken
+from .flags import Given, take_flags
 from .options import JsonOption, existing_memory
 from .stores import Target, memory_settings, parse_options, say
 
@@ -75,7 +75,7 @@ class Fill:
     def __init__(self, source: str, given: Given, *, named: bool = False, only_known: bool = False) -> None:
         from ..ingest.source import open_source
 
-        self.asked = taken(FillOptions, given)
+        self.asked = take_flags(FillOptions, given)
         self.cluster = cluster_of(self.asked.engine, given)
         if only_known:
             existing_memory(self.asked.memory)
@@ -95,7 +95,7 @@ class Fill:
         place = Path(self.settings.memory_collection) if served else Path(memory).expanduser()
         return place.with_name(f"{place.name}.{what}.jsonl")
 
-    def opened(self, **settings: Any) -> Reco:
+    def open_reco(self, **settings: Any) -> Reco:
         """The model with the memory that is filled; settings may choose another one."""
         from ..reco import Reco
 
@@ -114,7 +114,7 @@ class Fill:
         there = "://" in location or Path(location).expanduser().exists()
         with (
             keeps("nothing was written"),
-            self.opened(**({} if there else _NOWHERE)) as reco,
+            self.open_reco(**({} if there else _NOWHERE)) as reco,
             progress_of(self.rows, "look") as progress,
         ):
             return plan(self.rows, reco.memory.store, self.options, max_delete=max_delete, progress=progress)
@@ -143,7 +143,7 @@ class Fill:
         if self.asked.dry_run:
             outcome: Outcome = self.plan(max_delete)
         else:
-            with self.opened() as reco:
+            with self.open_reco() as reco:
                 outcome = self.run(reco, what, **more)
         result = outcome.to_dict()
         del result["seconds"]
@@ -215,7 +215,7 @@ def cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None:
     """
     from ..errors import ConfigError
 
-    cluster = taken(Cluster, given)
+    cluster = take_flags(Cluster, given)
     if engine == "ray":
         from ..ingest import ray_engine  # noqa: F401 - raises MissingExtra
 

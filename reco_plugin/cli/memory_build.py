@@ -55,11 +55,11 @@ def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
         keeps(f"what was written stays beside the version in use; {again} continues"),
         closing(open_versions_of(settings)) as versions,
     ):
-        begun = None if fresh else versions.unfinished(fingerprint)
+        begun = None if fresh else versions.find_unfinished(fingerprint)
         name = begun or versions.begin(fingerprint)
         place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
-        with fill.opened(memory=where, **place) as reco:
+        with fill.open_reco(memory=where, **place) as reco:
             outcome = fill.run(reco, "build", finish=delete_others)
         version = versions.finish(name, outcome.held, fingerprint, wait_s=wait)
         if swap:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .flags import Given, taken, takes
+from .flags import Given, take_flags, takes
 from .options import JsonOption
 from .stores import Target, memory_settings, open_server, parse_options, say
 
@@ -30,7 +30,7 @@ def attach_command(
     """
     from ..artifact import Artifact
 
-    asked = taken(Target, given)
+    asked = take_flags(Target, given)
     settings = memory_settings(asked.memory, asked.collection, asked.option)
     model = asked.model or settings.model
     fingerprint = Artifact.load(model).manifest.fingerprint
@@ -77,7 +77,7 @@ def adopt_command(
     from ..reco import Reco
     from ..types import Pair
 
-    asked = taken(Target, given)
+    asked = take_flags(Target, given)
     source = memory_settings(asked.memory, asked.collection)
     target = memory_settings(into, into_collection, asked.option)
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ConfigError
 from ..serve.settings import ServeSettings, load_serve_settings
 from .errors import reports_errors
-from .flags import Given, taken, takes
+from .flags import Given, take_flags, takes
 from .options import OpenOptions, memory_location
 
 EXTRA = "serve"
@@ -26,16 +26,16 @@ def serve_command(*, given: Given) -> None:
     from ..reco import Reco
     from ..serve.run import check_address, run
 
-    place = taken(OpenOptions, given)
+    place = take_flags(OpenOptions, given)
     if "aliases" in given:
-        given["aliases"] = dict(map(_named, given["aliases"]))
+        given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
     with Reco.open(place.model, memory=memory_location(place.memory)) as reco:
         run(settings, reco)
 
 
-def _named(word: str) -> tuple[str, str]:
+def _parse_alias(word: str) -> tuple[str, str]:
     name, found, meaning = word.partition("=")
     if not found:
         raise ConfigError(f"--aliases {word!r} is not NAME=plain or NAME=refined")

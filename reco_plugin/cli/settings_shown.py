@@ -29,7 +29,7 @@ def flat(settings: Settings) -> dict[str, Any]:
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 
-def changed(settings: Settings) -> dict[str, Any]:
+def find_changed(settings: Settings) -> dict[str, Any]:
     """The settings that differ from their defaults."""
     from ..config import Settings as Kind
 

@@ -104,7 +104,7 @@ class AsyncClient(Service):
             try:
                 response = await self._http.request(**self._arguments(call))
             except self._httpx.TransportError as error:
-                raise self._failed(call, error) from error
+                raise self._make_error(call, error) from error
             if (pause_s := self._pause_s(response, tried)) is None:
                 break
             await asyncio.sleep(pause_s)

@@ -126,7 +126,7 @@ def refine(
     rows = _finite(vectors)
     how = {"modality": modality, "input_type": _INPUT_TYPES[role], "explain": explain, **_how(options)}
     return [
-        Call("POST", "/v1/refine", _refined, {"vectors": part, **how})
+        Call("POST", "/v1/refine", _parse_refined, {"vectors": part, **how})
         for part in _parts(rows.tolist(), _size(role, size))
     ]
 
@@ -137,7 +137,7 @@ def explain(
     """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
     how = {"input_type": _INPUT_TYPES[role], **_how(options)}
     return [
-        Call("POST", "/v1/explain", _refined, {"input": [_item(one, modality) for one in part], **how})
+        Call("POST", "/v1/explain", _parse_refined, {"input": [_item(one, modality) for one in part], **how})
         for part in _parts(items, _size(role, size))
     ]
 
@@ -146,10 +146,10 @@ def scores(
     images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, size: int, options: ServedHow
 ) -> list[Call[Scores]]:
     """``POST /v1/scores``: images in parts, each against all texts; errors as in :func:`embed`, and of vectors."""
-    against: dict[str, Any] = _scored(texts, "text") | _how(options)
+    against: dict[str, Any] = _make_side(texts, "text") | _how(options)
     asked = _finite(images) if isinstance(images, np.ndarray) else images
     parts: Any = _parts(asked, size)  # type: ignore[arg-type]  # rows of an array, or items of a list
-    return [Call("POST", "/v1/scores", _scores, _scored(part, "image") | against) for part in parts]
+    return [Call("POST", "/v1/scores", _scores, _make_side(part, "image") | against) for part in parts]
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
@@ -221,7 +221,7 @@ def _finite(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return rows
 
 
-def _scored(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, Any]:
+def _make_side(items: Sequence[Any] | Vectors, modality: Modality) -> dict[str, Any]:
     """One side of a request for scores."""
     if isinstance(items, np.ndarray):
         return {f"{modality}_vectors": _finite(items).tolist()}
@@ -271,7 +271,7 @@ def _vector(sent: Any) -> npt.NDArray[np.float32]:
     return np.asarray(sent, np.float32)
 
 
-def _refined(answer: Any) -> Refined:
+def _parse_refined(answer: Any) -> Refined:
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
     for row in rows:
         if error := row.get("error"):
@@ -282,7 +282,7 @@ def _refined(answer: Any) -> Refined:
         moved=np.array([row["moved"] for row in rows], np.float32),
         degraded=answer.get("degraded"),
         frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
-        used=tuple(tuple(map(_used, row["used"])) for row in rows) if explained else None,
+        used=tuple(tuple(map(_parse_used, row["used"])) for row in rows) if explained else None,
         why=tuple(_why(row.get("why")) for row in rows) if explained else None,
         coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
     )
@@ -307,5 +307,5 @@ def _why(said: Any) -> Why | None:
     return Why(tuple(Signal(name, **figures) for name, figures in signals.items()), said["added"])
 
 
-def _used(pair: Any) -> Used:
+def _parse_used(pair: Any) -> Used:
     return Used(pair["id"], pair["similarity"], pair["trust"], pair["weight"], pair.get("payload") or {})

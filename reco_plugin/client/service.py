@@ -125,7 +125,7 @@ class Service(ABC):
         kind = _MEANS_OF_MEMORY.get(code) or _MEANS.get(response.status_code, SessionError)
         raise kind(f"{self.url}{call.path} answered {response.status_code} ({code}): {message}")
 
-    def _failed(self, call: Call[T], error: httpx.TransportError) -> RecoError:
+    def _make_error(self, call: Call[T], error: httpx.TransportError) -> RecoError:
         """The error of a request without an answer."""
         kind = SessionTimeout if isinstance(error, self._httpx.TimeoutException) else SessionUnavailable
         return kind(

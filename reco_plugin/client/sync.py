@@ -135,7 +135,7 @@ class Client(Service):
             try:
                 response = self._http.request(**self._arguments(call))
             except self._httpx.TransportError as error:
-                raise self._failed(call, error) from error
+                raise self._make_error(call, error) from error
             if (pause_s := self._pause_s(response, tried)) is None:
                 break
             time.sleep(pause_s)

@@ -170,11 +170,11 @@ def read_flickr(source: Location) -> list[CaptionedFile]:
                 f"{path}, caption {number}: {line[:80]!r} is not 'image#number<TAB>caption' or 'image|number|caption'"
             )
         found[match["image"]].append((int(match["number"]), match["text"]))
-    kept = found.keys() if split == "all" else _listed(path, split, found)
+    kept = found.keys() if split == "all" else _read_split(path, split, found)
     return locate(source, {name: tuple(text for _, text in sorted(found[name])) for name in kept}, _FOLDERS)
 
 
-def _listed(path: Path, split: str, found: dict[str, list[tuple[int, str]]]) -> list[str]:
+def _read_split(path: Path, split: str, found: dict[str, list[tuple[int, str]]]) -> list[str]:
     listing = path.with_name(f"{split}.txt")
     if not listing.is_file():
         raise DataError(f"{path.name} says nothing about splits, and {listing} does not exist: list the images there")

@@ -63,7 +63,7 @@ def read_entity_vectors(path: Path) -> EntitySet:
     Raises:
         DataError: an array is missing or damaged, or arrays do not belong together.
     """
-    columns = _mapped(path) if path.is_dir() else read_columns(path, _NEEDED)
+    columns = _map_arrays(path) if path.is_dir() else read_columns(path, _NEEDED)
     image = check_side(path, "image", columns["image"])
     entities: ColumnValues = columns["entities"]
     if entities.ndim != 2 or entities.shape[1] != image.shape[1] or entities.dtype.kind != "f" or not len(entities):
@@ -83,7 +83,7 @@ def read_entity_vectors(path: Path) -> EntitySet:
     )
 
 
-def _mapped(folder: Path) -> ColumnArrays:
+def _map_arrays(folder: Path) -> ColumnArrays:
     found: ColumnArrays = {}
     for name in (*_NEEDED, *_OPTIONAL):
         file = folder / f"{name}.npy"

@@ -154,11 +154,11 @@ def _from_table(path: Path) -> Captioned:
         captions.extend(texts)
     if not images:
         raise DataError(f"{path} has no rows")
-    return _captioned(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
+    return _make_set(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
 
 
 def _from_files(path: Path, files: list[CaptionedFile]) -> Captioned:
-    return _captioned(path.name, [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files])
+    return _make_set(path.name, [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files])
 
 
 def _from_folder(folder: Path) -> Captioned:
@@ -167,7 +167,7 @@ def _from_folder(folder: Path) -> Captioned:
     found = [(own, image, read_lines(text) if text.is_file() else []) for own, image, text in rows]
     if not any(texts for _, _, texts in found):
         raise DataError(f"{folder} holds no image with a .txt of the same name, no .tar and no table of captions")
-    return _captioned(folder.name, found)
+    return _make_set(folder.name, found)
 
 
 def _from_shards(source: str | Path) -> Captioned:
@@ -178,11 +178,11 @@ def _from_shards(source: str | Path) -> Captioned:
             rows.append((sample.key, sample.image, [line.strip() for line in lines if line.strip()]))
     if not any(texts for _, _, texts in rows):
         raise DataError(f"{source} holds no key with an image and a .txt, one caption a line")
-    captioned = _captioned(str(source), [((key,), key, texts) for key, _, texts in rows])
+    captioned = _make_set(str(source), [((key,), key, texts) for key, _, texts in rows])
     return replace(captioned, images=BlobImages(blob for _, blob, _ in rows))
 
 
-def _captioned(name: str, rows: Iterable[tuple[tuple[str, ...], Any, list[str]]]) -> Captioned:
+def _make_set(name: str, rows: Iterable[tuple[tuple[str, ...], Any, list[str]]]) -> Captioned:
     """Make a set from one (ids, image, texts) per image."""
     items = list(rows)
     return Captioned(

@@ -98,7 +98,7 @@ def caption_table(folder: Path) -> Path | None:
 def _open(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
     path, suffix = where.path, where.path.suffix.lower()
     if where.name.startswith(PREFIX) or is_cub(path):
-        return _labelled(where)
+        return _open_labelled(where)
     if suffix == ".json" or is_flickr(path):
         files = _caption_files(where)
         return open_captions(where.name, files), sum(len(file.captions) for file in files)
@@ -126,7 +126,7 @@ def _open_files(where: Location, columns: ColumnNames | None) -> tuple[tuple[Sou
     )
 
 
-def _labelled(where: Location) -> tuple[tuple[SourcePart, ...], int]:
+def _open_labelled(where: Location) -> tuple[tuple[SourcePart, ...], int]:
     options = "&".join(f"{name}={value}" for name, value in where.options.items())
     part = LabelledPart(f"{where.name}?{options}" if options else where.name)
     return (part,), len(part.labelled)

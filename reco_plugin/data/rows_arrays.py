@@ -123,8 +123,8 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[SourceP
     Raises:
         DataError: a file of a number is missing, or of another length.
     """
-    images, texts = _numbered(folder / "img_emb", "npy"), _numbered(folder / "text_emb", "npy")
-    metadata = _numbered(folder / "metadata", "parquet")
+    images, texts = _find_numbered(folder / "img_emb", "npy"), _find_numbered(folder / "text_emb", "npy")
+    metadata = _find_numbered(folder / "metadata", "parquet")
     if not images:
         raise DataError(f"{folder / 'img_emb'} holds no .npy: it is empty")
     for kind, found in (("text_emb", texts), ("metadata", metadata)):
@@ -191,7 +191,7 @@ def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, An
             yield dict(zip(cells, values, strict=True))
 
 
-def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
+def _find_numbered(folder: Path, suffix: str) -> dict[int, Path]:
     """Files of a folder by the number at the end of their names."""
     found = ((_NUMBER.search(path.name), path) for path in folder.glob(f"*.{suffix}"))
     return {int(match[1]): path for match, path in found if match}

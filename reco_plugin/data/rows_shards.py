@@ -47,7 +47,7 @@ class ShardPart:
                 yield Rejected(f"{self.shard}, key {sample.key}", str(error), sample.key)
         if index.problem:
             yield Rejected(self.name, index.problem)
-        yield from self._failed({sample.key for sample in index.samples})
+        yield from self._read_failures({sample.key for sample in index.samples})
 
     def _row(self, sample: ShardSample) -> Pair | Rejected:
         where = f"{self.shard}, key {sample.key}"
@@ -66,7 +66,7 @@ class ShardPart:
             return Rejected(where, str(error), sample.key)
         return Pair(sample.key, sample.image.read(), text, {"caption": text} | shown)
 
-    def _failed(self, keys: set[str]) -> Iterator[Rejected]:
+    def _read_failures(self, keys: set[str]) -> Iterator[Rejected]:
         beside = _status_file(self.shard)
         if not beside.is_file():
             return

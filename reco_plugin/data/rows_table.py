@@ -107,7 +107,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
         vectors = all(holds_lists(schema.field(name).type) for name in (names.image, names.text))
         maker = replace(maker, unfold=vectors)
         before = 0
-        for groups, rows in _gathered(sizes):
+        for groups, rows in _gather_groups(sizes):
             parts.append(ParquetPart(path, groups, before, maker))
             before += rows
         total += before
@@ -139,7 +139,7 @@ def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterat
             raise DataError(f"{path} is damaged: {error}") from None
 
 
-def _gathered(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
+def _gather_groups(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
     """Join consecutive row groups to at least a thousand rows."""
     groups: tuple[int, ...] = ()
     rows = 0

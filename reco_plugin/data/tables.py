@@ -159,7 +159,7 @@ class TableFile:
         found: list[tuple[int, int, int]] = []
         numeric = _Numeric(self.texts)
         with self._lines() as lines:
-            rows = self._counted(lines) if self._is_json else self._rows(lines)
+            rows = self._scan_lines(lines) if self._is_json else self._rows(lines)
             start, count = (lines.offset, lines.line), 0
             for row in rows:
                 count += 1
@@ -191,7 +191,7 @@ class TableFile:
             lines.seek(stretch.offset, stretch.line)
         return self._json_rows(lines) if self._is_json else self._csv_rows(lines, header)
 
-    def _counted(self, lines: Lines) -> Iterator[None]:
+    def _scan_lines(self, lines: Lines) -> Iterator[None]:
         return (None for line in lines if line.strip())
 
     def _json_rows(self, lines: Lines) -> Iterator[TableRow | RowError]:

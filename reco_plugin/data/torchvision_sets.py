@@ -40,7 +40,7 @@ def _flat(name: str) -> str:
     return name.replace("/", " ")
 
 
-def _spaced(name: str) -> str:
+def _add_spaces(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
@@ -68,7 +68,7 @@ SETS: Mapping[str, Facts] = {
     "Caltech256": Facts(tidy=lambda name: clean_name(name).removesuffix("-101")),  # 145.motorbikes-101
     "Country211": Facts(),
     "DTD": Facts(),
-    "EuroSAT": Facts(tidy=_spaced),  # AnnualCrop
+    "EuroSAT": Facts(tidy=_add_spaces),  # AnnualCrop
     "FER2013": Facts(),
     "FGVCAircraft": Facts(),
     "FashionMNIST": Facts(),

@@ -79,7 +79,7 @@ class Guard:
         """
         ticket = self.breaker.admit()
         if ticket is None:
-            raise self._outage("circuit_open", self._refused())
+            raise self._outage("circuit_open", self._make_error())
         try:
             with self._seconds.timed():
                 answer = call() if self._deadline is None else self._deadline.run(call)
@@ -100,7 +100,7 @@ class Guard:
         self._out = False
         return answer
 
-    def _refused(self) -> RecoError:
+    def _make_error(self) -> RecoError:
         circuit = self.breaker.circuit
         when = f"in {circuit.retry_in_s:.1f} s" if circuit.retry_in_s else "as soon as one call is answered"
         return self._errors.gone(

@@ -17,7 +17,7 @@ from ..files import whole_file
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
-from ..trust.reasons import decided
+from ..trust.reasons import explain_decision
 from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
 
@@ -59,8 +59,8 @@ def write_page(
         harms=[card for card in cards if card.rank_after > card.rank_before],
         results=results,
         stages=[(title, results if stage == "full" else results[stage]) for stage, title in stages.items()],
-        prompts_decided=decided(prompts.coverage, exact=True) if prompts.coverage else "",
-        check=str(trust.check) if (trust := reco.memory.trust) and trust.check else "",
+        prompts_decided=explain_decision(prompts.coverage, exact=True) if prompts.coverage else "",
+        check=trust.check if (trust := reco.memory.trust) else None,
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,

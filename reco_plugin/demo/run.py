@@ -122,7 +122,7 @@ def _write_catalogue(data: Quickstart, path: Path) -> None:
 def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
     """Arrange results: the full memory at the top level, the other stages under their names."""
 
-    def grouped(accuracies: Accuracies) -> dict[str, Any]:
+    def rename_sides(accuracies: Accuracies) -> dict[str, Any]:
         return {
             group: {
                 "frozen": sides["frozen"],
@@ -134,8 +134,8 @@ def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
         }
 
     return {
-        **grouped(stages["full"]),
-        **{name: grouped(one) for name, one in stages.items() if name != "full"},
+        **rename_sides(stages["full"]),
+        **{name: rename_sides(one) for name, one in stages.items() if name != "full"},
         "pairs": count,
     }
 

@@ -99,7 +99,7 @@ class TipAdapter:
             affinity = np.exp(-self.sharpness * (1.0 - shown.similarity(task.queries, rows)))
             votes = np.add.reduceat(affinity[:, shown.pair], starts, axis=1)
             scores[rows, shown.number[starts]] += self.weight * votes
-        return _ranked(scores, task)
+        return _rank(scores, task)
 
 
 class Graph:
@@ -163,7 +163,7 @@ class LabelPropagation:
         """See :class:`.methods.Measures`."""
         scores, made = _cosines(task), self.graph.of(task)
         if made is None:
-            return _ranked(scores, task)
+            return _rank(scores, task)
         shown, (graph, asked) = made.shown, (self._shares(near) for near in (made.images, made.queries))
         for columns in parts(len(task.candidates), len(shown.images)):  # all classes at once may be too large
             classes = range(*columns.indices(len(task.candidates)))
@@ -174,7 +174,7 @@ class LabelPropagation:
             for _ in range(self.rounds):
                 spread = self.spread * _mean(graph, spread) + (1.0 - self.spread) * labels
             scores[:, columns] += self.weight * _mean(asked, spread)
-        return _ranked(scores, task)
+        return _rank(scores, task)
 
     def _shares(self, near: Near) -> Near:
         weights = np.maximum(near[1], 0.0) ** self.power
@@ -210,7 +210,7 @@ class XMoRe:
             shares = near.found / np.maximum(near.found.sum(axis=1, keepdims=True), 1)  # (b, K)
             for place in range(shares.shape[1]):
                 votes[rows] += shares[:, place, None] * softmax(self.scale * (near.vectors[:, place] @ prompts))
-        return _ranked(np.log(sum(_confidence(p)[:, None] * p for p in (own, votes)) + 1e-12), task)
+        return _rank(np.log(sum(_confidence(p)[:, None] * p for p in (own, votes)) + 1e-12), task)
 
 
 def kinds(
@@ -259,7 +259,7 @@ def _cosines(task: Task) -> Scores:
     return np.asarray(task.queries.vectors @ task.candidates.vectors.T)
 
 
-def _ranked(scores: Scores, task: Task) -> Measured:
+def _rank(scores: Scores, task: Task) -> Measured:
     places = np.searchsorted(task.candidates.labels, task.queries.labels)
     return Measured(ranks_of_scores(scores, places)[None])
 

@@ -65,11 +65,11 @@ def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progre
 def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
     """Refine queries (N, D), some thousand at a time: they do not depend on one another."""
 
-    def refined(rows: slice) -> Refinement:
+    def refine_rows(rows: slice) -> Refinement:
         hidden = None if items.own is None else items.own[rows]
-        return _refined(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
+        return _check_refined(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
 
-    parts = [refined(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
+    parts = [refine_rows(slice(start, start + _QUERIES)) for start in range(0, len(items.vectors), _QUERIES)]
     coverages = [part.coverage for part in parts if part.coverage is not None]
     vectors, moving = np.concatenate([part.vectors for part in parts]), [part.moves for part in parts]
     moves = (
@@ -80,13 +80,13 @@ def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]
 
 def refine_candidates(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
     """Refine candidates (C, D), all in one call: they compete, so they are refined as a set."""
-    found = _refined(
+    found = _check_refined(
         reco.refine(items.vectors, modality=items.modality, role="candidate", exclude=items.own, **options)
     )
     return replace(items, vectors=found.vectors, coverage=found.coverage, moves=found.moves)
 
 
-def _refined(result: Refinement) -> Refinement:
+def _check_refined(result: Refinement) -> Refinement:
     """Refuse a degraded refinement: the figures would not show that its vectors are frozen."""
     if result.degraded:
         raise MemoryStoreError(
@@ -155,12 +155,12 @@ class CachedEncoder:
     def images(self, images: Sequence[ImageInput], progress: Progress = silent) -> Vectors:
         """Encode images, or read their vectors; (N, D) unit-norm."""
         path = self._path("image", digest_images(images))
-        return self._stored(path, len(images), lambda rows: self.encoder.images(images[rows], progress), progress)
+        return self._encode_once(path, len(images), lambda rows: self.encoder.images(images[rows], progress), progress)
 
     def texts(self, texts: Sequence[str], progress: Progress = silent) -> Vectors:
         """Encode texts, or read their vectors; (N, D) unit-norm."""
         path = self._path("text", digest_texts(texts))
-        return self._stored(path, len(texts), lambda rows: self.encoder.texts(texts[rows], progress), progress)
+        return self._encode_once(path, len(texts), lambda rows: self.encoder.texts(texts[rows], progress), progress)
 
     def stream(self, texts: Callable[[], Iterator[str]], count: int, progress: Progress = silent) -> HalfVectors:
         """Encode texts by the million into a memory-mapped float16 file; parts that exist are kept.
@@ -195,7 +195,7 @@ class CachedEncoder:
     def _path(self, what: str, digest: str) -> Path:
         return self.folder / self.fingerprint.digest[:16] / f"{what}-{digest[:32]}.npy"
 
-    def _stored(self, path: Path, count: int, encode: Callable[[slice], Vectors], progress: Progress) -> Vectors:
+    def _encode_once(self, path: Path, count: int, encode: Callable[[slice], Vectors], progress: Progress) -> Vectors:
         stored = stored_vectors(path, (count, self.fingerprint.dimension), encode, already=progress)
         return np.asarray(stored, np.float32)
 

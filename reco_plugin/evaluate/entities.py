@@ -87,7 +87,7 @@ def entities(
     refined = refine_queries(reco, TaskItems(images, "image", labels, own), **options)
     with TemporaryDirectory(prefix="reco-entities-") as folder:
         names = _names(reco, entity_set, prompts, images.shape[1], Path(folder), progress)
-        found = _measured(reco, images, refined, names, options if candidates else None)
+        found = _measure_variants(reco, images, refined, names, options if candidates else None)
     variants = variants_of(found, labels)
     return EntityResult(
         name=entity_set.name,
@@ -102,7 +102,7 @@ def entities(
     )
 
 
-def _measured(
+def _measure_variants(
     reco: Refines, images: Vectors, refined: TaskItems, names: Iterable[Vectors], options: RefineHow | None
 ) -> dict[str, Measured]:
     """Refined side -> its ranks; names (C, D) are refined too where there are options for that."""

@@ -33,10 +33,10 @@ class LinearAdapter:
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
-        queries, candidates = (self._adapted(items) for items in (task.queries, task.candidates))
+        queries, candidates = (self._adapt(items) for items in (task.queries, task.candidates))
         return measure(task, [replace(task, queries=queries, candidates=candidates)])
 
-    def _adapted(self, items: TaskItems) -> TaskItems:
+    def _adapt(self, items: TaskItems) -> TaskItems:
         return replace(items, vectors=self.move(items.vectors, items.modality))
 
 

@@ -95,7 +95,7 @@ def measure(task: Task, refined: Iterable[Task] | None = None, depth: int = 0) -
         refined: the task as each training refines it, read one by one; None: the frozen task.
         depth: K of nDCG; 0 leaves it out.
     """
-    return _all([_measured(task, one, depth) for one in ([task] if refined is None else refined)])
+    return _all([_measure_one(task, one, depth) for one in ([task] if refined is None else refined)])
 
 
 def measure_sides(
@@ -119,7 +119,7 @@ def measure_sides(
             "both": one,
         }
         for side, trainings in found.items():
-            trainings.append(_measured(task, variants[side], depth))
+            trainings.append(_measure_one(task, variants[side], depth))
     return {"frozen": measure(task, depth=depth)} | {side: _all(trainings) for side, trainings in found.items()}
 
 
@@ -254,7 +254,7 @@ def by_unseen(
     )
 
 
-def _measured(task: Task, refined: Task, depth: int) -> Measured:
+def _measure_one(task: Task, refined: Task, depth: int) -> Measured:
     """Measure one training on a task."""
     queries, candidates = refined.queries, refined.candidates
     labels = queries.labels, candidates.labels

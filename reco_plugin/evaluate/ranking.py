@@ -151,7 +151,7 @@ def rank_blocks(
     best, relevant = _best_true(queries, candidates, labels, candidate_labels)
     check_known(labels, relevant > 0)
     ahead, top = np.zeros(len(queries), np.int64), _Nearest(len(queries), k)
-    for first, block, own in _labelled(queries, candidates, candidate_labels):
+    for first, block, own in _label_blocks(queries, candidates, candidate_labels):
         for rows in parts(len(queries), len(block)):
             similarity = queries[rows] @ block.T  # (b, c)
             true = labels[rows, None] == own[None]
@@ -166,7 +166,7 @@ def _best_true(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Similarity (B,) of the best true candidate and number (B,) of true ones."""
     best, relevant = np.full(len(queries), -np.inf, np.float32), np.zeros(len(queries), np.int64)
-    for _, block, own in _labelled(queries, candidates, candidate_labels):
+    for _, block, own in _label_blocks(queries, candidates, candidate_labels):
         concerned = np.flatnonzero(np.isin(labels, own))
         for part in parts(len(concerned), len(block)):
             rows = concerned[part]
@@ -198,7 +198,7 @@ class _Nearest:
         self.true[rows], self.ids[rows] = np.take_along_axis(hits, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _labelled(
+def _label_blocks(
     queries: Vectors, candidates: Iterable[Vectors], candidate_labels: Labels | None
 ) -> Iterator[tuple[int, Vectors, Labels]]:
     """Each block (c, D) with the row of its first candidate and its labels (c,)."""

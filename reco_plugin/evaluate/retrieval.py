@@ -74,11 +74,11 @@ def retrieval(
         given_options(options),
         tuple(variants),
         tuple(reason for reason in reasons if reason is not None),
-        _repeated(captioned.texts, owner),
+        _count_repeated(captioned.texts, owner),
     )
 
 
-def _repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:
+def _count_repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:
     """Count texts that describe another image too: the same text, or the same vector (M, D)."""
     owners: dict[str | bytes, set[int]] = defaultdict(set)
     keys = [text if isinstance(text, str) else text.tobytes() for text in texts]

@@ -75,7 +75,7 @@ def candidates(config: FitConfig, dimension: int, paper: Fusions | None = None) 
         paper: the trained layer of the paper, where it is a candidate.
     """
     make: dict[str, Callable[[], Iterator[Candidate]]] = {
-        "reco": lambda: _closed(config),
+        "reco": lambda: _list_closed_forms(config),
         "mean": lambda: _means(config, dimension),
         PAPER: lambda: _paper(config, paper),
     }
@@ -94,7 +94,7 @@ def compose(text: Candidate, image: Candidate) -> Candidate:
     return replace(text, name=name, fuser=TorchFuser(fusions), fusions=fusions, image_config=image.fusions.config)
 
 
-def _closed(config: FitConfig) -> Iterator[Candidate]:
+def _list_closed_forms(config: FitConfig) -> Iterator[Candidate]:
     """Yield the closed form by k and caution, and without its gate."""
     for k in config.ks:
         for caution in CAUTIONS:

@@ -206,7 +206,7 @@ def final_lines(
         asks = task.queries.modality
         theirs = measure_tasks(questions, simple[asks], [name])[name]
         start = ours = unknown = untold = theirs["frozen"]
-        label, sides = "nothing refined", _refined(name, chosen)
+        label, sides = "nothing refined", _find_refined_sides(name, chosen)
         if chosen is not None:
             variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
             ours, unknown, untold = both[0][name][variant], both[1][name][variant], both[1][name]["frozen"]
@@ -235,16 +235,16 @@ def find_unconfirmed(lines: Sequence[TestLine], sides: Sequence[FitSide]) -> tup
     The best of many candidates looks good on validation by chance alone; the test part is independent of the choice.
     """
 
-    def confirmed(side: FitSide) -> bool:
+    def is_confirmed(side: FitSide) -> bool:
         line = next((line for line in lines if line.way == "chosen" and line.task == TASK_OF[side]), None)
         if line is None or line.gain is None or line.loss is None:
             return False
         return line.gain.low > 0.0 and line.loss.high >= 0.0
 
-    return tuple(side for side in sides if not confirmed(side))
+    return tuple(side for side in sides if not is_confirmed(side))
 
 
-def _refined(name: TaskName, chosen: Judged | None) -> list[FitSide]:
+def _find_refined_sides(name: TaskName, chosen: Judged | None) -> list[FitSide]:
     """The sides of a task that the chosen candidate refines."""
     of: dict[TaskName, tuple[FitSide, ...]] = {"text->image": ("text",), "image->text": ("image",)}
     return [side for side in of.get(name, ("image", "names")) if chosen is not None and side in chosen.sides]

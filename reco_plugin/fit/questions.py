@@ -69,14 +69,14 @@ def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fing
     groups = numbers.astype(np.int64)
     first, text_of = _captions(pairs.text, groups)
     images = TaskItems(pairs.image, "image", groups, hidden)
-    texts = TaskItems(pairs.text[first], "text", groups[first], _joined(hidden, text_of, len(first)))
+    texts = TaskItems(pairs.text[first], "text", groups[first], _join_hidden(hidden, text_of, len(first)))
     rivals = _rivals(catalogue, set(names.tolist()))
     tasks: dict[TaskName, Task] = {
         "text->image": Task(texts, images, texts.labels),
         "image->text": Task(images, _with_rivals(texts, catalogue.pairs.text[list(rivals.values())]), images.labels),
     }
     if (prompts := _prompts(catalogue, [*map(str, names), *rivals])) is not None:
-        own = _joined(hidden, groups, len(names))
+        own = _join_hidden(hidden, groups, len(names))
         classes = TaskItems(prompts[: len(names)], "text", np.arange(len(names)), own)
         tasks["image->name"] = Task(images, _with_rivals(classes, prompts[len(names) :]), images.labels)
     return Questions(tasks, memory, memory_of_rows(catalogue, known, fingerprint))
@@ -123,7 +123,7 @@ def _captions(texts: Vectors, groups: npt.NDArray[np.int64]) -> tuple[list[int],
     return first, of
 
 
-def _joined(hidden: Sequence[set[str]], of: npt.NDArray[np.int64], count: int) -> list[set[str]]:
+def _join_hidden(hidden: Sequence[set[str]], of: npt.NDArray[np.int64], count: int) -> list[set[str]]:
     joined: list[set[str]] = [set() for _ in range(count)]
     for ids, number in zip(hidden, of.tolist(), strict=True):
         joined[number] |= ids

@@ -261,7 +261,9 @@ def write_model(base: Artifact, candidate: Candidate, policy: Policy, config: Fi
 def _check(questions: Questions, k: int) -> list[str]:
     """What the memory of the test part says of itself."""
     trust = questions.memory.at(k).trust
-    return [] if trust is None or trust.check is None else [f"The memory's self-check: {trust.check}."]
+    if trust is None or trust.check is None:
+        return []
+    return [f"The memory's self-check: {trust.check}: {trust.check.meaning}."]
 
 
 def write_report_of(result: FitResult, out: Path) -> None:

@@ -18,7 +18,7 @@ from ..types import Vectors
 from ..vectors import check_vectors
 from .near import Excluded
 from .source import is_memory, open_source
-from .stages import chunked
+from .stages import make_chunks
 
 _AT_ONCE = 256
 
@@ -38,7 +38,7 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
     vectors: list[Vectors] = [np.empty((0, reco.encoder.dimension), np.float32)]
     for source in sources:
         before = len(ids)
-        for chunk in chunked(_usable(_images(source, reco), reco.encoder.preparation), _AT_ONCE):
+        for chunk in make_chunks(_usable(_images(source, reco), reco.encoder.preparation), _AT_ONCE):
             ids += [id_ for id_, _ in chunk]
             vectors.append(_vectors([image for _, image in chunk], reco))
         if len(ids) == before:
@@ -49,12 +49,12 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
 def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
     """Ids and images, neither decoded nor fetched: of pairs, else of labelled images."""
     if is_memory(parse_source(source)):
-        yield from _paired(open_source(source, model=reco.settings.model, into=reco.settings))
+        yield from _read_pairs(open_source(source, model=reco.settings.model, into=reco.settings))
         return
     unpaired: DataError | None = None
     found = False
     try:
-        for pair in _paired(open_source(source)):
+        for pair in _read_pairs(open_source(source)):
             found = True
             yield pair
     except DataError as error:
@@ -69,7 +69,7 @@ def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
     yield from ((name, labelled.images[row]) for row, name in enumerate(names))
 
 
-def _paired(rows: Rows) -> Iterator[tuple[str, Any]]:
+def _read_pairs(rows: Rows) -> Iterator[tuple[str, Any]]:
     return ((row.id, row.image) for row in rows if not isinstance(row, Rejected))
 
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
-from ..types import described
+from ..types import make_field
 
 Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 """report: list them. drop: skip the later one. merge: add its caption to the earlier one."""
@@ -18,26 +18,26 @@ Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 class IngestOptions:
     """How rows are written to the memory."""
 
-    source: str | None = described(
+    source: str | None = make_field(
         None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="as given"
     )
-    batch_size: int = described(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
-    rejected: Path = described(
+    batch_size: int = make_field(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
+    rejected: Path = make_field(
         Path("rejected.jsonl"),
         "List of the rows that cannot be used, with reasons.",
         metavar="FILE",
         unset="MEMORY.rejected.jsonl",
     )
-    max_error_rate: float = described(
+    max_error_rate: float = make_field(
         0.1, "Stop when a larger share is rejected, after 200 rows and at the end.", min=0, max=1
     )
-    duplicates: Duplicates = described(
+    duplicates: Duplicates = make_field(
         "off",
         "Near-duplicate images: report lists them in MEMORY.duplicates.jsonl, drop skips the later one, merge adds its "
         "caption to the earlier one. Searches for each image: slow in a large memory.",
         unset="off; report when a threshold is given",
     )
-    threshold: float = described(
+    threshold: float = make_field(
         SAME_IMAGE,
         "Cosine above which two images are the same, also for --exclude.",
         flag="--duplicate-threshold",
@@ -62,16 +62,16 @@ class IngestOptions:
 class Cluster:
     """A Ray cluster for the work."""
 
-    address: str | None = described(
+    address: str | None = make_field(
         None,
         "Ray cluster of this machine; auto finds it.",
         metavar="HOST:PORT",
         unset="a cluster of this machine alone",
     )
-    workers: int | None = described(
+    workers: int | None = make_field(
         None, "Encoding workers of the cluster, at most.", min=1, unset="as many as there is room for"
     )
-    gpus_per_worker: float | None = described(
+    gpus_per_worker: float | None = make_field(
         None,
         "GPUs of an encoding worker, may be a fraction; needs the setting provider=cuda.",
         min=0,

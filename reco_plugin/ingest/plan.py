@@ -15,7 +15,7 @@ from .known import ROW, SOURCE, key_of
 from .options import IngestOptions
 from .outcome import Plan
 from .prepare import load, read_rows
-from .stages import chunked, in_order
+from .stages import in_order, make_chunks
 from .sync import too_many
 
 
@@ -41,7 +41,7 @@ def plan(
     """
     begun, tally, outcome = time.monotonic(), _Tally(), Plan()
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:
-        batches = in_order(pool, load, chunked(read_rows(rows.parts), options.batch_size), window=2)
+        batches = in_order(pool, load, make_chunks(read_rows(rows.parts), options.batch_size), window=2)
         with closing(batches):
             for batch in batches:
                 outcome.read += len(batch)

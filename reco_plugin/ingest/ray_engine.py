@@ -28,7 +28,7 @@ from .near import Excluded
 from .options import Cluster, IngestOptions
 from .outcome import Outcome
 from .run import RowProgress, silent, write
-from .stages import chunked
+from .stages import make_chunks
 from .write import Writer
 
 try:
@@ -67,7 +67,7 @@ def ingest_on_ray(
     with connect_ray(cluster.address):
         writer = Writer(reco.memory, options, excluded)
         with closing(encode_on_ray(rows, job_of(reco, options), cluster)) as items:
-            return write(chunked(items, options.batch_size), writer, finish=finish, progress=progress)
+            return write(make_chunks(items, options.batch_size), writer, finish=finish, progress=progress)
 
 
 @contextmanager
@@ -127,13 +127,13 @@ def encode_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterIte
     try:
         for block in chunks.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
             for chunk in block["chunk"]:
-                yield from _unpacked(chunk)
+                yield from _unpack_items(chunk)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
         raise DataError(f"the Ray cluster failed: {reason}. What was written stays") from error
 
 
-def _unpacked(chunk: bytes) -> list[WriterItem]:
+def _unpack_items(chunk: bytes) -> list[WriterItem]:
     items: list[WriterItem] | RemoteError = unpack(chunk)
     if isinstance(items, RemoteError):
         raise items.to_error()

@@ -28,7 +28,7 @@ from ..types import Fingerprint
 from .items import Loaded, Prepared, Skipped
 from .known import Known
 from .prepare import DOWNLOADS, encode_batch, fetch_image, load, prepare, read_rows
-from .stages import chunked, in_order
+from .stages import in_order, make_chunks
 
 ATTEMPTS = 4
 """Attempts of a task; Ray itself would repeat a task that kills its worker forever."""
@@ -109,7 +109,7 @@ def read_part(row: DatasetRow, job: Any, attempts: Any) -> Iterator[DatasetRow]:
         for number, chunk in enumerate(_ready(unpack(row["part"]), _job(job))):
             yield {"name": name, "number": [row["number"], number], "chunk": pack(chunk)}
     except RecoError as error:
-        yield {"name": name, "number": [row["number"], -1], "chunk": _failed(error)}
+        yield {"name": name, "number": [row["number"], -1], "chunk": _pack_error(error)}
 
 
 class EncodeChunks:
@@ -127,7 +127,7 @@ class EncodeChunks:
                 return {"chunk": row["chunk"]}
             return {"chunk": pack(encode_batch(chunk, _job(self._job).encoder))}
         except RecoError as error:
-            return {"chunk": _failed(error)}
+            return {"chunk": _pack_error(error)}
 
 
 def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
@@ -135,7 +135,7 @@ def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rej
         loaded = load(row)
         return job.known.sift(loaded) if isinstance(loaded, Loaded) else loaded
 
-    chunks = ([begun(row) for row in chunk] for chunk in chunked(read_rows([part]), job.batch_size))
+    chunks = ([begun(row) for row in chunk] for chunk in make_chunks(read_rows([part]), job.batch_size))
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
         for chunk in in_order(downloads, fetch_image, chunks, window=2):
             yield [prepare(row, job.encoder.preparation) if isinstance(row, Loaded) else row for row in chunk]
@@ -159,5 +159,5 @@ def _begin(attempts: Any, task: Any, part: str) -> None:
         )
 
 
-def _failed(error: RecoError) -> bytes:
+def _pack_error(error: RecoError) -> bytes:
     return pack(RemoteError(type(error), str(error)))

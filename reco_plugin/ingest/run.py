@@ -19,7 +19,7 @@ from .near import Excluded
 from .options import IngestOptions
 from .outcome import Outcome
 from .prepare import DOWNLOADS, encode_batch, fetch_image, load, prepare, read_rows
-from .stages import ahead, chunked, in_order
+from .stages import ahead, in_order, make_chunks
 from .write import Writer
 
 RowProgress = Callable[[int, int], object]
@@ -114,9 +114,9 @@ def encode_source(
     ):
         read = ahead(_read(rows, options.batch_size, wanted), 2)
         loaded = in_order(pool, load, read, window=2)
-        sifted = (_sifted(batch, sift) for batch in loaded)
+        sifted = (_sift(batch, sift) for batch in loaded)
         whole = in_order(downloads, fetch_image, sifted, window=2)
-        prepared = ahead(in_order(pool, _prepared(encoder.preparation), whole, window=2), 1)
+        prepared = ahead(in_order(pool, _prepare_with(encoder.preparation), whole, window=2), 1)
         batches = ahead((encode_batch(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
@@ -126,13 +126,13 @@ def _read(rows: Rows, size: int, wanted: Callable[[Pair | Rejected], bool] | Non
     found = read_rows(rows.parts)
     if wanted is not None:
         found = (row for row in found if wanted(row if isinstance(row, Rejected) else row[1]))
-    yield from chunked(found, size)
+    yield from make_chunks(found, size)
 
 
-def _sifted(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:
+def _sift(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:
     sifted = iter(sift([row for row in batch if isinstance(row, Loaded)]))
     return [next(sifted) if isinstance(row, Loaded) else row for row in batch]
 
 
-def _prepared(preparation: Preparation) -> Callable[[Any], Any]:
+def _prepare_with(preparation: Preparation) -> Callable[[Any], Any]:
     return lambda row: prepare(row, preparation) if isinstance(row, Loaded) else row

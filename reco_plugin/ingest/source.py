@@ -55,7 +55,9 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
     if not is_memory(where):
         return open_rows(source)
     fingerprint = Artifact.load(model).manifest.fingerprint if model is not None else None
-    rows = _served(where, fingerprint, model, into) if _is_served(where.name) else _folder(where, fingerprint, into)
+    rows = (
+        _open_served(where, fingerprint, model, into) if _is_served(where.name) else _folder(where, fingerprint, into)
+    )
     if not rows.total:
         raise DataError(f"{rows.name} holds no pairs: it is empty")
     return rows
@@ -81,7 +83,7 @@ def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | N
         return Rows(where.name, (part,), memory.count())
 
 
-def _served(where: Location, fingerprint: Fingerprint | None, model: Path | None, into: Settings | None) -> Rows:
+def _open_served(where: Location, fingerprint: Fingerprint | None, model: Path | None, into: Settings | None) -> Rows:
     reached = {name: where.options[name] for name in _REACHED if name in where.options}
     settings = load_settings(
         memory=where.name, memory_collection=where.options.get("collection"), memory_options=reached or None

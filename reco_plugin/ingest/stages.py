@@ -28,7 +28,7 @@ class _Failed:
     error: BaseException
 
 
-def chunked(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def make_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Items in lists of ``size``, the last one shorter; an error of ours is raised after the last list."""
     chunk: list[T] = []
     try:
@@ -99,7 +99,7 @@ def in_order(
 
     try:
         for chunk in chunks:
-            begun.append([pool.submit(do, piece) for piece in chunked(chunk, -(-len(chunk) // _PIECES))])
+            begun.append([pool.submit(do, piece) for piece in make_chunks(chunk, -(-len(chunk) // _PIECES))])
             if len(begun) >= window:
                 yield done()
         while begun:

@@ -21,7 +21,7 @@ from ..values import (
     PAYLOAD_LEVELS,
     check_k,
     is_unicode,
-    shown,
+    show,
 )
 from ..vectors import check_vectors
 from .filters import RESERVED, Condition, is_scalar, parse_filter
@@ -80,11 +80,11 @@ def check_ids(ids: Collection[str], what: str) -> list[str]:
         InputError: a bare str instead of a collection, an id that is not text, empty, or not valid Unicode.
     """
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise InputError(f"{what}: expected a collection of ids, found the single value {shown(ids)}: put it in a list")
+        raise InputError(f"{what}: expected a collection of ids, found the single value {show(ids)}: put it in a list")
     names = list(ids)
     for name in names:
         if not isinstance(name, str) or not name or not is_unicode(name):
-            raise InputError(f"{what}: an id is any Unicode text that is not empty, found {shown(name)}")
+            raise InputError(f"{what}: an id is any Unicode text that is not empty, found {show(name)}")
     return names
 
 
@@ -94,7 +94,7 @@ def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     Raises:
         InputError: naming the place in the payload that cannot be stored.
     """
-    of = f"the payload of {shown(user_id)}"
+    of = f"the payload of {show(user_id)}"
     if not isinstance(payload, Mapping):
         raise InputError(f"{of} must be a mapping, found {type(payload).__name__}")
     if taken := [key for key in RESERVED if key in payload]:
@@ -131,7 +131,7 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
 def check_positive(number: int, what: str) -> int:
     """The number, if it is an integer of at least 1; else InputError."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise InputError(f"{what}: expected a whole number of at least 1, found {shown(number)}")
+        raise InputError(f"{what}: expected a whole number of at least 1, found {show(number)}")
     return int(number)
 
 
@@ -145,7 +145,7 @@ def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> l
     if exclude is None:
         return [[]] * queries
     if isinstance(exclude, (str, bytes)) or not isinstance(exclude, Iterable):
-        raise InputError(f"exclude: expected one collection of ids per query, found {shown(exclude)}")
+        raise InputError(f"exclude: expected one collection of ids per query, found {show(exclude)}")
     given = list(exclude)
     if len(given) != queries:
         raise InputError(f"exclude: expected one collection per query, {queries}, found {len(given)}")
@@ -182,8 +182,8 @@ def _json(value: Any, level: int) -> Any:
         case list() | tuple():
             return [_inner(item, level, f"[{place}]") for place, item in enumerate(value)]
         case dict():
-            return {_key(key): _inner(item, level, f"[{shown(key)}]") for key, item in value.items()}
-    raise _Unfit(f"holds {shown(value)}", "expected JSON values, finite, whole numbers of 64 bits, texts in Unicode")
+            return {_key(key): _inner(item, level, f"[{show(key)}]") for key, item in value.items()}
+    raise _Unfit(f"holds {show(value)}", "expected JSON values, finite, whole numbers of 64 bits, texts in Unicode")
 
 
 def _inner(value: Any, level: int, step: str) -> Any:
@@ -196,7 +196,7 @@ def _inner(value: Any, level: int, step: str) -> Any:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str) or not is_unicode(key):
-        raise _Unfit(f"has the key {shown(key)}", "expected a text in Unicode")
+        raise _Unfit(f"has the key {show(key)}", "expected a text in Unicode")
     return key
 
 

@@ -123,7 +123,7 @@ class EdgeMemory:
             return
         for chunk in chunks(list(checked), _POINTS_AT_ONCE):
             check_room(self._folder, "write to", _WITNESS_BYTES * len(chunk))
-            there = {str(point.id) for point in self._retrieved(chunk, False)}
+            there = {str(point.id) for point in self._retrieve(chunk, False)}
             known = [(point, checked[name]) for name in chunk if (point := point_id(name)) in there]
             with _translate_errors(self.location, "write"):
                 for point, row in known:
@@ -133,7 +133,7 @@ class EdgeMemory:
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
         names = check_ids(ids, "ids")
-        return to_witnesses(self._retrieved(names, [WITNESSES]), [point_id(name) for name in names])
+        return to_witnesses(self._retrieve(names, [WITNESSES]), [point_id(name) for name in names])
 
     def count(self) -> int:
         """Number of pairs."""
@@ -150,13 +150,13 @@ class EdgeMemory:
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
-        refuse_shared_points(checked.ids, point_id, self._retrieved(checked.ids, [USER_ID]))
+        refuse_shared_points(checked.ids, point_id, self._retrieve(checked.ids, [USER_ID]))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
             rows = slice(start, start + _POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
             points = _to_points(checked, rows)
             names = [str(point.id) for point in points]
-            self._noted(names)
+            self._note(names)
             with _translate_errors(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._index.add(names, {m: checked.side(m)[rows] for m in MODALITIES})
@@ -169,7 +169,7 @@ class EdgeMemory:
         if not points:
             return 0
         check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
-        self._noted(list(points))
+        self._note(list(points))
         with _translate_errors(self.location, "delete"):
             there = shard.count(qe.CountRequest(filter=qe.Filter(must=[has_id(points)]), exact=True))
             if there:
@@ -199,7 +199,7 @@ class EdgeMemory:
         self._live()
         if ids is None:
             return (to_payload(point) for page in self._pages(_POINTS_AT_ONCE, vectors=False) for point in page)
-        return map(to_payload, self._retrieved(check_ids(ids, "ids"), True))
+        return map(to_payload, self._retrieve(check_ids(ids, "ids"), True))
 
     def optimize(self) -> None:
         """Make the search index where FAISS is installed and there are enough pairs.
@@ -264,7 +264,7 @@ class EdgeMemory:
             )
         return self._live()
 
-    def _noted(self, points: list[str]) -> None:
+    def _note(self, points: list[str]) -> None:
         try:
             self._index.note(points)
         except OSError as error:
@@ -287,7 +287,7 @@ class EdgeMemory:
 
         return pages(read)
 
-    def _retrieved(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
+    def _retrieve(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
         for chunk in chunks(ids, _POINTS_AT_ONCE):
             with _translate_errors(self.location, "read"):
                 points = self._live().retrieve([point_id(name) for name in chunk], payload, False)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ..errors import InputError
 from ..types import Filter
-from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, shown
+from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, show
 
 USER_ID = "_reco_id"
 """Payload key of the user's id."""
@@ -69,7 +69,7 @@ def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
     if where is None:
         return ()
     if not isinstance(where, Mapping):
-        raise InputError(f'filter: expected conditions as in {{"shop": "de"}}, found {shown(where)}')
+        raise InputError(f'filter: expected conditions as in {{"shop": "de"}}, found {show(where)}')
     if len(where) > WHERE_KEYS:
         raise InputError(f"filter: {len(where):,} keys, at most {WHERE_KEYS} can be asked at once: use fewer")
     listed = sum(len(value) for value in where.values() if _is_list(value))
@@ -109,13 +109,13 @@ def _fits(condition: Condition, value: Any) -> bool:
 def _condition(key: str, value: Any) -> Condition:
     if not isinstance(key, str) or '"' in key or "\\" in key or not is_unicode(key):
         raise InputError(
-            f"filter: {shown(key)} cannot be filtered by: expected a payload key without quote or backslash, in Unicode"
+            f"filter: {show(key)} cannot be filtered by: expected a payload key without quote or backslash, in Unicode"
         )
     if key in RESERVED:
         raise InputError(f"filter: {key!r} is reserved; read pairs by id with scroll(ids=...)")
     if isinstance(value, Mapping):
         if not value or any(name not in _COMPARE for name in value):
-            raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {shown(dict(value))}")
+            raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {show(dict(value))}")
         return Condition(key, None, {name: _bound(key, number) for name, number in value.items()})
     values = [_scalar(key, one) for one in (value if _is_list(value) else [value])]
     return Condition(
@@ -150,7 +150,7 @@ def _scalar(key: str, value: Any) -> Scalar:
     if is_scalar(value):
         return value  # type: ignore[no-any-return]
     raise InputError(
-        f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {shown(value)}"
+        f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {show(value)}"
     )
 
 
@@ -161,4 +161,4 @@ def _bound(key: str, number: Any) -> float:
                 return float(number)
         except OverflowError:  # an integer beyond the range of floats
             pass
-    raise InputError(f"filter {key!r}: a bound must be a finite number, found {shown(number)}")
+    raise InputError(f"filter {key!r}: a bound must be a finite number, found {show(number)}")

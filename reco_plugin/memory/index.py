@@ -88,7 +88,7 @@ class SearchIndex:
         known = {"state": "in use" if self._built else doing}
         if state is None:
             return None if known["state"] == "stored" else known
-        since = len(self._files.noted(state))
+        since = len(self._files.read_noted(state))
         return {
             **known,
             "pairs": state["pairs"],
@@ -198,7 +198,7 @@ class SearchIndex:
         from .index_build import build, use_threads
 
         use_threads(threads)
-        built = None if self._built else self._loaded()
+        built = None if self._built else self._load()
         if built is None or built.outgrown(self._store.count()):
             if not self._writable:
                 raise MemoryStoreError("it is out of date, and the folder cannot be written")
@@ -216,14 +216,14 @@ class SearchIndex:
                     return
             built.append_from(self._store, list(dict.fromkeys(late)), self._check)
 
-    def _loaded(self) -> Built | None:
+    def _load(self) -> Built | None:
         """The stored index with what was written since; None without, or if it does not fit the store."""
         from .index_build import Built
 
         state = self._files.state()
         if state is None:
             return None
-        noted = self._files.noted(state)
+        noted = self._files.read_noted(state)
         try:
             built = Built.of(self._files.read(state))
         except DAMAGED as error:

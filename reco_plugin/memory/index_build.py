@@ -104,10 +104,10 @@ def build(store: Store, check: Check) -> Built:
     points = np.concatenate(pages)
     pairs = len(points)
     drawn = np.random.default_rng(0).choice(pairs, sample_for(pairs), replace=False)
-    sample = _joined(_read(store, to_ids(points[drawn]), check))
+    sample = _join_parts(_read(store, to_ids(points[drawn]), check))
     sides: dict[Modality, SideIndex] = {}
     for own, other in (MODALITIES, MODALITIES[::-1]):
-        sides[own] = SideIndex.trained(sample[own], sample[other], pairs, check)
+        sides[own] = SideIndex.train(sample[own], sample[other], pairs, check)
     built = Built(sides, np.zeros((pairs, UUID_BYTES), np.uint8), 0, pairs)
     built.append_from(store, _Ids(points), check)
     for own, other in (MODALITIES, MODALITIES[::-1]):
@@ -148,6 +148,6 @@ def _read(store: Store, points: Sequence[str], check: Check) -> Iterator[tuple[l
             yield there, {m: np.concatenate(part) for m, part in parts.items()}
 
 
-def _joined(parts: Iterator[tuple[list[str], dict[Modality, Vectors]]]) -> dict[Modality, Vectors]:
+def _join_parts(parts: Iterator[tuple[list[str], dict[Modality, Vectors]]]) -> dict[Modality, Vectors]:
     read = [vectors for _, vectors in parts]
     return {m: np.concatenate([vectors[m] for vectors in read]) for m in MODALITIES}

@@ -112,7 +112,7 @@ class IndexFiles:
         with (self._folder / state["snapshot"]).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
-    def noted(self, state: dict[str, Any]) -> list[str]:
+    def read_noted(self, state: dict[str, Any]) -> list[str]:
         """The points that were written or deleted since the snapshot began, each once."""
         whole = []
         for number in sorted(self._numbers("journal")):

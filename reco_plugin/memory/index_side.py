@@ -51,7 +51,7 @@ class SideIndex:
         self._apart = own - other
 
     @classmethod
-    def trained(cls, sample: Vectors, other: Vectors, pairs: int, check: Callable[[], None]) -> SideIndex:
+    def train(cls, sample: Vectors, other: Vectors, pairs: int, check: Callable[[], None]) -> SideIndex:
         """An empty index for so many pairs, from samples (N, D) of its modality and of the other one.
 
         Args:
@@ -100,7 +100,7 @@ class SideIndex:
     def measure(self, own: Vectors, other: Vectors, check: Callable[[], None]) -> None:
         """Set how many lists are looked through, by queries (N, D) of both modalities, pairs of the memory."""
         wanted = zip((own, other), (RECALL, RECALL_ACROSS), strict=True)
-        self.probes = tuple(self._needed(queries[:_ASKED], recall, check) for queries, recall in wanted)  # type: ignore[assignment]
+        self.probes = tuple(self._find_probes(queries[:_ASKED], recall, check) for queries, recall in wanted)  # type: ignore[assignment]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """All of it as arrays, to store."""
@@ -119,7 +119,7 @@ class SideIndex:
         own, other = (int(probes) for probes in arrays["probes"])
         return cls(lists, arrays["axes"], arrays["own"], arrays["other"], (own, other))
 
-    def _needed(self, queries: Vectors, recall: float, check: Callable[[], None]) -> int:
+    def _find_probes(self, queries: Vectors, recall: float, check: Callable[[], None]) -> int:
         """The least number of lists that hold this share of what all lists hold."""
         truth = []
         for start in range(0, len(queries), 10):  # slow: each looks through all

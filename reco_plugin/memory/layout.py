@@ -123,7 +123,7 @@ class Layout:
         for modality in MODALITIES:
             name = self.name(modality)
             if name not in named:
-                there = _listed(list(named)) if named else "one without a name" if vectors else "none"
+                there = _list_names(list(named)) if named else "one without a name" if vectors else "none"
                 raise MemoryStoreError(
                     f"{place} has no vector named {name!r} for {modality}s; its vectors: {there}. "
                     "Name its two vectors: reco memory attach --image-vector NAME --text-vector NAME"
@@ -142,5 +142,5 @@ class Layout:
                 )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in sorted(names))

@@ -133,9 +133,9 @@ class LazyMemory:
 
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
-        return self.opened().search(search)
+        return self.ensure_open().search(search)
 
-    def opened(self) -> Memory:
+    def ensure_open(self) -> Memory:
         """The memory, opened now if it was not yet.
 
         Raises:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
 from ..request import Search
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records
-from ..values import shown
+from ..values import show
 from .checks import CheckedSearch
 from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE
@@ -96,7 +96,7 @@ def refuse_shared_points(ids: Sequence[str], point_of: Callable[[str], object], 
 
 def _one_point(name: str, other: str) -> InputError:
     return InputError(
-        f"the ids {shown(name)} and {shown(other)} are one point in Qdrant, which names points by UUIDs, and one "
+        f"the ids {show(name)} and {show(other)} are one point in Qdrant, which names points by UUIDs, and one "
         "of them is the UUID that is made of the other: nothing was stored, give one of these pairs another id"
     )
 

@@ -114,7 +114,7 @@ class QdrantMemory(QdrantCollection):
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
         names = check_ids(ids, "ids")
-        pages = self._retrieved(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
+        pages = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
         return to_witnesses(
             (point for page in pages for point in page), [self._layout.point_id(name) for name in names]
         )
@@ -128,7 +128,7 @@ class QdrantMemory(QdrantCollection):
         """Add or replace pairs, vectors (N, D); returns when they can be found."""
         client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
-        there = self._retrieved(IDS_AT_ONCE, checked.ids, vectors=False, payload=[USER_ID], write=True)
+        there = self._retrieve(IDS_AT_ONCE, checked.ids, vectors=False, payload=[USER_ID], write=True)
         refuse_shared_points(checked.ids, self._layout.point_id, (point for page in there for point in page))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
             points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE))
@@ -190,7 +190,7 @@ class QdrantMemory(QdrantCollection):
         elif self._layout.attached:  # points that lack a vector are not pairs, so vectors are read too
             return (row for each in self.scroll(IDS_AT_ONCE, ids) for row in zip(each.ids, each.payloads, strict=True))
         else:
-            pages = self._retrieved(IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
+            pages = self._retrieve(IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
         return (to_payload(point) for page in pages for point in page)
 
     def flush(self) -> None:

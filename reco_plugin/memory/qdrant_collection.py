@@ -97,7 +97,7 @@ class QdrantCollection:
         client.update_collection(real, metadata=metadata)
 
     def _set_witnesses(self, client: QdrantClient, names: Sequence[str], witnesses: dict[str, list[float]]) -> None:
-        found = self._retrieved(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)
+        found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)
         there = {str(point.id) for page in found for point in page}
         rows = [(point, witnesses[name]) for name in names if str(point := self._layout.point_id(name)) in there]
         changes = [
@@ -128,11 +128,11 @@ class QdrantCollection:
 
     def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
         vectors = list(self._layout.names.values())
-        for points in self._retrieved(batch_size, ids, vectors=vectors):
+        for points in self._retrieve(batch_size, ids, vectors=vectors):
             if whole := [point for point in points if len(point.vector or ()) == len(vectors)]:
                 yield to_records(whole, self._dimension, self._layout.names)
 
-    def _retrieved(
+    def _retrieve(
         self, size: int, ids: Sequence[str], *, vectors: Any, payload: Any = True, write: bool = False
     ) -> Iterator[list[Any]]:
         """The existing points of these ids, in their order."""

@@ -61,7 +61,7 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
     with _open_shard(folder, done) as shard:
         for ids in _ids(shard, str(folder)):
             points = list(_readable(shard, ids, done))
-            records = _kept(to_records(points, header.fingerprint.dimension), done)
+            records = _keep_valid(to_records(points, header.fingerprint.dimension), done)
             target.upsert(records)
             target.set_witnesses(records.ids, to_witnesses(points, [point_id(name) for name in records.ids]))
             done.pairs += len(records)
@@ -117,7 +117,7 @@ def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[An
             yield from _readable(shard, half, done)
 
 
-def _kept(records: Records, done: Rescued) -> Records:
+def _keep_valid(records: Records, done: Rescued) -> Records:
     """The pairs (N, D) whose payloads are within today's limits."""
     for name, payload in zip(records.ids, records.payloads, strict=True):
         try:

@@ -129,7 +129,7 @@ class Versions(ABC):
         kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
         return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
 
-    def unfinished(self, fingerprint: Fingerprint) -> str | None:
+    def find_unfinished(self, fingerprint: Fingerprint) -> str | None:
         """The newest unfinished version of the same encoder, or None."""
         begun = [each.name for each in self._known() if not each.finished and each.fingerprint == fingerprint]
         return begun[-1] if begun else None

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..defaults import MAX_PIXELS
 from ..errors import ConfigError, ImageError, ImageTooLarge, InputError
 from ..types import ImageInput
-from ..values import IMAGE_SIDE, shown
+from ..values import IMAGE_SIDE, show
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +58,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not all(type(side) is int and 0 < side <= IMAGE_SIDE for side in self.size):
-            raise ConfigError(f"image size {shown(self.size)} is not (height, width) in pixels, each 1-{IMAGE_SIDE}")
+            raise ConfigError(f"image size {show(self.size)} is not (height, width) in pixels, each 1-{IMAGE_SIDE}")
         if self.interpolation not in get_args(Interpolation):
             raise ConfigError(f"interpolation {self.interpolation!r} is none of {get_args(Interpolation)}")
         if self.resize_mode not in get_args(ResizeMode):

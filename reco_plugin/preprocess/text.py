@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError, ConfigError, InputError
-from ..values import CONTEXT_LENGTH, shown
+from ..values import CONTEXT_LENGTH, show
 
 if TYPE_CHECKING:
     import tokenizers
@@ -70,9 +70,7 @@ class TextConfig:
         if self.clean not in get_args(Clean):
             raise ConfigError(f"text cleaning {self.clean!r} is none of {get_args(Clean)}")
         if type(self.context_length) is not int or not 1 <= self.context_length <= CONTEXT_LENGTH:
-            raise ConfigError(
-                f"context length {shown(self.context_length)} is not a whole number in 1-{CONTEXT_LENGTH}"
-            )
+            raise ConfigError(f"context length {show(self.context_length)} is not a whole number in 1-{CONTEXT_LENGTH}")
         if type(self.pad_id) is not int or type(self.dynamic) is not bool:
             raise ConfigError(f"pad_id {self.pad_id!r} must be a whole number, dynamic {self.dynamic!r} true or false")
         if self.kind == "clip" and (type(self.end_id) is not int or self.strip_id is not None):
@@ -83,7 +81,7 @@ class TextConfig:
             raise ConfigError(f"buckets {self.buckets!r} must be whole numbers above 0")
         for name in ("pad_id", "end_id", "strip_id"):
             if not 0 <= (getattr(self, name) or 0) < 2**31:
-                raise ConfigError(f"{name} {shown(getattr(self, name))} is no token id: those are 0 to 2,147,483,647")
+                raise ConfigError(f"{name} {show(getattr(self, name))} is no token id: those are 0 to 2,147,483,647")
 
     @property
     def lengths(self) -> tuple[int, ...]:

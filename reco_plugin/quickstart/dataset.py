@@ -92,11 +92,11 @@ def load(cache: Path, *, generic: bool = False) -> Quickstart:
     tables = {table: read_json(names / "shortcodes" / f"{table}.json") for table in _SHORTCODES}
     entities = build(read_json(names / "data.json"), tables)  # type: ignore[arg-type]
     items, drawings, kept = _entity_drawings(entities, fetch(EMOJI_SOURCES, cache))
-    images = _cached(drawings, cache / "images")
+    images = _render_once(drawings, cache / "images")
     if generic:
         more, more_drawings = _generic_drawings(kept, fetch(GENERIC_SOURCES, cache))
         items += more
-        images = np.concatenate([images, _cached(more_drawings, cache / "images")])
+        images = np.concatenate([images, _render_once(more_drawings, cache / "images")])
     return Quickstart(images, items, kept)
 
 
@@ -160,7 +160,7 @@ def _words(name: str) -> str:
     return " ".join(part for part in _slug(name.replace("_", " ")).split("-") if not part.isdigit())
 
 
-def _cached(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
+def _render_once(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
     """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
     digest = hashlib.sha256(json.dumps([[d.icons.parent.name, d.name] for d in drawings]).encode()).hexdigest()[:16]
     path = folder / f"{digest}.npy"

@@ -51,7 +51,7 @@ class Entity:
         return (self.key, self.key.replace("-fe0f", ""), f"{self.key}-fe0f")
 
 
-def seeded(*parts: object) -> random.Random:
+def make_rng(*parts: object) -> random.Random:
     """A generator seeded by the parts alone, the same on every machine and Python."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))
@@ -107,7 +107,7 @@ def _split(rows: list[dict[str, Any]]) -> dict[str, EntitySplit]:
     splits: dict[str, EntitySplit] = {}
     for subgroup, names in sorted(by_subgroup.items()):
         order = sorted(names)
-        rng = seeded("split", subgroup)
+        rng = make_rng("split", subgroup)
         rng.shuffle(order)
         offset = rng.random()  # rounds small subgroups up or down at random, so that the shares hold overall
         for place, name in enumerate(order):
@@ -125,7 +125,7 @@ def _share(position: float) -> EntitySplit:
 
 def caption(entity: Entity, style: str) -> str:
     """One fixed caption for one drawing, in the wording of different sources; 15 % carry tags only."""
-    rng = seeded("caption", entity.key, style)
+    rng = make_rng("caption", entity.key, style)
     name = entity.names[_NAME_SOURCE[style]]
     tags = [tag for tag in entity.tags if tag.lower() != name.lower()]
     rng.shuffle(tags)

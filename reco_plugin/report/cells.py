@@ -98,7 +98,7 @@ def best_cells(table: Table) -> frozenset[tuple[int, str]]:
     return frozenset(found)
 
 
-def _signed(value: float) -> str:
+def _format_points(value: float) -> str:
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
 
@@ -127,7 +127,7 @@ _WRITERS: dict[str, Callable[[float], str]] = {
     "text": lambda value: f"{value:.6g}",
     "count": lambda value: f"{value:,.0f}",
     "percent": lambda value: f"{100 * value:.1f}",
-    "points": _signed,
+    "points": _format_points,
     "number": _number,
     "milliseconds": _milliseconds,
     "bytes": _bytes,

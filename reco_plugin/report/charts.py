@@ -44,7 +44,7 @@ def draw(chart: Chart, salt: str) -> str:
 
 def chart_table(chart: Chart) -> Table:
     """The values of a chart as a table, for accessibility."""
-    columns = [Column(key="x", title=chart.x_title, kind="text" if _named(chart) else "number")]
+    columns = [Column(key="x", title=chart.x_title, kind="text" if _has_names(chart) else "number")]
     columns += [Column(key=f"y{n}", title=line.name, kind=chart.y_kind) for n, line in enumerate(chart.lines)]
     rows: list[dict[str, Cell]] = []
     x: tuple[float | str, ...] = chart.x
@@ -94,7 +94,7 @@ def _beside_names(drawn: Canvas, chart: Chart, names: Sequence[str]) -> list[Art
             if (bounds := _bounds(line, place)) is not None:
                 axes.plot(bounds, (row, row), color=look.colour, alpha=0.45, linewidth=3, solid_capstyle="round")
         handles += axes.plot(_gaps(line.y), rows, color=look.colour, marker=look.marker, linestyle="none", markersize=7)
-    axes.set_yticks(range(len(names)), [_wrapped(name) for name in names], color=light("ink"))
+    axes.set_yticks(range(len(names)), [_wrap_name(name) for name in names], color=light("ink"))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(chart.y_title, loc="right")
     axes.set_title(chart.x_title)
@@ -138,16 +138,16 @@ def _gaps(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else value for value in values]
 
 
-def _wrapped(name: str) -> str:
+def _wrap_name(name: str) -> str:
     """Wrap a name to at most two lines."""
     return "\n".join(textwrap.wrap(name, _NAME_CHARS, max_lines=2, placeholder="…")) or name
 
 
 def _row_height(names: Sequence[str]) -> float:
-    return _NAME_ROW * (1.5 if any("\n" in _wrapped(name) for name in names) else 1.0)
+    return _NAME_ROW * (1.5 if any("\n" in _wrap_name(name) for name in names) else 1.0)
 
 
-def _named(chart: Chart) -> bool:
+def _has_names(chart: Chart) -> bool:
     return any(isinstance(value, str) for value in chart.x)
 
 

@@ -30,11 +30,11 @@ def markdown_section(section: Section, *, prefix: str | None = "report", level: 
             as in ``results/birds``; None leaves charts out.
         level: of the heading.
     """
-    parts = [f"{'#' * level} {escaped(section.title)}", prose(section.about)]
+    parts = [f"{'#' * level} {escape(section.title)}", prose(section.about)]
     parts += [markdown_table(table) for table in section.tables]
     if prefix is not None:
         for chart, name in zip(section.charts, chart_names(section, prefix), strict=True):
-            parts.append(f"![{escaped(chart.title)}]({name})\n\n*{escaped(chart.title)}*")
+            parts.append(f"![{escape(chart.title)}]({name})\n\n*{escape(chart.title)}*")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -42,13 +42,13 @@ def markdown_table(table: Table) -> str:
     """Write a table with its title in bold above; the best cells are bold."""
     best = best_cells(table)
     lines = [
-        _row(escaped(header(column)) for column in table.columns),
+        _row(escape(header(column)) for column in table.columns),
         _row("---" if column.kind == "text" else "---:" for column in table.columns),
     ]
     for number, row in enumerate(table.rows):
         cells = ((column.key, _cell(row.get(column.key), column.kind)) for column in table.columns)
         lines.append(_row(f"**{text}**" if (number, key) in best else text for key, text in cells))
-    title = f"**{escaped(table.title)}**\n\n" if table.title else ""
+    title = f"**{escape(table.title)}**\n\n" if table.title else ""
     return title + "\n".join(lines)
 
 
@@ -61,9 +61,9 @@ def markdown_cases(cases: Sequence[Case], link: PictureLink = lambda name: None)
     """
     lines = [_row(("query", "rank", "before", "after", "retrieved")), _row(["---"] * 5)]
     for case in cases:
-        found = "<br>".join(_shown(shown, link) for shown in (*case.neighbours, *case.prompt_neighbours))
+        found = "<br>".join(_show_pair(shown, link) for shown in (*case.neighbours, *case.prompt_neighbours))
         ranks = f"{case.rank_before + 1:,} → {case.rank_after + 1:,}"
-        query = f"{_picture(link(case.picture), case.name)}{escaped(case.name)}"
+        query = f"{_picture(link(case.picture), case.name)}{escape(case.name)}"
         lines.append(_row((query, ranks, _ranking(case.before), _ranking(case.after), found)))
     return "\n".join(lines)
 
@@ -73,10 +73,10 @@ def chart_names(section: Section, prefix: str) -> list[str]:
     return [f"{prefix}-{section_key(section)}-{number}.svg" for number in range(1, len(section.charts) + 1)]
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     r"""Escape text for Markdown, on one line.
 
-    >>> print(escaped("a|b <i> *c*"))
+    >>> print(escape("a|b <i> *c*"))
     a\|b &lt;i&gt; \*c\*
     """
     return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", _plain(text))
@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 def _cell(cell: Cell, kind: CellKind) -> str:
     text = format_cell(cell, kind)
-    return escaped(text) if isinstance(cell, str) else text
+    return escape(text) if isinstance(cell, str) else text
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -101,14 +101,14 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _ranking(ranked: Sequence[RankedCandidate]) -> str:
-    lines = (f"{number}. {escaped(one.name)} {one.similarity:.2f}" for number, one in enumerate(ranked, 1))
+    lines = (f"{number}. {escape(one.name)} {one.similarity:.2f}" for number, one in enumerate(ranked, 1))
     return "<br>".join(f"**{line}** ✓" if one.true else line for line, one in zip(lines, ranked, strict=True))
 
 
-def _shown(shown: RetrievedPair, link: PictureLink) -> str:
+def _show_pair(shown: RetrievedPair, link: PictureLink) -> str:
     figures = f"{shown.similarity:.2f}, trust {100 * shown.trust:.0f} %"
     picture = _picture(link(shown.picture), shown.caption)
-    return f"{picture}{_MARKS[shown.relevant]} {escaped(shown.caption)} ({figures})"
+    return f"{picture}{_MARKS[shown.relevant]} {escape(shown.caption)} ({figures})"
 
 
 def _picture(address: str | None, words: str) -> str:
@@ -127,13 +127,13 @@ def render_document(runs: Sequence[Run], title: str, prefixes: Sequence[str], fo
         prefixes: of each run's chart files.
         folder: of the document; pictures are linked from there.
     """
-    parts = [f"# {escaped(title)}"]
+    parts = [f"# {escape(title)}"]
     several = len(runs) > 1
     if several:
         parts.append(markdown_table(summary_table([run.findings for run in runs], [run.name for run in runs])))
     for run, prefix in zip(runs, prefixes, strict=True):
         if several:
-            parts.append(f"## {escaped(run.name)}")
+            parts.append(f"## {escape(run.name)}")
         parts += _run(run, prefix, 2 + several, partial(_link, run, folder))
     return "\n\n".join(parts) + "\n"
 
@@ -149,8 +149,8 @@ def _run(run: Run, prefix: str, level: int, link: PictureLink) -> list[str]:
     if main_figures(found):
         parts.append(f"![{HEADLINE}]({headline_name(prefix)})")
     groups = [plain_setup(found.setup), *setup_details(found.setup).values()]
-    parts += [" · ".join(f"{escaped(name)}: {escaped(value)}" for name, value in lines) for lines in groups if lines]
-    parts.append(f"Made by\n\n{_fenced(found.command)}")
+    parts += [" · ".join(f"{escape(name)}: {escape(value)}" for name, value in lines) for lines in groups if lines]
+    parts.append(f"Made by\n\n{_fence(found.command)}")
     parts += [markdown_section(section, prefix=prefix, level=level) for section in found.sections]
     for title, cases in ((GAINS, found.gains), (HARMS, found.harms)):
         if cases:
@@ -163,7 +163,7 @@ def _link(run: Run, folder: Path, name: str | None) -> str | None:
     return None if path is None else quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
 
 
-def _fenced(command: str) -> str:
+def _fence(command: str) -> str:
     fence = "```"
     while fence in command:
         fence += "`"

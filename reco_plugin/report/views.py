@@ -232,8 +232,8 @@ def _sheet(run: Run, anchor: str, title: str, about: str, cases: Sequence[Case])
 
 def _case(run: Run, case: Case) -> CaseView:
     found = (
-        ("retrieved for the query", tuple(_shown(run, shown) for shown in case.neighbours)),
-        ("retrieved for its class prompt", tuple(_shown(run, shown) for shown in case.prompt_neighbours)),
+        ("retrieved for the query", tuple(_show_pair(run, shown) for shown in case.neighbours)),
+        ("retrieved for its class prompt", tuple(_show_pair(run, shown) for shown in case.prompt_neighbours)),
     )
     return CaseView(
         name=case.name,
@@ -248,7 +248,7 @@ def _ranking(title: str, ranked: tuple[RankedCandidate, ...], rank: int) -> Rank
     return RankingView(title, ranked, rank + 1, missing=not any(one.true for one in ranked))
 
 
-def _shown(run: Run, shown: RetrievedPair) -> ShownView:
+def _show_pair(run: Run, shown: RetrievedPair) -> ShownView:
     return ShownView(
         picture=run.picture_data(shown.picture),
         caption=shown.caption,

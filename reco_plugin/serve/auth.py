@@ -33,9 +33,9 @@ class KeyCheck:
     """Checks the path and the ``authorization`` header of a request, before its body is read."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._callers = [_hashed(key.get_secret_value().encode()) for key in settings.api_keys]
+        self._callers = [_hash(key.get_secret_value().encode()) for key in settings.api_keys]
         admin = settings.admin_key
-        self._admin = [_hashed(admin.get_secret_value().encode())] if admin else []
+        self._admin = [_hash(admin.get_secret_value().encode())] if admin else []
         self._metrics, shown = settings.metrics_key, settings.show_pairs
         self._show_pairs = (bool(self._callers) or not self._admin) if shown is None else shown
 
@@ -89,10 +89,10 @@ def _bearer(authorization: str | None) -> str | None:
 def _fits(keys: Iterable[bytes], key: str | None) -> bool:
     if key is None:
         return False
-    sent = [_hashed(key.encode("latin-1")), _hashed(key.encode())]  # sent as UTF-8, or as Latin-1
+    sent = [_hash(key.encode("latin-1")), _hash(key.encode())]  # sent as UTF-8, or as Latin-1
     fits = [hmac.compare_digest(one, known) for one in sent for known in keys]  # all are compared: constant time
     return any(fits)
 
 
-def _hashed(key: bytes) -> bytes:
+def _hash(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()

@@ -111,7 +111,7 @@ class Caller:
         ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
-        if self._edge.embedder.asked(request, prefix).lacks_role:
+        if self._edge.embedder.interpret(request, prefix).lacks_role:
             self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
         return answer

@@ -89,13 +89,13 @@ class Embedder:
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
         self.check_size(request.items, request.options)
-        asked = self.asked(request, prefix)
+        asked = self.interpret(request, prefix)
         work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
         for modality in MODALITIES:
             self._side(work, modality)
         seconds = {f"{step}_s": value for step, value in work.seconds.items()}
         return to_embedded(
-            [row if row is not None else _unanswered() for row in work.rows],
+            [row if row is not None else _make_failure() for row in work.rows],
             self.dimension,
             degraded=work.degraded,
             explained=request.explain,
@@ -103,7 +103,7 @@ class Embedder:
             coverage=work.coverage,
         )
 
-    def asked(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
+    def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
         """What a request says about refinement.
 
         Raises:
@@ -239,7 +239,7 @@ def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
     )
 
 
-def _unanswered() -> Failure:
+def _make_failure() -> Failure:
     """For an item of an unknown modality, which only a defect makes."""
     return Failure(500, "internal_error", "this item was not answered")
 

@@ -102,10 +102,10 @@ class ImageFetcher:
             async with asyncio.timeout(self.timeout_s), self._turn:
                 return pixels_expected(await self._follow(url))
         except (TimeoutError, httpcore.TimeoutException):
-            message = f"{_shown(url)} did not answer within {self.timeout_s:g} s"
+            message = f"{_show_url(url)} did not answer within {self.timeout_s:g} s"
             raise Refused(Failure(424, "image_fetch_timeout", message)) from None
         except (OSError, UnicodeError, httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise Refused(_failed(url, str(error) or type(error).__name__)) from None
+            raise Refused(_make_failure(url, str(error) or type(error).__name__)) from None
 
     def for_request(self, *, max_images: int, max_bytes: int) -> RequestFetcher:
         """A fetcher for one request, within its limits."""
@@ -117,8 +117,8 @@ class ImageFetcher:
             answer = await self._get(check_url(url, self.hosts))
             if isinstance(answer, bytes):
                 return answer
-            url = _joined(url, answer)
-        raise Refused(_failed(url, f"more than {_MAX_REDIRECTS} redirects"))
+            url = _resolve_redirect(url, answer)
+        raise Refused(_make_failure(url, f"more than {_MAX_REDIRECTS} redirects"))
 
     async def _get(self, url: httpx.URL) -> bytes | str:
         """The body (bytes), or the URL of a redirect (str)."""
@@ -132,7 +132,7 @@ class ImageFetcher:
             if response.status in _REDIRECTS and "location" in fields:
                 return fields["location"]
             if response.status != 200:
-                raise Refused(_failed(str(url), f"HTTP {response.status}"))
+                raise Refused(_make_failure(str(url), f"HTTP {response.status}"))
             return await self._body(response, fields.get("content-length", ""))
 
     async def _body(self, response: httpcore.Response, declared: str) -> bytes:
@@ -226,25 +226,25 @@ def check_url(url: str, hosts: Sequence[str] = ()) -> httpx.URL:
     return parsed
 
 
-def _joined(url: str, location: str) -> str:
+def _resolve_redirect(url: str, location: str) -> str:
     try:
         return str(httpx.URL(url).join(location))
     except (httpx.InvalidURL, ValueError):
-        raise Refused(_failed(url, "it redirects to what is not a URL")) from None
+        raise Refused(_make_failure(url, "it redirects to what is not a URL")) from None
 
 
 def _fits(host: str, allowed: str) -> bool:
     return host.endswith(allowed) if allowed.startswith(".") else host == allowed
 
 
-def _shown(url: str) -> str:
+def _show_url(url: str) -> str:
     """A URL for a message, without possible secrets."""
     return repr(_USERINFO.sub("//", url.partition("?")[0])[:_SHOWN])
 
 
 def _forbidden(url: str, why: str) -> Failure:
-    return Failure(400, "image_url_forbidden", f"{_shown(url)} is not fetched: {why}; send the image itself instead")
+    return Failure(400, "image_url_forbidden", f"{_show_url(url)} is not fetched: {why}; send the image itself instead")
 
 
-def _failed(url: str, why: str) -> Failure:
-    return Failure(424, "image_fetch_failed", f"{_shown(url)} could not be fetched: {why}")
+def _make_failure(url: str, why: str) -> Failure:
+    return Failure(424, "image_fetch_failed", f"{_show_url(url)} could not be fetched: {why}")

@@ -44,7 +44,7 @@ def image_bytes(text: str, *, max_bytes: int) -> bytes:
     encoded = text[found.end() :] if found else text
     if len(encoded) > max_bytes * 3 // 2:  # 4/3, and room for line breaks: refused before it is copied
         raise Refused(too_many_bytes(len(encoded) * 3 // 4, max_bytes))
-    raw = _decoded(encoded) or _decoded(_tidy(encoded))
+    raw = _decode(encoded) or _decode(_tidy(encoded))
     if not raw:
         message = f"an image must be a data URI or base64, got {text[:_SHOWN]!r} ({len(text):,} characters)"
         raise Refused(Failure(400, "image_not_base64", message))
@@ -53,7 +53,7 @@ def image_bytes(text: str, *, max_bytes: int) -> bytes:
     return pixels_expected(raw)
 
 
-def _decoded(encoded: str) -> bytes:
+def _decode(encoded: str) -> bytes:
     """The bytes; empty if this is not strictly base64."""
     try:
         return base64.b64decode(encoded, validate=True)

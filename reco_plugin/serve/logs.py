@@ -54,10 +54,10 @@ def printable(text: str) -> str:
     >>> print(printable("a\x1b[2J\nb é"))
     a\u001b[2J\nb é
     """
-    return text if text.isprintable() else "".join(map(_escaped, text))
+    return text if text.isprintable() else "".join(map(_escape_character, text))
 
 
-def _escaped(character: str) -> str:
+def _escape_character(character: str) -> str:
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
@@ -76,13 +76,13 @@ def log_to_stderr(form: Literal["json", "text"], level: str) -> None:
 
 
 @cache
-def _installed() -> bool:
+def _has_opentelemetry() -> bool:
     return find_spec("opentelemetry") is not None and find_spec("opentelemetry.trace") is not None
 
 
 def span(name: str) -> AbstractContextManager[Any]:
     """A span below the current one; the request's own comes from OpenTelemetry's instrumentation of FastAPI."""
-    if not _installed():
+    if not _has_opentelemetry():
         return nullcontext()
     from opentelemetry import trace
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from ..errors import InputError
 from ..request import RefineOptions, check_caution
-from ..trust.reasons import decided
+from ..trust.reasons import explain_decision
 from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
 from ..values import EXCLUSIONS
 from ..why import Why
@@ -199,7 +199,7 @@ class CoverageBody(BaseModel):
         """From the refinement's; ``exact`` for scores."""
         known = {name: getattr(coverage, name) for name in ("asked", "found", "answered", "strength", "plain")}
         needed = 0.0 if exact else coverage.needed
-        return cls(**known, needed=needed, decided=decided(coverage, exact=exact))
+        return cls(**known, needed=needed, decided=explain_decision(coverage, exact=exact))
 
 
 class RefinedItem(BaseModel):

@@ -74,7 +74,7 @@ class Batches:
         group = rng.choice(len(self._first), self._size, replace=False)
         rows = self._order[self._first[group] + rng.integers(0, self._count[group])]
         turn = self._turn(step) if rng.random() < self._rotate else None
-        frozen = {side: _turned(self._read(self._query[side], rows), turn) for side in MODALITIES}
+        frozen = {side: _apply_turn(self._read(self._query[side], rows), turn) for side in MODALITIES}
         return FusionBatch(frozen, {side: self._side(side, rows, frozen[side], turn, rng) for side in MODALITIES})
 
     def _side(
@@ -91,7 +91,7 @@ class Batches:
         trust = (own > 0) & kept[part]
         return SideInputs(
             query[part],
-            _turned(self._read(self._table[side], own), turn),
+            _apply_turn(self._read(self._table[side], own), turn),
             self._sent(found.similarity[rows[part]]),
             self._sent(trust.astype(np.float32)),
         )
@@ -116,5 +116,5 @@ class Batches:
         return torch.from_numpy(array).to(self._processes.device)
 
 
-def _turned(vectors: Tensor, turn: Tensor | None) -> Tensor:
+def _apply_turn(vectors: Tensor, turn: Tensor | None) -> Tensor:
     return vectors if turn is None else vectors @ turn

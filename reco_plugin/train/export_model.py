@@ -40,7 +40,7 @@ def export_model(options: ExportOptions, out: Path) -> list[Parity]:
     if options.random_weights and not options.pretrained:
         warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
     untrained = Fusions(FusionConfig("paper", clip.dimension)).eval() if options.fuser == "paper" else None
-    fusions = _trained(clip, fusion) if fusion else untrained
+    fusions = _load_trained(clip, fusion) if fusion else untrained
     recipe = json.loads((fusion / Recipe.file).read_text()) if fusion and (fusion / Recipe.file).is_file() else {}
     samples = _samples(options.check) if options.check else Samples()
     policy = Policy(k=options.k or recipe.get("k", NEIGHBOURS))
@@ -48,7 +48,7 @@ def export_model(options: ExportOptions, out: Path) -> list[Parity]:
     return export(clip, fusions, out, card=card, precision=options.precision, serving=serving, samples=samples)
 
 
-def _trained(clip: FrozenClip, run: Path) -> Fusions:
+def _load_trained(clip: FrozenClip, run: Path) -> Fusions:
     """Load the fusions of a run, if they were trained on this encoder."""
     fusions = load_fusions(run / FUSION)
     if fusions.config.dimension != clip.dimension:

@@ -60,7 +60,7 @@ def refit(
             graphs[case.spec.name] = ModelFile.of(path)
             config = _config(base, case.spec, graphs[case.spec.name].sha256)
             (folder / case.spec.name / _CONFIG).write_text(config, encoding="utf-8")
-        for name in _kept(base, graphs):
+        for name in _list_kept(base, graphs):
             _take(base.graph(name), graph_file(folder, name))
             shutil.copyfile(base.folder / name / _CONFIG, folder / name / _CONFIG)
             graphs[name] = manifest.graphs[name]
@@ -83,7 +83,7 @@ def refit(
     return parities
 
 
-def _kept(base: Artifact, made: dict[str, ModelFile]) -> Iterator[str]:
+def _list_kept(base: Artifact, made: dict[str, ModelFile]) -> Iterator[str]:
     """Graphs of the base that stay."""
     encoder = set(map(clip_graph, MODALITIES))
     older = base.manifest.format < FORMAT  # other fusions, by the same names

@@ -79,7 +79,7 @@ def _training(recipe: Recipe, out: Path) -> FusionData:
     if (out / recipe.file).is_file() and folder.is_dir():
         return open_data(folder)
     shutil.rmtree(folder, ignore_errors=True)  # of a failed start, perhaps with another recipe
-    pairs, memory = _encoded(recipe, out)
+    pairs, memory = _encode_pairs(recipe, out)
     with closing(memory):
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
         data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, recipe.group), hidden, folder)
@@ -92,7 +92,7 @@ def _training(recipe: Recipe, out: Path) -> FusionData:
     return data
 
 
-def _encoded(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
+def _encode_pairs(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
     """Read the pairs, (N, D) each, and open the memory that they retrieve from."""
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
     _fusion(recipe, clip.dimension)  # refuses unfit heads before the work

@@ -18,6 +18,10 @@ from .episodes import Episode, Episodes, make_episodes
 from .fit import move
 from .gate import Applied
 
+ALONE = 0.5
+"""Share of pairs with a caption of their own above which the estimate is far too low
+(docs/measurements/self-check.md)."""
+
 
 @dataclass(frozen=True)
 class SideCheck:
@@ -46,12 +50,21 @@ class Check:
         image, text: queries of that modality.
         wrong: share of its captions that look wrong, in [0, 1].
         pairs: that asked.
+        alone: share of them whose caption no other pair has: with them hidden from themselves, there is no answer.
     """
 
     image: SideCheck
     text: SideCheck
     wrong: float
     pairs: int
+    alone: float = 0.0
+
+    @property
+    def meaning(self) -> str:
+        """How far it can be trusted."""
+        if self.alone > ALONE:
+            return "a lower bound, since most of its captions have one pair; blind to an irrelevant memory"
+        return "right in sign, not in size, blind to an irrelevant memory"
 
     def side(self, modality: Modality) -> SideCheck:
         """The check of one modality."""
@@ -65,7 +78,7 @@ class Check:
     def from_json(cls, stored: Mapping[str, Any]) -> Check:
         """Read :meth:`to_json` back."""
         image, text = (SideCheck(**{k: float(v) for k, v in stored[m].items()}) for m in MODALITIES)
-        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]))
+        return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)))
 
     def __str__(self) -> str:
         def said(side: SideCheck, what: str) -> str:
@@ -82,12 +95,13 @@ def check_pairs(
     k: int,
 ) -> Check:
     """Play the gates on pairs that were not in the fit, weighted by honesty: a wrong caption tests nothing."""
-    sides = {}
+    sides, alone = {}, 0.0
     for modality in MODALITIES:
         episodes = make_episodes(corpus, modality, rows, k=k)
         sides[modality] = _check_side(episodes, gates[modality])
+        alone = float((episodes.siblings == 0).mean())
     wrong = float((1.0 - corpus.honesty_of(rows)).mean())
-    return Check(sides["image"], sides["text"], wrong, len(rows))
+    return Check(sides["image"], sides["text"], wrong, len(rows), alone)
 
 
 def _check_side(episodes: Episodes, gate: Applied | None) -> SideCheck:

@@ -124,14 +124,14 @@ def witness(
     out = []
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
-        said = _predicted(
+        said = _predict_rows(
             corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None
         )
         out.append(said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]]))
     return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
 
 
-def _predicted(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None) -> Predicted:
+def _predict_rows(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None) -> Predicted:
     """What the given neighbours (M, K) of pairs, or their own, say of them."""
     found = {}
     for modality in MODALITIES:
@@ -158,7 +158,7 @@ def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:
     """Learn honesty on the chosen rows, and witness all pairs."""
     witnesses = witness(corpus, np.arange(len(corpus)))
     rows, shuffle = corpus.chosen, rng.permutation(len(corpus.chosen))
-    said = _predicted(corpus, rows)
+    said = _predict_rows(corpus, rows)
     moved = replace(said, image=said.image[shuffle])  # the caption of another pair, judged beside this pair's image
     fake = moved.witnesses(corpus.values, corpus.image[rows], corpus.text[rows][shuffle])
     learned = learn_honesty(witnesses[rows], fake)

@@ -17,7 +17,7 @@ from ..types import Vectors
 
 BY_LISTS = 20_000
 """Rows from which they are compared by lists."""
-HELD = 0.97
+HELD = 0.95
 """Share of the true neighbours that the lists must hold, on a sample."""
 _BLOCK, _ASKED = 1000, 500
 _ROUNDS, _PER_LIST = 3, 40  # of k-means; more cost more than they save

@@ -46,10 +46,10 @@ def _likeness(share: float) -> Signal:
     return Signal("likeness", share, share, math.log(max(share, 1e-6)))
 
 
-def decided(coverage: Coverage, *, exact: bool = False) -> str:
+def explain_decision(coverage: Coverage, *, exact: bool = False) -> str:
     """Say what was decided for a set, and why.
 
-    >>> decided(Coverage(4, 4, answered=0.25, needed=0.5, strength=0.2, covered=(True, False, False, False)))
+    >>> explain_decision(Coverage(4, 4, answered=0.25, needed=0.5, strength=0.2, covered=(True, False, False, False)))
     '1 of 4 is known to the memory, less than 50%, so all stay plain: moving some takes queries from the others'
 
     Args:

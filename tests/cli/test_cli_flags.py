@@ -10,16 +10,16 @@ import typer
 from pydantic import Field, SecretStr, field_validator
 from typer.testing import CliRunner
 
-from reco_plugin.cli.flags import Given, taken, takes
+from reco_plugin.cli.flags import Given, take_flags, takes
 from reco_plugin.errors import ConfigError
 from reco_plugin.run_config import RunConfig, option
-from reco_plugin.types import described
+from reco_plugin.types import make_field
 
 
 @dataclass(frozen=True)
 class Where:
     place: Annotated[str | None, typer.Option(help="Where it is.")] = None
-    deep: int | None = described(None, "How deep.", min=1, max=9, unset="as deep as it goes")
+    deep: int | None = make_field(None, "How deep.", min=1, max=9, unset="as deep as it goes")
     inner: int = 3
 
 
@@ -51,7 +51,7 @@ app = typer.Typer()
 def dig(source: str, *, given: Given, deeper: bool = False) -> None:
     """Dig."""
     seen.clear()
-    seen.update(source=source, deeper=deeper, given=dict(given), where=taken(Where, given), left=given)
+    seen.update(source=source, deeper=deeper, given=dict(given), where=take_flags(Where, given), left=given)
 
 
 def given(*words: str) -> dict[str, Any]:

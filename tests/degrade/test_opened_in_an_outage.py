@@ -183,7 +183,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
 
     def count() -> None:
         try:
-            memory.opened().count()
+            memory.ensure_open().count()
         except MemoryUnavailable as error:
             errors.append(str(error))
 
@@ -196,7 +196,7 @@ def test_calls_at_once_make_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None
         thread.join(60)
     assert (len(attempts), errors) == (1, ["nobody there"] * 4)
     with pytest.raises(MemoryUnavailable):
-        memory.opened().count()
+        memory.ensure_open().count()
     assert len(attempts) == 2
 
 
@@ -214,7 +214,7 @@ def test_closed_while_it_is_being_opened_leaves_nothing_open(model: Path) -> Non
 
     def count() -> None:
         with pytest.raises(MemoryStoreError):
-            memory.opened().count()
+            memory.ensure_open().count()
 
     with closing(memory):
         thread = threading.Thread(target=count)

@@ -118,7 +118,7 @@ def test_an_unfinished_version_is_not_used_and_goes_on(versions: FolderVersions,
     assert shown(versions)[name] == (5, False, False)
     with pytest.raises(MemoryStoreError, match="was not finished"):
         versions.use(name)
-    assert (versions.unfinished(MINE), versions.unfinished(OTHER)) == (name, None)
+    assert (versions.find_unfinished(MINE), versions.find_unfinished(OTHER)) == (name, None)
     with pytest.raises(MemoryStoreError, match="holds 5 pairs, expected 6"):
         versions.finish(name, 6, MINE)
     assert versions.begin(MINE) == "memory--v3"

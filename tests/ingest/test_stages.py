@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reco_plugin.errors import DataError
-from reco_plugin.ingest.stages import ahead, chunked, in_order
+from reco_plugin.ingest.stages import ahead, in_order, make_chunks
 
 
 def counting(end: int, made: list[int], closed: threading.Event) -> Generator[int, None, None]:
@@ -65,7 +65,7 @@ def test_what_came_before_an_error_of_ours_is_a_chunk() -> None:
         yield from range(5)
         raise DataError("no more of them")
 
-    chunks = chunked(fails(), 3)
+    chunks = make_chunks(fails(), 3)
     assert [next(chunks), next(chunks)] == [[0, 1, 2], [3, 4]]
     with pytest.raises(DataError, match="no more"):
         next(chunks)
@@ -77,7 +77,7 @@ def test_a_pool_keeps_order_whoever_is_first() -> None:
         return number
 
     with ThreadPoolExecutor(4) as pool:
-        done = list(in_order(pool, slow_if_even, chunked(range(100), 7), window=3))
+        done = list(in_order(pool, slow_if_even, make_chunks(range(100), 7), window=3))
     assert [len(chunk) for chunk in done] == [7] * 14 + [2]
     assert [number for chunk in done for number in chunk] == list(range(100))
 
@@ -89,4 +89,4 @@ def test_an_error_in_a_pool_ends_it() -> None:
         return number
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(KeyError, match="twenty"):
-        list(in_order(pool, fails_at_20, chunked(range(1000), 7), window=3))
+        list(in_order(pool, fails_at_20, make_chunks(range(1000), 7), window=3))

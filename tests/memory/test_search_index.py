@@ -391,7 +391,7 @@ def test_changes_wait_for_searches_and_searches_for_changes() -> None:
     assert order == ["search", "change", "search"]
 
 
-@pytest.mark.parametrize("part", ["noted", "bytes"])
+@pytest.mark.parametrize("part", ["read_noted", "bytes"])
 def test_what_is_known_of_it_is_read_again_where_it_is_replaced_meanwhile(part, folder, monkeypatch):
     with opened(folder) as memory:
         expected = in_use(memory).index_state

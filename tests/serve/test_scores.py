@@ -16,7 +16,7 @@ from reco_plugin import Reco
 from reco_plugin.client import AsyncClient, Client
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import InputError, MemoryUnavailable
-from reco_plugin.trust.reasons import decided
+from reco_plugin.trust.reasons import explain_decision
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green triangle", "the theory of numbers"]
 
@@ -57,7 +57,7 @@ def test_scores_are_those_of_reco(moving, served, pictures, sent):
     assert not np.allclose(body["scores"], body["frozen"], atol=1e-4)
     assert body["covered"] == list(expected.coverage.covered) == [True, True, True, False]
     assert body["coverage"]["answered"] == 0.75
-    assert body["coverage"]["decided"] == decided(expected.coverage, exact=True)
+    assert body["coverage"]["decided"] == explain_decision(expected.coverage, exact=True)
     assert "3 of 4 are known to the memory" in body["coverage"]["decided"]
     assert "degraded" not in body
     assert (answer.headers["x-reco-refined"], answer.headers["x-reco-coverage"]) == ("true", "0.75")

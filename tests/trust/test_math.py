@@ -10,6 +10,7 @@ from trust_worlds import D, measured, unit, world
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.trust import State, calibrate
+from reco_plugin.trust.check import Check
 from reco_plugin.trust.corpus import Corpus
 from reco_plugin.trust.coverage import find_covered, nearest_rival
 from reco_plugin.trust.episodes import make_episodes
@@ -85,6 +86,18 @@ def test_a_state_comes_back_bit_for_bit(state: State) -> None:
             ours, theirs = (getattr(one.values[modality], part) for one in (state, again))
             assert ours.tobytes() == theirs.tobytes()
         assert set(again.sides[modality].gates) == set(state.sides[modality].gates)
+
+
+@pytest.mark.parametrize(("per", "alone"), [(1, 1.0), (4, 0.0)])
+def test_the_self_check_says_where_held_out_pairs_find_no_answer(per: int, alone: float) -> None:
+    learned = calibrate(*world(400 // per, per)[:2])
+    assert learned is not None
+    assert learned.state.check is not None
+    stored = learned.state.check.to_json()
+    assert stored["alone"] == alone
+    assert ("lower bound" in learned.state.check.meaning) == (per == 1)
+    del stored["alone"]  # as written before it was measured
+    assert Check.from_json(stored) == replace(learned.state.check, alone=0.0)
 
 
 def test_a_damaged_state_is_refused(state: State) -> None:

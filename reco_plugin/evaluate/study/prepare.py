@@ -114,13 +114,13 @@ def prepare(
         records=records,
         shows=membership(records, whole.classes, whole.candidates.vectors, config.label_key),
         distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
-        captioned=None if sets.captioned is None else _captioned(source, sets.captioned, progress),
+        captioned=None if sets.captioned is None else _encode_captioned(source, sets.captioned, progress),
         pictures=Thumbnails(folder / "pictures", sets.labelled.images),
         watch=watch,
     )
 
 
-def _captioned(source: CachingReco | Refiner, captioned: Captioned, progress: Progress) -> Captioned:
+def _encode_captioned(source: CachingReco | Refiner, captioned: Captioned, progress: Progress) -> Captioned:
     images = image_vectors(source, captioned.images, progress)
     return replace(captioned, images=images, texts=text_vectors(source, captioned.texts, progress))
 

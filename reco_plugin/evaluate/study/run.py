@@ -154,7 +154,7 @@ def setup_of(study: Study, digests: dict[str, str]) -> dict[str, Any]:
 
 def _part(study: Study, name: SectionName, path: Path, of: str) -> StoredSection:
     """Read the stored section, or measure and store it."""
-    if (finished := _finished(path, of)) is not None:
+    if (finished := _read_finished(path, of)) is not None:
         return finished
     found = _MEASURE[name](study)
     part = (
@@ -165,7 +165,7 @@ def _part(study: Study, name: SectionName, path: Path, of: str) -> StoredSection
     return part
 
 
-def _finished(path: Path, of: str) -> StoredSection | None:
+def _read_finished(path: Path, of: str) -> StoredSection | None:
     try:
         part = StoredSection.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # missing or truncated: it is measured again

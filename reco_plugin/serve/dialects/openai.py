@@ -226,16 +226,16 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/v1/embeddings", response_model_exclude_none=True)
     async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         """Embed texts and images; OpenAI's API, with Jina's objects and NIM's data URIs as further inputs."""
-        return await embedded(request, body)
+        return await answer_embeddings(request, body)
 
     @routes.post(
         "/openai/deployments/{deployment}/embeddings", response_model_exclude_none=True, include_in_schema=False
     )
     async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         """The same under Azure's path; the deployment is the model."""
-        return await embedded(request, body.model_copy(update={"model": deployment}))
+        return await answer_embeddings(request, body.model_copy(update={"model": deployment}))
 
-    async def embedded(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+    async def answer_embeddings(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
         caller = edge(request)
         body.check(caller)
         found = await answers(caller, body.to_wanted())

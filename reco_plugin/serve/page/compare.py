@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...reco import Reco
-from ...trust.reasons import decided
+from ...trust.reasons import explain_decision
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
 from ..edge import Caller
 from ..embedding import Embedded, EmbedRequest
@@ -127,7 +127,7 @@ class Comparer:
             if asked.refine_ranked and len(found):
                 moved = self._refine(asked, found, by)
                 vectors, degraded = moved.vectors, degraded or moved.degraded
-                ranked_decided = "" if moved.coverage is None else decided(moved.coverage)
+                ranked_decided = "" if moved.coverage is None else explain_decision(moved.coverage)
             refined = places(found, answer.vectors[0], vectors, depth)
         except MemoryStoreError as error:
             problem = to_failure(error).message
@@ -145,7 +145,7 @@ class Comparer:
             why=str(why) if why else "",
             plain=coverage.plain if coverage else "",
             ranked_decided=ranked_decided,
-            used=[self._retrieved(used) for used in answer.used[0]] if answer.used else [],
+            used=[self._show_used(used) for used in answer.used[0]] if answer.used else [],
             plain_ranking=self._ranking(plain, plain, refined, asked.results),
             refined_ranking=self._ranking(refined, plain, refined, asked.results),
             ranking_error=problem,
@@ -160,17 +160,17 @@ class Comparer:
         ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
         return [
             Ranked(
-                **self._shown(place.id, place.payload, place.similarity),
+                **self._show(place.id, place.payload, place.similarity),
                 rank_plain=ranks[0].get(place.id),
                 rank_refined=ranks[1].get(place.id),
             )
             for place in shown_places[:count]
         ]
 
-    def _retrieved(self, used: Used) -> Retrieved:
-        return Retrieved(**self._shown(used.id, used.payload, used.similarity), trust=used.trust, weight=used.weight)
+    def _show_used(self, used: Used) -> Retrieved:
+        return Retrieved(**self._show(used.id, used.payload, used.similarity), trust=used.trust, weight=used.weight)
 
-    def _shown(self, id_: str, payload: Payload, similarity: float) -> dict[str, Any]:
+    def _show(self, id_: str, payload: Payload, similarity: float) -> dict[str, Any]:
         return {**describe_pair(id_, payload, self.pictures), "similarity": similarity}
 
 

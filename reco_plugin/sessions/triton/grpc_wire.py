@@ -83,10 +83,10 @@ class GrpcWire:
             case "UNAVAILABLE" if any(words in message.lower() for words in _NEVER_SENT):
                 return wire.not_reached(self._address, message)
             case "UNAVAILABLE" if "protocol is restricted" in message:  # Triton's code for a missing key
-                return wire.refused(self._address, message)
+                return wire.make_access_error(self._address, message)
             case "UNAVAILABLE" | "CANCELLED":
                 return wire.unavailable(self._address, message)
             case "UNAUTHENTICATED" | "PERMISSION_DENIED":
-                return wire.refused(self._address, message)
+                return wire.make_access_error(self._address, message)
             case _:
-                return wire.failed(self._address, message)
+                return wire.make_server_error(self._address, message)

@@ -47,7 +47,7 @@ class HttpWire:
         try:
             result = client.InferenceServerClient.parse_response_body(answer, header_length=length)
         except (ValueError, InferenceServerException) as error:
-            raise wire.failed(self._address, f"what is no answer of Triton's: {error}") from error
+            raise wire.make_server_error(self._address, f"what is no answer of Triton's: {error}") from error
         return {name: result.as_numpy(name) for name in call.outputs}
 
     def config(self, graph: str, version: str, timeout: float) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class HttpWire:
         try:
             return dict(json.loads(answer))
         except (ValueError, TypeError) as error:
-            raise wire.failed(self._address, f"what is no configuration of a model: {error}") from error
+            raise wire.make_server_error(self._address, f"what is no configuration of a model: {error}") from error
 
     def register(self, region: str, key: str, size: int, timeout: float) -> None:
         """Have the server map a shared-memory object of this host."""
@@ -111,10 +111,10 @@ class HttpWire:
     def _fault(self, status: int, message: str) -> SessionError:
         reason = f"HTTP {status}: {message}"
         if status in {401, 403}:
-            return wire.refused(self._address, reason)
+            return wire.make_access_error(self._address, reason)
         if status in {429, 502, 503, 504}:
             return wire.unavailable(self._address, reason)
-        return wire.failed(self._address, reason)
+        return wire.make_server_error(self._address, reason)
 
 
 def _message(content: bytes) -> str:

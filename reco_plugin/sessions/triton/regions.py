@@ -65,7 +65,7 @@ class Regions:
         Raises:
             SessionError: the mode is on and the server cannot map the memory of this host.
         """
-        size = sum(map(_padded, inputs.values()))
+        size = sum(map(_pad_size, inputs.values()))
         region = self._take(size, timeout) if self._mode != "off" and size >= WORTH_IT else None
         if region is None:
             yield {}
@@ -156,9 +156,9 @@ def _write(region: Region, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, 
         target = np.frombuffer(region.memory, array.dtype, array.size, offset)
         target.reshape(array.shape)[...] = array
         places[name] = Placement(region.name, offset, array.nbytes)
-        offset += _padded(array)
+        offset += _pad_size(array)
     return places
 
 
-def _padded(array: npt.NDArray[Any]) -> int:
+def _pad_size(array: npt.NDArray[Any]) -> int:
     return -(-array.nbytes // _ALIGN) * _ALIGN

@@ -122,7 +122,7 @@ def too_late(address: Address, timeout: float) -> SessionTimeout:
     )
 
 
-def refused(address: Address, reason: object) -> SessionError:
+def make_access_error(address: Address, reason: object) -> SessionError:
     """The server or a proxy refuses the credentials."""
     return SessionError(
         f"the Triton server at {address.url} refuses access ({reason}): set triton_headers, for example "
@@ -142,7 +142,7 @@ def unavailable(address: Address, message: str) -> SessionUnavailable:
     )
 
 
-def failed(address: Address, message: str) -> SessionError:
+def make_server_error(address: Address, message: str) -> SessionError:
     """The server answers with an error of its own."""
     if _NO_REGION in message.lower():
         return RegionLost(f"the Triton server at {address.url} and shared memory: {message}")

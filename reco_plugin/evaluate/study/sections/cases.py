@@ -82,7 +82,7 @@ class _Show:
             neighbours=self._neighbours(row, label),
             prompt_neighbours=()
             if self.prompt_refinement is None
-            else self._shown(self.prompt_refinement, int(np.searchsorted(task.candidates.labels, label)), label),
+            else self._show_pairs(self.prompt_refinement, int(np.searchsorted(task.candidates.labels, label)), label),
         )
 
     def _neighbours(self, row: int, label: int) -> tuple[RetrievedPair, ...]:
@@ -91,9 +91,9 @@ class _Show:
         queries, own = self.study.test.queries.vectors, self.study.test.queries.own
         hidden = None if own is None else own[row : row + 1]
         found = self.refiner.refine(queries[row : row + 1], modality="image", explain=True, exclude=hidden)
-        return self._shown(found, 0, label)
+        return self._show_pairs(found, 0, label)
 
-    def _shown(self, refinement: Refinement, row: int, label: int) -> tuple[RetrievedPair, ...]:
+    def _show_pairs(self, refinement: Refinement, row: int, label: int) -> tuple[RetrievedPair, ...]:
         found, trust = refinement.neighbours, refinement.trust
         if found is None or trust is None:
             return ()

@@ -140,7 +140,7 @@ def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
         rows.append(row(study, f"{name}, near-duplicates taken out", without))
         if found.queries.any():
             rows += [
-                _affected(study, f"{name}, {what}: those queries alone", outcome, found.queries)
+                _measure_affected(study, f"{name}, {what}: those queries alone", outcome, found.queries)
                 for what, outcome in (("left in", with_them), ("taken out", without))
             ]
     return Table(
@@ -153,7 +153,7 @@ def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
     )
 
 
-def _affected(study: Study, name: str, outcome: Measured, mask: Mask) -> dict[str, Cell]:
+def _measure_affected(study: Study, name: str, outcome: Measured, mask: Mask) -> dict[str, Cell]:
     gain = part_gain(study, outcome, study.frozen, study.test, mask)
     cells = {"name": name} | accuracies(study, outcome.only(mask)) | {"gain": gain}
     return {key: cell for key, cell in cells.items() if key not in ("lowest", "highest")}
