@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -277,10 +278,19 @@ def test_no_function_is_long_or_takes_much(name):
             )
 
 
+def type_names(node: ast.stmt) -> list[str]:
+    """Classes, and aliases by their spelling: `Vectors`, not `VECTORS`; private ones and type variables aside."""
+    if isinstance(node, ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    named = [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in named if re.fullmatch(r"[A-Z][a-z]\w*", name)]
+
+
 def test_a_type_name_has_one_home():
     homes: dict[str, set[str]] = {}
     for name, path in modules().items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, set()).add(name)
+            for defined in type_names(node):
+                homes.setdefault(defined, set()).add(name)
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}

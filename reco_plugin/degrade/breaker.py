@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NewType, TypeAlias
 
-State: TypeAlias = Literal["closed", "open", "half-open"]
+CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 Ticket = NewType("Ticket", int)
 """Permission for one call; its outcome counts only while the circuit is in the state that gave it."""
 
@@ -26,7 +26,7 @@ Ticket = NewType("Ticket", int)
 class Circuit:
     """A snapshot of a breaker."""
 
-    state: State  # closed: calls pass. open: none passes. half-open: one probes
+    state: CircuitState  # closed: calls pass. open: none passes. half-open: one probes
     failures: int  # in a row, until now
     opened: int  # how often it opened
     retry_in_s: float | None  # until the next probe; None unless open
@@ -95,5 +95,5 @@ class Breaker:
             left = None
             if self._retry_at is not None and not self._probing:
                 left = max(0.0, self._retry_at - self._clock())
-            state: State = "closed" if self._retry_at is None else "half-open" if self._probing else "open"
+            state: CircuitState = "closed" if self._retry_at is None else "half-open" if self._probing else "open"
             return Circuit(state, self._failures, self._opened, left, self._last_error)

@@ -17,15 +17,15 @@ import numpy.typing as npt
 from ..refine import Trusted
 from ..retrieve import Retrieval, retrieve
 from ..types import Records, Vectors
-from .baselines import Scores, ranks_of_scores, softmax
+from .baselines import ScoreMatrix, ranks_of_scores, softmax
 from .linear_adapter import LinearAdapter, train_adapters
 from .measure import Measured
 from .methods import Chosen, Measures
 from .ranking import parts
 from .task import Side, Task, TaskItems
 
-Numbers = npt.NDArray[np.int64]
-Near: TypeAlias = tuple[Numbers, Scores]
+NodeRows = npt.NDArray[np.int64]
+NearNodes: TypeAlias = tuple[NodeRows, ScoreMatrix]
 """Rows (B, K) of what is near to each of B nodes, and their cosines or shares (B, K)."""
 _QUERIES = 1024  # whose neighbours are held at a time
 
@@ -53,10 +53,10 @@ class LabelledImages:
 
     ids: Sequence[str]
     images: Vectors  # (M, D)
-    pair: Numbers  # (E,) row of an image
-    number: Numbers  # (E,) class that it shows
+    pair: NodeRows  # (E,) row of an image
+    number: NodeRows  # (E,) class that it shows
 
-    def among(self, numbers: Numbers) -> LabelledImages:
+    def among(self, numbers: NodeRows) -> LabelledImages:
         """Only images of some classes (C,), which are numbered by their place, in order of the classes."""
         kept = np.flatnonzero(np.isin(self.number, numbers))
         kept = kept[np.argsort(self.number[kept], kind="stable")]
@@ -64,7 +64,7 @@ class LabelledImages:
         ids = [self.ids[row] for row in rows.tolist()]
         return LabelledImages(ids, self.images[rows], pair, np.searchsorted(numbers, self.number[kept]))
 
-    def similarity(self, queries: TaskItems, rows: slice) -> Scores:
+    def similarity(self, queries: TaskItems, rows: slice) -> ScoreMatrix:
         """Cosines (b, M) of some queries; -inf where an image is the query's own."""
         cosines = queries.vectors[rows] @ self.images.T
         if queries.own is not None:
@@ -119,7 +119,7 @@ class Graph:
             self._task, self._made = task, Made(shown, *near) if len(shown.pair) else None
         return self._made
 
-    def _nearest(self, shown: LabelledImages, queries: TaskItems) -> Near:
+    def _nearest(self, shown: LabelledImages, queries: TaskItems) -> NearNodes:
         k, found = min(self._neighbours, len(shown.images)), []
         for rows in parts(len(queries.vectors), len(shown.images)):
             cosines = shown.similarity(queries, rows)
@@ -133,8 +133,8 @@ class Made(NamedTuple):
     """A graph of M images, and where a task's queries touch it."""
 
     shown: LabelledImages
-    images: Near  # (M, K)
-    queries: Near  # (B, K)
+    images: NearNodes  # (M, K)
+    queries: NearNodes  # (B, K)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class LabelPropagation:
             scores[:, columns] += self.weight * _mean(asked, spread)
         return _rank(scores, task)
 
-    def _shares(self, near: Near) -> Near:
+    def _shares(self, near: NearNodes) -> NearNodes:
         weights = np.maximum(near[1], 0.0) ** self.power
         return near[0], weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
 
@@ -255,16 +255,16 @@ def choose_alternatives(
     return tuple(best)
 
 
-def _cosines(task: Task) -> Scores:
+def _cosines(task: Task) -> ScoreMatrix:
     return np.asarray(task.queries.vectors @ task.candidates.vectors.T)
 
 
-def _rank(scores: Scores, task: Task) -> Measured:
+def _rank(scores: ScoreMatrix, task: Task) -> Measured:
     places = np.searchsorted(task.candidates.labels, task.queries.labels)
     return Measured(ranks_of_scores(scores, places)[None])
 
 
-def _mean(near: Near, rows: Scores) -> Scores:
+def _mean(near: NearNodes, rows: ScoreMatrix) -> ScoreMatrix:
     """Mean (B, C) of the rows (M, C) that each of B nodes is near to."""
     mean = np.zeros((len(near[0]), rows.shape[1]), np.float32)
     for place in range(near[0].shape[1]):  # (B, K, C) at once would be too large
@@ -272,7 +272,7 @@ def _mean(near: Near, rows: Scores) -> Scores:
     return mean
 
 
-def _confidence(shares: Scores) -> Scores:
+def _confidence(shares: ScoreMatrix) -> ScoreMatrix:
     """Of distributions (N, C), relative to their mean; 0 where there is none."""
     entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1)
     confidence = np.where(shares.any(axis=1), 1.0 - entropy / np.log(max(shares.shape[1], 2)), 0.0)

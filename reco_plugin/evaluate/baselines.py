@@ -21,7 +21,7 @@ ALONE = 1e6
 """A weight so large that the neighbours replace the query: label transfer."""
 _TEMPERATURES = (0.05, np.inf)
 
-Scores = npt.NDArray[np.floating[Any]]
+ScoreMatrix = npt.NDArray[np.floating[Any]]
 """(B, C); larger is nearer."""
 
 
@@ -33,7 +33,7 @@ class Scorer(Protocol):
         """Name of the baseline."""
         ...
 
-    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
+    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> ScoreMatrix:
         """Score C classes for B image queries.
 
         Args:
@@ -47,7 +47,7 @@ class Scorer(Protocol):
         ...
 
 
-def ranks_of_scores(scores: Scores, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+def ranks_of_scores(scores: ScoreMatrix, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     """Rank of each query's class: how many others score at least as high; ties count as wrong.
 
     >>> ranks_of_scores(np.array([[0.9, 0.1, 0.5], [0.3, 0.3, 0.1]]), np.array([2, 0])).tolist()
@@ -107,7 +107,7 @@ class LogitEnsemble:
     temperature: float  # of the neighbours' shares; infinity weighs all alike
     name: str = "logit ensemble"
 
-    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> Scores:
+    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> ScoreMatrix:
         """Score (B, C), see :meth:`Scorer.scores`."""
         own = softmax(self.scale * (queries @ prompts.T))  # (B, C)
         shares = _shares(neighbours.similarity, neighbours.found, self.temperature)  # (B, K)
@@ -149,7 +149,7 @@ def ensembles() -> list[LogitEnsemble]:
     ]
 
 
-def _shares(similarity: Scores, present: npt.NDArray[np.bool_], temperature: float) -> Scores:
+def _shares(similarity: ScoreMatrix, present: npt.NDArray[np.bool_], temperature: float) -> ScoreMatrix:
     """Shares (B, K) of the neighbours that are present, summing to 1; 0 where there are none."""
     logits = np.where(present, similarity / temperature, -np.inf)
     logits -= logits.max(axis=1, keepdims=True, initial=-1e9)
@@ -157,7 +157,7 @@ def _shares(similarity: Scores, present: npt.NDArray[np.bool_], temperature: flo
     return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12))
 
 
-def softmax(logits: Scores) -> Scores:
+def softmax(logits: ScoreMatrix) -> ScoreMatrix:
     """Shares (B, C) that sum to 1, of logits."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..train.processes import Processes
 
 
-Gate: TypeAlias = Literal["on", "off"]
+GateSwitch: TypeAlias = Literal["on", "off"]
 """on: moves only as far as the memory's own pairs justify. off: by the neighbours alone."""
 CAUTIONS: tuple[Caution, ...] = ("balanced", "bold", "cautious")
 _WEIGHTS = (0.5, 2.0, ALONE)
@@ -44,7 +44,7 @@ class Candidate:
 
     name: str  # of the fusion: one of those in :data:`reco_plugin.fit.config.KINDS`; or of a baseline
     k: int  # neighbours
-    gate: Gate
+    gate: GateSwitch
     fuser: Fuser | None = None  # to measure; None: the closed form, which alone has a gate
     caution: Caution = "balanced"  # of the gate
     fusions: Fusions | None = None  # to export

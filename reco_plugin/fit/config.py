@@ -11,7 +11,7 @@ from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
 from ..run_config import RunConfig, option
 
-FuserChoice: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]
+FusersToTry: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]
 FitSide: TypeAlias = Literal["text", "image", "names"]
 """The sides of a fit: text queries, image queries, and class names, which compete as candidates."""
 SIDES: tuple[FitSide, ...] = get_args(FitSide)
@@ -40,7 +40,7 @@ class FitConfig(RunConfig):
     group: str | None = option(
         None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )
-    fuser: FuserChoice = option("auto", "Candidates to try. auto: all but paper, which takes minutes.")
+    fuser: FusersToTry = option("auto", "Candidates to try. auto: all but paper, which takes minutes.")
     goal: Goal = option(
         "search", "What matters more: text and image queries, or the names that images are classified among."
     )

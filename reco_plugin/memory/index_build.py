@@ -19,7 +19,7 @@ _PER_READ = 64
 _READS_PER_ADD = 32
 _GROWN, _REPLACED = 4, 1.5
 """The lists are made anew for so many times the pairs, and if there are so many times more rows than pairs."""
-Check = Callable[[], None]
+StopCheck = Callable[[], None]
 """Raises where the work should stop."""
 
 
@@ -64,7 +64,7 @@ class Built:
             side.add(vectors[modality])
         self.rows = rows
 
-    def append_from(self, store: Store, points: Sequence[str], check: Check) -> None:
+    def append_from(self, store: Store, points: Sequence[str], check: StopCheck) -> None:
         """Add those of the points that the store has."""
         for there, vectors in _read(store, points, check):
             self.append(there, vectors)
@@ -95,7 +95,7 @@ class Built:
         return cls(sides, points, len(points), int(arrays["made_for"]))
 
 
-def build(store: Store, check: Check) -> Built:
+def build(store: Store, check: StopCheck) -> Built:
     """Read all pairs of a store, twice a part of them, and make their index."""
     pages = []
     for page in store.point_ids():
@@ -133,7 +133,7 @@ class _Ids(Sequence[str]):
         return to_ids(self._points[rows])
 
 
-def _read(store: Store, points: Sequence[str], check: Check) -> Iterator[tuple[list[str], dict[Modality, Vectors]]]:
+def _read(store: Store, points: Sequence[str], check: StopCheck) -> Iterator[tuple[list[str], dict[Modality, Vectors]]]:
     """Points that exist and their vectors (N, D), in parts."""
     for start in range(0, len(points), _PER_READ * _READS_PER_ADD):
         there: list[str] = []

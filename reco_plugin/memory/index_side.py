@@ -28,7 +28,7 @@ _LISTS_PER_ROOT = 4  # FAISS's advice: 4 to 16 times the root of the number of v
 _MOST = 4  # at most a quarter of all lists is looked through
 _PER_THREAD = 300_000
 """Vectors to compare with for each more thread, about 20 ms: for less, threads wait for one another longer."""
-Rows = npt.NDArray[np.int64]
+IndexRows = npt.NDArray[np.int64]
 
 
 def lists_for(pairs: int) -> int:
@@ -81,7 +81,7 @@ class SideIndex:
         """Add vectors (N, D); not while another thread searches."""
         self._lists.add(np.ascontiguousarray(vectors @ self._axes.T))
 
-    def nearest(self, queries: Vectors, depth: int, wider: int = 1) -> Rows:
+    def nearest(self, queries: Vectors, depth: int, wider: int = 1) -> IndexRows:
         """Rows (B, depth) that are about the nearest, nearest first; -1 where there are none.
 
         Args:
@@ -136,7 +136,7 @@ class SideIndex:
             probes = probes * 5 // 4
         return most
 
-    def _search(self, queries: Vectors, depth: int, probes: int) -> Rows:
+    def _search(self, queries: Vectors, depth: int, probes: int) -> IndexRows:
         probes = min(probes, int(self._lists.nlist))
         compared = len(queries) * probes * len(self) // int(self._lists.nlist)
         params, most = faiss.SearchParametersIVF(nprobe=probes), faiss.omp_get_max_threads()

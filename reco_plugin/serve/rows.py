@@ -18,7 +18,7 @@ from ..why import Why
 from .embedding import Embedded, Item, Timings
 from .failures import Failure
 
-Key: TypeAlias = tuple[Hashable, ...]
+RowKey: TypeAlias = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class AnswerCache:
     """An LRU cache of rows; safe to use from several threads."""
 
     def __init__(self, entries: int) -> None:
-        self._most, self._rows, self._lock = entries, OrderedDict[Key, AnswerRow](), threading.Lock()
+        self._most, self._rows, self._lock = entries, OrderedDict[RowKey, AnswerRow](), threading.Lock()
         self._hits = self._misses = 0
 
     @property
@@ -107,7 +107,7 @@ class AnswerCache:
         with self._lock:
             return CacheCounts(self._hits, self._misses, len(self._rows))
 
-    def get(self, key: Key) -> AnswerRow | None:
+    def get(self, key: RowKey) -> AnswerRow | None:
         """Look up a row."""
         with self._lock:
             row = self._rows.get(key)
@@ -118,7 +118,7 @@ class AnswerCache:
                 self._rows.move_to_end(key)
             return row
 
-    def put(self, key: Key, row: AnswerRow) -> None:
+    def put(self, key: RowKey, row: AnswerRow) -> None:
         """Keep a row, and drop the least recently used one."""
         own = replace(row, vector=row.vector.copy(), frozen=row.frozen.copy())  # a view would keep the whole batch
         with self._lock:
@@ -128,7 +128,7 @@ class AnswerCache:
                 self._rows.popitem(last=False)
 
 
-def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> Key:
+def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> RowKey:
     """The key of a row: the input, and for a refined row the options and the version of the memory."""
     raw = item.content.encode("utf-8", "surrogatepass") if isinstance(item.content, str) else bytes(item.content)
     kind = type(item.content).__name__

@@ -30,7 +30,7 @@ from .loop import Fusions
 from .model import FusionConfig
 from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
 from .serving import Serving
-from .to_onnx import Arithmetic, arithmetic_of, quiet, to_onnx, to_precision
+from .to_onnx import FloatWidth, arithmetic_of, quiet, to_onnx, to_precision
 from .triton import graph_specs, render_config
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _check_feasible(clip: FrozenClip, precision: Precision, serving: Serving) ->
             )
 
 
-def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic: Arithmetic) -> Parity:
+def export_graph(case: GraphCheck, path: Path, precision: Precision, arithmetic: FloatWidth) -> Parity:
     """Write one graph and compare it with torch.
 
     Raises:

@@ -20,7 +20,7 @@ from .parity import Precision
 from .serving import Serving
 from .triton import GraphSpec
 
-Arithmetic = Literal["single", "half"]
+FloatWidth = Literal["single", "half"]
 _SMALL = 256  # weights with fewer values are kept: they save nothing and include constants such as epsilons
 _MATRIX_OPS = ["MatMul", "Gemm"]
 _IN_SINGLE = ["LayerNormalization", "Softmax", "ReduceL2", "ReduceMean", "ReduceSum", "Pow", "Sqrt"]
@@ -72,12 +72,12 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def arithmetic_of(spec: GraphSpec, precision: Precision, serving: Serving) -> Arithmetic:
+def arithmetic_of(spec: GraphSpec, precision: Precision, serving: Serving) -> FloatWidth:
     """Half only for the encoders in fp16 on CUDA: CPUs have no kernels for it, and TensorRT casts by itself."""
     return "half" if precision == "fp16" and serving.accelerator == "cuda" and spec.engine else "single"
 
 
-def to_precision(path: Path, precision: Precision, arithmetic: Arithmetic = "single") -> None:
+def to_precision(path: Path, precision: Precision, arithmetic: FloatWidth = "single") -> None:
     """Rewrite a float32 graph in place; inputs and outputs keep their types.
 
     Args:

@@ -15,7 +15,7 @@ from .corpus import Corpus, measure_corpus
 from .episodes import Episodes, make_episodes
 from .fit import fit_gates
 from .gate import FITTED, LEVELS, PRIOR, Applied, Gate
-from .state import Side, State, shares_of
+from .state import SideTrust, State, shares_of
 
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
@@ -91,10 +91,10 @@ def _check(
 
 def _fit_sides(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int
-) -> tuple[dict[Modality, Side], float, str, bool]:
+) -> tuple[dict[Modality, SideTrust], float, str, bool]:
     """Sides with their gates, the measured share of unanswerable queries, why a side has none, and whether fitted."""
     episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
-    plain = {m: Side(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
+    plain = {m: SideTrust(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
     siblings = episodes["text"].siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
     if corpus.learned.wrong >= HOPELESS:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..types import MODALITIES, Modality, Vectors, other
 from .honesty import Honesty, Predicted, learn_honesty, predict
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
-from .nearest import Near, nearest_others
+from .nearest import NearestRows, nearest_others
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
@@ -44,7 +44,7 @@ class Corpus:
     units: Mapping[Modality, float]
     same_caption: float
     chosen: npt.NDArray[np.intp]
-    near: Mapping[Modality, Near] = field(default_factory=dict)
+    near: Mapping[Modality, NearestRows] = field(default_factory=dict)
     learned: Honesty = field(default_factory=lambda: Honesty(np.zeros(4), 0.0))
     witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
 
@@ -55,7 +55,7 @@ class Corpus:
         """Vectors (N, D) of a modality."""
         return self.image if modality == "image" else self.text
 
-    def near_without_last(self, modality: Modality, rows: npt.NDArray[np.intp]) -> Near:
+    def near_without_last(self, modality: Modality, rows: npt.NDArray[np.intp]) -> NearestRows:
         """The K nearest others of pairs; the one more that is kept stands in for one that is left out."""
         places, similarity = self.near[modality]
         return places[rows][:, :-1], similarity[rows][:, :-1]
@@ -118,7 +118,7 @@ def measure_corpus(
 
 
 def witness(
-    corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None
+    corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, NearestRows] | None = None
 ) -> npt.NDArray[np.float32]:
     """Witnesses (M, 3) of pairs, by the given neighbours (M, K) or by their own."""
     out = []
@@ -131,7 +131,9 @@ def witness(
     return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
 
 
-def _predict_rows(corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, Near] | None = None) -> Predicted:
+def _predict_rows(
+    corpus: Corpus, rows: npt.NDArray[np.intp], near: Mapping[Modality, NearestRows] | None = None
+) -> Predicted:
     """What the given neighbours (M, K) of pairs, or their own, say of them."""
     found = {}
     for modality in MODALITIES:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import Floats
 from ..types import Modality, Vectors, other
 from .corpus import Corpus
 from .nearest import nearest_columns
 
-Floats = npt.NDArray[np.float32]
 VIEW = (-0.5, 0.3)
 """A simulated other view of a pair is this share nearer to it than its nearest neighbour is; (0, .5) is in
 docs/measurements/gate.md."""

@@ -22,9 +22,9 @@ from .gate import FEATURES, LEAST, STRONGEST, Gate, features
 from .honesty import sigmoid
 from .signals import share
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
-START: Floats = np.array([-2.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(3.0), 1.0, -2.0])
+START: Doubles = np.array([-2.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.log(3.0), 1.0, -2.0])
 """phi, log tau, log kappa, logit of e; phi and tau are drawn towards these."""
 _SHRINKAGE = 2.0  # of that pull, per pair
 _ITERATIONS = 40
@@ -35,15 +35,15 @@ _CLIPPED = 0.02  # of each feature, at both ends
 class Moved:
     """What the gate makes of an episode, and the derivatives by log tau (phi enters the strength alone)."""
 
-    features: Floats  # (n, 6)
-    strength: Floats  # (n,)
+    features: Doubles  # (n, 6)
+    strength: Doubles  # (n,)
     inside: npt.NDArray[np.bool_]  # (n,) whether the strength is not clipped
-    correlation: Floats  # (n,)
-    length: Floats  # (n,) of query plus evidence, in standard deviations
-    shares: Floats  # (n, K) over the length of the evidence
-    d_strength: Floats
-    d_shares: Floats
-    d_correlation: Floats
+    correlation: Doubles  # (n,)
+    length: Doubles  # (n,) of query plus evidence, in standard deviations
+    shares: Doubles  # (n, K) over the length of the evidence
+    d_strength: Doubles
+    d_shares: Doubles
+    d_correlation: Doubles
 
 
 def fit_gates(
@@ -98,7 +98,7 @@ class _Loss:
         counted = episodes.honesty.astype(np.float64) if weighted else np.ones(len(episodes))
         self._row = counted / counted.sum()  # (n,)
 
-    def __call__(self, at: Floats) -> tuple[float, Floats]:
+    def __call__(self, at: Doubles) -> tuple[float, Doubles]:
         """Loss and gradient, with the pull towards the start."""
         value, gradient, _ = self._evaluate(at)
         pull = at - START
@@ -106,13 +106,13 @@ class _Loss:
         scale = _SHRINKAGE / len(self._of)
         return value + scale * float(pull @ pull), gradient + 2.0 * scale * pull
 
-    def gain(self, fitted: Floats) -> float:
+    def gain(self, fitted: Doubles) -> float:
         """What the gate saves over not moving at all, with temperature and e of its own, in standard errors."""
 
-        def still(tail: Floats) -> Floats:
+        def still(tail: Doubles) -> Doubles:
             return np.concatenate([[-30.0], np.zeros(FEATURES - 1), [fitted[6]], tail])
 
-        def plain(tail: Floats) -> tuple[float, Floats]:
+        def plain(tail: Doubles) -> tuple[float, Doubles]:
             value, gradient, _ = self._evaluate(still(tail))
             return value, gradient[7:]
 
@@ -122,7 +122,7 @@ class _Loss:
         error = float(np.sqrt(np.sum(self._row**2 * (saved - mean) ** 2)))
         return mean / max(error, 1e-12)
 
-    def _evaluate(self, at: Floats) -> tuple[float, Floats, Floats]:
+    def _evaluate(self, at: Doubles) -> tuple[float, Doubles, Doubles]:
         """Loss, gradient (9,), and the loss of each pair (n,); matrices (n, n) are float32, sums float64."""
         kappa = np.float32(np.exp(at[7]))
         moved = [move(episode, at, self._of) for episode in self.episodes]
@@ -145,7 +145,7 @@ class _Loss:
             gradient[:8] += _backward(back[i], episode, moved[i], cores[i], evidence[i], d_evidence[i], kappa)
         return value, gradient, each
 
-    def _compare(self, logits: list[Matrix], lost: float) -> tuple[float, float, Floats, list[Matrix]]:
+    def _compare(self, logits: list[Matrix], lost: float) -> tuple[float, float, Doubles, list[Matrix]]:
         """Loss, its derivative by the logit of e, the loss of each pair (n,), and by the logits, two (n, n)."""
         n, diagonal = len(self._of), np.arange(len(self._of))
         value, d_lost, each = 0.0, 0.0, np.zeros(n)
@@ -176,7 +176,7 @@ class _Loss:
 
 def _backward(
     d: Matrix, episode: Episode, m: Moved, core: Matrix, evidence: Matrix, d_evidence: Matrix, kappa: np.float32
-) -> Floats:
+) -> Doubles:
     """Gradient (8,) of phi, log tau and log kappa from that of the logits, d (n, n)."""
     gradient = np.zeros(8)
     by_core, by_evidence, by_weights = (
@@ -194,7 +194,7 @@ def _backward(
     return gradient
 
 
-def move(episode: Episode, at: Floats, of: Episodes, bounds: tuple[Floats, Floats] | None = None) -> Moved:
+def move(episode: Episode, at: Doubles, of: Episodes, bounds: tuple[Doubles, Doubles] | None = None) -> Moved:
     """Apply a gate to an episode: phi and log tau (7 or more numbers), and the range of its features."""
     phi, sharpness, own = at[:FEATURES], float(at[6]), of.length
     w, honest = share(episode.similarity, episode.honesty, episode.found, sharpness, of.spread)
@@ -242,12 +242,12 @@ def move(episode: Episode, at: Floats, of: Episodes, bounds: tuple[Floats, Float
     )
 
 
-def _times(matrices: npt.NDArray[np.float32], x: Floats) -> Floats:
+def _times(matrices: npt.NDArray[np.float32], x: Doubles) -> Doubles:
     """Products (n, K) of matrices (n, K, K) with rows (n, K)."""
     return np.asarray(np.matmul(matrices, x[:, :, None])[:, :, 0])
 
 
-def minimise(fun: Callable[[Floats], tuple[float, Floats]], x: Floats, iterations: int) -> Floats:
+def minimise(fun: Callable[[Doubles], tuple[float, Doubles]], x: Doubles, iterations: int) -> Doubles:
     """Minimise a smooth function of a few parameters by BFGS with backtracking.
 
     Args:

@@ -22,12 +22,12 @@ HELD = 0.95
 _BLOCK, _ASKED = 1000, 500
 _ROUNDS, _PER_LIST = 3, 40  # of k-means; more cost more than they save
 _MANY, _COLUMNS = 2_000, 64  # columns from which they are searched by blocks; columns of a block
-Rows = npt.NDArray[np.intp]
-Near = tuple[Rows, npt.NDArray[np.float32]]
+RowNumbers = npt.NDArray[np.intp]
+NearestRows = tuple[RowNumbers, npt.NDArray[np.float32]]
 """Rows (N, k) and similarities of the nearest others, the nearest first."""
 
 
-def nearest_others(x: Vectors, k: int, progress: Callable[[int], object] = int) -> Near:
+def nearest_others(x: Vectors, k: int, progress: Callable[[int], object] = int) -> NearestRows:
     """The k nearest others of each of (N, D), unit-norm.
 
     Args:
@@ -50,7 +50,7 @@ def nearest_others(x: Vectors, k: int, progress: Callable[[int], object] = int) 
     return rows, similarities
 
 
-def nearest_columns(scores: npt.NDArray[np.float32], k: int) -> Near:
+def nearest_columns(scores: npt.NDArray[np.float32], k: int) -> NearestRows:
     """Columns (B, k) of the largest scores (B, N) and the scores, the largest first."""
     k = min(k, scores.shape[1])
     some = _in_best_blocks(scores, k) if scores.shape[1] >= max(_MANY, 2 * k * _COLUMNS) else None
@@ -62,7 +62,7 @@ def nearest_columns(scores: npt.NDArray[np.float32], k: int) -> Near:
     return np.take_along_axis(some, order, axis=1), np.take_along_axis(best, order, axis=1)
 
 
-def _in_best_blocks(scores: npt.NDArray[np.float32], k: int) -> Rows:
+def _in_best_blocks(scores: npt.NDArray[np.float32], k: int) -> RowNumbers:
     """Columns (B, M) that hold the k largest of each row: those of the k blocks with the largest maxima, and the rest.
 
     Finding maxima takes an eighth of the time of partitioning a long row.
@@ -84,10 +84,10 @@ class _Lists:
         near: (C, P) the lists to compare each with, itself first.
     """
 
-    lists: list[Rows]
-    near: Rows
+    lists: list[RowNumbers]
+    near: RowNumbers
 
-    def groups(self) -> list[tuple[Rows, Rows]]:
+    def groups(self) -> list[tuple[RowNumbers, RowNumbers]]:
         """Rows of each list, and those to compare them with, which begin with them."""
         return [
             (members, np.concatenate([self.lists[other] for other in near]))
@@ -129,7 +129,7 @@ def _find_centres(sample: Vectors, count: int) -> Vectors:
     return centres
 
 
-def _nearest_centre(x: Vectors, centres: Vectors) -> Rows:
+def _nearest_centre(x: Vectors, centres: Vectors) -> RowNumbers:
     """Of each of (N, D), the number of its centre."""
     blocks = [x[start : start + _BLOCK] @ centres.T for start in range(0, len(x), _BLOCK)]
     return np.concatenate([block.argmax(axis=1) for block in blocks])

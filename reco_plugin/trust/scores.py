@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import Floats
 from ..types import Moves, Vectors
 from .moments import Values
-
-Floats = npt.NDArray[np.float32]
 
 
 def score_pairs(images: Moves, texts: Moves) -> Floats:

@@ -25,7 +25,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Side:
+class SideTrust:
     """Queries of one modality.
 
     Attributes:
@@ -60,7 +60,7 @@ class State:
     """
 
     values: Mapping[Modality, Values]
-    sides: Mapping[Modality, Side]
+    sides: Mapping[Modality, SideTrust]
     honesty: Honesty
     same_caption: float
     pairs: int
@@ -209,7 +209,7 @@ def _unpack_matrix(arrays: Mapping[str, Any], name: str, otherwise: LowRank | No
 
 
 def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
-    values, sides = dict[Modality, Values](), dict[Modality, Side]()
+    values, sides = dict[Modality, Values](), dict[Modality, SideTrust]()
     for modality in MODALITIES:
         length, shrinkage, spread, unit = arrays[f"moments_{modality}"].tolist()
         covariance = _unpack_matrix(arrays, f"covariance_{modality}")
@@ -224,7 +224,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
             }
             for role in ("query", "candidate")
         )
-        sides[modality] = Side(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
+        sides[modality] = SideTrust(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
     learned = arrays["honesty"]
     wrong, mean, same, unanswerable = learned[4:].tolist()
     return State(
