@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ LEAST = 10_000
 """Pairs from which an index is made: fewer are compared in a few milliseconds."""
 _NEIGHBOURS, _EXCLUDED = 50, 500
 """With more neighbours or exclusions every pair is compared: the lists are measured for ten neighbours."""
+_TRIES = 20
 _STALE = 0.05
 """Share of the pairs in the journal from which a new snapshot is saved; reading them again takes .1 s per 1,000."""
 _LATE = 256
@@ -77,11 +78,10 @@ class SearchIndex:
             ``bytes``, and ``lists`` (of each modality: how many are looked through, for its own queries and for the
             other's).
         """
-        while True:
-            try:
+        for _ in range(_TRIES):
+            with suppress(FileNotFoundError):  # a thread has put a newer one in the place of what was read
                 return self._read_state()
-            except FileNotFoundError:  # a thread has put a newer one in the place of what was read
-                continue
+        return self._read_state()
 
     def _read_state(self) -> dict[str, Any] | None:
         state, doing = self._files.state(), "being made" if self._late is not None else "stored"

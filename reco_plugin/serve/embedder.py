@@ -20,7 +20,7 @@ from .images import too_many_bytes
 from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import leave_place, still_wanted, take_place
-from .rows import AnswerCache, AnswerRow, Key, key_of, to_embedded, used_pairs
+from .rows import AnswerCache, AnswerRow, RowKey, key_of, to_embedded, used_pairs
 from .settings import ServeSettings
 
 
@@ -52,7 +52,7 @@ class _Todo:
 
     place: int
     ready: EncoderInput
-    key: Key | None
+    key: RowKey | None
 
 
 class Embedder:
@@ -202,7 +202,7 @@ class Embedder:
                 todo.append(_Todo(mine[index][0], ready, keys[index]))
         return todo
 
-    def _key(self, work: _Work, item: Item, wanted: bool) -> Key | None:
+    def _key(self, work: _Work, item: Item, wanted: bool) -> RowKey | None:
         """Key of an item in the cache; None if it must not be cached.
 
         A refined document depends on the others of its set; a memory on a server changes unnoticed; an explanation is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,8 +149,9 @@ class Traffic:
 
     def until(self, wanted: str | None, happened: Callable[[], bool] = lambda: True) -> None:
         """Look at answers, all of which must be right, until something happened and enough have this reason."""
-        seen = 0
+        seen, given_up = 0, time.monotonic() + PATIENCE_S
         while not happened() or seen < ENOUGH:
+            assert time.monotonic() < given_up, f"{wanted}: {seen} answers, {self.rig.reco.circuits}"
             answer = self._answers.get(timeout=PATIENCE_S)
             assert isinstance(answer, Refinement), answer
             if answer.degraded is None:

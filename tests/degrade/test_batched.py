@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +31,10 @@ def together(hanging: Any) -> Callable[..., list[Future[Any]]]:
             assert hanging.waiting.acquire(timeout=PATIENCE_S)
             for place, call in enumerate(calls[1:], 1):
                 futures.append(threads.submit(call))
+                given_up = time.monotonic() + PATIENCE_S
                 while len(batcher._waiting) < place:
                     assert not futures[-1].done()
+                    assert time.monotonic() < given_up, f"{len(batcher._waiting)} of {place} wait"
             rig.memory.asked = 1
             rig.memory.trouble = then
             hanging.release()
