@@ -39,7 +39,7 @@ from .points import (
     wanted_payload,
 )
 from .qdrant_collection import IDS_AT_ONCE, QdrantCollection
-from .qdrant_search import ASKED, DEEP, measure_depth, query_batch
+from .qdrant_search import ASKED, DEEP, DEPTH_KEY, measure_depth, query_batch
 from .server import Server, client_closed_on_error
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class QdrantMemory(QdrantCollection):
         With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
         """
         client = self._live()
-        header = replace(self._header, trust=dict(trust) | self._depth(client) if trust else {})
+        kept = {name: value for name, value in trust.items() if name != DEPTH_KEY}  # of another memory, where copied
+        header = replace(self._header, trust=kept | self._depth(client) if kept else {})
         to_json(self.kind, header)
         if self._folder:
             write_header(self._folder, self.kind, header)
@@ -211,7 +212,7 @@ class QdrantMemory(QdrantCollection):
         return query_batch(client, self.collection, requests, agreed, within, left)
 
     def _measured_depth(self) -> int:
-        depth = self._header.trust.get("search_ef")
+        depth = self._header.trust.get(DEPTH_KEY)
         return depth if isinstance(depth, int) and depth > 0 else SEARCH_EF
 
     def _depth(self, client: QdrantClient) -> dict[str, int]:
@@ -229,7 +230,7 @@ class QdrantMemory(QdrantCollection):
 
         try:
             some = next(self._pages(where, ASKED, vectors=list(names)))  # ids are hashes: a random choice
-            return {"search_ef": measure_depth(ask)}
+            return {DEPTH_KEY: measure_depth(ask)}
         except MemoryStoreError as error:  # what was learned is stored nevertheless
             log.warning("how deep searches must look is not known, %d stays: %s", SEARCH_EF, error)
             return {}

@@ -8,6 +8,8 @@ from typing import Any
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
+DEPTH_KEY = "search_ef"
+"""Of what a memory learned: how deep its searches must look."""
 DEPTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
 """Candidates that the HNSW index may look at, as they are tried."""
 RECALL = 0.98

@@ -7,7 +7,7 @@ work of comparing all with all; where it would be more, all are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,13 +87,11 @@ class _Lists:
     lists: list[RowNumbers]
     near: RowNumbers
 
-    def groups(self) -> list[tuple[RowNumbers, RowNumbers]]:
+    def groups(self) -> Iterator[tuple[RowNumbers, RowNumbers]]:
         """Rows of each list, and those to compare them with, which begin with them."""
-        return [
-            (members, np.concatenate([self.lists[other] for other in near]))
-            for members, near in zip(self.lists, self.near, strict=True)
-            if len(members)
-        ]
+        for members, near in zip(self.lists, self.near, strict=True):
+            if len(members):
+                yield members, np.concatenate([self.lists[other] for other in near])
 
 
 def _sort_into_lists(x: Vectors, k: int) -> _Lists | None:

@@ -136,7 +136,7 @@ def test_how_deep_it_looks_is_measured_when_a_large_memory_is_calibrated(server,
     assert searched(writer).hnsw_ef == 256
     server.engine.least_ef = least
     monkeypatch.setattr(qdrant, "DEEP", 60)
-    writer.set_trust({"blob": "learned"})
+    writer.set_trust({"blob": "learned", "search_ef": 7})  # as a copy of another memory brings it
     assert writer.header.trust == {"blob": "learned", "search_ef": depth}
     assert searched(writer).hnsw_ef == depth
     time.sleep(0.01)
