@@ -160,7 +160,7 @@ labelled queries that are not in it say so: images among the class names, and cl
 over plain CLIP, 95 % interval over classes). "Right": both are surer than chance and have one sign. "Not apart": one
 of them is no surer than chance.
 "Stays plain": the memory saw no gain, and moves no query of that kind. Where most captions have one pair (one style,
-one pair a class), held-out pairs find no answer, and the memory itself calls its estimate a lower bound.
+one pair a class), held-out pairs find no answer, and the memory itself says that its estimate is worth little.
 """
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from .fit import move
 from .gate import Applied
 
 ALONE = 0.5
-"""Share of pairs with a caption of their own above which the estimate is far too low
-(docs/measurements/self-check.md)."""
+"""Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
+(docs/measurements/self-check.md), and +9 where +.5 was (docs/measurements/fit.md, game)."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Check:
     def meaning(self) -> str:
         """How far it can be trusted."""
         if self.alone > ALONE:
-            return "a lower bound, since most of its captions have one pair; blind to an irrelevant memory"
+            return "of little worth, since most of its captions have one pair; blind to an irrelevant memory"
         return "right in sign, not in size, blind to an irrelevant memory"
 
     def side(self, modality: Modality) -> SideCheck:

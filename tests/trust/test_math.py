@@ -95,7 +95,7 @@ def test_the_self_check_says_where_held_out_pairs_find_no_answer(per: int, alone
     assert learned.state.check is not None
     stored = learned.state.check.to_json()
     assert stored["alone"] == alone
-    assert ("lower bound" in learned.state.check.meaning) == (per == 1)
+    assert ("of little worth" in learned.state.check.meaning) == (per == 1)
     del stored["alone"]  # as written before it was measured
     assert Check.from_json(stored) == replace(learned.state.check, alone=0.0)
 
