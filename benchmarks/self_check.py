@@ -158,9 +158,9 @@ Made by `python -m benchmarks.self_check --data DIRECTORY --docs docs/measuremen
 Every memory estimates from its own held-out pairs what refinement does to a query (± two standard errors). Then
 labelled queries that are not in it say so: images among the class names, and class names among the images (points
 over plain CLIP, 95 % interval over classes). "Right": both are surer than chance and have one sign. "Not apart": one
-of them is no surer than chance.
-"Stays plain": the memory saw no gain, and moves no query of that kind. Where most captions have one pair (one style,
-one pair a class), held-out pairs find no answer, and the memory itself says that its estimate is worth little.
+of them is no surer than chance. "Stays plain": the memory saw no gain, and moves no query of that kind. Where most
+captions have one pair (one style, one pair a class), held-out pairs find no answer, and the memory itself says that
+its estimate is worth little.
 """
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Subject:
     def __init__(self, point: Point, store: EdgeMemory) -> None:
         self.point = point
         self.refiner = Refiner(VectorMemory(store, State.from_json(store.header.trust)), None, Retrieval(point.k))
-        self.queries = Synthetic(point.pairs, point.dimension).queries(2 * CALLS * point.batch)
+        self.queries = Synthetic(point.pairs, point.dimension).queries(CALLS * point.batch)
 
     def milliseconds(self, modality: Modality) -> float:
         """Of a call, the median of a round."""
@@ -104,7 +104,8 @@ def measure(folder: Path) -> dict[tuple[Point, Modality], tuple[float, float]]:
     for turn in range(ROUNDS + 1):
         for subject in subjects:
             for modality in MODALITIES:
-                if (taken := subject.milliseconds(modality)) and turn:  # the first round warms up
+                taken = subject.milliseconds(modality)
+                if turn > 0:  # the first round warms up
                     found.setdefault((subject.point, modality), []).append(taken)
         print(f"round {turn} of {ROUNDS}", file=sys.stderr, flush=True)
     for store in opened.values():

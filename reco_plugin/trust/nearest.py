@@ -81,11 +81,11 @@ class _Lists:
 
     Attributes:
         lists: C of rows.
-        near: (C, P) the lists to compare each with, itself first.
+        near: of each, the lists to compare it with, itself first: together more than k rows.
     """
 
     lists: list[RowNumbers]
-    near: RowNumbers
+    near: list[RowNumbers]
 
     def groups(self) -> Iterator[tuple[RowNumbers, RowNumbers]]:
         """Rows of each list, and those to compare them with, which begin with them."""
@@ -109,11 +109,14 @@ def _sort_into_lists(x: Vectors, k: int) -> _Lists | None:
     scores[np.arange(_ASKED), asked] = -2.0
     true, _ = nearest_columns(scores, k)
     place = np.argsort(near, axis=1)[own[asked][:, None], own[true]]  # how far down the true neighbours' lists are
-    probed = near[:, : int(np.quantile(place, HELD)) + 1]
     sizes = np.bincount(own, minlength=count)
-    if 2 * int(sizes @ sizes[probed].sum(axis=1)) > len(x) ** 2:
+    rows = np.cumsum(sizes[near], axis=1)  # (C, C) in so many of the nearest lists
+    enough = (rows <= k).sum(axis=1)  # rare captions lie in short lists, far from all others
+    probed = np.maximum(int(np.quantile(place, HELD)), enough) + 1
+    if 2 * int(sizes @ rows[np.arange(count), probed - 1]) > len(x) ** 2:
         return None
-    return _Lists(np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1]), probed)
+    lists = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
+    return _Lists(lists, [row[:most] for row, most in zip(near, probed, strict=True)])
 
 
 def _find_centres(sample: Vectors, count: int) -> Vectors:

@@ -37,9 +37,8 @@ def test_few_rows_are_compared_with_all():
     np.testing.assert_array_equal(np.take_along_axis(true, rows, axis=1), similarity)
 
 
-def test_many_rows_are_compared_with_those_of_near_lists(by_lists, monkeypatch):
+def test_many_rows_are_compared_with_those_of_near_lists(monkeypatch):
     x, done = grouped(5_000, 50, 0.5), list[int]()
-    monkeypatch.setattr(nearest, "BY_LISTS", 10**9)
     true, _ = nearest_others(x, K)
     monkeypatch.setattr(nearest, "BY_LISTS", 1_000)
     rows, similarity = nearest_others(x, K, done.append)
@@ -51,6 +50,19 @@ def test_many_rows_are_compared_with_those_of_near_lists(by_lists, monkeypatch):
     assert (np.diff(similarity, axis=1) <= 0).all()
     again, _ = nearest_others(x, K)
     np.testing.assert_array_equal(rows, again)
+
+
+def test_rare_rows_far_from_all_others_find_the_nearest_of_those(by_lists):
+    values = unit(np.random.default_rng(0).standard_normal((60, 64)))
+    x = np.repeat(values, [100] * 20 + [2] * 40, axis=0)[np.random.default_rng(1).permutation(2_080)]
+    done = list[int]()
+    rows, similarity = nearest_others(x, K, done.append)
+    assert sum(done) == len(x) and len(done) > 10  # by lists
+    assert (rows != np.arange(len(x))[:, None]).all()
+    assert (similarity > -1.0).all()
+    true = x @ x.T
+    np.fill_diagonal(true, -2.0)
+    assert np.mean(np.abs(similarity + np.sort(-true, axis=1)[:, :K]) < 1e-5) > HELD
 
 
 @pytest.mark.parametrize("kind", ["no lists in them", "all equal", "two values"])
