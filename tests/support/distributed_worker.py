@@ -61,6 +61,7 @@ def main(folder: Path) -> None:
         processes.lead(lambda: 1 / 0)
     except (ZeroDivisionError, RecoError) as error:
         (folder / f"error-{processes.rank}.txt").write_text(f"{type(error).__name__}: {error}")
+    processes.leave()  # else gloo's threads may free their last tensors while the interpreter ends: SIGABRT
 
 
 if __name__ == "__main__":
