@@ -25,7 +25,8 @@ from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import MODALITIES, Modality, Vectors
+from reco_plugin.trust.check import Form
+from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
 from .markdown import table
 from .realclip_gate import ImageNet, load_imagenet
@@ -33,6 +34,7 @@ from .results import SETS, encoder_of
 from .sets.vectors import vectors
 from .subject import K, Subject
 
+FORMS: tuple[Form, ...] = ("queries", "candidates", "both")
 SLOTS = (0, 1)
 DOGS = np.arange(151, 269)
 Rows = npt.NDArray[np.int64]
@@ -94,17 +96,21 @@ def photographs(data: ImageNet) -> Iterator[Catalogue]:
     yield Catalogue("ImageNet, its classes renamed", learn, image, truth, strange.prompt, everything)
 
 
-def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, Interval]:
-    """Points over frozen of image queries (top-1 among the prompts) and of text queries (R@1 among the images)."""
-    refiner, found = Refiner(memory, None, Retrieval(K)), dict[Modality, Interval]()
+def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, dict[Form, Interval]]:
+    """Points over frozen of image queries (top-1 among the prompts) and of text queries (R@1 among the images).
+
+    By what is refined: the queries, the candidates as one set, or both, by exact scores.
+    """
+    refiner, found = Refiner(memory, None, Retrieval(K)), dict[Modality, dict[Form, Interval]]()
     images = TaskItems(catalogue.image, "image", catalogue.truth)
     texts = TaskItems(catalogue.prompt, "text", catalogue.classes)
     for modality in MODALITIES:
         queries, candidates = (images, texts) if modality == "image" else (texts, images)
-        task = Task(queries, candidates, queries.labels)
-        after = measure(task, [refine_task(refiner, task, {modality})]).ranks[0] < 1
-        change = after.astype(np.float64) - (measure(task).ranks[0] < 1)
-        found[modality] = bootstrap(100.0 * change, queries.labels)
+        task, sides = Task(queries, candidates, queries.labels), ({modality}, {other(modality)}, set(MODALITIES))
+        before, found[modality] = measure(task).ranks[0] < 1, {}
+        for form, refined in zip(FORMS, sides, strict=True):
+            after = measure(task, [refine_task(refiner, task, refined)]).ranks[0] < 1
+            found[modality][form] = bootstrap(100.0 * (after.astype(np.float64) - before), queries.labels)
     return found
 
 
@@ -117,20 +123,28 @@ def verdict(estimated: float, error: float, found: Interval, moved: bool) -> str
     return "right" if (estimated > 0) == (found.mean > 0) else "**wrong**"
 
 
-def row(catalogue: Catalogue) -> list[str]:
-    """One line of the table."""
+def rows(catalogue: Catalogue) -> tuple[list[str], list[str]]:
+    """One line of each table."""
     memory = catalogue.learn()
     state, found = memory.trust, measured(catalogue, memory)
     assert state is not None and state.check is not None, catalogue.name
-    cells = [catalogue.name, f"{memory.store.count():,}"]
+    gains, forms = [catalogue.name, f"{memory.store.count():,}"], [catalogue.name]
     for modality in MODALITIES:
         side, moved = state.check.side(modality), bool(state.sides[modality].gates)
-        cells += [
+        query = found[modality]["queries"]
+        gains += [
             f"{side.gain:+.1f} ± {2 * side.error:.1f}",
-            f"{found[modality].mean:+.1f} [{found[modality].low:+.1f}, {found[modality].high:+.1f}]",
-            verdict(side.gain, side.error, found[modality], moved),
+            f"{query.mean:+.1f} [{query.low:+.1f}, {query.high:+.1f}]",
+            verdict(side.gain, side.error, query, moved),
         ]
-    return cells
+        means: dict[Form, float] = {"plain": 0.0, **{form: interval.mean for form, interval in found[modality].items()}}
+        forms += [
+            " / ".join(f"{side.gain_of(form):+.1f}" for form in FORMS),
+            " / ".join(f"{means[form]:+.1f}" for form in FORMS),
+            side.best,
+            f"{means[side.best] - max(means.values()):.1f}",
+        ]
+    return gains, forms
 
 
 def main() -> None:
@@ -141,13 +155,16 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, required=True, help="folder of self-check.md")
     given = parser.parse_args()
     catalogues = [drawings(given.cache)] + ([photographs(load_imagenet(given.data))] if given.data else [])
-    rows = []
+    gains, forms = list[list[str]](), list[list[str]]()
     for group in catalogues:
         for catalogue in group:
-            rows.append(row(catalogue))
-            print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
+            for lines, line in zip((gains, forms), rows(catalogue), strict=True):
+                lines.append(line)
+                print(*line, sep=" | ", file=sys.stderr, flush=True)
     head = ["memory", "pairs", "images, estimated", "measured", "", "texts, estimated", "measured", ""]
-    text = f"{HEAD}\n{table(head, rows)}\n"
+    of_forms = ["memory", "images, estimated", "measured", "chosen", "from the best"]
+    of_forms += ["texts, estimated", *of_forms[2:]]
+    text = f"{HEAD}\n{table(head, gains)}\n{FORMS_HEAD}\n{table(of_forms, forms)}\n"
     write_whole(given.docs / "self-check.md", lambda file: file.write(text.encode()))
 
 
@@ -161,6 +178,13 @@ over plain CLIP, 95 % interval over classes). "Right": both are surer than chanc
 of them is no surer than chance. "Stays plain": the memory saw no gain, and moves no query of that kind. Where most
 captions have one pair (one style, one pair a class), held-out pairs find no answer, and the memory itself says that
 its estimate is worth little.
+"""
+FORMS_HEAD = """
+## What to refine
+
+The same memories: the queries / the candidates as one set / both, by exact scores (points over plain CLIP). A memory
+chooses the queries, which leaves an index as it is, unless another form is better on its own pairs by two standard
+errors; "from the best" says what its choice costs, in points.
 """
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from .defaults import PAIRS_IN_RAM
 from .memory import Memory
 from .request import Search
-from .trust import State, calibrate
+from .trust import Calibrated, State, calibrate
 from .trust.calibrate import FEWEST
 from .trust.honesty import predict
 from .types import MODALITIES, Records, other
@@ -19,13 +20,15 @@ from .types import MODALITIES, Records, other
 STEPS = 4
 """Progress per pair: it is read, compared by image and by text, and written."""
 _AT_ONCE = 256
+_BESIDE_AT_ONCE = 20_000
 
 
 def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> State | None:
     """Learn trust from a memory's pairs; each pair's witnesses and the state are stored with it.
 
-    Of more than :data:`~reco_plugin.defaults.PAIRS_IN_RAM` pairs, so many are drawn at random and are
-    learned from; the others have no witnesses, and count as average.
+    Of more than :data:`~reco_plugin.defaults.PAIRS_IN_RAM` pairs, so many are drawn at random and are learned from. The
+    others are judged beside those once the state is stored; until then they count as average, or as before. Where that
+    was interrupted, the next call goes on with those that have no witnesses.
 
     Args:
         store: the pairs.
@@ -36,20 +39,42 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         None where there are too few pairs, or too equal ones; then the memory holds no state either.
     """
     count = store.count()
-    pairs = _read(store, count if count >= FEWEST else 0, progress)
+    pairs, others = _read(store, count if count >= FEWEST else 0, progress)
     learned = calibrate(pairs.image, pairs.text, k=k, progress=progress) if len(pairs) else None
     if learned is None:
         if store.header.trust:
             store.set_trust({})
         return None
-    for start in range(0, len(pairs), _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        store.set_witnesses(pairs.ids[rows], learned.witnesses[rows])
-        progress(len(pairs.ids[rows]))
+    _set_witnesses(store, pairs.ids, learned.witnesses, progress)
     store.flush()
     state = replace(learned.state, pairs=count)
-    store.set_trust(state.to_json())  # last: until then, the old state counts
+    store.set_trust(state.to_json())  # after those that it was learned from: until then, the old state counts
+    _witness_others(store, learned, others, progress)
     return state
+
+
+def _witness_others(store: Memory, learned: Calibrated, ids: Sequence[str], progress: Callable[[int], object]) -> None:
+    """Witness those pairs that have no witnesses yet, many at once: those of one list are compared in one product."""
+    for start in range(0, len(ids), _BESIDE_AT_ONCE):
+        some = ids[start : start + _BESIDE_AT_ONCE]
+        missing = ~np.isfinite(store.witnesses(some)).all(axis=1)
+        progress((STEPS - 1) * int((~missing).sum()))
+        there = store.scroll(ids=[some[row] for row in np.flatnonzero(missing).tolist()])
+        records = Records.join(list(there), store.header.fingerprint.dimension)
+        witnesses = learned.witness(records.image, records.text)
+        progress((STEPS - 2) * len(records))
+        _set_witnesses(store, records.ids, witnesses, progress)
+    if ids:
+        store.flush()
+
+
+def _set_witnesses(
+    store: Memory, ids: Sequence[str], witnesses: npt.NDArray[np.float32], progress: Callable[[int], object]
+) -> None:
+    for start in range(0, len(ids), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        store.set_witnesses(ids[rows], witnesses[rows])
+        progress(len(ids[rows]))
 
 
 def witness(
@@ -87,18 +112,24 @@ def _witness(store: Memory, state: State, records: Records, k: int) -> set[str]:
     return found
 
 
-def _read(store: Memory, count: int, progress: Callable[[int], object]) -> Records:
-    """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order."""
+def _read(store: Memory, count: int, progress: Callable[[int], object]) -> tuple[Records, list[str]]:
+    """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order.
+
+    Returns:
+        The pairs, and the ids of those that were not chosen.
+    """
     chosen = np.ones(count, np.bool_)
     if count > PAIRS_IN_RAM:
         logging.getLogger(__name__).warning("learning from %d of %d pairs, drawn at random", PAIRS_IN_RAM, count)
         chosen[:] = False
         chosen[np.random.default_rng(0).choice(count, PAIRS_IN_RAM, replace=False)] = True
-    parts, seen = list[Records](), 0
+    parts, others, seen = list[Records](), list[str](), 0
     for batch in store.scroll() if count else ():
-        kept = batch.take(chosen[seen : seen + len(batch)])
+        here = chosen[seen : seen + len(batch)]  # shorter than the batch where pairs were added meanwhile
+        kept = batch.take(np.flatnonzero(here))
+        others += [batch.ids[row] for row in np.flatnonzero(~here).tolist()]
         parts.append(replace(kept, payloads=[{}] * len(kept)))
         seen += len(batch)
-        progress(len(kept))
+        progress(len(here))
     pairs = Records.join(parts, store.header.fingerprint.dimension)
-    return pairs.take(np.asarray(sorted(range(len(pairs)), key=pairs.ids.__getitem__), np.intp))
+    return pairs.take(np.asarray(sorted(range(len(pairs)), key=pairs.ids.__getitem__), np.intp)), others

@@ -246,17 +246,19 @@ class Reco:
         self,
         images: Sequence[ImageInput] | Vectors,
         texts: Sequence[str] | Vectors,
+        queries: Modality = "image",
         **options: Unpack[RefineKeywords],
     ) -> Scores:
         """Score images against texts, both refined: exact, where one cosine of two refined vectors is not.
 
-        Each side's evidence is compared with the other's plain vector. Texts that the memory does not know stay plain,
-        and those that it knows take nothing from them.
+        Each side's evidence is compared with the other's plain vector. Texts that the memory does not know stay plain
+        where they compete, and those that it knows take nothing from them.
 
         Args:
             images: B images, raw or as vectors (B, D).
-            texts: C texts that compete, raw or as vectors (C, D).
-            options: as in :meth:`refine`; ``exclude`` is for the images, and without ``gate`` scores are plain cosines.
+            texts: C texts, raw or as vectors (C, D).
+            queries: which of the two ask; the others compete. With ``text``, the scores of one column rank images.
+            options: as in :meth:`refine`; ``exclude`` is for the queries; without ``gate``, plain cosines.
 
         Raises:
             InputError: as in :meth:`refine`; or the fusion is not the closed form.
@@ -264,7 +266,7 @@ class Reco:
         """
         asked = images if isinstance(images, np.ndarray) else self.encoder.images(images)
         among = texts if isinstance(texts, np.ndarray) else self.encoder.texts(texts)
-        return score_both(self, asked, among, **options)
+        return score_both(self, asked, among, queries, **options)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -1,8 +1,8 @@
-"""Exact scores of images against texts, both refined through a memory."""
+"""Exact scores of images and texts, both refined through a memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Unpack
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .errors import InputError
 from .request import RefineKeywords
 from .trust.scores import score_pairs
-from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, Vectors
+from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, Vectors, other
 
 
 class Refines(Protocol):
@@ -29,9 +29,10 @@ class Scores:
     """Scores of B images for C texts.
 
     Attributes:
-        scores: (B, C) float32 in units of a cosine; larger is nearer. Only comparable within a row.
+        scores: (B, C) float32 in units of a cosine; larger is nearer. Only comparable for one query: within a row where
+            images ask, within a column where texts do.
         frozen: (B, C) plain cosines.
-        coverage: which texts the memory knows; None where it was not searched.
+        coverage: which candidates the memory knows; None where it was not searched.
         degraded: why the scores are plain although refinement was on.
     """
 
@@ -42,12 +43,14 @@ class Scores:
 
 
 class ExactScorer:
-    """Scores images against one set of texts, which is refined once."""
+    """Scores queries against one set of candidates, which is refined once."""
 
-    def __init__(self, reco: Refines, texts: Vectors, **options: Unpack[RefineKeywords]) -> None:
-        """Refine texts (C, D).
+    def __init__(
+        self, reco: Refines, candidates: Vectors, modality: Modality = "text", **options: Unpack[RefineKeywords]
+    ) -> None:
+        """Refine candidates (C, D) of a modality.
 
-        The caution of the images follows from the texts that the memory knows, unless the caller gives one.
+        The caution of the queries follows from the texts that the memory knows, unless the caller gives one.
 
         Raises:
             InputError: a fusion other than the closed form.
@@ -55,25 +58,30 @@ class ExactScorer:
         if options.get("fuser") not in (None, "reco"):
             raise InputError(f"fuser {options['fuser']!r} has no exact scores: compare refined vectors, or use 'reco'")
         options["fuser"] = "reco"
-        self._reco, self._options = reco, options
-        of_texts: RefineKeywords = {**options, "exclude": None}
-        self._texts = reco.refine(texts, modality="text", role="candidate", **of_texts)
-        if options.get("caution") is None and self._texts.coverage is not None:
-            options["answered"] = self._texts.coverage.answered
+        self._reco, self._options, self._queries = reco, options, other(modality)
+        of_candidates: RefineKeywords = {**options, "exclude": None}
+        self._candidates = reco.refine(candidates, modality=modality, role="candidate", **of_candidates)
+        if options.get("caution") is None and self._candidates.coverage is not None:
+            options["answered"] = self._candidates.coverage.answered
 
-    def score(self, images: Vectors) -> Scores:
-        """Score images (B, D); errors as in :meth:`reco_plugin.reco.Reco.refine`."""
-        moved = self._reco.refine(images, modality="image", **self._options)
-        frozen = np.asarray(moved.frozen @ self._texts.frozen.T, np.float32)
-        coverage, degraded = self._texts.coverage, self._texts.degraded or moved.degraded
-        if moved.moves is None and self._texts.moves is None:
+    def score(self, queries: Vectors) -> Scores:
+        """Score queries (B, D) of the other modality, (B, C); errors as in :meth:`reco_plugin.reco.Reco.refine`."""
+        moved, among = self._reco.refine(queries, modality=self._queries, **self._options), self._candidates
+        frozen = np.asarray(moved.frozen @ among.frozen.T, np.float32)
+        coverage, degraded = among.coverage, among.degraded or moved.degraded
+        if moved.moves is None and among.moves is None:
             return Scores(frozen, frozen, coverage, degraded)
-        return Scores(score_pairs(moves_of(moved), moves_of(self._texts)), frozen, coverage, degraded)
+        return Scores(score_pairs(moves_of(moved), moves_of(among)), frozen, coverage, degraded)
 
 
-def score_both(reco: Refines, images: Vectors, texts: Vectors, **options: Unpack[RefineKeywords]) -> Scores:
+def score_both(
+    reco: Refines, images: Vectors, texts: Vectors, queries: Modality = "image", **options: Unpack[RefineKeywords]
+) -> Scores:
     """Score images (B, D) against texts (C, D), see :meth:`reco_plugin.reco.Reco.scores`."""
-    return ExactScorer(reco, texts, **options).score(images)
+    if queries == "image":
+        return ExactScorer(reco, texts, **options).score(images)
+    found = ExactScorer(reco, images, "image", **options).score(texts)
+    return replace(found, scores=found.scores.T, frozen=found.frozen.T)
 
 
 def moves_of(refined: Refinement) -> Moves:

@@ -337,6 +337,18 @@ def test_exact_scores_of_both_sides_find_more_than_either_and_take_nothing_from_
         score_both(refiner, images, texts, fuser="paper")
 
 
+def test_exact_scores_rank_images_for_texts_too(refiner, world):
+    images, rows = world.queries("image", np.arange(GROUPS), noise=0.8), np.arange(GROUPS)
+    texts = world.queries("text", rows, noise=0.05)
+    found = score_both(refiner, images, texts, "text")
+    right, before = ((one.argmax(axis=0) == rows).mean() for one in (found.scores, found.frozen))
+    assert right > before + 0.1
+    cosine = refiner.refine(images, modality="image", role="candidate").vectors
+    cosine = cosine @ refiner.refine(texts, modality="text").vectors.T
+    assert right >= (cosine.argmax(axis=0) == rows).mean(), "one cosine of both is no better"
+    assert not np.allclose(found.scores, score_both(refiner, images, texts).scores, atol=1e-3)
+
+
 def test_a_query_of_another_domain_stays(refiner, world):
     """It finds neighbours, too, but is less like them than the memory's pairs are like one another."""
     far = unit(np.random.default_rng(5).normal(size=(GROUPS, D)) - 3.0 * np.eye(2, D)[0])

@@ -25,7 +25,8 @@ def calibrate_command(
     No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled;
     this command is for an attached collection, for a memory of an older version, and for the rest: after many smaller
     changes, or deletions. Takes seconds for 10,000 pairs and a minute for 100,000; of more than 200,000, so many are
-    drawn at random, and the others count as average. On a Qdrant server it also measures how deep searches must look.
+    drawn at random, and the others are then judged beside those. On a Qdrant server it also measures how deep searches
+    must look.
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
     server within half a minute.
     """
@@ -37,7 +38,7 @@ def calibrate_command(
     begun, settings = monotonic(), memory_settings(memory, collection)
     manifest = Artifact.load(model or settings.model).manifest
     with (
-        keeps("the old state stays in use"),
+        keeps("the state in use is the old one or the new one, as a whole; run it again"),
         closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
     ):
         pairs = store.count()
@@ -73,7 +74,7 @@ def trust_line(trust: dict[str, Any], pairs: int) -> str:
     if not state.pairs / 2 < pairs < state.pairs * 2:
         said.append(f"and {pairs:,} are there now: {AGAIN}")
     if state.check is not None:
-        said.append(f"{state.check}: {state.check.meaning}")
+        said.append(f"{state.check}: {state.check.meaning}; {state.check.advice}")
         said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")

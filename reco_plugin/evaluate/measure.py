@@ -275,8 +275,8 @@ def _measure_one(task: Task, refined: Task, depth: int) -> Measured:
 
 
 def _is_exact(task: Task) -> bool:
-    """Whether both sides moved by the closed form, images among texts: then one cosine is not their score."""
-    return task.queries.moves is not None and task.candidates.moves is not None and task.queries.modality == "image"
+    """Whether both sides moved by the closed form: then one cosine is not their score."""
+    return task.queries.moves is not None and task.candidates.moves is not None
 
 
 def scores_of(task: Task, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

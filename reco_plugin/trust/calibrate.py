@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from ..defaults import NEIGHBOURS
 from ..types import MODALITIES, Caution, Modality, Vectors
-from .check import Check, check_pairs
-from .corpus import Corpus, measure_corpus
+from .check import Check, Gates, check_pairs
+from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import Episodes, make_episodes
 from .fit import fit_gates
-from .gate import FITTED, LEVELS, PRIOR, Applied, Gate
+from .gate import FITTED, LEVELS, PRIOR, Gate
 from .state import SideTrust, State, shares_of
 
 FEWEST = 20
@@ -35,10 +35,19 @@ _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A state, and the witnesses (N, 3) of the pairs it was learned from, to be stored with each."""
+    """A state, and the pairs it was learned from, whose witnesses (N, 3) are stored with each."""
 
     state: State
-    witnesses: npt.NDArray[np.float32]
+    corpus: Corpus
+
+    @property
+    def witnesses(self) -> npt.NDArray[np.float32]:
+        """Of the pairs."""
+        return self.corpus.witnesses
+
+    def witness(self, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
+        """Witnesses (M, 3) of other pairs (M, D)."""
+        return witness_others(self.corpus, image, text)
 
 
 def calibrate(
@@ -71,14 +80,24 @@ def calibrate(
     sides, unanswerable, reason, fitted = _fit_sides(corpus, asked, k, seed)
     state = State(corpus.values, sides, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted, reason)
     if fitted:
-        gates = {modality: state.gate(modality, "balanced") for modality in MODALITIES}
+        gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
         state = replace(state, check=_check(corpus, gates, asked, k, rng))
-    return Calibrated(state, corpus.witnesses)
+    return Calibrated(state, corpus)
+
+
+def _gates_of(state: State, modality: Modality) -> Gates:
+    """As a caller who gives no caution meets them, where the memory knows all candidates."""
+    known = state.assume(1.0)
+    return Gates(
+        state.gate(modality, "balanced"),
+        state.gate(modality, known, among=True),
+        state.gate(modality, known, candidate=True),
+    )
 
 
 def _check(
     corpus: Corpus,
-    gates: Mapping[Modality, Applied | None],
+    gates: Mapping[Modality, Gates],
     asked: npt.NDArray[np.intp],
     k: int,
     rng: np.random.Generator,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import MODALITIES, Modality
+from ..blas import Floats
+from ..types import MODALITIES, Modality, other
 from .corpus import Corpus
 from .episodes import Episode, Episodes, make_episodes
 from .fit import move
@@ -21,6 +22,23 @@ from .gate import Applied
 ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
 (docs/measurements/self-check.md), and +9 where +.5 was (docs/measurements/fit.md, game)."""
+
+Form = Literal["plain", "queries", "candidates", "both"]
+"""What is refined; both by exact scores."""
+_IN_WORDS: Mapping[Form, str] = {
+    "plain": "nothing",
+    "queries": "the queries",
+    "candidates": "the candidates",
+    "both": "both, by exact scores",
+}
+
+
+class Gates(NamedTuple):
+    """Of one modality: its queries, its queries among candidates that the memory knows, and its candidates."""
+
+    query: Applied | None
+    among: Applied | None
+    candidate: Applied | None
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,10 @@ class SideCheck:
         error: its standard error.
         hidden: change with those hidden; about what a query without an answer loses.
         hidden_error: its standard error.
+        candidates: change where the candidates are refined instead.
+        both: change where both are.
+        best: what to refine: the queries, which leaves an index as it is, unless another form is better by two standard
+            errors.
     """
 
     frozen: float
@@ -40,6 +62,21 @@ class SideCheck:
     error: float
     hidden: float
     hidden_error: float
+    candidates: float = 0.0
+    both: float = 0.0
+    best: Form = "queries"
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> SideCheck:
+        """Read the fields back; those that an older version did not measure are left at 0."""
+        best = stored.get("best", "queries")
+        if best not in get_args(Form):
+            raise ValueError(f"{best!r} is no form")
+        return cls(**{name: float(value) for name, value in stored.items() if name != "best"}, best=best)
+
+    def gain_of(self, form: Form) -> float:
+        """The change in points for one form."""
+        return {"plain": 0.0, "queries": self.gain, "candidates": self.candidates, "both": self.both}[form]
 
 
 @dataclass(frozen=True)
@@ -77,7 +114,7 @@ class Check:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Check:
         """Read :meth:`to_json` back."""
-        image, text = (SideCheck(**{k: float(v) for k, v in stored[m].items()}) for m in MODALITIES)
+        image, text = (SideCheck.from_json(stored[m]) for m in MODALITIES)
         return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)))
 
     def __str__(self) -> str:
@@ -86,46 +123,98 @@ class Check:
 
         return f"{said(self.image, 'image queries')}, {said(self.text, 'text queries')}, estimated on its own pairs"
 
+    @property
+    def advice(self) -> str:
+        """What to refine, by the queries that ask."""
+        said = (
+            f"{_IN_WORDS[side.best]} for {modality} queries ({side.gain_of(side.best):+.1f})"
+            for modality, side in ((modality, self.side(modality)) for modality in MODALITIES)
+        )
+        return f"best refined: {', '.join(said)}"
+
 
 def check_pairs(
     corpus: Corpus,
-    gates: Mapping[Modality, Applied | None],
+    gates: Mapping[Modality, Gates],
     rows: npt.NDArray[np.intp],
     *,
     k: int,
 ) -> Check:
     """Play the gates on pairs that were not in the fit, weighted by honesty: a wrong caption tests nothing."""
-    sides, alone = {}, 0.0
-    for modality in MODALITIES:
-        episodes = make_episodes(corpus, modality, rows, k=k)
-        sides[modality] = _check_side(episodes, gates[modality])
-        alone = float((episodes.siblings == 0).mean())
+    played = {m: _Played(make_episodes(corpus, m, rows, k=k), corpus.units[m]) for m in MODALITIES}
+    sides = {m: _check_side(played[m], gates[m], played[other(m)], gates[other(m)]) for m in MODALITIES}
+    alone = float((played["text"].episodes.siblings == 0).mean())
     wrong = float((1.0 - corpus.honesty_of(rows)).mean())
     return Check(sides["image"], sides["text"], wrong, len(rows), alone)
 
 
-def _check_side(episodes: Episodes, gate: Applied | None) -> SideCheck:
-    weights = episodes.honesty / episodes.honesty.sum()
-    figures = []
-    for episode in (episodes.visible, episodes.hidden):
-        before = _answers(np.where(episode.out, -np.inf, episode.frozen))
-        after = before if gate is None else _answers(np.where(episode.out, -np.inf, _scores(episode, episodes, gate)))
+@dataclass(frozen=True)
+class _Played:
+    """Pairs that ask by one modality, or are candidates of it; all scores (n, n) are cosines."""
+
+    episodes: Episodes
+    unit: float
+
+    def frozen(self, episode: Episode) -> Floats:
+        """Plain scores."""
+        return np.asarray(self.unit * (episode.frozen + episode.base))
+
+    def added(self, episode: Episode, applied: Applied | None) -> Floats | float:
+        """What refined queries add to them."""
+        return 0.0 if applied is None else self.unit * self._move(episode, applied)[0]
+
+    def moved(self, episode: Episode, applied: Applied | None) -> Floats:
+        """Scores of refined candidates, with the mean and the spread of their plain ones."""
+        if applied is None:
+            return self.frozen(episode)
+        added, length = self._move(episode, applied)
+        return np.asarray(self.unit * ((episode.frozen + added) / length[:, None] + episode.base))
+
+    def _move(self, episode: Episode, applied: Applied) -> tuple[Floats, Floats]:
+        """What moving adds to the scores, in their standard deviations, and the length (n,) after it."""
+        gate = applied.gate
+        at = np.concatenate([gate.phi, [gate.sharpness]])
+        moved = move(episode, at, self.episodes, (gate.low, gate.high))
+        evidence = np.matmul(moved.shares[:, None].astype(np.float32), episode.scores)[:, 0]
+        strength = moved.strength * applied.share(episode.similarity[:, 0])
+        length = np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * moved.correlation, 1e-6))
+        return np.asarray(strength[:, None] * evidence), length
+
+
+def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates: Gates) -> SideCheck:
+    weights = ask.episodes.honesty / ask.episodes.honesty.sum()
+
+    def compare(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """Mean and standard error of a change, in points."""
         change = after.astype(np.float64) - before
         mean = float(weights @ change)
-        error = float(np.sqrt(np.sum(weights**2 * (change - mean) ** 2)))
-        figures.append((100.0 * float(weights @ before), 100.0 * mean, 100.0 * error))
-    (frozen, gain, error), (_, hidden, hidden_error) = figures
-    return SideCheck(frozen, gain, error, hidden, hidden_error)
+        return 100.0 * mean, 100.0 * float(np.sqrt(np.sum(weights**2 * (change - mean) ** 2)))
+
+    figures = []
+    for episode in (ask.episodes.visible, ask.episodes.hidden):
+        frozen = ask.frozen(episode)
+        before = _answers(frozen, episode.out)
+        after = _answers(frozen + ask.added(episode, of_queries.query), episode.out)
+        figures += [100.0 * float(weights @ before), *compare(after, before)]
+    share, gain, error, _, hidden, hidden_error = figures
+    asked, answers = ask.episodes.visible, answer.episodes.visible
+    frozen, out = ask.frozen(asked), asked.out | answers.out.T
+    moved = answer.moved(answers, of_candidates.candidate).T
+    ranked: dict[Form, npt.NDArray[np.bool_]] = {
+        "plain": _answers(frozen, out),
+        "queries": _answers(frozen + ask.added(asked, of_queries.query), out),
+        "candidates": _answers(moved, out),
+        "both": _answers(moved + ask.added(asked, of_queries.among), out),
+    }
+    gains = {form: compare(right, ranked["plain"])[0] for form, right in ranked.items()}
+    default: Form = "queries" if of_queries.query is not None and gains["queries"] > 0.0 else "plain"
+    better = {form: compare(right, ranked[default]) for form, right in ranked.items()}
+    best = max(
+        (form for form, (more, chance) in better.items() if more > 2.0 * chance), key=gains.__getitem__, default=default
+    )
+    return SideCheck(share, gain, error, hidden, hidden_error, gains["candidates"], gains["both"], best)
 
 
-def _scores(episode: Episode, episodes: Episodes, applied: Applied) -> npt.NDArray[np.float64]:
-    gate = applied.gate
-    moved = move(episode, np.concatenate([gate.phi, [gate.sharpness]]), episodes, (gate.low, gate.high))
-    evidence = np.matmul(moved.shares[:, None].astype(np.float32), episode.scores)[:, 0]
-    strength = moved.strength * applied.share(episode.similarity[:, 0])
-    return np.asarray(episode.frozen + strength[:, None] * evidence)
-
-
-def _answers(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Whether the own candidate has the highest score, (n, n) -> (n,)."""
-    return np.asarray(scores.argmax(axis=1) == np.arange(len(scores)))
+def _answers(scores: Floats, out: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether the own candidate has the highest score of those that are rivals, (n, n) -> (n,)."""
+    return np.asarray(np.where(out, -np.inf, scores).argmax(axis=1) == np.arange(len(scores)))

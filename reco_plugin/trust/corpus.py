@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..types import MODALITIES, Modality, Vectors, other
 from .honesty import Honesty, Predicted, learn_honesty, predict
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
-from .nearest import NearestRows, nearest_others
+from .nearest import Lists, NearestRows, nearest_others, nearest_to, sort_into_lists
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
@@ -31,6 +31,7 @@ class Corpus:
         spreads: standard deviation of similarity within each modality.
         units: mean standard deviation of a query's plain scores over the values, by the query's modality.
         same_caption: cosine from which two captions mean the same.
+        lists: for searches within each modality; None: all are compared.
         near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
         learned: honesty.
         witnesses: (N, 3) of each pair.
@@ -44,6 +45,7 @@ class Corpus:
     units: Mapping[Modality, float]
     same_caption: float
     chosen: npt.NDArray[np.intp]
+    lists: Mapping[Modality, Lists | None]
     near: Mapping[Modality, NearestRows] = field(default_factory=dict)
     learned: Honesty = field(default_factory=lambda: Honesty(np.zeros(4), 0.0))
     witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
@@ -110,10 +112,10 @@ def measure_corpus(
         spreads[modality] = max(float((side[some[:_SPREAD]] @ side[some].T).std()), 1e-4)
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
     same = _same_caption(text[some[:_SPREAD]] @ text[some].T)
-    corpus = Corpus(image, text, values, spreads, units, same, chosen)
-    corpus = replace(
-        corpus, near={m: nearest_others(sides[m], min(k + 1, len(image) - 1), progress) for m in MODALITIES}
-    )
+    k = min(k + 1, len(image) - 1)
+    lists = {m: sort_into_lists(sides[m], k) for m in MODALITIES}
+    corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
+    corpus = replace(corpus, near={m: nearest_others(sides[m], k, progress, lists[m]) for m in MODALITIES})
     return _with_scatter(_with_honesty(corpus, rng))
 
 
@@ -128,6 +130,22 @@ def witness(
             corpus, rows[block], {m: (r[block], s[block]) for m, (r, s) in near.items()} if near else None
         )
         out.append(said.witnesses(corpus.values, corpus.image[rows[block]], corpus.text[rows[block]]))
+    return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
+
+
+def witness_others(corpus: Corpus, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
+    """Witnesses (M, 3) of pairs (M, D) that are not of the corpus, by their neighbours in it."""
+    asked: dict[Modality, Vectors] = {"image": image, "text": text}
+    places: dict[Modality, NearestRows] = {}
+    for m in MODALITIES:
+        k = corpus.near[m][0].shape[1] - 1
+        places[m] = nearest_to(asked[m], corpus.side(m), k, corpus.lists[m])
+    out = []
+    for start in range(0, len(image), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        near = {m: (s[block], corpus.side(other(m))[r[block]]) for m, (r, s) in places.items()}
+        said = predict(corpus.values, corpus.spreads, image[block], near)
+        out.append(said.witnesses(corpus.values, image[block], text[block]))
     return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
 
 

@@ -27,15 +27,48 @@ NearestRows = tuple[RowNumbers, npt.NDArray[np.float32]]
 """Rows (N, k) and similarities of the nearest others, the nearest first."""
 
 
-def nearest_others(x: Vectors, k: int, progress: Callable[[int], object] = int) -> NearestRows:
+@dataclass(frozen=True)
+class Lists:
+    """Rows (N, D) by list.
+
+    Attributes:
+        mean: (D,) of the rows.
+        centres: (C, D).
+        members: C of rows.
+        near: of each, the lists to compare it with, itself first: together more than k rows.
+    """
+
+    mean: Vectors
+    centres: Vectors
+    members: list[RowNumbers]
+    near: list[RowNumbers]
+
+    def groups(self) -> Iterator[tuple[RowNumbers, RowNumbers]]:
+        """Rows of each list, and those to compare them with, which begin with them."""
+        for number, members in enumerate(self.members):
+            if len(members):
+                yield members, self.around(number)
+
+    def around(self, number: int) -> RowNumbers:
+        """Rows to compare those of a list with."""
+        return np.concatenate([self.members[other] for other in self.near[number]])
+
+    def number_of(self, y: Vectors) -> RowNumbers:
+        """The list that each of (M, D) lies in."""
+        return _nearest_centre(_centre(y, self.mean), self.centres)
+
+
+def nearest_others(
+    x: Vectors, k: int, progress: Callable[[int], object] = int, lists: Lists | None = None
+) -> NearestRows:
     """The k nearest others of each of (N, D), unit-norm.
 
     Args:
         x: the vectors.
         k: less than N.
         progress: gets the number of rows that are done, each time.
+        lists: from :func:`sort_into_lists`; None: all are compared with all.
     """
-    lists = _sort_into_lists(x, k) if len(x) >= BY_LISTS else None
     whole = np.arange(len(x))
     rows, similarities = np.empty((len(x), k), np.intp), np.empty((len(x), k), np.float32)
     for members, among in lists.groups() if lists else [(whole, whole)]:
@@ -47,6 +80,20 @@ def nearest_others(x: Vectors, k: int, progress: Callable[[int], object] = int) 
             found, similarities[some] = nearest_columns(scores, k)
             rows[some] = among[found]
             progress(len(some))
+    return rows, similarities
+
+
+def nearest_to(y: Vectors, x: Vectors, k: int, lists: Lists | None = None) -> NearestRows:
+    """The k rows of (N, D) nearest to each of (M, D), which are not among them; ``lists`` of x as above."""
+    rows, similarities = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
+    own = lists.number_of(y) if lists else np.zeros(len(y), np.intp)
+    for number in np.unique(own).tolist():
+        asked, among = np.flatnonzero(own == number), lists.around(number) if lists else None
+        held = x if among is None else x[among]
+        for start in range(0, len(asked), _BLOCK):
+            some = asked[start : start + _BLOCK]
+            found, similarities[some] = nearest_columns(y[some] @ held.T, k)
+            rows[some] = found if among is None else among[found]
     return rows, similarities
 
 
@@ -75,30 +122,13 @@ def _in_best_blocks(scores: npt.NDArray[np.float32], k: int) -> RowNumbers:
     return np.concatenate([columns, rest], axis=1)
 
 
-@dataclass(frozen=True)
-class _Lists:
-    """Rows by list.
-
-    Attributes:
-        lists: C of rows.
-        near: of each, the lists to compare it with, itself first: together more than k rows.
-    """
-
-    lists: list[RowNumbers]
-    near: list[RowNumbers]
-
-    def groups(self) -> Iterator[tuple[RowNumbers, RowNumbers]]:
-        """Rows of each list, and those to compare them with, which begin with them."""
-        for members, near in zip(self.lists, self.near, strict=True):
-            if len(members):
-                yield members, np.concatenate([self.lists[other] for other in near])
-
-
-def _sort_into_lists(x: Vectors, k: int) -> _Lists | None:
-    """Lists of about the root of N rows each; None where they would save less than half of the work."""
+def sort_into_lists(x: Vectors, k: int) -> Lists | None:
+    """Lists of about the root of N rows each; None for few rows, or where they save less than half of the work."""
+    if len(x) < BY_LISTS:
+        return None
     rng, count = np.random.default_rng(0), int(len(x) ** 0.5)
-    centred = x - x.mean(axis=0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True) + 1e-9
+    mean = np.asarray(x.mean(axis=0))
+    centred = _centre(x, mean)
     centres = _find_centres(centred[rng.permutation(len(x))[: count * _PER_LIST]], count)
     own = _nearest_centre(centred, centres)
     between = centres @ centres.T
@@ -115,8 +145,15 @@ def _sort_into_lists(x: Vectors, k: int) -> _Lists | None:
     probed = np.maximum(int(np.quantile(place, HELD)), enough) + 1
     if 2 * int(sizes @ rows[np.arange(count), probed - 1]) > len(x) ** 2:
         return None
-    lists = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
-    return _Lists(lists, [row[:most] for row, most in zip(near, probed, strict=True)])
+    members = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
+    return Lists(mean, centres, members, [row[:most] for row, most in zip(near, probed, strict=True)])
+
+
+def _centre(x: Vectors, mean: Vectors) -> Vectors:
+    """Directions (N, D) from the mean."""
+    centred = x - mean
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True) + 1e-9
+    return centred
 
 
 def _find_centres(sample: Vectors, count: int) -> Vectors:
@@ -133,4 +170,4 @@ def _find_centres(sample: Vectors, count: int) -> Vectors:
 def _nearest_centre(x: Vectors, centres: Vectors) -> RowNumbers:
     """Of each of (N, D), the number of its centre."""
     blocks = [x[start : start + _BLOCK] @ centres.T for start in range(0, len(x), _BLOCK)]
-    return np.concatenate([block.argmax(axis=1) for block in blocks])
+    return np.concatenate([np.empty(0, np.intp), *(block.argmax(axis=1) for block in blocks)])

@@ -1,4 +1,4 @@
-"""What moves come to: exact scores of images and texts, both refined, or candidates as single vectors.
+"""What moves come to: exact scores of queries and candidates, both refined, or candidates as single vectors.
 
 One cosine of two moved vectors has a meaningless cross term. A score is the frozen one, plus what each side's evidence
 says of the other's **plain** vector.
@@ -14,34 +14,35 @@ from ..types import Moves, Vectors
 from .moments import Values
 
 
-def score_pairs(images: Moves, texts: Moves) -> Floats:
-    """Scores (B, C) of images for texts, in units of a cosine.
+def score_pairs(queries: Moves, candidates: Moves) -> Floats:
+    """Scores (B, C) of queries for candidates of the other modality, in units of a cosine.
 
-    Where only some texts are covered, those keep the mass that the images alone gave them: they compete among
-    themselves by both sides, and take nothing more from the others. Where few are covered, images hardly move.
+    Where only some candidates are covered, those keep the mass that the queries alone gave them: they compete among
+    themselves by both sides, and take nothing more from the others. Where few are covered, queries hardly move.
 
     Args:
-        images: B queries.
-        texts: C candidates of one set; those that are not covered count plain.
+        queries: B of them.
+        candidates: C of one set; those that are not covered count plain.
     """
-    frozen, covered = np.asarray(images.plain @ texts.plain.T, np.float32), texts.covered
+    frozen, covered = np.asarray(queries.plain @ candidates.plain.T, np.float32), candidates.covered
     if not covered.any():
         return frozen
-    seen = np.asarray(images.added @ (texts.plain - images.mean).T, np.float32)  # what the images' evidence says
-    centred = images.plain - texts.mean
-    moved = (centred @ (texts.plain + texts.added).T) / texts.length + texts.plain @ texts.mean
-    return keep_mass(frozen + seen, np.asarray(moved + seen, np.float32), covered, images.sharpness or texts.sharpness)
+    seen = np.asarray(queries.added @ (candidates.plain - queries.mean).T, np.float32)  # what their evidence says
+    centred = queries.plain - candidates.mean
+    moved = centred @ (candidates.plain + candidates.added).T / candidates.length + candidates.plain @ candidates.mean
+    both, sharpness = np.asarray(moved + seen, np.float32), queries.sharpness or candidates.sharpness
+    return keep_mass(frozen + seen, both, covered, sharpness)
 
 
-def keep_mass(image_only: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
-    """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else by images alone.
+def keep_mass(queries_only: Floats, both: Floats, covered: npt.NDArray[np.bool_], sharpness: float) -> Floats:
+    """Scores (B, C): by both sides on covered candidates, shifted so that these keep their mass; else by the queries.
 
     The same as ``both`` where all are covered.
     """
     if covered.all():
         return both
-    shift = _soft_maximum(image_only[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
-    out = image_only.copy()
+    shift = _soft_maximum(queries_only[:, covered], sharpness) - _soft_maximum(both[:, covered], sharpness)
+    out = queries_only.copy()
     out[:, covered] = both[:, covered] + shift
     return out
 

@@ -100,6 +100,28 @@ def test_the_self_check_says_where_held_out_pairs_find_no_answer(per: int, alone
     assert Check.from_json(stored) == replace(learned.state.check, alone=0.0)
 
 
+def test_the_self_check_says_what_to_refine() -> None:
+    """Both sides where each helps, and what leaves an index as it is where no other form is surely better."""
+    learned = calibrate(*world(100, 8)[:2])
+    assert learned is not None
+    assert learned.state.check is not None
+    check = learned.state.check
+    for modality in MODALITIES:
+        side = check.side(modality)
+        assert side.gain_of(side.best) >= side.gain_of("queries")
+        assert side.both > 0.0
+        assert side.candidates > 0.0
+    assert check.advice.startswith("best refined: ")
+    assert check.advice.count("queries (+") == 2
+    stored = check.to_json()
+    for name in ("candidates", "both", "best"):  # as written before they were measured
+        del stored["image"][name]
+    before = Check.from_json(stored).image
+    assert (before.best, before.both, before.gain) == ("queries", 0.0, check.image.gain)
+    with pytest.raises(ValueError, match="no form"):
+        Check.from_json(stored | {"image": stored["image"] | {"best": "all"}})
+
+
 def test_a_damaged_state_is_refused(state: State) -> None:
     stored = state.to_json()
     blob = stored["blob"]
