@@ -11,7 +11,7 @@ from ..values import did_you_mean
 from .classes import find_unseen, has_class_names, read_class_names, read_templates
 from .files import find_images, find_shards
 from .labelled import Labelled, check_labels
-from .shards import Blob, BlobImages, read_samples
+from .shards import Blob, blob_images, read_samples
 from .tables import TableFile, TableRow
 
 _LABELS = ("label", "class")
@@ -60,7 +60,7 @@ def read_labelled_shards(source: str | Path, templates: tuple[str, ...]) -> Labe
     classes = read_class_names(beside, None)
     return Labelled(
         name=str(source),
-        images=BlobImages(sample.image for sample in samples if sample.image is not None),
+        images=blob_images([sample.image for sample in samples if sample.image is not None]),
         labels=check_labels(f"{source}: .cls", [_number(s.parts["cls"]) for s in samples], len(classes)),
         classes=classes,
         templates=templates or read_templates(beside),

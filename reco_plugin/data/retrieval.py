@@ -18,7 +18,7 @@ from .files import find_images, find_shards, names_shards, read_lines
 from .images import pick, spread
 from .labelled import check_labels
 from .rows import caption_table
-from .shards import Blob, BlobImages, read_samples
+from .shards import Blob, blob_images, read_samples
 from .source import Location, parse_source
 from .tables import SUFFIXES, TableFile
 
@@ -179,7 +179,7 @@ def _from_shards(source: str | Path) -> Captioned:
     if not any(texts for _, _, texts in rows):
         raise DataError(f"{source} holds no key with an image and a .txt, one caption a line")
     captioned = _make_set(str(source), [((key,), key, texts) for key, _, texts in rows])
-    return replace(captioned, images=BlobImages(blob for _, blob, _ in rows))
+    return replace(captioned, images=blob_images([blob for _, blob, _ in rows]))
 
 
 def _make_set(name: str, rows: Iterable[tuple[tuple[str, ...], Any, list[str]]]) -> Captioned:
