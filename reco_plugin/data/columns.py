@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,12 +63,10 @@ def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
     parquet = need("pyarrow.parquet", "writing parquet")
     rows: int = 0
     with whole_file(path) as part:
-        table = _arrow_table(next(batches))
-        with parquet.ParquetWriter(part, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            rows += table.num_rows
-            for columns in batches:
-                table = _arrow_table(columns)
+        tables = map(_arrow_table, batches)
+        first = next(tables)
+        with parquet.ParquetWriter(part, first.schema, compression="zstd") as writer:
+            for table in chain([first], tables):
                 writer.write_table(table)
                 rows += table.num_rows
     return rows
