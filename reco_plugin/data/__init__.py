@@ -16,9 +16,8 @@ from .columns import is_vectors
 from .embeddings import read_records, write_pairs
 from .entities import EntitySet
 from .entity_sources import read_entities
-from .labelled import Labelled
+from .labelled import Labelled, write_labelled
 from .labelled_sources import read_labelled
-from .labelled_vectors import write_labelled
 from .pairs import PairStream, read_pairs
 from .parts import ColumnNames, Rejected, SourcePart
 from .retrieval import Captioned, read_retrieval, write_retrieval

@@ -17,8 +17,7 @@ from .entities import EntitySet, EntityVectors
 from .entity_file import ID_FIELDS, SPLIT_FIELDS, EntityFile, first_of, is_unseen
 from .files import find_images
 from .images import spread_over_classes
-from .labelled import check_labels
-from .labelled_vectors import check_unseen
+from .labelled import check_labels, check_unseen
 from .source import Location, parse_source
 from .tables import TableFile, TableRow
 

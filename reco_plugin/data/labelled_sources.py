@@ -12,9 +12,8 @@ from .columns import is_vectors
 from .cub import is_cub, read_cub
 from .files import names_shards
 from .images import spread_over_classes
-from .labelled import Labelled
+from .labelled import Labelled, read_vectors
 from .labelled_images import read_class_folders, read_labelled_shards, read_labelled_table
-from .labelled_vectors import read_vectors
 from .source import Location, parse_source
 from .tables import SUFFIXES
 from .torchvision_sets import PREFIX, read_torchvision
