@@ -73,6 +73,13 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
     return files
 
 
+def read_captions(source: Location) -> list[CaptionedFile] | None:
+    """Read a caption file of COCO, Karpathy or Flickr30k, by its suffix and header; None for any other source."""
+    if source.path.suffix.lower() == ".json":
+        return read_coco(source)
+    return read_flickr(source) if is_flickr(source.path) else None
+
+
 def read_coco(source: Location) -> list[CaptionedFile]:
     """Read a JSON of captions, COCO's or Karpathy's, whichever it is.
 

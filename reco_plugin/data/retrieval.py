@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
+from .captions import read_captions
 from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .files import find_images, find_shards, names_shards, read_lines
 from .images import pick, spread
@@ -81,10 +81,9 @@ def read_retrieval(source: str | Path) -> Captioned:
 
 def _read(where: Location) -> Captioned:
     path = where.path
-    if path.suffix.lower() == ".json":
-        return _from_files(path, read_coco(where))
-    if is_flickr(path):
-        return _from_files(path, read_flickr(where))
+    if (files := read_captions(where)) is not None:
+        rows = [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files]
+        return _make_set(path.name, rows)
     where.only("limit")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
@@ -155,10 +154,6 @@ def _from_table(path: Path) -> Captioned:
     if not images:
         raise DataError(f"{path} has no rows")
     return _make_set(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
-
-
-def _from_files(path: Path, files: list[CaptionedFile]) -> Captioned:
-    return _make_set(path.name, [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files])
 
 
 def _from_folder(folder: Path) -> Captioned:

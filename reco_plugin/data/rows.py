@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..types import Pair
-from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
+from .captions import read_captions
 from .cub import is_cub
 from .digest import SeenPairs
 from .files import IMAGE_SUFFIXES, find_shards, names_shards
@@ -96,14 +96,14 @@ def caption_table(folder: Path) -> Path | None:
 
 
 def _open(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
-    path, suffix = where.path, where.path.suffix.lower()
-    if where.name.startswith(PREFIX) or is_cub(path):
+    if where.name.startswith(PREFIX) or is_cub(where.path):
         return _open_labelled(where)
-    if suffix == ".json" or is_flickr(path):
-        files = _caption_files(where)
-        return open_captions(where.name, files), sum(len(file.captions) for file in files)
-    table = caption_table(path)
-    if table is None and path.is_dir():
+    if (files := read_captions(where)) is not None:
+        limit = where.count("limit")
+        chosen = files if limit is None else [files[row] for row in spread(len(files), limit)]
+        return open_captions(where.name, chosen), sum(len(file.captions) for file in chosen)
+    table = caption_table(where.path)
+    if table is None and where.path.is_dir():
         return _open_folder(where, columns)
     return _open_files(where if table is None else replace(where, name=str(table)), columns)
 
@@ -171,9 +171,3 @@ def _no_columns(where: Location, columns: ColumnNames | None) -> None:
     where.only()
     if columns not in (None, ColumnNames()):
         raise ConfigError(f"{where.name} has no columns that could be named")
-
-
-def _caption_files(where: Location) -> list[CaptionedFile]:
-    files = read_coco(where) if where.path.suffix.lower() == ".json" else read_flickr(where)
-    limit = where.count("limit")
-    return files if limit is None else [files[row] for row in spread(len(files), limit)]
