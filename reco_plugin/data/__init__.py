@@ -18,10 +18,9 @@ from .entities import EntitySet
 from .entity_sources import read_entities
 from .labelled import Labelled, write_labelled
 from .labelled_sources import read_labelled
-from .pairs import PairStream, read_pairs
 from .parts import ColumnNames, Rejected, SourcePart
 from .retrieval import Captioned, read_retrieval, write_retrieval
-from .rows import Rows, open_rows
+from .rows import PairStream, Rows, open_rows, read_pairs
 
 __all__ = [
     "Captioned",

@@ -75,14 +75,9 @@ def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
 def check_side(
     path: Path, name: str, values: ColumnValues, dimension: int | None = None, first_row: int = 0
 ) -> Vectors:
-    """Check the vectors (N, D) of a file; returns them with exactly unit norm.
+    """Check the vectors (N, D) of a file from row ``first_row`` on; returns them with exactly unit norm.
 
-    Args:
-        path: the file, for the message.
-        name: of the column, for the message.
-        values: (N, D).
-        dimension: D; the array's own when None.
-        first_row: row of ``values[0]`` in the file.
+    Without a ``dimension``, D is the array's own.
 
     Raises:
         DataError: wrong shape, NaN, or not unit-norm; the message names file, column and row.
@@ -97,12 +92,12 @@ def check_side(
 
 
 def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names: Iterable[str] | None = None) -> None:
-    """Check that columns, (N,) or (N, D), have N = ``rows`` rows.
+    """Check that columns, (N,) or (N, D), have N = ``rows`` rows: all of them, or those of ``names`` that are there.
 
     Raises:
         DataError: naming the column and both lengths.
     """
-    for name in columns if names is None else names:
+    for name in columns if names is None else [name for name in names if name in columns]:
         if columns[name].ndim == 0 or len(columns[name]) != rows:
             raise DataError(f"{path}: {name} has shape {columns[name].shape}, expected {rows:,} rows as in the others")
 

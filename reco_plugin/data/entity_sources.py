@@ -112,8 +112,8 @@ def read_entity_vectors(path: Path) -> EntitySet:
     if entities.ndim != 2 or entities.shape[1] != image.shape[1] or entities.dtype.kind != "f" or not len(entities):
         got = f"{entities.shape} of {entities.dtype}"
         raise DataError(f"{path}: entities must be (C, {image.shape[1]}) floating point, as image is; got {got}")
-    check_rows(path, columns, len(image), [name for name in ("label", "query_id") if name in columns])
-    check_rows(path, columns, len(entities), [name for name in ("names",) if name in columns])
+    check_rows(path, columns, len(image), ["label", "query_id"])
+    check_rows(path, columns, len(entities), ["names"])
     unseen = check_unseen(path, columns["unseen"], len(entities)) if "unseen" in columns else None
     labels = check_labels(f"{path}: label", columns["label"].tolist(), len(entities))
     return EntitySet(

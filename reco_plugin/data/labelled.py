@@ -75,12 +75,7 @@ class Labelled:
 
 
 def check_labels(where: str, values: Sequence[Any], classes: int) -> npt.NDArray[np.int64]:
-    """Check labels; returns them as an array (N,).
-
-    Args:
-        where: file and array, for the message.
-        values: N labels.
-        classes: C.
+    """Check labels; returns them as an array (N,). The message starts with ``where``, the file and its array.
 
     Raises:
         DataError: a label is not a whole number from 0 to C-1.
@@ -137,7 +132,7 @@ def read_vectors(path: Path) -> Labelled:
         names = extra.get("class")
     image = check_side(path, "image", columns["image"])
     checked = check_side(source, name, extra[name], image.shape[1])
-    check_rows(path, columns, len(image), [n for n in ("label", "query_id", "group") if n in columns])
+    check_rows(path, columns, len(image), ["label", "query_id", "group"])
     if names is not None and len(names) != len(checked):
         raise DataError(f"{source}: {len(names)} class names for {len(checked)} prompts; give one each, in order")
     return Labelled(

@@ -128,10 +128,9 @@ def _from_npz(path: Path) -> Captioned:
     columns = read_columns(path, ("image", "text"))
     image = check_side(path, "image", columns["image"])
     text = check_side(path, "text", columns["text"], image.shape[1])
-    if "id" in columns:
-        check_rows(path, columns, len(image), ["id"])
+    check_rows(path, columns, len(image), ["id"])
+    check_rows(path, columns, len(text), ["text_of_image"])
     if "text_of_image" in columns:
-        check_rows(path, columns, len(text), ["text_of_image"])
         owners = columns["text_of_image"].tolist()
     elif len(text) == len(image):
         owners = list(range(len(image)))
