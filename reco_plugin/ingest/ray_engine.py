@@ -26,10 +26,9 @@ from .items import WriterItem
 from .known import Known
 from .near import Excluded
 from .options import Cluster, IngestOptions
-from .outcome import Outcome
 from .run import RowProgress, silent, write
 from .stages import make_chunks
-from .write import Writer
+from .write import Outcome, Writer
 
 try:
     import ray
