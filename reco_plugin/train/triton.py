@@ -22,21 +22,15 @@ _WIDTH = 118
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """The ports and lengths of one graph.
+    """The ports and lengths of one graph."""
 
-    Attributes:
-        name: of its folder.
-        inputs, outputs: ports, in the graph's order.
-        lengths: values of -1 in use, ascending: token lengths, or a number of neighbours.
-        engine: whether TensorRT may compile it. The fusions run on CUDA: they take about 1 % of the time of an encoder,
-            and any number of neighbours.
-    """
-
-    name: str
-    inputs: tuple[Port, ...]
+    name: str  # of its folder
+    inputs: tuple[Port, ...]  # in the graph's order
     outputs: tuple[Port, ...]
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()  # values of -1 in use, ascending: token lengths, or a number of neighbours
     engine: bool = True
+    """Whether TensorRT may compile it. The fusions run on CUDA: they take about 1 % of the time of an encoder, and any
+    number of neighbours."""
 
 
 def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours: int) -> dict[str, GraphSpec]:
