@@ -38,14 +38,8 @@ def plan(
     """Count what :func:`~reco_plugin.ingest.run.ingest` would do, as far as ids and digests tell.
 
     Images are read but not decoded, remote ones not fetched: errors that show only then are not counted, and neither
-    are near-duplicates and excluded images.
-
-    Args:
-        rows: the source.
-        memory: is only read.
-        options: of the run.
-        max_delete: also count the pairs gone from the source ``options.source``; at most this share may be deleted.
-        progress: called after each batch.
+    are near-duplicates and excluded images. With ``max_delete``, the share of pairs that may be deleted, the pairs gone
+    from the source ``options.source`` are counted too. ``progress`` is called after each batch.
     """
     begun, tally, outcome = time.monotonic(), _Tally(), Plan()
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:

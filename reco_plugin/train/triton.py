@@ -36,11 +36,7 @@ class GraphSpec:
 def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours: int) -> dict[str, GraphSpec]:
     """All graphs that a model may have, by name.
 
-    Args:
-        image: image preprocessing; normalisation is part of the graph.
-        text: text preprocessing; any of its lengths where the tower is causal.
-        dimension: D.
-        neighbours: default K.
+    Normalisation of pixels is part of the graph; a causal text tower takes any of the lengths of ``text``.
     """
     features = (Port("features", "TYPE_FP32", (dimension,)),)
     pixels = Port("pixels", "TYPE_UINT8", (*image.size, 3))
