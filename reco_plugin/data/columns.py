@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -135,12 +136,23 @@ def _check_names(path: Path, columns: ColumnArrays, needed: Sequence[str]) -> No
 
 
 def _read_npz(path: Path) -> ColumnArrays:
+    with open_npz_file(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+@contextmanager
+def open_npz_file(path: Path) -> Iterator[Any]:
+    """Open what ``numpy.load`` returns of an ``.npz``, to read arrays from it.
+
+    Raises:
+        DataError: it cannot be read, is no npz, or holds Python objects.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a bad one open
+            yield file
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:  # TypeError: it is a single array
         raise DataError(f"{path} is no npz of plain arrays ({error}); save texts with np.array(…, dtype=str)") from None
 
 
