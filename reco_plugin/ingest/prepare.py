@@ -54,7 +54,7 @@ def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
 
 
 def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepared | Skipped | Rejected:
-    """A loaded row as input of the encoder, its image being fetched by :func:`fetch_image`; any other row as it is."""
+    """A loaded row as input of the encoder, any other as it is; no image may be remote, see :func:`fetch_image`."""
     if not isinstance(row, Loaded):
         return row
     pair = row.pair

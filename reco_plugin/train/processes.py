@@ -29,7 +29,7 @@ T = TypeVar("T")
 class Processes:
     """A single process, with its device; the collective operations do nothing."""
 
-    rank = 0  # its number
+    rank = 0  # its number, from 0
     count = 1  # number of processes
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
