@@ -18,7 +18,8 @@ from .stores import Target, memory_settings, parse_options, say
 
 if TYPE_CHECKING:
     from ..data.rows import Rows
-    from ..ingest.outcome import Outcome, Plan
+    from ..ingest.plan import Plan
+    from ..ingest.write import Outcome
     from ..reco import Reco
 
 SourceArgument = Annotated[
@@ -201,7 +202,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
 
 
 def _plan_in(outcome: Outcome) -> Plan | None:
-    from ..ingest.outcome import Plan
+    from ..ingest.plan import Plan
 
     return outcome if isinstance(outcome, Plan) else None
 

@@ -16,13 +16,11 @@ from .columns import is_vectors
 from .embeddings import read_records, write_pairs
 from .entities import EntitySet
 from .entity_sources import read_entities
-from .labelled import Labelled
+from .labelled import Labelled, write_labelled
 from .labelled_sources import read_labelled
-from .labelled_vectors import write_labelled
-from .pairs import PairStream, read_pairs
 from .parts import ColumnNames, Rejected, SourcePart
 from .retrieval import Captioned, read_retrieval, write_retrieval
-from .rows import Rows, open_rows
+from .rows import PairStream, Rows, open_rows, read_pairs
 
 __all__ = [
     "Captioned",

@@ -73,6 +73,13 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
     return files
 
 
+def read_captions(source: Location) -> list[CaptionedFile] | None:
+    """Read a caption file of COCO, Karpathy or Flickr30k, by its suffix and header; None for any other source."""
+    if source.path.suffix.lower() == ".json":
+        return read_coco(source)
+    return read_flickr(source) if is_flickr(source.path) else None
+
+
 def read_coco(source: Location) -> list[CaptionedFile]:
     """Read a JSON of captions, COCO's or Karpathy's, whichever it is.
 
@@ -89,7 +96,9 @@ def read_coco(source: Location) -> list[CaptionedFile]:
         images = stored["images"]
         if "annotations" in stored:
             source.only("images", "captions", "limit")
-            return locate(source, _coco_captions(path, images, stored["annotations"]), _coco_folders(path))
+            name = path.stem.removeprefix("captions_")  # captions_val2017 -> val2017
+            found = _coco_captions(path, images, stored["annotations"])
+            return locate(source, found, (name, f"images/{name}", "images"))
         source.only("images", "captions", "limit", "split")
         return locate(source, _karpathy_captions(source, images), _KARPATHY_FOLDERS)
     except json.JSONDecodeError as error:
@@ -99,11 +108,6 @@ def read_coco(source: Location) -> list[CaptionedFile]:
             f"{path} is neither COCO's captions (images with id and file_name, annotations with image_id and caption) "
             f"nor Karpathy's (images with filename, split and sentences): {type(error).__name__} {error}"
         ) from None
-
-
-def _coco_folders(path: Path) -> tuple[str, ...]:
-    name = path.stem.removeprefix("captions_")  # captions_val2017 -> val2017
-    return (name, f"images/{name}", "images")
 
 
 def _coco_captions(path: Path, images: Any, annotations: Any) -> dict[str, tuple[str, ...]]:

@@ -19,7 +19,6 @@ TEMPLATES = ("a photo of a {}.",)
 """CLIP's own: used when caller, source and model give none."""
 _CLASS_FILES = ("classnames.txt", "classes.txt", "classnames.json")
 _TEMPLATE_FILES = ("zeroshot_classification_templates.txt", "templates.txt")
-_UNSEEN_FILE = "unseen.txt"
 _NUMBERED = re.compile(r"\d{3}\.(?=\D)")
 
 
@@ -115,19 +114,14 @@ def _json_names(path: Path, members: Sequence[str] | None) -> list[str]:
 
 def find_unseen(folders: Sequence[Path], classes: Sequence[str]) -> npt.NDArray[np.bool_] | None:
     """Read ``unseen.txt`` of the first of these folders that has it, by :func:`read_unseen`, (C,); else None."""
-    path = _find(folders, (_UNSEEN_FILE,))
+    path = _find(folders, ("unseen.txt",))
     return None if path is None else read_unseen(path, classes)
 
 
 def read_unseen(path: Path, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Read the unseen classes of a study: a class name a line, as displayed or as in :func:`clean_name`.
+    """Read the unseen classes of a study, (C,) True for each of them.
 
-    Args:
-        path: the file.
-        classes: C names; an equal name of several classes means all of them.
-
-    Returns:
-        (C,) True for each unseen class.
+    The file has a name a line, as displayed or as in :func:`clean_name`; a name of several classes means all of them.
 
     Raises:
         DataError: no names, or unknown ones, with the nearest known names.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,12 +64,10 @@ def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
     parquet = need("pyarrow.parquet", "writing parquet")
     rows: int = 0
     with whole_file(path) as part:
-        table = _arrow_table(next(batches))
-        with parquet.ParquetWriter(part, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            rows += table.num_rows
-            for columns in batches:
-                table = _arrow_table(columns)
+        tables = map(_arrow_table, batches)
+        first = next(tables)
+        with parquet.ParquetWriter(part, first.schema, compression="zstd") as writer:
+            for table in chain([first], tables):
                 writer.write_table(table)
                 rows += table.num_rows
     return rows
@@ -76,14 +76,9 @@ def write_batches(path: Path, batches: Iterator[ColumnArrays]) -> int:
 def check_side(
     path: Path, name: str, values: ColumnValues, dimension: int | None = None, first_row: int = 0
 ) -> Vectors:
-    """Check the vectors (N, D) of a file; returns them with exactly unit norm.
+    """Check the vectors (N, D) of a file from row ``first_row`` on; returns them with exactly unit norm.
 
-    Args:
-        path: the file, for the message.
-        name: of the column, for the message.
-        values: (N, D).
-        dimension: D; the array's own when None.
-        first_row: row of ``values[0]`` in the file.
+    Without a ``dimension``, D is the array's own.
 
     Raises:
         DataError: wrong shape, NaN, or not unit-norm; the message names file, column and row.
@@ -98,12 +93,12 @@ def check_side(
 
 
 def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names: Iterable[str] | None = None) -> None:
-    """Check that columns, (N,) or (N, D), have N = ``rows`` rows.
+    """Check that columns, (N,) or (N, D), have N = ``rows`` rows: all of them, or those of ``names`` that are there.
 
     Raises:
         DataError: naming the column and both lengths.
     """
-    for name in columns if names is None else names:
+    for name in columns if names is None else [name for name in names if name in columns]:
         if columns[name].ndim == 0 or len(columns[name]) != rows:
             raise DataError(f"{path}: {name} has shape {columns[name].shape}, expected {rows:,} rows as in the others")
 
@@ -141,12 +136,23 @@ def _check_names(path: Path, columns: ColumnArrays, needed: Sequence[str]) -> No
 
 
 def _read_npz(path: Path) -> ColumnArrays:
+    with open_npz_file(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+@contextmanager
+def open_npz_file(path: Path) -> Iterator[Any]:
+    """Open what ``numpy.load`` returns of an ``.npz``, to read arrays from it.
+
+    Raises:
+        DataError: it cannot be read, is no npz, or holds Python objects.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a bad one open
+            yield file
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:  # TypeError: it is a single array
         raise DataError(f"{path} is no npz of plain arrays ({error}); save texts with np.array(…, dtype=str)") from None
 
 

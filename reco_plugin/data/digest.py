@@ -56,12 +56,7 @@ class SeenPairs:
         self._known: dict[bytes, int] = {}  # digest of the id -> 8 bytes of the content's digest, and the place
 
     def before(self, pair: Pair, place: int) -> tuple[int, bool] | None:
-        """Look up an earlier pair with the same id: its place, and whether it is equal; None adds a new id.
-
-        Args:
-            pair: to look up.
-            place: its row number.
-        """
+        """Look up the pair with this id: its row number, and whether it is equal; None adds a new id, at ``place``."""
         content = int(digest(pair), 16) << _PLACE_BITS
         known = self._known.setdefault(blake2b(pair.id.encode(), digest_size=16).digest(), content | place)
         first = known & ((1 << _PLACE_BITS) - 1)

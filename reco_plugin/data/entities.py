@@ -4,37 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..types import ImageInput, Vectors
+from .columns import ColumnValues, check_side, texts_of
+from .entity_file import EntityFile
 from .images import pick
 
 
-class Entities(Protocol):
-    """C named candidates in order, up to millions."""
+@dataclass(frozen=True)
+class EntityVectors:
+    """Entities with a vector each; arrays may be mapped from disk."""
 
-    @property
-    def unseen(self) -> npt.NDArray[np.bool_] | None:
-        """(C,) True for the unseen ones; None where not known."""
-        ...
+    path: Path  # their source, for messages
+    array: ColumnValues  # (C, D), unit-norm, of any float type; checked while reading
+    texts: ColumnValues | None = None  # (C,) names; None: their numbers
+    unseen: npt.NDArray[np.bool_] | None = None  # (C,) True for unseen ones, or None
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def vectors(self, batch_size: int) -> Iterator[Vectors]:
+        """The vectors as float32 of exactly unit norm, in batches (B, D).
+
+        Raises:
+            DataError: NaN, or not unit-norm; the message names the row.
+        """
+        for start in range(0, len(self), batch_size):
+            part = np.asarray(self.array[start : start + batch_size])
+            yield check_side(self.path, "entities", part, first_row=start)
 
     def names(self, batch_size: int) -> Iterator[list[str]]:
         """The names, in batches."""
-        ...
+        for start in range(0, len(self), batch_size):
+            yield self._names(start, min(start + batch_size, len(self)))
 
     def name(self, row: int) -> str:
         """The name of one entity."""
-        ...
+        return self._names(row, row + 1)[0]
 
-    def vectors(self, batch_size: int) -> Iterator[Vectors] | None:
-        """The text vectors in batches (B, D); None where there are names only."""
-        ...
+    def _names(self, start: int, stop: int) -> list[str]:
+        if self.texts is None:
+            return [str(row) for row in range(start, stop)]
+        return texts_of(self.path, "names", np.asarray(self.texts[start:stop]))
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class EntitySet:
     name: str
     images: Sequence[ImageInput] | Vectors
     labels: npt.NDArray[np.int64]
-    entities: Entities
+    entities: EntityFile | EntityVectors
     questions: tuple[str, ...] | None = None
     unseen: npt.NDArray[np.bool_] | None = None
     query_ids: tuple[str, ...] | None = None

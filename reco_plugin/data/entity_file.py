@@ -44,7 +44,7 @@ class EntityFile:
             raise DataError(
                 f"{path}: {len(splits):,} of {len(offsets):,} entities have a split: give it to all or to none"
             )
-        self.unseen = np.frombuffer(bytes(splits), np.bool_) if splits else None
+        self.unseen = np.frombuffer(bytes(splits), np.bool_) if splits else None  # (C,); None where not known
         self._offsets = np.frombuffer(offsets, np.int64)
         hashes = np.frombuffer(keys, np.uint64)
         self._order = np.argsort(hashes, kind="stable")

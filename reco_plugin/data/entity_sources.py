@@ -1,4 +1,7 @@
-"""Choose the reader of an entity set; read ``queries.jsonl`` and ``entities.jsonl``, with our names or OVEN's."""
+"""Read entity sets: ``queries.jsonl`` with ``entities.jsonl``, with our names or OVEN's; or vectors.
+
+Vectors are in an ``.npz``, or in a folder of ``.npy`` where the candidates exceed the RAM.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .entities import EntitySet
+from .columns import ColumnArrays, ColumnValues, check_rows, check_side, map_array, read_columns, texts_of
+from .entities import EntitySet, EntityVectors
 from .entity_file import ID_FIELDS, SPLIT_FIELDS, EntityFile, first_of, is_unseen
-from .entity_vectors import read_entity_vectors
 from .files import find_images
 from .images import spread_over_classes
+from .labelled import check_labels, check_unseen
 from .source import Location, parse_source
 from .tables import TableFile, TableRow
 
 QUERIES, ENTITIES = "queries.jsonl", "entities.jsonl"
+_NEEDED = ("image", "label", "entities")
+_OPTIONAL = ("unseen", "names", "query_id")
 
 
 def read_entity_folder(where: Location) -> EntitySet:
@@ -92,6 +98,43 @@ def _image_finder(folder: Path) -> Callable[[TableRow], Path]:
         return by_id[id_]
 
     return find
+
+
+def read_entity_vectors(path: Path) -> EntitySet:
+    """Read an ``.npz``, or a folder of ``.npy``, which are memory-mapped except for the queries.
+
+    Raises:
+        DataError: an array is missing or damaged, or arrays do not belong together.
+    """
+    columns = _map_arrays(path) if path.is_dir() else read_columns(path, _NEEDED)
+    image = check_side(path, "image", columns["image"])
+    entities: ColumnValues = columns["entities"]
+    if entities.ndim != 2 or entities.shape[1] != image.shape[1] or entities.dtype.kind != "f" or not len(entities):
+        got = f"{entities.shape} of {entities.dtype}"
+        raise DataError(f"{path}: entities must be (C, {image.shape[1]}) floating point, as image is; got {got}")
+    check_rows(path, columns, len(image), ["label", "query_id"])
+    check_rows(path, columns, len(entities), ["names"])
+    unseen = check_unseen(path, columns["unseen"], len(entities)) if "unseen" in columns else None
+    labels = check_labels(f"{path}: label", columns["label"].tolist(), len(entities))
+    return EntitySet(
+        name=path.name,
+        images=image,
+        labels=labels,
+        entities=EntityVectors(path, entities, columns.get("names"), unseen),
+        unseen=None if unseen is None else unseen[labels],
+        query_ids=tuple(texts_of(path, "query_id", columns["query_id"])) if "query_id" in columns else None,
+    )
+
+
+def _map_arrays(folder: Path) -> ColumnArrays:
+    found: ColumnArrays = {}
+    for name in (*_NEEDED, *_OPTIONAL):
+        file = folder / f"{name}.npy"
+        if name in _NEEDED and not file.is_file():
+            raise DataError(f"{file} does not exist; needed: {', '.join(f'{needed}.npy' for needed in _NEEDED)}")
+        if file.is_file():
+            found[name] = map_array(file)
+    return found
 
 
 def read_entities(source: str | Path) -> EntitySet:

@@ -7,10 +7,8 @@ from typing import Any
 
 from ..errors import MissingExtra
 
-EXTRA = "data"
 
-
-def need(module: str, purpose: str, extra: str = EXTRA) -> Any:
+def need(module: str, purpose: str, extra: str = "data") -> Any:
     """Import a module of an extra, as in ``need("pyarrow.parquet", "reading parquet")``.
 
     Raises:

@@ -1,16 +1,20 @@
-"""Find the files of a source: images in a folder, shards by pattern."""
+"""The files of a source: find images in a folder and shards by pattern; read texts, and lines of any encoding."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from glob import glob, has_magic
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import DataError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BOM = b"\xef\xbb\xbf"
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # invalid bytes under surrogateescape
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 
 
@@ -93,3 +97,41 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+class Lines:
+    """Lines of a file as text; bytes that are not UTF-8 become lone surrogates."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.offset = 0  # bytes read so far
+        self.line = 0  # lines read so far
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = next(self._file)
+        self.offset += len(raw)
+        self.line += 1
+        return (raw.removeprefix(_BOM) if self.line == 1 else raw).decode("utf-8", "surrogateescape")
+
+    def seek(self, offset: int, line: int) -> None:
+        """Go to an earlier offset and line number."""
+        self._file.seek(offset)
+        self.offset, self.line = offset, line
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text of :class:`Lines` was UTF-8."""
+    return text.isascii() or not _NOT_UTF8.search(text)
+
+
+def not_utf8(text: str) -> str:
+    """The message for a text that was not UTF-8, with its bytes."""
+    return f"is not UTF-8: {raw_bytes(text)[:60]!r}; save the file as UTF-8"
+
+
+def raw_bytes(text: str) -> bytes:
+    """The bytes that a text of :class:`Lines` was read from."""
+    return text.encode("utf-8", "surrogateescape")

@@ -12,12 +12,7 @@ from ..types import ImageInput, Vectors
 
 
 class LazyImages(Sequence[ImageInput]):
-    """N images behind a function that opens one of them.
-
-    Args:
-        count: N.
-        load: opens the image at a position from 0 to N-1, at each access.
-    """
+    """N images behind a function that opens the one at a position from 0 to N-1, at each access."""
 
     def __init__(self, count: int, load: Callable[[int], ImageInput]) -> None:
         self._count, self._load = count, load

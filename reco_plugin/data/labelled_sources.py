@@ -1,4 +1,4 @@
-"""Choose the reader of a labelled source."""
+"""Read labelled sets: folders, one per class; clip-benchmark's shards; your own catalogue as a table; all others."""
 
 from __future__ import annotations
 
@@ -6,18 +6,139 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import ConfigError, DataError
-from .classes import check_templates, read_unseen
+from ..values import did_you_mean
+from .classes import check_templates, find_unseen, has_class_names, read_class_names, read_templates, read_unseen
 from .columns import is_vectors
 from .cub import is_cub, read_cub
-from .files import names_shards
+from .files import find_images, find_shards, names_shards
 from .images import spread_over_classes
-from .labelled import Labelled
-from .labelled_images import read_class_folders, read_labelled_shards, read_labelled_table
-from .labelled_vectors import read_vectors
+from .labelled import Labelled, check_labels, read_vectors
+from .shards import Blob, blob_images, read_samples
 from .source import Location, parse_source
-from .tables import SUFFIXES
+from .tables import SUFFIXES, TableFile, TableRow
 from .torchvision_sets import PREFIX, read_torchvision
+
+_LABELS = ("label", "class")
+_TEXTS = ("id", "image", "query_id", *_LABELS)
+
+
+def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
+    """Read a folder with one folder of images per class.
+
+    Raises:
+        DataError: no images, a class without any, or not one name per class.
+    """
+    members = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [find_images(member) for member in members]
+    if not any(found):
+        raise DataError(f"{folder} holds no folder with images (jpg, jpeg, png, webp): make one per class")
+    if not all(found):
+        empty = members[next(row for row, images in enumerate(found) if not images)]
+        raise DataError(f"{empty} holds no images: remove this class or give it some")
+    images = [image for part in found for image in part]
+    classes = read_class_names([folder], [member.name for member in members])
+    return Labelled(
+        name=folder.name,
+        images=images,
+        labels=np.repeat(np.arange(len(found)), [len(part) for part in found]).astype(np.int64),
+        classes=classes,
+        templates=templates or read_templates([folder]),
+        query_ids=tuple(image.relative_to(folder).as_posix() for image in images),
+        unseen=find_unseen([folder], classes),
+    )
+
+
+def read_labelled_shards(source: str | Path, templates: tuple[str, ...]) -> Labelled:
+    """Read webdataset shards: an image and a ``.cls`` per key, class names beside the shards or in the folder above.
+
+    Raises:
+        DataError: an image without a class, or labels outside of the classes.
+    """
+    shards = find_shards(source)
+    beside = [shards[0].parent, shards[0].resolve().parent.parent]
+    samples = [sample for sample in read_samples(shards) if sample.image is not None]
+    unlabelled = next((sample.key for sample in samples if "cls" not in sample.parts), None)
+    if not samples or unlabelled is not None:
+        what = "images" if not samples else f"label for the image {unlabelled!r}"
+        raise DataError(f"{source} holds no {what}: every key needs an image and a .cls with the number of its class")
+    classes = read_class_names(beside, None)
+    return Labelled(
+        name=str(source),
+        images=blob_images([sample.image for sample in samples if sample.image is not None]),
+        labels=check_labels(f"{source}: .cls", [_number(s.parts["cls"]) for s in samples], len(classes)),
+        classes=classes,
+        templates=templates or read_templates(beside),
+        query_ids=tuple(sample.key for sample in samples),
+        unseen=find_unseen(beside, classes),
+    )
+
+
+def _number(blob: Blob) -> int:
+    text = blob.text()
+    if not text.isdecimal():
+        raise DataError(f"{blob.shard}, member {blob.name!r}: expected the number of a class, got {text[:40]!r}")
+    return int(text)
+
+
+def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
+    """Read a table with a row per image: image, label or class, and optionally query_id (or id) and group.
+
+    Classes are those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a label is a
+    name or a number from 0; without such a file they are the labels, in order of first appearance.
+
+    Raises:
+        DataError: a row without image or label, an unknown label, or a group in some rows only.
+    """
+    folder = path.parent
+    rows = list(TableFile(path, needed=("image",), texts=_TEXTS))
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    values = [_label(row) for row in rows]
+    if has_class_names([folder]):
+        classes = read_class_names([folder], None)
+        labels = [_find(row, value, classes) for row, value in zip(rows, values, strict=True)]
+    else:
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        classes, labels = tuple(numbers), [numbers[value] for value in values]
+    grouped = [row for row in rows if "group" in row.values]
+    if grouped and len(grouped) < len(rows):
+        first = next(row for row in rows if "group" not in row.values)
+        raise first.error("group", "empty, while other rows have one: give every row a group, or none")
+    return Labelled(
+        name=path.name,
+        images=[row.image for row in rows],
+        labels=np.array(labels, np.int64),
+        classes=classes,
+        templates=templates or read_templates([folder]),
+        query_ids=tuple(_text(row, "query_id") if "query_id" in row.values else row.id for row in rows),
+        groups=np.array([str(row.values["group"]) for row in rows]) if grouped else None,
+        unseen=find_unseen([folder], classes),
+    )
+
+
+def _label(row: TableRow) -> str:
+    column = next((name for name in _LABELS if name in row.values), None)
+    if column is None:
+        raise row.error("label", f"missing or empty, and so is 'class'; this row has {sorted(row.values)}")
+    return _text(row, column)
+
+
+def _text(row: TableRow, column: str) -> str:
+    value = row.values[column]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise row.error(column, f"expected a text or a whole number, got {value!r:.60}")
+    return str(value)
+
+
+def _find(row: TableRow, value: str, classes: tuple[str, ...]) -> int:
+    if value in classes:
+        return classes.index(value)
+    if value.isascii() and value.isdecimal() and int(value) < len(classes):
+        return int(value)
+    raise row.error("label", f"{value!r} is no class of the file beside the table; {did_you_mean(value, classes)}")
 
 
 def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: str | Path | None = None) -> Labelled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,13 +58,8 @@ class SourcePart(Protocol):
         ...
 
 
-class FilePart(ABC):
+class FilePart(SourcePart):
     """A part whose reading may fail: then a rejected row is the last."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name, for messages."""
 
     @abstractmethod
     def _read(self) -> Iterator[Pair | Rejected]:

@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
+from .captions import read_captions
 from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .files import find_images, find_shards, names_shards, read_lines
 from .images import pick, spread
 from .labelled import check_labels
 from .rows import caption_table
-from .shards import Blob, BlobImages, read_samples
+from .shards import Blob, blob_images, read_samples
 from .source import Location, parse_source
 from .tables import SUFFIXES, TableFile
 
@@ -81,10 +81,9 @@ def read_retrieval(source: str | Path) -> Captioned:
 
 def _read(where: Location) -> Captioned:
     path = where.path
-    if path.suffix.lower() == ".json":
-        return _from_files(path, read_coco(where))
-    if is_flickr(path):
-        return _from_files(path, read_flickr(where))
+    if (files := read_captions(where)) is not None:
+        rows = [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files]
+        return _make_set(path.name, rows)
     where.only("limit")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
@@ -129,10 +128,9 @@ def _from_npz(path: Path) -> Captioned:
     columns = read_columns(path, ("image", "text"))
     image = check_side(path, "image", columns["image"])
     text = check_side(path, "text", columns["text"], image.shape[1])
-    if "id" in columns:
-        check_rows(path, columns, len(image), ["id"])
+    check_rows(path, columns, len(image), ["id"])
+    check_rows(path, columns, len(text), ["text_of_image"])
     if "text_of_image" in columns:
-        check_rows(path, columns, len(text), ["text_of_image"])
         owners = columns["text_of_image"].tolist()
     elif len(text) == len(image):
         owners = list(range(len(image)))
@@ -157,10 +155,6 @@ def _from_table(path: Path) -> Captioned:
     return _make_set(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
 
 
-def _from_files(path: Path, files: list[CaptionedFile]) -> Captioned:
-    return _make_set(path.name, [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files])
-
-
 def _from_folder(folder: Path) -> Captioned:
     images = find_images(folder)
     rows = [((i.relative_to(folder).as_posix(),), i, i.with_suffix(".txt")) for i in images]
@@ -179,7 +173,7 @@ def _from_shards(source: str | Path) -> Captioned:
     if not any(texts for _, _, texts in rows):
         raise DataError(f"{source} holds no key with an image and a .txt, one caption a line")
     captioned = _make_set(str(source), [((key,), key, texts) for key, _, texts in rows])
-    return replace(captioned, images=BlobImages(blob for _, blob, _ in rows))
+    return replace(captioned, images=blob_images([blob for _, blob, _ in rows]))
 
 
 def _make_set(name: str, rows: Iterable[tuple[tuple[str, ...], Any, list[str]]]) -> Captioned:

@@ -9,19 +9,22 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..types import Pair
-from .captions import CaptionedFile, is_flickr, read_coco, read_flickr
+from .captions import read_captions
 from .cub import is_cub
 from .digest import SeenPairs
 from .files import IMAGE_SUFFIXES, find_shards, names_shards
 from .images import spread
 from .parts import ColumnNames, Rejected, SourcePart
+from .remote import RemoteImage
 from .rows_arrays import open_arrays, open_clip_retrieval, open_npz
 from .rows_files import CaptionsPart, ImageFolderPart, LabelledPart, open_captions, open_folder
 from .rows_shards import open_shards
@@ -30,7 +33,7 @@ from .source import Location, parse_source
 from .tables import SUFFIXES
 from .torchvision_sets import PREFIX
 
-__all__ = ["ColumnNames", "Rejected", "Rows", "SourcePart", "open_rows"]
+__all__ = ["ColumnNames", "PairStream", "Rejected", "Rows", "SourcePart", "open_rows", "read_pairs"]
 
 CAPTIONS = tuple(f"captions{suffix}" for suffix in (*SUFFIXES, ".parquet"))
 _NAMES = ("id", "image", "text")
@@ -90,20 +93,74 @@ def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows
     return Rows(where.name, parts, total)
 
 
+class PairStream(Iterator[Pair]):
+    """An iterator over pairs."""
+
+    def __init__(self, pairs: Iterator[Pair], total: int | None) -> None:
+        self._pairs = pairs
+        self.total = total  # their number, where cheap to count, else None
+
+    def __next__(self) -> Pair:
+        return next(self._pairs)
+
+
+def read_pairs(source: str | Path) -> PairStream:
+    """Read image-text pairs from any source of :func:`open_rows`; a bad row is an error.
+
+    The text also becomes the payload value ``caption``, to show retrieved pairs. Images or captions without
+    a partner in folders and shards are skipped, and counted in a warning at the end.
+
+    Raises:
+        DataError: nothing there, no pairs, or a row is not readable; the message names file and row or key. Errors of
+            the first pair are raised by this call, later ones during iteration.
+        MissingExtra: parquet without pyarrow.
+    """
+    rows = open_rows(source)
+    pairs = _strict(rows)
+    first = next(pairs, None)
+    if first is None:
+        raise DataError(f"{source} holds no pairs: it is empty")
+    return PairStream(chain([first], pairs), rows.total)
+
+
+def _strict(rows: Rows) -> Iterator[Pair]:
+    made, halves, example = 0, 0, ""
+    for row in rows:
+        if isinstance(row, Pair):
+            if isinstance(row.image, RemoteImage):
+                raise DataError(
+                    f"{rows.name}: the image of {row.id!r}, {row.image}, is a URL: download the images first, for "
+                    "example by img2dataset, or let `reco memory build` fetch them"
+                )
+            made += 1
+            yield row
+        elif row.half:
+            halves, example = halves + 1, example or row.id or row.where
+        else:
+            raise DataError(str(row))
+    if halves:
+        alone = "images without a caption in a .txt of the same name"
+        if names_shards(rows.name):
+            alone = "keys without both an image and a caption"
+        if not made:
+            raise DataError(f"{rows.name} holds no pairs: none of {halves:,} {alone}, as {example!r}")
+        warnings.warn(f"{rows.name}: skipped {halves:,} {alone}, the first is {example!r}", stacklevel=2)
+
+
 def caption_table(folder: Path) -> Path | None:
     """The table ``captions.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` of a folder, if there is one."""
     return next((folder / name for name in CAPTIONS if (folder / name).is_file()), None)
 
 
 def _open(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
-    path, suffix = where.path, where.path.suffix.lower()
-    if where.name.startswith(PREFIX) or is_cub(path):
+    if where.name.startswith(PREFIX) or is_cub(where.path):
         return _open_labelled(where)
-    if suffix == ".json" or is_flickr(path):
-        files = _caption_files(where)
-        return open_captions(where.name, files), sum(len(file.captions) for file in files)
-    table = caption_table(path)
-    if table is None and path.is_dir():
+    if (files := read_captions(where)) is not None:
+        limit = where.count("limit")
+        chosen = files if limit is None else [files[row] for row in spread(len(files), limit)]
+        return open_captions(where.name, chosen), sum(len(file.captions) for file in chosen)
+    table = caption_table(where.path)
+    if table is None and where.path.is_dir():
         return _open_folder(where, columns)
     return _open_files(where if table is None else replace(where, name=str(table)), columns)
 
@@ -171,9 +228,3 @@ def _no_columns(where: Location, columns: ColumnNames | None) -> None:
     where.only()
     if columns not in (None, ColumnNames()):
         raise ConfigError(f"{where.name} has no columns that could be named")
-
-
-def _caption_files(where: Location) -> list[CaptionedFile]:
-    files = read_coco(where) if where.path.suffix.lower() == ".json" else read_flickr(where)
-    limit = where.count("limit")
-    return files if limit is None else [files[row] for row in spread(len(files), limit)]

@@ -9,12 +9,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import DataError
 from ..types import Pair
 from .cells import unit_rows
-from .columns import ColumnArrays, check_rows, map_array, open_parquet_file, read_columns
+from .columns import ColumnArrays, check_rows, map_array, open_npz_file, open_parquet_file, read_columns
 from .parts import ColumnNames, FilePart, Rejected, SourcePart
 from .row_maker import RowMaker
 from .rows_table import read_groups, row_groups
@@ -92,11 +90,8 @@ def open_npz(path: Path, names: ColumnNames) -> tuple[SourcePart, ...]:
         DataError: it is no npz, or an array is missing.
     """
     maker = RowMaker(names, path.parent, unfold=True)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = list(file.files)
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise DataError(f"{path} is no npz of plain arrays: {error}") from None
+    with open_npz_file(path) as file:
+        columns = list(file.files)
     if names.id not in columns:
         raise DataError(f"{path} has no array {names.id!r}; it has {sorted(columns)}")
     maker.check(str(path), columns)

@@ -88,10 +88,7 @@ class ParquetPart(FilePart):
 def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> tuple[tuple[SourcePart, ...], int]:
     """Open the rows of files, a part for each row group or several small ones; returns their number too.
 
-    Args:
-        paths: of the files.
-        names: of the columns.
-        folder: base of the image paths; None: the file's own.
+    Image paths are relative to ``folder``, without one to the file's own.
 
     Raises:
         DataError: a file cannot be read, or lacks a column.

@@ -10,10 +10,10 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 from ..errors import DataError
 from .files import IMAGE_SUFFIXES
+from .images import LazyImages
 from .parts import RowError
 
 
@@ -76,23 +76,9 @@ class ShardIndex:
     problem: str | None = None  # why its end could not be read
 
 
-class BlobImages(Sequence[bytes]):
+def blob_images(blobs: Sequence[Blob]) -> LazyImages:
     """Encoded images, read from their shards on access."""
-
-    def __init__(self, blobs: Iterable[Blob]) -> None:
-        self._blobs = tuple(blobs)
-
-    def __len__(self) -> int:
-        return len(self._blobs)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        if isinstance(index, slice):
-            return [blob.read() for blob in self._blobs[index]]
-        return self._blobs[index].read()
+    return LazyImages(len(blobs), lambda row: blobs[row].read())
 
 
 def index_shard(shard: Path) -> ShardIndex:

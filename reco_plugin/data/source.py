@@ -15,15 +15,10 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 @dataclass(frozen=True)
 class Location:
-    """A source and its options.
+    """A source and its options."""
 
-    Attributes:
-        name: file, folder, pattern or ``torchvision:NAME``, without the options.
-        options: as written, without decoding.
-    """
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    name: str  # file, folder, pattern or ``torchvision:NAME``, without the options
+    options: Mapping[str, str] = field(default_factory=dict)  # as written, without decoding
 
     @property
     def path(self) -> Path:

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import DataError
 from .cells import CellError, id_of, image_of
+from .files import Lines, is_utf8, not_utf8, raw_bytes
 from .parts import RowError
 from .remote import RemoteImage
-from .text_lines import Lines, is_utf8, not_utf8, raw_bytes
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 PAIR = ("image", "text")
@@ -104,7 +104,7 @@ class TableFile:
             DataError: a row that cannot be parsed, or lacks a needed column.
         """
         if not self._is_json:
-            self.check_header()
+            self._check_header()
         for stretch in self.stretches:
             for row in self.read(stretch):
                 if isinstance(row, RowError):
@@ -127,12 +127,7 @@ class TableFile:
                         row.values[column] = _number(row.values[column])
                 yield row
 
-    def check_header(self) -> None:
-        """Check that a csv or tsv has the needed columns.
-
-        Raises:
-            DataError: a column is missing; the message lists the columns.
-        """
+    def _check_header(self) -> None:
         columns = self.columns
         for column in self.needed:
             if column not in columns:
@@ -143,14 +138,12 @@ class TableFile:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The header of a csv or tsv; of jsonl, the keys of the first readable row.
+        """The header of a csv or tsv.
 
         Raises:
             DataError: the header is not UTF-8 or missing.
         """
         with self._lines() as lines:
-            if self._is_json:
-                return next((tuple(row.values) for row in self._json_rows(lines) if isinstance(row, TableRow)), ())
             return self._header(lines)
 
     @cached_property

@@ -46,19 +46,12 @@ def _add_spaces(name: str) -> str:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about one data set.
+    """Facts about one data set."""
 
-    Attributes:
-        split: default: the labelled one to test on.
-        tidy: makes a readable name of an item of torchvision's list of classes.
-        names: class names, where torchvision has no list.
-        scipy: whether its labels are in a ``.mat`` file.
-    """
-
-    split: str = "test"
-    tidy: Callable[[Any], str] = str
-    names: tuple[str, ...] | None = None
-    scipy: bool = False
+    split: str = "test"  # default: the labelled one to test on
+    tidy: Callable[[Any], str] = str  # makes a readable name of an item of torchvision's list of classes
+    names: tuple[str, ...] | None = None  # class names, where torchvision has no list
+    scipy: bool = False  # whether its labels are in a ``.mat`` file
 
 
 SETS: Mapping[str, Facts] = {

@@ -12,7 +12,7 @@ Each arrow is a bounded queue, each stage a thread or a pool; order is kept. A r
 """
 
 from .options import Duplicates, IngestOptions
-from .outcome import Outcome
 from .run import ingest
+from .write import Outcome
 
 __all__ = ["Duplicates", "IngestOptions", "Outcome", "ingest"]

@@ -23,17 +23,11 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row that needs no encoding.
+    """A row that needs no encoding."""
 
-    Attributes:
-        id: of the pair.
-        digest: of the row.
-        why: the memory holds the same row, or does not hold its id and only known ids are wanted.
-    """
-
-    id: str
-    digest: str
-    why: Literal["unchanged", "missing"]
+    id: str  # of the pair
+    digest: str  # of the row
+    why: Literal["unchanged", "missing"]  # missing: the memory does not hold its id, and only known ids are wanted
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.rows import Rejected
 from ..types import Payload
 from .items import Loaded, Skipped
 
@@ -53,8 +54,10 @@ class Known:
                 rows.append(key_of(id_, digest))
         return cls(np.sort(np.array(ids, np.uint64)), np.sort(np.array(rows, np.uint64)), only_known)
 
-    def sift(self, row: Loaded) -> Loaded | Skipped:
-        """The row, or why it needs no encoding."""
+    def sift(self, row: Loaded | Rejected) -> Loaded | Skipped | Rejected:
+        """The row, or why it needs no encoding; a rejected one as it is."""
+        if isinstance(row, Rejected):
+            return row
         id_ = row.pair.id
         if _holds(self.rows, key_of(id_, row.digest)):
             return Skipped(id_, row.digest, "unchanged")

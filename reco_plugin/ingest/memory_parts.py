@@ -155,14 +155,7 @@ class CollectionPart:
 def collection_rows(
     server: Server, found: Described, columns: CollectionNames, fingerprint: Fingerprint | None, *, scaled: bool = False
 ) -> Rows:
-    """The points of a collection.
-
-    Args:
-        server: where it is.
-        found: its description.
-        columns: names of its vectors and caption.
-        fingerprint: the expected encoder; None: any.
-        scaled: see :class:`CollectionPart`.
+    """The points of a collection; any encoder may have made it if ``fingerprint`` is None.
 
     Raises:
         FingerprintMismatch: it is a memory of another encoder.
@@ -185,14 +178,7 @@ def _row(where: str, id_: str, image: Any, text: Any, payload: Payload) -> Pair 
 
 
 def check_captions(server: Server, found: Described, vector: str, field: str, model: Path) -> None:
-    """Embed some captions and compare them with their stored vectors.
-
-    Args:
-        server: where the collection is.
-        found: its description.
-        vector: name of its text vector.
-        field: payload key of the captions.
-        model: folder of the model.
+    """Embed some captions, of the payload key ``field``, and compare them with their stored vectors.
 
     Raises:
         FingerprintMismatch: they are too different to be of one encoder.

@@ -33,12 +33,9 @@ class Excluded:
         return frozenset(self.ids)
 
     def find(self, ids: Sequence[str], images: Vectors, threshold: float) -> list[Near | None]:
-        """The excluded image that each pair resembles: the one of its id, else the nearest above the threshold.
+        """The excluded image that each of B pairs resembles: the one of its id, else the nearest above the threshold.
 
-        Args:
-            ids: of B pairs.
-            images: (B, D).
-            threshold: cosine.
+        Images are (B, D), the threshold is a cosine.
         """
         if not len(self.vectors):
             return [None] * len(ids)
@@ -53,13 +50,9 @@ class Excluded:
 
 
 def stored_neighbours(memory: Memory, images: Vectors, threshold: float, without: Collection[str]) -> list[Near | None]:
-    """The nearest stored image of each, above the threshold.
+    """The nearest stored image of each of (B, D) images, above the threshold, which is a cosine.
 
-    Args:
-        memory: to search.
-        images: (B, D).
-        threshold: cosine.
-        without: ids to ignore, because they are about to be replaced.
+    The ids of ``without`` are ignored, because they are about to be replaced.
     """
     if not len(images) or not memory.count():
         return [None] * len(images)

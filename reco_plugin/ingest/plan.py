@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 
 from ..data.rows import Rejected, Rows
 from ..memory import Memory
@@ -13,10 +14,17 @@ from ..types import Payload
 from .items import Loaded
 from .known import ROW, SOURCE, key_of
 from .options import IngestOptions
-from .outcome import Plan
 from .prepare import load, read_rows
 from .stages import in_order, make_chunks
 from .sync import too_many
+from .write import Outcome
+
+
+@dataclass
+class Plan(Outcome):
+    """The expected outcome of a run, in the same counts."""
+
+    refused: str | None = None  # why the run would refuse to delete ``deleted`` pairs, and fail; None if it would not
 
 
 def plan(
@@ -30,14 +38,8 @@ def plan(
     """Count what :func:`~reco_plugin.ingest.run.ingest` would do, as far as ids and digests tell.
 
     Images are read but not decoded, remote ones not fetched: errors that show only then are not counted, and neither
-    are near-duplicates and excluded images.
-
-    Args:
-        rows: the source.
-        memory: is only read.
-        options: of the run.
-        max_delete: also count the pairs gone from the source ``options.source``; at most this share may be deleted.
-        progress: called after each batch.
+    are near-duplicates and excluded images. With ``max_delete``, the share of pairs that may be deleted, the pairs gone
+    from the source ``options.source`` are counted too. ``progress`` is called after each batch.
     """
     begun, tally, outcome = time.monotonic(), _Tally(), Plan()
     with ThreadPoolExecutor(options.decoders or None, "reco-load") as pool:
@@ -59,17 +61,12 @@ def plan(
 
 
 class _Tally:
-    """Rows of the source seen so far.
-
-    Attributes:
-        named: keys of ids -> digests of good rows.
-        unnamed: rejected rows without an id.
-        coming: pairs that are new to this source.
-    """
+    """Rows of the source seen so far."""
 
     def __init__(self) -> None:
-        self.named: dict[int, str | None] = {}
-        self.unnamed = self.coming = 0
+        self.named: dict[int, str | None] = {}  # keys of ids -> digests of good rows
+        self.unnamed = 0  # rejected rows without an id
+        self.coming = 0  # pairs that are new to this source
 
     def count(self, row: Loaded | Rejected, held: Mapping[str, Payload], options: IngestOptions, outcome: Plan) -> None:
         """Count one row as the run would."""

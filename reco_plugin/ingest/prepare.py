@@ -53,8 +53,10 @@ def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
     return Loaded(where, ours, digest(ours))
 
 
-def prepare(row: Loaded, preparation: Preparation) -> Prepared | Rejected:
-    """Prepare a row for the encoder; its image must not be remote, see :func:`fetch_image`."""
+def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepared | Skipped | Rejected:
+    """A loaded row as input of the encoder, any other as it is; no image may be remote, see :func:`fetch_image`."""
+    if not isinstance(row, Loaded):
+        return row
     pair = row.pair
     try:
         payload = check_payload(pair.id, pair.payload)
@@ -93,21 +95,17 @@ def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected
         return Rejected(row.where, str(error), row.pair.id)
 
 
-def encode_batch(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
-    """A batch with its prepared rows encoded, vectors (D,); other rows stay in their place."""
-    made = iter(encode([row for row in rows if isinstance(row, Prepared)], encoder))
-    return [next(made) if isinstance(row, Prepared) else row for row in rows]
-
-
-def encode(rows: Sequence[Prepared], encoder: Encoder) -> list[Encoded]:
-    """Encode rows, in order, to vectors (D,); vectors are kept.
+def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
+    """A batch with its prepared rows encoded to vectors (D,); vectors are kept, other rows stay in their place.
 
     Raises:
         SessionError: the encoder failed.
     """
-    images = encoder.arrays([row.image for row in rows], "image")
-    texts = encoder.arrays([row.text for row in rows], "text")
-    return [
+    prepared = [row for row in rows if isinstance(row, Prepared)]
+    images = encoder.arrays([row.image for row in prepared], "image")
+    texts = encoder.arrays([row.text for row in prepared], "text")
+    made = (
         Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut)
-        for row, image, text in zip(rows, images, texts, strict=True)
-    ]
+        for row, image, text in zip(prepared, images, texts, strict=True)
+    )
+    return [next(made) if isinstance(row, Prepared) else row for row in rows]

@@ -26,10 +26,9 @@ from .items import WriterItem
 from .known import Known
 from .near import Excluded
 from .options import Cluster, IngestOptions
-from .outcome import Outcome
 from .run import RowProgress, silent, write
 from .stages import make_chunks
-from .write import Writer
+from .write import Outcome, Writer
 
 try:
     import ray
@@ -127,17 +126,13 @@ def encode_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterIte
     try:
         for block in chunks.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
             for chunk in block["chunk"]:
-                yield from _unpack_items(chunk)
+                items: list[WriterItem] | RemoteError = unpack(chunk)
+                if isinstance(items, RemoteError):
+                    raise items.to_error()
+                yield from items
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
         raise DataError(f"the Ray cluster failed: {reason}. What was written stays") from error
-
-
-def _unpack_items(chunk: bytes) -> list[WriterItem]:
-    items: list[WriterItem] | RemoteError = unpack(chunk)
-    if isinstance(items, RemoteError):
-        raise items.to_error()
-    return items
 
 
 def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:

@@ -25,9 +25,9 @@ from ..data.rows import Rejected, SourcePart
 from ..encode import Encoder
 from ..errors import ArtifactError, DataError, RecoError
 from ..types import Fingerprint
-from .items import Loaded, Prepared, Skipped
+from .items import Prepared, Skipped
 from .known import Known
-from .prepare import DOWNLOADS, encode_batch, fetch_image, load, prepare, read_rows
+from .prepare import DOWNLOADS, encode, fetch_image, load, prepare, read_rows
 from .stages import in_order, make_chunks
 
 ATTEMPTS = 4
@@ -125,20 +125,16 @@ class EncodeChunks:
             chunk = unpack(row["chunk"])
             if isinstance(chunk, RemoteError):
                 return {"chunk": row["chunk"]}
-            return {"chunk": pack(encode_batch(chunk, _job(self._job).encoder))}
+            return {"chunk": pack(encode(chunk, _job(self._job).encoder))}
         except RecoError as error:
             return {"chunk": _pack_error(error)}
 
 
 def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
-    def begun(row: Any) -> Loaded | Skipped | Rejected:
-        loaded = load(row)
-        return job.known.sift(loaded) if isinstance(loaded, Loaded) else loaded
-
-    chunks = ([begun(row) for row in chunk] for chunk in make_chunks(read_rows([part]), job.batch_size))
+    chunks = ([job.known.sift(load(row)) for row in chunk] for chunk in make_chunks(read_rows([part]), job.batch_size))
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
         for chunk in in_order(downloads, fetch_image, chunks, window=2):
-            yield [prepare(row, job.encoder.preparation) if isinstance(row, Loaded) else row for row in chunk]
+            yield [prepare(row, job.encoder.preparation) for row in chunk]
 
 
 @lru_cache(maxsize=1)

@@ -7,20 +7,19 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
-from ..preparation import Preparation
 from ..reco import Reco
 from ..types import Pair, Records
 from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
 from .options import IngestOptions
-from .outcome import Outcome
-from .prepare import DOWNLOADS, encode_batch, fetch_image, load, prepare, read_rows
+from .prepare import DOWNLOADS, encode, fetch_image, load, prepare, read_rows
 from .stages import ahead, in_order, make_chunks
-from .write import Writer
+from .write import Outcome, Writer
 
 RowProgress = Callable[[int, int], object]
 """Takes the rows since the last call, and all rejected ones."""
@@ -100,12 +99,7 @@ def encode_source(
 ) -> Generator[list[WriterItem], None, None]:
     """Encode rows to vectors (D,), in batches and in order; reading, decoding and encoding overlap.
 
-    Args:
-        rows: the source.
-        encoder: is called by one thread.
-        sift: skips rows that need no encoding.
-        options: batch size and threads.
-        wanted: filters rows; None: all.
+    ``wanted`` filters rows, ``sift`` skips those that need no encoding; a single thread calls the encoder.
     """
     decoders = options.decoders or os.cpu_count() or 1
     with (
@@ -116,8 +110,8 @@ def encode_source(
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sift(batch, sift) for batch in loaded)
         whole = in_order(downloads, fetch_image, sifted, window=2)
-        prepared = ahead(in_order(pool, _prepare_with(encoder.preparation), whole, window=2), 1)
-        batches = ahead((encode_batch(batch, encoder) for batch in prepared), 2)
+        prepared = ahead(in_order(pool, partial(prepare, preparation=encoder.preparation), whole, window=2), 1)
+        batches = ahead((encode(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):
             yield from batches
 
@@ -132,7 +126,3 @@ def _read(rows: Rows, size: int, wanted: Callable[[Pair | Rejected], bool] | Non
 def _sift(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:
     sifted = iter(sift([row for row in batch if isinstance(row, Loaded)]))
     return [next(sifted) if isinstance(row, Loaded) else row for row in batch]
-
-
-def _prepare_with(preparation: Preparation) -> Callable[[Any], Any]:
-    return lambda row: prepare(row, preparation) if isinstance(row, Loaded) else row

@@ -12,13 +12,8 @@ def delete_gone(writer: Writer, source: str, max_share: float) -> None:
 
     A pair whose row was rejected stays. Rejected rows without an id could be any pair's: then all stay.
 
-    Args:
-        writer: has written all rows of the source.
-        source: name of the source.
-        max_share: of the source's pairs that may be deleted.
-
     Raises:
-        DataError: more would be deleted; none is.
+        DataError: more than ``max_share`` of the source's pairs would be deleted; none is.
     """
     ours, gone = 0, list[str]()
     for id_, payload in writer.memory.store.payloads():

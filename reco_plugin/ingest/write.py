@@ -7,6 +7,8 @@ that is run again results in the same memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,21 +20,48 @@ from .known import ROW, SOURCE, key_of
 from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
 from .options import IngestOptions
-from .outcome import Outcome
 from .rejected import Listing, RejectedRows, reject_repeated
 
 
-class Writer:
-    """Writes one source into a memory.
+@dataclass
+class Outcome:
+    """Counts of one run; every row read is in one of those from ``added`` to ``merged``."""
 
-    Attributes:
-        memory: to write to.
-        outcome: counts so far.
-        unnamed: rejected rows without an id, which could be any pair's.
-    """
+    read: int = 0  # rows of the source, rejected ones included
+    added: int = 0  # pairs with an id that is new in the memory
+    replaced: int = 0  # pairs whose row changed
+    unchanged: int = 0  # rows that the memory already holds
+    repeated: int = 0  # rows that came before in this source, with the same content
+    missing: int = 0  # rows skipped because only known ids are wanted
+    rejected: int = 0  # rows that cannot be used
+    excluded: int = 0  # rows skipped because they are evaluation images
+    dropped: int = 0  # near-duplicates that were skipped
+    merged: int = 0  # near-duplicates whose caption was added to an earlier pair
+    reported: int = 0  # near-duplicates that were written and listed
+    cut: int = 0  # captions longer than the encoder reads
+    deleted: int = 0  # pairs deleted because they are gone from the source, or excluded now
+    kept: int = 0  # pairs gone from the source but kept, because rejected rows may be theirs
+    pairs: int = 0  # in the memory at the end
+    seconds: float = 0.0  # of wall clock
+    reasons: dict[str, int] = field(default_factory=dict)  # of rejected rows, the most frequent first -> count
+    files: dict[str, str] = field(default_factory=dict)  # kind -> file written beside the memory
+
+    @property
+    def held(self) -> int:
+        """Pairs of the source that the memory holds."""
+        return self.added + self.replaced + self.unchanged
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like values."""
+        return asdict(self)
+
+
+class Writer:
+    """Writes one source into a memory, and counts."""
 
     def __init__(self, memory: PairMemory, options: IngestOptions, excluded: Excluded | None = None) -> None:
-        self.memory, self.outcome, self.unnamed = memory, Outcome(), 0
+        self.memory, self.outcome = memory, Outcome()
+        self.unnamed = 0  # rejected rows without an id, which could be any pair's
         self._options, self._excluded = options, excluded
         self._rejected = RejectedRows(options.rejected, options.max_error_rate)
         self._listed = Listing(options.listed)

@@ -24,17 +24,11 @@ _ROWS = 256  # queries per search
 
 @dataclass(frozen=True)
 class FusionData:
-    """N training pairs.
+    """N training pairs."""
 
-    Attributes:
-        pairs: frozen vectors of both sides, (N, D) each; without ids and payloads where opened from files.
-        groups: (N,) int; pairs of one group show the same thing and are never negatives of one another.
-        neighbours: modality -> K neighbours of each query of that side.
-    """
-
-    pairs: Records
-    groups: npt.NDArray[np.int64]
-    neighbours: dict[Modality, FoundRows]
+    pairs: Records  # frozen vectors of both sides, (N, D) each; without ids and payloads where opened from files
+    groups: npt.NDArray[np.int64]  # (N,); pairs of one group show the same thing and are never negatives of one another
+    neighbours: dict[Modality, FoundRows]  # K neighbours of each query of that side
 
     def __len__(self) -> int:
         return len(self.groups)

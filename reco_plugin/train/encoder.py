@@ -27,22 +27,14 @@ _HOW_IT_IS_CALLED = ("dynamic", "buckets")
 
 @dataclass(frozen=True)
 class FrozenClip:
-    """An open_clip model with everything needed to encode without open_clip.
+    """An open_clip model with everything needed to encode without open_clip."""
 
-    Attributes:
-        name: readable name of model and weights.
-        model: in evaluation mode, on the CPU, float32.
-        image, text: preprocessing.
-        tokenizer_json: tokenizers-library file.
-        digest: sha256 over weights, preprocessing and tokenizer: the encoder's fingerprint.
-    """
-
-    name: str
-    model: nn.Module
+    name: str  # readable name of model and weights
+    model: nn.Module  # in evaluation mode, on the CPU, float32
     image: ImageConfig
     text: TextConfig
-    tokenizer_json: str
-    digest: str
+    tokenizer_json: str  # file of the tokenizers library
+    digest: str  # sha256 over weights, preprocessing and tokenizer: the encoder's fingerprint
 
     @property
     def dimension(self) -> int:

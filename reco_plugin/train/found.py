@@ -22,18 +22,12 @@ class FoundRows:
     """The neighbours of N queries as rows of one table, with the fields of :class:`~reco_plugin.types.Neighbours`.
 
     Separate vectors for 10 neighbours per pair would take ten times the memory of the pairs.
-
-    Attributes:
-        table: (M, D) vectors, each neighbour's once; row 0 is zero and stands for padding.
-        rows: (N, K) int32 rows of the table, nearest first.
-        similarity: (N, K) cosine, larger is nearer; 0 where padded.
-        names: (M,) ids of the table's rows; None where opened by :func:`open_rows`.
     """
 
-    table: Vectors
-    rows: npt.NDArray[np.int32]
-    similarity: npt.NDArray[np.float32]
-    names: Sequence[str] | None = None
+    table: Vectors  # (M, D), each neighbour's once; row 0 is zero and stands for padding
+    rows: npt.NDArray[np.int32]  # (N, K) rows of the table, nearest first
+    similarity: npt.NDArray[np.float32]  # (N, K) cosine, larger is nearer; 0 where padded
+    names: Sequence[str] | None = None  # (M,) ids of the table's rows; None where opened by :func:`open_rows`
 
     @property
     def found(self) -> npt.NDArray[np.bool_]:
@@ -62,16 +56,7 @@ class Collector:
     """Collects neighbours, batch by batch."""
 
     def __init__(self, folder: Path | None, side: Modality, queries: int, k: int, most: int, dimension: int) -> None:
-        """Allocate the arrays.
-
-        Args:
-            folder: for files that hold the arrays; None holds them in memory.
-            side: of the queries.
-            queries: N.
-            k: K.
-            most: largest number of distinct neighbours.
-            dimension: D.
-        """
+        """Allocate the arrays, in files or (without a folder) in RAM, for at most ``most`` distinct neighbours."""
         self._table = new_array(folder, f"{side}.table", (1 + min(most, queries * k), dimension), np.float32)
         self._rows = new_array(folder, f"{side}.rows", (queries, k), np.int32)
         self._similarity = new_array(folder, f"{side}.similarity", (queries, k), np.float32)

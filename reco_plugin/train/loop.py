@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..defaults import BATCH, STEPS
 from ..errors import ConfigError, DataError
+from ..files import write_whole
 from ..fuse import Fused
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
@@ -32,32 +33,21 @@ FUSION = "fusion.pt"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Hyper-parameters of a training.
+    """Hyper-parameters of a training."""
 
-    Attributes:
-        steps: 0 leaves the fusion untrained.
-        batch: pairs per step, of all processes together, each of another group.
-        lr, warmup: AdamW's peak rate and the steps to reach it; cosine decay after that.
-        temperature: start of the learnt inverse temperature.
-        drop: probability that a neighbour is left out, so that the layer does not depend on all k.
-        rotate: share of steps in which one random rotation is applied to queries and neighbours: a layer that copies
-            neighbours is invariant to it, one that memorises is not.
-        seed: of start, batches and dropout.
-        precision: bf16 runs the fusions under torch's autocast; weights and loss stay fp32.
-        checkpoint_every, log_every: steps.
-    """
-
-    steps: int = STEPS
-    batch: int = BATCH
-    lr: float = 1e-3
-    warmup: int = 20
-    temperature: float = 20.0
-    drop: float = 0.1
+    steps: int = STEPS  # 0 leaves the fusion untrained
+    batch: int = BATCH  # pairs per step, of all processes together, each of another group
+    lr: float = 1e-3  # AdamW's peak rate
+    warmup: int = 20  # steps to reach it; cosine decay after that
+    temperature: float = 20.0  # start of the learnt inverse temperature
+    drop: float = 0.1  # probability that a neighbour is left out, so that the layer does not depend on all k
     rotate: float = 0.7
-    seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    checkpoint_every: int = 100
-    log_every: int = 10
+    """Share of steps in which one random rotation is applied to queries and neighbours: a layer that copies neighbours
+    is invariant to it, one that memorises is not."""
+    seed: int = 0  # of start, batches and dropout
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: of the fusions, by torch's autocast; weights and loss stay fp32
+    checkpoint_every: int = 100  # steps
+    log_every: int = 10  # steps
 
 
 class Fusions(nn.Module):
@@ -71,12 +61,7 @@ class Fusions(nn.Module):
 
     def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
         """Refine a batch; (B, D) of each side."""
-        return {name: self.refine(name, s.query, s.neighbours, s.similarity, s.trust) for name, s in sides.items()}
-
-    def refine(self, side: Modality, query: Tensor, neighbours: Tensor, similarity: Tensor, trusted: Tensor) -> Tensor:
-        """Refine queries (B, D) of one side by (B, K, D)."""
-        refined: Tensor = self.sides[side](query, neighbours, similarity, trusted)[0]
-        return refined
+        return {name: self.sides[name](s.query, s.neighbours, s.similarity, s.trust)[0] for name, s in sides.items()}
 
 
 def train_fusions(
@@ -85,7 +70,6 @@ def train_fusions(
     out: Path,
     config: TrainConfig | None = None,
     *,
-    device: str = "cpu",
     processes: Processes | None = None,
 ) -> Fusions:
     """Train on cached embeddings; an interrupted run resumes from its checkpoint with the same result.
@@ -98,14 +82,13 @@ def train_fusions(
         fusion: shape of the layer.
         out: folder for checkpoint, TensorBoard log and ``fusion.pt``, written by the first process and read by all.
         config: hyper-parameters.
-        device: torch device of a single process.
-        processes: from :func:`reco_plugin.train.processes.start`; their device is used then.
+        processes: from :func:`reco_plugin.train.processes.start`; this one alone, on the CPU, when None.
 
     Raises:
         ConfigError: ``out`` holds a run of another configuration, or the processes cannot share the batch.
         DataError: too few groups to contrast.
     """
-    config, processes = config or TrainConfig(), processes or Processes(device)
+    config, processes = config or TrainConfig(), processes or Processes()
     batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, rotate=config.rotate, processes=processes)
     torch.manual_seed(config.seed)
     model = Fusions(fusion, config.temperature).to(processes.device)
@@ -169,13 +152,10 @@ def _rate(step: int, config: TrainConfig) -> float:
 def _write(path: Path, content: dict[str, Any]) -> None:
     made = io.BytesIO()
     torch.save(content, made)  # on a full disk it raises no OSError
-    tmp = path.with_name(f"{path.name}.tmp")  # one process writes; a killed one's file is overwritten
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tmp.write_bytes(made.getbuffer())
-        tmp.replace(path)
+        write_whole(path, lambda file: file.write(made.getbuffer()))
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 
 

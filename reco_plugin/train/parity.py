@@ -68,14 +68,9 @@ class Parity:
 
 
 def compare(graph: str, expected: Vectors, found: Vectors, *, difference: float = 0.0, size_bytes: int = 0) -> Parity:
-    """Compare vectors (N, D) with those of torch.
+    """Compare the vectors (N, D) of a graph with torch's, for the same inputs.
 
-    Args:
-        graph: name of the graph.
-        expected: of torch.
-        found: of the graph, for the same inputs.
-        difference: the largest difference of its other outputs.
-        size_bytes: of its file.
+    ``difference`` is the largest one of the graph's other outputs.
     """
     largest = max(float(np.abs(expected - found).max()), difference)
     cosines = (_unit(expected) * _unit(found)).sum(axis=1)

@@ -27,16 +27,10 @@ T = TypeVar("T")
 
 
 class Processes:
-    """A single process; the collective operations do nothing.
+    """A single process, with its device; the collective operations do nothing."""
 
-    Attributes:
-        device: of this process.
-        rank: its number, from 0.
-        count: number of processes.
-    """
-
-    rank = 0
-    count = 1
+    rank = 0  # its number, from 0
+    count = 1  # number of processes
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -107,18 +106,10 @@ def _fusion(recipe: Recipe, dimension: int) -> FusionConfig:
 def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
     """Encode the source's pairs, (N, D) each, through a cache named after the encoder's fingerprint."""
     if not cache.is_file():
-        pairs = list(read_pairs(source))
-        if not pairs:
-            raise DataError(f"{source} holds no pairs")
-        _check_ids(pairs, source)
+        pairs = list(read_pairs(source))  # not empty, and each id once: else it raises
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_pairs(cache, [_encode(clip, pairs)])
     return Records.join(list(read_records(cache)), clip.dimension)
-
-
-def _check_ids(pairs: list[Pair], source: str) -> None:
-    if twice := [id_ for id_, count in Counter(pair.id for pair in pairs).items() if count > 1]:
-        raise DataError(f"{source}: {len(twice)} ids come more than once, the first is {twice[0]!r}: make ids unique")
 
 
 def _encode(clip: FrozenClip, pairs: list[Pair]) -> Records:

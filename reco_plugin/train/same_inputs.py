@@ -46,14 +46,7 @@ def check_activation(model: str, pretrained: str | None) -> None:
 def check_same_inputs(
     clip: nn.Module, tokenizer: Any, image: ImageConfig, text: TextConfig, tokenizer_json: str
 ) -> None:
-    """Compare our preprocessing of samples with open_clip's.
-
-    Args:
-        clip: open_clip's model, for its image transform.
-        tokenizer: open_clip's.
-        image: image configuration to export.
-        text: text configuration to export.
-        tokenizer_json: tokenizer file to export.
+    """Compare our preprocessing of samples, as it is exported, with open_clip's model and tokenizer.
 
     Raises:
         ConfigError: token ids or pixels differ, with the first example.

@@ -15,23 +15,14 @@ GPU_DELAY_US = 1000
 
 @dataclass(frozen=True)
 class Serving:
-    """Settings of ``config.pbtxt`` beyond the ports; :func:`serving` fills in defaults.
+    """Settings of ``config.pbtxt`` beyond the ports; :func:`serving` fills in defaults."""
 
-    Attributes:
-        accelerator: of GPU instances; instances on a CPU ignore it.
-        max_batch: largest batch that the server forms or takes.
-        preferred_batches: sizes to wait for; empty: waiting requests run at once.
-        queue_delay_us: how long a request may wait for others, in microseconds.
-        max_queue: number of waiting requests from which new ones are refused.
-        engine_cache: folder for TensorRT engines, as the server sees it; mount a volume there.
-    """
-
-    accelerator: Accelerator = "none"
-    max_batch: int = MAX_BATCH
-    preferred_batches: tuple[int, ...] = ()
-    queue_delay_us: int = 0
-    max_queue: int = 512
-    engine_cache: str = "/var/cache/reco-tensorrt"
+    accelerator: Accelerator = "none"  # of GPU instances; instances on a CPU ignore it
+    max_batch: int = MAX_BATCH  # largest batch that the server forms or takes
+    preferred_batches: tuple[int, ...] = ()  # sizes to wait for; empty: waiting requests run at once
+    queue_delay_us: int = 0  # how long a request may wait for others, in microseconds
+    max_queue: int = 512  # number of waiting requests from which new ones are refused
+    engine_cache: str = "/var/cache/reco-tensorrt"  # folder of the engines, as the server sees it; mount a volume there
 
     def __post_init__(self) -> None:
         if self.accelerator not in get_args(Accelerator):

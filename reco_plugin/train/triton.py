@@ -22,33 +22,23 @@ _WIDTH = 118
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """The ports and lengths of one graph.
+    """The ports and lengths of one graph."""
 
-    Attributes:
-        name: of its folder.
-        inputs, outputs: ports, in the graph's order.
-        lengths: values of -1 in use, ascending: token lengths, or a number of neighbours.
-        engine: whether TensorRT may compile it. The fusions run on CUDA: they take about 1 % of the time of an encoder,
-            and any number of neighbours.
-    """
-
-    name: str
-    inputs: tuple[Port, ...]
+    name: str  # of its folder
+    inputs: tuple[Port, ...]  # in the graph's order
     outputs: tuple[Port, ...]
-    lengths: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()  # values of -1 in use, ascending: token lengths, or a number of neighbours
     engine: bool = True
+    """Whether TensorRT may compile it. The fusions run on CUDA: they take about 1 % of the time of an encoder, and any
+    number of neighbours."""
 
 
 def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours: int) -> dict[str, GraphSpec]:
     """All graphs that a model may have, by name.
 
-    Args:
-        image: image preprocessing; normalisation is part of the graph.
-        text: text preprocessing; any of its lengths where the tower is causal.
-        dimension: D.
-        neighbours: default K.
+    Normalisation of pixels is part of the graph; a causal text tower takes any of the lengths of ``text``.
     """
-    features = (Port("features", "TYPE_FP32", (dimension,)),)
+    features = _floats(features=(dimension,))
     pixels = Port("pixels", "TYPE_UINT8", (*image.size, 3))
     tokens = Port("tokens", "TYPE_INT32", (-1 if text.dynamic else text.context_length,))
     specs = [
@@ -66,21 +56,17 @@ def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours
 
 
 def _step_spec(name: str, dimension: int) -> GraphSpec:
-    widths = {"query": dimension, "evidence": dimension, "signals": SIGNALS, "constants": CONSTANTS}
-    inputs = tuple(Port(port, "TYPE_FP32", (width,)) for port, width in widths.items())
-    outputs = (Port("refined", "TYPE_FP32", (dimension,)), Port("strength", "TYPE_FP32", (1,)))
-    return GraphSpec(name, inputs, outputs, engine=False)
+    inputs = _floats(query=(dimension,), evidence=(dimension,), signals=(SIGNALS,), constants=(CONSTANTS,))
+    return GraphSpec(name, inputs, _floats(refined=(dimension,), strength=(1,)), engine=False)
 
 
 def _fusion_spec(name: str, dimension: int, neighbours: int) -> GraphSpec:
-    inputs = (
-        Port("query", "TYPE_FP32", (dimension,)),
-        Port("neighbours", "TYPE_FP32", (-1, dimension)),
-        Port("similarity", "TYPE_FP32", (-1,)),
-        Port("trust", "TYPE_FP32", (-1,)),
-    )
-    outputs = (Port("refined", "TYPE_FP32", (dimension,)), Port("weights", "TYPE_FP32", (-1,)))
-    return GraphSpec(name, inputs, outputs, (neighbours,), engine=False)
+    inputs = _floats(query=(dimension,), neighbours=(-1, dimension), similarity=(-1,), trust=(-1,))
+    return GraphSpec(name, inputs, _floats(refined=(dimension,), weights=(-1,)), (neighbours,), engine=False)
+
+
+def _floats(**dims: tuple[int, ...]) -> tuple[Port, ...]:
+    return tuple(Port(name, "TYPE_FP32", size) for name, size in dims.items())
 
 
 def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = False, sha256: str | None = None) -> str:

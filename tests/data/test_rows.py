@@ -176,6 +176,9 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "noise.npz").write_bytes(b"noise")
     (tmp_path / "noise.parquet").write_bytes(b"noise")
     np.savez(tmp_path / "less.npz", image=unit(1))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "less.npz").read_bytes()[:100])
+    with (tmp_path / "array.npz").open("wb") as file:
+        np.save(file, unit(1))
     for source, message in [
         ("gone.csv", "gone.csv does not exist"),
         ("gone.parquet", "gone.parquet does not exist"),
@@ -183,6 +186,8 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         ("pairs.xlsx", "of no kind that pairs are read from"),
         ("none.csv", "holds no pairs"),
         ("noise.npz", "noise.npz is no npz"),
+        ("cut.npz", "cut.npz is no npz"),
+        ("array.npz", "array.npz is no npz"),
         ("noise.parquet", "noise.parquet cannot be read as parquet"),
         ("less.npz", "less.npz has no array 'id'"),
         ("*.parquet.gz", "no shard matches"),

@@ -56,9 +56,8 @@ class RecoDocumentEmbedder(_Documents):
         embedding_separator: str = "\n",
     ) -> None:
         """Also take the meta fields to embed before the content, and their separator."""
-        HaystackEmbedder.__init__(
-            self, reco, url, api_key, settings, refine
-        )  # @component makes a new class, super() the old one
+        # not super(), which is of the old class: @component makes a new one
+        HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)
         self._fields, self._separator = meta_fields_to_embed or [], embedding_separator
         self._stored |= {"meta_fields_to_embed": meta_fields_to_embed, "embedding_separator": embedding_separator}
 

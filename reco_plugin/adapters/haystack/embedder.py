@@ -39,12 +39,7 @@ class HaystackEmbedder:
         """
         self._reco, self._key = reco, api_key
         self._refine = self.side == "query" if refine is None else refine
-        self._stored: dict[str, Any] = {
-            "url": url,
-            "api_key": api_key,
-            "settings": settings,
-            "refine": self._refine,
-        }
+        self._stored: dict[str, Any] = {"url": url, "api_key": api_key, "settings": settings, "refine": self._refine}
 
     @cached_property
     def source(self) -> VectorSource:
