@@ -25,7 +25,7 @@ from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.trust.check import Form
+from reco_plugin.trust.check import SidesRefined
 from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
 from .markdown import table
@@ -34,7 +34,7 @@ from .results import SETS, encoder_of
 from .sets.vectors import vectors
 from .subject import K, Subject
 
-FORMS: tuple[Form, ...] = ("queries", "candidates", "both")
+FORMS: tuple[SidesRefined, ...] = ("queries", "candidates", "both")
 SLOTS = (0, 1)
 DOGS = np.arange(151, 269)
 Rows = npt.NDArray[np.int64]
@@ -96,12 +96,12 @@ def photographs(data: ImageNet) -> Iterator[Catalogue]:
     yield Catalogue("ImageNet, its classes renamed", learn, image, truth, strange.prompt, everything)
 
 
-def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, dict[Form, Interval]]:
+def measured(catalogue: Catalogue, memory: VectorMemory) -> dict[Modality, dict[SidesRefined, Interval]]:
     """Points over frozen of image queries (top-1 among the prompts) and of text queries (R@1 among the images).
 
     By what is refined: the queries, the candidates as one set, or both, by exact scores.
     """
-    refiner, found = Refiner(memory, None, Retrieval(K)), dict[Modality, dict[Form, Interval]]()
+    refiner, found = Refiner(memory, None, Retrieval(K)), dict[Modality, dict[SidesRefined, Interval]]()
     images = TaskItems(catalogue.image, "image", catalogue.truth)
     texts = TaskItems(catalogue.prompt, "text", catalogue.classes)
     for modality in MODALITIES:
@@ -137,7 +137,10 @@ def rows(catalogue: Catalogue) -> tuple[list[str], list[str]]:
             f"{query.mean:+.1f} [{query.low:+.1f}, {query.high:+.1f}]",
             verdict(side.gain, side.error, query, moved),
         ]
-        means: dict[Form, float] = {"plain": 0.0, **{form: interval.mean for form, interval in found[modality].items()}}
+        means: dict[SidesRefined, float] = {
+            "plain": 0.0,
+            **{form: interval.mean for form, interval in found[modality].items()},
+        }
         forms += [
             " / ".join(f"{side.gain_of(form):+.1f}" for form in FORMS),
             " / ".join(f"{means[form]:+.1f}" for form in FORMS),

@@ -23,9 +23,9 @@ ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
 (docs/measurements/self-check.md), and +9 where +.5 was (docs/measurements/fit.md, game)."""
 
-Form = Literal["plain", "queries", "candidates", "both"]
+SidesRefined = Literal["plain", "queries", "candidates", "both"]
 """What is refined; both by exact scores."""
-_IN_WORDS: Mapping[Form, str] = {
+_IN_WORDS: Mapping[SidesRefined, str] = {
     "plain": "nothing",
     "queries": "the queries",
     "candidates": "the candidates",
@@ -64,17 +64,17 @@ class SideCheck:
     hidden_error: float
     candidates: float = 0.0
     both: float = 0.0
-    best: Form = "queries"
+    best: SidesRefined = "queries"
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> SideCheck:
         """Read the fields back; those that an older version did not measure are left at 0."""
         best = stored.get("best", "queries")
-        if best not in get_args(Form):
+        if best not in get_args(SidesRefined):
             raise ValueError(f"{best!r} is no form")
         return cls(**{name: float(value) for name, value in stored.items() if name != "best"}, best=best)
 
-    def gain_of(self, form: Form) -> float:
+    def gain_of(self, form: SidesRefined) -> float:
         """The change in points for one form."""
         return {"plain": 0.0, "queries": self.gain, "candidates": self.candidates, "both": self.both}[form]
 
@@ -200,14 +200,14 @@ def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates:
     asked, answers = ask.episodes.visible, answer.episodes.visible
     frozen, out = ask.frozen(asked), asked.out | answers.out.T
     moved = answer.moved(answers, of_candidates.candidate).T
-    ranked: dict[Form, npt.NDArray[np.bool_]] = {
+    ranked: dict[SidesRefined, npt.NDArray[np.bool_]] = {
         "plain": _answers(frozen, out),
         "queries": _answers(frozen + ask.added(asked, of_queries.query), out),
         "candidates": _answers(moved, out),
         "both": _answers(moved + ask.added(asked, of_queries.among), out),
     }
     gains = {form: compare(right, ranked["plain"])[0] for form, right in ranked.items()}
-    default: Form = "queries" if of_queries.query is not None and gains["queries"] > 0.0 else "plain"
+    default: SidesRefined = "queries" if of_queries.query is not None and gains["queries"] > 0.0 else "plain"
     better = {form: compare(right, ranked[default]) for form, right in ranked.items()}
     best = max(
         (form for form, (more, chance) in better.items() if more > 2.0 * chance), key=gains.__getitem__, default=default
