@@ -21,8 +21,7 @@ from ..vectors import check_vectors
 from .batched import BatchedFuser, BatchedSearches
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
-from .guard import Component, Guard, Outage
-from .guarded import GuardedFuser, GuardedPairs, GuardedSearches
+from .guard import Component, Guard, GuardedFuser, GuardedPairs, GuardedSearches, Outage
 
 
 class DegradedWarning(UserWarning):
@@ -106,10 +105,6 @@ class Degrading:
 
 def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
     """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is down now.
-
-    Args:
-        settings: of the memory and its failures.
-        fingerprint: encoder of the model in use.
 
     Raises:
         MemoryUnavailable: its server is down, and ``on_memory_failure`` is ``fail``.
