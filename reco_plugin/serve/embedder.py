@@ -30,7 +30,7 @@ class _Work:
 
     request: EmbedRequest
     asked: Asked
-    rows: list[AnswerRow | Failure | None]
+    rows: dict[int, AnswerRow | Failure]  # by the place of the item
     degraded: Degraded | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Embedder:
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self.reco = reco
         self.aliases: dict[str, Manner] = dict(settings.aliases)
-        """Name of the model -> what it refines."""
+        """Name of the model -> what it refines; a dialect without a model field shows the first."""
         self.cache = AnswerCache(settings.cache_entries)
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
@@ -90,12 +90,12 @@ class Embedder:
         """
         self.check_size(request.items, request.options)
         asked = self.interpret(request, prefix)
-        work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
+        work = _Work(request, asked, {row: item for row, item in enumerate(request.items) if isinstance(item, Failure)})
         for modality in MODALITIES:
             self._side(work, modality)
         seconds = {f"{step}_s": value for step, value in work.seconds.items()}
         return to_embedded(
-            [row if row is not None else _make_failure() for row in work.rows],
+            [work.rows[place] for place in range(len(request.items))],
             self.dimension,
             degraded=work.degraded,
             explained=request.explain,
@@ -184,22 +184,24 @@ class Embedder:
 
     def _unknown(self, work: _Work, mine: Sequence[tuple[int, Item]], wanted: bool) -> list[_Todo]:
         """Fill in cached rows and failures; return the items to encode."""
-        keys = [self._key(work, item, wanted) for _, item in mine]
-        known = [self.cache.get(key) if key is not None else None for key in keys]
-        for (place, _), row in zip(mine, known, strict=True):
-            work.rows[place] = row
-        fresh = [index for index, row in enumerate(known) if row is None]
+        fresh = []
+        for place, item in mine:
+            key = self._key(work, item, wanted)
+            if key is not None and (row := self.cache.get(key)) is not None:
+                work.rows[place] = row
+            else:
+                fresh.append((place, item, key))
         if not fresh:
             return []
         take_place()  # which this call left, if it has encoded another modality
         with work.timed("prepare"):
-            prepared = self.prepare([mine[index][1] for index in fresh], truncate=work.request.truncate)
+            prepared = self.prepare([item for _, item, _ in fresh], truncate=work.request.truncate)
         todo = []
-        for index, ready in zip(fresh, prepared, strict=True):
+        for (place, _, key), ready in zip(fresh, prepared, strict=True):
             if isinstance(ready, Failure):
-                work.rows[mine[index][0]] = ready
+                work.rows[place] = ready
             else:
-                todo.append(_Todo(mine[index][0], ready, keys[index]))
+                todo.append(_Todo(place, ready, key))
         return todo
 
     def _key(self, work: _Work, item: Item, wanted: bool) -> RowKey | None:
@@ -237,11 +239,6 @@ def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
         settings.document_text,
         settings.document_image,
     )
-
-
-def _make_failure() -> Failure:
-    """For an item of an unknown modality, which only a defect makes."""
-    return Failure(500, "internal_error", "this item was not answered")
 
 
 class ItemPreparation:

@@ -23,7 +23,7 @@ RowKey: TypeAlias = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """The answer to one item."""
+    """The answer to one item; without more than the vectors, to one that failed."""
 
     vector: npt.NDArray[np.float32]  # (D,) unit-norm
     frozen: npt.NDArray[np.float32]  # (D,) before refinement
@@ -58,24 +58,21 @@ def to_embedded(
     coverage: Mapping[Modality, Coverage],
 ) -> Embedded:
     """B rows as columns, vectors (B, D); zeros where an item failed."""
-    vectors, frozen = np.zeros((2, len(rows), dimension), np.float32)
-    good = [(place, row) for place, row in enumerate(rows) if isinstance(row, AnswerRow)]
-    for place, row in good:
-        vectors[place], frozen[place] = row.vector, row.frozen
-    filled = [row if isinstance(row, AnswerRow) else None for row in rows]
+    zeros = np.zeros(dimension, np.float32)
+    filled = [row if isinstance(row, AnswerRow) else AnswerRow(zeros, zeros) for row in rows]
     return Embedded(
-        vectors=vectors,
-        frozen=frozen,
+        vectors=np.stack([row.vector for row in filled]),
+        frozen=np.stack([row.frozen for row in filled]),
         failures=tuple(row if isinstance(row, Failure) else None for row in rows),
-        truncated=tuple(row is not None and row.truncated for row in filled),
-        tokens=tuple(row.tokens if row else 0 for row in filled),
-        refined=tuple(row is not None and row.refined for row in filled),
-        moved=np.array([row.moved if row else 0.0 for row in filled], np.float32),
+        truncated=tuple(row.truncated for row in filled),
+        tokens=tuple(row.tokens for row in filled),
+        refined=tuple(row.refined for row in filled),
+        moved=np.array([row.moved for row in filled], np.float32),
         degraded=degraded,
-        used=tuple(row.used if row else () for row in filled) if explained else None,
+        used=tuple(row.used for row in filled) if explained else None,
         timings=timings,
-        covered=tuple(row.covered if row else None for row in filled),
-        why=tuple(row.why if row else None for row in filled) if explained else None,
+        covered=tuple(row.covered for row in filled),
+        why=tuple(row.why for row in filled) if explained else None,
         coverage=coverage,
     )
 

@@ -51,15 +51,12 @@ def score(embedder: Embedder, request: ScoreRequest) -> Scored:
         raise Refused(too_many_items(numbers, limit, "scores", "max_body_values"))
     started = time.perf_counter()
     with span("reco.prepare"), span("reco.encode"):
-        images, texts = (_encode(embedder, modality, getattr(request, f"{modality}s")) for modality in _SIDES)
+        images, texts = _encode(embedder, "image", request.images), _encode(embedder, "text", request.texts)
     encoded = time.perf_counter()
     still_wanted()
     with span("reco.refine"):
         found = embedder.reco.scores(images, texts, **request.options.keywords())
     return Scored(found, Timings(encode_s=encoded - started, refine_s=time.perf_counter() - encoded))
-
-
-_SIDES: tuple[Modality, ...] = ("image", "text")
 
 
 def _encode(embedder: Embedder, modality: Modality, items: Sequence[Item | Failure]) -> Vectors:
