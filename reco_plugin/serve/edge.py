@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -58,8 +58,12 @@ class Edge:
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
         self.bodies = Bodies(settings)
-        self.fetch = image_fetcher(settings)
+        self.fetch: ImageFetcher | None = None
         """Fetches images by URL; None if that is off."""
+        if settings.image_urls:
+            from .fetch import ImageFetcher
+
+            self.fetch = ImageFetcher(settings.max_image_bytes, settings.image_url_timeout_s, settings.image_url_hosts)
 
     def __call__(self, request: Request) -> Caller:
         """The view of one request."""
@@ -76,26 +80,11 @@ class Caller:
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
-        limits = edge.settings
+        self.embedder, self.settings = edge.embedder, edge.settings
         self.fetch = edge.fetch and edge.fetch.for_request(
-            max_images=limits.max_images, max_bytes=limits.max_body_bytes
+            max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes
         )
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
-
-    @property
-    def dimension(self) -> int:
-        """D of all vectors."""
-        return self._edge.embedder.dimension
-
-    @property
-    def max_image_bytes(self) -> int:
-        """Largest encoded image."""
-        return self._edge.settings.max_image_bytes
-
-    @property
-    def aliases(self) -> Mapping[str, str]:
-        """Model alias -> plain, refined or query; a dialect without a model field shows the first."""
-        return self._edge.embedder.aliases
 
     async def embed(self, request: EmbedRequest) -> Embedded:
         """Wait in the queue, embed B items to (B, D), and set the response's headers.
@@ -108,10 +97,10 @@ class Caller:
         if request.explain:
             self.see_pairs()
         request = replace(request, options=self._as_cautious(request.options))
-        ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
+        ran = await self._edge.pool.run(lambda: self.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
         self._tell(answer)
-        if self._edge.embedder.interpret(request, prefix).lacks_role:
+        if self.embedder.interpret(request, prefix).lacks_role:
             self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
         return answer
@@ -124,7 +113,7 @@ class Caller:
             RecoError: the whole request failed.
         """
         asked = replace(request, options=self._as_cautious(request.options))
-        ran = await self._edge.pool.run(lambda: score(self._edge.embedder, asked), self._left)
+        ran = await self._edge.pool.run(lambda: score(self.embedder, asked), self._left)
         found, timings = ran.value, replace(ran.value.timings, queue_s=ran.queue_s)
         items = len(request.images) + len(request.texts)
         self._say(timings, items, str(found.refined).lower(), found.scores.degraded, found.scores.coverage)
@@ -185,15 +174,6 @@ class Caller:
         if coverage is not None and coverage.answered is not None:
             headers["x-reco-coverage"] = f"{coverage.answered:.2f}"
         self._request.state.headers, self._request.state.log = headers, log
-
-
-def image_fetcher(settings: ServeSettings) -> ImageFetcher | None:
-    """The fetcher of images by URL, or None if that is off."""
-    if not settings.image_urls:
-        return None
-    from .fetch import ImageFetcher
-
-    return ImageFetcher(settings.max_image_bytes, settings.image_url_timeout_s, settings.image_url_hosts)
 
 
 def refined_word(answer: Embedded) -> str:

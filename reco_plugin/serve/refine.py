@@ -70,7 +70,7 @@ class ExplainInput(Strict):
         if self.text is not None:
             return Item.text(self.text)
         try:
-            return image_item(self.image or "", caller.max_image_bytes)
+            return image_item(self.image or "", caller.settings.max_image_bytes)
         except Refused as refused:
             return refused.failure
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from fastapi import APIRouter, Request, Response
 from PIL import Image
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -56,11 +56,6 @@ class ImmichError(BaseModel):
     detail: str
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in immich's shape."""
-    return {"detail": failure.message}
-
-
 def is_same_model(one: str, other: str) -> bool:
     """Whether immich's and open_clip's name mean one model, apart from QuickGELU in either of them.
 
@@ -75,7 +70,11 @@ def is_same_model(one: str, other: str) -> bool:
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ImmichError))
+    routes = APIRouter(
+        route_class=answering_in(lambda failure: {"detail": failure.message}),
+        tags=["dialects"],
+        responses=errors_as(ImmichError),
+    )
     fields = {name: {"type": "string"} for name in ("text", "entries", "image")}
     form_of = {"content": {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}}
 
@@ -122,10 +121,9 @@ def _entries(form: FormData) -> dict[str, Any]:
 def _task(entries: dict[str, Any], edge: Edge) -> str:
     """``textual`` or ``visual``, of a model that is ours."""
     try:
-        asked = ImmichEntries.model_validate(entries).clip
-        [(task, model)] = asked.items()
-    except (ValidationError, ValueError):
-        asked, task = {}, ""
+        [(task, model)] = ImmichEntries.model_validate(entries).clip.items()
+    except ValueError:  # pydantic's, too
+        task = ""
     if task not in _TASKS:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
         raise Refused(Failure(400, "invalid_request", message, "entries"))

@@ -12,7 +12,7 @@ from ..edge import Caller, Edge
 from ..failures import Failure, Refused
 from ..routes import answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
-from .inputs import Answers, InputPart, Picture, Wanted, answers
+from .inputs import Answers, InputPart, Picture, Wanted, answers, numbered
 from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
@@ -140,18 +140,13 @@ class EmbeddingsRequest(Strict):
     def parts(self) -> list[InputPart]:
         """One part per item."""
         items = self.input if isinstance(self.input, list) else [self.input]
-        images = [False] * len(items)
-        if self.modality is not None:
-            words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
-            images = [word == "image" for word in words]
-        return [part_of(one, is_image=image) for one, image in zip(items, images, strict=True)]
+        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
+        return [part_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True)]
 
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
-        parts = self.parts()
         return Wanted(
-            [[part] for part in parts],
-            [f"input[{index}]" for index in range(len(parts))],
+            numbered("input", ([part] for part in self.parts())),
             model=self.model,
             side=side_of(
                 input_type=self.input_type,
@@ -170,7 +165,7 @@ class EmbeddingsRequest(Strict):
         Raises:
             Refused: naming the field.
         """
-        check_dimensions(caller.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
+        check_dimensions(caller.embedder.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
         check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
         check_offered("output_dtype", self.output_dtype, DTYPES)
         check_offered("normalized", self.normalized, (True,))
@@ -244,7 +239,7 @@ def router(edge: Edge) -> APIRouter:
         tokens = sum(found.tokens)
         return EmbeddingsAnswer(
             data=[_embedding(found, row, body) for row in range(len(found.failures))],
-            model=body.model or next(iter(caller.aliases)),
+            model=body.model or next(iter(caller.embedder.aliases)),
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
 
