@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -58,12 +57,12 @@ class Shown(BaseModel):
     id: str
     caption: str | None
     picture: str | None
-    similarity: float
 
 
 class Retrieved(Shown):
     """A pair that the refinement used."""
 
+    similarity: float
     trust: float
     weight: float
 
@@ -71,6 +70,7 @@ class Retrieved(Shown):
 class Ranked(Shown):
     """A pair in a ranking; a rank is None beyond ``depth`` places."""
 
+    similarity: float
     rank_plain: int | None
     rank_refined: int | None
 
@@ -160,7 +160,8 @@ class Comparer:
         ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
         return [
             Ranked(
-                **self._show(place.id, place.payload, place.similarity),
+                **vars(describe_pair(place.id, place.payload, self.pictures)),
+                similarity=place.similarity,
                 rank_plain=ranks[0].get(place.id),
                 rank_refined=ranks[1].get(place.id),
             )
@@ -168,12 +169,10 @@ class Comparer:
         ]
 
     def _show_used(self, used: Used) -> Retrieved:
-        return Retrieved(**self._show(used.id, used.payload, used.similarity), trust=used.trust, weight=used.weight)
-
-    def _show(self, id_: str, payload: Payload, similarity: float) -> dict[str, Any]:
-        return {**describe_pair(id_, payload, self.pictures), "similarity": similarity}
+        pair = describe_pair(used.id, used.payload, self.pictures)
+        return Retrieved(**vars(pair), similarity=used.similarity, trust=used.trust, weight=used.weight)
 
 
-def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> dict[str, str | None]:
-    """Id, caption and picture of a pair."""
-    return {"id": id_, "caption": caption_of(payload), "picture": pictures.of(id_, payload)}
+def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> Shown:
+    """A pair with its caption and picture."""
+    return Shown(id=id_, caption=caption_of(payload), picture=pictures.of(id_, payload))

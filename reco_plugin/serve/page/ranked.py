@@ -44,12 +44,7 @@ class RankedStore:
     own: bool  # opened for the page, which then closes it
 
     def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
-        """The k nearest pairs of each query, together, without duplicates.
-
-        Args:
-            queries: (B, D).
-            by: side of the pairs that is compared.
-            k: per query.
+        """The k pairs nearest to each query (B, D) by one of their sides, together, without duplicates.
 
         Raises:
             MemoryStoreError: the store does not answer.
@@ -66,25 +61,14 @@ class RankedStore:
 
 
 def places(candidates: Candidates, query: Vectors, vectors: Vectors, depth: int) -> list[Place]:
-    """Rank candidates by cosine, best first.
-
-    Args:
-        candidates: to rank.
-        query: (D,) unit-norm.
-        vectors: (N, D) unit-norm, of the candidates.
-        depth: places, at most.
-    """
+    """Rank candidates by the cosine of their vectors (N, D) with a query (D,), best first, to a depth."""
     similarity = vectors @ query
     order = np.argsort(-similarity, kind="stable")[:depth]
     return [Place(candidates.ids[row], candidates.payloads[row], float(similarity[row])) for row in order]
 
 
 def open_ranked(reco: Reco, index: str | None) -> RankedStore:
-    """Open the index of the settings.
-
-    Args:
-        reco: its memory is ranked without an index.
-        index: a collection of the memory's own Qdrant server, or a folder if the memory is on no server.
+    """Open the index: a collection of the memory's own Qdrant server, or a folder; None: the memory itself.
 
     Raises:
         FingerprintMismatch: another encoder made its vectors.
