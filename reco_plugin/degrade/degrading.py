@@ -43,16 +43,8 @@ class Degrading:
         """Put a guard before the memory and the fusion.
 
         A memory at a URL is called in its own thread, since it could hang. A memory in this process is slow only when
-        it computes, and a thread would add to that; a session on a server has its own deadline.
-
-        Args:
-            pairs: are retrieved from.
-            fusers: refine, besides the closed form.
-            make: makes the refiner of the guarded pairs and fusers.
-            settings: ``memory``, ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``,
-                ``breaker_retry_s``, ``batch_callers``, ``batch_size``, ``triton_url``.
-            counters: of calls, failures, seconds and distances.
-            clock: of the breakers.
+        it computes, and a thread would add to that; a session on a server has its own deadline. ``make`` makes the
+        refiner of the guarded pairs and fusers.
         """
         self._fails, self._counters = settings.on_memory_failure == "fail", counters
 

@@ -68,13 +68,9 @@ class Guard:
     """Calls one part. Errors of the input are raised as they are and do not count as failures."""
 
     def __init__(self, part: Component, breaker: Breaker, seconds: Histogram, deadline: Deadline | None = None) -> None:
-        """Guard a part.
+        """Guard a part, with a breaker of its own.
 
-        Args:
-            part: decides which errors are failures; named in reasons and messages.
-            breaker: of this part alone.
-            seconds: counts the time of each call.
-            deadline: for a part that could hang; None runs calls in the caller's thread, which is faster.
+        The deadline is for a part that could hang; without one, calls run in the caller's thread, which is faster.
         """
         self.breaker = breaker
         self._part, self._errors, self._seconds, self._deadline = part, _ERRORS[part], seconds, deadline

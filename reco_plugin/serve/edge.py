@@ -99,7 +99,10 @@ class Caller:
         request = replace(request, options=self._as_cautious(request.options))
         ran = await self._edge.pool.run(lambda: self.embedder.embed(request, prefix), self._left)
         answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
-        self._tell(answer)
+        coverage = answer.coverage.get("text")
+        self._say(answer.timings, len(answer.failures), refined_word(answer), answer.degraded, coverage)
+        if failed := sum(failure is not None for failure in answer.failures):
+            self._request.state.log["failed_items"] = failed
         if self.embedder.interpret(request, prefix).lacks_role:
             self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
@@ -157,16 +160,10 @@ class Caller:
             raise Refused(Failure(400, "unknown_caution", message, CAUTION)) from None
         return replace(options, caution=caution)
 
-    def _tell(self, answer: Embedded) -> None:
-        """Note the response's headers and the fields of the log."""
-        coverage = answer.coverage.get("text")
-        self._say(answer.timings, len(answer.failures), refined_word(answer), answer.degraded, coverage)
-        if failed := sum(failure is not None for failure in answer.failures):
-            self._request.state.log["failed_items"] = failed
-
     def _say(
         self, timings: Timings, items: int, refined: str, degraded: Degraded | None, coverage: Coverage | None
     ) -> None:
+        """Note the response's headers and the fields of the log."""
         headers = {"server-timing": server_timing(timings), "x-reco-refined": refined}
         log: dict[str, Any] = {"items": items, "refined": refined}
         if degraded:

@@ -80,10 +80,6 @@ class Embedder:
     def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
         """Embed B items to (B, D); an item that cannot be embedded fails alone.
 
-        Args:
-            request: from a dialect.
-            prefix: of the URL.
-
         Raises:
             Refused: no items or too many, or an unknown model.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
@@ -249,11 +245,7 @@ class ItemPreparation:
         self._most_bytes, self._most_chars = settings.max_image_bytes, settings.max_text_chars
 
     def __call__(self, items: Sequence[Item], *, truncate: bool) -> list[EncoderInput | Failure]:
-        """Prepare items, in order.
-
-        Args:
-            items: texts, images and vectors, mixed.
-            truncate: False makes a text that is too long fail.
+        """Prepare texts, images and vectors, in order; a text that is too long fails unless it may be cut.
 
         Raises:
             Refused: the caller no longer waits.

@@ -57,9 +57,9 @@ class Metrics:
         """Read the counters; a Prometheus collector's method."""
         for name, value in self._edge.embedder.reco.counters.to_dict().items():
             yield _family(name, value)
+        queue_s = self._edge.pool.queue_s.to_dict()
+        yield _histogram("reco_queue_seconds", "seconds that requests waited", queue_s)
         for queue, pool in (("embed", self._edge.pool), ("memory", self._edge.writing)):
-            if queue == "embed":
-                yield _histogram("reco_queue_seconds", "seconds that requests waited", pool.queue_s.to_dict())
             yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", pool.pending)
         yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.bodies.pending)
         yield from self._circuits()

@@ -81,15 +81,9 @@ class Prefixed:
 
 
 class KnownHosts:
-    """Refuses requests whose ``host`` header is not a name of this service."""
+    """Refuses requests whose ``host`` header is neither localhost nor one of ``hosts``; ``*``: any."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        """Wrap an application.
-
-        Args:
-            app: to wrap.
-            hosts: names besides localhost; ``*``: any.
-        """
         self._app, self._hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -123,11 +123,7 @@ class Pool:
         """Wait for a thread and for the call.
 
         A call whose deadline passed or whose client left is dropped if it still waits; a running one keeps its thread
-        and ends with the current item, see :func:`still_wanted`.
-
-        Args:
-            call: what to run.
-            left: returns when the client is gone.
+        and ends with the current item, see :func:`still_wanted`. ``left`` returns when the client is gone.
 
         Raises:
             Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.

@@ -26,7 +26,8 @@ from ..routes import answering_in
 from ..schemas import Strict
 from .words import errors_as
 
-_TASKS: dict[str, InputType] = {"textual": "query", "visual": "document"}
+_TASKS: dict[str, tuple[InputType, str]] = {"textual": ("query", "text"), "visual": ("document", "image")}
+"""Task -> side of its item, and the field of the form that holds it."""
 
 
 class ImmichModel(BaseModel):
@@ -99,7 +100,8 @@ def router(edge: Edge) -> APIRouter:
             item = _item(form, task)
         finally:
             await form.close()
-        found = (await edge(request).embed(EmbedRequest([item], side=_TASKS[task]))).whole(_field(task))
+        side, field = _TASKS[task]
+        found = (await edge(request).embed(EmbedRequest([item], side=side))).whole(field)
         width, height = _size(item.content) if isinstance(item.content, bytes) else (None, None)
         return ImmichAnswer(clip=json.dumps(found.vectors[0].tolist()), imageWidth=width, imageHeight=height)
 
@@ -135,16 +137,13 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
 
 
 def _item(form: FormData, task: str) -> Item:
-    given = form.get(_field(task))
+    _, field = _TASKS[task]
+    given = form.get(field)
     if task == "textual" and isinstance(given, str):
         return Item.text(given)
     if task == "visual" and isinstance(given, UploadFile):
         return Item.image(given.file.read())
-    raise Refused(Failure(400, "empty_input", f"{task} needs the field {_field(task)}", _field(task)))
-
-
-def _field(task: str) -> str:
-    return "text" if task == "textual" else "image"
+    raise Refused(Failure(400, "empty_input", f"{task} needs the field {field}", field))
 
 
 def _size(image: bytes) -> tuple[int, int]:

@@ -70,12 +70,7 @@ Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(check_input)]
 
 
 def part_of(one: One, *, is_image: bool) -> InputPart:
-    """An item as a part.
-
-    Args:
-        one: an item of a checked input.
-        is_image: whether a string is an image, also without a data URI's header.
-    """
+    """An item of a checked input as a part; ``is_image``: a string is an image, also without a data URI's header."""
     match one:
         case str():
             return Picture(one) if is_image or one[:11].lower() == "data:image/" else one
