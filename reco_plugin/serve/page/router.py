@@ -24,9 +24,8 @@ from ..edge import Edge
 from ..failures import Failure
 from ..logs import LOGGER
 from ..routes import answering_in, openai_shape, to_response
-from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair
+from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair, open_ranked
 from .pictures import PairPictures
-from .ranked import open_ranked
 
 _EXAMPLES = 6
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
