@@ -51,17 +51,13 @@ _ERRORS: dict[Component, _Errors] = {
 
 
 class Outage(Exception):
-    """A part failed.
-
-    Attributes:
-        reason: why, as a keyword.
-        error: the same as a public error, to raise instead of degrading.
-        first: whether the part's previous call was answered.
-    """
+    """A part failed."""
 
     def __init__(self, reason: Degraded, error: RecoError, *, first: bool) -> None:
         super().__init__(str(error))
-        self.reason, self.error, self.first = reason, error, first
+        self.reason = reason
+        self.error = error  # the same as a public error, to raise instead of degrading
+        self.first = first  # whether the part's previous call was answered
 
 
 class Guard:

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -54,7 +53,8 @@ class Observed:
             await self._app(scope, receive, add_id)
         finally:
             seconds = time.perf_counter() - started
-            self._observe(_route(scope), status, seconds)
+            route = getattr(scope.get("route"), "path", "other")  # the template, so that metrics have few labels
+            self._observe(route, status, seconds)
             level = logging.DEBUG if path in PROBES else logging.INFO
             noted = scope.get("state", {}).get("log", {})
             extra = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 6), **noted}
@@ -119,9 +119,3 @@ def is_loopback(name: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _route(scope: Scope) -> str:
-    """Template of the path, so that metrics have few labels; an unknown path is ``other``."""
-    route: Any = scope.get("route")
-    return str(getattr(route, "path", "other"))
