@@ -14,7 +14,7 @@ from ..preparation import EncoderInput
 from ..reco import Reco
 from ..request import RefineOptions
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Vectors
-from .embedding import Embedded, EmbedRequest, Item, Timings
+from .embedding import Embedded, EmbedRequest, Item
 from .failures import Failure, Refused, failure_of, too_many_items
 from .images import too_many_bytes
 from .logs import span
@@ -89,13 +89,12 @@ class Embedder:
         work = _Work(request, asked, {row: item for row, item in enumerate(request.items) if isinstance(item, Failure)})
         for modality in MODALITIES:
             self._side(work, modality)
-        seconds = {f"{step}_s": value for step, value in work.seconds.items()}
         return to_embedded(
             [work.rows[place] for place in range(len(request.items))],
             self.dimension,
             degraded=work.degraded,
             explained=request.explain,
-            timings=Timings(**seconds),
+            seconds=work.seconds,
             coverage=work.coverage,
         )
 
@@ -136,13 +135,8 @@ class Embedder:
 
     def _side(self, work: _Work, modality: Modality) -> None:
         """Answer the items of one modality."""
-        mine = [
-            (place, item)
-            for place, item in enumerate(work.request.items)
-            if isinstance(item, Item) and item.modality == modality
-        ]
         wanted = work.asked.refines(modality, self.policy)
-        todo = self._unknown(work, mine, wanted)
+        todo = self._unknown(work, modality, wanted)
         if not todo:
             return
         if self._batches:
@@ -154,8 +148,9 @@ class Embedder:
             if work.asked.role == "document" or work.request.explain or len(todo) > self._searches_at_once:
                 take_place()  # no batch of several callers
             still_wanted()
+            options = replace(work.request.options, explain=work.request.explain).keywords()
             with work.timed("refine"):
-                result = self._refine(work, frozen, modality)
+                result = self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options)
             work.degraded = work.degraded or result.degraded
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
@@ -178,10 +173,12 @@ class Embedder:
             if one.key is not None and result.degraded is None:
                 self.cache.put(one.key, answer)
 
-    def _unknown(self, work: _Work, mine: Sequence[tuple[int, Item]], wanted: bool) -> list[_Todo]:
-        """Fill in cached rows and failures; return the items to encode."""
+    def _unknown(self, work: _Work, modality: Modality, wanted: bool) -> list[_Todo]:
+        """Fill in cached rows and failures of one modality; return the items to encode."""
         fresh = []
-        for place, item in mine:
+        for place, item in enumerate(work.request.items):
+            if isinstance(item, Failure) or item.modality != modality:
+                continue
             key = self._key(work, item, wanted)
             if key is not None and (row := self.cache.get(key)) is not None:
                 work.rows[place] = row
@@ -217,10 +214,6 @@ class Embedder:
         counted = all(array.dtype == np.float32 for array in arrays)
         with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
             return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
-
-    def _refine(self, work: _Work, frozen: Vectors, modality: Modality) -> Refinement:
-        options = replace(work.request.options, explain=work.request.explain)
-        return self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options.keywords())
 
 
 def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:

@@ -64,18 +64,6 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Seconds of one request; None for a step that did not run."""
-
-    queue_s: float | None = None
-    prepare_s: float | None = None
-    """Tokenise texts; decode and resize images."""
-    encode_s: float | None = None
-    refine_s: float | None = None
-    """Search and fusion; ``/metrics`` has them separately."""
-
-
-@dataclass(frozen=True)
 class Embedded:
     """The answer; B rows, one per item."""
 
@@ -88,7 +76,7 @@ class Embedded:
     frozen: Vectors  # (B, D) before refinement; zeros where the item failed
     degraded: Degraded | None  # why rows are frozen although refinement was on; None if nothing failed
     used: tuple[tuple[Used, ...], ...] | None  # per row, the pairs that were used, nearest first; None unless explained
-    timings: Timings
+    seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
     covered: tuple[bool | None, ...]  # whether the memory knows a text candidate; None for all else
     why: tuple[Why | None, ...] | None  # per row, why it moved as far as it did; None unless explained
     coverage: Mapping[Modality, Coverage]  # of each modality that was refined now

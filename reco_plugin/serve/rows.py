@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..request import RefineOptions
 from ..types import Coverage, Degraded, Modality, Refinement, Used
 from ..why import Why
-from .embedding import Embedded, Item, Timings
+from .embedding import Embedded, Item
 from .failures import Failure
 
 RowKey: TypeAlias = tuple[Hashable, ...]
@@ -54,7 +54,7 @@ def to_embedded(
     *,
     degraded: Degraded | None,
     explained: bool,
-    timings: Timings,
+    seconds: Mapping[str, float],
     coverage: Mapping[Modality, Coverage],
 ) -> Embedded:
     """B rows as columns, vectors (B, D); zeros where an item failed."""
@@ -70,7 +70,7 @@ def to_embedded(
         moved=np.array([row.moved for row in filled], np.float32),
         degraded=degraded,
         used=tuple(row.used for row in filled) if explained else None,
-        timings=timings,
+        seconds=seconds,
         covered=tuple(row.covered for row in filled),
         why=tuple(row.why for row in filled) if explained else None,
         coverage=coverage,

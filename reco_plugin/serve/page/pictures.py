@@ -26,13 +26,7 @@ class PairPictures:
     """Finds the picture of a pair."""
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
-        """Read nothing yet.
-
-        Args:
-            folders: of image files; without any, only payloads have pictures.
-            config: the encoder's, to show the crop or padding that it saw.
-            max_pixels: larger files have no picture.
-        """
+        """Read nothing yet; without folders, only payloads have pictures. The config shows what the encoder saw."""
         self._folders = [folder.resolve() for folder in folders]
         self._config, self._max_pixels = config, max_pixels
         self._made = lru_cache(maxsize=2048)(self._make)
