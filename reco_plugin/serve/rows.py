@@ -77,13 +77,13 @@ def to_embedded(
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class CacheCounts:
-    """Hits, misses and size of the cache."""
+    """Hits and misses since the start, and the size of the cache now."""
 
-    hits: int
-    misses: int
-    entries: int
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
 
 
 class AnswerCache:
@@ -91,27 +91,21 @@ class AnswerCache:
 
     def __init__(self, entries: int) -> None:
         self._most, self._rows, self._lock = entries, OrderedDict[RowKey, AnswerRow](), threading.Lock()
-        self._hits = self._misses = 0
+        self.seen = CacheCounts()
 
     @property
     def on(self) -> bool:
         """Whether it keeps any rows."""
         return self._most > 0
 
-    @property
-    def seen(self) -> CacheCounts:
-        """Counts since the start."""
-        with self._lock:
-            return CacheCounts(self._hits, self._misses, len(self._rows))
-
     def get(self, key: RowKey) -> AnswerRow | None:
         """Look up a row."""
         with self._lock:
             row = self._rows.get(key)
             if row is None:
-                self._misses += 1
+                self.seen.misses += 1
             else:
-                self._hits += 1
+                self.seen.hits += 1
                 self._rows.move_to_end(key)
             return row
 
@@ -123,6 +117,7 @@ class AnswerCache:
             self._rows.move_to_end(key)
             while len(self._rows) > self._most:
                 self._rows.popitem(last=False)
+            self.seen.entries = len(self._rows)
 
 
 def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> RowKey:

@@ -132,16 +132,13 @@ class EmbeddingsRequest(Strict):
         """Precision of the vectors."""
         return next(kind for kind in (self.output_dtype, self.embedding_type, "float") if kind and kind != "base64")
 
-    def parts(self) -> list[InputPart]:
-        """One part per item."""
-        items = self.input if isinstance(self.input, list) else [self.input]
-        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
-        return [part_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True)]
-
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
+        items = self.input if isinstance(self.input, list) else [self.input]
+        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
+        parts = [part_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True)]
         return Wanted(
-            numbered("input", ([part] for part in self.parts())),
+            numbered("input", ([part] for part in parts)),
             model=self.model,
             side=side_of(
                 input_type=self.input_type,

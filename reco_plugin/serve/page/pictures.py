@@ -23,7 +23,7 @@ _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+=
 
 
 class PairPictures:
-    """Finds the picture of a pair."""
+    """Finds the picture of a pair; a file of more than ``max_pixels`` is none."""
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
         """Read nothing yet; without folders, only payloads have pictures. The config shows what the encoder saw."""
