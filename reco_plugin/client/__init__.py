@@ -7,8 +7,7 @@ and answers for both clients, which only transport them.
 from __future__ import annotations
 
 from ..types import Used
-from .asynchronous import AsyncClient
 from .calls import Refined
-from .sync import Client
+from .clients import AsyncClient, Client
 
 __all__ = ["AsyncClient", "Client", "Refined", "Used"]

@@ -76,23 +76,14 @@ class ServedHow(RefineHow, total=False):
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request.
-
-    Attributes:
-        method: of HTTP.
-        path: below the service's URL.
-        read: makes the result from the answer's JSON.
-        body: JSON to send.
-        params: of the query string.
-        admin: whether it needs the admin key.
-    """
+    """One request."""
 
     method: str
-    path: str
-    read: Callable[[Any], T]
+    path: str  # below the service's URL
+    read: Callable[[Any], T]  # makes the result from the answer's JSON
     body: Mapping[str, Any] | None = None
-    params: Sequence[tuple[str, str]] = ()
-    admin: bool = False
+    params: Sequence[tuple[str, str]] = ()  # of the query string
+    admin: bool = False  # whether it needs the admin key
 
 
 def embed(
@@ -244,20 +235,16 @@ def _pair(given: Pair | tuple[Any, ...]) -> dict[str, Any]:
 
 def _image(image: ImageInput) -> str:
     """An image as base64; files and bytes as they are, PIL images without loss."""
-    if isinstance(image, bytes):
-        return base64.b64encode(image).decode()
     try:
-        return base64.b64encode(
-            _lossless(image) if isinstance(image, Image.Image) else Path(image).read_bytes()
-        ).decode()
+        if isinstance(image, Image.Image):
+            packed = io.BytesIO()
+            image.save(packed, "PNG" if image.mode in _PNG_MODES else "TIFF")
+            data = packed.getvalue()
+        else:
+            data = image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:
         raise ImageError(f"image {str(image)!r} cannot be read: {error.strerror or error}") from error
-
-
-def _lossless(image: Image.Image) -> bytes:
-    packed = io.BytesIO()
-    image.save(packed, "PNG" if image.mode in _PNG_MODES else "TIFF")
-    return packed.getvalue()
+    return base64.b64encode(data).decode()
 
 
 def _vectors(answer: Any) -> Vectors:

@@ -37,13 +37,7 @@ class Breaker:
     """Counts failures in a row; safe to use from several threads, and never locked while a call runs."""
 
     def __init__(self, failures: int, retry_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start closed.
-
-        Args:
-            failures: how many in a row open the circuit.
-            retry_s: how long it stays open before a probe.
-            clock: seconds that never go back.
-        """
+        """Start closed; that many failures in a row open it, for ``retry_s`` seconds. The clock must never go back."""
         self._limit, self._retry_s, self._clock = failures, retry_s, clock
         self._lock = threading.Lock()
         self._epoch = 0  # grows when the outcomes of running calls no longer count

@@ -23,12 +23,7 @@ class Deadline:
     """
 
     def __init__(self, seconds: float, setting: str) -> None:
-        """Set the time limit.
-
-        Args:
-            seconds: how long a call may take.
-            setting: of this limit, for messages.
-        """
+        """Set the time limit; messages name its setting."""
         self.seconds, self._setting = seconds, setting
         self._late: list[threading.Thread] = []
         self._lock = threading.Lock()

@@ -21,8 +21,7 @@ from ..vectors import check_vectors
 from .batched import BatchedFuser, BatchedSearches
 from .breaker import Breaker, Circuit
 from .deadline import Deadline
-from .guard import Component, Guard, Outage
-from .guarded import GuardedFuser, GuardedPairs, GuardedSearches
+from .guard import Component, Guard, GuardedFuser, GuardedPairs, GuardedSearches, Outage
 
 
 class DegradedWarning(UserWarning):
@@ -44,16 +43,8 @@ class Degrading:
         """Put a guard before the memory and the fusion.
 
         A memory at a URL is called in its own thread, since it could hang. A memory in this process is slow only when
-        it computes, and a thread would add to that; a session on a server has its own deadline.
-
-        Args:
-            pairs: are retrieved from.
-            fusers: refine, besides the closed form.
-            make: makes the refiner of the guarded pairs and fusers.
-            settings: ``memory``, ``on_memory_failure``, ``memory_timeout_s``, ``breaker_failures``,
-                ``breaker_retry_s``, ``batch_callers``, ``batch_size``, ``triton_url``.
-            counters: of calls, failures, seconds and distances.
-            clock: of the breakers.
+        it computes, and a thread would add to that; a session on a server has its own deadline. ``make`` makes the
+        refiner of the guarded pairs and fusers.
         """
         self._fails, self._counters = settings.on_memory_failure == "fail", counters
 
@@ -106,10 +97,6 @@ class Degrading:
 
 def open_or_await(settings: Settings, fingerprint: Fingerprint) -> Memory | LazyMemory:
     """The memory of the settings; with ``on_memory_failure=degrade``, also one whose server is down now.
-
-    Args:
-        settings: of the memory and its failures.
-        fingerprint: encoder of the model in use.
 
     Raises:
         MemoryUnavailable: its server is down, and ``on_memory_failure`` is ``fail``.

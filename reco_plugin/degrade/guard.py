@@ -1,10 +1,15 @@
-"""Call a part that may be down: within a deadline, behind a circuit breaker, and timed."""
+"""Call a part that may be down: within a deadline, behind a circuit breaker, and timed; memory and fusion behind it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from ..counters import Histogram
 from ..errors import (
@@ -17,7 +22,13 @@ from ..errors import (
     SessionTimeout,
     SessionUnavailable,
 )
-from ..types import Degraded
+from ..fuse import Fused, Fuser
+from ..memory import Header, Memory, Searches
+from ..memory.checks import check_search
+from ..refine import Trusted
+from ..request import Search
+from ..trust import State
+from ..types import Degraded, Modality, Neighbours, Vectors
 from .breaker import Breaker
 from .deadline import Deadline, Late
 
@@ -40,30 +51,22 @@ _ERRORS: dict[Component, _Errors] = {
 
 
 class Outage(Exception):
-    """A part failed.
-
-    Attributes:
-        reason: why, as a keyword.
-        error: the same as a public error, to raise instead of degrading.
-        first: whether the part's previous call was answered.
-    """
+    """A part failed."""
 
     def __init__(self, reason: Degraded, error: RecoError, *, first: bool) -> None:
         super().__init__(str(error))
-        self.reason, self.error, self.first = reason, error, first
+        self.reason = reason
+        self.error = error  # the same as a public error, to raise instead of degrading
+        self.first = first  # whether the part's previous call was answered
 
 
 class Guard:
     """Calls one part. Errors of the input are raised as they are and do not count as failures."""
 
     def __init__(self, part: Component, breaker: Breaker, seconds: Histogram, deadline: Deadline | None = None) -> None:
-        """Guard a part.
+        """Guard a part, with a breaker of its own.
 
-        Args:
-            part: decides which errors are failures; named in reasons and messages.
-            breaker: of this part alone.
-            seconds: counts the time of each call.
-            deadline: for a part that could hang; None runs calls in the caller's thread, which is faster.
+        The deadline is for a part that could hang; without one, calls run in the caller's thread, which is faster.
         """
         self.breaker = breaker
         self._part, self._errors, self._seconds, self._deadline = part, _ERRORS[part], seconds, deadline
@@ -113,3 +116,64 @@ class Guard:
             first, self._out = not self._out, True
         reason: Degraded = f"{self._part}_{how}"  # type: ignore[assignment]  # all combinations are Degraded
         return Outage(reason, error, first=first)
+
+
+class GuardedSearches:
+    """A memory whose searches are guarded."""
+
+    def __init__(self, memory: Searches, guard: Guard) -> None:
+        self._memory, self._guard = memory, guard
+
+    @property
+    def header(self) -> Header:
+        """Fingerprint and trust."""
+        return self._memory.header
+
+    def search(self, search: Search) -> Neighbours:
+        """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
+
+        Raises:
+            InputError: also while the memory is down.
+            Outage: the memory fails.
+        """
+        try:
+            return self._guard.ask(partial(self._memory.search, search))
+        except Outage:
+            check_search(search, self.header.fingerprint.dimension)
+            raise
+
+
+@dataclass(frozen=True)
+class GuardedPairs:
+    """Pairs whose searches are guarded; their trust is always the current one."""
+
+    pairs: Trusted
+    searches: Searches
+
+    @property
+    def store(self) -> Memory:
+        """The pairs themselves, unguarded."""
+        return self.pairs.store
+
+    @property
+    def trust(self) -> State | None:
+        """What was learned about them."""
+        return self.pairs.trust
+
+
+class GuardedFuser:
+    """A fuser behind a guard."""
+
+    def __init__(self, fuser: Fuser, guard: Guard) -> None:
+        self.name = fuser.name
+        self._fuser, self._guard = fuser, guard
+
+    def fuse(
+        self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
+    ) -> Fused:
+        """Fuse vectors (B, D) with neighbours (B, K, D) by trust (B, K), see :meth:`reco_plugin.fuse.Fuser.fuse`.
+
+        Raises:
+            Outage: the fusion fails.
+        """
+        return self._guard.ask(partial(self._fuser.fuse, modality, vectors, neighbours, trust))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
@@ -21,7 +21,7 @@ from .auth import KeyCheck
 from .bodies import Limited
 from .edge import TOLD, Edge
 from .embedder import Embedder
-from .middleware import KnownHosts, Observed, Prefixed
+from .middleware import KnownHosts, Observe, Observed, Prefixed
 from .routes import Shapes, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
@@ -72,28 +72,28 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
+        exception_handlers={HTTPException: _no_route, RequestValidationError: _no_route},
     )
     app.state.guard, app.state.edge, app.state.health = KeyCheck(settings), edge, state
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
-    for routes in (health.router(state), metrics.router(measured), *_page(edge, settings)):
+    for routes in (health.router(state), metrics.router(measured)):
         app.include_router(routes)
+    if settings.page:
+        from .page import router as page
+
+        app.include_router(page(edge))
     documented = [models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)]
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)
-    app.exception_handler(HTTPException)(_no_route)
-    app.exception_handler(RequestValidationError)(_no_route)
-    app.add_middleware(Limited, bodies=edge.bodies)
-    _answer_browsers_and_briefly(app, settings)
-    if hosts is not None:
-        app.add_middleware(KnownHosts, hosts=hosts)
-    app.add_middleware(Prefixed)
-    app.add_middleware(Observed, observe=measured.observe)
+    _add_middleware(app, edge, hosts, measured.observe)
     return app
 
 
-def _answer_browsers_and_briefly(app: FastAPI, settings: ServeSettings) -> None:
-    """CORS and gzip, where they are wanted."""
+def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, observe: Observe) -> None:
+    """Wrap the application, the innermost first."""
+    settings = edge.settings
+    app.add_middleware(Limited, bodies=edge.bodies)
     if settings.gzip_bytes:
         # level 6 takes five times as long for 7 % less
         app.add_middleware(GZipMiddleware, minimum_size=settings.gzip_bytes, compresslevel=1)
@@ -105,6 +105,10 @@ def _answer_browsers_and_briefly(app: FastAPI, settings: ServeSettings) -> None:
             allow_headers=("*",),  # keys, and what SDKs add; no cookies: they would be keys that the browser sends
             expose_headers=TOLD,
         )
+    if hosts is not None:
+        app.add_middleware(KnownHosts, hosts=hosts)
+    app.add_middleware(Prefixed)
+    app.add_middleware(Observed, observe=observe)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
@@ -112,12 +116,3 @@ async def _no_route(request: Request, error: Exception) -> Response:
     response = to_response(to_failure(error), request.app.state.shapes.of(request.scope))
     response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
     return response
-
-
-def _page(edge: Edge, settings: ServeSettings) -> list[APIRouter]:
-    """The playground, where it is wanted."""
-    if not settings.page:
-        return []
-    from .page import router
-
-    return [router(edge)]

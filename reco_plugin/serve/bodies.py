@@ -54,7 +54,8 @@ class Bodies:
         async with self._turn:
             values = await asyncio.to_thread(values_in, body)
             if values > self.limits.max_body_values:
-                raise BodyRefused(413, "body_too_large", _too_many_values(values, self.limits.max_body_values))
+                limit = f"the limit is {self.limits.max_body_values:,} (max_body_values): send less at once"
+                raise BodyRefused(413, "body_too_large", f"the body has up to {values:,} values, {limit}")
             wide = not body.isascii() or b"\\u" in body
             share.take(len(body) * (_WIDEST if wide else 1) + _VALUE_BYTES * values)
             return await asyncio.to_thread(json.loads, body)
@@ -194,10 +195,6 @@ def values_in(body: bytes) -> int:
     5
     """
     return 1 + sum(map(body.count, _BEGIN_VALUES))
-
-
-def _too_many_values(values: int, limit: int) -> str:
-    return f"the body has up to {values:,} values, the limit is {limit:,} (max_body_values): send less at once"
 
 
 class BodyRefused(HTTPException):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fastapi import Request
 
 from ..errors import InputError
 from ..request import RefineOptions, check_caution
+from ..score import Scores
 from ..types import Caution, Coverage, Degraded
 from .auth import credential
 from .bodies import Bodies
 from .embedder import Embedder
-from .embedding import Embedded, EmbedRequest, Timings
+from .embedding import Embedded, EmbedRequest
 from .failures import Failure, Refused
 from .pool import Pool
-from .scores import Scored, ScoreRequest, score
+from .scores import ScoreRequest, score
 from .settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ class Edge:
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
         self.bodies = Bodies(settings)
-        self.fetch = image_fetcher(settings)
+        self.fetch: ImageFetcher | None = None
         """Fetches images by URL; None if that is off."""
+        if settings.image_urls:
+            from .fetch import ImageFetcher
+
+            self.fetch = ImageFetcher(settings.max_image_bytes, settings.image_url_timeout_s, settings.image_url_hosts)
 
     def __call__(self, request: Request) -> Caller:
         """The view of one request."""
@@ -76,26 +81,11 @@ class Caller:
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self._edge, self._request = edge, request
-        limits = edge.settings
+        self.embedder, self.settings = edge.embedder, edge.settings
         self.fetch = edge.fetch and edge.fetch.for_request(
-            max_images=limits.max_images, max_bytes=limits.max_body_bytes
+            max_images=self.settings.max_images, max_bytes=self.settings.max_body_bytes
         )
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
-
-    @property
-    def dimension(self) -> int:
-        """D of all vectors."""
-        return self._edge.embedder.dimension
-
-    @property
-    def max_image_bytes(self) -> int:
-        """Largest encoded image."""
-        return self._edge.settings.max_image_bytes
-
-    @property
-    def aliases(self) -> Mapping[str, str]:
-        """Model alias -> plain, refined or query; a dialect without a model field shows the first."""
-        return self._edge.embedder.aliases
 
     async def embed(self, request: EmbedRequest) -> Embedded:
         """Wait in the queue, embed B items to (B, D), and set the response's headers.
@@ -108,15 +98,17 @@ class Caller:
         if request.explain:
             self.see_pairs()
         request = replace(request, options=self._as_cautious(request.options))
-        ran = await self._edge.pool.run(lambda: self._edge.embedder.embed(request, prefix), self._left)
-        answer = replace(ran.value, timings=replace(ran.value.timings, queue_s=ran.queue_s))
-        self._tell(answer)
-        if self._edge.embedder.interpret(request, prefix).lacks_role:
+        answer, waited_s = await self._edge.pool.run(lambda: self.embedder.embed(request, prefix), self._left)
+        seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
+        self._say(seconds, len(answer.failures), refined_word(answer), answer.degraded, coverage)
+        if failed := sum(failure is not None for failure in answer.failures):
+            self._request.state.log["failed_items"] = failed
+        if self.embedder.interpret(request, prefix).lacks_role:
             self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
         return answer
 
-    async def score(self, request: ScoreRequest) -> Scored:
+    async def score(self, request: ScoreRequest) -> Scores:
         """Wait in the queue, score B images against C texts, and set the response's headers.
 
         Raises:
@@ -124,19 +116,20 @@ class Caller:
             RecoError: the whole request failed.
         """
         asked = replace(request, options=self._as_cautious(request.options))
-        ran = await self._edge.pool.run(lambda: score(self._edge.embedder, asked), self._left)
-        found, timings = ran.value, replace(ran.value.timings, queue_s=ran.queue_s)
-        items = len(request.images) + len(request.texts)
-        self._say(timings, items, str(found.refined).lower(), found.scores.degraded, found.scores.coverage)
+        (found, steps), waited_s = await self._edge.pool.run(lambda: score(self.embedder, asked), self._left)
+        items, refined = len(request.images) + len(request.texts), found.scores is not found.frozen
+        self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
         return found
 
     async def ask(self, call: Callable[[], T]) -> T:
         """Run another call that only reads, in the same queue."""
-        return (await self._edge.pool.run(call, self._left)).value
+        answer, _ = await self._edge.pool.run(call, self._left)
+        return answer
 
     async def write(self, call: Callable[[], T]) -> T:
         """Run a call that changes the memory."""
-        return (await self._edge.writing.run(call, self._left)).value
+        answer, _ = await self._edge.writing.run(call, self._left)
+        return answer
 
     def see_pairs(self) -> None:
         """Check that this caller may see pairs of the memory.
@@ -168,17 +161,16 @@ class Caller:
             raise Refused(Failure(400, "unknown_caution", message, CAUTION)) from None
         return replace(options, caution=caution)
 
-    def _tell(self, answer: Embedded) -> None:
-        """Note the response's headers and the fields of the log."""
-        coverage = answer.coverage.get("text")
-        self._say(answer.timings, len(answer.failures), refined_word(answer), answer.degraded, coverage)
-        if failed := sum(failure is not None for failure in answer.failures):
-            self._request.state.log["failed_items"] = failed
-
     def _say(
-        self, timings: Timings, items: int, refined: str, degraded: Degraded | None, coverage: Coverage | None
+        self,
+        seconds: Mapping[str, float],
+        items: int,
+        refined: str,
+        degraded: Degraded | None,
+        coverage: Coverage | None,
     ) -> None:
-        headers = {"server-timing": server_timing(timings), "x-reco-refined": refined}
+        """Note the response's headers and the fields of the log."""
+        headers = {"server-timing": server_timing(seconds), "x-reco-refined": refined}
         log: dict[str, Any] = {"items": items, "refined": refined}
         if degraded:
             headers["x-reco-degraded"] = log["degraded"] = degraded
@@ -187,26 +179,16 @@ class Caller:
         self._request.state.headers, self._request.state.log = headers, log
 
 
-def image_fetcher(settings: ServeSettings) -> ImageFetcher | None:
-    """The fetcher of images by URL, or None if that is off."""
-    if not settings.image_urls:
-        return None
-    from .fetch import ImageFetcher
-
-    return ImageFetcher(settings.max_image_bytes, settings.image_url_timeout_s, settings.image_url_hosts)
-
-
 def refined_word(answer: Embedded) -> str:
     """``true``, ``false`` or ``partly``, of the items that have a vector."""
     words = {done for done, failure in zip(answer.refined, answer.failures, strict=True) if failure is None}
     return "partly" if len(words) > 1 else str(words == {True}).lower()
 
 
-def server_timing(timings: Timings) -> str:
-    """The header ``server-timing``, which browsers show.
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """The header ``server-timing``, which browsers show: milliseconds of each step.
 
-    >>> server_timing(Timings(queue_s=0.001, encode_s=0.0125))
+    >>> server_timing({"queue": 0.001, "encode": 0.0125})
     'queue;dur=1.00, encode;dur=12.50'
     """
-    steps = ((name.removesuffix("_s"), value) for name, value in asdict(timings).items() if value is not None)
-    return ", ".join(f"{step};dur={1000 * seconds:.2f}" for step, seconds in steps)
+    return ", ".join(f"{step};dur={1000 * value:.2f}" for step, value in seconds.items())

@@ -14,7 +14,7 @@ from ..preparation import EncoderInput
 from ..reco import Reco
 from ..request import RefineOptions
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Vectors
-from .embedding import Embedded, EmbedRequest, Item, Timings
+from .embedding import Embedded, EmbedRequest, Item
 from .failures import Failure, Refused, failure_of, too_many_items
 from .images import too_many_bytes
 from .logs import span
@@ -30,7 +30,7 @@ class _Work:
 
     request: EmbedRequest
     asked: Asked
-    rows: list[AnswerRow | Failure | None]
+    rows: dict[int, AnswerRow | Failure]  # by the place of the item
     degraded: Degraded | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Embedder:
     def __init__(self, reco: Reco, settings: ServeSettings) -> None:
         self.reco = reco
         self.aliases: dict[str, Manner] = dict(settings.aliases)
-        """Name of the model -> what it refines."""
+        """Name of the model -> what it refines; a dialect without a model field shows the first."""
         self.cache = AnswerCache(settings.cache_entries)
         """Rows of repeated inputs."""
         self.policy = side_policy(reco, settings)
@@ -80,26 +80,21 @@ class Embedder:
     def embed(self, request: EmbedRequest, prefix: Manner | None = None) -> Embedded:
         """Embed B items to (B, D); an item that cannot be embedded fails alone.
 
-        Args:
-            request: from a dialect.
-            prefix: of the URL.
-
         Raises:
             Refused: no items or too many, or an unknown model.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
         self.check_size(request.items, request.options)
         asked = self.interpret(request, prefix)
-        work = _Work(request, asked, [item if isinstance(item, Failure) else None for item in request.items])
+        work = _Work(request, asked, {row: item for row, item in enumerate(request.items) if isinstance(item, Failure)})
         for modality in MODALITIES:
             self._side(work, modality)
-        seconds = {f"{step}_s": value for step, value in work.seconds.items()}
         return to_embedded(
-            [row if row is not None else _make_failure() for row in work.rows],
+            [work.rows[place] for place in range(len(request.items))],
             self.dimension,
             degraded=work.degraded,
             explained=request.explain,
-            timings=Timings(**seconds),
+            seconds=work.seconds,
             coverage=work.coverage,
         )
 
@@ -140,13 +135,8 @@ class Embedder:
 
     def _side(self, work: _Work, modality: Modality) -> None:
         """Answer the items of one modality."""
-        mine = [
-            (place, item)
-            for place, item in enumerate(work.request.items)
-            if isinstance(item, Item) and item.modality == modality
-        ]
         wanted = work.asked.refines(modality, self.policy)
-        todo = self._unknown(work, mine, wanted)
+        todo = self._unknown(work, modality, wanted)
         if not todo:
             return
         if self._batches:
@@ -158,8 +148,9 @@ class Embedder:
             if work.asked.role == "document" or work.request.explain or len(todo) > self._searches_at_once:
                 take_place()  # no batch of several callers
             still_wanted()
+            options = replace(work.request.options, explain=work.request.explain).keywords()
             with work.timed("refine"):
-                result = self._refine(work, frozen, modality)
+                result = self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options)
             work.degraded = work.degraded or result.degraded
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
@@ -182,24 +173,28 @@ class Embedder:
             if one.key is not None and result.degraded is None:
                 self.cache.put(one.key, answer)
 
-    def _unknown(self, work: _Work, mine: Sequence[tuple[int, Item]], wanted: bool) -> list[_Todo]:
-        """Fill in cached rows and failures; return the items to encode."""
-        keys = [self._key(work, item, wanted) for _, item in mine]
-        known = [self.cache.get(key) if key is not None else None for key in keys]
-        for (place, _), row in zip(mine, known, strict=True):
-            work.rows[place] = row
-        fresh = [index for index, row in enumerate(known) if row is None]
+    def _unknown(self, work: _Work, modality: Modality, wanted: bool) -> list[_Todo]:
+        """Fill in cached rows and failures of one modality; return the items to encode."""
+        fresh = []
+        for place, item in enumerate(work.request.items):
+            if isinstance(item, Failure) or item.modality != modality:
+                continue
+            key = self._key(work, item, wanted)
+            if key is not None and (row := self.cache.get(key)) is not None:
+                work.rows[place] = row
+            else:
+                fresh.append((place, item, key))
         if not fresh:
             return []
         take_place()  # which this call left, if it has encoded another modality
         with work.timed("prepare"):
-            prepared = self.prepare([mine[index][1] for index in fresh], truncate=work.request.truncate)
+            prepared = self.prepare([item for _, item, _ in fresh], truncate=work.request.truncate)
         todo = []
-        for index, ready in zip(fresh, prepared, strict=True):
+        for (place, _, key), ready in zip(fresh, prepared, strict=True):
             if isinstance(ready, Failure):
-                work.rows[mine[index][0]] = ready
+                work.rows[place] = ready
             else:
-                todo.append(_Todo(mine[index][0], ready, keys[index]))
+                todo.append(_Todo(place, ready, key))
         return todo
 
     def _key(self, work: _Work, item: Item, wanted: bool) -> RowKey | None:
@@ -220,10 +215,6 @@ class Embedder:
         with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
             return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
 
-    def _refine(self, work: _Work, frozen: Vectors, modality: Modality) -> Refinement:
-        options = replace(work.request.options, explain=work.request.explain)
-        return self.reco.refine(frozen, modality=modality, role=ROLE_OF[work.asked.role], **options.keywords())
-
 
 def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
     """The settings; for queries, the model's policy where they are unset."""
@@ -239,11 +230,6 @@ def side_policy(reco: Reco, settings: ServeSettings) -> SidePolicy:
     )
 
 
-def _make_failure() -> Failure:
-    """For an item of an unknown modality, which only a defect makes."""
-    return Failure(500, "internal_error", "this item was not answered")
-
-
 class ItemPreparation:
     """Checks, tokenises and decodes items for the encoder, within the limits of the settings."""
 
@@ -252,11 +238,7 @@ class ItemPreparation:
         self._most_bytes, self._most_chars = settings.max_image_bytes, settings.max_text_chars
 
     def __call__(self, items: Sequence[Item], *, truncate: bool) -> list[EncoderInput | Failure]:
-        """Prepare items, in order.
-
-        Args:
-            items: texts, images and vectors, mixed.
-            truncate: False makes a text that is too long fail.
+        """Prepare texts, images and vectors, in order; a text that is too long fails unless it may be cut.
 
         Raises:
             Refused: the caller no longer waits.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,12 @@ from ..types import Coverage, Degraded, InputType, Modality, Used, Vectors
 from ..why import Why
 from .failures import Failure, Refused
 
-Content: TypeAlias = "str | bytes | npt.NDArray[np.float32]"
-
 
 @dataclass(frozen=True)
 class Item:
     """One item to embed."""
 
-    content: Content  # a text, the bytes of an encoded image, or a CLIP vector (D,) of unit norm
+    content: str | bytes | npt.NDArray[np.float32]  # a text, an encoded image, or a CLIP vector (D,) of unit norm
     modality: Modality  # what it is, or what the vector embeds
 
     @classmethod
@@ -67,50 +64,22 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Seconds of one request; None for a step that did not run."""
-
-    queue_s: float | None = None
-    prepare_s: float | None = None
-    """Tokenise texts; decode and resize images."""
-    encode_s: float | None = None
-    refine_s: float | None = None
-    """Search and fusion; ``/metrics`` has them separately."""
-
-
-@dataclass(frozen=True)
 class Embedded:
-    """The answer; B rows, one per item.
+    """The answer; B rows, one per item."""
 
-    Attributes:
-        vectors: (B, D) float32, unit-norm; zeros where the item failed.
-        failures: why an item failed; None where it did not.
-        truncated: whether a text was cut to the context length.
-        tokens: of each text, after truncation; 0 for images and vectors.
-        refined: whether the row may differ from frozen CLIP: refinement was on, and the memory had pairs for it.
-        moved: (B,) cosine distance from the frozen vector.
-        degraded: why rows are frozen although refinement was on; None if nothing failed.
-        used: per row, the pairs that were used, nearest first; None unless ``explain``.
-        frozen: (B, D) the vectors before refinement; zeros where the item failed.
-        timings: of this request.
-        covered: whether the memory knows a text candidate; None for all else.
-        why: per row, why it moved as far as it did; None unless ``explain``.
-        coverage: of each modality that was refined now.
-    """
-
-    vectors: Vectors
-    failures: tuple[Failure | None, ...]
-    truncated: tuple[bool, ...]
-    tokens: tuple[int, ...]
-    refined: tuple[bool, ...]
-    moved: npt.NDArray[np.float32]
-    frozen: Vectors
-    degraded: Degraded | None = None
-    used: tuple[tuple[Used, ...], ...] | None = None
-    timings: Timings = field(default_factory=Timings)
-    covered: tuple[bool | None, ...] = ()
-    why: tuple[Why | None, ...] | None = None
-    coverage: Mapping[Modality, Coverage] = field(default_factory=dict)
+    vectors: Vectors  # (B, D) float32, unit-norm; zeros where the item failed
+    failures: tuple[Failure | None, ...]  # why an item failed; None where it did not
+    truncated: tuple[bool, ...]  # whether a text was cut to the context length
+    tokens: tuple[int, ...]  # of each text, after truncation; 0 for images and vectors
+    refined: tuple[bool, ...]  # whether it may differ from frozen CLIP: refinement was on, and the memory had pairs
+    moved: npt.NDArray[np.float32]  # (B,) cosine distance from the frozen vector
+    frozen: Vectors  # (B, D) before refinement; zeros where the item failed
+    degraded: Degraded | None  # why rows are frozen although refinement was on; None if nothing failed
+    used: tuple[tuple[Used, ...], ...] | None  # per row, the pairs that were used, nearest first; None unless explained
+    seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
+    covered: tuple[bool | None, ...]  # whether the memory knows a text candidate; None for all else
+    why: tuple[Why | None, ...] | None  # per row, why it moved as far as it did; None unless explained
+    coverage: Mapping[Modality, Coverage]  # of each modality that was refined now
 
     def whole(self, field_name: str = "input") -> Embedded:
         """Return itself, for dialects that cannot report the failure of one item.

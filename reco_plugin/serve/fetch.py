@@ -72,23 +72,14 @@ async def resolve_host(host: str, port: int) -> Sequence[str]:
 
 @dataclass
 class ImageFetcher:
-    """Fetches images; call it with a URL.
+    """Fetches images; call it with a URL."""
 
-    Attributes:
-        max_bytes: of an image.
-        timeout_s: for one URL, waiting for its turn included.
-        hosts: the only hosts that are allowed; ``.example.com`` means all its subdomains. Empty: any.
-        resolve: name and port to addresses.
-        network: opens connections to addresses.
-        tls: trusted certificates.
-    """
-
-    max_bytes: int
-    timeout_s: float
-    hosts: Sequence[str] = ()
-    resolve: Resolve = resolve_host
-    network: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)
-    tls: ssl.SSLContext = field(default_factory=httpcore.default_ssl_context)
+    max_bytes: int  # of an image
+    timeout_s: float  # for one URL, waiting for its turn included
+    hosts: Sequence[str] = ()  # the only ones that are allowed; .example.com: all its subdomains; empty: any
+    resolve: Resolve = resolve_host  # name and port to addresses
+    network: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)  # connects to addresses
+    tls: ssl.SSLContext = field(default_factory=httpcore.default_ssl_context)  # trusted certificates
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), init=False)
 
     async def __call__(self, url: str) -> bytes:

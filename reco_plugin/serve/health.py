@@ -57,12 +57,8 @@ class Health:
     away: str | None = None  # why the model server runs no graph now; None if it does, or if there is none
     gone: bool = False  # the memory was deleted while in use
     stopping: bool = False
-    fails: bool = field(init=False)
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.fails = self.edge.embedder.reco.settings.on_memory_failure == "fail"
 
     def watch(self) -> None:
         """Warm up, then check every 2 s what is down, until :meth:`stop`; runs in its own thread."""
@@ -142,19 +138,20 @@ class Health:
 
     def ready(self) -> Ready:
         """The current readiness."""
-        reasons = []
+        reasons: list[str] = []
+        degraded: list[str] = []
+        of_memory = reasons if self.edge.embedder.reco.settings.on_memory_failure == "fail" else degraded
         if self.stopping:
             reasons.append("the service is stopping")
         if not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")
         if self.edge.pool.hangs(2):
             reasons.append("every worker has been busy with one request for twice the deadline")
-        degraded: list[str] = []
         if self.away is not None:
             (degraded if self.edge.settings.ready_without_models else reasons).append(self.away)
         if self.gone:
-            (reasons if self.fails else degraded).append(_GONE)
-        (reasons if self.fails else degraded).extend(
+            of_memory.append(_GONE)
+        of_memory.extend(
             f"{part}: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"
             for part, circuit in self.edge.embedder.reco.circuits.items()
             if circuit.state != "closed"

@@ -32,10 +32,6 @@ def is_url(text: str) -> bool:
 def image_bytes(text: str, *, max_bytes: int) -> bytes:
     """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
 
-    Args:
-        text: the encoded image.
-        max_bytes: of the decoded image.
-
     Raises:
         Refused: not base64 (400 ``image_not_base64``), too many bytes (413 ``image_too_large``), or certainly not an
             image (415 ``image_type_unsupported``). Other formats fail later, in the decoder.

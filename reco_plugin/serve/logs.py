@@ -54,11 +54,9 @@ def printable(text: str) -> str:
     >>> print(printable("a\x1b[2J\nb é"))
     a\u001b[2J\nb é
     """
-    return text if text.isprintable() else "".join(map(_escape_character, text))
-
-
-def _escape_character(character: str) -> str:
-    return character if character.isprintable() else json.dumps(character)[1:-1]
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def log_to_stderr(form: Literal["json", "text"], level: str) -> None:

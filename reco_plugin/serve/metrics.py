@@ -57,22 +57,19 @@ class Metrics:
         """Read the counters; a Prometheus collector's method."""
         for name, value in self._edge.embedder.reco.counters.to_dict().items():
             yield _family(name, value)
+        queue_s = self._edge.pool.queue_s.to_dict()
+        yield _histogram("reco_queue_seconds", "seconds that requests waited", queue_s)
         for queue, pool in (("embed", self._edge.pool), ("memory", self._edge.writing)):
-            if queue == "embed":
-                yield _histogram("reco_queue_seconds", "seconds that requests waited", pool.queue_s.to_dict())
             yield GaugeMetricFamily(f"reco_pending_{queue}", "requests that wait or are computed", pool.pending)
         yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", self._edge.bodies.pending)
-        yield from self._circuits()
+        circuits = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not asked", labels=["part"])
+        for part, circuit in self._edge.embedder.reco.circuits.items():
+            circuits.add_metric([part], float(circuit.state != "closed"))
+        yield circuits
         seen = self._edge.embedder.cache.seen
         yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)
         yield CounterMetricFamily("reco_cache_misses", "items that the cache did not know", seen.misses)
         yield GaugeMetricFamily("reco_cache_entries", "items in the cache", seen.entries)
-
-    def _circuits(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily("reco_circuit_open", "1 while memory or fusion is not asked", labels=["part"])
-        for part, circuit in self._edge.embedder.reco.circuits.items():
-            family.add_metric([part], float(circuit.state != "closed"))
-        yield family
 
 
 def router(metrics: Metrics) -> APIRouter:

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -54,7 +53,8 @@ class Observed:
             await self._app(scope, receive, add_id)
         finally:
             seconds = time.perf_counter() - started
-            self._observe(_route(scope), status, seconds)
+            route = getattr(scope.get("route"), "path", "other")  # the template, so that metrics have few labels
+            self._observe(route, status, seconds)
             level = logging.DEBUG if path in PROBES else logging.INFO
             noted = scope.get("state", {}).get("log", {})
             extra = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 6), **noted}
@@ -81,15 +81,9 @@ class Prefixed:
 
 
 class KnownHosts:
-    """Refuses requests whose ``host`` header is not a name of this service."""
+    """Refuses requests whose ``host`` header is neither localhost nor one of ``hosts``; ``*``: any."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        """Wrap an application.
-
-        Args:
-            app: to wrap.
-            hosts: names besides localhost; ``*``: any.
-        """
         self._app, self._hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,9 +119,3 @@ def is_loopback(name: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _route(scope: Scope) -> str:
-    """Template of the path, so that metrics have few labels; an unknown path is ``other``."""
-    route: Any = scope.get("route")
-    return str(getattr(route, "path", "other"))

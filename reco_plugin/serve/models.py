@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -111,18 +111,15 @@ async def _memory(caller: Caller, edge: Edge) -> MemoryState:
         pairs = await caller.ask(lambda: len(memory))
     except MemoryStoreError:
         pairs = None
-    calibrated, plain, check = calibration(edge.embedder.reco)
-    return MemoryState(
-        pairs=pairs, kind=memory.kind, version=memory.version, calibrated=calibrated, plain=plain, check=check
-    )
+    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version, **calibration(edge.embedder.reco))
 
 
-def calibration(reco: Reco) -> tuple[bool, str, str | None]:
-    """Whether the memory is calibrated, why something stays plain, and its self-check in a line."""
+def calibration(reco: Reco) -> dict[str, Any]:
+    """Whether the memory is ``calibrated``, why something stays ``plain``, and its self-``check`` in a line."""
     trust = reco.memory.trust
     if trust is None:
-        return False, NOT_CALIBRATED, None
-    return True, trust.reason, None if trust.check is None else str(trust.check)
+        return {"calibrated": False, "plain": NOT_CALIBRATED, "check": None}
+    return {"calibrated": True, "plain": trust.reason, "check": None if trust.check is None else str(trust.check)}
 
 
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:

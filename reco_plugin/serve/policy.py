@@ -94,10 +94,8 @@ def manner_of(model: str | None, aliases: Mapping[str, Manner]) -> Manner | None
     """
     if model is None:
         return None
-    try:
-        return aliases[model]
-    except KeyError:
+    if model not in aliases:
         known = ", ".join(f"{name} ({manner})" for name, manner in aliases.items())
-        raise Refused(
-            Failure(404, "model_not_found", f"there is no model {model!r:.80} here, only: {known}", "model")
-        ) from None
+        message = f"there is no model {model!r:.80} here, only: {known}"
+        raise Refused(Failure(404, "model_not_found", message, "model"))
+    return aliases[model]

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ..counters import SECONDS, Histogram
 from .failures import STOPPING, Failure, Refused
@@ -84,14 +84,6 @@ async def _never() -> None:
     await asyncio.Event().wait()
 
 
-@dataclass(frozen=True)
-class Ran(Generic[T]):
-    """The result of a call, and how long it had waited."""
-
-    value: T
-    queue_s: float
-
-
 class Pool:
     """Runs calls in threads; used from one event loop."""
 
@@ -119,20 +111,18 @@ class Pool:
         self._pending, self._closed = 0, False
         self._running: dict[int, float] = {}  # id of a future -> since when
 
-    async def run(self, call: Callable[[], T], left: Callable[[], Coroutine[Any, Any, None]] = _never) -> Ran[T]:
-        """Wait for a thread and for the call.
+    async def run(
+        self, call: Callable[[], T], left: Callable[[], Coroutine[Any, Any, None]] = _never
+    ) -> tuple[T, float]:
+        """Wait for a thread and for the call; return its result, and how many seconds it had waited.
 
         A call whose deadline passed or whose client left is dropped if it still waits; a running one keeps its thread
-        and ends with the current item, see :func:`still_wanted`.
-
-        Args:
-            call: what to run.
-            left: returns when the client is gone.
+        and ends with the current item, see :func:`still_wanted`. ``left`` returns when the client is gone.
 
         Raises:
             Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
         """
-        this, future = _Call(self), Future[Ran[T]]()
+        this, future = _Call(self), Future[tuple[T, float]]()
         with self._lock:
             self._check_room()
             self._pending += 1
@@ -230,11 +220,11 @@ class Pool:
         worker.start()
         return worker
 
-    def _work(self, this: _Call, future: Future[Ran[T]], call: Callable[[], T], submitted: float) -> None:
+    def _work(self, this: _Call, future: Future[tuple[T, float]], call: Callable[[], T], submitted: float) -> None:
         waited = time.perf_counter() - submitted
         self.queue_s.observe(waited)
         try:
-            answer = Ran(call(), waited)
+            answer = call(), waited
         except BaseException as error:
             self._end(this, future)
             future.set_exception(error)

@@ -14,6 +14,7 @@ import asyncio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
+from ..score import Scores
 from ..types import Degraded, InputType, Modality
 from .dialects.inputs import InputPart, Picture, read
 from .edge import Caller, Edge
@@ -31,7 +32,7 @@ from .schemas import (
     image_item,
     refined_list,
 )
-from .scores import Scored, ScoreRequest
+from .scores import ScoreRequest
 
 
 class RefineRequest(HowToRefine):
@@ -70,7 +71,7 @@ class ExplainInput(Strict):
         if self.text is not None:
             return Item.text(self.text)
         try:
-            return image_item(self.image or "", caller.max_image_bytes)
+            return image_item(self.image or "", caller.settings.max_image_bytes)
         except Refused as refused:
             return refused.failure
 
@@ -136,9 +137,8 @@ class ScoresAnswer(BaseModel):
     """Why the scores are plain although refinement was on."""
 
     @classmethod
-    def of(cls, found: Scored) -> ScoresAnswer:
+    def of(cls, scores: Scores) -> ScoresAnswer:
         """From the embedder's."""
-        scores = found.scores
         return cls(
             scores=scores.scores.tolist(),
             frozen=scores.frozen.tolist(),

@@ -19,6 +19,7 @@ from ..errors import InputError, RecoError
 from .auth import credential
 from .bodies import BodyRefused, JsonRequest
 from .failures import STOPPING, Failure, Refused, failure_of
+from .schemas import error_body
 
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
@@ -27,14 +28,7 @@ log = logging.getLogger("reco_plugin.serve")
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``, also the answer to unknown paths."""
-    return {
-        "error": {
-            "message": failure.message,
-            "type": failure.kind,
-            "param": failure.param,
-            "code": failure.code,
-        }
-    }
+    return {"error": error_body(failure).model_dump()}
 
 
 def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lambda _: {}) -> type[APIRoute]:
@@ -108,8 +102,11 @@ def to_failure(error: Exception) -> Failure:
             return _invalid(error)
         case BodyRefused():
             return error.failure
-        case HTTPException():
-            return failure_of_status(error)
+        case HTTPException():  # of FastAPI itself: unknown path or method, unreadable body
+            code = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}.get(
+                error.status_code, "http_error"
+            )
+            return Failure(error.status_code, code, str(error.detail))
     failure = failure_of(error)
     if isinstance(error, RecoError) and not isinstance(error, InputError):  # callers get no details of these
         log.warning("request failed: %s", error, extra={"code": failure.code})
@@ -128,12 +125,6 @@ def to_response(failure: Failure, shape: Shape) -> JSONResponse:
     if failure.status == 408:  # the rest of the body is not waited for
         headers["connection"] = "close"
     return JSONResponse(shape(failure), failure.status, headers)
-
-
-def failure_of_status(error: HTTPException) -> Failure:
-    """The failure of an error of FastAPI itself: unknown path or method, unreadable body."""
-    codes = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
-    return Failure(error.status_code, codes.get(error.status_code, "http_error"), str(error.detail))
 
 
 def _invalid(error: RequestValidationError) -> Failure:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..request import RefineOptions
 from ..types import Coverage, Degraded, Modality, Refinement, Used
 from ..why import Why
-from .embedding import Embedded, Item, Timings
+from .embedding import Embedded, Item
 from .failures import Failure
 
 RowKey: TypeAlias = tuple[Hashable, ...]
@@ -23,7 +23,7 @@ RowKey: TypeAlias = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """The answer to one item."""
+    """The answer to one item; without more than the vectors, to one that failed."""
 
     vector: npt.NDArray[np.float32]  # (D,) unit-norm
     frozen: npt.NDArray[np.float32]  # (D,) before refinement
@@ -54,39 +54,36 @@ def to_embedded(
     *,
     degraded: Degraded | None,
     explained: bool,
-    timings: Timings,
+    seconds: Mapping[str, float],
     coverage: Mapping[Modality, Coverage],
 ) -> Embedded:
     """B rows as columns, vectors (B, D); zeros where an item failed."""
-    vectors, frozen = np.zeros((2, len(rows), dimension), np.float32)
-    good = [(place, row) for place, row in enumerate(rows) if isinstance(row, AnswerRow)]
-    for place, row in good:
-        vectors[place], frozen[place] = row.vector, row.frozen
-    filled = [row if isinstance(row, AnswerRow) else None for row in rows]
+    zeros = np.zeros(dimension, np.float32)
+    filled = [row if isinstance(row, AnswerRow) else AnswerRow(zeros, zeros) for row in rows]
     return Embedded(
-        vectors=vectors,
-        frozen=frozen,
+        vectors=np.stack([row.vector for row in filled]),
+        frozen=np.stack([row.frozen for row in filled]),
         failures=tuple(row if isinstance(row, Failure) else None for row in rows),
-        truncated=tuple(row is not None and row.truncated for row in filled),
-        tokens=tuple(row.tokens if row else 0 for row in filled),
-        refined=tuple(row is not None and row.refined for row in filled),
-        moved=np.array([row.moved if row else 0.0 for row in filled], np.float32),
+        truncated=tuple(row.truncated for row in filled),
+        tokens=tuple(row.tokens for row in filled),
+        refined=tuple(row.refined for row in filled),
+        moved=np.array([row.moved for row in filled], np.float32),
         degraded=degraded,
-        used=tuple(row.used if row else () for row in filled) if explained else None,
-        timings=timings,
-        covered=tuple(row.covered if row else None for row in filled),
-        why=tuple(row.why if row else None for row in filled) if explained else None,
+        used=tuple(row.used for row in filled) if explained else None,
+        seconds=seconds,
+        covered=tuple(row.covered for row in filled),
+        why=tuple(row.why for row in filled) if explained else None,
         coverage=coverage,
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class CacheCounts:
-    """Hits, misses and size of the cache."""
+    """Hits and misses since the start, and the size of the cache now."""
 
-    hits: int
-    misses: int
-    entries: int
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
 
 
 class AnswerCache:
@@ -94,27 +91,21 @@ class AnswerCache:
 
     def __init__(self, entries: int) -> None:
         self._most, self._rows, self._lock = entries, OrderedDict[RowKey, AnswerRow](), threading.Lock()
-        self._hits = self._misses = 0
+        self.seen = CacheCounts()
 
     @property
     def on(self) -> bool:
         """Whether it keeps any rows."""
         return self._most > 0
 
-    @property
-    def seen(self) -> CacheCounts:
-        """Counts since the start."""
-        with self._lock:
-            return CacheCounts(self._hits, self._misses, len(self._rows))
-
     def get(self, key: RowKey) -> AnswerRow | None:
         """Look up a row."""
         with self._lock:
             row = self._rows.get(key)
             if row is None:
-                self._misses += 1
+                self.seen.misses += 1
             else:
-                self._hits += 1
+                self.seen.hits += 1
                 self._rows.move_to_end(key)
             return row
 
@@ -126,6 +117,7 @@ class AnswerCache:
             self._rows.move_to_end(key)
             while len(self._rows) > self._most:
                 self._rows.popitem(last=False)
+            self.seen.entries = len(self._rows)
 
 
 def key_of(item: Item, *, refined: bool, options: RefineOptions, version: int) -> RowKey:

@@ -83,16 +83,7 @@ class HowToRefine(Strict):
 
     def options(self) -> RefineOptions:
         """As options for the embedder."""
-        return RefineOptions(
-            k=self.k,
-            search=self.search,
-            fusion=self.fusion,
-            gate=self.gate,
-            caution=self.caution,
-            fuser=self.fuser,
-            where=self.where,
-            exclude=self.exclude,
-        )
+        return RefineOptions(**{name: getattr(self, name) for name in HowToRefine.model_fields})
 
 
 class ErrorBody(BaseModel):
@@ -252,7 +243,6 @@ def refined_list(answer: Embedded, field_name: str) -> RefinedList:
 def _item(answer: Embedded, row: int) -> RefinedItem:
     if (failure := answer.failures[row]) is not None:
         return RefinedItem(index=row, error=error_body(failure))
-    explained = answer.used is not None
     why = answer.why[row] if answer.why is not None else None
     return RefinedItem(
         index=row,
@@ -263,7 +253,7 @@ def _item(answer: Embedded, row: int) -> RefinedItem:
         covered=answer.covered[row],
         why=WhyBody.of(why) if why is not None else None,
         used=[UsedPair.of(used) for used in answer.used[row]] if answer.used is not None else None,
-        frozen=answer.frozen[row].tolist() if explained else None,
+        frozen=answer.frozen[row].tolist() if answer.used is not None else None,
     )
 
 

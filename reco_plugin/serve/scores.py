@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..request import RefineOptions
 from ..score import Scores
 from ..types import Modality, Vectors
 from .embedder import Embedder
-from .embedding import Item, Timings
+from .embedding import Item
 from .failures import Failure, Refused, too_many_items
 from .logs import span
 from .pool import still_wanted
@@ -22,24 +22,11 @@ class ScoreRequest:
 
     images: Sequence[Item | Failure]
     texts: Sequence[Item | Failure]
-    options: RefineOptions = field(default_factory=RefineOptions)
+    options: RefineOptions
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Scores, and seconds of the steps."""
-
-    scores: Scores
-    timings: Timings
-
-    @property
-    def refined(self) -> bool:
-        """Whether any score may differ from the plain cosine."""
-        return self.scores.scores is not self.scores.frozen
-
-
-def score(embedder: Embedder, request: ScoreRequest) -> Scored:
-    """Score B images against C texts, which compete; one bad item refuses all.
+def score(embedder: Embedder, request: ScoreRequest) -> tuple[Scores, dict[str, float]]:
+    """Score B images against C texts, which compete; one bad item refuses all. Also returns the seconds of each step.
 
     Raises:
         Refused: too many items, or one that cannot be embedded, by its place.
@@ -51,24 +38,19 @@ def score(embedder: Embedder, request: ScoreRequest) -> Scored:
         raise Refused(too_many_items(numbers, limit, "scores", "max_body_values"))
     started = time.perf_counter()
     with span("reco.prepare"), span("reco.encode"):
-        images, texts = (_encode(embedder, modality, getattr(request, f"{modality}s")) for modality in _SIDES)
+        images, texts = _encode(embedder, "image", request.images), _encode(embedder, "text", request.texts)
     encoded = time.perf_counter()
     still_wanted()
     with span("reco.refine"):
         found = embedder.reco.scores(images, texts, **request.options.keywords())
-    return Scored(found, Timings(encode_s=encoded - started, refine_s=time.perf_counter() - encoded))
-
-
-_SIDES: tuple[Modality, ...] = ("image", "text")
+    return found, {"encode": encoded - started, "refine": time.perf_counter() - encoded}
 
 
 def _encode(embedder: Embedder, modality: Modality, items: Sequence[Item | Failure]) -> Vectors:
     """Encode to (N, D)."""
-    good = [item for item in items if isinstance(item, Item)]
-    prepared = iter(embedder.prepare(good, truncate=True))
     ready = []
     for place, item in enumerate(items):
-        one = item if isinstance(item, Failure) else next(prepared)
+        one = item if isinstance(item, Failure) else embedder.prepare([item], truncate=True)[0]
         if isinstance(one, Failure):
             raise Refused(one.at(f"{modality}s[{place}]"))
         ready.append(one)

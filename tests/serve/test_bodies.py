@@ -22,7 +22,7 @@ from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
-from reco_plugin.serve.pairs import AddPairs
+from reco_plugin.serve.memory import AddPairs
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
 from reco_plugin.serve.settings import ServeSettings
 

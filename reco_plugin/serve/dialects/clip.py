@@ -6,8 +6,6 @@ queries.
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
@@ -16,7 +14,7 @@ from ..failures import Failure, Refused
 from ..models import calibration
 from ..routes import answering_in
 from ..schemas import Items
-from .inputs import InputPart, Picture, Wanted, answers
+from .inputs import Picture, Wanted, answers, numbered
 from .words import errors_as
 
 
@@ -34,11 +32,9 @@ class VectorizeRequest(BaseModel):
 
     def to_wanted(self) -> Wanted:
         """The same for the embedder: texts, then images."""
-        texts, images = self.texts or [], self.images or []
-        parts: list[InputPart] = [*texts, *map(Picture, images)]
-        names = [f"texts[{index}]" for index in range(len(texts))]
-        names += [f"images[{index}]" for index in range(len(images))]
-        return Wanted([[part] for part in parts], names, empty_texts=True)
+        texts = numbered("texts", ([text] for text in self.texts or []))
+        images = numbered("images", ([Picture(image)] for image in self.images or []))
+        return Wanted(texts | images, empty_texts=True)
 
 
 class VectorizeAnswer(BaseModel):
@@ -67,14 +63,9 @@ class Meta(BaseModel):
     fusers: list[str]
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in the container's shape."""
-    return {"error": failure.message}
-
-
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"])
+    routes = APIRouter(route_class=answering_in(lambda failure: {"error": failure.message}), tags=["dialects"])
 
     @routes.post("/vectorize", responses=errors_as(ClipError))
     async def clip_vectorize(request: Request, body: VectorizeRequest) -> VectorizeAnswer:
@@ -84,18 +75,14 @@ def router(edge: Edge) -> APIRouter:
         return VectorizeAnswer(textVectors=found.vectors[:texts].tolist(), imageVectors=found.vectors[texts:].tolist())
 
     @routes.get("/meta")
-    async def clip_meta(request: Request) -> Meta:
+    async def clip_meta() -> Meta:
         """The model, and what the memory has learned about its pairs."""
-        caller = edge(request)
-        reco = edge.embedder.reco
-        calibrated, plain, check = calibration(reco)
+        embedder, reco = edge.embedder, edge.embedder.reco
         return Meta(
-            model=next(iter(caller.aliases)),
-            dimension=caller.dimension,
-            aliases=dict(caller.aliases),
-            calibrated=calibrated,
-            plain=plain,
-            check=check,
+            model=next(iter(embedder.aliases)),
+            dimension=embedder.dimension,
+            aliases=dict(embedder.aliases),
+            **calibration(reco),
             caution=reco.settings.caution or reco.manifest.policy.caution,
             fusers=list(reco.manifest.fusers),
         )

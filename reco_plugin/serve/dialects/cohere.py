@@ -9,10 +9,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
-from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
-from .inputs import InputPart, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers, numbered
 from .words import DTYPES, check_dimensions, check_offered, errors_as, quantise, side_of, truncates, write_vector
 
 _OFFERED = (*DTYPES, "base64")
@@ -25,10 +24,6 @@ class CohereText(Strict):
 
     type: Literal["text"]
     text: str
-
-    def part(self) -> InputPart:
-        """The same for the embedder."""
-        return self.text
 
 
 class CohereUrl(BaseModel):
@@ -43,9 +38,10 @@ class CohereImage(Strict):
     type: Literal["image_url"]
     image_url: CohereUrl
 
-    def part(self) -> InputPart:
-        """The same for the embedder."""
-        return Picture(self.image_url.url)
+
+def part_of(one: CohereText | CohereImage) -> InputPart:
+    """The same for the embedder."""
+    return one.text if isinstance(one, CohereText) else Picture(one.image_url.url)
 
 
 class CohereInput(Strict):
@@ -79,14 +75,13 @@ class CohereRequest(Strict):
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
         if self.inputs is not None:
-            name, inputs = "inputs", [[part.part() for part in one.content] for one in self.inputs]
+            inputs = numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs))
         elif self.images is not None:
-            name, inputs = "images", [[Picture(image)] for image in self.images]
+            inputs = numbered("images", ([Picture(image)] for image in self.images))
         else:
-            name, inputs = "texts", [[text] for text in self.texts or []]
+            inputs = numbered("texts", ([text] for text in self.texts or []))
         return Wanted(
             inputs,
-            [f"{name}[{index}]" for index in range(len(inputs))],
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=truncates(truncate=self.truncate),
@@ -120,18 +115,17 @@ class CohereError(BaseModel):
     message: str
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in Cohere's shape."""
-    return {"message": failure.message}
-
-
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(CohereError))
+    routes = APIRouter(
+        route_class=answering_in(lambda failure: {"message": failure.message}),
+        tags=["dialects"],
+        responses=errors_as(CohereError),
+    )
 
     async def embed(request: Request, body: CohereRequest, version: str) -> CohereAnswer:
         caller = edge(request)
-        check_dimensions(caller.dimension, output_dimension=body.output_dimension)
+        check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
         types = body.embedding_types or ["float"]
         for one in types:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from fastapi import APIRouter, Request, Response
 from PIL import Image
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
@@ -26,7 +26,8 @@ from ..routes import answering_in
 from ..schemas import Strict
 from .words import errors_as
 
-_TASKS: dict[str, InputType] = {"textual": "query", "visual": "document"}
+_TASKS: dict[str, tuple[InputType, str]] = {"textual": ("query", "text"), "visual": ("document", "image")}
+"""Task -> side of its item, and the field of the form that holds it."""
 
 
 class ImmichModel(BaseModel):
@@ -56,11 +57,6 @@ class ImmichError(BaseModel):
     detail: str
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in immich's shape."""
-    return {"detail": failure.message}
-
-
 def is_same_model(one: str, other: str) -> bool:
     """Whether immich's and open_clip's name mean one model, apart from QuickGELU in either of them.
 
@@ -75,7 +71,11 @@ def is_same_model(one: str, other: str) -> bool:
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ImmichError))
+    routes = APIRouter(
+        route_class=answering_in(lambda failure: {"detail": failure.message}),
+        tags=["dialects"],
+        responses=errors_as(ImmichError),
+    )
     fields = {name: {"type": "string"} for name in ("text", "entries", "image")}
     form_of = {"content": {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}}
 
@@ -100,7 +100,8 @@ def router(edge: Edge) -> APIRouter:
             item = _item(form, task)
         finally:
             await form.close()
-        found = (await edge(request).embed(EmbedRequest([item], side=_TASKS[task]))).whole(_field(task))
+        side, field = _TASKS[task]
+        found = (await edge(request).embed(EmbedRequest([item], side=side))).whole(field)
         width, height = _size(item.content) if isinstance(item.content, bytes) else (None, None)
         return ImmichAnswer(clip=json.dumps(found.vectors[0].tolist()), imageWidth=width, imageHeight=height)
 
@@ -122,10 +123,9 @@ def _entries(form: FormData) -> dict[str, Any]:
 def _task(entries: dict[str, Any], edge: Edge) -> str:
     """``textual`` or ``visual``, of a model that is ours."""
     try:
-        asked = ImmichEntries.model_validate(entries).clip
-        [(task, model)] = asked.items()
-    except (ValidationError, ValueError):
-        asked, task = {}, ""
+        [(task, model)] = ImmichEntries.model_validate(entries).clip.items()
+    except ValueError:  # pydantic's, too
+        task = ""
     if task not in _TASKS:
         message = 'entries must be {"clip": {"textual" or "visual": {"modelName": ...}}}'
         raise Refused(Failure(400, "invalid_request", message, "entries"))
@@ -137,16 +137,13 @@ def _task(entries: dict[str, Any], edge: Edge) -> str:
 
 
 def _item(form: FormData, task: str) -> Item:
-    given = form.get(_field(task))
+    _, field = _TASKS[task]
+    given = form.get(field)
     if task == "textual" and isinstance(given, str):
         return Item.text(given)
     if task == "visual" and isinstance(given, UploadFile):
         return Item.image(given.file.read())
-    raise Refused(Failure(400, "empty_input", f"{task} needs the field {_field(task)}", _field(task)))
-
-
-def _field(task: str) -> str:
-    return "text" if task == "textual" else "image"
+    raise Refused(Failure(400, "empty_input", f"{task} needs the field {field}", field))
 
 
 def _size(image: bytes) -> tuple[int, int]:

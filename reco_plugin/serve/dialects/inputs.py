@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeAlias
@@ -37,14 +37,18 @@ _LARGE = 500_000  # characters, whose decoding would block the event loop for a 
 class Wanted:
     """A request of any dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`."""
 
-    inputs: Sequence[Sequence[InputPart]]  # parts of each input; several parts become one vector
-    names: Sequence[str]  # of each input, as the caller would write it: ``input[3]``
+    inputs: Mapping[str, Sequence[InputPart]]  # by the caller's name, ``input[3]``; several parts become one vector
     model: str | None = None
     side: InputType | None = None
     refine: bool | None = None
     truncate: bool = True
     options: RefineOptions = field(default_factory=RefineOptions)
     empty_texts: bool = False  # embed an empty text instead of refusing it
+
+
+def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequence[InputPart]]:
+    """The inputs of a list, by their places in it: ``input[3]``."""
+    return {f"{name}[{index}]": parts for index, parts in enumerate(inputs)}
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ async def answers(caller: Caller, wanted: Wanted) -> Answers:
         Refused: the whole request; one bad input fails in its row.
         RecoError: nothing could be embedded.
     """
-    parts = [part for parts in wanted.inputs for part in parts]
+    parts = [part for parts in wanted.inputs.values() for part in parts]
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
     items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
@@ -105,8 +109,8 @@ async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) ->
 async def _bytes(source: str, caller: Caller) -> bytes:
     if not is_url(source):
         if len(source) < _LARGE:
-            return image_bytes(source, max_bytes=caller.max_image_bytes)
-        return await asyncio.to_thread(image_bytes, source, max_bytes=caller.max_image_bytes)
+            return image_bytes(source, max_bytes=caller.settings.max_image_bytes)
+        return await asyncio.to_thread(image_bytes, source, max_bytes=caller.settings.max_image_bytes)
     if caller.fetch is None:
         message = "image URLs are not fetched here (image_urls is off): send the image as a data URI or base64"
         raise Refused(Failure(400, "image_url_forbidden", message))
@@ -114,8 +118,8 @@ async def _bytes(source: str, caller: Caller) -> bytes:
 
 
 def _per_input(answer: Embedded, wanted: Wanted) -> Answers:
-    ends = list(accumulate(len(parts) for parts in wanted.inputs))
-    rows = [range(end - len(parts), end) for parts, end in zip(wanted.inputs, ends, strict=True)]
+    sizes = [len(parts) for parts in wanted.inputs.values()]
+    rows = [range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
     failures = [next((answer.failures[row] for row in of if answer.failures[row]), None) for of in rows]
     vectors = np.zeros((len(rows), answer.vectors.shape[1]), np.float32)
     for place, (of, failure) in enumerate(zip(rows, failures, strict=True)):
@@ -123,7 +127,7 @@ def _per_input(answer: Embedded, wanted: Wanted) -> Answers:
             vectors[place] = mean_direction(answer.vectors[of.start : of.stop])
     return Answers(
         vectors,
-        tuple(failure and failure.at(name) for failure, name in zip(failures, wanted.names, strict=True)),
+        tuple(failure and failure.at(name) for failure, name in zip(failures, wanted.inputs, strict=True)),
         tuple(any(answer.truncated[row] for row in of) for of in rows),
         tuple(sum(answer.tokens[row] for row in of) for of in rows),
     )

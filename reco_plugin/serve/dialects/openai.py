@@ -12,7 +12,7 @@ from ..edge import Caller, Edge
 from ..failures import Failure, Refused
 from ..routes import answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
-from .inputs import Answers, InputPart, Picture, Wanted, answers
+from .inputs import Answers, InputPart, Picture, Wanted, answers, numbered
 from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
@@ -70,12 +70,7 @@ Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(check_input)]
 
 
 def part_of(one: One, *, is_image: bool) -> InputPart:
-    """An item as a part.
-
-    Args:
-        one: an item of a checked input.
-        is_image: whether a string is an image, also without a data URI's header.
-    """
+    """An item of a checked input as a part; ``is_image``: a string is an image, also without a data URI's header."""
     match one:
         case str():
             return Picture(one) if is_image or one[:11].lower() == "data:image/" else one
@@ -137,21 +132,13 @@ class EmbeddingsRequest(Strict):
         """Precision of the vectors."""
         return next(kind for kind in (self.output_dtype, self.embedding_type, "float") if kind and kind != "base64")
 
-    def parts(self) -> list[InputPart]:
-        """One part per item."""
-        items = self.input if isinstance(self.input, list) else [self.input]
-        images = [False] * len(items)
-        if self.modality is not None:
-            words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
-            images = [word == "image" for word in words]
-        return [part_of(one, is_image=image) for one, image in zip(items, images, strict=True)]
-
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
-        parts = self.parts()
+        items = self.input if isinstance(self.input, list) else [self.input]
+        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
+        parts = [part_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True)]
         return Wanted(
-            [[part] for part in parts],
-            [f"input[{index}]" for index in range(len(parts))],
+            numbered("input", ([part] for part in parts)),
             model=self.model,
             side=side_of(
                 input_type=self.input_type,
@@ -170,7 +157,7 @@ class EmbeddingsRequest(Strict):
         Raises:
             Refused: naming the field.
         """
-        check_dimensions(caller.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
+        check_dimensions(caller.embedder.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
         check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
         check_offered("output_dtype", self.output_dtype, DTYPES)
         check_offered("normalized", self.normalized, (True,))
@@ -244,7 +231,7 @@ def router(edge: Edge) -> APIRouter:
         tokens = sum(found.tokens)
         return EmbeddingsAnswer(
             data=[_embedding(found, row, body) for row in range(len(found.failures))],
-            model=body.model or next(iter(caller.aliases)),
+            model=body.model or next(iter(caller.embedder.aliases)),
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
 

@@ -12,7 +12,7 @@ from ..edge import Edge
 from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
-from .inputs import Wanted, answers
+from .inputs import Wanted, answers, numbered
 from .words import check_dimensions, check_offered, errors_as, side_of, truncates
 
 
@@ -62,15 +62,14 @@ def router(edge: Edge) -> APIRouter:
     async def tei_embed(request: Request, body: TeiRequest) -> list[list[float]]:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""
         caller = edge(request)
-        check_dimensions(caller.dimension, dimensions=body.dimensions)
+        check_dimensions(caller.embedder.dimension, dimensions=body.dimensions)
         check_offered("normalize", body.normalize, (True,))
         check_offered(
             "truncation_direction", body.truncation_direction and body.truncation_direction.lower(), ("right",)
         )
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         wanted = Wanted(
-            [[text] for text in texts],
-            [f"inputs[{index}]" for index in range(len(texts))],
+            numbered("inputs", ([text] for text in texts)),
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -52,19 +50,14 @@ class TitanRequest(Strict):
         Raises:
             Refused: neither text nor image.
         """
-        parts: list[InputPart] = []
+        parts: dict[str, InputPart] = {}
         if self.inputText not in _ABSENT:
-            parts.append(self.inputText or "")
+            parts["inputText"] = self.inputText or ""
         if self.inputImage not in _ABSENT:
-            parts.append(Picture(self.inputImage or ""))
+            parts["inputImage"] = Picture(self.inputImage or "")
         if not parts:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give inputText, inputImage or both"))
-        name = (
-            "inputText and inputImage"
-            if len(parts) == 2
-            else ("inputText" if isinstance(parts[0], str) else "inputImage")
-        )
-        return Wanted([parts], [name], model=model, side=side_of(input_type=self.input_type))
+        return Wanted({" and ".join(parts): [*parts.values()]}, model=model, side=side_of(input_type=self.input_type))
 
 
 class TitanAnswer(BaseModel):
@@ -82,11 +75,6 @@ class TitanError(BaseModel):
     message: str
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in Bedrock's shape."""
-    return {"message": failure.message}
-
-
 def error_type(failure: Failure) -> dict[str, str]:
     """The header by which AWS' clients choose their exception."""
     return {"x-amzn-errortype": _ERRORS.get(failure.status, "InternalServerException")}
@@ -94,12 +82,16 @@ def error_type(failure: Failure) -> dict[str, str]:
 
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = APIRouter(route_class=answering_in(shape, error_type), tags=["dialects"], responses=errors_as(TitanError))
+    routes = APIRouter(
+        route_class=answering_in(lambda failure: {"message": failure.message}, error_type),
+        tags=["dialects"],
+        responses=errors_as(TitanError),
+    )
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> TitanAnswer:
         caller = edge(request)
         length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
-        check_dimensions(caller.dimension, outputEmbeddingLength=length, dimensions=body.dimensions)
+        check_dimensions(caller.embedder.dimension, outputEmbeddingLength=length, dimensions=body.dimensions)
         check_offered("normalize", body.normalize, (True,))
         types = body.embeddingTypes or []
         for one in types:

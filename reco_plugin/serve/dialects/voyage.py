@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from ..edge import Edge
-from ..failures import Failure
 from ..routes import answering_in
 from ..schemas import Items, Strict
-from .inputs import InputPart, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answers, numbered
 from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, write_vector
 
 
@@ -21,20 +20,12 @@ class TextPart(Strict):
     type: Literal["text"]
     text: str
 
-    def part(self) -> InputPart:
-        """The same for the embedder."""
-        return self.text
-
 
 class ImagePart(Strict):
     """An image as a data URI."""
 
     type: Literal["image_base64"]
     image_base64: str
-
-    def part(self) -> InputPart:
-        """The same for the embedder."""
-        return Picture(self.image_base64)
 
 
 class ImageUrlPart(Strict):
@@ -43,18 +34,25 @@ class ImageUrlPart(Strict):
     type: Literal["image_url"]
     image_url: str
 
-    def part(self) -> InputPart:
-        """The same for the embedder."""
-        return Picture(self.image_url)
+
+AnyPart: TypeAlias = TextPart | ImagePart | ImageUrlPart
 
 
-AnyPart = Annotated[TextPart | ImagePart | ImageUrlPart, Field(discriminator="type")]
+def part_of(one: AnyPart) -> InputPart:
+    """The same for the embedder."""
+    match one:
+        case TextPart():
+            return one.text
+        case ImagePart():
+            return Picture(one.image_base64)
+        case ImageUrlPart():
+            return Picture(one.image_url)
 
 
 class VoyageInput(Strict):
     """Parts that become one vector, the direction of their mean."""
 
-    content: Items[AnyPart] = Field(min_length=1)
+    content: Items[Annotated[AnyPart, Field(discriminator="type")]] = Field(min_length=1)
 
 
 class VoyageRequest(Strict):
@@ -72,8 +70,7 @@ class VoyageRequest(Strict):
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
         return Wanted(
-            [[part.part() for part in one.content] for one in self.inputs],
-            [f"inputs[{index}]" for index in range(len(self.inputs))],
+            numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs)),
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=self.truncation,
@@ -112,20 +109,19 @@ class VoyageError(BaseModel):
     detail: str
 
 
-def shape(failure: Failure) -> dict[str, Any]:
-    """A failure in Voyage's shape."""
-    return {"detail": failure.message}
-
-
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(VoyageError))
+    routes = APIRouter(
+        route_class=answering_in(lambda failure: {"detail": failure.message}),
+        tags=["dialects"],
+        responses=errors_as(VoyageError),
+    )
 
     @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> VoyageAnswer:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
         caller = edge(request)
-        check_dimensions(caller.dimension, output_dimension=body.output_dimension)
+        check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
         check_offered("output_dtype", body.output_dtype, DTYPES)
         found = (await answers(caller, body.to_wanted())).whole()
         form, tokens = body.encoding_format or body.output_encoding, sum(found.tokens)
@@ -134,7 +130,7 @@ def router(edge: Edge) -> APIRouter:
                 VoyageEmbedding(embedding=write_vector(vector, form, body.output_dtype), index=index)
                 for index, vector in enumerate(found.vectors)
             ],
-            model=body.model or next(iter(caller.aliases)),
+            model=body.model or next(iter(caller.embedder.aliases)),
             usage=VoyageUsage(text_tokens=tokens, total_tokens=tokens),
         )
 

@@ -1,25 +1,26 @@
-"""One query, ranked by its plain and by its refined vector."""
+"""One query, ranked by its plain and by its refined vector: over the memory, or an index in the same vector space."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
+from ...memory import Memory, memory_of, open_memory
 from ...reco import Reco
+from ...request import Search
 from ...trust.reasons import explain_decision
-from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, caption_of, other
+from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, Vectors, caption_of, other
 from ..edge import Caller
 from ..embedding import Embedded, EmbedRequest
 from ..refine import ExplainInput
 from ..routes import to_failure
 from ..schemas import HowToRefine
 from .pictures import PairPictures
-from .ranked import Candidates, Place, RankedStore, places
 
 DEPTH = 50
 """Places for which the rank in the other ranking is known."""
@@ -58,12 +59,12 @@ class Shown(BaseModel):
     id: str
     caption: str | None
     picture: str | None
-    similarity: float
 
 
 class Retrieved(Shown):
     """A pair that the refinement used."""
 
+    similarity: float
     trust: float
     weight: float
 
@@ -71,6 +72,7 @@ class Retrieved(Shown):
 class Ranked(Shown):
     """A pair in a ranking; a rank is None beyond ``depth`` places."""
 
+    similarity: float
     rank_plain: int | None
     rank_refined: int | None
 
@@ -102,6 +104,57 @@ class Compared(BaseModel):
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """N candidates of a ranking, one per row."""
+
+    ids: Sequence[str]  # unique
+    vectors: Vectors  # (N, D) of the side that is ranked
+    payloads: Sequence[Payload]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pair in a ranking."""
+
+    id: str
+    payload: Payload
+    similarity: float
+
+
+@dataclass(frozen=True)
+class RankedStore:
+    """The store of all candidates."""
+
+    opened: Callable[[], Memory]  # returns the store
+    location: str
+    name: str  # for people
+    own: bool  # opened for the page, which then closes it
+
+    def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
+        """The k pairs nearest to each query (B, D) by one of their sides, together, without duplicates.
+
+        Raises:
+            MemoryStoreError: the store does not answer.
+        """
+        found = self.opened().search(Search(queries, by=by, read=by, k=k, payloads=True))
+        payloads = found.payloads or [[{}] * len(ids) for ids in found.ids]
+        seen = {id_: (row, column) for row, ids in enumerate(found.ids) for column, id_ in enumerate(ids)}
+        cells = list(seen.values())
+        return Candidates(
+            list(seen),
+            found.vectors[[row for row, _ in cells], [column for _, column in cells]],
+            [payloads[row][column] for row, column in cells],
+        )
+
+
+def places(candidates: Candidates, query: Vectors, vectors: Vectors, depth: int) -> list[Place]:
+    """Rank candidates by the cosine of their vectors (N, D) with a query (D,), best first, to a depth."""
+    similarity = vectors @ query
+    order = np.argsort(-similarity, kind="stable")[:depth]
+    return [Place(candidates.ids[row], candidates.payloads[row], float(similarity[row])) for row in order]
+
+
+@dataclass(frozen=True)
 class Comparer:
     """Ranks for the page."""
 
@@ -124,7 +177,7 @@ class Comparer:
             found = self.ranked.nearest(np.concatenate([answer.frozen, answer.vectors]), by, depth)
             plain = places(found, answer.frozen[0], found.vectors, depth)
             vectors = found.vectors
-            if asked.refine_ranked and len(found):
+            if asked.refine_ranked and found.ids:
                 moved = self._refine(asked, found, by)
                 vectors, degraded = moved.vectors, degraded or moved.degraded
                 ranked_decided = "" if moved.coverage is None else explain_decision(moved.coverage)
@@ -160,7 +213,8 @@ class Comparer:
         ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
         return [
             Ranked(
-                **self._show(place.id, place.payload, place.similarity),
+                **vars(describe_pair(place.id, place.payload, self.pictures)),
+                similarity=place.similarity,
                 rank_plain=ranks[0].get(place.id),
                 rank_refined=ranks[1].get(place.id),
             )
@@ -168,12 +222,27 @@ class Comparer:
         ]
 
     def _show_used(self, used: Used) -> Retrieved:
-        return Retrieved(**self._show(used.id, used.payload, used.similarity), trust=used.trust, weight=used.weight)
-
-    def _show(self, id_: str, payload: Payload, similarity: float) -> dict[str, Any]:
-        return {**describe_pair(id_, payload, self.pictures), "similarity": similarity}
+        pair = describe_pair(used.id, used.payload, self.pictures)
+        return Retrieved(**vars(pair), similarity=used.similarity, trust=used.trust, weight=used.weight)
 
 
-def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> dict[str, str | None]:
-    """Id, caption and picture of a pair."""
-    return {"id": id_, "caption": caption_of(payload), "picture": pictures.of(id_, payload)}
+def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> Shown:
+    """A pair with its caption and picture."""
+    return Shown(id=id_, caption=caption_of(payload), picture=pictures.of(id_, payload))
+
+
+def open_ranked(reco: Reco, index: str | None) -> RankedStore:
+    """Open the index: a collection of the memory's own Qdrant server, or a folder; None: the memory itself.
+
+    Raises:
+        FingerprintMismatch: another encoder made its vectors.
+        MemoryStoreError: there is none, or it cannot be read.
+    """
+    if index is None:
+        return RankedStore(lambda: reco.memory.store, reco.memory.location, "the memory", own=False)
+    settings, fingerprint = reco.settings, reco.manifest.fingerprint
+    if "://" not in settings.memory:
+        store = open_memory(index, fingerprint, create=False)
+    else:
+        store = memory_of(settings.model_copy(update={"memory_collection": index}), fingerprint, create=False)
+    return RankedStore(lambda: store, store.location, index, own=True)

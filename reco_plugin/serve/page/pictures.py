@@ -23,16 +23,10 @@ _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+=
 
 
 class PairPictures:
-    """Finds the picture of a pair."""
+    """Finds the picture of a pair; a file of more than ``max_pixels`` is none."""
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
-        """Read nothing yet.
-
-        Args:
-            folders: of image files; without any, only payloads have pictures.
-            config: the encoder's, to show the crop or padding that it saw.
-            max_pixels: larger files have no picture.
-        """
+        """Read nothing yet; without folders, only payloads have pictures. The config shows what the encoder saw."""
         self._folders = [folder.resolve() for folder in folders]
         self._config, self._max_pixels = config, max_pixels
         self._made = lru_cache(maxsize=2048)(self._make)

@@ -1,43 +1,77 @@
-"""Routes of the playground; those that compute need an API key if the service has any."""
+"""Routes of the playground; those that compute need an API key if the service has any.
+
+The files of the page are held in memory, with a policy that lets a browser load nothing from other hosts.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel
 
 from ...memory import Memory
 from ...memory.picture_folders import noted_folders
 from ...request import Search
 from ..edge import Edge
+from ..failures import Failure
 from ..logs import LOGGER
-from ..routes import answering_in, openai_shape
-from . import files
-from .compare import Compared, Comparer, CompareRequest, describe_pair
+from ..routes import answering_in, openai_shape, to_response
+from .compare import Compared, Comparer, CompareRequest, Shown, describe_pair, open_ranked
 from .pictures import PairPictures
-from .ranked import open_ranked
 
 _EXAMPLES = 6
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data: blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-cache",  # requested each time, and answered by 304
+}
 log = logging.getLogger(LOGGER)
 
 
-class Example(BaseModel):
-    """A pair of the memory to begin with."""
+@dataclass(frozen=True)
+class _StaticFile:
+    body: bytes
+    media_type: str
+    etag: str
 
-    id: str
-    caption: str | None
-    picture: str | None
+    def answer(self, request: Request) -> Response:
+        headers = _HEADERS | {"etag": self.etag}
+        if request.headers.get("if-none-match") == self.etag:
+            return Response(status_code=304, headers=headers)
+        return Response(self.body, media_type=self.media_type, headers=headers)
 
 
 class Examples(BaseModel):
-    """A few of them."""
+    """A few pairs of the memory to begin with."""
 
-    data: list[Example]
+    data: list[Shown]
 
 
 def router(edge: Edge) -> APIRouter:
@@ -59,7 +93,18 @@ def router(edge: Edge) -> APIRouter:
             ranked.opened().close()
 
     routes = APIRouter(include_in_schema=False, lifespan=lifespan)
-    routes.include_router(files.router())
+    known = {entry.name: _file(entry.name, entry.read_bytes()) for entry in (files(__package__) / "static").iterdir()}
+
+    @routes.get("/")
+    async def page(request: Request) -> Response:  # without a key, since a browser sends none before it has the page
+        return known["index.html"].answer(request)
+
+    @routes.get("/page/files/{name}")
+    async def page_file(request: Request, name: str) -> Response:
+        if name not in known:
+            return to_response(Failure(404, "not_found", f"the page has no file {name!r:.80}"), openai_shape)
+        return known[name].answer(request)
+
     asked = APIRouter(prefix="/page", route_class=answering_in(openai_shape), include_in_schema=False)
 
     @asked.post("/compare")
@@ -78,6 +123,10 @@ def router(edge: Edge) -> APIRouter:
     return routes
 
 
+def _file(name: str, body: bytes) -> _StaticFile:
+    return _StaticFile(body, _TYPES[name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
 def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
     """Folders of image files: as set, else those that the memory and the index were filled from here."""
     if edge.settings.page_pictures is not None:
@@ -89,15 +138,15 @@ def _folders(edge: Edge, ranked: str) -> Sequence[Path]:
     return list(folders)
 
 
-def _examples(store: Memory, pictures: PairPictures) -> list[Example]:
+def _examples(store: Memory, pictures: PairPictures) -> list[Shown]:
     """Diverse pairs of the memory: the nearest ones to a few random directions."""
     directions = np.random.default_rng(0).standard_normal((_EXAMPLES, store.header.fingerprint.dimension))
     queries = np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True), np.float32)
     found = store.search(Search(queries, by="image", read="image", k=_EXAMPLES, payloads=True))
-    chosen: dict[str, Example] = {}
+    chosen: dict[str, Shown] = {}
     for ids, payloads in zip(found.ids, found.payloads or [], strict=True):
         for id_, payload in zip(ids, payloads, strict=True):
             if id_ not in chosen:
-                chosen[id_] = Example(**describe_pair(id_, payload, pictures))
+                chosen[id_] = describe_pair(id_, payload, pictures)
                 break
     return list(chosen.values())

@@ -1,7 +1,8 @@
-"""The blocking client."""
+"""The blocking client, and the same for asyncio."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from itertools import count
@@ -139,4 +140,98 @@ class Client(Service):
             if (pause_s := self._pause_s(response, tried)) is None:
                 break
             time.sleep(pause_s)
+        return self._read(call, response)
+
+
+class AsyncClient(Service):
+    """Calls a `reco serve`; use it in one event loop.
+
+    Example::
+
+        async with AsyncClient("http://localhost:8080", api_key="...") as reco:
+            vectors = await reco.embed_texts(["a red fox"], refine=True)
+    """
+
+    def _connect(self) -> None:
+        self._http = self._httpx.AsyncClient(**self._options)
+
+    async def embed_texts(self, texts: Sequence[str], *, role: Role = "query", refine: bool | None = None) -> Vectors:
+        """Embed B texts to (B, D), as :meth:`.Client.embed_texts`."""
+        return await self._embed(texts, "text", role, refine)
+
+    async def embed_images(
+        self, images: Sequence[ImageInput], *, role: Role = "query", refine: bool | None = None
+    ) -> Vectors:
+        """Embed B images to (B, D), as :meth:`.Client.embed_images`."""
+        return await self._embed(images, "image", role, refine)
+
+    async def refine(
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        modality: Modality,
+        role: Role = "query",
+        explain: bool = False,
+        **options: Unpack[ServedHow],
+    ) -> Refined:
+        """Refine CLIP vectors (B, D), as :meth:`.Client.refine`."""
+        parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
+        return Refined.join([await self._send(part) for part in parts])
+
+    async def explain(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        *,
+        modality: Modality = "text",
+        role: Role = "query",
+        **options: Unpack[ServedHow],
+    ) -> Refined:
+        """Explain, as :meth:`.Client.explain`."""
+        parts = calls.explain(items, modality, role, self.batch_size, options)
+        return Refined.join([await self._send(part) for part in parts])
+
+    async def scores(
+        self, images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, **options: Unpack[ServedHow]
+    ) -> Scores:
+        """Score B images against C texts, both refined, as :meth:`.Client.scores`."""
+        parts = calls.scores(images, texts, self.batch_size, options)
+        return calls.join_scores([await self._send(part) for part in parts])
+
+    async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
+        """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
+        return sum([await self._send(part) for part in calls.add_pairs(pairs, self.batch_size)])
+
+    async def remove_pairs(self, ids: Sequence[str]) -> int:
+        """Delete pairs by id; needs the admin key. Returns how many existed."""
+        return sum([await self._send(part) for part in calls.remove_pairs(ids, self.batch_size)])
+
+    async def count_pairs(self) -> int:
+        """How many pairs the memory holds; needs the admin key."""
+        return await self._send(calls.count_pairs())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _embed(
+        self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
+    ) -> Vectors:
+        parts = calls.embed(items, modality, role, refine, self.batch_size)
+        return np.concatenate([await self._send(part) for part in parts])
+
+    async def _send(self, call: Call[T]) -> T:
+        for tried in count():
+            try:
+                response = await self._http.request(**self._arguments(call))
+            except self._httpx.TransportError as error:
+                raise self._make_error(call, error) from error
+            if (pause_s := self._pause_s(response, tried)) is None:
+                break
+            await asyncio.sleep(pause_s)
         return self._read(call, response)
