@@ -19,7 +19,7 @@ from PIL import Image
 from ..errors import ImageError, InputError, VectorError
 from ..request import RefineHow, given_options
 from ..score import Scores
-from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors
+from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors, other
 from ..why import Signal, Why
 
 T = TypeVar("T")
@@ -134,20 +134,26 @@ def explain(
 
 
 def scores(
-    images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, size: int, options: ServedHow
+    images: Sequence[ImageInput] | Vectors,
+    texts: Sequence[str] | Vectors,
+    queries: Modality,
+    size: int,
+    options: ServedHow,
 ) -> list[Call[Scores]]:
-    """``POST /v1/scores``: images in parts, each against all texts; errors as in :func:`embed`, and of vectors."""
-    against: dict[str, Any] = _make_side(texts, "text") | _how(options)
-    asked = _finite(images) if isinstance(images, np.ndarray) else images
-    parts: Any = _parts(asked, size)  # type: ignore[arg-type]  # rows of an array, or items of a list
-    return [Call("POST", "/v1/scores", _scores, _make_side(part, "image") | against) for part in parts]
+    """``POST /v1/scores``: queries in parts, each against all others; errors as in :func:`embed`, and of vectors."""
+    given: dict[Modality, Any] = {"image": images, "text": texts}
+    asked, among = given[queries], other(queries)
+    against = _make_side(given[among], among) | _how(options) | {"queries": queries}
+    checked: Any = _finite(asked) if isinstance(asked, np.ndarray) else asked  # rows, or items
+    return [Call("POST", "/v1/scores", _scores, _make_side(part, queries) | against) for part in _parts(checked, size)]
 
 
-def join_scores(parts: Sequence[Scores]) -> Scores:
+def join_scores(parts: Sequence[Scores], queries: Modality) -> Scores:
     """Answers to the parts of one call as one, (B, C); degraded if any part is."""
+    along = 0 if queries == "image" else 1
     return Scores(
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.frozen for part in parts]),
+        np.concatenate([part.scores for part in parts], along),
+        np.concatenate([part.frozen for part in parts], along),
         parts[0].coverage,
         next((part.degraded for part in parts if part.degraded), None),
     )

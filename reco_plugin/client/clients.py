@@ -89,19 +89,25 @@ class Client(Service):
         return Refined.join([self._send(part) for part in parts])
 
     def scores(
-        self, images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, **options: Unpack[ServedHow]
+        self,
+        images: Sequence[ImageInput] | Vectors,
+        texts: Sequence[str] | Vectors,
+        queries: Modality = "image",
+        **options: Unpack[ServedHow],
     ) -> Scores:
         """Score B images against C texts, both refined; see :meth:`reco_plugin.reco.Reco.scores`.
 
         Args:
             images: raw, or vectors (B, D).
-            texts: all that compete, raw or vectors (C, D).
-            options: as in :meth:`refine`; ``exclude`` is for the images.
+            texts: raw, or vectors (C, D).
+            queries: which of the two ask; all of the others compete.
+            options: as in :meth:`refine`; ``exclude`` is for the queries.
 
         Raises:
             RecoError: as :meth:`embed_texts`.
         """
-        return calls.join_scores([self._send(part) for part in calls.scores(images, texts, self.batch_size, options)])
+        parts = calls.scores(images, texts, queries, self.batch_size, options)
+        return calls.join_scores([self._send(part) for part in parts], queries)
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
@@ -191,11 +197,15 @@ class AsyncClient(Service):
         return Refined.join([await self._send(part) for part in parts])
 
     async def scores(
-        self, images: Sequence[ImageInput] | Vectors, texts: Sequence[str] | Vectors, **options: Unpack[ServedHow]
+        self,
+        images: Sequence[ImageInput] | Vectors,
+        texts: Sequence[str] | Vectors,
+        queries: Modality = "image",
+        **options: Unpack[ServedHow],
     ) -> Scores:
         """Score B images against C texts, both refined, as :meth:`.Client.scores`."""
-        parts = calls.scores(images, texts, self.batch_size, options)
-        return calls.join_scores([await self._send(part) for part in parts])
+        parts = calls.scores(images, texts, queries, self.batch_size, options)
+        return calls.join_scores([await self._send(part) for part in parts], queries)
 
     async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""

@@ -96,12 +96,13 @@ class ExplainRequest(HowToRefine):
 
 
 class ScoresRequest(HowToRefine):
-    """Images, and texts that compete for them; ``exclude`` is for the images."""
+    """Images and texts, of which one side asks and the other competes; ``exclude`` is for those that ask."""
 
     images: Items[str] = Field([], description="data URIs, base64, or URLs if the service fetches them")
     image_vectors: Items[Numbers] = Field([], description="CLIP vectors of norm 1; their rows follow those of images")
-    texts: Items[str] = Field([], description="all candidates: they are refined as one set")
+    texts: Items[str] = Field([], description="those that compete are refined as one set: give all of them")
     text_vectors: Items[Numbers] = Field([], description="CLIP vectors of norm 1; their columns follow those of texts")
+    queries: Modality = Field("image", description="which side asks; with text, scores of a column rank images")
 
     @model_validator(mode="after")
     def _both(self) -> ScoresRequest:
@@ -120,19 +121,20 @@ class ScoresRequest(HowToRefine):
             [*await all_of([*map(Picture, self.images)]), *(Item.vector(one, "image") for one in self.image_vectors)],
             [*await all_of([*self.texts]), *(Item.vector(one, "text") for one in self.text_vectors)],
             self.options(),
+            self.queries,
         )
 
 
 class ScoresAnswer(BaseModel):
-    """B rows of C scores, in units of a cosine; only those of a row may be compared."""
+    """B rows of C scores, in units of a cosine; compare those of one query: of a row, or of a column if texts ask."""
 
     scores: list[list[float]]
     frozen: list[list[float]]
     """Plain cosines."""
     covered: list[bool]
-    """Whether the memory knows each text; empty where that was not measured."""
+    """Whether the memory knows each text that competes; empty where that was not measured."""
     coverage: CoverageBody | None = None
-    """Of the texts; None where the memory was not searched."""
+    """Of those that compete; None where the memory was not searched."""
     degraded: Degraded | None = None
     """Why the scores are plain although refinement was on."""
 

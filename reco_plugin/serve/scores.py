@@ -23,10 +23,11 @@ class ScoreRequest:
     images: Sequence[Item | Failure]
     texts: Sequence[Item | Failure]
     options: RefineOptions
+    queries: Modality = "image"
 
 
 def score(embedder: Embedder, request: ScoreRequest) -> tuple[Scores, dict[str, float]]:
-    """Score B images against C texts, which compete; one bad item refuses all. Also returns the seconds of each step.
+    """Score B images against C texts, of which one side asks; one bad item refuses all. With the seconds of each step.
 
     Raises:
         Refused: too many items, or one that cannot be embedded, by its place.
@@ -42,7 +43,7 @@ def score(embedder: Embedder, request: ScoreRequest) -> tuple[Scores, dict[str, 
     encoded = time.perf_counter()
     still_wanted()
     with span("reco.refine"):
-        found = embedder.reco.scores(images, texts, **request.options.keywords())
+        found = embedder.reco.scores(images, texts, request.queries, **request.options.keywords())
     return found, {"encode": encoded - started, "refine": time.perf_counter() - encoded}
 
 

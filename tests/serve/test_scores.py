@@ -66,6 +66,19 @@ def test_scores_are_those_of_reco(moving, served, pictures, sent):
     }
 
 
+def test_texts_may_ask(moving, served, pictures, sent):
+    with served(moving) as client:
+        body = client.post("/v1/scores", json={"images": sent, "texts": PROMPTS, "queries": "text"}).json()
+        wrong = client.post("/v1/scores", json={"images": sent, "texts": PROMPTS, "queries": "texts"})
+        expected = moving.scores(pictures, PROMPTS, "text")
+    assert np.shape(body["scores"]) == (len(pictures), len(PROMPTS))
+    assert np.allclose(body["scores"], expected.scores, atol=1e-6)
+    assert not np.allclose(body["scores"], moving.scores(pictures, PROMPTS).scores, atol=1e-4)
+    assert body["covered"] == []
+    assert body["coverage"]["decided"]
+    assert wrong.status_code in (400, 422) and "queries" in wrong.text
+
+
 def test_vectors_follow_what_is_raw(filled, served, pictures, sent):
     images, texts = filled.embed_images(pictures, refine=False), filled.embed_texts(PROMPTS, refine=False)
     mixed = {"images": sent[:1], "image_vectors": images[1:].tolist()}
@@ -244,16 +257,19 @@ def test_clients_score_as_the_reco_behind_the_service(moving, live, pictures):
 
     with live(moving) as (url, _), Client(url, batch_size=2) as client:
         found, prudent = client.scores(pictures, PROMPTS), asyncio.run(ask(url))
+        by_texts = client.scores(pictures, PROMPTS, "text")  # in two parts
         refined = client.refine(texts, modality="text", role="candidate", explain=True)
         with pytest.raises(InputError, match="empty"):
             client.scores([], PROMPTS)
     for got, expected in (
         (found, moving.scores(pictures, PROMPTS)),
         (prudent, moving.scores(pictures, texts, caution="cautious")),
+        (by_texts, moving.scores(pictures, PROMPTS, "text")),
     ):
         assert np.allclose(got.scores, expected.scores, atol=1e-6)
         assert np.allclose(got.frozen, expected.frozen, atol=1e-6)
-        assert replace(got.coverage, needed=0.5, strength=None) == replace(expected.coverage, strength=None)
+        coverages = [replace(one.coverage, needed=0.0, strength=None) for one in (got, expected)]
+        assert coverages[0] == coverages[1]
     there = moving.refine(texts, modality="text", role="candidate", explain=True)
     assert replace(refined.coverage, strength=None) == replace(there.coverage, strength=None)
     assert [str(why) for why in refined.why] == [str(why) for why in there.why]

@@ -1,0 +1,84 @@
+"""Learning from a memory that is larger than what is learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trust_worlds import D, world
+
+from reco_plugin import learn as learning
+from reco_plugin.learn import STEPS, learn
+from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.types import Records
+
+PAIRS, LEARNED = 1_600, 1_000
+
+
+@pytest.fixture(params=["exact", "edge"])
+def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Memory]:
+    """Holds pairs of which every fifth caption is wrong."""
+    monkeypatch.setattr(learning, "PAIRS_IN_RAM", LEARNED)
+    monkeypatch.setattr(learning, "_BESIDE_AT_ONCE", 250)
+    image, text, wrong = world(PAIRS // 8, 8, wrong=0.2)
+    ids = [f"{'wrong' if bad else 'right'} {row}" for row, bad in enumerate(wrong)]
+    where = ":memory:" if request.param == "exact" else str(tmp_path / "memory")
+    with closing(open_memory(where, Fingerprint("mini", "ab" * 32, D), kind=request.param)) as store:
+        store.upsert(Records(ids, image, text, [{}] * PAIRS))
+        yield store
+
+
+def ids_of(memory: Memory) -> list[str]:
+    return [name for batch in memory.scroll() for name in batch.ids]
+
+
+def test_pairs_that_were_not_drawn_are_judged_beside_those_that_were(memory: Memory) -> None:
+    steps = list[int]()
+    state = learn(memory, 10, progress=steps.append)
+    assert state is not None
+    assert state.pairs == PAIRS
+    assert sum(steps) == STEPS * PAIRS
+    ids = ids_of(memory)
+    witnesses = memory.witnesses(ids)
+    assert np.isfinite(witnesses).all()
+    honesty = state.honesty.of(witnesses)
+    bad = np.array([name.startswith("wrong") for name in ids])
+    chosen = np.zeros(PAIRS, np.bool_)
+    chosen[np.random.default_rng(0).choice(PAIRS, LEARNED, replace=False)] = True
+    for part in (chosen, ~chosen):
+        right, wrong = honesty[part & ~bad], honesty[part & bad]
+        assert np.mean(right[:, None] > wrong[None]) > 0.95, "the chance that a right caption is trusted more"
+
+
+def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def interrupt(done: int) -> None:
+        nonlocal steps
+        steps += done
+        if steps > STEPS * (LEARNED + 300):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(memory, 10, progress=interrupt)
+    assert memory.header.trust, "what was learned stays"
+    before = memory.witnesses(ids_of(memory))
+    missing = np.isnan(before).any(axis=1)
+    assert 0 < missing.sum() < PAIRS - LEARNED
+    judged = list[int]()
+    witness = learning.Calibrated.witness
+    monkeypatch.setattr(
+        learning.Calibrated,
+        "witness",
+        lambda self, image, text: judged.append(len(image)) or witness(self, image, text),
+    )
+    learn(memory, 10)
+    assert sum(judged) == missing.sum()
+    after = memory.witnesses(ids_of(memory))
+    assert np.isfinite(after).all()
+    np.testing.assert_allclose(after[~missing], before[~missing], atol=1e-6)
