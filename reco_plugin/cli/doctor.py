@@ -19,8 +19,7 @@ from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
 from .errors import reports_errors
-from .options import JsonOption, MemoryOption, ModelOption, memory_location
-
+from .shared import JsonOption, MemoryOption, ModelOption, memory_location, open_store
 
 _PACKAGES = (
     "reco-plugin",
@@ -128,12 +127,6 @@ def _flat(settings: Settings) -> dict[str, Any]:
     return values | {f"memory_options.{name}": value for name, value in options.items()}
 
 
-def _find_changed(settings: Settings) -> dict[str, Any]:
-    """The settings that differ from their defaults."""
-    defaults = _flat(Settings.model_construct())
-    return {name: value for name, value in _flat(settings).items() if value != defaults[name]}
-
-
 def _limits(settings: Settings, serving: ServeSettings) -> dict[str, dict[str, float]]:
     """The limits in force: those of the service, which are settings, and those of single input values."""
     from .. import values
@@ -167,9 +160,12 @@ def _advice(settings: Settings, packages: Collection[str]) -> list[str]:
 
 
 def _format_changed(model: Any, memory: str | None) -> str:
+    """The settings that differ from their defaults."""
     load_serve_settings()
-    found = _find_changed(load_settings(model=model, memory=memory_location(memory)))
-    return ", ".join(f"{name}={value}" for name, value in found.items()) or "all are defaults"
+    settings = _flat(load_settings(model=model, memory=memory_location(memory)))
+    defaults = _flat(Settings.model_construct())
+    changed = (f"{name}={value}" for name, value in settings.items() if value != defaults[name])
+    return ", ".join(changed) or "all are defaults"
 
 
 def _model(model: Any) -> str:
@@ -183,8 +179,7 @@ def _model(model: Any) -> str:
 def _memory(memory: str | None, model: Any) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
     from ..memory.header import check_fingerprint
-    from .memory_calibrate import trust_line
-    from .stores import open_store
+    from .memory import trust_line
 
     location = memory_location(memory)
     if "://" not in location and not Path(location).exists():
