@@ -53,13 +53,7 @@ class Versions(ABC):
     """The versions of one memory: build a new one beside the one in use, swap atomically, roll back, prune."""
 
     def __init__(self, name: str, place: str, setting: str) -> None:
-        """Keep the names; reads nothing yet.
-
-        Args:
-            name: of the link or alias to the version in use.
-            place: where the versions are, for messages.
-            setting: that chooses another memory, for messages.
-        """
+        """Keep the name of the link or alias; for messages, its place and the setting that chooses another memory."""
         self._name, self._place, self._setting = name, place, setting
 
     @abstractmethod
@@ -79,11 +73,7 @@ class Versions(ABC):
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
         """Verify a version that was built and closed, and mark it as finished.
 
-        Args:
-            name: of the version.
-            pairs: how many it must hold.
-            fingerprint: the expected encoder.
-            wait_s: seconds to wait until a server has indexed it.
+        ``wait_s`` are seconds to wait until a server has indexed it.
 
         Raises:
             MemoryStoreError: another number of pairs.
@@ -127,11 +117,7 @@ class Versions(ABC):
         return self.use(older[-1].name)
 
     def prune(self, keep: int = 1) -> list[str]:
-        """Delete versions that are not in use, except the newest finished ones; returns their names.
-
-        Args:
-            keep: finished versions to keep besides the one in use.
-        """
+        """Delete versions that are not in use, except the newest ``keep`` finished ones; returns their names."""
         idle = [version for version in self._known() if not version.live]
         finished = [version for version in idle if version.finished]
         kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()

@@ -100,12 +100,7 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
 def check_triton(graph: str, settings: Settings) -> None:
     """Check that the server of ``triton_url`` has a graph ready; over the connection of open sessions.
 
-    Raises:
-        ConfigError: a setting of Triton cannot be used.
-        SessionUnavailable: the server cannot be reached.
-        SessionTimeout: it did not answer within 5 s, or ``triton_timeout_s`` if that is less.
-        SessionError: it does not serve this graph.
-        MissingExtra: the Triton client is not installed.
+    Raises what :func:`open_triton` does, and SessionTimeout after 5 s, or ``triton_timeout_s`` if that is less.
     """
     connection = connect(address_of(settings), settings.triton_shared_memory)
     connection.config(graph, VERSION, TimeLimit.after(min(settings.triton_timeout_s, _CHECK_S)))
