@@ -98,7 +98,7 @@ def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bo
         kind=settings.memory_kind,
         create=create,
         collection=settings.memory_collection,
-        api_key=key_of(settings),
+        api_key=_key_of(settings),
         options=settings.memory_options,
     )
 
@@ -185,10 +185,10 @@ def server_of(settings: Settings) -> Server:
         from .server import Server
     except ModuleNotFoundError as error:
         raise MissingExtra("qdrant-client", "qdrant", "a memory on a Qdrant server") from error
-    return Server.parse(settings.memory, key_of(settings), settings.memory_options)
+    return Server.parse(settings.memory, _key_of(settings), settings.memory_options)
 
 
-def key_of(settings: Settings) -> str | None:
+def _key_of(settings: Settings) -> str | None:
     """The key of the memory's server."""
     return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
 
