@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from reco_plugin.memory import open_memory
-from reco_plugin.memory.folder_versions import FolderVersions
+from reco_plugin.memory.versions import FolderVersions
 from reco_plugin.request import Search
 
 from ..synthetic import BLOCK, Synthetic

@@ -1,1 +1,1 @@
-"""The command line: thin commands that import what they need when they run."""
+"""The command line: thin commands that import what is heavy when they run."""

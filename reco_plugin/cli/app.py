@@ -1,27 +1,33 @@
-"""``reco``: the command line. Every command imports what it needs when it runs."""
+"""``reco``: the command line. Every command imports what is heavy when it runs."""
 
 from __future__ import annotations
 
+import filecmp
 import json
+import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from .. import __version__
+from ..artifact import Artifact
+from ..config import load_settings
+from ..data.extras import need
+from ..data.files import read_lines
+from ..errors import ArtifactError, ConfigError, InputError
+from ..files import whole_file
 from ..request import RefineOptions
+from ..serve.settings import ServeSettings, load_serve_settings
 from .doctor import doctor_command
 from .errors import reports_errors
 from .evaluate import eval_app
 from .fit import fit_command
 from .flags import Given, take_flags, takes
 from .memory import memory_app
-from .model import model_app
-from .options import ModelOption, OpenOptions, existing_memory
-from .report import report_command
-from .serve import serve_command
-from .study import study_command
+from .shared import ModelOption, OpenOptions, existing_memory, memory_location
+from .study import report_command, study_command
 from .train import export_command, train_command
 
 app = typer.Typer(
@@ -30,6 +36,7 @@ app = typer.Typer(
     help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
     epilog="Start with: reco demo",
 )
+model_app = typer.Typer(no_args_is_help=True, help="Model folders: the small one that comes with reco-plugin.")
 app.add_typer(memory_app, name="memory")
 app.add_typer(eval_app, name="eval")
 app.add_typer(model_app, name="model")
@@ -43,7 +50,6 @@ app.command(
     epilog="Example: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --fusion runs/x --out my_model",
 )(export_command)
 app.command("report", epilog="Example: reco report runs/birds")(report_command)
-app.command("serve", epilog="Example: reco serve --memory ./memory --port 8080")(serve_command)
 app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
 
 
@@ -77,9 +83,6 @@ def demo_command(
 
     The first run fetches about 35 MB of drawings through npm and draws them; the next ones find both in the cache.
     """
-    from ..config import load_settings
-    from ..data.extras import need
-
     for module in ("onnxruntime", "qdrant_edge", "resvg_py", "jinja2"):  # before anything is fetched
         need(module, "reco demo", "demo")
     from ..demo.run import run
@@ -117,9 +120,6 @@ def embed_command(
     """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
     import numpy as np
 
-    from ..data.files import read_lines
-    from ..errors import InputError
-    from ..files import whole_file
     from ..reco import Reco
 
     texts = [*(text or []), *(read_lines(input_file) if input_file else [])]
@@ -149,6 +149,85 @@ def embed_command(
         values = [round(float(value), 7) for value in vector]
         line = {"input": name, "embedding": values, **note}
         typer.echo(json.dumps(line, ensure_ascii=False) if as_json else f"{name}\t{values}")
+
+
+@app.command("serve", epilog="Example: reco serve --memory ./memory --port 8080")
+@reports_errors
+@takes(OpenOptions, ServeSettings)
+def serve_command(*, given: Given) -> None:
+    """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
+
+    Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
+    flags, since other users of a machine can see those: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
+    """
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        need(module, "reco serve", "serve")
+    from ..reco import Reco
+    from ..serve.run import check_address, run
+
+    place = take_flags(OpenOptions, given)
+    if "aliases" in given:
+        given["aliases"] = dict(map(_parse_alias, given["aliases"]))
+    settings = load_serve_settings(**given)
+    check_address(settings)
+    with Reco.open(place.model, memory=memory_location(place.memory)) as reco:
+        run(settings, reco)
+
+
+def _parse_alias(word: str) -> tuple[str, str]:
+    name, found, meaning = word.partition("=")
+    if not found:
+        raise ConfigError(f"--aliases {word!r} is not NAME=plain or NAME=refined")
+    return name, meaning
+
+
+@model_app.command("get", epilog="Example: reco model get quickstart --out triton_models")
+@reports_errors
+def get_command(
+    name: Annotated[
+        Literal["quickstart"], typer.Argument(help="Which; quickstart: a mini CLIP of drawings.", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder to write; never overwrites another folder.")] = Path(
+        "triton_models"
+    ),
+) -> None:
+    """Write the quickstart model to a folder, atomically, and check it; nothing is downloaded.
+
+    It is a mini CLIP of 2.3 million parameters that was trained on drawings, for first experiments. For photos, take a
+    CLIP: reco export --help.
+    """
+    from ..config import quickstart_model
+    from ..train.export import whole_model
+
+    source = quickstart_model()
+    if source is None:
+        raise ArtifactError(
+            f"this installation carries no {name} model: it was built without triton_models. "
+            "Install a wheel that was built in the clone, or copy triton_models from there."
+        )
+    artifact = Artifact.load(source)
+    artifact.verify()
+    files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
+    found = f"{artifact.manifest.name} ({artifact.manifest.dimension}-d, checksums match)"
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if differing := [path for path in files if not _same(source / path, out / path)]:
+            raise ArtifactError(
+                f"{out} exists and is not the {name} model ({differing[0]} is missing or another), so it stays as it "
+                "is: choose another --out"
+            )
+        typer.echo(f"{out} holds it already: {found}")
+        return
+    with whole_model(out) as part:
+        for path in files:  # only contents: an installed package may be read-only
+            (part / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, part / path)
+        Artifact.load(part).verify()
+    typer.echo(f"wrote {out}: {found}")
+
+
+def _same(source: Path, copy: Path) -> bool:
+    return copy.is_file() and filecmp.cmp(source, copy, shallow=False)
 
 
 def main() -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Collection, Mapping
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..artifact import Artifact
+from ..config import Settings, load_settings, sources
+from ..errors import ArtifactError, ConfigError, RecoError, SessionError
+from ..serve.settings import ServeSettings, load_serve_settings
+from ..types import Pair
 from .errors import reports_errors
-from .options import JsonOption, MemoryOption, ModelOption, memory_location
+from .shared import JsonOption, MemoryOption, ModelOption, memory_location, open_store
 
 _PACKAGES = (
     "reco-plugin",
@@ -31,6 +39,17 @@ _PACKAGES = (
     "torch",
     "open_clip_torch",
 )
+_WAITS = (
+    "on_memory_failure",
+    "memory_timeout_s",
+    "memory_options.timeout_s",
+    "memory_options.write_timeout_s",
+    "memory_options.refresh_s",
+    "breaker_failures",
+    "breaker_retry_s",
+    "triton_timeout_s",
+)
+"""Settings for parts that are down or late."""
 _NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}
 
 
@@ -81,8 +100,6 @@ def _providers() -> list[str]:
 
 
 def _outcome(check: Any) -> dict[str, Any]:
-    from ..errors import RecoError
-
     try:
         return {"ok": True, "detail": check()}
     except RecoError as error:
@@ -91,37 +108,67 @@ def _outcome(check: Any) -> dict[str, Any]:
 
 def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[str, Any]:
     """The settings; empty if they cannot be read, which the check reports."""
-    from ..config import load_settings, sources
-    from ..errors import ConfigError
-    from ..serve.settings import load_serve_settings
-    from .settings_shown import advice, flat, limits
-
     try:
         settings, serving = load_settings(model=model, memory=memory_location(memory)), load_serve_settings()
     except ConfigError:
         return {"settings": {}, "sources": sources(), "advice": [], "limits": {}}
     return {
-        "settings": flat(settings),
+        "settings": _flat(settings),
         "sources": sources(),
-        "advice": advice(settings, packages),
-        "limits": limits(settings, serving),
+        "advice": _advice(settings, packages),
+        "limits": _limits(settings, serving),
     }
 
 
-def _format_changed(model: Any, memory: str | None) -> str:
-    from ..config import load_settings
-    from ..serve.settings import load_serve_settings
-    from .settings_shown import find_changed
+def _flat(settings: Settings) -> dict[str, Any]:
+    """Name -> value, JSON-like, options of the memory as ``memory_options.NAME``; keys are masked."""
+    values = settings.model_dump(mode="json")
+    options = values.pop("memory_options")
+    return values | {f"memory_options.{name}": value for name, value in options.items()}
 
+
+def _limits(settings: Settings, serving: ServeSettings) -> dict[str, dict[str, float]]:
+    """The limits in force: those of the service, which are settings, and those of single input values."""
+    from .. import values
+
+    def numbers(named: Mapping[str, Any]) -> dict[str, float]:
+        return {name.lower(): value for name, value in named.items() if type(value) in (int, float)}
+
+    service = {name: value for name, value in serving.model_dump().items() if name != "port"}
+    return {
+        "service": numbers(service),
+        "values": numbers({name: value for name, value in vars(values).items() if name.isupper()})
+        | {"max_pixels": settings.max_pixels},
+    }
+
+
+def _advice(settings: Settings, packages: Collection[str]) -> list[str]:
+    """Warnings about settings that are valid but probably a mistake."""
+    found = []
+    if settings.memory_timeout_s > settings.memory_options.timeout_s:
+        found.append(
+            f"memory_timeout_s ({settings.memory_timeout_s:g}) is longer than memory_options.timeout_s "
+            f"({settings.memory_options.timeout_s}): a search ends with the latter"
+        )
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
+        found.append("onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, install one")
+    if settings.triton_url and settings.provider != "cpu":
+        found.append(f"provider={settings.provider} has no effect: the graphs run on the server of triton_url")
+    if "://" in settings.memory and settings.memory.startswith(("http:", "grpc:")) and settings.memory_api_key:
+        found.append("memory_api_key is sent without encryption: write https:// or grpcs:// where the server has TLS")
+    return found
+
+
+def _format_changed(model: Any, memory: str | None) -> str:
+    """The settings that differ from their defaults."""
     load_serve_settings()
-    found = find_changed(load_settings(model=model, memory=memory_location(memory)))
-    return ", ".join(f"{name}={value}" for name, value in found.items()) or "all are defaults"
+    settings = _flat(load_settings(model=model, memory=memory_location(memory)))
+    defaults = _flat(Settings.model_construct())
+    changed = (f"{name}={value}" for name, value in settings.items() if value != defaults[name])
+    return ", ".join(changed) or "all are defaults"
 
 
 def _model(model: Any) -> str:
-    from ..artifact import Artifact
-    from ..config import load_settings
-
     artifact = Artifact.load(load_settings(model=model).model)
     artifact.verify()
     manifest = artifact.manifest
@@ -131,20 +178,13 @@ def _model(model: Any) -> str:
 
 def _memory(memory: str | None, model: Any) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
-    from pathlib import Path
-
-    from ..artifact import Artifact
-    from ..config import load_settings
-    from ..errors import ArtifactError
     from ..memory.header import check_fingerprint
-    from .memory_calibrate import trust_line
-    from .stores import open_store
+    from .memory import trust_line
 
     location = memory_location(memory)
     if "://" not in location and not Path(location).exists():
         return f"none at {location} yet: reco memory build SOURCE makes it"
-    store = open_store(memory)
-    try:
+    with closing(open_store(memory)) as store:
         header, pairs = store.header, store.count()
         try:
             wanted = Artifact.load(load_settings(model=model).model).manifest.fingerprint
@@ -153,8 +193,6 @@ def _memory(memory: str | None, model: Any) -> str:
         check_fingerprint(header.fingerprint, wanted, store.location)
         known = trust_line(header.trust, pairs)
         return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {known}"
-    finally:
-        store.close()
 
 
 def _self_test(model: Any) -> str:
@@ -162,10 +200,7 @@ def _self_test(model: Any) -> str:
     import numpy as np
     from PIL import Image
 
-    from ..config import load_settings
-    from ..errors import SessionError
     from ..reco import Reco
-    from ..types import Pair
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     named = load_settings(model=model).model  # the check of the model shows it
@@ -183,7 +218,6 @@ def _self_test(model: Any) -> str:
 
 def _engines(reco: Any) -> str:
     """What runs the graphs, those of one engine together."""
-    from ..artifact import Artifact
     from ..sessions import describe_engines
 
     graphs: dict[str, list[str]] = {}
@@ -193,8 +227,6 @@ def _engines(reco: Any) -> str:
 
 
 def _render(report: dict[str, Any]) -> str:
-    from .settings_shown import WAITS
-
     packages = ", ".join(f"{name} {found}" for name, found in report["packages"].items())
     lines = [
         f"python     {report['python']}, {report['platform']}",
@@ -203,7 +235,7 @@ def _render(report: dict[str, Any]) -> str:
         f"set in     {', '.join(report['sources']) or 'nothing but the command line'}",
     ]
     if report["settings"]:
-        lines.append("waits      " + ", ".join(f"{name}={report['settings'][name]}" for name in WAITS))
+        lines.append("waits      " + ", ".join(f"{name}={report['settings'][name]}" for name in _WAITS))
     for name, bounds in report["limits"].items():
         lines.append(f"{name:<10} " + ", ".join(f"{bound}={value}" for bound, value in bounds.items()))
     lines += [f"advice     {sentence}" for sentence in report["advice"]]

@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..request import RefineOptions
+from ..config import load_settings
+from ..defaults import NEIGHBOURS
+from ..errors import ArtifactError, ConfigError
+from ..files import whole_file
+from ..request import RefineOptions, modes_of
+from ..types import FuserName
 from .errors import reports_errors
 from .flags import Given, take_flags, takes
-from .opened import Evaluation, encoding, open_setup, print_result, with_cache
+from .shared import JsonOption, ModelOption, existing_memory
+
+if TYPE_CHECKING:
+    from ..evaluate import EntityResult, RetrievalResult, ZeroShotResult
+    from ..reco import Reco
+    from ..refine import Refiner
+    from ..score import Refines
 
 eval_app = typer.Typer(
     no_args_is_help=True,
     help="Measure what refinement changes on your data. File formats: docs/evaluation.md",
 )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The model and memory to evaluate."""
+
+    model: ModelOption = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"
+        ),
+    ] = None
+    memory_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAIRS", help="Build a memory in RAM for this run: a table, folder, .tar, .npz or .parquet."
+        ),
+    ] = None
+    fuser: Annotated[
+        FuserName | None,
+        typer.Option(help="reco: the closed form. paper: the attention layer.", show_default="of the model"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class _Evaluation(Setup):
+    """The setup, the cache, and the output."""
+
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder to cache frozen vectors of images and texts, so a second run encodes nothing."
+        ),
+    ] = None
+    as_json: JsonOption = False
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the result as JSON.")] = None
 
 
 @eval_app.command(
@@ -24,7 +76,7 @@ eval_app = typer.Typer(
     "\n\nOnly vectors, no model: reco eval zero-shot test.npz --memory-from pairs.npz",
 )
 @reports_errors
-@takes(Evaluation, RefineOptions)
+@takes(_Evaluation, RefineOptions)
 def zero_shot_command(
     source: Annotated[
         str,
@@ -59,13 +111,13 @@ def zero_shot_command(
     from ..evaluate.prompts import with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
-    asked = take_flags(Evaluation, given)
+    asked = take_flags(_Evaluation, given)
     vectors = count_items(labelled) == 0
     with open_setup(asked, given, vectors=vectors) as reco:
         labelled = with_templates(reco, labelled)
         with encoding(count_items(labelled)) as advance:
-            result = zero_shot(with_cache(reco, asked.cache, vectors=vectors), labelled, progress=advance, **given)
-        print_result(result, reco, asked)
+            result = zero_shot(_with_cache(reco, asked.cache, vectors=vectors), labelled, progress=advance, **given)
+        _print_result(result, reco, asked)
 
 
 @eval_app.command(
@@ -74,7 +126,7 @@ def zero_shot_command(
     "\n\nOnly vectors, no model: reco eval retrieval test.npz --memory-from pairs.npz",
 )
 @reports_errors
-@takes(Evaluation, RefineOptions)
+@takes(_Evaluation, RefineOptions)
 def retrieval_command(
     source: Annotated[str, typer.Argument(help="A table of captions, .tar shards, .npz or a folder with .txt files.")],
     *,
@@ -90,11 +142,11 @@ def retrieval_command(
     from ..evaluate.encoding import count_captioned
 
     captioned = read_retrieval(source)
-    asked = take_flags(Evaluation, given)
+    asked = take_flags(_Evaluation, given)
     raw = count_captioned(captioned)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
-        result = retrieval(with_cache(reco, asked.cache, vectors=not raw), captioned, progress=advance, **given)
-        print_result(result, reco, asked)
+        result = retrieval(_with_cache(reco, asked.cache, vectors=not raw), captioned, progress=advance, **given)
+        _print_result(result, reco, asked)
 
 
 @eval_app.command(
@@ -103,7 +155,7 @@ def retrieval_command(
     "\n\nOnly vectors, no model: reco eval entities test.npz --memory-from pairs.npz",
 )
 @reports_errors
-@takes(Evaluation, RefineOptions)
+@takes(_Evaluation, RefineOptions)
 def entities_command(
     source: Annotated[
         str, typer.Argument(help="Folder with queries.jsonl and entities.jsonl, or vectors (.npz, .npy).")
@@ -128,14 +180,102 @@ def entities_command(
     from ..evaluate.encoding import count_entities
 
     found = read_entities(source)
-    asked, raw = take_flags(Evaluation, given), count_entities(found)
+    asked, raw = take_flags(_Evaluation, given), count_entities(found)
     with open_setup(asked, given, vectors=not raw) as reco, encoding(raw) as advance:
         result = entities(
-            with_cache(reco, asked.cache, vectors=not raw),
+            _with_cache(reco, asked.cache, vectors=not raw),
             found,
             template=template,
             candidates=refine_names,
             progress=advance,
             **given,
         )
-        print_result(result, reco, asked)
+        _print_result(result, reco, asked)
+
+
+@contextmanager
+def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> Iterator[Reco | Refiner]:
+    """Open the model with its memory; only a refiner if everything is vectors and no model was named.
+
+    ``vectors`` tells whether the source holds vectors, so that no encoder is needed; ``options`` are those of refining.
+
+    Raises:
+        ConfigError: two memories, or an invalid setting.
+        ArtifactError: a missing model folder.
+        DataError: pairs that cannot be read.
+    """
+    from ..data import is_vectors, read_pairs, read_records
+    from ..reco import Reco
+    from ..refine import refiner_for_vectors
+    from ..retrieve import Retrieval
+
+    if setup.memory and setup.memory_from:
+        raise ConfigError("give --memory or --memory-from, not both")
+    settings = load_settings(fuser=setup.fuser, **modes_of(options))
+    pairs = setup.memory_from
+    vectors_only = vectors and pairs is not None and is_vectors(pairs)
+    unnamed = setup.model is None and "model" not in settings.model_fields_set  # ./triton_models is not
+    needs_none = settings.fuser == "reco" or (unnamed and settings.fuser is None)
+    if vectors_only and pairs is not None and setup.model is None and needs_none:
+        how = Retrieval(settings.k or NEIGHBOURS, settings.search, settings.fusion)
+        caution = settings.caution or "balanced"
+        yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False, caution=caution)
+        return
+    stored = existing_memory(setup.memory) if setup.memory else None
+    in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
+    try:
+        if vectors_only and setup.model is None and settings.falls_back:
+            raise ArtifactError("no model was named: --model gives the one with the attention layer.")
+        model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
+    except ArtifactError as error:
+        hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""
+        raise ArtifactError(f"{error}{hint}") from None
+    with model as reco:
+        if pairs:
+            reco.memory.add(read_pairs(pairs), progress=True)
+        if len(reco.memory) == 0:
+            typer.echo("warning: the memory is empty, so nothing is refined: give --memory or --memory-from", err=True)
+        yield reco
+
+
+def _with_cache(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:
+    """The same with a cache of encoded vectors, if a folder is given.
+
+    Raises:
+        ConfigError: a folder is given but the source holds vectors, so that nothing would be cached.
+    """
+    from ..evaluate.encoding import CachingReco
+    from ..reco import Reco
+
+    if cache is None:
+        return reco
+    if vectors or not isinstance(reco, Reco):
+        raise ConfigError("--cache keeps what was encoded, and the source holds vectors already: leave it out")
+    return CachingReco(reco, cache)
+
+
+@contextmanager
+def encoding(total: int) -> Iterator[Any]:
+    """Show a progress bar over ``total`` items, if any; yields the function that advances it."""
+    from ..progress import progress_bar
+
+    with progress_bar(total=total, desc="encode", unit="item", disable=not total) as bar:
+        yield bar.update
+
+
+def _print_result(
+    result: ZeroShotResult | RetrievalResult | EntityResult, reco: Reco | Refiner, asked: _Evaluation
+) -> None:
+    """Print a result as a table or as JSON, with its setup, and write the JSON to --out.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    pairs = reco.memory.store.count()
+    named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}
+    setup = {name: str(value) for name, value in named.items() if value} | {"pairs": pairs}
+    text = json.dumps(result.to_dict() | {"setup": setup}, indent=2, ensure_ascii=False)
+    if asked.out is not None:
+        with whole_file(asked.out) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+    typer.echo(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from textwrap import fill
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config import load_settings
+from ..data.source import parse_source
 from ..fit.config import FitConfig
+from ..ingest.source import is_memory
 from .errors import keeps, reports_errors
 from .flags import Given, takes
-from .options import JsonOption, ModelOption
+from .shared import JsonOption, ModelOption, say
 
 if TYPE_CHECKING:
     from ..fit import FitResult
@@ -50,9 +53,7 @@ def fit_command(
 
     For an open_clip model, first: reco export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model
     """
-    from ..config import load_settings
     from ..fit import begin, follow, run_fit
-    from .stores import say
 
     config = FitConfig.of(source=source, model=str(load_settings(model=model).model), **given)
     with keeps(f"what was encoded and trained so far stays in {out}; the same command resumes from there"):
@@ -60,7 +61,7 @@ def fit_command(
         if not joined.leads:
             follow(config, out, joined)
             return
-        with _Bars() as watch:
+        with closing(_Bars()) as watch:
             result = run_fit(config, out, watch, joined)
     say(result.to_dict(), render(result, out), as_json)
 
@@ -104,9 +105,6 @@ def _legend(result: FitResult) -> Iterator[str]:
 
 def _next(source: str, model: Path) -> Iterator[str]:
     """The next commands; a folder that is a memory already needs no building."""
-    from ..data.source import parse_source
-    from ..ingest.source import is_memory
-
     ready = Path(source).is_dir() and is_memory(parse_source(source))
     memory, prefix = source if ready else "./memory", "next: "
     if not ready:
@@ -118,15 +116,13 @@ def _next(source: str, model: Path) -> Iterator[str]:
 class _Bars:
     """A bar while rows are encoded, then the name of each stage."""
 
-    def __enter__(self) -> _Bars:
+    def __init__(self) -> None:
         from ..progress import progress_bar
 
         self._bar: Any = progress_bar(unit="row")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write the final state."""
         self._bar.close()
 
     def read(self, rows: int, rejected: int) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..data.rows import Rows
+from ..errors import ConfigError
 from ..ingest.options import Cluster, IngestOptions
+from ..ingest.source import open_source
 from .errors import keeps
 from .flags import Given, take_flags
-from .options import JsonOption, existing_memory
-from .stores import Target, memory_settings, parse_options, say
+from .shared import JsonOption, Target, existing_memory, memory_settings, parse_options, say
 
 if TYPE_CHECKING:
-    from ..data.rows import Rows
     from ..ingest.plan import Plan
     from ..ingest.write import Outcome
     from ..reco import Reco
@@ -30,10 +31,6 @@ SourceArgument = Annotated[
         "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. See "
         "docs/sources.md.",
     ),
-]
-EngineOption = Annotated[
-    Literal["local", "ray"],
-    typer.Option(help="local: this process. ray: workers of a Ray cluster read and encode, this one writes."),
 ]
 _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memory_options": None}
 """An empty memory."""
@@ -54,7 +51,10 @@ class FillOptions(Target):
         typer.Option("--dry-run", help="Only say what would happen. Images are not decoded, nothing is written."),
     ] = False
     as_json: JsonOption = False
-    engine: EngineOption = "local"
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="local: this process. ray: workers of a Ray cluster read and encode, this one writes."),
+    ] = "local"
 
 
 class Fill:
@@ -74,14 +74,12 @@ class Fill:
     """
 
     def __init__(self, source: str, given: Given, *, named: bool = False, only_known: bool = False) -> None:
-        from ..ingest.source import open_source
-
         self.asked = take_flags(FillOptions, given)
         self.cluster = cluster_of(self.asked.engine, given)
         if only_known:
             existing_memory(self.asked.memory)
         self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
-        self.rows: Rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)
+        self.rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)
         if named:
             given.setdefault("source", self.rows.name)
         if "threshold" in given:
@@ -214,8 +212,6 @@ def cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None:
         ConfigError: flags of a cluster without --engine ray.
         MissingExtra: Ray is not installed.
     """
-    from ..errors import ConfigError
-
     cluster = take_flags(Cluster, given)
     if engine == "ray":
         from ..ingest import ray_engine  # noqa: F401 - raises MissingExtra

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..artifact import Artifact
+from ..errors import ConfigError, InputError
+from ..memory import memory_of
 from ..types import Modality
-from .errors import reports_errors
-from .memory_build import build_command
-from .memory_calibrate import calibrate_command, shown_trust, trust_line
-from .memory_fill import add_command, remove_command, sync_command, update_command
+from .errors import keeps, reports_errors
+from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_served import adopt_command, attach_command
 from .memory_versions import prune_command, rollback_command, use_command, versions_command
-from .options import JsonOption, MemoryOption, ModelOption, existing_memory
-from .stores import open_store, say
+from .shared import (
+    CollectionOption,
+    JsonOption,
+    MemoryOption,
+    ModelOption,
+    existing_memory,
+    memory_settings,
+    open_store,
+    say,
+)
 
 if TYPE_CHECKING:
     from ..memory.edge import EdgeMemory
+
+_AGAIN = "run reco memory calibrate"
 
 memory_app = typer.Typer(
     no_args_is_help=True, help="Fill, look up, search and move image-text pairs; build versions and swap them."
@@ -35,19 +48,16 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
     nothing to do with the queries.
     """
-    store = open_store(memory)
-    try:
+    with closing(open_store(memory)) as store:
         header, count = store.header, store.count()
         index = cast("EdgeMemory", store).index_state if store.kind == "edge" else None
-    finally:
-        store.close()
     fingerprint = header.fingerprint
     info = {
         "kind": store.kind,
         "location": store.location,
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
-        "trust": shown_trust(header.trust),
+        "trust": _shown_trust(header.trust),
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
     lines.append(f"trust    {trust_line(header.trust, count)}")
@@ -70,12 +80,8 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
     also drops the remains of deleted pairs, makes searches about ten times faster, and misses some neighbours
     (docs/measurements/million.md); pairs that are added later are compared one by one until this runs again.
     """
-    from time import monotonic
-
-    from ..errors import ConfigError
-
-    begun, store = monotonic(), open_store(memory)
-    try:
+    begun = monotonic()
+    with closing(open_store(memory)) as store:
         if store.kind != "edge":
             raise ConfigError(
                 f"the memory at {store.location!r} is of kind {store.kind}: only edge has an index that is built "
@@ -84,8 +90,6 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
         edge = cast("EdgeMemory", store)
         edge.optimize()
         pairs, indexed = edge.count(), edge.indexed
-    finally:
-        store.close()
     seconds = round(monotonic() - begun, 1)
     text = f"indexed {indexed:,} of {pairs:,} pairs in {seconds:g} s"
     if not indexed:
@@ -113,7 +117,6 @@ def search_command(
     as_json: JsonOption = False,
 ) -> None:
     """Find the pairs nearest to a text or an image, as a query would retrieve them."""
-    from ..errors import InputError
     from ..reco import Reco
 
     if (text is None) == (image is None):
@@ -132,8 +135,6 @@ def search_command(
 
 
 def _parse_where(text: str | None) -> dict[str, Any] | None:
-    from ..errors import InputError
-
     if text is None:
         return None
     try:
@@ -143,6 +144,72 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     if not isinstance(conditions, dict):
         raise InputError(f"--where must be a JSON object, got {text!r}")
     return conditions
+
+
+def calibrate_command(
+    *,
+    model: ModelOption = None,
+    memory: MemoryOption = None,
+    collection: CollectionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
+
+    No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled;
+    this command is for an attached collection, for a memory of an older version, and for the rest: after many smaller
+    changes, or deletions. Takes seconds for 10,000 pairs and a minute for 100,000; of more than 200,000, so many are
+    drawn at random, and the others are then judged beside those. On a Qdrant server it also measures how deep searches
+    must look.
+
+    Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
+    server within half a minute.
+    """
+    from ..learn import STEPS, learn
+    from ..progress import progress_bar
+
+    begun, settings = monotonic(), memory_settings(memory, collection)
+    manifest = Artifact.load(model or settings.model).manifest
+    with (
+        keeps("the state in use is the old one or the new one, as a whole; run it again"),
+        closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
+    ):
+        pairs = store.count()
+        with progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar:
+            learn(store, settings.k or manifest.policy.k, progress=bar.update)
+        trust = store.header.trust
+    text = trust_line(trust, pairs)
+    if not trust:
+        text = f"nothing was learned: {pairs:,} pairs are too few (20, with 5 different captions), or too equal"
+    say({"pairs": pairs, "seconds": round(monotonic() - begun, 1), "trust": _shown_trust(trust)}, text, as_json)
+
+
+def _shown_trust(trust: dict[str, Any]) -> dict[str, Any]:
+    """What was learned, without the arrays; empty if nothing was, or only by an older version."""
+    return {name: value for name, value in trust.items() if name != "blob"} if "blob" in trust else {}
+
+
+def trust_line(trust: dict[str, Any], pairs: int) -> str:
+    """What a memory of so many pairs has learned about them, with the figures of its self-check."""
+    from ..trust import State
+    from ..trust.calibrate import FEWEST
+
+    if not trust:
+        return f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else _AGAIN}"
+    if trust.get("format") == 0:
+        return f"calibrated by an older version: {_AGAIN}"
+    try:
+        state = State.from_json(trust)
+    except ConfigError as error:
+        return f"not calibrated: {error}"
+    said = [f"calibrated on {state.pairs:,} pairs"]
+    if not state.pairs / 2 < pairs < state.pairs * 2:
+        said.append(f"and {pairs:,} are there now: {_AGAIN}")
+    if state.check is not None:
+        said.append(f"{state.check}: {state.check.meaning}; {state.check.advice}")
+        said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
+    elif not state.fitted and not state.reason:
+        said.append("a safe gate, since it has too few pairs for its own and for a self-check")
+    return "; ".join([*said, *([state.reason] if state.reason else [])])
 
 
 for _name, _command, _example in (

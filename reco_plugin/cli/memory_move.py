@@ -8,9 +8,22 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
 from .errors import keeps
-from .options import JsonOption, MemoryOption, ModelOption, memory_location
-from .stores import CollectionOption, OptionOption, memory_settings, open_store, parse_options, say, with_progress
+from .shared import (
+    CollectionOption,
+    JsonOption,
+    MemoryOption,
+    ModelOption,
+    OptionOption,
+    memory_location,
+    memory_settings,
+    open_copy,
+    open_store,
+    parse_options,
+    say,
+    with_progress,
+)
 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Skip pairs whose ids exist already, as after an interruption.")
@@ -71,9 +84,6 @@ def copy_command(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a memory into another of any kind: ids, vectors, payloads, trust. Needs no model."""
-    from ..errors import ConfigError
-    from ..memory import open_memory
-    from ..memory.opening import key_of
     from ..memory.transfer import copy
 
     settings = memory_settings(target, to_collection, option)
@@ -81,15 +91,7 @@ def copy_command(
         origin = (source.location, getattr(source, "collection", None))
         if origin in ((settings.memory, None), (settings.memory, settings.memory_collection)):
             raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
-        with closing(
-            open_memory(
-                settings.memory,
-                source.header.fingerprint,
-                collection=settings.memory_collection,
-                api_key=key_of(settings),
-                options=settings.memory_options,
-            )
-        ) as into:
+        with closing(open_copy(settings, source.header.fingerprint)) as into:
             total = source.count()
             copied = sum(with_progress(copy(source, into, resume=resume), total, "copy"))
             pairs = into.count()
@@ -108,10 +110,7 @@ def rescue_command(
     """
     from tqdm import tqdm
 
-    from ..errors import ConfigError
-    from ..memory import open_memory
     from ..memory.header import read_header
-    from ..memory.opening import key_of
     from ..memory.rescue import rescue
 
     broken = Path(memory_settings(memory).memory).expanduser()
@@ -121,13 +120,7 @@ def rescue_command(
     settings = memory_settings(target)
     if Path(settings.memory).expanduser().resolve() == broken.resolve():
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
-    into = open_memory(
-        settings.memory,
-        found[1].fingerprint,
-        collection=settings.memory_collection,
-        api_key=key_of(settings),
-        options=settings.memory_options,
-    )
+    into = open_copy(settings, found[1].fingerprint)
     with closing(into), tqdm(desc="rescue", unit="pair", disable=None) as bar:
         done = rescue(broken, found[1], into, bar.update)
     lines = [f"copied {done.pairs:,} pairs to {target}; {len(done.left):,} could not be"]

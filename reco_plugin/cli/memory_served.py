@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from ..artifact import Artifact
+from ..errors import ConfigError, MemoryStoreError
+from ..types import Pair
 from .flags import Given, take_flags, takes
-from .options import JsonOption
-from .stores import Target, memory_settings, open_server, parse_options, say
+from .shared import JsonOption, Target, memory_settings, open_server, parse_options, say
 
 
 @takes(Target)
@@ -28,23 +30,18 @@ def attach_command(
     Then run `reco memory calibrate`, without which nothing is refined; with --writable, it adds three numbers to the
     payload of each point.
     """
-    from ..artifact import Artifact
-
     asked = take_flags(Target, given)
     settings = memory_settings(asked.memory, asked.collection, asked.option)
     model = asked.model or settings.model
     fingerprint = Artifact.load(model).manifest.fingerprint
     server = open_server(settings)
+    from ..ingest.memory_parts import check_captions
     from ..memory.layout import Layout
-    from ..memory.reading import attach
+    from ..memory.reading import attach, describe
 
     layout = Layout(image_vector, text_vector, attached=True, writable=writable)
     if caption is not None:
-        from ..ingest.memory_parts import check_captions
-        from ..memory.reading import describe
-
-        found = describe(server, settings.memory_collection)
-        check_captions(server, found, text_vector, caption, model)
+        check_captions(server, describe(server, settings.memory_collection), text_vector, caption, model)
     attached = attach(server, settings.memory_collection, fingerprint, layout)
     say(
         {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},
@@ -73,9 +70,7 @@ def adopt_command(
     The image vectors must be of the model's encoder, which nothing in the collection shows. `reco memory build` reads
     collections, too, and lists the points that cannot be used, which are left out here.
     """
-    from ..errors import ConfigError, MemoryStoreError
     from ..reco import Reco
-    from ..types import Pair
 
     asked = take_flags(Target, given)
     source = memory_settings(asked.memory, asked.collection)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from .options import JsonOption, MemoryOption
-from .stores import CollectionOption, memory_settings, open_server, say
-
-if TYPE_CHECKING:
-    from ..config import Settings
-    from ..memory.version import Version, Versions
+from ..config import Settings
+from ..memory.versions import FolderVersions, Version, Versions
+from .shared import CollectionOption, JsonOption, MemoryOption, memory_settings, open_server, say
 
 
 def versions_command(
@@ -70,13 +67,11 @@ def is_server(settings: Settings) -> bool:
 def open_versions_of(settings: Settings) -> Versions:
     """The versions of the memory of the settings."""
     if not is_server(settings):
-        from ..memory.folder_versions import FolderVersions
-
         return FolderVersions(settings.memory)
     server = open_server(settings)
-    from ..memory.versions import open_versions
+    from ..memory.server_versions import ServerVersions
 
-    return open_versions(server, settings.memory_collection)
+    return ServerVersions(server, settings.memory_collection)
 
 
 def describe(version: Version) -> dict[str, object]:

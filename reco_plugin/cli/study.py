@@ -1,18 +1,21 @@
-"""``reco eval study``: the whole evaluation as one run."""
+"""``reco eval study`` and ``reco report``: the whole evaluation as one run, and its findings as a page."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import ConfigError
 from ..evaluate.study.config import StudyConfig
 from ..request import RefineOptions
 from ..run_config import flag_of
 from .errors import keeps, reports_errors
+from .evaluate import Setup, encoding, open_setup
 from .flags import Given, takes
-from .opened import Setup, encoding, open_setup
 
 
 @reports_errors
@@ -46,8 +49,6 @@ def study_command(
     Main table, retrieval, ablations, baselines, harm, gate, cost and single cases. An interrupted run resumes; the same
     command, or --config with the run's config.json, gives the same figures. What it means: docs/study.md
     """
-    from ..errors import ConfigError
-
     digests: dict[str, str] = {}
     if config is not None:
         named = [flag_of(name, StudyConfig.model_fields[name]) for name in given]
@@ -61,10 +62,28 @@ def study_command(
     _run(wanted, out or Path("runs") / _name(wanted.source), cache, digests)
 
 
+@reports_errors
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders made by `reco eval study`.", show_default=False)],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to.", show_default="the run folder; of several, the first one's parent"),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report.", show_default="names the runs")] = None,
+    formats: Annotated[str, typer.Option(help="Some of html, md, json, separated by commas.")] = "html,md,json",
+) -> None:
+    """Draw one self-contained page of tables, charts and examples from one run, or compare several."""
+    from ..report import read_runs, write_report
+
+    wanted = [word.strip() for word in formats.split(",") if word.strip()]
+    folder = out or (runs[0] if len(runs) == 1 else runs[0].resolve().parent)
+    for path in write_report(read_runs(runs), folder, title=title, formats=wanted):
+        typer.echo(path)
+
+
 def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, str]) -> None:
     """Open, prepare, measure, and print the summary."""
-    import warnings
-
     from ..data import is_vectors
     from ..evaluate.study.prepare import prepare, read_sets
     from ..evaluate.study.run import bars, digests_of, run_study
@@ -89,7 +108,5 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
 
 def _name(source: str) -> str:
     """A folder's name from a source: its last part, without suffix, options and special characters."""
-    import re
-
     last = source.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
     return re.sub(r"[^\w-]+", "-", last.removesuffix(".npz").removesuffix(".parquet")).strip("-") or "study"

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
+from ..config import load_settings
+from ..errors import ConfigError, MissingExtra
 from ..train.recipe import ExportOptions, Recipe
 from .errors import keeps, reports_errors
 from .flags import Given, takes
-from .options import JsonOption
-
-T = TypeVar("T")
+from .shared import JsonOption
 
 
-def _torch(load: Callable[[], T]) -> T:
-    """Import what needs torch, or raise MissingExtra with the install line."""
-    from ..errors import MissingExtra
-
+@contextmanager
+def _needs_torch() -> Iterator[None]:
+    """Raise MissingExtra, with the install line, where torch or what comes with it is missing."""
     try:
-        return load()
+        yield
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "torch", "train", "training and export") from error
 
@@ -44,18 +44,14 @@ def train_command(
     Each pair's own memory entry and near-duplicates of its image are hidden from its queries: otherwise the fusion
     would learn to copy its caption.
     """
-
-    def load() -> Any:
+    with _needs_torch():
         from ..train import run
-
-        return run
-
-    run = _torch(load)
     given["collection"] = _collection(given.get("memory"), given.get("collection"))
     recipe = Recipe.of(source=source, **given)
-    with keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there"):
-        joined = _torch(lambda: run.begin(recipe, out, processes))
-        _torch(lambda: run.train(recipe, out, joined))
+    kept = keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there")
+    with kept, _needs_torch():
+        joined = run.begin(recipe, out, processes)
+        run.train(recipe, out, joined)
     if not joined.leads:
         return
     weights = f" --pretrained {recipe.pretrained}" if recipe.pretrained else ""
@@ -67,9 +63,6 @@ def train_command(
 
 def _collection(memory: str | None, given: str | None) -> str | None:
     """The collection to retrieve from, for the recipe; None if the memory has none."""
-    from ..config import load_settings
-    from ..errors import ConfigError
-
     served = memory is not None and "://" in memory
     if given is not None and not served:
         raise ConfigError("--collection is of a Qdrant server: give its URL, --memory grpc://localhost:6334")
@@ -90,14 +83,11 @@ def export_command(
     more than its precision allows, nothing is written.
     """
     options = ExportOptions.of(**given)
+    with _needs_torch():
+        from ..train import parity
+        from ..train.export_model import export_model
 
-    def load() -> Any:
-        from ..train import export_model, parity
-
-        return export_model, parity
-
-    module, parity = _torch(load)
-    parities = _torch(lambda: module.export_model(options, out))
+        parities = export_model(options, out)
     if as_json:
         typer.echo(json.dumps([vars(found) for found in parities], indent=2))
         return

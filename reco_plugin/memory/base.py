@@ -20,7 +20,6 @@ class Searches(Protocol):
     @property
     def header(self) -> Header:
         """Fingerprint and trust; makes no request."""
-        ...
 
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D) by one modality's vectors and read one modality's (B, K, D).
@@ -29,7 +28,6 @@ class Searches(Protocol):
             InputError: arguments that contradict each other; see also :class:`~reco_plugin.errors.VectorError`.
             MemoryStoreError: the store fails.
         """
-        ...
 
 
 class Memory(Searches, Protocol):
@@ -45,43 +43,33 @@ class Memory(Searches, Protocol):
 
     def set_trust(self, trust: dict[str, Any]) -> None:
         """Store what was learned about the pairs, durably and as a whole; see :class:`reco_plugin.trust.State`."""
-        ...
 
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs, which ``search`` reads on request; unknown ids are left out.
 
         A pair that is replaced loses them. What is opened for reading only keeps none.
         """
-        ...
 
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs; NaN where there are none, or no such pair."""
-        ...
 
     def count(self) -> int:
         """Number of pairs."""
-        ...
 
     def upsert(self, records: Records) -> None:
         """Add pairs, vectors (N, D), searchable at once; an id that exists is replaced as a whole."""
-        ...
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
-        ...
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in a stable order, or the existing ones of ``ids`` in their order, in batches (N, D)."""
-        ...
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of the existing ones of ``ids``, in any order; reads no vectors."""
-        ...
 
     def flush(self) -> None:
         """Make everything written so far durable."""
-        ...
 
     def close(self) -> None:
         """Flush and release the store; closing twice is fine."""
-        ...

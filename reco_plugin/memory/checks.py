@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +14,11 @@ import numpy.typing as npt
 from ..errors import FORKED, InputError, MemoryStoreError
 from ..request import Search
 from ..types import MODALITIES, Payload, Records, Vectors
-from ..values import (
-    EXCLUSIONS,
-    EXCLUSIONS_AT_ONCE,
-    NUMBERS_READ,
-    PAYLOAD_LEVELS,
-    check_k,
-    is_unicode,
-    show,
-)
+from ..values import EXCLUSIONS, EXCLUSIONS_AT_ONCE, NUMBERS_READ, PAYLOAD_LEVELS, check_k, is_unicode, show
 from ..vectors import check_vectors
 from .filters import RESERVED, Condition, is_scalar, parse_filter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -170,9 +164,7 @@ class _Unfit(Exception):
 def _json(value: Any, level: int) -> Any:
     """Copy JSON values; ``level`` of the payload itself is 1."""
     match value:
-        case None:
-            return value
-        case _ if is_scalar(value):
+        case _ if value is None or is_scalar(value):
             return value
         case list() | tuple() | dict() if level > PAYLOAD_LEVELS:
             raise _Unfit(
@@ -211,11 +203,14 @@ class Opener:
         """Whether this is that process."""
         return self._process == os.getpid()
 
-    def refuse_fork(self, location: str) -> None:
-        """Refuse use in a forked process.
+    def check(self, store: T | None, location: str) -> T:
+        """The open store of the memory at a location.
 
         Raises:
-            MemoryStoreError: this is a fork.
+            MemoryStoreError: it is None, which is closed, or this is a fork.
         """
+        if store is None:
+            raise MemoryStoreError(f"the memory at {location!r} is closed: open it again")
         if not self.is_here:
             raise MemoryStoreError(f"the memory at {location!r} {FORKED}")
+        return store

@@ -22,7 +22,7 @@ from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
 from .layout import Layout
 from .points import locked_error
-from .version import version_name, version_number
+from .versions import version_name, version_number
 
 FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"

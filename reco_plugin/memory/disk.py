@@ -32,13 +32,7 @@ _FACTOR, _PAIR_BYTES = 3, 300  # measured: 2.3 times vectors and payloads as JSO
 
 
 def check_room(folder: Path, doing: str, wanted: int, spare: int = SPARE_BYTES) -> None:
-    """Refuse a write that might fill the disk.
-
-    Args:
-        folder: of the memory.
-        doing: the operation, for messages, as in "write".
-        wanted: bytes that it may take.
-        spare: bytes that must stay free.
+    """Refuse an operation ("write to") that may take ``wanted`` bytes of a memory's disk, if ``spare`` are not left.
 
     Raises:
         MemoryStoreError: there is not enough space.

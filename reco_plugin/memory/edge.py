@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,13 +21,12 @@ from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
-from .edge_reading import LOCKED, ShardReader, find, has_id
+from .edge_reading import POINTS_AT_ONCE, ShardReader, find
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .index import SearchIndex
 from .index_files import FOLDER
 from .points import (
-    pages,
     point_id,
     refuse_shared_points,
     stored_payload,
@@ -39,7 +38,6 @@ from .points import (
 )
 
 SHARD_NAME = "shard"
-_POINTS_AT_ONCE = 1000
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
@@ -73,8 +71,9 @@ class EdgeMemory:
         self._opener = Opener()
         self._unflushed = 0
         self._copy = copy
+        self._reader = ShardReader(self._live, self.location, self._dimension)
         self._index = SearchIndex(
-            ShardReader(self._live, self.location, self._dimension),
+            self._reader,
             folder / FOLDER,
             writable=copy is None,
             enabled=options.index == "auto" and not options.exact,
@@ -90,7 +89,7 @@ class EdgeMemory:
         path = folder / SHARD_NAME
         copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
         try:
-            with _translate_errors(location, "open"):
+            with translate_errors(location, "open"):
                 if not path.exists():
                     refuse_missing_data(path, create=create)
                     check_room(folder, "make", 0)
@@ -121,11 +120,11 @@ class EdgeMemory:
         shard, checked = self._live(), check_witnesses(ids, witnesses)
         if self._copy is not None:
             return
-        for chunk in chunks(list(checked), _POINTS_AT_ONCE):
+        for chunk in chunks(list(checked), POINTS_AT_ONCE):
             check_room(self._folder, "write to", _WITNESS_BYTES * len(chunk))
-            there = {str(point.id) for point in self._retrieve(chunk, False)}
+            there = {str(point.id) for point in chain.from_iterable(self._retrieve(chunk, False))}
             known = [(point, checked[name]) for name in chunk if (point := point_id(name)) in there]
-            with _translate_errors(self.location, "write"):
+            with translate_errors(self.location, "write"):
                 for point, row in known:
                     shard.update(qe.UpdateOperation.set_payload([point], {WITNESSES: row}))
             self._written(len(known))
@@ -133,13 +132,12 @@ class EdgeMemory:
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
         names = check_ids(ids, "ids")
-        return to_witnesses(self._retrieve(names, [WITNESSES]), [point_id(name) for name in names])
+        found = chain.from_iterable(self._retrieve(names, [WITNESSES]))
+        return to_witnesses(found, [point_id(name) for name in names])
 
     def count(self) -> int:
         """Number of pairs."""
-        shard = self._live()
-        with _translate_errors(self.location, "count"):
-            return shard.count(qe.CountRequest(exact=True))
+        return self._reader.count()
 
     def upsert(self, records: Records) -> None:
         """Add or replace pairs, vectors (N, D).
@@ -150,14 +148,14 @@ class EdgeMemory:
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
-        refuse_shared_points(checked.ids, point_id, self._retrieve(checked.ids, [USER_ID]))
-        for start in range(0, len(checked), _POINTS_AT_ONCE):
-            rows = slice(start, start + _POINTS_AT_ONCE)
+        refuse_shared_points(checked.ids, point_id, chain.from_iterable(self._retrieve(checked.ids, [USER_ID])))
+        for start in range(0, len(checked), POINTS_AT_ONCE):
+            rows = slice(start, start + POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
             points = _to_points(checked, rows)
             names = [str(point.id) for point in points]
             self._note(names)
-            with _translate_errors(self.location, "write"):
+            with translate_errors(self.location, "write"):
                 shard.update(qe.UpdateOperation.upsert_points(points))
             self._index.add(names, {m: checked.side(m)[rows] for m in MODALITIES})
             self._written(len(points))
@@ -170,8 +168,8 @@ class EdgeMemory:
             return 0
         check_room(self._folder, "delete from", _ID_BYTES * len(points), LAST_BYTES)
         self._note(list(points))
-        with _translate_errors(self.location, "delete"):
-            there = shard.count(qe.CountRequest(filter=qe.Filter(must=[has_id(points)]), exact=True))
+        with translate_errors(self.location, "delete"):
+            there = shard.count(qe.CountRequest(filter=qe.Filter(must=[qe.HasIdCondition(set(points))]), exact=True))
             if there:
                 shard.update(qe.UpdateOperation.delete_points(list(points)))
                 self._written(there)
@@ -182,7 +180,7 @@ class EdgeMemory:
         shard = self._live()
         wanted = check_search(search, self._dimension)
         among = None if self._options.exact else self._index.candidates(search.by, wanted)
-        with _translate_errors(self.location, "search"):
+        with translate_errors(self.location, "search"):
             found = find(shard, search, wanted, self._options, among)
         return to_neighbours(found, self._dimension, search, k=wanted.k, read=search.read)
 
@@ -191,15 +189,19 @@ class EdgeMemory:
         self._live()
         check_positive(batch_size, "batch_size")
         if ids is None:
-            return self._scroll_all(batch_size)
-        return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
+            found = self._reader.pages(batch_size, payload=True, vectors=True)
+        else:
+            found = self._retrieve(check_ids(ids, "scroll"), True, batch_size, vectors=True)
+        return (to_records(points, self._dimension) for points in found if points)
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of ``ids``."""
         self._live()
         if ids is None:
-            return (to_payload(point) for page in self._pages(_POINTS_AT_ONCE, vectors=False) for point in page)
-        return map(to_payload, self._retrieve(check_ids(ids, "ids"), True))
+            found = self._reader.pages(POINTS_AT_ONCE, payload=True, vectors=False)
+        else:
+            found = self._retrieve(check_ids(ids, "ids"), True)
+        return map(to_payload, chain.from_iterable(found))
 
     def optimize(self) -> None:
         """Make the search index where FAISS is installed and there are enough pairs.
@@ -210,7 +212,7 @@ class EdgeMemory:
         if self._index.build():
             return
         check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
-        with _translate_errors(self.location, "optimise"):
+        with translate_errors(self.location, "optimise"):
             shard.optimize()
 
     @property
@@ -219,7 +221,7 @@ class EdgeMemory:
         shard = self._live()
         if self._index.rows:
             return min(self._index.rows, self.count())
-        with _translate_errors(self.location, "read"):
+        with translate_errors(self.location, "read"):
             return int(shard.info().indexed_vectors_count) // len(MODALITIES)
 
     @property
@@ -230,7 +232,7 @@ class EdgeMemory:
     def flush(self) -> None:
         """Write segments to the disk and empty the write-ahead log."""
         shard = self._live()
-        with _translate_errors(self.location, "flush"):
+        with translate_errors(self.location, "flush"):
             shard.flush()
             self._index.flush()
         self._unflushed = 0
@@ -240,7 +242,7 @@ class EdgeMemory:
         if self._shard is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
             self._index.close()
             self.flush()
-            with _translate_errors(self.location, "close"):
+            with translate_errors(self.location, "close"):
                 self._shard.close()
             self._shard = None
             if self._copy is not None:
@@ -251,10 +253,7 @@ class EdgeMemory:
         return self._header.fingerprint.dimension
 
     def _live(self) -> qe.EdgeShard:
-        if self._shard is None:
-            raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
-        self._opener.refuse_fork(self.location)
-        return self._shard
+        return self._opener.check(self._shard, self.location)
 
     def _writable(self) -> qe.EdgeShard:
         if self._copy is not None:
@@ -275,31 +274,14 @@ class EdgeMemory:
         if self._unflushed >= _FLUSH_EVERY:
             self.flush()
 
-    def _scroll_all(self, batch_size: int) -> Iterator[Records]:
-        for points in self._pages(batch_size, vectors=True):
-            yield to_records(points, self._dimension)
-
-    def _pages(self, size: int, *, vectors: bool) -> Iterator[list[Any]]:
-        def read(start: Any) -> Any:
-            request = qe.ScrollRequest(offset=start, limit=size, with_payload=True, with_vector=vectors)
-            with _translate_errors(self.location, "read"):
-                return self._live().scroll(request)
-
-        return pages(read)
-
-    def _retrieve(self, ids: Sequence[str], payload: list[str] | bool) -> Iterator[Any]:
-        for chunk in chunks(ids, _POINTS_AT_ONCE):
-            with _translate_errors(self.location, "read"):
-                points = self._live().retrieve([point_id(name) for name in chunk], payload, False)
-            yield from points
-
-    def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
-        for chunk in chunks(ids, batch_size):
+    def _retrieve(
+        self, ids: Sequence[str], payload: list[str] | bool, size: int = POINTS_AT_ONCE, *, vectors: bool = False
+    ) -> Iterator[list[Any]]:
+        """The existing points of these ids, in their order."""
+        for chunk in chunks(ids, size):
             wanted = [point_id(name) for name in chunk]
-            with _translate_errors(self.location, "read"):
-                there = {str(point.id): point for point in self._live().retrieve(list(wanted), True, True)}
-            if there:
-                yield to_records([there[name] for name in wanted if name in there], self._dimension)
+            there = {str(point.id): point for point in self._reader.retrieve(wanted, payload, vectors=vectors)}
+            yield [there[name] for name in wanted if name in there]
 
 
 def _to_points(records: Records, rows: slice) -> list[qe.Point]:
@@ -308,7 +290,3 @@ def _to_points(records: Records, rows: slice) -> list[qe.Point]:
         qe.Point(point_id(name), {"image": image, "text": text}, stored_payload(name, payload))
         for name, image, text, payload in zip(*columns, strict=True)
     ]
-
-
-def _translate_errors(location: str, doing: str) -> AbstractContextManager[None]:
-    return translate_errors(location, doing, locked=LOCKED)

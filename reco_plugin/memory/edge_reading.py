@@ -15,23 +15,14 @@ from ..types import MODALITIES, Modality, Vectors
 from .checks import CheckedSearch
 from .points import FilterConstructors, pages, point_id, translate_errors, wanted_payload
 
-LOCKED = "WouldBlock"
-"""In Edge's error when another process holds the folder."""
-_POINTS_AT_ONCE = 1000
-
-
-def has_id(points: Collection[str]) -> qe.HasIdCondition:
-    """The condition that a point is one of these."""
-    return qe.HasIdCondition(set(points))
-
-
+POINTS_AT_ONCE = 1000
 _WORDS = FilterConstructors(
     filter=qe.Filter,
     field=qe.FieldCondition,
     range=qe.RangeFloat,
     match_any=qe.MatchAny,
     match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge 0.9 takes a bool for 0 or 1
-    has_id=has_id,
+    has_id=lambda points: qe.HasIdCondition(set(points)),
 )
 
 
@@ -42,14 +33,9 @@ def find(
     options: MemoryOptions,
     among: Sequence[Collection[str]] | None = None,
 ) -> list[list[Any]]:
-    """The hits of each query.
+    """The hits of each query of a search, which is given as asked and as checked.
 
-    Args:
-        shard: where to search.
-        search: what is read of a hit.
-        wanted: the same, checked.
-        options: how Edge searches.
-        among: per query, the points to compare with; a query that then finds fewer than k searches all.
+    ``among`` has the points to compare with, per query; a query that then finds fewer than k searches all.
     """
     filters = list(_WORDS.filters(wanted, (), point_id))
 
@@ -70,7 +56,9 @@ def find(
     every = range(len(wanted.vectors))
     if among is None:
         return run(every, filters, exact=options.exact)
-    narrow = [qe.Filter(must=[has_id(some), *([f] if f else [])]) for some, f in zip(among, filters, strict=True)]
+    narrow = [
+        qe.Filter(must=[_WORDS.has_id(some), *([f] if f else [])]) for some, f in zip(among, filters, strict=True)
+    ]
     found = run(every, narrow, exact=True)
     if short := [row for row, hits in enumerate(found) if len(hits) < wanted.k]:
         for row, hits in zip(short, run(short, [filters[row] for row in short], exact=options.exact), strict=True):
@@ -79,30 +67,39 @@ def find(
 
 
 class ShardReader:
-    """What the search index reads of a shard; ``live`` gives the shard, or raises if it is closed."""
+    """Reads points, for a memory and in a thread of its search index; ``live`` gives the shard, or raises if closed."""
 
     def __init__(self, live: Callable[[], qe.EdgeShard], location: str, dimension: int) -> None:
         self._live, self._location, self._dimension = live, location, dimension
 
     def count(self) -> int:
         """Number of pairs."""
-        with translate_errors(self._location, "count", locked=LOCKED):
+        with translate_errors(self._location, "count"):
             return self._live().count(qe.CountRequest(exact=True))
+
+    def pages(self, size: int, *, payload: bool, vectors: bool) -> Iterator[list[Any]]:
+        """All points, at most ``size`` at a time."""
+
+        def read(start: Any) -> Any:
+            request = qe.ScrollRequest(offset=start, limit=size, with_payload=payload, with_vector=vectors)
+            with translate_errors(self._location, "read"):
+                return self._live().scroll(request)
+
+        return pages(read)
+
+    def retrieve(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
+        """Those of the points that exist, with these keys of their payload, or all or none."""
+        with translate_errors(self._location, "read"):
+            return list(self._live().retrieve(list(points), payload, vectors))
 
     def point_ids(self) -> Iterator[list[str]]:
         """UUIDs of all points, page by page."""
-
-        def read(start: Any) -> Any:
-            request = qe.ScrollRequest(offset=start, limit=_POINTS_AT_ONCE, with_payload=False, with_vector=False)
-            with translate_errors(self._location, "read", locked=LOCKED):
-                return self._live().scroll(request)
-
-        return ([str(point.id) for point in page] for page in pages(read))
+        found = self.pages(POINTS_AT_ONCE, payload=False, vectors=False)
+        return ([str(point.id) for point in page] for page in found)
 
     def point_vectors(self, points: Sequence[str]) -> tuple[list[str], dict[Modality, Vectors]]:
         """Those of the points that exist, and their vectors (N, D)."""
-        with translate_errors(self._location, "read", locked=LOCKED):
-            there = self._live().retrieve(list(points), False, True)
+        there = self.retrieve(points, False, vectors=True)
         stored: list[Any] = [point.vector for point in there]
         sides = {m: np.asarray([v[m] for v in stored], np.float32).reshape(-1, self._dimension) for m in MODALITIES}
         return [str(point.id) for point in there], sides

@@ -136,9 +136,7 @@ class ExactMemory:
         """Compare queries (B, D) with every pair; ties keep the order of insertion."""
         self._check_open()
         wanted = check_search(search, self._dimension)
-        out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension)
-        shown: list[list[Payload]] | None = [] if search.payloads else None
-        witnesses = np.full((*out.found.shape, 3), np.nan, np.float32) if search.witnesses else None
+        out = empty_neighbours(len(wanted.vectors), wanted.k, self._dimension, search)
         with self._lock:
             names, stored = list(self._rows), self._sides[search.by][: len(self._rows)]
             allowed = np.ones(len(names), np.bool_)
@@ -154,11 +152,11 @@ class ExactMemory:
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]
                     out.vectors[row, : len(best)] = self._sides[search.read][best]
-                    if witnesses is not None:
-                        witnesses[row, : len(best)] = self._witnesses[best]
-                    if shown is not None:
-                        shown.append([_copy(self._payloads[place]) for place in best])
-        return replace(out, payloads=shown, witnesses=witnesses)
+                    if out.witnesses is not None:
+                        out.witnesses[row, : len(best)] = self._witnesses[best]
+                    if out.payloads is not None:
+                        out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
+        return out
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of insertion, or those of ``ids`` in their order, in batches (N, D)."""

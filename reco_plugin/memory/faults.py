@@ -99,15 +99,7 @@ class Spent:
 
 
 def translate(error: Exception, location: str, doing: str, *, key_given: bool, spent: Spent) -> MemoryStoreError:
-    """Our error for one of the server; no message contains the key.
-
-    Args:
-        error: the original.
-        location: URL of the server.
-        doing: the operation, as in "search".
-        key_given: whether a key was sent.
-        spent: the time of the call.
-    """
+    """Our error for one of the server, where an operation ("search") failed; no message contains the key."""
     failed = f"cannot {doing} the memory at {location!r}"
     if (wait := retry_after(error)) is not None:
         return MemoryOverloaded(
@@ -118,7 +110,7 @@ def translate(error: Exception, location: str, doing: str, *, key_given: bool, s
     fault = read_fault(error)
     if fault.late:
         return MemoryTimeout(f"{failed}: {_why_late(fault, spent)}")
-    if fault.unanswered or fault.status in _GONE:
+    if fault.unanswered:
         tried = f", for {spent.within_s} s ({spent.setting})" if spent.left_s is not None and spent.write else ""
         return MemoryUnavailable(f"{failed}: {fault.text or 'no answer'}{tried}. {_why_unanswered(fault, location)}")
     way_out = _way_out(fault, key_given=key_given)

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..errors import InputError
 from ..types import Filter
@@ -18,7 +18,6 @@ WITNESSES = "_reco_trust"
 """Payload key of a pair's witnesses, three numbers."""
 RESERVED = (USER_ID, WITNESSES)
 """Keys that users' payloads cannot have, and do not see."""
-Scalar: TypeAlias = str | bool | int | float
 
 _COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 
@@ -44,17 +43,12 @@ class AnyOf:
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on a top-level payload key; of a list in the payload, one matching element is enough.
-
-    Attributes:
-        key: payload key.
-        any_of: values of which one must match; None if there are bounds.
-        bounds: operator -> number, all must hold; booleans and text never match.
-    """
+    """One condition on a top-level payload key; of a list in the payload, one matching element is enough."""
 
     key: str
-    any_of: AnyOf | None
+    any_of: AnyOf | None  # None if there are bounds
     bounds: Mapping[str, float] = field(default_factory=dict)
+    """Operator -> number, all must hold; booleans and text never match."""
 
 
 def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
@@ -117,7 +111,11 @@ def _condition(key: str, value: Any) -> Condition:
         if not value or any(name not in _COMPARE for name in value):
             raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {show(dict(value))}")
         return Condition(key, None, {name: _bound(key, number) for name, number in value.items()})
-    values = [_scalar(key, one) for one in (value if _is_list(value) else [value])]
+    values = value if _is_list(value) else [value]
+    if unfit := [one for one in values if not is_scalar(one)]:
+        raise InputError(
+            f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {show(unfit[0])}"
+        )
     return Condition(
         key,
         AnyOf(
@@ -144,14 +142,6 @@ def is_scalar(value: Any) -> bool:
         case float():
             return math.isfinite(value)
     return False
-
-
-def _scalar(key: str, value: Any) -> Scalar:
-    if is_scalar(value):
-        return value  # type: ignore[no-any-return]
-    raise InputError(
-        f"filter {key!r}: expected text in Unicode, finite numbers of 64 bits or booleans, found {show(value)}"
-    )
 
 
 def _bound(key: str, number: Any) -> float:

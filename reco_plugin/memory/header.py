@@ -18,17 +18,12 @@ HEADER_NAME = "memory.json"
 
 @dataclass(frozen=True)
 class Header:
-    """What a memory stores about itself.
+    """What a memory stores about itself."""
 
-    Attributes:
-        fingerprint: the encoder of its vectors.
-        trust: what was learned about the pairs, as JSON values, unread; empty before the first calibration.
-        format: version of this header.
-    """
-
-    fingerprint: Fingerprint
+    fingerprint: Fingerprint  # the encoder of its vectors
     trust: dict[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
+    """What was learned about the pairs, as JSON values, unread; empty before the first calibration."""
+    format: int = FORMAT  # version of this header
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:

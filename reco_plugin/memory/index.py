@@ -23,7 +23,8 @@ from .disk import check_room
 from .index_files import DAMAGED, IndexFiles, to_ids
 
 if TYPE_CHECKING:
-    from .index_build import Built, Store
+    from .edge_reading import ShardReader
+    from .index_build import Built
 
 LEAST = 10_000
 """Pairs from which an index is made: fewer are compared in a few milliseconds."""
@@ -45,15 +46,8 @@ class _Cancelled(Exception):
 class SearchIndex:
     """The index of an embedded memory."""
 
-    def __init__(self, store: Store, folder: Path, *, writable: bool, enabled: bool) -> None:
-        """Read nothing before the first search.
-
-        Args:
-            store: the source of all pairs.
-            folder: for its files.
-            writable: whether the folder can be written.
-            enabled: whether to use it; if not, writes are noted for those who do.
-        """
+    def __init__(self, store: ShardReader, folder: Path, *, writable: bool, enabled: bool) -> None:
+        """Read nothing before the first search; if it is not enabled, writes are noted for those who use it."""
         self._store, self._files, self._folder = store, IndexFiles(folder), folder
         self._writable = writable
         self._enabled = enabled and importlib.util.find_spec("faiss") is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -14,6 +14,9 @@ from ..types import MODALITIES, Modality, Vectors
 from .index_files import UUID_BYTES, Points, to_ids, to_points
 from .index_side import SideIndex, sample_for
 
+if TYPE_CHECKING:
+    from .edge_reading import ShardReader
+
 _PER_READ = 64
 """Pairs per read of the store, which holds Python's lock for about 3 ms then."""
 _READS_PER_ADD = 32
@@ -21,36 +24,18 @@ _GROWN, _REPLACED = 4, 1.5
 """The lists are made anew for so many times the pairs, and if there are so many times more rows than pairs."""
 StopCheck = Callable[[], None]
 """Raises where the work should stop."""
-
-
-class Store(Protocol):
-    """What an index reads of the store, from another thread than that which serves."""
-
-    def count(self) -> int:
-        """Number of pairs."""
-
-    def point_ids(self) -> Iterator[list[str]]:
-        """UUIDs of all points, page by page."""
-
-    def point_vectors(self, points: Sequence[str]) -> tuple[list[str], dict[Modality, Vectors]]:
-        """Those of the points that exist, and their vectors (N, D)."""
+_Part = tuple[list[str], dict[Modality, Vectors]]
+"""Points, and their vectors (N, D)."""
 
 
 @dataclass
 class Built:
-    """Both modalities' indexes.
+    """Both modalities' indexes."""
 
-    Attributes:
-        sides: of each modality; their rows are the same.
-        points: UUIDs of the rows (rows or more, 16); a pair that was replaced has several.
-        rows: how many there are.
-        made_for: number of pairs that the lists were made for.
-    """
-
-    sides: dict[Modality, SideIndex]
-    points: Points
+    sides: dict[Modality, SideIndex]  # their rows are the same
+    points: Points  # UUIDs of the rows (rows or more, 16); a pair that was replaced has several
     rows: int
-    made_for: int
+    made_for: int  # number of pairs that the lists were made for
 
     def append(self, points: Sequence[str], vectors: Mapping[Modality, Vectors]) -> None:
         """Add points with vectors (N, D); not while another thread searches."""
@@ -64,7 +49,7 @@ class Built:
             side.add(vectors[modality])
         self.rows = rows
 
-    def append_from(self, store: Store, points: Sequence[str], check: StopCheck) -> None:
+    def append_from(self, store: ShardReader, points: Sequence[str], check: StopCheck) -> None:
         """Add those of the points that the store has."""
         for there, vectors in _read(store, points, check):
             self.append(there, vectors)
@@ -95,7 +80,7 @@ class Built:
         return cls(sides, points, len(points), int(arrays["made_for"]))
 
 
-def build(store: Store, check: StopCheck) -> Built:
+def build(store: ShardReader, check: StopCheck) -> Built:
     """Read all pairs of a store, twice a part of them, and make their index."""
     pages = []
     for page in store.point_ids():
@@ -104,7 +89,8 @@ def build(store: Store, check: StopCheck) -> Built:
     points = np.concatenate(pages)
     pairs = len(points)
     drawn = np.random.default_rng(0).choice(pairs, sample_for(pairs), replace=False)
-    sample = _join_parts(_read(store, to_ids(points[drawn]), check))
+    read = [vectors for _, vectors in _read(store, to_ids(points[drawn]), check)]
+    sample = {m: np.concatenate([vectors[m] for vectors in read]) for m in MODALITIES}
     sides: dict[Modality, SideIndex] = {}
     for own, other in (MODALITIES, MODALITIES[::-1]):
         sides[own] = SideIndex.train(sample[own], sample[other], pairs, check)
@@ -133,8 +119,8 @@ class _Ids(Sequence[str]):
         return to_ids(self._points[rows])
 
 
-def _read(store: Store, points: Sequence[str], check: StopCheck) -> Iterator[tuple[list[str], dict[Modality, Vectors]]]:
-    """Points that exist and their vectors (N, D), in parts."""
+def _read(store: ShardReader, points: Sequence[str], check: StopCheck) -> Iterator[_Part]:
+    """Those of the points that exist, in parts."""
     for start in range(0, len(points), _PER_READ * _READS_PER_ADD):
         there: list[str] = []
         parts: dict[Modality, list[Vectors]] = {m: [] for m in MODALITIES}
@@ -146,8 +132,3 @@ def _read(store: Store, points: Sequence[str], check: StopCheck) -> Iterator[tup
                 part.append(vectors[modality])
         if there:
             yield there, {m: np.concatenate(part) for m, part in parts.items()}
-
-
-def _join_parts(parts: Iterator[tuple[list[str], dict[Modality, Vectors]]]) -> dict[Modality, Vectors]:
-    read = [vectors for _, vectors in parts]
-    return {m: np.concatenate([vectors[m] for vectors in read]) for m in MODALITIES}

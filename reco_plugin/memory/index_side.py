@@ -52,13 +52,9 @@ class SideIndex:
 
     @classmethod
     def train(cls, sample: Vectors, other: Vectors, pairs: int, check: Callable[[], None]) -> SideIndex:
-        """An empty index for so many pairs, from samples (N, D) of its modality and of the other one.
+        """An empty index for so many pairs, from samples (N, D) of its modality and, for their mean, of the other one.
 
-        Args:
-            sample: vectors of this modality.
-            other: vectors of the other modality, for their mean.
-            pairs: how many there will be.
-            check: raises where training should stop; called every few seconds.
+        ``check`` raises where training should stop, and is called every few seconds.
         """
         axes = _axes(sample)
         projected, count = sample @ axes.T, min(lists_for(pairs), len(sample))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,37 +20,25 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _DISTANCES = (models.Distance.COSINE, models.Distance.DOT)
 
 
-def has_id(points: Collection[Any]) -> models.HasIdCondition:
-    """The condition that a point is one of these."""
-    return models.HasIdCondition(has_id=list(points))
-
-
 _WORDS = FilterConstructors(
     filter=models.Filter,
     field=models.FieldCondition,
     range=models.Range,
     match_any=lambda values: models.MatchAny(any=values),
     match_flag=lambda flag: models.MatchValue(value=flag),
-    has_id=has_id,
+    has_id=lambda points: models.HasIdCondition(has_id=list(points)),
 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names in a collection.
+    """Names in a collection."""
 
-    Attributes:
-        image: name of the image vector.
-        text: name of the text vector.
-        attached: another system fills the collection: points keep their own ids, may lack a vector, and their
-            payload has no keys of ours.
-        writable: pairs may be added and removed.
-    """
-
-    image: str = "image"
-    text: str = "text"
+    image: str = "image"  # name of the image vector
+    text: str = "text"  # name of the text vector
     attached: bool = False
-    writable: bool = True
+    """Another system fills the collection: points keep their own ids, may lack a vector, and hold no keys of ours."""
+    writable: bool = True  # pairs may be added and removed
 
     def name(self, modality: Modality) -> str:
         """Name of a modality's vector."""
@@ -109,12 +97,7 @@ class Layout:
             ) from error
 
     def check(self, vectors: Any, dimension: int, place: str) -> None:
-        """Refuse a collection that lacks one of the two vectors, or has another form of it.
-
-        Args:
-            vectors: ``config.params.vectors`` of the collection.
-            dimension: D of the encoder.
-            place: the collection, for messages.
+        """Refuse a collection whose ``config.params.vectors`` lack one of the two, or have another form of it.
 
         Raises:
             MemoryStoreError: a missing vector, another dimension, or a distance other than cosine or dot.
@@ -123,7 +106,7 @@ class Layout:
         for modality in MODALITIES:
             name = self.name(modality)
             if name not in named:
-                there = _list_names(list(named)) if named else "one without a name" if vectors else "none"
+                there = ", ".join(map(repr, sorted(named))) if named else "one without a name" if vectors else "none"
                 raise MemoryStoreError(
                     f"{place} has no vector named {name!r} for {modality}s; its vectors: {there}. "
                     "Name its two vectors: reco memory attach --image-vector NAME --text-vector NAME"
@@ -140,7 +123,3 @@ class Layout:
                     f"the vector {name!r} of {place} is compared by {found.distance.value}, expected Cosine (or Dot "
                     "with unit-norm vectors): copy it into a memory of its own, reco memory adopt --help"
                 )
-
-
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in sorted(names))

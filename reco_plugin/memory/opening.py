@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
 """How the URL of a Qdrant server begins."""
+NO_SERVER = (
+    "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334 (https, grpcs with TLS), "
+    "without user or key in it"
+)
+"""Of a URL of another form, which is not shown: it may hold a key."""
 
 
 def open_memory(
@@ -93,7 +98,7 @@ def memory_of(settings: Settings, fingerprint: Fingerprint | None, *, create: bo
         kind=settings.memory_kind,
         create=create,
         collection=settings.memory_collection,
-        api_key=key_of(settings),
+        api_key=_key_of(settings),
         options=settings.memory_options,
     )
 
@@ -106,14 +111,7 @@ class LazyMemory:
     """
 
     def __init__(self, connect: Callable[[], Memory], *, kind: str, location: str, fingerprint: Fingerprint) -> None:
-        """Keep what is needed to open the memory later.
-
-        Args:
-            connect: opens it, and refuses one of another encoder.
-            kind: of the memory.
-            location: of the memory, for messages.
-            fingerprint: the expected encoder.
-        """
+        """Keep what is needed later; ``connect`` opens the memory, and refuses one of another encoder."""
         self.kind, self.location = kind, location
         self._connect, self._expected = connect, Header(fingerprint)
         self._opening, self._attempts = threading.Lock(), 0
@@ -187,10 +185,10 @@ def server_of(settings: Settings) -> Server:
         from .server import Server
     except ModuleNotFoundError as error:
         raise MissingExtra("qdrant-client", "qdrant", "a memory on a Qdrant server") from error
-    return Server.parse(settings.memory, key_of(settings), settings.memory_options)
+    return Server.parse(settings.memory, _key_of(settings), settings.memory_options)
 
 
-def key_of(settings: Settings) -> str | None:
+def _key_of(settings: Settings) -> str | None:
     """The key of the memory's server."""
     return settings.memory_api_key.get_secret_value() if settings.memory_api_key else None
 
@@ -217,10 +215,7 @@ def _choose(place: str, kind: str) -> str:
         raise ConfigError(f"unknown kind of memory {kind!r}: expected one of {', '.join(get_args(MemoryKind))}")
     if _is_url(place):
         if not place.startswith(SERVERS) or "@" in place:
-            raise ConfigError(
-                "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334 (https, grpcs with TLS), "
-                "without user or key in it"
-            )
+            raise ConfigError(NO_SERVER)
         if kind not in ("auto", "qdrant"):
             raise ConfigError(f"a memory of kind {kind!r} is a folder, not the URL {place!r}: use kind='qdrant'")
         return "qdrant"

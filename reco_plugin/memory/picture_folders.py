@@ -19,11 +19,7 @@ NAME = "pictures.json"
 
 
 def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> None:
-    """Allow the image files below more folders.
-
-    Args:
-        memory: folder of a memory; for one in RAM or on a server, nothing is noted.
-        folders: roots of the memory's image paths.
+    """Allow the image files below more folders; for a memory in RAM or on a server, nothing is noted.
 
     Raises:
         MemoryStoreError: the note cannot be written.

@@ -29,6 +29,8 @@ _WHOLE = 2**53
 _BRANCHES = 8
 """Numbers are searched in a tree of bounds: of 1,000, about 20 are compared with a pair's value instead of all."""
 _NO_WITNESSES = (np.nan,) * 3
+_LOCKED = ("WouldBlock", "already accessed by another instance")
+"""In the messages of Edge and of qdrant-client when another process holds the folder."""
 _FULL = "os error 28"
 """No space left on device, in Rust's message."""
 _UNREADABLE = re.compile(r"recursion limit exceeded|RecursionLimitExceeded|Can't read WAL")
@@ -75,12 +77,7 @@ def point_id(user_id: str) -> str:
 
 
 def refuse_shared_points(ids: Sequence[str], point_of: Callable[[str], object], there: Iterable[Point]) -> None:
-    """Refuse pairs that would overwrite one with another id.
-
-    Args:
-        ids: of the pairs to write.
-        point_of: the point id of a user's id.
-        there: the stored points of these ids.
+    """Refuse pairs that would overwrite one with another id, among themselves or of the stored points of these ids.
 
     Raises:
         InputError: one id is the UUID that is derived from another.
@@ -126,18 +123,18 @@ def to_neighbours(
     found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int, read: str
 ) -> Neighbours:
     """Hits of B queries as padded neighbours, vectors (B, K, D); ``read`` is the name of their vector."""
-    out = empty_neighbours(len(found), k, dimension)
-    witnesses = np.full((*out.found.shape, 3), np.nan, np.float32) if search.witnesses else None
+    out = empty_neighbours(len(found), k, dimension, search)
     for row, hits in enumerate(found):
         out.ids[row].extend(_user_id(hit) for hit in hits)
         out.found[row, : len(hits)] = True
         if hits:
             out.similarity[row, : len(hits)] = [hit.score for hit in hits]
             out.vectors[row, : len(hits)] = [hit.vector[read] for hit in hits]
-            if witnesses is not None:
-                witnesses[row, : len(hits)] = [_witnesses(hit) for hit in hits]
-    shown: list[list[Payload]] | None = [[_payload(hit) for hit in hits] for hits in found] if search.payloads else None
-    return Neighbours(out.ids, out.similarity, out.vectors, out.found, shown, witnesses)
+            if out.witnesses is not None:
+                out.witnesses[row, : len(hits)] = [_witnesses(hit) for hit in hits]
+        if out.payloads is not None:
+            out.payloads[row].extend(_payload(hit) for hit in hits)
+    return out
 
 
 def to_witnesses(points: Iterable[Point], wanted: Sequence[object]) -> npt.NDArray[np.float32]:
@@ -153,13 +150,15 @@ def _witnesses(point: Point) -> Sequence[float]:
     return _NO_WITNESSES
 
 
-def empty_neighbours(batch: int, k: int, dimension: int) -> Neighbours:
-    """No neighbours: similarity (B, K) and vectors (B, K, D), all padding."""
+def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neighbours:
+    """No neighbours: similarity (B, K) and vectors (B, K, D), all padding, and what else the search asks for."""
     return Neighbours(
         [[] for _ in range(batch)],
         np.zeros((batch, k), np.float32),
         np.zeros((batch, k, dimension), np.float32),
         np.zeros((batch, k), np.bool_),
+        [[] for _ in range(batch)] if search.payloads else None,
+        np.full((batch, k, 3), np.nan, np.float32) if search.witnesses else None,
     )
 
 
@@ -177,13 +176,7 @@ class FilterConstructors(Generic[F]):
     def filters(
         self, wanted: CheckedSearch, always: Sequence[Any], point_id: Callable[[str], Any]
     ) -> Iterator[F | None]:
-        """One filter per query; None without conditions.
-
-        Args:
-            wanted: conditions and exclusions.
-            always: more conditions.
-            point_id: the point id of a user's id.
-        """
+        """One filter per query: the conditions, those that ``always`` hold, the exclusions; None without any."""
         must = [*always, *(self._condition(condition) for condition in wanted.conditions)]
         made: dict[int, F | None] = {}  # queries that share their exclusions share a filter
         for ids in wanted.exclude:
@@ -234,20 +227,14 @@ def locked_error(location: str) -> MemoryLocked:
 
 
 @contextmanager
-def translate_errors(location: str, doing: str, *, locked: str) -> Iterator[None]:
-    """Raise errors of the libraries' own engines, most without a class of their own, as ours.
-
-    Args:
-        location: of the memory.
-        doing: the operation, as in "search".
-        locked: text in the library's message when another process holds the folder.
-    """
+def translate_errors(location: str, doing: str) -> Iterator[None]:
+    """Raise errors of an operation ("search") of the libraries' engines, most without a class of their own, as ours."""
     try:
         yield
     except RecoError:
         raise
     except Exception as error:
-        if locked in str(error):
+        if any(words in str(error) for words in _LOCKED):
             raise locked_error(location) from error
         if _FULL in str(error):
             raise MemoryStoreError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,34 @@ from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .collection import (
-    TRUST_KEY,
-    consistency,
-    local_client,
-    open_local,
-    open_served,
-    search_params,
-)
+from .collection import TRUST_KEY, local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
 from .header import open_folder, to_json, write_header
-from .layout import has_id
 from .points import (
     refuse_shared_points,
     to_neighbours,
     to_payload,
+    to_records,
     to_witnesses,
     translate_errors,
     wanted_payload,
 )
 from .qdrant_collection import IDS_AT_ONCE, QdrantCollection
-from .qdrant_search import ASKED, DEEP, DEPTH_KEY, measure_depth, query_batch
 from .server import Server, client_closed_on_error
 
 log = logging.getLogger(__name__)
 LOCAL_LIMIT = 20_000
 """Points above which the client's own engine is too slow."""
+_DEPTH_KEY = "search_ef"
+"""Of what a memory learned: how deep its searches must look."""
+_DEPTHS = (64, 96, 128, 192, 256, 384, 512, 1024)
+"""Candidates that the HNSW index may look at, as they are tried."""
+_RECALL = 0.98
+"""Share of the true ten nearest that a search must find, on pairs of the memory."""
+_ASKED = 50
+"""Pairs that ask, by image and by text; 50 exact searches each take 10 s among a million pairs."""
+DEEP = 10_000
+"""Pairs from which it is worth measuring: fewer are compared with all of them, or nearly so."""
 _POINTS_AT_ONCE = 256  # 6 MB of pairs of 1024 dimensions; a server takes 32 MB by REST
 
 
@@ -65,7 +68,7 @@ class QdrantMemory(QdrantCollection):
         if folder:  # in RAM, a server's options are ignored
             options.check_fits(cls.kind, USABLE[cls.kind], location)
         header = open_folder(folder, cls.kind, fingerprint, create=create) if folder else None
-        with translate_errors(location, "open", locked="already accessed by another instance"):
+        with translate_errors(location, "open"):
             client = local_client(folder)
             with client_closed_on_error(client):
                 opened = open_local(client, collection, location, header, fingerprint, create=create)
@@ -90,7 +93,7 @@ class QdrantMemory(QdrantCollection):
         With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
         """
         client = self._live()
-        kept = {name: value for name, value in trust.items() if name != DEPTH_KEY}  # of another memory, where copied
+        kept = {name: value for name, value in trust.items() if name != _DEPTH_KEY}  # of another memory, where copied
         header = replace(self._header, trust=kept | self._depth(client) if kept else {})
         to_json(self.kind, header)
         if self._folder:
@@ -116,9 +119,7 @@ class QdrantMemory(QdrantCollection):
         """The witnesses (N, 3) of pairs."""
         names = check_ids(ids, "ids")
         pages = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
-        return to_witnesses(
-            (point for page in pages for point in page), [self._layout.point_id(name) for name in names]
-        )
+        return to_witnesses(chain.from_iterable(pages), [self._layout.point_id(name) for name in names])
 
     def count(self) -> int:
         """Number of pairs."""
@@ -130,7 +131,7 @@ class QdrantMemory(QdrantCollection):
         client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
         there = self._retrieve(IDS_AT_ONCE, checked.ids, vectors=False, payload=[USER_ID], write=True)
-        refuse_shared_points(checked.ids, self._layout.point_id, (point for page in there for point in page))
+        refuse_shared_points(checked.ids, self._layout.point_id, chain.from_iterable(there))
         for start in range(0, len(checked), _POINTS_AT_ONCE):
             points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE))
             self._run(
@@ -146,7 +147,7 @@ class QdrantMemory(QdrantCollection):
         points: list[Any] = [self._layout.point_id(name) for name in set(check_ids(ids, "delete"))]
         if not points:
             return 0
-        there = models.Filter(must=[has_id(points)])
+        there = models.Filter(must=[models.HasIdCondition(has_id=points)])
         found = self._run("delete", lambda left: client.count(self.collection, there, exact=True, timeout=left))
         gone = models.PointIdsList(points=points)
         self._run("delete", lambda left: client.delete(self.collection, gone, wait=True, timeout=left), write=True)
@@ -179,9 +180,13 @@ class QdrantMemory(QdrantCollection):
         """All pairs in the collection's order, or those of ``ids`` in their order, in batches (N, D)."""
         self._live()
         check_positive(batch_size, "batch_size")
+        names, vectors = self._layout.names, list(self._layout.names.values())
         if ids is None:
-            return self._scroll_all(batch_size)
-        return self._scroll_ids(batch_size, check_ids(ids, "scroll"))
+            pages = self._pages(self._layout.pairs_only(), batch_size, vectors=vectors)
+        else:
+            pages = self._retrieve(batch_size, check_ids(ids, "scroll"), vectors=vectors)
+        pairs = ([point for point in page if len(point.vector or ()) == len(vectors)] for page in pages)
+        return (to_records(page, self._dimension, names) for page in pairs if page)
 
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of ``ids``."""
@@ -192,7 +197,7 @@ class QdrantMemory(QdrantCollection):
             return (row for each in self.scroll(IDS_AT_ONCE, ids) for row in zip(each.ids, each.payloads, strict=True))
         else:
             pages = self._retrieve(IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
-        return (to_payload(point) for page in pages for point in page)
+        return map(to_payload, chain.from_iterable(pages))
 
     def flush(self) -> None:
         """Nothing to do: every write waits until it is durable."""
@@ -201,18 +206,12 @@ class QdrantMemory(QdrantCollection):
     def close(self) -> None:
         """Release the connection or folder."""
         if self._client is not None and self._opener.is_here:  # in a fork, the process that opened it closes it
-            with translate_errors(self.location, "close", locked="\0"):
+            with translate_errors(self.location, "close"):
                 self._client.close()
             self._client = None
 
-    def _query(self, client: QdrantClient, requests: list[models.QueryRequest], left: int | None) -> list[list[Any]]:
-        if self._server is None:
-            return [answer.points for answer in client.query_batch_points(self.collection, requests)]
-        agreed, within = consistency(self._options), self._options.timeout_s
-        return query_batch(client, self.collection, requests, agreed, within, left)
-
     def _measured_depth(self) -> int:
-        depth = self._header.trust.get(DEPTH_KEY)
+        depth = self._header.trust.get(_DEPTH_KEY)
         return depth if isinstance(depth, int) and depth > 0 else SEARCH_EF
 
     def _depth(self, client: QdrantClient) -> dict[str, int]:
@@ -229,8 +228,8 @@ class QdrantMemory(QdrantCollection):
             return [{hit.id for hit in answer} for (answer,) in found]
 
         try:
-            some = next(self._pages(where, ASKED, vectors=list(names)))  # ids are hashes: a random choice
-            return {DEPTH_KEY: measure_depth(ask)}
+            some = next(self._pages(where, _ASKED, vectors=list(names)))  # ids are hashes: a random choice
+            return {_DEPTH_KEY: _find_depth(ask)}
         except MemoryStoreError as error:  # what was learned is stored nevertheless
             log.warning("how deep searches must look is not known, %d stays: %s", SEARCH_EF, error)
             return {}
@@ -243,3 +242,16 @@ class QdrantMemory(QdrantCollection):
                 f"{LOCAL_LIMIT}: use kind='edge', or a Qdrant server",
                 stacklevel=3,
             )
+
+
+def _find_depth(ask: Callable[[models.SearchParams], list[set[Any]]]) -> int:
+    """The fewest candidates with which a search finds enough; the most, where none does.
+
+    ``ask`` searches with all pairs that ask, and gives the points that each found.
+    """
+    true = ask(models.SearchParams(exact=True))
+    for depth in _DEPTHS[:-1]:
+        found = ask(models.SearchParams(hnsw_ef=depth))
+        if sum(len(a & b) for a, b in zip(true, found, strict=True)) >= _RECALL * sum(map(len, true)):
+            return depth
+    return _DEPTHS[-1]

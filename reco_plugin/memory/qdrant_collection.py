@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient, grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory_options import MemoryOptions
 from ..types import Records
 from .checks import Opener, chunks
-from .collection import OpenCollection, collection_of_alias, read_collection
+from .collection import OpenCollection, collection_of_alias, consistency, read_collection
 from .filters import USER_ID, WITNESSES
 from .header import Header
-from .points import pages, stored_payload, to_records, translate_errors
+from .points import pages, stored_payload, translate_errors
 from .server import Server
 
 IDS_AT_ONCE = 1000
@@ -50,10 +52,7 @@ class QdrantCollection:
         return self._header.fingerprint.dimension
 
     def _live(self) -> QdrantClient:
-        if self._client is None:
-            raise MemoryStoreError(f"the memory at {self.location!r} is closed: open it again")
-        self._opener.refuse_fork(self.location)
-        return self._client
+        return self._opener.check(self._client, self.location)
 
     def _writable(self, what: str) -> QdrantClient:
         if not self._layout.writable:
@@ -66,7 +65,7 @@ class QdrantCollection:
     def _run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         if self._patience is not None:
             return self._patience.run(doing, action, write=write)
-        with translate_errors(self.location, doing, locked="already accessed by another instance"):
+        with translate_errors(self.location, doing):
             return action(None)
 
     def _read_again(self, client: QdrantClient) -> None:
@@ -92,13 +91,39 @@ class QdrantCollection:
         if opened.header != header and self._header is header:  # not if it was calibrated here meanwhile
             self._header = opened.header
 
+    def _query(
+        self, client: QdrantClient, requests: Sequence[models.QueryRequest], left: int | None
+    ) -> list[list[models.ScoredPoint]]:
+        """The hits of each request; ``left`` seconds may pass, None: as many as the client allows.
+
+        A server is not asked by ``QdrantClient.query_batch_points``: that first copies each number of each request, in
+        case a text is to be embedded, which takes half of the CPU of a search.
+        """
+        if self._server is None:
+            return [answer.points for answer in client.query_batch_points(self.collection, requests)]
+        agreed = consistency(self._options)
+        if not client.init_options["prefer_grpc"]:
+            batch = models.QueryRequestBatch.model_construct(searches=list(requests))
+            limits: dict[str, Any] = {"consistency": agreed, "timeout": left}
+            search = client.http.search_api.query_batch_points
+            told = search(collection_name=self.collection, query_request_batch=batch, **limits)
+            return [answer.points for answer in told.result or []]
+        message = grpc.QueryBatchPoints(
+            collection_name=self.collection,
+            query_points=[RestToGrpc.convert_query_request(request, self.collection) for request in requests],
+            read_consistency=None if agreed is None else RestToGrpc.convert_read_consistency(agreed),
+            timeout=left,
+        )
+        answers = client.grpc_points.QueryBatch(message, timeout=self._options.timeout_s if left is None else left)
+        return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
+
     def _say(self, client: QdrantClient, metadata: dict[str, Any]) -> None:
         real = (self._server and collection_of_alias(client, self.collection)) or self.collection
         client.update_collection(real, metadata=metadata)
 
     def _set_witnesses(self, client: QdrantClient, names: Sequence[str], witnesses: dict[str, list[float]]) -> None:
         found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[USER_ID], write=True)
-        there = {str(point.id) for page in found for point in page}
+        there = {str(point.id) for point in chain.from_iterable(found)}
         rows = [(point, witnesses[name]) for name in names if str(point := self._layout.point_id(name)) in there]
         changes = [
             models.SetPayloadOperation(set_payload=models.SetPayload(payload={WITNESSES: row}, points=[point]))
@@ -111,10 +136,6 @@ class QdrantCollection:
                 write=True,
             )
 
-    def _scroll_all(self, batch_size: int) -> Iterator[Records]:
-        for points in self._pages(self._layout.pairs_only(), batch_size, vectors=list(self._layout.names.values())):
-            yield to_records(points, self._dimension, self._layout.names)
-
     def _pages(self, where: models.Filter | None, size: int, *, vectors: list[str] | bool) -> Iterator[list[Any]]:
         def read(start: Any) -> Any:
             client = self._live()
@@ -125,12 +146,6 @@ class QdrantCollection:
             )
 
         return pages(read)
-
-    def _scroll_ids(self, batch_size: int, ids: list[str]) -> Iterator[Records]:
-        vectors = list(self._layout.names.values())
-        for points in self._retrieve(batch_size, ids, vectors=vectors):
-            if whole := [point for point in points if len(point.vector or ()) == len(vectors)]:
-                yield to_records(whole, self._dimension, self._layout.names)
 
     def _retrieve(
         self, size: int, ids: Sequence[str], *, vectors: Any, payload: Any = True, write: bool = False

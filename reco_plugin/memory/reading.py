@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient
 
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Payload
@@ -25,29 +25,16 @@ _SAMPLE = 64
 
 @dataclass(frozen=True)
 class Described:
-    """A collection.
+    """A collection."""
 
-    Attributes:
-        name: its own name, not an alias.
-        points: how many it has.
-        dimensions: name of each vector, ``''`` for one without a name -> D; None for a multivector.
-        header: fingerprint and trust; None if it is not a memory.
-        layout: names of its vectors; None if it is not a memory.
-    """
-
-    name: str
-    points: int
-    dimensions: Mapping[str, int | None]
-    header: Header | None = None
-    layout: Layout | None = None
+    name: str  # its own, not an alias
+    points: int  # how many it has
+    dimensions: Mapping[str, int | None]  # name of each vector, '' for one without a name -> D; None for a multivector
+    header: Header | None = None  # None if it is not a memory
+    layout: Layout | None = None  # None if it is not a memory
 
     def check_vectors(self, names: Sequence[str], dimension: int | None, place: str) -> None:
-        """Refuse a collection that lacks one of these vectors, or has another form of it.
-
-        Args:
-            names: of the vectors.
-            dimension: D of the encoder; None if unknown.
-            place: the collection, for messages.
+        """Refuse a collection that lacks one of these vectors, or has another form of it; dimension None: any.
 
         Raises:
             MemoryStoreError: naming the vectors that it has.
@@ -80,11 +67,7 @@ class StoredPoint:
 
 
 def describe(server: Server, collection: str) -> Described:
-    """Describe a collection.
-
-    Args:
-        server: where it is.
-        collection: its name, or an alias of it.
+    """Describe the collection of this name or alias.
 
     Raises:
         MemoryStoreError: there is none, or its metadata is damaged.
@@ -114,19 +97,13 @@ def own_name(server: Server, collection: str) -> str:
 def read_points(
     server: Server, collection: str, names: Sequence[str], batch_size: int = 256
 ) -> Generator[list[StoredPoint]]:
-    """All points of a collection in its own order, in batches of one request each.
-
-    Args:
-        server: where it is.
-        collection: its name, or an alias of it.
-        names: vectors to read; ``''`` for the one without a name.
-        batch_size: points per request.
+    """All points of a collection in its own order, in batches of one request each, with the vectors of these names.
 
     Raises:
         MemoryStoreError: the server fails, or the collection was deleted.
     """
     client = server.connect()
-    wanted: Any = True if "" in names else list(names)
+    wanted: Any = True if "" in names else list(names)  # a vector without a name cannot be asked for by it
     asked: Any = {"limit": batch_size, "with_payload": True, "with_vectors": wanted}
 
     def read(start: Any) -> Any:
@@ -146,16 +123,10 @@ class Attached:
 
 
 def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: Layout) -> Attached:
-    """Use a collection that another system filled as a memory, in place.
+    """Use a collection that another system filled as a memory, in place, by its name or an alias.
 
-    Only its metadata is written: the encoder and the names of its vectors, later what is learned about its pairs (and
-    three numbers into the payload of each pair, if it is writable).
-
-    Args:
-        server: where it is.
-        collection: its name, or an alias of it.
-        fingerprint: the encoder of its vectors; the collection itself cannot prove it.
-        layout: names of its two vectors.
+    Only its metadata is written: the encoder, which the collection itself cannot prove, and the names of its vectors;
+    later what is learned about its pairs (and three numbers into the payload of each pair, if it is writable).
 
     Raises:
         FingerprintMismatch: it is attached already, with another encoder.
@@ -174,13 +145,12 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
             before = header_of(metadata, f"the metadata of {place}")
             check_fingerprint(before.fingerprint, fingerprint, f"{server.location} (collection {collection})")
         layout.check(config.params.vectors, fingerprint.dimension, place)
-        complete = models.Filter(must=[*layout.complete()])
-        pairs = run("attach", lambda _: client.count(collection, complete, exact=True)).count
+        pairs = run("attach", lambda _: client.count(collection, layout.pairs_only(), exact=True)).count
         if pairs == 0:
             raise MemoryStoreError(
                 f"no point of {place} has both {layout.image!r} and {layout.text!r}: nothing to find"
             )
-        _refuse_long(client, server, collection, complete, layout)
+        _refuse_long(client, server, collection, layout)
         points = run("attach", lambda _: client.count(collection, exact=True)).count
         written = {
             METADATA_KEY: to_json("qdrant", Header(fingerprint)),  # what was learned stays, under its own key
@@ -192,11 +162,7 @@ def attach(server: Server, collection: str, fingerprint: Fingerprint, layout: La
 
 
 def _refuse_missing(client: QdrantClient, server: Server, collection: str) -> None:
-    """Refuse a name of no collection and no alias.
-
-    Raises:
-        MemoryStoreError: naming the existing collections.
-    """
+    """Refuse a name of no collection and no alias, and tell the names of those that exist."""
     run = server.patience.run
     if not run("read", lambda _: client.collection_exists(collection)):
         names = [each.name for each in run("read", lambda _: client.get_collections()).collections]
@@ -210,14 +176,10 @@ def _vectors(stored: Any) -> Mapping[str, Sequence[float]]:
     return {"": stored} if stored else {}
 
 
-def _refuse_long(
-    client: QdrantClient, server: Server, collection: str, complete: models.Filter, layout: Layout
-) -> None:
+def _refuse_long(client: QdrantClient, server: Server, collection: str, layout: Layout) -> None:
     """Refuse vectors that are not unit-norm: only of those the dot product is the cosine."""
-    names = [layout.image, layout.text]
-    points, _ = server.patience.run(
-        "attach", lambda _: client.scroll(collection, complete, limit=_SAMPLE, with_payload=False, with_vectors=names)
-    )
+    asked: Any = {"limit": _SAMPLE, "with_payload": False, "with_vectors": [layout.image, layout.text]}
+    points, _ = server.patience.run("attach", lambda _: client.scroll(collection, layout.pairs_only(), **asked))
     for modality in MODALITIES:
         vectors: list[Any] = [point.vector for point in points]  # by name, since names were asked for
         stored = np.asarray([by_name[layout.name(modality)] for by_name in vectors], np.float32)

@@ -22,36 +22,25 @@ from ..types import Records
 from .base import Memory
 from .checks import check_payload
 from .edge import SHARD_NAME
-from .edge_reading import LOCKED
+from .edge_reading import ShardReader
 from .header import Header
-from .points import pages, point_id, to_records, to_witnesses, translate_errors
-
-_AT_ONCE = 1000
+from .points import point_id, to_records, to_witnesses, translate_errors
 
 
 @dataclass
 class Rescued:
-    """The outcome of a rescue.
+    """The outcome of a rescue."""
 
-    Attributes:
-        pairs: how many were copied.
-        left: ids of pairs that were not copied, or point ids if those cannot be read -> why.
-        log_read: whether the log could be read; if not, the last written pairs may be missing.
-    """
-
-    pairs: int = 0
+    pairs: int = 0  # how many were copied
     left: dict[str, str] = field(default_factory=dict)
-    log_read: bool = True
+    """Ids of pairs that were not copied, or point ids if those cannot be read -> why."""
+    log_read: bool = True  # if not, the last written pairs may be missing
 
 
 def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int], object] = int) -> Rescued:
-    """Copy all readable pairs, and what was learned about them, into another memory.
+    """Copy all readable pairs of an embedded memory, and what was learned about them, into another memory.
 
-    Args:
-        folder: of the embedded memory, which must not be open elsewhere.
-        header: of this memory.
-        target: where the pairs go.
-        progress: gets the number of pairs of each batch.
+    ``progress`` gets the number of pairs of each batch.
 
     Raises:
         MemoryLocked: it is open elsewhere.
@@ -59,7 +48,7 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
     """
     done = Rescued()
     with _open_shard(folder, done) as shard:
-        for ids in _ids(shard, str(folder)):
+        for ids in ShardReader(lambda: shard, str(folder), header.fingerprint.dimension).point_ids():
             points = list(_readable(shard, ids, done))
             records = _keep_valid(to_records(points, header.fingerprint.dimension), done)
             target.upsert(records)
@@ -77,7 +66,7 @@ def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
     """The shard; if its log cannot be read, its segments with an empty log."""
     path = folder / SHARD_NAME
     try:
-        with translate_errors(str(folder), "open", locked=LOCKED):
+        with translate_errors(str(folder), "open"):
             shard = qe.EdgeShard.load(str(path))
     except MemoryLocked:
         raise
@@ -87,22 +76,13 @@ def _open_shard(folder: Path, done: Rescued) -> Iterator[qe.EdgeShard]:
             for name in (part.name for part in path.iterdir() if part.name not in ("segments", "wal")):
                 shutil.copy(path / name, aside)
             (Path(aside) / "segments").symlink_to((path / "segments").resolve())
-            with translate_errors(str(folder), "open", locked=LOCKED):
+            with translate_errors(str(folder), "open"):
                 shard = qe.EdgeShard.load(aside)
             with closing(shard):
                 yield shard
         return
     with closing(shard):
         yield shard
-
-
-def _ids(shard: qe.EdgeShard, location: str) -> Iterator[list[str]]:
-    def read(start: Any) -> Any:
-        request = qe.ScrollRequest(offset=start, limit=_AT_ONCE, with_payload=False, with_vector=False)
-        with translate_errors(location, "read", locked=LOCKED):
-            return shard.scroll(request)
-
-    return ([str(point.id) for point in points] for points in pages(read))
 
 
 def _readable(shard: qe.EdgeShard, ids: list[str], done: Rescued) -> Iterator[Any]:

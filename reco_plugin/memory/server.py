@@ -21,6 +21,7 @@ from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 from ..errors import ConfigError, RecoError
 from ..memory_options import MemoryOptions
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
+from .opening import NO_SERVER
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334
@@ -118,10 +119,7 @@ class Server:
         except ValueError:
             url, port = urlsplit(""), None
         if url.scheme not in SCHEMES or not url.hostname or "@" in url.netloc or url.query or url.fragment:
-            raise ConfigError(
-                "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334 (https, grpcs with TLS), "
-                "without user or key in it"
-            )
+            raise ConfigError(NO_SERVER)
         by_grpc, tls = url.scheme.startswith("grpc"), url.scheme in ("https", "grpcs")
         if by_grpc and (chosen.transport == "rest" or url.path.strip("/")):
             raise ConfigError(f"{location!r} is a gRPC address: for REST, or a path, write http:// and the REST port")

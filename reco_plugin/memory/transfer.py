@@ -35,10 +35,10 @@ def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Record
         )
 
 
-def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Pair]:
+def lacking_pairs(pairs: Iterable[Pair], memory: Memory) -> Iterator[Pair]:
     """The raw pairs whose ids a memory does not hold, so that only these are encoded."""
     source = iter(pairs)
-    while batch := list(islice(source, batch_size)):
+    while batch := list(islice(source, SCROLL_BATCH)):
         held = _held([pair.id for pair in batch], memory)
         yield from (pair for pair in batch if pair.id not in held)
 
@@ -46,11 +46,7 @@ def lacking_pairs(pairs: Iterable[Pair], memory: Memory, batch_size: int = SCROL
 def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
     """Copy all pairs, and what was learned about them if the target holds no others; yields the size of each batch.
 
-    Args:
-        source: is read.
-        target: is written; an id that exists there is replaced.
-        batch_size: pairs per read.
-        resume: skip pairs whose ids the target holds already.
+    An id that exists in the target is replaced, or with ``resume`` skipped.
 
     Raises:
         MemoryStoreError: also if some pairs could not be read; the others are in the target.

@@ -1,106 +1,293 @@
-"""Versions of a memory on a server, behind an alias: the collection of the settings."""
+"""Versions of a memory: several collections or folders behind one name, one of them in use at a time."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import os
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
-from qdrant_client import QdrantClient, models
-
-from ..errors import MemoryStoreError
+from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
+from ..files import PARTIAL, sync_folder
 from ..types import Fingerprint
-from .collection import collection_of_alias, create_alias, make_collection, read_collection, version_numbers
-from .header import Header, check_fingerprint
-from .server import Server
-from .version import Version, Versions, version_name, version_number
-
-BUILD_KEY = "reco_build"
-"""Key in a collection's metadata of whether it is finished."""
-_INDEXED = models.CollectionStatus.GREEN
-T = TypeVar("T")
+from .header import read_header
+from .opening import open_memory
 
 
-class ServerVersions(Versions):
-    """The versions that an alias can point to."""
+@dataclass(frozen=True)
+class Version:
+    """One collection or folder behind the name."""
 
-    def __init__(self, client: QdrantClient, server: Server, alias: str) -> None:
-        super().__init__(alias, f"{alias!r} at {server.location!r}", "RECO_MEMORY_COLLECTION")
-        self._client, self._server = client, server
+    name: str  # of the collection or folder
+    number: int  # counts up from 1; 0 for a plain folder without other versions
+    pairs: int | None  # how many it holds; None if not counted, or if another process has the folder open
+    live: bool  # in use
+    finished: bool  # completely built
+    fingerprint: Fingerprint  # the encoder of its vectors
 
+
+def version_name(name: str, number: int) -> str:
+    """Name of a version.
+
+    >>> version_name("reco", 3)
+    'reco--v3'
+    """
+    return f"{name}--v{number}"
+
+
+def version_number(name: str, version: str) -> int | None:
+    """The number in a version's name; None if it is not a version of this name.
+
+    >>> version_number("reco", "reco--v3"), version_number("reco", "shop--v3")
+    (3, None)
+    """
+    start, _, number = version.rpartition("--v")
+    return int(number) if start == name and number.isdecimal() else None
+
+
+class Versions(ABC):
+    """The versions of one memory: build a new one beside the one in use, swap atomically, roll back, prune."""
+
+    def __init__(self, name: str, place: str, setting: str) -> None:
+        """Keep the name of the link or alias; for messages, its place and the setting that chooses another memory."""
+        self._name, self._place, self._setting = name, place, setting
+
+    @abstractmethod
     def all(self) -> list[Version]:
         """All versions, oldest first."""
-        client, name = self._client, self._name
-        live = self._run("read", lambda: collection_of_alias(client, name))
-        numbers = self._run("read", lambda: version_numbers(client, name))
-        return [self._read(version_name(name, number), live=live) for number in numbers]
 
+    @abstractmethod
     def begin(self, fingerprint: Fingerprint) -> str:
-        """Create an empty collection; see :meth:`Versions.begin`."""
-        client, alias = self._client, self._name
-        live = self._run("build", lambda: collection_of_alias(client, alias))
-        if live is None and self._run("build", lambda: client.collection_exists(alias)):
-            raise MemoryStoreError(
-                f"{self._place} is a collection itself, not an alias that could be swapped. Build under another name "
-                "(RECO_MEMORY_COLLECTION), and let readers use that"
-            )
-        if live is not None:
-            self._refuse_other([self._read(live, live=live)], fingerprint)
-        name = version_name(alias, 1 + max(self._run("build", lambda: version_numbers(client, alias)), default=0))
-        header, options, unfinished = Header(fingerprint), self._server.options, {BUILD_KEY: {"finished": False}}
-        self._run("build", lambda: make_collection(client, name, header, options, **unfinished))
-        return name
+        """Begin an empty version, which is not in use yet; returns its name.
 
+        Raises:
+            FingerprintMismatch: the version in use is of another encoder, and so are its readers.
+            MemoryStoreError: the name is a collection itself.
+        """
+
+    @abstractmethod
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
-        """See :meth:`Versions.finish`."""
-        self._wait_for_index(name, wait_s)
-        version = self._read(name, live=None)
-        check_fingerprint(version.fingerprint, fingerprint, f"{self._server.location} (collection {name})")
-        self._check_holds(version, pairs)
-        finished = {BUILD_KEY: {"finished": True}}
-        self._run("verify", lambda: self._client.update_collection(name, metadata=finished), write=True)
-        return self._read(name, live=None)
+        """Verify a version that was built and closed, and mark it as finished.
 
+        ``wait_s`` are seconds to wait until a server has indexed it.
+
+        Raises:
+            MemoryStoreError: another number of pairs.
+            FingerprintMismatch: another encoder.
+        """
+
+    @abstractmethod
     def close(self) -> None:
-        """Release the connection."""
-        self._client.close()
+        """Release the connection, if there is one."""
+
+    def use(self, name: str) -> Version:
+        """Put a version to use, atomically, without interrupting readers.
+
+        Raises:
+            ConfigError: there is no such version.
+            FingerprintMismatch: it is of another encoder than the one in use.
+            MemoryLocked: the first swap of a folder, while it is open.
+            MemoryStoreError: it is not finished.
+        """
+        versions = self._known()
+        wanted = next((version for version in versions if version.name == name), None)
+        if wanted is None:
+            known = ", ".join(version.name for version in versions) or "none"
+            raise ConfigError(f"there is no version {name!r} of {self._place}: {known}")
+        if not wanted.finished:
+            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
+        self._refuse_other(versions, wanted.fingerprint)
+        return self._swap(wanted, versions)
+
+    def rollback(self) -> Version:
+        """Go back to the newest finished version before the one in use.
+
+        Raises:
+            MemoryStoreError: there is none.
+        """
+        versions = self._known()
+        live = next((version.number for version in versions if version.live), 0)
+        older = [version for version in versions if version.finished and version.number < live]
+        if not older:
+            raise MemoryStoreError(f"there is no finished version of {self._name!r} before the one in use")
+        return self.use(older[-1].name)
+
+    def prune(self, keep: int = 1) -> list[str]:
+        """Delete versions that are not in use, except the newest ``keep`` finished ones; returns their names."""
+        idle = [version for version in self._known() if not version.live]
+        finished = [version for version in idle if version.finished]
+        kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
+        return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
+
+    def find_unfinished(self, fingerprint: Fingerprint) -> str | None:
+        """The newest unfinished version of the same encoder, or None."""
+        begun = [each.name for each in self._known() if not each.finished and each.fingerprint == fingerprint]
+        return begun[-1] if begun else None
 
     def _known(self) -> list[Version]:
+        """All versions, oldest first, without counting pairs where that takes long."""
         return self.all()
 
+    @abstractmethod
     def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
-        operations: list[Any] = [create_alias(wanted.name, self._name)]
-        if any(version.live for version in versions):
-            drop = models.DeleteAlias(alias_name=self._name)
-            operations.insert(0, models.DeleteAliasOperation(delete_alias=drop))
-        self._run("swap", lambda: self._client.update_collection_aliases(operations), write=True)
-        return self._read(wanted.name, live=wanted.name)
+        """Put one of these versions to use."""
+
+    @abstractmethod
+    def _delete(self, name: str) -> bool:
+        """Delete a version; False if a process has it open."""
+
+    def _refuse_other(self, versions: Sequence[Version], fingerprint: Fingerprint) -> None:
+        """Refuse a version of another encoder than the one in use."""
+        live = next((version for version in versions if version.live), None)
+        if live is not None and (live.fingerprint.digest, live.fingerprint.dimension) != (
+            fingerprint.digest,
+            fingerprint.dimension,
+        ):
+            raise FingerprintMismatch(
+                f"{live.name!r}, which is in use as {self._name!r}, is of encoder {live.fingerprint}, the other of "
+                f"{fingerprint}: its readers use the old encoder. Build the new one under another name "
+                f"({self._setting}), and start its readers with the new model"
+            )
+
+    @staticmethod
+    def _check_holds(version: Version, pairs: int) -> None:
+        """Refuse a version with another number of pairs."""
+        if version.pairs != pairs:
+            raise MemoryStoreError(
+                f"{version.name!r} holds {version.pairs or 0:,} pairs, expected {pairs:,}: something else wrote to it, "
+                "or a write was lost. It was not put to use; see `reco memory versions`, and build again"
+            )
+
+
+class FolderVersions(Versions):
+    """Folders ``NAME--v2`` and so on, and ``NAME`` a link to the one in use, replaced atomically.
+
+    A version that is being built is called ``NAME--v2.partial`` and renamed when it is finished. A process that has
+    ``NAME`` open resolved the link when opening, and continues with its version.
+    """
+
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self._link = Path(place).expanduser()
+        super().__init__(self._link.name, repr(str(self._link)), "--memory")
+
+    def all(self) -> list[Version]:
+        """All versions, oldest first; a plain folder of the name has number 0."""
+        return self._versions(counted=True)
+
+    def begin(self, fingerprint: Fingerprint) -> str:
+        """The name of a new version; the caller creates its folder, :meth:`folder`."""
+        versions = self._known()
+        self._refuse_other(versions, fingerprint)
+        taken = [self._number(name) or 0 for name in self._names()]
+        plain = [1 for version in versions if not version.number]  # becomes version 1 at the first swap
+        return version_name(self._name, 1 + max(taken + plain, default=0))
+
+    def folder(self, name: str) -> Path:
+        """Where a version is, or is being built."""
+        finished = self._link.with_name(name)
+        return finished if finished.exists() else self._partial(name)
+
+    def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
+        """See :meth:`Versions.finish`; the folder gets its final name here."""
+        with closing(open_memory(self.folder(name), fingerprint, create=False)) as memory:
+            version = Version(name, self._number(name) or 0, memory.count(), False, True, memory.header.fingerprint)
+        self._check_holds(version, pairs)
+        if not self._link.with_name(name).exists():
+            self._partial(name).rename(self._link.with_name(name))
+            sync_folder(self._link.parent)
+        return version
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _known(self) -> list[Version]:
+        return self._versions(counted=False)
+
+    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+        """Replace the link. A plain folder of the name first becomes version 1."""
+        if wanted.number:
+            self._make_way()
+            new = self._link.with_name(f".{self._name}.{uuid.uuid4().hex[:8]}")
+            new.symlink_to(wanted.name, target_is_directory=True)
+            new.replace(self._link)
+            sync_folder(self._link.parent)
+        used = self._read(wanted.name, counted=True)
+        assert used is not None  # noqa: S101 - it was there, and nothing deletes what is in use
+        return used
+
+    def _partial(self, name: str) -> Path:
+        return self._link.with_name(name + PARTIAL)
+
+    def _number(self, name: str) -> int | None:
+        return version_number(self._name, name)
+
+    def _names(self) -> list[str]:
+        """Names of all versions, also unfinished ones, smallest number first."""
+        parent = self._link.parent
+        found = {entry.name.removesuffix(PARTIAL) for entry in parent.iterdir()} if parent.is_dir() else set()
+        return sorted(
+            (name for name in found if self._number(name) is not None), key=lambda name: self._number(name) or 0
+        )
+
+    def _versions(self, *, counted: bool) -> list[Version]:
+        """The versions; counting opens each, which takes seconds for millions of pairs."""
+        plain = [self._link.name] if self._link.is_dir() and not self._link.is_symlink() else []
+        return [
+            version for name in [*plain, *self._names()] if (version := self._read(name, counted=counted)) is not None
+        ]
+
+    def _read(self, name: str, *, counted: bool) -> Version | None:
+        """Describe a version; None if there is no memory yet."""
+        folder = self.folder(name) if name != self._link.name else self._link
+        found = read_header(folder) if folder.is_dir() else None
+        if found is None:
+            return None
+        pairs = _count(folder) if counted else None
+        live = self._link.resolve() == folder.resolve()
+        return Version(
+            name, self._number(name) or 0, pairs, live, not folder.name.endswith(PARTIAL), found[1].fingerprint
+        )
+
+    def _make_way(self) -> None:
+        """Rename a plain folder of the name to version 1; a process that has it open would then write elsewhere."""
+        if not self._link.exists() or self._link.is_symlink():
+            return
+        first = self._link.with_name(version_name(self._link.name, 1))
+        if first.exists():
+            raise ConfigError(f"both {self._link} and {first} are folders: rename one of them")
+        try:
+            open_memory(self._link, None, create=False).close()
+        except MemoryLocked as error:
+            raise MemoryLocked(
+                f"{error} Only the first swap needs this: it renames the folder to {first.name}; later ones need no "
+                "stopped readers"
+            ) from error
+        self._link.rename(first)
 
     def _delete(self, name: str) -> bool:
-        self._run("prune", lambda: self._client.delete_collection(name), write=True)
+        """Delete a version unless a process has it open."""
+        folder = self.folder(name)
+        try:
+            open_memory(folder, None, create=False).close()
+        except MemoryLocked:
+            return False
+        except MemoryStoreError:  # damaged, or not begun
+            pass
+        gone = self._partial(name)  # so that a half-deleted one does not count as finished
+        if folder != gone:
+            folder.rename(gone)
+        shutil.rmtree(gone)
         return True
 
-    def _run(self, doing: str, action: Callable[[], T], *, write: bool = False) -> T:
-        return self._server.patience.run(doing, lambda _: action(), write=write)
 
-    def _read(self, name: str, *, live: str | None) -> Version:
-        client = self._client
-        header = self._run("read", lambda: read_collection(client, name, self._server.location, None)).header
-        metadata = self._run("read", lambda: client.get_collection(name)).config.metadata or {}
-        pairs = self._run("read", lambda: client.count(name, exact=True)).count
-        finished = metadata.get(BUILD_KEY, {}).get("finished") is not False
-        return Version(name, version_number(self._name, name) or 0, pairs, name == live, finished, header.fingerprint)
-
-    def _wait_for_index(self, name: str, wait_s: float) -> None:
-        end = time.monotonic() + wait_s
-        while (status := self._run("verify", lambda: self._client.get_collection(name)).status) != _INDEXED:
-            if status == models.CollectionStatus.RED:
-                raise MemoryStoreError(f"{name!r} is in status red, an error of the server: see its log")
-            if time.monotonic() >= end:
-                return
-            time.sleep(0.5)
-
-
-def open_versions(server: Server, alias: str) -> Versions:
-    """The versions of the memory behind this alias."""
-    return ServerVersions(server.connect(), server, alias)
+def _count(folder: Path) -> int | None:
+    """Pairs in a folder; None if another process has it open."""
+    try:
+        with closing(open_memory(folder, None, create=False)) as memory:
+            return memory.count()
+    except MemoryLocked:
+        return None

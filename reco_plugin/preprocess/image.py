@@ -38,22 +38,14 @@ _FORMATS = frozenset({"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Image preprocessing of the encoder.
-
-    Attributes:
-        size: (height, width).
-        interpolation: ignored by open_clip, and so here, for a non-square size with ``shortest``: that is bicubic.
-        resize_mode: shortest crops the middle, longest pads around it, squash does neither.
-        fill_color: of the padding, 0-255 in every channel (the palette index, for a palette image).
-        mean: per channel; for information, since it is part of the graph.
-        std: per channel; for information, since it is part of the graph.
-    """
+    """Image preprocessing of the encoder; mean and std are for information, since they are part of the graph."""
 
     size: Size
     interpolation: Interpolation = "bicubic"
-    resize_mode: ResizeMode = "shortest"
-    fill_color: int = 0
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    """Ignored by open_clip, and so here, for a non-square size with ``shortest``: that is bicubic."""
+    resize_mode: ResizeMode = "shortest"  # shortest crops the middle, longest pads around it, squash does neither
+    fill_color: int = 0  # of the padding, 0-255 in every channel (the palette index, for a palette image)
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # per channel
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
@@ -123,7 +115,15 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
         ImageError: missing, damaged or too large; the message begins with "is", "has" or "cannot".
     """
     try:
-        return _pixels(source, config, max_pixels)
+        with _open(source) as image:
+            resized = _resize(image, config, max_pixels)
+            resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
+            match config.resize_mode:
+                case "shortest":
+                    resized = _crop(resized, config.size)
+                case "longest":
+                    resized = _pad(resized, config.size, config.fill_color)
+            return np.asarray(resized.convert("RGB"))
     except ImageError:
         raise
     except Exception as error:  # damaged input makes PIL raise about a dozen kinds
@@ -132,18 +132,6 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _pixels(source: ImageInput, config: ImageConfig, max_pixels: int) -> npt.NDArray[np.uint8]:
-    with _open(source) as image:
-        resized = _resize(image, config, max_pixels)
-        resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
-        match config.resize_mode:
-            case "shortest":
-                resized = _crop(resized, config.size)
-            case "longest":
-                resized = _pad(resized, config.size, config.fill_color)
-        return np.asarray(resized.convert("RGB"))
 
 
 @contextmanager

@@ -42,27 +42,17 @@ _LEVELS = 8  # of HTML escaping
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Text preprocessing of the encoder.
+    """Text preprocessing of the encoder."""
 
-    Attributes:
-        kind: clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face.
-        context_length: L.
-        clean: lower and whitespace collapse white space; canonicalize also drops ASCII punctuation.
-        pad_id: fills a row up to L.
-        end_id: ends a text, also a truncated one; only for kind clip.
-        strip_id: an id that becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf.
-        dynamic: the graph takes fewer than L tokens and gives the same vectors.
-        buckets: lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint.
-    """
-
-    kind: TokenizerKind
-    context_length: int
-    clean: Clean
-    pad_id: int
-    end_id: int | None = None
-    strip_id: int | None = None
-    dynamic: bool = False
+    kind: TokenizerKind  # clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face
+    context_length: int  # L
+    clean: Clean  # lower and whitespace collapse white space; canonicalize also drops ASCII punctuation
+    pad_id: int  # fills a row up to L
+    end_id: int | None = None  # ends a text, also a truncated one; only for kind clip
+    strip_id: int | None = None  # becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf
+    dynamic: bool = False  # the graph takes fewer than L tokens and gives the same vectors
     buckets: tuple[int, ...] = BUCKETS
+    """Lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TokenizerKind):

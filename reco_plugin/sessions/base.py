@@ -21,4 +21,8 @@ class Session(Protocol):
             SessionUnavailable: the server cannot be reached.
             SessionTimeout: it did not answer in time.
         """
-        ...
+
+
+def describe_inputs(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Types and shapes of a graph's inputs, for messages."""
+    return str({name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..config import Settings
 from ..errors import MissingExtra, SessionError
-from .base import Arrays
+from .base import Arrays, describe_inputs
 
 try:
     import openvino as ov
@@ -20,7 +20,6 @@ except ImportError as error:
     raise MissingExtra("openvino", "openvino", "running a model with OpenVINO") from error
 
 Arithmetic = Literal["f32", "bf16"]
-VERSION: str = ov.get_version()
 
 
 @cache
@@ -72,8 +71,7 @@ class OpenVinoSession:
             request = self._request()
             values = request.infer(dict(inputs), share_inputs=True).to_tuple()  # copies: the buffers are used again
         except Exception as error:  # see above
-            shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
-            raise SessionError(f"{self._path} failed on {shapes}: {_line(error)}") from error
+            raise SessionError(f"{self._path} failed on {describe_inputs(inputs)}: {_line(error)}") from error
         self._idle.append(request)
         return dict(zip(self._outputs, values, strict=True))
 

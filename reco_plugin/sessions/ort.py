@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..config import Settings
 from ..errors import MissingExtra, SessionError
-from .base import Arrays
+from .base import Arrays, describe_inputs
 
 try:
     import onnxruntime as ort
@@ -67,6 +67,5 @@ class OrtSession:
         try:
             values = self._session.run(names, dict(inputs))
         except Exception as error:  # see above
-            shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
-            raise SessionError(f"{self._path} failed on {shapes}: {error}") from error
+            raise SessionError(f"{self._path} failed on {describe_inputs(inputs)}: {error}") from error
         return dict(zip(names, values, strict=True))

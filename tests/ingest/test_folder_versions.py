@@ -9,7 +9,7 @@ import pytest
 
 from reco_plugin.errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.memory.folder_versions import FolderVersions
+from reco_plugin.memory.versions import FolderVersions
 from reco_plugin.types import Fingerprint, Records
 
 MINE, OTHER = Fingerprint("mine", "a" * 64, 4), Fingerprint("other", "b" * 64, 4)

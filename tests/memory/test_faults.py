@@ -324,7 +324,7 @@ def test_an_error_of_the_system_is_told_with_its_file() -> None:
     said = Exception("Service runtime error: failed to open m/shard/wal/open-1: Permission denied (os error 13)")
     with (
         pytest.raises(MemoryStoreError, match=r"^cannot open .* 'm': m/shard/wal/open-1: Permission denied$"),
-        translate_errors("m", "open", locked="WouldBlock"),
+        translate_errors("m", "open"),
     ):
         raise said
 

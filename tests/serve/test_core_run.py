@@ -18,7 +18,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from reco_plugin.cli.serve import serve_command
+from reco_plugin.cli.app import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.serve.run import check_address

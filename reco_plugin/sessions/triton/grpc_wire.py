@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import MissingExtra, SessionError
@@ -66,13 +65,8 @@ class GrpcWire:
         self._client.close()
 
     def _ask(self, method: Callable[..., Any], timeout: float, *args: Any, **options: Any) -> Any:
-        with self._translate_errors(timeout):
-            return method(*args, headers=self._headers, client_timeout=timeout, **options)
-
-    @contextmanager
-    def _translate_errors(self, timeout: float) -> Iterator[None]:
         try:
-            yield
+            return method(*args, headers=self._headers, client_timeout=timeout, **options)
         except InferenceServerException as error:
             raise self._fault(str(error.status()).removeprefix("StatusCode."), str(error.message()), timeout) from error
 

@@ -47,9 +47,7 @@ class Region:
 class Regions:
     """A pool; each region serves one request at a time.
 
-    Args:
-        wire: to the server.
-        mode: auto sends inputs if the server cannot see our memory; on raises.
+    In mode auto, inputs are sent if the server cannot see our memory; on raises.
     """
 
     def __init__(self, wire: Wire, mode: SharedMemoryMode) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ...artifact import Artifact
 from ...config import Settings
 from ...errors import SessionError
-from ..base import Arrays
+from ..base import Arrays, describe_inputs
 from .address import address_of
 from .connection import TimeLimit, connect
 from .ports import Ports, read_config
@@ -28,18 +28,12 @@ class Infers(Protocol):
 
     def infer(self, call: Inference, deadline: TimeLimit) -> Arrays:
         """Compute the outputs, arrays (B, ...); errors as in :class:`~reco_plugin.sessions.base.Session`."""
-        ...
 
 
 class TritonSession:
     """See :class:`~reco_plugin.sessions.base.Session`; safe to call from several threads.
 
-    Args:
-        connection: to the server, or into it.
-        graph: its name there.
-        outputs: names of all outputs.
-        max_batch: rows of one request at most; more are sent as several requests, one after another.
-        timeout: seconds for each request.
+    A request has at most ``max_batch`` rows, and ``timeout`` seconds; more rows are sent in several, one after another.
     """
 
     def __init__(
@@ -63,7 +57,7 @@ class TritonSession:
     def _rows(self, inputs: Mapping[str, npt.NDArray[Any]]) -> int:
         rows = {len(array) if array.ndim else None for array in inputs.values()}
         if len(rows) != 1 or None in rows:
-            raise SessionError(f"{self._graph} failed on {_shapes(inputs)}: the inputs must have the same rows")
+            raise SessionError(f"{self._graph} failed on {describe_inputs(inputs)}: the inputs must have the same rows")
         return int(rows.pop() or 0)
 
     def _send(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -71,7 +65,7 @@ class TritonSession:
         try:
             return self._connection.infer(call, TimeLimit.after(self._timeout))
         except SessionError as error:
-            raise type(error)(f"{self._graph} failed on {_shapes(inputs)}: {error}") from error
+            raise type(error)(f"{self._graph} failed on {describe_inputs(inputs)}: {error}") from error
 
 
 def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSession:
@@ -106,12 +100,7 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
 def check_triton(graph: str, settings: Settings) -> None:
     """Check that the server of ``triton_url`` has a graph ready; over the connection of open sessions.
 
-    Raises:
-        ConfigError: a setting of Triton cannot be used.
-        SessionUnavailable: the server cannot be reached.
-        SessionTimeout: it did not answer within 5 s, or ``triton_timeout_s`` if that is less.
-        SessionError: it does not serve this graph.
-        MissingExtra: the Triton client is not installed.
+    Raises what :func:`open_triton` does, and SessionTimeout after 5 s, or ``triton_timeout_s`` if that is less.
     """
     connection = connect(address_of(settings), settings.triton_shared_memory)
     connection.config(graph, VERSION, TimeLimit.after(min(settings.triton_timeout_s, _CHECK_S)))
@@ -137,7 +126,3 @@ def _way_out(artifact: Artifact) -> str:
         f" Serve this folder (tritonserver --model-repository={artifact.folder}), or set model to the folder that "
         "is served."
     )
-
-
-def _shapes(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
-    return str({name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()})

@@ -44,23 +44,18 @@ class Wire(Protocol):
 
     def infer(self, call: Inference, timeout: float) -> Arrays:
         """Compute the outputs, arrays (B, ...)."""
-        ...
 
     def config(self, graph: str, version: str, timeout: float) -> dict[str, Any]:
         """The configuration of a graph that is ready, as JSON."""
-        ...
 
     def register(self, region: str, key: str, size: int, timeout: float) -> None:
         """Have the server map a shared-memory object of this host."""
-        ...
 
     def unregister(self, region: str, timeout: float) -> None:
         """Have the server unmap it."""
-        ...
 
     def close(self) -> None:
         """Close the connections."""
-        ...
 
 
 def open_wire(address: Address) -> Wire:

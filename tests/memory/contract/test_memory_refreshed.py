@@ -15,7 +15,7 @@ from qdrant_stand_in import Refusal, StandIn, serving
 from reco_plugin.errors import FingerprintMismatch
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.server import Server
-from reco_plugin.memory.versions import open_versions
+from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
@@ -52,7 +52,7 @@ def ask(memory: Memory) -> list[list[str]]:
 
 def version_of(server: StandIn, fingerprint: Fingerprint, opened: Open, gate: dict[str, Any], id_: str) -> str:
     """Build a finished version of one pair; returns its name."""
-    with closing(open_versions(Server.parse(server.url("http")), "reco")) as versions:
+    with closing(ServerVersions(Server.parse(server.url("http")), "reco")) as versions:
         name = versions.begin(fingerprint)
         new = opened(fingerprint, name)
         new.upsert(Records([id_], AXES[:1], AXES[1:2], [{}]))
@@ -62,7 +62,7 @@ def version_of(server: StandIn, fingerprint: Fingerprint, opened: Open, gate: di
 
 
 def use(server: StandIn, name: str) -> None:
-    with closing(open_versions(Server.parse(server.url("http")), "reco")) as versions:
+    with closing(ServerVersions(Server.parse(server.url("http")), "reco")) as versions:
         versions.use(name)
 
 

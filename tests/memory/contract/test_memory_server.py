@@ -17,7 +17,7 @@ from reco_plugin.errors import MemoryOverloaded, MemoryStoreError
 from reco_plugin.ingest.source import open_source
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.memory.server import Server
-from reco_plugin.memory.versions import open_versions
+from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
@@ -100,7 +100,7 @@ def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
     server = Server.parse(qdrant_url, options=MemoryOptions(transport="rest"))
     with (
         closing(open_memory(qdrant_url, FINGERPRINT, collection=name, options=server.options)) as reader,
-        closing(open_versions(server, name)) as versions,
+        closing(ServerVersions(server, name)) as versions,
     ):
         reader.upsert(pairs(3))
         second = versions.begin(FINGERPRINT)

@@ -1,24 +1,40 @@
-"""Shared by the commands on a memory: opening it without a model, its options, and printing results."""
+"""Shared by the commands: options, opening a memory without a model, progress, and printing results."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from .options import OpenOptions, memory_location
+from ..config import Settings, load_settings
+from ..errors import ConfigError, MemoryStoreError
+from ..memory import Memory, memory_of
+from ..memory.opening import server_of
+from ..types import Fingerprint, Records
 
 if TYPE_CHECKING:
-    from ..config import Settings
-    from ..memory import Memory
     from ..memory.server import Server
-    from ..types import Records
 
-T = TypeVar("T")
+T = TypeVar("T", int, Records)
 
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Model folder made by `reco export`.",
+        show_default="RECO_MODEL or ./triton_models, else the quickstart model",
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(help="Memory: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY or ./memory"),
+]
+CollectionOption = Annotated[
+    str | None, typer.Option(help="Collection of a Qdrant server.", show_default="RECO_MEMORY_COLLECTION or reco")
+]
 OptionOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -27,9 +43,17 @@ OptionOption = Annotated[
         help="Option of the memory, as in shards=6 or quantization=scalar; repeat it. See docs/memory.md.",
     ),
 ]
-CollectionOption = Annotated[
-    str | None, typer.Option(help="Collection of a Qdrant server.", show_default="RECO_MEMORY_COLLECTION or reco")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+
+_DEFAULT_MEMORY = "./memory"
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """The model and memory of a command; None leaves them to the settings."""
+
+    model: ModelOption = None
+    memory: MemoryOption = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,25 @@ class Target(OpenOptions):
     option: OptionOption = None
 
 
+def memory_location(given: str | None) -> str:
+    """The memory of a command: its option, then the settings, then ``./memory``.
+
+    The library's own default, a memory in RAM, would be lost at the end of the command.
+    """
+    settings = load_settings(memory=given)
+    return settings.memory if "memory" in settings.model_fields_set else _DEFAULT_MEMORY
+
+
+def existing_memory(given: str | None) -> str:
+    """The same for a command that only reads: creating an empty memory would hide a mistyped name."""
+    location = memory_location(given)
+    if location != ":memory:" and "://" not in location and not Path(location).expanduser().exists():
+        raise MemoryStoreError(
+            f"there is no memory at {location!r}. Check the location, or make one: reco memory add --help"
+        )
+    return location
+
+
 def memory_settings(
     memory: str | None = None, collection: str | None = None, options: list[str] | None = None
 ) -> Settings:
@@ -48,8 +91,6 @@ def memory_settings(
     Raises:
         ConfigError: an unknown option, or an invalid value.
     """
-    from ..config import load_settings
-
     return load_settings(
         memory=memory_location(memory), memory_collection=collection, memory_options=parse_options(options)
     )
@@ -61,8 +102,6 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
     Raises:
         ConfigError: no equals sign.
     """
-    from ..errors import ConfigError
-
     for option in options or ():
         if "=" not in option:
             raise ConfigError(f"--option is NAME=VALUE, as in shards=6, got {option!r}")
@@ -71,9 +110,12 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
 
 def open_store(memory: str | None, collection: str | None = None) -> Memory:
     """The memory of any encoder, without a model; it must exist."""
-    from ..memory import memory_of
-
     return memory_of(memory_settings(memory, collection), None, create=False)
+
+
+def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:
+    """The memory to copy pairs of this encoder to, made if there is none; a kind in the settings is the source's."""
+    return memory_of(settings.model_copy(update={"memory_kind": "auto"}), fingerprint)
 
 
 def open_server(settings: Settings) -> Server:
@@ -83,9 +125,6 @@ def open_server(settings: Settings) -> Server:
         ConfigError: the memory is no URL.
         MissingExtra: qdrant-client is not installed.
     """
-    from ..errors import ConfigError
-    from ..memory.opening import server_of
-
     if "://" not in settings.memory:
         raise ConfigError(
             f"attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
@@ -101,14 +140,9 @@ def with_progress(batches: Iterable[T], total: int | None, what: str) -> Iterato
     with progress_bar(total=total, desc=what, unit="pair") as bar:
         for batch in batches:
             yield batch
-            bar.update(batch if isinstance(batch, int) else _length(batch))
+            bar.update(batch if isinstance(batch, int) else len(batch))
 
 
 def say(result: Any, text: str, as_json: bool) -> None:
     """Print a result as JSON, or as text."""
     typer.echo(json.dumps(result, ensure_ascii=False, indent=2) if as_json else text)
-
-
-def _length(batch: Any) -> int:
-    records: Records = batch
-    return len(records)
