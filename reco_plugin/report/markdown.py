@@ -79,15 +79,11 @@ def escape(text: str) -> str:
     >>> print(escape("a|b <i> *c*"))
     a\|b &lt;i&gt; \*c\*
     """
-    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", _plain(text))
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", prose(text))
 
 
 def prose(text: str) -> str:
     """Escape HTML in sentences, but no Markdown."""
-    return _plain(text)
-
-
-def _plain(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
@@ -114,7 +110,7 @@ def _show_pair(shown: RetrievedPair, link: PictureLink) -> str:
 def _picture(address: str | None, words: str) -> str:
     if address is None:
         return ""
-    alt = _plain(words).replace('"', "&quot;").replace("|", "&#124;")
+    alt = prose(words).replace('"', "&quot;").replace("|", "&#124;")
     return f'<img src="{address}" width="{_PICTURE_WIDTH}" alt="{alt}"><br>'
 
 
