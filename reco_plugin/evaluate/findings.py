@@ -55,44 +55,27 @@ class Line(Frozen):
 
 
 class Chart(Frozen):
-    """Lines over a common x.
+    """Lines over a common x."""
 
-    Attributes:
-        title: what to look for.
-        x_title, y_title: with units.
-        y_kind: format of the values of y.
-        x: values of x, or names (then points are drawn side by side).
-        x_log: whether the axis of x is logarithmic.
-        baseline: y of a thin horizontal line, such as frozen CLIP's.
-    """
-
-    title: str
-    x_title: str
-    y_title: str
-    x: tuple[float, ...] | tuple[str, ...]
+    title: str  # what to look for
+    x_title: str  # with its unit
+    y_title: str  # with its unit
+    x: tuple[float, ...] | tuple[str, ...]  # values of x, or names (then points are drawn side by side)
     lines: tuple[Line, ...]
-    y_kind: CellKind = "percent"
-    x_log: bool = False
-    baseline: float | None = None
+    y_kind: CellKind = "percent"  # format of the values of y
+    x_log: bool = False  # whether the axis of x is logarithmic
+    baseline: float | None = None  # y of a thin horizontal line, such as frozen CLIP's
 
 
 class Section(Frozen):
-    """One question and its answer.
+    """One question and its answer, in tables and charts."""
 
-    Attributes:
-        key: stable identifier: main, retrieval, ablations, baselines, harm, gate, cost, …
-        title: the question.
-        about: one paragraph: method, and how to read the results.
-        tables, charts: the answer.
-        notes: sentences on what limited refinement, for the summary.
-    """
-
-    key: str
-    title: str
-    about: str
+    key: str  # stable identifier: main, retrieval, ablations, baselines, harm, gate, cost, …
+    title: str  # the question
+    about: str  # one paragraph: method, and how to read the results
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences on what limited refinement, for the summary
 
 
 class RankedCandidate(Frozen):
@@ -114,25 +97,16 @@ class RetrievedPair(Frozen):
 
 
 class Case(Frozen):
-    """One query, its neighbours, and its rankings before and after.
+    """One query, its neighbours, and its rankings before and after."""
 
-    Attributes:
-        name: true class or caption of the query.
-        picture: file name in the run's ``pictures`` folder.
-        rank_before, rank_after: of the true candidate, 0 is best.
-        before, after: the first candidates of both rankings, nearest first.
-        neighbours: retrieved for the query.
-        prompt_neighbours: retrieved for the true class's prompt, where prompts were refined.
-    """
-
-    name: str
-    picture: str | None
-    rank_before: int
+    name: str  # true class or caption of the query
+    picture: str | None  # file name in the run's ``pictures`` folder
+    rank_before: int  # of the true candidate, 0 is best
     rank_after: int
-    before: tuple[RankedCandidate, ...]
+    before: tuple[RankedCandidate, ...]  # the first candidates, nearest first
     after: tuple[RankedCandidate, ...]
-    neighbours: tuple[RetrievedPair, ...]
-    prompt_neighbours: tuple[RetrievedPair, ...] = ()
+    neighbours: tuple[RetrievedPair, ...]  # retrieved for the query
+    prompt_neighbours: tuple[RetrievedPair, ...] = ()  # for the true class's prompt, where prompts were refined
 
 
 class Findings(Frozen):

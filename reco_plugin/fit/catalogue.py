@@ -38,25 +38,15 @@ _WORD = re.compile(r"[^\W\d_]{3}")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """N encoded pairs.
+    """N encoded pairs."""
 
-    Attributes:
-        pairs: frozen vectors (N, D) and payloads.
-        groups: (N,) group of each pair.
-        names: C groups whose names read as class names; empty where they do not.
-        prompts: (C, D) vectors of the names.
-        digest: of the pairs.
-        reasons: why rows were rejected, with their counts, the most frequent first.
-        sample: rows in use; None for all.
-    """
-
-    pairs: Records
-    groups: tuple[str, ...]
-    names: tuple[str, ...]
-    prompts: Vectors
-    digest: str
-    reasons: dict[str, int] = field(default_factory=dict)
-    sample: CatalogueSample | None = None
+    pairs: Records  # frozen vectors (N, D) and payloads
+    groups: tuple[str, ...]  # (N,) group of each pair
+    names: tuple[str, ...]  # C groups whose names read as class names; empty where they do not
+    prompts: Vectors  # (C, D) vectors of the names
+    digest: str  # of the pairs
+    reasons: dict[str, int] = field(default_factory=dict)  # why rows were rejected, with counts, most frequent first
+    sample: CatalogueSample | None = None  # rows in use; None for all
 
     def __len__(self) -> int:
         return len(self.pairs)

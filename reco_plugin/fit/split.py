@@ -27,16 +27,10 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class HeldOut:
-    """N pairs, split.
+    """N pairs, split. A pair that asks is in no memory of its part, unlike the other pairs of its group."""
 
-    Attributes:
-        part: (N,) part of each pair.
-        asks: (N,) whether a held-out pair is a query; then it is in no memory of its part, unlike the other pairs of
-            its group.
-    """
-
-    part: npt.NDArray[np.str_]
-    asks: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.str_]  # (N,) part of each pair
+    asks: npt.NDArray[np.bool_]  # (N,) whether a held-out pair is a query
 
     def rows(self, *parts: SplitName) -> npt.NDArray[np.int64]:
         """Rows (M,) of all pairs of some parts."""

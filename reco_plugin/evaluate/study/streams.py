@@ -163,15 +163,13 @@ def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:
         records: M pairs.
         near: cosine above which a pair is a near-duplicate.
     """
-    row_of = {id_: row for row, id_ in enumerate(records.ids)}
+    column_of = {id_: column for column, id_ in enumerate(records.ids)}
     nearest, pairs = np.full(len(task), -1.0, np.float32), np.zeros(len(records), np.bool_)
     if not len(records):
         return Leaks(nearest > near, pairs, nearest)
     for rows in parts(len(task), len(records)):
-        cosine = task.queries.vectors[rows] @ records.image.T  # (b, M)
-        for offset, ids in enumerate(() if task.queries.own is None else task.queries.own[rows]):
-            cosine[offset, [row_of[id_] for id_ in ids if id_ in row_of]] = -1.0
-        nearest[rows] = cosine.max(axis=1)
+        cosine = task.queries.similarity(rows, records.image, column_of)
+        nearest[rows] = np.maximum(cosine.max(axis=1), -1.0)
         pairs |= (cosine > near).any(axis=0)
     return Leaks(nearest > near, pairs, nearest)
 

@@ -46,31 +46,18 @@ class StudyProgress(Protocol):
 
 @dataclass(frozen=True)
 class Study:
-    """The inputs of a study.
-
-    Attributes:
-        config: of the study.
-        subject: memory and models.
-        labelled: the test set.
-        whole, dev, test: its task; the one to choose baselines on; the one of all sections but the main table.
-        records: the memory's pairs, (M, D) each, in RAM, at most ``config.memory_limit``.
-        shows: their classes in the whole set.
-        distractors: pairs of another domain, if given.
-        captioned: retrieval set of vectors, if given.
-        pictures: writes thumbnails.
-        watch: shows progress.
-    """
+    """The inputs of a study."""
 
     config: StudyConfig
-    subject: Subject
-    labelled: Labelled
-    whole: Task
-    dev: Task
-    test: Task
-    records: Records
-    shows: Membership
-    distractors: Records | None
-    captioned: Captioned | None
+    subject: Subject  # memory and models
+    labelled: Labelled  # the test set
+    whole: Task  # of the test set
+    dev: Task  # to choose baselines on
+    test: Task  # of all sections but the main table
+    records: Records  # the memory's pairs, (M, D) each, in RAM, at most ``config.memory_limit``
+    shows: Membership  # their classes in the whole set
+    distractors: Records | None  # pairs of another domain, if given
+    captioned: Captioned | None  # retrieval set of vectors, if given
     pictures: Thumbnails
     watch: StudyProgress
 
@@ -98,11 +85,6 @@ class Study:
     def baselines(self) -> tuple[Chosen, ...]:
         """The best of every kind on the development task, the best of all first."""
         return choose(self.dev, self.full, self.ours, self.watch)
-
-    @property
-    def best_baseline(self) -> Chosen:
-        """The best of all on the development task."""
-        return self.baselines[0]
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory of pairs, (N, D) each, in RAM, calibrated anew; k is that of ``ours`` when None."""
