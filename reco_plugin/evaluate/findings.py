@@ -7,7 +7,7 @@ Shares and their differences are from 0 to 1 everywhere; only the report turns t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,7 +15,6 @@ from ..errors import DataError
 from ..files import whole_file
 from .intervals import Interval
 
-FINDINGS = "findings.json"
 CellKind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
 """percent: a share. points: a difference of shares. number: anything else."""
 Cell: TypeAlias = str | int | float | Interval | None
@@ -109,8 +108,42 @@ class Case(Frozen):
     prompt_neighbours: tuple[RetrievedPair, ...] = ()  # for the true class's prompt, where prompts were refined
 
 
-class Findings(Frozen):
+class RunFile(Frozen):
+    """Values in one file of a run's folder."""
+
+    file: ClassVar[str]
+    absent: ClassVar[str]  # what to do where there is no such file
+    again: ClassVar[str]  # what to do where it is damaged
+
+    def write(self, folder: Path) -> Path:
+        """Write the file atomically; returns its path."""
+        path = folder / self.file
+        with whole_file(path) as part:
+            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            DataError: no such file there, or a damaged one.
+        """
+        path = folder / cls.file
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{folder} holds no {cls.file}: {cls.absent}") from error
+        except ValidationError as error:
+            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. {cls.again}") from error
+
+
+class Findings(RunFile):
     """All findings of a study."""
+
+    file: ClassVar[str] = "findings.json"
+    absent: ClassVar[str] = "give a run folder that `reco eval study` made"
+    again: ClassVar[str] = "Run the study again"
 
     name: str  # of the data set
     command: str  # that reproduces it
@@ -119,25 +152,3 @@ class Findings(Frozen):
     sections: tuple[Section, ...]  # in reading order
     gains: tuple[Case, ...] = ()  # cases that rose furthest, best first
     harms: tuple[Case, ...] = ()  # cases that fell furthest, worst first
-
-    def write(self, folder: Path) -> Path:
-        """Write ``findings.json`` atomically; returns its path."""
-        path = folder / FINDINGS
-        with whole_file(path) as part:
-            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        return path
-
-    @classmethod
-    def read(cls, folder: Path) -> Findings:
-        """Read what :meth:`write` wrote.
-
-        Raises:
-            DataError: no findings there, or invalid ones.
-        """
-        path = folder / FINDINGS
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{folder} holds no {FINDINGS}: give a run folder that `reco eval study` made") from error
-        except ValidationError as error:
-            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. Run the study again") from error
