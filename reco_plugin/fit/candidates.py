@@ -67,13 +67,7 @@ class Candidate:
 
 
 def candidates(config: FitConfig, dimension: int, paper: Fusions | None = None) -> Iterator[Candidate]:
-    """Yield all candidates, the simplest first.
-
-    Args:
-        config: selects them.
-        dimension: D.
-        paper: the trained layer of the paper, where it is a candidate.
-    """
+    """Yield all candidates, the simplest first; ``paper`` is the trained layer, where it is a candidate."""
     for kind in config.kinds:
         if kind == "reco":
             yield from _list_closed_forms(config)
@@ -137,14 +131,9 @@ _OF = "catalogue.txt"
 
 
 def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path) -> None:
-    """Gather the training data of the layer in files that all processes read; those of a killed run are reused.
+    """Gather the training data of the layer in files that all processes read.
 
-    Args:
-        config: of the fit.
-        catalogue: encoded; files of an earlier one are removed.
-        split: of the catalogue.
-        fingerprint: of the encoder.
-        out: the run's folder.
+    Those of a killed run are reused, those of another catalogue removed.
     """
     from ..train.data import gather, hidden_ids
 

@@ -92,13 +92,8 @@ def measure_tasks(
 ) -> dict[TaskName, dict[str, Measured]]:
     """Measure tasks frozen and with their queries refined; where names are searched, also with names and both refined.
 
-    The index of text and image queries stays frozen.
-
-    Args:
-        questions: of a part.
-        candidate: to measure.
-        names: of the tasks; None: all.
-        known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
+    The index of text and image queries stays frozen. Where ``known``, the memory holds other pairs of the queries'
+    groups; else none.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
     refiner, queries = candidate.refiner(memory), dict[Modality, TaskItems]()
@@ -192,13 +187,9 @@ def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
 def final_lines(
     questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Candidate], *, seed: int
 ) -> list[TestLine]:
-    """Measure frozen, baseline and chosen candidate on every task.
+    """Measure frozen, the best baseline for each query side and the chosen candidate on every task of the test part.
 
-    Args:
-        questions: of the test part.
-        chosen: on validation; None where no candidate helps: then frozen is used.
-        simple: the best baseline for each query side.
-        seed: of the bootstrap.
+    Where no candidate was chosen, since none helps, frozen is used.
     """
     lines: list[TestLine] = []
     both = [measure_tasks(questions, chosen.candidate, known=known) for known in (True, False)] if chosen else []

@@ -46,14 +46,7 @@ class HeldOut:
 
 
 def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> HeldOut:
-    """Split pairs by group.
-
-    Args:
-        ids: (N,).
-        groups: (N,) group of each pair.
-        validation: share of the groups.
-        test: share of the groups.
-        seed: of the split.
+    """Split N pairs by their groups (N,); ``validation`` and ``test`` are shares of the groups.
 
     Raises:
         DataError: a part has fewer than ten groups.

@@ -29,8 +29,7 @@ class BenchPair:
     style: str
     family: str
     caption: str
-    split: EntitySplit | None
-    """None for a generic drawing, which has no entity."""
+    split: EntitySplit | None  # None for a generic drawing, which has no entity
 
     @property
     def key(self) -> str:

@@ -34,13 +34,10 @@ _NAME_SOURCE = {
 class Entity:
     """A thing with drawings in several styles."""
 
-    key: str
-    """Code points in lower case, as in ``1f98a``."""
-    label: str
-    """CLDR name: the class prompt."""
+    key: str  # code points in lower case, as in ``1f98a``
+    label: str  # CLDR name: the class prompt
     tags: tuple[str, ...]
-    names: dict[str, str]
-    """Name of the entity in each vocabulary (cldr, github, iamcal, joypixels, emojibase)."""
+    names: dict[str, str]  # in each vocabulary: cldr, github, iamcal, joypixels, emojibase
     subgroup: int
     split: EntitySplit
 

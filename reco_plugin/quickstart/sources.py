@@ -32,10 +32,8 @@ class DrawingPackage:
     version: str
     license: str
     credit: str
-    family: str
-    """Art family: drawings of one family are near-copies of each other and are hidden together."""
-    parts: tuple[str, ...] = _ICONIFY
-    """Prefixes of the paths to unpack."""
+    family: str  # of art: drawings of one family are near-copies of each other and are hidden together
+    parts: tuple[str, ...] = _ICONIFY  # prefixes of the paths to unpack
 
 
 def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> DrawingPackage:

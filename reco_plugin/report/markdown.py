@@ -53,12 +53,7 @@ def markdown_table(table: Table) -> str:
 
 
 def markdown_cases(cases: Sequence[Case], link: PictureLink = lambda name: None) -> str:
-    """Write a table of cases: the query, its rank before and after, both rankings, and the neighbours.
-
-    Args:
-        cases: at least one.
-        link: addresses of pictures; by default none.
-    """
+    """Write a table of cases: the query, its rank before and after, both rankings, and the neighbours."""
     lines = [_row(("query", "rank", "before", "after", "retrieved")), _row(["---"] * 5)]
     for case in cases:
         found = "<br>".join(_show_pair(shown, link) for shown in (*case.neighbours, *case.prompt_neighbours))
@@ -115,13 +110,9 @@ def _picture(address: str | None, words: str) -> str:
 
 
 def render_document(runs: Sequence[Run], title: str, prefixes: Sequence[str], folder: Path) -> str:
-    """Write runs as one document.
+    """Write runs as one document, which lies in ``folder``; several are compared in a table first.
 
-    Args:
-        runs: at least one; several are compared in a table first.
-        title: heading of the document.
-        prefixes: of each run's chart files.
-        folder: of the document; pictures are linked from there.
+    Each run has its prefix of chart files.
     """
     parts = [f"# {escape(title)}"]
     several = len(runs) > 1

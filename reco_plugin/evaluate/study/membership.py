@@ -46,17 +46,11 @@ class Membership:
 
 
 def membership(records: Records, classes: Sequence[str], prompts: Vectors, label_key: str | None) -> Membership:
-    """Find the classes of each pair.
+    """Find the classes of each of N pairs, by the names and the prompts (C, D) of C classes.
 
     By the payload value under ``label_key`` (the class's name, whatever its case, or its number); else a pair belongs
     to every class whose name its caption contains as words; else, where no pair has a caption, to the class whose
     prompt is nearest to its text.
-
-    Args:
-        records: N pairs.
-        classes: C names.
-        prompts: (C, D) unit-norm.
-        label_key: payload key.
 
     Raises:
         ConfigError: no pair has the key.

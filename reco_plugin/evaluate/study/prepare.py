@@ -74,16 +74,10 @@ def prepare(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Study:
-    """Encode and load everything that sections need.
+    """Encode and load everything that sections need; ``reco`` and ``sets`` are as the configuration says.
 
-    Args:
-        reco: opened as the configuration says.
-        config: what to study.
-        sets: read as the configuration says.
-        folder: of the run.
-        watch: shows progress.
-        cache: folder of frozen vectors; in the run's folder when None.
-        progress: called with the number of items of each encoded batch.
+    Frozen vectors are kept in ``cache``, by default in the run's folder; ``progress`` is called with the number of
+    items of each encoded batch.
 
     Raises:
         ConfigError: too few classes to split, an unknown label key, or raw data without a model.

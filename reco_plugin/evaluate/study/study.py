@@ -128,11 +128,7 @@ class Subject:
 
 
 def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
-    """Open the further trainings of a model, and combine their settings.
-
-    Args:
-        reco: opened by the configuration: the first model, or a refiner of vectors alone.
-        config: names the models and the sides to refine.
+    """Open the further trainings of a model, and combine their settings; ``reco`` is the first, or of vectors alone.
 
     Raises:
         ConfigError: several models with a fusion that is not trained, a model without the fusion, or a control without
