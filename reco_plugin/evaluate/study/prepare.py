@@ -24,7 +24,6 @@ from ..encoding import (
 from ..prompts import labelled_task, with_templates
 from .config import StudyConfig
 from .membership import membership
-from .pictures import Thumbnails
 from .streams import split_classes
 from .study import Study, StudyProgress, read_memory, subject_of
 
@@ -109,7 +108,7 @@ def prepare(
         shows=membership(records, whole.classes, whole.candidates.vectors, config.label_key),
         distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
         captioned=None if sets.captioned is None else _encode_captioned(source, sets.captioned, progress),
-        pictures=Thumbnails(folder / "pictures", sets.labelled.images),
+        folder=folder,
         watch=watch,
     )
 

@@ -30,7 +30,6 @@ from ..task import Mask, Task
 from .config import StudyConfig
 from .membership import Membership
 from .memories import ram_memory
-from .pictures import Thumbnails
 from .streams import folds, stream
 
 T = TypeVar("T")
@@ -58,18 +57,13 @@ class Study:
     shows: Membership  # their classes in the whole set
     distractors: Records | None  # pairs of another domain, if given
     captioned: Captioned | None  # retrieval set of vectors, if given
-    pictures: Thumbnails
+    folder: Path  # of the run
     watch: StudyProgress
 
     @property
     def ours(self) -> Method:
         """The method of the models."""
         return self.subject.ours
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.pictures.folder.parent
 
     @cached_property
     def frozen(self) -> Measured:

@@ -126,7 +126,7 @@ def _main(section: Section) -> Iterator[str]:
 def _baselines(section: Section) -> Iterator[str]:
     chosen = str(section.tables[0].rows[0]["name"])
     for table in section.tables[1:]:
-        row = _row(table, name=chosen)
+        row = next(row for row in table.rows if row["name"] == chosen)
         yield (
             f"Ours against the best baseline on development classes ({chosen}), {table.title}: "
             f"{_points(row['ahead'])} points."
@@ -141,10 +141,6 @@ def _harm(section: Section) -> Iterator[str]:
     for row in noisy[:1]:
         share = percent(_number(row["wrong"]))
         yield f"With {share} % wrong captions, ours changes top-1 by {_points(row['gain'])} points."
-
-
-def _row(table: Table, **cells: Cell) -> dict[str, Cell]:
-    return next(row for row in table.rows if all(row.get(key) == cell for key, cell in cells.items()))
 
 
 def _number(cell: Cell) -> float:
