@@ -31,20 +31,16 @@ GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one side on validation.
+    """The result of one side on validation, all in recall@1.
 
-    Attributes:
-        side: the refined side.
-        gain: in recall@1 of its task.
-        loss: the worst change of recall@1 where refinement must not harm: with a memory that knows nothing of what is
-            searched, and of refined images among names. Negative is worse than frozen.
-        allowed: the tolerated loss: that of the configuration, or one query, or what chance alone explains (half of the
-            95 % interval), whichever is most.
+    The loss is the worst change where refinement must not harm: with a memory that knows nothing of what is searched,
+    and of refined images among names. Allowed is that of the configuration, or one query, or what chance alone explains
+    (half of the 95 % interval), whichever is most.
     """
 
     side: FitSide
-    gain: Interval
-    loss: float
+    gain: Interval  # in its task
+    loss: float  # negative is worse than frozen
     allowed: float
 
     @property

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from ..study import Study
 COUNT, QUICK_COUNT = 12, 4
 SIZE = 128  # of a thumbnail, in pixels
 _KEYS = ("image", "path")  # of a payload
+_Ranks: TypeAlias = npt.NDArray[np.int64]
 
 
 class Cases(NamedTuple):
@@ -63,13 +64,7 @@ def cases(study: Study) -> Cases:
 class _Show:
     """Makes a case of a query's row."""
 
-    def __init__(
-        self,
-        study: Study,
-        refined: Task,
-        before: npt.NDArray[np.int64],
-        after: npt.NDArray[np.int64],
-    ) -> None:
+    def __init__(self, study: Study, refined: Task, before: _Ranks, after: _Ranks) -> None:
         self.study, self.refined, self.before, self.after = study, refined, before, after
         self.pictures = _Thumbnails(study.folder / "pictures", study.labelled.images)
         self.refiner = study.ours.refiners(study.full)[0]
@@ -106,28 +101,20 @@ class _Show:
         return self._show_pairs(found, 0, label)
 
     def _show_pairs(self, refinement: Refinement, row: int, label: int) -> tuple[RetrievedPair, ...]:
-        found, trust = refinement.neighbours, refinement.trust
-        if found is None or trust is None:
+        found, trust, shows = refinement.neighbours, refinement.trust, self.study.shows
+        if found is None or trust is None or found.payloads is None:
             return ()
-        relevant = self._relevant(found.ids[row], label)
-        payloads = (found.payloads or [[]] * len(found.ids))[row]
+        of_class = set(shows.pair[shows.number == label].tolist())
         return tuple(
             RetrievedPair(
                 caption=str(payload.get("caption", id_)),
                 picture=self.pictures.pair(payload),
                 similarity=float(found.similarity[row, place]),
                 trust=float(trust[row, place]),
-                relevant=relevant[place],
+                relevant=self.row_of[id_] in of_class if shows.known else None,
             )
-            for place, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
+            for place, (id_, payload) in enumerate(zip(found.ids[row], found.payloads[row], strict=True))
         )
-
-    def _relevant(self, ids: Sequence[str], label: int) -> list[bool | None]:
-        shows = self.study.shows
-        if not shows.known:
-            return [None] * len(ids)
-        of_class = set(shows.pair[shows.number == label].tolist())
-        return [self.row_of[id_] in of_class for id_ in ids]
 
 
 @dataclass(frozen=True)
