@@ -100,13 +100,8 @@ def gain_chart(
 def summary(sections: Sequence[Section], config: StudyConfig) -> tuple[str, ...]:
     """Sentences with the main figures of the sections."""
     by_key = {section.key: section for section in sections}
-    lines: list[str] = []
-    if "main" in by_key:
-        lines += _main(by_key["main"])
-    if "baselines" in by_key:
-        lines += _baselines(by_key["baselines"])
-    if "harm" in by_key:
-        lines += _harm(by_key["harm"])
+    tell = {"main": _main, "baselines": _baselines, "harm": _harm}
+    lines = [line for key, lines_of in tell.items() if key in by_key for line in lines_of(by_key[key])]
     if config.quick:
         lines.append("A quick run: fewer points on the curves and fewer bootstrap draws.")
     return tuple(lines)
