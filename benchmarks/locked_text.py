@@ -31,13 +31,14 @@ from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.metrics import top_k
 from reco_plugin.evaluate.ranking import ranks
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.dataset import Quickstart, load
+from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import QUERY_STYLES
 from reco_plugin.refine import VectorMemory
 from reco_plugin.types import Fingerprint, Records
 
 from .pretrain.contrastive import PretrainConfig
+from .pretrain.generic import load_with_generic
 from .pretrain.locked_text import ABOUT, LockedTextClip, load_locked, train_locked
 from .pretrain.sentences import SentenceTower, load_sentences
 from .quickstart_model import K, Study
@@ -118,7 +119,7 @@ def _identity(data: Quickstart, config: PretrainConfig) -> str:
 def open_study(cache: Path) -> Study:
     """The quickstart benchmark under this encoder; whatever is missing is fetched, trained and encoded first."""
     work = cache / "quickstart-lit"
-    data = load(cache / "quickstart", generic=True)
+    data = load_with_generic(cache / "quickstart")
     clip = locked_clip(data, work)
     return Study(data, clip, Fingerprint(clip.name, clip.digest, clip.dimension), work)
 

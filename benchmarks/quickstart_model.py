@@ -36,7 +36,7 @@ from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, GENERIC_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
+from reco_plugin.quickstart.sources import EMOJI_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
@@ -49,6 +49,8 @@ from reco_plugin.train.parity import Parity
 from reco_plugin.train.refit import refit
 from reco_plugin.types import Fingerprint, Records, Vectors
 
+from .pretrain.generic import SOURCES as GENERIC_SOURCES
+from .pretrain.generic import load_with_generic
 from .pretrain.towers import pretrain
 from .subject import with_traded_captions
 
@@ -362,7 +364,7 @@ def main() -> None:
         return
     torch.set_num_threads(os.cpu_count() or 1)
     work = arguments.cache / "quickstart-model"
-    data = load(arguments.cache / "quickstart", generic=not arguments.shipped)
+    data = (load if arguments.shipped else load_with_generic)(arguments.cache / "quickstart")
     clip = None if arguments.shipped else _mini_clip(data, work)
     if clip is None:
         artifact = Artifact.load(arguments.out)

@@ -186,11 +186,10 @@ def encoder_of(name: str, cache: Path) -> tuple[FrozenEncoder, Fingerprint]:
     if name == "scratch":
         artifact = Artifact.load("triton_models")
         return Encoder(artifact, load_settings()), artifact.manifest.fingerprint
-    from reco_plugin.quickstart.dataset import load
-
     from .locked_text import locked_clip
+    from .pretrain.generic import load_with_generic
 
-    clip = locked_clip(load(cache / "quickstart", generic=True), cache / "quickstart-lit")
+    clip = locked_clip(load_with_generic(cache / "quickstart"), cache / "quickstart-lit")
     return clip, Fingerprint(clip.name, clip.digest, clip.dimension)
 
 

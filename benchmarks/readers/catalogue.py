@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reco_plugin.quickstart import dataset
-
+from ..pretrain.generic import load_with_generic
 from ..sets import LOADERS
 
 
@@ -42,7 +41,7 @@ def entries(cache: Path, limit: int | None = None) -> Iterator[Entry]:
 
 
 def _drawings(cache: Path) -> Iterator[tuple[npt.NDArray[np.uint8], str, str]]:
-    emoji = dataset.load(cache, generic=True)
+    emoji = load_with_generic(cache)
     for image, item in zip(emoji.images, emoji.items, strict=True):
         yield image, item.caption, item.style
     for load in LOADERS.values():

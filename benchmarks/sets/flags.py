@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reco_plugin.quickstart.entities import bag, mentions
 from reco_plugin.quickstart.render import Drawing, IconSet
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, fetch, iconify, read_json
 
+from ..pretrain.generic import bag, mentions
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of
 from .pictures import drawn

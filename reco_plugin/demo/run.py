@@ -34,6 +34,7 @@ _PICTURES = "memory.pictures"
 _PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
 """Sample user data of the unseen entities, for the tour in the README."""
 _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "both refined"}
+_KEYS = {"frozen": "frozen", "both": "refined", "image": "refined_image", "text": "refined_text"}  # in results.json
 
 
 def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
@@ -123,15 +124,7 @@ def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
     """Arrange results: the full memory at the top level, the other stages under their names."""
 
     def rename_sides(accuracies: Accuracies) -> dict[str, Any]:
-        return {
-            group: {
-                "frozen": sides["frozen"],
-                "refined": sides["both"],
-                "refined_image": sides["image"],
-                "refined_text": sides["text"],
-            }
-            for group, sides in accuracies.items()
-        }
+        return {group: {key: sides[side] for side, key in _KEYS.items()} for group, sides in accuracies.items()}
 
     return {
         **rename_sides(stages["full"]),
@@ -141,8 +134,6 @@ def _results(stages: dict[str, Accuracies], count: int) -> dict[str, Any]:
 
 
 def _report(results: dict[str, Any], out: Path) -> None:
-    keys = {"image": "refined_image", "text": "refined_text", "both": "refined"}
-
     def line(title: str, groups: dict[str, Any], key: str) -> list[str]:
         return [title, *(f"{groups[g][key]['top1']:.1f} / {groups[g][key]['top5']:.1f}" for g in TEST_GROUPS)]
 
@@ -150,7 +141,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
     for stage, title in stages_of(results).items():
         groups = results if stage == "full" else results[stage]
         rows.append([f"{title}:", *[""] * len(TEST_GROUPS)])
-        rows += [line(f"  {_SIDE_NAMES[side]}", groups, key) for side, key in keys.items()]
+        rows += [line(f"  {words}", groups, _KEYS[side]) for side, words in _SIDE_NAMES.items()]
     header = ["top-1 / top-5 in %", "unseen entities", "seen entities", "all labels together"]
     print("\n" + table(header, rows))
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -15,19 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..refine import Trusted
-from ..retrieve import Retrieval, retrieve
+from ..retrieve import Retrieval
 from ..types import Records, Vectors
-from .baselines import ScoreMatrix, ranks_of_scores, softmax
+from .baselines import ScoreMatrix, ranks_of_scores, softmax, votes_of
 from .linear_adapter import LinearAdapter, train_adapters
 from .measure import Measured
-from .methods import Chosen, Measures
+from .methods import Chosen, Measures, retrieve_blocks
 from .ranking import parts
 from .task import Side, Task, TaskItems
 
 NodeRows = npt.NDArray[np.int64]
 NearNodes: TypeAlias = tuple[NodeRows, ScoreMatrix]
 """Rows (B, K) of what is near to each of B nodes, and their cosines or shares (B, K)."""
-_QUERIES = 1024  # whose neighbours are held at a time
 
 
 class Alternative(Measures, Protocol):
@@ -56,6 +56,11 @@ class LabelledImages:
     pair: NodeRows  # (E,) row of an image
     number: NodeRows  # (E,) class that it shows
 
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of an image by its id."""
+        return {id_: row for row, id_ in enumerate(self.ids)}
+
     def among(self, numbers: NodeRows) -> LabelledImages:
         """Only images of some classes (C,), which are numbered by their place, in order of the classes."""
         kept = np.flatnonzero(np.isin(self.number, numbers))
@@ -63,15 +68,6 @@ class LabelledImages:
         rows, pair = np.unique(self.pair[kept], return_inverse=True)
         ids = [self.ids[row] for row in rows.tolist()]
         return LabelledImages(ids, self.images[rows], pair, np.searchsorted(numbers, self.number[kept]))
-
-    def similarity(self, queries: TaskItems, rows: slice) -> ScoreMatrix:
-        """Cosines (b, M) of some queries; -inf where an image is the query's own."""
-        cosines = queries.vectors[rows] @ self.images.T
-        if queries.own is not None:
-            place = {id_: column for column, id_ in enumerate(self.ids)}
-            for row, ids in enumerate(queries.own[rows]):
-                cosines[row, [place[id_] for id_ in ids if id_ in place]] = -np.inf
-        return np.asarray(cosines)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class TipAdapter:
         shown, scores = self.shown.among(task.candidates.labels), _cosines(task)
         starts = np.flatnonzero(np.diff(shown.number, prepend=-1))
         for rows in parts(len(task), len(shown.pair)) if len(starts) else ():
-            affinity = np.exp(-self.sharpness * (1.0 - shown.similarity(task.queries, rows)))
+            affinity = np.exp(-self.sharpness * (1.0 - task.queries.similarity(rows, shown.images, shown.row_of)))
             votes = np.add.reduceat(affinity[:, shown.pair], starts, axis=1)
             scores[rows, shown.number[starts]] += self.weight * votes
         return _rank(scores, task)
@@ -122,7 +118,7 @@ class Graph:
     def _nearest(self, shown: LabelledImages, queries: TaskItems) -> NearNodes:
         k, found = min(self._neighbours, len(shown.images)), []
         for rows in parts(len(queries.vectors), len(shown.images)):
-            cosines = shown.similarity(queries, rows)
+            cosines = queries.similarity(rows, shown.images, shown.row_of)
             near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
             found.append((near, np.take_along_axis(cosines, near, axis=1)))
         near, cosines = (np.concatenate(side) for side in zip(*found, strict=True))
@@ -200,16 +196,10 @@ class XMoRe:
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
-        queries, prompts = task.queries, task.candidates.vectors.T
         own = softmax(self.scale * _cosines(task))
         votes = np.zeros_like(own)
-        for start in range(0, len(task), _QUERIES):
-            rows = slice(start, start + _QUERIES)
-            hidden = None if queries.own is None else queries.own[rows]
-            near = retrieve(memory.searches, queries.vectors[rows], "image", Retrieval(self.k), exclude=hidden)
-            shares = near.found / np.maximum(near.found.sum(axis=1, keepdims=True), 1)  # (b, K)
-            for place in range(shares.shape[1]):
-                votes[rows] += shares[:, place, None] * softmax(self.scale * (near.vectors[:, place] @ prompts))
+        for rows, near in retrieve_blocks(task, memory, Retrieval(self.k)):
+            votes[rows] = votes_of(near, task.candidates.vectors, self.scale, np.inf)
         return _rank(np.log(sum(_confidence(p)[:, None] * p for p in (own, votes)) + 1e-12), task)
 
 

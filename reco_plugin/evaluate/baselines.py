@@ -1,13 +1,13 @@
 """Simple baselines of a few lines, which a trained fusion has to beat.
 
-Most are fusers, and move vectors. Some mix scores instead; these are :class:`Scorer`.
+Most are fusers, and move vectors; the logit ensemble mixes scores instead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,28 +23,6 @@ _TEMPERATURES = (0.05, np.inf)
 
 ScoreMatrix = npt.NDArray[np.floating[Any]]
 """(B, C); larger is nearer."""
-
-
-class Scorer(Protocol):
-    """Scores classes for queries and their neighbours, without moving a vector."""
-
-    @property
-    def name(self) -> str:
-        """Name of the baseline."""
-        ...
-
-    def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> ScoreMatrix:
-        """Score C classes for B image queries.
-
-        Args:
-            queries: (B, D) frozen.
-            prompts: (C, D) frozen.
-            neighbours: of the queries, with text vectors.
-
-        Returns:
-            (B, C).
-        """
-        ...
 
 
 def ranks_of_scores(scores: ScoreMatrix, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
@@ -71,15 +49,11 @@ class MeanOfNeighbours:
     """query + weight * softmax(similarity / temperature)-weighted mean of the neighbours' vectors.
 
     With a large image weight this is kNN label transfer; with a large text weight, prompts become prototypes.
-
-    Attributes:
-        image_weight, text_weight: weight per side; 0 leaves a side frozen.
-        temperature: of the shares; infinity weighs all neighbours alike.
     """
 
-    image_weight: float
+    image_weight: float  # 0 leaves the side frozen
     text_weight: float
-    temperature: float
+    temperature: float  # of the shares; infinity weighs all neighbours alike
     name: str = "mean of neighbours"
 
     def fuse(
@@ -87,7 +61,7 @@ class MeanOfNeighbours:
     ) -> Fused:
         """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`; trust only masks padding."""
         weight = self.image_weight if modality == "image" else self.text_weight
-        shares = _shares(neighbours.similarity, trust > 0, self.temperature)
+        shares = shares_of(neighbours.similarity, trust > 0, self.temperature)
         mean = np.einsum("bk,bkd->bd", shares, neighbours.vectors)
         refined = vectors + weight * mean
         refined /= np.linalg.norm(refined, axis=1, keepdims=True)
@@ -105,15 +79,11 @@ class LogitEnsemble:
     weight: float  # of the votes, from 0 to 1
     scale: float  # logit per unit of cosine; CLIP's own is about 100
     temperature: float  # of the neighbours' shares; infinity weighs all alike
-    name: str = "logit ensemble"
 
     def scores(self, queries: Vectors, prompts: Vectors, neighbours: Neighbours) -> ScoreMatrix:
-        """Score (B, C), see :meth:`Scorer.scores`."""
+        """Score C classes (B, C) for B image queries; all are frozen, and neighbours are read as texts."""
         own = softmax(self.scale * (queries @ prompts.T))  # (B, C)
-        shares = _shares(neighbours.similarity, neighbours.found, self.temperature)  # (B, K)
-        votes = np.zeros_like(own)
-        for place in range(shares.shape[1]):  # (B, K, C) at once would be too large
-            votes += shares[:, place, None] * softmax(self.scale * (neighbours.vectors[:, place] @ prompts.T))
+        votes = votes_of(neighbours, prompts, self.scale, self.temperature)
         weight = self.weight * neighbours.found.any(axis=1, keepdims=True)
         return np.asarray(np.log((1.0 - weight) * own + weight * votes + 1e-12), np.float64)
 
@@ -149,7 +119,16 @@ def ensembles() -> list[LogitEnsemble]:
     ]
 
 
-def _shares(similarity: ScoreMatrix, present: npt.NDArray[np.bool_], temperature: float) -> ScoreMatrix:
+def votes_of(neighbours: Neighbours, prompts: Vectors, scale: float, temperature: float) -> ScoreMatrix:
+    """Class probabilities (B, C) that CLIP gives the neighbours' texts, by the neighbours' shares."""
+    shares = shares_of(neighbours.similarity, neighbours.found, temperature)  # (B, K)
+    votes = np.zeros((len(shares), len(prompts)), np.float32)
+    for place in range(shares.shape[1]):  # (B, K, C) at once would be too large
+        votes += shares[:, place, None] * softmax(scale * (neighbours.vectors[:, place] @ prompts.T))
+    return votes
+
+
+def shares_of(similarity: ScoreMatrix, present: npt.NDArray[np.bool_], temperature: float) -> ScoreMatrix:
     """Shares (B, K) of the neighbours that are present, summing to 1; 0 where there are none."""
     logits = np.where(present, similarity / temperature, -np.inf)
     logits -= logits.max(axis=1, keepdims=True, initial=-1e9)

@@ -131,10 +131,6 @@ def templates_of(encoder: Encodes | None) -> tuple[str, ...]:
     return templates
 
 
-HalfVectors = npt.NDArray[np.floating[Any]]
-"""(N, D) float16, in a file."""
-
-
 @dataclass(frozen=True)
 class CachedEncoder:
     """Encodes what the folder does not hold yet; vectors are kept as float32, bit for bit.
@@ -162,7 +158,9 @@ class CachedEncoder:
         path = self._path("text", digest_texts(texts))
         return self._encode_once(path, len(texts), lambda rows: self.encoder.texts(texts[rows], progress), progress)
 
-    def stream(self, texts: Callable[[], Iterator[str]], count: int, progress: Progress = silent) -> HalfVectors:
+    def stream(
+        self, texts: Callable[[], Iterator[str]], count: int, progress: Progress = silent
+    ) -> npt.NDArray[np.floating[Any]]:
         """Encode texts by the million into a memory-mapped float16 file; parts that exist are kept.
 
         Args:
@@ -171,16 +169,11 @@ class CachedEncoder:
             progress: called with the number of items of each batch, also of those that were encoded before.
 
         Returns:
-            (N, D) unit-norm up to rounding; :class:`.ranking.Blocks` makes that exact.
+            (N, D) float16, unit-norm up to rounding; :class:`.ranking.Blocks` makes that exact.
         """
         path = self._path("names", digest_texts(texts()))
-        return stored_vectors(
-            path,
-            (count, self.fingerprint.dimension),
-            self._reader(texts(), progress),
-            dtype=np.float16,
-            already=progress,
-        )
+        shape, encode = (count, self.fingerprint.dimension), self._reader(texts(), progress)
+        return stored_vectors(path, shape, encode, dtype=np.float16, already=progress)
 
     def _reader(self, texts: Iterator[str], progress: Progress) -> Callable[[slice], Vectors]:
         position = 0

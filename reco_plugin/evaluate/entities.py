@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Unpack
 
 import numpy as np
-import numpy.typing as npt
 
 from ..data import EntitySet
 from ..data.classes import check_templates, fill
@@ -40,8 +39,6 @@ from .reasons import reasons_of
 from .results import EntityResult
 from .task import Task, TaskItems
 
-NAME_ALONE = "{}"
-"""The template of the bare name."""
 _TOP = 5
 _REFINABLE = 50_000  # names that can be refined: the neighbours of all are held at once, 1 GiB at K=10, D=512
 _ROWS = 1 << 15
@@ -106,7 +103,8 @@ def _measure_variants(
     reco: Refines, images: Vectors, refined: TaskItems, names: Iterable[Vectors], options: RefineHow | None
 ) -> dict[str, Measured]:
     """Refined side -> its ranks; names (C, D) are refined too where there are options for that."""
-    frozen, image = _ranks([images, refined.vectors], names, refined.labels)
+    queries = np.concatenate([images, refined.vectors])  # in one pass over the names
+    frozen, image = rank_blocks(queries, names, np.tile(refined.labels, 2), k=0).ranks.reshape(2, 1, -1)
     far = mean_move(images, refined.vectors)
     found = {"frozen": Measured(frozen), "image": Measured(image, (far, 0.0), refined.coverage)}
     if options is not None:
@@ -115,9 +113,8 @@ def _measure_variants(
         task = Task(replace(refined, vectors=images, moves=None), plain, refined.labels)
         moving = replace(task, queries=refined, candidates=refine_candidates(reco, plain, **options))
         moving = move_among(reco, task, moving, **options)
-        found |= {
-            side: one for side, one in measure_sides(task, [moving], ("text", "both")).items() if side not in found
-        }
+        measured = measure_sides(task, [moving], ("text", "both"))
+        found |= {side: measured[side] for side in ("text", "both")}
     return found
 
 
@@ -142,7 +139,7 @@ def _prompts(reco: Refines, entity_set: EntitySet, template: str | None) -> Prom
         return Prompts((template,), "caller", templates)
     if templates:
         return Prompts(templates[:1], "model", templates)
-    return Prompts((NAME_ALONE,), "default")
+    return Prompts(("{}",), "default")
 
 
 @dataclass(frozen=True)
@@ -170,9 +167,3 @@ def _names(
         return (fill(template, name) for name in chain.from_iterable(entity_set.names()))
 
     return Blocks(encoder.stream(texts, len(entity_set.entities), progress), _ROWS)
-
-
-def _ranks(queries: list[Vectors], names: Iterable[Vectors], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Ranks (V, 1, N) of the queries of V variants, in one pass over the names."""
-    found = rank_blocks(np.concatenate(queries), names, np.tile(labels, len(queries)), k=0)
-    return found.ranks.reshape(len(queries), 1, -1)

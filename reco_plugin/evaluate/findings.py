@@ -7,7 +7,7 @@ Shares and their differences are from 0 to 1 everywhere; only the report turns t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,7 +15,6 @@ from ..errors import DataError
 from ..files import whole_file
 from .intervals import Interval
 
-FINDINGS = "findings.json"
 CellKind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
 """percent: a share. points: a difference of shares. number: anything else."""
 Cell: TypeAlias = str | int | float | Interval | None
@@ -55,44 +54,27 @@ class Line(Frozen):
 
 
 class Chart(Frozen):
-    """Lines over a common x.
+    """Lines over a common x."""
 
-    Attributes:
-        title: what to look for.
-        x_title, y_title: with units.
-        y_kind: format of the values of y.
-        x: values of x, or names (then points are drawn side by side).
-        x_log: whether the axis of x is logarithmic.
-        baseline: y of a thin horizontal line, such as frozen CLIP's.
-    """
-
-    title: str
-    x_title: str
-    y_title: str
-    x: tuple[float, ...] | tuple[str, ...]
+    title: str  # what to look for
+    x_title: str  # with its unit
+    y_title: str  # with its unit
+    x: tuple[float, ...] | tuple[str, ...]  # values of x, or names (then points are drawn side by side)
     lines: tuple[Line, ...]
-    y_kind: CellKind = "percent"
-    x_log: bool = False
-    baseline: float | None = None
+    y_kind: CellKind = "percent"  # format of the values of y
+    x_log: bool = False  # whether the axis of x is logarithmic
+    baseline: float | None = None  # y of a thin horizontal line, such as frozen CLIP's
 
 
 class Section(Frozen):
-    """One question and its answer.
+    """One question and its answer, in tables and charts."""
 
-    Attributes:
-        key: stable identifier: main, retrieval, ablations, baselines, harm, gate, cost, …
-        title: the question.
-        about: one paragraph: method, and how to read the results.
-        tables, charts: the answer.
-        notes: sentences on what limited refinement, for the summary.
-    """
-
-    key: str
-    title: str
-    about: str
+    key: str  # stable identifier: main, retrieval, ablations, baselines, harm, gate, cost, …
+    title: str  # the question
+    about: str  # one paragraph: method, and how to read the results
     tables: tuple[Table, ...] = ()
     charts: tuple[Chart, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences on what limited refinement, for the summary
 
 
 class RankedCandidate(Frozen):
@@ -114,29 +96,54 @@ class RetrievedPair(Frozen):
 
 
 class Case(Frozen):
-    """One query, its neighbours, and its rankings before and after.
+    """One query, its neighbours, and its rankings before and after."""
 
-    Attributes:
-        name: true class or caption of the query.
-        picture: file name in the run's ``pictures`` folder.
-        rank_before, rank_after: of the true candidate, 0 is best.
-        before, after: the first candidates of both rankings, nearest first.
-        neighbours: retrieved for the query.
-        prompt_neighbours: retrieved for the true class's prompt, where prompts were refined.
-    """
-
-    name: str
-    picture: str | None
-    rank_before: int
+    name: str  # true class or caption of the query
+    picture: str | None  # file name in the run's ``pictures`` folder
+    rank_before: int  # of the true candidate, 0 is best
     rank_after: int
-    before: tuple[RankedCandidate, ...]
+    before: tuple[RankedCandidate, ...]  # the first candidates, nearest first
     after: tuple[RankedCandidate, ...]
-    neighbours: tuple[RetrievedPair, ...]
-    prompt_neighbours: tuple[RetrievedPair, ...] = ()
+    neighbours: tuple[RetrievedPair, ...]  # retrieved for the query
+    prompt_neighbours: tuple[RetrievedPair, ...] = ()  # for the true class's prompt, where prompts were refined
 
 
-class Findings(Frozen):
+class RunFile(Frozen):
+    """Values in one file of a run's folder."""
+
+    file: ClassVar[str]
+    absent: ClassVar[str]  # what to do where there is no such file
+    again: ClassVar[str]  # what to do where it is damaged
+
+    def write(self, folder: Path) -> Path:
+        """Write the file atomically; returns its path."""
+        path = folder / self.file
+        with whole_file(path) as part:
+            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            DataError: no such file there, or a damaged one.
+        """
+        path = folder / cls.file
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"{folder} holds no {cls.file}: {cls.absent}") from error
+        except ValidationError as error:
+            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. {cls.again}") from error
+
+
+class Findings(RunFile):
     """All findings of a study."""
+
+    file: ClassVar[str] = "findings.json"
+    absent: ClassVar[str] = "give a run folder that `reco eval study` made"
+    again: ClassVar[str] = "Run the study again"
 
     name: str  # of the data set
     command: str  # that reproduces it
@@ -145,25 +152,3 @@ class Findings(Frozen):
     sections: tuple[Section, ...]  # in reading order
     gains: tuple[Case, ...] = ()  # cases that rose furthest, best first
     harms: tuple[Case, ...] = ()  # cases that fell furthest, worst first
-
-    def write(self, folder: Path) -> Path:
-        """Write ``findings.json`` atomically; returns its path."""
-        path = folder / FINDINGS
-        with whole_file(path) as part:
-            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        return path
-
-    @classmethod
-    def read(cls, folder: Path) -> Findings:
-        """Read what :meth:`write` wrote.
-
-        Raises:
-            DataError: no findings there, or invalid ones.
-        """
-        path = folder / FINDINGS
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{folder} holds no {FINDINGS}: give a run folder that `reco eval study` made") from error
-        except ValidationError as error:
-            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. Run the study again") from error

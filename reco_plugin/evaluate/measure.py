@@ -23,19 +23,12 @@ from .task import SIDES, Mask, Task
 
 @dataclass(frozen=True)
 class Measured:
-    """The ranks of N queries; several trainings of a fusion are averaged query by query.
+    """The ranks of N queries; several trainings of a fusion are averaged query by query. The rest is of the first."""
 
-    Attributes:
-        ranks: (S, N) ranks of the best true candidate, 0 is best; a row for each training.
-        moved: mean cosine distance of queries and of candidates from their frozen vectors; of the first training.
-        coverage: of the refinement, where one side was refined; of the first training.
-        ndcg: (N,) nDCG of the first training.
-    """
-
-    ranks: npt.NDArray[np.int64]
-    moved: tuple[float, float] = (0.0, 0.0)
-    coverage: Coverage | None = None
-    ndcg: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    ranks: npt.NDArray[np.int64]  # (S, N) ranks of the best true candidate, 0 is best; a row for each training
+    moved: tuple[float, float] = (0.0, 0.0)  # mean cosine distance of queries and of candidates from frozen ones
+    coverage: Coverage | None = None  # of the refinement, where one side was refined
+    ndcg: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (N,)
 
     def top(self, k: int) -> npt.NDArray[np.float64]:
         """Share (N,) of the trainings with a true candidate among the first k.

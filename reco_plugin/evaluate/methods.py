@@ -13,7 +13,7 @@ from ..fuse import Fused, Fuser
 from ..refine import Refiner, Trusted, VectorMemory
 from ..retrieve import Retrieval, retrieve
 from ..types import Caution, Modality, Neighbours, Vectors
-from .baselines import ALONE, Scorer, enrichments, ensembles, grid, ranks_of_scores, transfers
+from .baselines import ALONE, LogitEnsemble, enrichments, ensembles, grid, ranks_of_scores, transfers
 from .measure import Measured, measure, refine_task
 from .task import Side, Task
 
@@ -53,30 +53,32 @@ class Method:
         """See :class:`Measures`."""
         return measure(task, self.refine(task, memory))
 
-    def with_k(self, k: int) -> Method:
-        """The same with another k."""
-        return replace(self, how=replace(self.how, k=k))
-
 
 @dataclass(frozen=True)
 class ScoringMethod:
     """Classify by scores that are no cosines of refined vectors."""
 
-    scorer: Scorer
+    scorer: LogitEnsemble
     how: Retrieval  # k, search and fusion
     block: int = 1024  # queries at a time
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`Measures`."""
-        queries, candidates, found = task.queries, task.candidates, []
-        places = np.searchsorted(candidates.labels, queries.labels)
-        for start in range(0, len(task), self.block):
-            rows = slice(start, start + self.block)
-            hidden = None if queries.own is None else queries.own[rows]
-            near = retrieve(memory.searches, queries.vectors[rows], queries.modality, self.how, exclude=hidden)
-            scores = self.scorer.scores(queries.vectors[rows], candidates.vectors, near)
+        found, places = [], np.searchsorted(task.candidates.labels, task.queries.labels)
+        for rows, near in retrieve_blocks(task, memory, self.how, self.block):
+            scores = self.scorer.scores(task.queries.vectors[rows], task.candidates.vectors, near)
             found.append(ranks_of_scores(scores, places[rows]))
         return Measured(np.concatenate(found)[None])
+
+
+def retrieve_blocks(
+    task: Task, memory: Trusted, how: Retrieval, block: int = 1024
+) -> Iterator[tuple[slice, Neighbours]]:
+    """Retrieve for a task's queries, some at a time: the neighbours' vectors of all would be too large."""
+    for start in range(0, len(task), block):
+        rows, queries = slice(start, start + block), task.queries
+        hidden = None if queries.own is None else queries.own[rows]
+        yield rows, retrieve(memory.searches, queries.vectors[rows], queries.modality, how, exclude=hidden)
 
 
 @dataclass(frozen=True)

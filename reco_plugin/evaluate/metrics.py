@@ -60,16 +60,7 @@ def ndcg(
     >>> ndcg(np.array([[False, True, True]]), np.array([2])).round(4).tolist()  # (.6309 + .5) / (1 + .6309)
     [0.6934]
 
-    Args:
-        hits: (B, K) whether the first, second, … result is true, as in :class:`.ranking.Ranking`.
-        relevant: (B,) number of true candidates, found or not; at least 1.
-        k: K when None.
-
-    Returns:
-        (B,) from 0 to 1.
-
-    Raises:
-        InputError: shapes that do not fit, a query without any true candidate, or more hits than true candidates.
+    Arguments, shapes and errors are those of :func:`recall`.
 
     Source: Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with the
     discount log2(position + 1) of ``trec_eval`` and ``torchmetrics``.

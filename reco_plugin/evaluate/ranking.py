@@ -84,19 +84,12 @@ def check_known(labels: Labels, known: npt.NDArray[np.bool_]) -> None:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The rankings of B queries. Ties count as wrong, as in :func:`ranks`.
+    """The rankings of B queries. Ties count as wrong, as in :func:`ranks`."""
 
-    Attributes:
-        ranks: (B,) ranks of the best true candidate, as in :func:`ranks`.
-        nearest: (B, K) rows of the nearest candidates, nearest first; -1 where there are fewer than K.
-        hits: (B, K) whether these are true.
-        relevant: (B,) number of true candidates, near or not.
-    """
-
-    ranks: npt.NDArray[np.int64]
-    nearest: npt.NDArray[np.int64]
-    hits: npt.NDArray[np.bool_]
-    relevant: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int64]  # (B,) ranks of the best true candidate, as in :func:`ranks`
+    nearest: npt.NDArray[np.int64]  # (B, K) rows of the nearest candidates, nearest first; -1 where there are fewer
+    hits: npt.NDArray[np.bool_]  # (B, K) whether these are true
+    relevant: npt.NDArray[np.int64]  # (B,) number of true candidates, near or not
 
 
 @dataclass(frozen=True)

@@ -39,17 +39,10 @@ class _Classified:
 
 @dataclass(frozen=True, kw_only=True)
 class SomeClasses(_Classified):
-    """Images of some classes, classified among those classes only.
+    """Images of some classes, classified among those classes only."""
 
-    Attributes:
-        images: their number.
-        classes: their number.
-        variants: frozen first.
-        reasons: why a refined side gained little.
-    """
-
-    images: int
-    classes: int
+    images: int  # their number
+    classes: int  # their number
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like values; shares are from 0 to 1."""
@@ -58,23 +51,14 @@ class SomeClasses(_Classified):
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotResult(SomeClasses):
-    """Frozen against refined on one labelled set: all images among all classes.
+    """Frozen against refined on one labelled set: all images among all classes."""
 
-    Attributes:
-        name: of the set.
-        options: given options of the refinement.
-        seen: the seen classes among themselves; None where the set does not say which are, or has no image of one.
-        unseen: the unseen classes among themselves.
-        generalised: ``variants`` with seen and unseen classes apart; empty where one of the two is missing.
-        prompts: of the class names; None where the set holds prompt vectors.
-    """
-
-    name: str
-    options: dict[str, Any]
-    seen: SomeClasses | None = None
-    unseen: SomeClasses | None = None
-    generalised: tuple[Generalised, ...] = ()
-    prompts: Prompts | None = None
+    name: str  # of the set
+    options: dict[str, Any]  # given options of the refinement
+    seen: SomeClasses | None = None  # among themselves; None where the set does not say which are, or has no image
+    unseen: SomeClasses | None = None  # the unseen classes among themselves
+    generalised: tuple[Generalised, ...] = ()  # seen and unseen classes apart; empty where one of the two is missing
+    prompts: Prompts | None = None  # of the class names; None where the set holds prompt vectors
 
     @property
     def parts(self) -> dict[str, SomeClasses]:
@@ -104,24 +88,16 @@ class ZeroShotResult(SomeClasses):
 class EntityResult(_Classified):
     """Frozen against refined on one entity set; every query is compared with all entities.
 
-    Attributes:
-        name: of the set.
-        queries: N.
-        entities: C.
-        options: given options of the refinement.
-        generalised: top-1 of seen and of unseen entities, and the harmonic mean; empty where the set does not say
-            which queries are of unseen entities, or all are of one kind.
-        generalised5: the same for top-5.
-        prompts: of the names; None where the set holds their vectors.
+    Seen and unseen entities stand apart where the set says which queries are of unseen ones, and some but not all are.
     """
 
-    name: str
-    queries: int
-    entities: int
-    options: dict[str, Any]
-    generalised: tuple[Generalised, ...] = ()
-    generalised5: tuple[Generalised, ...] = ()
-    prompts: Prompts | None = None
+    name: str  # of the set
+    queries: int  # N
+    entities: int  # C
+    options: dict[str, Any]  # given options of the refinement
+    generalised: tuple[Generalised, ...] = ()  # top-1 of seen and of unseen entities, and the harmonic mean
+    generalised5: tuple[Generalised, ...] = ()  # the same for top-5
+    prompts: Prompts | None = None  # of the names; None where the set holds their vectors
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like values; shares are from 0 to 1. Missing parts are left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,23 +20,14 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TaskItems:
-    """N vectors of one modality, each with the label of what it shows.
+    """N vectors of one modality, each with the label of what it shows."""
 
-    Attributes:
-        vectors: (N, D) unit-norm, frozen or refined.
-        modality: of the vectors.
-        labels: (N,); a query's true candidates are those of its label.
-        own: N collections of ids to hide from the respective vector; None where not known.
-        coverage: of the refinement, where they were refined by one that reports it.
-        moves: how they moved, for exact scores; None where frozen, or refined by a fusion without.
-    """
-
-    vectors: Vectors
+    vectors: Vectors  # (N, D) unit-norm, frozen or refined
     modality: Modality
-    labels: npt.NDArray[np.int64]
-    own: Sequence[Collection[str]] | None = None
-    coverage: Coverage | None = None
-    moves: Moves | None = None
+    labels: npt.NDArray[np.int64]  # (N,); a query's true candidates are those of its label
+    own: Sequence[Collection[str]] | None = None  # N collections of ids to hide from the respective vector, where known
+    coverage: Coverage | None = None  # of the refinement, where they were refined by one that reports it
+    moves: Moves | None = None  # how they moved, for exact scores; None where frozen, or refined by a fusion without
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,6 +37,13 @@ class TaskItems:
         own = None if self.own is None else [self.own[row] for row in np.flatnonzero(chosen).tolist()]
         moves = None if self.moves is None else self.moves.take(chosen)
         return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own, moves=moves)
+
+    def similarity(self, rows: slice, vectors: Vectors, column_of: Mapping[str, int]) -> npt.NDArray[np.float32]:
+        """Cosines (b, M) of some of them with the vectors (M, D) of pairs, by id; -inf for pairs to hide."""
+        cosines = self.vectors[rows] @ vectors.T
+        for row, own in enumerate(() if self.own is None else self.own[rows]):
+            cosines[row, [column_of[id_] for id_ in own if id_ in column_of]] = -np.inf
+        return cosines
 
 
 @dataclass(frozen=True)

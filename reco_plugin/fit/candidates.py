@@ -6,7 +6,7 @@ The paper's layer is trained on the part ``fit`` by one process, or by several t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -67,20 +67,17 @@ class Candidate:
 
 
 def candidates(config: FitConfig, dimension: int, paper: Fusions | None = None) -> Iterator[Candidate]:
-    """Yield all candidates, the simplest first.
-
-    Args:
-        config: selects them.
-        dimension: D.
-        paper: the trained layer of the paper, where it is a candidate.
-    """
-    make: dict[str, Callable[[], Iterator[Candidate]]] = {
-        "reco": lambda: _list_closed_forms(config),
-        "mean": lambda: _means(config, dimension),
-        PAPER: lambda: _paper(config, paper),
-    }
+    """Yield all candidates, the simplest first; ``paper`` is the trained layer, where it is a candidate."""
     for kind in config.kinds:
-        yield from make[kind]()
+        if kind == "reco":
+            yield from _list_closed_forms(config)
+        elif kind == "mean":
+            yield from _means(config, dimension)
+        else:
+            from ..train.loop import TorchFuser
+
+            assert paper is not None  # noqa: S101 - trained before the candidates are measured
+            yield Candidate(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(paper), fusions=paper)
 
 
 def compose(text: Candidate, image: Candidate) -> Candidate:
@@ -127,13 +124,6 @@ def _means(config: FitConfig, dimension: int) -> Iterator[Candidate]:
             yield Candidate(name, k, "off", TorchFuser(fusions), fusions=fusions)
 
 
-def _paper(config: FitConfig, fusions: Fusions | None) -> Iterator[Candidate]:
-    from ..train.loop import TorchFuser
-
-    assert fusions is not None  # noqa: S101 - trained before the candidates are measured
-    yield Candidate(PAPER, config.k or NEIGHBOURS, "off", TorchFuser(fusions), fusions=fusions)
-
-
 PAPER = "paper"
 _FOLDER = Path("candidates") / PAPER
 _DATA = "training"
@@ -141,21 +131,17 @@ _OF = "catalogue.txt"
 
 
 def gather_paper(config: FitConfig, catalogue: Catalogue, split: HeldOut, fingerprint: Fingerprint, out: Path) -> None:
-    """Gather the training data of the layer in files that all processes read; those of a killed run are reused.
+    """Gather the training data of the layer in files that all processes read.
 
-    Args:
-        config: of the fit.
-        catalogue: encoded; files of an earlier one are removed.
-        split: of the catalogue.
-        fingerprint: of the encoder.
-        out: the run's folder.
+    Those of a killed run are reused, those of another catalogue removed.
     """
     from ..train.data import gather, hidden_ids
 
     folder = out / _FOLDER
-    if not _is_of(folder, catalogue):
+    named = folder / _OF
+    if not named.is_file() or named.read_text(encoding="utf-8").strip() != catalogue.digest:
         shutil.rmtree(folder, ignore_errors=True)
-        with whole_file(folder / _OF) as part:
+        with whole_file(named) as part:
             folder.mkdir(parents=True, exist_ok=True)
             part.write_text(catalogue.digest + "\n", encoding="utf-8")
     if (folder / _DATA).is_dir():
@@ -185,8 +171,3 @@ def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:
     trained: Fusions = train_fusions(data, fusion, out / _FOLDER, how, processes=processes)
     processes.leave()
     return trained.to("cpu")
-
-
-def _is_of(folder: Path, catalogue: Catalogue) -> bool:
-    named = folder / _OF
-    return named.is_file() and named.read_text(encoding="utf-8").strip() == catalogue.digest

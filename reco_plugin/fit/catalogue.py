@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,25 +38,15 @@ _WORD = re.compile(r"[^\W\d_]{3}")
 
 @dataclass(frozen=True)
 class Catalogue:
-    """N encoded pairs.
+    """N encoded pairs."""
 
-    Attributes:
-        pairs: frozen vectors (N, D) and payloads.
-        groups: (N,) group of each pair.
-        names: C groups whose names read as class names; empty where they do not.
-        prompts: (C, D) vectors of the names.
-        digest: of the pairs.
-        reasons: why rows were rejected, with their counts, the most frequent first.
-        sample: rows in use; None for all.
-    """
-
-    pairs: Records
-    groups: tuple[str, ...]
-    names: tuple[str, ...]
-    prompts: Vectors
-    digest: str
-    reasons: dict[str, int] = field(default_factory=dict)
-    sample: CatalogueSample | None = None
+    pairs: Records  # frozen vectors (N, D) and payloads
+    groups: tuple[str, ...]  # (N,) group of each pair
+    names: tuple[str, ...]  # C groups whose names read as class names; empty where they do not
+    prompts: Vectors  # (C, D) vectors of the names
+    digest: str  # of the pairs
+    reasons: dict[str, int] = field(default_factory=dict)  # why rows were rejected, with counts, most frequent first
+    sample: CatalogueSample | None = None  # rows in use; None for all
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -94,69 +84,49 @@ def read_catalogue(
     """
     settings, fingerprint = load_settings(model=base.folder), base.manifest.fingerprint
     encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
-    reading = _Reading(cache, RejectedRows(out / REJECTED, max_error_rate), progress)
-    wanted = sample.holds if sample else None
+    rejected, wanted = RejectedRows(out / REJECTED, max_error_rate), sample.holds if sample else None
     with closing(encode_source(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
-        reading.all(batches)
-    pairs = reading.pairs(fingerprint.dimension)
+        digests = _read_rows(batches, cache, rejected, progress)
+    pairs = cache.read(digests, fingerprint.dimension)
     if not len(pairs):
         raise DataError(f"{rows.name} holds no pair that can be used")
     groups = groups_of(pairs, group)
     names = _names(groups) if group is not None else ()
     cached = CachedEncoder(encoder, fingerprint, out / _VECTORS)
     prompts = cached.texts(names) if names else np.empty((0, fingerprint.dimension), np.float32)
-    return Catalogue(pairs, tuple(groups), names, prompts, digest_records(pairs), reading.reasons, sample)
+    return Catalogue(pairs, tuple(groups), names, prompts, digest_records(pairs), rejected.reasons, sample)
 
 
-class _Reading:
-    """Collects rows; of those with the same id, the first counts."""
+def _read_rows(
+    batches: Iterable[Sequence[WriterItem]], cache: EncodedRows, rejected: RejectedRows, progress: RowProgress
+) -> dict[str, str]:
+    """Read all rows into the cache; returns their digests by id, in the order of the source.
 
-    def __init__(self, cache: EncodedRows, rejected: RejectedRows, progress: RowProgress) -> None:
-        self._cache, self._rejected, self._progress = cache, rejected, progress
-        self._read = 0
-        self._digests: dict[str, str] = {}
+    Of rows with the same id, the first counts.
 
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Why rows were rejected, with counts."""
-        return self._rejected.reasons
-
-    def all(self, batches: Iterable[Sequence[WriterItem]]) -> None:
-        """Read every batch.
-
-        Raises:
-            DataError: too many rows are rejected, or the cache cannot be written.
-        """
-        try:
-            for batch in batches:
-                self._take(batch)
-                self._read += len(batch)
-                self._progress(len(batch), self._rejected.count)
-                self._rejected.check(self._read)
-            self._rejected.check(self._read, at_end=True)
-        finally:
-            self._rejected.finish()
-
-    def pairs(self, dimension: int) -> Records:
-        """All usable pairs, (N, D) each, in the order of the source."""
-        ids = list(self._digests)
-        image, text = (np.empty((len(ids), dimension), np.float32) for _ in range(2))
-        payloads: list[Payload] = []
-        for row, (id_, digest) in enumerate(self._digests.items()):
-            image[row], text[row], payload = self._cache.get(id_, digest)
-            payloads.append(payload)
-        return Records(ids, image, text, payloads)
-
-    def _take(self, batch: Sequence[WriterItem]) -> None:
-        fresh: list[Encoded] = []
-        for row in batch:
-            if isinstance(row, Rejected):
-                self._rejected.add(row)
-            elif (first := self._digests.setdefault(row.id, row.digest)) != row.digest:
-                self._rejected.add(reject_repeated(row))
-            elif isinstance(row, Encoded) and not self._cache.holds(row.id, first):
-                fresh.append(row)
-        self._cache.keep(list({row.id: row for row in fresh}.values()))
+    Raises:
+        DataError: too many rows are rejected, or the cache cannot be written.
+    """
+    digests: dict[str, str] = {}
+    read = 0
+    try:
+        for batch in batches:
+            fresh: dict[str, Encoded] = {}
+            for row in batch:
+                if isinstance(row, Rejected):
+                    rejected.add(row)
+                elif (first := digests.setdefault(row.id, row.digest)) != row.digest:
+                    rejected.add(reject_repeated(row))
+                elif isinstance(row, Encoded) and not cache.holds(row.id, first):
+                    fresh[row.id] = row
+            cache.keep(list(fresh.values()))
+            read += len(batch)
+            progress(len(batch), rejected.count)
+            rejected.check(read)
+        rejected.check(read, at_end=True)
+    finally:
+        rejected.finish()
+    return digests
 
 
 def _names(groups: Sequence[str]) -> tuple[str, ...]:
@@ -214,11 +184,16 @@ class EncodedRows:
         write_pairs(self._folder / f"{named}.npz", [records])
         self._know(records)
 
-    def get(self, id_: str, digest: str) -> tuple[Vectors, Vectors, Payload]:
-        """Read image (D,), text (D,) and payload of a row in the cache."""
-        batch, row = self._places[key_of(id_, digest)]
-        records = self._batches[batch]
-        return records.image[row], records.text[row], strip_marks(records.payloads[row])
+    def read(self, digests: Mapping[str, str], dimension: int) -> Records:
+        """Read rows in the cache, (N, D) each, by id and digest, in the order given."""
+        image, text = (np.empty((len(digests), dimension), np.float32) for _ in range(2))
+        payloads: list[Payload] = []
+        for row, (id_, digest) in enumerate(digests.items()):
+            batch, place = self._places[key_of(id_, digest)]
+            records = self._batches[batch]
+            image[row], text[row] = records.image[place], records.text[place]
+            payloads.append(strip_marks(records.payloads[place]))
+        return Records(list(digests), image, text, payloads)
 
     def _know(self, records: Records) -> None:
         for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):

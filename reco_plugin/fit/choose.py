@@ -31,20 +31,16 @@ GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one side on validation.
+    """The result of one side on validation, all in recall@1.
 
-    Attributes:
-        side: the refined side.
-        gain: in recall@1 of its task.
-        loss: the worst change of recall@1 where refinement must not harm: with a memory that knows nothing of what is
-            searched, and of refined images among names. Negative is worse than frozen.
-        allowed: the tolerated loss: that of the configuration, or one query, or what chance alone explains (half of the
-            95 % interval), whichever is most.
+    The loss is the worst change where refinement must not harm: with a memory that knows nothing of what is searched,
+    and of refined images among names. Allowed is that of the configuration, or one query, or what chance alone explains
+    (half of the 95 % interval), whichever is most.
     """
 
     side: FitSide
-    gain: Interval
-    loss: float
+    gain: Interval  # in its task
+    loss: float  # negative is worse than frozen
     allowed: float
 
     @property
@@ -92,13 +88,8 @@ def measure_tasks(
 ) -> dict[TaskName, dict[str, Measured]]:
     """Measure tasks frozen and with their queries refined; where names are searched, also with names and both refined.
 
-    The index of text and image queries stays frozen.
-
-    Args:
-        questions: of a part.
-        candidate: to measure.
-        names: of the tasks; None: all.
-        known: retrieve from the memory with other pairs of the queries' groups; else from the one without.
+    The index of text and image queries stays frozen. Where ``known``, the memory holds other pairs of the queries'
+    groups; else none.
     """
     memory, found = questions.memory if known else questions.without, dict[TaskName, dict[str, Measured]]()
     refiner, queries = candidate.refiner(memory), dict[Modality, TaskItems]()
@@ -192,13 +183,9 @@ def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
 def final_lines(
     questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Candidate], *, seed: int
 ) -> list[TestLine]:
-    """Measure frozen, baseline and chosen candidate on every task.
+    """Measure frozen, the best baseline for each query side and the chosen candidate on every task of the test part.
 
-    Args:
-        questions: of the test part.
-        chosen: on validation; None where no candidate helps: then frozen is used.
-        simple: the best baseline for each query side.
-        seed: of the bootstrap.
+    Where no candidate was chosen, since none helps, frozen is used.
     """
     lines: list[TestLine] = []
     both = [measure_tasks(questions, chosen.candidate, known=known) for known in (True, False)] if chosen else []

@@ -27,16 +27,11 @@ _K_GRID = (5, 10, 20)
 
 
 class FitConfig(RunConfig):
-    """One fit.
-
-    Attributes:
-        source: pairs.
-        model: model folder with the encoder.
-    """
+    """One fit to a source of pairs."""
 
     words: ClassVar[str] = "reco fit"
 
-    model: str
+    model: str  # folder with the encoder
     group: str | None = option(
         None, "Payload column: pairs with the same value show the same thing.", unset="the caption"
     )

@@ -46,16 +46,10 @@ class Questions:
 
 
 def ask(catalogue: Catalogue, split: HeldOut, part: SplitName, fingerprint: Fingerprint, *, near: float) -> Questions:
-    """Make the tasks of ``validation`` or ``test``.
+    """Make the tasks of ``validation`` or ``test``, the part with the queries.
 
-    The memory of validation holds nothing of the test part; that of the test holds all of validation.
-
-    Args:
-        catalogue: encoded.
-        split: of the catalogue.
-        part: with the queries.
-        fingerprint: of the encoder.
-        near: image cosine from which a pair of the memory is hidden.
+    The memory of validation holds nothing of the test part; that of the test holds all of validation. ``near`` is the
+    image cosine from which a pair of the memory is hidden.
     """
     from ..train.data import hidden_ids
 

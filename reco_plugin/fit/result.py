@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import ValidationError
-
-from ..errors import DataError
-from ..evaluate.findings import Frozen
+from ..evaluate.findings import Frozen, RunFile
 from ..evaluate.intervals import Interval
-from ..files import whole_file
 from .config import FitConfig, FitSide, TaskName
 
 RESULT = "fit.json"
@@ -49,8 +44,12 @@ class TestLine(Frozen):
     loss: Interval | None = None  # change of recall at 1 where the memory holds no answer
 
 
-class FitResult(Frozen):
+class FitResult(RunFile):
     """The decision, and the figures behind it."""
+
+    file: ClassVar[str] = RESULT
+    absent: ClassVar[str] = "the run was not finished, start it again"
+    again: ClassVar[str] = "Run the fit again"
 
     config: FitConfig
     source_digest: str  # of vectors, ids and payloads
@@ -74,23 +73,3 @@ class FitResult(Frozen):
     def to_dict(self) -> dict[str, Any]:
         """JSON-like values."""
         return self.model_dump(mode="json")
-
-    def write(self, folder: Path) -> None:
-        """Write ``fit.json``."""
-        with whole_file(folder / RESULT) as part:
-            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def read(cls, folder: Path) -> FitResult:
-        """Read it back.
-
-        Raises:
-            DataError: the run did not finish, or the file is damaged.
-        """
-        path = folder / RESULT
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{folder} holds no {RESULT}: the run was not finished, start it again") from error
-        except ValidationError as error:
-            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. Run the fit again") from error

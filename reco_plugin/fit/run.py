@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..artifact import Artifact, Policy
-from ..data.rows import Rows
 from ..errors import ArtifactError, MissingExtra
 from ..ingest.source import open_source
 from ..run_config import versions
@@ -139,21 +138,10 @@ def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
     rows = open_source(config.source, model=base.folder)  # before a folder is created for a missing source
     config.claim(out)
     _sweep(out)
-    catalogue = _read(config, rows, base, out, watch)
-    parts = split(
-        catalogue.pairs.ids, catalogue.groups, validation=config.validation, test=config.test, seed=config.seed
-    )
-    if PAPER in config.kinds:
-        watch.stage("find neighbours to train on")
-        gather_paper(config, catalogue, parts, base.manifest.fingerprint, out)
-    return _Prepared(base, catalogue, parts)
-
-
-def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: FitProgress) -> Catalogue:
     watch.stage("count the groups")
     used = sample(rows, config.group, config.max_pairs)
     watch.stage("encode", rows.total if used is None else used.rows)
-    return read_catalogue(
+    catalogue = read_catalogue(
         rows,
         base,
         out,
@@ -162,6 +150,13 @@ def _read(config: FitConfig, rows: Rows, base: Artifact, out: Path, watch: FitPr
         max_error_rate=config.max_error_rate,
         progress=watch.read,
     )
+    parts = split(
+        catalogue.pairs.ids, catalogue.groups, validation=config.validation, test=config.test, seed=config.seed
+    )
+    if PAPER in config.kinds:
+        watch.stage("find neighbours to train on")
+        gather_paper(config, catalogue, parts, base.manifest.fingerprint, out)
+    return _Prepared(base, catalogue, parts)
 
 
 def load_base(folder: str) -> Artifact:

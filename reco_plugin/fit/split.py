@@ -27,16 +27,10 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class HeldOut:
-    """N pairs, split.
+    """N pairs, split. A pair that asks is in no memory of its part, unlike the other pairs of its group."""
 
-    Attributes:
-        part: (N,) part of each pair.
-        asks: (N,) whether a held-out pair is a query; then it is in no memory of its part, unlike the other pairs of
-            its group.
-    """
-
-    part: npt.NDArray[np.str_]
-    asks: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.str_]  # (N,) part of each pair
+    asks: npt.NDArray[np.bool_]  # (N,) whether a held-out pair is a query
 
     def rows(self, *parts: SplitName) -> npt.NDArray[np.int64]:
         """Rows (M,) of all pairs of some parts."""
@@ -52,14 +46,7 @@ class HeldOut:
 
 
 def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test: float, seed: int = 0) -> HeldOut:
-    """Split pairs by group.
-
-    Args:
-        ids: (N,).
-        groups: (N,) group of each pair.
-        validation: share of the groups.
-        test: share of the groups.
-        seed: of the split.
+    """Split N pairs by their groups (N,); ``validation`` and ``test`` are shares of the groups.
 
     Raises:
         DataError: a part has fewer than ten groups.

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import whole_file
-from .entities import ALL_SPLITS, Entity, EntitySplit, bag, build, caption, concept, mentions
+from .entities import ALL_SPLITS, Entity, EntitySplit, build, caption
 from .render import Drawing, IconSet, render
-from .sources import EMOJI_SOURCES, GENERIC_SOURCES, MEMORY_STYLES, NAMES_SOURCE, QUERY_STYLES, fetch, read_json
+from .sources import EMOJI_SOURCES, MEMORY_STYLES, NAMES_SOURCE, QUERY_STYLES, fetch, read_json
 
 _SHORTCODES = ("github", "iamcal", "joypixels", "emojibase")
 _MIN_STYLES = 3  # an entity that fewer styles draw cannot have a query and a memory
@@ -29,8 +29,7 @@ class BenchPair:
     style: str
     family: str
     caption: str
-    split: EntitySplit | None
-    """None for a generic drawing, which has no entity."""
+    split: EntitySplit | None  # None for a generic drawing, which has no entity
 
     @property
     def key(self) -> str:
@@ -43,7 +42,7 @@ class Quickstart:
     """All drawings. Row i of ``images`` belongs to item i."""
 
     images: npt.NDArray[np.uint8]  # (N, 64, 64, 3) uint8, memory-mapped from the cache
-    items: list[BenchPair]  # N items; the entities' first, then the generic ones
+    items: list[BenchPair]  # N items
     entities: list[Entity]  # entities that at least three styles draw
 
     @cached_property
@@ -78,12 +77,8 @@ class Quickstart:
         return [entity for entity in self.entities if entity.split in wanted]
 
 
-def load(cache: Path, *, generic: bool = False) -> Quickstart:
-    """Fetch, render and read the benchmark, through the cache.
-
-    Args:
-        cache: folder for packages and rendered images.
-        generic: also load the generic drawings that pre-train the mini CLIP.
+def load(cache: Path) -> Quickstart:
+    """Fetch, render and read the benchmark, through the cache: a folder for packages and rendered images.
 
     Raises:
         DataError: the packages could not be fetched.
@@ -92,12 +87,7 @@ def load(cache: Path, *, generic: bool = False) -> Quickstart:
     tables = {table: read_json(names / "shortcodes" / f"{table}.json") for table in _SHORTCODES}
     entities = build(read_json(names / "data.json"), tables)  # type: ignore[arg-type]
     items, drawings, kept = _entity_drawings(entities, fetch(EMOJI_SOURCES, cache))
-    images = _render_once(drawings, cache / "images")
-    if generic:
-        more, more_drawings = _generic_drawings(kept, fetch(GENERIC_SOURCES, cache))
-        items += more
-        images = np.concatenate([images, _render_once(more_drawings, cache / "images")])
-    return Quickstart(images, items, kept)
+    return Quickstart(render_once(drawings, cache / "images"), items, kept)
 
 
 def _entity_drawings(
@@ -128,39 +118,19 @@ def _entity_drawings(
 def _find(entity: Entity, icons: IconSet, tables: list[dict[str, str]]) -> str | None:
     """Find the entity's icon in a set: by code point in its own table, by CLDR name, by the other sets' names."""
     named = [table[code] for table in tables for code in entity.code_points if code in table]
-    for name in [*named[:1], _slug(entity.label), *named[1:]]:
+    for name in [*named[:1], slug(entity.label), *named[1:]]:
         if icon := icons.resolve(name):
             return icon
     return None
 
 
-def _slug(label: str) -> str:
+def slug(label: str) -> str:
+    """A name as icon sets write it, as in ``red-fox``."""
     plain = "".join(c if c.isalnum() else "-" for c in label.lower().replace("’", "").replace("&", "and"))
     return "-".join(part for part in plain.split("-") if part)
 
 
-def _generic_drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple[list[BenchPair], list[Drawing]]:
-    """Generic drawings, except those whose name mentions an entity that pre-training must not see."""
-    unseen = [entity for entity in entities if entity.split != "seen"]
-    hidden = {bag(name) for e in unseen for name in (concept(e.label), *e.names.values())} - {frozenset()}
-    items, drawings = [], []
-    for source in GENERIC_SOURCES:
-        path = folders[source.name] / "icons.json"
-        taken: set[str] = set()
-        for name in IconSet(path).names:
-            words = _words("".join(f" {c.lower()}" if c.isupper() else c for c in name).rstrip("0123456789"))
-            if words and words not in taken and not mentions(words, hidden):
-                taken.add(words)
-                items.append(BenchPair(f"{source.name}:{name}", source.name, source.family, words, None))
-                drawings.append(Drawing(path, name))
-    return items, drawings
-
-
-def _words(name: str) -> str:
-    return " ".join(part for part in _slug(name.replace("_", " ")).split("-") if not part.isdigit())
-
-
-def _render_once(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
+def render_once(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
     """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
     digest = hashlib.sha256(json.dumps([[d.icons.parent.name, d.name] for d in drawings]).encode()).hexdigest()[:16]
     path = folder / f"{digest}.npy"

@@ -16,7 +16,6 @@ ALL_SPLITS: tuple[EntitySplit, ...] = get_args(EntitySplit)
 
 _SHARES: tuple[tuple[EntitySplit, float], ...] = (("unseen", 0.30), ("dev", 0.08), ("fusion", 0.12), ("seen", 0.50))
 _GENDER = re.compile(r"\b(?:man|woman|men|women|person|people|male|female|boy|girl|he|she|mr|mrs)\b")
-_PLURAL = re.compile(r"(?<=[xs])es$|(?<=[a-rt-z])s$")
 _NO_DRAWING = {None, 2, 9}  # keycap parts, skin tones and hair; flags (noto draws no countries)
 _TEMPLATES = ("{}", "{}", "{}", "{} icon", "a drawing of {}", "a picture of {}", "{} emoji", "{}, clip art")
 _NAME_SOURCE = {
@@ -35,13 +34,10 @@ _NAME_SOURCE = {
 class Entity:
     """A thing with drawings in several styles."""
 
-    key: str
-    """Code points in lower case, as in ``1f98a``."""
-    label: str
-    """CLDR name: the class prompt."""
+    key: str  # code points in lower case, as in ``1f98a``
+    label: str  # CLDR name: the class prompt
     tags: tuple[str, ...]
-    names: dict[str, str]
-    """Name of the entity in each vocabulary (cldr, github, iamcal, joypixels, emojibase)."""
+    names: dict[str, str]  # in each vocabulary: cldr, github, iamcal, joypixels, emojibase
     subgroup: int
     split: EntitySplit
 
@@ -133,22 +129,3 @@ def caption(entity: Entity, style: str) -> str:
         return ", ".join(tags[: rng.randint(2, 4)])
     worded = rng.choice(_TEMPLATES).format(name)
     return ", ".join([worded, *tags[: rng.randint(0, 3)]])
-
-
-def bag(text: str) -> frozenset[str]:
-    """The set of words of a text, in the singular.
-
-    >>> sorted(bag("Two red foxes"))
-    ['fox', 'red', 'two']
-    """
-    return frozenset(_PLURAL.sub("", word) for word in re.findall(r"[a-z0-9]+", text.lower()))
-
-
-def mentions(text: str, names: set[frozenset[str]]) -> bool:
-    """Whether a text holds all words of one of the names, in any order.
-
-    >>> mentions("arrow up flat", {bag("up arrow")}), mentions("foxglove", {bag("fox")})
-    (True, False)
-    """
-    words = bag(text)
-    return any(name <= words for name in names)

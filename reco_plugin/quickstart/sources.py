@@ -32,10 +32,8 @@ class DrawingPackage:
     version: str
     license: str
     credit: str
-    family: str
-    """Art family: drawings of one family are near-copies of each other and are hidden together."""
-    parts: tuple[str, ...] = _ICONIFY
-    """Prefixes of the paths to unpack."""
+    family: str  # of art: drawings of one family are near-copies of each other and are hidden together
+    parts: tuple[str, ...] = _ICONIFY  # prefixes of the paths to unpack
 
 
 def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> DrawingPackage:
@@ -54,26 +52,6 @@ EMOJI_SOURCES = (
     iconify("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne, v1"),
 )
 """Drawing styles of the same entities."""
-
-GENERIC_SOURCES = (
-    iconify("flat-color-icons", "1.2.3", "MIT", "Icons8, Flat Color Icons"),
-    iconify("fluent-color", "1.2.21", "MIT", "Microsoft, Fluent UI System Color Icons"),
-    iconify("marketeq", "1.2.2", "MIT", "Marketeq"),
-    iconify("meteocons", "1.2.4", "MIT", "Bas Milius, Meteocons"),
-    iconify("streamline-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-cyber-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-flex-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-freehand-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-kameleon-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-plump-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-sharp-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-stickies-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-    iconify("streamline-ultimate-color", "1.2.2", "CC-BY-4.0", "Streamline"),
-)
-"""Other colour drawings, captioned by file name: only used to pre-train the mini CLIP.
-
-Sets of emoji are excluded: they draw the unseen entities, under names that a filter by name may miss.
-"""
 
 NAMES_SOURCE = DrawingPackage(
     "emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names", ("en/",)

@@ -38,11 +38,9 @@ class Canvas:
 
 @contextmanager
 def canvas(height: float, salt: str) -> Iterator[Canvas]:
-    """A new canvas in the report's style; draw and take the SVG inside the block.
+    """A new canvas in the report's style, its height in CSS pixels; draw and take the SVG inside the block.
 
-    Args:
-        height: in CSS pixels.
-        salt: of the ids in the SVG; charts of one page need different ones.
+    The ids in the SVG depend on ``salt``: charts of one page need different ones.
 
     Raises:
         MissingExtra: matplotlib is not installed.

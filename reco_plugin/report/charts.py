@@ -44,7 +44,8 @@ def draw(chart: Chart, salt: str) -> str:
 
 def chart_table(chart: Chart) -> Table:
     """The values of a chart as a table, for accessibility."""
-    columns = [Column(key="x", title=chart.x_title, kind="text" if _has_names(chart) else "number")]
+    named = any(isinstance(value, str) for value in chart.x)
+    columns = [Column(key="x", title=chart.x_title, kind="text" if named else "number")]
     columns += [Column(key=f"y{n}", title=line.name, kind=chart.y_kind) for n, line in enumerate(chart.lines)]
     rows: list[dict[str, Cell]] = []
     x: tuple[float | str, ...] = chart.x
@@ -145,10 +146,6 @@ def _wrap_name(name: str) -> str:
 
 def _row_height(names: Sequence[str]) -> float:
     return _NAME_ROW * (1.5 if any("\n" in _wrap_name(name) for name in names) else 1.0)
-
-
-def _has_names(chart: Chart) -> bool:
-    return any(isinstance(value, str) for value in chart.x)
 
 
 _THIN: dict[str, Any] = {"color": light("soft"), "linewidth": 1.0, "linestyle": (0, (4, 3)), "zorder": 1.5}

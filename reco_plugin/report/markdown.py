@@ -53,12 +53,7 @@ def markdown_table(table: Table) -> str:
 
 
 def markdown_cases(cases: Sequence[Case], link: PictureLink = lambda name: None) -> str:
-    """Write a table of cases: the query, its rank before and after, both rankings, and the neighbours.
-
-    Args:
-        cases: at least one.
-        link: addresses of pictures; by default none.
-    """
+    """Write a table of cases: the query, its rank before and after, both rankings, and the neighbours."""
     lines = [_row(("query", "rank", "before", "after", "retrieved")), _row(["---"] * 5)]
     for case in cases:
         found = "<br>".join(_show_pair(shown, link) for shown in (*case.neighbours, *case.prompt_neighbours))
@@ -79,15 +74,11 @@ def escape(text: str) -> str:
     >>> print(escape("a|b <i> *c*"))
     a\|b &lt;i&gt; \*c\*
     """
-    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", _plain(text))
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", prose(text))
 
 
 def prose(text: str) -> str:
     """Escape HTML in sentences, but no Markdown."""
-    return _plain(text)
-
-
-def _plain(text: str) -> str:
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
 
 
@@ -114,18 +105,14 @@ def _show_pair(shown: RetrievedPair, link: PictureLink) -> str:
 def _picture(address: str | None, words: str) -> str:
     if address is None:
         return ""
-    alt = _plain(words).replace('"', "&quot;").replace("|", "&#124;")
+    alt = prose(words).replace('"', "&quot;").replace("|", "&#124;")
     return f'<img src="{address}" width="{_PICTURE_WIDTH}" alt="{alt}"><br>'
 
 
 def render_document(runs: Sequence[Run], title: str, prefixes: Sequence[str], folder: Path) -> str:
-    """Write runs as one document.
+    """Write runs as one document, which lies in ``folder``; several are compared in a table first.
 
-    Args:
-        runs: at least one; several are compared in a table first.
-        title: heading of the document.
-        prefixes: of each run's chart files.
-        folder: of the document; pictures are linked from there.
+    Each run has its prefix of chart files.
     """
     parts = [f"# {escape(title)}"]
     several = len(runs) > 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..evaluate.findings import Findings, Section
+from ..evaluate.findings import Case, Findings, Section
 
 PICTURES = "pictures"
 _TYPES = {".webp": "webp", ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
@@ -46,6 +46,11 @@ class Run:
         if path is None:
             return None
         return f"data:image/{_TYPES[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+    def is_pictured(self, case: Case) -> bool:
+        """Whether the query of a case or one of its neighbours has a picture."""
+        names = [case.picture, *(shown.picture for shown in (*case.neighbours, *case.prompt_neighbours))]
+        return any(self.picture(name) for name in names)
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:

@@ -1,12 +1,12 @@
-"""Views for the templates: findings and cases with all figures formatted."""
+"""Views for the templates: tables with all figures formatted, charts as elements, and the lines of the setup."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from ..evaluate.findings import Case, Cell, Chart, Column, RankedCandidate, RetrievedPair, Section, Table
+from ..evaluate.findings import Case, Cell, Chart, Column, Section, Table
 from ..evaluate.intervals import Interval
 from .canvas import inline
 from .cells import best_cells, direction, format_cell, header, mean_of
@@ -17,6 +17,8 @@ from .runs import Run, section_key
 Named: TypeAlias = tuple[str, str]
 """A name and a value, as text."""
 HEADLINE = "Main figures before and after refinement, with their intervals"
+GAINS = "Best gains"
+HARMS = "Worst harms"
 
 
 @dataclass(frozen=True)
@@ -34,62 +36,20 @@ class CellView:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table; the first cell of a row is its header."""
+    """A table; a row says whether it is frozen CLIP's, and its first cell is its header."""
 
     title: str
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[bool, tuple[CellView, ...]], ...]
 
 
-@dataclass(frozen=True)
-class ChartView:
-    """A chart: title, SVG element, and values."""
-
-    title: str
-    svg: str
-    values: TableView
-
-
-@dataclass(frozen=True)
-class SectionView:
-    """A section and its anchor."""
+class Sheet(NamedTuple):
+    """A contact sheet: the cases of one kind."""
 
     anchor: str
     title: str
     about: str
-    tables: tuple[TableView, ...]
-    charts: tuple[ChartView, ...]
-
-
-@dataclass(frozen=True)
-class RunView:
-    """A run, ready to render."""
-
-    name: str
-    key: str
-    command: str
-    summary: tuple[str, ...]
-    setup: tuple[Named, ...]
-    details: tuple[tuple[str, tuple[Named, ...]], ...]
-    headline: str | None
-    sections: tuple[SectionView, ...]
-    sheets: tuple[CasesView, ...]
-
-
-def view_run(run: Run) -> RunView:
-    """Format the figures of a run and draw its charts."""
-    found, figures = run.findings, main_figures(run.findings)
-    return RunView(
-        name=run.name,
-        key=run.key,
-        command=found.command,
-        summary=found.summary,
-        setup=tuple(plain_setup(found.setup)),
-        details=tuple((name, tuple(lines)) for name, lines in setup_details(found.setup).items()),
-        headline=inline(draw_headline(figures, run.key), HEADLINE) if figures else None,
-        sections=tuple(_section(run, section) for section in found.sections),
-        sheets=view_cases(run),
-    )
+    cases: tuple[Case, ...]
 
 
 def view_table(table: Table) -> TableView:
@@ -106,6 +66,41 @@ def view_table(table: Table) -> TableView:
             for number, row in enumerate(table.rows)
         ),
     )
+
+
+def view_chart(chart: Chart, salt: str) -> str:
+    """Draw a chart as an element of the page; ``salt`` is distinct in it."""
+    names = ", ".join(line.name for line in chart.lines)
+    return inline(draw(chart, salt), f"Chart: {chart.title}. {chart.y_title} over {chart.x_title}: {names}")
+
+
+def view_values(chart: Chart) -> TableView:
+    """Format the values of a chart."""
+    return view_table(chart_table(chart))
+
+
+def view_headline(run: Run) -> str | None:
+    """Draw the main figures of a run as an element of the page; None where it has none."""
+    figures = main_figures(run.findings)
+    return inline(draw_headline(figures, run.key), HEADLINE) if figures else None
+
+
+def view_cases(run: Run) -> tuple[Sheet, ...]:
+    """Make two contact sheets, gains and harms; none where a run has no case."""
+    found = run.findings
+    if not found.gains and not found.harms:
+        return ()
+    rose = "Queries whose true candidate rose furthest, best first."
+    fell = "Refinement is not free: queries whose true candidate fell furthest, worst first."
+    return (
+        Sheet(f"{run.key}-gains", GAINS, rose, found.gains),
+        Sheet(f"{run.key}-harms", HARMS, fell, found.harms),
+    )
+
+
+def anchor_of(run: Run, section: Section) -> str:
+    """The anchor of a section."""
+    return f"{run.key}-{section_key(section)}"
 
 
 def plain_setup(setup: Mapping[str, Any]) -> list[Named]:
@@ -135,125 +130,3 @@ def _cell(cell: Cell, column: Column, best: bool) -> CellView:
     text = format_cell(mean if isinstance(cell, Interval) else cell, column.kind)
     bounds = format_cell(cell, column.kind).removeprefix(text).strip()
     return CellView(text, bounds, column.kind, direction(cell, column.kind), best, mean, share)
-
-
-def _section(run: Run, section: Section) -> SectionView:
-    anchor = f"{run.key}-{section_key(section)}"
-    return SectionView(
-        anchor=anchor,
-        title=section.title,
-        about=section.about,
-        tables=tuple(view_table(table) for table in section.tables if table.columns),
-        charts=tuple(_chart(chart, f"{anchor}-{number}") for number, chart in enumerate(section.charts, 1)),
-    )
-
-
-def _chart(chart: Chart, salt: str) -> ChartView:
-    names = ", ".join(line.name for line in chart.lines)
-    svg = inline(draw(chart, salt), f"Chart: {chart.title}. {chart.y_title} over {chart.x_title}: {names}")
-    return ChartView(chart.title, svg, view_table(chart_table(chart)))
-
-
-GAINS = "Best gains"
-HARMS = "Worst harms"
-_AT_ONCE = 6  # cases of one kind that are open; the others are folded
-
-
-@dataclass(frozen=True)
-class ShownView:
-    """A retrieved pair; ``state`` is relevant, other or unknown."""
-
-    picture: str | None
-    caption: str
-    similarity: str
-    trust: str
-    percent: float
-    state: str
-
-
-@dataclass(frozen=True)
-class RankingView:
-    """The first candidates, and the true one's rank where it is not among them."""
-
-    title: str
-    ranked: tuple[RankedCandidate, ...]
-    rank: int
-    missing: bool
-
-
-@dataclass(frozen=True)
-class CaseView:
-    """One query with its neighbours; shown as text alone where there is no picture."""
-
-    name: str
-    picture: str | None
-    before: RankingView
-    after: RankingView
-    found: tuple[tuple[str, tuple[ShownView, ...]], ...]
-
-    @property
-    def pictured(self) -> bool:
-        """Whether the query or a neighbour has a picture."""
-        return bool(self.picture or any(shown.picture for _, pairs in self.found for shown in pairs))
-
-
-@dataclass(frozen=True)
-class CasesView:
-    """A contact sheet: some cases open, others folded."""
-
-    anchor: str
-    title: str
-    about: str
-    opened: tuple[CaseView, ...]
-    folded: tuple[CaseView, ...]
-
-
-def view_cases(run: Run) -> tuple[CasesView, ...]:
-    """Make two contact sheets, gains and harms; none where a run has no case.
-
-    Raises:
-        DataError: a picture's name is not a plain file name.
-    """
-    found = run.findings
-    if not found.gains and not found.harms:
-        return ()
-    rose = "Queries whose true candidate rose furthest, best first."
-    fell = "Refinement is not free: queries whose true candidate fell furthest, worst first."
-    return (
-        _sheet(run, f"{run.key}-gains", GAINS, rose, found.gains),
-        _sheet(run, f"{run.key}-harms", HARMS, fell, found.harms),
-    )
-
-
-def _sheet(run: Run, anchor: str, title: str, about: str, cases: Sequence[Case]) -> CasesView:
-    views = tuple(_case(run, case) for case in cases)
-    return CasesView(anchor, title, about, views[:_AT_ONCE], views[_AT_ONCE:])
-
-
-def _case(run: Run, case: Case) -> CaseView:
-    found = (
-        ("retrieved for the query", tuple(_show_pair(run, shown) for shown in case.neighbours)),
-        ("retrieved for its class prompt", tuple(_show_pair(run, shown) for shown in case.prompt_neighbours)),
-    )
-    return CaseView(
-        name=case.name,
-        picture=run.picture_data(case.picture),
-        before=_ranking("before", case.before, case.rank_before),
-        after=_ranking("after", case.after, case.rank_after),
-        found=tuple((title, shown) for title, shown in found if shown),
-    )
-
-
-def _ranking(title: str, ranked: tuple[RankedCandidate, ...], rank: int) -> RankingView:
-    return RankingView(title, ranked, rank + 1, missing=not any(one.true for one in ranked))
-
-
-def _show_pair(run: Run, shown: RetrievedPair) -> ShownView:
-    return ShownView(
-        picture=run.picture_data(shown.picture),
-        caption=shown.caption,
-        similarity=f"{shown.similarity:.2f}".replace("-", "−"),
-        trust=f"{100 * shown.trust:.0f} %",
-        percent=100 * min(max(shown.trust, 0.0), 1.0),
-        state={True: "relevant", False: "other", None: "unknown"}[shown.relevant],
-    )

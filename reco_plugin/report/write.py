@@ -14,13 +14,13 @@ from ..data.extras import need
 from ..errors import ConfigError, DataError
 from ..evaluate.findings import Section
 from ..files import whole_file
+from . import views
 from .cells import with_minus
 from .charts import draw
 from .headline import draw_headline, main_figures, summary_table
 from .markdown import chart_names, headline_name, render_document
 from .palette import stylesheet
 from .runs import Run
-from .views import view_run, view_table
 
 FORMATS = ("html", "md", "json")
 _STEM = "report"
@@ -49,7 +49,10 @@ def write_report(
         raise ConfigError("a report needs at least one run")
     if (unknown := [one for one in formats if one not in FORMATS]) or not formats:
         raise ConfigError(f"format {', '.join(unknown) or '(none)'} is not known: give some of {', '.join(FORMATS)}")
-    _make(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be made: {error.strerror}") from None
     title = title or f"What refinement changes: {', '.join(run.name for run in runs)}"
     files: list[Path] = []
     if "html" in formats:
@@ -89,13 +92,6 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be made: {error.strerror}") from None
-
-
 _FIGURE = re.compile(r"(?<![\w.,-])[+−]?\d[\d,]*(?:\.\d+)?(?:\s?%|\s?points?\b|(?= \[))")
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -132,8 +128,9 @@ def render_page(runs: Sequence[Run], title: str) -> str:
     matrix = summary_table([run.findings for run in runs], [run.name for run in runs])
     return environment.get_template("page.html").render(
         title=title,
-        runs=[view_run(run) for run in runs],
-        matrix=view_table(matrix) if len(runs) > 1 else None,
+        runs=runs,
+        views=views,
+        matrix=views.view_table(matrix) if len(runs) > 1 else None,
         style=Markup(stylesheet() + _template("page.css")),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

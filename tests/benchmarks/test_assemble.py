@@ -136,7 +136,9 @@ def test_captions_vary_with_style_and_stay_for_good() -> None:
     assert usual / (usual + sum("BRD" in text for text in told)) == pytest.approx(0.7, abs=0.08)
 
 
-@pytest.mark.parametrize("name", ["flags", "likeness", "logos", "package_set", "wording"])
+@pytest.mark.parametrize(
+    "name", ["pretrain.generic", "sets.flags", "sets.likeness", "sets.logos", "sets.package_set", "sets.wording"]
+)
 def test_examples(name: str) -> None:
-    result = doctest.testmod(import_module(f"benchmarks.sets.{name}"))
+    result = doctest.testmod(import_module(f"benchmarks.{name}"))
     assert result.attempted > 0 and result.failed == 0

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.pretrain.generic import bag, load_with_generic, mentions
 from benchmarks.sets import LOADERS, flags, glyphs, logos
 from benchmarks.sets.package_set import SPLITS, PackageSet, split_of
-from reco_plugin.quickstart.dataset import load as load_quickstart
-from reco_plugin.quickstart.entities import bag, mentions
 from reco_plugin.quickstart.sources import DrawingPackage, fetch, read_json
 
 pytestmark = pytest.mark.xdist_group("quickstart")
@@ -129,7 +128,7 @@ def test_the_same_call_gives_the_same_set(data: PackageSet, cache: Path) -> None
 @pytest.fixture(scope="session")
 def captions(cache: Path) -> set[frozenset[str]]:
     """The words of each caption that pre-training reads."""
-    items = load_quickstart(cache, generic=True).items
+    items = load_with_generic(cache).items
     return {bag(item.caption) for item in items if item.split in (None, "seen")}
 
 

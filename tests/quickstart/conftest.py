@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reco_plugin.quickstart.dataset import Quickstart, load
+from benchmarks.pretrain.generic import load_with_generic
+from reco_plugin.quickstart.dataset import Quickstart
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
 
@@ -27,4 +28,4 @@ def cache() -> Path:
 @pytest.fixture(scope="session")
 def data(cache: Path) -> Quickstart:
     """All drawings, the generic ones of the pre-training too."""
-    return load(cache, generic=True)
+    return load_with_generic(cache)

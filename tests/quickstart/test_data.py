@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
+from benchmarks.pretrain.generic import SOURCES as GENERIC_SOURCES
 from reco_plugin.errors import DataError
 from reco_plugin.quickstart.dataset import Quickstart, load
 from reco_plugin.quickstart.render import SIDE, Drawing, IconSet, rasterise, render
 from reco_plugin.quickstart.sources import (
     EMOJI_SOURCES,
-    GENERIC_SOURCES,
     HELD_STYLE,
     MEMORY_STYLES,
     QUERY_STYLES,

@@ -21,19 +21,12 @@ SECTIONS: tuple[SectionName, ...] = get_args(SectionName)
 
 
 class StudyConfig(RunConfig):
-    """One study, with the flags of the other evaluations for data and refinement.
-
-    Attributes:
-        memory: folder or URL of a memory.
-        memory_from: pairs to build a memory of, in RAM.
-        fuser: kind of the fusion; None: as in the settings.
-        k, search, fusion, gate, caution: of the refinement; None: the model's defaults.
-    """
+    """One study, with the flags of the other evaluations for data and refinement; None: the model's defaults."""
 
     words: ClassVar[str] = "reco eval study"
 
-    memory: str | None = None
-    memory_from: str | None = None
+    memory: str | None = None  # folder or URL
+    memory_from: str | None = None  # pairs to build a memory of, in RAM
     models: tuple[str, ...] = option(
         (),
         "Model folder; repeat it for further trainings of the same encoder.",

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,25 +14,20 @@ import numpy.typing as npt
 from ...errors import ConfigError
 from ...types import Payload, Records, Vectors
 
+How: TypeAlias = Literal["label key", "caption", "nearest prompt"]
+"""Where pairs have neither key nor caption, the encoder decides by their texts."""
 _WORD = re.compile(r"\w+")
 _BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Membership:
-    """Pairs and their classes; a caption may name several classes, or none.
+    """N pairs and their classes, E matches; a caption may name several classes, or none."""
 
-    Attributes:
-        pair, number: (E,) row of a pair and number of a class that it shows, one entry for each match.
-        pairs: N.
-        how: ``"label key"``, ``"caption"``, or ``"nearest prompt"`` where pairs have neither: then the encoder
-            decides by the pairs' texts.
-    """
-
-    pair: npt.NDArray[np.int64]
-    number: npt.NDArray[np.int64]
-    pairs: int
-    how: Literal["label key", "caption", "nearest prompt"]
+    pair: npt.NDArray[np.int64]  # (E,) row of a pair
+    number: npt.NDArray[np.int64]  # (E,) number of a class that it shows
+    pairs: int  # N
+    how: How
 
     def of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether each pair shows any of these classes, (N,)."""
@@ -51,17 +46,11 @@ class Membership:
 
 
 def membership(records: Records, classes: Sequence[str], prompts: Vectors, label_key: str | None) -> Membership:
-    """Find the classes of each pair.
+    """Find the classes of each of N pairs, by the names and the prompts (C, D) of C classes.
 
     By the payload value under ``label_key`` (the class's name, whatever its case, or its number); else a pair belongs
     to every class whose name its caption contains as words; else, where no pair has a caption, to the class whose
     prompt is nearest to its text.
-
-    Args:
-        records: N pairs.
-        classes: C names.
-        prompts: (C, D) unit-norm.
-        label_key: payload key.
 
     Raises:
         ConfigError: no pair has the key.
@@ -116,6 +105,6 @@ def _by_key(payloads: Sequence[Payload], classes: Sequence[str], key: str) -> Me
     return _membership([tuple(names.get(str(p.get(key)).casefold(), ())) for p in payloads], "label key")
 
 
-def _membership(found: Sequence[tuple[int, ...]], how: Literal["label key", "caption", "nearest prompt"]) -> Membership:
+def _membership(found: Sequence[tuple[int, ...]], how: How) -> Membership:
     pair = np.repeat(np.arange(len(found)), [len(numbers) for numbers in found]).astype(np.int64)
     return Membership(pair, np.array([n for numbers in found for n in numbers], np.int64), len(found), how)

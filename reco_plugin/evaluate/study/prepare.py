@@ -24,7 +24,6 @@ from ..encoding import (
 from ..prompts import labelled_task, with_templates
 from .config import StudyConfig
 from .membership import membership
-from .pictures import Thumbnails
 from .streams import split_classes
 from .study import Study, StudyProgress, read_memory, subject_of
 
@@ -74,16 +73,10 @@ def prepare(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Study:
-    """Encode and load everything that sections need.
+    """Encode and load everything that sections need; ``reco`` and ``sets`` are as the configuration says.
 
-    Args:
-        reco: opened as the configuration says.
-        config: what to study.
-        sets: read as the configuration says.
-        folder: of the run.
-        watch: shows progress.
-        cache: folder of frozen vectors; in the run's folder when None.
-        progress: called with the number of items of each encoded batch.
+    Frozen vectors are kept in ``cache``, by default in the run's folder; ``progress`` is called with the number of
+    items of each encoded batch.
 
     Raises:
         ConfigError: too few classes to split, an unknown label key, or raw data without a model.
@@ -115,7 +108,7 @@ def prepare(
         shows=membership(records, whole.classes, whole.candidates.vectors, config.label_key),
         distractors=None if config.distractors is None else _distractors(source, config.distractors, progress),
         captioned=None if sets.captioned is None else _encode_captioned(source, sets.captioned, progress),
-        pictures=Thumbnails(folder / "pictures", sets.labelled.images),
+        folder=folder,
         watch=watch,
     )
 

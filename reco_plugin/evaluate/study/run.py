@@ -17,14 +17,12 @@ from ..prompts import prompts_of
 from ..task import Task
 from .config import SectionName
 from .sections.ablations import ablations
-from .sections.alternatives import alternatives
-from .sections.baselines import baselines
-from .sections.captions import captions
+from .sections.baselines import alternatives, baselines
 from .sections.cases import Cases, cases
 from .sections.cost import cost
 from .sections.gate import gate
 from .sections.harm import harm
-from .sections.main import main
+from .sections.main import captions, main
 from .study import Study
 from .tables import summary
 
@@ -44,15 +42,9 @@ _MEASURE: dict[SectionName, Callable[[Study], Section | Cases]] = {
 
 
 class StoredSection(Frozen):
-    """One finished section, in a file of its own.
+    """One finished section and its cases, in a file of its own."""
 
-    Attributes:
-        of: digest of the inputs of its figures.
-        section: its result.
-        gains, harms: its cases.
-    """
-
-    of: str
+    of: str  # digest of the inputs of its figures
     section: Section
     gains: tuple[Case, ...] = ()
     harms: tuple[Case, ...] = ()

@@ -29,10 +29,6 @@ def stream(seed: int, draw: str) -> np.random.Generator:
     True
     >>> stream(0, "halves").permutation(99).tolist() == stream(0, "wrong captions").permutation(99).tolist()
     False
-
-    Args:
-        seed: of the study.
-        draw: name of the draw.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(draw.encode())))
 
@@ -123,12 +119,8 @@ def with_wrong_captions(records: Records, share: float, seed: int) -> Corrupted:
     """Give a random share of N pairs the text of another one, never the same caption.
 
     Texts are permuted among the chosen pairs, so the memory holds the same texts as before. Where more than
-    half of the chosen pairs have one caption, some cannot move; the returned share is of those that did.
-
-    Args:
-        records: the pairs.
-        share: of the pairs, from 0 to 1.
-        seed: with the same seed, the pairs of a smaller share are among those of a larger one.
+    half of the chosen pairs have one caption, some cannot move; the returned share is of those that did. With the same
+    seed, the pairs of a smaller share are among those of a larger one.
     """
     captions = np.unique(np.array(captions_of(records), np.str_), return_inverse=True)[1]
     rng = stream(seed, "wrong captions")
@@ -155,25 +147,15 @@ class Leaks:
     nearest: npt.NDArray[np.float32]  # (N,) cosine to the nearest image that is not hidden; -1 where there is none
 
 
-def leaks(task: Task, records: Records, near: float = SAME_IMAGE) -> Leaks:
-    """Compare N queries with the images (M, D) of a memory; a query's own pair, where its id is known, is hidden.
-
-    Args:
-        task: with the queries.
-        records: M pairs.
-        near: cosine above which a pair is a near-duplicate.
-    """
-    row_of = {id_: row for row, id_ in enumerate(records.ids)}
+def leaks(task: Task, records: Records) -> Leaks:
+    """Compare N queries with the images (M, D) of a memory; a query's own pair, where its id is known, is hidden."""
+    column_of = {id_: column for column, id_ in enumerate(records.ids)}
     nearest, pairs = np.full(len(task), -1.0, np.float32), np.zeros(len(records), np.bool_)
-    if not len(records):
-        return Leaks(nearest > near, pairs, nearest)
-    for rows in parts(len(task), len(records)):
-        cosine = task.queries.vectors[rows] @ records.image.T  # (b, M)
-        for offset, ids in enumerate(() if task.queries.own is None else task.queries.own[rows]):
-            cosine[offset, [row_of[id_] for id_ in ids if id_ in row_of]] = -1.0
-        nearest[rows] = cosine.max(axis=1)
-        pairs |= (cosine > near).any(axis=0)
-    return Leaks(nearest > near, pairs, nearest)
+    for rows in parts(len(task), len(records)) if len(records) else ():
+        cosine = task.queries.similarity(rows, records.image, column_of)
+        nearest[rows] = np.maximum(cosine.max(axis=1), -1.0)
+        pairs |= (cosine > SAME_IMAGE).any(axis=0)
+    return Leaks(nearest > SAME_IMAGE, pairs, nearest)
 
 
 def _derangement(kind: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.int64]:

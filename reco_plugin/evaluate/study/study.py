@@ -30,7 +30,6 @@ from ..task import Mask, Task
 from .config import StudyConfig
 from .membership import Membership
 from .memories import ram_memory
-from .pictures import Thumbnails
 from .streams import folds, stream
 
 T = TypeVar("T")
@@ -46,43 +45,25 @@ class StudyProgress(Protocol):
 
 @dataclass(frozen=True)
 class Study:
-    """The inputs of a study.
-
-    Attributes:
-        config: of the study.
-        subject: memory and models.
-        labelled: the test set.
-        whole, dev, test: its task; the one to choose baselines on; the one of all sections but the main table.
-        records: the memory's pairs, (M, D) each, in RAM, at most ``config.memory_limit``.
-        shows: their classes in the whole set.
-        distractors: pairs of another domain, if given.
-        captioned: retrieval set of vectors, if given.
-        pictures: writes thumbnails.
-        watch: shows progress.
-    """
+    """The inputs of a study."""
 
     config: StudyConfig
-    subject: Subject
-    labelled: Labelled
-    whole: Task
-    dev: Task
-    test: Task
-    records: Records
-    shows: Membership
-    distractors: Records | None
-    captioned: Captioned | None
-    pictures: Thumbnails
+    subject: Subject  # memory and models
+    labelled: Labelled  # the test set
+    whole: Task  # of the test set
+    dev: Task  # to choose baselines on
+    test: Task  # of all sections but the main table
+    records: Records  # the memory's pairs, (M, D) each, in RAM, at most ``config.memory_limit``
+    shows: Membership  # their classes in the whole set
+    distractors: Records | None  # pairs of another domain, if given
+    captioned: Captioned | None  # retrieval set of vectors, if given
+    folder: Path  # of the run
     watch: StudyProgress
 
     @property
     def ours(self) -> Method:
         """The method of the models."""
         return self.subject.ours
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.pictures.folder.parent
 
     @cached_property
     def frozen(self) -> Measured:
@@ -98,11 +79,6 @@ class Study:
     def baselines(self) -> tuple[Chosen, ...]:
         """The best of every kind on the development task, the best of all first."""
         return choose(self.dev, self.full, self.ours, self.watch)
-
-    @property
-    def best_baseline(self) -> Chosen:
-        """The best of all on the development task."""
-        return self.baselines[0]
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory of pairs, (N, D) each, in RAM, calibrated anew; k is that of ``ours`` when None."""
@@ -146,11 +122,7 @@ class Subject:
 
 
 def subject_of(reco: Reco | Refiner, config: StudyConfig) -> Subject:
-    """Open the further trainings of a model, and combine their settings.
-
-    Args:
-        reco: opened by the configuration: the first model, or a refiner of vectors alone.
-        config: names the models and the sides to refine.
+    """Open the further trainings of a model, and combine their settings; ``reco`` is the first, or of vectors alone.
 
     Raises:
         ConfigError: several models with a fusion that is not trained, a model without the fusion, or a control without

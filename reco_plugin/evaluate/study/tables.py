@@ -8,7 +8,7 @@ from ..findings import Cell, Chart, Column, Line, Section, Table
 from ..intervals import Interval
 from ..measure import Measured
 from ..table import gain, percent
-from ..task import Mask, Task
+from ..task import Mask
 from .config import StudyConfig
 from .study import Study
 
@@ -32,37 +32,31 @@ def spread(study: Study) -> tuple[Column, ...]:
     return _SPREAD if len(study.subject.names) > 1 else ()
 
 
-def columns(study: Study, first: str, *more: Column) -> tuple[Column, ...]:
+def columns(study: Study, first: str) -> tuple[Column, ...]:
     """Columns of names, accuracies and the gain over frozen; more for several models and unseen classes."""
     kinds = KINDS if study.test.unseen is not None else ()
-    return (Column(key="name", title=first), *more, TOP1, *spread(study), TOP5, GAIN, *kinds)
+    return (Column(key="name", title=first), TOP1, *spread(study), TOP5, GAIN, *kinds)
 
 
-def row(study: Study, name: str, outcome: Measured, before: Measured | None = None, **more: Cell) -> dict[str, Cell]:
-    """Cells of one outcome on the test task; without gains where it is the baseline itself."""
-    before = before or study.frozen
-    cells = {"name": name} | accuracies(study, outcome) | more
-    if outcome is before:
-        return cells
-    cells["gain"] = study.gain(outcome, before)
-    if (unseen := study.test.query_unseen) is not None:
-        for kind, mask in (("seen", ~unseen), ("unseen", unseen)):
-            if mask.any():
-                cells[f"{kind}_gain"] = part_gain(study, outcome, before, study.test, mask)
-    return cells
-
-
-def accuracies(study: Study, outcome: Measured) -> dict[str, Cell]:
-    """Cells of one outcome alone."""
-    cells: dict[str, Cell] = {"top1": float(outcome.top(1).mean()), "top5": float(outcome.top(5).mean())}
+def row(study: Study, name: str, outcome: Measured, **more: Cell) -> dict[str, Cell]:
+    """Cells of one outcome on the test task; without gains where it is frozen CLIP's."""
+    cells = {"name": name} | accuracies(outcome) | more
     if len(study.subject.names) > 1 and len(outcome.ranks) > 1:
         cells |= extremes(outcome)
-    unseen = study.test.query_unseen
-    if unseen is not None and unseen.shape == outcome.top(1).shape:
-        for kind, mask in (("seen", ~unseen), ("unseen", unseen)):
-            if mask.any():
-                cells[kind] = float(outcome.top(1)[mask].mean())
+    unseen, gains = study.test.query_unseen, outcome is not study.frozen
+    if gains:
+        cells["gain"] = study.gain(outcome)
+    for kind, mask in () if unseen is None else (("seen", ~unseen), ("unseen", unseen)):
+        if mask.any():
+            cells[kind] = float(outcome.top(1)[mask].mean())
+            if gains:
+                cells[f"{kind}_gain"] = part_gain(study, outcome, mask)
     return cells
+
+
+def accuracies(outcome: Measured) -> dict[str, Cell]:
+    """Cells of one outcome alone."""
+    return {"top1": float(outcome.top(1).mean()), "top5": float(outcome.top(5).mean())}
 
 
 def extremes(outcome: Measured) -> dict[str, Cell]:
@@ -71,14 +65,14 @@ def extremes(outcome: Measured) -> dict[str, Cell]:
     return {"lowest": min(of_models), "highest": max(of_models)}
 
 
-def part_gain(study: Study, outcome: Measured, before: Measured, task: Task, mask: Mask) -> Interval:
-    """Gain on some of a task's queries, by mask (N,)."""
-    return study.gain(outcome.only(mask), before.only(mask), task.only(mask))
+def part_gain(study: Study, outcome: Measured, mask: Mask) -> Interval:
+    """Gain over frozen on some queries of the test task, by mask (N,)."""
+    return study.gain(outcome.only(mask), study.frozen.only(mask), study.test.only(mask))
 
 
-def table(study: Study, title: str, first: str, rows: Sequence[dict[str, Cell]], *more: Column) -> Table:
-    """A table of the test task."""
-    return Table(title=title, columns=columns(study, first, *more), rows=tuple(rows))
+def table(study: Study, title: str, rows: Sequence[dict[str, Cell]], first: str = "") -> Table:
+    """A table of the test task; ``first`` is the title of the names."""
+    return Table(title=title, columns=columns(study, first), rows=tuple(rows))
 
 
 def gain_line(name: str, gains: Sequence[Interval]) -> Line:
@@ -106,13 +100,8 @@ def gain_chart(
 def summary(sections: Sequence[Section], config: StudyConfig) -> tuple[str, ...]:
     """Sentences with the main figures of the sections."""
     by_key = {section.key: section for section in sections}
-    lines: list[str] = []
-    if "main" in by_key:
-        lines += _main(by_key["main"])
-    if "baselines" in by_key:
-        lines += _baselines(by_key["baselines"])
-    if "harm" in by_key:
-        lines += _harm(by_key["harm"])
+    tell = {"main": _main, "baselines": _baselines, "harm": _harm}
+    lines = [line for key, lines_of in tell.items() if key in by_key for line in lines_of(by_key[key])]
     if config.quick:
         lines.append("A quick run: fewer points on the curves and fewer bootstrap draws.")
     return tuple(lines)
@@ -132,7 +121,7 @@ def _main(section: Section) -> Iterator[str]:
 def _baselines(section: Section) -> Iterator[str]:
     chosen = str(section.tables[0].rows[0]["name"])
     for table in section.tables[1:]:
-        row = _row(table, name=chosen)
+        row = next(row for row in table.rows if row["name"] == chosen)
         yield (
             f"Ours against the best baseline on development classes ({chosen}), {table.title}: "
             f"{_points(row['ahead'])} points."
@@ -147,10 +136,6 @@ def _harm(section: Section) -> Iterator[str]:
     for row in noisy[:1]:
         share = percent(_number(row["wrong"]))
         yield f"With {share} % wrong captions, ours changes top-1 by {_points(row['gain'])} points."
-
-
-def _row(table: Table, **cells: Cell) -> dict[str, Cell]:
-    return next(row for row in table.rows if all(row.get(key) == cell for key, cell in cells.items()))
 
 
 def _number(cell: Cell) -> float:

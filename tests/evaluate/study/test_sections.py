@@ -12,14 +12,12 @@ from reco_plugin.data import Captioned
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.evaluate.findings import Section, Table
 from reco_plugin.evaluate.study.sections.ablations import ablations
-from reco_plugin.evaluate.study.sections.alternatives import alternatives
-from reco_plugin.evaluate.study.sections.baselines import baselines
-from reco_plugin.evaluate.study.sections.captions import captions
+from reco_plugin.evaluate.study.sections.baselines import alternatives, baselines
 from reco_plugin.evaluate.study.sections.cases import cases
 from reco_plugin.evaluate.study.sections.cost import cost
 from reco_plugin.evaluate.study.sections.gate import gate
 from reco_plugin.evaluate.study.sections.harm import harm
-from reco_plugin.evaluate.study.sections.main import main
+from reco_plugin.evaluate.study.sections.main import captions, main
 from reco_plugin.evaluate.study.streams import leaks
 from reco_plugin.evaluate.study.study import Study
 from reco_plugin.evaluate.task import Task

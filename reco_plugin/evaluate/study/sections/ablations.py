@@ -50,7 +50,7 @@ def _modes(study: Study) -> Table:
         row(study, name, study.measure(method))
         for name, method in study.watch(list(variants.items()), "search and fusion")
     ]
-    return table(study, "search, fusion, gate", "", rows)
+    return table(study, "search, fusion, gate", rows)
 
 
 def _knowledge(study: Study) -> Table:
@@ -62,21 +62,21 @@ def _knowledge(study: Study) -> Table:
         row(study, f"memory without the test classes: {int((~own).sum()):,} pairs", study.measure(study.ours, before)),
         row(study, f"after adding their {int(own.sum()):,} pairs", study.measure(study.ours)),
     ]
-    return table(study, "memory before and after new knowledge", "", rows)
+    return table(study, "memory before and after new knowledge", rows)
 
 
 def _by_k(study: Study) -> tuple[Table, Chart]:
     ks = QUICK_KS if study.config.quick else KS
     ours, plain = {}, {}
     for k in study.watch(ks, "k"):
-        memory = study.memory(study.records, k)
-        ours[k] = study.measure(study.ours.with_k(k), memory)
-        plain[k] = study.measure(replace(study.ours.with_k(k), gate=False), memory)
+        memory, method = study.memory(study.records, k), replace(study.ours, how=replace(study.ours.how, k=k))
+        ours[k] = study.measure(method, memory)
+        plain[k] = study.measure(replace(method, gate=False), memory)
     rows = [row(study, f"k = {k}", outcome) for k, outcome in ours.items()]
     lines = [gain_line("ours", [study.gain(o) for o in ours.values()])]
     lines.append(gain_line("without gate", [study.gain(o) for o in plain.values()]))
     chart = gain_chart("How many neighbours?", "neighbours k", ks, lines, x_log=True)
-    return table(study, "neighbours", "", rows), chart
+    return table(study, "neighbours", rows), chart
 
 
 def _by_size(study: Study) -> tuple[Table, Chart]:
@@ -89,7 +89,7 @@ def _by_size(study: Study) -> tuple[Table, Chart]:
     cells = [row(study, f"{pairs:,} pairs", outcome) for pairs, outcome in outcomes.items()]
     line = gain_line("ours", [study.gain(outcome) for outcome in outcomes.values()])
     chart = gain_chart("How large must the memory be?", "pairs in the memory", list(outcomes), [line], x_log=True)
-    return table(study, "memory size", "", cells), chart
+    return table(study, "memory size", cells), chart
 
 
 def _by_entity(study: Study) -> tuple[Table, Chart]:
@@ -111,7 +111,7 @@ def _by_entity(study: Study) -> tuple[Table, Chart]:
         [*map(str, steps), "all"],
         [gain_line("ours", gains)],
     )
-    return table(study, f"pairs per {what}", "", cells), chart
+    return table(study, f"pairs per {what}", cells), chart
 
 
 def _entities(study: Study) -> list[str]:

@@ -1,4 +1,4 @@
-"""Is it better than simple baselines, chosen on development classes?"""
+"""Is it better than simple baselines, or than what else could be done with the pairs? Chosen on development classes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ....refine import VectorMemory
+from ...alternatives import LabelledImages, choose_alternatives, kinds
 from ...findings import Cell, Column, Section, Table
 from ...methods import Chosen
-from ..streams import with_wrong_captions
+from ..streams import captions_of, with_wrong_captions
 from ..study import Study
 from ..tables import columns, row
 
@@ -31,14 +32,41 @@ def baselines(study: Study) -> Section:
             "top-1 on the same images, with its 95 % interval."
         ),
         tables=(
-            chosen_table(study.baselines),
-            against(study, "memory as it is", study.full, study.baselines),
-            against(study, title, study.memory(noisy.records), study.baselines),
+            _chosen(study.baselines),
+            _against(study, "memory as it is", study.full, study.baselines),
+            _against(study, title, study.memory(noisy.records), study.baselines),
         ),
     )
 
 
-def chosen_table(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) -> Table:
+def alternatives(study: Study) -> Section:
+    """Ours against what users do with pairs instead, on the memory as it is."""
+    records, shows = study.records, study.shows
+    shown = LabelledImages(records.ids, records.image, shows.pair, shows.number) if shows.known else None
+    found = kinds(records, captions_of(records), shown, quick=study.config.quick, seed=study.config.seed)
+    chosen = choose_alternatives(study.dev, study.full, found, study.watch)
+    return Section(
+        key="alternatives",
+        title="What else could be done with the same pairs?",
+        about=(
+            "A linear adapter moves images and texts by a trained matrix each, so that all images are indexed anew, or "
+            "texts alone. Tip-Adapter adds a cache of labelled images to CLIP's scores; label propagation spreads the "
+            "labels over a graph of the images first; X-MoRe mixes the class probabilities of an image and of its "
+            "neighbours' captions by their confidence. These three score a list of classes and give no vector to "
+            "search with. "
+            + ("" if shown else "Two of them need the class of each pair, which nothing says here, and are left out. ")
+            + "Of every kind the best variant was chosen by top-1 on development classes. Adapters are trained on all "
+            "pairs: they cannot hide a query's own. Fine-tuning the encoder needs more than vectors: "
+            "docs/measurements/alternatives.md shows it beside these."
+        ),
+        tables=(
+            _chosen(chosen, {name: kind.needs for name, kind in found.items()}),
+            _against(study, "memory as it is", study.full, chosen),
+        ),
+    )
+
+
+def _chosen(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) -> Table:
     """What was chosen of every kind, and what else that kind needs, where it is told."""
     rows: list[dict[str, Cell]] = [
         {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} for c in chosen
@@ -59,7 +87,7 @@ def chosen_table(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = Non
     )
 
 
-def against(study: Study, title: str, memory: VectorMemory, others: Sequence[Chosen]) -> Table:
+def _against(study: Study, title: str, memory: VectorMemory, others: Sequence[Chosen]) -> Table:
     """Frozen, ours with and without gate, and others, on one memory."""
     ours = study.measure(study.ours, memory)
     plain = study.measure(replace(study.ours, gate=False), memory)

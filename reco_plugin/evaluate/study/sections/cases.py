@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ....types import Refinement
+from ....defaults import MAX_PIXELS
+from ....errors import DataError
+from ....files import whole_file
+from ....types import ImageInput, Payload, Refinement, Vectors
 from ...findings import Case, RetrievedPair, Section
 from ...measure import each_label_once, measure, nearest, refine_task
 from ...task import Task
 from ..study import Study
 
 COUNT, QUICK_COUNT = 12, 4
+SIZE = 128  # of a thumbnail, in pixels
+_KEYS = ("image", "path")  # of a payload
+_Ranks: TypeAlias = npt.NDArray[np.int64]
 
 
 class Cases(NamedTuple):
@@ -52,14 +64,9 @@ def cases(study: Study) -> Cases:
 class _Show:
     """Makes a case of a query's row."""
 
-    def __init__(
-        self,
-        study: Study,
-        refined: Task,
-        before: npt.NDArray[np.int64],
-        after: npt.NDArray[np.int64],
-    ) -> None:
+    def __init__(self, study: Study, refined: Task, before: _Ranks, after: _Ranks) -> None:
         self.study, self.refined, self.before, self.after = study, refined, before, after
+        self.pictures = _Thumbnails(study.folder / "pictures", study.labelled.images)
         self.refiner = study.ours.refiners(study.full)[0]
         self.row_of = {id_: row for row, id_ in enumerate(study.records.ids)}
         self.prompt_refinement = (
@@ -69,9 +76,9 @@ class _Show:
         )
 
     def __call__(self, row: int) -> Case:
-        study, task = self.study, self.study.test
+        task = self.study.test
         label = int(task.queries.labels[row])
-        picture = None if task.rows is None else study.pictures.query(int(task.rows[row]))
+        picture = None if task.rows is None else self.pictures.query(int(task.rows[row]))
         return Case(
             name=task.classes[label],
             picture=picture,
@@ -94,25 +101,65 @@ class _Show:
         return self._show_pairs(found, 0, label)
 
     def _show_pairs(self, refinement: Refinement, row: int, label: int) -> tuple[RetrievedPair, ...]:
-        found, trust = refinement.neighbours, refinement.trust
-        if found is None or trust is None:
+        found, trust, shows = refinement.neighbours, refinement.trust, self.study.shows
+        if found is None or trust is None or found.payloads is None:
             return ()
-        relevant = self._relevant(found.ids[row], label)
-        payloads = (found.payloads or [[]] * len(found.ids))[row]
+        of_class = set(shows.pair[shows.number == label].tolist())
         return tuple(
             RetrievedPair(
                 caption=str(payload.get("caption", id_)),
-                picture=self.study.pictures.pair(payload),
+                picture=self.pictures.pair(payload),
                 similarity=float(found.similarity[row, place]),
                 trust=float(trust[row, place]),
-                relevant=relevant[place],
+                relevant=self.row_of[id_] in of_class if shows.known else None,
             )
-            for place, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
+            for place, (id_, payload) in enumerate(zip(found.ids[row], found.payloads[row], strict=True))
         )
 
-    def _relevant(self, ids: Sequence[str], label: int) -> list[bool | None]:
-        shows = self.study.shows
-        if not shows.known:
-            return [None] * len(ids)
-        of_class = set(shows.pair[shows.number == label].tolist())
-        return [self.row_of[id_] in of_class for id_ in ids]
+
+@dataclass(frozen=True)
+class _Thumbnails:
+    """Writes thumbnails of queries and pairs into the run's folder."""
+
+    folder: Path  # made with the first one
+    images: Sequence[ImageInput] | Vectors  # of the labelled set; vectors have no pictures
+
+    def query(self, row: int) -> str | None:
+        """Write the thumbnail of a row of the labelled set; returns its file name."""
+        return None if isinstance(self.images, np.ndarray) else self._write(f"query-{row}", self.images[row])
+
+    def pair(self, payload: Payload) -> str | None:
+        """Write the thumbnail of a pair whose payload has a path under ``image`` or ``path``; returns its file name."""
+        for key in _KEYS:
+            value = payload.get(key)
+            if isinstance(value, str) and value and Path(value).is_file():
+                return self._write(f"pair-{hashlib.sha256(value.encode()).hexdigest()[:16]}", value)
+        return None
+
+    def _write(self, name: str, image: ImageInput) -> str | None:
+        """None where the image cannot be read: a report may lack a thumbnail."""
+        from PIL import Image
+
+        path = self.folder / f"{name}.webp"
+        if path.is_file():
+            return path.name
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PIL's warnings of odd metadata and of size
+                source = io.BytesIO(image) if isinstance(image, bytes) else image
+                opened = Image.open(source) if isinstance(source, str | os.PathLike | io.BytesIO) else source.copy()
+                with opened as picture:
+                    if picture.width * picture.height > MAX_PIXELS:  # an image that the encoder refuses is not decoded
+                        return None
+                    picture.draft("RGB", (SIZE, SIZE))
+                    small = picture.convert("RGB")
+            small.thumbnail((SIZE, SIZE))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.folder} cannot be made for pictures: {error.strerror or error}") from None
+        with whole_file(path) as part:
+            small.save(part, "WEBP", quality=80)
+        return path.name

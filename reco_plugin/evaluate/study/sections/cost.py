@@ -129,4 +129,4 @@ def _recall(study: Study) -> tuple[Table, Chart]:
     chart = gain_chart(
         "How much recall does the accuracy need?", "recall of the index", recalls, [gain_line("ours", gains)]
     )
-    return table(study, "recall of the index", "recall", cells), chart
+    return table(study, "recall of the index", cells, "recall"), chart

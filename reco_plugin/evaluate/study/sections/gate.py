@@ -22,7 +22,8 @@ _NO_GATE = "no gate"
 def gate(study: Study) -> Section:
     """The learned gate, and its operating curve."""
     closed = Method((None,), study.ours.how, gate=True, sides="image")
-    methods = {f"{share:g}": replace(closed, caution=share) for share in _shares(study)}
+    shares = QUICK_SHARES if study.config.quick else SHARES
+    methods = {f"{share:g}": replace(closed, caution=share) for share in shares}
     methods[_NO_GATE] = replace(closed, gate=False)
     known = {name: study.measure(method) for name, method in study.watch(list(methods.items()), "gate: class known")}
     halves = study.halves()
@@ -67,10 +68,6 @@ def gate(study: Study) -> Section:
         tables=(trade, *([] if trust is None else [_state(trust), _gates(trust)])),
         charts=_charts(study, list(methods), known, left_out),
     )
-
-
-def _shares(study: Study) -> tuple[float, ...]:
-    return QUICK_SHARES if study.config.quick else SHARES
 
 
 def _strength(found: Measured) -> float | None:

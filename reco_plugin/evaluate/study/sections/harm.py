@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
 from ....defaults import SAME_IMAGE
-from ....refine import VectorMemory
 from ....types import Records
 from ...findings import Cell, Chart, Column, Section, Table
 from ...measure import Measured
 from ...methods import Measures
-from ...task import Mask
 from ..streams import join_records, leaks, with_wrong_captions
 from ..study import Study
 from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
 
 NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
 
-
-@dataclass(frozen=True)
-class _Trial:
-    """One kind of memory, to measure any method with."""
-
-    name: str
-    measure: Callable[[Measures], Measured]
+_Trials: TypeAlias = dict[str, Callable[[Measures], Measured]]
+"""Kind of memory -> measures a method with it."""
 
 
 def harm(study: Study) -> Section:
     """Ours, ours without gate and the best baseline, on ever worse memories."""
     methods = _methods(study)
     wrong, chart = _wrong(study, methods)
-    trials = [
-        _trial(study, "memory as it is", study.records),
-        _trial(study, "empty memory", study.records.take(np.zeros(len(study.records), np.bool_))),
-        *_left_out(study),
-        *_irrelevant(study),
-    ]
+    trials = (
+        _trial(study, "memory as it is", study.records)
+        | _trial(study, "empty memory", study.records.take(np.zeros(len(study.records), np.bool_)))
+        | _left_out(study)
+        | _irrelevant(study)
+    )
     rows = [
-        cells for trial in study.watch(trials, "memories that cannot help") for cells in _rows(study, trial, methods)
+        row(study, name, measure(method), memory=memory)
+        for memory, measure in study.watch(list(trials.items()), "memories that cannot help")
+        for name, method in methods.items()
     ]
     return Section(
         key="harm",
@@ -64,7 +60,7 @@ def harm(study: Study) -> Section:
 
 
 def _methods(study: Study) -> dict[str, Measures]:
-    best = study.best_baseline
+    best = study.baselines[0]
     return {
         "ours": study.ours,
         "ours, no gate": replace(study.ours, gate=False),
@@ -80,33 +76,26 @@ def _known(study: Study) -> str:
     return "Pairs have no captions: each was counted to the class whose prompt is nearest to its text."
 
 
-def _trial(study: Study, name: str, records: Records) -> _Trial:
+def _trial(study: Study, name: str, records: Records) -> _Trials:
     memory = study.memory(records)
-    return _Trial(f"{name}: {len(records):,} pairs", lambda method: study.measure(method, memory))
+    return {f"{name}: {len(records):,} pairs": lambda method: study.measure(method, memory)}
 
 
-def _left_out(study: Study) -> list[_Trial]:
+def _left_out(study: Study) -> _Trials:
     left_out = study.halves()
     known = [(asked, memory) for (asked, _), (_, memory) in zip(left_out, left_out[::-1], strict=True)]
     others = study.records.take(~study.shows.of(study.test.candidates.labels))
-    return [
-        _Trial("without the query's class", lambda method: study.measure_halves(method, left_out)),
-        _Trial("half of the classes known, queries of that half", lambda method: study.measure_halves(method, known)),
-        *([_trial(study, "none of the classes", others)] if len(others) else []),
-    ]
+    return {
+        "without the query's class": lambda method: study.measure_halves(method, left_out),
+        "half of the classes known, queries of that half": lambda method: study.measure_halves(method, known),
+    } | (_trial(study, "none of the classes", others) if len(others) else {})
 
 
-def _irrelevant(study: Study) -> list[_Trial]:
+def _irrelevant(study: Study) -> _Trials:
     if study.distractors is None:
-        return []
-    return [
-        _trial(study, "irrelevant pairs only", study.distractors),
-        _trial(study, "memory and irrelevant pairs", join_records(study.records, study.distractors)),
-    ]
-
-
-def _rows(study: Study, trial: _Trial, methods: dict[str, Measures]) -> list[dict[str, Cell]]:
-    return [row(study, name, trial.measure(method), memory=trial.name) for name, method in methods.items()]
+        return {}
+    alone = _trial(study, "irrelevant pairs only", study.distractors)
+    return alone | _trial(study, "memory and irrelevant pairs", join_records(study.records, study.distractors))
 
 
 def _wrong(study: Study, methods: dict[str, Measures]) -> tuple[Table, Chart]:
@@ -132,7 +121,7 @@ def _wrong(study: Study, methods: dict[str, Measures]) -> tuple[Table, Chart]:
 def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
     """The leak check: the effect of near-duplicates of the queries in the memory."""
     found = leaks(study.test, study.records)
-    clean: VectorMemory = study.full if not found.pairs.any() else study.memory(study.records.take(~found.pairs))
+    clean = study.full if not found.pairs.any() else study.memory(study.records.take(~found.pairs))
     rows: list[dict[str, Cell]] = []
     for name, method in methods.items():
         with_them, without = study.measure(method), study.measure(method, clean)
@@ -140,7 +129,9 @@ def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
         rows.append(row(study, f"{name}, near-duplicates taken out", without))
         if found.queries.any():
             rows += [
-                _measure_affected(study, f"{name}, {what}: those queries alone", outcome, found.queries)
+                {"name": f"{name}, {what}: those queries alone"}
+                | accuracies(outcome.only(found.queries))
+                | {"gain": part_gain(study, outcome, found.queries)}
                 for what, outcome in (("left in", with_them), ("taken out", without))
             ]
     return Table(
@@ -151,9 +142,3 @@ def _duplicates(study: Study, methods: dict[str, Measures]) -> Table:
         columns=columns(study, "method"),
         rows=tuple(rows),
     )
-
-
-def _measure_affected(study: Study, name: str, outcome: Measured, mask: Mask) -> dict[str, Cell]:
-    gain = part_gain(study, outcome, study.frozen, study.test, mask)
-    cells = {"name": name} | accuracies(study, outcome.only(mask)) | {"gain": gain}
-    return {key: cell for key, cell in cells.items() if key not in ("lowest", "highest")}
