@@ -73,13 +73,13 @@ class GrpcWire:
     def _fault(self, code: str, message: str, timeout: float) -> SessionError:
         match code:
             case "DEADLINE_EXCEEDED":
-                return wire.too_late(self._address, timeout)
+                return wire.make_timeout(self._address, timeout)
             case "UNAVAILABLE" if any(words in message.lower() for words in _NEVER_SENT):
-                return wire.not_reached(self._address, message)
+                return wire.make_not_reached(self._address, message)
             case "UNAVAILABLE" if "protocol is restricted" in message:  # Triton's code for a missing key
                 return wire.make_access_error(self._address, message)
             case "UNAVAILABLE" | "CANCELLED":
-                return wire.unavailable(self._address, message)
+                return wire.make_unavailable(self._address, message)
             case "UNAUTHENTICATED" | "PERMISSION_DENIED":
                 return wire.make_access_error(self._address, message)
             case _:

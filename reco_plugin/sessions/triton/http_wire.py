@@ -87,11 +87,11 @@ class HttpWire:
             )
             content = self._read(answer, deadline, timeout)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError) as error:
-            raise wire.not_reached(self._address, error) from error
+            raise wire.make_not_reached(self._address, error) from error
         except urllib3.exceptions.TimeoutError as error:
-            raise wire.too_late(self._address, timeout) from error
+            raise wire.make_timeout(self._address, timeout) from error
         except urllib3.exceptions.HTTPError as error:
-            raise wire.unavailable(self._address, str(error)) from error
+            raise wire.make_unavailable(self._address, str(error)) from error
         if answer.status != 200:
             raise self._fault(answer.status, _message(content))
         length = answer.headers.get(_JSON_LENGTH)
@@ -104,7 +104,7 @@ class HttpWire:
             chunks.append(chunk)
             if time.monotonic() > deadline:
                 answer.close()
-                raise wire.too_late(self._address, timeout)
+                raise wire.make_timeout(self._address, timeout)
         answer.release_conn()
         return b"".join(chunks)
 
@@ -113,7 +113,7 @@ class HttpWire:
         if status in {401, 403}:
             return wire.make_access_error(self._address, reason)
         if status in {429, 502, 503, 504}:
-            return wire.unavailable(self._address, reason)
+            return wire.make_unavailable(self._address, reason)
         return wire.make_server_error(self._address, reason)
 
 

@@ -101,7 +101,7 @@ class RegionLost(SessionError):
     """The server does not know a shared-memory region: it was restarted, or cannot see this host's memory."""
 
 
-def not_reached(address: Address, reason: object) -> NotReached:
+def make_not_reached(address: Address, reason: object) -> NotReached:
     """No connection could be made."""
     hint = "Does it run, is this its port, and is the protocol right (gRPC is usually on 8001, HTTP on 8000)?"
     if address.tls:
@@ -109,7 +109,7 @@ def not_reached(address: Address, reason: object) -> NotReached:
     return NotReached(f"no Triton server is reached at {address.url} ({reason}). {hint}")
 
 
-def too_late(address: Address, timeout: float) -> SessionTimeout:
+def make_timeout(address: Address, timeout: float) -> SessionTimeout:
     """The deadline passed."""
     return SessionTimeout(
         f"the Triton server at {address.url} did not answer within {timeout:.3g} s: it is busy, slow or not what "
@@ -125,7 +125,7 @@ def make_access_error(address: Address, reason: object) -> SessionError:
     )
 
 
-def unavailable(address: Address, message: str) -> SessionUnavailable:
+def make_unavailable(address: Address, message: str) -> SessionUnavailable:
     """The connection broke during the request, or the server cannot serve it now."""
     if _QUEUE_IS_FULL in message:
         return SessionOverloaded(
