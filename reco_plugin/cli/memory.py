@@ -205,7 +205,7 @@ def trust_line(trust: dict[str, Any], pairs: int) -> str:
     if not state.pairs / 2 < pairs < state.pairs * 2:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
     if state.check is not None:
-        said.append(f"{state.check}: {state.check.meaning}; {state.check.advice}")
+        said += [f"{state.check}: {state.check.meaning}", *filter(None, [state.check.advice])]
         said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")

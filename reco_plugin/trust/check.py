@@ -26,10 +26,10 @@ ALONE = 0.5
 SidesRefined = Literal["plain", "queries", "candidates", "both"]
 """What is refined; both by exact scores."""
 _IN_WORDS: Mapping[SidesRefined, str] = {
-    "plain": "nothing",
-    "queries": "the queries",
-    "candidates": "the candidates",
-    "both": "both, by exact scores",
+    "plain": "are best left plain",
+    "queries": "gain most if they are refined",
+    "candidates": "gain most if the candidates are refined",
+    "both": "gain most if both sides are refined, by exact scores",
 }
 
 
@@ -125,12 +125,11 @@ class Check:
 
     @property
     def advice(self) -> str:
-        """What to refine, by the queries that ask."""
-        said = (
-            f"{_IN_WORDS[side.best]} for {modality} queries ({side.gain_of(side.best):+.1f})"
-            for modality, side in ((modality, self.side(modality)) for modality in MODALITIES)
-        )
-        return f"best refined: {', '.join(said)}"
+        """What to refine, for each kind of queries; empty where the estimate is of little worth."""
+        if self.alone > ALONE:
+            return ""
+        sides = ((modality, self.side(modality)) for modality in MODALITIES)
+        return ", ".join(f"{m} queries {_IN_WORDS[side.best]} ({side.gain_of(side.best):+.1f})" for m, side in sides)
 
 
 def check_pairs(
