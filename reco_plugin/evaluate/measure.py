@@ -17,7 +17,7 @@ from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .metrics import ndcg
-from .ranking import Blocks, parts, rank_blocks, ranks, ranks_among
+from .ranking import Blocks, Ranking, rank_blocks, rank_scores, ranks
 from .task import SIDES, Mask, Task
 
 
@@ -114,6 +114,14 @@ def measure_sides(
         for side, trainings in found.items():
             trainings.append(_measure_one(task, variants[side], depth))
     return {"frozen": measure(task, depth=depth)} | {side: _all(trainings) for side, trainings in found.items()}
+
+
+def measure_exact(task: Task, refined: Task, depth: int = 0) -> Measured | None:
+    """Measure one training by exact scores of both sides; None where a side did not move by the closed form."""
+    if not _is_exact(refined):
+        return None
+    found = _rank_exactly(refined, depth)
+    return _measured(task, refined, found.ranks, ndcg(found.hits, found.relevant) if depth else None)
 
 
 def gain(
@@ -251,20 +259,27 @@ def _measure_one(task: Task, refined: Task, depth: int) -> Measured:
     """Measure one training on a task."""
     queries, candidates = refined.queries, refined.candidates
     labels = queries.labels, candidates.labels
-    ndcgs = np.empty(0)
     if depth:
         found = rank_blocks(queries.vectors, Blocks(candidates.vectors), *labels, k=depth)
-        ranked, ndcgs = found.ranks, ndcg(found.hits, found.relevant)
-    elif _is_exact(refined):
-        rows = [np.arange(len(queries))[part] for part in parts(len(queries), len(candidates))]
-        blocks = [ranks_among(scores_of(refined, part), queries.labels[part], candidates.labels) for part in rows]
-        ranked = np.concatenate(blocks)
-    else:
-        ranked = ranks(queries.vectors, candidates.vectors, *labels)
-    sides = ((task.queries, queries), (task.candidates, candidates))
+        return _measured(task, refined, found.ranks, ndcg(found.hits, found.relevant))
+    if _is_exact(refined):
+        return _measured(task, refined, _rank_exactly(refined, 0).ranks)
+    return _measured(task, refined, ranks(queries.vectors, candidates.vectors, *labels))
+
+
+def _rank_exactly(task: Task, depth: int) -> Ranking:
+    rows = np.arange(len(task))
+    return rank_scores(lambda part: scores_of(task, rows[part]), task.queries.labels, task.candidates.labels, k=depth)
+
+
+def _measured(
+    task: Task, refined: Task, ranked: npt.NDArray[np.int64], ndcgs: npt.NDArray[np.float64] | None = None
+) -> Measured:
+    sides = ((task.queries, refined.queries), (task.candidates, refined.candidates))
     coverages = [after.coverage for before, after in sides if after is not before]
     far = [mean_move(before.vectors, after.vectors) for before, after in sides]
-    return Measured(ranked[None], (far[0], far[1]), coverages[0] if len(coverages) == 1 else None, ndcgs)
+    coverage = coverages[0] if len(coverages) == 1 else None
+    return Measured(ranked[None], (far[0], far[1]), coverage, np.empty(0) if ndcgs is None else ndcgs)
 
 
 def _is_exact(task: Task) -> bool:

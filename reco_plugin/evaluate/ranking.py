@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,21 @@ def rank_blocks(
             ahead[rows] += ((similarity >= best[rows, None] - TIE) & ~true).sum(axis=1)
             if k:
                 top.see(rows, similarity, true, first)
+    return Ranking(ahead, top.ids, top.true, relevant)
+
+
+def rank_scores(
+    score: Callable[[slice], npt.NDArray[np.float32]], labels: Labels, candidate_labels: Labels, *, k: int = 0
+) -> Ranking:
+    """Rank as :func:`rank_blocks`, by scores that are no cosines: ``score`` gives those (b, C) of some queries."""
+    ahead, relevant = np.zeros(len(labels), np.int64), np.zeros(len(labels), np.int64)
+    top = _Nearest(len(labels), k)
+    for rows in parts(len(labels), len(candidate_labels)):
+        scores, true = score(rows), labels[rows, None] == candidate_labels[None]  # (b, C)
+        ahead[rows], relevant[rows] = ranks_among(scores, labels[rows], candidate_labels), true.sum(axis=1)
+        if k:
+            top.see(rows, scores, true, 0)
+    check_known(labels, relevant > 0)
     return Ranking(ahead, top.ids, top.true, relevant)
 
 

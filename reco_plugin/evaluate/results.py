@@ -122,7 +122,7 @@ class RetrievalVariant:
     """One line of the result of a retrieval."""
 
     direction: str  # ``"text->image"`` or ``"image->text"``
-    refined: str  # ``"frozen"``, ``"query"`` (the index stays as it is), ``"index"`` (the queries do) or ``"both"``
+    refined: str  # ``frozen``, ``query`` (the index stays as it is), ``index``, ``both``, or ``exact``: both, by scores
     recall: dict[int, float]  # k -> share of queries with a true result among the first k
     gain: Interval  # recall at 1 minus frozen, on the same queries, with its 95 % interval
     ndcg10: float  # nDCG@10 over all true results, mean of the queries
@@ -131,7 +131,7 @@ class RetrievalVariant:
     def side(self) -> str:
         """The refined modality: image, text, both, or frozen."""
         query, _, index = self.direction.partition("->")
-        return {"query": query, "index": index}.get(self.refined, self.refined)
+        return {"query": query, "index": index, "exact": "both"}.get(self.refined, self.refined)
 
 
 @dataclass(frozen=True)

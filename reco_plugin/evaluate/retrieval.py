@@ -16,14 +16,14 @@ from ..request import RefineHow, given_options
 from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
-from .measure import Measured, gain, mean_move, measure_sides
+from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among
 from .metrics import RECALL_AT
 from .reasons import Reason, why
 from .results import RetrievalResult, RetrievalVariant
 from .task import Task, TaskItems
 
 _DEPTH = 10  # of nDCG
-_REFINED = ("frozen", "query", "index", "both")
+_REFINED = ("frozen", "query", "index", "both", "exact")
 _DIRECTIONS: tuple[tuple[Modality, Modality], ...] = (("text", "image"), ("image", "text"))
 
 
@@ -33,10 +33,10 @@ def retrieval(
     """Search images by texts and texts by images, frozen and refined.
 
     A text finds its image; an image finds any of its texts. The searching side is refined as queries, the searched side
-    as candidates, which compete. All are compared as vectors, as in a search index, also where both sides are refined
-    (which :meth:`reco_plugin.reco.Reco.scores` does exactly, for images and texts at hand). Pairs of the memory that
-    are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images, so that
-    the captions of one image stay together.
+    as candidates, which compete. They are compared as vectors, as in a search index, also where both sides are refined;
+    and then by exact scores, too, where the fusion has them (:meth:`reco_plugin.reco.Reco.scores`). Pairs of the memory
+    that are the image's own (same id) are hidden from the image and from its texts. Intervals are drawn over images, so
+    that the captions of one image stay together.
 
     Args:
         reco: refines, and encodes where the set holds raw images and texts.
@@ -62,7 +62,10 @@ def retrieval(
         task = Task(plain[asks], plain[searched], plain[asks].labels)
         refined = replace(task, queries=queries[asks], candidates=index[searched])
         described = np.isin(task.queries.labels, task.candidates.labels)  # images without texts are no queries
-        found = measure_sides(task.only(described), [refined.only(described)], depth=_DEPTH)
+        asked, moved = task.only(described), refined.only(described)
+        found = measure_sides(asked, [moved], depth=_DEPTH)
+        exact = measure_exact(asked, move_among(reco, asked, moved, **options), _DEPTH)
+        found |= {} if exact is None else {"exact": exact}
         lines = _lines(f"{asks}->{searched}", found, task.groups[described])
         variants += lines
         for line, side in ((lines[1], queries[asks]), (lines[2], index[searched])):
@@ -95,7 +98,7 @@ def _reason(line: RetrievalVariant, plain: TaskItems, refined: TaskItems) -> Rea
 
 
 def _lines(direction: str, found: Mapping[str, Measured], groups: npt.NDArray[np.int64]) -> list[RetrievalVariant]:
-    """The four lines of one direction; groups are (N,)."""
+    """The lines of one direction; groups are (N,)."""
     return [
         RetrievalVariant(
             direction=direction,
@@ -104,5 +107,5 @@ def _lines(direction: str, found: Mapping[str, Measured], groups: npt.NDArray[np
             gain=gain(one, found["frozen"], groups),
             ndcg10=float(np.mean(one.ndcg)),
         )
-        for refined, one in zip(_REFINED, found.values(), strict=True)
+        for refined, one in zip(_REFINED, found.values(), strict=False)  # not all fusions have exact scores
     ]

@@ -19,7 +19,7 @@ from reco_plugin.types import Pair, Records
 
 CLASSES, D = 110, 64
 FREE = ("--fuser", "reco")
-SIDES = ("frozen", "query", "index", "both")
+SIDES = ("frozen", "query", "index", "both", "exact")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -107,9 +107,9 @@ def test_every_side_of_retrieval_and_ndcg_are_told(files: Path) -> None:
     header, _, *rows = result.stdout.splitlines()[1:-1]
     assert header.split("  ")[0] == "direction"
     assert "nDCG@10 %" in header
-    assert [" ".join(row.split()[:2]) for row in rows[:4]] == [f"text->image {s}" for s in SIDES]
-    assert [" ".join(row.split()[:2]) for row in rows[4:8]] == [f"image->text {s}" for s in SIDES]
-    assert all(line.startswith("why ") for line in rows[8:])
+    assert [" ".join(row.split()[:2]) for row in rows[:5]] == [f"text->image {s}" for s in SIDES]
+    assert [" ".join(row.split()[:2]) for row in rows[5:10]] == [f"image->text {s}" for s in SIDES]
+    assert all(line.startswith("why ") for line in rows[10:])
 
 
 def test_unseen_classes_of_a_file(files: Path) -> None:

@@ -16,6 +16,7 @@ from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.files import digest_records
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
+from reco_plugin.score import score_both
 from reco_plugin.types import Records, Refinement
 
 CLASSES, DIMENSION = 120, 64
@@ -302,6 +303,15 @@ def test_every_side_of_retrieval_is_what_a_search_by_hand_finds() -> None:
             assert variant.ndcg10 == pytest.approx(np.mean((place < 10) / np.log2(place + 2)))  # one true result each
             assert variant.gain.mean == pytest.approx(variant.recall[1] - result[direction, "frozen"].recall[1])
             seen.append((direction, refined))
+        seen.append((direction, "exact"))
+        exact = result[direction, "exact"]
+        assert exact.side == "both"
+        scores = score_both(refiner, world.image, world.text, query).scores
+        scores = scores if query == "image" else scores.T
+        place = (scores > scores.diagonal()[:, None]).sum(axis=1)
+        assert exact.recall == pytest.approx({k: np.mean(place < k) for k in (1, 5, 10)})
+        assert exact.ndcg10 == pytest.approx(np.mean((place < 10) / np.log2(place + 2)))
+        assert exact.recall[1] >= result[direction, "query"].recall[1]
     assert seen == [(variant.direction, variant.refined) for variant in result.variants]
     assert result["image->text", "index"].recall != result["image->text", "frozen"].recall
     assert "text->image  query (text)" in result.render()
