@@ -20,7 +20,7 @@ from .types import MODALITIES, Records, other
 STEPS = 4
 """Progress per pair: it is read, compared by image and by text, and written."""
 _AT_ONCE = 256
-_BESIDE_AT_ONCE = 20_000
+_BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
 
 
 def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> State | None:
@@ -61,8 +61,7 @@ def _witness_others(store: Memory, learned: Calibrated, ids: Sequence[str], prog
         progress((STEPS - 1) * int((~missing).sum()))
         there = store.scroll(ids=[some[row] for row in np.flatnonzero(missing).tolist()])
         records = Records.join(list(there), store.header.fingerprint.dimension)
-        witnesses = learned.witness(records.image, records.text)
-        progress((STEPS - 2) * len(records))
+        witnesses = learned.witness(records.image, records.text, progress)
         _set_witnesses(store, records.ids, witnesses, progress)
     if ids:
         store.flush()

@@ -45,9 +45,11 @@ class Calibrated:
         """Of the pairs."""
         return self.corpus.witnesses
 
-    def witness(self, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
-        """Witnesses (M, 3) of other pairs (M, D)."""
-        return witness_others(self.corpus, image, text)
+    def witness(
+        self, image: Vectors, text: Vectors, progress: Callable[[int], object] = int
+    ) -> npt.NDArray[np.float32]:
+        """Witnesses (M, 3) of other pairs (M, D); progress as in :func:`calibrate`."""
+        return witness_others(self.corpus, image, text, progress)
 
 
 def calibrate(

@@ -133,13 +133,18 @@ def witness(
     return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
 
 
-def witness_others(corpus: Corpus, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
-    """Witnesses (M, 3) of pairs (M, D) that are not of the corpus, by their neighbours in it."""
+def witness_others(
+    corpus: Corpus, image: Vectors, text: Vectors, progress: Callable[[int], object] = int
+) -> npt.NDArray[np.float32]:
+    """Witnesses (M, 3) of pairs (M, D) that are not of the corpus, by their neighbours in it.
+
+    ``progress`` gets the number of pairs each time that their neighbours were found, twice for each pair.
+    """
     asked: dict[Modality, Vectors] = {"image": image, "text": text}
     places: dict[Modality, NearestRows] = {}
     for m in MODALITIES:
         k = corpus.near[m][0].shape[1] - 1
-        places[m] = nearest_to(asked[m], corpus.side(m), k, corpus.lists[m])
+        places[m] = nearest_to(asked[m], corpus.side(m), k, progress, corpus.lists[m])
     out = []
     for start in range(0, len(image), _BLOCK):
         block = slice(start, start + _BLOCK)

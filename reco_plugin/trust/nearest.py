@@ -83,7 +83,9 @@ def nearest_others(
     return rows, similarities
 
 
-def nearest_to(y: Vectors, x: Vectors, k: int, lists: Lists | None = None) -> NearestRows:
+def nearest_to(
+    y: Vectors, x: Vectors, k: int, progress: Callable[[int], object] = int, lists: Lists | None = None
+) -> NearestRows:
     """The k rows of (N, D) nearest to each of (M, D), which are not among them; ``lists`` of x as above."""
     rows, similarities = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
     own = lists.number_of(y) if lists else np.zeros(len(y), np.intp)
@@ -94,6 +96,7 @@ def nearest_to(y: Vectors, x: Vectors, k: int, lists: Lists | None = None) -> Ne
             some = asked[start : start + _BLOCK]
             found, similarities[some] = nearest_columns(y[some] @ held.T, k)
             rows[some] = found if among is None else among[found]
+            progress(len(some))
     return rows, similarities
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from trust_worlds import D, world
 from reco_plugin import learn as learning
 from reco_plugin.learn import STEPS, learn
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.types import Records
+from reco_plugin.types import Records, Vectors
 
 PAIRS, LEARNED = 1_600, 1_000
 
@@ -72,11 +73,12 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     assert 0 < missing.sum() < PAIRS - LEARNED
     judged = list[int]()
     witness = learning.Calibrated.witness
-    monkeypatch.setattr(
-        learning.Calibrated,
-        "witness",
-        lambda self, image, text: judged.append(len(image)) or witness(self, image, text),
-    )
+
+    def count(self: learning.Calibrated, image: Vectors, text: Vectors, progress: Any) -> np.ndarray:
+        judged.append(len(image))
+        return witness(self, image, text, progress)
+
+    monkeypatch.setattr(learning.Calibrated, "witness", count)
     learn(memory, 10)
     assert sum(judged) == missing.sum()
     after = memory.witnesses(ids_of(memory))

@@ -59,10 +59,12 @@ def test_other_rows_find_the_nearest_of_near_lists(by_lists):
     assert lists is not None
     true, near = nearest_to(y, x, K)
     np.testing.assert_allclose(near, -np.sort(-(y @ x.T), axis=1)[:, :K], atol=1e-5)
-    rows, similarity = nearest_to(y, x, K, lists)
+    done = list[int]()
+    rows, similarity = nearest_to(y, x, K, done.append, lists)
+    assert sum(done) == len(y) and len(done) > 10  # by lists
     assert np.mean([np.isin(a, b).mean() for a, b in zip(true, rows, strict=True)]) > HELD - 0.03
     np.testing.assert_allclose(np.einsum("nd,nkd->nk", y, x[rows]), similarity, atol=1e-5)
-    assert nearest_to(y[:0], x, K, lists)[0].shape == (0, K)
+    assert nearest_to(y[:0], x, K, lists=lists)[0].shape == (0, K)
 
 
 def test_rare_rows_far_from_all_others_find_the_nearest_of_those(by_lists):
