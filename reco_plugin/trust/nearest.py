@@ -7,7 +7,7 @@ work of comparing all with all; where it would be more, all are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ _BLOCK, _ASKED = 1000, 500
 _ROUNDS, _PER_LIST = 3, 40  # of k-means; more cost more than they save
 _MANY, _COLUMNS = 2_000, 64  # columns from which they are searched by blocks; columns of a block
 RowNumbers = npt.NDArray[np.intp]
+_Group = tuple[RowNumbers, RowNumbers | None]  # rows, and those to compare them with; None: all
 NearestRows = tuple[RowNumbers, npt.NDArray[np.float32]]
 """Rows (N, k) and similarities of the nearest others, the nearest first."""
 
@@ -43,7 +44,7 @@ class Lists:
     members: list[RowNumbers]
     near: list[RowNumbers]
 
-    def groups(self) -> Iterator[tuple[RowNumbers, RowNumbers]]:
+    def groups(self) -> Iterator[_Group]:
         """Rows of each list, and those to compare them with, which begin with them."""
         for number, members in enumerate(self.members):
             if len(members):
@@ -69,32 +70,34 @@ def nearest_others(
         progress: gets the number of rows that are done, each time.
         lists: from :func:`sort_into_lists`; None: all are compared with all.
     """
-    whole = np.arange(len(x))
-    rows, similarities = np.empty((len(x), k), np.intp), np.empty((len(x), k), np.float32)
-    for members, among in lists.groups() if lists else [(whole, whole)]:
-        held = x if among is whole else x[among]
-        for start in range(0, len(members), _BLOCK):
-            some = members[start : start + _BLOCK]
-            scores = x[some] @ held.T
-            scores[np.arange(len(some)), np.arange(start, start + len(some))] = -2.0  # itself: its list is the first
-            found, similarities[some] = nearest_columns(scores, k)
-            rows[some] = among[found]
-            progress(len(some))
-    return rows, similarities
+    groups = lists.groups() if lists else [(np.arange(len(x)), None)]
+    return _compare_groups(x, x, k, groups, progress, others=True)
 
 
 def nearest_to(
     y: Vectors, x: Vectors, k: int, progress: Callable[[int], object] = int, lists: Lists | None = None
 ) -> NearestRows:
     """The k rows of (N, D) nearest to each of (M, D), which are not among them; ``lists`` of x as above."""
+    groups: Iterable[_Group] = [(np.arange(len(y)), None)]
+    if lists:
+        own = lists.number_of(y)
+        groups = ((np.flatnonzero(own == number), lists.around(number)) for number in np.unique(own).tolist())
+    return _compare_groups(y, x, k, groups, progress, others=False)
+
+
+def _compare_groups(
+    y: Vectors, x: Vectors, k: int, groups: Iterable[_Group], progress: Callable[[int], object], *, others: bool
+) -> NearestRows:
+    """Compare rows of y with some of x, group by group; where ``others``, those begin with the rows themselves."""
     rows, similarities = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
-    own = lists.number_of(y) if lists else np.zeros(len(y), np.intp)
-    for number in np.unique(own).tolist():
-        asked, among = np.flatnonzero(own == number), lists.around(number) if lists else None
+    for asked, among in groups:
         held = x if among is None else x[among]
         for start in range(0, len(asked), _BLOCK):
             some = asked[start : start + _BLOCK]
-            found, similarities[some] = nearest_columns(y[some] @ held.T, k)
+            scores = y[some] @ held.T
+            if others:
+                scores[np.arange(len(some)), np.arange(start, start + len(some))] = -2.0
+            found, similarities[some] = nearest_columns(scores, k)
             rows[some] = found if among is None else among[found]
             progress(len(some))
     return rows, similarities

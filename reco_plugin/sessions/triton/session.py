@@ -100,7 +100,10 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
 def check_triton(graph: str, settings: Settings) -> None:
     """Check that the server of ``triton_url`` has a graph ready; over the connection of open sessions.
 
-    Raises what :func:`open_triton` does, and SessionTimeout after 5 s, or ``triton_timeout_s`` if that is less.
+    Raises:
+        ConfigError, MissingExtra: a setting of Triton cannot be used; its client is not installed.
+        SessionUnavailable, SessionTimeout: no answer, or none within 5 s, or ``triton_timeout_s`` if that is less.
+        SessionError: the server does not serve this graph.
     """
     connection = connect(address_of(settings), settings.triton_shared_memory)
     connection.config(graph, VERSION, TimeLimit.after(min(settings.triton_timeout_s, _CHECK_S)))
