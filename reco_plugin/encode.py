@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
 from .sessions import OpenGraph, Session, check_graph, open_graph
-from .types import MODALITIES, ImageInput, Modality, Vectors
+from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
 from .values import is_unicode, show
+from .vectors import check_vectors
 
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""
@@ -183,3 +184,43 @@ class Encoder:
                 raise type(error)(f"{error} (in the batch that starts at position {start})") from error
             progress(len(part))
         return out
+
+
+class EncodesPairs(Protocol):
+    """A frozen CLIP, served or in torch."""
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+
+    def images(self, images: Sequence[ImageInput], /) -> Vectors:
+        """Encode images; (B, D) unit-norm."""
+
+    def texts(self, texts: Sequence[str], /) -> Vectors:
+        """Encode texts; (B, D) unit-norm."""
+
+
+def encode_pairs(encoder: EncodesPairs, pairs: Sequence[Pair]) -> Records:
+    """Encode N pairs; vectors (N, D) among their sides are checked and kept.
+
+    Raises:
+        InputError: an invalid side, such as vectors of different dimensions.
+    """
+    image = _encode_side(encoder, [pair.image for pair in pairs], "image")
+    text = _encode_side(encoder, [pair.text for pair in pairs], "text")
+    return Records([pair.id for pair in pairs], image, text, [pair.stored_payload for pair in pairs])
+
+
+def _encode_side(encoder: EncodesPairs, values: Sequence[Any], modality: Modality) -> Vectors:
+    out = np.empty((len(values), encoder.dimension), np.float32)
+    given = [row for row, value in enumerate(values) if isinstance(value, np.ndarray)]
+    raw = [row for row, value in enumerate(values) if not isinstance(value, np.ndarray)]
+    if given:
+        stacked = [np.atleast_1d(values[row]) for row in given]
+        if len({vector.shape for vector in stacked}) > 1:
+            raise InputError(f"{modality} vectors of one batch have different shapes: {stacked[0].shape}, …")
+        out[given] = check_vectors(np.stack(stacked), encoder.dimension, f"{modality} vectors")
+    if raw:
+        encode: Callable[..., Vectors] = encoder.images if modality == "image" else encoder.texts
+        out[raw] = encode([values[row] for row in raw])
+    return out

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
-from .encode import Encoder
+from .encode import Encoder, encode_pairs
 from .errors import ConfigError, InputError, MemoryStoreError
 from .learn import STEPS, learn, witness
 from .memory import Header, LazyMemory, Memory
@@ -23,7 +23,7 @@ from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vect
 from .vectors import check_vectors
 
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
-_WITNESSED = 1000  # new pairs that a call waits for, at two searches each; more of them count as average until a fit
+_WITHOUT = 0.25  # of the pairs lack witnesses: learning anew then takes less time than two searches for each
 _BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
 
 
@@ -98,11 +98,16 @@ class PairMemory:
 
         total = len(pairs) if isinstance(pairs, Sequence) else getattr(pairs, "total", None)
         with progress_bar(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
-            return self._store(self._encode_batches(pairs, batch_size), bar.update)
+            return self._store(_encode(self.encoder, pairs, batch_size), bar.update, progress=progress)
 
-    def add_records(self, batches: Iterable[Records]) -> int:
-        """Store pairs that are vectors (N, D) of this encoder already; returns how many."""
-        return self._store(batches)
+    def add_records(self, batches: Iterable[Records], *, progress: bool = False) -> int:
+        """Store pairs that are vectors (N, D) of this encoder already; returns how many.
+
+        Args:
+            batches: the pairs.
+            progress: show a bar on stderr while trust is learned.
+        """
+        return self._store(batches, progress=progress)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; returns how many existed."""
@@ -149,22 +154,25 @@ class PairMemory:
         Args:
             progress: show a bar on stderr.
         """
-        from .progress import progress_bar
-
-        total = STEPS * len(self)
-        with self._learning, progress_bar(total=total, desc="calibrate", unit="step", disable=not progress) as bar:
+        with self._learning, _learning_bar(STEPS * len(self), "step", show=progress) as bar:
             return self._fit(bar.update)
 
-    def settle(self) -> None:
+    def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and learn from them: at once, or in a thread where :attr:`learns_behind`.
 
-        Trust is learned anew if the memory has grown or shrunk much; else the new pairs get their witnesses.
+        Trust is learned anew if the memory has grown or shrunk much, or a quarter of the pairs lack witnesses; else
+        those get them.
+
+        Args:
+            progress: show a bar on stderr where this waits for it.
         """
         self.store.flush()
         if not self.learns_behind or len(self) < ENOUGH:
             try:
                 with self._learning:
-                    self._learn(_WITNESSED, around=False)
+                    size = (STEPS * len(self), "step") if self._due() else (len(self._new), "pair")
+                    with _learning_bar(*size, show=progress) as bar:
+                        self._learn(around=False, progress=bar.update)
             except MemoryStoreError as error:
                 if self._due():
                     raise
@@ -174,6 +182,12 @@ class PairMemory:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._learn_behind, name="reco-trust", daemon=True)
                 self._thread.start()
+
+    def witness_later(self, ids: Sequence[str]) -> None:
+        """Let the stored pairs of these ids that have no witnesses get them when the writes are settled."""
+        if self.trust is not None:  # else it is learned from all pairs
+            without = ~np.isfinite(self.store.witnesses(ids)).all(axis=1)
+            self._new += [ids[row] for row in np.flatnonzero(without).tolist()]
 
     def close(self) -> None:
         """Flush and release the store."""
@@ -186,14 +200,17 @@ class PairMemory:
         """Whether trust must be learned anew; where nothing could be learned, the last attempt counts."""
         trust, pairs = self.trust, len(self)
         known = self._tried if trust is None else trust.pairs
-        return (trust is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH
+        if (trust is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH:
+            return True
+        return trust is not None and len(self._new) > _WITHOUT * pairs
 
-    def _learn(self, most: int, *, around: bool, progress: Callable[[int], object] = int) -> None:
+    def _learn(self, most: int | None = None, *, around: bool, progress: Callable[[int], object]) -> None:
+        """Learn anew, or witness so many of the new pairs."""
         if self._due():
             self._fit(progress)
             return
         new = self._new[:most]
-        del self._new[: most if around else None]  # in place: another thread may add to it
+        del self._new[: len(new)]  # in place: another thread may add to it
         if new and (trust := self.trust) is not None:
             witness(self.store, trust, new, self._neighbours, around=around, progress=progress)
             self.store.flush()
@@ -231,22 +248,24 @@ class PairMemory:
         if self._closing.is_set():
             raise InterruptedError("the memory is closed")
 
-    def _store(self, batches: Iterable[Records], progress: Callable[[int], object] = int) -> int:
+    def _store(
+        self, batches: Iterable[Records], count: Callable[[int], object] = int, *, progress: bool = False
+    ) -> int:
         """Write batches (N, D); if a later batch fails, the earlier ones stay, learned from unless it was Ctrl-C."""
         stored, learns = 0, True
         try:
             for records in batches:
                 self.store.upsert(records)
                 stored += len(records)
-                self._new.extend(records.ids)
-                progress(len(records))
+                self.witness_later(records.ids)
+                count(len(records))
         except KeyboardInterrupt:
             learns = False  # it may take minutes
             raise
         finally:
             try:
                 if stored and learns:
-                    self.settle()
+                    self.settle(progress=progress)
                 elif stored:
                     self.store.flush()
             finally:
@@ -257,40 +276,18 @@ class PairMemory:
         with self._counting:  # two writers at once must not give the same number
             self._version += 1
 
-    def _encode_batches(self, pairs: Iterable[Pair | tuple[Any, ...]], batch_size: int) -> Iterator[Records]:
-        seen: set[str] = set()
-        for batch in _batches(pairs, batch_size):
-            _check_ids(batch, seen)
-            yield self._encode(batch)
 
-    def _encode(self, pairs: Sequence[Pair]) -> Records:
-        return Records(
-            [pair.id for pair in pairs],
-            self._side([pair.image for pair in pairs], "image"),
-            self._side([pair.text for pair in pairs], "text"),
-            [pair.stored_payload for pair in pairs],
-        )
+def _learning_bar(total: int, unit: str, *, show: bool) -> Any:
+    from .progress import progress_bar
 
-    def _side(self, values: Sequence[Any], modality: Modality) -> Vectors:
-        """Vectors (N, D) of one side: given ones are checked, raw ones encoded."""
-        out = np.empty((len(values), self.encoder.dimension), np.float32)
-        given = [row for row, value in enumerate(values) if isinstance(value, np.ndarray)]
-        raw = [row for row, value in enumerate(values) if not isinstance(value, np.ndarray)]
-        if given:
-            stacked = [np.atleast_1d(values[row]) for row in given]
-            if len({vector.shape for vector in stacked}) > 1:
-                raise InputError(f"{modality} vectors of one batch have different shapes: {stacked[0].shape}, …")
-            out[given] = check_vectors(np.stack(stacked), self.encoder.dimension, f"{modality} vectors")
-        if raw:
-            encode = self.encoder.images if modality == "image" else self.encoder.texts
-            out[raw] = encode([values[row] for row in raw])
-        return out
+    return progress_bar(total=total, desc="learn trust", unit=unit, disable=not (show and total))
 
 
-def _batches(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[list[Pair]]:
-    source = iter(pairs)
+def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:
+    source, seen = iter(pairs), set[str]()
     while batch := [pair if isinstance(pair, Pair) else _pair(pair) for pair in islice(source, size)]:
-        yield batch
+        _check_ids(batch, seen)
+        yield encode_pairs(encoder, batch)
 
 
 def _pair(parts: tuple[Any, ...]) -> Pair:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -277,7 +278,8 @@ def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
     reco.memory.add(made(reco, 40))
     first = reco.memory.trust
     assert pairs_known(reco) == 40
-    reco.memory.add(made(reco, 39, "few", seed=1))
+    for row in range(0, 39, 13):
+        reco.memory.add(made(reco, 39, "few", seed=1)[row : row + 13])
     assert (pairs_known(reco), reco.memory.trust) == (40, first)
     reco.memory.add(made(reco, 1, "enough", seed=2))
     assert pairs_known(reco) == 80
@@ -300,6 +302,28 @@ def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
     assert np.isfinite(alone).all()
     witness(reco.memory.store, reco.memory.trust, ["new0"], reco.manifest.policy.k, around=True)
     assert np.allclose(reco.memory.store.witnesses(names)[0], alone[0], atol=1e-4)
+
+
+def test_pairs_that_are_added_again_change_nothing(reco):
+    pairs = made(reco, 60)
+    reco.memory.add(pairs)
+    vectors = np.stack([pair.image for pair in pairs])
+    before, known = reco.refine(vectors, modality="image").vectors, reco.memory.store.witnesses(all_ids(reco))
+    first = reco.memory.trust
+    reco.memory.add([replace(pair, payload={"price": 3}) for pair in pairs])
+    assert reco.memory.trust is first
+    np.testing.assert_array_equal(reco.memory.store.witnesses(all_ids(reco)), known)
+    np.testing.assert_array_equal(reco.refine(vectors, modality="image").vectors, before)
+
+
+def test_trust_is_learned_anew_when_a_quarter_of_the_pairs_are_others(reco):
+    reco.memory.add(made(reco, 60))
+    first = reco.memory.trust
+    reco.memory.add(made(reco, 15, seed=1))  # they replace some
+    assert reco.memory.trust is first
+    reco.memory.add(made(reco, 16, seed=2))
+    assert (reco.memory.trust is not first, pairs_known(reco)) == (True, 60)
+    assert np.isfinite(reco.memory.store.witnesses(all_ids(reco))).all()
 
 
 def until(done: Callable[[], bool]) -> None:

@@ -66,7 +66,7 @@ def import_command(
     with keeps(_LEFT), target as reco:
         batches = with_progress(read_records(source), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
-        added = reco.memory.add_records(batch for batch in wanted if len(batch))
+        added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
     say({"imported": added, "pairs": pairs}, f"imported {added:,} pairs; the memory holds {pairs:,}", as_json)
 

@@ -46,7 +46,7 @@ def ingest(
         options: of the run.
         excluded: images that must not enter the memory.
         finish: called once all rows are written, before the outcome is complete.
-        progress: called after each batch.
+        progress: called after each batch; then a bar on stderr also shows how trust is learned.
 
     Raises:
         DataError: too many rows were rejected; what was written stays.
@@ -78,11 +78,11 @@ def write(
             writer.check_rejected()
 
     try:
-        writer.memory.add_records(records())
+        writer.memory.add_records(records(), progress=progress is not silent)
         writer.check_rejected(at_end=True)
         if finish is not None:
             finish(writer)
-        writer.memory.settle()
+        writer.memory.settle(progress=progress is not silent)
     finally:
         writer.close()
     writer.outcome.pairs = len(writer.memory)

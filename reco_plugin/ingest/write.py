@@ -151,6 +151,7 @@ class Writer:
         ids = [row.id for row in rows if row.why == "unchanged"]
         gone = self._excluded_now(ids)
         self.outcome.unchanged += len(ids) - len(gone)
+        self.memory.witness_later([id_ for id_ in ids if id_ not in gone])  # of a run that was interrupted
         source = self._options.source
         claimed = [id_ for id_ in ids if id_ not in gone and source is not None and held[id_].get(SOURCE) != source]
         if claimed:

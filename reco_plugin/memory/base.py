@@ -47,7 +47,7 @@ class Memory(Searches, Protocol):
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs, which ``search`` reads on request; unknown ids are left out.
 
-        A pair that is replaced loses them. What is opened for reading only keeps none.
+        A pair that is replaced by the same vectors keeps them. What is opened for reading only keeps none.
         """
 
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,13 +22,14 @@ from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader, find
-from .filters import USER_ID, WITNESSES
+from .filters import WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .index import SearchIndex
 from .index_files import FOLDER
 from .points import (
+    READ_BEFORE,
+    compare_stored,
     point_id,
-    refuse_shared_points,
     stored_payload,
     to_neighbours,
     to_payload,
@@ -148,11 +149,12 @@ class EdgeMemory:
         """
         shard = self._writable()
         checked = check_records(records, self._dimension)
-        refuse_shared_points(checked.ids, point_id, chain.from_iterable(self._retrieve(checked.ids, [USER_ID])))
+        there = self._retrieve(checked.ids, list(READ_BEFORE), vectors=True)
+        kept = compare_stored(checked, point_id, chain.from_iterable(there))
         for start in range(0, len(checked), POINTS_AT_ONCE):
             rows = slice(start, start + POINTS_AT_ONCE)
             check_room(self._folder, "write to", bytes_of_pairs(self._dimension, checked.payloads[rows]))
-            points = _to_points(checked, rows)
+            points = _to_points(checked, rows, kept)
             names = [str(point.id) for point in points]
             self._note(names)
             with translate_errors(self.location, "write"):
@@ -284,9 +286,9 @@ class EdgeMemory:
             yield [there[name] for name in wanted if name in there]
 
 
-def _to_points(records: Records, rows: slice) -> list[qe.Point]:
+def _to_points(records: Records, rows: slice, witnesses: Mapping[str, Sequence[float]]) -> list[qe.Point]:
     columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
     return [
-        qe.Point(point_id(name), {"image": image, "text": text}, stored_payload(name, payload))
+        qe.Point(point_id(name), {"image": image, "text": text}, stored_payload(name, payload, witnesses.get(name)))
         for name, image, text, payload in zip(*columns, strict=True)
     ]

@@ -18,6 +18,7 @@ from ..errors import ConfigError, MemoryLocked, MemoryStoreError
 from ..files import write_whole
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Vectors
+from ..vectors import are_same
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .filters import matches
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
@@ -104,6 +105,7 @@ class ExactMemory:
         self._check_open()
         checked = check_records(records, self._dimension)
         with self._lock:
+            kept = self._known_before(checked)
             self._reserve(len(self._rows) + sum(name not in self._rows for name in checked.ids))
             for name, payload in zip(checked.ids, checked.payloads, strict=True):
                 if (row := self._rows.setdefault(name, len(self._rows))) == len(self._payloads):
@@ -112,7 +114,7 @@ class ExactMemory:
             rows = [self._rows[name] for name in checked.ids]
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
-            self._witnesses[rows] = np.nan
+            self._witnesses[rows] = kept
             self._changed |= bool(rows)
 
     def delete(self, ids: Collection[str]) -> int:
@@ -219,6 +221,15 @@ class ExactMemory:
         if len(self._witnesses) < len(self._sides["image"]):
             more = np.full((len(self._sides["image"]) - len(self._witnesses), 3), np.nan, np.float32)
             self._witnesses = np.concatenate([self._witnesses, more])
+
+    def _known_before(self, records: Records) -> npt.NDArray[np.float32]:
+        """The witnesses (N, 3) of the pairs (N, D) that are stored with the same vectors; else NaN."""
+        kept = np.full((len(records), 3), np.nan, np.float32)
+        for row, name in enumerate(records.ids):
+            old = self._rows.get(name)
+            if old is not None and all(are_same(self._sides[m][old], records.side(m)[row]) for m in MODALITIES):
+                kept[row] = self._witnesses[old]
+        return kept
 
     def _read(self, ids: Sequence[str]) -> Records:
         with self._lock:

@@ -17,11 +17,14 @@ from ..errors import InputError, MemoryLocked, MemoryStoreError, RecoError
 from ..request import Search
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records
 from ..values import show
+from ..vectors import are_same
 from .checks import CheckedSearch
 from .filters import RESERVED, USER_ID, WITNESSES, AnyOf, Condition
 from .header import RESTORE
 
 F = TypeVar("F")
+OUR_NAMES: Mapping[Modality, str] = {modality: modality for modality in MODALITIES}
+"""Modality -> name of its vector, in our own stores."""
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
 
 _WHOLE = 2**53
@@ -76,19 +79,39 @@ def point_id(user_id: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, user_id))
 
 
-def refuse_shared_points(ids: Sequence[str], point_of: Callable[[str], object], there: Iterable[Point]) -> None:
-    """Refuse pairs that would overwrite one with another id, among themselves or of the stored points of these ids.
+READ_BEFORE = (USER_ID, WITNESSES)
+"""Payload keys of the points that :func:`compare_stored` gets."""
+
+
+def compare_stored(
+    records: Records,
+    point_of: Callable[[str], object],
+    there: Iterable[Point],
+    names: Mapping[Modality, str] = OUR_NAMES,
+) -> dict[str, Sequence[float]]:
+    """Compare pairs (N, D) to be written with the stored points of their ids.
+
+    Returns:
+        Id -> witnesses, of those that are stored with the same vectors.
 
     Raises:
-        InputError: one id is the UUID that is derived from another.
+        InputError: one id is the UUID that is derived from another, so that one pair would overwrite another.
     """
-    names: dict[str, str] = {}
-    for name in ids:
-        if (other := names.setdefault(str(point_of(name)), name)) != name:
-            raise _one_point(name, other)
+    rows: dict[str, int] = {}
+    for row, name in enumerate(records.ids):
+        if (other := rows.setdefault(str(point_of(name)), row)) != row:
+            raise _one_point(name, records.ids[other])
+    kept: dict[str, Sequence[float]] = {}
     for point in there:
-        if (owner := _user_id(point)) != names[str(point.id)]:
-            raise _one_point(names[str(point.id)], owner)
+        row = rows[str(point.id)]
+        name = records.ids[row]
+        if (owner := _user_id(point)) != name:
+            raise _one_point(name, owner)
+        if (witnesses := _witnesses(point)) is not _NO_WITNESSES and all(
+            are_same(np.asarray(point.vector[names[m]], np.float32), records.side(m)[row]) for m in MODALITIES
+        ):
+            kept[name] = witnesses
+    return kept
 
 
 def _one_point(name: str, other: str) -> InputError:
@@ -98,13 +121,9 @@ def _one_point(name: str, other: str) -> InputError:
     )
 
 
-def stored_payload(user_id: str, payload: Payload) -> dict[str, Any]:
-    """The payload of a point: the pair's payload and the user's id."""
-    return {**payload, USER_ID: user_id}
-
-
-OUR_NAMES: Mapping[Modality, str] = {modality: modality for modality in MODALITIES}
-"""Modality -> name of its vector, in our own stores."""
+def stored_payload(user_id: str, payload: Payload, witnesses: Sequence[float] | None = None) -> dict[str, Any]:
+    """The payload of a point: the pair's payload, the user's id, and its witnesses if they are known."""
+    return {**payload, USER_ID: user_id} | ({} if witnesses is None else {WITNESSES: witnesses})
 
 
 def to_records(points: Sequence[Point], dimension: int, names: Mapping[Modality, str] = OUR_NAMES) -> Records:

@@ -21,10 +21,11 @@ from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .collection import TRUST_KEY, local_client, open_local, open_served, search_params
-from .filters import USER_ID, WITNESSES
+from .filters import WITNESSES
 from .header import open_folder, to_json, write_header
 from .points import (
-    refuse_shared_points,
+    READ_BEFORE,
+    compare_stored,
     to_neighbours,
     to_payload,
     to_records,
@@ -130,10 +131,11 @@ class QdrantMemory(QdrantCollection):
         """Add or replace pairs, vectors (N, D); returns when they can be found."""
         client = self._writable("add pairs to")
         checked = check_records(records, self._dimension)
-        there = self._retrieve(IDS_AT_ONCE, checked.ids, vectors=False, payload=[USER_ID], write=True)
-        refuse_shared_points(checked.ids, self._layout.point_id, chain.from_iterable(there))
+        layout = self._layout
+        there = self._retrieve(_POINTS_AT_ONCE, checked.ids, vectors=True, payload=list(READ_BEFORE), write=True)
+        kept = compare_stored(checked, layout.point_id, chain.from_iterable(there), layout.names)
         for start in range(0, len(checked), _POINTS_AT_ONCE):
-            points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE))
+            points = self._to_points(checked, slice(start, start + _POINTS_AT_ONCE), kept)
             self._run(
                 "write",
                 lambda left, points=points: client.upsert(self.collection, points, wait=True, timeout=left),  # type: ignore[misc]

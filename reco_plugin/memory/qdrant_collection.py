@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,14 +163,16 @@ class QdrantCollection:
             there = {str(point.id): point for point in points}
             yield [there[str(name)] for name in wanted if str(name) in there]
 
-    def _to_points(self, records: Records, rows: slice) -> list[models.PointStruct]:
+    def _to_points(
+        self, records: Records, rows: slice, witnesses: Mapping[str, Sequence[float]]
+    ) -> list[models.PointStruct]:
         columns = (records.ids[rows], records.image[rows].tolist(), records.text[rows].tolist(), records.payloads[rows])
         layout = self._layout
         return [
             models.PointStruct(
                 id=layout.point_id(name),
                 vector={layout.image: image, layout.text: text},
-                payload=stored_payload(name, payload),
+                payload=stored_payload(name, payload, witnesses.get(name)),
             )
             for name, image, text, payload in zip(*columns, strict=True)
         ]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.groups import groups_of
+from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
-from ..types import Fingerprint, Pair, Records
-from ..vectors import check_vectors
+from ..types import Fingerprint, Records
 from .data import FusionData, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
 from .loop import Fusions, TrainConfig, train_fusions
@@ -108,23 +105,8 @@ def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
     if not cache.is_file():
         pairs = list(read_pairs(source))  # not empty, and each id once: else it raises
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_pairs(cache, [_encode(clip, pairs)])
+        write_pairs(cache, [encode_pairs(clip, pairs)])
     return Records.join(list(read_records(cache)), clip.dimension)
-
-
-def _encode(clip: FrozenClip, pairs: list[Pair]) -> Records:
-    image = _side(clip, [pair.image for pair in pairs], "image")
-    text = _side(clip, [pair.text for pair in pairs], "text")
-    return Records([pair.id for pair in pairs], image, text, [pair.stored_payload for pair in pairs])
-
-
-def _side(clip: FrozenClip, values: list[Any], side: str) -> Any:
-    vectors = [isinstance(value, np.ndarray) for value in values]
-    if any(vectors) and not all(vectors):
-        raise DataError(f"{sum(vectors)} of {len(vectors)} {side}s are vectors, the others are not: encode all or none")
-    if all(vectors):
-        return check_vectors(np.stack(values), clip.dimension, f"{side} vectors")
-    return clip.images(values) if side == "image" else clip.texts(values)
 
 
 def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:

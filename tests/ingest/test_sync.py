@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
@@ -48,6 +49,22 @@ def test_two_sources_keep_apart(sync, shop: Reco, drawings: list[Pair]) -> None:
     taken = sync(rows[3:9], "two")  # what both hold belongs to who brought it last
     assert (taken.unchanged, content(shop)[rows[3][0]][2][SOURCE]) == (5, "two")
     assert sync(rows[:3], "one").deleted == 0
+
+
+def test_a_pair_keeps_its_witnesses_and_gets_those_that_it_lacks(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
+    rows = all_rows(drawings)
+    names = [name for name, _, _ in rows]
+    sync(rows, "one")
+    known = shop.memory.store.witnesses(names)
+    assert np.isfinite(known).all()
+    assert sync(rows, "two").unchanged == len(rows)
+    np.testing.assert_array_equal(shop.memory.store.witnesses(names), known)
+    some = shop.memory.get(names[:3])  # as after a run that was killed before it learned
+    shop.memory.store.delete(names[:3])
+    shop.memory.store.upsert(some)
+    assert np.isnan(shop.memory.store.witnesses(names)).any(axis=1).sum() == 3
+    assert sync(rows, "two").unchanged == len(rows)
+    np.testing.assert_allclose(shop.memory.store.witnesses(names), known, atol=0.1)
 
 
 def test_too_much_is_not_deleted(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]

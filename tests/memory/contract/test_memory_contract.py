@@ -449,12 +449,20 @@ def test_witnesses_are_found_with_their_pairs_and_seen_by_nobody_else(memory: Me
         assert payload == before[name][2]
 
 
-def test_a_pair_that_is_replaced_loses_its_witnesses(memory: Memory) -> None:
-    memory.upsert(records(["a", "b", "c"]))
-    memory.set_witnesses(["a", "b", "c"], np.ones((3, 3), np.float32))
-    memory.upsert(records(["a"]))
-    memory.delete(["b"])
-    assert np.isnan(memory.witnesses(["a", "b", "c"])).all(axis=1).tolist() == [True, True, False]
+def test_a_pair_that_is_replaced_keeps_its_witnesses_only_if_its_vectors_are_the_same(memory: Memory) -> None:
+    ids = ["same", "image", "text", "deleted", "left"]
+    memory.upsert(records(ids, [axis(0)] * 5, [axis(0)] * 5))
+    memory.set_witnesses(ids, np.arange(15, dtype=np.float32).reshape(5, 3))
+    rounded = lean(0, 1, 0.9999)  # as by another engine
+    memory.upsert(records(["same"], [rounded], [axis(0)], [{"n": 1}]))
+    memory.upsert(records(["image", "text"], [lean(0, 1, 0.9), axis(0)], [axis(0), lean(0, 1, 0.9)]))
+    memory.delete(["deleted"])
+    memory.upsert(records(["deleted", "new"], [axis(0)] * 2, [axis(0)] * 2))
+    kept = memory.witnesses([*ids, "new"])
+    assert np.isnan(kept).all(axis=1).tolist() == [False, True, True, True, False, True]
+    np.testing.assert_array_equal(kept[[0, 4]], [[0, 1, 2], [12, 13, 14]])
+    assert dict(memory.payloads(["same"])) == {"same": {"n": 1}}
+    np.testing.assert_allclose(next(iter(memory.scroll(ids=["same"]))).image[0], rounded, atol=1e-6)
 
 
 def test_witnesses_of_another_shape(memory: Memory) -> None:
