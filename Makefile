@@ -72,7 +72,7 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	then $(MAKE) --no-print-directory $(GPU)/.ready && $(GPU)/bin/python -m benchmarks.gpu_check --require; \
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
 
-bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/performance.md; 25 minutes
+bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements/speed.md; 25 minutes
 	$(RUN)/python -m benchmarks.bench
 
 torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes

@@ -1,9 +1,9 @@
-"""A short round of the benchmarks of speed, side by side on this machine: makes docs/performance.md. `make bench`.
+"""A short round of the benchmarks of speed, side by side: makes docs/measurements/speed.md. `make bench`.
 
     python -m benchmarks.bench                              all of them, 25 minutes on two cores
     python -m benchmarks.bench --only preparing startup     some; the others' blocks stay as they are
     python -m benchmarks.bench --only million               a million pairs: half an hour and 6 GB
-    python -m benchmarks.bench --out /tmp/performance.md    into another page, made from ours
+    python -m benchmarks.bench --out /tmp/speed.md          into another page, made from ours
 
 Each is a command of its own that prints its tables. A block is written as soon as it is measured, so that an
 interrupted round keeps what it has; `--missing` measures only what the page does not have yet.
@@ -26,7 +26,7 @@ from reco_plugin.files import whole_file
 
 from .machine import machine
 
-PAGE, CACHE = Path("docs", "performance.md"), Path(".cache", "bench")
+PAGE, CACHE = Path("docs", "measurements", "speed.md"), Path(".cache", "bench")
 ONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # name of the block: command, variables
     "engines": (f"benchmarks.engines --exports {CACHE}/exports --rounds 3", {}),

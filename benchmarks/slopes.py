@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (told.docs / "speed").mkdir(parents=True, exist_ok=True)
     write_charts(drawn, told.docs / "speed", "refining")
     for chart, name in zip(drawn.charts, chart_names(drawn, "speed/refining"), strict=True):
-        print(f"![{chart.title}]({told.docs.name}/{name})")
+        print(f"![{chart.title}]({name})")
 
 
 if __name__ == "__main__":
