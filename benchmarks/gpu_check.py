@@ -29,7 +29,7 @@ from reco_plugin.train.graphs import cases, fusion_inputs
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Parity, Precision, check, sample_images, sample_texts, table
-from reco_plugin.train.serving import serving
+from reco_plugin.train.recipe import Serving
 from reco_plugin.train.triton import graph_specs
 
 K = 10
@@ -82,7 +82,7 @@ def provider(name: str, precision: Precision) -> Settings:
 def compared(clip: FrozenClip, folder: Path, precision: Precision, on: str) -> list[Parity]:
     """Export to ``folder`` (which compares on the CPU) and compare again on the provider."""
     fusions = Fusions(FusionConfig("paper", clip.dimension)).eval()
-    export(clip, fusions, folder, precision=precision, serving=serving("cuda"))
+    export(clip, fusions, folder, precision=precision, serving=Serving(accelerator="cuda"))
     specs = graph_specs(clip.image, clip.text, clip.dimension, K)
     settings, found = provider(on, precision), []
     for case in cases(clip, fusions, specs, sample_images(), sample_texts()):

@@ -17,7 +17,7 @@ from reco_plugin.train.export import Samples, export
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Parity, Precision
-from reco_plugin.train.serving import Accelerator, serving
+from reco_plugin.train.recipe import Accelerator, Serving
 
 INPUTS = 200
 VARIANTS: tuple[tuple[Precision, Accelerator], ...] = (
@@ -38,7 +38,7 @@ def measured(clip: FrozenClip, data: Quickstart, precision: Precision, accelerat
             Fusions(FusionConfig("paper", clip.dimension)).eval(),
             Path(scratch) / "model",
             precision=precision,
-            serving=serving(accelerator),
+            serving=Serving(accelerator=accelerator),
             samples=Samples([drawing(data, row) for row in rows], captions),
         )
 

@@ -32,14 +32,16 @@ class CommandOptions(BaseModel):
         """Make it from options.
 
         Raises:
-            ConfigError: naming the flag.
+            ConfigError: naming the flag and the value.
         """
         try:
             return cls.model_validate(options)
         except ValidationError as error:
             first = error.errors()[0]
             where = [flag_of(name, cls.model_fields.get(name)) for name in map(str, first["loc"][:1])]
-            raise ConfigError(" ".join([*where, first["msg"].removeprefix("Value error, ")])) from None
+            own = first["type"] == "value_error"  # of a validator here, whose message has the value
+            said = first["msg"].removeprefix("Value error, ") if own else f"{first['msg']} (got {first['input']!r:.60})"
+            raise ConfigError(" ".join([*where, said])) from None
 
 
 class RunConfig(CommandOptions):

@@ -60,8 +60,9 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
 
 
 def take_flags(kind: type[T], given: Given) -> T:
-    """A dataclass of this class, made from its flags, which are removed from ``given``."""
-    return kind(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
+    """An object of this class, made from its flags, which are removed from ``given``."""
+    make: Callable[..., T] = getattr(kind, "of", kind)
+    return make(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
 
 
 def flags_of(kind: type) -> Iterator[Parameter]:

@@ -12,9 +12,9 @@ import typer
 
 from ..config import load_settings
 from ..errors import ConfigError, MissingExtra
-from ..train.recipe import ExportOptions, Recipe
+from ..train.recipe import ExportOptions, Recipe, Serving
 from .errors import keeps, reports_errors
-from .flags import Given, takes
+from .flags import Given, take_flags, takes
 from .shared import JsonOption
 
 
@@ -70,7 +70,7 @@ def _collection(memory: str | None, given: str | None) -> str | None:
 
 
 @reports_errors
-@takes(ExportOptions)
+@takes(ExportOptions, Serving)
 def export_command(
     *,
     given: Given,
@@ -82,12 +82,12 @@ def export_command(
     Every graph is first compared with torch, on images and texts: least cosine and top-10 overlap. If one differs by
     more than its precision allows, nothing is written.
     """
-    options = ExportOptions.of(**given)
+    serving, options = take_flags(Serving, given), ExportOptions.of(**given)
     with _needs_torch():
         from ..train import parity
         from ..train.export_model import export_model
 
-        parities = export_model(options, out)
+        parities = export_model(options, out, serving)
     if as_json:
         typer.echo(json.dumps([vars(found) for found in parities], indent=2))
         return

@@ -29,7 +29,7 @@ from .graphs import GraphCheck, GraphSample, cases
 from .loop import Fusions
 from .model import FusionConfig
 from .parity import COUNT, Parity, Precision, check, compare, sample_images, sample_texts
-from .serving import Serving
+from .recipe import Serving
 from .to_onnx import FloatWidth, arithmetic_of, quiet, to_onnx, to_precision
 from .triton import graph_specs, render_config
 

@@ -19,13 +19,13 @@ from .export import Card, Samples, export
 from .loop import FUSION, Fusions, load_fusions
 from .model import FusionConfig
 from .parity import Parity
-from .recipe import ExportOptions, Recipe
+from .recipe import ExportOptions, Recipe, Serving
 
 _CHECKED = 96  # pairs of a source to compare: a large encoder takes a second per image
 _LEAST = 20  # with fewer pairs, the ten nearest mean little
 
 
-def export_model(options: ExportOptions, out: Path) -> list[Parity]:
+def export_model(options: ExportOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
     """Export an encoder with the closed form, and the paper's layer where it is trained or asked for.
 
     Raises:
@@ -35,8 +35,7 @@ def export_model(options: ExportOptions, out: Path) -> list[Parity]:
         ArtifactError: the parity check failed; nothing was written.
     """
     templates = check_templates(options.templates) or TEMPLATES
-    serving, fusion = options.serving, options.fusion
-    clip = load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
+    fusion, clip = options.fusion, load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
     if options.random_weights and not options.pretrained:
         warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
     untrained = Fusions(FusionConfig("paper", clip.dimension)).eval() if options.fuser == "paper" else None

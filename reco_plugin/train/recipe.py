@@ -1,18 +1,19 @@
-"""Options of ``reco train`` and ``reco export``. Loads no torch."""
+"""Options of ``reco train`` and ``reco export``, and of the Triton server of the exported graphs. Loads no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..defaults import BATCH, NEIGHBOURS, SAME_IMAGE, STEPS
 from ..run_config import CommandOptions, RunConfig, option
 from .parity import Precision
-from .serving import MAX_BATCH, Accelerator, Serving, serving
 
 FuserChoice = Literal["reco", "paper"]
+Accelerator = Literal["none", "cuda", "tensorrt"]
+ENGINE_CACHE = "/var/cache/reco-tensorrt"
 
 
 class EncoderOptions(CommandOptions):
@@ -57,7 +58,7 @@ class Recipe(EncoderOptions, RunConfig):
 
 
 class ExportOptions(EncoderOptions):
-    """The model folder to write, and how a Triton server runs it."""
+    """The model folder to write."""
 
     fusion: Path | None = option(
         None, "Folder of `reco train`, whose layer is added.", unset="none: the closed form alone"
@@ -79,8 +80,13 @@ class ExportOptions(EncoderOptions):
     licenses: tuple[str, ...] = option(
         (), "Licence of the weights or the data, for the manifest; repeatable.", flag="--license"
     )
+
+
+class Serving(CommandOptions):
+    """How a Triton server runs the graphs: batches, queue, accelerator."""
+
     accelerator: Accelerator = option("none", "What speeds up Triton's instances on a GPU; those on a CPU ignore it.")
-    max_batch: int = option(MAX_BATCH, "Largest batch that Triton forms.", ge=1)
+    max_batch: int = option(64, "Largest batch that Triton forms.", ge=1)
     preferred_batches: tuple[int, ...] | None = option(
         None,
         "Batch size that Triton waits for; repeatable.",
@@ -91,21 +97,38 @@ class ExportOptions(EncoderOptions):
     queue_delay_us: int | None = option(
         None, "Microseconds that a request waits for others to make a batch.", ge=0, unset="0; with an accelerator 1000"
     )
-    engine_cache: str = option(
-        Serving.engine_cache, "Folder inside the server for TensorRT's engines: mount a volume there."
-    )
+    engine_cache: str = option(ENGINE_CACHE, "Folder inside the server for TensorRT's engines: mount a volume there.")
+    max_queue: int = Field(512, ge=1)  # number of waiting requests from which new ones are refused
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Serving:
+        if wrong := [size for size in self.preferred_batches or () if not 1 <= size <= self.max_batch]:
+            raise ValueError(f"preferred batch {wrong[0]} is not in 1 to {self.max_batch}, the largest batch")
+        if not self.engine_cache.startswith("/"):
+            raise ValueError(f"engine cache {self.engine_cache!r} must be an absolute path inside the server")
+        return self
 
     @property
-    def serving(self) -> Serving:
-        """Triton's configuration.
+    def waited_for(self) -> tuple[int, ...]:
+        """Batch sizes to wait for, ascending; empty: waiting requests run at once.
 
-        Raises:
-            ConfigError: an invalid value.
+        >>> Serving(accelerator="tensorrt", max_batch=32).waited_for
+        (8, 32)
         """
-        return serving(
-            self.accelerator,
-            max_batch=self.max_batch,
-            preferred_batches=self.preferred_batches,
-            queue_delay_us=self.queue_delay_us,
-            engine_cache=self.engine_cache,
-        )
+        quarter = {max(self.max_batch // 4, 1), self.max_batch} if self.accelerator != "none" else ()
+        return tuple(sorted(set(quarter if self.preferred_batches is None else self.preferred_batches)))
+
+    @property
+    def delay_us(self) -> int:
+        """How long a request may wait for others, in microseconds.
+
+        On a GPU a batch costs little more than one item, so it pays to wait for others; on a CPU it does not.
+        """
+        if self.queue_delay_us is not None:
+            return self.queue_delay_us
+        return 0 if self.accelerator == "none" else 1000
+
+    @property
+    def warm_batches(self) -> tuple[int, ...]:
+        """Batch sizes to run once before the server is ready."""
+        return (1,) if self.accelerator == "none" else tuple(sorted({1, *self.waited_for, self.max_batch}))

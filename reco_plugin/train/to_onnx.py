@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ..errors import ArtifactError
 from .graphs import GraphCheck
 from .parity import Precision
-from .serving import Serving
+from .recipe import Serving
 from .triton import GraphSpec
 
 FloatWidth = Literal["single", "half"]

@@ -15,7 +15,7 @@ from ..preprocess import ImageConfig, TextConfig
 from ..sessions.triton.ports import CHECKSUM, Port
 from ..trust.gate import CONSTANTS, SIGNALS
 from ..types import MODALITIES, FuserName
-from .serving import Serving
+from .recipe import Serving
 
 _WIDTH = 118
 
@@ -79,7 +79,7 @@ def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = F
         sha256: of the graph's file; a client compares it with its own model folder.
     """
     how = how or Serving()
-    batching = {"preferred_batch_size": how.preferred_batches} if how.preferred_batches else {}
+    batching = {"preferred_batch_size": how.waited_for} if how.waited_for else {}
     return render(
         {
             "backend": "onnxruntime",
@@ -89,7 +89,7 @@ def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = F
             "instance_group": [{"kind": Word("KIND_AUTO"), "count": 1}],
             "dynamic_batching": batching
             | {
-                "max_queue_delay_microseconds": how.queue_delay_us,
+                "max_queue_delay_microseconds": how.delay_us,
                 "default_queue_policy": {"max_queue_size": how.max_queue},
             },
             **_optimization(spec, how, half=half),
@@ -146,7 +146,7 @@ def _tensorrt(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, str]:
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": how.engine_cache,
         "trt_profile_min_shapes": _profile(spec, 1, shortest),
-        "trt_profile_opt_shapes": _profile(spec, how.usual_batch, usual),
+        "trt_profile_opt_shapes": _profile(spec, min(how.waited_for, default=how.max_batch), usual),
         "trt_profile_max_shapes": _profile(spec, how.max_batch, longest),
     }
 

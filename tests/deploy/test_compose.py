@@ -17,7 +17,7 @@ import pytest
 from reco_plugin.artifact import GRAPHS
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.train.serving import Serving
+from reco_plugin.train.recipe import ENGINE_CACHE
 
 Compose = Callable[..., dict[str, Any]]
 PINNED = re.compile(r"^[\w./-]+:v?\d+\.\d+[\w.-]*$")
@@ -88,7 +88,7 @@ def test_the_gpu_profile_reserves_a_gpu_and_keeps_engines(compose: Compose) -> N
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
     assert "devices" not in services["triton-cpu"]["deploy"]["resources"]["reservations"]
     volumes = {name: {mount["source"]: mount["target"] for mount in services[name]["volumes"]} for name in services}
-    cache = Serving.engine_cache  # where `reco export --accelerator tensorrt` tells Triton to keep them
+    cache = ENGINE_CACHE  # where `reco export --accelerator tensorrt` tells Triton to keep them
     assert volumes["triton-gpu"]["triton-cache"] == volumes["triton-cache"]["triton-cache"] == cache
     assert services["triton-cache"]["command"] == ["chown", services["triton-gpu"]["user"], cache]
     assert services["triton-gpu"]["depends_on"]["triton-cache"]["condition"] == "service_completed_successfully"

@@ -15,7 +15,7 @@ import yaml
 
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
-from reco_plugin.train.serving import Serving
+from reco_plugin.train.recipe import ENGINE_CACHE
 
 from .objects import Object, kinds_of, pods_of
 
@@ -186,7 +186,7 @@ def test_engines_are_kept_where_the_models_say(cluster: list[Object]) -> None:
     [triton] = [pod for pod in pods_of(cluster) if pod.owner == "triton"]
     [container] = triton.spec["containers"]
     on_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
-    assert (Serving.engine_cache in {mount["mountPath"] for mount in container["volumeMounts"]}) is on_gpu
+    assert (ENGINE_CACHE in {mount["mountPath"] for mount in container["volumeMounts"]}) is on_gpu
 
 
 def test_the_plugins_settings_are_settings(manifests: list[Object]) -> None:

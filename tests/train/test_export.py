@@ -34,7 +34,7 @@ from reco_plugin.train.graphs import step_inputs
 from reco_plugin.train.loop import Fusions, TorchFuser
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
-from reco_plugin.train.serving import serving
+from reco_plugin.train.recipe import Serving
 from reco_plugin.train.to_onnx import to_precision
 from reco_plugin.trust.gate import step
 from reco_plugin.types import MODALITIES, FuserName, Modality, Neighbours
@@ -346,7 +346,7 @@ def test_fusions_stay_near(precision: Any, exported: Callable[[str], Exported], 
 @VIT
 def test_cuda_gets_half_arithmetic_in_the_encoders_only(exported: Callable[[str], Exported], tmp_path: Path) -> None:
     made = exported("vit")
-    export(made.clip, made.fusions, tmp_path / "m", precision="fp16", serving=serving("cuda"))
+    export(made.clip, made.fusions, tmp_path / "m", precision="fp16", serving=Serving(accelerator="cuda"))
     for graph in made.graphs:
         model = onnx.load(str(tmp_path / "m" / graph / "1" / "model.onnx")).graph
         names = {tensor.name: tensor.data_type for tensor in model.initializer}
@@ -366,7 +366,7 @@ def test_cuda_gets_half_arithmetic_in_the_encoders_only(exported: Callable[[str]
 def test_int8_on_a_gpu_is_refused(accelerator: Any, exported: Callable[[str], Exported], tmp_path: Path) -> None:
     made = exported("vit")
     with pytest.raises(ConfigError, match=f"CPUs only, so accelerator '{accelerator}' .* use fp16"):
-        export(made.clip, made.fusions, tmp_path / "m", precision="int8", serving=serving(accelerator))
+        export(made.clip, made.fusions, tmp_path / "m", precision="int8", serving=Serving(accelerator=accelerator))
     assert list(tmp_path.iterdir()) == []
 
 

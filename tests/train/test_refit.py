@@ -14,8 +14,8 @@ from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.errors import ArtifactError
 from reco_plugin.train.loop import Fusions
 from reco_plugin.train.model import FusionConfig
+from reco_plugin.train.recipe import Serving
 from reco_plugin.train.refit import refit
-from reco_plugin.train.serving import serving
 from reco_plugin.train.triton import graph_specs, render_config
 
 
@@ -32,7 +32,9 @@ def fusions(dimension: int = 128) -> Fusions:
 def test_options_of_triton_stay_and_the_checksum_is_of_the_new_graph(base: Path, tmp_path: Path) -> None:
     manifest = Artifact.load(base).manifest
     spec = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)["reco_text"]
-    cuda = render_config(spec, serving("cuda", max_batch=32), half=True, sha256=manifest.graphs["reco_text"].sha256)
+    cuda = render_config(
+        spec, Serving(accelerator="cuda", max_batch=32), half=True, sha256=manifest.graphs["reco_text"].sha256
+    )
     own = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
     (base / "reco_text" / "config.pbtxt").write_text(f"{cuda}{own}\n")
     found = refit(Artifact.load(base), fusions(), tmp_path / "new", policy=Policy(k=7), trained_on="here")

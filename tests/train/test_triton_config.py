@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from reco_plugin.errors import ConfigError
 from reco_plugin.preprocess import ImageConfig, TextConfig
-from reco_plugin.train.serving import Accelerator, Serving, serving
+from reco_plugin.train.recipe import Accelerator, Serving
 from reco_plugin.train.triton import GraphSpec, Word, graph_specs, render, render_config
 
 IMAGE = ImageConfig((224, 224))
@@ -31,7 +31,7 @@ def gpu(config: Any) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("accelerator", ACCELERATORS)
 @pytest.mark.parametrize("name", SPECS)
 def test_what_every_configuration_says(name: str, accelerator: Accelerator) -> None:
-    config = parsed(SPECS[name], serving(accelerator))
+    config = parsed(SPECS[name], Serving(accelerator=accelerator))
     assert (config.backend, config.max_batch_size) == ("onnxruntime", 64)
     assert [(group.kind, group.count) for group in config.instance_group] == [
         (model_config_pb2.ModelInstanceGroup.KIND_AUTO, 1)
@@ -39,7 +39,7 @@ def test_what_every_configuration_says(name: str, accelerator: Accelerator) -> N
     assert config.HasField("dynamic_batching")
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 512
     assert len(config.input) == len(SPECS[name].inputs) and len(config.output) == len(SPECS[name].outputs)
-    assert "KIND_GPU" not in render_config(SPECS[name], serving(accelerator))
+    assert "KIND_GPU" not in render_config(SPECS[name], Serving(accelerator=accelerator))
     assert not config.optimization.HasField("graph")  # any level that can be named optimises less than none
     ports = {port.name: port for port in config.input}
     for warm in config.model_warmup:
@@ -74,7 +74,7 @@ def test_without_an_accelerator_nothing_waits() -> None:
 
 
 def test_gpus_wait_for_preferred_batches_and_are_warm_for_them() -> None:
-    config = parsed(SPECS["clip_text"], serving("cuda", max_batch=32))
+    config = parsed(SPECS["clip_text"], Serving(accelerator="cuda", max_batch=32))
     assert list(config.dynamic_batching.preferred_batch_size) == [8, 32]
     assert config.dynamic_batching.max_queue_delay_microseconds == 1000
     warmed = {(warm.batch_size, warm.inputs["tokens"].dims[0]) for warm in config.model_warmup}
@@ -82,7 +82,7 @@ def test_gpus_wait_for_preferred_batches_and_are_warm_for_them() -> None:
 
 
 def test_tensorrt_has_one_profile_for_all_batches_and_lengths() -> None:
-    how = serving("tensorrt", max_batch=48, preferred_batches=(16,), engine_cache="/cache")
+    how = Serving(accelerator="tensorrt", max_batch=48, preferred_batches=(16,), engine_cache="/cache")
     found = gpu(parsed(SPECS["clip_text"], how, half=True))
     assert list(found) == ["tensorrt", "cuda"]  # CUDA takes what TensorRT does not
     engine = found["tensorrt"]
@@ -100,7 +100,7 @@ def test_tensorrt_has_one_profile_for_all_batches_and_lengths() -> None:
 
 
 def test_fusions_are_left_to_cuda_in_float32() -> None:
-    for how in (serving("tensorrt"), serving("cuda")):
+    for how in (Serving(accelerator="tensorrt"), Serving(accelerator="cuda")):
         for name in ("reco_image", "paper_image"):
             found = gpu(parsed(SPECS[name], how, half=True))
             assert list(found) == ["cuda"] and found["cuda"]["use_tf32"] == "0"
@@ -111,21 +111,21 @@ def test_fusions_are_left_to_cuda_in_float32() -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"accelerator": "gpu"}, "accelerator 'gpu' is none of none, cuda, tensorrt"),
-        ({"max_batch": 0}, "max batch 0"),
-        ({"max_queue": 0}, "queue 0"),
-        ({"queue_delay_us": -1}, "delay -1 us"),
+        ({"accelerator": "gpu"}, "--accelerator Input should be 'none', 'cuda' or 'tensorrt' .got 'gpu'."),
+        ({"max_batch": 0}, "--max-batch .* greater than or equal to 1 .got 0."),
+        ({"max_queue": 0}, "--max-queue .* greater than or equal to 1 .got 0."),
+        ({"queue_delay_us": -1}, "--queue-delay-us .* greater than or equal to 0 .got -1."),
         ({"preferred_batches": (8, 65)}, "preferred batch 65 is not in 1 to 64"),
         ({"engine_cache": "cache"}, "'cache' must be an absolute path"),
     ],
 )
 def test_what_triton_would_refuse_is_refused_here(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        serving(**wrong)
+        Serving.of(**wrong)
 
 
 def test_text_format_survives_any_text() -> None:
     cache = 'a "quoted" \\path\\ with Grüße\n'
-    how = Serving("tensorrt", engine_cache="/" + cache)
+    how = Serving(accelerator="tensorrt", engine_cache="/" + cache)
     assert gpu(parsed(SPECS["clip_image"], how))["tensorrt"]["trt_engine_cache_path"] == "/" + cache
     assert render({"kind": Word("A"), "no": False, "empty": {}}) == "kind: A\nno: false\nempty {  }\n"

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from reco_plugin.sessions.triton.ports import Ports, read_config
-from reco_plugin.train.serving import serving
+from reco_plugin.train.recipe import Serving
 from reco_plugin.train.triton import graph_specs, render_config
 
 pytestmark = pytest.mark.xdist_group("triton")
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("triton")
 
 @pytest.mark.parametrize("accelerator", ["cuda", "tensorrt"])
 def test_a_folder_for_gpus_loads_and_warms_up_on_a_cpu(start_server, artifact, tmp_path, accelerator):
-    manifest, how = artifact.manifest, serving(accelerator)
+    manifest, how = artifact.manifest, Serving(accelerator=accelerator)
     specs = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)
     for name in manifest.graphs:
         shutil.copytree(artifact.folder / name, tmp_path / name)
