@@ -32,6 +32,7 @@ from reco_plugin.evaluate.baselines import grid
 from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
+from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.dataset import Quickstart, load
@@ -206,17 +207,17 @@ def study_all(study: Study, trained: dict[str, list[Fusions]], kept: dict[str, A
         fuser, how = best_baseline(study, memory)
         return [study.refine(memory, fuser, gate=False, how=how)]
 
-    def fixed(name: str, *, gate: bool, retrieval: bool = True) -> list[Refiner]:
+    def fixed(name: str, around: Callable[[Fuser], Fuser] = lambda fuser: fuser) -> list[Refiner]:
         how = Retrieval(PAPER_K)
-        return [study.refine(study.full, TorchFuser(f, retrieval=retrieval), gate=gate, how=how) for f in trained[name]]
+        return [study.refine(study.full, around(TorchFuser(f)), gate=False, how=how) for f in trained[name]]
 
     lines: dict[str, Callable[[], list[Refiner]]] = {
         "reco": lambda: reco(study.full),
         "reco, gate off": lambda: reco(study.full, gate=False),
         "best training-free baseline": lambda: [study.refine(study.full, baseline[0], gate=False, how=baseline[1])],
-        "paper's plain layer": lambda: fixed("paper", gate=False),
-        "paper's plain layer + rotations": lambda: fixed("paper + rotations", gate=False),
-        "no retrieval (control)": lambda: fixed("no retrieval", gate=False, retrieval=False),
+        "paper's plain layer": lambda: fixed("paper"),
+        "paper's plain layer + rotations": lambda: fixed("paper + rotations"),
+        "no retrieval (control)": lambda: fixed("no retrieval", WithoutRetrieval),
         "reco, without the unseen entities": lambda: reco(study.known),
         "reco, memory of unseen entities only": lambda: reco(study.unseen_only),
         "reco, memory of unseen entities only, gate off": lambda: reco(study.unseen_only, gate=False),

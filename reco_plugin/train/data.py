@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SAME_IMAGE
-from ..errors import InputError
 from ..memory import Memory
 from ..progress import progress_bar
 from ..retrieve import Retrieval, retrieve
@@ -34,23 +33,15 @@ class FusionData:
         return len(self.groups)
 
 
-def hidden_ids(
-    memory: Memory,
-    pairs: Records,
-    also: Sequence[Collection[str]] | None = None,
-    threshold: float = SAME_IMAGE,
-) -> list[set[str]]:
-    """Find the ids to hide from each of N pairs: itself, near-duplicate images, and ``also``.
+def hidden_ids(memory: Memory, pairs: Records, threshold: float = SAME_IMAGE) -> list[set[str]]:
+    """Find the ids to hide from each of N pairs: itself and near-duplicate images.
 
     Without this the fusion learns to copy the query's own caption out of the memory.
     """
-    if also is not None and len(also) != len(pairs):
-        raise InputError(f"also has {len(also)} entries for {len(pairs)} pairs")
     hidden: list[set[str]] = []
     for start in range(0, len(pairs), _ROWS):
         near = _near_duplicates(memory, pairs.image[start : start + _ROWS], threshold, _LOOK)
-        for row, ids in enumerate(near, start):
-            hidden.append(ids | {pairs.ids[row]} | set(also[row] if also else ()))
+        hidden += [ids | {pairs.ids[row]} for row, ids in enumerate(near, start)]
     return hidden
 
 

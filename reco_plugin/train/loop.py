@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..defaults import BATCH, STEPS
@@ -23,7 +24,6 @@ from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
 from .batches import Batches, FusionBatch, SideInputs
 from .data import FusionData
-from .loss import reco_loss
 from .model import FuserKind, FusionConfig, build_fusion
 from .processes import Processes
 
@@ -143,6 +143,30 @@ def _loss(
     return reco_loss(batch.frozen["image"], batch.frozen["text"], image, text, scale)
 
 
+def reco_loss(image: Tensor, text: Tensor, refined_image: Tensor, refined_text: Tensor, scale: Tensor) -> Tensor:
+    """RECO's loss (paper, section 3.4): refined with refined, refined image with frozen text, and the reverse.
+
+    The three terms have equal weight; the frozen pair has none. The one-sided terms keep refined vectors compatible
+    with a frozen index. All embeddings are (B, D) and unit-norm.
+    """
+    return (
+        info_nce(refined_image, refined_text, scale)
+        + info_nce(refined_image, text, scale)
+        + info_nce(image, refined_text, scale)
+    )
+
+
+def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE of matching rows, (B, D) each and unit-norm; scale is the inverse temperature.
+
+    >>> eye = torch.eye(2)
+    >>> round(info_nce(eye, eye, torch.tensor(1.0)).item(), 4)  # -log(e / (e + 1))
+    0.3133
+    """
+    logits, target = scale * image @ text.T, torch.arange(len(image), device=image.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
 def _rate(step: int, config: TrainConfig) -> float:
     if step < config.warmup:
         return (step + 1) / config.warmup
@@ -220,18 +244,15 @@ def load_fusions(path: Path) -> Fusions:
 class TorchFuser:
     """A fuser that runs the trained modules in torch, to evaluate a training run before export."""
 
-    def __init__(self, fusions: Fusions, *, retrieval: bool = True) -> None:
-        """Use empty neighbours with ``retrieval=False``: the control that trains and runs without retrieval."""
+    def __init__(self, fusions: Fusions) -> None:
         self.name: str = fusions.config.fuser
-        self._fusions, self._retrieval = fusions.eval(), retrieval
+        self._fusions = fusions.eval()
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
         """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`."""
-        inputs = [vectors, neighbours.vectors, neighbours.similarity, trust]
-        if not self._retrieval:
-            inputs[1:] = [np.zeros_like(inputs[1]), np.zeros_like(inputs[2]), np.ones_like(inputs[3])]
+        inputs = (vectors, neighbours.vectors, neighbours.similarity, trust)
         with torch.inference_mode():
             refined, weights = self._fusions.sides[modality](
                 *(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)

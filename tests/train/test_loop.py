@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from reco_plugin.errors import ConfigError, DataError
+from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FusionData, gather
@@ -186,9 +187,10 @@ def test_the_control_without_retrieval_sees_no_neighbour(data: FusionData) -> No
     fusions = Fusions(FusionConfig("paper", D))
     found = data.neighbours["text"]
     trust = found.found.astype(np.float32)
-    blind = TorchFuser(fusions, retrieval=False)
-    other = Neighbours(found.ids, found.similarity[::-1], found.vectors[::-1], found.found)
-    a, b = (blind.fuse("text", data.pairs.text, seen, trust).vectors for seen in (found, other))
+    blind = WithoutRetrieval(TorchFuser(fusions))
+    near = Neighbours(found.ids, found.similarity, found.vectors, found.found)
+    other = replace(near, similarity=found.similarity[::-1], vectors=found.vectors[::-1])
+    a, b = (blind.fuse("text", data.pairs.text, seen, trust).vectors for seen in (near, other))
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, TorchFuser(fusions).fuse("text", data.pairs.text, found, trust).vectors, atol=1e-4)
 
