@@ -28,8 +28,7 @@ import torch
 from reco_plugin.demo.tasks import GROUPS, Group
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate.measure import measure_sides, refine_task
-from reco_plugin.evaluate.metrics import top_k
-from reco_plugin.evaluate.ranking import ranks
+from reco_plugin.evaluate.ranking import ranks, top_k
 from reco_plugin.files import whole_file
 from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.quickstart.entities import ALL_SPLITS

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reco_plugin.evaluate.metrics import top_k
-from reco_plugin.evaluate.ranking import ranks
+from reco_plugin.evaluate.ranking import ranks, top_k
 from reco_plugin.quickstart.entities import EntitySplit, make_rng
 from reco_plugin.types import Vectors
 

@@ -9,10 +9,9 @@
 """
 
 from .entities import entities
-from .intervals import Interval, bootstrap, bootstrap_harmonic, bootstrap_seeds, harmonic_mean
+from .intervals import Interval, bootstrap, bootstrap_harmonic, harmonic_mean
 from .measure import Generalised
-from .metrics import ndcg, recall, retrieval_recall, top_k
-from .ranking import Blocks, Ranking, rank_blocks, ranks
+from .ranking import Blocks, Ranking, ndcg, rank_blocks, ranks, recall, top_k
 from .results import EntityResult, RetrievalResult, ZeroShotResult
 from .retrieval import retrieval
 from .zero_shot import zero_shot
@@ -27,7 +26,6 @@ __all__ = [
     "ZeroShotResult",
     "bootstrap",
     "bootstrap_harmonic",
-    "bootstrap_seeds",
     "entities",
     "harmonic_mean",
     "ndcg",
@@ -35,7 +33,6 @@ __all__ = [
     "ranks",
     "recall",
     "retrieval",
-    "retrieval_recall",
     "top_k",
     "zero_shot",
 ]

@@ -43,7 +43,8 @@ def bootstrap(
     """Mean and percentile-bootstrap interval; with groups, whole groups are drawn.
 
     Draw groups where the values of some queries are correlated, as those of one class are when its prompt changes. With
-    fewer than two groups the values are drawn one by one.
+    fewer than two groups the values are drawn one by one. Of several trainings, give each query's mean: the bounds then
+    say how the mean of *these* trainings would vary with other queries.
 
     Args:
         values: (N,) one number per query, as hits (0 or 1) or their difference.
@@ -56,41 +57,7 @@ def bootstrap(
         InputError: no values, or not one group for each.
     """
     numbers = np.asarray(values, np.float64)
-    if numbers.ndim != 1:
-        raise InputError(f"bootstrap needs values of shape (N,), got {numbers.shape}")
-    return bootstrap_seeds(numbers[None], groups, samples=samples, level=level, seed=seed)
-
-
-def bootstrap_seeds(
-    values: npt.ArrayLike,
-    groups: npt.ArrayLike | None = None,
-    *,
-    draw_seeds: bool = False,
-    samples: int = DRAWS,
-    level: float = _LEVEL,
-    seed: int = 0,
-) -> Interval:
-    """One interval of several trainings' values on the same queries; whole groups are drawn, for all trainings alike.
-
-    By default the interval says how the mean of *these* trainings would vary with other queries. With ``draw_seeds``,
-    trainings are drawn too, which adds the variance between trainings (coarsely: three are few).
-
-    >>> bootstrap_seeds([[0, 1, 1, 1], [1, 1, 0, 0]]).mean
-    0.625
-
-    Args:
-        values: (S, N) one row per training, one number per query.
-        groups: (N,) group of each query.
-        draw_seeds: whether trainings are drawn as well.
-        samples: number of draws.
-        level: confidence level.
-        seed: of the draws; the same seed gives the same bounds.
-
-    Raises:
-        InputError: no values, or not one group for each.
-    """
-    numbers = np.asarray(values, np.float64)
-    draws = _draw(numbers, groups, samples, seed, draw_seeds=draw_seeds)
+    draws = _draw(numbers, groups, samples, seed)
     return _interval(float(numbers.mean()), draws, level)
 
 
@@ -125,8 +92,7 @@ def bootstrap_harmonic(
     for sides in zip(seen, unseen, strict=True):
         values = [np.asarray(side, np.float64) for side in sides]
         drawn = [
-            _draw(side[None], of, samples, seed + row)
-            for row, (side, of) in enumerate(zip(values, groups, strict=True))
+            _draw(side, of, samples, seed + row) for row, (side, of) in enumerate(zip(values, groups, strict=True))
         ]
         means.append(float(_harmonic(values[0].mean(), values[1].mean())))
         draws.append(_harmonic(drawn[0], drawn[1]))
@@ -136,24 +102,21 @@ def bootstrap_harmonic(
 
 
 def _draw(
-    numbers: npt.NDArray[np.float64], groups: npt.ArrayLike | None, samples: int, seed: int, *, draw_seeds: bool = False
+    numbers: npt.NDArray[np.float64], groups: npt.ArrayLike | None, samples: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """(samples,) means of (S, N) values over drawn groups."""
-    if numbers.ndim != 2 or numbers.size == 0:
-        raise InputError(f"bootstrap needs values of shape (N,), or (S, N) of S seeds, got {numbers.shape}")
-    queries = numbers.shape[1]
-    member = np.arange(queries) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if len(member) != queries:
-        raise InputError(f"{len(member)} groups for {queries} values: give one each")
+    """(samples,) means of (N,) values over drawn groups."""
+    if numbers.ndim != 1 or not len(numbers):
+        raise InputError(f"bootstrap needs values of shape (N,), got {numbers.shape}")
+    member = np.arange(len(numbers)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(member) != len(numbers):
+        raise InputError(f"{len(member)} groups for {len(numbers)} values: give one each")
     if member.max() == 0:
-        member = np.arange(queries)
-    sums = np.stack([np.bincount(member, row) for row in numbers])  # (S, G)
-    counts, mean_sums = np.bincount(member), sums.mean(axis=0)  # (G,)
+        member = np.arange(len(numbers))
+    sums, counts = np.bincount(member, numbers), np.bincount(member)  # (G,)
     rng, draws = np.random.default_rng(seed), np.empty(samples)
     for row in range(samples):
-        of = sums[rng.integers(0, len(sums), len(sums))].mean(axis=0) if draw_seeds else mean_sums
         drawn = rng.integers(0, len(counts), len(counts))
-        draws[row] = of[drawn].sum() / counts[drawn].sum()
+        draws[row] = sums[drawn].sum() / counts[drawn].sum()
     return draws
 
 

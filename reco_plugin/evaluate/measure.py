@@ -16,8 +16,7 @@ from ..types import Coverage, Vectors
 from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
-from .metrics import ndcg
-from .ranking import Blocks, Ranking, rank_blocks, rank_scores, ranks
+from .ranking import Blocks, Ranking, ndcg, rank_blocks, rank_scores, ranks
 from .task import SIDES, Mask, Task
 
 

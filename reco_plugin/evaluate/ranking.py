@@ -1,4 +1,4 @@
-"""From similarities to ranks, of candidates in one array or in blocks; one rule for ties."""
+"""From similarities to ranks, of candidates in one array or in blocks, with one rule for ties; shares of ranks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ..types import Vectors
 TIE = 1e-6
 """Cosines this close are equal: float32 sums differ by about as much with the order of the terms."""
 _BLOCK = 1 << 22  # similarities at a time: 16 MiB
+RECALL_AT = (1, 5, 10)
+"""The k of a table of recall@k."""
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -169,6 +171,61 @@ def rank_scores(
     return Ranking(ahead, top.ids, top.true, relevant)
 
 
+def top_k(found: npt.NDArray[np.integer[Any]], k: int) -> float:
+    """Share of ranks (N,) below k; with ranks of the best true candidate, recall@k of *any* true candidate.
+
+    >>> top_k(np.array([0, 4, 5, 9]), 5)
+    0.5
+    """
+    if len(found) == 0:
+        raise InputError("no ranks: there were no queries")
+    return float(np.mean(found < k))
+
+
+def recall(
+    hits: npt.NDArray[np.bool_], relevant: npt.NDArray[np.integer[Any]], k: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Recall at k of *all* true candidates, per query: the share of them among the first k.
+
+    >>> recall(np.array([[True, False, True]]), np.array([4])).tolist()
+    [0.5]
+
+    Args:
+        hits: (B, K) whether the first, second, … result is true, as in :class:`Ranking`.
+        relevant: (B,) number of true candidates, found or not; at least 1.
+        k: K when None.
+
+    Returns:
+        (B,) shares.
+
+    Raises:
+        InputError: shapes that do not fit, a query without any true candidate, or more hits than true candidates.
+    """
+    return np.asarray(_first(hits, relevant, k).sum(axis=1) / relevant, np.float64)
+
+
+def ndcg(
+    hits: npt.NDArray[np.bool_], relevant: npt.NDArray[np.integer[Any]], k: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Normalised discounted cumulative gain at k, nDCG@k, per query; a candidate is true or not.
+
+    The gain of a true candidate at position 1, 2, … is 1 / log2(position + 1); the sum is given as a share of the
+    best order's.
+
+    >>> ndcg(np.array([[False, True, True]]), np.array([2])).round(4).tolist()  # (.6309 + .5) / (1 + .6309)
+    [0.6934]
+
+    Arguments, shapes and errors are those of :func:`recall`.
+
+    Source: Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with the
+    discount log2(position + 1) of ``trec_eval`` and ``torchmetrics``.
+    """
+    first = _first(hits, relevant, k)
+    gains = 1.0 / np.log2(np.arange(2, first.shape[1] + 2))  # (k,)
+    ideal = np.cumsum(gains)[np.minimum(relevant, first.shape[1]) - 1]  # (B,)
+    return np.asarray(first @ gains / ideal, np.float64)
+
+
 def _best_true(
     queries: Vectors, candidates: Iterable[Vectors], labels: Labels, candidate_labels: Labels | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -222,3 +279,17 @@ def _label_blocks(
         first += len(block)
     if candidate_labels is not None and first != len(candidate_labels):
         raise InputError(f"fewer candidates than candidate labels: {first} < {len(candidate_labels)}")
+
+
+def _first(hits: npt.NDArray[np.bool_], relevant: npt.NDArray[np.integer[Any]], k: int | None) -> npt.NDArray[np.bool_]:
+    """Check shapes; returns the first hits (B, k)."""
+    if hits.ndim != 2 or relevant.shape != (len(hits),) or (k is not None and not 1 <= k <= hits.shape[1]):
+        raise InputError(
+            f"hits (B, K), relevant (B,) and k from 1 to K expected, got {hits.shape}, {relevant.shape}, {k}"
+        )
+    if (wrong := hits.sum(axis=1) > relevant).any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"query {row} has more hits ({hits[row].sum()}) than true candidates ({relevant[row]})")
+    if not (relevant > 0).all():
+        raise InputError(f"query {int(np.argmin(relevant > 0))} has no true candidate")
+    return hits[:, :k]

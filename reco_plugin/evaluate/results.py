@@ -8,8 +8,8 @@ from typing import Any
 
 from .intervals import Interval
 from .measure import Generalised, Variant
-from .metrics import RECALL_AT
 from .prompts import Prompts
+from .ranking import RECALL_AT
 from .reasons import Reason, lines_of
 from .table import gain, percent, table
 

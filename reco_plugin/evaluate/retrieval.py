@@ -17,7 +17,7 @@ from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among
-from .metrics import RECALL_AT
+from .ranking import RECALL_AT
 from .reasons import Reason, why
 from .results import RetrievalResult, RetrievalVariant
 from .task import Task, TaskItems

@@ -15,7 +15,7 @@ from ..defaults import MAX_LOSS
 from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure_sides, move_among, refine_task
-from ..evaluate.metrics import RECALL_AT
+from ..evaluate.ranking import RECALL_AT
 from ..evaluate.task import TaskItems
 from ..types import Modality, Role
 from .candidates import Candidate, baselines

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
-from ..evaluate.metrics import RECALL_AT
+from ..evaluate.ranking import RECALL_AT
 from ..evaluate.table import gain as points
 from ..evaluate.table import percent
 from .catalogue import Catalogue

@@ -329,6 +329,14 @@ def test_retrieval_hides_the_own_pairs_of_an_image_from_it_and_its_texts() -> No
         assert honest[direction, "query"].recall[1] < 0.7
 
 
+def test_an_image_without_texts_distracts_but_is_no_query() -> None:
+    image, text = np.eye(2, dtype=np.float32), np.float32([[0.6, 0.8]])
+    refiner = refiner_for_vectors([Records(["m"], image[:1], text, [{}])], how=Retrieval(k=1), gate=False)
+    found = retrieval(refiner, Captioned("two", image, text, np.array([0])))
+    assert found["text->image", "frozen"].recall == {1: 0.0, 5: 1.0, 10: 1.0}
+    assert found["image->text", "frozen"].recall == {1: 1.0, 5: 1.0, 10: 1.0}
+
+
 def test_results_render_and_become_json() -> None:
     import json
 

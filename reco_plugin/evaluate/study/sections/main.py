@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured, by_unseen, measure_sides
-from ...metrics import RECALL_AT
+from ...ranking import RECALL_AT
 from ...reasons import little, reasons_of
 from ...retrieval import retrieval
 from ...task import SIDES, Task
