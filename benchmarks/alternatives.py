@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from reco_plugin.evaluate.alternatives import LabelledImages, choose_alternatives, kinds
+from reco_plugin.evaluate.alternatives import LabelledImages, kinds
 from reco_plugin.evaluate.findings import Cell, Column, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import Measured, measure, refine_task
-from reco_plugin.evaluate.methods import Measures
+from reco_plugin.evaluate.methods import Measures, choose
 from reco_plugin.evaluate.study.run import bars
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import whole_file
@@ -96,7 +96,7 @@ class Comparison:
         captions = [str(payload["caption"]) for payload in self.pairs.payloads]
         for name, kind in kinds(self.pairs, captions, self.shown, quick=False, seed=0).items():
             start = time.process_time()
-            (chosen,) = choose_alternatives(self.tasks["dev"], self.memory, {name: kind}, bars)
+            (chosen,) = choose(self.tasks["dev"], self.memory, {name: kind.variants}, bars)
             minutes = (time.process_time() - start) / 60
             yield self._row(f"{name} ({chosen.settings})", chosen.method, kind.needs, minutes)
 

@@ -6,11 +6,11 @@ classes: they give no vector to search with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,11 @@ import numpy.typing as npt
 from ..refine import Trusted
 from ..retrieve import Retrieval
 from ..types import Records, Vectors
-from .baselines import ScoreMatrix, ranks_of_scores, softmax, votes_of
+from .baselines import ScoreMatrix, softmax, votes_of
 from .linear_adapter import LinearAdapter, train_adapters
 from .measure import Measured
-from .methods import Chosen, Measures, retrieve_blocks
-from .ranking import parts
+from .methods import Measures, retrieve_blocks
+from .ranking import parts, rank_scores
 from .task import Side, Task, TaskItems
 
 NodeRows = npt.NDArray[np.int64]
@@ -30,21 +30,12 @@ NearNodes: TypeAlias = tuple[NodeRows, ScoreMatrix]
 """Rows (B, K) of what is near to each of B nodes, and their cosines or shares (B, K)."""
 
 
-class Alternative(Measures, Protocol):
-    """One variant of a method."""
-
-    @property
-    def settings(self) -> str:
-        """What was chosen, in words."""
-        ...
-
-
 @dataclass(frozen=True)
 class Kind:
     """Variants of one method, to choose the best of on development classes."""
 
     needs: str  # what it asks for beside the pairs, in words
-    variants: Callable[[], Iterable[Alternative]]  # made when called: an adapter is trained
+    variants: Callable[[], Iterable[Measures]]  # made when called: an adapter is trained
 
 
 @dataclass(frozen=True)
@@ -81,11 +72,6 @@ class TipAdapter:
     shown: LabelledImages
     weight: float
     sharpness: float
-
-    @property
-    def settings(self) -> str:
-        """In words."""
-        return f"weight {self.weight:g}, sharpness {self.sharpness:g}"
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
@@ -148,12 +134,7 @@ class LabelPropagation:
     weight: float
     spread: float
     power: float
-    rounds: int = 20
-
-    @property
-    def settings(self) -> str:
-        """In words."""
-        return f"weight {self.weight:g}, spread {self.spread:g}, power {self.power:g}"
+    rounds: ClassVar[int] = 20
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
@@ -188,11 +169,6 @@ class XMoRe:
 
     k: int
     scale: float
-
-    @property
-    def settings(self) -> str:
-        """In words."""
-        return f"k {self.k}, scale {self.scale:g}"
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
@@ -230,28 +206,13 @@ def kinds(
     }
 
 
-def choose_alternatives(
-    dev: Task,
-    memory: Trusted,
-    found: Mapping[str, Kind],
-    watch: Callable[[Iterable[Any], str], Iterable[Any]],
-) -> tuple[Chosen, ...]:
-    """Choose the variant of every kind with the highest top-1 on ``dev``, the first of equals; in the given order."""
-    best = []
-    for name, kind in found.items():
-        tried = [(method, float(method.measure(dev, memory).top(1).mean())) for method in watch(kind.variants(), name)]
-        method, top1 = max(tried, key=lambda one: one[1])
-        best.append(Chosen(name, method, method.settings, len(tried), top1))
-    return tuple(best)
-
-
 def _cosines(task: Task) -> ScoreMatrix:
     return np.asarray(task.queries.vectors @ task.candidates.vectors.T)
 
 
 def _rank(scores: ScoreMatrix, task: Task) -> Measured:
-    places = np.searchsorted(task.candidates.labels, task.queries.labels)
-    return Measured(ranks_of_scores(scores, places)[None])
+    found = rank_scores(scores.__getitem__, task.queries.labels, task.candidates.labels)
+    return Measured(found.ranks[None])
 
 
 def _mean(near: NearNodes, rows: ScoreMatrix) -> ScoreMatrix:

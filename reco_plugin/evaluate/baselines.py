@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
 from ..fuse import Fused
 from ..types import Modality, Neighbours, Vectors
-from .ranking import TIE
 
 ALONE = 1e6
 """A weight so large that the neighbours replace the query: label transfer."""
@@ -23,25 +21,6 @@ _TEMPERATURES = (0.05, np.inf)
 
 ScoreMatrix = npt.NDArray[np.floating[Any]]
 """(B, C); larger is nearer."""
-
-
-def ranks_of_scores(scores: ScoreMatrix, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """Rank of each query's class: how many others score at least as high; ties count as wrong.
-
-    >>> ranks_of_scores(np.array([[0.9, 0.1, 0.5], [0.3, 0.3, 0.1]]), np.array([2, 0])).tolist()
-    [1, 1]
-
-    Args:
-        scores: (B, C).
-        labels: (B,) column of each query's class.
-
-    Raises:
-        InputError: not one label per query.
-    """
-    if labels.shape != scores.shape[:1]:
-        raise InputError(f"{labels.shape} labels for scores {scores.shape}: give one per row")
-    true = np.take_along_axis(scores, labels[:, None], axis=1)
-    return np.asarray((scores >= true - TIE).sum(axis=1) - 1, np.int64)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fuse import Fused, Fuser
-from ..refine import Refiner, Trusted, VectorMemory
+from ..refine import Refiner, Trusted
 from ..retrieve import Retrieval, retrieve
 from ..types import Caution, Modality, Neighbours, Vectors
-from .baselines import ALONE, LogitEnsemble, enrichments, ensembles, grid, ranks_of_scores, transfers
+from .baselines import ALONE, LogitEnsemble, enrichments, ensembles, grid, transfers
 from .measure import Measured, measure, refine_task
+from .ranking import ranks_among
 from .task import Side, Task
 
 
@@ -64,10 +65,10 @@ class ScoringMethod:
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`Measures`."""
-        found, places = [], np.searchsorted(task.candidates.labels, task.queries.labels)
+        found, queries, candidates = [], task.queries, task.candidates
         for rows, near in retrieve_blocks(task, memory, self.how, self.block):
-            scores = self.scorer.scores(task.queries.vectors[rows], task.candidates.vectors, near)
-            found.append(ranks_of_scores(scores, places[rows]))
+            scores = self.scorer.scores(queries.vectors[rows], candidates.vectors, near)
+            found.append(ranks_among(scores, queries.labels[rows], candidates.labels))
         return Measured(np.concatenate(found)[None])
 
 
@@ -116,37 +117,45 @@ class Chosen:
 
 
 def choose(
-    dev: Task, memory: VectorMemory, ours: Method, watch: Callable[[Iterable[Any], str], Iterable[Any]]
+    dev: Task,
+    memory: Trusted,
+    kinds: Mapping[str, Callable[[], Iterable[Measures]]],
+    watch: Callable[[Iterable[Any], str], Iterable[Any]],
 ) -> tuple[Chosen, ...]:
-    """Choose the variant of every kind with the highest top-1 on ``dev``, the first of equals; the best kind first.
-
-    Baselines retrieve as many neighbours as ours, and trust all of them.
-    """
-    near = Retrieval(ours.how.k)
-    kinds: dict[str, list[Measures]] = {
-        "mean of neighbours": [_moving(fuser, near, "both") for fuser in grid()],
-        "kNN label transfer": [_moving(fuser, near, "image") for fuser in transfers()],
-        "logit ensemble": [ScoringMethod(scorer, near) for scorer in ensembles()],
-        "text-only enrichment": [
-            _moving(fuser, replace(near, search="uni", fusion="uni"), "text") for fuser in enrichments()
-        ],
-    }
+    """Choose the variant of every kind with the highest top-1 on ``dev``, the first of equals; in the given order."""
     best = []
-    for kind, methods in kinds.items():
-        scores = [method.measure(dev, memory).top(1).mean() for method in watch(methods, f"choose {kind}")]
-        top = max(range(len(methods)), key=scores.__getitem__)
-        best.append(Chosen(kind, methods[top], _settings(methods[top]), len(methods), float(scores[top])))
-    return tuple(sorted(best, key=lambda chosen: -chosen.dev_top1))
+    for kind, variants in kinds.items():
+        tried = [
+            (method, float(method.measure(dev, memory).top(1).mean())) for method in watch(variants(), f"choose {kind}")
+        ]
+        method, top1 = max(tried, key=lambda one: one[1])
+        best.append(Chosen(kind, method, _settings(method), len(tried), top1))
+    return tuple(best)
 
 
-def _moving(fuser: Fuser, how: Retrieval, sides: Any) -> Method:
+def baseline_kinds(k: int) -> dict[str, Callable[[], Iterable[Measures]]]:
+    """Variants of the simple baselines by kind; they retrieve k neighbours, and trust all of them."""
+    near = Retrieval(k)
+    captions = replace(near, search="uni", fusion="uni")
+    return {
+        "mean of neighbours": lambda: [_moving(fuser, near, "both") for fuser in grid()],
+        "kNN label transfer": lambda: [_moving(fuser, near, "image") for fuser in transfers()],
+        "logit ensemble": lambda: [ScoringMethod(scorer, near) for scorer in ensembles()],
+        "text-only enrichment": lambda: [_moving(fuser, captions, "text") for fuser in enrichments()],
+    }
+
+
+def _moving(fuser: Fuser, how: Retrieval, sides: Side) -> Method:
     return Method((fuser,), how, gate=False, sides=sides)
 
 
 def _settings(method: Measures) -> str:
-    kind: Any = method.fusers[0] if isinstance(method, Method) else method.scorer  # type: ignore[attr-defined]
-    values = {field.name: getattr(kind, field.name) for field in fields(kind) if field.name != "name"}
-    return ", ".join(
-        f"{name.replace('_', ' ')} {'alone' if value == ALONE else format(value, 'g')}"
-        for name, value in values.items()
+    """A variant in words: as it says itself, else the numbers that tell it from others."""
+    of: Any = method
+    if isinstance(method, Method | ScoringMethod):
+        of = method.fusers[0] if isinstance(method, Method) else method.scorer
+    values = {field.name: getattr(of, field.name) for field in fields(of)}
+    numbers = {name.replace("_", " "): value for name, value in values.items() if isinstance(value, int | float)}
+    return values.get("settings") or ", ".join(
+        f"{name} {'alone' if value == ALONE else format(value, 'g')}" for name, value in numbers.items()
     )

@@ -25,7 +25,7 @@ from ...retrieve import Retrieval
 from ...types import Records
 from ..intervals import Interval
 from ..measure import Measured, gain, measure
-from ..methods import Chosen, Measures, Method, WithoutRetrieval, choose
+from ..methods import Chosen, Measures, Method, WithoutRetrieval, baseline_kinds, choose
 from ..task import Mask, Task
 from .config import StudyConfig
 from .membership import Membership
@@ -78,7 +78,8 @@ class Study:
     @cached_property
     def baselines(self) -> tuple[Chosen, ...]:
         """The best of every kind on the development task, the best of all first."""
-        return choose(self.dev, self.full, self.ours, self.watch)
+        best = choose(self.dev, self.full, baseline_kinds(self.ours.how.k), self.watch)
+        return tuple(sorted(best, key=lambda chosen: -chosen.dev_top1))
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory of pairs, (N, D) each, in RAM, calibrated anew; k is that of ``ours`` when None."""

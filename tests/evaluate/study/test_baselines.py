@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.errors import InputError
-from reco_plugin.evaluate.baselines import LogitEnsemble, enrichments, ensembles, grid, ranks_of_scores, transfers
+from reco_plugin.evaluate.baselines import LogitEnsemble, enrichments, ensembles, grid, transfers
 from reco_plugin.evaluate.measure import measure
 from reco_plugin.evaluate.methods import ScoringMethod
-from reco_plugin.evaluate.ranking import ranks
+from reco_plugin.evaluate.ranking import ranks, ranks_among
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours
 
@@ -24,14 +23,13 @@ def neighbours(texts: np.ndarray, similarity: list[list[float]]) -> Neighbours:
     return Neighbours([["a"]] * len(found), np.float32(similarity), texts[None].repeat(len(found), 0), found)
 
 
-def test_ranks_of_scores_are_those_of_the_cosines() -> None:
+def test_ranks_among_scores_are_those_of_the_cosines() -> None:
     rng = np.random.default_rng(0)
     queries, prompts = (rng.normal(size=(n, 8)) for n in (50, 12))
     queries, prompts = ((v / np.linalg.norm(v, axis=1, keepdims=True)).astype(np.float32) for v in (queries, prompts))
     labels = rng.integers(0, 12, 50)
-    assert ranks_of_scores(queries @ prompts.T, labels).tolist() == ranks(queries, prompts, labels).tolist()
-    with pytest.raises(InputError, match="one per row"):
-        ranks_of_scores(queries @ prompts.T, labels[:3])
+    assert ranks_among(queries @ prompts.T, labels, np.arange(12)).tolist() == ranks(queries, prompts, labels).tolist()
+    assert ranks_among(np.array([[0.9, 0.1, 0.5], [0.3, 0.3, 0.1]]), np.array([2, 0]), np.arange(3)).tolist() == [1, 1]
 
 
 def test_a_logit_ensemble_by_hand() -> None:

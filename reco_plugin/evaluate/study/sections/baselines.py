@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ....refine import VectorMemory
-from ...alternatives import LabelledImages, choose_alternatives, kinds
+from ...alternatives import LabelledImages, kinds
 from ...findings import Cell, Column, Section, Table
-from ...methods import Chosen
+from ...methods import Chosen, choose
 from ..streams import captions_of, with_wrong_captions
 from ..study import Study
 from ..tables import columns, row
@@ -44,7 +44,7 @@ def alternatives(study: Study) -> Section:
     records, shows = study.records, study.shows
     shown = LabelledImages(records.ids, records.image, shows.pair, shows.number) if shows.known else None
     found = kinds(records, captions_of(records), shown, quick=study.config.quick, seed=study.config.seed)
-    chosen = choose_alternatives(study.dev, study.full, found, study.watch)
+    chosen = choose(study.dev, study.full, {name: kind.variants for name, kind in found.items()}, study.watch)
     return Section(
         key="alternatives",
         title="What else could be done with the same pairs?",
