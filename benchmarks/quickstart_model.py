@@ -40,10 +40,9 @@ from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.data import FusionData, gather
+from reco_plugin.train.data import FoundRows, FusionData, gather
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
-from reco_plugin.train.found import FoundRows
 from reco_plugin.train.loop import Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import Parity

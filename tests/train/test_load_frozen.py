@@ -14,9 +14,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from reco_plugin.errors import ConfigError
 from reco_plugin.preprocess import ImageConfig
 from reco_plugin.train import encoder
-from reco_plugin.train.encoder import load_frozen
+from reco_plugin.train.encoder import check_activation, check_same_inputs, load_frozen
 from reco_plugin.train.parity import COUNT, sample_images, sample_texts
-from reco_plugin.train.same_inputs import check_activation, check_same_inputs
 from reco_plugin.train.tokenizer import export_tokenizer
 
 
