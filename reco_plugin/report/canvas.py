@@ -1,4 +1,8 @@
-"""A matplotlib figure as SVG: selectable text, reproducible bytes, for a page or as a file of its own."""
+"""A matplotlib figure as SVG: selectable text, reproducible bytes, for a page or as a file of its own; and its colours.
+
+Charts are drawn in the light colours. In the page, each is replaced by its CSS variable, so that charts follow the
+reader's scheme; hence no two may be equal.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,9 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.extras import need
-from .palette import as_variables, light
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +22,58 @@ if TYPE_CHECKING:
 WIDTH = 430.0
 """In CSS pixels: two charts side by side on a desktop, one on a phone, with the same text size."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+
+
+class Shade(NamedTuple):
+    """One colour in both schemes."""
+
+    light: str
+    dark: str
+
+
+COLOURS: dict[str, Shade] = {
+    "ink": Shade("#1d232b", "#e7ebf0"),
+    "soft": Shade("#5b6672", "#9eaab8"),
+    "line": Shade("#dfe4ea", "#303944"),
+    "paper": Shade("#ffffff", "#1a2028"),
+    "ground": Shade("#f5f6f8", "#11151a"),
+    "tint": Shade("#eef3fa", "#212c3a"),
+    "good": Shade("#10795a", "#4fc79e"),
+    "bad": Shade("#b5362b", "#f0857b"),
+    "unknown": Shade("#7d8794", "#8794a3"),
+    "frozen": Shade("#9aa5b1", "#77838f"),
+    "pale": Shade("#8fb8de", "#3f6c9c"),
+    "series-1": Shade("#2f6db5", "#6cabf2"),
+    "series-2": Shade("#cf6a17", "#f2a25c"),
+    "series-3": Shade("#2a8c74", "#5ccfb3"),
+    "series-4": Shade("#a3468f", "#de93cc"),
+    "series-5": Shade("#7a6a4f", "#c9b68f"),
+    "series-6": Shade("#1f8fa8", "#62cbe0"),
+    "series-7": Shade("#c2453a", "#ee8a80"),
+    "series-8": Shade("#4a5568", "#aab7c9"),
+}
+SERIES = tuple(shade.light for name, shade in COLOURS.items() if name.startswith("series"))
+
+
+def light(name: str) -> str:
+    """The light shade of a colour, in which charts are drawn."""
+    return COLOURS[name].light
+
+
+def as_variables(svg: str) -> str:
+    """Replace the light colours by the variables of :func:`stylesheet`."""
+    for name, shade in COLOURS.items():
+        svg = svg.replace(shade.light, f"var(--{name})")
+    return svg
+
+
+def stylesheet() -> str:
+    """The CSS variables: light, and dark where the reader's system is dark, except in print."""
+    day, night = (
+        "".join(f"--{name}:{shade[scheme]};" for name, shade in COLOURS.items()) for scheme in range(len(Shade._fields))
+    )
+    dark = f"@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{night}}}}}"
+    return f":root{{color-scheme:light;{day}}}\n{dark}\n"
 
 
 class Canvas:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import DataError
 from ..evaluate.findings import Cell, CellKind, Chart, Column, Line, Table
 from ..evaluate.intervals import Interval
-from .canvas import WIDTH, Canvas, canvas, shorten
+from .canvas import SERIES, WIDTH, Canvas, canvas, light, shorten
 from .cells import format_cell, tick, with_unit
-from .palette import SERIES, light
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

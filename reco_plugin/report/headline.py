@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluate.findings import Cell, Column, Findings, Table
 from ..evaluate.intervals import Interval
-from .canvas import Canvas, canvas, shorten
+from .canvas import Canvas, canvas, light, shorten
 from .cells import direction, format_cell, mean_of, with_unit
-from .palette import light
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,11 +15,11 @@ from ..errors import ConfigError, DataError
 from ..evaluate.findings import Section
 from ..files import whole_file
 from . import views
+from .canvas import stylesheet
 from .cells import with_minus
 from .charts import draw
 from .headline import draw_headline, main_figures, summary_table
 from .markdown import chart_names, headline_name, render_document
-from .palette import stylesheet
 from .runs import Run
 
 FORMATS = ("html", "md", "json")

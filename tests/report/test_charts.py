@@ -9,11 +9,10 @@ import pytest
 
 from reco_plugin.errors import DataError, MissingExtra
 from reco_plugin.evaluate.findings import Chart, Line
-from reco_plugin.report.canvas import inline
+from reco_plugin.report.canvas import COLOURS, inline, stylesheet
 from reco_plugin.report.cells import format_cell
 from reco_plugin.report.charts import chart_table, draw
 from reco_plugin.report.headline import draw_headline, main_figures
-from reco_plugin.report.palette import COLOURS, stylesheet
 
 SVG = "{http://www.w3.org/2000/svg}"
 ONE = Line(name="one", y=(0.1, 0.2, 0.3))
