@@ -32,6 +32,7 @@ from .types import (
     Records,
     Refinement,
     Role,
+    Used,
     Vectors,
 )
 from .values import EXCLUSIONS_AT_ONCE, check_choice, show
@@ -198,6 +199,18 @@ class Refiner:
         """Queries per call, so that the vectors and excluded ids of a call stay bounded."""
         longest = max((len(ids) for ids in hidden or ()), default=0)
         return max(1, min(_ROWS, _NUMBERS // (k * self.dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
+
+
+def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
+    """The pairs that one row of a refinement used, nearest first; empty without an explanation."""
+    found, trust, weights = result.neighbours, result.trust, result.weights
+    if found is None or trust is None or weights is None:
+        return ()
+    payloads = found.payloads[row] if found.payloads is not None else [{}] * len(found.ids[row])
+    return tuple(
+        Used(id_, float(found.similarity[row, column]), float(trust[row, column]), float(weights[row, column]), payload)
+        for column, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
+    )
 
 
 def refiner_for_vectors(

@@ -17,6 +17,7 @@ from ..files import whole_file
 from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
+from ..refine import used_pairs
 from ..trust.reasons import explain_decision
 from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
@@ -114,20 +115,18 @@ def _why(result: Refinement, place: int) -> str:
 
 
 def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -> tuple[_Neighbour, ...]:
-    found, trust, weights = result.neighbours, result.trust, result.weights
-    if found is None or trust is None or weights is None or found.payloads is None:
-        return ()
-    total = float(weights[place].sum()) or 1.0
+    used = used_pairs(result, place)
+    total = sum(pair.weight for pair in used) or 1.0
     return tuple(
         _Neighbour(
-            picture=_png(data, payload["row"]),
-            caption=payload["caption"],
-            similarity=float(found.similarity[place, column]),
-            trust=float(trust[place, column]),
-            share=float(weights[place, column]) / total,
-            relevant=payload["entity"] == entity,
+            picture=_png(data, pair.payload["row"]),
+            caption=pair.payload["caption"],
+            similarity=pair.similarity,
+            trust=pair.trust,
+            share=pair.weight / total,
+            relevant=pair.payload["entity"] == entity,
         )
-        for column, payload in enumerate(found.payloads[place][:_SHOWN])
+        for pair in used[:_SHOWN]
     )
 
 

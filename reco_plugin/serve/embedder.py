@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ImageError, InputError
 from ..preparation import EncoderInput
 from ..reco import Reco
+from ..refine import used_pairs
 from ..request import RefineOptions
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Vectors
 from .embedding import Embedded, EmbedRequest, Item
@@ -20,7 +21,7 @@ from .images import too_many_bytes
 from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import leave_place, still_wanted, take_place
-from .rows import AnswerCache, AnswerRow, RowKey, key_of, to_embedded, used_pairs
+from .rows import AnswerCache, AnswerRow, RowKey, key_of, to_embedded
 from .settings import ServeSettings
 
 

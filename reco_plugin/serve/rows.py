@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..request import RefineOptions
-from ..types import Coverage, Degraded, Modality, Refinement, Used
+from ..types import Coverage, Degraded, Modality, Used
 from ..why import Why
 from .embedding import Embedded, Item
 from .failures import Failure
@@ -34,18 +34,6 @@ class AnswerRow:
     used: tuple[Used, ...] = ()  # pairs that the refinement used; empty without an explanation
     covered: bool | None = None  # whether the memory knows this text candidate
     why: Why | None = None  # why it moved as far as it did
-
-
-def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
-    """The pairs that one row of a refinement used, nearest first; empty without an explanation."""
-    found, trust, weights = result.neighbours, result.trust, result.weights
-    if found is None or trust is None or weights is None:
-        return ()
-    payloads = found.payloads[row] if found.payloads is not None else [{}] * len(found.ids[row])
-    return tuple(
-        Used(id_, float(found.similarity[row, column]), float(trust[row, column]), float(weights[row, column]), payload)
-        for column, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
-    )
 
 
 def to_embedded(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ....defaults import MAX_PIXELS
 from ....errors import DataError
 from ....files import whole_file
+from ....refine import used_pairs
 from ....types import ImageInput, Payload, Refinement, Vectors
 from ...findings import Case, RetrievedPair, Section
 from ...measure import each_label_once, measure, nearest, refine_task
@@ -101,19 +102,17 @@ class _Show:
         return self._show_pairs(found, 0, label)
 
     def _show_pairs(self, refinement: Refinement, row: int, label: int) -> tuple[RetrievedPair, ...]:
-        found, trust, shows = refinement.neighbours, refinement.trust, self.study.shows
-        if found is None or trust is None or found.payloads is None:
-            return ()
+        shows = self.study.shows
         of_class = set(shows.pair[shows.number == label].tolist())
         return tuple(
             RetrievedPair(
-                caption=str(payload.get("caption", id_)),
-                picture=self.pictures.pair(payload),
-                similarity=float(found.similarity[row, place]),
-                trust=float(trust[row, place]),
-                relevant=self.row_of[id_] in of_class if shows.known else None,
+                caption=str(used.payload.get("caption", used.id)),
+                picture=self.pictures.pair(used.payload),
+                similarity=used.similarity,
+                trust=used.trust,
+                relevant=self.row_of[used.id] in of_class if shows.known else None,
             )
-            for place, (id_, payload) in enumerate(zip(found.ids[row], found.payloads[row], strict=True))
+            for used in used_pairs(refinement, row)
         )
 
 
