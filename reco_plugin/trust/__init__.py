@@ -8,8 +8,7 @@
 ``fit``       the gate that serves these episodes best, without labels
 ``state``     all of this as one blob that is stored with the memory
 ``coverage``  which prompts of a set the memory knows
-``scores``    exact scores of images and texts, both refined
-``candidates`` the same as single vectors
+``scores``    exact scores of images and texts, both refined, and candidates as single vectors
 ``check``     what refinement does to the memory's own held-out pairs
 """
 
