@@ -9,7 +9,7 @@ import numpy as np
 
 from reco_plugin.errors import InputError
 from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.evaluate.table import gain, percent, table
+from reco_plugin.evaluate.results import gain, percent, table
 
 from .catalogue import SPLITS, Query
 from .index import Hit, Index

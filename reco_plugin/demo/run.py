@@ -12,7 +12,7 @@ from typing import Any
 
 from ..artifact import Artifact
 from ..errors import MemoryStoreError
-from ..evaluate.table import table
+from ..evaluate.results import table
 from ..files import whole_file
 from ..memory.picture_folders import note_folders
 from ..quickstart.dataset import Quickstart, load

@@ -11,7 +11,6 @@ from .measure import Generalised, Variant
 from .prompts import Prompts
 from .ranking import RECALL_AT
 from .reasons import Reason, lines_of
-from .table import gain, percent, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +171,34 @@ class RetrievalResult:
             "a tie counts as wrong"
         )
         return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, all others to the right.
+
+    >>> print(table(["variant", "top-1"], [["frozen", "62.3"], ["both", "63.0"]]))
+    variant  top-1
+    -------  -----
+    frozen    62.3
+    both      63.0
+    """
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))])
+        for first, *others in lines
+    )
+
+
+def percent(share: float) -> str:
+    """Format a share in per cent, as in ``62.3``."""
+    return f"{100 * share:.1f}"
+
+
+def gain(interval: Interval) -> str:
+    """Format a difference in points with its bounds, as in ``+1.1 [+0.2, +2.0]``."""
+    mean, low, high = (100 * value for value in interval)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _said(prompts: Prompts | None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
 from ..evaluate.ranking import RECALL_AT
-from ..evaluate.table import gain as points
-from ..evaluate.table import percent
+from ..evaluate.results import gain as points
+from ..evaluate.results import percent
 from .catalogue import Catalogue
 from .choose import TASK_OF, WORDS, Judged
 from .config import SIDES, FitConfig, FitSide, TaskName

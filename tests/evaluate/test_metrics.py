@@ -24,7 +24,7 @@ from reco_plugin.evaluate import (
     recall,
     top_k,
 )
-from reco_plugin.evaluate.table import gain, percent, table
+from reco_plugin.evaluate.results import gain, percent, table
 
 DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -24,7 +24,7 @@ from reco_plugin.cli.fit import render
 from reco_plugin.data import read_records
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, FingerprintMismatch
 from reco_plugin.evaluate.findings import Findings
-from reco_plugin.evaluate.table import percent
+from reco_plugin.evaluate.results import percent
 from reco_plugin.fit import FitConfig, FitResult, run_fit
 from reco_plugin.fit.result import RESULT
 from reco_plugin.memory import open_memory

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..findings import Cell, Chart, Column, Line, Section, Table
 from ..intervals import Interval
 from ..measure import Measured
-from ..table import gain, percent
+from ..results import gain, percent
 from ..task import Mask
 from .config import StudyConfig
 from .study import Study

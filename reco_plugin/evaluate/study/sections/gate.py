@@ -10,7 +10,7 @@ from ....types import MODALITIES
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
 from ...methods import Method
-from ...table import percent
+from ...results import percent
 from ..study import Study
 from ..tables import gain_chart, gain_line
 
