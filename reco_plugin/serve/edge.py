@@ -100,8 +100,8 @@ class Caller:
         request = replace(request, options=self._as_cautious(request.options))
         answer, waited_s = await self._edge.pool.run(lambda: self.embedder.embed(request, prefix), self._left)
         seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
-        self._say(seconds, len(answer.failures), refined_word(answer), answer.degraded, coverage)
-        if failed := sum(failure is not None for failure in answer.failures):
+        self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
+        if failed := sum(row.failure is not None for row in answer.rows):
             self._request.state.log["failed_items"] = failed
         if self.embedder.interpret(request, prefix).lacks_role:
             self._request.state.headers["x-reco-note"] = NO_ROLE
@@ -181,7 +181,7 @@ class Caller:
 
 def refined_word(answer: Embedded) -> str:
     """``true``, ``false`` or ``partly``, of the items that have a vector."""
-    words = {done for done, failure in zip(answer.refined, answer.failures, strict=True) if failure is None}
+    words = {row.refined for row in answer.rows if row.failure is None}
     return "partly" if len(words) > 1 else str(words == {True}).lower()
 
 

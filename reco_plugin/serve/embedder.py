@@ -15,13 +15,12 @@ from ..reco import Reco
 from ..refine import used_pairs
 from ..request import RefineOptions
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, Modality, Refinement, Vectors
-from .embedding import Embedded, EmbedRequest, Item
+from .embedding import AnswerCache, AnswerRow, Embedded, EmbedRequest, Item, RowKey, key_of
 from .failures import Failure, Refused, failure_of, too_many_items
 from .images import too_many_bytes
 from .logs import span
 from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import leave_place, still_wanted, take_place
-from .rows import AnswerCache, AnswerRow, RowKey, key_of, to_embedded
 from .settings import ServeSettings
 
 
@@ -31,7 +30,7 @@ class _Work:
 
     request: EmbedRequest
     asked: Asked
-    rows: dict[int, AnswerRow | Failure]  # by the place of the item
+    rows: dict[int, AnswerRow]  # by the place of the item
     degraded: Degraded | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     coverage: dict[Modality, Coverage] = field(default_factory=dict)
@@ -87,17 +86,16 @@ class Embedder:
         """
         self.check_size(request.items, request.options)
         asked = self.interpret(request, prefix)
-        work = _Work(request, asked, {row: item for row, item in enumerate(request.items) if isinstance(item, Failure)})
+        failed = {row: self._failed(item) for row, item in enumerate(request.items) if isinstance(item, Failure)}
+        work = _Work(request, asked, failed)
         for modality in MODALITIES:
             self._side(work, modality)
-        return to_embedded(
-            [work.rows[place] for place in range(len(request.items))],
-            self.dimension,
-            degraded=work.degraded,
-            explained=request.explain,
-            seconds=work.seconds,
-            coverage=work.coverage,
-        )
+        rows = [work.rows[place] for place in range(len(request.items))]
+        return Embedded(rows, work.degraded, work.seconds, work.coverage)
+
+    def _failed(self, failure: Failure) -> AnswerRow:
+        zeros = np.zeros(self.dimension, np.float32)
+        return AnswerRow(zeros, zeros, failure=failure)
 
     def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
         """What a request says about refinement.
@@ -156,7 +154,7 @@ class Embedder:
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
         covered = () if result.coverage is None else result.coverage.covered
-        moved = result.moved if wanted else np.zeros(len(todo), np.float32)
+        moved = result.moved
         refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
             answer = AnswerRow(
@@ -166,7 +164,7 @@ class Embedder:
                 bool(refined[row]),
                 one.ready.truncated,
                 one.ready.tokens,
-                used_pairs(result, row),
+                used_pairs(result, row) if work.request.explain else None,
                 covered[row] if covered else None,
                 result.why[row] if result.why is not None else None,
             )
@@ -193,7 +191,7 @@ class Embedder:
         todo = []
         for (place, _, key), ready in zip(fresh, prepared, strict=True):
             if isinstance(ready, Failure):
-                work.rows[place] = ready
+                work.rows[place] = self._failed(ready)
             else:
                 todo.append(_Todo(place, ready, key))
         return todo

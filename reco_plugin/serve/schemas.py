@@ -13,7 +13,7 @@ from ..trust.reasons import explain_decision
 from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
 from ..values import EXCLUSIONS
 from ..why import Why
-from .embedding import Embedded, Item
+from .embedding import AnswerRow, Embedded, Item
 from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
 from .settings import ServeSettings
@@ -230,30 +230,29 @@ def refined_list(answer: Embedded, field_name: str) -> RefinedList:
     Raises:
         Refused: every item failed.
     """
-    if all(answer.failures):
+    if all(row.failure for row in answer.rows):
         answer.whole(field_name)
     return RefinedList(
-        data=[_item(answer, row) for row in range(len(answer.failures))],
-        dimension=answer.vectors.shape[1],
+        data=[_item(number, row) for number, row in enumerate(answer.rows)],
+        dimension=len(answer.rows[0].vector),
         degraded=answer.degraded,
         coverage={modality: CoverageBody.of(one) for modality, one in answer.coverage.items()},
     )
 
 
-def _item(answer: Embedded, row: int) -> RefinedItem:
-    if (failure := answer.failures[row]) is not None:
-        return RefinedItem(index=row, error=error_body(failure))
-    why = answer.why[row] if answer.why is not None else None
+def _item(number: int, row: AnswerRow) -> RefinedItem:
+    if row.failure is not None:
+        return RefinedItem(index=number, error=error_body(row.failure))
     return RefinedItem(
-        index=row,
-        embedding=answer.vectors[row].tolist(),
-        refined=answer.refined[row],
-        moved=float(answer.moved[row]),
-        truncated=answer.truncated[row],
-        covered=answer.covered[row],
-        why=WhyBody.of(why) if why is not None else None,
-        used=[UsedPair.of(used) for used in answer.used[row]] if answer.used is not None else None,
-        frozen=answer.frozen[row].tolist() if answer.used is not None else None,
+        index=number,
+        embedding=row.vector.tolist(),
+        refined=row.refined,
+        moved=row.moved,
+        truncated=row.truncated,
+        covered=row.covered,
+        why=WhyBody.of(row.why) if row.why is not None else None,
+        used=[UsedPair.of(used) for used in row.used] if row.used is not None else None,
+        frozen=row.frozen.tolist() if row.used is not None else None,
     )
 
 

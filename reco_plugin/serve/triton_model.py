@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -127,21 +128,20 @@ class InTriton:
             if failure.status >= 500:
                 log.exception("a batch of %d failed", sum(sizes))
             return [self._error(failure)] * len(requests)
-        starts = np.cumsum([0, *sizes[:-1]])
-        return [self._answer(found, range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
+        rows = iter(found.rows)
+        return [self._answer(replace(found, rows=list(islice(rows, size)))) for size in sizes]
 
-    def _answer(self, found: Embedded, rows: range) -> Any:
-        for row in rows:
-            if (failure := found.failures[row]) is not None:
-                return self._error(failure.at(f"row {row - rows.start}"))
-        part, tensor = slice(rows.start, rows.stop), self._backend.Tensor
-        degraded = [found.degraded or ""] * len(rows)
+    def _answer(self, found: Embedded) -> Any:
+        for number, row in enumerate(found.rows):
+            if row.failure is not None:
+                return self._error(row.failure.at(f"row {number}"))
+        tensor, columns = self._backend.Tensor, (len(found.rows), 1)
         return self._backend.InferenceResponse(
             [
-                tensor("embedding", np.ascontiguousarray(found.vectors[part])),
-                tensor("moved", found.moved[part].reshape(-1, 1)),
-                tensor("truncated", np.array(found.truncated[part], bool).reshape(-1, 1)),
-                tensor("degraded", np.array(degraded, object).reshape(-1, 1)),
+                tensor("embedding", found.vectors),
+                tensor("moved", np.array([row.moved for row in found.rows], np.float32).reshape(columns)),
+                tensor("truncated", np.array([row.truncated for row in found.rows], bool).reshape(columns)),
+                tensor("degraded", np.full(columns, found.degraded or "", object)),
             ]
         )
 

@@ -43,8 +43,7 @@ def texts(*words: str, **options: object) -> EmbedRequest:
 def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
     images = [png("red"), png("blue", (1, 1)), png("green", (300, 200))]
     answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip"))
-    assert answer.refined == (False,) * 6
-    assert not answer.moved.any()
+    assert [(row.refined, row.moved) for row in answer.rows] == [(False, 0.0)] * 6
     assert np.array_equal(answer.vectors[:3], filled.embed_texts(TEXTS, refine=False))
     assert np.array_equal(answer.vectors[3:], filled.embed_images(images, refine=False))
 
@@ -52,11 +51,11 @@ def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
 def test_refined_vectors_are_those_of_reco(embedder, filled):
     images = [png("red"), png("blue")]
     answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip-reco-query"))
-    assert answer.refined == (True,) * 5
-    assert (answer.moved[:2] > 0).all()
+    assert all(row.refined for row in answer.rows)
+    assert all(row.moved > 0 for row in answer.rows[:2])
     assert np.allclose(answer.vectors[:3], filled.embed_texts(TEXTS, refine=True), atol=1e-6)
     assert np.allclose(answer.vectors[3:], filled.embed_images(images, refine=True), atol=1e-6)
-    assert np.array_equal(answer.frozen[:3], filled.embed_texts(TEXTS, refine=False))
+    assert np.array_equal([row.frozen for row in answer.rows[:3]], filled.embed_texts(TEXTS, refine=False))
 
 
 def test_vectors_are_refined_without_an_encoder(embedder, filled):
@@ -76,18 +75,17 @@ def test_documents_that_are_refined_are_one_set(filled):
 def test_options_reach_the_refinement(embedder, filled):
     where = {"colour": "green"}
     answer = embedder.embed(texts(refine=True, explain=True, options=RefineOptions(k=2, where=where)))
-    assert answer.used is not None
-    assert [len(row) for row in answer.used] == [2, 2, 2]
-    assert {used.payload["colour"] for row in answer.used for used in row} == {"green"}
-    found = {used.id for row in answer.used for used in row}
+    assert [len(row.used) for row in answer.rows] == [2, 2, 2]
+    assert {used.payload["colour"] for row in answer.rows for used in row.used} == {"green"}
+    found = {used.id for row in answer.rows for used in row.used}
     hidden = embedder.embed(texts(refine=True, explain=True, options=RefineOptions(exclude=tuple(found))))
-    assert not found & {used.id for row in hidden.used or () for used in row}
+    assert not found & {used.id for row in hidden.rows for used in row.used}
 
 
 def test_an_explanation_is_what_reco_explains(embedder, filled):
     answer = embedder.embed(texts(refine=True, explain=True))
     whole = filled.embed(TEXTS, modality="text", refine=True, explain=True)
-    for row, used in enumerate(answer.used or ()):
+    for row, used in enumerate(one.used for one in answer.rows):
         assert [one.id for one in used] == whole.neighbours.ids[row]
         assert np.allclose([one.weight for one in used], whole.weights[row, : len(used)], atol=1e-6)
         assert np.allclose([one.trust for one in used], whole.trust[row, : len(used)], atol=1e-6)
@@ -110,7 +108,7 @@ def test_a_bad_item_fails_alone(embedder, filled):
         Item.text("x" * 50_001),
     ]
     answer = embedder.embed(EmbedRequest(items, model="clip-reco-query"))
-    codes = [failure and failure.code for failure in answer.failures]
+    codes = [row.failure and row.failure.code for row in answer.rows]
     assert codes == [
         *(None, None, "image_decode_failed", "image_decode_failed", "image_url_forbidden"),
         *("invalid_vector",) * 4,
@@ -119,7 +117,7 @@ def test_a_bad_item_fails_alone(embedder, filled):
     assert not answer.vectors[2:].any()
     assert np.allclose(answer.vectors[0], filled.embed_texts(["a red fox"], refine=True)[0], atol=1e-6)
     with pytest.raises(Refused, match=r"input\[2\]: image 0") as refused:
-        answer.whole()
+        answer.whole("input")
     assert (refused.value.failure.status, refused.value.failure.param) == (415, "input[2]")
 
 
@@ -129,19 +127,20 @@ def test_an_image_of_too_many_pixels_or_bytes_is_refused_before_it_is_decoded(re
     huge = Embedder(reco, ServeSettings()).embed(EmbedRequest([Item.image(wide)]))
     fat = Embedder(reco, ServeSettings(max_image_bytes=50)).embed(EmbedRequest([Item.image(png())]))
     for answer in (huge, fat):
-        assert (answer.failures[0].status, answer.failures[0].code) == (413, "image_too_large")
-    assert "900000000 pixels" in huge.failures[0].message
+        assert (answer.rows[0].failure.status, answer.rows[0].failure.code) == (413, "image_too_large")
+    assert "900000000 pixels" in huge.rows[0].failure.message
 
 
 def test_a_long_text_is_cut_and_says_so_or_is_refused(embedder, filled):
     length = filled.manifest.text.context_length
     long = "red " * 10 * length
     answer = embedder.embed(texts("red", long, "", "🦊 שלום"))
-    assert answer.truncated == (False, True, False, False)
-    assert answer.failures == (None,) * 4
-    assert (answer.tokens[1], answer.tokens[2]) == (length, 2)  # an empty text is framed by start and end
+    assert [row.truncated for row in answer.rows] == [False, True, False, False]
+    assert not any(row.failure for row in answer.rows)
+    assert (answer.rows[1].tokens, answer.rows[2].tokens) == (length, 2)  # an empty text is framed by start and end
+    assert answer.tokens == sum(row.tokens for row in answer.rows)
     strict = embedder.embed(texts("red", long, truncate=False))
-    assert [failure and failure.code for failure in strict.failures] == [None, "text_too_long"]
+    assert [row.failure and row.failure.code for row in strict.rows] == [None, "text_too_long"]
 
 
 def test_nothing_too_much_and_unknown_models_are_refused(embedder):
@@ -188,5 +187,6 @@ def test_each_side_can_be_switched(filled):
     embedder = Embedder(filled, ServeSettings(query_text=False, document_image=True))
     assert embedder.policy == SidePolicy(query_text=False, query_image=True, document_text=False, document_image=True)
     mixed = [Item.text("red"), Item.image(png())]
-    assert embedder.embed(EmbedRequest(mixed, model="clip-reco-query")).refined == (False, True)
+    rows = embedder.embed(EmbedRequest(mixed, model="clip-reco-query")).rows
+    assert [row.refined for row in rows] == [False, True]
     assert Embedder(filled, ServeSettings()).policy == SidePolicy(True, True, False, False)

@@ -197,7 +197,7 @@ def test_a_degraded_answer_is_never_cached(troubled):
     made.seam.trouble = down
     assert embedder.embed(request).degraded == "memory_error"
     made.seam.trouble = None
-    assert embedder.embed(request).refined == (True,)
+    assert embedder.embed(request).rows[0].refined
 
 
 def families(text: str) -> dict[str, dict[str, float]]:

@@ -134,7 +134,7 @@ def router(edge: Edge) -> APIRouter:
         made = {one: quantise(found.vectors, one).tolist() for one in types if one != "base64"}
         if "base64" in types:
             made["base64"] = [write_vector(vector, "base64") for vector in found.vectors]
-        tokens = {"input_tokens": sum(found.tokens)}
+        tokens = {"input_tokens": found.tokens}
         as_v1 = version == "1" and not body.embedding_types
         return CohereAnswer(
             id=uuid.uuid4().hex,

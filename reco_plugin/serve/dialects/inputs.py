@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ...request import RefineOptions
-from ...types import InputType, Vectors
+from ...types import InputType
 from ..edge import Caller
-from ..embedding import Embedded, EmbedRequest, Item
+from ..embedding import AnswerRow, Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
 from ..images import image_bytes, is_url
 from ..schemas import most_items
@@ -51,29 +51,8 @@ def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequ
     return {f"{name}[{index}]": parts for index, parts in enumerate(inputs)}
 
 
-@dataclass(frozen=True)
-class Answers:
-    """One row per input."""
-
-    vectors: Vectors  # (N, D) float32, unit-norm; zeros where an input failed
-    failures: tuple[Failure | None, ...]  # why an input failed, with its name; None where it did not
-    truncated: tuple[bool, ...]  # a text of the input was cut
-    tokens: tuple[int, ...]  # of all texts of the input
-
-    def whole(self) -> Answers:
-        """Return itself, for dialects that cannot report the failure of one input.
-
-        Raises:
-            Refused: the first failure.
-        """
-        for failure in self.failures:
-            if failure is not None:
-                raise Refused(failure)
-        return self
-
-
-async def answers(caller: Caller, wanted: Wanted) -> Answers:
-    """Read all parts, embed them in one call, and combine the parts of each input.
+async def answers(caller: Caller, wanted: Wanted) -> Embedded:
+    """Read all parts, embed them in one call, and combine those of each input: one row per input, its failure named.
 
     Raises:
         Refused: the whole request; one bad input fails in its row.
@@ -91,7 +70,10 @@ async def answers(caller: Caller, wanted: Wanted) -> Answers:
         truncate=wanted.truncate,
         options=wanted.options,
     )
-    return _per_input(await caller.embed(request), wanted)
+    answer = await caller.embed(request)
+    rows = iter(answer.rows)
+    joined = [_join(list(islice(rows, len(some))), name) for name, some in wanted.inputs.items()]
+    return replace(answer, rows=joined)
 
 
 async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:
@@ -117,29 +99,27 @@ async def _bytes(source: str, caller: Caller) -> bytes:
     return await caller.fetch(source)
 
 
-def _per_input(answer: Embedded, wanted: Wanted) -> Answers:
-    sizes = [len(parts) for parts in wanted.inputs.values()]
-    rows = [range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
-    failures = [next((answer.failures[row] for row in of if answer.failures[row]), None) for of in rows]
-    vectors = np.zeros((len(rows), answer.vectors.shape[1]), np.float32)
-    for place, (of, failure) in enumerate(zip(rows, failures, strict=True)):
-        if failure is None:
-            vectors[place] = mean_direction(answer.vectors[of.start : of.stop])
-    return Answers(
-        vectors,
-        tuple(failure and failure.at(name) for failure, name in zip(failures, wanted.inputs, strict=True)),
-        tuple(any(answer.truncated[row] for row in of) for of in rows),
-        tuple(sum(answer.tokens[row] for row in of) for of in rows),
+def _join(parts: Sequence[AnswerRow], name: str) -> AnswerRow:
+    """The row of an input: of several parts, the direction of their mean, which does not say how each was refined."""
+    for part in parts:
+        if part.failure is not None:
+            zeros = np.zeros_like(part.vector)
+            return AnswerRow(zeros, zeros, failure=part.failure.at(name))
+    if len(parts) == 1:
+        return parts[0]
+    return AnswerRow(
+        mean_direction([part.vector for part in parts]),
+        mean_direction([part.frozen for part in parts]),
+        truncated=any(part.truncated for part in parts),
+        tokens=sum(part.tokens for part in parts),
     )
 
 
-def mean_direction(parts: Vectors) -> npt.NDArray[np.float32]:
-    """Direction of the mean of unit vectors (P, D); a single one as it is.
+def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Direction of the mean of P unit vectors (D,).
 
-    >>> mean_direction(np.array([[1, 0], [0, 1]], np.float32)).round(3).tolist()
+    >>> mean_direction([np.float32([1, 0]), np.float32([0, 1])]).round(3).tolist()
     [0.7070000171661377, 0.7070000171661377]
     """
-    if len(parts) == 1:
-        return np.asarray(parts[0])
-    mean = parts.mean(axis=0)
+    mean = np.stack(parts).mean(axis=0)
     return np.asarray(mean / max(float(np.linalg.norm(mean)), _TINY), np.float32)

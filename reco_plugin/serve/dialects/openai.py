@@ -9,10 +9,11 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_va
 
 from ...request import RefineOptions
 from ..edge import Caller, Edge
+from ..embedding import AnswerRow
 from ..failures import Failure, Refused
 from ..routes import answering_in, openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
-from .inputs import Answers, InputPart, Picture, Wanted, answers, numbered
+from .inputs import InputPart, Picture, Wanted, answers, numbered
 from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
@@ -228,19 +229,17 @@ def router(edge: Edge) -> APIRouter:
         found = await answers(caller, body.to_wanted())
         if not body.allow_failures:
             found.whole()
-        tokens = sum(found.tokens)
         return EmbeddingsAnswer(
-            data=[_embedding(found, row, body) for row in range(len(found.failures))],
+            data=[_embedding(number, row, body) for number, row in enumerate(found.rows)],
             model=body.model or next(iter(caller.embedder.aliases)),
-            usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
+            usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),
         )
 
     return routes
 
 
-def _embedding(found: Answers, row: int, body: EmbeddingsRequest) -> Embedding:
-    failure = found.failures[row]
-    if failure is not None:
-        return Embedding(index=row, error=error_body(failure))
-    vector = write_vector(found.vectors[row], body.form, body.dtype)
-    return Embedding(index=row, embedding=vector, truncated=found.truncated[row] or None)
+def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> Embedding:
+    if row.failure is not None:
+        return Embedding(index=number, error=error_body(row.failure))
+    vector = write_vector(row.vector, body.form, body.dtype)
+    return Embedding(index=number, embedding=vector, truncated=row.truncated or None)

@@ -96,11 +96,12 @@ def router(edge: Edge) -> APIRouter:
         types = body.embeddingTypes or []
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
-        [vector] = (found := (await answers(caller, body.to_wanted(model))).whole()).vectors
+        [row] = (await answers(caller, body.to_wanted(model))).whole().rows
+        vector = row.vector
         bits = (vector > 0).astype(int)  # a number per bit, as Titan's
         by_type = {"float": vector.tolist(), "binary": bits.tolist()}
         more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
-        return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=found.tokens[0], message=None, **more)
+        return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=row.tokens, message=None, **more)
 
     @routes.post("/titan", response_model_exclude_unset=True)
     async def titan(request: Request, body: TitanRequest) -> TitanAnswer:

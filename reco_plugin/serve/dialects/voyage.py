@@ -124,14 +124,14 @@ def router(edge: Edge) -> APIRouter:
         check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
         check_offered("output_dtype", body.output_dtype, DTYPES)
         found = (await answers(caller, body.to_wanted())).whole()
-        form, tokens = body.encoding_format or body.output_encoding, sum(found.tokens)
+        form = body.encoding_format or body.output_encoding
         return VoyageAnswer(
             data=[
                 VoyageEmbedding(embedding=write_vector(vector, form, body.output_dtype), index=index)
                 for index, vector in enumerate(found.vectors)
             ],
             model=body.model or next(iter(caller.embedder.aliases)),
-            usage=VoyageUsage(text_tokens=tokens, total_tokens=tokens),
+            usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
         )
 
     return routes

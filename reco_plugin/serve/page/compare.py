@@ -168,37 +168,37 @@ class Comparer:
         Raises:
             Refused: the query could not be embedded.
         """
-        answer.whole("input")
+        (query,) = answer.whole("input").rows
         by, degraded, problem, ranked_decided = asked.by or other(asked.modality), answer.degraded, None, ""
         plain: list[Place] = []
         refined: list[Place] = []
         depth = _POOL if asked.refine_ranked else DEPTH
         try:
-            found = self.ranked.nearest(np.concatenate([answer.frozen, answer.vectors]), by, depth)
-            plain = places(found, answer.frozen[0], found.vectors, depth)
+            found = self.ranked.nearest(np.stack([query.frozen, query.vector]), by, depth)
+            plain = places(found, query.frozen, found.vectors, depth)
             vectors = found.vectors
             if asked.refine_ranked and found.ids:
                 moved = self._refine(asked, found, by)
                 vectors, degraded = moved.vectors, degraded or moved.degraded
                 ranked_decided = "" if moved.coverage is None else explain_decision(moved.coverage)
-            refined = places(found, answer.vectors[0], vectors, depth)
+            refined = places(found, query.vector, vectors, depth)
         except MemoryStoreError as error:
             problem = to_failure(error).message
-        why, coverage = answer.why and answer.why[0], answer.coverage.get(asked.modality)
+        coverage = answer.coverage.get(asked.modality)
         return Compared(
             modality=asked.modality,
             by=by,
             ranked=self.ranked.name,
             depth=depth,
-            refined=answer.refined[0],
+            refined=query.refined,
             ranked_refined=asked.refine_ranked and problem is None,
-            moved=float(answer.moved[0]),
-            truncated=answer.truncated[0],
+            moved=query.moved,
+            truncated=query.truncated,
             degraded=degraded,
-            why=str(why) if why else "",
+            why=str(query.why) if query.why else "",
             plain=coverage.plain if coverage else "",
             ranked_decided=ranked_decided,
-            used=[self._show_used(used) for used in answer.used[0]] if answer.used else [],
+            used=[self._show_used(used) for used in query.used or ()],
             plain_ranking=self._ranking(plain, plain, refined, asked.results),
             refined_ranking=self._ranking(refined, plain, refined, asked.results),
             ranking_error=problem,
