@@ -17,7 +17,7 @@ from haystack.utils import Secret
 from reco_plugin.adapters.haystack import RecoDocumentEmbedder, RecoDocumentImageEmbedder, RecoTextEmbedder
 from reco_plugin.errors import ConfigError, InputError
 
-TRUSTED = ["reco_plugin.adapters.haystack.*"]
+TRUSTED = ["reco_plugin.adapters.haystack"]
 QUERY = "a large blue square"
 
 

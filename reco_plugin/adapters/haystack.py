@@ -1,20 +1,103 @@
-"""Embedders of documents."""
+"""Haystack: embedders of queries, documents and images. Queries are refined, documents stay plain CLIP.
+
+Haystack imports only modules that are allowed, so a stored pipeline is loaded by
+``Pipeline.loads(text, allowed_modules=["reco_plugin.adapters.haystack"])``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from haystack import Document, component
-from haystack.utils import Secret
+from ..errors import ConfigError, InputError, MissingExtra
+from ..types import InputType, Vectors
+from .source import Embeds, VectorSource
 
-from ...errors import InputError
-from ...types import Vectors
-from ..source import Embeds
-from .embedder import HaystackEmbedder
+try:
+    from haystack import Document, component, default_to_dict
+    from haystack.utils import Secret
+except ModuleNotFoundError as error:
+    raise MissingExtra("haystack-ai", "haystack", "this adapter") from error
+
+
+class HaystackEmbedder:
+    """Embeds one side, and may refine it; opens at first use, and a pipeline can store it."""
+
+    side: ClassVar[InputType] = "document"
+
+    def __init__(
+        self,
+        reco: Embeds | None = None,
+        url: str | None = None,
+        api_key: Secret | None = None,
+        settings: dict[str, Any] | None = None,
+        refine: bool | None = None,
+    ) -> None:
+        """Take an opened object, or options to open one at first use: see :class:`~.source.VectorSource`.
+
+        Everything but an opened object is stored with the pipeline, a key as the name of its variable.
+
+        Args:
+            reco: an opened object.
+            url: of a `reco serve`.
+            api_key: bearer key for it.
+            settings: of :meth:`reco_plugin.Reco.open`.
+            refine: whether vectors are refined; None: only queries.
+        """
+        self._reco, self._key = reco, api_key
+        self._refine = self.side == "query" if refine is None else refine
+        self._stored: dict[str, Any] = {"url": url, "api_key": api_key, "settings": settings, "refine": self._refine}
+
+    @cached_property
+    def source(self) -> VectorSource:
+        """The source of vectors; the key is read at first use."""
+        return VectorSource(
+            self._reco,
+            url=self._stored["url"],
+            api_key=self._key.resolve_value() if self._key else None,
+            settings=self._stored["settings"],
+            refine_queries=self._refine,
+            refine_documents=self._refine,
+        )
+
+    def warm_up(self) -> None:
+        """Open the source, if it is not open."""
+        _ = self.source.reco
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self.source.close()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that a pipeline stores; ConfigError for an embedder of an opened object."""
+        if self._reco is not None:
+            raise ConfigError(f"a {type(self).__name__} of an opened object cannot be stored: give url or settings")
+        return default_to_dict(self, **self._stored)
+
+
+@component
+class RecoTextEmbedder(HaystackEmbedder):
+    """Embeds the text of a query, refined by default."""
+
+    side: ClassVar[InputType] = "query"
+
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
+    def run(self, text: str) -> dict[str, Any]:
+        """Embed a text; TypeError for anything else."""
+        if not isinstance(text, str):
+            raise TypeError(
+                f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
+            )
+        return {"embedding": self.source.texts([text], self.side).tolist()[0], "meta": {"refine": self._refine}}
+
+    @component.output_types(embedding=list[float], meta=dict[str, Any])
+    async def run_async(self, text: str) -> dict[str, Any]:
+        """Embed a text in a thread."""
+        return await asyncio.to_thread(self.run, text)
 
 
 class _Documents(HaystackEmbedder):
