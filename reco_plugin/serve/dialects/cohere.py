@@ -9,10 +9,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
-from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers, numbered
-from .words import DTYPES, check_dimensions, check_offered, errors_as, quantise, side_of, truncates, write_vector
+from .words import DTYPES, check_dimensions, check_offered, dialect_router, quantise, side_of, truncates, write_vector
 
 _OFFERED = (*DTYPES, "base64")
 WholeRows: TypeAlias = list[list[int]]
@@ -117,11 +116,7 @@ class CohereError(BaseModel):
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(
-        route_class=answering_in(lambda failure: {"message": failure.message}),
-        tags=["dialects"],
-        responses=errors_as(CohereError),
-    )
+    routes = dialect_router(CohereError)
 
     async def embed(request: Request, body: CohereRequest, version: str) -> CohereAnswer:
         caller = edge(request)

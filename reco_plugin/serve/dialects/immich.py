@@ -22,9 +22,8 @@ from ...types import InputType
 from ..edge import Edge
 from ..embedding import EmbedRequest, Item
 from ..failures import Failure, Refused
-from ..routes import answering_in
 from ..schemas import Strict
-from .words import errors_as
+from .words import dialect_router
 
 _TASKS: dict[str, tuple[InputType, str]] = {"textual": ("query", "text"), "visual": ("document", "image")}
 """Task -> side of its item, and the field of the form that holds it."""
@@ -71,11 +70,7 @@ def is_same_model(one: str, other: str) -> bool:
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(
-        route_class=answering_in(lambda failure: {"detail": failure.message}),
-        tags=["dialects"],
-        responses=errors_as(ImmichError),
-    )
+    routes = dialect_router(ImmichError)
     fields = {name: {"type": "string"} for name in ("text", "entries", "image")}
     form_of = {"content": {"multipart/form-data": {"schema": {"type": "object", "properties": fields}}}}
 

@@ -11,10 +11,10 @@ from ...request import RefineOptions
 from ..edge import Caller, Edge
 from ..embedding import AnswerRow
 from ..failures import Failure, Refused
-from ..routes import answering_in, openai_shape
+from ..routes import openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
 from .inputs import InputPart, Picture, Wanted, answers, numbered
-from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, truncates, write_vector
+from .words import DTYPES, check_dimensions, check_offered, dialect_router, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
 """The forms of an item, for messages and the OpenAPI document."""
@@ -207,7 +207,7 @@ def shape(failure: Failure) -> dict[str, Any]:
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(ErrorShape))
+    routes = dialect_router(ErrorShape, shape)
 
     @routes.post("/embeddings", response_model_exclude_none=True, include_in_schema=False)  # a base URL without /v1
     @routes.post("/openai/v1/embeddings", response_model_exclude_none=True, include_in_schema=False)  # of Azure

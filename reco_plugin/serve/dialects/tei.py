@@ -10,10 +10,9 @@ from pydantic import BaseModel, Field
 from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
-from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import Wanted, answers, numbered
-from .words import check_dimensions, check_offered, errors_as, side_of, truncates
+from .words import check_dimensions, check_offered, dialect_router, side_of, truncates
 
 
 class TeiRequest(Strict):
@@ -56,7 +55,7 @@ def shape(failure: Failure) -> dict[str, Any]:
 
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = APIRouter(route_class=answering_in(shape), tags=["dialects"], responses=errors_as(TeiError))
+    routes = dialect_router(TeiError, shape)
 
     @routes.post("/embed")
     async def tei_embed(request: Request, body: TeiRequest) -> list[list[float]]:

@@ -7,10 +7,9 @@ from pydantic import BaseModel, Field
 
 from ..edge import Edge
 from ..failures import Failure, Refused
-from ..routes import answering_in
 from ..schemas import Strict
 from .inputs import InputPart, Picture, Wanted, answers
-from .words import check_dimensions, check_offered, errors_as, side_of
+from .words import check_dimensions, check_offered, dialect_router, side_of
 
 _ERRORS = {
     400: "ValidationException",
@@ -82,11 +81,7 @@ def error_type(failure: Failure) -> dict[str, str]:
 
 def router(edge: Edge) -> APIRouter:
     """The routes."""
-    routes = APIRouter(
-        route_class=answering_in(lambda failure: {"message": failure.message}, error_type),
-        tags=["dialects"],
-        responses=errors_as(TitanError),
-    )
+    routes = dialect_router(TitanError, headers=error_type)
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> TitanAnswer:
         caller = edge(request)

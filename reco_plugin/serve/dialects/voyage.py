@@ -8,10 +8,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from ..edge import Edge
-from ..routes import answering_in
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answers, numbered
-from .words import DTYPES, check_dimensions, check_offered, errors_as, side_of, write_vector
+from .words import DTYPES, check_dimensions, check_offered, dialect_router, side_of, write_vector
 
 
 class TextPart(Strict):
@@ -111,11 +110,7 @@ class VoyageError(BaseModel):
 
 def router(edge: Edge) -> APIRouter:
     """The route."""
-    routes = APIRouter(
-        route_class=answering_in(lambda failure: {"detail": failure.message}),
-        tags=["dialects"],
-        responses=errors_as(VoyageError),
-    )
+    routes = dialect_router(VoyageError)
 
     @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> VoyageAnswer:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fastapi import APIRouter
 from pydantic import BaseModel
 
 from ...types import InputType
 from ..failures import Failure, Refused
+from ..routes import Shape, answering_in
 from ..schemas import ERRORS
 
 DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
@@ -36,6 +38,15 @@ _SIDES: dict[str, InputType | None] = {
     "separation": None,
     "text-matching": None,
 }
+
+
+def dialect_router(
+    error: type[BaseModel], shape: Shape | None = None, headers: Callable[[Failure], dict[str, str]] = lambda _: {}
+) -> APIRouter:
+    """Make the router of a dialect, whose failures are ``error``; without ``shape``, the message is its one field."""
+    (name, *_) = error.model_fields
+    route = answering_in(shape or (lambda failure: {name: failure.message}), headers)
+    return APIRouter(route_class=route, tags=["dialects"], responses=errors_as(error))
 
 
 def errors_as(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
