@@ -16,9 +16,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from benchmarks.openapi import document
 from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.openapi import document
 from reco_plugin.serve.settings import ServeSettings
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
@@ -28,7 +28,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 def test_the_document_is_the_one_that_is_checked_in(filled):
     app = create_app(ServeSettings(page=False), filled)
-    assert document(app) == FILE.read_text("utf-8"), "python -m reco_plugin.serve.openapi > docs/openapi.json"
+    assert document(app) == FILE.read_text("utf-8"), "python -m benchmarks.openapi > docs/openapi.json"
 
 
 def test_it_does_not_depend_on_settings(filled):

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a file: ``python -m reco_plugin.serve.openapi > docs/openapi.json``."""
+"""The OpenAPI document as a file: ``python -m benchmarks.openapi > docs/openapi.json``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 from fastapi import FastAPI
 
-from ..reco import Reco
-from .app import create_app
-from .settings import ServeSettings
+from reco_plugin import Reco
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
 
 
 def document(app: FastAPI) -> str:
