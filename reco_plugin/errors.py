@@ -25,7 +25,10 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Self
 
 FORKED = (
     "was opened before this process was forked, and works only in the process that opened it (a fork has none of the "
@@ -45,8 +48,35 @@ class ConfigError(RecoError):
 class MissingExtra(ConfigError):
     """An optional package is needed and not installed; the message holds the install line."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'reco-plugin[{extra}]'")
+    def __init__(self, package: str, extra: str, purpose: str, problem: str = "is not installed") -> None:
+        super().__init__(f"{purpose} needs {package}, which {problem}: pip install 'reco-plugin[{extra}]'")
+
+
+@contextmanager
+def importing(package: str | None, extra: str, purpose: str) -> Iterator[None]:
+    """Make :class:`MissingExtra` of an import that fails in the block; ``package`` None: whatever is not there.
+
+    Example::
+
+        with importing("ray", "ray", "--engine ray"):
+            import ray
+    """
+    try:
+        yield
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError)
+        problem = "is not installed" if absent else f"cannot be imported ({error})"
+        raise MissingExtra(package or error.name or extra, extra, purpose, problem) from error
+
+
+def need(module: str, purpose: str, extra: str = "data") -> Any:
+    """Import a module of an extra, as in ``need("pyarrow.parquet", "reading parquet")``.
+
+    Raises:
+        MissingExtra: its package is not installed.
+    """
+    with importing(module.partition(".")[0], extra, purpose):
+        return import_module(module)
 
 
 class InputError(RecoError, ValueError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from reco_plugin.data.extras import need
+from reco_plugin.errors import need
 from reco_plugin.files import whole_file
 from reco_plugin.quickstart.sources import EMOJI_SOURCES, QUERY_STYLES
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..errors import ConfigError, MemoryStoreError, MissingExtra, RecoError
+from ..errors import ConfigError, MemoryStoreError, RecoError, importing
 from ..preprocess import ImageConfig, images_to_array
 from ..reco import Reco
 from ..score import ExactScorer
@@ -123,11 +123,9 @@ def load(model_name: str, pretrained: str, **_: Any) -> tuple[BenchmarkModel, pa
 
 def register() -> None:
     """Register the model type ``reco`` with clip_benchmark in this process, or raise MissingExtra."""
-    try:
+    with importing("clip-benchmark", "clip-benchmark", "this adapter"):
         from clip_benchmark import models
         from clip_benchmark.metrics import zeroshot_classification
-    except ImportError:
-        raise MissingExtra("clip-benchmark", "clip-benchmark", "this adapter") from None
     if MODEL_TYPE in models.TYPE2FUNC:
         return
     build = zeroshot_classification.zero_shot_classifier

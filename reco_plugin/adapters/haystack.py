@@ -13,15 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import ConfigError, InputError, MissingExtra
+from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
 from .source import Embeds, VectorSource
 
-try:
+with importing("haystack-ai", "haystack", "this adapter"):
     from haystack import Document, component, default_to_dict
     from haystack.utils import Secret
-except ModuleNotFoundError as error:
-    raise MissingExtra("haystack-ai", "haystack", "this adapter") from error
 
 
 class HaystackEmbedder:

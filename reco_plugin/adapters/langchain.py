@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-from ..errors import MissingExtra
+from ..errors import importing
 from ..types import ImageInput
 from .source import Embeds, SourceOptions, VectorSource, as_lists
 
-try:
+with importing("langchain-core", "langchain", "this adapter"):
     from langchain_core.embeddings import Embeddings
-except ImportError as error:
-    raise MissingExtra("langchain-core", "langchain", "this adapter") from error
 
 
 class RecoEmbeddings(Embeddings):

@@ -7,15 +7,13 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from ..errors import ConfigError, MissingExtra
+from ..errors import ConfigError, importing
 from ..types import ImageInput, InputType
 from .source import Embeds, VectorSource, as_lists
 
-try:
+with importing("llama-index-core", "llamaindex", "this adapter"):
     from llama_index.core.embeddings import MultiModalEmbedding
     from llama_index.core.schema import ImageType
-except ImportError as error:
-    raise MissingExtra("llama-index-core", "llamaindex", "this adapter") from error
 
 _Vector = list[float]
 

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from ..errors import InputError, MissingExtra
+from ..errors import InputError, importing
 from ..types import MODALITIES, InputType, Modality, Vectors
 from .source import Embeds, SourceOptions, VectorSource
 
-try:
+with importing("mteb", "mteb", "this adapter"):
     from mteb.models import ModelMeta
     from mteb.models.abs_encoder import AbsEncoder
     from mteb.models.model_meta import ScoringFunction
     from mteb.types import PromptType
-except ModuleNotFoundError as error:
-    raise MissingExtra("mteb", "mteb", "this adapter") from error
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata

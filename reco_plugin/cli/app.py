@@ -14,9 +14,8 @@ import typer
 from .. import __version__
 from ..artifact import Artifact
 from ..config import load_settings
-from ..data.extras import need
 from ..data.files import read_lines
-from ..errors import ArtifactError, ConfigError, InputError
+from ..errors import ArtifactError, ConfigError, InputError, need
 from ..files import whole_file
 from ..request import RefineOptions
 from ..serve.settings import ServeSettings, load_serve_settings

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..config import load_settings
-from ..errors import ConfigError, MissingExtra
+from ..errors import ConfigError, importing
 from ..train.recipe import ExportOptions, Recipe, Serving
 from .errors import keeps, reports_errors
 from .flags import Given, take_flags, takes
 from .shared import JsonOption
 
-
-@contextmanager
-def _needs_torch() -> Iterator[None]:
-    """Raise MissingExtra, with the install line, where torch or what comes with it is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "torch", "train", "training and export") from error
+_TORCH = partial(importing, None, "train", "training and export")
 
 
 @reports_errors
@@ -44,12 +36,12 @@ def train_command(
     Each pair's own memory entry and near-duplicates of its image are hidden from its queries: otherwise the fusion
     would learn to copy its caption.
     """
-    with _needs_torch():
+    with _TORCH():
         from ..train import run
     given["collection"] = _collection(given.get("memory"), given.get("collection"))
     recipe = Recipe.of(source=source, **given)
     kept = keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there")
-    with kept, _needs_torch():
+    with kept, _TORCH():
         joined = run.begin(recipe, out, processes)
         run.train(recipe, out, joined)
     if not joined.leads:
@@ -83,7 +75,7 @@ def export_command(
     more than its precision allows, nothing is written.
     """
     serving, options = take_flags(Serving, given), ExportOptions.of(**given)
-    with _needs_torch():
+    with _TORCH():
         from ..train import parity
         from ..train.export_model import export_model
 

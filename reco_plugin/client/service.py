@@ -13,12 +13,12 @@ from ..errors import (
     MemoryOverloaded,
     MemoryTimeout,
     MemoryUnavailable,
-    MissingExtra,
     RecoError,
     SessionError,
     SessionOverloaded,
     SessionTimeout,
     SessionUnavailable,
+    importing,
 )
 from .calls import Call, T
 
@@ -73,10 +73,8 @@ class Service(ABC):
         Raises:
             MissingExtra: httpx is not installed.
         """
-        try:
+        with importing("httpx", "client", "the client"):
             import httpx
-        except ImportError:
-            raise MissingExtra("httpx", "client", "the client") from None
         self.url, self.batch_size = url.rstrip("/"), batch_size
         self._httpx, self._retries = httpx, retries
         self._keys = {False: api_key, True: admin_key}

@@ -15,11 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, InputError
+from ..errors import DataError, InputError, need
 from ..files import whole_file
 from ..types import Vectors
 from ..vectors import check_vectors
-from .extras import need
 from .source import parse_source
 
 ColumnValues: TypeAlias = npt.NDArray[Any]

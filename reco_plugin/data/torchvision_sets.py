@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, need
 from ..values import did_you_mean
 from .classes import clean_name, find_unseen, read_class_names, read_templates
-from .extras import need
 from .images import LazyImages
 from .labelled import Labelled, check_labels
 from .source import Location

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..artifact import Artifact, Policy
-from ..errors import ArtifactError, MissingExtra
+from ..errors import ArtifactError, MissingExtra, importing
 from ..ingest.source import open_source
 from ..run_config import versions
 from ..types import Modality
@@ -186,10 +186,8 @@ def _sweep(out: Path) -> None:
 
 
 def _check_torch() -> None:
-    try:
+    with importing(None, "train", "fitting and export"):
         from ..train import refit  # noqa: F401 - the export at the end needs all of it
-    except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "torch", "train", "fitting and export") from error
 
 
 def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, watch: FitProgress) -> _Decision:

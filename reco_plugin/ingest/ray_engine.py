@@ -19,7 +19,7 @@ from typing import Any
 
 from ..config import Settings
 from ..data.rows import Rows
-from ..errors import ConfigError, DataError, MissingExtra
+from ..errors import ConfigError, DataError, importing
 from ..memory_options import MemoryOptions
 from ..reco import Reco
 from .items import WriterItem
@@ -30,11 +30,9 @@ from .run import RowProgress, silent, write
 from .stages import make_chunks
 from .write import Outcome, Writer
 
-try:
+with importing("ray", "ray", "--engine ray"):
     import ray
     import ray.data
-except ImportError as error:
-    raise MissingExtra("ray", "ray", "--engine ray") from error
 
 from .ray_worker import Attempts, EncodeChunks, Job, RemoteError, pack, read_part, unpack
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..data.extras import need
+from ..errors import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

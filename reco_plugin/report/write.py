@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ..data.extras import need
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, need
 from ..evaluate.findings import Section
 from ..files import whole_file
 from . import views

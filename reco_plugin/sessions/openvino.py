@@ -11,13 +11,11 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from ..config import Settings
-from ..errors import MissingExtra, SessionError
+from ..errors import SessionError, importing
 from .base import Arrays, describe_inputs
 
-try:
+with importing("openvino", "openvino", "running a model with OpenVINO"):
     import openvino as ov
-except ImportError as error:
-    raise MissingExtra("openvino", "openvino", "running a model with OpenVINO") from error
 
 Arithmetic = Literal["f32", "bf16"]
 

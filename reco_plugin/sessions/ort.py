@@ -9,13 +9,11 @@ from typing import Any
 import numpy.typing as npt
 
 from ..config import Settings
-from ..errors import MissingExtra, SessionError
+from ..errors import SessionError, importing
 from .base import Arrays, describe_inputs
 
-try:
+with importing("onnxruntime", "cpu", "running a model in process"):
     import onnxruntime as ort
-except ImportError as error:
-    raise MissingExtra("onnxruntime", "cpu", "running a model in process") from error
 
 VERSION: str = ort.__version__
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...errors import MissingExtra, SessionError
+from ...errors import SessionError, importing
 from ..base import Arrays
 from . import wire
 from .address import Address
 from .wire import Inference, infer_inputs
 
-try:
+with importing("tritonclient", "triton", "running models on a Triton server"):
     import tritonclient.grpc as client
     from tritonclient.utils import InferenceServerException
-except ImportError as error:
-    raise MissingExtra("tritonclient", "triton", "running models on a Triton server") from error
 
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),

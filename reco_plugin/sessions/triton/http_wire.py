@@ -9,18 +9,16 @@ import json
 import time
 from typing import Any
 
-from ...errors import MissingExtra, SessionError
+from ...errors import SessionError, importing
 from ..base import Arrays
 from . import wire
 from .address import Address
 from .wire import Inference, infer_inputs
 
-try:
+with importing("tritonclient", "triton", "running models on a Triton server"):
     import tritonclient.http as client
     import urllib3
     from tritonclient.utils import InferenceServerException
-except ImportError as error:
-    raise MissingExtra("tritonclient", "triton", "running models on a Triton server") from error
 
 _CONNECTIONS = 32
 _CHUNK = 1 << 16

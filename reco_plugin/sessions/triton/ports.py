@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArtifactError, MissingExtra
+from ...errors import ArtifactError, importing
 
 CHECKSUM = "sha256"
 """Parameter of ``config.pbtxt``: the checksum of its graph."""
@@ -57,11 +57,9 @@ def read_config(path: Path) -> Ports:
         ArtifactError: it is missing or not a model configuration.
         MissingExtra: the Triton client is not installed.
     """
-    try:
+    with importing("tritonclient", "triton", "running models on a Triton server"):
         from google.protobuf import json_format, text_format
         from tritonclient.grpc.model_config_pb2 import ModelConfig
-    except ImportError as error:
-        raise MissingExtra("tritonclient", "triton", "running models on a Triton server") from error
     try:
         config = text_format.Parse(path.read_text("utf-8"), ModelConfig())
     except (OSError, ValueError, text_format.ParseError) as error:
