@@ -130,12 +130,9 @@ class Fill:
             progress_of(self.rows, what) as progress,
         ):
             note_folders(location, self.rows.folders)
-            more |= {"excluded": excluded_images(self.asked.exclude or (), reco), "progress": progress}
-            if self.cluster is None:
-                return ingest(self.rows, reco, self.options, **more)
-            from ..ingest.ray_engine import ingest_on_ray
-
-            return ingest_on_ray(self.rows, reco, self.cluster, self.options, **more)
+            excluded = excluded_images(self.asked.exclude or (), reco)
+            more |= {"cluster": self.cluster, "excluded": excluded, "progress": progress}
+            return ingest(self.rows, reco, self.options, **more)
 
     def do(self, what: str, *, max_delete: float | None = None, **more: Any) -> None:
         """Run it, or plan it with --dry-run, and print the outcome."""

@@ -1,4 +1,4 @@
-"""The same run on a Ray cluster: workers read, prepare and encode, and this process writes, in order.
+"""A run on a Ray cluster: workers read, prepare and encode, and this process writes, in order.
 
 ::
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,8 @@ from ..memory_options import MemoryOptions
 from ..reco import Reco
 from .items import WriterItem
 from .known import Known
-from .near import Excluded
 from .options import Cluster, IngestOptions
-from .run import RowProgress, silent, write
 from .stages import make_chunks
-from .write import Outcome, Writer
 
 with importing("ray", "ray", "--engine ray"):
     import ray
@@ -44,27 +41,17 @@ _SHARE = 0.75
 """Default share of the CPUs for encoding actors."""
 
 
-def ingest_on_ray(
-    rows: Rows,
-    reco: Reco,
-    cluster: Cluster,
-    options: IngestOptions | None = None,
-    *,
-    excluded: Excluded | None = None,
-    finish: Callable[[Writer], object] | None = None,
-    progress: RowProgress = silent,
-) -> Outcome:
-    """Do what :func:`~reco_plugin.ingest.run.ingest` does, with the same result, on a Ray cluster.
+def encode_on_ray(
+    rows: Rows, reco: Reco, cluster: Cluster, options: IngestOptions
+) -> Generator[list[WriterItem], None, None]:
+    """Encode rows on a cluster to vectors (D,), in batches and in order.
 
     Raises:
         ConfigError: the cluster cannot be reached, or has no room for one worker.
-        DataError: as in ``ingest``; also a task that keeps losing its worker.
+        DataError: a task keeps losing its worker.
     """
-    options = options or IngestOptions()
-    with connect_ray(cluster.address):
-        writer = Writer(reco.memory, options, excluded)
-        with closing(encode_on_ray(rows, job_of(reco, options), cluster)) as items:
-            return write(make_chunks(items, options.batch_size), writer, finish=finish, progress=progress)
+    with connect_ray(cluster.address), closing(run_job(rows, job_of(reco, options), cluster)) as items:
+        yield from make_chunks(items, options.batch_size)
 
 
 @contextmanager
@@ -109,7 +96,7 @@ def _check_address(address: str | None) -> None:
         raise ConfigError(f"no Ray cluster at {address}: {error}; give host:port, as `ray start` shows it") from error
 
 
-def encode_on_ray(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, None, None]:
+def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, None, None]:
     """Encode rows on the workers, vectors (D,), in the order of the source."""
     actors, resources = _room(job.settings, cluster)
     _configure()

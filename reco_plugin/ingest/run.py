@@ -1,10 +1,10 @@
-"""One run from a source into the memory of an open Reco, all stages concurrently."""
+"""One run from a source into the memory of an open Reco, all stages concurrently, here or on a Ray cluster."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -16,7 +16,7 @@ from ..reco import Reco
 from ..types import Pair, Records
 from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
-from .options import IngestOptions
+from .options import Cluster, IngestOptions
 from .prepare import DOWNLOADS, encode, fetch_image, load, prepare, read_rows
 from .stages import ahead, in_order, make_chunks
 from .write import Outcome, Writer
@@ -34,6 +34,7 @@ def ingest(
     reco: Reco,
     options: IngestOptions | None = None,
     *,
+    cluster: Cluster | None = None,
     excluded: Excluded | None = None,
     finish: Callable[[Writer], object] | None = None,
     progress: RowProgress = silent,
@@ -44,30 +45,25 @@ def ingest(
         rows: the source.
         reco: model and memory.
         options: of the run.
+        cluster: whose workers read and encode, with the same result; None: this process does.
         excluded: images that must not enter the memory.
         finish: called once all rows are written, before the outcome is complete.
         progress: called after each batch; then a bar on stderr also shows how trust is learned.
 
     Raises:
-        DataError: too many rows were rejected; what was written stays.
+        DataError: too many rows were rejected, or a task keeps losing its worker; what was written stays.
         MemoryStoreError: the memory failed; what was written stays.
         SessionError: the encoder failed.
+        ConfigError: the cluster cannot be reached, or has no room for one worker.
     """
     options = options or IngestOptions()
-    writer = Writer(reco.memory, options, excluded)
-    with closing(encode_source(rows, reco.encoder, writer.sift, options)) as batches:
-        return write(batches, writer, finish=finish, progress=progress)
+    begun, writer = time.monotonic(), Writer(reco.memory, options, excluded)
+    if cluster is None:
+        batches = encode_source(rows, reco.encoder, writer.sift, options)
+    else:
+        from .ray_engine import encode_on_ray
 
-
-def write(
-    batches: Iterable[Sequence[WriterItem]],
-    writer: Writer,
-    *,
-    finish: Callable[[Writer], object] | None = None,
-    progress: RowProgress = silent,
-) -> Outcome:
-    """Write encoded batches, in the order of the source; see :func:`ingest`."""
-    begun = time.monotonic()
+        batches = encode_on_ray(rows, reco, cluster, options)
 
     def records() -> Iterator[Records]:
         for batch in batches:
@@ -78,14 +74,15 @@ def write(
             writer.check_rejected()
 
     try:
-        writer.memory.add_records(records(), progress=progress is not silent)
+        with closing(batches):
+            reco.memory.add_records(records(), progress=progress is not silent)
         writer.check_rejected(at_end=True)
         if finish is not None:
             finish(writer)
-        writer.memory.settle(progress=progress is not silent)
+        reco.memory.settle(progress=progress is not silent)
     finally:
         writer.close()
-    writer.outcome.pairs = len(writer.memory)
+    writer.outcome.pairs = len(reco.memory)
     writer.outcome.seconds = time.monotonic() - begun
     return writer.outcome
 

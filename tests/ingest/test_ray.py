@@ -30,7 +30,7 @@ from reco_plugin.ingest.source import open_source
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
 from reco_plugin.ingest import ray_engine  # noqa: E402
 from reco_plugin.ingest.options import Cluster  # noqa: E402
-from reco_plugin.ingest.ray_engine import ingest_on_ray, job_of  # noqa: E402
+from reco_plugin.ingest.ray_engine import job_of  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time is enough for two cores
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
@@ -139,11 +139,11 @@ def _is_ours(process: int) -> bool:
 @pytest.mark.usefixtures("cluster")
 def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(folder, reco, tmp_path, expected):
     rejected = tmp_path / "rejected.jsonl"
-    outcome = ingest_on_ray(rows(folder), reco, TWO, options(rejected))
+    outcome = ingest(rows(folder), reco, options(rejected), cluster=TWO)
     assert_same(reco, outcome, rejected, expected)
 
     job = job_of(reco, options(rejected))
-    again = list(ray_engine.encode_on_ray(rows(folder), job, TWO))
+    again = list(ray_engine.run_job(rows(folder), job, TWO))
     assert len(again) == ROWS
     assert [type(item) for item in again].count(Skipped) == 33
     assert not any(isinstance(item, Encoded) for item in again)
@@ -162,7 +162,7 @@ def test_a_memory_is_a_source_of_workers_too(folder, model, tmp_path, cluster, s
             ingest(source, reco, lists)
             here = held(reco)
         with Reco.open(model, tmp_path / "there", on_memory_failure="fail") as reco:
-            assert ingest_on_ray(source, reco, TWO, lists).added == 33
+            assert ingest(source, reco, lists, cluster=TWO).added == 33
             assert ingest(source, reco, lists).unchanged == 33
             there = held(reco)
     assert (there["ids"], there["payloads"]) == (here["ids"], here["payloads"])
@@ -180,7 +180,7 @@ def test_readers_and_encoders_that_are_killed_change_nothing(folder, reco, tmp_p
             found.append(kill_encoders())
             killed.touch()  # the rest can be encoded by none of those
 
-    outcome = ingest_on_ray(source, reco, TWO, options(rejected), progress=progress)
+    outcome = ingest(source, reco, options(rejected), cluster=TWO, progress=progress)
     assert found[0] > 0
     assert folder.with_name("died-30").exists()
     assert_same(reco, outcome, rejected, expected)
@@ -192,7 +192,7 @@ def test_a_part_that_always_kills_its_worker_ends_the_run_and_what_came_before_i
 ):
     rejected = tmp_path / "rejected.jsonl"
     with pytest.raises(DataError, match=r"lost 4 times over reading drawings\[20:30\].*run it again to go on"):
-        ingest_on_ray(rows(folder, part_2={"dies": "always"}), reco, TWO, options(rejected))
+        ingest(rows(folder, part_2={"dies": "always"}), reco, options(rejected), cluster=TWO)
     before = [id_ for id_ in expected["ids"] if id_ < "20"]
     assert held(reco)["ids"] == before
     assert listed(rejected) == [row for row in expected["rejected"] if row["id"] < "20"]
@@ -206,7 +206,7 @@ def test_a_part_that_always_kills_its_worker_ends_the_run_and_what_came_before_i
 def test_rows_that_always_kill_their_encoder_end_the_run_alike(folder, reco, tmp_path, expected):
     rejected = tmp_path / "rejected.jsonl"
     with pytest.raises(DataError, match=r"lost 4 times over encoding drawings\[10:20\].*run it again to go on"):
-        ingest_on_ray(rows(folder, part_1={"dies": "encoding"}), reco, TWO, options(rejected))
+        ingest(rows(folder, part_1={"dies": "encoding"}), reco, options(rejected), cluster=TWO)
     before = [id_ for id_ in expected["ids"] if id_ < "10"]  # two batches and a half
     assert held(reco)["ids"] == before
     assert listed(rejected) == [row for row in expected["rejected"] if row["id"] < "10"]
@@ -221,14 +221,14 @@ def test_an_error_of_a_worker_arrives_as_what_it_is(folder, reco, tmp_path):
     job = job_of(reco, options(tmp_path / "rejected.jsonl"))
     other = replace(job, fingerprint=replace(job.fingerprint, digest="0" * 64))
     with pytest.raises(ArtifactError, match="every machine must see the same model folder"):
-        list(ray_engine.encode_on_ray(rows(folder), other, TWO))
+        list(ray_engine.run_job(rows(folder), other, TWO))
 
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("wanted", [Cluster(gpus_per_worker=1), Cluster(workers=2, gpus_per_worker=0.5)])
 def test_workers_that_the_cluster_has_no_room_for_are_refused(folder, reco, tmp_path, wanted):
     with pytest.raises(ConfigError, match="and 0 GPUs"):
-        ingest_on_ray(rows(folder), reco, wanted, options(tmp_path / "rejected.jsonl"))
+        ingest(rows(folder), reco, options(tmp_path / "rejected.jsonl"), cluster=wanted)
 
 
 @pytest.mark.usefixtures("cluster")
