@@ -120,7 +120,7 @@ class Fill:
 
     def run(self, reco: Reco, what: str, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
-        from ..ingest.exclude import excluded_images
+        from ..ingest.near import excluded_images
         from ..ingest.run import ingest
         from ..memory.picture_folders import note_folders
 

@@ -52,7 +52,7 @@ def build_command(
 
 
 def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
-    from ..ingest.sync import delete_others
+    from ..ingest.write import Writer
 
     settings = fill.settings
     fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
@@ -66,7 +66,7 @@ def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
         place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
         with fill.open_reco(memory=where, **place) as reco:
-            outcome = fill.run(reco, "build", finish=delete_others)
+            outcome = fill.run(reco, "build", finish=Writer.delete_others)
         version = versions.finish(name, outcome.held, fingerprint, wait_s=wait)
         if swap:
             version = versions.use(name)
@@ -102,11 +102,10 @@ def sync_command(
 
     Deletes only pairs that `build` or `sync` added from a source of the same name.
     """
-    from ..ingest.sync import delete_gone
+    from ..ingest.write import Writer
 
-    fill = Fill(origin, given, named=True)
-    finish = partial(delete_gone, source=fill.options.source or fill.rows.name, max_share=max_delete)
-    fill.do("sync", max_delete=max_delete, finish=finish)
+    finish = partial(Writer.delete_gone, max_share=max_delete)
+    Fill(origin, given, named=True).do("sync", max_delete=max_delete, finish=finish)
 
 
 def remove_command(

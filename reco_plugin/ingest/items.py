@@ -45,17 +45,11 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A row as vectors; attributes as of :class:`Prepared`, image and text (D,) float32, unit-norm."""
+class Encoded(Prepared):
+    """A row as vectors (D,) float32, unit-norm."""
 
-    where: str
-    id: str
-    digest: str
-    payload: Payload
-    caption: str | None
     image: Vectors
     text: Vectors
-    cut: bool = False
 
 
 WriterItem: TypeAlias = "Encoded | Skipped | Rejected"

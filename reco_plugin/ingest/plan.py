@@ -16,8 +16,7 @@ from .known import ROW, SOURCE, key_of
 from .options import IngestOptions
 from .prepare import load, read_rows
 from .stages import in_order, make_chunks
-from .sync import too_many
-from .write import Outcome
+from .write import Outcome, too_many
 
 
 @dataclass

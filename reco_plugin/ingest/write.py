@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..data.rows import Rejected
+from ..errors import DataError
 from ..pairs import PairMemory
 from ..types import Payload, Records, Vectors
 from .items import Encoded, Loaded, Skipped, WriterItem
@@ -100,6 +101,30 @@ class Writer:
     def brought(self, id_: str, *, good: bool = False) -> bool:
         """Whether the source has a row with this id; with ``good``, one that was not rejected."""
         return (key := key_of(id_)) in self._seen or (not good and key in self._named)
+
+    def delete_gone(self, max_share: float) -> None:
+        """Delete the pairs that came from this source and are no longer in it, once all its rows are written.
+
+        A pair whose row was rejected stays. Rejected rows without an id could be any pair's: then all stay.
+
+        Raises:
+            DataError: more than ``max_share`` of the source's pairs would be deleted; none is.
+        """
+        source = self._options.source
+        ours = [id_ for id_, payload in self.memory.store.payloads() if payload.get(SOURCE) == source]
+        gone = [id_ for id_ in ours if not self.brought(id_)]
+        if self.unnamed:
+            self.outcome.kept += len(gone)
+        elif why := too_many(len(gone), len(ours), source, max_share):
+            raise DataError(f"nothing was deleted, what is new or changed was written: {why}")
+        elif gone:
+            self.outcome.deleted += self.memory.remove(gone)
+
+    def delete_others(self) -> None:
+        """Delete every pair that is not a good row of this source, whatever its source."""
+        gone = [id_ for id_, _ in self.memory.store.payloads() if not self.brought(id_, good=True)]
+        if gone:
+            self.outcome.deleted += self.memory.remove(gone)
 
     def check_rejected(self, *, at_end: bool = False) -> None:
         """Stop a run that rejects too many rows.
@@ -232,6 +257,17 @@ class Writer:
 
     def _list(self, id_: str, near: Near, done: str) -> None:
         self._listed.add({"id": id_, "like": near.id, "similarity": round(near.similarity, 6), "done": done})
+
+
+def too_many(gone: int, ours: int, source: str | None, max_share: float) -> str | None:
+    """Why so many pairs of a source must not be deleted; None if they may."""
+    if gone <= max_share * ours:
+        return None
+    return (
+        f"{gone:,} of the {ours:,} pairs that {source!r} brought are gone from it, more than the allowed share of "
+        f"{max_share:g}. To delete them, give --max-delete {min(1.0, gone / ours + 0.005):.2f}; if not, is the source "
+        "complete?"
+    )
 
 
 def _images(rows: Sequence[Encoded]) -> Vectors:

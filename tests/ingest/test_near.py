@@ -11,7 +11,7 @@ import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import DataError
-from reco_plugin.ingest.exclude import excluded_images
+from reco_plugin.ingest.near import excluded_images
 
 from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content
 

@@ -13,7 +13,7 @@ from reco_plugin.errors import DataError
 from reco_plugin.ingest import IngestOptions, Outcome
 from reco_plugin.ingest.known import SOURCE
 from reco_plugin.ingest.plan import plan
-from reco_plugin.ingest.sync import delete_gone, delete_others
+from reco_plugin.ingest.write import Writer
 
 from .conftest import Catalogue, Fill, Watched, all_rows, content
 
@@ -21,7 +21,7 @@ from .conftest import Catalogue, Fill, Watched, all_rows, content
 @pytest.fixture
 def sync(write_catalogue: Catalogue, shop: Reco, fill: Fill):  # type: ignore[no-untyped-def]
     def run(rows: list[tuple[str, str, str]], name: str = "shop", max_share: float = 1.0) -> Outcome:
-        finish = partial(delete_gone, source=name, max_share=max_share)
+        finish = partial(Writer.delete_gone, max_share=max_share)
         return fill(write_catalogue(rows), shop, source=name, finish=finish)
 
     return run
@@ -89,7 +89,7 @@ def test_exactly_the_source(write_catalogue: Catalogue, shop: Reco, fill: Fill, 
     rows = all_rows(drawings)
     fill(write_catalogue(rows[:10]), shop)
     broken = [(rows[3][0], "gone.png", "x"), *rows[4:12]]
-    outcome = fill(write_catalogue(broken), shop, finish=delete_others)
+    outcome = fill(write_catalogue(broken), shop, finish=Writer.delete_others)
     assert (outcome.held, outcome.deleted) == (8, 4)
     assert set(content(shop)) == {name for name, _, _ in rows[4:12]}
 
