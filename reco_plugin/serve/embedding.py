@@ -61,7 +61,7 @@ class Item:
 class EmbedRequest:
     """A request to embed items."""
 
-    items: Sequence[Item | Failure]  # at least one; a Failure is an item that could not be read
+    items: Sequence[Item | Failure] = ()  # at least one; a Failure is an item that could not be read
     model: str | None = None  # alias; None if the dialect has none
     side: InputType | None = None  # query or document; None if the caller did not say
     refine: bool | None = None  # final if given; None leaves it to prefix, alias, side and policy

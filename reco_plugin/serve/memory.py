@@ -16,29 +16,20 @@ from .edge import Edge
 from .embedder import Embedder
 from .embedding import Item
 from .failures import Failure, Refused, failure_of, too_many_items
-from .models import calibration
+from .models import MemoryState, calibration
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, ErrorBody, Items, JsonVector, Strict, error_body, image_item
 
 Ids = Annotated[list[str], Query(alias="id", min_length=1, description="id of a pair; repeat it for more")]
 
 
-class MemoryInfo(BaseModel):
+class MemoryInfo(MemoryState):
     """The memory as a whole."""
 
     pairs: int
-    kind: str
     location: str
     encoder: str
     fingerprint: str
-    calibrated: bool
-    """Whether it has learned how far its pairs can be trusted, which adding pairs does."""
-    plain: str
-    """Why nothing, or one side, is refined; empty where all is."""
-    check: str | None
-    """What refinement does to its own held-out pairs: right in sign, not in size; None where there are too few."""
-    version: int
-    """Another number after each change through this service."""
 
 
 class PairIn(Strict):

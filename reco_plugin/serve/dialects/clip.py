@@ -34,7 +34,7 @@ class VectorizeRequest(BaseModel):
         """The same for the embedder: texts, then images."""
         texts = numbered("texts", ([text] for text in self.texts or []))
         images = numbered("images", ([Picture(image)] for image in self.images or []))
-        return Wanted(texts | images, empty_texts=True)
+        return Wanted(inputs=texts | images, empty_texts=True)
 
 
 class VectorizeAnswer(BaseModel):

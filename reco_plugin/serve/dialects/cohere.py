@@ -80,7 +80,7 @@ class CohereRequest(Strict):
         else:
             inputs = numbered("texts", ([text] for text in self.texts or []))
         return Wanted(
-            inputs,
+            inputs=inputs,
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=truncates(truncate=self.truncate),

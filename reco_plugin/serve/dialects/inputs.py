@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ...request import RefineOptions
-from ...types import InputType
 from ..edge import Caller
 from ..embedding import AnswerRow, Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
@@ -33,16 +31,11 @@ _TINY = 1e-12
 _LARGE = 500_000  # characters, whose decoding would block the event loop for a millisecond or more
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A request of any dialect; see :class:`~reco_plugin.serve.embedding.EmbedRequest`."""
+@dataclass(frozen=True, kw_only=True)
+class Wanted(EmbedRequest):
+    """A request of any dialect, whose items are not read yet."""
 
     inputs: Mapping[str, Sequence[InputPart]]  # by the caller's name, ``input[3]``; several parts become one vector
-    model: str | None = None
-    side: InputType | None = None
-    refine: bool | None = None
-    truncate: bool = True
-    options: RefineOptions = field(default_factory=RefineOptions)
     empty_texts: bool = False  # embed an empty text instead of refusing it
 
 
@@ -62,15 +55,7 @@ async def answers(caller: Caller, wanted: Wanted) -> Embedded:
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
     items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
-    request = EmbedRequest(
-        items,
-        model=wanted.model,
-        side=wanted.side,
-        refine=wanted.refine,
-        truncate=wanted.truncate,
-        options=wanted.options,
-    )
-    answer = await caller.embed(request)
+    answer = await caller.embed(replace(wanted, items=items))
     rows = iter(answer.rows)
     joined = [_join(list(islice(rows, len(some))), name) for name, some in wanted.inputs.items()]
     return replace(answer, rows=joined)

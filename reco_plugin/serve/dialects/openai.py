@@ -139,7 +139,7 @@ class EmbeddingsRequest(Strict):
         words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
         parts = [part_of(one, is_image=word == "image") for one, word in zip(items, words, strict=True)]
         return Wanted(
-            numbered("input", ([part] for part in parts)),
+            inputs=numbered("input", ([part] for part in parts)),
             model=self.model,
             side=side_of(
                 input_type=self.input_type,

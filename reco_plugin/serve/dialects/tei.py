@@ -68,7 +68,7 @@ def router(edge: Edge) -> APIRouter:
         )
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         wanted = Wanted(
-            numbered("inputs", ([text] for text in texts)),
+            inputs=numbered("inputs", ([text] for text in texts)),
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )

@@ -56,7 +56,8 @@ class TitanRequest(Strict):
             parts["inputImage"] = Picture(self.inputImage or "")
         if not parts:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give inputText, inputImage or both"))
-        return Wanted({" and ".join(parts): [*parts.values()]}, model=model, side=side_of(input_type=self.input_type))
+        inputs = {" and ".join(parts): [*parts.values()]}
+        return Wanted(inputs=inputs, model=model, side=side_of(input_type=self.input_type))
 
 
 class TitanAnswer(BaseModel):

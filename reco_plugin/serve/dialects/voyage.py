@@ -69,7 +69,7 @@ class VoyageRequest(Strict):
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
         return Wanted(
-            numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs)),
+            inputs=numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs)),
             model=self.model,
             side=side_of(input_type=self.input_type),
             truncate=self.truncation,
