@@ -1,19 +1,105 @@
-"""Entity recognition among very many candidates, as in OVEN (Hu et al., 2023, arXiv:2302.11154)."""
+"""Entity recognition among very many candidates, as in OVEN (Hu et al., 2023, arXiv:2302.11154).
+
+Millions of named entities stay in their file, with only an index in RAM; vectors of entities may be mapped from disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
+from ..errors import DataError
 from ..types import ImageInput, Vectors
 from .columns import ColumnValues, check_side, texts_of
-from .entity_file import EntityFile
 from .images import pick
+
+ID_FIELDS = ("id", "entity_id", "wikidata_id")
+NAME_FIELDS = ("name", "entity_text", "wikipedia_title")
+SPLIT_FIELDS = ("split", "data_split")
+
+
+class EntityFile:
+    """Entities of a ``.jsonl``; only the start of each line, a hash of its id and its split are in RAM, 24 bytes each.
+
+    Fields: ``id``, ``name`` and optionally ``split`` (seen or unseen), or their names in OVEN and its Wikipedia dump.
+
+    Raises:
+        DataError: an invalid line, an id that comes twice, or a split in some lines only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        offsets, keys, splits = array("q"), array("Q"), bytearray()
+        for offset, number, values in _lines(path):
+            offsets.append(offset)
+            keys.append(_hash(_text(path, number, values, ID_FIELDS)))
+            _text(path, number, values, NAME_FIELDS)
+            split = first_of(values, SPLIT_FIELDS)
+            if split is not None:
+                splits.append(is_unseen(f"{path}, line {number}", split))
+        if not offsets:
+            raise DataError(f"{path} holds no entities")
+        if splits and len(splits) < len(offsets):
+            raise DataError(
+                f"{path}: {len(splits):,} of {len(offsets):,} entities have a split: give it to all or to none"
+            )
+        self.unseen = np.frombuffer(bytes(splits), np.bool_) if splits else None  # (C,); None where not known
+        self._offsets = np.frombuffer(offsets, np.int64)
+        hashes = np.frombuffer(keys, np.uint64)
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+        for position in np.flatnonzero(self._hashes[1:] == self._hashes[:-1]).tolist():
+            first, second = (self._read(int(self._order[position + step])) for step in (0, 1))
+            if first_of(first, ID_FIELDS) == first_of(second, ID_FIELDS):
+                raise DataError(f"{path}: the id {first_of(first, ID_FIELDS)!r} comes twice: make ids unique")
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def names(self, batch_size: int) -> Iterator[list[str]]:
+        """The names, in batches, read from the file."""
+        batch: list[str] = []
+        for _, number, values in _lines(self.path):
+            batch.append(_text(self.path, number, values, NAME_FIELDS))
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def name(self, row: int) -> str:
+        """The name of one entity."""
+        return str(first_of(self._read(row), NAME_FIELDS))
+
+    def row(self, id_: str) -> int | None:
+        """The row of the entity with this id; None when there is none."""
+        key = np.uint64(_hash(id_))
+        low, high = (int(np.searchsorted(self._hashes, key, side)) for side in ("left", "right"))
+        found = (int(self._order[position]) for position in range(low, high))
+        return next((row for row in found if str(first_of(self._read(row), ID_FIELDS)) == id_), None)
+
+    def rows(self, ids: Iterable[str]) -> Iterator[int | None]:
+        """The row of each id, each looked up once."""
+        look_up = lru_cache(maxsize=None)(self.row)
+        return map(look_up, ids)
+
+    def vectors(self, batch_size: int) -> None:
+        """None: a file of names holds no vectors."""
+
+    def _read(self, row: int) -> Mapping[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(int(self._offsets[row]))
+            return _parse(self.path, row + 1, file.readline())
 
 
 @dataclass(frozen=True)
@@ -100,3 +186,57 @@ class EntitySet:
             unseen=None if self.unseen is None else self.unseen[rows],
             query_ids=None if self.query_ids is None else tuple(self.query_ids[row] for row in rows),
         )
+
+
+def first_of(values: Mapping[str, Any], fields: Iterable[str]) -> Any:
+    """The value of the first of these fields that is present; None when none is."""
+    return next((values[field] for field in fields if values.get(field) not in (None, "")), None)
+
+
+def is_unseen(where: str, split: Any) -> bool:
+    """Whether a split, as in ``unseen`` or OVEN's ``val_seen``, is of unseen entities.
+
+    Raises:
+        DataError: it is neither seen nor unseen.
+    """
+    word = split.lower().rpartition("_")[2] if isinstance(split, str) else ""
+    if word not in ("seen", "unseen"):
+        raise DataError(f"{where}: the split {split!r} must be seen or unseen, or end in _seen or _unseen")
+    return word == "unseen"
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """Offset, number from 1 and object of each line that is not empty."""
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield offset, number, _parse(path, number, line)
+                offset += len(line)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8-sig"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise DataError(f"{path}, line {number} is not JSON in UTF-8: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path}, line {number} is not a JSON object: {line.strip()[:60]!r}")
+    return values
+
+
+def _text(path: Path, number: int, values: Mapping[str, Any], fields: tuple[str, ...]) -> str:
+    value = first_of(values, fields)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        known = " or ".join(fields)
+        raise DataError(
+            f"{path}, line {number}: expected a text in {known}, got {value!r:.60}; it has {sorted(values)}"
+        )
+    return str(value)
+
+
+def _hash(id_: str) -> int:
+    return int.from_bytes(blake2b(id_.encode(), digest_size=8).digest(), "little")

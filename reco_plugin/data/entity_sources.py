@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from .columns import ColumnArrays, ColumnValues, check_rows, check_side, map_array, read_columns, texts_of
-from .entities import EntitySet, EntityVectors
-from .entity_file import ID_FIELDS, SPLIT_FIELDS, EntityFile, first_of, is_unseen
+from .entities import ID_FIELDS, SPLIT_FIELDS, EntityFile, EntitySet, EntityVectors, first_of, is_unseen
 from .files import find_images
 from .images import spread_over_classes
 from .labelled import check_labels, check_unseen

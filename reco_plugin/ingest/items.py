@@ -18,7 +18,7 @@ class Loaded:
 
     where: str  # in the source, for messages
     pair: Pair  # with an image that is bytes, a vector or a RemoteImage
-    digest: str  # of its content, see :func:`~reco_plugin.data.digest.digest`
+    digest: str  # of its content, see :func:`~reco_plugin.data.rows.digest`
 
 
 @dataclass(frozen=True)

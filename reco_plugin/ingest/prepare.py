@@ -10,9 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..data.digest import digest
 from ..data.remote import RemoteImage
-from ..data.rows import Rejected, SourcePart
+from ..data.rows import Rejected, SourcePart, digest
 from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_ids, check_payload

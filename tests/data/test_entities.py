@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from reco_plugin.data import read_entities
-from reco_plugin.data.entity_file import EntityFile
+from reco_plugin.data.entities import EntityFile
 from reco_plugin.errors import ConfigError, DataError
 
 

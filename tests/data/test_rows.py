@@ -11,7 +11,7 @@ from made_sources import pairs_of, png, rejected_of, unit, write_parquet, write_
 
 from reco_plugin import Pair
 from reco_plugin.data import ColumnNames, open_rows, read_pairs
-from reco_plugin.data.digest import SeenPairs
+from reco_plugin.data.rows import SeenPairs
 from reco_plugin.errors import ConfigError, DataError
 
 
