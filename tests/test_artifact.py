@@ -19,7 +19,7 @@ from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError, SessionError
 from reco_plugin.files import sha256_file
-from reco_plugin.sessions import open_session
+from reco_plugin.sessions.ort import OrtSession
 
 TEXT = {"kind": "clip", "context_length": 20, "clean": "lower", "pad_id": 0, "end_id": 4095}
 
@@ -172,7 +172,7 @@ def test_a_graph_that_was_exported_broken_cannot_be_run(model, tmp_path):
     ):
         reco.encoder.texts(["a fox"])
     with pytest.raises(SessionError, match=r"cannot load .*clip_text"):
-        open_session(broken / "clip_text" / "1" / "model.onnx", load_settings())
+        OrtSession(broken / "clip_text" / "1" / "model.onnx", load_settings())
 
 
 def test_a_newer_manifest_asks_for_an_upgrade_whatever_else_it_holds(edit, copy):

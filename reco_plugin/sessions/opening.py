@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeAlias
 
 from ..artifact import GRAPHS, Artifact, clip_graph
@@ -57,7 +56,9 @@ def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple
         exact = artifact.manifest.precision == "int8" or name not in map(clip_graph, MODALITIES)
         arithmetic = "f32" if exact else fastest_arithmetic()
         return OpenVinoSession(path, settings, arithmetic), f"OpenVINO in {arithmetic}"
-    return open_session(path, settings), "ONNX Runtime on CUDA" if settings.provider == "cuda" else "ONNX Runtime"
+    from .ort import OrtSession  # imported late, ONNX Runtime is heavy
+
+    return OrtSession(path, settings), "ONNX Runtime on CUDA" if settings.provider == "cuda" else "ONNX Runtime"
 
 
 def check_graph(name: str, settings: Settings) -> None:
@@ -73,19 +74,3 @@ def check_graph(name: str, settings: Settings) -> None:
         from .triton import check_triton
 
         check_triton(name, settings)
-
-
-def open_session(path: Path, settings: Settings) -> Session:
-    """Load one graph in process, on the provider of the settings, OpenVINO in float32; auto needs a model folder.
-
-    Raises:
-        SessionError: damaged graph, or the provider is not available.
-        MissingExtra: ONNX Runtime or OpenVINO is not installed.
-    """
-    if settings.provider == "openvino":
-        from .openvino import OpenVinoSession
-
-        return OpenVinoSession(path, settings)
-    from .ort import OrtSession  # imported late, ONNX Runtime is heavy
-
-    return OrtSession(path, settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from reco_plugin import Reco
 from reco_plugin.artifact import GRAPHS, Artifact
 from reco_plugin.config import Settings, load_settings
 from reco_plugin.errors import MissingExtra, SessionError
-from reco_plugin.sessions import describe_engines, open_session
+from reco_plugin.sessions import Session, describe_engines
+from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train.graphs import step_inputs
 from reco_plugin.trust.gate import CONSTANTS, SIGNALS
 
@@ -24,6 +26,15 @@ OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is
 @pytest.fixture(params=["cpu", pytest.param("openvino", marks=OPENVINO)])
 def engine(request: pytest.FixtureRequest) -> Settings:
     return load_settings(provider=request.param)
+
+
+def open_session(path: Path, settings: Settings) -> Session:
+    """One graph on the engine of the settings."""
+    if settings.provider == "cpu":
+        return OrtSession(path, settings)
+    from reco_plugin.sessions.openvino import OpenVinoSession
+
+    return OpenVinoSession(path, settings)
 
 
 def test_arrays_go_in_and_come_out_by_name(graph, engine, tokens):

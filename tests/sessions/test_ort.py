@@ -11,7 +11,7 @@ import pytest
 
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError
-from reco_plugin.sessions import open_session, ort
+from reco_plugin.sessions import ort
 
 
 @pytest.mark.skipif(
@@ -19,7 +19,7 @@ from reco_plugin.sessions import open_session, ort
 )
 def test_a_provider_that_is_not_there_is_refused_with_the_way_out(graph):
     with pytest.raises(SessionError, match=r"'cuda'.*CPUExecutionProvider.*reco-plugin\[gpu\].*provider='cpu'"):
-        open_session(graph, load_settings(provider="cuda"))
+        ort.OrtSession(graph, load_settings(provider="cuda"))
 
 
 def test_a_fallback_to_another_provider_is_refused(graph, monkeypatch):
@@ -38,13 +38,13 @@ def test_a_fallback_to_another_provider_is_refused(graph, monkeypatch):
     monkeypatch.setattr(ort, "ort", fallback)
     settings = load_settings(provider="cuda", provider_options={"device_id": "1"})
     with pytest.raises(SessionError, match=r"CUDAExecutionProvider.*chose CPUExecutionProvider.*provider='cpu'"):
-        open_session(graph, settings)
+        ort.OrtSession(graph, settings)
     assert asked == [("CUDAExecutionProvider", {"device_id": "1"})]
 
 
 def test_an_option_that_the_provider_drops_is_refused(graph):
     with pytest.raises(SessionError, match=r"CPUExecutionProvider does not know.*device_id.*leave"):
-        open_session(graph, load_settings(provider_options={"device_id": "1"}))
+        ort.OrtSession(graph, load_settings(provider_options={"device_id": "1"}))
 
 
 def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens, monkeypatch):
@@ -54,9 +54,9 @@ def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens,
         given.append((options.intra_op_num_threads, options.enable_cpu_mem_arena))
         return onnxruntime.InferenceSession(path, options, providers=providers)
 
-    usual = open_session(graph, load_settings(threads=0)).run(tokens)["features"]
+    usual = ort.OrtSession(graph, load_settings(threads=0)).run(tokens)["features"]
     watching = SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": watched})
     monkeypatch.setattr(ort, "ort", watching)
-    other = open_session(graph, load_settings(threads=1, arena=False)).run(tokens)["features"]
+    other = ort.OrtSession(graph, load_settings(threads=1, arena=False)).run(tokens)["features"]
     assert given == [(1, False)]
     assert np.allclose(usual, other, atol=1e-5)

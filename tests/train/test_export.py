@@ -26,7 +26,7 @@ from reco_plugin.artifact import GRAPHS, Artifact, Policy
 from reco_plugin.config import Settings
 from reco_plugin.errors import ArtifactError, ConfigError
 from reco_plugin.fuse import GraphFuser
-from reco_plugin.sessions import open_session
+from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train import export as export_module
 from reco_plugin.train.encoder import FrozenClip, load_frozen
 from reco_plugin.train.export import Card, Samples, export
@@ -94,7 +94,7 @@ class Exported:
         return [*GRAPHS, *(f"{self.fusions.config.fuser}_{side}" for side in MODALITIES if self.fusions)]
 
     def run(self, graph: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(open_session(self.folder / graph / "1" / "model.onnx", CPU).run(inputs))
+        return dict(OrtSession(self.folder / graph / "1" / "model.onnx", CPU).run(inputs))
 
 
 def fusions_of(fuser: str, dimension: int) -> Fusions:
@@ -320,7 +320,7 @@ def test_smaller_weights_stay_near(
     inputs: dict[str, np.ndarray] = {"tokens": np.random.default_rng(0).integers(1, 4096, (7, 20)).astype(np.int32)}
     if name == "clip_image":
         inputs = {"pixels": np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)}
-    exact, small = made.run(name, **inputs)["features"], open_session(target, CPU).run(inputs)["features"]
+    exact, small = made.run(name, **inputs)["features"], OrtSession(target, CPU).run(inputs)["features"]
     assert (exact * small).sum(1).min() >= BOUNDS[precision].cosine and not np.array_equal(exact, small)
     assert small.dtype == np.float32 and [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     types = {tensor.data_type for tensor in onnx.load(str(target)).graph.initializer if len(tensor.dims) == 2}
@@ -338,7 +338,7 @@ def test_fusions_stay_near(precision: Any, exported: Callable[[str], Exported], 
         shutil.copy(made.folder / f"paper_{side}" / "1" / "model.onnx", target)
         to_precision(target, precision)
         inputs = ragged(32, 7, 4)
-        exact, small = made.run(f"paper_{side}", **inputs), open_session(target, CPU).run(inputs)
+        exact, small = made.run(f"paper_{side}", **inputs), OrtSession(target, CPU).run(inputs)
         assert (exact["refined"] * small["refined"]).sum(1).min() >= BOUNDS[precision].cosine
         np.testing.assert_allclose(small["weights"], exact["weights"], atol=0.1)
 
