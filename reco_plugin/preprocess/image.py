@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -68,18 +68,6 @@ class ImageConfig:
         """The fields as JSON-like values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ImageConfig:
-        """Read what :meth:`to_dict` wrote.
-
-        Raises:
-            ConfigError: a field is unknown, missing or of a wrong value.
-        """
-        try:
-            return cls(**{name: _frozen(value) for name, value in values.items()})
-        except TypeError as error:
-            raise ConfigError(f"image preprocessing: {error}; the fields are {[*cls.__dataclass_fields__]}") from None
-
 
 def images_to_array(
     images: Sequence[ImageInput], config: ImageConfig, max_pixels: int = MAX_PIXELS
@@ -128,10 +116,6 @@ def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MA
         raise
     except Exception as error:  # damaged input makes PIL raise about a dozen kinds
         raise _understood(error, max_pixels) from error
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import os
 import re
 import string
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -82,19 +82,6 @@ class TextConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-like values."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TextConfig:
-        """Read what :meth:`to_dict` wrote.
-
-        Raises:
-            ConfigError: a field is unknown, missing or of a wrong value.
-        """
-        lists = {"buckets": tuple(values["buckets"])} if "buckets" in values else {}  # JSON has no tuples
-        try:
-            return cls(**{**values, **lists})
-        except TypeError as error:
-            raise ConfigError(f"text preprocessing: {error}; the fields are {[*cls.__dataclass_fields__]}") from None
 
 
 @dataclass(frozen=True)

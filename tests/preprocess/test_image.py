@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
+from pydantic import TypeAdapter
 
 from reco_plugin.errors import ConfigError, ImageError, InputError
 from reco_plugin.preprocess import ImageConfig, images_to_array
@@ -35,6 +36,8 @@ def short_id(value: Any) -> str:
     return re.sub(r" at 0x[0-9A-Fa-f]+", "", " ".join(repr(value).split()))[:60]
 
 
+STORED = TypeAdapter(ImageConfig)
+"""Reads a config as the manifest does."""
 SQUARE = ImageConfig((64, 64))
 TARGETS = [(64, 64), (48, 80), (81, 47)]
 INTERPOLATIONS: tuple[Any, ...] = ("bicubic", "bilinear")
@@ -340,32 +343,25 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
 
 def test_config_survives_json() -> None:
     for config in CONFIGS:
-        assert ImageConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+        assert STORED.validate_json(json.dumps(config.to_dict())) == config
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "unexpected keyword argument 'colour'.*the fields are"),
-        ({"size": None}, "image preprocessing"),
-        ({"size": [64]}, r"\(height, width\)"),
-        ({"size": [64, 0]}, r"\(height, width\)"),
+        ({"size": (64,)}, r"\(height, width\)"),
+        ({"size": (64, 0)}, r"\(height, width\)"),
         ({"interpolation": "nearest"}, "'nearest' is none of"),
         ({"resize_mode": "stretch"}, "'stretch' is none of"),
         ({"fill_color": 256}, "0-255"),
-        ({"mean": [0.5]}, "three numbers"),
-        ({"std": ["a", "b", "c"]}, "three numbers"),
+        ({"mean": (0.5,)}, "three numbers"),
+        ({"std": ("a", "b", "c")}, "three numbers"),
     ],
     ids=short_id,
 )
 def test_wrong_config_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        ImageConfig.from_dict(SQUARE.to_dict() | change)
-
-
-def test_missing_field_is_refused() -> None:
-    with pytest.raises(ConfigError, match="size"):
-        ImageConfig.from_dict({"interpolation": "bicubic"})
+        replace(SQUARE, **change)
 
 
 def test_import_stays_light() -> None:

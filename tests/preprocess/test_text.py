@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from reco_plugin.errors import ArtifactError, ConfigError, InputError
 from reco_plugin.preprocess import TextConfig, Tokenizer, cut_by_length, cut_to_longest
@@ -32,6 +33,8 @@ from reco_plugin.train.tokenizer import export_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("error")
 
+STORED = TypeAdapter(TextConfig)
+"""Reads a config as the manifest does."""
 TEXTS = [
     "",
     " ",
@@ -306,7 +309,7 @@ def test_lengths_are_the_buckets_below_the_context_length_and_itself() -> None:
     config = TextConfig("clip", 20, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(32, 16, 8))
     assert config.lengths == (8, 16, 20)
     assert replace(config, dynamic=False).lengths == (20,)
-    assert TextConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert STORED.validate_json(json.dumps(config.to_dict())) == config
     with pytest.raises(ConfigError, match=r"buckets \(0,\) must be"):
         replace(config, buckets=(0,))
 
@@ -378,13 +381,12 @@ def test_wrong_file_is_refused(tmp_path: Path) -> None:
 def test_config_survives_json(bert_folder: Path) -> None:
     sources = SimpleTokenizer(context_length=20), HFTokenizer(str(bert_folder), strip_sep_token=True)
     for config in (export_tokenizer(source)[1] for source in sources):
-        assert TextConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+        assert STORED.validate_json(json.dumps(config.to_dict())) == config
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "unexpected keyword argument 'colour'.*the fields are"),
         ({"kind": "bpe"}, "'bpe' is none of"),
         ({"clean": "upper"}, "'upper' is none of"),
         ({"context_length": 0}, "context length 0"),
@@ -399,11 +401,9 @@ def test_config_survives_json(bert_folder: Path) -> None:
     ids=repr,
 )
 def test_wrong_config_is_refused(change: dict[str, Any], message: str) -> None:
-    good = TextConfig("clip", 77, "lower", pad_id=0, end_id=9).to_dict()
+    good = TextConfig("clip", 77, "lower", pad_id=0, end_id=9)
     with pytest.raises(ConfigError, match=message):
-        TextConfig.from_dict(good | change)
-    with pytest.raises(ConfigError, match="missing"):
-        TextConfig.from_dict({"kind": "clip"})
+        replace(good, **change)
 
 
 def test_what_cannot_be_exported_is_refused(bert_folder: Path, tmp_path: Path) -> None:
