@@ -154,7 +154,7 @@ class Embedder:
             if result.coverage is not None:
                 work.coverage[modality] = result.coverage
         covered = () if result.coverage is None else result.coverage.covered
-        moved = result.moved
+        moved = result.moved if wanted else np.zeros(len(todo), np.float32)
         refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
         for row, one in enumerate(todo):
             answer = AnswerRow(
