@@ -149,7 +149,7 @@ def test_a_text_shows_what_the_service_answers(shown: Reco, opens: Opens) -> Non
             assert seen.captions(ranking) == [pair["caption"] for pair in answer[f"{ranking}_ranking"]]
         assert seen.captions("retrieved") == [used["caption"] for used in answer["used"]]
         weight = seen.page.locator("#retrieved .weight b").first.inner_text()
-        assert weight == f"{round(100 * answer['used'][0]['weight'])} %"
+        assert weight == f"{round(100 * answer['used'][0]['weight'])}\u00a0%"
         assert seen.page.locator("#retrieved img").count() == len(answer["used"])
         assert answer["refined_ranking"][0]["caption"] in seen.page.inner_text("#said")
         marks = seen.page.locator("#refined .mark").all_inner_texts()
@@ -214,12 +214,14 @@ def test_switches_ask_again_at_once(shown: Reco, opens: Opens) -> None:
 
         page.check("input[name=gate][value=off]")
         seen.settled()
-        assert all("caption right 100 %" in text for text in page.locator("#retrieved .figures").all_inner_texts())
+        assert all("caption right 100\u00a0%" in text for text in page.locator("#retrieved .figures").all_inner_texts())
         assert not page.is_visible("#why")
         page.check("input[name=gate][value=on]")
         seen.settled()
         assert "of their captions look right. So what was found counts" in page.inner_text("#why")
-        assert not all("caption right 100 %" in text for text in page.locator("#retrieved .figures").all_inner_texts())
+        assert not all(
+            "caption right 100\u00a0%" in text for text in page.locator("#retrieved .figures").all_inner_texts()
+        )
 
         page.check("input[name=refine][value=off]")
         seen.settled()

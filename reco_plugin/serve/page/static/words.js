@@ -38,7 +38,7 @@ export function ordinal(rank) {
 }
 
 /** Share as per cent. */
-export const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
+export const percent = (share) => (share > 0 && share < 0.005 ? "<\u00a01\u00a0%" : `${Math.round(100 * share)}\u00a0%`);
 
 /** Signed number with a true minus and two digits. */
 export const number = (value) => value.toFixed(2).replace("-", "−");
