@@ -29,6 +29,15 @@ def is_url(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
+def is_data_uri(text: str) -> bool:
+    """Whether a text is a data URI, of any type: some programs name none for an image.
+
+    >>> is_data_uri("data:;base64,iVBORw0KGgo="), is_data_uri("data: what is it?")
+    (True, False)
+    """
+    return text[:11].lower() == "data:image/" or _DATA_URI.match(text[:_HEADER]) is not None
+
+
 def image_bytes(text: str, *, max_bytes: int) -> bytes:
     """Decode a data URI or bare base64, with or without padding, line breaks, or the URL-safe alphabet.
 

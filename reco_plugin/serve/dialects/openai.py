@@ -11,6 +11,7 @@ from ...request import RefineOptions
 from ..edge import Caller, Edge
 from ..embedding import AnswerRow
 from ..failures import Failure, Refused
+from ..images import is_data_uri
 from ..routes import openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
 from .inputs import InputPart, Picture, Wanted, answers, numbered
@@ -74,7 +75,7 @@ def part_of(one: One, *, is_image: bool) -> InputPart:
     """An item of a checked input as a part; ``is_image``: a string is an image, also without a data URI's header."""
     match one:
         case str():
-            return Picture(one) if is_image or one[:11].lower() == "data:image/" else one
+            return Picture(one) if is_image or is_data_uri(one) else one
         case TextInput():
             return one.text
         case JinaImage():
@@ -109,7 +110,7 @@ class EmbeddingsRequest(Strict):
     output_dtype: str | None = Field(None, description="float, int8, uint8, binary or ubinary")
     truncate_prompt_tokens: int | None = Field(None, description="vLLM's; ignored")
     add_special_tokens: bool | None = Field(None, description="vLLM's; ignored")
-    encoding_type: str | None = Field(None, description="ignored")
+    encoding_type: str | None = Field(None, description="as embedding_type; LlamaIndex's name")
 
     refine: bool | None = Field(None, description="final, whatever alias, prefix, role and settings say")
     reco: HowToRefine | None = Field(None, description="how to refine, for this request")
@@ -126,12 +127,13 @@ class EmbeddingsRequest(Strict):
     @property
     def form(self) -> str:
         """How vectors are written."""
-        return "base64" if "base64" in (self.encoding_format, self.embedding_type) else "float"
+        return "base64" if "base64" in (self.encoding_format, self.embedding_type, self.encoding_type) else "float"
 
     @property
     def dtype(self) -> str:
         """Precision of the vectors."""
-        return next(kind for kind in (self.output_dtype, self.embedding_type, "float") if kind and kind != "base64")
+        kinds = (self.output_dtype, self.embedding_type, self.encoding_type, "float")
+        return next(kind for kind in kinds if kind and kind != "base64")
 
     def to_wanted(self) -> Wanted:
         """The same for the embedder."""
@@ -160,6 +162,7 @@ class EmbeddingsRequest(Strict):
         """
         check_dimensions(caller.embedder.dimension, dimensions=self.dimensions, output_dimension=self.output_dimension)
         check_offered("embedding_type", self.embedding_type, (*DTYPES, "base64"))
+        check_offered("encoding_type", self.encoding_type, (*DTYPES, "base64"))
         check_offered("output_dtype", self.output_dtype, DTYPES)
         check_offered("normalized", self.normalized, (True,))
         check_offered("late_chunking", self.late_chunking, (False,))

@@ -153,10 +153,13 @@ class TestInputs:
         self, client: TestClient, filled: Reco, red_square: str, picture: Image.Image
     ) -> None:
         uri = f"data:image/jpeg;base64,{red_square}"
-        items = ["a fox", {"text": "a fox"}, uri, {"image": uri}, {"image": red_square}]
+        untyped = (
+            f"data:application/octet-stream;base64,{red_square}"  # a browser's, of a file whose type it does not know
+        )
+        items = ["a fox", {"text": "a fox"}, uri, untyped, {"image": uri}, {"image": red_square}]
         vectors = [one["embedding"] for one in ask(client, input=items)["data"]]
         text, image = filled.embed_texts(["a fox"], refine=False), filled.embed_images([picture], refine=False)
-        assert np.allclose(vectors, np.concatenate([text, text, image, image, image]), atol=1e-5)
+        assert np.allclose(vectors, np.concatenate([text, text, image, image, image, image]), atol=1e-5)
 
     def test_modality_makes_images_of_strings(self, client: TestClient, red_square: str) -> None:
         expected = ask(client, input=[{"image": red_square}, "a fox"])["data"]
@@ -221,6 +224,7 @@ class TestWhatIsNotOffered:
         ("field", "good", "bad"),
         [
             ("embedding_type", "base64", "int4"),
+            ("encoding_type", "float", "int4"),
             ("output_dtype", "float", "int4"),
             ("normalized", True, False),
             ("late_chunking", False, True),
