@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .artifact import Artifact
-from .errors import InputError
+from .errors import InputError, VectorError
 from .preprocess import TextConfig, Tokenizer, image_to_array
 from .preprocess.text import TokenIds
 from .types import ImageInput, Vectors
@@ -63,9 +63,15 @@ class Preparation:
         """A vector (D,), checked.
 
         Raises:
-            InputError: another shape, NaN, or not unit-norm; ``what`` names it.
+            VectorError: another shape, NaN, or not unit-norm; ``what`` names it.
         """
-        checked: Vectors = check_vectors(vector[None], self._artifact.manifest.dimension, what)
+        dimension = self._artifact.manifest.dimension
+        if vector.shape != (dimension,):
+            raise VectorError(f"{what} must have shape ({dimension},), got {vector.shape}: is it the same encoder?")
+        try:
+            checked: Vectors = check_vectors(vector[None], dimension, what)
+        except VectorError as error:
+            raise VectorError(str(error).replace(f"{what}[0]", what, 1)) from None  # it is no row of what a caller sent
         return EncoderInput(checked[0])
 
     @cached_property

@@ -227,7 +227,7 @@ def _understood(error: Exception, max_pixels: int) -> ImageError:
     said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
     return ImageError(
         f"cannot be read ({type(error).__name__}: {said})",
-        f"pass a complete file of one of {', '.join(sorted(_formats()))}, or decode it yourself and pass the PIL image",
+        f"pass a complete file of one of {', '.join(sorted(_formats()))}",
     )
 
 

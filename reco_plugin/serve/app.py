@@ -22,7 +22,7 @@ from .bodies import Limited
 from .edge import TOLD, Edge
 from .embedder import Embedder
 from .middleware import KnownHosts, Observe, Observed, Prefixed
-from .routes import Shapes, to_failure, to_response
+from .routes import Shapes, no_route, to_failure, to_response
 from .settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
@@ -113,6 +113,12 @@ def _add_middleware(app: FastAPI, edge: Edge, hosts: Sequence[str] | None, obser
 
 async def _no_route(request: Request, error: Exception) -> Response:
     """What no dialect's route answers: unknown paths and methods."""
-    response = to_response(to_failure(error), request.app.state.shapes.of(request.scope))
-    response.headers.update(getattr(error, "headers", None) or {})  # which methods there are
+    headers = dict(getattr(error, "headers", None) or {})  # which methods there are
+    if getattr(error, "status_code", None) in (404, 405):
+        sent = request.scope.get("raw_path", b"").decode("latin-1")  # with the prefix
+        failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"))
+    else:
+        failure = to_failure(error)
+    response = to_response(failure, request.app.state.shapes.of(request.scope))
+    response.headers.update(headers)
     return response

@@ -116,12 +116,20 @@ class Embedder:
         if len(items) > self.settings.max_items:
             raise Refused(too_many_items(len(items), self.settings.max_items))
         self.check_images(isinstance(item, Item) and isinstance(item.content, bytes) for item in items)
-        if (options.k or 0) > self.settings.max_k:
-            message = f"k is {options.k}, the limit is {self.settings.max_k} (max_k)"
-            raise Refused(Failure(400, "k_too_large", message, "k"))
+        self.check_k(options.k)
         if options.fuser is not None and options.fuser not in (known := self.reco.manifest.fusers):
             message = f"fuser is {options.fuser}, and the model has only: {', '.join(known)}"
             raise Refused(Failure(400, "unknown_fuser", message, "fuser"))
+
+    def check_k(self, k: int | None) -> None:
+        """Limit the neighbours that a request asks for.
+
+        Raises:
+            Refused: 400, too many.
+        """
+        if (k or 0) > self.settings.max_k:
+            message = f"k is {k:,}, the limit is {self.settings.max_k:,} (max_k)"
+            raise Refused(Failure(400, "k_too_large", message, "k"))
 
     def check_images(self, images: Iterable[bool]) -> None:
         """Limit the images that are decoded at once; takes whether each item is an image.
@@ -251,7 +259,7 @@ class ItemPreparation:
         if isinstance(item.content, bytes):
             return self._image(item.content)
         try:
-            return self._preparation.vector(item.content, "vectors")
+            return self._preparation.vector(item.content, "a vector")
         except InputError as error:
             return Failure(400, "invalid_vector", str(error))
 
@@ -274,4 +282,4 @@ class ItemPreparation:
         try:
             return self._preparation.image(data)
         except ImageError as error:
-            return failure_of(error.about(f"image 0 ({len(data):,} bytes)"))
+            return failure_of(error.about(f"an image ({len(data):,} bytes)"))

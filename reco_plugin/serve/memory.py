@@ -208,7 +208,7 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/search")
     async def search_memory(request: Request, body: SearchRequest) -> Hits:
         """Find the pairs nearest to a text, an image or a vector."""
-        _check_number(body.k, edge.settings.max_k, "k", "max_k")
+        embedder.check_k(body.k)
         return Hits(data=await edge(request).ask(lambda: search(embedder, body)))
 
     return routes
@@ -296,6 +296,6 @@ def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Fa
     return sides
 
 
-def _check_number(number: int, limit: int, name: str, setting: str = "max_items") -> None:
+def _check_number(number: int, limit: int, name: str) -> None:
     if number > limit:
-        raise Refused(too_many_items(number, limit, name, setting))
+        raise Refused(too_many_items(number, limit, name))

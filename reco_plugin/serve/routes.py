@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -24,6 +24,19 @@ from .schemas import error_body
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
 log = logging.getLogger("reco_plugin.serve")
+_UNREADABLE = (
+    "the body cannot be parsed: send JSON in UTF-8, not compressed, that is not nested hundreds of levels deep"
+    " and has no number of thousands of digits"
+)
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not known here: leave it out",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "too_short": "is empty: give at least one",
+    "string_too_short": "is empty",
+}
+"""pydantic's kinds of errors whose own words are about Python."""
 
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
@@ -102,11 +115,8 @@ def to_failure(error: Exception) -> Failure:
             return _invalid(error)
         case BodyRefused():
             return error.failure
-        case HTTPException():  # of FastAPI itself: unknown path or method, unreadable body
-            code = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}.get(
-                error.status_code, "http_error"
-            )
-            return Failure(error.status_code, code, str(error.detail))
+        case HTTPException():  # of FastAPI itself, which does not say why it cannot parse a body
+            return Failure(error.status_code, "invalid_body", _UNREADABLE)
     failure = failure_of(error)
     if isinstance(error, RecoError) and not isinstance(error, InputError):  # callers get no details of these
         log.warning("request failed: %s", error, extra={"code": failure.code})
@@ -127,13 +137,60 @@ def to_response(failure: Failure, shape: Shape) -> JSONResponse:
     return JSONResponse(shape(failure), failure.status, headers)
 
 
+def no_route(method: str, path: str, allowed: str | None) -> Failure:
+    """The failure of a request that no route answers.
+
+    >>> no_route("GET", "/v1/embeddings", "POST").message
+    '/v1/embeddings takes POST, not GET'
+    """
+    if allowed:
+        return Failure(405, "method_not_allowed", f"{path:.100} takes {allowed}, not {method}")
+    return Failure(404, "not_found", f"there is no {path:.100} here: GET /openapi.json lists the paths")
+
+
 def _invalid(error: RequestValidationError) -> Failure:
-    """The first error of a body, with the name of its field."""
-    first = error.errors()[0]
+    """The first error of a request, with the name of its field and what was given."""
+    errors = error.errors()
+    first = errors[0]
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", first["msg"])
         return Failure(400, "invalid_json", f"the body is not JSON: {reason}, at character {first['loc'][-1]}")
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    name = ".".join(place)
-    reason = first["msg"].removeprefix("Value error, ")  # pydantic's prefix of our own messages
-    return Failure(400, "invalid_request", f"{name or 'body'}: {reason}", name or None)
+    of_field = [one for one in errors if one["loc"][:2] == first["loc"][:2]]  # one for each type that it may have
+    deepest = max(of_field, key=lambda one: len(one["loc"]))
+    name = _name(deepest["loc"], error.body)
+    return Failure(400, "invalid_request", (name or "the body") + _reason(deepest), name or None)
+
+
+def _name(loc: Sequence[int | str], body: Any) -> str:
+    """The place of an error in what was sent, without pydantic's names of the types that it tried.
+
+    >>> _name(("body", "inputs", "list[str]", 1), {"inputs": ["a", 1]})
+    'inputs[1]'
+    """
+    source, *parts = loc
+    if source != "body":
+        return ".".join(map(str, parts))
+    name, value = "", body
+    for left, part in zip(range(len(parts))[::-1], parts, strict=True):
+        if isinstance(part, int) and isinstance(value, list):
+            name, value = f"{name}[{part}]", value[part]
+        elif isinstance(value, dict) and (not left or (part in value and value.get("type") != part)):
+            name, value = f"{name}.{part}", value.get(part)
+    return name.removeprefix(".")
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, to follow its name."""
+    given = error["input"]
+    said: str = error["msg"].removeprefix("Value error, ").partition(", unable")[0]
+    if error["type"] in _WORDS:
+        how = ", sent with content-type: application/json" if isinstance(given, bytes | bytearray) else ""
+        return f" {_WORDS[error['type']]}{how}"
+    if error["type"].startswith("union_tag"):
+        tags = error["ctx"].get("expected_tags")  # of the forms that an object may have
+        return f": {error['ctx']['discriminator']} " + (f"must be {tags}" if tags else "is missing")
+    if not said.startswith("Input should be"):
+        return f": {said}"
+    shown = given[:60] if isinstance(given, str) else given
+    got = f", got {shown!r:.60}" if isinstance(given, str | int | float | None) else ""
+    return said.replace("Input should be", " must be") + got

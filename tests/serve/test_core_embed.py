@@ -116,7 +116,7 @@ def test_a_bad_item_fails_alone(embedder, filled):
     ]
     assert not answer.vectors[2:].any()
     assert np.allclose(answer.vectors[0], filled.embed_texts(["a red fox"], refine=True)[0], atol=1e-6)
-    with pytest.raises(Refused, match=r"input\[2\]: image 0") as refused:
+    with pytest.raises(Refused, match=r"input\[2\]: an image") as refused:
         answer.whole("input")
     assert (refused.value.failure.status, refused.value.failure.param) == (415, "input[2]")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import logging
 
@@ -86,6 +88,16 @@ def test_explain_takes_texts_and_images_and_a_bad_one_fails_alone(reading, fille
     assert "embedding" not in bad
 
 
+def test_a_bad_item_is_not_called_the_first_of_a_batch(reading, filled):
+    good = filled.embed_texts(TEXTS[:1], refine=False)[0].tolist()
+    for bad, told in (([3.0] * 128, "a vector has norm"), ([1.0], "a vector must have shape (128,), got (1,)")):
+        data = reading.post("/v1/refine", json={"vectors": [good, bad], "modality": "text"}).json()["data"]
+        assert data[1]["error"]["message"].startswith(told)
+    cut = {"input": [{"text": "a"}, {"image": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}]}
+    message = reading.post("/v1/explain", json=cut).json()["data"][1]["error"]["message"]
+    assert message.startswith("an image (8 bytes) cannot be read") and "PIL" not in message.partition(";")[2]
+
+
 def test_when_every_item_fails_the_request_does(reading):
     answer = reading.post("/v1/refine", json={"vectors": [[1.0, 2.0]], "modality": "text"})
     assert answer.status_code == 400
@@ -143,14 +155,54 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
 @pytest.mark.parametrize(
     ("method", "path", "content", "status", "code", "told"),
     [
-        ("GET", "/nowhere", None, 404, "not_found", "Not Found"),
-        ("GET", "/v1/refine", None, 405, "method_not_allowed", "Method Not Allowed"),
+        ("GET", "/nowhere", None, 404, "not_found", "there is no /nowhere here"),
+        ("GET", "/v1/refine", None, 405, "method_not_allowed", "/v1/refine takes POST, not GET"),
         ("POST", "/v1/refine", b"{", 400, "invalid_json", "the body is not JSON"),
-        ("POST", "/v1/refine", b"", 400, "invalid_request", "body: Field required"),
-        ("POST", "/v1/refine", b"[]", 400, "invalid_request", "body: "),
-        ("POST", "/v1/refine", b'{"vectors": 3, "modality": "text"}', 400, "invalid_request", "vectors: "),
-        ("POST", "/v1/refine", b'{"vectors": [[0.1]]}', 400, "invalid_request", "modality: Field required"),
-        ("POST", "/v1/refine", b'{"vectors": [[1]], "modality": "text", "kk": 2}', 400, "invalid_request", "kk: "),
+        ("POST", "/v1/refine", b"", 400, "invalid_request", "the body is missing"),
+        ("POST", "/v1/refine", b"[]", 400, "invalid_request", "the body must be a JSON object"),
+        (
+            "POST",
+            "/v1/refine",
+            b'{"vectors": 3, "modality": "text"}',
+            400,
+            "invalid_request",
+            "vectors must be a valid list, got 3",
+        ),
+        ("POST", "/v1/refine", b'{"vectors": [[0.1]]}', 400, "invalid_request", "modality is missing"),
+        (
+            "POST",
+            "/v1/refine",
+            b'{"vectors": [[1]], "modality": "text", "kk": 2}',
+            400,
+            "invalid_request",
+            "leave it out",
+        ),
+        ("POST", "/v1/refine", b'{"vectors": [], "modality": "text"}', 400, "invalid_request", "vectors is empty"),
+        (
+            "POST",
+            "/v1/refine",
+            b'{"vectors": [[1, "a"]]}',
+            400,
+            "invalid_request",
+            "vectors[0][1] must be a valid number",
+        ),
+        (
+            "POST",
+            "/v1/explain",
+            b'{"input": [{"text": "a"}], "k": 0}',
+            400,
+            "invalid_request",
+            "k must be greater than",
+        ),
+        (
+            "POST",
+            "/v1/explain",
+            b'{"input": [{"text": "a"}], "gate": "\\ud800"}',
+            400,
+            "invalid_request",
+            "got '\\ud800'",
+        ),
+        ("POST", "/v1/explain", b'{"input": ["a"]}', 400, "invalid_request", "input[0] must be a JSON object"),
         ("POST", "/v1/explain", b'{"input": [{}]}', 400, "invalid_request", "give text or image"),
         ("POST", "/v1/explain", b'{"input": [{"text": "a"}], "k": 101}', 400, "k_too_large", "max_k"),
         (
@@ -161,7 +213,10 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
             "invalid_input",
             "near",
         ),
-        ("POST", "/v1/explain", b"[" * 100_000, 400, "invalid_body", ""),
+        ("POST", "/v1/explain", b"[" * 100_000, 400, "invalid_body", "levels deep"),
+        ("POST", "/v1/explain", b'{"k": ' + b"9" * 4301 + b"}", 400, "invalid_body", "thousands of digits"),
+        ("POST", "/v1/explain", gzip.compress(b"{}", mtime=0), 400, "invalid_body", "not compressed"),
+        ("POST", "/v1/explain", b'{"input": [{"text": "caf\xe9"}]}', 400, "invalid_body", "UTF-8"),
         ("POST", "/v1/explain", b"\xff\xfe", 400, "invalid_json", "the body is not JSON"),
     ],
 )
