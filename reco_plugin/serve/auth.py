@@ -69,7 +69,7 @@ class KeyCheck:
             raise Refused(Failure(401, "admin_key_needed", message))
 
     def _needs_key(self, path: str) -> bool:
-        return self._metrics if path == "/metrics" else not (path == "/" or path.startswith(_OPEN))
+        return self._metrics if path == "/metrics" else not path.startswith(_OPEN)
 
 
 def _require(keys: Iterable[bytes], authorization: str | None, what: str) -> None:

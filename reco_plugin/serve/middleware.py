@@ -19,6 +19,7 @@ from .policy import PREFIXES
 from .routes import to_response
 
 log = logging.getLogger(LOGGER)
+_SLASHES = re.compile("/{2,}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
 """Paths that load balancers and monitoring call every few seconds."""
@@ -63,21 +64,32 @@ class Observed:
 
 
 class Prefixed:
-    """Strips ``/plain`` or ``/refined`` from the path and notes it for the route."""
+    """Strips ``/plain`` or ``/refined`` from the path and notes it for the route.
+
+    Slashes too many, which clients make of a base URL that ends in one, are dropped, and HEAD is answered as GET.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if scope["type"] == "http":
-            for prefix, manner in PREFIXES.items():
-                root = scope.get("root_path", "")  # of the proxy, which may have stripped it or not
-                for before in {root, ""}:
-                    if scope["path"].startswith(f"{before}{prefix}/"):
-                        scope["path"] = before + scope["path"].removeprefix(before + prefix)
-                        scope.setdefault("state", {})["prefix"] = manner
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        root = scope.get("root_path", "")  # of the proxy, which may have stripped it or not
+        path = _SLASHES.sub("/", scope["path"])
+        for prefix, manner in PREFIXES.items():
+            for before in {root, ""}:
+                if f"{path}/".startswith(f"{before}{prefix}/"):
+                    path = before + (path.removeprefix(before + prefix) or "/")
+                    scope.setdefault("state", {})["prefix"] = manner
+        scope["path"] = path if path[:-1] in ("", root) else path.removesuffix("/")
+        routed = scope if scope["method"] != "HEAD" else {**scope, "method": "GET"}  # the server drops the body
+        try:
+            await self._app(routed, receive, send)
+        finally:
+            scope.update(routed, method=scope["method"])  # for the log
 
 
 class KnownHosts:

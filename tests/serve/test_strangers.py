@@ -92,10 +92,10 @@ def test_only_a_bearer_key_is_looked_at():
         ("GET", "/vectorize", 405, "error"),
         ("GET", "/titan", 405, "message"),
         ("GET", "/model/clip/invoke", 405, "message"),
-        ("POST", "/v2/embed/", 404, "message"),
-        ("POST", "/refined/v2/embed/", 404, "message"),
+        ("GET", "/v2//embed/", 405, "message"),
+        ("POST", "/refined/v2/embed/rerank", 404, "message"),
         ("POST", "/v2/rerank", 404, "message"),
-        ("POST", "/v1/multimodalembeddings/", 404, "detail"),
+        ("POST", "/v1/multimodalembeddings/rerank", 404, "detail"),
         ("POST", "/model/clip/invoke-with-response-stream", 404, "message"),
         ("POST", "/v1/nothing", 404, "error"),
         ("GET", "/nothing", 404, "error"),
@@ -109,6 +109,7 @@ def test_where_no_route_answers_the_nearest_dialect_does(reading, method, path, 
     if path.endswith("/vectorize"):
         assert isinstance(answer.json()["error"], str)
     assert status != 405 or answer.headers["allow"]
+    assert path in answer.text  # as it was sent, with its prefix
 
 
 def test_on_this_machine_only_names_of_this_machine_are_answered(tmp_path, model):

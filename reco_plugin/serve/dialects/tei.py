@@ -1,4 +1,4 @@
-"""``POST /embed`` and ``GET /info`` of Hugging Face's text-embeddings-inference, for texts."""
+"""``POST /embed`` (or ``/``) and ``GET /info`` of Hugging Face's text-embeddings-inference, for texts."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def router(edge: Edge) -> APIRouter:
     """The routes."""
     routes = dialect_router(TeiError, shape)
 
+    @routes.post("/", include_in_schema=False)  # where Hugging Face's client asks, given a base URL
     @routes.post("/embed")
     async def tei_embed(request: Request, body: TeiRequest) -> list[list[float]]:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""

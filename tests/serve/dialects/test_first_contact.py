@@ -34,6 +34,33 @@ def test_json_is_json_whatever_the_header_says(client: TestClient, path: str, sa
     assert as_ever.json() | {"id": None} == answer.json() | {"id": None}  # Cohere's answers have one each
 
 
+@pytest.mark.parametrize("path", BODIES)
+def test_slashes_too_many_change_nothing(client: TestClient, path: str) -> None:
+    expected = client.post(path, json=BODIES[path]).json() | {"id": None}
+    for spelt in (f"/{path}", f"{path}/", f"/plain/{path}//", path.replace("/", "//")):
+        answer = client.post(f"{client.base_url}{spelt}", json=BODIES[path])
+        assert answer.status_code == 200, (spelt, answer.text)
+        assert answer.json() | {"id": None} == expected
+
+
+def test_head_is_answered_as_get_without_a_body(url: str) -> None:
+    key = {"authorization": "Bearer any"}
+    for path in (
+        "/",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/refined/v1/models",
+        "/v1/embeddings",
+        "/nothing",
+    ):
+        asked, got = (httpx.request(method, f"{url}{path}", headers=key) for method in ("HEAD", "GET"))
+        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        assert asked.headers["content-type"] == got.headers["content-type"]
+    assert httpx.head(f"{url}/v1/models").status_code == 401
+
+
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v2/embed"])
 def test_what_is_no_json_says_so(client: TestClient, path: str) -> None:
     answer = client.post(path, content=b"input=a+fox", headers={"content-type": CURL})

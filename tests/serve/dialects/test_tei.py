@@ -19,6 +19,15 @@ def test_hugging_faces_own_client(url: str, filled: Reco) -> None:
     assert np.allclose(sdk.feature_extraction(TEXTS[0]), filled.embed_texts(TEXTS[:1]), atol=1e-5)
 
 
+@pytest.mark.parametrize("base", ["", "/", "/embed/"])
+def test_a_base_url_is_enough_for_it(url: str, filled: Reco, base: str) -> None:
+    for prefix, refine in (("", False), ("/plain", False), ("/refined", True)):
+        sdk = huggingface_hub.InferenceClient(f"{url}{prefix}{base}", token="any")
+        assert np.allclose(sdk.feature_extraction(TEXTS[0]), filled.embed_texts(TEXTS[:1], refine=refine), atol=1e-5)
+    with pytest.raises(huggingface_hub.errors.HfHubHTTPError, match="the key is not known"):
+        huggingface_hub.InferenceClient(f"{url}{base}", token="wrong").feature_extraction(TEXTS[0])
+
+
 def test_embed_and_info(client: TestClient, filled: Reco) -> None:
     body = {"inputs": TEXTS, "normalize": True, "truncate": True, "truncation_direction": "Right"}
     assert np.allclose(client.post("/embed", json=body).json(), filled.embed_texts(TEXTS, refine=False), atol=1e-5)
@@ -32,3 +41,16 @@ def test_embed_and_info(client: TestClient, filled: Reco) -> None:
 def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> None:
     found = client.post("/embed", json={"inputs": TEXTS} | wrong)
     assert found.status_code == 400 and found.json()["error_type"] == "Validation"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        (["a", 1], "inputs[1] must be a valid string, got 1"),
+        (3, "inputs must be"),
+        ([], "nothing to embed"),
+        ([""], "inputs[0]: a text is empty"),
+    ],
+)
+def test_bad_inputs_are_named_as_they_were_sent(client: TestClient, inputs: object, told: str) -> None:
+    assert told in client.post("/embed", json={"inputs": inputs}).json()["error"]
