@@ -60,7 +60,9 @@ function timing(header) {
   return Object.fromEntries(steps.map(([, step, ms]) => [step, Number(ms)]));
 }
 
+/** An error's message; the page sends one item at a time, so its place says nothing. */
 function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const said = text.replace(/^(input|pairs)\[0\][^:]*: /, "");
+  const whole = said.charAt(0).toUpperCase() + said.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
