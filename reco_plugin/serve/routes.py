@@ -157,25 +157,26 @@ def _invalid(error: RequestValidationError) -> Failure:
         return Failure(400, "invalid_json", f"the body is not JSON: {reason}, at character {first['loc'][-1]}")
     of_field = [one for one in errors if one["loc"][:2] == first["loc"][:2]]  # one for each type that it may have
     deepest = max(of_field, key=lambda one: len(one["loc"]))
-    name = _name(deepest["loc"], error.body)
+    name = _name(deepest, error.body)
     return Failure(400, "invalid_request", (name or "the body") + _reason(deepest), name or None)
 
 
-def _name(loc: Sequence[int | str], body: Any) -> str:
+def _name(error: Mapping[str, Any], body: Any) -> str:
     """The place of an error in what was sent, without pydantic's names of the types that it tried.
 
-    >>> _name(("body", "inputs", "list[str]", 1), {"inputs": ["a", 1]})
+    >>> _name({"type": "string_type", "loc": ("body", "inputs", "list[str]", 1)}, {"inputs": ["a", 1]})
     'inputs[1]'
     """
-    source, *parts = loc
+    source, *parts = error["loc"]
     if source != "body":
         return ".".join(map(str, parts))
     name, value = "", body
     for left, part in zip(range(len(parts))[::-1], parts, strict=True):
         if isinstance(part, int) and isinstance(value, list):
             name, value = f"{name}[{part}]", value[part]
-        elif isinstance(value, dict) and (not left or (part in value and value.get("type") != part)):
-            name, value = f"{name}.{part}", value.get(part)
+        elif isinstance(value, dict) and (part in value or error["type"] == "missing"):
+            is_form = left and value.get("type") == part
+            name, value = (name, value) if is_form else (f"{name}.{part}", value.get(part))
     return name.removeprefix(".")
 
 

@@ -48,6 +48,7 @@ def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> No
     [
         (["a", 1], "inputs[1] must be a valid string, got 1"),
         (3, "inputs must be"),
+        ({"text": "a"}, "inputs must be"),
         ([], "nothing to embed"),
         ([""], "inputs[0]: a text is empty"),
     ],

@@ -75,3 +75,18 @@ class TestWeaviateThroughVoyage:
         response = client.post("/v1/multimodalembeddings", json=body)
         assert response.status_code == 400 and isinstance(response.json()["detail"], str)
         assert [*response.json()] == ["detail"]
+
+    @pytest.mark.parametrize(
+        ("part", "told"),
+        [
+            ({}, "inputs[0].content[0]: 'type' is missing"),
+            ({"type": "video"}, "inputs[0].content[0]: 'type' must be 'text', 'image_base64', 'image_url'"),
+            ({"type": "text"}, "inputs[0].content[0].text is missing"),
+            ({"type": "text", "text": 3}, "inputs[0].content[0].text must be a valid string, got 3"),
+            ({"type": "text", "text": "a", "alt": "b"}, "inputs[0].content[0].alt is not known here: leave it out"),
+            ("a", "inputs[0].content[0] must be a JSON object"),
+        ],
+    )
+    def test_a_bad_part_is_named_as_it_was_sent(self, client: TestClient, part: Any, told: str) -> None:
+        response = client.post("/v1/multimodalembeddings", json={"inputs": [{"content": [part]}]})
+        assert response.json()["detail"] == told
