@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
@@ -13,9 +14,11 @@ from ..errors import ConfigError
 from ..reco import Reco
 from .app import create_app
 from .connections import make_protocol
-from .logs import log_to_stderr
+from .logs import LOGGER, log_to_stderr
 from .middleware import is_loopback
 from .settings import ServeSettings
+
+log = logging.getLogger(LOGGER)
 
 
 def server_options(settings: ServeSettings) -> dict[str, Any]:
@@ -68,6 +71,10 @@ def run(settings: ServeSettings, reco: Reco) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     # against DNS rebinding: a web page whose name resolves to 127.0.0.1 could read answers
     hosts = settings.allowed_hosts if settings.allowed_hosts or is_loopback(settings.host) else None
+    if not (is_loopback(settings.host) or settings.api_keys):
+        log.warning(
+            "whoever reaches %s:%d may use this: set api_keys (RECO_SERVE_API_KEYS)", settings.host, settings.port
+        )
     app = create_app(settings, reco, hosts)
     gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
     uvicorn.run(app, **server_options(settings))

@@ -111,6 +111,28 @@ def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("host", "keys", "warned"), [("127.0.0.1", "", False), ("0.0.0.0", "", True), ("0.0.0.0", "secret", False)]
+)
+def test_an_address_that_others_reach_is_warned_of_while_no_key_is_set(tmp_path, model, host, keys, warned):
+    started = subprocess.Popen(
+        command("--model", str(model), "--memory", ":memory:", "--port", "0", "--host", host),
+        cwd=tmp_path,
+        env=environment(RECO_SERVE_API_KEYS=keys),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = []
+    for line in typing.cast(typing.IO[str], started.stderr):
+        said.append(json.loads(line)["message"])
+        if "running on" in said[-1]:
+            break
+    started.kill()
+    started.communicate()
+    assert "running on" in said[-1]
+    assert any("set api_keys" in line for line in said) is warned
+
+
+@pytest.mark.parametrize(
     ("host", "told"),
     [
         ("203.0.113.7", r"cannot listen on 203.0.113.7:8080: .*Give an address of this machine: --host 127.0.0.1"),
