@@ -93,6 +93,8 @@ def read_coco(source: Location) -> list[CaptionedFile]:
     path = source.path
     try:
         stored = json.loads(read_text(path))
+        if isinstance(stored, list):
+            raise DataError(f"{path} is a JSON array: write its rows into a .jsonl, an object a line")
         images = stored["images"]
         if "annotations" in stored:
             source.only("images", "captions", "limit")

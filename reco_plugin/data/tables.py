@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,6 +178,9 @@ class TableFile:
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
         with file:
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise DataError(f"{self.path} is UTF-16: save it as UTF-8 (in Excel: as 'CSV UTF-8')")
+            file.seek(0)
             yield Lines(file)
 
     def _rows(self, lines: Lines, stretch: Stretch | None = None) -> Iterator[TableRow | RowError]:
@@ -223,12 +228,14 @@ class TableFile:
         try:
             header = next((values for values in self._reader(lines) if values), [])
         except csv.Error as error:
-            raise DataError(f"{self.path}: its first line is no header: {error}") from None
+            raise DataError(f"{self.path}: its first line is no header: {_plain(error)}") from None
         if not header:
             raise DataError(f"{self.path} is empty: its first line must name the columns, as in image,text")
         for name in header:
             if not is_utf8(name):
                 raise DataError(f"{self.path} is not UTF-8: its columns are {raw_bytes(name)!r}, …; save it as UTF-8")
+        if twice := [name for name, times in Counter(header).items() if name and times > 1]:
+            raise DataError(f"{self.path} has the column {twice[0]!r} twice: rename one of them")
         return tuple(header)
 
     def _csv_rows(self, lines: Lines, header: tuple[str, ...]) -> Iterator[TableRow | RowError]:
@@ -240,10 +247,10 @@ class TableFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                lost = f"{error} (up to line {lines.line}); is a quote left open?"
+                lost = f"{_plain(error)} (up to line {lines.line}); is a quote left open?"
                 yield RowError(f"{self.path}, after line {before}", lost)
             else:
-                if values:
+                if any(values):  # spreadsheets write empty rows at the end
                     yield self._csv_row(lines.line, header, values)
 
     def _csv_row(self, line: int, header: tuple[str, ...], values: list[str]) -> TableRow | RowError:
@@ -260,6 +267,12 @@ class TableFile:
             if not is_utf8(value):
                 return row.error(name, not_utf8(value))
         return row
+
+
+def _plain(error: csv.Error) -> str:
+    """The csv module's message; its advice on line ends is for programmers."""
+    lone = "new-line character seen in unquoted field"
+    return "a carriage return without a line feed: save it with LF or CRLF" if lone in str(error) else str(error)
 
 
 def _columns(header: str, separator: str) -> int:

@@ -105,7 +105,8 @@ def test_karpathys_splits(tmp_path: Path) -> None:
     ("stored", "message"),
     [
         ("{", "is not JSON"),
-        ([1], "is neither COCO's captions .* nor Karpathy's"),
+        ([1], "is a JSON array: write its rows into a .jsonl, an object a line"),
+        ({"images": 1}, "is neither COCO's captions .* nor Karpathy's"),
         ({"images": [{"id": 1}], "annotations": []}, "KeyError 'file_name'"),
         ({"images": [{"filename": "a.jpg", "sentences": []}]}, "KeyError 'split'"),
         (

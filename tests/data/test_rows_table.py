@@ -176,11 +176,28 @@ def test_a_file_without_a_header_is_empty(here: Path, name: str, content: str) -
         open_rows(here / name)
 
 
-def test_a_table_of_another_encoding_is_refused_whole(here: Path) -> None:
-    path = here / "t.csv"
-    path.write_bytes("image,text\na.png,fox\n".encode("utf-16"))
-    with pytest.raises(DataError, match="is not UTF-8: its columns"):
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("t.csv", "image,text\r\na.png,fox\r\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("t.jsonl", '{"image": "a.png", "text": "fox"}\n'.encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        ("t.csv", "image,Größe\na.png,fox\n".encode("cp1252"), "is not UTF-8: its columns"),
+        ("t.csv", b"image,text\ra.png,fox\r", "its first line is no header: a carriage return without a line feed"),
+        ("t.csv", b"image;text;note;note\na.png;fox;1;2\n", "has the column 'note' twice: rename one of them"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_whole(here: Path, name: str, content: bytes, problem: str) -> None:
+    path = here / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=problem):
         open_rows(path)
+
+
+def test_rows_and_columns_that_a_spreadsheet_leaves_empty_are_none(here: Path) -> None:
+    path = here / "t.csv"
+    path.write_text("image;text;;\r\n;;;\r\na.png;fox;;\r\n;;;\r\n", newline="")
+    rows = open_rows(path)
+    assert (rows.total, [pair.payload for pair in pairs_of(rows)], rejected_of(rows)) == (1, [{"caption": "fox"}], [])
 
 
 def test_the_strict_table_raises_where_the_rows_go_on(here: Path) -> None:
