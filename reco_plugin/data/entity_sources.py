@@ -93,7 +93,7 @@ def _image_finder(folder: Path) -> Callable[[TableRow], Path]:
             by_id.update({path.stem: path for path in find_images(folder)})
         id_ = str(row.values["image_id"])
         if id_ not in by_id:
-            raise row.error("image_id", f"no image below {folder} is called {id_}.jpg, .jpeg, .png or .webp")
+            raise row.error("image_id", f"no image below {folder} is called {id_}.jpg, .png, …")
         return by_id[id_]
 
     return find

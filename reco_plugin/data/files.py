@@ -10,7 +10,10 @@ from typing import BinaryIO
 
 from ..errors import DataError
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = (
+    "jpg", "jpeg", "png", "webp", "jfif", "avif", "heic", "heif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"
+)  # fmt: skip
+"""Of the formats that the encoder may read; the first ones are preferred where a key of a shard has several."""
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BOM = b"\xef\xbb\xbf"

@@ -13,7 +13,7 @@ from ..values import did_you_mean
 from .classes import check_templates, find_unseen, has_class_names, read_class_names, read_templates, read_unseen
 from .columns import is_vectors
 from .cub import is_cub, read_cub
-from .files import find_images, find_shards, names_shards
+from .files import IMAGE_SUFFIXES, find_images, find_shards, names_shards
 from .images import spread_over_classes
 from .labelled import Labelled, check_labels, read_vectors
 from .shards import Blob, blob_images, read_samples
@@ -34,7 +34,7 @@ def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
     members = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [find_images(member) for member in members]
     if not any(found):
-        raise DataError(f"{folder} holds no folder with images (jpg, jpeg, png, webp): make one per class")
+        raise DataError(f"{folder} holds no folder with images ({', '.join(IMAGE_SUFFIXES)}): make one per class")
     if not all(found):
         empty = members[next(row for row, images in enumerate(found) if not images)]
         raise DataError(f"{empty} holds no images: remove this class or give it some")
@@ -148,7 +148,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
       ``classnames.txt`` (one a line) or ``classnames.json`` (a list, or folder -> name);
     - the folder of CUB-200-2011 (``images.txt``, ``image_class_labels.txt``, …), ``?split=test|train|all``;
     - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class);
-    - webdataset shards as clip-benchmark has them: ``KEY.jpg|jpeg|png|webp`` with ``KEY.cls`` (a number),
+    - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
       ``classnames.txt`` beside the shards or in the folder above;
     - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.read_torchvision`;
     - vectors: ``.npz``, or ``X.parquet`` with ``X.prompts.parquet``; see :func:`write_labelled`.

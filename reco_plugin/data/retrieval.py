@@ -61,7 +61,7 @@ def read_retrieval(source: str | Path) -> Captioned:
     - ``.jsonl`` with image and text (a caption or a list of them), ``.csv`` or ``.tsv`` with one caption a row; rows
       that name the same image belong together;
     - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
-    - webdataset shards as clip-benchmark has them: ``KEY.jpg|jpeg|png|webp`` with ``KEY.txt``, a caption a line;
+    - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.txt``, a caption a line;
     - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.captions.read_coco`;
     - ``.token`` or ``.csv`` of Flickr30k, see :func:`~reco_plugin.data.captions.read_flickr`;
     - vectors: ``.npz`` with ``image`` (N, D), ``text`` (M, D), ``text_of_image`` (M,) (may be left out when text i

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 from made_sources import pairs_of, png, rejected_of, write_parquet, write_tar
+from PIL import Image
 
 from reco_plugin.data import open_rows, read_pairs
+from reco_plugin.data.files import IMAGE_SUFFIXES
 from reco_plugin.errors import DataError
+from reco_plugin.preprocess.image import ImageConfig, image_to_array
 
 
 @pytest.fixture
@@ -119,6 +122,26 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert [row.reason for row in rejected_of(rows)][:2] == ["c.txt is empty", "there is no d.txt with its caption"]
     with pytest.raises(DataError, match=r"b\.txt cannot be read as UTF-8"):
         list(read_pairs(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", sorted(set(IMAGE_SUFFIXES) - {"heic", "heif"}))
+def test_every_image_that_the_encoder_reads_is_found(tmp_path: Path, suffix: str) -> None:
+    kind = Image.registered_extensions()[f".{suffix}"]
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix.upper()}", kind)
+    (tmp_path / "a.txt").write_text("a fox")
+    write_tar(tmp_path / "0", {f"b.{suffix}": (tmp_path / f"a.{suffix.upper()}").read_bytes(), "b.txt": b"a fox"})
+    (shard,) = pairs_of(open_rows((tmp_path / "0").rename(tmp_path / "shard.tar")))
+    (tmp_path / "shard.tar").unlink()
+    (pair,) = pairs_of(open_rows(tmp_path))
+    assert (pair.id, shard.id) == (f"a.{suffix.upper()}", "b")
+    for image in (pair.image, shard.image):
+        assert image_to_array(image, ImageConfig((8, 8))).shape == (8, 8, 3)
+
+
+def test_an_image_that_cannot_be_read_here_is_found_too(tmp_path: Path) -> None:
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (row,) = rejected_of(open_rows(tmp_path))
+    assert (row.id, row.half) == ("a.HEIC", True)
 
 
 def test_a_large_folder_comes_in_parts(tmp_path: Path) -> None:
