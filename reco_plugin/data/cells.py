@@ -10,12 +10,13 @@ from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import VectorError
-from ..values import PAYLOAD_LEVELS, is_unicode
+from ..values import PAYLOAD_LEVELS, is_unicode, show
 from ..vectors import check_vectors
 from .remote import RemoteImage
 
@@ -26,6 +27,8 @@ Image: TypeAlias = "Path | bytes | RemoteImage"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MISSING = "missing or empty"
+_LONGEST_PATH = 1000
+"""Characters; longer ones are captions in the wrong column, or images in base64."""
 
 
 class CellError(Exception):
@@ -33,8 +36,8 @@ class CellError(Exception):
 
 
 def id_of(value: object) -> str:
-    """Parse an id, which may be a whole number."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    """Parse an id, which may be a whole number or a UUID."""
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         raise CellError(f"expected a text or whole number, got {value!r:.60}")
     return _sound(str(value))
 
@@ -52,6 +55,8 @@ def text_of(value: object) -> str:
 def image_of(value: object, folder: Path) -> Image:
     """Parse an image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
     if isinstance(value, Mapping):
+        if not {"bytes", "path"} & value.keys():
+            raise CellError(f"expected the fields bytes or path, has {sorted(value)}")
         return image_of(value.get("bytes") or value.get("path"), folder)
     if value is None or value in ("", b""):
         raise CellError(MISSING)
@@ -63,9 +68,11 @@ def image_of(value: object, folder: Path) -> Image:
         return RemoteImage(_sound(value))
     if scheme := _SCHEME.match(value):
         raise CellError(f"{scheme[0]} is not supported: give paths, http:// or https://, or fetch the images first")
+    if len(value) > _LONGEST_PATH:
+        raise CellError(f"expected the path of an image, got {show(value)}")
     path = folder / _sound(value)
     if not _is_file(path):
-        raise CellError(f"{value!r:.200} is not a file at {str(path)!r:.300}; paths are relative to the table")
+        raise CellError(f"{value!r} is not a file at {str(path)!r}; paths are relative to the table")
     return path
 
 

@@ -185,9 +185,9 @@ def _parquet_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
 
 
 def _from_arrow(path: Path, name: str, column: Any) -> ColumnValues:
-    """Convert an arrow array to numpy: lists to (N, D), others to objects (N,) with None for null."""
-    if not holds_lists(column.type):
-        return np.array(column.to_pylist(), object)
+    """Convert an arrow array to numpy: lists of numbers to (N, D), others to objects (N,) with None for null."""
+    if not holds_vectors(column.type):
+        return np.fromiter(column.to_pylist(), object, len(column))
     lengths = {len(item) if item is not None else 0 for item in column}
     if len(lengths) > 1 or column.null_count:
         raise DataError(f"{path}: the lists of column {name!r} have lengths {sorted(lengths)[:5]}, not one dimension D")
@@ -195,10 +195,11 @@ def _from_arrow(path: Path, name: str, column: Any) -> ColumnValues:
     return np.asarray(flat.reshape(len(column), -1))
 
 
-def holds_lists(kind: Any) -> bool:
-    """Whether an arrow type is a list type, which may hold vectors."""
+def holds_vectors(kind: Any) -> bool:
+    """Whether an arrow type is lists of numbers."""
     types = need("pyarrow", "reading parquet").types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
 
 
 def map_array(path: Path) -> ColumnValues:

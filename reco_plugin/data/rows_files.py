@@ -42,13 +42,13 @@ class ImageFolderPart:
         image = self.folder / name
         beside = image.with_suffix(".txt")
         if not beside.is_file():
-            return Rejected(str(image), f"there is no {beside.name} with its caption", name, half=True)
+            return Rejected(str(image), f"there is no {beside.name!r} with its caption", name, half=True)
         try:
             text = text_of(read_text(beside))
         except CellError:
-            return Rejected(str(image), f"{beside.name} is empty", name, half=True)
+            return Rejected(str(image), f"{beside.name!r} is empty", name, half=True)
         except DataError as error:
-            return Rejected(str(image), str(error), name)
+            return Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
         return Pair(name, image, text, {"caption": text})
 
 

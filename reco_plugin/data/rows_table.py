@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError
 from ..types import Pair
 from .cells import CellError, Vector, unit_rows
-from .columns import holds_lists, open_parquet_file
+from .columns import holds_vectors, open_parquet_file
 from .parts import ColumnNames, FilePart, Rejected, RowError, SourcePart
 from .row_maker import RowMaker
 from .tables import Stretch, TableFile
@@ -101,7 +101,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
             schema, sizes = file.schema_arrow, row_groups(file)
         maker = RowMaker(names, path.parent if folder is None else folder)
         maker.check(str(path), schema.names)
-        vectors = all(holds_lists(schema.field(name).type) for name in (names.image, names.text))
+        vectors = all(holds_vectors(schema.field(name).type) for name in (names.image, names.text))
         maker = replace(maker, unfold=vectors)
         before = 0
         for groups, rows in _gather_groups(sizes):
@@ -117,7 +117,7 @@ def row_groups(file: Any) -> list[int]:
 
 
 def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterator[dict[str, Any]]:
-    """Read rows as values by column; lists in the columns of images and texts are vectors, each checked.
+    """Read rows as values by column; lists of numbers in the columns of images and texts are vectors, each checked.
 
     Raises:
         DataError: the file is damaged.
@@ -125,11 +125,12 @@ def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterat
     with open_parquet_file(path) as file:
         try:
             for batch in file.iter_batches(_BATCH, row_groups=list(groups)):
-                columns = {
-                    name: _vectors(column) if name in (names.image, names.text) and holds_lists(column.type) else column
+                lists = {
+                    name: _vectors(column)
+                    if name in (names.image, names.text) and holds_vectors(column.type)
+                    else column.to_pylist()
                     for name, column in zip(batch.schema.names, batch.columns, strict=True)
                 }
-                lists = {k: c if isinstance(c, list) else c.to_pylist() for k, c in columns.items()}
                 for row in range(batch.num_rows):
                     yield {name: values[row] for name, values in lists.items()}
         except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from made_sources import pairs_of, png, rejected_of, unit, write_parquet
 
-from reco_plugin.data import open_rows, read_pairs
+from reco_plugin.data import open_rows, read_pairs, read_records
 from reco_plugin.data.remote import RemoteImage
 from reco_plugin.errors import DataError
 
@@ -80,6 +81,49 @@ def test_vectors_that_are_wrong_cost_one_row_each(tmp_path: Path) -> None:
         "e": ("'text'", "has norm 0, not 1: divide each vector by its L2 norm first"),
         "f": ("'image'", "has 1 numbers, others have 4"),
     }
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        (
+            "text",
+            [["a fox", "fox"], ["a bear"]],
+            "expected one caption, got ['a fox', 'fox']; write one row per caption",
+        ),
+        ("image", [[png()], [png(1)]], "expected the path of an image, got [b'\\x89PNG"),
+        ("image", [{"data": png(), "kind": "png"}] * 2, "expected the fields bytes or path, has ['data', 'kind']"),
+    ],
+)
+def test_columns_of_another_shape_say_so(tmp_path: Path, column: str, values: list[object], reason: str) -> None:
+    columns = {"id": ["a", "b"], "image": [png(), png(1)], "text": ["fox", "bear"]} | {column: values}
+    first, second = rejected_of(open_rows(write_parquet(tmp_path / "t.parquet", columns)))
+    assert (first.id, first.where.rpartition(" ")[2]) == ("a", repr(column))
+    assert first.reason.startswith(reason)
+    assert len(first.reason) < 120
+    assert second.id == "b"
+
+
+def test_ids_are_texts_whole_numbers_or_uuids(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    own = uuid.UUID(int=7)
+    columns = {"image": [png()], "text": ["fox"], "kind": arrow.array(["a"]).dictionary_encode()}
+    for id_, expected in (
+        (arrow.array([own.bytes], arrow.uuid()), str(own)),
+        (arrow.array([2**63], arrow.uint64()), str(2**63)),
+        (arrow.array(["x"]).dictionary_encode(), "x"),
+    ):
+        (pair,) = open_rows(write_parquet(tmp_path / "t.parquet", {"id": id_} | columns))
+        assert (pair.id, pair.payload) == (expected, {"caption": "fox", "kind": "a"})
+
+
+def test_lists_of_texts_in_a_pair_file_are_payload(tmp_path: Path) -> None:
+    columns = {"id": ["a", "b"], "image": unit(2).tolist(), "text": unit(2).tolist(), "tags": [["x", "y"], ["z", "z"]]}
+    path = write_parquet(tmp_path / "v.parquet", columns)
+    (records,) = read_records(path)
+    assert (
+        records.payloads == [pair.payload for pair in read_pairs(path)] == [{"tags": ["x", "y"]}, {"tags": ["z", "z"]}]
+    )
 
 
 def test_vectors_of_images_with_raw_captions(tmp_path: Path) -> None:

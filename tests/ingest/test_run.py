@@ -15,7 +15,7 @@ from reco_plugin.data import read_pairs
 from reco_plugin.errors import DataError
 from reco_plugin.ingest.known import ROW
 
-from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content
+from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content, picture
 
 
 def listed(path: Path) -> list[dict[str, Any]]:
@@ -112,6 +112,18 @@ def test_too_many_rejected_rows_stop_it_with_reasons(
     assert 20 < len(listed(tmp_path / "lists" / "rejected.jsonl")) < 40
     assert shop.memory.trust is not None
     assert fill(source, shop, max_error_rate=0.5).unchanged == 216
+
+
+def test_reasons_are_counted_whatever_the_files_are_called(tmp_path: Path, shop: Reco, fill: Fill) -> None:
+    for name in ("1", "a b", "100% wool", "UTF-8", "good"):
+        picture(tmp_path / f"{name}.png", "red")
+        (tmp_path / f"{name}.txt").write_bytes(b"a fox" if name == "good" else b"F\xfcchse")
+    for name in ("2", "c"):
+        picture(tmp_path / f"{name}.png", "blue")
+    reasons = fill(tmp_path, shop).reasons
+    (unreadable, times), missing = reasons.items()
+    assert (unreadable.partition(":")[0], times) == ("… cannot be read as UTF-8 text", 4)
+    assert missing == ("there is no … with its caption", 2)
 
 
 def test_few_rows_are_judged_at_the_end(
