@@ -81,6 +81,15 @@ def _choices(inside: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
 
 
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Size, time and inode of a file, one of which changes if it is written or replaced; empty if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
 def read_lines(path: Path) -> list[str]:
     """Read the non-empty lines of a UTF-8 text file, without surrounding blanks.
 

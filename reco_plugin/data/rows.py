@@ -26,7 +26,7 @@ from ..errors import ConfigError, DataError
 from ..types import Pair
 from .captions import read_captions
 from .cub import is_cub
-from .files import IMAGE_SUFFIXES, find_shards, names_shards
+from .files import IMAGE_SUFFIXES, find_shards, names_shards, stamp_of
 from .images import spread
 from .parts import ColumnNames, Rejected, SourcePart
 from .remote import RemoteImage
@@ -56,6 +56,19 @@ class Rows:
     parts: tuple[SourcePart, ...]  # in order
     total: int | None = None  # number of rows, where cheap to count, else None
 
+    def check_unchanged(self) -> None:
+        """Check, at the end, that no table changed while it was read: rows would be missing without a word.
+
+        Raises:
+            DataError: one of them was written or replaced.
+        """
+        read = {part.path: part.stamp for part in self.parts if isinstance(part, TablePart | ParquetPart)}
+        for path, stamp in read.items():
+            if stamp_of(path) != stamp:
+                raise DataError(
+                    f"{path} changed while it was read, so rows may be missing: read it again when it is complete"
+                )
+
     @property
     def folders(self) -> tuple[Path, ...]:
         """Base folders of its image paths, each once."""
@@ -63,7 +76,11 @@ class Rows:
         return tuple(dict.fromkeys(part.folder for part in of_files))
 
     def __iter__(self) -> Iterator[Pair | Rejected]:
-        """The rows of all parts, in order; of pairs with the same id, the first is kept."""
+        """The rows of all parts, in order; of pairs with the same id, the first is kept.
+
+        Raises:
+            DataError: at the end, see :meth:`check_unchanged`.
+        """
         seen, starts, place = SeenPairs(), list[int](), 0
         for part in self.parts:
             starts.append(place)
@@ -71,6 +88,7 @@ class Rows:
                 before = seen.before(row, place) if isinstance(row, Pair) else None
                 yield row if before is None else self._twice(row, place, starts, *before)
                 place += 1
+        self.check_unchanged()
 
     def _twice(self, row: Pair | Rejected, place: int, starts: list[int], first: int, same: bool) -> Rejected:
         what = "repeats" if same else f"its id {row.id!r} came before, with other content:"

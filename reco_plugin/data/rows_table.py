@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..types import Pair
 from .cells import CellError, Vector, unit_rows
 from .columns import holds_vectors, open_parquet_file
+from .files import stamp_of
 from .parts import ColumnNames, FilePart, Rejected, RowError, SourcePart
 from .row_maker import RowMaker
 from .tables import Stretch, TableFile
@@ -28,6 +29,12 @@ class TablePart(FilePart):
     table: TableFile
     stretch: Stretch
     maker: RowMaker
+    stamp: tuple[int, ...]  # of the file, from before it was read
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.table.path
 
     @property
     def name(self) -> str:
@@ -54,11 +61,12 @@ def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Sour
     Raises:
         DataError: it cannot be read, or lacks a column.
     """
+    stamp = stamp_of(path)
     table = TableFile(path, (names.image, names.text), (names.id, names.image, names.text))
     maker = RowMaker(names, folder)
     if path.suffix.lower() != ".jsonl":
         maker.check(str(path), list(table.columns))
-    return tuple(TablePart(table, stretch, maker) for stretch in table.stretches), len(table)
+    return tuple(TablePart(table, stretch, maker, stamp) for stretch in table.stretches), len(table)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class ParquetPart(FilePart):
     groups: tuple[int, ...]
     before: int
     maker: RowMaker
+    stamp: tuple[int, ...]  # of the file, from before it was read
 
     @property
     def name(self) -> str:
@@ -97,6 +106,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
     parts: list[SourcePart] = []
     total = 0
     for path in paths:
+        stamp = stamp_of(path)
         with open_parquet_file(path) as file:
             schema, sizes = file.schema_arrow, row_groups(file)
         maker = RowMaker(names, path.parent if folder is None else folder)
@@ -105,7 +115,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
         maker = replace(maker, unfold=vectors)
         before = 0
         for groups, rows in _gather_groups(sizes):
-            parts.append(ParquetPart(path, groups, before, maker))
+            parts.append(ParquetPart(path, groups, before, maker, stamp))
             before += rows
         total += before
     return tuple(parts), total

@@ -50,6 +50,7 @@ def plan(
                 for row in batch:
                     tally.count(row, held, options, outcome)
                 progress(len(batch), outcome.rejected)
+    rows.check_unchanged()
     if max_delete is not None:
         ours = [key_of(id_) for id_, payload in memory.payloads() if payload.get(SOURCE) == options.source]
         gone = sum(key not in tally.named for key in ours)

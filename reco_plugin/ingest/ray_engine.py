@@ -115,6 +115,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
                 if isinstance(items, RemoteError):
                     raise items.to_error()
                 yield from items
+        rows.check_unchanged()
     except ray.exceptions.RayError as error:
         reason = str(error).strip().rpartition("\n")[2]  # the lines before are a trace
         raise DataError(f"the Ray cluster failed: {reason}. What was written stays") from error

@@ -51,7 +51,8 @@ def ingest(
         progress: called after each batch; then a bar on stderr also shows how trust is learned.
 
     Raises:
-        DataError: too many rows were rejected, or a task keeps losing its worker; what was written stays.
+        DataError: too many rows were rejected, a table changed while it was read, or a task keeps losing its worker;
+            what was written stays.
         MemoryStoreError: the memory failed; what was written stays.
         SessionError: the encoder failed.
         ConfigError: the cluster cannot be reached, or has no room for one worker.
@@ -118,6 +119,7 @@ def _read(rows: Rows, size: int, wanted: Callable[[Pair | Rejected], bool] | Non
     if wanted is not None:
         found = (row for row in found if wanted(row if isinstance(row, Rejected) else row[1]))
     yield from make_chunks(found, size)
+    rows.check_unchanged()
 
 
 def _sift(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Sequence[Any]]) -> list[Any]:

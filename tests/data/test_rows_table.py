@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
-from made_sources import pairs_of, png, rejected_of
+from made_sources import pairs_of, png, rejected_of, write_parquet
 
 from reco_plugin import Pair
 from reco_plugin.data import open_rows
@@ -139,9 +140,34 @@ def test_a_table_that_vanishes_ends_its_part_with_a_rejected_row(here: Path) -> 
     path.write_text("image,text\na.png,fox\n")
     rows = open_rows(path)
     path.unlink()
-    (row,) = rows
+    (row,) = rows.parts[0].read()
     assert "cannot be read" in row.reason
     assert "after 0 rows" in row.reason
+
+
+@pytest.mark.parametrize("how", ["replaced", "longer", "gone"])
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_table_that_changes_while_it_is_read_is_an_error_at_the_end(here: Path, name: str, how: str) -> None:
+    path = here / name
+    columns = {"id": ["x", "y"], "image": ["a.png", "b.png"], "text": ["fox", "bear"]}
+    lines = {".csv": "id,image,text\nx,a.png,fox\n", ".jsonl": '{"id": "x", "image": "a.png", "text": "fox"}\n'}
+    if path.suffix == ".parquet":
+        write_parquet(path, columns)
+    else:
+        path.write_text(lines[path.suffix])
+    reading = iter(rows := open_rows(path))
+    assert isinstance(next(reading), Pair)
+    if how == "replaced":
+        shutil.copy(path, here / "new")
+        (here / "new").rename(path)
+    elif how == "longer":
+        with path.open("ab") as file:
+            file.write(b"\n")
+    else:
+        path.unlink()
+    for again in (lambda: list(reading), rows.check_unchanged):
+        with pytest.raises(DataError, match=f"{path} changed while it was read, so rows may be missing: read it again"):
+            again()
 
 
 @pytest.mark.parametrize(

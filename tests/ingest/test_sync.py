@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import open_rows
 from reco_plugin.errors import DataError
-from reco_plugin.ingest import IngestOptions, Outcome
+from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.ingest.known import SOURCE
 from reco_plugin.ingest.plan import plan
 from reco_plugin.ingest.write import Writer
@@ -74,6 +75,22 @@ def test_too_much_is_not_deleted(sync, shop: Reco, drawings: list[Pair]) -> None
         sync(rows[3:10], max_share=0.2)
     assert len(shop.memory) == 10
     assert sync(rows[3:10], max_share=0.3).deleted == 3
+
+
+def test_a_source_that_shrinks_while_it_is_read_deletes_nothing(
+    write_catalogue: Catalogue, sync, shop: Reco, drawings: list[Pair], tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    drawn = all_rows(drawings)
+    sync(drawn[:10])
+    rows = open_rows(write_catalogue(drawn[:12]))
+    write_catalogue(drawn[10:11])  # another process writes it anew
+    options = IngestOptions(source="shop", rejected=tmp_path / "rejected", listed=tmp_path / "listed", max_error_rate=1)
+    with pytest.raises(DataError, match=r"catalogue\.csv changed while it was read, so rows may be missing"):
+        ingest(rows, shop, options, finish=partial(Writer.delete_gone, max_share=1.0))
+    with pytest.raises(DataError, match="changed while it was read"):
+        plan(rows, shop.memory.store, options, max_delete=1.0, progress=lambda *_: None)
+    assert set(content(shop)) >= {name for name, _, _ in drawn[:10]}
+    assert sync(drawn[10:11]).deleted == 10
 
 
 def test_rejected_rows_keep_their_pairs(sync, shop: Reco, drawings: list[Pair]) -> None:  # type: ignore[no-untyped-def]
