@@ -173,6 +173,8 @@ def calibrate_command(
         keeps("the state in use is the old one or the new one, as a whole; run it again"),
         closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
     ):
+        if store.kind == "edge":
+            cast("EdgeMemory", store).check_writable()  # a read-only folder would forget it at once
         pairs = store.count()
         with progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar:
             learn(store, settings.k or manifest.policy.k, progress=bar.update)

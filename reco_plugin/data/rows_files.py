@@ -46,7 +46,7 @@ class ImageFolderPart:
         try:
             text = text_of(read_text(beside))
         except CellError:
-            return Rejected(str(image), f"{beside.name!r} is empty", name, half=True)
+            return Rejected(str(image), f"its caption {beside.name!r} is empty", name, half=True)
         except DataError as error:
             return Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
         return Pair(name, image, text, {"caption": text})

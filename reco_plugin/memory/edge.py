@@ -147,7 +147,7 @@ class EdgeMemory:
             InputError: also if two ids would be the same point.
             MemoryStoreError: also if it might fill the disk, see :mod:`.disk`.
         """
-        shard = self._writable()
+        shard = self.check_writable()
         checked = check_records(records, self._dimension)
         there = self._retrieve(checked.ids, list(READ_BEFORE), vectors=True)
         kept = compare_stored(checked, point_id, chain.from_iterable(there))
@@ -164,7 +164,7 @@ class EdgeMemory:
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
-        shard = self._writable()
+        shard = self.check_writable()
         points = {point_id(name) for name in check_ids(ids, "delete")}
         if not points:
             return 0
@@ -210,7 +210,7 @@ class EdgeMemory:
 
         Else build Edge's own and drop deleted points: that blocks Python, for minutes above 100 000 pairs.
         """
-        shard = self._writable()
+        shard = self.check_writable()
         if self._index.build():
             return
         check_room(self._folder, "optimise", bytes_on_disk(self._folder / SHARD_NAME))  # optimising copies the shard
@@ -230,6 +230,19 @@ class EdgeMemory:
     def index_state(self) -> dict[str, Any] | None:
         """See :meth:`reco_plugin.memory.index.SearchIndex.state`."""
         return self._index.state()
+
+    def check_writable(self) -> qe.EdgeShard:
+        """The shard, to write to.
+
+        Raises:
+            MemoryStoreError: the folder cannot be written.
+        """
+        if self._copy is not None:
+            raise MemoryStoreError(
+                f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
+                "allow this user to write it, or copy it to a folder that can be written, and open it again"
+            )
+        return self._live()
 
     def flush(self) -> None:
         """Write segments to the disk and empty the write-ahead log."""
@@ -256,14 +269,6 @@ class EdgeMemory:
 
     def _live(self) -> qe.EdgeShard:
         return self._opener.check(self._shard, self.location)
-
-    def _writable(self) -> qe.EdgeShard:
-        if self._copy is not None:
-            raise MemoryStoreError(
-                f"the memory at {self.location!r} was opened to be read only, since its folder cannot be written: "
-                "allow this user to write it, or copy it to a folder that can be written, and open it again"
-            )
-        return self._live()
 
     def _note(self, points: list[str]) -> None:
         try:

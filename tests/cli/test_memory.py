@@ -43,6 +43,16 @@ def test_calibrate_says_what_it_learned(memory: Path, ask: Ask, run: Run) -> Non
     assert (done["pairs"], done["trust"]) == (24, before)
 
 
+def test_a_folder_that_cannot_be_written_is_not_calibrated(
+    memory: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (memory / "memory.json").read_bytes()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "was opened to be read only, since its folder cannot be written: allow this" in fail("memory", "calibrate")
+    assert len(ask("memory", "search", "a red circle", "--k", 3)) == 3
+    assert (memory / "memory.json").read_bytes() == before
+
+
 def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Path, ask: Ask, run: Run) -> None:
     path = memory / "memory.json"
     stored = json.loads(path.read_text())

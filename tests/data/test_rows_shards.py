@@ -119,7 +119,8 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         [("a.jpg", tmp_path / "a.jpg", "a fox")],
     )
     assert [(row.id, row.half) for row in rejected_of(rows)] == [("c.jpg", True), ("d.jpg", True), ("x/b.jpg", False)]
-    assert [row.reason for row in rejected_of(rows)][:2] == ["'c.txt' is empty", "there is no 'd.txt' with its caption"]
+    empty, missing, _ = rejected_of(rows)
+    assert (empty.reason, missing.reason) == ("its caption 'c.txt' is empty", "there is no 'd.txt' with its caption")
     with pytest.raises(DataError, match=r"b\.txt' cannot be read as UTF-8"):
         list(read_pairs(tmp_path))
 
