@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 from ..errors import DataError
 from ..types import Pair, Payload, Records
+from ..values import did_you_mean
+from .parts import Rejected
+from .rows import Rows
 
 _ITSELF = "\0"
 """Prefix of an id that is its own group, to distinguish it from values of the column."""
+
+
+def check_column(rows: Rows, column: str) -> None:
+    """Check, before anything is encoded, that pairs have a value in this payload column; reads rows up to the first.
+
+    Raises:
+        DataError: none has one; the message names the columns that the first pair has.
+    """
+    known: list[str] | None = None
+    for row in chain.from_iterable(part.read() for part in rows.parts):
+        if isinstance(row, Rejected):
+            continue
+        if not _is_empty(row.payload.get(column)):
+            return
+        known = [*row.payload] if known is None else known
+    if known is not None:
+        raise DataError(f"{rows.name}: no pair has a {column!r} to group by; {did_you_mean(column, known)}")
 
 
 def groups_of(pairs: Records, column: str | None = None) -> list[str]:

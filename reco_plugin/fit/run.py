@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..artifact import Artifact, Policy
+from ..data.groups import check_column
 from ..errors import ArtifactError, MissingExtra, importing
 from ..ingest.source import open_source
 from ..run_config import versions
@@ -136,6 +137,8 @@ def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
     """Read, encode and split the catalogue, and gather the training data of the paper's layer."""
     base = load_base(config.model)
     rows = open_source(config.source, model=base.folder)  # before a folder is created for a missing source
+    if config.group is not None:
+        check_column(rows, config.group)
     config.claim(out)
     _sweep(out)
     watch.stage("count the groups")

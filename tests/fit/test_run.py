@@ -180,8 +180,8 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(small: Run, tmp_pa
 def test_what_cannot_be_fitted(fit: Fit, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="groups are too few"):
         fit(made(15))
-    with pytest.raises(DataError, match="no 'colour' to group by"):
-        fit(made(), group="colour")
+    with pytest.raises(DataError, match=r"no pair has a 'thin' to group by; did you mean 'thing'\?"):
+        fit(made(), group="thin")
     with pytest.raises(ArtifactError, match=r"no model at 'ViT-B-32'.*reco export --model ViT-B-32 .* --out my_model"):
         fit(made(), model="ViT-B-32")
     with pytest.raises(ConfigError, match="leave less than a fifth"):
