@@ -60,6 +60,8 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    if category.__module__ == "PIL.Image":  # of large images, about which our own limit decides
+        return
     if category is UserWarning or category.__module__.startswith("reco_plugin."):  # ours
         typer.echo(f"warning: {_one_line(message)}", err=True)
     else:

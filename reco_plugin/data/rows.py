@@ -286,6 +286,11 @@ def _open_folder(where: Location, columns: ColumnNames | None) -> tuple[tuple[So
     _no_columns(where, columns)
     if parts:
         return parts, total
+    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise DataError(
+            f"{folder} is a Hugging Face dataset that was saved to disk: write it, or one split of it, as Parquet, as "
+            f"in datasets.load_from_disk({str(folder)!r}).to_parquet('pairs.parquet')"
+        )
     has = ", ".join(IMAGE_SUFFIXES)
     raise DataError(f"{folder} holds no images ({has}), no .tar, no .parquet and no {' | '.join(CAPTIONS)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from reco_plugin import Reco
 
@@ -63,6 +64,18 @@ def test_rejected_rows_are_listed_beside_the_memory(
     message = fail("memory", "build", table, "--max-error-rate", 0.01)
     assert "1 of 25 rows were rejected" in message
     assert "memory.rejected.jsonl" in message
+
+
+@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
+def test_a_picture_that_is_too_large_is_a_rejected_row_and_no_warning(
+    work: Path, source: Callable[[list[str]], Path], lines: list[str], run: Run
+) -> None:
+    table = source([*lines, "huge,huge.png,a huge thing,red,none"])
+    Image.new("1", (10_000, 9_000)).save(table.with_name("huge.png"))  # PIL warns from 89 megapixels on
+    built = run("memory", "build", table)
+    assert "24 pairs, 1 rejected" in built.stdout
+    assert "its image is too large: … has … pixels, the limit is …" in built.stdout
+    assert "Warning" not in built.stderr
 
 
 def test_the_summary_of_rejected_rows_names_columns(work: Path, catalogue: Path, run: Run, fail: Fail) -> None:

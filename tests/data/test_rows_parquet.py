@@ -51,6 +51,19 @@ def test_hugging_face_datasets_as_datasets_writes_them(tmp_path: Path) -> None:
     assert (second.text, second.payload) == ("red", {"caption": "red"})
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_a_dataset_that_was_saved_to_disk_tells_how_to_read_it(tmp_path: Path, split: bool) -> None:
+    datasets = pytest.importorskip("datasets")
+    made = datasets.Dataset.from_dict({"image": ["a.png"], "text": ["fox"]})
+    (datasets.DatasetDict(train=made) if split else made).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=r"saved to disk: write it, .* as Parquet, as in datasets.load_from_disk"):
+        open_rows(tmp_path / "saved")
+    read = datasets.load_from_disk(tmp_path / "saved")
+    (read["train"] if split else read).to_parquet(tmp_path / "pairs.parquet")
+    (row,) = open_rows(tmp_path / "pairs.parquet")
+    assert row.id == "a.png"
+
+
 def test_images_as_bytes_with_faults(tmp_path: Path) -> None:
     images = [{"bytes": png(), "path": "x/a.png"}, {"bytes": None, "path": None}, {"bytes": b"", "path": "gone.png"}]
     path = write_parquet(tmp_path / "t.parquet", {"image": images, "text": ["a", "b", "c"]})
