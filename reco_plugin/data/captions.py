@@ -59,8 +59,8 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
         raise DataError(f"{source.name} holds no image with a caption")
     beside = source.path.parent
     tried = [base / folder for base in (beside, beside.parent) for folder in (*folders, ".")]
-    if "images" in source.options:
-        tried = [Path(source.options["images"]).expanduser()]
+    if source.images is not None:
+        tried = [source.images]
     first = next(iter(captions))
     folder = next((folder for folder in tried if (folder / first).is_file()), None)
     if folder is None:

@@ -49,7 +49,7 @@ def read_entity_folder(where: Location) -> EntitySet:
         if label is None:
             raise row.error("entity", f"{_entity(row)!r} is no id of {ENTITIES}")
         labels.append(label)
-    image = _image_finder(Path(where.options["images"]).expanduser() if "images" in where.options else folder)
+    image = _image_finder(where.images or folder)
     texts = [first_of(row.values, ("question", "text")) for row in rows]
     return EntitySet(
         name=f"{folder.name} {split}" if split else folder.name,
@@ -79,7 +79,7 @@ def _unseen(rows: list[TableRow], entities: EntityFile, labels: list[int]) -> np
     own = [first_of(row.values, SPLIT_FIELDS) for row in rows]
     if not any(own):
         return None if entities.unseen is None else entities.unseen[labels]
-    return np.array([is_unseen(f"{row.table}, line {row.line}", split) for row, split in zip(rows, own, strict=True)])
+    return np.array([is_unseen(row.where, split) for row, split in zip(rows, own, strict=True)])
 
 
 def _image_finder(folder: Path) -> Callable[[TableRow], Path]:

@@ -16,6 +16,7 @@ from .cub import is_cub, read_cub
 from .files import IMAGE_SUFFIXES, find_images, find_shards, names_shards
 from .images import spread_over_classes
 from .labelled import Labelled, check_labels, read_vectors
+from .parts import ColumnNames
 from .shards import Blob, blob_images, read_samples
 from .source import Location, parse_source
 from .tables import SUFFIXES, TableFile, TableRow
@@ -83,8 +84,10 @@ def _number(blob: Blob) -> int:
     return int(text)
 
 
-def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
+def read_labelled_table(where: Location, templates: tuple[str, ...]) -> Labelled:
     """Read a table with a row per image: image, label or class, and optionally query_id (or id) and group.
+
+    Options of the source name other columns (``id``, ``image``, ``label``), and the folder of the images (``images``).
 
     Classes are those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a label is a
     name or a number from 0; without such a file they are the labels, in order of first appearance.
@@ -92,11 +95,9 @@ def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
     Raises:
         DataError: a row without image or label, an unknown label, or a group in some rows only.
     """
-    folder = path.parent
-    rows = list(TableFile(path, needed=("image",), texts=_TEXTS))
-    if not rows:
-        raise DataError(f"{path} has no rows")
-    values = [_label(row) for row in rows]
+    folder = where.path.parent
+    rows = _rows_of(where)
+    values = [_label(row, where.options.get("label")) for row in rows]
     if has_class_names([folder]):
         classes = read_class_names([folder], None)
         labels = [_find(row, value, classes) for row, value in zip(rows, values, strict=True)]
@@ -108,7 +109,7 @@ def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
         first = next(row for row in rows if "group" not in row.values)
         raise first.error("group", "empty, while other rows have one: give every row a group, or none")
     return Labelled(
-        name=path.name,
+        name=where.path.name,
         images=[row.image for row in rows],
         labels=np.array(labels, np.int64),
         classes=classes,
@@ -119,10 +120,24 @@ def read_labelled_table(path: Path, templates: tuple[str, ...]) -> Labelled:
     )
 
 
-def _label(row: TableRow) -> str:
-    column = next((name for name in _LABELS if name in row.values), None)
+def _rows_of(where: Location) -> list[TableRow]:
+    where.only("limit", "id", "image", "label", "images")
+    own = {name: where.options[name] for name in ("id", "image", "label") if name in where.options}
+    names = ColumnNames(**{name: column for name, column in own.items() if name != "label"})
+    needed = dict.fromkeys([names.image, *own.values()])
+    rows = list(TableFile(where.path, tuple(needed), (*_TEXTS, *own.values()), names, where.images))
+    if not rows:
+        raise DataError(f"{where.path} has no rows")
+    return rows
+
+
+def _label(row: TableRow, named: str | None) -> str:
+    column = named or next((name for name in _LABELS if name in row.values), None)
     if column is None:
-        raise row.error("label", f"missing or empty, and so is 'class'; this row has {sorted(row.values)}")
+        raise row.error(
+            "label",
+            f"missing or empty, and so is 'class'; name yours as in ?label=NAME; this row has {sorted(row.values)}",
+        )
     return _text(row, column)
 
 
@@ -147,7 +162,7 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = (), unseen: 
     - a folder with one folder of images per class; display names of the sorted class folders in ``classes.txt`` or
       ``classnames.txt`` (one a line) or ``classnames.json`` (a list, or folder -> name);
     - the folder of CUB-200-2011 (``images.txt``, ``image_class_labels.txt``, …), ``?split=test|train|all``;
-    - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class);
+    - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class), see :func:`read_labelled_table`;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
       ``classnames.txt`` beside the shards or in the folder above;
     - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.read_torchvision`;
@@ -182,6 +197,8 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
         return read_torchvision(where, templates)
     if is_cub(path):
         return read_cub(where, templates)
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return read_labelled_table(where, templates)
     where.only("limit")
     if is_vectors(path):
         if templates:
@@ -191,8 +208,6 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
         return read_labelled_shards(where.name, templates)
     if path.is_dir():
         return read_class_folders(path, templates)
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        return read_labelled_table(path, templates)
     problem = "does not exist" if not path.exists() else "is no labelled set"
     raise DataError(
         f"{path} {problem}: give a folder with one folder per class, a table, .tar shards, .npz, .parquet or "

@@ -17,7 +17,8 @@ from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_colu
 from .files import find_images, find_shards, names_shards, read_lines
 from .images import pick, spread
 from .labelled import check_labels
-from .rows import caption_table
+from .parts import ColumnNames
+from .rows import caption_table, column_names
 from .shards import Blob, blob_images, read_samples
 from .source import Location, parse_source
 from .tables import SUFFIXES, TableFile
@@ -59,7 +60,8 @@ def read_retrieval(source: str | Path) -> Captioned:
     """Read a retrieval set.
 
     - ``.jsonl`` with image and text (a caption or a list of them), ``.csv`` or ``.tsv`` with one caption a row; rows
-      that name the same image belong together;
+      that name the same image belong together; columns by other names with ``?id=ID&image=IMAGE&text=TEXT``, images of
+      another folder with ``&images=DIR``;
     - a folder with such a table named ``captions``, or with images and a ``.txt`` beside each, a caption a line;
     - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.txt``, a caption a line;
     - ``.json``: COCO's captions or Karpathy's splits, see :func:`~reco_plugin.data.captions.read_coco`;
@@ -84,17 +86,19 @@ def _read(where: Location) -> Captioned:
     if (files := read_captions(where)) is not None:
         rows = [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files]
         return _make_set(path.name, rows)
+    table = caption_table(path) or path
+    if table.suffix.lower() in SUFFIXES:
+        return _from_table(table, column_names(where, None, "images", "limit"), where.images)
     where.only("limit")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
     if path.suffix.lower() == ".parquet":
-        raise DataError(f"{path}: a retrieval set of vectors is an .npz, since texts and images differ in number")
-    table = caption_table(path)
-    if table is None and names_shards(where.name):
+        raise DataError(
+            f"{path}: a retrieval set of vectors is an .npz, since texts and images differ in number; one of "
+            "raw pairs is a .jsonl, .csv or .tsv"
+        )
+    if names_shards(where.name):
         return _from_shards(where.name)
-    table = table or path
-    if table.suffix.lower() in SUFFIXES:
-        return _from_table(table)
     if path.is_dir():
         return _from_folder(path)
     problem = "does not exist" if not path.exists() else "is no retrieval set"
@@ -141,12 +145,14 @@ def _from_npz(path: Path) -> Captioned:
     return Captioned(path.name, image, text, owner_of, ids)
 
 
-def _from_table(path: Path) -> Captioned:
+def _from_table(path: Path, names: ColumnNames, folder: Path | None) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
-    for row in TableFile(path):
-        texts = row.values["text"] if isinstance(row.values["text"], list) else [row.values["text"]]
+    needed = (names.image, names.text, *([names.id] if names.id != ColumnNames.id else []))
+    for row in TableFile(path, needed, (names.id, names.image, names.text), names, folder):
+        value = row.values[names.text]
+        texts = value if isinstance(value, list) else [value]
         if not texts or not all(isinstance(text, str) and text for text in texts):
-            raise row.error("text", f"expected a caption or a list of captions, got {row.values['text']!r:.60}")
+            raise row.error(names.text, f"expected a caption or a list of captions, got {value!r:.60}")
         ids, captions = images.setdefault(row.image, ([], []))
         ids.append(row.id)
         captions.extend(texts)

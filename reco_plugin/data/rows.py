@@ -246,7 +246,7 @@ def _open_files(where: Location, columns: ColumnNames | None) -> tuple[tuple[Sou
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if suffix == ".npz":
-        return open_npz(path, _names(where, columns)), None
+        return open_npz(path, column_names(where, columns)), None
     if suffix in SUFFIXES:
         return _open_tables([path], where, columns)
     raise DataError(
@@ -263,8 +263,8 @@ def _open_labelled(where: Location) -> tuple[tuple[SourcePart, ...], int]:
 def _open_tables(
     paths: list[Path], where: Location, columns: ColumnNames | None
 ) -> tuple[tuple[SourcePart, ...], int | None]:
-    names = _names(where, columns, "images")
-    folder = Path(where.options["images"]).expanduser() if "images" in where.options else None
+    names = column_names(where, columns, "images")
+    folder = where.images
     if paths[0].suffix.lower() == ".parquet":
         return open_parquet(paths, names, folder)
     return open_table(paths[0], names, folder or paths[0].parent)
@@ -273,9 +273,9 @@ def _open_tables(
 def _open_folder(where: Location, columns: ColumnNames | None) -> tuple[tuple[SourcePart, ...], int | None]:
     folder = where.path
     if (folder / "img_emb").is_dir():
-        return open_clip_retrieval(folder, _names(where, columns))
+        return open_clip_retrieval(folder, column_names(where, columns))
     if (folder / "image.npy").is_file():
-        return open_arrays(folder, _names(where, columns))
+        return open_arrays(folder, column_names(where, columns))
     if names_shards(folder):
         _no_columns(where, columns)
         return open_shards(find_shards(folder)), None
@@ -295,7 +295,12 @@ def _open_folder(where: Location, columns: ColumnNames | None) -> tuple[tuple[So
     raise DataError(f"{folder} holds no images ({has}), no .tar, no .parquet and no {' | '.join(CAPTIONS)}")
 
 
-def _names(where: Location, columns: ColumnNames | None, *more: str) -> ColumnNames:
+def column_names(where: Location, columns: ColumnNames | None = None, *more: str) -> ColumnNames:
+    """The columns that a source's options name, else those of ``columns``.
+
+    Raises:
+        ConfigError: an option that neither names a column nor is one of ``more``.
+    """
     where.only(*_NAMES, *more)
     return replace(columns or ColumnNames(), **{name: where.options[name] for name in _NAMES if name in where.options})
 

@@ -25,6 +25,11 @@ class Location:
         """The name as a path."""
         return Path(self.name)
 
+    @property
+    def images(self) -> Path | None:
+        """The folder of images that its option names; None where it is not given."""
+        return Path(self.options["images"]).expanduser() if "images" in self.options else None
+
     def only(self, *known: str) -> None:
         """Check that there are no other options than these.
 

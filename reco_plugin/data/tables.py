@@ -18,12 +18,13 @@ from typing import Any
 from ..errors import DataError
 from .cells import CellError, id_of, image_of
 from .files import Lines, is_utf8, not_utf8, raw_bytes
-from .parts import RowError
+from .parts import ColumnNames, RowError
 from .remote import RemoteImage
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 PAIR = ("image", "text")
 
+_USUAL = ColumnNames()
 _ROWS_PER_STRETCH = 10_000
 _SEPARATORS = ",;\t|"
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
@@ -34,14 +35,14 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 class TableRow:
     """One row: its last line in the file (from 1) and its values, without empty and null ones."""
 
-    table: Path
+    table: TableFile
     line: int
     values: dict[str, Any]
 
     @property
     def where(self) -> str:
         """File and line."""
-        return f"{self.table}, line {self.line}"
+        return f"{self.table.path}, line {self.line}"
 
     def error(self, column: str, problem: object) -> RowError:
         """Make an error that names file, line and column."""
@@ -54,25 +55,27 @@ class TableRow:
         Raises:
             DataError: no path, or no such file.
         """
-        value = self.values.get("image")
+        column = self.table.names.image
+        value = self.values.get(column)
         if not isinstance(value, str):
-            raise self.error("image", f"expected the path of an image, got {value!r:.60}")
+            raise self.error(column, f"expected the path of an image, got {value!r:.60}")
         try:
-            image = image_of(value, self.table.parent)
+            image = image_of(value, self.table.folder or self.table.path.parent)
         except CellError as error:
-            raise self.error("image", error) from None
+            raise self.error(column, error) from None
         if isinstance(image, RemoteImage):
-            raise self.error("image", f"{str(image)!r} is a URL: download the images first, for example by img2dataset")
+            raise self.error(column, f"{str(image)!r} is a URL: download the images first, for example by img2dataset")
         assert isinstance(image, Path)  # noqa: S101 - no cell of a text file is bytes
         return image
 
     @property
     def id(self) -> str:
-        """Its id: the column id, else the image path as in the table."""
+        """Its id: the column of ids, else the image path as in the table."""
+        names = self.table.names
         try:
-            return id_of(self.values.get("id", self.values["image"]))
+            return id_of(self.values.get(names.id, self.values[names.image]))
         except CellError as error:
-            raise self.error("id", error) from None
+            raise self.error(names.id, error) from None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class TableFile:
     path: Path
     needed: tuple[str, ...] = PAIR  # columns that every row must have
     texts: tuple[str, ...] = ("id", *PAIR)  # columns of texts, even if all values look like numbers
+    names: ColumnNames = _USUAL  # of a row's id and image
+    folder: Path | None = None  # of image paths; None: the table's own
 
     def __len__(self) -> int:
         return sum(stretch.rows for stretch in self.stretches)
@@ -117,7 +122,13 @@ class TableFile:
                 yield row
 
     def __reduce__(self) -> tuple[type[TableFile], tuple[Any, ...]]:
-        return TableFile, (self.path, self.needed, self.texts)  # without cached stretches: each part has its own
+        return TableFile, (
+            self.path,
+            self.needed,
+            self.texts,
+            self.names,
+            self.folder,
+        )  # without cached stretches: each part has its own
 
     def read(self, stretch: Stretch) -> Iterator[TableRow | RowError]:
         """Read some of the rows; one that cannot be parsed is yielded as an error."""
@@ -135,7 +146,8 @@ class TableFile:
             if column not in columns:
                 wanted = " and ".join(self.needed)
                 raise DataError(
-                    f"{self.path} has no column {column!r}; its columns are {list(columns)}. Needed: {wanted}"
+                    f"{self.path} has no column {column!r}; its columns are {list(columns)}. Needed: {wanted}; name "
+                    "yours as in ?image=NAME"
                 )
 
     @property
@@ -207,7 +219,7 @@ class TableFile:
             return RowError(where, f"is not JSON: {error}")
         if not isinstance(values, dict):
             return RowError(where, f"is not a JSON object: {line.strip()[:60]!r}")
-        return TableRow(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
+        return TableRow(self, number, {k: v for k, v in values.items() if v is not None and v != ""})
 
     @cached_property
     def _separator(self) -> str:
@@ -254,7 +266,7 @@ class TableFile:
                     yield self._csv_row(lines.line, header, values)
 
     def _csv_row(self, line: int, header: tuple[str, ...], values: list[str]) -> TableRow | RowError:
-        row = TableRow(self.path, line, {k: v for k, v in zip(header, values, strict=False) if v != ""})
+        row = TableRow(self, line, {k: v for k, v in zip(header, values, strict=False) if v != ""})
         if len(values) > len(header):
             column = self.needed[-1] if self.needed else "image"
             more = f"more values than columns: {values[len(header) :]!r}; quote values that hold {self._separator!r}"

@@ -13,6 +13,7 @@ from made_sources import png, unit, write_tar
 from reco_plugin.data import (
     Captioned,
     Labelled,
+    open_rows,
     read_labelled,
     read_retrieval,
     write_labelled,
@@ -186,6 +187,58 @@ def test_retrieval_tables_group_by_image(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"image": "a.png", "text": [1]}')
     with pytest.raises(DataError, match=r"line 1, column 'text': expected a caption or a list of captions, got \[1\]"):
         read_retrieval(tmp_path / "t.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_one_table_fills_a_memory_and_asks_it(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "pics").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "pics" / name).write_bytes(png())
+    # the usual names are there, too, and mean something else
+    rows = [
+        {
+            "sku": "007",
+            "photo": "a.png",
+            "title": "a fox",
+            "kind": "1",
+            "image": "x",
+            "text": "y",
+            "id": "z",
+            "label": "w",
+        },
+        {
+            "sku": "8",
+            "photo": "b.png",
+            "title": "a bear",
+            "kind": "2",
+            "image": "x",
+            "text": "y",
+            "id": "z",
+            "label": "w",
+        },
+    ]
+    path = tmp_path / f"shop{suffix}"
+    lines = [json.dumps(row) for row in rows]
+    if suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    path.write_text("\n".join(lines))
+    options = f"id=sku&image=photo&images={tmp_path / 'pics'}"
+    pairs = list(open_rows(f"{path}?{options}&text=title"))
+    asked = read_retrieval(f"{path}?{options}&text=title")
+    assert (asked.images, asked.texts) == ([pair.image for pair in pairs], [pair.text for pair in pairs])
+    assert asked.ids == tuple((pair.id,) for pair in pairs) == (("007",), ("8",))
+    assert read_retrieval(f"{path}?{options}&text=title&limit=1").texts == ["a fox"]
+    named = read_labelled(f"{path}?{options}&label=kind")
+    assert (named.images, named.query_ids, named.classes) == (asked.images, ("007", "8"), ("1", "2"))
+    for read, source in (
+        (read_retrieval, f"{path}?{options}&text=nope"),
+        (read_labelled, f"{path}?{options}&label=nope"),
+    ):
+        with pytest.raises(DataError, match=r"nope"):
+            read(source)
+    for read, source in ((read_retrieval, f"{path}?label=kind"), (read_labelled, f"{path}?text=title")):
+        with pytest.raises(ConfigError, match="has no option"):
+            read(source)
 
 
 def test_retrieval_folders_and_shards_have_a_caption_a_line(tmp_path: Path) -> None:
