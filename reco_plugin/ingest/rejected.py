@@ -22,7 +22,10 @@ _SHOWN = 3
 _COLUMN = re.compile(r"column '[^']*'$")
 _COLUMNS = "; this row has "
 """Before the columns of a row in a reason: they differ from row to row, and only the first row's are reported."""
-_PARTICULARS = re.compile(r"""b?'[^']*'|b?"[^"]*"|(?<![A-Za-z]-)\b\d[\d.,x]*\b|0x[0-9a-f]+|\([^()]*bytes\)""")
+_PARTICULARS = re.compile(
+    r"""https?://\w\S*|b?'[^']*'|b?"[^"]*"|0x[0-9a-f]+|\([^()]*bytes\)"""
+    r"""|(?<!HTTP )(?<![A-Za-z]-)\b\d[\d.,x]*\b"""  # neither HTTP 404 nor UTF-8
+)
 
 
 class Listing:
@@ -126,6 +129,8 @@ def kind_of(row: Rejected) -> str:
 
     >>> kind_of(Rejected("line 2", "its image 'a.jpg' cannot be read: No such file or directory"))
     'its image … cannot be read: No such file or directory'
+    >>> kind_of(Rejected("line 2", "https://shop.de/1.jpg answered HTTP 404"))
+    '… answered HTTP 404'
     >>> kind_of(Rejected("line 2", "is not UTF-8: b'F'; save the file as UTF-8"))
     'is not UTF-8: …; save the file as UTF-8'
     >>> kind_of(Rejected("line 2, column 'text'", "missing or empty; this row has ['image']"))
