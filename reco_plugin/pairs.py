@@ -284,6 +284,8 @@ def _learning_bar(total: int, unit: str, *, show: bool) -> Any:
 
 
 def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:
+    if isinstance(pairs, Pair):
+        raise InputError(f"pairs must be a list of pairs, got the single pair {pairs.id!r}: put it in a list")
     source, seen = iter(pairs), set[str]()
     while batch := [pair if isinstance(pair, Pair) else _pair(pair) for pair in islice(source, size)]:
         _check_ids(batch, seen)

@@ -107,6 +107,12 @@ def test_remove_says_how_many_there_were(filled, drawings):
     assert not set(gone) & set(all_ids(filled))
 
 
+def test_one_pair_instead_of_a_list(filled, drawings):
+    with pytest.raises(InputError, match="pairs must be a list of pairs, got the single pair 'x': put it in a list"):
+        filled.memory.add(Pair("x", drawings[0].image, "a"))
+    assert len(filled.memory) == len(drawings)
+
+
 @pytest.mark.parametrize("call", ["get", "remove"])
 def test_one_id_instead_of_a_list(call, filled, drawings):
     with pytest.raises(InputError, match="put it in a list"):

@@ -92,9 +92,10 @@ def copy_command(
         if origin in ((settings.memory, None), (settings.memory, settings.memory_collection)):
             raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
         with closing(open_copy(settings, source.header.fingerprint)) as into:
-            total = source.count()
+            total, before = source.count(), into.count()
             copied = sum(with_progress(copy(source, into, resume=resume), total, "copy"))
             pairs = into.count()
+            copied = pairs - before if resume else copied
     say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)
 
 

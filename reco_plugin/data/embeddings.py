@@ -48,6 +48,8 @@ def read_records(source: str | Path, batch_size: int = SCROLL_BATCH) -> Iterator
         MissingExtra: parquet without pyarrow.
     """
     path = Path(source)
+    if not is_vectors(path):
+        raise DataError(f"{path} is no pair file of vectors (.npz, .parquet); a memory takes others by reco memory add")
     row, seen, dimension = 0, set[str](), None
     for columns in read_batches(path, batch_size, _NEEDED):
         records = _records(path, columns, row, dimension)

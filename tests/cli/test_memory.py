@@ -214,6 +214,9 @@ def test_another_file_format_is_refused(memory: Path, work: Path, fail: Fail) ->
     assert not (work / "pairs.csv").exists()
     (work / "pairs.npz").write_bytes(b"no")
     assert "pairs.npz" in fail("memory", "import", "pairs.npz")
+    assert "pairs.csv is no pair file of vectors (.npz, .parquet); a memory takes others by reco memory add" in fail(
+        "memory", "import", "pairs.csv"
+    )
 
 
 def test_the_option_wins_over_the_environment(
