@@ -80,7 +80,10 @@ class _Evaluation(Setup):
 def zero_shot_command(
     source: Annotated[
         str,
-        typer.Argument(help="A folder with one folder per class, named after it; or a table, .tar, .npz or .parquet."),
+        typer.Argument(
+            help="A folder of one folder per class, of its name; a table, as in 'shop.csv?image=photo&label=kind'; "
+            ".tar, .npz or .parquet."
+        ),
     ],
     *,
     given: Given,
@@ -128,7 +131,13 @@ def zero_shot_command(
 @reports_errors
 @takes(_Evaluation, RefineOptions)
 def retrieval_command(
-    source: Annotated[str, typer.Argument(help="A table of captions, .tar shards, .npz or a folder with .txt files.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A table of captions, as in 'shop.csv?id=sku&image=photo&text=title'; .tar shards, .npz or a "
+            "folder with .txt files."
+        ),
+    ],
     *,
     given: Given,
 ) -> None:

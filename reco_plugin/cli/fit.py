@@ -33,7 +33,8 @@ def fit_command(
     source: Annotated[
         str,
         typer.Argument(
-            help="Catalogue: .csv/.tsv/.jsonl, folder, .tar, .npz, .parquet, or a memory.", show_default=False
+            help="Catalogue: .csv/.tsv/.jsonl, folder, .tar, .npz, .parquet, or a memory, as for `memory build`.",
+            show_default=False,
         ),
     ],
     *,

@@ -28,8 +28,8 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="source",
         help="A .csv/.tsv/.jsonl/.parquet of paths, bytes or URLs, a folder of images with .txt captions, .tar shards, "
-        "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. See "
-        "docs/sources.md.",
+        "vectors (.npz, .parquet), or another memory: its folder, or 'URL?collection=NAME' of a Qdrant server. Columns "
+        "of other names than id, image and text: 'shop.csv?id=sku&image=photo&text=title'. See docs/sources.md.",
     ),
 ]
 _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memory_options": None}
@@ -92,6 +92,8 @@ class Fill:
         memory = self.settings.memory
         served = "://" in memory or memory == ":memory:"
         place = Path(self.settings.memory_collection) if served else Path(memory).expanduser()
+        if not place.name.strip("."):  # ``.`` or ``..``
+            place = place.resolve()
         return place.with_name(f"{place.name}.{what}.jsonl")
 
     def open_reco(self, **settings: Any) -> Reco:

@@ -66,6 +66,18 @@ def test_rejected_rows_are_listed_beside_the_memory(
     assert "memory.rejected.jsonl" in message
 
 
+def test_a_memory_in_the_working_folder_has_its_list_beside_it(
+    work: Path, source: Callable[[list[str]], Path], lines: list[str], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = source([*lines, "gone,gone.png,a gone thing,red,none"])
+    (work / "here").mkdir()
+    monkeypatch.chdir(work / "here")
+    built = ask("memory", "build", table, "--memory", ".")
+    assert counts(built, "added", "rejected") == (24, 1)
+    assert built["files"] == {"rejected": str(work / "here.rejected.jsonl")}
+    assert ask("memory", "info", "--memory", ".")["pairs"] == 24
+
+
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
 def test_a_picture_that_is_too_large_is_a_rejected_row_and_no_warning(
     work: Path, source: Callable[[list[str]], Path], lines: list[str], run: Run
