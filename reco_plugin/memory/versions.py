@@ -172,6 +172,8 @@ class FolderVersions(Versions):
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self._link = Path(place).expanduser()
+        if not self._link.name.strip("."):
+            raise ConfigError(f"versions lie beside their memory's folder: give its name, not --memory {place}")
         super().__init__(self._link.name, repr(str(self._link)), "--memory")
 
     def all(self) -> list[Version]:

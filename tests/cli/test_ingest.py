@@ -67,7 +67,12 @@ def test_rejected_rows_are_listed_beside_the_memory(
 
 
 def test_a_memory_in_the_working_folder_has_its_list_beside_it(
-    work: Path, source: Callable[[list[str]], Path], lines: list[str], ask: Ask, monkeypatch: pytest.MonkeyPatch
+    work: Path,
+    source: Callable[[list[str]], Path],
+    lines: list[str],
+    ask: Ask,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = source([*lines, "gone,gone.png,a gone thing,red,none"])
     (work / "here").mkdir()
@@ -76,6 +81,8 @@ def test_a_memory_in_the_working_folder_has_its_list_beside_it(
     assert counts(built, "added", "rejected") == (24, 1)
     assert built["files"] == {"rejected": str(work / "here.rejected.jsonl")}
     assert ask("memory", "info", "--memory", ".")["pairs"] == 24
+    for command in (("build", table, "--swap"), ("versions",)):
+        assert "beside their memory's folder: give its name" in fail("memory", *command, "--memory", ".")
 
 
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
