@@ -22,7 +22,7 @@ _CHANNEL = [
     ("grpc.max_reconnect_backoff_ms", 100),  # shorter than our own pauses between attempts
     ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the timeout of one connection attempt
 ]
-_NEVER_SENT = ("failed to connect", "connection refused", "handshak", "name resolution", "dns resolution")
+_NEVER_SENT = ("failed to connect", "connection refused", "handshak", " resolution", "errors resolving")
 
 
 class GrpcWire:

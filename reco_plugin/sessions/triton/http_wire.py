@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from http.client import BadStatusLine
 from typing import Any
 
 from ...errors import SessionError, importing
@@ -86,6 +87,10 @@ class HttpWire:
             content = self._read(answer, deadline, timeout)
         except (urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError) as error:
             raise wire.make_not_reached(self._address, error) from error
+        except urllib3.exceptions.ProtocolError as error:
+            if type(error.args[-1]) is BadStatusLine:  # another protocol answers there; its subclass: nothing answers
+                raise wire.make_not_reached(self._address, error) from error
+            raise wire.make_unavailable(self._address, str(error)) from error
         except urllib3.exceptions.TimeoutError as error:
             raise wire.make_timeout(self._address, timeout) from error
         except urllib3.exceptions.HTTPError as error:

@@ -85,7 +85,8 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
         config = connection.config(graph, VERSION, TimeLimit.after(settings.triton_timeout_s))
     except SessionError as error:
         served = type(error) is SessionError  # the server answers, but does not have it
-        raise type(error)(f"{graph} cannot be opened: {error}{_way_out(artifact) if served else ''}") from error
+        way_out = f".{_way_out(artifact)}" if served else ""
+        raise type(error)(f"{graph} cannot be opened: {error}{way_out}") from error
     found = Ports.of(config)
     _compare(artifact, graph, expected, found, address.url)
     return TritonSession(

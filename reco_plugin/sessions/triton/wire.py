@@ -97,6 +97,10 @@ class NotReached(SessionUnavailable):
     """The request was never sent, so it can be retried."""
 
 
+class AccessRefused(SessionError):
+    """The server or a proxy refuses the credentials."""
+
+
 class RegionLost(SessionError):
     """The server does not know a shared-memory region: it was restarted, or cannot see this host's memory."""
 
@@ -117,9 +121,9 @@ def make_timeout(address: Address, timeout: float) -> SessionTimeout:
     )
 
 
-def make_access_error(address: Address, reason: object) -> SessionError:
-    """The server or a proxy refuses the credentials."""
-    return SessionError(
+def make_access_error(address: Address, reason: object) -> AccessRefused:
+    """The credentials are missing or wrong."""
+    return AccessRefused(
         f"the Triton server at {address.url} refuses access ({reason}): set triton_headers, for example "
         '{"authorization": "Bearer …"}, to what it expects'
     )

@@ -18,6 +18,7 @@ import pytest
 from reco_plugin.config import load_settings
 from reco_plugin.errors import SessionError, SessionTimeout, SessionUnavailable
 from reco_plugin.sessions import open_graph
+from reco_plugin.sessions.triton.wire import AccessRefused
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -111,6 +112,7 @@ def test_headers_open_a_server_that_asks_for_them(start_server, model, artifact,
         with pytest.raises(SessionError, match="triton_headers") as caught:
             opened(artifact, triton_url=url, triton_headers=headers)
         assert "wrong-key" not in str(caught.value)
+        assert "model-repository" not in str(caught.value), "another folder would be refused as well"
     session = opened(artifact, triton_url=url, triton_headers={header: KEY})
     assert len(session.run(fusion_inputs(2, 3))["refined"]) == 2
     server.kill()
@@ -165,9 +167,9 @@ def test_an_answer_that_drips_is_given_up_at_the_deadline(artifact):
 @pytest.mark.parametrize(
     ("status", "body", "kind", "message"),
     [
-        ("401 Unauthorized", b"who are you", SessionError, r"refuses access \(HTTP 401: who are you\).*triton_headers"),
+        ("401 Unauthorized", b"who are you", AccessRefused, r"refuses access \(HTTP 401: who .*triton_headers"),
         ("502 Bad Gateway", b"<html>", SessionUnavailable, "did not answer .*HTTP 502"),
-        ("404 Not Found", b'{"error": "no such model"}', SessionError, "HTTP 404: no such model"),
+        ("404 Not Found", b'{"error": "no such model"}', SessionError, r"HTTP 404: no such model\. Serve this folder"),
         ("200 OK", b"<html>hello</html>", SessionError, "no configuration of a model"),
     ],
 )
@@ -175,6 +177,18 @@ def test_what_is_not_triton_is_quoted(artifact, status, body, kind, message):
     with answering(says(status, body)) as port, pytest.raises(SessionError, match=message) as caught:
         opened(artifact, triton_url=f"http://127.0.0.1:{port}")
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_name_that_no_host_has_is_told_like_a_wrong_port(artifact, protocol):
+    url = f"{protocol}://triton.invalid:8001"
+    with pytest.raises(SessionUnavailable, match=rf"no Triton server is reached at {url} .*is this its port"):
+        opened(artifact, triton_url=url)
+
+
+def test_http_at_a_grpc_port_hints_at_the_protocol(server, artifact):
+    with pytest.raises(SessionUnavailable, match=r"no Triton server is reached .*is the protocol right"):
+        opened(artifact, triton_url=server.grpc.replace("grpc", "http"))
 
 
 def test_grpc_at_an_http_port_hints_at_the_protocol(server, artifact):
