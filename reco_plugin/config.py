@@ -13,7 +13,13 @@ from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
@@ -227,8 +233,13 @@ def load_section(kind: type[S], **arguments: Any) -> S:
         wrong = "; ".join(map(_describe, error.errors()))
         strange = any(each["type"] == "extra_forbidden" for each in error.errors())
         raise ConfigError(wrong + (f". Known settings: {', '.join(sorted(known))}" if strange else "")) from None
-    except ValueError as error:  # invalid TOML, or a variable with invalid JSON
-        raise ConfigError(f"the settings in {FILE} or in {prefix}* variables cannot be read: {error}") from None
+    except SettingsError as error:
+        name = str(error).split('"')[1]
+        raise ConfigError(
+            f'{prefix}{name.upper()} is no JSON: write a table as \'{{"name": "value"}}\', with the quotes'
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{FILE} cannot be read: {error}") from None
 
 
 def sources() -> list[str]:
@@ -257,4 +268,4 @@ def _describe(error: ErrorDetails) -> str:
             return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
         return f"unknown setting in {FILE}: {name}"
     shown = "" if _SECRET & set(error["loc"]) else f" (got {error['input']!r})"
-    return f"{name}: {error['msg']}{shown}"
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}{shown}"
