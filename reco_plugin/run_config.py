@@ -25,7 +25,7 @@ class CommandOptions(BaseModel):
     meaning of leaving it out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls, **options: Any) -> Self:

@@ -158,7 +158,6 @@ def train_paper(config: FitConfig, out: Path, processes: Processes) -> Fusions:
     """Train on the gathered data; all processes call this, then disconnect. A killed run resumes.
 
     Raises:
-        ConfigError: the processes cannot share a batch.
         DataError: too few groups to contrast.
     """
     from ..train.data import open_data

@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Choices that stand for several candidates; the paper's layer takes minutes, so it is trained only on request."""
 _K_GRID = (5, 10, 20)
+_OF_ITS_CONFIGURATION = ("candidates", "model", "fit.json")
+"""What a run writes after the vectors, which are of the encoder and the rows alone."""
 
 
 class FitConfig(RunConfig):
@@ -75,23 +77,23 @@ class FitConfig(RunConfig):
         return _K_GRID if self.k is None else (self.k,)
 
     def check(self, folder: Path) -> None:
-        """Check that a run's folder is empty, or holds the same configuration.
+        """Check that a run's folder is empty, holds the same configuration, or nothing but vectors yet.
 
         Raises:
             ConfigError: the folder is a file, or holds something else or a run of another configuration.
         """
-        super().check(folder)
+        if not folder.is_dir() or any((folder / name).exists() for name in _OF_ITS_CONFIGURATION):
+            super().check(folder)
         others = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
         if others and not (folder / self.file).is_file():
             raise ConfigError(f"{folder} exists and is no run of `reco fit`: choose another --out")
 
     def claim(self, folder: Path) -> None:
-        """Write ``config.json`` into a run's folder, unless the same one is there.
+        """Write ``config.json`` into a run's folder.
 
         Raises:
             ConfigError: see :meth:`check`.
             DataError: it cannot be written to.
         """
         self.check(folder)
-        if not (folder / self.file).is_file():
-            self.write(folder)
+        self.write(folder)

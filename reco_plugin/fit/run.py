@@ -79,7 +79,7 @@ def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
 
     Raises:
         ConfigError: the folder holds a run of another configuration, the device is not available, the processes
-            cannot be connected, or no candidate is trained by several.
+            cannot be connected or share the batch, or no candidate is trained by several.
         ArtifactError: no model folder, or a damaged one.
         MissingExtra: torch is not installed.
     """
@@ -88,7 +88,7 @@ def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
 
     config.check(out)
     load_base(config.model)
-    return start(config.device, count, alone=None if PAPER in config.kinds else config.fuser)
+    return start(config.device, count, batch=config.batch, alone=None if PAPER in config.kinds else config.fuser)
 
 
 def run_fit(

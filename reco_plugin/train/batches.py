@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..types import MODALITIES, Modality
 from .data import FusionData
 from .processes import Processes
@@ -36,6 +36,18 @@ class FusionBatch:
     own: dict[Modality, SideInputs]  # modality -> inputs of this process's rows
 
 
+def check_groups(count: int, processes: Processes) -> None:
+    """Refuse too few groups to contrast.
+
+    Raises:
+        DataError: fewer than two, or than processes.
+    """
+    if count < 2:
+        raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
+    if count < processes.count:
+        raise DataError(f"{count} groups are too few for {processes.count} processes: start fewer")
+
+
 class Batches:
     """The batches of a training set, by step.
 
@@ -47,7 +59,6 @@ class Batches:
         processes: that share a batch.
 
     Raises:
-        ConfigError: the processes cannot share a batch equally.
         DataError: there are too few groups to contrast.
     """
 
@@ -57,12 +68,7 @@ class Batches:
         self._seed, self._drop, self._rotate, self._processes = seed, drop, rotate, processes
         self._order = np.argsort(data.groups, kind="stable")  # rows, group by group
         self._first, self._count = np.unique(data.groups[self._order], return_index=True, return_counts=True)[1:]
-        if size % processes.count:
-            raise ConfigError(f"{processes.count} processes cannot share a batch of {size}: give a multiple, --batch")
-        if len(self._first) < 2:
-            raise DataError("training needs pairs of at least two groups: with one there is nothing to tell apart")
-        if len(self._first) < processes.count:
-            raise DataError(f"{len(self._first)} groups are too few for {processes.count} processes: start fewer")
+        check_groups(len(self._first), processes)
         self._size = min(size, len(self._first)) // processes.count * processes.count
         self._query = {side: self._tensor(data.pairs.side(side)) for side in MODALITIES}
         self._table = {side: self._tensor(data.neighbours[side].table) for side in MODALITIES}

@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,7 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
         ConfigError: unknown model or weights, weights trained with another activation, no weights without
             ``random_weights``, or preprocessing that cannot be exported exactly.
     """
+    _check_name(model)
     if not (pretrained or random_weights or ":" in model):
         raise ConfigError(
             f"model {model!r} has no weights: name them with --pretrained (see open_clip.list_pretrained()), "
@@ -156,6 +159,21 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     weights = pretrained or ("" if ":" in model else "random-weights")
     name = "/".join(filter(None, (model.removeprefix("local-dir:"), weights)))
     return FrozenClip(name, clip, image, text, tokenizer_json, _digest(clip, image, text, tokenizer_json))
+
+
+def _check_name(model: str) -> None:
+    """Refuse a path, which open_clip takes for a name, and a name that it does not know, with those near to it."""
+    if ":" in model or open_clip.get_model_config(model.replace("/", "-")) is not None:
+        return
+    path = Path(model)
+    if (path / "manifest.json").is_file():
+        raise ConfigError(f"{model} was exported already: here goes the open_clip model. `reco fit --model` takes it")
+    if path.is_dir():
+        raise ConfigError(f"model {model!r} is a folder: if open_clip wrote it, give --model local-dir:{model}")
+    if path.is_file():
+        raise ConfigError(f"model {model!r} is a file: give --pretrained {model}, and its architecture as --model")
+    near = ", ".join(get_close_matches(model, open_clip.list_models())) or "see open_clip.list_models()"
+    raise ConfigError(f"open_clip has no model {model!r}: {near}")
 
 
 def _is_causal(clip: nn.Module) -> bool:

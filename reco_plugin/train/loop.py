@@ -85,7 +85,7 @@ def train_fusions(
         processes: from :func:`reco_plugin.train.processes.start`; this one alone, on the CPU, when None.
 
     Raises:
-        ConfigError: ``out`` holds a run of another configuration, or the processes cannot share the batch.
+        ConfigError: ``out`` holds a run of another configuration, or the rate is so high that the loss is no number.
         DataError: too few groups to contrast.
     """
     config, processes = config or TrainConfig(), processes or Processes()
@@ -113,6 +113,8 @@ def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig, proce
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+            if step % config.log_every == 0 and not math.isfinite(loss.item()):
+                raise ConfigError(f"the loss is {loss.item()} at step {step}: delete {out}, and give a lower --lr")
             if log and step % config.log_every == 0:
                 log.add_scalar("loss", loss.item(), step)
                 log.add_scalar("temperature", model.log_scale.exp().item(), step)

@@ -105,17 +105,18 @@ class _Joined(Processes):
         torch.distributed.destroy_process_group()
 
 
-def start(device: str = "cpu", count: int = 1, *, alone: str | None = None) -> Processes:
+def start(device: str, count: int, *, batch: int, alone: str | None = None) -> Processes:
     """Connect the processes that train together; the first starts the others by running its own command line again.
 
     Args:
         device: torch device; of several processes each takes one of its kind.
         count: their number; under ``torchrun`` 1 means as many as it started.
+        batch: pairs per step, of all processes together.
         alone: name of a fusion that a single process fits; several are refused.
 
     Raises:
-        ConfigError: there are not that many devices, ``torchrun`` started another number of processes, or
-            ``alone`` is given.
+        ConfigError: there are not that many devices, ``torchrun`` started another number of processes, they cannot
+            share a batch equally, or ``alone`` is given.
     """
     by_torchrun = torch.distributed.is_torchelastic_launched()
     here, total = torchrun_processes() if by_torchrun else (count, count)
@@ -126,13 +127,18 @@ def start(device: str = "cpu", count: int = 1, *, alone: str | None = None) -> P
         return Processes(device)
     if count not in (1, total):
         raise ConfigError(f"torchrun started {total} processes, not {count}: leave --processes out")
+    if batch % total:
+        raise ConfigError(f"{total} processes cannot share a batch of {batch}: give a multiple, --batch")
     kind, _, one = device.partition(":")
     if one:
         raise ConfigError(f"{total} processes take a device each: give --device {kind}, not {device}")
     try:
         fabric = _fabric(kind, here, total // here, by_torchrun)
     except (RuntimeError, ValueError) as error:  # Fabric raises either for devices that are missing
-        raise ConfigError(f"{here} processes cannot each have a device of {device!r}: {error}") from error
+        raise ConfigError(
+            f"{here} processes cannot each have a device of {device!r}, of which this machine has "
+            f"{torch.accelerator.device_count()}: give fewer --processes, or leave --device out to train on the CPU"
+        ) from error
     fabric.launch()
     return _Joined(fabric)
 
@@ -141,7 +147,10 @@ def _check_device(device: str) -> None:
     try:
         torch.zeros((), device=device)
     except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
-        raise ConfigError(f"torch cannot use device {device!r}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].split(". ")[0]  # a list of every backend may follow
+        raise ConfigError(
+            f"torch cannot use device {device!r} ({reason}): leave --device out to train on the CPU"
+        ) from error
 
 
 def _fabric(accelerator: str, devices: int, nodes: int, by_torchrun: bool) -> Fabric:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+
+import numpy as np
 
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
@@ -14,6 +16,7 @@ from ..errors import ConfigError, DataError
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..types import Fingerprint, Records
+from .batches import check_groups
 from .data import FusionData, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
 from .loop import Fusions, TrainConfig, train_fusions
@@ -29,8 +32,8 @@ def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
     """Check the run's inputs, then connect this many processes, all of which call :func:`train`.
 
     Raises:
-        ConfigError: the folder holds another recipe, the device is not available, the processes cannot be connected, or
-            the fusion needs no training.
+        ConfigError: the folder holds another recipe, the device is not available, the processes cannot be connected or
+            share the batch, or the fusion needs no training.
     """
     if recipe.fuser == "reco":
         raise ConfigError(
@@ -38,7 +41,7 @@ def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
             "`reco memory calibrate`. To train the paper's layer: --fuser paper"
         )
     recipe.check(out)
-    return start(recipe.device, count)
+    return start(recipe.device, count, batch=recipe.batch)
 
 
 def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusions:
@@ -57,7 +60,7 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
         InputError: an image of the pairs cannot be read.
     """
     processes = processes or begin(recipe, out)
-    data = processes.lead(lambda: _training(recipe, out))
+    data = processes.lead(lambda: _training(recipe, out, processes))
     if data is None:
         data = open_data(out / TRAINING)
     fusion = _fusion(recipe, data.pairs.image.shape[1])
@@ -69,7 +72,7 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
     return trained
 
 
-def _training(recipe: Recipe, out: Path) -> FusionData:
+def _training(recipe: Recipe, out: Path, processes: Processes) -> FusionData:
     """Encode and retrieve, or open the data of an earlier start of this run."""
     folder = out / TRAINING
     if (out / recipe.file).is_file() and folder.is_dir():
@@ -84,6 +87,7 @@ def _training(recipe: Recipe, out: Path) -> FusionData:
             "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
             f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
         )
+    check_groups(len(np.unique(data.groups)), processes)
     recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
     return data
 
@@ -92,8 +96,14 @@ def _encode_pairs(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
     """Read the pairs, (N, D) each, and open the memory that they retrieve from."""
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
     _fusion(recipe, clip.dimension)  # refuses unfit heads before the work
-    pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
-    return pairs, _memory(recipe, clip, pairs)
+    memory = _memory(recipe, Fingerprint(clip.name, clip.digest, clip.dimension))  # and a memory that is not there
+    with ExitStack() as failing:
+        failing.callback(memory.close)
+        pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
+        if not recipe.memory:
+            memory.upsert(pairs)
+        failing.pop_all()
+    return pairs, memory
 
 
 def _fusion(recipe: Recipe, dimension: int) -> FusionConfig:
@@ -109,8 +119,8 @@ def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
     return Records.join(list(read_records(cache)), clip.dimension)
 
 
-def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
-    fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
+def _memory(recipe: Recipe, fingerprint: Fingerprint) -> Memory:
+    """The memory to retrieve from; an empty one where the training pairs are it."""
     if recipe.memory:
         settings = load_settings(memory=recipe.memory, memory_collection=recipe.collection)
         memory = memory_of(settings, fingerprint, create=False)
@@ -118,6 +128,4 @@ def _memory(recipe: Recipe, clip: FrozenClip, pairs: Records) -> Memory:
             memory.close()
             raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
         return memory
-    memory = open_memory(":memory:", fingerprint, kind="exact")
-    memory.upsert(pairs)
-    return memory
+    return open_memory(":memory:", fingerprint, kind="exact")

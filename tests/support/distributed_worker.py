@@ -44,7 +44,7 @@ def interrupted(at: int) -> Iterator[None]:
 
 
 def main(folder: Path) -> None:
-    processes = start("cpu", 2)
+    processes = start("cpu", 2, batch=SHORT.batch)
     data = open_data(folder / "training")
 
     def train(name: str, dropout: float):

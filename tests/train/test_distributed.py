@@ -213,9 +213,7 @@ def test_a_batch_is_of_distinct_groups_with_what_each_pair_found(data: FusionDat
     assert len(seen) == 5
 
 
-def test_a_batch_must_be_shared_equally(data: FusionData) -> None:
-    with pytest.raises(ConfigError, match="5 processes cannot share a batch of 12"):
-        batches(data, Member(0, 5))
+def test_each_process_has_a_group(data: FusionData) -> None:
     with pytest.raises(DataError, match="40 groups are too few for 64 processes"):
         batches(data, Member(0, 64), size=128)
 
@@ -234,10 +232,15 @@ def test_bf16_trains_near_fp32_and_keeps_its_weights_in_fp32(data: FusionData, t
 
 
 def test_processes_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
-    assert type(start("cpu", 1)) is Processes  # alone: nothing is started
+    assert type(start("cpu", 1, batch=12)) is Processes  # alone: nothing is started
     with pytest.raises(ConfigError, match="--device cuda, not cuda:1"):
-        start("cuda:1", 2)
-    with pytest.raises(ConfigError, match="4096 processes cannot each have a device of 'cuda'"):
-        start("cuda", 4096)
+        start("cuda:1", 2, batch=12)
+    with pytest.raises(ConfigError, match=r"4096 processes .* 'cuda', of which this machine has \d+: give fewer"):
+        start("cuda", 4096, batch=4096)
+    with pytest.raises(ConfigError, match=r"device 'vulkan' .*: leave --device out to train on the CPU") as caught:
+        start("vulkan", 1, batch=12)
+    assert len(str(caught.value)) < 300, "torch lists all of its backends"
+    with pytest.raises(ConfigError, match="5 processes cannot share a batch of 12: give a multiple, --batch"):
+        start("cpu", 5, batch=12)
     with pytest.raises(ConfigError, match=r"the fusion 'reco' needs no training.*--fuser paper"):
         begin(Recipe.of(source="pairs.npz", model="mini", fuser="reco"), tmp_path, 2)

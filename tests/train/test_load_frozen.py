@@ -36,6 +36,19 @@ def test_another_activation_is_refused_with_the_right_name(model: str, pretraine
     check_activation(right, pretrained)
 
 
+def test_a_path_or_a_name_that_is_nearly_right_is_told_what_to_write(tmp_path: Path, model: Path) -> None:
+    for given, words in (
+        ("ViT-B-33", ("no model 'ViT-B-33'", "ViT-B-32")),
+        ("my clip of last year", ("open_clip.list_models()",)),
+        (str(tmp_path), ("is a folder", f"--model local-dir:{tmp_path}")),
+        (str(model), ("exported already", "reco fit --model")),
+        (str(model / "manifest.json"), ("is a file", f"--pretrained {model / 'manifest.json'}")),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_frozen(given, random_weights=True)
+        assert all(word in str(caught.value) for word in words), caught.value
+
+
 def test_every_pair_that_open_clip_lists_is_judged_and_the_named_one_passes() -> None:
     refused = 0
     for model, pretrained in open_clip.list_pretrained():

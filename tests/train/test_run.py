@@ -41,13 +41,13 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = random.Random(0)
     with (tmp_path / "shop.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["id", "image", "text", "sku"])
+        rows.writerow(["id", "image", "text", "sku", "kind"])
         for number in range(len(COLOURS) * EACH):
             colour, image = COLOURS[number % len(COLOURS)], Image.new("RGB", (48, 40), "white")
             x, y = rng.randrange(20), rng.randrange(20)
             ImageDraw.Draw(image).ellipse((x, y, x + 18, y + 14), fill=colour)
             image.save(tmp_path / f"{number}.png")
-            rows.writerow([f"p{number}", f"{number}.png", f"a {colour} ball number {number}", colour])
+            rows.writerow([f"p{number}", f"{number}.png", f"a {colour} ball number {number}", colour, "ball"])
     return tmp_path
 
 
@@ -153,9 +153,20 @@ def test_the_closed_form_is_not_trained_and_the_error_says_what_to_do(shop: Path
 def test_a_mistake_does_not_bar_the_folder(shop: Path, reco: Callable[..., Result]) -> None:
     fails(train(reco, "--fuser", "paper", "--heads", "5"), "32", "5 heads")
     fails(train(reco, "--device", "warp"), "device 'warp'")
-    fails(train(reco, "--group", "brand"), "64 pairs have no 'brand'", "'p0'")
+    fails(train(reco, "--processes", "3"), "3 processes cannot share a batch of 8")
     fails(train(reco, "--memory", "nowhere"), "nowhere")
+    assert not Path("run").exists(), "told before anything is encoded"
+    fails(train(reco, "--group", "brand"), "64 pairs have no 'brand'", "'p0'")
+    fails(train(reco, "--group", "kind"), "pairs of at least two groups")
     fine(train(reco))
+
+
+def test_a_rate_that_is_too_high_is_told_as_soon_as_the_loss_is_no_number(
+    shop: Path, reco: Callable[..., Result]
+) -> None:
+    fails(train(reco, "--lr", "inf"), "--lr", "finite")
+    fails(train(reco, "--lr", "1e30", "--steps", "30"), "the loss is nan at step 10", "delete run", "a lower --lr")
+    assert not (Path("run") / FUSION).exists()
 
 
 def test_pairs_that_cannot_be_used_are_named(shop: Path, reco: Callable[..., Result]) -> None:
@@ -204,7 +215,7 @@ def test_pairs_without_a_group_show_only_themselves(
 
     table = (shop / "shop.csv").read_text()
     for number, colour, value in ((0, "red", ""), (1, "green", ""), (2, "blue", "  "), (3, "yellow", "p0")):
-        table = table.replace(f"ball number {number},{colour}\n", f"ball number {number},{value}\n")
+        table = table.replace(f"ball number {number},{colour},", f"ball number {number},{value},")
     (shop / "shop.csv").write_text(table)
     seen: list[list[str]] = []
     gather = run.gather
