@@ -142,7 +142,7 @@ class Findings(RunFile):
     """All findings of a study."""
 
     file: ClassVar[str] = "findings.json"
-    absent: ClassVar[str] = "give a run folder that `reco eval study` made"
+    absent: ClassVar[str] = "give the folder of a `reco eval study`; an interrupted one goes on when started again"
     again: ClassVar[str] = "Run the study again"
 
     name: str  # of the data set

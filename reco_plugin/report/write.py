@@ -91,7 +91,7 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-_FIGURE = re.compile(r"(?<![\w.,-])[+−]?\d[\d,]*(?:\.\d+)?(?:\s?%|\s?points?\b|(?= \[))")
+_FIGURE = re.compile(r"(?<![\w.,-])[+−]?\d[\d,]*(?:\.\d+)?(?: ± [\d.]+)?(?:\s?%|\s?points?\b|(?= \[))")
 _CODE = re.compile(r"`([^`]+)`")
 
 

@@ -203,7 +203,7 @@ def study(name: str = "Drawings") -> Findings:
         },
         summary=(
             "Refining both sides lifts top-1 on unseen classes from 6.4 % to 49.0 %, by +42.6 points [+38.6, +46.7].",
-            "Seen classes gain +2.5 points; an irrelevant memory costs -0.3 points.",
+            "Seen classes gain +2.5 points; an irrelevant memory costs -0.3 ± 0.1 points.",
             HOSTILE,
         ),
         sections=(

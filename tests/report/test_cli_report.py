@@ -56,7 +56,7 @@ def test_several_runs_go_beside_each_other_by_default(tmp_path, make_run, findin
 
 
 def test_mistakes_are_told_in_one_line(run_folder, tmp_path, monkeypatch):
-    assert "holds no findings.json" in failed(tmp_path / "nowhere")
+    assert "holds no findings.json: give the folder of a `reco eval study`" in failed(tmp_path / "nowhere")
     assert "format pdf is not known: give some of html, md, json" in failed(run_folder, "--formats", "html,pdf")
     assert "format (none) is not known" in failed(run_folder, "--formats", ",")
     assert "is given twice" in failed(run_folder, run_folder / ".." / run_folder.name)

@@ -191,7 +191,7 @@ def test_summary_setup_and_command_stand_at_the_top(text):
     top = text[: text.index('id="run-1-main"')]
     assert "<b>+42.6 points</b> [+38.6, +46.7]" in top
     assert "top-1 on" in top
-    assert "<b>−0.3 points</b>" in top
+    assert "<b>+2.5 points</b>" in top and "<b>−0.3 ± 0.1 points</b>" in top
     assert "<dt>classes</dt><dd>1,309</dd>" in top
     assert "<summary>versions</summary>" in top
     assert "<dt>numpy</dt><dd>2.4.6</dd>" in top
