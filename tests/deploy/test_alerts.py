@@ -90,7 +90,7 @@ def test_each_alert_has_a_case(rules: dict[str, Any]) -> None:
     assert {rule["alert"] for group in rules["groups"] for rule in group["rules"]} == BAD.keys()
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: promtool)")
 def test_alerts_fire_on_what_they_are_for_and_on_nothing_else(rules: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     cases = [case("all is well", GOOD, None), *(case(alert, GOOD | series, alert) for alert, series in BAD.items())]
