@@ -38,7 +38,7 @@ def main(
     reco: Annotated[
         str | None, typer.Option(help="URL of a `reco serve` to refine with; in process when left out")
     ] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="RECO_API_KEY", help="of that service")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="SEARCH_APP_KEY", help="of that service")] = None,
     model: Annotated[Path, typer.Option(help="model folder, when in process")] = Path("triton_models"),
     cache: Annotated[Path, typer.Option(help="where the drawings are kept")] = Path(".cache/quickstart"),
 ) -> None:

@@ -193,9 +193,10 @@ def test_a_query_is_typed_and_index_and_memory_are_there_already(ran: str, folde
 
 
 @pytest.mark.xdist_group("quickstart")
-def test_a_service_refines_as_well(ran: str, folder: Path, live: Live) -> None:
+def test_a_service_refines_as_well(ran: str, folder: Path, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_APP_KEY", "k")  # not RECO_…, which the plugin would refuse in the same shell
     with Reco.open(MODEL, memory=folder / "memory") as reco, live(reco, api_keys=["k"]) as url:
-        served = run(folder, "doughnut", "--reco", url, "--api-key", "k")
+        served = run(folder, "doughnut", "--reco", url)
         refused = run(folder, "doughnut", "--reco", url, "--api-key", "wrong")
     here = run(folder, "doughnut")
     assert served.exit_code == 0, served.output
