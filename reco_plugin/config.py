@@ -234,9 +234,9 @@ def load_section(kind: type[S], **arguments: Any) -> S:
         strange = any(each["type"] == "extra_forbidden" for each in error.errors())
         raise ConfigError(wrong + (f". Known settings: {', '.join(sorted(known))}" if strange else "")) from None
     except SettingsError as error:
-        name = str(error).split('"')[1]
+        name = str(error).partition('"')[2].partition('"')[0].upper() or "*"  # pydantic tells it in its message alone
         raise ConfigError(
-            f'{prefix}{name.upper()} is no JSON: write a table as \'{{"name": "value"}}\', with the quotes'
+            f'{prefix}{name} is no JSON: write a table as \'{{"name": "value"}}\', with the quotes'
         ) from None
     except ValueError as error:
         raise ConfigError(f"{FILE} cannot be read: {error}") from None
