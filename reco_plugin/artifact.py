@@ -15,8 +15,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -247,3 +251,48 @@ def _check_size(path: Path, expected: ModelFile | None) -> None:
             f"{path} has {found:,} bytes, the manifest says {expected.size_bytes:,}: the file is truncated or was "
             "replaced. Copy it again or export the model again."
         )
+
+
+@contextmanager
+def whole_model(out: Path) -> Iterator[Path]:
+    """Yield a folder beside ``out`` to write to; it replaces ``out`` when the block succeeds, else is removed.
+
+    Raises:
+        ArtifactError: ``out`` exists and is no model folder, or cannot be written.
+    """
+    if not out.name:  # it cannot be replaced
+        raise ArtifactError(f"--out {str(out)!r} is the working directory: name a folder in it")
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not _is_model(out / MANIFEST):
+        raise ArtifactError(f"{out} exists and is no model folder: choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written: {error.strerror or error}") from None
+    try:
+        yield staging
+        _swap(staging, out)
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_model(manifest: Path) -> bool:
+    """Whether a file is a model's manifest, of any version, and not that of a web page."""
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "digest", "graphs"} <= content.keys()
+
+
+def _swap(staging: Path, out: Path) -> None:
+    """Replace the target by the finished folder."""
+    staging.chmod(0o755)
+    old = out.with_name(f".{out.name}.old.{os.getpid()}")
+    if out.exists():
+        out.rename(old)
+    staging.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

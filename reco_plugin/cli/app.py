@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .. import __version__
-from ..artifact import Artifact
+from ..artifact import Artifact, whole_model
 from ..config import load_settings
 from ..data.files import read_lines
 from ..errors import ArtifactError, ConfigError, InputError, need
@@ -197,7 +197,6 @@ def get_command(
     CLIP: reco export --help.
     """
     from ..config import quickstart_model
-    from ..train.export import whole_model
 
     source = quickstart_model()
     if source is None:

@@ -9,10 +9,21 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from ..artifact import FORMAT, MANIFEST, TOKENIZER, Artifact, FusionInfo, ModelFile, Policy, clip_graph, fusion_graph
+from ..artifact import (
+    FORMAT,
+    MANIFEST,
+    TOKENIZER,
+    Artifact,
+    FusionInfo,
+    ModelFile,
+    Policy,
+    clip_graph,
+    fusion_graph,
+    whole_model,
+)
 from ..sessions.triton.ports import CHECKSUM
 from ..types import MODALITIES, FuserName
-from .export import export_graph, graph_file, shape_of, whole_model
+from .export import export_graph, graph_file, shape_of
 from .graphs import fusion_cases
 from .loop import Fusions
 from .model import FusionConfig
