@@ -31,7 +31,7 @@ class HaystackEmbedder:
         self,
         reco: Embeds | None = None,
         url: str | None = None,
-        api_key: Secret | None = None,
+        api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
         refine: bool | None = None,
     ) -> None:
@@ -42,13 +42,13 @@ class HaystackEmbedder:
         Args:
             reco: an opened object.
             url: of a `reco serve`.
-            api_key: bearer key for it.
+            api_key: bearer key for it; a text is never stored, so with one ``to_dict`` is an error.
             settings: of :meth:`reco_plugin.Reco.open`.
             refine: whether vectors are refined; None: only queries.
         """
-        self._reco, self._key = reco, api_key
+        self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
         self._refine = self.side == "query" if refine is None else refine
-        self._stored: dict[str, Any] = {"url": url, "api_key": api_key, "settings": settings, "refine": self._refine}
+        self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": self._refine}
 
     @cached_property
     def source(self) -> VectorSource:
@@ -130,7 +130,7 @@ class RecoDocumentEmbedder(_Documents):
         self,
         reco: Embeds | None = None,
         url: str | None = None,
-        api_key: Secret | None = None,
+        api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
         refine: bool | None = None,
         meta_fields_to_embed: list[str] | None = None,
@@ -158,7 +158,7 @@ class RecoDocumentImageEmbedder(_Documents):
         self,
         reco: Embeds | None = None,
         url: str | None = None,
-        api_key: Secret | None = None,
+        api_key: Secret | str | None = None,
         settings: dict[str, Any] | None = None,
         refine: bool | None = None,
         file_path_meta_field: str = "file_path",

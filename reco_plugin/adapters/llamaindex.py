@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
@@ -105,5 +106,5 @@ class RecoEmbedding(MultiModalEmbedding):
         return await asyncio.to_thread(self._get_image_embeddings, img_file_paths)
 
     def _images(self, images: list[ImageType], side: InputType) -> list[_Vector]:
-        inputs: list[ImageInput] = [image if isinstance(image, str) else image.getvalue() for image in images]
+        inputs: list[ImageInput] = [image.getvalue() if isinstance(image, BytesIO) else image for image in images]
         return as_lists(self._source.images(inputs, side))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, Unpack, get_args
 
 import numpy as np
@@ -29,7 +30,7 @@ _ONLY = {
 class RecoSentenceTransformer:
     """Same methods, not a subclass. ``encode_query`` is refined; ``encode`` and ``encode_document`` are plain.
 
-    Inputs are texts, PIL images, ``{"text": ...}`` and ``{"image": ...}``, mixed.
+    Inputs are texts, images (PIL, ``Path`` or bytes), ``{"text": ...}`` and ``{"image": ...}``, mixed.
 
     Example::
 
@@ -61,7 +62,7 @@ class RecoSentenceTransformer:
         side: Any = prompt_name or "document"
         if side not in get_args(InputType):
             raise InputError(f"prompt_name must be 'query' or 'document', got {prompt_name!r}")
-        if isinstance(inputs, str | Image | Mapping):
+        if isinstance(inputs, str | bytes | Image | Mapping) or not isinstance(inputs, Iterable):
             return np.asarray(self._embed([inputs], side)[0])
         return self._embed(list(inputs), side)
 
@@ -105,13 +106,15 @@ def _kind(item: Any) -> tuple[Modality, Any]:
     match item:
         case str():
             return "text", item
-        case Image():
+        case Image() | bytes() | os.PathLike():
             return "image", item
         case {"text": str(text), **others} if not others:
             return "text", text
         case {"image": image, **others} if not others:
             return "image", image
-    raise InputError(f"an input must be a text, a PIL image, or a mapping with one of them, got {item!r:.60}")
+    raise InputError(
+        f"an input must be a text, a PIL image, a Path, bytes, or a mapping with one of them, got {item!r:.60}"
+    )
 
 
 def _unit(vectors: npt.ArrayLike) -> Vectors:

@@ -9,7 +9,6 @@ import time
 import numpy as np
 import pytest
 import uvicorn
-from haystack.utils import Secret
 
 from reco_plugin import Pair, Reco
 from reco_plugin.adapters.haystack import RecoTextEmbedder
@@ -128,8 +127,7 @@ def test_a_bad_image_is_named(client):
 def test_every_adapter_works_over_the_service(url, stocked):
     text, far = "a large blue square", {"url": url, "api_key": KEY}
     refined, plain = (stocked.embed_texts([text], refine=refine)[0] for refine in (True, False))
-    langchain = RecoEmbeddings(**far)
-    haystack = RecoTextEmbedder(url=url, api_key=Secret.from_token(KEY))
+    langchain, haystack = RecoEmbeddings(**far), RecoTextEmbedder(**far)
     llamaindex, like = RecoEmbedding(**far), RecoSentenceTransformer(**far)
     queries = [
         langchain.embed_query(text),

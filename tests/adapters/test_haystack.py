@@ -100,8 +100,9 @@ def test_haystack_loads_only_what_it_is_told_to_trust(on_disk):
 def test_keys_and_opened_objects_are_not_stored(stocked):
     with pytest.raises(ConfigError, match="give url or settings"):
         RecoTextEmbedder(stocked).to_dict()
-    with pytest.raises(ValueError, match=r"[Tt]oken"):
-        RecoTextEmbedder(url="http://localhost", api_key=Secret.from_token("secret")).to_dict()
+    for key in (Secret.from_token("secret"), "secret"):
+        with pytest.raises(ValueError, match=r"[Tt]oken"):
+            RecoTextEmbedder(url="http://localhost", api_key=key).to_dict()
 
 
 def test_documents_are_copied_never_changed(stocked, documents):

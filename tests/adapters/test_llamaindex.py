@@ -13,7 +13,7 @@ from llama_index.core.schema import QueryBundle, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 
 from reco_plugin.adapters.llamaindex import RecoEmbedding
-from reco_plugin.errors import ConfigError
+from reco_plugin.errors import ConfigError, ImageError
 
 QUERY = "a large blue square"
 
@@ -66,6 +66,15 @@ def test_images_are_paths_or_streams(stocked, files):
     assert np.allclose(asyncio.run(embedding.aget_image_embedding_batch(streams)), plain, atol=1e-6)
     assert np.allclose(embedding.get_image_embedding(streams[0]), plain[0], atol=1e-6)
     assert np.allclose(asyncio.run(embedding.aget_image_embedding(paths[0])), plain[0], atol=1e-6)
+
+
+def test_images_are_also_what_every_adapter_takes(stocked, drawings, files):
+    """Not only the two kinds that LlamaIndex names: a path as an object, bytes, a picture."""
+    embedding, plain = RecoEmbedding(stocked), stocked.embed_images(files[:1], refine=False)[0]
+    for image in (files[0], files[0].read_bytes(), drawings[0].image):
+        assert np.allclose(embedding.get_image_embedding(image), plain, atol=1e-6)
+    with pytest.raises(ImageError, match="pass a path, the bytes of an image file or a PIL image"):
+        embedding.get_image_embedding(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_an_image_can_be_the_query(stocked, nodes, files):

@@ -33,16 +33,17 @@ def test_one_input_is_one_vector(like, stocked, drawings):
     assert np.array_equal(like.encode_query(image), stocked.embed_images([image], refine=True)[0])
 
 
-def test_texts_and_images_mix_and_keep_their_places(like, drawings):
-    image = drawings[0].image
-    mixed = like.encode([image, TEXTS[0], {"image": image}, {"text": TEXTS[1]}])
-    apart = [like.encode(image), like.encode(TEXTS[0]), like.encode(image), like.encode(TEXTS[1])]
+def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):
+    image, path = drawings[0].image, files[0]
+    mixed = like.encode([image, TEXTS[0], {"image": image}, {"text": TEXTS[1]}, path, path.read_bytes()])
+    apart = [like.encode(each) for each in (image, TEXTS[0], image, TEXTS[1], path, path.read_bytes())]
     assert np.allclose(mixed, apart, atol=1e-6)
+    assert np.allclose(apart[-2:], apart[:1], atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [[1], [{"text": "a", "image": "b"}], [{"text": 1}], [None], [{}]])
+@pytest.mark.parametrize("wrong", [1, None, [1], [{"text": "a", "image": "b"}], [{"text": 1}], [None], [{}]])
 def test_other_inputs_are_refused(like, wrong):
-    with pytest.raises(InputError, match="a text, a PIL image, or a mapping"):
+    with pytest.raises(InputError, match="a text, a PIL image, a Path, bytes, or a mapping"):
         like.encode(wrong)
 
 
