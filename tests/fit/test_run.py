@@ -171,8 +171,8 @@ def test_a_folder_of_another_run_is_refused(small: Run) -> None:
 
 def test_a_mistake_does_not_bar_the_folder_and_keeps_the_vectors(small: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(DataError, match="no 'thong' to group by"):
-        run_fit(small.config.model_copy(update={"group": "thong"}), out)
+    with pytest.raises(DataError, match="150 groups are too few: 0 fall into the test part"):
+        run_fit(small.config.model_copy(update={"test": 0.01}), out)
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("vectors/**/*") if path.is_file()}
     assert kept and run_fit(small.config, out) == small.result
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())

@@ -21,6 +21,7 @@ from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.measure import refine_task
+from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.quickstart.entities import ALL_SPLITS
@@ -68,7 +69,8 @@ def controls(study: Study, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quickstart_model, "TrainConfig", partial(TrainConfig, steps=STEPS))
         trained = train_all(study, tmp_path_factory.mktemp("runs"), names=("paper", "no retrieval"), seeds=SEEDS)
-    return {name: [TorchFuser(f, retrieval=name != "no retrieval") for f in runs] for name, runs in trained.items()}
+    fusers: dict[str, list[Fuser]] = {name: [TorchFuser(f) for f in runs] for name, runs in trained.items()}
+    return fusers | {"no retrieval": [WithoutRetrieval(fuser) for fuser in fusers["no retrieval"]]}
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,7 @@ def test_parameters_are_the_options_of_the_plugin(caller, plugin, parameters, op
 @pytest.mark.parametrize(
     ("name", "items", "parameters", "message"),
     [
-        ("image", [b"not an image"], {}, "row 0: image 0 .12 bytes. cannot be read"),
+        ("image", [b"not an image"], {}, "row 0: an image .12 bytes. cannot be read"),
         ("text", ["red", b"\xff\xfe"], {}, "text, row 1: is not UTF-8"),
         ("text", ["red " * 200], {"truncate": False}, "longer than the .* tokens"),
         ("text", ["red"], {"kk": 3}, "parameter kk: .*Known: k, "),
