@@ -23,6 +23,7 @@ import numpy as np
 
 from reco_plugin.files import whole_file
 from reco_plugin.memory.edge import EdgeMemory
+from reco_plugin.memory.index import LEAST
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import MODALITIES, Modality, Vectors
@@ -130,7 +131,7 @@ def built(store: EdgeMemory, queries: Vectors, *, brief: bool) -> Facts:
     if brief:
         store.optimize()
     ask(slice(0, 1))
-    if store.count() < 20_000:
+    if store.count() < LEAST:
         return {}
     while (store.index_state or {}).get("state") != "in use":
         one = time.perf_counter()
