@@ -155,11 +155,11 @@ def calibrate_command(
 ) -> None:
     """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
 
-    No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled;
-    this command is for an attached collection, for a memory of an older version, and for the rest: after many smaller
-    changes, or deletions. Takes seconds for 10,000 pairs, a minute for 100,000 and 13 for a million: of more than
-    200,000, so many are drawn at random, and the others are then judged beside those. On a Qdrant server it also
-    measures how deep searches must look.
+    No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled,
+    or a quarter of its pairs are new; this command is for an attached collection, for a memory of an older version, and
+    for the rest: after many smaller changes, or deletions. Takes seconds for 10,000 pairs, a minute for 100,000 and 13
+    for a million: of more than 200,000, so many are drawn at random, and the others are then judged beside those. On a
+    Qdrant server it also measures how deep searches must look.
 
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
     server within half a minute.

@@ -122,13 +122,8 @@ class TableFile:
                 yield row
 
     def __reduce__(self) -> tuple[type[TableFile], tuple[Any, ...]]:
-        return TableFile, (
-            self.path,
-            self.needed,
-            self.texts,
-            self.names,
-            self.folder,
-        )  # without cached stretches: each part has its own
+        # without cached stretches: each part has its own
+        return TableFile, (self.path, self.needed, self.texts, self.names, self.folder)
 
     def read(self, stretch: Stretch) -> Iterator[TableRow | RowError]:
         """Read some of the rows; one that cannot be parsed is yielded as an error."""

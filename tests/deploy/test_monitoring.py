@@ -206,6 +206,7 @@ def test_each_alert_asks_for_what_exists_and_says_what_to_do(rules: list[dict[st
         assert promql_parser.parse_duration(rule["for"]).total_seconds() >= 60
         assert rule["labels"]["severity"] in {"warning", "critical"}
         assert {"summary", "description"} == rule["annotations"].keys()
+        assert all(len(words.split()) >= 3 for words in rule["annotations"].values())
 
 
 def test_the_page_lists_the_plugins_metrics(root: Path) -> None:

@@ -65,7 +65,7 @@ def image(drawings: list[Pair]) -> str:
 def config(name: str, url: str) -> Any:
     """A file with the address and the key of this test's service in it."""
     text = (CONFIGS / name).read_text(encoding="utf-8")
-    return json.loads(text.replace("http://reco:8080", url).replace("RECO_API_KEY", KEY))
+    return json.loads(text.replace("http://reco:8080", url).replace("YOUR_KEY", KEY))
 
 
 def post(url: str, body: Any, headers: dict[str, str] | None = None) -> Any:
