@@ -19,11 +19,11 @@ from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .trust.gate import Applied, features, step
 from .trust.reasons import reasons
 from .trust.scores import to_vectors
-from .types import Caution, Coverage, FuserName, Modality, Moves, Neighbours, Role, Vectors, other
+from .types import Caution, Coverage, FuserName, Mass, Modality, Moves, Neighbours, Role, Vectors, other
 from .why import Why
 
 SHARPEST = 8.0
-"""Sharpness of scores, in standard deviations, at which mass is compared, at most."""
+"""Sharpness of scores, in standard deviations, at most; and that of plain scores where mass is compared."""
 NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory calibrate"
 
 
@@ -176,7 +176,11 @@ class Closed:
             np.sqrt(np.maximum(1.0 + strength**2 + 2.0 * strength * evidence.correlation, 1e-6)),
             state.values[other(self._modality)].mean,
             here if covered is None else np.asarray(covered & here),
-            float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
+            Mass(
+                float(min(np.exp(applied.gate.temperature), SHARPEST) / side.unit),
+                SHARPEST / side.unit,
+                state.known(self._modality),
+            ),
         )
         return RefinedBlock(
             np.where(here[:, None], refined, queries).astype(np.float32),
@@ -195,7 +199,7 @@ class Closed:
         far: npt.NDArray[np.float32],
         here: npt.NDArray[np.bool_],
     ) -> list[Why | None]:
-        said = reasons(applied.gate, signals, features(signals, spread), far)
+        said = reasons(applied, signals, features(signals, spread), far)
         return [one if seen else None for one, seen in zip(said, here, strict=True)]
 
     def _search(self, vectors: Vectors, k: int, hidden: Sequence[Collection[str]] | None) -> Neighbours:

@@ -252,7 +252,7 @@ class Reco:
         """Score images against texts, both refined: exact, where one cosine of two refined vectors is not.
 
         Each side's evidence is compared with the other's plain vector. Texts that the memory does not know stay plain
-        where they compete, and those that it knows take nothing from them.
+        where they compete, and those that it knows take little from them.
 
         Args:
             images: B images, raw or as vectors (B, D).

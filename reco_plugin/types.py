@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -226,6 +226,14 @@ class Coverage:
         return replace(parts[0], asked=asked, found=found, strength=strength, covered=covered)
 
 
+class Mass(NamedTuple):
+    """How candidates that the memory knows and the others share the mass of a query."""
+
+    sharpness: float  # of scores of refined queries, per unit of cosine
+    plain_sharpness: float  # of plain scores
+    known: float  # share of the memory's pairs that plain CLIP answers, in [0, 1]: how far its scores are believed
+
+
 @dataclass(frozen=True)
 class Moves:
     """How B vectors of one modality move, as exact scores with the other modality's plain vectors need it.
@@ -236,7 +244,7 @@ class Moves:
         length: (B,) standard deviation of a moved vector's scores, in those of a plain one; 1 where it stays plain.
         mean: (D,) of the memory's vectors of the other modality.
         covered: (B,) whether the memory knows it; of queries, all.
-        sharpness: of scores, per unit of cosine, at which mass is compared; 0 where nothing moves.
+        mass: how covered candidates compete with others; None where nothing moves.
     """
 
     plain: Vectors
@@ -244,22 +252,18 @@ class Moves:
     length: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32]
     covered: npt.NDArray[np.bool_]
-    sharpness: float
+    mass: Mass | None
+    _ROWS = ("plain", "added", "length", "covered")  # have a row for each vector
 
     def take(self, chosen: npt.NDArray[Any]) -> Moves:
         """Some rows, by number or by mask (B,)."""
-        return Moves(
-            self.plain[chosen], self.added[chosen], self.length[chosen], self.mean, self.covered[chosen], self.sharpness
-        )
+        return replace(self, **{name: getattr(self, name)[chosen] for name in self._ROWS})
 
     @classmethod
     def join(cls, parts: Sequence[Moves]) -> Moves:
         """Several batches as one."""
-        first = parts[0]
-        plain, added, length, covered = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("plain", "added", "length", "covered")
-        )
-        return cls(plain, added, length, first.mean, covered, first.sharpness)
+        joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in cls._ROWS}
+        return replace(parts[0], **joined)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-Name: TypeAlias = Literal["knowledge", "agreement", "honesty", "nearness", "standout", "likeness"]
-NAMES: tuple[Name, ...] = get_args(Name)[:-1]
+Name: TypeAlias = Literal["knowledge", "agreement", "honesty", "nearness", "standout", "likeness", "novelty"]
+NAMES: tuple[Name, ...] = get_args(Name)[:5]
+"""Of the features; one of the two others is added."""
 _LITTLE = math.log(1.1)  # a tenth of the move
 _THIRDS: dict[Name, tuple[str, str, str]] = {
     "knowledge": (
@@ -24,6 +25,7 @@ _SHORT: dict[Name, tuple[str, str]] = {
     "nearness": ("the nearest pair is far", "the nearest pair is so near"),
     "standout": ("no pair stands out", "one pair stands out so far"),
     "likeness": ("the query is unlike what the memory holds", "the query is like what the memory holds"),
+    "novelty": ("the encoder knows the pair by itself", "the pair is new to the encoder"),
 }
 
 
@@ -35,7 +37,10 @@ class Signal:
         name: knowledge: how well the frozen encoder knows what was found. agreement: how far the neighbours agree.
             honesty: how right their captions look. nearness: of the nearest one. standout: its distance to their mean.
             likeness: of the query to what the memory holds, as the share of the move that this and caution leave.
-        value: knowledge and agreement in standard deviations, honesty and likeness as shares, the others as cosines.
+            novelty: instead of it for candidates of a memory with one image per caption, as far as the encoder does not
+            know the pairs found by itself.
+        value: knowledge and agreement in standard deviations; honesty, likeness and novelty as shares; the others as
+            cosines.
         level: place in the range that the gate was fitted on, from 0 to 1.
         pull: logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter.
     """

@@ -159,7 +159,7 @@ class WhyBody(BaseModel):
     """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
     deviations; how right their captions look (honesty), from 0 to 1; cosine of the nearest (nearness) and its
     distance to their mean (standout); the share of the move that likeness to the memory and caution leave
-    (likeness)."""
+    (likeness), or that is left by pairs that the encoder knows by itself (novelty)."""
 
     @classmethod
     def of(cls, why: Why) -> WhyBody:

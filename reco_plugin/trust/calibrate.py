@@ -30,6 +30,7 @@ WORTH = 2.0
 HOPELESS = 0.9
 """Share of wrong captions from which a memory is not used."""
 _UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
+_ONE_IMAGE = 0.5  # share of pairs without siblings from which candidates have nothing of their own to learn from
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
 
 
@@ -93,7 +94,7 @@ def _gates_of(state: State, modality: Modality) -> Gates:
     return Gates(
         state.gate(modality, "balanced"),
         state.gate(modality, known, among=True),
-        state.gate(modality, known, candidate=True),
+        None if state.sides[modality].one_image else state.gate(modality, known, candidate=True),  # nothing shows it
     )
 
 
@@ -126,15 +127,17 @@ def _fit_sides(
     sides, without = {}, []
     alone = float((siblings == 0).mean())
     for modality in MODALITIES:
-        # A candidate with one pair would move to one image of many.
-        candidates = _fit_cautions(episodes[modality], modality, unanswerable, seed) if alone < 0.5 else {}
+        one_image = alone >= _ONE_IMAGE
+        candidates = {} if one_image else _fit_cautions(episodes[modality], modality, unanswerable, seed)
         gates = candidates
         if alone > _SINGLE:
             views = make_episodes(corpus, modality, asked, k=k, views=np.random.default_rng(seed + 1))
             gates = _fit_cautions(views, modality, min(unanswerable, _UNANSWERED_VIEWS), seed, weighted=True)
         if not gates:
             without.append(modality)
-        sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates)
+        if one_image and modality == "text":
+            candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
+        sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates, one_image=one_image)
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
     return sides, unanswerable, reason, True
 

@@ -111,11 +111,13 @@ class Applied:
         gate: the gate.
         scale: share of its strength; below 1 where more queries than usual are assumed to have no answer.
         typical: (11,) quantiles of the similarity of a pair to the nearest one of another caption; None: not asked.
+        unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.honesty.unknown`.
     """
 
     gate: Gate
     scale: float = 1.0
     typical: npt.NDArray[np.float64] | None = None
+    unknown_only: bool = False
 
     def share(self, similarity: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The share (B,) of the strength for the similarity (B,) of the nearest neighbour."""

@@ -9,6 +9,7 @@ is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from .moments import Values
 
 LEAST = 1e-3
 """Honesty of a pair that is certainly wrong; never 0, so that weights stay defined."""
+UNLIKELY = 0.1
+"""Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself
+(``docs/measurements/gate.md``)."""
 _SHARPNESS = 3.0  # of the witnesses' weights, per spread of similarity
 _STEPS = 15  # of Newton's method
 
@@ -47,6 +51,22 @@ class Honesty:
         known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(witnesses).all(axis=-1))
         found = np.clip(1.0 - self.wrong / self.ratio(np.where(known[..., None], witnesses, 0.0)), LEAST, 1.0)
         return np.where(known, found, self.mean).astype(np.float32)
+
+
+def unknown(frozen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How far CLIP does not know pairs by itself, in [0, 1], from its own scores for them, of any shape.
+
+    The chance of a shuffled pair to score as high, over a tenth. 0, to be careful, where a score is missing (NaN).
+
+    >>> unknown(np.float32([-1, 1, 2, 3, np.nan])).round(2).tolist()
+    [1.0, 1.0, 0.23000000417232513, 0.009999999776482582, 0.0]
+
+    Args:
+        frozen: the third witness, in standard deviations.
+    """
+    chance = [0.5 * math.erfc(score / math.sqrt(2.0)) for score in frozen.ravel().tolist()]
+    share = np.minimum(np.array(chance, np.float32).reshape(frozen.shape) / np.float32(UNLIKELY), np.float32(1.0))
+    return np.asarray(np.nan_to_num(share))
 
 
 @dataclass(frozen=True)

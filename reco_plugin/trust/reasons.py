@@ -9,21 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Coverage
-from ..why import NAMES, Signal, Why, times_added
-from .gate import Gate
+from ..why import NAMES, Name, Signal, Why, times_added
+from .gate import Applied
 
 
 def reasons(
-    gate: Gate, signals: npt.NDArray[np.float32], features: npt.NDArray[np.float64], added: npt.NDArray[np.float32]
+    applied: Applied,
+    signals: npt.NDArray[np.float32],
+    features: npt.NDArray[np.float64],
+    added: npt.NDArray[np.float32],
 ) -> list[Why]:
     """Explain B moves.
 
     Args:
-        gate: that decided.
+        applied: the gate that decided.
         signals: (B, 8), see :data:`.gate.SIGNALS`.
         features: (B, 6) of them.
         added: (B,) length of what was added.
     """
+    gate = applied.gate
+    last: Name = "novelty" if applied.unknown_only else "likeness"
     width = np.maximum(gate.high - gate.low, 1e-9)
     level = np.clip((features - gate.low) / width, 0.0, 1.0)
     pull = gate.phi * (level - 0.5) * width
@@ -34,7 +39,7 @@ def reasons(
                     Signal(name, float(signals[row, place]), float(level[row, place + 1]), float(pull[row, place + 1]))
                     for place, name in enumerate(NAMES)
                 ),
-                _likeness(float(signals[row, 7])),
+                _shortened(last, float(signals[row, 7])),
             ),
             float(added[row]),
         )
@@ -42,8 +47,8 @@ def reasons(
     ]
 
 
-def _likeness(share: float) -> Signal:
-    return Signal("likeness", share, share, math.log(max(share, 1e-6)))
+def _shortened(name: Name, share: float) -> Signal:
+    return Signal(name, share, share, math.log(max(share, 1e-6)))
 
 
 def explain_decision(coverage: Coverage, *, exact: bool = False) -> str:
@@ -78,4 +83,4 @@ def _for_scores(covered: Sequence[bool]) -> str:
         return "so both sides are refined"
     if not any(covered):
         return "so both sides stay plain"
-    return "which compete by both sides refined, and take nothing from the others"
+    return "which compete by both sides refined, and take little from the others"

@@ -17,11 +17,13 @@ from ..errors import ConfigError
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
 from .gate import FALL, FITTED, Applied, Gate
-from .honesty import Honesty
+from .honesty import Honesty, unknown
 from .moments import LowRank, Values
 from .signals import Evidence, share, weigh
 
-FORMAT = 1
+FORMAT = 2
+READS = (1, 2)
+"""Formats of earlier versions that can be read, too: in 1, candidates with one image do not move."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class SideTrust:
         typical: (11,) quantiles, see :class:`Applied`.
         gates: bold and balanced; empty: this side is not refined.
         candidate_gates: for candidates; empty: they are not refined.
+        one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
     """
 
     spread: float
@@ -41,6 +44,7 @@ class SideTrust:
     typical: npt.NDArray[np.float64]
     gates: Mapping[Caution, Gate] = field(default_factory=dict)
     candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
+    one_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,19 +93,24 @@ class State:
         bold, balanced = shares["bold"], shares["balanced"]
         at = float(np.clip((assumed - bold) / (balanced - bold), 0.0, 1.0)) if balanced - bold > 1e-6 else 1.0
         scale = 1.0 if assumed <= balanced else (max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)) ** FALL
-        typical = None if candidate or among or caution == "bold" else side.typical
-        return Applied(gates["bold"].between(gates["balanced"], at), scale, typical)
+        known = among and not side.one_image  # with one image each, the gate has met simulated queries only
+        typical = None if candidate or known or caution == "bold" else side.typical
+        return Applied(gates["bold"].between(gates["balanced"], at), scale, typical, candidate and side.one_image)
 
     def assume(self, answered: float) -> float:
         """The share of queries without an answer, where a share of the candidates is known to the memory."""
         return max(self.unanswerable, 1.0 - answered)
+
+    def known(self, modality: Modality) -> float:
+        """Share of its own pairs that plain CLIP answers, asked by a modality; 1, to be careful, if not checked."""
+        return self.check.side(modality).frozen / 100.0 if self.check else 1.0
 
     def why_plain(self, modality: Modality, candidate: bool) -> str:
         """Why a side has no gate, for people."""
         if candidate and not self.fitted and not self.reason:
             return f"its {self.pairs:,} pairs are too few to learn how candidates move"
         if candidate and self.sides[modality].gates:
-            return "most of its captions have one image, and candidates that take one of many images lose"
+            return f"most of its captions have one image, and {modality}s that take one of many lose"
         return self.reason or f"its own pairs show no gain for {modality} queries"
 
     @property
@@ -117,6 +126,8 @@ class State:
             query, found.vectors, found.similarity, shares, found.found, self.values[other(modality)], side.unit
         )
         evidence.signals[:, 7] *= applied.share(found.similarity[:, 0])
+        if applied.unknown_only:
+            evidence.signals[:, 7] *= (evidence.weights * self._unknown(found)).sum(axis=1)
         return evidence
 
     def honesty_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
@@ -126,6 +137,11 @@ class State:
         else:
             honesty = self.honesty.of(found.witnesses)
         return np.where(found.found, honesty, np.float32(0.0))
+
+    @staticmethod
+    def _unknown(found: Neighbours) -> npt.NDArray[np.float32]:
+        """How far CLIP does not know what was found, (B, K); 0, to be careful, where a pair was not measured yet."""
+        return np.zeros_like(found.similarity) if found.witnesses is None else unknown(found.witnesses[..., 2])
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's metadata: format, digest, pairs, and the arrays as base64."""
@@ -149,8 +165,10 @@ class State:
         """
         again = "run `reco memory calibrate`"
         try:
-            if stored["format"] != FORMAT:
-                raise ConfigError(f"its trust has format {stored['format']}, this version reads {FORMAT}: {again}")
+            if stored["format"] not in READS:
+                raise ConfigError(
+                    f"its trust has format {stored['format']}, this version reads up to {FORMAT}: {again}"
+                )
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
                 raise ConfigError(f"its trust does not match its sha256 {str(stored['sha256'])[:12]}…: {again}")
@@ -166,6 +184,7 @@ class State:
             arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
             arrays[f"typical_{modality}"] = side.typical
+            arrays[f"one_image_{modality}"] = np.array(side.one_image)
             arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
@@ -224,7 +243,8 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
             }
             for role in ("query", "candidate")
         )
-        sides[modality] = SideTrust(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
+        one_image = bool(arrays.get(f"one_image_{modality}", np.array(False)))
+        sides[modality] = SideTrust(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, one_image)
     learned = arrays["honesty"]
     wrong, mean, same, unanswerable = learned[4:].tolist()
     return State(

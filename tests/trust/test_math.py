@@ -18,7 +18,7 @@ from reco_plugin.trust.episodes import make_episodes
 from reco_plugin.trust.fit import START, _Loss, minimise
 from reco_plugin.trust.moments import low_rank
 from reco_plugin.trust.scores import keep_mass, score_pairs, to_vectors
-from reco_plugin.types import MODALITIES, Modality, Moves
+from reco_plugin.types import MODALITIES, Mass, Modality, Moves
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -127,7 +127,7 @@ def test_a_damaged_state_is_refused(state: State) -> None:
     stored = state.to_json()
     blob = stored["blob"]
     for change in (
-        {"format": 2},
+        {"format": 3},
         {"sha256": "0" * 64},
         {"blob": blob[:-8]},
         {"blob": "!"},
@@ -157,12 +157,14 @@ def test_minimise_a_quadratic() -> None:
 # --- scores and coverage
 
 
-def moving(rows: int, covered: object = True, seed: int = 0) -> Moves:
+def moving(rows: int, covered: object = True, seed: int = 0, trusted: float = 0.0) -> Moves:
     rng = np.random.default_rng(seed)
     added = (0.3 * rng.normal(size=(rows, D))).astype(np.float32)
     length = rng.uniform(1.0, 2.0, rows).astype(np.float32)
     known = np.broadcast_to(np.asarray(covered, np.bool_), (rows,))
-    return Moves(unit(rng.normal(size=(rows, D))), added, length, unit(rng.normal(size=D)) * 0.5, known, 4.0)
+    return Moves(
+        unit(rng.normal(size=(rows, D))), added, length, unit(rng.normal(size=D)) * 0.5, known, Mass(4.0, 8.0, trusted)
+    )
 
 
 def still(moves: Moves) -> Moves:
@@ -176,7 +178,7 @@ def test_scores_where_all_some_or_no_candidates_are_covered() -> None:
     frozen, both = images.plain @ all_.plain.T, score_pairs(images, all_)
     assert np.abs(both - frozen).max() > 0.1
     np.testing.assert_array_equal(score_pairs(images, none), frozen)
-    np.testing.assert_array_equal(keep_mass(frozen, both, np.ones(8, np.bool_), 4.0), both)
+    np.testing.assert_array_equal(keep_mass(frozen, frozen, both, np.ones(8, np.bool_), Mass(4.0, 8.0, 1.0)), both)
     mixed = score_pairs(images, some)
     alone = score_pairs(images, still(all_))  # images refined alone
     np.testing.assert_allclose(mixed[:, ~half], alone[:, ~half], atol=1e-5)
@@ -184,6 +186,21 @@ def test_scores_where_all_some_or_no_candidates_are_covered() -> None:
     mass = [np.exp(4.0 * scores[:, half]).sum(axis=1) for scores in (mixed, alone)]
     np.testing.assert_allclose(*mass, rtol=1e-4)
     np.testing.assert_allclose(score_pairs(still(images), still(all_)), frozen, atol=1e-6)
+
+
+@pytest.mark.parametrize("trusted", [0.0, 0.4, 1.0])
+def test_what_covered_candidates_take_as_far_as_clip_knows_the_memory(trusted: float) -> None:
+    images, texts = moving(200, trusted=trusted), moving(8, np.arange(8) % 2 == 0, seed=1)
+    covered, plain = texts.covered, images.plain @ texts.plain.T
+
+    def odds(scores: np.ndarray, sharpness: float) -> np.ndarray:
+        inside, outside = (np.exp(sharpness * scores[:, part]).sum(axis=1) for part in (covered, ~covered))
+        return np.asarray(np.log(inside / outside))
+
+    refined, frozen = odds(plain + images.added @ (texts.plain - images.mean).T, 4.0), odds(plain, 8.0)
+    assert (frozen < refined).any() and (frozen > refined).any()
+    expected = np.where(frozen < refined, trusted * frozen + (1.0 - trusted) * refined, refined)
+    np.testing.assert_allclose(odds(score_pairs(images, texts), 4.0), expected, atol=1e-4)
 
 
 def test_scores_where_one_side_moves() -> None:

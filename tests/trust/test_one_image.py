@@ -1,0 +1,96 @@
+"""A memory with one image per caption: texts take it only where CLIP does not know it by itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from trust_worlds import D, unit
+
+from reco_plugin.refine import Refiner, refiner_for_vectors
+from reco_plugin.retrieve import Retrieval, retrieve
+from reco_plugin.score import score_both
+from reco_plugin.trust import State
+from reco_plugin.types import Records, Vectors
+
+CLASSES = 800
+NEW = np.arange(CLASSES) % 2 == 1  # what CLIP does not know
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[Vectors, Vectors, Vectors, Vectors]:
+    """Images and captions (N, D), other images of the same things, and prompts that name them."""
+    rng = np.random.default_rng(0)
+    meaning, gap = rng.normal(size=(CLASSES, D)), 5.0 * np.eye(2, D)
+    shown = np.where(NEW[:, None], rng.normal(size=(CLASSES, D)), meaning + 0.3 * rng.normal(size=(CLASSES, D)))
+
+    def images() -> Vectors:
+        return unit(shown + 0.6 * rng.normal(size=(CLASSES, D)) + gap[0])
+
+    def texts() -> Vectors:
+        return unit(meaning + 0.05 * rng.normal(size=(CLASSES, D)) + gap[1])
+
+    return images(), texts(), images(), texts()
+
+
+@pytest.fixture(scope="module")
+def refiner(pairs: tuple[Vectors, ...]) -> Refiner:
+    ids = [f"{row:04d}" for row in range(CLASSES)]
+    return refiner_for_vectors([Records(ids, pairs[0], pairs[1], [{}] * CLASSES)])
+
+
+def test_texts_follow_their_image_only_where_clip_does_not_know_it(
+    refiner: Refiner, pairs: tuple[Vectors, ...]
+) -> None:
+    *_, queries, prompts = pairs
+    refined = refiner.refine(prompts, modality="text", role="candidate", explain=True)
+    assert refined.moves is not None
+    assert refined.why is not None
+    far = np.linalg.norm(refined.moves.added, axis=1)
+    assert np.median(far[NEW]) > 20 * np.median(far[~NEW])
+    known = next(why for why, new in zip(refined.why, NEW, strict=True) if not new and why is not None)
+    assert "the encoder knows the pair by itself" in str(known)
+    scores, right = score_both(refiner, queries, prompts), np.arange(CLASSES)
+    before, after = (table.argmax(axis=1) == right for table in (scores.frozen, scores.scores))
+    assert after[NEW].mean() > before[NEW].mean() + 0.2
+    assert after[~NEW].mean() > before[~NEW].mean() - 0.01
+
+
+def test_images_as_candidates_stay_plain(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
+    refined = refiner.refine(pairs[2], modality="image", role="candidate")
+    np.testing.assert_array_equal(refined.vectors, pairs[2])
+    assert refined.coverage is not None
+    assert refined.coverage.plain == "most of its captions have one image, and images that take one of many lose"
+
+
+def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
+    state, prompts = refiner.memory.trust, pairs[3]
+    assert state is not None
+    applied = state.gate("text", "balanced", candidate=True)
+    assert applied is not None
+    found = retrieve(refiner.memory.searches, prompts, "text", Retrieval(10), witnesses=True)
+    unmeasured = [replace(found, witnesses=None)]
+    unmeasured.append(replace(found, witnesses=np.full((*found.similarity.shape, 3), np.nan, np.float32)))
+    for one in unmeasured:
+        assert (state.weigh("text", prompts, one, applied).signals[:, 7] == 0.0).all()
+    assert (state.weigh("text", prompts, found, applied).signals[NEW, 7] > 0.5).mean() > 0.8
+
+
+def test_a_state_from_before_is_read(refiner: Refiner) -> None:
+    state = refiner.memory.trust
+    assert state is not None
+    stored = state.to_json()
+    with np.load(io.BytesIO(base64.b64decode(stored["blob"]))) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.startswith("one_image")}
+    assert len(kept) == len(arrays.files) - 2
+    file = io.BytesIO()
+    np.savez(file, **{name: array for name, array in kept.items() if "candidate" not in name})
+    old = stored | {"format": 1, "sha256": hashlib.sha256(file.getvalue()).hexdigest()}
+    before = State.from_json(old | {"blob": base64.b64encode(file.getvalue()).decode()})
+    assert not before.sides["text"].one_image
+    assert before.gate("text", "balanced", candidate=True) is None
+    assert State.from_json(stored).sides["text"].one_image
