@@ -281,7 +281,7 @@ def sections(growth: Growth) -> Iterator[Section]:
     yield Section(
         key="styles",
         title="One style",
-        about="One pair per entity: texts do not move, since each would follow its one picture.",
+        about="One pair per entity: a text moves only as far as CLIP does not know its pair by itself.",
         tables=(styles(growth),),
     )
 
