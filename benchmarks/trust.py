@@ -145,14 +145,16 @@ def look_alikes(growth: Growth) -> Table:
     return Table(title="Look-alikes", columns=_columns("third of the entities"), rows=tuple(rows))
 
 
-def styles(growth: Growth) -> Table:
-    """One pair per entity, in one style."""
+def styles(growth: Growth) -> Iterator[Table]:
+    """One pair per entity, in one style: of all entities, and of those alone that the encoder does not know."""
     style = np.array([payload["style"] for payload in growth.subject.data.memory.payloads])
-    rows = []
-    for name in sorted(set(style)):
-        memory = growth.memory(np.flatnonzero(style == name), 0.0)
-        rows.append({"name": f"{name} ({memory.store.count():,} pairs)", **growth.gains(memory)})
-    return Table(title="One pair per entity, one style", columns=_columns("style"), rows=tuple(rows))
+    new = growth.subject.split_of_pair == "unseen"
+    for title, held in (("One pair per entity, one style", np.ones_like(new)), ("Of unseen entities alone", new)):
+        rows = []
+        for name in sorted(set(style)):
+            memory = growth.memory(np.flatnonzero((style == name) & held), 0.0)
+            rows.append({"name": f"{name} ({memory.store.count():,} pairs)", **growth.gains(memory)})
+        yield Table(title=title, columns=_columns("style"), rows=tuple(rows))
 
 
 def told_apart(growth: Growth) -> Table:
@@ -282,7 +284,7 @@ def sections(growth: Growth) -> Iterator[Section]:
         key="styles",
         title="One style",
         about="One pair per entity: a text moves only as far as CLIP does not know its pair by itself.",
-        tables=(styles(growth),),
+        tables=tuple(styles(growth)),
     )
 
 

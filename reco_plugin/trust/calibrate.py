@@ -114,7 +114,7 @@ def _check(
 def _fit_sides(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int
 ) -> tuple[dict[Modality, SideTrust], float, str, bool]:
-    """Sides with their gates, the measured share of unanswerable queries, why a side has none, and whether fitted."""
+    """Sides with their gates, the share of unanswerable queries, why a side has none, and whether they were fitted."""
     episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
     plain = {m: SideTrust(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
     siblings = episodes["text"].siblings
@@ -126,8 +126,10 @@ def _fit_sides(
         return prior, unanswerable, "", False
     sides, without = {}, []
     alone = float((siblings == 0).mean())
+    one_image = alone >= _ONE_IMAGE
+    if one_image:  # hidden from themselves, its pairs have no answer, which says nothing of queries to come
+        unanswerable = min(unanswerable, _UNANSWERED_VIEWS)
     for modality in MODALITIES:
-        one_image = alone >= _ONE_IMAGE
         candidates = {} if one_image else _fit_cautions(episodes[modality], modality, unanswerable, seed)
         gates = candidates
         if alone > _SINGLE:

@@ -57,7 +57,8 @@ class State:
         honesty: turns witnesses into honesty.
         same_caption: cosine from which two captions mean the same.
         pairs: how many it was learned from.
-        unanswerable: measured share of pairs whose caption no other pair has, weighted: mean of 1 / (1 + siblings).
+        unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
+            half where most captions have one image.
         fitted: whether the gates were fitted; else they are the safe ones for small memories.
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its held-out pairs; None for a small memory.

@@ -60,6 +60,20 @@ def test_texts_follow_their_image_only_where_clip_does_not_know_it(
     assert after[~NEW].mean() > before[~NEW].mean() - 0.01
 
 
+def test_known_things_that_are_not_held_lose_nothing(pairs: tuple[Vectors, ...]) -> None:
+    """That a pair has no answer but itself does not say that most queries have none."""
+    held = NEW | (np.arange(CLASSES) % 4 == 0)
+    ids = [f"{row:04d}" for row in np.flatnonzero(held)]
+    refiner = refiner_for_vectors([Records(ids, pairs[0][held], pairs[1][held], [{}] * len(ids))])
+    assert refiner.memory.trust is not None
+    assert refiner.memory.trust.unanswerable == 0.5
+    for chosen, least in ((NEW, 0.2), (~held, -0.01)):
+        queries, prompts, right = pairs[2][chosen], pairs[3][chosen], np.arange(chosen.sum())
+        scores = score_both(refiner, queries, prompts)
+        before, after = (table.argmax(axis=1) == right for table in (scores.frozen, scores.scores))
+        assert after.mean() > before.mean() + least
+
+
 def test_images_as_candidates_stay_plain(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
     refined = refiner.refine(pairs[2], modality="image", role="candidate")
     np.testing.assert_array_equal(refined.vectors, pairs[2])
