@@ -79,6 +79,7 @@ class Study:
         }
         ways |= {
             "ours, images only": replace(self.ours, sides=("image",)),
+            "ours, images only, bold": replace(self.ours, sides=("image",), caution="bold"),
             "ours, prompts only": replace(self.ours, sides=("text",)),
             "ours": self.ours,
         }

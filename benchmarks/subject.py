@@ -17,7 +17,7 @@ from reco_plugin.fuse import Fuser
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.types import Fingerprint, Modality, Records
+from reco_plugin.types import Caution, Fingerprint, Modality, Records
 
 from .sets.vectors import VectorSet
 
@@ -35,6 +35,7 @@ class Way:
         gate: whether the closed form moves only as far as the memory's own pairs justify.
         k: neighbours.
         sides: which sides are refined.
+        caution: of the gate.
     """
 
     memory: VectorMemory
@@ -42,6 +43,7 @@ class Way:
     gate: bool = True
     k: int = K
     sides: tuple[Modality, ...] = ("image", "text")
+    caution: Caution = "balanced"
 
 
 class Subject:
@@ -112,4 +114,4 @@ def with_traded_captions(records: Records, share: float) -> Records:
 
 def refiner(way: Way) -> Refiner:
     """What refines in this way."""
-    return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate)
+    return Refiner(way.memory, way.fuser, Retrieval(way.k), gate=way.gate, caution=way.caution)
