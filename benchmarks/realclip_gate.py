@@ -1,7 +1,7 @@
 """What the gate is worth on vectors of a real CLIP (OpenAI ViT-B/32): gains where the memory knows, harm where not.
 
     python -m benchmarks.realclip_gate --data DIRECTORY  # writes docs/measurements/realclip.* from the vectors there
-    python -m benchmarks.realclip_gate --docs docs                   # the page and the chart again, from that file
+    python -m benchmarks.realclip_gate                   # the page and the chart again, from that file
 
 Needs the extra `train` and three files of vectors, which are not part of this repository: `load_imagenet` and
 `nearest_neighbour` say what is in them. Takes about four minutes on one core.

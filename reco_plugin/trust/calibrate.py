@@ -80,9 +80,8 @@ def calibrate(
     if corpus is None:
         return None
     asked = rng.permutation(corpus.chosen)[:ASKED]
-    sides, unanswerable, reason, fitted = _fit_sides(corpus, asked, k, seed)
-    state = State(corpus.values, sides, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted, reason)
-    if fitted:
+    state = _fit_state(corpus, asked, k, seed)
+    if state.fitted:
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
         state = replace(state, check=_check(corpus, gates, asked, k, rng))
     return Calibrated(state, corpus)
@@ -94,7 +93,7 @@ def _gates_of(state: State, modality: Modality) -> Gates:
     return Gates(
         state.gate(modality, "balanced"),
         state.gate(modality, known, among=True),
-        None if state.sides[modality].one_image else state.gate(modality, known, candidate=True),  # nothing shows it
+        None if state.one_image else state.gate(modality, known, candidate=True),  # nothing shows it
     )
 
 
@@ -111,19 +110,18 @@ def _check(
     return check_pairs(corpus, gates, rows, k=k)
 
 
-def _fit_sides(
-    corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int
-) -> tuple[dict[Modality, SideTrust], float, str, bool]:
-    """Sides with their gates, the share of unanswerable queries, why a side has none, and whether they were fitted."""
+def _fit_state(corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int) -> State:
+    """The state with the gates of both sides, without its check."""
     episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
     plain = {m: SideTrust(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
     siblings = episodes["text"].siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
+    state = State(corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted=False)
     if corpus.learned.wrong >= HOPELESS:
-        return plain, unanswerable, f"{corpus.learned.wrong:.0%} of its captions look wrong", False
+        return replace(state, reason=f"{corpus.learned.wrong:.0%} of its captions look wrong")
     if len(corpus) < ENOUGH:
         prior = {m: replace(plain[m], gates=dict.fromkeys(FITTED, PRIOR[m])) for m in MODALITIES}
-        return prior, unanswerable, "", False
+        return replace(state, sides=prior)
     sides, without = {}, []
     alone = float((siblings == 0).mean())
     one_image = alone >= _ONE_IMAGE
@@ -139,9 +137,9 @@ def _fit_sides(
             without.append(modality)
         if one_image and modality == "text":
             candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
-        sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates, one_image=one_image)
+        sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates)
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
-    return sides, unanswerable, reason, True
+    return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
 
 
 def _typical(episodes: Episodes) -> npt.NDArray[np.float64]:

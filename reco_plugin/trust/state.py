@@ -22,8 +22,8 @@ from .moments import LowRank, Values
 from .signals import Evidence, share, weigh
 
 FORMAT = 2
-READS = (1, 2)
-"""Formats of earlier versions that can be read, too: in 1, candidates with one image do not move."""
+READS = (1, FORMAT)
+"""Formats that can be read: in 1, candidates with one image do not move."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class SideTrust:
         typical: (11,) quantiles, see :class:`Applied`.
         gates: bold and balanced; empty: this side is not refined.
         candidate_gates: for candidates; empty: they are not refined.
-        one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
     """
 
     spread: float
@@ -44,7 +43,6 @@ class SideTrust:
     typical: npt.NDArray[np.float64]
     gates: Mapping[Caution, Gate] = field(default_factory=dict)
     candidate_gates: Mapping[Caution, Gate] = field(default_factory=dict)
-    one_image: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ class State:
         fitted: whether the gates were fitted; else they are the safe ones for small memories.
         reason: why a side has no gate, for people; empty where all have.
         check: what refinement does to its held-out pairs; None for a small memory.
+        one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
     """
 
     values: Mapping[Modality, Values]
@@ -73,6 +72,7 @@ class State:
     fitted: bool
     reason: str = ""
     check: Check | None = None
+    one_image: bool = False
 
     def gate(
         self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
@@ -94,9 +94,9 @@ class State:
         bold, balanced = shares["bold"], shares["balanced"]
         at = float(np.clip((assumed - bold) / (balanced - bold), 0.0, 1.0)) if balanced - bold > 1e-6 else 1.0
         scale = 1.0 if assumed <= balanced else (max(0.0, 1.0 - assumed) / max(1.0 - balanced, 1e-6)) ** FALL
-        known = among and not side.one_image  # with one image each, the gate has met simulated queries only
-        typical = None if candidate or known or caution == "bold" else side.typical
-        return Applied(gates["bold"].between(gates["balanced"], at), scale, typical, candidate and side.one_image)
+        exempt = among and not self.one_image  # with one image each, the gate has met simulated queries only
+        typical = None if candidate or exempt or caution == "bold" else side.typical
+        return Applied(gates["bold"].between(gates["balanced"], at), scale, typical, candidate and self.one_image)
 
     def assume(self, answered: float) -> float:
         """The share of queries without an answer, where a share of the candidates is known to the memory."""
@@ -185,7 +185,6 @@ class State:
             arrays[f"mean_{modality}"] = values.mean.astype(np.float32)
             arrays[f"slack_{modality}"] = values.slack.astype(np.float32)
             arrays[f"typical_{modality}"] = side.typical
-            arrays[f"one_image_{modality}"] = np.array(side.one_image)
             arrays[f"moments_{modality}"] = np.array([values.length, values.shrinkage, side.spread, side.unit])
             _pack_matrix(arrays, f"covariance_{modality}", values.covariance)
             shared = values.precision.directions is values.covariance.directions
@@ -196,6 +195,7 @@ class State:
                         [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
                     )
         h = self.honesty
+        arrays["one_image"] = np.array(self.one_image)
         arrays["honesty"] = np.concatenate([h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable]])
         file = io.BytesIO()
         np.savez(file, **arrays)
@@ -244,8 +244,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
             }
             for role in ("query", "candidate")
         )
-        one_image = bool(arrays.get(f"one_image_{modality}", np.array(False)))
-        sides[modality] = SideTrust(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates, one_image)
+        sides[modality] = SideTrust(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
     learned = arrays["honesty"]
     wrong, mean, same, unanswerable = learned[4:].tolist()
     return State(
@@ -258,6 +257,7 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
         bool(stored["fitted"]),
         str(stored.get("reason", "")),
         Check.from_json(stored["check"]) if stored.get("check") else None,
+        bool(arrays.get("one_image", False)),
     )
 
 
