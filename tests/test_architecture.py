@@ -42,8 +42,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     )
     for unit in units.split()
 }
-MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 320, 60, 8
-MAX_MODULES = 285
+MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 
 
 class Import(NamedTuple):
@@ -200,12 +199,6 @@ def test_the_environment_is_read_by_the_settings_only():
     assert readers == {"config"}
 
 
-@pytest.mark.parametrize("name", modules())
-def test_no_module_is_long(name):
-    path = modules()[name]
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
-
-
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
@@ -264,10 +257,6 @@ def test_the_graphs_have_the_ports_that_triton_is_told(model):
                 batch, *dims = port.shape
                 assert isinstance(batch, str), f"{name}.{port.name} has a fixed batch size"
                 assert [-1 if isinstance(size, str) else size for size in dims] == list(told.dims)
-
-
-def test_the_package_is_no_larger_than_its_job():
-    assert len(modules()) <= MAX_MODULES
 
 
 @pytest.mark.parametrize("name", modules())
