@@ -52,7 +52,7 @@ def _load_trained(clip: FrozenClip, run: Path) -> Fusions:
     fusions = load_fusions(run / FUSION)
     if fusions.config.dimension != clip.dimension:
         raise ConfigError(f"the fusion in {run} is {fusions.config.dimension}-d, the encoder {clip.dimension}-d")
-    caches = {path.stem.removeprefix("vectors-") for path in run.glob("vectors-*.npz")}
+    caches = {path.stem.split("-")[1] for path in run.glob("vectors-*.npz")}  # vectors-ENCODER-PAIRS.npz
     if caches and clip.digest[:12] not in caches:
         raise ConfigError(
             f"the fusion in {run} was trained on another encoder (sha256 {', '.join(sorted(caches))}) than "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
+from ..data.files import stamp_of
 from ..data.groups import groups_of
+from ..data.rows import digest
 from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
+from ..files import digest_texts
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
-from ..types import Fingerprint, Records
+from ..types import Fingerprint, Pair, Records
 from .batches import check_groups
 from .data import FusionData, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
@@ -26,6 +30,8 @@ from .recipe import Recipe
 
 TRAINING = "training"
 """Folder of the training data: vectors and neighbours."""
+VECTORS = "vectors"
+"""Files of encoded pairs: ``vectors-ENCODER-PAIRS.npz``, by the digests of both."""
 
 
 def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
@@ -99,7 +105,7 @@ def _encode_pairs(recipe: Recipe, out: Path) -> tuple[Records, Memory]:
     memory = _memory(recipe, Fingerprint(clip.name, clip.digest, clip.dimension))  # and a memory that is not there
     with ExitStack() as failing:
         failing.callback(memory.close)
-        pairs = encode_cached(clip, recipe.source, out / f"vectors-{clip.digest[:12]}.npz")
+        pairs = encode_cached(clip, recipe.source, out)
         if not recipe.memory:
             memory.upsert(pairs)
         failing.pop_all()
@@ -110,13 +116,20 @@ def _fusion(recipe: Recipe, dimension: int) -> FusionConfig:
     return FusionConfig("paper", dimension, heads=recipe.heads)
 
 
-def encode_cached(clip: FrozenClip, source: str, cache: Path) -> Records:
-    """Encode the source's pairs, (N, D) each, through a cache named after the encoder's fingerprint."""
+def encode_cached(clip: FrozenClip, source: str, out: Path) -> Records:
+    """Encode the source's pairs, (N, D) each, through a cache in ``out`` for this encoder and these pairs."""
+    pairs = list(read_pairs(source))  # not empty, and each id once: else it raises
+    cache = out / f"{VECTORS}-{clip.digest[:12]}-{_digest(pairs)[:12]}.npz"
     if not cache.is_file():
-        pairs = list(read_pairs(source))  # not empty, and each id once: else it raises
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         write_pairs(cache, [encode_pairs(clip, pairs)])
     return Records.join(list(read_records(cache)), clip.dimension)
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    """Digest of pairs; of images in files, their paths, sizes and times."""
+    stamps = (repr(stamp_of(pair.image)) if isinstance(pair.image, Path) else "" for pair in pairs)
+    return digest_texts(f"{p.id}\0{digest(p)}\0{stamp}" for p, stamp in zip(pairs, stamps, strict=True))
 
 
 def _memory(recipe: Recipe, fingerprint: Fingerprint) -> Memory:

@@ -35,7 +35,7 @@ def trained(folder: Path, dimension: int = 32, digest: str | None = None) -> Pat
     save_fusions(Fusions(FusionConfig("paper", dimension)), folder / FUSION)
     (folder / Recipe.file).write_text(json.dumps({"k": 7, "source": "pairs.csv"}))
     if digest:
-        (folder / f"vectors-{digest[:12]}.npz").touch()
+        (folder / f"vectors-{digest[:12]}-{12 * '0'}.npz").touch()
     return folder
 
 

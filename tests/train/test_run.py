@@ -135,6 +135,23 @@ def test_the_same_call_again_goes_on_from_what_is_there(shop: Path, reco: Callab
     assert [path for path in Path("run").iterdir() if path.suffix in (".tmp", ".partial")] == []
 
 
+def test_vectors_of_a_start_with_other_pairs_are_not_used(shop: Path, reco: Callable[..., Result]) -> None:
+    """Of another source, of the same one with another caption, and with another picture behind a path."""
+    table, images = Path("shop.csv"), Path("run") / "training" / "image.npy"
+    Path("other.csv").write_text("\n".join(table.read_text().splitlines()[:41]))
+    for source in ("other.csv", "shop.csv"):  # starts that end after encoding
+        fails(reco("train", source, "--out", "run", "--group", "brand"), "no 'brand'")
+    table.write_text(table.read_text().replace("a red ball number 0", "something else"))
+    fine(train(reco))
+    trained = np.load(images)
+    assert len(trained) == len(COLOURS) * EACH
+    Path("run/recipe.json").unlink()
+    Image.new("RGB", (48, 40), "black").save("0.png")
+    fine(train(reco))
+    assert np.abs(np.load(images)[0] - trained[0]).max() > 1e-3
+    np.testing.assert_array_equal(np.load(images)[1:], trained[1:])
+
+
 @pytest.mark.parametrize("change", [("--steps", "11"), ("--heads", "4"), ("--seed", "3"), ("--near-duplicate", "0.99")])
 def test_another_recipe_in_the_same_folder_is_refused(
     change: tuple[str, str], shop: Path, reco: Callable[..., Result]
