@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,24 +25,26 @@ _LINGER_S = 1.0  # wait for the next chunk of a body that is dropped
 
 
 class Bodies:
-    """Counts the memory of all bodies and parses them; used from one event loop."""
+    """Counts the memory of all bodies and parses them; used from one event loop, but for the end of a share."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.limits = settings
         self.pending = 0
-        """Bytes that requests hold now: bodies and what was parsed from them."""
+        """Bytes that requests hold now: bodies, what was parsed from them, and answers."""
+        self.lock = threading.Lock()
         self._turn = asyncio.Semaphore(1)  # one at a time, since parsing takes most of the memory
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """The memory of one request, released at its end."""
+        """The memory of one request, given back when it has ended and nothing holds it any more."""
         taken = Share(self)
+        release = taken.hold()
         try:
             yield taken
         finally:
-            self.pending -= taken.bytes
+            release()
 
-    async def parse(self, body: bytes, share: Share) -> Any:
+    async def parse(self, body: bytes | bytearray, share: Share) -> Any:
         """Parse JSON.
 
         Raises:
@@ -66,8 +69,24 @@ class Share:
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
+        self._holders = 0
         self.bytes = 0
         """Taken so far."""
+
+    def hold(self) -> Callable[[], None]:
+        """Keep it until the returned function is called, from any thread: a call may outlive its request.
+
+        The body of a client that left is still there while a thread works on it.
+        """
+        with self._bodies.lock:
+            self._holders += 1
+        return self._release
+
+    def _release(self) -> None:
+        with self._bodies.lock:
+            self._holders -= 1
+            if not self._holders:
+                self._bodies.pending -= self.bytes
 
     def take(self, count: int) -> None:
         """Take more bytes.
@@ -79,8 +98,13 @@ class Share:
         if count and others and others + self.bytes + count > limit:
             message = f"other requests take {others:,} of {limit:,} bytes (max_pending_bytes)"
             raise BodyRefused(429, "too_many_bytes", f"{message}: try again later", retry_after_s=_RETRY_S)
-        self.bytes += count
-        self._bodies.pending += count
+        self.add(count)
+
+    def add(self, count: int) -> None:
+        """Count bytes that are there already and refuse none: those of an answer."""
+        with self._bodies.lock:
+            self.bytes += count
+            self._bodies.pending += count
 
 
 class JsonRequest(Request):
@@ -97,18 +121,22 @@ class JsonRequest(Request):
             scope = {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
         super().__init__(scope, receive)
 
-    async def body(self) -> bytes:
+    async def body(self) -> bytearray:  # type: ignore[override]  # never changed, so not copied to bytes
         """The whole body, in one growing buffer: joining chunks would take twice the memory."""
         if not hasattr(self, "_body"):
             whole = bytearray()
             async for chunk in self.stream():
                 whole += chunk
-            self._body = whole  # type: ignore[assignment]  # never changed, so not copied to bytes
-        return self._body
+            self._body = whole  # type: ignore[assignment]
+        return self._body  # type: ignore[return-value]
 
     async def json(self) -> Any:
-        """See :meth:`Bodies.parse`."""
-        return await self.app.state.edge.bodies.parse(await self.body(), self.state.share)
+        """See :meth:`Bodies.parse`; the body itself is dropped, which FastAPI would hold until the answer is there."""
+        whole = await self.body()
+        try:
+            return await self.app.state.edge.bodies.parse(whole, self.state.share)
+        finally:
+            whole.clear()
 
 
 class Limited:
@@ -188,7 +216,7 @@ class _Body:
             raise BodyRefused(413, "body_too_large", f"the body has at least {size:,} bytes, {limit}")
 
 
-def values_in(body: bytes) -> int:
+def values_in(body: bytes | bytearray) -> int:
     """Upper bound of the number of JSON values, without parsing: commas and brackets in texts count too.
 
     >>> values_in(b'{"input": ["a", "b"]}')

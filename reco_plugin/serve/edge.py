@@ -98,7 +98,7 @@ class Caller:
         if request.explain:
             self.see_pairs()
         request = replace(request, options=self._as_cautious(request.options))
-        answer, waited_s = await self._edge.pool.run(lambda: self.embedder.embed(request, prefix), self._left)
+        answer, waited_s = await self._run(self._edge.pool, lambda: self.embedder.embed(request, prefix))
         seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
         if failed := sum(row.failure is not None for row in answer.rows):
@@ -116,19 +116,19 @@ class Caller:
             RecoError: the whole request failed.
         """
         asked = replace(request, options=self._as_cautious(request.options))
-        (found, steps), waited_s = await self._edge.pool.run(lambda: score(self.embedder, asked), self._left)
+        (found, steps), waited_s = await self._run(self._edge.pool, lambda: score(self.embedder, asked))
         items, refined = len(request.images) + len(request.texts), found.scores is not found.frozen
         self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
         return found
 
     async def ask(self, call: Callable[[], T]) -> T:
         """Run another call that only reads, in the same queue."""
-        answer, _ = await self._edge.pool.run(call, self._left)
+        answer, _ = await self._run(self._edge.pool, call)
         return answer
 
     async def write(self, call: Callable[[], T]) -> T:
         """Run a call that changes the memory."""
-        answer, _ = await self._edge.writing.run(call, self._left)
+        answer, _ = await self._run(self._edge.writing, call)
         return answer
 
     def see_pairs(self) -> None:
@@ -138,6 +138,10 @@ class Caller:
             Refused: 401 or 403.
         """
         self._request.app.state.guard.check_pairs(credential(self._request.headers))
+
+    async def _run(self, pool: Pool, call: Callable[[], T]) -> tuple[T, float]:
+        """Run a call; what the request takes of the memory stays counted until the call has ended, too."""
+        return await pool.run(call, self._left, self._request.state.share.hold())
 
     async def _left(self) -> None:
         """Return when the client disconnects."""

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -34,11 +33,12 @@ class _Worker(threading.Thread):
             del work  # which holds its answer
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """A call that waits or runs."""
 
     pool: Pool
+    work: Callable[[], None] | None = None  # while it waits: the one way to what its caller sent
     worker: _Worker | None = None  # from when it runs
     given_up: threading.Event = field(default_factory=threading.Event)
     computes: bool = True  # whether it has one of the pool's places, or waits for one
@@ -79,6 +79,10 @@ def take_place() -> None:
         still_wanted()
 
 
+def _nothing() -> None:
+    return None
+
+
 async def _never() -> None:
     """Never return: a client that cannot leave."""
     await asyncio.Event().wait()
@@ -106,32 +110,44 @@ class Pool:
         self._idle: list[_Worker] = []  # the last one is taken, whose caches are warm
         self._lock = threading.Lock()
         self._place_is_free = threading.Condition(self._lock)
-        self._waiting: deque[tuple[_Call, Future[Any], Callable[[], None]]] = deque()  # not begun
+        self._waiting: dict[_Call, Future[Any]] = {}  # not begun, oldest first
         self._places, self._returning = threads, 0  # free; calls that left theirs and want one again
         self._pending, self._closed = 0, False
         self._running: dict[int, float] = {}  # id of a future -> since when
 
     async def run(
-        self, call: Callable[[], T], left: Callable[[], Coroutine[Any, Any, None]] = _never
+        self,
+        call: Callable[[], T],
+        left: Callable[[], Coroutine[Any, Any, None]] = _never,
+        ended: Callable[[], None] = _nothing,
     ) -> tuple[T, float]:
         """Wait for a thread and for the call; return its result, and how many seconds it had waited.
 
-        A call whose deadline passed or whose client left is dropped if it still waits; a running one keeps its thread
-        and ends with the current item, see :func:`still_wanted`. ``left`` returns when the client is gone.
+        A call whose deadline passed or whose client left is dropped if it still waits, with all that it holds; a
+        running one keeps its thread and ends with the current item, see :func:`still_wanted`.
+
+        Args:
+            call: what to compute.
+            left: returns when the client is gone.
+            ended: called once, in any thread, when the call is dropped or has run: it holds nothing any more.
 
         Raises:
             Refused: 429, the queue is full; 504, the deadline passed; 499, the client left; 503, the pool is closed.
         """
         this, future = _Call(self), Future[tuple[T, float]]()
         with self._lock:
-            self._check_room()
+            try:
+                self._check_room()
+            except Refused:
+                ended()
+                raise
             self._pending += 1
             context = contextvars.copy_context()  # the request's id, for the log
             context.run(_current.set, this)
-            work = partial(context.run, self._work, this, future, call, time.perf_counter())
-            self._waiting.append((this, future, work))
+            this.work = partial(context.run, self._work, this, future, call, time.perf_counter())
+            self._waiting[this] = future
             self._begin()
-        future.add_done_callback(self._done)
+        future.add_done_callback(lambda _: self._done(ended))
         answer, leaving = asyncio.wrap_future(future), asyncio.ensure_future(left())
         either: set[asyncio.Future[Any]] = {answer, leaving}
         try:
@@ -144,9 +160,12 @@ class Pool:
             message = f"no answer within {self._deadline_s:g} s (deadline_s): send less at once, or try again later"
             raise Refused(Failure(504, "deadline_exceeded", message))
         finally:
-            this.given_up.set()
+            self._give_up(this)
             answer.cancel()
             leaving.cancel()
+            # an error of the call holds this frame: none of these may hold the error, or what was sent stays until
+            # the garbage collector looks for circles
+            del call, this, future, answer, leaving, either
 
     def check_room(self) -> None:
         """Check whether a call would be accepted, before any work is done for it.
@@ -187,7 +206,7 @@ class Pool:
         """Wait for running calls, and start no more."""
         with self._lock:
             self._closed = True
-            dropped = [future for _, future, _ in self._waiting]
+            dropped = [*self._waiting.values()]
             self._waiting.clear()
         for future in dropped:
             future.cancel()
@@ -207,12 +226,20 @@ class Pool:
         """Fill free places; the lock is held."""
         self._place_is_free.notify(self._places)
         while self._waiting and self._places > self._returning and len(self._running) < self._most:
-            this, future, work = self._waiting.popleft()
-            if future.set_running_or_notify_cancel():
+            this = next(iter(self._waiting))
+            future, work, this.work = self._waiting.pop(this), this.work, None
+            if work is not None and future.set_running_or_notify_cancel():
                 self._places -= 1
                 self._running[id(future)] = time.perf_counter()
                 this.worker = self._idle.pop() if self._idle else self._start_worker()
                 this.worker.work.put(work)
+
+    def _give_up(self, this: _Call) -> None:
+        """Nobody waits for a call any more: drop it with all that it holds if it has not begun."""
+        this.given_up.set()
+        with self._lock:
+            this.work = None
+            self._waiting.pop(this, None)
 
     def _start_worker(self) -> _Worker:
         worker = _Worker(name=f"{self._name}_{len(self._workers)}", daemon=True)
@@ -231,6 +258,8 @@ class Pool:
         else:
             self._end(this, future)
             future.set_result(answer)
+        finally:
+            del call, future  # an error holds this frame, and is held by the future
 
     def _end(self, this: _Call, future: Future[Any]) -> None:
         with self._lock:
@@ -240,6 +269,7 @@ class Pool:
                 self._idle.append(this.worker)
             self._begin()
 
-    def _done(self, _: Future[Any]) -> None:
+    def _done(self, ended: Callable[[], None]) -> None:
         with self._lock:
             self._pending -= 1
+        ended()

@@ -7,13 +7,14 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from benchmarks.torture.costly import BODIES
@@ -26,6 +27,7 @@ from reco_plugin.serve.memory import AddPairs
 from reco_plugin.serve.refine import ExplainRequest, RefineRequest
 from reco_plugin.serve.settings import ServeSettings
 
+from .conftest import encoded
 from .test_core_run import process
 
 JSON = {"content-type": "application/json"}
@@ -123,6 +125,52 @@ def test_a_few_megabytes_never_take_hundreds(running, name):
     assert answer.status_code in (400, 413), answer.text
     assert peak_bytes(pid) - before < 300_000_000
     assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
+
+
+# --- clients that leave, over sockets ---------------------------------------------------------------------------------
+
+
+def pending(url: str, what: str) -> float:
+    return float(re.findall(rf"^reco_pending_{what} (\S+)", httpx.get(f"{url}/metrics", timeout=60).text, re.M)[0])
+
+
+def wait_until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_clients_that_left_had_sent_is_not_kept(tmp_path, model):
+    budget = 64_000_000
+    large = json.dumps({"input": [{"image": "QUJD" * 4_600_000}]}).encode()  # 18.4 MB
+    slow = json.dumps({"input": [{"image": encoded(Image.new("1", (5000, 5000)))}] * 250}).encode()
+    flags = ("--memory", ":memory:", "--threads", "1", "--max-pending-bytes", str(budget), "--deadline-s", "600")
+    with process(tmp_path, model, *flags) as (started, url):
+        wait_until(lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
+        with connected(url, head("/v1/explain", len(slow)) + slow):
+            wait_until(lambda: pending(url, "embed") == 1)
+            for client in range(13):
+                if client == 1:
+                    before = peak_bytes(started.pid)
+                with connected(url, head("/v1/explain", len(large)) + large):
+                    wait_until(lambda: pending(url, "embed") == 2)
+                wait_until(lambda: pending(url, "embed") == 1)
+            grown = peak_bytes(started.pid) - before
+            assert grown < 2 * budget  # they sent 3.5 times as much
+
+
+def test_what_a_call_still_works_on_stays_counted_when_its_client_has_left(blocked, live):
+    body = json.dumps(ONE).encode() + b" " * 900_000
+    with live(blocked.reco, threads=1, deadline_s=600) as (url, server):
+        bodies = server.config.app.state.edge.bodies
+        blocked.armed.set()
+        with connected(url, head("/v1/explain", len(body)) + body):
+            assert blocked.reached.acquire(timeout=60)
+        wait_until(lambda: not server.server_state.connections)
+        assert bodies.pending >= 900_000
+        blocked.go.set()
+        wait_until(lambda: bodies.pending == 0)
 
 
 # --- slow clients, over sockets --------------------------------------------------------------------------------------
