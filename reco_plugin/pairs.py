@@ -16,10 +16,12 @@ from .encode import Encoder, encode_pairs
 from .errors import ConfigError, InputError, MemoryStoreError
 from .learn import STEPS, learn, witness
 from .memory import Header, LazyMemory, Memory
+from .memory.checks import check_pair
 from .request import Search
 from .trust import State
 from .trust.calibrate import ENOUGH
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
+from .values import show
 from .vectors import check_vectors
 
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
@@ -289,7 +291,7 @@ def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int
         raise InputError(f"pairs must be a list of pairs, got the single pair {pairs.id!r}: put it in a list")
     source, seen = iter(pairs), set[str]()
     while batch := [pair if isinstance(pair, Pair) else _pair(pair) for pair in islice(source, size)]:
-        _check_ids(batch, seen)
+        _check_pairs(batch, seen)
         yield encode_pairs(encoder, batch)
 
 
@@ -301,12 +303,16 @@ def _pair(parts: tuple[Any, ...]) -> Pair:
     return Pair(*parts)
 
 
-def _check_ids(batch: Sequence[Pair], seen: set[str]) -> None:
+def _check_pairs(batch: Sequence[Pair], seen: set[str]) -> None:
     for pair in batch:
         if not isinstance(pair.id, str) or not pair.id:
             raise InputError(f"a pair's id must be a non-empty text, got {pair.id!r}")
         if pair.id in seen:
             raise InputError(f"id {pair.id!r} comes twice in one call: make ids unique, or add the second one later")
+        try:
+            check_pair(pair.id, pair.text, pair.payload)
+        except InputError as error:
+            raise InputError(f"the pair {show(pair.id)}: {error}") from None
         seen.add(pair.id)
 
 

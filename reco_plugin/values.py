@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -36,6 +36,18 @@ IMAGE_SIDE = 2_048
 """Side in pixels of a model's images; a batch of 64 takes 800 MB."""
 DIMENSIONS = 65_536
 """D: Qdrant stores no longer vectors."""
+
+CAPTION_LENGTH = 100_000
+"""Characters of a caption."""
+ROW = "reco_row"
+"""Payload key of the digest of a pair's row, by which a later run knows that the row is unchanged."""
+SOURCE = "reco_source"
+"""Payload key of the source that a pair came from, by `build` or `sync`."""
+
+
+def strip_marks(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A payload without :data:`ROW` and :data:`SOURCE`, since a source may be exported from a memory."""
+    return {key: value for key, value in payload.items() if key not in (ROW, SOURCE)}
 
 
 def is_unicode(text: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data import PairStream
+from reco_plugin.data import PairStream, read_pairs, write_pairs
 from reco_plugin.errors import ImageError, InputError, MemoryStoreError, VectorError
 from reco_plugin.learn import witness
 from reco_plugin.memory.header import HEADER_NAME
@@ -40,6 +40,33 @@ def test_raw_pairs_are_encoded_and_come_back_with_their_payload_and_caption(fill
     ]
     assert np.allclose(stored.image, filled.encoder.images([pair.image for pair in drawings]), atol=1e-5)
     assert np.allclose(stored.text, filled.encoder.texts([pair.text for pair in drawings]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"text": " \n"}, "the pair 'bad': its caption is empty"),
+        ({"text": "x" * 100_001}, "its caption has 100,001 characters, more than 100,000"),
+        ({"payload": {"reco_source": "shop.csv"}}, "has the key 'reco_source', by which .*: leave it out"),
+        ({"payload": {"reco_row": "0"}}, "has the key 'reco_row'"),
+    ],
+)
+def test_a_pair_is_refused_for_what_a_source_would_be(reco, drawings, change, why):
+    good = drawings[0]
+    with pytest.raises(InputError, match=why):
+        reco.memory.add([good, replace(drawings[1], id="bad", **change)])
+    assert len(reco.memory) == 0
+
+
+def test_pairs_that_were_read_from_an_export_of_a_memory_can_be_added(reco, tmp_path):
+    vectors = np.eye(2, reco.manifest.dimension, dtype=np.float32)
+    payloads = [{"caption": f"thing {n}", "reco_row": "0" * 16, "reco_source": "shop.csv"} for n in range(2)]
+    write_pairs(tmp_path / "pairs.npz", [Records(["a", "b"], vectors, vectors, payloads)])
+    assert reco.memory.add(read_pairs(tmp_path / "pairs.npz")) == 2
+    assert [dict(one) for one in reco.memory.get(["a", "b"]).payloads] == [
+        {"caption": "thing 0"},
+        {"caption": "thing 1"},
+    ]
 
 
 def test_each_side_of_each_pair_may_be_raw_or_a_vector(reco, drawings):

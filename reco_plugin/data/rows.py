@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..types import Pair
+from ..values import strip_marks
 from .captions import read_captions
 from .cub import is_cub
 from .files import IMAGE_SUFFIXES, find_shards, names_shards, stamp_of
@@ -204,7 +205,7 @@ def _strict(rows: Rows) -> Iterator[Pair]:
                     "example by img2dataset, or let `reco memory build` fetch them"
                 )
             made += 1
-            yield row
+            yield replace(row, payload=strip_marks(row.payload))
         elif row.half:
             halves, example = halves + 1, example or row.id or row.where
         else:

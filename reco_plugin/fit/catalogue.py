@@ -24,11 +24,12 @@ from ..errors import DataError
 from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
 from ..ingest.items import Encoded, Loaded, Skipped, WriterItem
-from ..ingest.known import ROW, add_marks, key_of, strip_marks
+from ..ingest.known import add_marks, key_of
 from ..ingest.options import IngestOptions
 from ..ingest.rejected import RejectedRows, reject_repeated
 from ..ingest.run import RowProgress, encode_source, silent
 from ..types import Payload, Records, Vectors
+from ..values import ROW, strip_marks
 from .split import CatalogueSample
 
 REJECTED = "rejected.jsonl"

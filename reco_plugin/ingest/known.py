@@ -1,4 +1,4 @@
-"""What ingest knows of a memory: its keys in payloads, and 16 bytes per pair that fit into a worker's memory."""
+"""What ingest knows of a memory: the marks in payloads, and 16 bytes per pair that fit into a worker's memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ import numpy.typing as npt
 
 from ..data.rows import Rejected
 from ..types import Payload
+from ..values import ROW, SOURCE
 from .items import Loaded, Skipped
 
-ROW = "reco_row"
-"""Digest of a pair's row."""
-SOURCE = "reco_source"
-"""Name of the source that the pair came from, by `build` or `sync`."""
 CAPTIONS = "captions"
 """All captions of a pair that near-duplicates were merged into, its own first."""
 Hashes = npt.NDArray[np.uint64]
@@ -26,11 +23,6 @@ Hashes = npt.NDArray[np.uint64]
 def add_marks(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
     """A payload with the row's digest and source."""
     return {**payload, ROW: digest, **({SOURCE: source} if source is not None else {})}
-
-
-def strip_marks(payload: Payload) -> dict[str, Any]:
-    """A payload without them, since a source may be exported from a memory."""
-    return {key: value for key, value in payload.items() if key not in (ROW, SOURCE)}
 
 
 @dataclass(frozen=True)

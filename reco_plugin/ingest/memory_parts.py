@@ -24,7 +24,7 @@ from ..memory.opening import server_of
 from ..memory_options import MemoryOptions
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Payload
-from .known import strip_marks
+from ..values import strip_marks
 
 if TYPE_CHECKING:
     from ..memory.reading import Described, StoredPoint

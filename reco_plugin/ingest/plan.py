@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ..data.rows import Rejected, Rows
 from ..memory import Memory
 from ..types import Payload
+from ..values import ROW, SOURCE
 from .items import Loaded
-from .known import ROW, SOURCE, key_of
+from .known import key_of
 from .options import IngestOptions
 from .prepare import load, read_rows
 from .stages import in_order, make_chunks

@@ -14,16 +14,14 @@ from ..data.remote import RemoteImage
 from ..data.rows import Rejected, SourcePart, digest
 from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
-from ..memory.checks import check_ids, check_payload
+from ..memory.checks import check_ids, check_pair
 from ..preparation import EncoderInput, Preparation
 from ..types import Pair, caption_of
+from ..values import strip_marks
 from .items import Encoded, Loaded, Prepared, Skipped, WriterItem
-from .known import strip_marks
 
 DOWNLOADS = 16
 """Images that are fetched at the same time."""
-MAX_CHARACTERS = 100_000
-"""Of a caption."""
 
 
 def read_rows(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejected]:
@@ -58,7 +56,7 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
         return row
     pair = row.pair
     try:
-        payload = check_payload(pair.id, pair.payload)
+        payload = check_pair(pair.id, pair.text, pair.payload)
         text = _text(pair.text, preparation)
         image = _image(pair.image, preparation)
     except ImageError as error:
@@ -77,10 +75,6 @@ def _image(image: Any, preparation: Preparation) -> EncoderInput:
 def _text(text: Any, preparation: Preparation) -> EncoderInput:
     if isinstance(text, np.ndarray):
         return preparation.vector(text, "its text vector")
-    if not text.strip():
-        raise InputError("its caption is empty")
-    if len(text) > MAX_CHARACTERS:
-        raise InputError(f"its caption has {len(text):,} characters, more than {MAX_CHARACTERS:,}")
     return preparation.text(text, "its caption")
 
 

@@ -16,8 +16,9 @@ from ..data.rows import Rejected
 from ..errors import DataError
 from ..pairs import PairMemory
 from ..types import Payload, Records, Vectors
+from ..values import ROW, SOURCE
 from .items import Encoded, Loaded, Skipped, WriterItem
-from .known import ROW, SOURCE, key_of
+from .known import key_of
 from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
 from .options import IngestOptions

@@ -14,7 +14,18 @@ import numpy.typing as npt
 from ..errors import FORKED, InputError, MemoryStoreError
 from ..request import Search
 from ..types import MODALITIES, Payload, Records, Vectors
-from ..values import EXCLUSIONS, EXCLUSIONS_AT_ONCE, NUMBERS_READ, PAYLOAD_LEVELS, check_k, is_unicode, show
+from ..values import (
+    CAPTION_LENGTH,
+    EXCLUSIONS,
+    EXCLUSIONS_AT_ONCE,
+    NUMBERS_READ,
+    PAYLOAD_LEVELS,
+    ROW,
+    SOURCE,
+    check_k,
+    is_unicode,
+    show,
+)
 from ..vectors import check_vectors
 from .filters import RESERVED, Condition, is_scalar, parse_filter
 
@@ -98,6 +109,31 @@ def check_payload(user_id: str, payload: Payload) -> dict[str, Any]:
     except _Unfit as unfit:
         where = f" at {unfit.path:.100}" if unfit.path else ""
         raise InputError(f"{of} {unfit.what}{where}: {unfit.way_out}") from None
+
+
+def check_pair(user_id: str, text: Any, payload: Payload) -> dict[str, Any]:
+    """Check a new pair, whoever brings it: a source, a program or an HTTP request; returns a copy of its payload.
+
+    Args:
+        user_id: its id.
+        text: its caption; anything else than a text is a vector, or nothing, and is checked elsewhere.
+        payload: without the marks of rows and sources, which only `build`, `sync` and the like write.
+
+    Raises:
+        InputError: an id, a caption or a payload that cannot be stored, or a mark in the payload.
+    """
+    check_ids([user_id], "id")
+    if isinstance(text, str) and not text.strip():
+        raise InputError("its caption is empty")
+    if isinstance(text, str) and len(text) > CAPTION_LENGTH:
+        raise InputError(f"its caption has {len(text):,} characters, more than {CAPTION_LENGTH:,}")
+    checked = check_payload(user_id, payload)
+    if marks := [key for key in (ROW, SOURCE) if key in checked]:
+        raise InputError(
+            f"the payload of {show(user_id)} has the key {marks[0]!r}, by which `reco memory sync` knows what a source "
+            "brought: leave it out"
+        )
+    return checked
 
 
 def check_search(search: Search, dimension: int) -> CheckedSearch:

@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from ..defaults import RESULTS
 from ..errors import InputError
-from ..memory.checks import check_ids, check_payload
+from ..memory.checks import check_pair
 from ..preparation import EncoderInput
 from ..types import MODALITIES, Modality, Pair
+from ..values import SOURCE, strip_marks
 from .edge import Edge
 from .embedder import Embedder
 from .embedding import Item
@@ -100,6 +101,9 @@ class StoredPair(BaseModel):
 
     id: str
     payload: dict[str, Any]
+    """As it can be sent again; without the marks of rows and sources."""
+    source: str | None = None
+    """Which `build` or `sync` brought it."""
     text_vector: list[float] | None = None
     image_vector: list[float] | None = None
 
@@ -250,7 +254,8 @@ def look_up(embedder: Embedder, ids: list[str], *, vectors: bool) -> list[Stored
     return [
         StoredPair(
             id=id_,
-            payload=dict(found.payloads[row]),
+            payload=strip_marks(found.payloads[row]),
+            source=found.payloads[row].get(SOURCE),
             text_vector=found.text[row].tolist() if vectors else None,
             image_vector=found.image[row].tolist() if vectors else None,
         )
@@ -274,7 +279,7 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
     found = embedder.reco.memory.search(query, modality=item.modality, by=asked.by, k=asked.k, where=asked.where)
     payloads = found.payloads[0] if found.payloads else [{}] * len(found.ids[0])
     return [
-        Hit(id=id_, similarity=float(found.similarity[0, column]), payload=dict(payload))
+        Hit(id=id_, similarity=float(found.similarity[0, column]), payload=strip_marks(payload))
         for column, (id_, payload) in enumerate(zip(found.ids[0], payloads, strict=True))
     ]
 
@@ -284,8 +289,7 @@ def _ready(embedder: Embedder, one: PairIn) -> dict[Modality, EncoderInput] | Fa
     sides: dict[Modality, EncoderInput] = {}
     for side in MODALITIES:
         try:
-            check_ids([one.id], "id")
-            check_payload(one.id, one.stored_payload)
+            check_pair(one.id, one.text, one.payload)
             item = one.to_item(side, embedder.settings.max_image_bytes)
         except (Refused, InputError) as error:
             return failure_of(error)

@@ -13,7 +13,7 @@ import pytest
 from reco_plugin import Pair, Reco
 from reco_plugin.data import read_pairs
 from reco_plugin.errors import DataError
-from reco_plugin.ingest.known import ROW
+from reco_plugin.values import ROW
 
 from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content, picture
 

@@ -12,9 +12,9 @@ from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import open_rows
 from reco_plugin.errors import DataError
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
-from reco_plugin.ingest.known import SOURCE
 from reco_plugin.ingest.plan import plan
 from reco_plugin.ingest.write import Writer
+from reco_plugin.values import SOURCE
 
 from .conftest import Catalogue, Fill, Watched, all_rows, content
 

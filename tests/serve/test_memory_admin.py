@@ -11,6 +11,7 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.types import Records
 
 
 @pytest.fixture
@@ -95,12 +96,29 @@ def test_what_no_memory_can_hold_is_refused(empty, reco, admin, red_square):
         ([pair | {"text_vector": [0.1]}], 400),
         ([{"id": "a", "text": "red"}], 400),
         ([pair | {"payload": {"big": 2**70}}], 400),
+        ([pair | {"text": " \n"}], 400),
+        ([pair | {"payload": {"reco_source": "shop.csv"}}], 400),
+        ([pair | {"payload": {"reco_row": "0" * 16}}], 400),
         ([pair | {"caption": "x"}], 400),
         ([], 400),
     ):
         answer = empty.post("/v1/memory/pairs", json={"pairs": pairs}, headers=admin)
         assert answer.status_code == status, answer.text
     assert len(reco.memory) == 0
+
+
+def test_what_a_source_brought_can_be_read_changed_and_sent_again(empty, reco, admin):
+    vectors = np.eye(2, reco.manifest.dimension, dtype=np.float32)
+    marks = {"reco_row": "0" * 16, "reco_source": "shop.csv"}
+    reco.memory.add_records([Records(["a", "b"], vectors, vectors, [{"n": 1, **marks}, {"n": 2}])])
+    asked = {"params": {"id": ["a", "b"], "vectors": True}, "headers": admin}
+    first, second = empty.get("/v1/memory/pairs", **asked).json()["data"]
+    assert (first["payload"], first["source"]) == ({"n": 1}, "shop.csv")
+    assert (second["payload"], second.get("source")) == ({"n": 2}, None)
+    changed = {**first, "payload": {"n": 3}}
+    del changed["source"]
+    assert empty.post("/v1/memory/pairs", json={"pairs": [changed]}, headers=admin).json()["stored"] == 1
+    assert dict(reco.memory.get(["a"]).payloads[0]) == {"n": 3}
 
 
 def test_delete_count_and_replace(client, filled, admin, red_square):
