@@ -13,7 +13,8 @@ import typer
 from ..data.rows import Rows
 from ..errors import ConfigError
 from ..ingest.options import Cluster, IngestOptions
-from ..ingest.source import open_source
+from ..ingest.source import names_of, open_source
+from ..memory import Memory, memory_of
 from .errors import keeps
 from .flags import Given, take_flags
 from .shared import JsonOption, Target, existing_memory, memory_settings, parse_options, say
@@ -81,7 +82,8 @@ class Fill:
         self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
         self.rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)
         if named:
-            given.setdefault("source", self.rows.name)
+            name, others = names_of(self.rows)
+            given = {"source": name, "also": others if given.get("source", name) == name else frozenset()} | given
         if "threshold" in given:
             given.setdefault("duplicates", "report")
         beside = {field: self._beside(what) for field, what in (("rejected", "rejected"), ("listed", "duplicates"))}
@@ -106,6 +108,10 @@ class Fill:
             "memory_options": parse_options(self.asked.option),
         }
         return Reco.open(self.asked.model, on_memory_failure="fail", **(own | settings))
+
+    def open_store(self) -> Memory:
+        """The memory that the command names, of any encoder; it must exist."""
+        return memory_of(self.settings, None, create=False)
 
     def plan(self, max_delete: float | None = None) -> Plan:
         """What the run would do to the memory, or to an empty one if there is none."""
@@ -185,6 +191,11 @@ def lines(outcome: Outcome) -> Iterator[str]:
     yield f"{added}{others}; the memory holds {outcome.pairs:,}"
     if refused:
         yield f"would delete nothing, and fail: {refused}"
+    if outcome.others:
+        from ..ingest.others import describe_sources
+
+        done = f"copied {outcome.copied:,} pairs from" if outcome.copied else "left out, of"
+        yield f"{done} the version before: {describe_sources(outcome.others)}"
     if outcome.cut:
         yield f"{outcome.cut:,} captions are longer than the encoder reads, and were cut"
     if outcome.kept:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..artifact import Artifact
 from ..config import Settings
 from ..data.files import read_lines
-from ..errors import InputError
+from ..errors import InputError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import open_source
-from ..memory.versions import FolderVersions
+from ..memory import Memory
+from ..memory.versions import FolderVersions, Version
 from .errors import keeps
 from .flags import Given, takes
-from .ingesting import Fill, FillOptions, SourceArgument, lines
+from .ingesting import Fill, FillOptions, SourceArgument, lines, progress_of
 from .memory_versions import describe, is_server, open_versions_of
 from .shared import JsonOption, MemoryOption, memory_settings, open_store, say
+
+if TYPE_CHECKING:
+    from ..ingest.write import Writer
 
 
 @takes(FillOptions, Cluster, IngestOptions)
@@ -36,6 +42,14 @@ def build_command(
         bool,
         typer.Option("--resume", help="On a server: resume the newest unfinished version. A folder always resumes."),
     ] = False,
+    keep_others: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-others/--drop-others",
+            help="With --swap: copy pairs of the version in use that did not come from the source, or leave them out.",
+            show_default="stop if there are any",
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until a server has indexed it.")] = 3600,
 ) -> None:
     """Build a memory from a source; an interrupted build resumes when run again.
@@ -46,14 +60,72 @@ def build_command(
     fill = Fill(origin, given, named=True)
     served = is_server(fill.settings)
     if (swap or served) and not fill.asked.dry_run:
-        _build_version(fill, fresh=served and not resume, swap=swap, wait=wait)
+        _build_version(fill, _Swap(swap, keep_others), fresh=served and not resume, wait=wait)
     else:
         fill.do("build")
 
 
-def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
-    from ..ingest.write import Writer
+@dataclass(frozen=True)
+class _Swap:
+    """Whether a version is put to use, and what becomes of other pairs of the one before."""
 
+    wanted: bool
+    keep_others: bool | None  # None: stop if there are any
+
+    def check(self, fill: Fill, live: Version | None) -> None:
+        """Look for other pairs before anything is encoded, if they would stop the swap.
+
+        Raises:
+            MemoryStoreError: there are some.
+            MemoryLocked: the version in use cannot be read.
+        """
+        from ..ingest.others import find_others
+
+        if self.wanted and live is not None and self.keep_others is None:
+            with self._reading(fill, live) as store, progress_of(fill.rows, "compare") as progress:
+                found = find_others(store, fill.options, fill.rows, progress)
+            found.refuse(fill.rows.name, live.name, "nothing was encoded")
+
+    def finish(self, writer: Writer, fill: Fill, live: Version | None) -> None:
+        """Make the new version hold the source's pairs, and the others of the one before if they are kept.
+
+        Raises:
+            MemoryStoreError: others came while it was built.
+            MemoryLocked: the version in use cannot be read.
+        """
+        from ..ingest.others import Others
+
+        writer.delete_others()
+        if not self.wanted or live is None:
+            return
+        try:
+            with self._reading(fill, live) as store:
+                others = Others.of(store, fill.options, writer.brought)
+                if self.keep_others:
+                    others.copy(store, writer)
+        except MemoryLocked:
+            if self.keep_others is not False:
+                raise
+            return
+        if self.keep_others is None:
+            others.refuse(fill.rows.name, live.name, "what was built stays, and is gone on with")
+        writer.outcome.others = dict(others.sources)
+
+    @staticmethod
+    @contextmanager
+    def _reading(fill: Fill, live: Version) -> Iterator[Memory]:
+        try:
+            store = fill.open_store()
+        except MemoryLocked as error:
+            raise MemoryLocked(
+                f"{error} It is {live.name}, the version in use, and has to be read for pairs that did not come from "
+                f"{fill.rows.name}; or give --drop-others, to leave such pairs out of the new version"
+            ) from error
+        with closing(store):
+            yield store
+
+
+def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None:
     settings = fill.settings
     fingerprint = Artifact.load(settings.model if fill.asked.model is None else fill.asked.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
@@ -61,16 +133,18 @@ def _build_version(fill: Fill, *, fresh: bool, swap: bool, wait: float) -> None:
         keeps(f"what was written stays beside the version in use; {again} continues"),
         closing(open_versions_of(settings)) as versions,
     ):
+        live = versions.in_use(fingerprint)
+        swap.check(fill, live)
         begun = None if fresh else versions.find_unfinished(fingerprint)
         name = begun or versions.begin(fingerprint)
         place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
         with fill.open_reco(memory=where, **place) as reco:
-            outcome = fill.run(reco, "build", finish=Writer.delete_others)
-        version = versions.finish(name, outcome.held, fingerprint, wait_s=wait)
-        if swap:
+            outcome = fill.run(reco, "build", finish=lambda writer: swap.finish(writer, fill, live))
+        version = versions.finish(name, outcome.held + outcome.copied, fingerprint, wait_s=wait)
+        if swap.wanted:
             version = versions.use(name)
-    used = "is in use" if swap else f"is ready: reco memory use {name}"
+    used = "is in use" if swap.wanted else f"is ready: reco memory use {name}"
     text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {used}"])
     say({**outcome.to_dict(), **describe(version)}, text, fill.asked.as_json)
 

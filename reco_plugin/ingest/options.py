@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from ..defaults import INGEST_BATCH, SAME_IMAGE
 from ..errors import ConfigError
-from ..types import make_field
+from ..types import Payload, make_field
+from ..values import SOURCE
 
 Duplicates: TypeAlias = Literal["off", "report", "drop", "merge"]
 """report: list them. drop: skip the later one. merge: add its caption to the earlier one."""
@@ -19,7 +22,7 @@ class IngestOptions:
     """How rows are written to the memory."""
 
     source: str | None = make_field(
-        None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="as given"
+        None, "Name of the source, for `sync`.", flag="--as", metavar="NAME", unset="its whole path, or its URL"
     )
     batch_size: int = make_field(INGEST_BATCH, "Pairs that are encoded and written together.", min=1)
     rejected: Path = make_field(
@@ -45,6 +48,7 @@ class IngestOptions:
         max=1,
     )
     only_known: bool = False  # skip rows whose id the memory does not hold
+    also: frozenset[str] = frozenset()  # other names by which the memory may know the source
     listed: Path = Path("duplicates.jsonl")  # file of near-duplicate and excluded rows
     decoders: int = 0  # threads that decode images; 0: one per core
 
@@ -56,6 +60,23 @@ class IngestOptions:
                 raise ConfigError(f"{name} must be from 0 to 1, got {value}")
         if self.batch_size < 1 or self.decoders < 0:
             raise ConfigError(f"batch_size must be at least 1 and decoders 0, got {self.batch_size}, {self.decoders}")
+
+    def brought(self, payload: Payload) -> bool:
+        """Whether a stored pair came from this source, by whichever of its names."""
+        stored = payload.get(SOURCE)
+        if self.source is None or not isinstance(stored, str):
+            return False
+        return stored == self.source or stored in self.also or _are_one_file(stored, self.source)
+
+
+def _are_one_file(one: str, other: str) -> bool:
+    """Whether two whole paths lead to the same file or folder, through links."""
+    return Path(one).is_absolute() and Path(other).is_absolute() and _real_path(one) == _real_path(other)
+
+
+@lru_cache(maxsize=1024)  # asked for each pair, of a few names
+def _real_path(path: str) -> str:
+    return os.path.realpath(path)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,7 +18,7 @@ from .known import key_of
 from .options import IngestOptions
 from .prepare import load, read_rows
 from .stages import in_order, make_chunks
-from .write import Outcome, too_many
+from .write import Outcome, note_taken, too_many, warn_of_taken
 
 
 @dataclass
@@ -53,10 +54,16 @@ def plan(
                 progress(len(batch), outcome.rejected)
     rows.check_unchanged()
     if max_delete is not None:
-        ours = [key_of(id_) for id_, payload in memory.payloads() if payload.get(SOURCE) == options.source]
+        ours, left = list[int](), Counter[str]()
+        for id_, payload in memory.payloads():
+            if options.brought(payload):
+                ours.append(key_of(id_))
+            elif (other := payload.get(SOURCE)) in outcome.taken:
+                left[other] += key_of(id_) not in tally.named
         gone = sum(key not in tally.named for key in ours)
         outcome.kept, outcome.deleted = (gone, 0) if tally.unnamed else (0, gone)
         outcome.refused = too_many(outcome.deleted, len(ours) + tally.coming, options.source, max_delete)
+        warn_of_taken(outcome, options, +left)
     outcome.pairs, outcome.seconds = memory.count(), time.monotonic() - begun
     return outcome
 
@@ -82,7 +89,7 @@ class _Tally:
         else:
             self.named[key] = row.digest
             there = held.get(row.pair.id)
-            self.coming += there is None or there.get(SOURCE) != options.source
+            self.coming += there is None or not options.brought(there)
             _count(row, there, options, outcome)
 
 
@@ -93,4 +100,6 @@ def _count(row: Loaded, held: Payload | None, options: IngestOptions, outcome: P
     else:
         same = held.get(ROW) == row.digest
         outcome.unchanged += same
+        if same:
+            note_taken(outcome, held, options)
         outcome.replaced += not same

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ..config import Settings, load_settings
 from ..data.rows import Rows, open_rows
 from ..data.source import Location, parse_source
 from ..data.tables import SUFFIXES
+from ..data.torchvision_sets import PREFIX
 from ..errors import ConfigError, DataError
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
@@ -61,6 +63,19 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
     if not rows.total:
         raise DataError(f"{rows.name} holds no pairs: it is empty")
     return rows
+
+
+def names_of(rows: Rows) -> tuple[str, frozenset[str]]:
+    """The name under which a source's pairs are stored, and others that older versions or other spellings gave it.
+
+    A path becomes whole, so that a cron job with another working folder or ``./`` means the same source; links stay, as
+    a link may lead to another file each day.
+    """
+    name = rows.name
+    if "://" in name or name.startswith(PREFIX):
+        return name, frozenset()
+    short = os.path.normpath(name)
+    return os.path.normpath(Path(name).absolute()), frozenset({name, short, f"{os.curdir}{os.sep}{short}"})
 
 
 def is_memory(where: Location) -> bool:

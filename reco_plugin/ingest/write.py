@@ -6,7 +6,9 @@ that is run again results in the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,6 +45,9 @@ class Outcome:
     cut: int = 0  # captions longer than the encoder reads
     deleted: int = 0  # pairs deleted because they are gone from the source, or excluded now
     kept: int = 0  # pairs gone from the source but kept, because rejected rows may be theirs
+    others: dict[str, int] = field(default_factory=dict)  # source -> pairs of the version before that came from there
+    copied: int = 0  # of those, pairs that were copied into this one
+    taken: dict[str, int] = field(default_factory=dict)  # another source -> its unchanged rows that came from this one
     pairs: int = 0  # in the memory at the end
     seconds: float = 0.0  # of wall clock
     reasons: dict[str, int] = field(default_factory=dict)  # of rejected rows, the most frequent first -> count
@@ -111,8 +116,13 @@ class Writer:
         Raises:
             DataError: more than ``max_share`` of the source's pairs would be deleted; none is.
         """
-        source = self._options.source
-        ours = [id_ for id_, payload in self.memory.store.payloads() if payload.get(SOURCE) == source]
+        source, ours, left = self._options.source, list[str](), Counter[str]()
+        for id_, payload in self.memory.store.payloads():
+            if self._options.brought(payload):
+                ours.append(id_)
+            elif (other := payload.get(SOURCE)) in self.outcome.taken:
+                left[other] += not self.brought(id_)
+        warn_of_taken(self.outcome, self._options, +left)
         gone = [id_ for id_ in ours if not self.brought(id_)]
         if self.unnamed:
             self.outcome.kept += len(gone)
@@ -126,6 +136,19 @@ class Writer:
         gone = [id_ for id_, _ in self.memory.store.payloads() if not self.brought(id_, good=True)]
         if gone:
             self.outcome.deleted += self.memory.remove(gone)
+
+    def keep(self, records: Records) -> None:
+        """Write pairs (N, D) that did not come from this source, but for excluded ones."""
+        if self._excluded is not None:
+            found = self._excluded.find(records.ids, records.image, self._options.threshold)
+            for id_, near in zip(records.ids, found, strict=True):
+                if near is not None:
+                    self._list(id_, near, "excluded")
+                    self.outcome.excluded += 1
+            records = records.take([near is None for near in found])
+        self.memory.store.upsert(records)
+        self.memory.witness_later(records.ids)
+        self.outcome.copied += len(records)
 
     def check_rejected(self, *, at_end: bool = False) -> None:
         """Stop a run that rejects too many rows.
@@ -181,6 +204,8 @@ class Writer:
         source = self._options.source
         claimed = [id_ for id_ in ids if id_ not in gone and source is not None and held[id_].get(SOURCE) != source]
         if claimed:
+            for id_ in claimed:
+                note_taken(self.outcome, held[id_], self._options)
             old = self.memory.get(claimed)
             ours = [{**payload, SOURCE: source} for payload in old.payloads]
             self.memory.store.upsert(Records(old.ids, old.image, old.text, ours))
@@ -258,6 +283,29 @@ class Writer:
 
     def _list(self, id_: str, near: Near, done: str) -> None:
         self._listed.add({"id": id_, "like": near.id, "similarity": round(near.similarity, 6), "done": done})
+
+
+def note_taken(outcome: Outcome, held: Payload, options: IngestOptions) -> None:
+    """Count an unchanged row whose pair another source brought before."""
+    if (before := held.get(SOURCE)) is not None and not options.brought(held):
+        outcome.taken[before] = outcome.taken.get(before, 0) + 1
+
+
+def warn_of_taken(outcome: Outcome, options: IngestOptions, left: Mapping[str, int]) -> None:
+    """Say so if all that the source has is there by another name: perhaps it is one source, spelled otherwise.
+
+    ``left`` are the pairs of other sources that this one does not have, where they were counted.
+    """
+    if outcome.added or outcome.replaced or not outcome.taken or sum(outcome.taken.values()) < outcome.unchanged:
+        return
+    names = ", ".join(map(repr, outcome.taken))
+    stay = f"; {sum(left.values()):,} others of its pairs are not in this one, and stay" if left else ""
+    warnings.warn(
+        f"all {outcome.unchanged:,} rows are in the memory unchanged, by another name of their source, {names}, and "
+        f"belong to {options.source!r} from now on{stay}. If both are one source, give it one name, always: --as "
+        f"{next(iter(outcome.taken))!r}; so sync deletes what is gone from it",
+        stacklevel=3,
+    )
 
 
 def too_many(gone: int, ours: int, source: str | None, max_share: float) -> str | None:

@@ -123,6 +123,16 @@ class Versions(ABC):
         kept = {version.name for version in finished[len(finished) - keep :]} if keep else set()
         return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
 
+    def in_use(self, fingerprint: Fingerprint) -> Version | None:
+        """The version in use, perhaps without a count of its pairs; None if there is none yet.
+
+        Raises:
+            FingerprintMismatch: it is of another encoder than a new version would be.
+        """
+        versions = self._known()
+        self._refuse_other(versions, fingerprint)
+        return next((version for version in versions if version.live), None)
+
     def find_unfinished(self, fingerprint: Fingerprint) -> str | None:
         """The newest unfinished version of the same encoder, or None."""
         begun = [each.name for each in self._known() if not each.finished and each.fingerprint == fingerprint]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,26 +117,58 @@ def test_the_summary_of_rejected_rows_names_columns(work: Path, catalogue: Path,
 
 
 def test_swap_builds_beside_and_holds_exactly_the_source(
-    work: Path, catalogue: Path, source: Callable[[list[str]], Path], lines: list[str], ask: Ask
+    work: Path, catalogue: Path, source: Callable[[list[str]], Path], lines: list[str], ask: Ask, fail: Fail
 ) -> None:
     ask("memory", "build", catalogue)
     with Reco.open(memory=work / "memory", on_memory_failure="fail") as before:
         assert len(before.memory) == 24
-    told = ask("memory", "build", source(lines[:11]), "--swap")
+    told = ask("memory", "build", source(lines[:11]), "--swap", "--drop-others")
     assert (told["name"], told["live"], told["pairs"]) == ("memory--v2", True, 10)
+    assert told["others"] == {str(catalogue): 14}
     assert (work / "memory").is_symlink()
     assert [(each["name"], each["pairs"], each["live"]) for each in ask("memory", "versions")] == [
         ("memory--v1", 24, False),
         ("memory--v2", 10, True),
     ]
     with Reco.open(memory=work / "memory", on_memory_failure="fail") as reader:
-        assert ask("memory", "build", catalogue, "--swap")["name"] == "memory--v3"
+        assert "is open in another process" in fail("memory", "build", catalogue, "--swap")
+        assert ask("memory", "build", catalogue, "--swap", "--drop-others")["name"] == "memory--v3"
         assert len(reader.memory) == 10  # it goes on with what it opened
     assert ask("memory", "info")["pairs"] == 24
     assert ask("memory", "rollback")["name"] == "memory--v2"
     assert ask("memory", "use", "memory--v3")["live"] is True
     assert ask("memory", "prune", "--keep", 0) == {"deleted": ["memory--v1", "memory--v2"]}
     assert sorted(path.name for path in work.iterdir()) == ["memory", "memory--v3"]
+
+
+def test_a_swap_drops_no_pairs_of_other_origin_without_a_word(
+    work: Path,
+    catalogue: Path,
+    drawings: Any,
+    source: Callable[[list[str]], Path],
+    lines: list[str],
+    ask: Ask,
+    fail: Fail,
+) -> None:
+    table = source(lines[:11])
+    ask("memory", "build", table, "--swap")
+    ask("memory", "build", catalogue, "--as", "more")  # six of it stay apart below
+    ask("memory", "build", source(lines[:19]))
+    with Reco.open(memory=work / "memory", on_memory_failure="fail") as reco:
+        reco.memory.add([replace(drawings[0], id="by hand"), replace(drawings[1], id="by HTTP")])
+    source(lines[:9])
+    said = fail("memory", "build", table, "--swap")
+    assert "8 pairs of memory--v1, which is in use, came from elsewhere and are not in" in said
+    assert "6 of more, 2 without a source (by `add`, `import`, HTTP or a program)" in said
+    assert "--keep-others" in said and "--drop-others" in said and "nothing was encoded" in said
+    assert [each["name"] for each in ask("memory", "versions")] == ["memory--v1"]
+    kept = ask("memory", "build", table, "--swap", "--keep-others")
+    assert counts(kept, "added", "copied", "pairs", "name") == (8, 8, 16, "memory--v2")
+    assert kept["others"] == {"more": 6, "": 2}
+    with Reco.open(memory=work / "memory", on_memory_failure="fail") as reco:
+        assert len(reco.memory.get(["by hand", "by HTTP"])) == 2
+    assert counts(ask("memory", "build", table, "--swap", "--drop-others"), "copied", "pairs") == (0, 8)
+    assert counts(ask("memory", "build", table, "--swap"), "others", "pairs") == ({}, 8)
 
 
 def test_an_interrupted_swap_goes_on_and_drops_what_the_source_lost(
@@ -202,6 +235,49 @@ def test_a_dry_run_makes_nothing(work: Path, catalogue: Path, ask: Ask, run: Run
 def test_update_wants_a_memory(work: Path, catalogue: Path, fail: Fail) -> None:
     assert "there is no memory" in fail("memory", "update", catalogue)
     assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize("again", ["c.csv", "./c.csv", "../shop/c.csv", "whole", "linked"])
+def test_a_source_is_the_same_however_it_is_spelled_and_from_wherever(
+    work: Path, catalogue: Path, lines: list[str], ask: Ask, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    (work / "shop").mkdir()
+    (work / "link").symlink_to("shop")
+    table = work / "shop" / "c.csv"
+    table.write_text("\n".join([lines[0], *(line.replace(",", f",{catalogue.parent}/", 1) for line in lines[1:11])]))
+    monkeypatch.chdir(work / "shop")
+    ask("memory", "build", "c.csv", "--memory", work / "memory")
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    if again in ("whole", "linked"):  # as cron gives it
+        monkeypatch.chdir("/")
+        again = str(table if again == "whole" else work / "link" / "c.csv")
+    told = ask("memory", "sync", again, "--memory", work / "memory")
+    assert (*counts(told, "unchanged", "deleted", "pairs"), told["taken"]) == (9, 1, 9, {})
+
+
+@pytest.mark.filterwarnings("default:all 9 rows")
+@pytest.mark.parametrize("stored", ["c.csv", "./c.csv", "elsewhere/c.csv"])
+def test_pairs_of_an_older_version_keep_their_source(
+    work: Path, catalogue: Path, lines: list[str], ask: Ask, run: Run, stored: str
+) -> None:
+    """It stored the name as it was written, which says nothing if that was in another folder."""
+    rows = [line.replace(",", f",{catalogue.parent}/", 1) for line in lines[1:11]]
+    table = work / "c.csv"
+    table.write_text("\n".join([lines[0], *rows]))
+    ask("memory", "build", "c.csv", "--as", stored)
+    table.write_text("\n".join([lines[0], *rows[:9]]))
+    for flags in (["--dry-run"], []):
+        shown = run("memory", "sync", "c.csv", *flags)
+        assert shown.exit_code == 0, shown.output
+        if stored == "elsewhere/c.csv":
+            assert "warning: all 9 rows are in the memory unchanged, by another name of their source" in shown.stderr
+            assert "; 1 others of its pairs are not in this one, and stay" in shown.stderr
+            assert "--as 'elsewhere/c.csv'" in shown.stderr
+        else:
+            assert shown.stderr == ""
+            assert "1 deleted" in shown.stdout
+    if stored == "elsewhere/c.csv":
+        assert counts(ask("memory", "sync", "c.csv", "--as", stored), "unchanged", "deleted") == (9, 1)
 
 
 def test_remove_by_list_and_by_source(

@@ -81,7 +81,8 @@ def test_a_memory_of_ours_of_any_kind_is_built_again_from(
     assert (again["added"], again["replaced"], again["unchanged"]) == (0, 0, 24)
     assert_same(held(place), held("new"))
     with closing(open_memory("new", None, create=False)) as memory:
-        assert {payload["reco_source"] for _, payload in memory.payloads()} == {source}
+        name = source if "://" in source else str(work / source)
+        assert {payload["reco_source"] for _, payload in memory.payloads()} == {name}
 
 
 def test_a_folder_into_a_version_on_a_server(work: Path, memory: Path, server: StandIn, url: str, ask: Ask) -> None:
