@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import warnings
@@ -13,7 +14,7 @@ import numpy as np
 
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
-from .errors import ConfigError, InputError, MemoryStoreError
+from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from .learn import STEPS, learn, witness
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair
@@ -24,9 +25,12 @@ from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vect
 from .values import show
 from .vectors import check_vectors
 
+log = logging.getLogger(__name__)
 _GROWTH = 2.0  # calibrate again when the memory has grown, or shrunk, by this factor
 _WITHOUT = 0.25  # of the pairs lack witnesses: learning anew then takes less time than two searches for each
 _BEHIND = 64  # new pairs whose surroundings are searched in one go by a thread
+_ASKED = 1_000  # pairs that the store is asked for at a time
+_AGAIN_S = 60.0  # after which a thread whose search failed asks again
 
 
 class PairMemory:
@@ -48,7 +52,8 @@ class PairMemory:
         self.learns_behind, self._closing = False, threading.Event()
         self._learning, self._starting = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
-        self._new, self._tried = list[str](), 0  # pairs without witnesses; pairs of the last attempt to learn
+        self._wanted: Callable[[], None] | None = None  # what the thread does next
+        self._tried = 0  # pairs of the last attempt to learn
 
     def __len__(self) -> int:
         return self.store.count()
@@ -163,34 +168,43 @@ class PairMemory:
     def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and learn from them: at once, or in a thread where :attr:`learns_behind`.
 
-        Trust is learned anew if the memory has grown or shrunk much, or a quarter of the pairs lack witnesses; else
-        those get them.
+        Trust is learned anew if the memory has grown or shrunk much, or a quarter of the pairs are not judged; else
+        those are, whoever wrote them: the store knows which.
 
         Args:
             progress: show a bar on stderr where this waits for it.
         """
         self.store.flush()
-        if not self.learns_behind or len(self) < ENOUGH:
-            try:
-                with self._learning:
-                    size = (STEPS * len(self), "step") if self._due() else (len(self._new), "pair")
-                    with _learning_bar(*size, show=progress) as bar:
-                        self._learn(around=False, progress=bar.update)
-            except MemoryStoreError as error:
-                if self._due():
-                    raise
-                warnings.warn(f"pairs are stored, but their honesty was not measured: {error}", stacklevel=2)
+        if self.learns_behind and len(self) >= ENOUGH:
+            self._do_behind(self._learn_behind)
             return
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._learn_behind, name="reco-trust", daemon=True)
-                self._thread.start()
+        due = False
+        try:
+            with self._learning:
+                left = self.count_unjudged()
+                due = self._due(left)
+                size = (STEPS * len(self), "step") if due else (left, "pair")
+                with _learning_bar(*size, show=progress) as bar:
+                    if due:
+                        self._fit(bar.update)
+                    while not due and left > 0 and (done := self._judge(_ASKED, around=False, progress=bar.update)):
+                        left -= done
+        except MemoryStoreError as error:
+            if due:
+                raise
+            warnings.warn(
+                f"pairs are stored, but not all are judged, and count as average until the next write: {error}",
+                stacklevel=2,
+            )
 
-    def witness_later(self, ids: Sequence[str]) -> None:
-        """Let the stored pairs of these ids that have no witnesses get them when the writes are settled."""
-        if self.trust is not None:  # else it is learned from all pairs
-            without = ~np.isfinite(self.store.witnesses(ids)).all(axis=1)
-            self._new += [ids[row] for row in np.flatnonzero(without).tolist()]
+    def resume(self) -> None:
+        """Judge, in a thread, what an earlier process stored and did not judge; learn nothing anew."""
+        if self.trust is not None:
+            self._do_behind(self._judge_left)
+
+    def count_unjudged(self) -> int:
+        """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`trust`."""
+        return 0 if self.trust is None else self.store.count_unjudged()
 
     def close(self) -> None:
         """Flush and release the store."""
@@ -199,28 +213,28 @@ class PairMemory:
             thread.join()
         self.searches.close()
 
-    def _due(self) -> bool:
-        """Whether trust must be learned anew; where nothing could be learned, the last attempt counts."""
+    def _due(self, left: int) -> bool:
+        """Whether trust must be learned anew; where nothing could be learned, the last attempt counts.
+
+        ``left`` pairs are not judged yet.
+        """
         trust, pairs = self.trust, len(self)
         known = self._tried if trust is None else trust.pairs
         if (trust is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH:
             return True
-        return trust is not None and len(self._new) > _WITHOUT * pairs
+        return left > _WITHOUT * pairs
 
-    def _learn(self, most: int | None = None, *, around: bool, progress: Callable[[int], object]) -> None:
-        """Learn anew, or witness so many of the new pairs."""
-        if self._due():
-            self._fit(progress)
-            return
-        new = self._new[:most]
-        del self._new[: len(new)]  # in place: another thread may add to it
-        if new and (trust := self.trust) is not None:
+    def _judge(self, most: int, *, around: bool, progress: Callable[[int], object]) -> int:
+        """Judge some of the pairs that are not judged yet; returns how many."""
+        trust = self.trust
+        new = [] if trust is None else self.store.unjudged(most)
+        if trust is not None and new:
             witness(self.store, trust, new, self._neighbours, around=around, progress=progress)
             self.store.flush()
             self._count_change()
+        return len(new)
 
     def _fit(self, progress: Callable[[int], object]) -> State | None:
-        self._new.clear()  # it witnesses all that it reads
         try:
             state = learn(self.store, self._neighbours, progress=progress)
             self._tried = len(self)
@@ -228,24 +242,60 @@ class PairMemory:
         finally:
             self._count_change()
 
-    def _learn_behind(self) -> None:
-        """Learn until nothing is left to do; a failure is a warning, and the next write begins anew."""
-        try:
-            while self._goes_on():
-                begun = time.monotonic()
-                with self._learning:
-                    self._learn(_BEHIND, around=True, progress=self._refuse_closed)
-                self._closing.wait(time.monotonic() - begun)  # half of the time belongs to queries
-        except Exception as error:
-            self._thread = None
-            if not self._closing.is_set():
-                warnings.warn(f"trust was not learned from the latest pairs, which are stored: {error}", stacklevel=2)
+    def _do_behind(self, what: Callable[[], None]) -> None:
+        """Let the thread do this, after what it does now."""
+        with self._starting:  # no write may come between the thread's last look and its end
+            if self._wanted is None or what == self._learn_behind:  # which judges, too
+                self._wanted = what
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run_behind, name="reco-trust", daemon=True)
+                self._thread.start()
 
-    def _goes_on(self) -> bool:
-        with self._starting:  # no write may come between the last look and the end
-            if not (goes_on := not self._closing.is_set() and (bool(self._new) or self._due())):
+    def _run_behind(self) -> None:
+        """Do what is wanted until nothing is; a failure is a warning, and the next write begins anew."""
+        while (what := self._next()) is not None:
+            try:
+                what()
+            except Exception as error:
+                self._warn(f"trust was not learned from the latest pairs, which are stored: {error}")
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._starting:
+            what, self._wanted = None if self._closing.is_set() else self._wanted, None
+            if what is None:
                 self._thread = None
-            return goes_on
+            return what
+
+    def _learn_behind(self) -> None:
+        with self._learning:
+            if self._due(self.count_unjudged()):
+                self._fit(self._refuse_closed)
+        self._judge_behind()
+
+    def _judge_left(self) -> None:
+        if (left := self.count_unjudged()) <= _WITHOUT * len(self):
+            self._judge_behind()
+            return
+        log.warning("%d pairs are not judged yet and count as average: run `reco memory calibrate`", left)
+
+    def _judge_behind(self) -> None:
+        """Judge what is not judged yet; what the store does not answer now is asked again later."""
+        left = self.count_unjudged()
+        while left > 0 and not self._closing.is_set():
+            begun, pause = time.monotonic(), _AGAIN_S
+            try:
+                with self._learning:
+                    done = self._judge(_BEHIND, around=True, progress=self._refuse_closed)
+            except (MemoryUnavailable, MemoryTimeout) as error:
+                self._warn(f"pairs are stored, but not all are judged; again in {_AGAIN_S:.0f} s: {error}")
+            else:
+                left -= done or left
+                pause = time.monotonic() - begun  # half of the time belongs to queries
+            self._closing.wait(pause)
+
+    def _warn(self, said: str) -> None:
+        if not self._closing.is_set():
+            warnings.warn(said, stacklevel=2)
 
     def _refuse_closed(self, _: int) -> None:
         if self._closing.is_set():
@@ -260,7 +310,6 @@ class PairMemory:
             for records in batches:
                 self.store.upsert(records)
                 stored += len(records)
-                self.witness_later(records.ids)
                 count(len(records))
         except KeyboardInterrupt:
             learns = False  # it may take minutes

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
+from reco_plugin import learn as learning
+from reco_plugin import pairs as pairs_module
 from reco_plugin.data import PairStream, read_pairs, write_pairs
-from reco_plugin.errors import ImageError, InputError, MemoryStoreError, VectorError
+from reco_plugin.encode import encode_pairs
+from reco_plugin.errors import ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
 from reco_plugin.learn import witness
 from reco_plugin.memory.header import HEADER_NAME
+from reco_plugin.pairs import PairMemory
 from reco_plugin.types import Records
 
 
@@ -395,6 +399,96 @@ def test_a_fit_that_fails_behind_a_write_is_a_warning_and_the_next_write_tries_a
 
 def raising(*_: Any) -> None:
     raise MemoryStoreError("no room")
+
+
+def judged(reco: Reco) -> bool:
+    return reco.memory.store.count_unjudged() == 0 and bool(
+        np.isfinite(reco.memory.store.witnesses(all_ids(reco))).all()
+    )
+
+
+def failing(*_: Any, **__: Any) -> None:
+    raise MemoryStoreError("no search")
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_search_that_fails_leaves_its_pairs_to_the_next_write(behind, reco, monkeypatch):
+    reco.memory.add(made(reco, 320))
+    reco.memory.learns_behind = behind
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="no search"):
+        patch.setattr(reco.memory.store, "search", failing)
+        reco.memory.add(made(reco, 70, "lost", seed=1))
+        until(lambda: not threads())
+    assert reco.memory.store.count_unjudged() == 70
+    reco.memory.add(made(reco, 1, "next", seed=2))
+    until(lambda: not threads())
+    assert (judged(reco), pairs_known(reco)) == (True, 320)
+
+
+def test_a_server_that_was_away_is_asked_again_without_another_write(reco, monkeypatch):
+    reco.memory.add(made(reco, 320))
+    reco.memory.learns_behind = True
+    monkeypatch.setattr(pairs_module, "_AGAIN_S", 0.05)
+    search, left = reco.memory.store.search, [3]
+
+    def away(asked: Any) -> Any:
+        left[0] -= 1
+        if left[0] > 0:
+            raise MemoryUnavailable("away")
+        return search(asked)
+
+    monkeypatch.setattr(reco.memory.store, "search", away)
+    with pytest.warns(UserWarning, match=r"not all are judged; again in 0 s: away"):
+        reco.memory.add(made(reco, 5, "new", seed=1))
+        until(lambda: not threads())
+    assert judged(reco)
+
+
+@pytest.mark.parametrize("kind", ["exact", "edge"])
+def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(kind, model, tmp_path, monkeypatch):
+    with Reco.open(model, memory=tmp_path / "m", memory_kind=kind) as reco:
+        reco.memory.add(made(reco, 320))
+    for go_on in (lambda reco: reco.memory.add(made(reco, 1, "next", seed=2)), lambda reco: reco.memory.resume()):
+        with Reco.open(model, memory=tmp_path / "m") as reco, monkeypatch.context() as patch:
+            reco.memory.learns_behind = True
+            patch.setattr(PairMemory, "_judge_behind", lambda _: None)  # stopped before
+            reco.memory.add(made(reco, 5, "new", seed=int(time.monotonic_ns() % 1000)))
+            until(lambda: not threads())
+            assert not judged(reco)
+        with Reco.open(model, memory=tmp_path / "m") as reco:
+            go_on(reco)
+            until(lambda: not threads())
+            assert (judged(reco), pairs_known(reco)) == (True, 320)
+
+
+def test_pairs_that_come_while_trust_is_learned_are_judged_after_it(reco, monkeypatch):
+    """The first learning has read its pairs already, and there is no trust yet."""
+    reco.memory.learns_behind = True
+    read, late = threading.Event(), threading.Event()
+    calibrate = learning.calibrate
+
+    def slow(*given: Any, **options: Any) -> Any:
+        read.set()
+        assert late.wait(60)
+        return calibrate(*given, **options)
+
+    monkeypatch.setattr(learning, "calibrate", slow)
+    reco.memory.add(made(reco, 320))
+    assert read.wait(60)
+    reco.memory.add(made(reco, 70, "late", seed=1))
+    late.set()
+    until(lambda: not threads())
+    assert (judged(reco), pairs_known(reco), len(reco.memory)) == (True, 320, 390)
+
+
+def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):
+    reco.memory.add(made(reco, 320))
+    reco.memory.store.upsert(encode_pairs(reco.encoder, made(reco, 150, "other", seed=1)))  # by another tool
+    reco.memory.resume()
+    until(lambda: not threads())
+    assert "150 pairs are not judged yet and count as average: run `reco memory calibrate`" in caplog.text
+    reco.memory.add(made(reco, 1, "next", seed=2))
+    assert (judged(reco), pairs_known(reco)) == (True, 471)
 
 
 def test_closing_ends_a_fit(model):

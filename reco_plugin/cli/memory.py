@@ -50,6 +50,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     """
     with closing(open_store(memory)) as store:
         header, count = store.header, store.count()
+        left = store.count_unjudged() if header.trust else 0
         index = cast("EdgeMemory", store).index_state if store.kind == "edge" else None
     fingerprint = header.fingerprint
     info = {
@@ -58,9 +59,12 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "trust": _shown_trust(header.trust),
+        "unjudged": left,
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
     lines.append(f"trust    {trust_line(header.trust, count)}")
+    if left:
+        lines.append(f"judged   all but {left:,} pairs, which count as average until the next write, or: {_AGAIN}")
     if index:
         info["index"] = index
         lines.append(

@@ -147,7 +147,6 @@ class Writer:
                     self.outcome.excluded += 1
             records = records.take([near is None for near in found])
         self.memory.store.upsert(records)
-        self.memory.witness_later(records.ids)
         self.outcome.copied += len(records)
 
     def check_rejected(self, *, at_end: bool = False) -> None:
@@ -200,7 +199,6 @@ class Writer:
         ids = [row.id for row in rows if row.why == "unchanged"]
         gone = self._excluded_now(ids)
         self.outcome.unchanged += len(ids) - len(gone)
-        self.memory.witness_later([id_ for id_ in ids if id_ not in gone])  # of a run that was interrupted
         source = self._options.source
         claimed = [id_ for id_ in ids if id_ not in gone and source is not None and held[id_].get(SOURCE) != source]
         if claimed:

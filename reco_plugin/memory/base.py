@@ -53,6 +53,12 @@ class Memory(Searches, Protocol):
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs; NaN where there are none, or no such pair."""
 
+    def count_unjudged(self) -> int:
+        """Number of pairs without witnesses; 0 for what is opened for reading only, which can keep none."""
+
+    def unjudged(self, most: int) -> list[str]:
+        """Ids of pairs without witnesses, at most so many, in any order; none for what is opened for reading only."""
+
     def count(self) -> int:
         """Number of pairs."""
 

@@ -22,7 +22,7 @@ from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader, find
-from .filters import WITNESSES
+from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .index import SearchIndex
 from .index_files import FOLDER
@@ -31,6 +31,7 @@ from .points import (
     compare_stored,
     point_id,
     stored_payload,
+    to_ids,
     to_neighbours,
     to_payload,
     to_records,
@@ -39,6 +40,7 @@ from .points import (
 )
 
 SHARD_NAME = "shard"
+_UNJUDGED = qe.Filter(must=[qe.IsEmptyCondition(WITNESSES)])
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _ID_BYTES = 64
@@ -135,6 +137,17 @@ class EdgeMemory:
         names = check_ids(ids, "ids")
         found = chain.from_iterable(self._retrieve(names, [WITNESSES]))
         return to_witnesses(found, [point_id(name) for name in names])
+
+    def count_unjudged(self) -> int:
+        """Number of pairs without witnesses; 0 in a read-only folder."""
+        self._live()
+        return 0 if self._copy is not None else self._reader.count(_UNJUDGED)
+
+    def unjudged(self, most: int) -> list[str]:
+        """Ids of pairs without witnesses, at most so many; none in a read-only folder."""
+        self._live()
+        check_positive(most, "most")
+        return [] if self._copy is not None else to_ids(self._reader.some(_UNJUDGED, most, [USER_ID]))
 
     def count(self) -> int:
         """Number of pairs."""

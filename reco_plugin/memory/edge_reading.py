@@ -72,10 +72,16 @@ class ShardReader:
     def __init__(self, live: Callable[[], qe.EdgeShard], location: str, dimension: int) -> None:
         self._live, self._location, self._dimension = live, location, dimension
 
-    def count(self) -> int:
+    def count(self, where: qe.Filter | None = None) -> int:
         """Number of pairs."""
         with translate_errors(self._location, "count"):
-            return self._live().count(qe.CountRequest(exact=True))
+            return int(self._live().count(qe.CountRequest(filter=where, exact=True)))
+
+    def some(self, where: qe.Filter, most: int, payload: list[str]) -> list[Any]:
+        """At most so many points, with these keys of their payload and no vectors."""
+        request = qe.ScrollRequest(limit=most, filter=where, with_payload=payload, with_vector=False)
+        with translate_errors(self._location, "read"):
+            return list(self._live().scroll(request)[0])
 
     def pages(self, size: int, *, payload: bool, vectors: bool) -> Iterator[list[Any]]:
         """All points, at most ``size`` at a time."""

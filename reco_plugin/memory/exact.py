@@ -95,6 +95,14 @@ class ExactMemory:
             rows = [self._rows.get(name, -1) for name in check_ids(ids, "ids")]
             return np.concatenate([self._witnesses[: len(self._rows)], np.full((1, 3), np.nan, np.float32)])[rows]
 
+    def count_unjudged(self) -> int:
+        """Number of pairs without witnesses."""
+        return len(self._unjudged())
+
+    def unjudged(self, most: int) -> list[str]:
+        """Ids of pairs without witnesses, at most so many."""
+        return self._unjudged()[: check_positive(most, "most")]
+
     def count(self) -> int:
         """Number of pairs."""
         self._check_open()
@@ -221,6 +229,12 @@ class ExactMemory:
         if len(self._witnesses) < len(self._sides["image"]):
             more = np.full((len(self._sides["image"]) - len(self._witnesses), 3), np.nan, np.float32)
             self._witnesses = np.concatenate([self._witnesses, more])
+
+    def _unjudged(self) -> list[str]:
+        self._check_open()
+        with self._lock:
+            missing = np.asarray(~np.isfinite(self._witnesses[: len(self._rows)]).all(axis=1))
+            return [name for name, row in self._rows.items() if missing[row]] if missing.any() else []
 
     def _known_before(self, records: Records) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of the pairs (N, D) that are stored with the same vectors; else NaN."""

@@ -12,6 +12,7 @@ from qdrant_client import models
 from ..errors import MemoryStoreError
 from ..types import MODALITIES, Modality
 from .checks import CheckedSearch
+from .filters import WITNESSES
 from .points import FilterConstructors, point_id
 
 LAYOUT_KEY = "reco_layout"
@@ -68,6 +69,11 @@ class Layout:
         """:meth:`complete` as a filter; None if every point is a pair."""
         complete: list[Any] = [*self.complete()]
         return models.Filter(must=complete) if complete else None
+
+    def unjudged(self) -> models.Filter:
+        """The pairs without witnesses."""
+        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=WITNESSES))
+        return models.Filter(must=[*self.complete(), empty])
 
     def filters(self, wanted: CheckedSearch) -> Iterator[models.Filter | None]:
         """One filter per query of a search; None without conditions."""

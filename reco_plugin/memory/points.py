@@ -291,6 +291,11 @@ def pages(read: Callable[[Any], tuple[list[Any], Any]]) -> Iterator[list[Any]]:
             return
 
 
+def to_ids(points: Iterable[Point]) -> list[str]:
+    """The users' ids of points."""
+    return [_user_id(point) for point in points]
+
+
 def to_payload(point: Point) -> tuple[str, Payload]:
     """The user's id and payload of a point."""
     return _user_id(point), _payload(point)

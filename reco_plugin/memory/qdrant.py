@@ -21,11 +21,12 @@ from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .collection import TRUST_KEY, local_client, open_local, open_served, search_params
-from .filters import WITNESSES
+from .filters import USER_ID, WITNESSES
 from .header import open_folder, to_json, write_header
 from .points import (
     READ_BEFORE,
     compare_stored,
+    to_ids,
     to_neighbours,
     to_payload,
     to_records,
@@ -121,6 +122,23 @@ class QdrantMemory(QdrantCollection):
         names = check_ids(ids, "ids")
         pages = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
         return to_witnesses(chain.from_iterable(pages), [self._layout.point_id(name) for name in names])
+
+    def count_unjudged(self) -> int:
+        """Number of pairs without witnesses; 0 in a collection attached for reading only."""
+        client, where = self._live(), self._layout.unjudged()
+        if not self._layout.writable:
+            return 0
+        found = self._ask_unjudged("count", lambda left: client.count(self.collection, where, exact=True, timeout=left))
+        return found.count
+
+    def unjudged(self, most: int) -> list[str]:
+        """Ids of pairs without witnesses, at most so many; none in a collection attached for reading only."""
+        client, where = self._live(), self._layout.unjudged()
+        asked: Any = {"limit": check_positive(most, "most"), "with_payload": [USER_ID], "with_vectors": False}
+        if not self._layout.writable:
+            return []
+        found, _ = self._ask_unjudged("read", lambda left: client.scroll(self.collection, where, timeout=left, **asked))
+        return to_ids(found)
 
     def count(self) -> int:
         """Number of pairs."""

@@ -56,6 +56,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
         watching.start()  # liveness answers while it warms up
+        opened.memory.resume()
         yield
         state.stop()
         await asyncio.to_thread(watching.join, settings.shutdown_s)

@@ -31,6 +31,8 @@ class MemoryInfo(MemoryState):
     location: str
     encoder: str
     fingerprint: str
+    unjudged: int
+    """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
 
 
 class PairIn(Strict):
@@ -178,8 +180,10 @@ def router(edge: Edge) -> APIRouter:
     async def memory_info(request: Request) -> MemoryInfo:
         """Count the pairs, and describe the memory."""
         made_by = memory.searches.header.fingerprint
+        pairs, unjudged = await edge(request).ask(lambda: (len(memory), memory.count_unjudged()))
         return MemoryInfo(
-            pairs=await edge(request).ask(lambda: len(memory)),
+            pairs=pairs,
+            unjudged=unjudged,
             kind=memory.kind,
             location=memory.location,
             encoder=made_by.name,

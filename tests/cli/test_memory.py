@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from shapes import draw
 
 from reco_plugin import Pair, Reco
 from reco_plugin.memory import Fingerprint, open_memory
@@ -36,6 +37,21 @@ def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypa
     assert "blob" not in info["trust"]
 
 
+def test_info_counts_pairs_that_another_tool_wrote_until_a_write_judges_them(
+    memory: Path, ask: Ask, run: Run, work: Path
+) -> None:
+    with closing(open_memory(str(memory), None)) as store:
+        taken = next(iter(store.scroll(3)))
+        store.upsert(Records([f"new {name}" for name in taken.ids], taken.image, taken.text, taken.payloads))
+    assert ask("memory", "info")["unjudged"] == 3
+    assert "\njudged   all but 3 pairs, which count as average until" in run("memory", "info").stdout
+    (work / "one.csv").write_text("id,image,text\nlast,one.png,a circle\n")
+    draw("red", "circle", 20).save(work / "one.png")
+    run("memory", "add", "one.csv")
+    assert ask("memory", "info")["unjudged"] == 0
+    assert "judged " not in run("memory", "info").stdout
+
+
 def test_calibrate_says_what_it_learned(memory: Path, ask: Ask, run: Run) -> None:
     before = ask("memory", "info")["trust"]
     assert "calibrated on 24 pairs" in run("memory", "calibrate").stdout
@@ -50,6 +66,7 @@ def test_a_folder_that_cannot_be_written_is_not_calibrated(
     monkeypatch.setattr("os.access", lambda *_: False)
     assert "was opened to be read only, since its folder cannot be written: allow this" in fail("memory", "calibrate")
     assert len(ask("memory", "search", "a red circle", "--k", 3)) == 3
+    assert ask("memory", "info")["unjudged"] == 0, "it could not keep what it is judged by"
     assert (memory / "memory.json").read_bytes() == before
 
 

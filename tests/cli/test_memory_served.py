@@ -249,6 +249,7 @@ def test_attach_an_existing_collection(
     assert ask("memory", "calibrate", *asked)["trust"]["pairs"] == 24
     with Reco.open(model, memory=url, memory_collection="shop") as reco:
         assert reco.memory.trust is not None
+        assert (reco.memory.count_unjudged(), reco.memory.store.unjudged(9)) == (0, []), "it can keep no witnesses"
     monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
     assert "attached for reading only" in fail("memory", "remove", "105", "--memory", url)
     after = server.engine.client.scroll("shop", limit=100, with_vectors=True)[0]
@@ -263,6 +264,8 @@ def test_attach_for_writing(
 ) -> None:
     theirs(server, model, drawings)
     ask(*ATTACH, "--memory", url, "--writable")
+    with Reco.open(model, memory=url, memory_collection="shop") as reco:
+        assert reco.memory.store.count_unjudged() == 24  # the point without a title is no pair
     ask("memory", "calibrate", "--memory", url, "--collection", "shop")
     points = server.engine.client.scroll("shop", limit=100)[0]
     assert sum("_reco_trust" in (point.payload or {}) for point in points) == 24

@@ -465,6 +465,23 @@ def test_a_pair_that_is_replaced_keeps_its_witnesses_only_if_its_vectors_are_the
     np.testing.assert_allclose(next(iter(memory.scroll(ids=["same"]))).image[0], rounded, atol=1e-6)
 
 
+def test_the_store_knows_which_pairs_are_not_judged_yet(memory: Memory) -> None:
+    assert (memory.count_unjudged(), memory.unjudged(5)) == (0, [])
+    ids = [f"pair {row}" for row in range(7)]
+    memory.upsert(records(ids, [axis(0)] * 7, [axis(1)] * 7, [{"caption": "a fox"}] * 7))
+    assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (7, ids)
+    given = np.arange(9, dtype=np.float32).reshape(3, 3)
+    memory.set_witnesses(ids[:3], given)
+    assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (4, ids[3:])
+    assert len(set(memory.unjudged(3)) & set(ids[3:])) == 3, "no more than were asked for"
+    memory.upsert(records([ids[0]], [axis(2)], [axis(1)]))  # another vector: what was known of it is gone
+    memory.upsert(records([ids[1]], [axis(0)], [axis(1)], [{"caption": "a red fox"}]))  # the same vectors
+    memory.delete([ids[6]])
+    assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (4, [ids[0], *ids[3:6]])
+    with pytest.raises(InputError, match="most: expected a whole number of at least 1, found 0"):
+        memory.unjudged(0)
+
+
 def test_witnesses_of_another_shape(memory: Memory) -> None:
     memory.upsert(records(["a"]))
     with pytest.raises(InputError, match=r"witnesses must be \(1, 3\), got \(1, 2\)"):

@@ -308,6 +308,21 @@ def test_strict_mode(server: StandIn, opened: Callable[..., Memory], status: int
     assert "API key" not in str(caught.value)
 
 
+INDEX = 'Bad request: Index required but not found for "_reco_trust" of one of the following types: [float]'
+
+
+def test_a_server_that_wants_an_index_to_tell_unjudged_pairs_gets_one(
+    server: StandIn, opened: Callable[..., Memory]
+) -> None:
+    memory = opened()
+    memory.upsert(pairs(3))
+    memory.set_witnesses(["p0"], np.ones((1, 3), np.float32))
+    server.engine.refusals["count"] = Refusal(400, INDEX, times=1)
+    assert (memory.count_unjudged(), sorted(memory.unjudged(9))) == (2, ["p1", "p2"])
+    assert server.engine.last["create_index"] == {"collection": "reco", "field": "_reco_trust"}
+    assert server.engine.seen["create_index"] == 1
+
+
 @pytest.mark.parametrize(
     ("status", "text", "message"),
     [

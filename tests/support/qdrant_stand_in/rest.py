@@ -121,6 +121,12 @@ def _count(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     return engine.run("count", key, lambda c: c.count(name, condition))
 
 
+def _index(engine: Engine, key: str | None, name: str, body: Any) -> Any:
+    field = rest.CreateFieldIndex.model_validate(body)
+    done = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+    return engine.run("create_index", key, lambda _: done, collection=name, field=field.field_name)
+
+
 def _remove(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     gone = rest.PointIdsList.model_validate(body)
     return engine.run("delete", key, lambda c: c.delete(name, gone))
@@ -146,6 +152,7 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("PUT", f"/collections/{_NAME}/points", _upsert),
     ("POST", f"/collections/{_NAME}/points", _retrieve),
     ("POST", f"/collections/{_NAME}/points/batch", _change),
+    ("PUT", f"/collections/{_NAME}/index", _index),
     ("POST", f"/collections/{_NAME}/points/query/batch", _query),
     ("POST", f"/collections/{_NAME}/points/scroll", _scroll),
     ("POST", f"/collections/{_NAME}/points/count", _count),

@@ -150,6 +150,12 @@ class Points(q.PointsServicer):
             self._engine.run("delete", _key(context), lambda c: c.delete(request.collection_name, gone))
             return _done()
 
+    def CreateFieldIndex(self, request: Any, context: Any) -> Any:
+        told = {"collection": request.collection_name, "field": request.field_name}
+        with _told(context):
+            self._engine.run("create_index", _key(context), lambda _: None, **told)
+            return _done()
+
     def Count(self, request: Any, context: Any) -> Any:
         condition = _optional(request, "filter", GrpcToRest.convert_filter)
         with _told(context):
