@@ -29,9 +29,11 @@ class MemoryOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     transport: Literal["auto", "grpc", "rest"] = Field(
-        "auto", description="auto: what the URL says; for http(s), gRPC where its port answers, else REST"
+        "auto", description="auto: what the URL says; for http(s), gRPC where its port is known and answers, else REST"
     )
-    grpc_port: int = Field(6334, ge=1, le=65535, description="gRPC port beside an http(s) URL")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="gRPC port beside an http(s) URL; by default 6334 beside 6333, else unknown"
+    )
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     timeout_s: int = Field(10, ge=1, description="seconds that a call may take, waiting for a busy server included")
     write_timeout_s: int = Field(

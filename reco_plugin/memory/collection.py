@@ -22,6 +22,7 @@ from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
 from .layout import Layout
 from .points import locked_error
+from .server import Server
 from .versions import version_name, version_number
 
 FOLDER_NAME = "qdrant"
@@ -84,19 +85,14 @@ def open_local(
 
 
 def open_served(
-    client: QdrantClient,
-    name: str,
-    location: str,
-    fingerprint: Fingerprint | None,
-    options: MemoryOptions,
-    *,
-    create: bool,
+    client: QdrantClient, server: Server, name: str, fingerprint: Fingerprint | None, *, create: bool
 ) -> OpenCollection:
     """The collection of a server; if there is none, a first version and its alias are created."""
-    if not client.collection_exists(name):
+    run, location = server.patience.run, server.location
+    if not run("open", lambda _: client.collection_exists(name)):
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
-        _make_first(client, name, location, header, options)
-    return read_collection(client, name, location, fingerprint)
+        run("create", lambda _: _make_first(client, name, location, header, server.options), write=True)
+    return run("open", lambda _: read_collection(client, name, location, fingerprint))
 
 
 def make_collection(

@@ -83,10 +83,7 @@ class QdrantMemory(QdrantCollection):
         """Open or create the memory of a server."""
         client = server.connect()
         with client_closed_on_error(client):
-            opened = server.patience.run(
-                "open",
-                lambda _: open_served(client, collection, server.location, fingerprint, server.options, create=create),
-            )
+            opened = open_served(client, server, collection, fingerprint, create=create)
         return cls(client, opened, location=server.location, collection=collection, server=server)
 
     def set_trust(self, trust: dict[str, Any]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import ssl
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 from ..errors import ConfigError, RecoError
 from ..memory_options import MemoryOptions
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
+from .one_server import TwoAddresses
 from .opening import NO_SERVER
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
@@ -48,6 +50,7 @@ class Patience:
     key_given: bool  # whether a key is sent
     read_s: int  # seconds that a read may take, waits included
     write_s: int  # the same for a write, long enough for a server to restart
+    before_write: Callable[[], None] | None = None  # runs before each attempt to write
 
     def run(self, doing: str, action: Callable[[int | None], T], *, write: bool = False) -> T:
         """Run an action until it succeeds, fails for good, or its time is over.
@@ -68,6 +71,8 @@ class Patience:
         for attempt in range(10_000):
             began = time.monotonic()
             try:
+                if write and self.before_write is not None:
+                    self.before_write()
                 return action(left)
             except RecoError:
                 raise
@@ -91,6 +96,15 @@ class Patience:
         return 0.0 if attempt == 0 else None  # a pooled connection that the server closed meanwhile
 
 
+@dataclass
+class _Shown:
+    """What is known of a server's two addresses."""
+
+    both_used: bool = False  # one of its clients goes by gRPC beside a REST address
+    is_one: bool = False  # shown to be one server, or as far as the key may
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 @dataclass(frozen=True)
 class Server:
     """How to reach a Qdrant server; the key is never printed."""
@@ -103,6 +117,7 @@ class Server:
     transport: str = "auto"  # auto, grpc or rest
     api_key: str | None = field(default=None, repr=False)
     options: MemoryOptions = field(default_factory=MemoryOptions)
+    _shown: _Shown = field(default_factory=_Shown, repr=False, compare=False)
 
     @classmethod
     def parse(cls, location: str, api_key: str | None = None, options: MemoryOptions | None = None) -> Server:
@@ -110,7 +125,7 @@ class Server:
 
         Raises:
             ConfigError: another scheme, a user or key in the URL, an invalid port, a transport that contradicts the
-                scheme, or a ``ca_file`` without TLS.
+                scheme, gRPC beside an unusual REST port without its own, or a ``ca_file`` without TLS.
         """
         chosen = options or MemoryOptions()
         try:
@@ -125,7 +140,7 @@ class Server:
             raise ConfigError(f"{location!r} is a gRPC address: for REST, or a path, write http:// and the REST port")
         if chosen.ca_file is not None and not tls:
             raise ConfigError(f"memory_options.ca_file needs TLS: write https:// or grpcs:// in place of {location!r}")
-        return cls(
+        made = cls(
             location,
             url.hostname,
             port or (GRPC_PORT if by_grpc else REST_PORT),
@@ -135,17 +150,31 @@ class Server:
             api_key,
             chosen,
         )
+        if made.transport == "grpc" and made.grpc_port is None:
+            raise ConfigError(
+                f"memory_options.transport is grpc, and the gRPC port beside {location} is not known: give it as "
+                "memory_options.grpc_port, or write grpc://host:port"
+            )
+        return made
 
     @property
-    def grpc_port(self) -> int:
-        """Port for gRPC."""
-        return self.port if self.location.startswith("grpc") else self.options.grpc_port
+    def by_grpc_alone(self) -> bool:
+        """Whether the URL is that of gRPC, so that REST is never used."""
+        return self.location.startswith("grpc")
+
+    @property
+    def grpc_port(self) -> int | None:
+        """Port for gRPC; None where it is not known, since another port of this host may be another server's."""
+        if self.by_grpc_alone:
+            return self.port
+        return self.options.grpc_port or (GRPC_PORT if self.port == REST_PORT else None)
 
     @property
     def patience(self) -> Patience:
         """Runs calls with the time limits of the options."""
         options = self.options
-        return Patience(self.location, self.api_key is not None, options.timeout_s, options.write_timeout_s)
+        limits = (options.timeout_s, options.write_timeout_s)
+        return Patience(self.location, self.api_key is not None, *limits, self._show_one)
 
     def is_same(self, other: Server) -> bool:
         """Whether both addresses are one server, which has one port for REST and one for gRPC.
@@ -154,18 +183,19 @@ class Server:
         >>> one.is_same(Server.parse("grpc://h")), one.is_same(Server.parse("http://h:6335"))
         (True, False)
         """
-        by_grpc = (self.location.startswith("grpc"), other.location.startswith("grpc"))
+        by_grpc = (self.by_grpc_alone, other.by_grpc_alone)
         ports = (self.port, other.port) if by_grpc[0] == by_grpc[1] else (self.grpc_port, other.grpc_port)
         hosts = [_LOOPBACKS[0] if each.host in _LOOPBACKS else each.host for each in (self, other)]
         return hosts[0] == hosts[1] and ports[0] == ports[1] and (self.path == other.path or any(by_grpc))
 
     def connect(self) -> QdrantClient:
-        """A client, gRPC or REST; only probes the gRPC port.
+        """A client, gRPC or REST; probes the gRPC port, and beside a REST address compares what both show.
 
         Warns with an :class:`InsecureKeyWarning`, once per process, if the key goes to another machine without TLS.
 
         Raises:
-            ConfigError: a ``ca_file`` that cannot be read.
+            ConfigError: a ``ca_file`` that cannot be read; or REST and gRPC lead to different servers.
+            MemoryStoreError: one of the two does not answer, where both are compared.
         """
         if self.api_key is not None and not self.tls:
             # qdrant-client warns at each client, of this machine too. The filter stays: `catch_warnings` would change
@@ -173,23 +203,43 @@ class Server:
             warnings.filterwarnings("ignore", "Api key is used with an insecure connection", module=__name__)
             if self.host not in _LOOPBACKS:
                 _warn_of_bare_key()
-        rest, channel = self._rest_options(), self._channel_options()
+        self._rest_options()  # refuses a file that cannot be read, before gRPC reads it
         by_grpc = self.transport == "grpc" or (self.transport == "auto" and self._grpc_answers())
-        if self.transport == "auto" and not by_grpc:
-            _log.info("no gRPC at %s:%d, so the memory is reached by REST", self.host, self.grpc_port)
+        client = self._client(by_grpc=by_grpc)
+        if by_grpc and not self.by_grpc_alone:
+            with client_closed_on_error(client), closing(self._client(by_grpc=False)) as rest:
+                self.patience.run("open", lambda _: self._both(rest, client).refuse_different())
+            self._shown.both_used = True
+        return client
+
+    def _client(self, *, by_grpc: bool) -> QdrantClient:
         return QdrantClient(
             host=self.host,
             port=self.port,
-            grpc_port=self.grpc_port,
+            grpc_port=self.grpc_port or GRPC_PORT,
             https=self.tls,
             prefix=self.path or None,
             prefer_grpc=by_grpc,
             api_key=self.api_key,
             timeout=self.options.timeout_s,
-            grpc_options=channel,
+            grpc_options=self._channel_options(),
             check_compatibility=False,  # it only warns, first of all about a server that cannot be reached
-            **rest,
+            **self._rest_options(),
         )
+
+    def _both(self, rest: QdrantClient, by_grpc: QdrantClient) -> TwoAddresses:
+        return TwoAddresses(self.location, f"{self.host}:{self.grpc_port}", rest, by_grpc)
+
+    def _show_one(self) -> None:
+        """Before the first write by gRPC beside a REST address, show that both lead to one server."""
+        shown = self._shown
+        if not shown.both_used or shown.is_one:
+            return
+        with shown.lock:
+            if not shown.is_one:
+                with closing(self._client(by_grpc=False)) as rest, closing(self._client(by_grpc=True)) as client:
+                    self._both(rest, client).show_one()
+                shown.is_one = True
 
     def _rest_options(self) -> dict[str, Any]:
         file = self.options.ca_file
@@ -205,6 +255,9 @@ class Server:
         return dict(_CHANNEL) if file is None else {**_CHANNEL, "root_certificates": file.read_bytes()}
 
     def _grpc_answers(self) -> bool:
+        if self.grpc_port is None:
+            _log.info("%s is used by REST alone: no memory_options.grpc_port is given beside its port", self.location)
+            return False
         options = self._channel_options()
         roots = options.pop("root_certificates", None)
         address, settings = f"{self.host}:{self.grpc_port}", list(options.items())
@@ -217,7 +270,9 @@ class Server:
             try:
                 QdrantStub(channel).HealthCheck(HealthCheckRequest(), timeout=_PROBE_S)  # type: ignore[no-untyped-call]
             except grpc.RpcError as error:
-                return is_refusal_of_key(error)
+                if not is_refusal_of_key(error):
+                    _log.info("no gRPC at %s, so the memory is reached by REST", address)
+                    return False
         return True
 
 

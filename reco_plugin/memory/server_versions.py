@@ -48,7 +48,7 @@ class ServerVersions(Versions):
             self._refuse_other([self._read(live, live=live)], fingerprint)
         name = version_name(alias, 1 + max(self._run("build", lambda: version_numbers(client, alias)), default=0))
         header, options, unfinished = Header(fingerprint), self._server.options, {BUILD_KEY: {"finished": False}}
-        self._run("build", lambda: make_collection(client, name, header, options, **unfinished))
+        self._run("build", lambda: make_collection(client, name, header, options, **unfinished), write=True)
         return name
 
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:

@@ -30,6 +30,7 @@ from reco_plugin.errors import (
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, qdrant
 from reco_plugin.memory.server import Server, _warn_of_bare_key
+from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory.transfer import copy
 from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
@@ -419,15 +420,115 @@ def test_a_web_server_that_is_no_qdrant(server: StandIn) -> None:
 def test_grpc_is_preferred_where_its_port_answers(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     by_rest: list[str] = []
     handler = server._http.RequestHandlerClass
-    monkeypatch.setattr(handler, "do_GET", lambda self: by_rest.append(self.path) or self._answer())
-    both = MemoryOptions(grpc_port=server.grpc_port)
-    open_memory(server.url("http"), FINGERPRINT, options=both).close()
-    assert by_rest == []
+    for verb in ("do_GET", "do_PUT", "do_POST"):
+        monkeypatch.setattr(handler, verb, lambda self: by_rest.append(self.path) or self._answer())
+
+    def use(**chosen: Any) -> list[str]:
+        by_rest.clear()
+        with closing(open_memory(server.url("http"), FINGERPRINT, options=MemoryOptions(**chosen))) as memory:
+            memory.upsert(pairs(2))
+            memory.search(Search(axes(1), by="image", read="text", k=1))
+        return [path for path in by_rest if path.startswith("/collections/reco/")]
+
+    assert use(grpc_port=server.grpc_port) == []
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        without = MemoryOptions(grpc_port=closed.getsockname()[1])
-        open_memory(server.url("http"), FINGERPRINT, options=without).close()
-    assert by_rest
+        assert "/collections/reco/points/query/batch" in use(grpc_port=closed.getsockname()[1])
+    assert "/collections/reco/points/query/batch" in use()
+
+
+# --- REST and gRPC of two servers on one host
+
+
+@pytest.fixture
+def other() -> Iterator[StandIn]:
+    with serving() as running:
+        yield running
+
+
+def inside(*servers: StandIn) -> list[dict[str, Any]]:
+    """Collections with their numbers of pairs, and aliases, of each server."""
+    found = []
+    for client in (server.engine.client for server in servers):
+        aliases = {each.alias_name: each.collection_name for each in client.get_aliases().aliases}
+        found.append({c.name: client.count(c.name).count for c in client.get_collections().collections} | aliases)
+    return found
+
+
+def test_the_grpc_port_beside_an_unusual_rest_port_is_not_guessed(server: StandIn) -> None:
+    assert Server.parse("http://h:6333").grpc_port == 6334
+    assert Server.parse("http://h:16333").grpc_port is None
+    assert Server.parse("http://h:16333", options=MemoryOptions(grpc_port=6334)).grpc_port == 6334
+    with pytest.raises(ConfigError, match=r"gRPC port beside http://h:16333 is not known: .*grpc_port, or .*grpc://"):
+        Server.parse("http://h:16333", options=MemoryOptions(transport="grpc"))
+
+
+def test_grpc_of_another_server_beside_the_usual_port(server, other, monkeypatch):
+    monkeypatch.setattr("reco_plugin.memory.server.REST_PORT", server.rest_port)
+    monkeypatch.setattr("reco_plugin.memory.server.GRPC_PORT", other.grpc_port)
+    monkeypatch.setattr("reco_plugin.memory.one_server._WAIT_S", 0.2)
+    with pytest.raises(ConfigError, match=f"{server.url('http')} and the gRPC at 127.0.0.1:{other.grpc_port}"):
+        open_memory(server.url("http"), FINGERPRINT)
+    assert inside(server, other) == [{}, {}]
+    open_memory(server.url("http"), FINGERPRINT, options=MemoryOptions(transport="rest")).close()
+    with pytest.raises(ConfigError, match="do not list the same collections"):
+        open_memory(server.url("http"), None, create=False)
+    assert not other.engine.made
+
+
+@pytest.mark.parametrize("transport", ["auto", "grpc"])
+def test_a_copy_of_the_server_is_told_from_it_before_anything_is_written(server, other, monkeypatch, transport):
+    monkeypatch.setattr("reco_plugin.memory.one_server._WAIT_S", 0.2)
+    for each in (server, other):
+        with closing(open_memory(each.url("grpc"), FINGERPRINT)) as memory:
+            memory.upsert(pairs(3))
+    before = inside(server, other)
+    chosen = MemoryOptions(transport=transport, grpc_port=other.grpc_port)
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        for write in (
+            lambda: memory.upsert(pairs(5)),
+            lambda: memory.delete(["p0"]),
+            lambda: memory.set_trust({"blob": "x"}),
+            lambda: memory.set_witnesses(["p0"], np.ones((1, 3), np.float32)),
+        ):
+            with pytest.raises(ConfigError, match=r"are not one Qdrant server: what is made by REST is not seen"):
+                write()
+    with closing(ServerVersions(Server.parse(server.url("http"), options=chosen), "reco")) as versions:
+        for write in (lambda: versions.begin(FINGERPRINT), lambda: versions.use("reco--v1")):
+            with pytest.raises(ConfigError, match="are not one Qdrant server"):
+                write()
+    assert inside(server, other) == before
+    assert {"upsert", "delete", "update_collection", "update_batch"} & set(other.engine.last) == {"upsert"}
+
+
+def test_one_server_is_shown_once_and_nothing_is_left_there(server: StandIn) -> None:
+    chosen, stale = MemoryOptions(grpc_port=server.grpc_port), "reco-same-server-1700000000-abc"
+    one = models.VectorParams(size=1, distance=models.Distance.DOT)
+    server.engine.client.create_collection(stale, vectors_config=one)  # as a killed process left it
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        memory.upsert(pairs(2))
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        asked = server.engine.seen.copy()
+        memory.upsert(pairs(4))
+        made = server.engine.last["update_aliases"]["actions"]
+        memory.upsert(pairs(6))
+    assert server.engine.seen["update_aliases"] - asked["update_aliases"] == 2  # one made, one removed
+    assert type(made[0]).__name__ == "DeleteAliasOperation"
+    assert inside(server) == [{"reco--v1": 6, "reco": "reco--v1"}]
+
+
+def test_a_key_that_may_not_make_an_alias_writes_and_says_what_is_not_shown(server, caplog):
+    chosen = MemoryOptions(grpc_port=server.grpc_port)
+    open_memory(server.url("grpc"), FINGERPRINT).close()
+    server.engine.refusals["update_aliases"] = Refusal(403, "Global manage access is required")
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        memory.upsert(pairs(2))
+        memory.upsert(pairs(3))
+    assert caplog.text.count("the key may not make an alias, so nothing shows that") == 1
+    assert f"grpc://127.0.0.1:{server.grpc_port}" in caplog.text
+    server.engine.refusals["list"] = Refusal(403, "Global access is required")
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        assert memory.count() == 3
 
 
 @pytest.mark.parametrize(
