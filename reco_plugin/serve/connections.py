@@ -62,16 +62,25 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.flow.write_paused:
+            self._is_taken()
         self._waits_for = None  # the rest of a dropped body has its own time limit
         self._watch()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(self.limits.body_timeout_s, self.transport.abort)
+        if self._stuck is None:  # else a client that takes a little now and then would hold an answer for ever
+            self._stuck = self.loop.call_later(self.limits.body_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self.cycle is None or self.cycle.response_complete:
+            self._is_taken()
+
+    def _is_taken(self) -> None:
+        """The client has taken an answer, but for what the system still sends."""
         _cancel(self._stuck)
+        self._stuck = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

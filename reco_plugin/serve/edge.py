@@ -6,18 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from ..errors import InputError
 from ..request import RefineOptions, check_caution
 from ..score import Scores
 from ..types import Caution, Coverage, Degraded
+from .answers import Answer, JsonAnswer, written
 from .auth import credential
 from .bodies import Bodies
 from .embedder import Embedder
 from .embedding import Embedded, EmbedRequest
 from .failures import Failure, Refused
-from .pool import Pool
+from .pool import Pool, take_place
 from .scores import ScoreRequest, score
 from .settings import ServeSettings
 
@@ -40,6 +41,7 @@ TOLD = (
 )
 """Headers of answers that callers read."""
 _BATCHED = 64  # requests that wait for a batch, one and the next
+_FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 
 
 class Edge:
@@ -87,8 +89,21 @@ class Caller:
         )
         """Fetches the image of a URL, or raises Refused; None if URLs are not fetched."""
 
-    async def embed(self, request: EmbedRequest) -> Embedded:
+    async def answer(self, request: EmbedRequest, write: Callable[[Embedded], Answer]) -> Response:
+        """Embed B items and write the answer; arguments and errors as in :meth:`embed`.
+
+        Raises:
+            Refused: also 413, the answer is too large.
+        """
+        most = self.settings.max_answer_bytes
+        return self._to_send(await self.embed(request, lambda found: written(write(found), most)))
+
+    async def embed(self, request: EmbedRequest, then: Callable[[Embedded], T]) -> T:
         """Wait in the queue, embed B items to (B, D), and set the response's headers.
+
+        Args:
+            request: what to embed.
+            then: makes the result of it, in the same thread and within the same deadline.
 
         Raises:
             Refused: unknown model, too many items, queue full (429), or the deadline passed (504).
@@ -98,7 +113,17 @@ class Caller:
         if request.explain:
             self.see_pairs()
         request = replace(request, options=self._as_cautious(request.options))
-        answer, waited_s = await self._run(self._edge.pool, lambda: self.embedder.embed(request, prefix))
+
+        def work() -> tuple[Embedded, T | Refused]:
+            found = self.embedder.embed(request, prefix)
+            if len(found.rows) > _FEW:
+                take_place()
+            try:
+                return found, then(found)
+            except Refused as refused:  # which the headers of what was done go with
+                return found, refused
+
+        (answer, made), waited_s = await self._run(self._edge.pool, work)
         seconds, coverage = {"queue": waited_s, **answer.seconds}, answer.coverage.get("text")
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
         if failed := sum(row.failure is not None for row in answer.rows):
@@ -106,20 +131,27 @@ class Caller:
         if self.embedder.interpret(request, prefix).lacks_role:
             self._request.state.headers["x-reco-note"] = NO_ROLE
             self._request.state.log["note"] = "no_role"
-        return answer
+        if isinstance(made, Refused):
+            raise made
+        return made
 
-    async def score(self, request: ScoreRequest) -> Scores:
-        """Wait in the queue, score B images against C texts, and set the response's headers.
+    async def score(self, request: ScoreRequest, write: Callable[[Scores], Answer]) -> Response:
+        """Wait in the queue, score B images against C texts, write the answer, and set its headers.
 
         Raises:
             Refused: a bad or too large item, too many, queue full (429), or the deadline passed (504).
             RecoError: the whole request failed.
         """
         asked = replace(request, options=self._as_cautious(request.options))
-        (found, steps), waited_s = await self._run(self._edge.pool, lambda: score(self.embedder, asked))
+
+        def work() -> tuple[Scores, dict[str, float], list[bytes]]:
+            found, steps = score(self.embedder, asked)
+            return found, steps, written(write(found), self.settings.max_answer_bytes)
+
+        (found, steps, pieces), waited_s = await self._run(self._edge.pool, work)
         items, refined = len(request.images) + len(request.texts), found.scores is not found.frozen
         self._say({"queue": waited_s, **steps}, items, str(refined).lower(), found.degraded, found.coverage)
-        return found
+        return self._to_send(pieces)
 
     async def ask(self, call: Callable[[], T]) -> T:
         """Run another call that only reads, in the same queue."""
@@ -142,6 +174,11 @@ class Caller:
     async def _run(self, pool: Pool, call: Callable[[], T]) -> tuple[T, float]:
         """Run a call; what the request takes of the memory stays counted until the call has ended, too."""
         return await pool.run(call, self._left, self._request.state.share.hold())
+
+    def _to_send(self, pieces: list[bytes]) -> Response:
+        """The answer; while its client takes it, its bytes count as the body's do."""
+        self._request.state.share.add(sum(map(len, pieces)))
+        return JsonAnswer(pieces)
 
     async def _left(self) -> None:
         """Return when the client disconnects."""

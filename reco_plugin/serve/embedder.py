@@ -85,6 +85,8 @@ class Embedder:
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
         self.check_size(request.items, request.options)
+        if request.explain:
+            self._check_pairs(len(request.items), request.options.k)
         asked = self.interpret(request, prefix)
         failed = {row: self._failed(item) for row, item in enumerate(request.items) if isinstance(item, Failure)}
         work = _Work(request, asked, failed)
@@ -130,6 +132,17 @@ class Embedder:
         if (k or 0) > self.settings.max_k:
             message = f"k is {k:,}, the limit is {self.settings.max_k:,} (max_k)"
             raise Refused(Failure(400, "k_too_large", message, "k"))
+
+    def _check_pairs(self, items: int, k: int | None) -> None:
+        """Limit the pairs that are shown, before they are looked for.
+
+        Raises:
+            Refused: 413, too many.
+        """
+        k = k or self.reco.settings.k or self.reco.manifest.policy.k
+        if (pairs := items * k) > (most := self.settings.max_pairs):
+            message = f"{items:,} items with k = {k} would show {pairs:,} pairs, the limit is {most:,} (max_pairs)"
+            raise Refused(Failure(413, "too_many_pairs", f"{message}: send fewer items at once, or a smaller k", "k"))
 
     def check_images(self, images: Iterable[bool]) -> None:
         """Limit the images that are decoded at once; takes whether each item is an image.

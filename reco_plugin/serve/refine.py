@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..score import Scores
@@ -154,21 +154,21 @@ def router(edge: Edge) -> APIRouter:
     """The three routes."""
     routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["refine"], responses=ERRORS)
 
-    @routes.post("/refine", response_model_exclude_none=True)
-    async def refine_vectors(request: Request, body: RefineRequest) -> RefinedList:
+    @routes.post("/refine", response_model=RefinedList)
+    async def refine_vectors(request: Request, body: RefineRequest) -> Response:
         """Refine CLIP vectors that were made elsewhere, without encoding anything."""
-        return refined_list(await edge(request).embed(body.to_embed()), "vectors")
+        return await edge(request).answer(body.to_embed(), lambda found: refined_list(found, "vectors"))
 
-    @routes.post("/explain", response_model_exclude_none=True)
-    async def explain(request: Request, body: ExplainRequest) -> RefinedList:
+    @routes.post("/explain", response_model=RefinedList)
+    async def explain(request: Request, body: ExplainRequest) -> Response:
         """Refine texts and images, and explain: the pairs used, their weights, and how far each vector moved."""
         caller = edge(request)
-        return refined_list(await caller.embed(body.to_embed(caller)), "input")
+        return await caller.answer(body.to_embed(caller), lambda found: refined_list(found, "input"))
 
-    @routes.post("/scores", response_model_exclude_none=True)
-    async def scores(request: Request, body: ScoresRequest) -> ScoresAnswer:
+    @routes.post("/scores", response_model=ScoresAnswer)
+    async def scores(request: Request, body: ScoresRequest) -> Response:
         """Score images against texts, both refined: exact, where a cosine of two refined vectors is not."""
         caller = edge(request)
-        return ScoresAnswer.of(await caller.score(await body.to_score(caller)))
+        return await caller.score(await body.to_score(caller), ScoresAnswer.of)
 
     return routes

@@ -13,6 +13,7 @@ from ..trust.reasons import explain_decision
 from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
 from ..values import EXCLUSIONS
 from ..why import Why
+from .answers import while_written
 from .embedding import AnswerRow, Embedded, Item
 from .failures import Failure, Refused, too_many_items
 from .images import image_bytes
@@ -225,15 +226,15 @@ class RefinedList(BaseModel):
 
 
 def refined_list(answer: Embedded, field_name: str) -> RefinedList:
-    """An answer of the embedder as JSON.
+    """An answer of the embedder as JSON; its items are made while it is written, since each may hold many pairs.
 
     Raises:
         Refused: every item failed.
     """
     if all(row.failure for row in answer.rows):
         answer.whole(field_name)
-    return RefinedList(
-        data=[_item(number, row) for number, row in enumerate(answer.rows)],
+    return RefinedList.model_construct(
+        data=while_written(_item(number, row) for number, row in enumerate(answer.rows)),
         dimension=len(answer.rows[0].vector),
         degraded=answer.degraded,
         coverage={modality: CoverageBody.of(one) for modality, one in answer.coverage.items()},

@@ -101,6 +101,10 @@ class ServeSettings(SettingsSection):
     max_images: int = Field(256, ge=1, description="of which images")
     max_text_chars: int = Field(50_000, ge=1, description="longer texts are refused, whatever `truncate` says")
     max_k: int = Field(100, ge=1, le=1000, description="largest k that a request may ask for")
+    max_pairs: int = Field(
+        50_000, ge=1, description="pairs that an explanation may show: items times k; more get 413 before any work"
+    )
+    max_answer_bytes: int = Field(100_000_000, ge=1, description="larger answers get 413")
 
     aliases: dict[str, Manner] = Field(
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,20 @@ def test_an_answer_that_is_not_taken_is_dropped(filled, live):
             while server.server_state.connections:
                 time.sleep(0.01)
         assert httpx.get(f"{url}/livez").status_code == 200
+
+
+def test_an_answer_that_is_taken_too_slowly_is_dropped(filled, live):
+    vectors = filled.embed_texts(["a red circle"], refine=False).tolist() * 2000
+    body = json.dumps({"modality": "text", "vectors": vectors, "explain": True}).encode()
+    with live(filled, body_timeout_s=1.5) as (url, server), connected(url) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
+        slow.sendall(head("/v1/refine", len(body)) + body)
+        taken = len(slow.recv(1))
+        with suppress(ConnectionError):
+            while server.server_state.connections and taken < 15_000_000:  # of 17 MB
+                taken += len(slow.recv(40_000))
+                time.sleep(0.01)
+        assert taken < 15_000_000
 
 
 def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypatch):

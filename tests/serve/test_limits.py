@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ import httpx
 import pytest
 from starlette.exceptions import HTTPException
 
+from reco_plugin.serve.answers import while_written, written
 from reco_plugin.serve.bodies import Bodies, Limited
+from reco_plugin.serve.embedder import Embedder
+from reco_plugin.serve.embedding import EmbedRequest, Item
+from reco_plugin.serve.failures import Failure, Refused
+from reco_plugin.serve.pool import Pool
+from reco_plugin.serve.schemas import RefinedList, refined_list
 from reco_plugin.serve.settings import ServeSettings
 
 SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
+VECTOR = [1.0] + [0.0] * 127  # of the shipped model
 ONE = {"input": [{"text": "a red circle"}]}
 
 
@@ -62,6 +70,67 @@ def test_too_many_items_and_too_large_images_are_413(filled, served, red_square)
         fat = client.post("/v1/explain", json={"input": [{"image": red_square}]})
     assert (many.status_code, many.json()["error"]["code"]) == (413, "too_many_items")
     assert (fat.status_code, fat.json()["error"]["code"]) == (413, "image_too_large")
+
+
+def test_more_pairs_than_an_answer_may_show_are_413_before_any_is_looked_for(troubled, served):
+    made, searched = troubled(), []
+    with served(made.reco, max_pairs=20) as client:
+        made.seam.trouble = lambda: searched.append(1)
+        for path, body in (
+            ("/v1/explain", {"input": [{"text": "a"}] * 3, "k": 7}),
+            ("/v1/explain", {"input": [{"text": "a"}] * 3}),  # of the model's own k, 10
+        ):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_pairs")
+            assert "max_pairs" in answer.json()["error"]["message"]
+        assert not searched
+        assert client.post("/v1/explain", json={"input": [{"text": "a"}] * 2, "k": 10}).status_code == 200
+        assert client.post("/refined/v1/embeddings", json={"input": ["a"] * 3}).status_code == 200  # which shows none
+
+
+def test_an_answer_that_is_too_large_is_413(filled, served):
+    with served(filled, max_answer_bytes=20_000) as client:
+        large = [
+            client.post("/v1/explain", json={"input": [{"text": "a red circle"}] * 10}),
+            client.post("/v1/embeddings", json={"input": ["a red circle"] * 100}),
+            client.post("/v1/scores", json={"images": [], "image_vectors": [VECTOR] * 40, "texts": ["a"] * 40}),
+        ]
+        for answer in large:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "answer_too_large")
+            assert "max_answer_bytes" in answer.json()["error"]["message"]
+        assert client.post("/v1/explain", json=ONE).status_code == 200
+
+
+def test_an_answer_is_written_within_the_deadline_and_not_to_its_end_if_nobody_waits():
+    go, made = threading.Event(), []
+
+    def items() -> Any:
+        for number in range(100):
+            if number == 3:
+                assert go.wait(60)
+            made.append(threading.current_thread().name)
+            yield {"number": number}
+
+    async def ask() -> int:
+        pool = Pool("test", threads=1, queue=1, deadline_s=0.2)
+        with pytest.raises(Refused) as refused:
+            await pool.run(lambda: written(while_written(items()), 10_000))
+        go.set()
+        await pool.close()
+        return refused.value.failure.status
+
+    assert asyncio.run(ask()) == 504
+    assert made == ["test_0"] * 4
+
+
+def test_an_answer_in_pieces_is_the_one_that_pydantic_writes(filled):
+    request = EmbedRequest([Item.text("a red circle"), Failure(400, "bad", 'a "quote"')], refine=True, explain=True)
+    answer = Embedder(filled, ServeSettings()).embed(request)
+    whole = RefinedList(
+        data=[*refined_list(answer, "input").data], dimension=filled.manifest.dimension, coverage={}, degraded=None
+    )
+    pieces = written(refined_list(replace(answer, coverage={}), "input"), 1_000_000)
+    assert b"".join(pieces).decode() == whole.model_dump_json(exclude_none=True)
 
 
 def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_lost(blocked, live):

@@ -6,15 +6,16 @@ queries.
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
+from ..embedding import Embedded
 from ..failures import Failure, Refused
 from ..models import calibration
 from ..routes import answering_in
 from ..schemas import Items
-from .inputs import Picture, Wanted, answers, numbered
+from .inputs import Picture, Wanted, answer, numbered
 from .words import errors_as
 
 
@@ -67,12 +68,18 @@ def router(edge: Edge) -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=answering_in(lambda failure: {"error": failure.message}), tags=["dialects"])
 
-    @routes.post("/vectorize", responses=errors_as(ClipError))
-    async def clip_vectorize(request: Request, body: VectorizeRequest) -> VectorizeAnswer:
+    @routes.post("/vectorize", response_model=VectorizeAnswer, responses=errors_as(ClipError))
+    async def clip_vectorize(request: Request, body: VectorizeRequest) -> Response:
         """Embed texts and images; the API of Weaviate's multi2vec-clip container."""
-        found = (await answers(edge(request), body.to_wanted())).whole()
         texts = len(body.texts or [])
-        return VectorizeAnswer(textVectors=found.vectors[:texts].tolist(), imageVectors=found.vectors[texts:].tolist())
+
+        def write(found: Embedded) -> VectorizeAnswer:
+            vectors = found.whole().vectors
+            return VectorizeAnswer.model_construct(
+                textVectors=vectors[:texts].tolist(), imageVectors=vectors[texts:].tolist()
+            )
+
+        return await answer(edge(request), body.to_wanted(), write)
 
     @routes.get("/meta")
     async def clip_meta() -> Meta:

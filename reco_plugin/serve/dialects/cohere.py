@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..edge import Edge
+from ..embedding import Embedded
 from ..schemas import Items, Strict
-from .inputs import InputPart, Picture, Wanted, answers, numbered
+from .inputs import InputPart, Picture, Wanted, answer, numbered
 from .words import DTYPES, check_dimensions, check_offered, dialect_router, quantise, side_of, truncates, write_vector
 
 _OFFERED = (*DTYPES, "base64")
@@ -118,34 +119,38 @@ def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = dialect_router(CohereError)
 
-    async def embed(request: Request, body: CohereRequest, version: str) -> CohereAnswer:
+    async def embed(request: Request, body: CohereRequest, version: str) -> Response:
         caller = edge(request)
         check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
         check_offered("max_tokens", body.max_tokens, ())
         types = body.embedding_types or ["float"]
         for one in types:
             check_offered("embedding_types", one, _OFFERED)
-        found = (await answers(caller, body.to_wanted())).whole()
-        made = {one: quantise(found.vectors, one).tolist() for one in types if one != "base64"}
-        if "base64" in types:
-            made["base64"] = [write_vector(vector, "base64") for vector in found.vectors]
-        tokens = {"input_tokens": found.tokens}
-        as_v1 = version == "1" and not body.embedding_types
-        return CohereAnswer(
-            id=uuid.uuid4().hex,
-            response_type="embeddings_floats" if as_v1 else "embeddings_by_type",
-            embeddings=made["float"] if as_v1 else CohereEmbeddings(**made),
-            texts=body.texts or [],
-            meta={"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
-        )
 
-    @routes.post("/v2/embed", response_model_exclude_none=True)
-    async def cohere_embed(request: Request, body: CohereRequest) -> CohereAnswer:
+        def write(found: Embedded) -> CohereAnswer:
+            vectors = found.whole().vectors
+            made = {one: quantise(vectors, one).tolist() for one in types if one != "base64"}
+            if "base64" in types:
+                made["base64"] = [write_vector(vector, "base64") for vector in vectors]
+            tokens = {"input_tokens": found.tokens}
+            as_v1 = version == "1" and not body.embedding_types
+            return CohereAnswer(
+                id=uuid.uuid4().hex,
+                response_type="embeddings_floats" if as_v1 else "embeddings_by_type",
+                embeddings=made["float"] if as_v1 else CohereEmbeddings.model_construct(**made),
+                texts=body.texts or [],
+                meta={"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
+            )
+
+        return await answer(caller, body.to_wanted(), write)
+
+    @routes.post("/v2/embed", response_model=CohereAnswer)
+    async def cohere_embed(request: Request, body: CohereRequest) -> Response:
         """Embed texts, images or mixed inputs; Cohere's API."""
         return await embed(request, body, "2")
 
-    @routes.post("/v1/embed", response_model_exclude_none=True)
-    async def cohere_embed_v1(request: Request, body: CohereRequest) -> CohereAnswer:
+    @routes.post("/v1/embed", response_model=CohereAnswer)
+    async def cohere_embed_v1(request: Request, body: CohereRequest) -> Response:
         """The same as version 1, which `cohere.Client` and LangChain call: floats without `embedding_types`."""
         return await embed(request, body, "1")
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from ...types import InputType
 from ..edge import Edge
-from ..embedding import EmbedRequest, Item
+from ..embedding import Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused
 from ..schemas import Strict
 from .words import dialect_router
@@ -78,9 +78,8 @@ def router(edge: Edge) -> APIRouter:
         "/predict",
         openapi_extra={"requestBody": form_of},
         response_model=ImmichAnswer,
-        response_model_exclude_none=True,
     )
-    async def immich_predict(request: Request) -> Response | ImmichAnswer:
+    async def immich_predict(request: Request) -> Response:
         """Embed a text or an image for immich's smart search; other tasks are forwarded."""
         await request.body()  # cached, to be forwarded
         try:
@@ -96,9 +95,13 @@ def router(edge: Edge) -> APIRouter:
         finally:
             await form.close()
         side, field = _TASKS[task]
-        found = (await edge(request).embed(EmbedRequest([item], side=side))).whole(field)
-        width, height = _size(item.content) if isinstance(item.content, bytes) else (None, None)
-        return ImmichAnswer(clip=json.dumps(found.vectors[0].tolist()), imageWidth=width, imageHeight=height)
+
+        def write(found: Embedded) -> ImmichAnswer:
+            vector = found.whole(field).rows[0].vector
+            width, height = _size(item.content) if isinstance(item.content, bytes) else (None, None)
+            return ImmichAnswer(clip=json.dumps(vector.tolist()), imageWidth=width, imageHeight=height)
+
+        return await edge(request).answer(EmbedRequest([item], side=side), write)
 
     return routes
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from fastapi import Response
 
+from ..answers import Answer
 from ..edge import Caller
 from ..embedding import AnswerRow, Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
@@ -44,8 +46,13 @@ def numbered(name: str, inputs: Iterable[Sequence[InputPart]]) -> dict[str, Sequ
     return {f"{name}[{index}]": parts for index, parts in enumerate(inputs)}
 
 
-async def answers(caller: Caller, wanted: Wanted) -> Embedded:
-    """Read all parts, embed them in one call, and combine those of each input: one row per input, its failure named.
+async def answer(caller: Caller, wanted: Wanted, write: Callable[[Embedded], Answer]) -> Response:
+    """Read all parts, embed them in one call, combine those of each input, and write the answer.
+
+    Args:
+        caller: the request.
+        wanted: what it asks for.
+        write: makes the answer of one row per input, whose failure names it; see :meth:`Caller.answer`.
 
     Raises:
         Refused: the whole request; one bad input fails in its row.
@@ -55,10 +62,13 @@ async def answers(caller: Caller, wanted: Wanted) -> Embedded:
     if len(parts) > most_items.get():  # of all inputs together
         raise Refused(too_many_items(len(parts), most_items.get()))
     items = await asyncio.gather(*(read(part, caller, empty_texts=wanted.empty_texts) for part in parts))
-    answer = await caller.embed(replace(wanted, items=items))
-    rows = iter(answer.rows)
-    joined = [_join(list(islice(rows, len(some))), name) for name, some in wanted.inputs.items()]
-    return replace(answer, rows=joined)
+
+    def write_joined(found: Embedded) -> Answer:
+        rows = iter(found.rows)
+        joined = [_join(list(islice(rows, len(some))), name) for name, some in wanted.inputs.items()]
+        return write(replace(found, rows=joined))
+
+    return await caller.answer(replace(wanted, items=items), write_joined)
 
 
 async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) -> Item | Failure:

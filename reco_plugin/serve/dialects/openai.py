@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
 from ...request import RefineOptions
+from ..answers import while_written
 from ..edge import Caller, Edge
-from ..embedding import AnswerRow
+from ..embedding import AnswerRow, Embedded
 from ..failures import Failure, Refused
 from ..images import is_data_uri
 from ..routes import openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
-from .inputs import InputPart, Picture, Wanted, answers, numbered
+from .inputs import InputPart, Picture, Wanted, answer, numbered
 from .words import DTYPES, check_dimensions, check_offered, dialect_router, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
@@ -212,31 +213,34 @@ def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = dialect_router(ErrorShape, shape)
 
-    @routes.post("/embeddings", response_model_exclude_none=True, include_in_schema=False)  # a base URL without /v1
-    @routes.post("/openai/v1/embeddings", response_model_exclude_none=True, include_in_schema=False)  # of Azure
-    @routes.post("/v1/embeddings", response_model_exclude_none=True)
-    async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+    @routes.post("/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False)  # a base URL without /v1
+    @routes.post("/openai/v1/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False)  # of Azure
+    @routes.post("/v1/embeddings", response_model=EmbeddingsAnswer)
+    async def openai_embeddings(request: Request, body: EmbeddingsRequest) -> Response:
         """Embed texts and images; OpenAI's API, with Jina's objects and NIM's data URIs as further inputs."""
         return await answer_embeddings(request, body)
 
     @routes.post(
-        "/openai/deployments/{deployment}/embeddings", response_model_exclude_none=True, include_in_schema=False
+        "/openai/deployments/{deployment}/embeddings", response_model=EmbeddingsAnswer, include_in_schema=False
     )
-    async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+    async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> Response:
         """The same under Azure's path; the deployment is the model."""
         return await answer_embeddings(request, body.model_copy(update={"model": deployment}))
 
-    async def answer_embeddings(request: Request, body: EmbeddingsRequest) -> EmbeddingsAnswer:
+    async def answer_embeddings(request: Request, body: EmbeddingsRequest) -> Response:
         caller = edge(request)
         body.check(caller)
-        found = await answers(caller, body.to_wanted())
-        if not body.allow_failures:
-            found.whole()
-        return EmbeddingsAnswer(
-            data=[_embedding(number, row, body) for number, row in enumerate(found.rows)],
-            model=body.model or next(iter(caller.embedder.aliases)),
-            usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),
-        )
+
+        def write(found: Embedded) -> EmbeddingsAnswer:
+            if not body.allow_failures:
+                found.whole()
+            return EmbeddingsAnswer.model_construct(
+                data=while_written(_embedding(number, row, body) for number, row in enumerate(found.rows)),
+                model=body.model or next(iter(caller.embedder.aliases)),
+                usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),
+            )
+
+        return await answer(caller, body.to_wanted(), write)
 
     return routes
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from ... import __version__
 from ..edge import Edge
 from ..failures import Failure
 from ..schemas import Items, Strict
-from .inputs import Wanted, answers, numbered
+from .inputs import Wanted, answer, numbered
 from .words import check_dimensions, check_offered, dialect_router, side_of, truncates
 
 
@@ -58,8 +58,8 @@ def router(edge: Edge) -> APIRouter:
     routes = dialect_router(TeiError, shape)
 
     @routes.post("/", include_in_schema=False)  # where Hugging Face's client asks, given a base URL
-    @routes.post("/embed")
-    async def tei_embed(request: Request, body: TeiRequest) -> list[list[float]]:
+    @routes.post("/embed", response_model=list[list[float]])
+    async def tei_embed(request: Request, body: TeiRequest) -> Response:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""
         caller = edge(request)
         check_dimensions(caller.embedder.dimension, dimensions=body.dimensions)
@@ -73,8 +73,7 @@ def router(edge: Edge) -> APIRouter:
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )
-        vectors: list[list[float]] = (await answers(caller, wanted)).whole().vectors.tolist()
-        return vectors
+        return await answer(caller, wanted, lambda found: found.whole().vectors.tolist())
 
     @routes.get("/info")
     async def tei_info() -> TeiInfo:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from ..answers import Answer
 from ..edge import Edge
+from ..embedding import Embedded
 from ..failures import Failure, Refused
 from ..schemas import Strict
-from .inputs import InputPart, Picture, Wanted, answers
+from .inputs import InputPart, Picture, Wanted, answer
 from .words import check_dimensions, check_offered, dialect_router, side_of
 
 _ERRORS = {
@@ -84,7 +86,7 @@ def router(edge: Edge) -> APIRouter:
     """The routes."""
     routes = dialect_router(TitanError, headers=error_type)
 
-    async def embed(request: Request, body: TitanRequest, model: str | None) -> TitanAnswer:
+    async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
         caller = edge(request)
         length = body.embeddingConfig.outputEmbeddingLength if body.embeddingConfig else None
         check_dimensions(caller.embedder.dimension, outputEmbeddingLength=length, dimensions=body.dimensions)
@@ -92,20 +94,25 @@ def router(edge: Edge) -> APIRouter:
         types = body.embeddingTypes or []
         for one in types:
             check_offered("embeddingTypes", one, ("float", "binary"))
-        [row] = (await answers(caller, body.to_wanted(model))).whole().rows
-        vector = row.vector
-        bits = (vector > 0).astype(int)  # a number per bit, as Titan's
-        by_type = {"float": vector.tolist(), "binary": bits.tolist()}
-        more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
-        return TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=row.tokens, message=None, **more)
 
-    @routes.post("/titan", response_model_exclude_unset=True)
-    async def titan(request: Request, body: TitanRequest) -> TitanAnswer:
+        def write(found: Embedded) -> Answer:
+            [row] = found.whole().rows
+            vector = row.vector
+            bits = (vector > 0).astype(int)  # a number per bit, as Titan's
+            by_type = {"float": vector.tolist(), "binary": bits.tolist()}
+            more = {"embeddingsByType": {one: by_type[one] for one in types}} if types else {}
+            made = TitanAnswer(embedding=vector.tolist(), inputTextTokenCount=row.tokens, message=None, **more)
+            return made.model_dump(exclude_unset=True)  # its message is null, as Titan's
+
+        return await answer(caller, body.to_wanted(model), write)
+
+    @routes.post("/titan", response_model=TitanAnswer)
+    async def titan(request: Request, body: TitanRequest) -> Response:
         """Embed a text, an image, or both as one vector; Titan's request and answer."""
         return await embed(request, body, None)
 
-    @routes.post("/model/{model}/invoke", response_model_exclude_unset=True)
-    async def titan_invoke(request: Request, model: str, body: TitanRequest) -> TitanAnswer:
+    @routes.post("/model/{model}/invoke", response_model=TitanAnswer)
+    async def titan_invoke(request: Request, model: str, body: TitanRequest) -> Response:
         """The same under Bedrock's path, where the model is an alias."""
         return await embed(request, body, model)
 

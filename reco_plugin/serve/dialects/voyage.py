@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from ..answers import while_written
 from ..edge import Edge
+from ..embedding import Embedded
 from ..schemas import Items, Strict
-from .inputs import InputPart, Picture, Wanted, answers, numbered
+from .inputs import InputPart, Picture, Wanted, answer, numbered
 from .words import DTYPES, check_dimensions, check_offered, dialect_router, side_of, write_vector
 
 
@@ -112,21 +114,24 @@ def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = dialect_router(VoyageError)
 
-    @routes.post("/v1/multimodalembeddings")
-    async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> VoyageAnswer:
+    @routes.post("/v1/multimodalembeddings", response_model=VoyageAnswer)
+    async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> Response:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
         caller = edge(request)
         check_dimensions(caller.embedder.dimension, output_dimension=body.output_dimension)
         check_offered("output_dtype", body.output_dtype, DTYPES)
-        found = (await answers(caller, body.to_wanted())).whole()
         form = body.encoding_format or body.output_encoding
-        return VoyageAnswer(
-            data=[
-                VoyageEmbedding(embedding=write_vector(vector, form, body.output_dtype), index=index)
-                for index, vector in enumerate(found.vectors)
-            ],
-            model=body.model or next(iter(caller.embedder.aliases)),
-            usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
-        )
+
+        def write(found: Embedded) -> VoyageAnswer:
+            return VoyageAnswer.model_construct(
+                data=while_written(
+                    VoyageEmbedding(embedding=write_vector(row.vector, form, body.output_dtype), index=index)
+                    for index, row in enumerate(found.whole().rows)
+                ),
+                model=body.model or next(iter(caller.embedder.aliases)),
+                usage=VoyageUsage(text_tokens=found.tokens, total_tokens=found.tokens),
+            )
+
+        return await answer(caller, body.to_wanted(), write)
 
     return routes

@@ -110,8 +110,7 @@ def router(edge: Edge) -> APIRouter:
     @asked.post("/compare")
     async def compare(request: Request, body: CompareRequest) -> Compared:
         caller = edge(request)
-        answer = await caller.embed(body.to_embed(caller))
-        return await caller.ask(lambda: comparer.compare(body, answer))
+        return await caller.embed(body.to_embed(caller), lambda found: comparer.compare(body, found))
 
     @asked.get("/examples")
     async def examples(request: Request) -> Examples:
