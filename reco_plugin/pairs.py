@@ -237,6 +237,8 @@ class PairMemory:
     def _fit(self, progress: Callable[[int], object]) -> State | None:
         try:
             state = learn(self.store, self._neighbours, progress=progress)
+            if state is not None and (check := state.check) is not None and check.by_chance:
+                warnings.warn(f"{check}; {check.meaning}", stacklevel=2)
             self._tried = len(self)
             return state
         finally:

@@ -213,7 +213,7 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
         ArtifactError: a missing model folder.
         DataError: pairs that cannot be read.
     """
-    from ..data import is_vectors, read_pairs, read_records
+    from ..data import is_vectors, read_records
     from ..reco import Reco
     from ..refine import refiner_for_vectors
     from ..retrieve import Retrieval
@@ -241,10 +241,27 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
         raise ArtifactError(f"{error}{hint}") from None
     with model as reco:
         if pairs:
-            reco.memory.add(read_pairs(pairs), progress=True)
+            _fill(reco, pairs)
         if len(reco.memory) == 0:
             typer.echo("warning: the memory is empty, so nothing is refined: give --memory or --memory-from", err=True)
         yield reco
+
+
+def _fill(reco: Reco, pairs: str) -> None:
+    """Add the pairs of a source to the memory in RAM.
+
+    Raises:
+        DataError: pairs that cannot be read.
+        FingerprintMismatch: vectors of another encoder.
+    """
+    from ..data import read_pairs
+    from ..data.rows import PairStream, open_rows
+    from ..same_encoder import SameEncoder
+
+    stream, same = read_pairs(pairs), SameEncoder(reco.encoder, str(reco.manifest.fingerprint), open_rows(pairs))
+    reco.memory.add(PairStream(same.watch(stream), stream.total), progress=True)
+    if same.misses:
+        typer.echo(same.note, err=True)
 
 
 def _with_cache(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:

@@ -203,6 +203,8 @@ def lines(outcome: Outcome) -> Iterator[str]:
             f"{outcome.kept:,} pairs are gone from the source and stayed, because rejected rows without an id may be "
             "theirs: fix those rows and sync again"
         )
+    if outcome.vectors:
+        yield outcome.vectors
     for reason, times in list(outcome.reasons.items())[:5]:
         yield f"  {times:,} x {reason}"
     for path in outcome.files.values():

@@ -212,7 +212,8 @@ def trust_line(trust: dict[str, Any], pairs: int) -> str:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
     if state.check is not None:
         said += [f"{state.check}: {state.check.meaning}", *filter(None, [state.check.advice])]
-        said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
+        if not state.check.by_chance:
+            said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")
     return "; ".join([*said, *([state.reason] if state.reason else [])])

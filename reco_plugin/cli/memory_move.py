@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +25,10 @@ from .shared import (
     say,
     with_progress,
 )
+
+if TYPE_CHECKING:
+    from ..same_encoder import SameEncoder
+    from ..types import Records
 
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Skip pairs whose ids exist already, as after an interruption.")
@@ -54,21 +59,37 @@ def import_command(
     memory: MemoryOption = None,
     resume: ResumeOption = False,
     option: OptionOption = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the vectors with some captions of the file.")
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Add pairs that are vectors already. They must be of the model's encoder, which the file cannot prove."""
+    """Add pairs that are vectors already, of the model's encoder."""
     from ..data import read_records
+    from ..data.rows import Rows
     from ..memory.transfer import lacking
     from ..reco import Reco
+    from ..same_encoder import SameEncoder
 
     asked = parse_options(option)
     target = Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail")
     with keeps(_LEFT), target as reco:
-        batches = with_progress(read_records(source), None, "import")
+        rows = Rows(str(source), (), check=check)
+        same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows, "give --no-check")
+        batches = with_progress(_watched(read_records(source), same), None, "import")
         wanted = (lacking(batch, reco.memory.store) for batch in batches) if resume else batches
         added = reco.memory.add_records((batch for batch in wanted if len(batch)), progress=True)
         pairs = len(reco.memory)
-    say({"imported": added, "pairs": pairs}, f"imported {added:,} pairs; the memory holds {pairs:,}", as_json)
+    text = "\n".join([f"imported {added:,} pairs; the memory holds {pairs:,}", *filter(None, [same.note])])
+    say({"imported": added, "pairs": pairs, "vectors": same.note}, text, as_json)
+
+
+def _watched(batches: Iterable[Records], same: SameEncoder) -> Iterator[Records]:
+    """Batches of vectors (N, D), once they were compared."""
+    for batch in batches:
+        rows = zip(batch.image, batch.text, batch.payloads, strict=True)
+        same.look(({"image": image, "text": text}, payload) for image, text, payload in rows)
+        yield batch
 
 
 def copy_command(

@@ -31,7 +31,7 @@ from .files import IMAGE_SUFFIXES, find_shards, names_shards, stamp_of
 from .images import spread
 from .parts import ColumnNames, Rejected, SourcePart
 from .remote import RemoteImage
-from .rows_arrays import open_arrays, open_clip_retrieval, open_npz
+from .rows_arrays import ArraysPart, NpzPart, open_arrays, open_clip_retrieval, open_npz
 from .rows_files import CaptionsPart, ImageFolderPart, LabelledPart, open_captions, open_folder
 from .rows_shards import open_shards
 from .rows_table import ParquetPart, TablePart, open_parquet, open_table
@@ -56,6 +56,8 @@ class Rows:
     name: str
     parts: tuple[SourcePart, ...]  # in order
     total: int | None = None  # number of rows, where cheap to count, else None
+    check: bool | None = None  # whether vectors are compared with the captions and pictures at hand; None: unless told
+    told: bool = False  # a memory, which tells the encoder of its vectors
 
     def check_unchanged(self) -> None:
         """Check, at the end, that no table changed while it was read: rows would be missing without a word.
@@ -75,6 +77,12 @@ class Rows:
         """Base folders of its image paths, each once."""
         of_files = (part for part in self.parts if isinstance(part, _OF_FILES))
         return tuple(dict.fromkeys(part.folder for part in of_files))
+
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """Folders that paths of pictures may be relative to, also those that stand beside vectors."""
+        of_vectors = (part.maker.folder for part in self.parts if isinstance(part, NpzPart | ArraysPart))
+        return tuple(dict.fromkeys([*self.folders, *of_vectors]))
 
     def __iter__(self) -> Iterator[Pair | Rejected]:
         """The rows of all parts, in order; of pairs with the same id, the first is kept.
@@ -150,7 +158,7 @@ def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows
 
     Args:
         source: a file, folder, pattern or ``torchvision:NAME``, with options as in
-            ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``.
+            ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``; ``check=0`` with any.
         columns: names of the columns; options of the source take precedence.
 
     Raises:
@@ -159,10 +167,10 @@ def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows
         MissingExtra: parquet without pyarrow.
     """
     where = parse_source(source)
-    parts, total = _open(where, columns)
+    parts, total = _open(where.without("check"), columns)
     if not parts:
         raise DataError(f"{where.name} holds no pairs: it is empty")
-    return Rows(where.name, parts, total)
+    return Rows(where.name, parts, total, where.flag("check"))
 
 
 class PairStream(Iterator[Pair]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -30,6 +30,10 @@ class Location:
         """The folder of images that its option names; None where it is not given."""
         return Path(self.options["images"]).expanduser() if "images" in self.options else None
 
+    def without(self, option: str) -> Location:
+        """The same source without an option."""
+        return replace(self, options={name: value for name, value in self.options.items() if name != option})
+
     def only(self, *known: str) -> None:
         """Check that there are no other options than these.
 
@@ -54,13 +58,15 @@ class Location:
             raise ConfigError(f"{self.name}: option {option}={value!r} must be a whole number from 1")
         return int(value)
 
-    def flag(self, option: str) -> bool:
-        """Parse an option that is on or off; off where it is not given.
+    def flag(self, option: str) -> bool | None:
+        """Parse an option that is on or off; None where it is not given.
 
         Raises:
             ConfigError: neither on nor off.
         """
-        value = self.options.get(option, "0").lower()
+        if option not in self.options:
+            return None
+        value = self.options[option].lower()
         if value not in _FLAGS:
             raise ConfigError(f"{self.name}: option {option}={value!r} must be 1 or 0")
         return _FLAGS[value]

@@ -23,11 +23,12 @@ from ..encode import Encoder
 from ..errors import DataError
 from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
-from ..ingest.items import Encoded, Loaded, Skipped, WriterItem
+from ..ingest.items import Encoded, Loaded, Skipped, WriterItem, given_vectors
 from ..ingest.known import add_marks, key_of
 from ..ingest.options import IngestOptions
 from ..ingest.rejected import RejectedRows, reject_repeated
 from ..ingest.run import RowProgress, encode_source, silent
+from ..same_encoder import SameEncoder
 from ..types import Payload, Records, Vectors
 from ..values import ROW, strip_marks
 from .split import CatalogueSample
@@ -87,7 +88,8 @@ def read_catalogue(
     encoder, cache = Encoder(base, settings), EncodedRows(out / _VECTORS / fingerprint.digest[:16] / "rows")
     rejected, wanted = RejectedRows(out / REJECTED, max_error_rate), sample.holds if sample else None
     with closing(encode_source(rows, encoder, cache.sift, IngestOptions(), wanted)) as batches:
-        digests = _read_rows(batches, cache, rejected, progress)
+        same = SameEncoder(encoder, str(fingerprint), rows)
+        digests = _read_rows(batches, cache, rejected, progress, same)
     pairs = cache.read(digests, fingerprint.dimension)
     if not len(pairs):
         raise DataError(f"{rows.name} holds no pair that can be used")
@@ -99,7 +101,11 @@ def read_catalogue(
 
 
 def _read_rows(
-    batches: Iterable[Sequence[WriterItem]], cache: EncodedRows, rejected: RejectedRows, progress: RowProgress
+    batches: Iterable[Sequence[WriterItem]],
+    cache: EncodedRows,
+    rejected: RejectedRows,
+    progress: RowProgress,
+    same: SameEncoder,
 ) -> dict[str, str]:
     """Read all rows into the cache; returns their digests by id, in the order of the source.
 
@@ -107,11 +113,13 @@ def _read_rows(
 
     Raises:
         DataError: too many rows are rejected, or the cache cannot be written.
+        FingerprintMismatch: the rows are vectors of another encoder.
     """
     digests: dict[str, str] = {}
     read = 0
     try:
         for batch in batches:
+            same.look(given_vectors(batch))
             fresh: dict[str, Encoded] = {}
             for row in batch:
                 if isinstance(row, Rejected):

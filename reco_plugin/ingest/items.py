@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.rows import Rejected
-from ..types import Pair, Payload, Vectors
+from ..types import Modality, Pair, Payload, Vectors
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Prepared:
     image: npt.NDArray[np.uint8] | Vectors  # (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32
     text: npt.NDArray[np.int32] | Vectors  # (L,) int32 token ids, or a vector (D,) float32
     cut: bool = False  # the text is longer than the encoder reads
+    given: tuple[Modality, ...] = ()  # sides that the source brought as vectors
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,10 @@ class Encoded(Prepared):
 
 WriterItem: TypeAlias = "Encoded | Skipped | Rejected"
 """Input of the writer."""
+
+
+def given_vectors(batch: Iterable[WriterItem]) -> Iterator[tuple[Mapping[Modality, Any], Payload]]:
+    """The vectors (D,) that encoded rows of a batch brought along, and their payloads."""
+    for row in batch:
+        if isinstance(row, Encoded):
+            yield {modality: row.image if modality == "image" else row.text for modality in row.given}, row.payload

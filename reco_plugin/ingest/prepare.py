@@ -16,7 +16,7 @@ from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError
 from ..memory.checks import check_ids, check_pair
 from ..preparation import EncoderInput, Preparation
-from ..types import Pair, caption_of
+from ..types import MODALITIES, Pair, caption_of
 from ..values import strip_marks
 from .items import Encoded, Loaded, Prepared, Skipped, WriterItem
 
@@ -65,7 +65,8 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
         return Rejected(row.where, str(error), pair.id)
     caption = pair.text if isinstance(pair.text, str) else caption_of(payload)
     caption = caption if caption and caption.strip() else None
-    return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated)
+    given = tuple(modality for modality in MODALITIES if isinstance(getattr(pair, modality), np.ndarray))
+    return Prepared(row.where, pair.id, row.digest, payload, caption, image.array, text.array, text.truncated, given)
 
 
 def _image(image: Any, preparation: Preparation) -> EncoderInput:
@@ -98,7 +99,7 @@ def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> l
     images = encoder.arrays([row.image for row in prepared], "image")
     texts = encoder.arrays([row.text for row in prepared], "text")
     made = (
-        Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut)
+        Encoded(row.where, row.id, row.digest, row.payload, row.caption, image, text, row.cut, row.given)
         for row, image, text in zip(prepared, images, texts, strict=True)
     )
     return [next(made) if isinstance(row, Prepared) else row for row in rows]

@@ -13,6 +13,7 @@ from typing import Any
 from ..data.rows import Rejected, Rows
 from ..encode import Encoder
 from ..reco import Reco
+from ..same_encoder import SameEncoder
 from ..types import Pair, Records
 from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
@@ -56,9 +57,11 @@ def ingest(
         MemoryStoreError: the memory failed; what was written stays.
         SessionError: the encoder failed.
         ConfigError: the cluster cannot be reached, or has no room for one worker.
+        FingerprintMismatch: the source holds vectors of another encoder, as far as captions or pictures tell.
     """
     options = options or IngestOptions()
-    begun, writer = time.monotonic(), Writer(reco.memory, options, excluded)
+    same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
+    begun, writer = time.monotonic(), Writer(reco.memory, options, excluded, same)
     if cluster is None:
         batches = encode_source(rows, reco.encoder, writer.sift, options)
     else:

@@ -88,14 +88,14 @@ def _is_served(name: str) -> bool:
 
 
 def _folder(where: Location, fingerprint: Fingerprint | None, into: Settings | None) -> Rows:
-    where.only()
+    where.without("check").only()
     part = MemoryFolderPart(where.path.resolve(), load_settings().memory_collection)
     if into is not None and not _is_served(into.memory) and Path(into.memory).expanduser().resolve() == part.folder:
         raise _itself(where)
     if (found := read_header(where.path)) is not None:
         check_fingerprint(found[1].fingerprint, fingerprint, where.name)
     with closing(part.open()) as memory:
-        return Rows(where.name, (part,), memory.count())
+        return Rows(where.name, (part,), memory.count(), where.flag("check"), told=True)
 
 
 def _open_served(where: Location, fingerprint: Fingerprint | None, model: Path | None, into: Settings | None) -> Rows:
@@ -114,9 +114,11 @@ def _open_served(where: Location, fingerprint: Fingerprint | None, model: Path |
         raise _itself(where)
     columns = _columns(where, found, collection)
     rows = collection_rows(server, found, columns, fingerprint)
-    if where.flag("check"):
+    check = where.flag("check")
+    if check:
         _check(where, server, found, columns, model)
-    return Rows(f"{where.name}?collection={collection}", rows.parts, rows.total)
+        check = None  # done
+    return Rows(f"{where.name}?collection={collection}", rows.parts, rows.total, check, told=found.header is not None)
 
 
 def _columns(where: Location, found: Described, collection: str) -> CollectionNames:

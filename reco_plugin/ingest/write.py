@@ -17,9 +17,10 @@ import numpy as np
 from ..data.rows import Rejected
 from ..errors import DataError
 from ..pairs import PairMemory
+from ..same_encoder import SameEncoder
 from ..types import Payload, Records, Vectors
 from ..values import ROW, SOURCE
-from .items import Encoded, Loaded, Skipped, WriterItem
+from .items import Encoded, Loaded, Skipped, WriterItem, given_vectors
 from .known import key_of
 from .merge import Merge
 from .near import BatchNear, Excluded, Near, stored_neighbours
@@ -50,6 +51,7 @@ class Outcome:
     taken: dict[str, int] = field(default_factory=dict)  # another source -> its unchanged rows that came from this one
     pairs: int = 0  # in the memory at the end
     seconds: float = 0.0  # of wall clock
+    vectors: str | None = None  # how the source's vectors were checked; None: it brought none that were new
     reasons: dict[str, int] = field(default_factory=dict)  # of rejected rows, the most frequent first -> count
     files: dict[str, str] = field(default_factory=dict)  # kind -> file written beside the memory
 
@@ -66,10 +68,16 @@ class Outcome:
 class Writer:
     """Writes one source into a memory, and counts."""
 
-    def __init__(self, memory: PairMemory, options: IngestOptions, excluded: Excluded | None = None) -> None:
+    def __init__(
+        self,
+        memory: PairMemory,
+        options: IngestOptions,
+        excluded: Excluded | None = None,
+        same: SameEncoder | None = None,
+    ) -> None:
         self.memory, self.outcome = memory, Outcome()
         self.unnamed = 0  # rejected rows without an id, which could be any pair's
-        self._options, self._excluded = options, excluded
+        self._options, self._excluded, self._same = options, excluded, same
         self._rejected = RejectedRows(options.rejected, options.max_error_rate)
         self._listed = Listing(options.listed)
         self._seen: set[int] = set()
@@ -84,7 +92,12 @@ class Writer:
         """The records (N, D) to write for the next rows of the source; deletes the pairs that must go.
 
         The records of a batch must be in the memory before the next call.
+
+        Raises:
+            FingerprintMismatch: the rows brought vectors of another encoder.
         """
+        if self._same is not None:
+            self._same.look(given_vectors(batch))
         self.outcome.read += len(batch)
         held = self._held([row.id for row in batch if not isinstance(row, Rejected)])
         fresh: list[Encoded] = []
@@ -159,6 +172,7 @@ class Writer:
 
     def close(self) -> None:
         """Finish the lists."""
+        self.outcome.vectors = self._same.note if self._same else None
         self.outcome.reasons = self._rejected.reasons
         for kind, path in (("rejected", self._rejected.finish()), ("listed", self._listed.finish())):
             if path is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -13,12 +14,13 @@ from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.files import stamp_of
 from ..data.groups import groups_of
-from ..data.rows import digest
+from ..data.rows import digest, open_rows
 from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
 from ..files import digest_texts
 from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
+from ..same_encoder import SameEncoder
 from ..types import Fingerprint, Pair, Records
 from .batches import check_groups
 from .data import FusionData, gather, hidden_ids, open_data
@@ -122,7 +124,12 @@ def encode_cached(clip: FrozenClip, source: str, out: Path) -> Records:
     cache = out / f"{VECTORS}-{clip.digest[:12]}-{_digest(pairs)[:12]}.npz"
     if not cache.is_file():
         out.mkdir(parents=True, exist_ok=True)
-        write_pairs(cache, [encode_pairs(clip, pairs)])
+        encoded = encode_pairs(clip, pairs)
+        same = SameEncoder(clip, f"{clip.name} (sha256 {clip.digest[:12]})", open_rows(source))
+        list(same.watch(pairs))
+        if same.misses:
+            warnings.warn(str(same.note), stacklevel=2)
+        write_pairs(cache, [encoded])
     return Records.join(list(read_records(cache)), clip.dimension)
 
 

@@ -23,6 +23,9 @@ ALONE = 0.5
 """Share of pairs with a caption of their own above which the estimate says little: it was -3 where +6 was measured
 (docs/measurements/self-check.md), and +9 where +.5 was (docs/measurements/fit.md, game)."""
 
+CHANCE = 5.0
+"""Pairs that CLIP answers, up to which it may be by chance: of any number, one is expected."""
+
 SidesRefined = Literal["plain", "queries", "candidates", "both"]
 """What is refined; both by exact scores."""
 _IN_WORDS: Mapping[SidesRefined, str] = {
@@ -97,8 +100,20 @@ class Check:
     alone: float = 0.0
 
     @property
+    def by_chance(self) -> bool:
+        """Whether CLIP itself answers no more of them than chance would, by both modalities."""
+        answered = (self.image.frozen + self.text.frozen) / 200.0 * self.pairs
+        return answered <= CHANCE
+
+    @property
     def meaning(self) -> str:
         """How far it can be trusted."""
+        if self.by_chance:
+            return (
+                "its gains mean nothing: the vectors are of another encoder than this one, or texts and images do not "
+                "belong together. Compare some with what this model makes of their captions or pictures, and build the "
+                "memory anew"
+            )
         if self.alone > ALONE:
             return "of little worth, since most of its captions have one pair; blind to an irrelevant memory"
         return "right in sign, not in size, blind to an irrelevant memory"
@@ -118,6 +133,12 @@ class Check:
         return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)))
 
     def __str__(self) -> str:
+        if self.by_chance:
+            return (
+                f"ALARM: without refinement {self.image.frozen:.1f} % of image queries and {self.text.frozen:.1f} % of "
+                f"text queries find their own pair among {self.pairs:,}, as by chance"
+            )
+
         def said(side: SideCheck, what: str) -> str:
             return f"{what} {side.gain:+.1f} ± {2 * side.error:.1f} points ({side.hidden:+.1f} without an answer)"
 
@@ -126,7 +147,7 @@ class Check:
     @property
     def advice(self) -> str:
         """What to refine, for each kind of queries; empty where the estimate is of little worth."""
-        if self.alone > ALONE:
+        if self.alone > ALONE or self.by_chance:
             return ""
         sides = ((modality, self.side(modality)) for modality in MODALITIES)
         return ", ".join(f"{m} queries {_IN_WORDS[side.best]} ({side.gain_of(side.best):+.1f})" for m, side in sides)

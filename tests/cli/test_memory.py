@@ -207,7 +207,9 @@ def test_remove(memory: Path, ask: Ask) -> None:
 def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: Ask, suffix: str) -> None:
     file = f"pairs{suffix}"
     assert ask("memory", "export", file) == {"exported": 24, "file": file}
-    assert ask("memory", "import", file, "--memory", "copy") == {"imported": 24, "pairs": 24}
+    imported = ask("memory", "import", file, "--memory", "copy")
+    assert (imported["imported"], imported["pairs"]) == (24, 24)
+    assert "24 captions agree" in imported["vectors"]
     for query in ("a large orange square", "a small blue triangle"):
         here, there = (ask("memory", "search", query, "--k", 24, "--memory", m) for m in ("memory", "copy"))
         assert {hit["id"]: hit["payload"] for hit in here} == {hit["id"]: hit["payload"] for hit in there}
@@ -216,6 +218,16 @@ def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: A
         assert here[0]["id"] == there[0]["id"]
     known = [ask("memory", "info", "--memory", m)["trust"]["pairs"] for m in ("memory", "copy")]
     assert known == [24, 24]
+
+
+def test_import_refuses_vectors_of_another_encoder(memory: Path, work: Path, ask: Ask, fail: Fail) -> None:
+    ask("memory", "export", "pairs.npz")
+    columns = dict(np.load("pairs.npz"))
+    np.savez("other.npz", **columns | {"text": columns["text"][:, ::-1]})
+    said = fail("memory", "import", "other.npz", "--memory", "copy")
+    assert "other.npz holds text vectors of another encoder" in said and "give --no-check" in said
+    assert ask("memory", "info", "--memory", "copy")["pairs"] == 0
+    assert ask("memory", "import", "other.npz", "--memory", "copy", "--no-check")["imported"] == 24
 
 
 @pytest.mark.parametrize("command", [("info",), ("search", "x"), ("remove", "x"), ("export", "x.npz")], ids=str)

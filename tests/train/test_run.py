@@ -204,6 +204,11 @@ def test_vectors_of_another_encoder_are_refused(shop: Path, reco: Callable[..., 
     side = np.eye(16, dtype=np.float32)
     write_pairs("pairs.npz", [Records([str(i) for i in range(16)], side, side, [{}] * 16)])
     fails(reco("train", "pairs.npz", "--out", "run"), "16", "32")
+    side = np.eye(32, dtype=np.float32)
+    captions = [{"caption": f"a {colour} ball"} for colour in COLOURS * 4]
+    write_pairs("pairs.npz", [Records([str(i) for i in range(32)], side, side, captions)])
+    fails(reco("train", "pairs.npz", "--out", "run"), "pairs.npz holds text vectors of another encoder", "check=0")
+    fine(reco("train", "pairs.npz?check=0", "--out", "run", "--steps", "2", "--batch", "8", "--k", "4"))
 
 
 def test_a_separate_memory_is_retrieved_from(shop: Path, reco: Callable[..., Result], vit: str) -> None:

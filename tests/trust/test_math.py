@@ -123,6 +123,24 @@ def test_the_self_check_says_what_to_refine() -> None:
         Check.from_json(stored | {"image": stored["image"] | {"best": "all"}})
 
 
+@pytest.mark.parametrize(("classes", "per"), [(100, 8), (1000, 1), (2000, 2)])
+def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None:
+    """Turned images lie to one another as before, so the gates would seem to gain as much as there is to gain."""
+    image, text, _ = world(classes, per, wrong=0.05)
+    right = calibrate(image, text)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0]
+    turned = calibrate(unit(image @ turn), text)
+    assert right is not None and turned is not None
+    assert right.state.check is not None and turned.state.check is not None
+    assert not right.state.check.by_chance and "ALARM" not in str(right.state.check)
+    check = turned.state.check
+    assert max(check.image.gain, check.text.gain) > 20.0
+    assert check.by_chance
+    assert "ALARM" in str(check) and "as by chance" in str(check) and "+" not in str(check)
+    assert "gains mean nothing" in check.meaning
+    assert not check.advice
+
+
 def test_a_damaged_state_is_refused(state: State) -> None:
     stored = state.to_json()
     blob = stored["blob"]

@@ -1,0 +1,110 @@
+"""Vectors of another encoder in a source: noticed wherever captions or pictures are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reco_plugin import Pair, Reco
+from reco_plugin.data import open_rows, write_pairs
+from reco_plugin.errors import FingerprintMismatch
+from reco_plugin.fit.catalogue import read_catalogue
+from reco_plugin.ingest import IngestOptions, Outcome, ingest
+from reco_plugin.same_encoder import COMPARED
+from reco_plugin.types import Records
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, reco: Reco, drawings: list[Pair]) -> Write:
+    """Writes the drawings twice, as vectors, with captions or paths of pictures; some vectors turned."""
+    pairs = drawings * 2
+    images = [pair.image for pair in pairs]
+    encoded = {"image": reco.encoder.images(images), "text": reco.encoder.texts([str(pair.text) for pair in pairs])}
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(reco.encoder.dimension,) * 2))[0].astype(np.float32)
+
+    def make(*turned: str, at_hand: tuple[str, ...] = ("caption", "image"), name: str = "pairs.npz") -> str:
+        sides = {side: vectors @ turn if side in turned else vectors for side, vectors in encoded.items()}
+        payloads: list[dict[str, Any]] = []
+        for number, pair in enumerate(pairs):
+            assert isinstance(pair.image, Image.Image)
+            pair.image.save(tmp_path / f"{number}.png")
+            beside = {"caption": str(pair.text), "image": f"{number}.png"}
+            payloads.append({key: beside[key] for key in at_hand})
+        ids = [f"p{number}" for number in range(len(pairs))]
+        write_pairs(tmp_path / name, [Records(ids, sides["image"], sides["text"], payloads)])
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def fill(tmp_path: Path, reco: Reco) -> Callable[[str], Outcome]:
+    return lambda source: ingest(open_rows(source), reco, IngestOptions(rejected=tmp_path / "rejected.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["pairs.npz", "pairs.parquet"])
+@pytest.mark.parametrize(("turned", "what"), [("image", "pictures"), ("text", "captions")])
+def test_vectors_of_another_encoder_are_refused_and_nothing_is_written(
+    turned: str, what: str, name: str, write: Write, fill: Callable[[str], Outcome], reco: Reco
+) -> None:
+    source = write(turned, name=name)
+    with pytest.raises(FingerprintMismatch, match=rf"{turned} vectors of another.* {COMPARED} of its {what}.*check=0"):
+        fill(source)
+    assert len(reco.memory) == 0
+    outcome = fill(f"{source}?check=0")
+    assert (outcome.added, len(reco.memory)) == (48, 48)
+    assert outcome.vectors and outcome.vectors.count("were not checked to be of this encoder: check=0") == 2
+
+
+def test_the_outcome_says_what_was_compared(write: Write, fill: Callable[[str], Outcome], drawings: list[Pair]) -> None:
+    both = fill(write()).vectors
+    assert both and f"{COMPARED} pictures agree (mean cosine 1.000)" in both and f"{COMPARED} captions agree" in both
+    assert fill(write()).vectors is None, "unchanged rows are not looked at"
+    captions = fill(write("image", at_hand=("caption",))).vectors
+    assert captions and "image vectors were not checked to be of this encoder: no pictures are at hand" in captions
+    assert f"{COMPARED} captions agree" in captions
+    bare = fill(write("image", "text", at_hand=())).vectors
+    assert bare and bare.count("were not checked") == 2
+
+
+def test_raw_pairs_and_memories_that_name_their_encoder_need_no_check(
+    tmp_path: Path, fill: Callable[[str], Outcome], drawings: list[Pair], model: Path
+) -> None:
+    from reco_plugin.ingest.source import open_source
+
+    drawings[0].image.save(tmp_path / "a.png")  # type: ignore[union-attr]
+    (tmp_path / "raw.csv").write_text(f"id,image,text\na,a.png,{drawings[0].text}\n")
+    assert fill(str(tmp_path / "raw.csv")).vectors is None
+    with Reco.open(model, tmp_path / "made", memory_kind="exact") as made:
+        side = np.eye(3, made.encoder.dimension, dtype=np.float32)
+        made.memory.add_records([Records(["a", "b", "c"], side, side, [{"caption": "merged"}] * 3)])
+    with Reco.open(model, ":memory:", memory_kind="exact") as other:
+        options = IngestOptions(rejected=tmp_path / "rejected.jsonl")
+        assert ingest(open_source(tmp_path / "made"), other, options).vectors is None
+        other.memory.remove(["a", "b", "c"])
+        with pytest.raises(FingerprintMismatch, match="3 of its captions"):
+            ingest(open_source(f"{tmp_path / 'made'}?check=1"), other, options)
+
+
+def test_a_fit_refuses_them_too(tmp_path: Path, write: Write, reco: Reco) -> None:
+    from reco_plugin.artifact import Artifact
+
+    rows = open_rows(write("text"))
+    with pytest.raises(FingerprintMismatch, match="text vectors of another encoder"):
+        read_catalogue(rows, Artifact.load(reco.settings.model), tmp_path / "run")
+
+
+def test_a_damaged_picture_is_left_out_of_the_comparison(
+    tmp_path: Path, write: Write, fill: Callable[[str], Outcome]
+) -> None:
+    source = write()
+    (tmp_path / "3.png").write_bytes(b"none")
+    outcome = fill(source)
+    assert outcome.vectors and f"{COMPARED} pictures agree" in outcome.vectors
