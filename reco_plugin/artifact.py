@@ -294,5 +294,10 @@ def _swap(staging: Path, out: Path) -> None:
     old = out.with_name(f".{out.name}.old.{os.getpid()}")
     if out.exists():
         out.rename(old)
-    staging.rename(out)
+    try:
+        staging.rename(out)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -35,8 +35,13 @@ class _Job(Generic[Key]):
         return len(self.columns[0])
 
     @property
+    def done(self) -> int:
+        """How many rows have their answer: the first ones."""
+        return sum(len(part[0]) for part in self.answers)
+
+    @property
     def answered(self) -> bool:
-        return self.error is not None or sum(len(part[0]) for part in self.answers) == self.rows
+        return self.error is not None or self.done == self.rows
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class _Part(Generic[Key]):
 
     job: _Job[Key]
     rows: slice
+
+    @property
+    def done(self) -> bool:
+        """Whether it needs no other batch."""
+        return self.job.error is not None or self.job.done >= self.rows.stop
 
     @property
     def columns(self) -> Columns:
@@ -118,9 +128,10 @@ class Batcher(Generic[Key]):
                 self._waiting[0].woken.set()
 
     def _run_one_batch(self) -> None:
-        with self._lock:
-            batch = self._take()
+        batch: list[_Part[Key]] = []
         try:
+            with self._lock:
+                self._take(batch)
             self._answer(batch)
         except Exception as error:
             for part in batch:
@@ -128,19 +139,18 @@ class Batcher(Generic[Key]):
                     part.job.error = error
                 else:
                     self._answer_alone(part)
-        except BaseException:  # this thread is interrupted, the others are not
+        finally:  # also where this thread is interrupted, which the others are not
             with self._lock:
-                for part in batch:
-                    part.job.begun = part.rows.start
-                self._waiting = [*{part.job: None for part in batch} | dict.fromkeys(self._waiting)]
-            raise
-        with self._lock:
-            self._waiting = [job for job in self._waiting if job.error is None]
-        for part in batch:
-            if part.job.answered:
-                part.job.woken.set()
+                left = [part.job for part in batch if not part.done]
+                for job in left:
+                    job.begun = job.done
+                waiting = dict.fromkeys([*left, *self._waiting])
+                self._waiting = [job for job in waiting if job.error is None]
+            for part in batch:
+                if part.job.answered:
+                    part.job.woken.set()
 
-    def _take(self) -> list[_Part[Key]]:
+    def _take(self, batch: list[_Part[Key]]) -> None:
         """Rows of the oldest job's key: equally many of each job, and the rest in the order of arrival."""
         key = self._waiting[0].key
         jobs = [job for job in self._waiting if job.key == key][: self._most]
@@ -148,13 +158,11 @@ class Batcher(Generic[Key]):
         sizes = [min(share, job.rows - job.begun) for job in jobs]
         for place, job in enumerate(jobs):
             sizes[place] += min(self._most - sum(sizes), job.rows - job.begun - sizes[place])
-        batch = []
         for job, size in zip(jobs, sizes, strict=True):
             batch.append(_Part(job, slice(job.begun, job.begun + size)))
             job.begun += size
         unbegun = [job for job in self._waiting if job.begun < job.rows]
         self._waiting = sorted(unbegun, key=lambda job: job in jobs)  # those that had no turn come first
-        return batch
 
     def _answer(self, batch: Sequence[_Part[Key]]) -> None:
         answers = self._run(batch[0].job.key, _join([part.columns for part in batch]))

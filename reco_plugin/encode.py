@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from .errors import FORKED, InputError, SessionError
 from .preparation import Preparation
 from .preprocess import cut_by_length, cut_to_longest, images_to_array
 from .preprocess.text import TokenIds
-from .sessions import OpenGraph, Session, check_graph, open_graph
+from .sessions import Graphs, OpenGraph, check_graph, open_graph
 from .types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
 from .values import is_unicode, show
 from .vectors import check_vectors
@@ -36,11 +35,11 @@ class Encoder:
     def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
         self._artifact = artifact
         self._settings = settings
-        self._open_graph = open_graph
+        self._graphs = Graphs(artifact, settings, open_graph)
         self._process: int | None = None  # in which the first graph was loaded
-        self._batcher: Batcher[Modality] | None = None  # a server has its own
-        if settings.batch_callers and settings.triton_url is None:
-            self._batcher = Batcher(self._run, settings.batch_size)
+        self._batchers: dict[Modality, Batcher[Modality]] = {}  # one each: a text does not wait for images
+        if settings.batch_callers and settings.triton_url is None:  # a server has its own
+            self._batchers = {modality: Batcher(self._run, settings.batch_size) for modality in MODALITIES}
         self.preparation = Preparation(artifact, settings.max_pixels)
         """Prepares single items for :meth:`arrays`."""
 
@@ -52,7 +51,7 @@ class Encoder:
     @property
     def batches_callers(self) -> bool:
         """Whether what several threads encode at the same time is run together here; a server does so itself."""
-        return self._batcher is not None
+        return bool(self._batchers)
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -130,16 +129,12 @@ class Encoder:
         for modality in MODALITIES:
             check_graph(clip_graph(modality), self._settings)
 
-    @cached_property
-    def _sessions(self) -> dict[Modality, Session]:
-        return {}
-
     def _encode(self, modality: Modality, prepared: npt.NDArray[Any]) -> Vectors:
         """Encode pixels (B, H, W, 3) or token ids (B, L), together with those of other threads."""
         if self._process not in {None, os.getpid()}:
             raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
         self._process = os.getpid()
-        run = self._batcher or self._run
+        run = self._batchers.get(modality, self._run)
         vectors: Vectors = run(modality, (prepared,))[0]
         return vectors
 
@@ -148,7 +143,7 @@ class Encoder:
         if modality == "image":
             return (self._run_graph(modality, {"pixels": prepared}),)
         config = self._artifact.manifest.text
-        if self._batcher is None:
+        if not self._batchers:
             return (self._run_graph(modality, {"tokens": cut_to_longest(prepared, config)}),)
         parts = [(rows, self._run_graph(modality, {"tokens": ids})) for rows, ids in cut_by_length(prepared, config)]
         if len(parts) == 1:
@@ -159,9 +154,7 @@ class Encoder:
         return (out,)
 
     def _run_graph(self, modality: Modality, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
-        if modality not in self._sessions:
-            self._sessions[modality] = self._open_graph(self._artifact, clip_graph(modality), self._settings)
-        features = self._sessions[modality].run(inputs)["features"].astype(np.float32)
+        features = self._graphs[clip_graph(modality)].run(inputs)["features"].astype(np.float32)
         return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
 
     def _encode_batches(

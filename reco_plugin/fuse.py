@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .artifact import Artifact
 from .config import Settings
-from .sessions import OpenGraph, Session, open_graph
+from .sessions import Graphs, OpenGraph, open_graph
 from .types import FuserName, Modality, Neighbours, Vectors
 
 
@@ -43,23 +43,20 @@ class GraphFuser:
         self, artifact: Artifact, settings: Settings, name: FuserName, open_graph: OpenGraph = open_graph
     ) -> None:
         self.name: str = name
-        self._graphs = artifact.manifest.fusion_graphs(name)
-        self._artifact, self._settings, self._open_graph = artifact, settings, open_graph
-        self._sessions: dict[Modality, Session] = {}
+        self._names = artifact.manifest.fusion_graphs(name)
+        self._graphs = Graphs(artifact, settings, open_graph)
 
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
         """Run the modality's fusion graph on (B, D), (B, K, D) and (B, K)."""
-        if modality not in self._sessions:
-            self._sessions[modality] = self._open_graph(self._artifact, self._graphs[modality], self._settings)
         inputs = {
             "query": vectors,
             "neighbours": neighbours.vectors,
             "similarity": neighbours.similarity,
             "trust": trust,
         }
-        outputs = self._sessions[modality].run(inputs)
+        outputs = self._graphs[self._names[modality]].run(inputs)
         return Fused(outputs["refined"].astype(np.float32), outputs["weights"].astype(np.float32))
 
 

@@ -166,10 +166,14 @@ class Reco:
         RefineOptions(**options)  # checked even if nothing is refined
         wanted = self.refines(modality, role) if refine is None else refine
         check_choice("modality", modality, MODALITIES)
-        encode: Any = self.encoder.images if modality == "image" else self.encoder.texts
-        with self.counters.encode_s[modality].timed():
-            frozen = encode(items)
+        frozen = self._encode(items, modality)
         return self.refine(frozen, modality=modality, role=role, **options) if wanted else Refinement(frozen, frozen)
+
+    def _encode(self, items: Sequence[ImageInput] | Sequence[str], modality: Modality) -> Vectors:
+        """Encode to (B, D), and count the time."""
+        encode: Callable[..., Vectors] = self.encoder.images if modality == "image" else self.encoder.texts
+        with self.counters.encode_s[modality].timed():
+            return encode(items)
 
     def embed_images(
         self,
@@ -264,8 +268,8 @@ class Reco:
             InputError: as in :meth:`refine`; or the fusion is not the closed form.
             SessionError: the encoder failed.
         """
-        asked = images if isinstance(images, np.ndarray) else self.encoder.images(images)
-        among = texts if isinstance(texts, np.ndarray) else self.encoder.texts(texts)
+        asked = images if isinstance(images, np.ndarray) else self._encode(images, "image")
+        among = texts if isinstance(texts, np.ndarray) else self._encode(texts, "text")
         return score_both(self, asked, among, queries, **options)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from broken_graph import with_broken_graph
 from typer.testing import CliRunner
 
 from reco_plugin import Reco, files
-from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact
+from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, TOKENIZER, Artifact, whole_model
 from reco_plugin.cli.app import app
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError, SessionError
@@ -222,3 +222,19 @@ def test_a_tokenizer_that_is_none_is_named_also_where_the_manifest_has_no_checks
     (copy / TOKENIZER).write_text("{")
     with Reco.open(copy, memory=":memory:") as reco, pytest.raises(ArtifactError, match=r"tokenizer\.json"):
         reco.encoder.texts(["a fox"])
+
+
+def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(copy, monkeypatch):
+    rename, before = Path.rename, sorted(copy.iterdir())
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == copy and (self / "new").exists():
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(ArtifactError, match="cannot be written: Permission denied"), whole_model(copy) as folder:
+        (folder / "new").touch()
+    assert sorted(copy.iterdir()) == before
+    assert [*copy.parent.iterdir()] == [copy]
+    Artifact.load(copy).verify()

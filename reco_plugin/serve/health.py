@@ -59,15 +59,28 @@ class Health:
     stopping: bool = False
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: set[str] = field(init=False, default_factory=set)
+    _look_error: str | None = field(init=False, default=None)
 
     def watch(self) -> None:
         """Warm up, then check every 2 s what is down, until :meth:`stop`; runs in its own thread."""
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
             if self.warm:
-                self.look()
+                self._look_on()
             elif again:
                 again = self.warm_up()
+
+    def _look_on(self) -> None:
+        """Look, whatever happens: a watch that ended would never tell that something is down, or back."""
+        try:
+            self.look()
+        except Exception as error:  # a library's own, or a defect
+            failed = f"{type(error).__name__}: {error}"
+            if failed != self._look_error:
+                log.exception("the check of models and memory failed, and is made again")
+            self._look_error = failed
+        else:
+            self._look_error = None
 
     def stop(self) -> None:
         """Mark the service as stopping."""

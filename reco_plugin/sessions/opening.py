@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -37,6 +38,23 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
     from .triton import open_triton
 
     return open_triton(artifact, name, settings)
+
+
+class Graphs:
+    """The sessions of a model folder by the names of their graphs; each is opened once, at its first use."""
+
+    def __init__(self, artifact: Artifact, settings: Settings, open_graph: OpenGraph = open_graph) -> None:
+        self._artifact, self._settings, self._open = artifact, settings, open_graph
+        self._sessions: dict[str, Session] = {}
+        self._opening = {name: threading.Lock() for name in artifact.manifest.graphs}
+
+    def __getitem__(self, name: str) -> Session:
+        """A session; threads that ask for the same one meanwhile wait for it; errors as in :func:`open_graph`."""
+        if name not in self._sessions:
+            with self._opening[name]:
+                if name not in self._sessions:
+                    self._sessions[name] = self._open(self._artifact, name, self._settings)
+        return self._sessions[name]
 
 
 def describe_engines(artifact: Artifact, settings: Settings) -> dict[str, str]:

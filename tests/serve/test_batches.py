@@ -42,9 +42,9 @@ class Gate:
 def gate(filled: Reco) -> Iterator[Gate]:
     """Before the text encoder; open in the end."""
     filled.encoder.texts(["warm-up"])
-    sessions = filled.encoder._sessions
-    made = Gate(sessions["text"])
-    sessions["text"] = made
+    sessions = filled.encoder._graphs._sessions
+    made = Gate(sessions["clip_text"])
+    sessions["clip_text"] = made
     yield made
     made.open()
 
@@ -69,12 +69,12 @@ def ask(filled: Reco) -> Iterator[Callable[[str], Ask]]:
 
         def of(url: str) -> Ask:
             def start(*texts: str, begins: threading.Semaphore | None = None, **options: Any) -> Future[httpx.Response]:
-                waiting = filled.encoder._batcher._waiting  # type: ignore[union-attr]
+                waiting = filled.encoder._batchers["text"]._waiting
                 before = len(waiting)
                 future = threads.submit(post, url, *texts, **options)
                 if begins is not None:
                     assert begins.acquire(timeout=PATIENCE_S)
-                while begins is None and len(filled.encoder._batcher._waiting) == before:  # type: ignore[union-attr]
+                while begins is None and len(filled.encoder._batchers["text"]._waiting) == before:
                     assert not future.done()
                 return future
 
@@ -121,6 +121,17 @@ def test_a_request_that_cannot_be_read_fails_alone(filled, live, gate, ask):
         assert httpx.post(f"{url}/v1/embeddings", json=broken, timeout=PATIENCE_S).status_code == 415
         gate.open()
         assert [one.result(PATIENCE_S).status_code for one in (first, waiting)] == [200, 200]
+
+
+def test_an_image_does_not_wait_for_a_batch_of_texts(filled, live, gate, ask, red_square):
+    with live(filled, threads=1, queue=16) as (url, _):
+        gate.shut.set()
+        text = ask(url)("a first one", begins=gate.begun)
+        image = httpx.post(f"{url}/v1/embeddings", json={"input": [{"image": red_square}]}, timeout=PATIENCE_S)
+        assert image.status_code == 200
+        assert not text.done()
+        gate.open()
+        assert text.result(PATIENCE_S).status_code == 200
 
 
 def test_a_deadline_holds_while_a_request_waits_for_a_batch(filled, live, gate, ask):

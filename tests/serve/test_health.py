@@ -162,6 +162,29 @@ def test_a_memory_that_is_deleted_while_serving_is_told(model, filled, tmp_path,
         assert (state.ready().status, state.ready().degraded) == ("ready", [])
 
 
+def test_a_check_that_fails_is_logged_once_and_made_again(troubled, monkeypatch, caplog):
+    reco = troubled().reco
+    state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
+    monkeypatch.setattr(health, "_EVERY_S", 0.001)
+    checks: list[int] = []
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) < 5:
+            raise RuntimeError("a library's own")
+
+    monkeypatch.setattr(reco.encoder, "check", check)
+    watching = threading.Thread(target=state.watch)
+    watching.start()
+    try:
+        until(lambda: len(checks) > 6)
+    finally:
+        state.stop()
+        watching.join()
+    assert caplog.text.count("is made again") == 1
+    assert "a library's own" in caplog.text
+
+
 def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch):
     made = troubled()
     state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
