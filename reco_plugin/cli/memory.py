@@ -231,7 +231,7 @@ for _name, _command, _example in (
     ("remove", remove_command, "reco memory remove fox-1 fox-2 --memory ./memory"),
     ("export", export_command, "reco memory export pairs.parquet --memory ./memory"),
     ("import", import_command, "reco memory import pairs.parquet --memory ./copy"),
-    ("copy", copy_command, "reco memory copy grpc://localhost:6334 --memory ./memory"),
+    ("copy", copy_command, "reco memory copy ./memory grpc://localhost:6334"),
     ("rescue", rescue_command, "reco memory rescue ./rescued --memory ./memory"),
     ("build", build_command, "reco memory build catalogue.csv --memory ./memory --swap"),
     ("calibrate", calibrate_command, "reco memory calibrate --memory grpc://localhost:6334 --collection shop"),

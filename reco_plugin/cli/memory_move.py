@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..config import Settings
 from ..errors import ConfigError
+from ..memory import Memory, memory_of
+from ..memory.opening import server_of
 from .errors import keeps
+from .flags import Given, take_flags, takes
 from .shared import (
     CollectionOption,
     JsonOption,
@@ -92,32 +98,92 @@ def _watched(batches: Iterable[Records], same: SameEncoder) -> Iterator[Records]
         yield batch
 
 
-def copy_command(
-    target: Annotated[str, typer.Argument(help="Memory to copy to: a folder, or the URL of a Qdrant server.")],
-    *,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
+@dataclass(frozen=True)
+class BothEnds:
+    """What the source and the target of a copy are, besides their addresses."""
+
+    collection: CollectionOption = None
     to_collection: Annotated[
         str | None, typer.Option(help="Collection to copy to.", show_default="RECO_MEMORY_COLLECTION or reco")
+    ] = None
+    option: OptionOption = None
+
+
+@takes(BothEnds)
+def copy_command(
+    source: Annotated[str, typer.Argument(help="Memory to copy: a folder, or the URL of a Qdrant server.")],
+    target: Annotated[
+        str | None,
+        typer.Argument(help="Memory to copy to, made if there is none: a folder, or a URL.", show_default=False),
     ] = None,
+    *,
+    memory: Annotated[str | None, typer.Option(hidden=True)] = None,
+    given: Given,
     resume: ResumeOption = False,
-    option: OptionOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask where the target holds other pairs, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a memory into another of any kind: ids, vectors, payloads, trust. Needs no model."""
+    """Copy a memory into another of any kind: ids, vectors, payloads, trust. Needs no model.
+
+    Nothing is deleted in the target: where it holds pairs that the source has not, it is asked first. --collection is
+    the source's, --option of the target.
+    """
     from ..memory.transfer import copy
 
-    settings = memory_settings(target, to_collection, option)
-    with keeps(_LEFT), closing(open_store(memory, collection)) as source:
-        origin = (source.location, getattr(source, "collection", None))
-        if origin in ((settings.memory, None), (settings.memory, settings.memory_collection)):
-            raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
-        with closing(open_copy(settings, source.header.fingerprint)) as into:
-            total, before = source.count(), into.count()
-            copied = sum(with_progress(copy(source, into, resume=resume), total, "copy"))
-            pairs = into.count()
-            copied = pairs - before if resume else copied
+    if memory is not None:
+        raise ConfigError(f"copy names its source first, as cp does: reco memory copy {memory} {target or source}")
+    if target is None:
+        raise ConfigError(f"copy takes a source and a target: reco memory copy {memory_location(None)} {source}")
+    ends = take_flags(BothEnds, given)
+    from_settings = memory_settings(source, ends.collection)
+    into_settings = memory_settings(target, ends.to_collection, ends.option)
+    if _is_one(from_settings, into_settings):
+        raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
+    with (
+        keeps(_LEFT),
+        closing(memory_of(from_settings, None, create=False)) as store,
+        closing(open_copy(into_settings, store.header.fingerprint)) as into,
+    ):
+        total, before = store.count(), into.count()
+        if before and not yes:
+            _ask_about_others(store, into, target)
+        copied = sum(with_progress(copy(store, into, resume=resume), total, "copy"))
+        pairs = into.count()
+        copied = pairs - before if resume else copied
     say({"copied": copied, "pairs": pairs}, f"copied {copied:,} pairs; {target} holds {pairs:,}", as_json)
+
+
+def _is_one(one: Settings, other: Settings) -> bool:
+    """Whether two settings name one memory: a folder, however it is spelled, or a collection, judging by addresses."""
+    places = (one.memory, other.memory)
+    if not any("://" in place for place in places):
+        return Path(places[0]).expanduser().resolve() == Path(places[1]).expanduser().resolve()
+    if not all("://" in place for place in places):
+        return False
+    from ..memory.reading import own_name
+
+    servers = server_of(one), server_of(other)
+    return servers[0].is_same(servers[1]) and (
+        own_name(servers[0], one.memory_collection) == own_name(servers[1], other.memory_collection)
+    )
+
+
+def _ask_about_others(source: Memory, target: Memory, name: str) -> None:
+    """Ask on a terminal whether to copy into a memory with other pairs.
+
+    Raises:
+        ConfigError: not on a terminal, or the answer is no.
+    """
+    from ..memory.transfer import find_other
+
+    other = find_other(target, source)
+    if other is None:
+        return
+    held = f"{name} holds {target.count():,} pairs, others than the source's among them, such as {other!r}"
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{held}: they would stay beside the copied ones. If that is meant, give --yes")
+    if not typer.confirm(f"{held}. Copy {source.count():,} pairs into it?", err=True):
+        raise ConfigError(f"nothing was copied to {name}")
 
 
 def rescue_command(

@@ -43,6 +43,16 @@ def lacking_pairs(pairs: Iterable[Pair], memory: Memory) -> Iterator[Pair]:
         yield from (pair for pair in batch if pair.id not in held)
 
 
+def find_other(memory: Memory, source: Memory) -> str | None:
+    """The id of a pair in a memory that the source does not hold; None if it holds all."""
+    names = (name for name, _ in memory.payloads())
+    while batch := list(islice(names, SCROLL_BATCH)):
+        held = _held(batch, source)
+        if other := next((name for name in batch if name not in held), None):
+            return other
+    return None
+
+
 def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resume: bool = False) -> Iterator[int]:
     """Copy all pairs, and what was learned about them if the target holds no others; yields the size of each batch.
 

@@ -78,9 +78,9 @@ def test_what_writes_nothing_says_so(work: Path, catalogue: Path, memory: Path, 
 
 
 def test_a_copy_goes_on_with_resume(work: Path, memory: Path, stopped: Callable[..., str], ask: Ask) -> None:
-    told = stopped("memory", "copy", "copy", at=1)
+    told = stopped("memory", "copy", memory, "copy", at=1)
     assert told == "interrupted: what was written stays; to go on, give the same command with --resume"
-    assert ask("memory", "copy", "copy", "--resume")["pairs"] == 24
+    assert ask("memory", "copy", memory, "copy", "--resume")["pairs"] == 24
 
 
 def test_a_fit_names_its_folder(work: Path, stopped: Callable[..., str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from itertools import permutations
 from operator import itemgetter
@@ -16,6 +17,7 @@ from qdrant_client import models
 from qdrant_client.qdrant_remote import QdrantRemote
 from qdrant_stand_in import Refusal, StandIn
 from shop_collection import D, theirs
+from terminal import run_on_a_terminal
 
 from reco_plugin import Reco
 
@@ -180,7 +182,7 @@ def test_copy_between_all_kinds(
 
         fingerprint = Artifact.load(load_settings().model).manifest.fingerprint
         open_memory(to, fingerprint, kind=target).close()  # type: ignore[arg-type]
-    assert ask("memory", "copy", to, *place(source, url)) == {"copied": 6, "pairs": 6}
+    assert ask("memory", "copy", url if source == "server" else source, to) == {"copied": 6, "pairs": 6}
     here, there = (ask("memory", "info", *place(kind, url)) for kind in (source, target))
     assert here["encoder"] == there["encoder"]
     assert here["trust"] == there["trust"]
@@ -205,7 +207,7 @@ def test_copy_and_import_go_on_where_they_stopped(
     counts = itemgetter("imported", "pairs")
     ask("memory", "add", part(catalogue, 9), "--memory", url)
     server.engine.last.clear()
-    assert ask("memory", "copy", url, "--resume") == {"copied": 15, "pairs": 24}
+    assert ask("memory", "copy", "memory", url, "--resume") == {"copied": 15, "pairs": 24}
     assert len(server.engine.last["upsert"]["points"]) == 15
     assert counts(ask("memory", "import", "pairs.npz", "--memory", "copy")) == (24, 24)
     ask("memory", "remove", "large-red-circle", "--memory", "copy")
@@ -213,8 +215,44 @@ def test_copy_and_import_go_on_where_they_stopped(
     assert counts(ask("memory", "import", "pairs.npz", "--memory", "copy", "--resume")) == (0, 24)
 
 
-def test_copy_onto_itself_is_refused(memory: Path, fail: Fail) -> None:
-    assert "name another target" in fail("memory", "copy", "memory", "--memory", "memory")
+def test_copy_onto_itself_is_refused(
+    memory: Path, catalogue: Path, server: StandIn, url: str, ask: Ask, fail: Fail
+) -> None:
+    for other in ("memory", "./memory/", memory.resolve()):
+        assert "name another target" in fail("memory", "copy", "memory", other)
+    ask("memory", "add", part(catalogue, 2), "--memory", url)
+    for name in ("reco", "reco--v1"):  # the alias, and what it stands for
+        message = fail("memory", "copy", url, url.replace("127.0.0.1", "localhost"), "--to-collection", name)
+        assert "name another target" in message
+    assert ask("memory", "info", "--memory", url)["pairs"] == 2
+
+
+def test_copy_names_its_source_first(memory: Path, work: Path, fail: Fail) -> None:
+    assert "as cp does: reco memory copy ./backup ./prod" in fail("memory", "copy", "./prod", "--memory", "./backup")
+    assert "as cp does: reco memory copy c b" in fail("memory", "copy", "a", "b", "--memory", "c")
+    assert "takes a source and a target: reco memory copy ./memory ./prod" in fail("memory", "copy", "./prod")
+    assert "there is no memory at" in fail("memory", "copy", "gone", "new")
+    assert sorted(each.name for each in work.iterdir()) == ["memory"]
+
+
+def test_copy_asks_before_it_mixes_with_other_pairs(memory: Path, catalogue: Path, ask: Ask, fail: Fail) -> None:
+    ask("memory", "add", part(catalogue, 9), "--memory", "prod")
+    ask("memory", "remove", "small-red-circle", "--memory", "memory")
+    for more in ([], ["--resume"]):
+        message = fail("memory", "copy", "memory", "prod", *more)
+        assert "prod holds 9 pairs, others than the source's among them, such as 'small-red-circle'" in message
+        assert "give --yes" in message
+    assert ask("memory", "info", "--memory", "prod")["pairs"] == 9
+    copy = [sys.executable, "-m", "reco_plugin", "memory", "copy", "memory", "prod"]
+    for answer, pairs in (("n\n", 9), ("y\n", 24)):
+        done = run_on_a_terminal(copy, timeout=60, answer=answer)
+        assert "Copy 23 pairs into it? [y/N]" in done.stderr
+        assert (done.returncode == 0) == (pairs == 24), done.stderr
+        assert ask("memory", "info", "--memory", "prod")["pairs"] == pairs
+    assert ask("memory", "copy", "memory", "prod", "--yes") == {"copied": 23, "pairs": 24}
+    assert ask("memory", "copy", "prod", "backup")["pairs"] == 24
+    assert ask("memory", "copy", "memory", "again")["pairs"] == 23
+    assert ask("memory", "copy", "memory", "again")["copied"] == 23  # the same pairs once more need no answer
 
 
 # --- collections that were there before

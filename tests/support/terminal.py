@@ -11,8 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def run_on_a_terminal(command: Sequence[str], *, timeout: float, **options: Any) -> subprocess.CompletedProcess[str]:
-    """As ``subprocess.run`` with captured output; what the command and its children draw on the terminal is stderr."""
+def run_on_a_terminal(
+    command: Sequence[str], *, timeout: float, answer: str | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """As ``subprocess.run`` with captured output; what the command and its children draw on the terminal is stderr.
+
+    ``answer`` is typed there, for commands that ask.
+    """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))  # of a new one it is 0, where no bar finds room
     drawn: list[bytes] = []
@@ -26,6 +31,9 @@ def run_on_a_terminal(command: Sequence[str], *, timeout: float, **options: Any)
 
     reader = threading.Thread(target=read, daemon=True)
     try:
+        if answer is not None:
+            options["stdin"] = theirs
+            os.write(ours, answer.encode())
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, **options) as process:
             os.close(theirs)
             reader.start()
