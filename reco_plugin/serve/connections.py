@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .failures import Failure
 from .logs import LOGGER
 from .middleware import PROBES
-from .routes import openai_shape
+from .routes import THROTTLED, openai_shape
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
@@ -25,6 +26,7 @@ PROBE_CONNECTIONS = 384
 _PROBES = tuple(f"GET {path} ".encode() for path in PROBES)
 _FULL = "the service has too many connections (max_connections): try again later"
 _RETRY_S = 1
+_CLOSES = (b"connection", b"close")
 _LOG_EVERY_S = 10.0
 
 
@@ -59,6 +61,21 @@ class _Connection(H11Protocol):
             return
         super().data_received(data)
         self._watch()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and _two_lengths(self.cycle.scope["headers"]):
+            self._close_after()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.cycle is not None:
+            self._close_after()  # else the client sends its next request into a closed connection
+
+    def _close_after(self) -> None:
+        """Say in the answer, if it is not begun, that the connection closes after it."""
+        if _CLOSES not in self.cycle.default_headers:
+            self.cycle.default_headers = [*self.cycle.default_headers, _CLOSES]
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -113,6 +130,14 @@ def make_protocol(settings: ServeSettings) -> type[H11Protocol]:
     return type("Connection", (_Connection,), {"limits": settings, "waits_s": waits_s})
 
 
+def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request gives the length of its body in two ways: a proxy before us may see its end elsewhere.
+
+    What follows on such a connection may be another caller's (RFC 9112, 6.1), so nothing more is read from it.
+    """
+    return {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}
+
+
 @cache
 def _refusal() -> bytes:
     """The answer to a connection beyond the limit, before its request is read."""
@@ -123,6 +148,7 @@ def _refusal() -> bytes:
         "content-type: application/json",
         f"content-length: {len(body)}",
         f"retry-after: {_RETRY_S}",
+        *(f"{name}: {value}" for name, value in THROTTLED.items()),
         "connection: close",
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body

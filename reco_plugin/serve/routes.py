@@ -39,6 +39,10 @@ _WORDS = {
 """pydantic's kinds of errors whose own words are about Python."""
 
 
+THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
+"""Headers of 429 and 503 in every dialect: OpenSearch (ml-commons) tries again only where it reads this."""
+
+
 def openai_shape(failure: Failure) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``, also the answer to unknown paths."""
     return {"error": error_body(failure).model_dump()}
@@ -130,6 +134,8 @@ def to_response(failure: Failure, shape: Shape) -> JSONResponse:
     headers: dict[str, str] = {}
     if failure.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(failure.retry_after_s)))
+    if failure.status in (429, 503):
+        headers.update(THROTTLED)
     if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
     if failure.status == 408:  # the rest of the body is not waited for

@@ -234,6 +234,17 @@ def test_a_refusal_arrives_though_the_body_was_not_wanted(filled, live, path, le
         assert all_of(whole).startswith(b"HTTP/1.1 %d" % status)
 
 
+@pytest.mark.parametrize("length", [5, 10_000])
+def test_a_body_with_two_lengths_is_the_last_of_its_connection(filled, live, length):
+    """Where its end is, a proxy before may see otherwise: what follows would be answered to the wrong caller."""
+    body = b"2\r\n{}\r\n0\r\n\r\n"
+    both = head("/v1/explain", length).replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n")
+    second = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with live(filled) as (url, _), connected(url, both + body + second) as sent:
+        answer = all_of(sent)
+    assert answer.count(b"HTTP/1.1") == 1 and b"connection: close" in answer
+
+
 def test_a_client_that_asks_first_is_refused_before_it_sends(filled, live):
     asking = head("/nowhere", 20_000_000).replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n")
     with live(filled) as (url, _), connected(url, asking) as client:
@@ -278,6 +289,7 @@ def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypat
             refused = httpx.post(f"{url}/v1/explain", json=ONE)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
             assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["x-amzn-errortype"] == "ThrottlingException"
             assert httpx.get(f"{url}/livez").status_code == 200
             monkeypatch.setattr("reco_plugin.serve.connections.PROBE_CONNECTIONS", 0)
             with pytest.raises(httpx.TransportError):
