@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NO_ROLE = "plain, since neither query nor document was said: name an alias for queries (clip-reco-query), or input_type"
 """Header ``x-reco-note``."""
+MANY_QUERIES = "refined as queries; if this is an index, it must be plain: say document (input_type), or name clip"
+"""Likewise, of requests with many queries: some clients call an index so unless told (``@ai-sdk/cohere``)."""
 CAUTION = "x-reco-caution"
 """Header of requests, for dialects without a field for it."""
 TOLD = (
@@ -40,6 +42,7 @@ TOLD = (
     "retry-after",
 )
 """Headers of answers that callers read."""
+_MANY = 16  # queries in a request
 _BATCHED = 64  # requests that wait for a batch, one and the next
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
 
@@ -128,12 +131,18 @@ class Caller:
         self._say(seconds, len(answer.rows), refined_word(answer), answer.degraded, coverage)
         if failed := sum(row.failure is not None for row in answer.rows):
             self._request.state.log["failed_items"] = failed
-        if self.embedder.interpret(request, prefix).lacks_role:
-            self._request.state.headers["x-reco-note"] = NO_ROLE
-            self._request.state.log["note"] = "no_role"
+        asked = self.embedder.interpret(request, prefix)
+        if asked.lacks_role:
+            self._note("no_role", NO_ROLE)
+        elif request.side == "query" and sum(row.refined for row in answer.rows) >= _MANY:
+            self._note("many_queries", MANY_QUERIES)
         if isinstance(made, Refused):
             raise made
         return made
+
+    def _note(self, word: str, note: str) -> None:
+        self._request.state.headers["x-reco-note"] = note
+        self._request.state.log["note"] = word
 
     async def score(self, request: ScoreRequest, write: Callable[[Scores], Answer]) -> Response:
         """Wait in the queue, score B images against C texts, write the answer, and set its headers.

@@ -23,6 +23,8 @@ from .policy import Asked, Manner, SidePolicy, manner_of
 from .pool import leave_place, still_wanted, take_place
 from .settings import ServeSettings
 
+_CUT = 'let its end be cut: truncate "END" or true, truncation true (NVIDIA\'s clients send "NONE" unless told)'
+
 
 @dataclass
 class _Work:
@@ -286,7 +288,7 @@ class ItemPreparation:
             return Failure(400, "invalid_text", str(error))
         if ready.truncated and not truncate:
             reads = f"the {self._length} tokens that the encoder reads"
-            return Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or let it be cut")
+            return Failure(400, "text_too_long", f"a text is longer than {reads}: shorten it, or {_CUT}")
         return ready
 
     def _image(self, data: bytes) -> EncoderInput | Failure:

@@ -11,6 +11,9 @@ from .failures import Failure, Refused
 _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]+)*;base64,", re.IGNORECASE)
 _HEADER = 256  # characters that hold the header of a data URI, so that no long text is searched
 _SHOWN = 40
+_PICTURES = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_LINE = 60  # characters that the first line of wrapped base64 has
 _SNIFFED = 1024
 _NO_PIXELS = (
     ((b"<svg", b"<?xml", b"<!doctype svg"), "an SVG or XML file: draw it into a PNG first"),
@@ -36,6 +39,15 @@ def is_data_uri(text: str) -> bool:
     (True, False)
     """
     return text[:11].lower() == "data:image/" or _DATA_URI.match(text[:_HEADER]) is not None
+
+
+def is_bare_picture(text: str) -> bool:
+    """Whether a text is the base64 of a picture (PNG, JPEG, GIF or WebP), sent where texts are read.
+
+    >>> is_bare_picture("iVBORw0KGgoAAAANSUhEUgAAAAQ"), is_bare_picture("iVBORw0KGgo is how a PNG begins")
+    (True, False)
+    """
+    return text.startswith(_PICTURES) and _BASE64.fullmatch(text[:_LINE].strip()) is not None
 
 
 def image_bytes(text: str, *, max_bytes: int) -> bytes:

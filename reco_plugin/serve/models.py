@@ -50,6 +50,9 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "reco-plugin"
+    type: Literal["base"] = "base"
+    """Mistral's clients need this and ``capabilities``, which are about chats."""
+    capabilities: dict[str, bool] = {}
     refinement: Manner
     refines: Sides
     name: str
@@ -57,6 +60,8 @@ class Model(BaseModel):
     normalized: bool = True
     """All vectors have an L2 norm of 1."""
     context_length: int
+    max_context_length: int
+    """The same by Mistral's name."""
     image_size: tuple[int, int]
     """(height, width) in pixels, after resizing."""
     fingerprint: str
@@ -133,6 +138,7 @@ def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:
         name=manifest.name,
         dimension=manifest.dimension,
         context_length=manifest.text.context_length,
+        max_context_length=manifest.text.context_length,
         image_size=manifest.image.size,
         fingerprint=manifest.digest,
         k=settings.k or manifest.policy.k,

@@ -1,4 +1,4 @@
-// Vercel's AI SDK and AWS' for JavaScript as their users call them; arguments, input and output are those of ask.py.
+// Vercel's AI SDK (OpenAI's and Cohere's providers) and AWS' for JavaScript as their users call them; arguments, input and output are those of ask.py.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -21,6 +21,18 @@ async function vercel() {
   };
 }
 
+async function cohere() {
+  const { embed, embedMany } = await load('ai');
+  const { createCohere } = await load('@ai-sdk/cohere');
+  const model = createCohere({ baseURL: `${url}/v2`, apiKey: key }).embedding(name);
+  const providerOptions = { cohere: { inputType: 'search_document' } }; // else an index is sent as queries
+  return {
+    package: '@ai-sdk/cohere',
+    many: async (values) => (await embedMany({ model, values, providerOptions })).embeddings,
+    one: async (value) => (await embed({ model, value })).embedding,
+  };
+}
+
 async function aws() {
   const { BedrockRuntimeClient, InvokeModelCommand } = await load('@aws-sdk/client-bedrock-runtime');
   const { NodeHttpHandler } = await load('@smithy/node-http-handler');
@@ -38,7 +50,7 @@ async function aws() {
   return { package: '@aws-sdk/client-bedrock-runtime', many: (values) => Promise.all(values.map(one)), one };
 }
 
-const asked = await { 'Vercel AI': vercel, 'AWS SDK for JavaScript': aws }[client]();
+const asked = await { 'Vercel AI': vercel, '@ai-sdk/cohere': cohere, 'AWS SDK for JavaScript': aws }[client]();
 const texts = JSON.parse(readFileSync(0));
 const documents = await asked.many(texts.documents);
 const queries = [];

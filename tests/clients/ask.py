@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -113,12 +114,70 @@ def chromadb_(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any,
 
 
 def lancedb_(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
+    import lancedb
+    import openai
     from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel, Vector
 
     os.environ["OPENAI_API_KEY"] = at.key
-    function = get_registry().get("openai").create(name=at.model, base_url=f"{at.url}/v1")
-    found = [function.compute_query_embeddings(text)[0] for text in queries]
-    return function.compute_source_embeddings(documents), found
+    name, base = LANCEDB[at.model], f"{at.url}/v1"
+    dim = openai.OpenAI(base_url=base).models.retrieve(name).dimension
+    function = get_registry().get("openai").create(name=name, dim=dim, base_url=base)
+
+    class Row(LanceModel):
+        text: str = function.SourceField()
+        vector: Vector(function.ndims()) = function.VectorField()  # type: ignore[valid-type]
+
+    table = lancedb.connect(tempfile.mkdtemp()).create_table("texts", schema=Row)
+    table.add([{"text": text} for text in documents])
+    stored = {row["text"]: row["vector"] for row in table.to_arrow().to_pylist()}
+    asked = [function.compute_query_embeddings(text)[0] for text in queries]
+    assert all(table.search(vector).limit(1).to_list() for vector in asked)
+    return [stored[text] for text in documents], asked
+
+
+def mistral(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
+    from mistralai.client import Mistral
+
+    client = Mistral(api_key=at.key, server_url=at.url)
+    assert at.model in [one.id for one in client.models.list().data]
+
+    def embed(texts: list[str]) -> Any:
+        made = client.embeddings.create(model=at.model, inputs=texts, metadata={"job": "index"})
+        return [one.embedding for one in made.data]
+
+    return embed(documents), [embed([text])[0] for text in queries]
+
+
+def ollama_(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
+    import ollama
+
+    client = ollama.Client(at.url, headers={"authorization": f"Bearer {at.key}"})
+    assert at.model in [one.model for one in client.list().models]
+    assert client.show(at.model).capabilities == ["embedding"]
+    asked = [client.embeddings(model=at.model, prompt=text).embedding for text in queries]
+    return client.embed(model=at.model, input=documents).embeddings, asked
+
+
+def langchain_ollama(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
+    from langchain_ollama import OllamaEmbeddings
+
+    known = {"headers": {"authorization": f"Bearer {at.key}"}}
+    made = OllamaEmbeddings(model=at.model, base_url=at.url, client_kwargs=known, validate_model_on_init=True)
+    return made.embed_documents(documents), [made.embed_query(text) for text in queries]
+
+
+def langchain_nvidia(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, Any]:
+    from langchain_nvidia_ai_endpoints import NVIDIAEmbeddings
+
+    known = {"model": at.model, "base_url": f"{at.url}/v1", "api_key": at.key}
+    try:
+        NVIDIAEmbeddings(**known).embed_documents([*documents, "a long caption " * 100])
+    except Exception as error:  # of the client's own kind
+        assert f"input[{len(documents)}]" in str(error) and '"END"' in str(error), error
+    made = NVIDIAEmbeddings(**known, truncate="END")
+    assert len(made.embed_documents(["a long caption " * 100])) == 1
+    return made.embed_documents(documents), [made.embed_query(text) for text in queries]
 
 
 def litellm_of(prefix: str, path: str, **roles: dict[str, str]) -> Ask:
@@ -168,6 +227,8 @@ def haystack(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, 
     return [one.embedding for one in found["documents"]], [asks.run(text)["embedding"] for text in queries]
 
 
+LANCEDB = {"clip-reco": "text-embedding-3-small", "clip-reco-query": "text-embedding-3-large"}
+"""Names that LanceDB knows; the service has them as further aliases."""
 ROLES = {"query": {"input_type": "query"}, "document": {"input_type": "document"}}
 CLIENTS: dict[str, tuple[str, Ask]] = {  # name -> its package, how it is called
     "openai": ("openai", openai_),
@@ -185,6 +246,10 @@ CLIENTS: dict[str, tuple[str, Ask]] = {  # name -> its package, how it is called
     "langchain-cohere": ("langchain-cohere", langchain_cohere),
     "llama-index": ("llama-index-embeddings-openai", llamaindex),
     "haystack": ("haystack-ai", haystack),
+    "mistralai": ("mistralai", mistral),
+    "ollama": ("ollama", ollama_),
+    "langchain-ollama": ("langchain-ollama", langchain_ollama),
+    "langchain-nvidia": ("langchain-nvidia-ai-endpoints", langchain_nvidia),
 }
 
 

@@ -18,6 +18,7 @@ import pytest
 from live_service import serve_on_a_free_port
 
 from reco_plugin import Pair, Reco
+from reco_plugin.serve.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
@@ -44,7 +45,7 @@ CLIENTS = {
     "voyageai": Client("`base_url=URL/v1`", True),
     "boto3": Client("`endpoint_url=URL`; the key as header `x-api-key`", False),
     "chromadb": Client("`api_base=URL/v1`", False),
-    "lancedb": Client("`base_url=URL/v1`", False),
+    "lancedb": Client("`name=` an alias that it knows (`text-embedding-3-small`), `dim=`, `base_url=URL/v1`", False),
     "litellm openai/": Client("`api_base=URL/v1`", False),
     "litellm voyage/": Client("`api_base=URL/v1/embeddings`, `input_type=`", True),
     "litellm jina_ai/": Client("`api_base=URL/v1/embeddings`", False),
@@ -52,9 +53,18 @@ CLIENTS = {
     "langchain-cohere": Client("`base_url=URL`", True),
     "llama-index": Client("`model_name=`, `api_base=URL/v1`", False),
     "haystack": Client("`api_base_url=URL/v1`", False),
+    "mistralai": Client("`server_url=URL`", False),
+    "ollama": Client("`host=URL`", False),
+    "langchain-ollama": Client("`base_url=URL`", False),
+    "langchain-nvidia": Client('`base_url=URL/v1`, `truncate="END"`', True),
     "Vercel AI": Client("`createOpenAI({baseURL: 'URL/v1'})`", False),
+    "@ai-sdk/cohere": Client(
+        "`createCohere({baseURL: 'URL/v2'})`; for an index `providerOptions: {cohere: {inputType: 'search_document'}}`",
+        True,
+    ),
     "AWS SDK for JavaScript": Client("`endpoint`, `NodeHttpHandler` (no HTTP/2); the key as header `x-api-key`", False),
 }
+OF_NPM = ("Vercel AI", "@ai-sdk/cohere", "AWS SDK for JavaScript")
 ROWS: dict[str, str] = {}
 
 
@@ -68,7 +78,9 @@ def filled(model: Path, drawings: list[Pair]) -> Iterator[Reco]:
 @pytest.fixture(scope="module")
 def url(filled: Reco) -> Iterator[str]:
     """The service on a free port."""
-    with serve_on_a_free_port(filled, api_keys=[KEY]) as (found, _):
+    known_to_lancedb = {"text-embedding-3-small": "refined", "text-embedding-3-large": "query"}
+    aliases = {**ServeSettings().aliases, **known_to_lancedb}
+    with serve_on_a_free_port(filled, api_keys=[KEY], aliases=aliases) as (found, _):
         yield found
 
 
@@ -76,7 +88,7 @@ def ask(client: str, url: str, name: str, home: Path) -> dict[str, Any]:
     """What the client got for both sides under a name of the model."""
     quiet = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "ANONYMIZED_TELEMETRY": "False", "HAYSTACK_TELEMETRY_ENABLED": "0"}
     command = [PYTHON, Path(__file__).with_name("ask.py")]
-    if client in ("Vercel AI", "AWS SDK for JavaScript"):
+    if client in OF_NPM:
         if not (NPM / "node_modules").exists():
             pytest.skip("npm is not installed, or could not fetch the clients")
         command = ["node", Path(__file__).with_name("ask.mjs"), NPM]

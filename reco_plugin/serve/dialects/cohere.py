@@ -12,7 +12,17 @@ from ..edge import Edge
 from ..embedding import Embedded
 from ..schemas import Items, Strict
 from .inputs import InputPart, Picture, Wanted, answer, numbered
-from .words import DTYPES, check_dimensions, check_offered, dialect_router, quantise, side_of, truncates, write_vector
+from .words import (
+    DTYPES,
+    Cut,
+    check_dimensions,
+    check_offered,
+    dialect_router,
+    quantise,
+    side_of,
+    truncates,
+    write_vector,
+)
 
 _OFFERED = (*DTYPES, "base64")
 WholeRows: TypeAlias = list[list[int]]
@@ -62,7 +72,7 @@ class CohereRequest(Strict):
         None, min_length=1, description="float, base64, int8, uint8, binary, ubinary; several"
     )
     output_dimension: int | None = Field(None, description="only the model's own")
-    truncate: Literal["NONE", "START", "END"] | None = None
+    truncate: Cut | None = Field(None, description="NONE or START: refuse long texts")
     max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")
     priority: int | None = Field(None, description="ignored")
 

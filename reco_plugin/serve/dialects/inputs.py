@@ -16,7 +16,7 @@ from ..answers import Answer
 from ..edge import Caller
 from ..embedding import AnswerRow, Embedded, EmbedRequest, Item
 from ..failures import Failure, Refused, too_many_items
-from ..images import image_bytes, is_url
+from ..images import image_bytes, is_bare_picture, is_url
 from ..schemas import most_items
 
 
@@ -29,6 +29,10 @@ class Picture:
 
 InputPart: TypeAlias = "str | Picture"
 """A text or an image."""
+_PICTURE = (
+    "a text is the base64 of a picture: send it as an image, which is a data:image/…;base64, string or"
+    ' {"image": …} in /v1/embeddings, and elsewhere the field for images (inputImage, image_base64, images)'
+)
 _TINY = 1e-12
 _LARGE = 500_000  # characters, whose decoding would block the event loop for a millisecond or more
 
@@ -76,6 +80,8 @@ async def read(part: InputPart, caller: Caller, *, empty_texts: bool = False) ->
     if isinstance(part, str):
         if not part and not empty_texts:
             return Failure(400, "empty_text", "a text is empty: leave it out")
+        if is_bare_picture(part):
+            return Failure(400, "image_as_text", _PICTURE)
         return Item.text(part)
     try:
         return Item.image(await _bytes(part.source, caller))

@@ -13,10 +13,11 @@ from ..edge import Caller, Edge
 from ..embedding import AnswerRow, Embedded
 from ..failures import Failure, Refused
 from ..images import is_data_uri
+from ..logs import request_id
 from ..routes import openai_shape
 from ..schemas import ErrorBody, HowToRefine, Items, Strict, check_length, error_body
 from .inputs import InputPart, Picture, Wanted, answer, numbered
-from .words import DTYPES, check_dimensions, check_offered, dialect_router, side_of, truncates, write_vector
+from .words import DTYPES, Cut, check_dimensions, check_offered, dialect_router, side_of, truncates, write_vector
 
 WORDS = 'a text, a data:image/… string, {"text": …}, {"image": …}, or a list of these'
 """The forms of an item, for messages and the OpenAPI document."""
@@ -91,6 +92,8 @@ class EmbeddingsRequest(Strict):
     encoding_format: Form | None = None
     dimensions: int | None = Field(None, description="only the model's own")
     user: str | None = Field(None, description="ignored")
+    metadata: dict[str, Any] | None = Field(None, description="Mistral's; ignored")
+    provider: dict[str, Any] | None = Field(None, description="OpenRouter's; ignored")
 
     input_type: str | None = Field(None, description="query or document (also passage, search_query, search_document)")
     task: str | None = Field(None, description="retrieval.query or retrieval.passage")
@@ -100,9 +103,7 @@ class EmbeddingsRequest(Strict):
     normalized: bool | None = Field(None, description="only true: all vectors have norm 1")
     late_chunking: bool | None = Field(None, description="only false")
     return_multivector: bool | None = Field(None, description="only false")
-    truncate: bool | Literal["NONE", "END", "START"] | None = Field(
-        None, description="false or NONE: refuse long texts"
-    )
+    truncate: Cut | bool | None = Field(None, description="false, NONE or START: refuse long texts")
     truncation: bool | None = Field(None, description="as truncate")
     modality: Literal["text", "image"] | Items[Literal["text", "image"]] | None = Field(
         None, description="image: strings are images"
@@ -189,8 +190,9 @@ class Usage(BaseModel):
 
 
 class EmbeddingsAnswer(BaseModel):
-    """OpenAI's answer."""
+    """OpenAI's answer, with the ``id`` that Mistral's clients need: that of the request, as ``x-request-id``."""
 
+    id: str
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
@@ -231,10 +233,13 @@ def router(edge: Edge) -> APIRouter:
         caller = edge(request)
         body.check(caller)
 
+        name = request_id.get() or ""
+
         def write(found: Embedded) -> EmbeddingsAnswer:
             if not body.allow_failures:
                 found.whole()
             return EmbeddingsAnswer.model_construct(
+                id=name,
                 data=while_written(_embedding(number, row, body) for number, row in enumerate(found.rows)),
                 model=body.model or next(iter(caller.embedder.aliases)),
                 usage=Usage(prompt_tokens=found.tokens, total_tokens=found.tokens),

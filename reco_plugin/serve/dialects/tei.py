@@ -1,4 +1,7 @@
-"""``POST /embed`` (or ``/``) and ``GET /info`` of Hugging Face's text-embeddings-inference, for texts."""
+"""``POST /embed`` (or ``/``) and ``GET /info`` of Hugging Face's text-embeddings-inference, for texts.
+
+Also the path of its Inference API, which names the model: LangChain4j asks there.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ class TeiRequest(Strict):
     truncate: bool | None = Field(None, description="false: refuse long texts")
     truncation_direction: str | None = Field(None, description="only right")
     dimensions: int | None = Field(None, description="only the model's own")
+    options: dict[str, Any] | None = Field(None, description="ignored: how the Inference API waits and caches")
 
 
 class TeiInfo(BaseModel):
@@ -61,6 +65,15 @@ def router(edge: Edge) -> APIRouter:
     @routes.post("/embed", response_model=list[list[float]])
     async def tei_embed(request: Request, body: TeiRequest) -> Response:
         """Embed texts; TEI's API. Without a model in the request, the prefix of the URL says what is refined."""
+        return await embed(request, body, None)
+
+    @routes.post("/pipeline/feature-extraction/{model:path}", include_in_schema=False)  # as it was until 2024
+    @routes.post("/models/{model:path}/pipeline/feature-extraction", response_model=list[list[float]])
+    async def hugging_face_features(request: Request, model: str, body: TeiRequest) -> Response:
+        """The same under the path of Hugging Face's Inference API, where the model is an alias."""
+        return await embed(request, body, model)
+
+    async def embed(request: Request, body: TeiRequest, model: str | None) -> Response:
         caller = edge(request)
         check_dimensions(caller.embedder.dimension, dimensions=body.dimensions)
         check_offered("normalize", body.normalize, (True,))
@@ -70,6 +83,7 @@ def router(edge: Edge) -> APIRouter:
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         wanted = Wanted(
             inputs=numbered("inputs", ([text] for text in texts)),
+            model=model,
             side=side_of(prompt_name=body.prompt_name),
             truncate=truncates(truncate=body.truncate),
         )

@@ -22,7 +22,7 @@ _ERRORS = {
     413: "ValidationException",
     415: "ValidationException",
     429: "ThrottlingException",
-    503: "ServiceUnavailableException",
+    503: "ThrottlingException",  # also a memory that is down: OpenSearch tries again at no other word
     504: "ModelTimeoutException",
 }
 _ABSENT = (None, "", "null")  # OpenSearch's processor writes "null" for a missing field
@@ -111,9 +111,9 @@ def router(edge: Edge) -> APIRouter:
         """Embed a text, an image, or both as one vector; Titan's request and answer."""
         return await embed(request, body, None)
 
-    @routes.post("/model/{model}/invoke", response_model=TitanAnswer)
+    @routes.post("/model/{model:path}/invoke", response_model=TitanAnswer)
     async def titan_invoke(request: Request, model: str, body: TitanRequest) -> Response:
-        """The same under Bedrock's path, where the model is an alias."""
-        return await embed(request, body, model)
+        """The same under Bedrock's path, where the model is an alias, or an ARN that ends in one."""
+        return await embed(request, body, model.rpartition("/")[2] if model.startswith("arn:") else model)
 
     return routes

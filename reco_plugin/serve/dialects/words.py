@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from ...types import InputType
 from ..failures import Failure, Refused
@@ -22,6 +22,10 @@ DTYPES = ("float", "int8", "uint8", "binary", "ubinary")
 RANGE = 20.0
 """Largest component in int8, in units of 1/√D, the root mean square: CLIP has a dimension at 14 to 19 that all images
 share, and clipping it costs a third of the neighbours (docs/measurements/quantised.md)."""
+Cut: TypeAlias = Annotated[
+    Literal["NONE", "START", "END"], BeforeValidator(lambda given: given.upper() if isinstance(given, str) else given)
+]
+"""Where long texts are cut; Elasticsearch writes it in lower case."""
 _SIDES: dict[str, InputType | None] = {
     "query": "query",
     "search": "query",
@@ -38,6 +42,8 @@ _SIDES: dict[str, InputType | None] = {
     "separation": None,
     "text-matching": None,
 }
+_SIDES_OF_TASKS: dict[str, InputType] = {".query": "query", ".passage": "document"}
+"""How Jina's tasks end: ``code.query``, ``nl2code.passage``."""
 
 
 def dialect_router(
@@ -66,28 +72,32 @@ def side_of(**fields: str | None) -> InputType | None:
         Refused: an unknown value, or fields that contradict one another.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    for name, value in given.items():
-        if value not in _SIDES:
-            message = f"{name} is {value!r:.60}, which is none of {', '.join(_SIDES)}"
-            raise Refused(Failure(400, "unknown_role", message, name))
-    sides = {_SIDES[value] for value in given.values()}
+    sides = {_side(name, value) for name, value in given.items()}
     if len(sides) > 1:
         message = f"{' and '.join(f'{name}={value}' for name, value in given.items())} contradict each other"
         raise Refused(Failure(400, "contradicting_roles", message, next(iter(given))))
     return sides.pop() if sides else None
 
 
+def _side(name: str, value: str) -> InputType | None:
+    if value in _SIDES:
+        return _SIDES[value]
+    for end, side in _SIDES_OF_TASKS.items():
+        if value.endswith(end):
+            return side
+    message = f"{name} is {value!r:.60}, which is none of {', '.join(_SIDES)}"
+    raise Refused(Failure(400, "unknown_role", message, name))
+
+
 def truncates(**fields: bool | str | None) -> bool:
     """Whether long texts are cut; True unless a field says otherwise.
 
-    Raises:
-        Refused: START, cutting a text at its start, is not supported.
+    START, a cut at the start, is not offered: a text that is too long is refused then, and the others are not.
+
+    >>> truncates(truncate="END"), truncates(truncate="START"), truncates(truncate=None, truncation=False)
+    (True, False, False)
     """
-    for name, value in fields.items():
-        if value == "START":
-            message = f"{name}=START is not offered: texts are cut at their end (END), or refused (NONE)"
-            raise Refused(Failure(400, "unsupported_truncation", message, name))
-    return not any(value is False or value == "NONE" for value in fields.values())
+    return not any(value is False or value in ("NONE", "START") for value in fields.values())
 
 
 def check_dimensions(native: int, **fields: int | None) -> None:

@@ -55,8 +55,9 @@ class TestCohereClient:
             sdk.embed(model="clip", input_type="search_query", texts=TEXTS, embedding_types=["int4"])
         with pytest.raises(cohere.NotFoundError, match="embed-v4"):
             sdk.embed(model="embed-v4.0", input_type="search_query", texts=TEXTS)
-        with pytest.raises(cohere.BadRequestError, match="START"):
-            sdk.embed(model="clip", input_type="search_query", texts=TEXTS, truncate="START")
+        with pytest.raises(cohere.BadRequestError, match=r'texts\[1\]: .* truncate "END"'):
+            sdk.embed(model="clip", input_type="search_query", texts=["a fox", LONG], truncate="START")
+        assert sdk.embed(model="clip", input_type="search_query", texts=TEXTS, truncate="START").embeddings.float_
         with pytest.raises(cohere.BadRequestError, match="one of texts, images and inputs"):
             sdk.embed(model="clip", input_type="search_query", texts=TEXTS, images=["a"])
 
@@ -88,6 +89,20 @@ def test_version_1_answers_floats_unless_types_are_asked_for(client: TestClient,
     assert np.allclose(found["embeddings"], filled.embed_texts(TEXTS), atol=1e-5)
     found = client.post("/v1/embed", json=body | {"embedding_types": ["int8"]}).json()
     assert found["response_type"] == "embeddings_by_type" and [*found["embeddings"]] == ["int8"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"model": "clip-reco", "input_type": "search_query"}, True),  # of an index, too, by Vercel's Cohere provider
+        ({"model": "clip-reco", "input_type": "search_document"}, False),
+        ({"model": "clip", "input_type": "search_query"}, False),
+    ],
+)
+def test_an_index_that_is_sent_as_queries_is_noted(client: TestClient, said: dict[str, str], told: bool) -> None:
+    found = client.post("/v2/embed", json={"texts": [f"a red circle {number}" for number in range(20)], **said})
+    assert ("an index" in found.headers.get("x-reco-note", "")) is told
+    assert "x-reco-note" not in client.post("/v2/embed", json={"texts": TEXTS, **said}).headers
 
 
 def test_a_limit_of_tokens_is_refused_in_words(client: TestClient) -> None:

@@ -173,6 +173,19 @@ class TestInputs:
     def test_a_text_that_speaks_of_a_url_or_of_data_is_a_text(self, client: TestClient) -> None:
         assert len(ask(client, input=["http://a.example/fox.png", "data: a fox"])["data"]) == 2
 
+    @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP"])
+    def test_a_bare_picture_is_no_text(self, client: TestClient, picture: Image.Image, form: str) -> None:
+        """OpenSearch's text connector sends one where the multimodal one is meant."""
+        raw = io.BytesIO()
+        picture.resize((64, 64)).save(raw, form)
+        plain = base64.b64encode(raw.getvalue()).decode()
+        wrapped = base64.encodebytes(raw.getvalue()).decode()
+        for one in (plain, wrapped, {"text": plain}):
+            error = refused(client, input=["a fox", one])
+            assert (error["code"], error["param"]) == ("image_as_text", "input[1]")
+            assert '{"image": …}' in error["message"]
+        assert len(ask(client, input=[{"image": plain}, f"{plain[:11]} is how it begins"])["data"]) == 2
+
     @pytest.mark.parametrize(
         "item",
         [
@@ -205,7 +218,9 @@ class TestLongTexts:
         assert [one.get("truncated") for one in data] == [None, True, True]
         assert data[1]["embedding"] == data[2]["embedding"]
 
-    @pytest.mark.parametrize("word", [{"truncate": False}, {"truncate": "NONE"}, {"truncation": False}])
+    @pytest.mark.parametrize(
+        "word", [{"truncate": False}, {"truncate": "NONE"}, {"truncate": "none"}, {"truncation": False}]
+    )
     def test_can_be_refused(self, client: TestClient, word: dict[str, Any]) -> None:
         error = refused(client, input=["a fox", LONG], **word)
         assert (error["code"], error["param"]) == ("text_too_long", "input[1]")
@@ -216,7 +231,17 @@ class TestLongTexts:
         assert "embedding" in data[0] and data[1]["error"]["code"] == "text_too_long"
 
     def test_are_never_cut_at_their_start(self, client: TestClient) -> None:
-        assert refused(client, truncate="START")["code"] == "unsupported_truncation"
+        error = refused(client, input=["a fox", LONG], truncate="START")
+        assert (error["code"], error["param"]) == ("text_too_long", "input[1]")
+        assert ask(client, input="a fox", truncate="START")["data"] == ask(client, input="a fox")["data"]
+
+    def test_the_way_out_is_named_where_a_client_refuses_them_unless_told(self, client: TestClient) -> None:
+        assert 'truncate "END"' in refused(client, input=["a fox", LONG], truncate="NONE")["message"]
+
+    @pytest.mark.parametrize("word", ["end", "none", "start"])
+    def test_elasticsearch_writes_in_lower_case(self, client: TestClient, word: str) -> None:
+        assert ask(client, input="a fox", truncate=word) and ask(client, input=LONG, truncate="end")
+        assert "END" in refused(client, truncate="middle")["message"]
 
 
 class TestWhatIsNotOffered:
@@ -242,5 +267,6 @@ class TestWhatIsNotOffered:
     def test_unknown_fields(self, client: TestClient, field: str) -> None:
         assert refused(client, **{field: True})["param"] == field
 
-    def test_user_is_the_one_field_that_means_nothing(self, client: TestClient) -> None:
-        assert ask(client, input="a fox", user="u1")["data"] == ask(client, input="a fox")["data"]
+    @pytest.mark.parametrize("field", [{"user": "u1"}, {"metadata": {"job": 1}}, {"provider": {"order": ["x"]}}])
+    def test_fields_that_mean_nothing_here(self, client: TestClient, field: dict[str, Any]) -> None:
+        assert ask(client, input="a fox", **field)["data"] == ask(client, input="a fox")["data"]

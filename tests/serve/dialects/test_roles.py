@@ -71,6 +71,7 @@ def test_an_alias_for_both_sides_takes_no_guess(client: TestClient, filled: Reco
         ("openai", "input_type", "query", "document"),
         ("openai", "input_type", "query", "passage"),
         ("openai", "task", "retrieval.query", "retrieval.passage"),
+        ("openai", "task", "code.query", "nl2code.passage"),
         ("openai", "prompt_type", "query", "document"),
         ("openai", "prompt_name", "query", "passage"),
         ("voyage", "input_type", "query", "document"),

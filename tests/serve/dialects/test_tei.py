@@ -37,6 +37,17 @@ def test_embed_and_info(client: TestClient, filled: Reco) -> None:
     assert (info["model_id"], info["max_input_length"]) == (filled.manifest.name, filled.manifest.text.context_length)
 
 
+def test_the_path_of_the_inference_api(client: TestClient, filled: Reco) -> None:
+    """As LangChain4j asks, with ``options`` and the model in the path."""
+    body = {"inputs": TEXTS, "options": {"wait_for_model": True}}
+    for path in ("/models/{}/pipeline/feature-extraction", "/pipeline/feature-extraction/{}"):
+        for alias, refine in (("clip", False), ("clip-reco", False), ("clip-reco-query", True)):
+            found = client.post(path.format(alias), json=body)
+            assert np.allclose(found.json(), filled.embed_texts(TEXTS, refine=refine), atol=1e-5)
+        unknown = client.post(path.format("sentence-transformers/clip"), json=body)
+        assert unknown.status_code == 404 and "sentence-transformers/clip" in unknown.json()["error"]
+
+
 @pytest.mark.parametrize("wrong", [{"normalize": False}, {"truncation_direction": "Left"}, {"dimensions": 3}, {"k": 1}])
 def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> None:
     found = client.post("/embed", json={"inputs": TEXTS} | wrong)

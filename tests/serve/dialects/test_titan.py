@@ -33,6 +33,10 @@ class TestTitan:
     def test_bedrocks_path_names_the_model(self, client: TestClient, filled: Reco) -> None:
         response = client.post("/model/clip-reco-query/invoke", json={"inputText": "a fox"})
         assert np.allclose(response.json()["embedding"], filled.embed_texts(["a fox"])[0], atol=1e-5)
+        arn = "arn:aws:bedrock:eu-central-1:123456789012:provisioned-model/clip-reco-query"
+        for path in (arn, arn.replace(":", "%3A").replace("/", "%2F")):  # boto3 escapes it
+            found = client.post(f"/model/{path}/invoke", json={"inputText": "a fox"})
+            assert found.json() == response.json()
         unknown = client.post("/model/titan/invoke", json={"inputText": "a fox"})
         assert unknown.status_code == 404 and "clip-reco" in unknown.json()["message"]
 
