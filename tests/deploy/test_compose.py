@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from reco_plugin import Reco
 from reco_plugin.artifact import GRAPHS
 from reco_plugin.config import load_settings
+from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.train.recipe import ENGINE_CACHE
 
@@ -126,6 +130,43 @@ def test_one_variable_is_the_key_on_both_sides(compose: Compose, monkeypatch: An
     assert services["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == (set_key or "")
     for name in SERVICES:
         assert services[name]["environment"]["RECO_MEMORY_API_KEY"] == set_key
+
+
+def test_qdrant_is_published_with_a_key_only(compose: Compose, run: Any, root: Path, monkeypatch: Any) -> None:
+    assert "ports" not in compose()["services"]["qdrant"]
+    words = ("--file", "docker-compose.yml", "--file", "deploy/qdrant-ports.yml", "--profile", "*", "config")
+    for key in (None, ""):
+        monkeypatch.delenv("RECO_MEMORY_API_KEY", raising=False)
+        if key is not None:
+            monkeypatch.setenv("RECO_MEMORY_API_KEY", key)
+        refused = run("docker-compose", *words, cwd=root)
+        assert refused.returncode != 0
+        assert "RECO_MEMORY_API_KEY=$(openssl rand -hex 32)" in refused.stderr
+    monkeypatch.setenv("RECO_MEMORY_API_KEY", "s3cret")
+    services = json.loads(run("docker-compose", *words, "--format", "json", cwd=root).stdout)["services"]
+    assert services["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"] == "s3cret"
+    assert {(port["host_ip"], port["target"]) for port in services["qdrant"]["ports"]} == {
+        ("127.0.0.1", 6333),
+        ("127.0.0.1", 6334),
+    }
+    assert services["reco"]["environment"]["RECO_MEMORY_API_KEY"] == "s3cret"
+
+
+@pytest.mark.parametrize(("more", "known"), [(None, set()), ("shop.example", {"shop.example"})])
+def test_a_page_of_a_foreign_name_is_refused(
+    compose: Compose, reco: Reco, monkeypatch: Any, more: str | None, known: set[str]
+) -> None:
+    monkeypatch.delenv("RECO_SERVE_ALLOWED_HOSTS", raising=False)
+    if more:
+        monkeypatch.setenv("RECO_SERVE_ALLOWED_HOSTS", more)
+    for name in SERVICES:
+        environment = compose()["services"][name]["environment"]
+        settings = ServeSettings.model_validate({"allowed_hosts": environment["RECO_SERVE_ALLOWED_HOSTS"]})
+        client = TestClient(create_app(settings, reco, settings.allowed_hosts))
+        for host in {"localhost:8080", "127.0.0.1:8080", "reco:8080", "reco-no-triton:8080"} | known:
+            assert client.get("/livez", headers={"host": host}).status_code == 200, host
+        for host in {"rebind.example", "shop.example"} - known:
+            assert client.get("/v1/models", headers={"host": host}).status_code == 403, host
 
 
 @contextmanager
