@@ -79,6 +79,7 @@ torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, fault
 	$(RUN)/python -m benchmarks.torture --seconds 20
 
 quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cores, under an hour
+	@command -v npm >/dev/null || $(RUN)/python $(LOCKED) locks/npm.txt
 	$(RUN)/python -m benchmarks.quickstart_model
 
 clean: ## remove environments, caches and what the demo wrote
@@ -94,7 +95,6 @@ $(DEMO)/.ready: locks/demo.txt pyproject.toml
 	@echo "setting up $(DEMO) from locks/demo.txt, without torch (about 110 MB to fetch)"
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python $(LOCKED) locks/demo.txt
-	@command -v npm >/dev/null || $(DEMO)/bin/python $(LOCKED) locks/npm.txt
 	$(DEMO)/bin/python $(PROJECT)
 	@touch $@
 
@@ -110,7 +110,6 @@ else
 	@$(DEV)/bin/python $(INSTALL) -q --no-index --no-deps $(TORCH) 2>/dev/null || (set -x; $(DEV)/bin/python $(LOCKED) locks/torch.txt)
 	$(DEV)/bin/python $(PROJECT)
 endif
-	@command -v npm >/dev/null || $(DEV)/bin/python $(LOCKED) locks/npm.txt
 	@touch $@
 
 $(TRITON)/.ready: locks/triton.txt pyproject.toml

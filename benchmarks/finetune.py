@@ -110,12 +110,11 @@ def report(bench: Bench, frozen: Bench) -> dict[str, Any]:
 def main() -> None:
     """Fine-tune on every memory at every rate that is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages and drawings")
     parser.add_argument("--model", type=Path, default=Path("triton_models"), help="model folder with the mini CLIP")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    data, clip = load(arguments.cache / "quickstart"), load_shipped(arguments.model)
+    data, clip = load(), load_shipped(arguments.model)
     frozen = prepare(data, clip, SPLITS)
     start = time.process_time()
     clip.images([drawing(data, int(row)) for row in data.memory_rows()[:1000]])

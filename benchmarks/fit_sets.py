@@ -25,11 +25,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from benchmarks.drawings.packages import fetch
+from benchmarks.drawings.render import Drawing, IconSet
 from benchmarks.sets.pictures import drawn
 from reco_plugin.files import whole_file
 from reco_plugin.fit import FitConfig, FitResult, run_fit
-from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import DrawingPackage, fetch, iconify
+from reco_plugin.quickstart.sources import DrawingPackage, iconify
 
 INTERFACE = (
     iconify("tabler", "1.2.41", "MIT", "Paweł Kuna, Tabler Icons"),

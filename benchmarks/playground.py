@@ -100,7 +100,7 @@ def find(data: Quickstart, label: str) -> int:
 def main() -> None:
     """Make all pictures."""
     OUT.mkdir(exist_ok=True)
-    data = load(ROOT / ".cache" / "quickstart")
+    data = load()
     with (
         Reco.open(ROOT / "triton_models", memory=":memory:") as reco,
         sync_playwright() as started,

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="open_clip folder of the encoder; the last one trained")
     chosen = parser.parse_args()
     folder = chosen.clip or _last_trained(chosen.cache / "quickstart-model")
-    data, clip = load(chosen.cache / "quickstart"), load_frozen(f"local-dir:{folder}")
+    data, clip = load(), load_frozen(f"local-dir:{folder}")
     print(f"encoder sha256 {clip.digest[:12]}\n")
     print("| `--precision` `--accelerator` | graph | kB | inputs | least cosine | top-10 overlap |")
     print("|---|---|---:|---:|---:|---:|")

@@ -3,10 +3,10 @@
     make quickstart-model                               # writes triton_models/ and docs/measurements/quickstart.*
     python -m benchmarks.quickstart_model --shipped     # the same around the shipped encoder, which stays as it is
 
-Steps, each kept under .cache/quickstart-model and resumed: drawings from npm, mini CLIP (open_clip's own pieces),
-frozen vectors, then the paper's layer with three seeds; ours, the closed form, needs no training. Choices (best
-training-free baseline, k, what stays of a prompt) are made on the development entities; the test entities are only
-measured.
+Steps, each kept under .cache/quickstart-model and resumed: generic drawings from npm, mini CLIP (open_clip's own
+pieces), frozen vectors, then the paper's layer with three seeds; ours, the closed form, needs no training. Choices
+(best training-free baseline, k, what stays of a prompt) are made on the development entities; the test entities are
+only measured.
 """
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ def main() -> None:
         return
     torch.set_num_threads(os.cpu_count() or 1)
     work = arguments.cache / "quickstart-model"
-    data = (load if arguments.shipped else load_with_generic)(arguments.cache / "quickstart")
+    data = load() if arguments.shipped else load_with_generic(arguments.cache / "quickstart")
     clip = None if arguments.shipped else _mini_clip(data, work)
     if clip is None:
         artifact = Artifact.load(arguments.out)

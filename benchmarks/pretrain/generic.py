@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from reco_plugin.quickstart.dataset import BenchPair, Quickstart, load, render_once, slug
-from reco_plugin.quickstart.entities import Entity, concept
-from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import fetch, iconify
+from benchmarks.drawings.entities import concept
+from benchmarks.drawings.find import slug
+from benchmarks.drawings.packages import fetch
+from benchmarks.drawings.render import Drawing, IconSet, render_once
+from reco_plugin.quickstart.dataset import BenchPair, Quickstart, load
+from reco_plugin.quickstart.entities import Entity
+from reco_plugin.quickstart.sources import iconify
 
 SOURCES = (
     iconify("flat-color-icons", "1.2.3", "MIT", "Icons8, Flat Color Icons"),
@@ -42,7 +45,7 @@ def load_with_generic(cache: Path) -> Quickstart:
     Raises:
         DataError: the packages could not be fetched.
     """
-    data = load(cache)
+    data = load()
     items, drawings = _drawings(data.entities, fetch(SOURCES, cache))
     images = np.concatenate([data.images, render_once(drawings, cache / "images")])
     return replace(data, images=images, items=[*data.items, *items])

@@ -10,8 +10,8 @@ from reco_plugin.quickstart.sources import QUERY_STYLES
 from .package_set import Entity, PackageSet
 
 
-def load(cache: Path) -> PackageSet:
+def load(_cache: Path) -> PackageSet:
     """The quickstart benchmark without its generic drawings; its captions are worded already, so there are no hints."""
-    data = dataset.load(cache)
+    data = dataset.load()
     entities = [Entity(e.key, (e.label, *e.names.values()), (), e.split) for e in data.entities]
     return PackageSet("emoji", data.images, data.items, entities, QUERY_STYLES)

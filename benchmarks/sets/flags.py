@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, fetch, iconify, read_json
+from benchmarks.drawings.packages import fetch, read_json
+from benchmarks.drawings.render import Drawing, IconSet
+from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, iconify
 
 from ..pretrain.generic import bag, mentions
 from .assemble import Picture, assemble

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from reco_plugin.quickstart.render import SIDE
-from reco_plugin.quickstart.sources import DrawingPackage, fetch
+from benchmarks.drawings.packages import fetch
+from reco_plugin.quickstart.dataset import SIDE
+from reco_plugin.quickstart.sources import DrawingPackage
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of

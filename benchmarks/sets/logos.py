@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reco_plugin.quickstart.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import DrawingPackage, fetch, iconify, read_json
+from benchmarks.drawings.packages import fetch, read_json
+from benchmarks.drawings.render import Drawing, IconSet
+from reco_plugin.quickstart.sources import DrawingPackage, iconify
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of

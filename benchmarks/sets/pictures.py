@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.drawings.render import Drawing, render
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.render import Drawing, render
 
 
 def kept(folder: Path, content: object, make: Callable[[], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

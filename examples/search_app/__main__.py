@@ -40,10 +40,9 @@ def main(
     ] = None,
     api_key: Annotated[str | None, typer.Option(envvar="SEARCH_APP_KEY", help="of that service")] = None,
     model: Annotated[Path, typer.Option(help="model folder, when in process")] = Path("triton_models"),
-    cache: Annotated[Path, typer.Option(help="where the drawings are kept")] = Path(".cache/quickstart"),
 ) -> None:
     """Search drawings that lie in Qdrant as plain CLIP vectors, with queries plain and refined, side by side."""
-    catalogue = read_catalogue(cache)
+    catalogue = read_catalogue()
     with (
         _source(reco, api_key, model, folder, catalogue) as source,
         closing(connect(qdrant or str(folder / "index"))) as client,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
@@ -56,16 +55,13 @@ class Catalogue:
     memory: Sequence[Pair]
 
 
-def read_catalogue(cache: Path) -> Catalogue:
-    """Read the drawings; the first time, they are fetched and rendered.
-
-    Args:
-        cache: folder of packages and rendered drawings, the one that ``reco demo`` uses.
+def read_catalogue() -> Catalogue:
+    """Read the drawings that come with the package.
 
     Raises:
-        DataError: they are not there and cannot be fetched.
+        DataError: they are missing or damaged.
     """
-    data = load(cache)
+    data = load()
     products = [_product(data, int(row)) for row in data.rows(splits=ALL_SPLITS, styles=QUERY_STYLES)]
     sold = {product.entity for product in products}
     queries = [

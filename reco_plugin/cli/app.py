@@ -73,20 +73,17 @@ def reco_command(
 def demo_command(
     *,
     model: ModelOption = None,
-    cache: Annotated[Path, typer.Option(help="Packages and rendered drawings, kept for the next run.")] = Path(
-        ".cache/quickstart"
-    ),
     out: Annotated[Path, typer.Option(help="Where index.html, results.json and the memory go.")] = Path("demo"),
 ) -> None:
     """Classify drawings of entities that CLIP never saw, before and after their pairs join the memory.
 
-    The first run fetches about 35 MB of drawings through npm and draws them; the next ones find both in the cache.
+    Model and drawings come with reco-plugin: nothing is fetched.
     """
-    for module in ("onnxruntime", "qdrant_edge", "resvg_py", "jinja2"):  # before anything is fetched
+    for module in ("onnxruntime", "qdrant_edge", "jinja2"):
         need(module, "reco demo", "demo")
     from ..demo.run import run
 
-    run(load_settings(model=model).model, cache, out)
+    run(load_settings(model=model).model, out)
 
 
 @app.command(

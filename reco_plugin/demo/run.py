@@ -37,21 +37,20 @@ _SIDE_NAMES = {"image": "images refined", "text": "prompts refined", "both": "bo
 _KEYS = {"frozen": "frozen", "both": "refined", "image": "refined_image", "text": "refined_text"}  # in results.json
 
 
-def run(model: Path, cache: Path, out: Path) -> dict[str, Any]:
+def run(model: Path, out: Path) -> dict[str, Any]:
     """Run the whole demo; returns the contents of ``results.json``.
 
     Args:
         model: the shipped quickstart model.
-        cache: folder for packages and rendered images, reused by the next run.
         out: folder for the memory, ``index.html`` and ``results.json``.
 
     Raises:
         ArtifactError: the model is missing or damaged.
-        DataError: the drawings could not be fetched.
+        DataError: the drawings are missing or damaged.
         MemoryStoreError: ``out/memory`` holds something else than an earlier demo.
     """
-    Artifact.load(model)  # before minutes of fetching and rendering
-    data = load(cache)
+    Artifact.load(model)
+    data = load()
     with Reco.open(model, memory=_fresh(out), memory_kind="edge", on_memory_failure="fail") as reco:
         note_folders(out / "memory", [out / _PICTURES])
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")

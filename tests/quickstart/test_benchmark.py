@@ -23,7 +23,7 @@ from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.fuse import Fuser
-from reco_plugin.quickstart.dataset import load
+from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.quickstart.entities import ALL_SPLITS
 from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
 from reco_plugin.reco import Reco
@@ -57,8 +57,7 @@ def artifact() -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def study(cache: Path, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    data = load(cache)  # without the drawings of pre-training alone, which nothing here asks for
+def study(data: Quickstart, artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Study:
     encoder = Encoder(artifact, load_settings(model=MODEL))
     return Study(data, encoder, artifact.manifest.fingerprint, tmp_path_factory.mktemp("study"))
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reco_plugin.quickstart.dataset import Quickstart, load
 
 
-def load_some(cache: Path, every: int = 6) -> Quickstart:
+def load_some(every: int = 6) -> Quickstart:
     """The drawings of every n-th entity; each split keeps about its share."""
-    data = load(cache)
+    data = load()
     entities = data.entities[::every]
     keys = {entity.key for entity in entities}
     rows = [row for row, item in enumerate(data.items) if item.entity in keys]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..progress import progress_bar
-from .sources import read_json
+from reco_plugin.files import whole_file
+from reco_plugin.progress import progress_bar
+from reco_plugin.quickstart.dataset import SIDE
 
-SIDE = 64
-"""Pixels per side of a rendered image."""
+from .packages import read_json
+
 _OVERSAMPLED = 128  # rendered at twice the size and averaged: smoother edges than resvg's own antialiasing
 
 
@@ -103,3 +106,15 @@ def render(drawings: Sequence[Drawing], processes: int | None = None) -> npt.NDA
             done += len(part)
             bar.update(len(part))
     return out
+
+
+def render_once(drawings: list[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
+    """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
+    digest = hashlib.sha256(json.dumps([[d.icons.parent.name, d.name] for d in drawings]).encode()).hexdigest()[:16]
+    path = folder / f"{digest}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            np.save(part, render(drawings))
+    images: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return images
