@@ -55,7 +55,8 @@ def build_command(
     """Build a memory from a source; an interrupted build resumes when run again.
 
     A folder is filled in place: rows are added or replaced, nothing is deleted. With --swap, and always on a server, a
-    new version is built beside the one in use; the old one stays for `rollback`.
+    new version is built beside the one in use; the old one stays for `rollback`. Where none with pairs is in use, the
+    new one is put to use at once.
     """
     fill = Fill(origin, given, named=True)
     served = is_server(fill.settings)
@@ -142,10 +143,10 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         with fill.open_reco(memory=where, **place) as reco:
             outcome = fill.run(reco, "build", finish=lambda writer: swap.finish(writer, fill, live))
         version = versions.finish(name, outcome.held + outcome.copied, fingerprint, wait_s=wait)
-        if swap.wanted:
+        if used := swap.wanted or live is None or live.pairs == 0:  # nothing is lost where nothing was in use
             version = versions.use(name)
-    used = "is in use" if swap.wanted else f"is ready: reco memory use {name}"
-    text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {used}"])
+    state = "is in use" if used else f"is ready: reco memory use {name}"
+    text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {state}"])
     say({**outcome.to_dict(), **describe(version)}, text, fill.asked.as_json)
 
 

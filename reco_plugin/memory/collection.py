@@ -30,6 +30,8 @@ METADATA_KEY = "reco"
 """Key of the header in a collection's metadata."""
 TRUST_KEY = "reco_trust"
 """Key of what was learned about the pairs."""
+BUILD_KEY = "reco_build"
+"""Key of whether a version is finished."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
@@ -90,6 +92,8 @@ def open_served(
     """The collection of a server; if there is none, a first version and its alias are created."""
     run, location = server.patience.run, server.location
     if not run("open", lambda _: client.collection_exists(name)):
+        if not create:
+            run("open", lambda _: _refuse_unused(client, name, location))
         header = new_header(fingerprint, f"{location} (collection {name})", create=create)
         run("create", lambda _: _make_first(client, name, location, header, server.options), write=True)
     return run("open", lambda _: read_collection(client, name, location, fingerprint))
@@ -161,7 +165,7 @@ def _make_first(client: QdrantClient, name: str, location: str, header: Header, 
                 raise
         else:
             client.update_collection_aliases([create_alias(version_name(name, 1), name)])
-    _wait_for(client, name)
+    _wait_for(client, name, location)
 
 
 def _exists_already(error: Exception) -> bool:
@@ -172,16 +176,39 @@ def _exists_already(error: Exception) -> bool:
     )
 
 
-def _wait_for(client: QdrantClient, name: str) -> None:
+def _wait_for(client: QdrantClient, name: str, location: str) -> None:
     end = time.monotonic() + _ALIAS_S
     while not client.collection_exists(name):
         if time.monotonic() > end:
-            newest = version_name(name, version_numbers(client, name)[-1])
-            raise MemoryStoreError(
-                f"there are versions of {name!r}, but no alias stands for one: their making was interrupted, or the "
-                f"alias was deleted. Choose one: reco memory use {newest}"
-            )
+            _refuse_unused(client, name, location)
         time.sleep(0.1)
+
+
+def _refuse_unused(client: QdrantClient, name: str, location: str) -> None:
+    """Refuse a memory of whose versions none is in use, and tell which there are; nothing where there is none.
+
+    Raises:
+        MemoryStoreError: there is one or more.
+    """
+    finished = {
+        version: is_finished(client.get_collection(version).config.metadata or {})
+        for version in (version_name(name, number) for number in version_numbers(client, name))
+    }
+    if finished:
+        known = ", ".join(f"{version}{'' if done else ' (unfinished)'}" for version, done in finished.items())
+        newest = next((version for version, done in reversed(finished.items()) if done), None)
+        way = f"Put one to use: reco memory use {newest} --memory {location}"
+        if newest is None:
+            way = "Go on with its building: the same reco memory build with --resume"
+        raise MemoryStoreError(
+            f"no version of the memory {name!r} at {location!r} is in use (no alias stands for one), but there are: "
+            f"{known}. {way}"
+        )
+
+
+def is_finished(metadata: dict[str, Any]) -> bool:
+    """Whether the metadata of a version says that it is completely built."""
+    return (metadata.get(BUILD_KEY) or {}).get("finished") is not False
 
 
 def _creation(dimension: int, options: MemoryOptions) -> dict[str, Any]:

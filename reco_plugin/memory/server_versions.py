@@ -10,13 +10,19 @@ from qdrant_client import models
 
 from ..errors import MemoryStoreError
 from ..types import Fingerprint
-from .collection import collection_of_alias, create_alias, make_collection, read_collection, version_numbers
+from .collection import (
+    BUILD_KEY,
+    collection_of_alias,
+    create_alias,
+    is_finished,
+    make_collection,
+    read_collection,
+    version_numbers,
+)
 from .header import Header, check_fingerprint
 from .server import Server
 from .versions import Version, Versions, version_name, version_number
 
-BUILD_KEY = "reco_build"
-"""Key in a collection's metadata of whether it is finished."""
 _INDEXED = models.CollectionStatus.GREEN
 T = TypeVar("T")
 
@@ -85,8 +91,8 @@ class ServerVersions(Versions):
         header = self._run("read", lambda: read_collection(client, name, self._server.location, None)).header
         metadata = self._run("read", lambda: client.get_collection(name)).config.metadata or {}
         pairs = self._run("read", lambda: client.count(name, exact=True)).count
-        finished = metadata.get(BUILD_KEY, {}).get("finished") is not False
-        return Version(name, version_number(self._name, name) or 0, pairs, name == live, finished, header.fingerprint)
+        number = version_number(self._name, name) or 0
+        return Version(name, number, pairs, name == live, is_finished(metadata), header.fingerprint)
 
     def _wait_for_index(self, name: str, wait_s: float) -> None:
         end = time.monotonic() + wait_s

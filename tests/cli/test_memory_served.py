@@ -61,6 +61,33 @@ def test_swap_rollback_and_prune(work: Path, catalogue: Path, url: str, ask: Ask
     assert versions(ask, url) == {"reco--v2": (24, True, True)}
 
 
+def test_the_first_build_is_put_to_use(
+    work: Path, catalogue: Path, server: StandIn, url: str, run: Run, ask: Ask, fail: Fail
+) -> None:
+    server.engine.refusals["upsert"] = Refusal(500, "out of luck")
+    assert "out of luck" in fail("memory", "build", catalogue, "--memory", url)
+    server.engine.refusals.clear()
+    message = fail("memory", "info", "--memory", url)
+    assert "there are: reco--v1 (unfinished)" in message and "reco memory build with --resume" in message
+    done = run("memory", "build", part(catalogue, 2), "--memory", url)
+    assert "reco--v2 holds 2 pairs and is in use" in done.stdout
+    assert ask("memory", "info", "--memory", url)["pairs"] == 2
+    done = run("memory", "build", part(catalogue, 3), "--memory", url)
+    assert "reco--v3 holds 3 pairs and is ready: reco memory use reco--v3" in done.stdout
+    assert ask("memory", "info", "--memory", url)["pairs"] == 2
+    server.engine.client.update_collection_aliases(
+        [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="reco"))]
+    )
+    message = fail("memory", "info", "--memory", url)
+    assert "reco--v1 (unfinished), reco--v2, reco--v3. Put one to use: reco memory use reco--v3 --memory" in message
+
+
+def test_a_build_beside_an_empty_version_is_put_to_use(work: Path, catalogue: Path, url: str, ask: Ask) -> None:
+    with Reco.open(memory=url) as reader:  # as a service that starts first makes it
+        assert ask("memory", "build", part(catalogue, 2), "--memory", url)["live"] is True
+        assert len(reader.memory) == 2
+
+
 def test_the_swap_is_one_request(work: Path, catalogue: Path, server: StandIn, url: str, ask: Ask) -> None:
     for _ in range(2):
         ask("memory", "build", part(catalogue, 2), "--memory", url, "--swap")
