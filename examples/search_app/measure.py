@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reco_plugin.errors import InputError
-from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.evaluate.results import gain, percent, table
+from reco_plugin.evaluate.intervals import Interval, bootstrap, points
+from reco_plugin.evaluate.results import percent, table
 
 from .catalogue import SPLITS, Query
 from .index import Hit, Index
@@ -100,7 +100,7 @@ def examples(answers: Sequence[Answer], gains: int, losses: int) -> list[Answer]
 def render(found: dict[str, Recall]) -> str:
     """A plain text table, in per cent and points."""
     rows = [
-        [split, f"{one.queries:,}", _change(one, 1), _change(one, K), gain(one.gain)] for split, one in found.items()
+        [split, f"{one.queries:,}", _change(one, 1), _change(one, K), points(one.gain)] for split, one in found.items()
     ]
     return table(["entities", "queries", "R@1 %", f"R@{K} %", "gain in R@1, 95 % interval"], rows)
 

@@ -300,7 +300,11 @@ def _print_result(
     pairs = reco.memory.store.count()
     named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}
     setup = {name: str(value) for name, value in named.items() if value} | {"pairs": pairs}
-    text = json.dumps(result.to_dict() | {"setup": setup}, indent=2, ensure_ascii=False)
+    told = result.to_dict() | {"setup": setup}
+    ranks = told.pop("ranks", None)
+    text = json.dumps(told, indent=2, ensure_ascii=False)
+    if ranks:  # columns of numbers, which would be a line each
+        text = f'{text[:-2]},\n  "ranks": {json.dumps(ranks, ensure_ascii=False)}\n}}'
     if asked.out is not None:
         with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")

@@ -69,7 +69,8 @@ def fit_command(
 
 def render(result: FitResult, out: Path) -> str:
     """The figures of the test part, the decision, and what to do next."""
-    from ..evaluate.results import gain, percent, table
+    from ..evaluate.intervals import points
+    from ..evaluate.results import percent, table
 
     task = max((len(line.task) for line in result.test), default=0)
     header = ["test part", *(f"R@{k} %" for k in (1, 5, 10)), "gain in R@1, 95 % interval"]
@@ -77,7 +78,7 @@ def render(result: FitResult, out: Path) -> str:
         [
             f"{line.task if line.way == 'frozen' else '':<{task}}  {_WAYS[line.way]}",
             *(percent(share) for share in line.recall.values()),
-            gain(line.gain) if line.gain else "",
+            points(line.gain) if line.gain else "",
         ]
         for line in result.test
     ]

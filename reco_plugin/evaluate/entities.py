@@ -33,10 +33,11 @@ from .encoding import (
     templates_of,
 )
 from .measure import Measured, by_unseen, mean_move, measure_sides, move_among, variants_of
+from .own_pictures import count_own
 from .prompts import Prompts
 from .ranking import Blocks, rank_blocks
 from .reasons import reasons_of
-from .results import EntityResult
+from .results import EntityResult, per_query
 from .task import Task, TaskItems
 
 _TOP = 5
@@ -94,6 +95,8 @@ def entities(
         prompts=prompts,
         variants=variants,
         reasons=reasons_of(found, {line.refined: line.gain for line in variants}, "names"),
+        own_pictures=count_own(reco, images, own),
+        ranks=per_query(entity_set.query_ids or [f"image {row}" for row in range(1, len(images) + 1)], found),
         generalised=by_unseen(found, unseen, labels),
         generalised5=by_unseen(found, unseen, labels, _TOP),
     )

@@ -21,6 +21,16 @@ class Interval(NamedTuple):
     high: float
 
 
+def points(interval: Interval) -> str:
+    """Format a difference in points with its bounds.
+
+    >>> points(Interval(0.011, 0.002, 0.02))
+    '+1.1 [+0.2, +2.0]'
+    """
+    mean, low, high = (100 * value for value in interval)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def harmonic_mean(seen: float, unseen: float) -> float:
     """Harmonic mean of two accuracies: high only where both are.
 

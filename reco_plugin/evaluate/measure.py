@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from ..request import RefineHow
 from ..score import Refines
 from ..trust.scores import score_pairs
-from ..types import Coverage, Vectors
+from ..types import Caution, Coverage, Vectors
 from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate
 from .intervals import DRAWS, Interval, bootstrap, bootstrap_harmonic
 from .ranking import Blocks, Ranking, ndcg, rank_blocks, rank_scores, ranks
-from .task import SIDES, Mask, Task
+from .task import SIDES, Mask, Task, TaskItems
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,25 @@ def gain(
 ) -> Interval:
     """Difference in top-1 on the same queries, with its interval over groups (N,)."""
     return bootstrap(after.top(1) - before.top(1), groups, samples=samples, seed=seed)
+
+
+def try_cautions(reco: Refines, task: Task, refined: TaskItems, **options: Unpack[RefineHow]) -> dict[str, Interval]:
+    """Gain of the queries alone with each other named caution; nothing where no gate has one.
+
+    Args:
+        reco: refines.
+        task: frozen.
+        refined: its queries, refined.
+        options: they were refined with.
+    """
+    if refined.coverage is None or refined.coverage.strength is None:
+        return {}
+    before, found = measure(task), dict[str, Interval]()
+    for caution in get_args(Caution):
+        if caution != (options.get("caution") or "balanced"):
+            queries = refine_queries(reco, task.queries, **{**options, "caution": caution})
+            found[caution] = gain(measure(task, [replace(task, queries=queries)]), before, task.groups)
+    return found
 
 
 def mean_move(frozen: Vectors, refined: Vectors) -> float:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ..types import Coverage, Role
-from .intervals import Interval
+from .intervals import Interval, points
 from .measure import Measured
 
 Rule: TypeAlias = Literal["nothing found", "left plain", "too few covered", "some covered", "no better"]
 _LITTLE = 0.01  # of accuracy or recall
-_NAMED = 3  # candidates without a caption, at most
+_NAMED = 3  # candidates without a caption, or queries that lost, at most
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What else was measured of a line: advice names nothing that was not.
+
+    Attributes:
+        cautions: gain over frozen with another caution.
+        others: gain over frozen of other lines of the same task, by their names.
+        lost: of the queries that frozen vectors answer and refined ones do not; their captions, names or ids.
+    """
+
+    cautions: Mapping[str, Interval] = field(default_factory=dict)
+    others: Mapping[str, Interval] = field(default_factory=dict)
+    lost: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,7 @@ def why(
     coverage: Coverage | None,
     moved: float,
     names: Sequence[str] = (),
+    tried: Tried | None = None,
 ) -> Reason | None:
     """Say why a line gained little; None where it gained, or without coverage.
 
@@ -53,10 +69,14 @@ def why(
         coverage: of the refinement.
         moved: mean cosine distance between frozen and refined.
         names: of the candidates, to name those that the memory does not know.
+        tried: what else was measured.
     """
     if coverage is None or not little(gain):
         return None
-    return Reason(refined, *_rule(what, role, coverage, moved, names), coverage, loses=gain.high < 0.0)
+    loses = gain.high < 0.0
+    rule, says = _rule(what, coverage, moved, names, loses=loses)
+    ways = "; ".join(_ways_out(what, gain, tried or Tried(), loses=loses))
+    return Reason(refined, rule, f"{says}; {ways}" if ways else says, coverage, loses=loses)
 
 
 def little(gain: Interval) -> bool:
@@ -65,7 +85,11 @@ def little(gain: Interval) -> bool:
 
 
 def reasons_of(
-    found: Mapping[str, Measured], gains: Mapping[str, Interval], what: str, names: Sequence[str] = ()
+    found: Mapping[str, Measured],
+    gains: Mapping[str, Interval],
+    what: str,
+    names: Sequence[str] = (),
+    tried: Mapping[str, Tried] | None = None,
 ) -> tuple[Reason, ...]:
     """Say why the refined images or candidates of a classification gained little.
 
@@ -74,10 +98,12 @@ def reasons_of(
         gains: refined side -> gain over frozen, see :func:`little`.
         what: the candidates are called, in the plural.
         names: of each candidate.
+        tried: refined side -> what else was measured.
     """
+    measured = tried or {}
     sides: tuple[tuple[str, str, Role], ...] = (("image", "images", "query"), ("text", what, "candidate"))
     reasons = (
-        why(side, called, role, gains[side], found[side].coverage, found[side].moved[place], names)
+        why(side, called, role, gains[side], found[side].coverage, found[side].moved[place], names, measured.get(side))
         for place, (side, called, role) in enumerate(sides)
         if side in found
     )
@@ -89,7 +115,7 @@ def lines_of(reasons: Sequence[Reason]) -> str:
     return "".join(f"\n{reason}" for reason in reasons)
 
 
-def _rule(what: str, role: Role, coverage: Coverage, moved: float, names: Sequence[str]) -> tuple[Rule, str]:
+def _rule(what: str, coverage: Coverage, moved: float, names: Sequence[str], *, loses: bool) -> tuple[Rule, str]:
     """The limiting rule, and a sentence."""
     if coverage.found == 0:
         return "nothing found", (
@@ -103,10 +129,30 @@ def _rule(what: str, role: Role, coverage: Coverage, moved: float, names: Sequen
     far = f"{what} moved by a cosine distance of {moved:.2f}"
     if coverage.strength is None:
         return "no better", f"{far}, and no gate says how well neighbours fit"
-    return "no better", (
-        f"{far}, and the neighbours separate them no better than the encoder does; add more pairs of each"
-        + (", or move further where the memory knows most queries: --caution bold" if role == "query" else "")
+    if loses:
+        return "no better", f"{far}, to neighbours that show other things than those asked for"
+    return (
+        "no better",
+        f"{far}, and the neighbours separate them no better than the encoder does; add more pairs of each",
     )
+
+
+def _ways_out(what: str, gain: Interval, tried: Tried, *, loses: bool) -> Iterator[str]:
+    """What to do, as far as it was measured: another caution, another line, none at all; and which pairs to add."""
+    best, changed = max(tried.cautions.items(), key=lambda one: one[1].mean, default=("", gain))
+    other, more = max(tried.others.items(), key=lambda one: one[1].mean, default=("", gain))
+    if changed.low > 0.0:
+        yield f"with --caution {best} they gain {points(changed)}"
+    elif loses:
+        yield f"leave {what} plain"
+        if changed.mean > gain.mean:
+            yield f"--caution {best} changes them by {points(changed)}"
+    if more.low > 0.0 and more.mean > changed.mean:
+        yield f"'{other}' gains {points(more)} here"
+    if loses and tried.lost:
+        named = ", ".join(f"{name!r:.60}" for name in tried.lost[:_NAMED])
+        rest = len(tried.lost) - len(tried.lost[:_NAMED])
+        yield f"or add pairs of what was lost: {named}" + (f", {rest:,} more" if rest else "")
 
 
 def _by_share(what: str, coverage: Coverage, names: Sequence[str]) -> tuple[Rule, str]:

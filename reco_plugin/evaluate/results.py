@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
 
-from .intervals import Interval
-from .measure import Generalised, Variant
+from .intervals import Interval, points
+from .measure import Generalised, Measured, Variant
+from .own_pictures import line_of
 from .prompts import Prompts
 from .ranking import RECALL_AT
 from .reasons import Reason, lines_of
+
+PerQuery: TypeAlias = Mapping[str, Sequence[Any]]
+"""Columns of N queries: ``name``, and for each line the rank of its best true result, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,21 +23,26 @@ class _Classified:
 
     variants: tuple[Variant, ...]
     reasons: tuple[Reason, ...] = ()
+    own_pictures: int = 0  # images that the memory holds under other ids
+    ranks: PerQuery | None = None  # the rank of the true class of each image
 
     def __getitem__(self, refined: str) -> Variant:
         return next(variant for variant in self.variants if variant.refined == refined)
 
     def _lines(self) -> dict[str, Any]:
         variants = [variant.to_dict() for variant in self.variants]
-        return {"variants": variants, "reasons": [reason.to_dict() for reason in self.reasons]}
+        lines: dict[str, Any] = {"variants": variants, "reasons": [reason.to_dict() for reason in self.reasons]}
+        lines |= {"own_pictures": self.own_pictures} if self.ranks is not None else {}
+        return lines | ({"ranks": self.ranks} if self.ranks is not None else {})
 
     def _table(self, prompts: Prompts | None = None) -> str:
         rows = [
-            [v.refined, percent(v.top1.mean), percent(v.top5), "" if v.refined == "frozen" else gain(v.gain)]
+            [v.refined, percent(v.top1.mean), percent(v.top5), "" if v.refined == "frozen" else points(v.gain)]
             for v in self.variants
         ]
         shown = table(["refined", "top-1 %", "top-5 %", "gain in top-1, 95 % interval"], rows)
-        return shown + ("" if prompts is None else f"\nprompts: {prompts}") + lines_of(self.reasons)
+        said = "" if prompts is None else f"\nprompts: {prompts}"
+        return shown + said + lines_of(self.reasons) + line_of(self.own_pictures, _count(self.ranks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +153,8 @@ class RetrievalResult:
     variants: tuple[RetrievalVariant, ...]  # both directions, frozen first in each
     reasons: tuple[Reason, ...] = ()  # why a line gained little
     repeated: int = 0  # number of texts that describe another image too; they tie, which counts as wrong
+    own_pictures: int = 0  # images that the memory holds under other ids
+    ranks: Mapping[str, PerQuery] = field(default_factory=dict)  # by direction
 
     def __getitem__(self, key: tuple[str, str]) -> RetrievalVariant:
         return next(variant for variant in self.variants if (variant.direction, variant.refined) == key)
@@ -163,14 +174,15 @@ class RetrievalResult:
         rows = []
         for v in self.variants:
             refined = v.refined if v.side == v.refined else f"{v.refined} ({v.side})"
-            gained = "" if v.refined == "frozen" else gain(v.gain)
+            gained = "" if v.refined == "frozen" else points(v.gain)
             rows.append([f"{v.direction}  {refined}", *map(percent, v.recall.values()), percent(v.ndcg10), gained])
         header = ["direction    refined", *(f"R@{k} %" for k in RECALL_AT), "nDCG@10 %", "gain in R@1, 95 % interval"]
         tied = (
             f"\nties: {self.repeated:,} of {self.texts:,} texts stand on several images; these tie, and "
             "a tie counts as wrong"
         )
-        return f"{title}\n{table(header, rows)}{tied if self.repeated else ''}{lines_of(self.reasons)}"
+        below = f"{tied if self.repeated else ''}{lines_of(self.reasons)}{line_of(self.own_pictures, self.images)}"
+        return f"{title}\n{table(header, rows)}{below}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -195,10 +207,13 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def gain(interval: Interval) -> str:
-    """Format a difference in points with its bounds, as in ``+1.1 [+0.2, +2.0]``."""
-    mean, low, high = (100 * value for value in interval)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+def per_query(names: Sequence[str], found: Mapping[str, Measured]) -> PerQuery:
+    """The columns of N queries: their names, and what was measured of each line."""
+    return {"name": list(names), **{refined: (one.ranks[0] + 1).tolist() for refined, one in found.items()}}
+
+
+def _count(ranks: PerQuery | None) -> int:
+    return 0 if ranks is None else len(ranks["name"])
 
 
 def _said(prompts: Prompts | None) -> dict[str, Any]:
@@ -210,5 +225,5 @@ def _apart(lines: Sequence[Generalised]) -> str:
     rows = []
     for line in lines:
         shares = [percent(line.seen.mean), percent(line.unseen.mean), percent(line.harmonic.mean)]
-        rows.append([line.refined, *shares, "" if line.refined == "frozen" else gain(line.gain)])
+        rows.append([line.refined, *shares, "" if line.refined == "frozen" else points(line.gain)])
     return table(["refined", "seen %", "unseen %", "harmonic mean %", "gain in harmonic mean, 95 % interval"], rows)

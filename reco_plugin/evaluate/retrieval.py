@@ -16,10 +16,11 @@ from ..request import RefineHow, given_options
 from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
-from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among
+from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among, try_cautions
+from .own_pictures import count_own
 from .ranking import RECALL_AT
-from .reasons import Reason, why
-from .results import RetrievalResult, RetrievalVariant
+from .reasons import Reason, Tried, little, why
+from .results import PerQuery, RetrievalResult, RetrievalVariant, per_query
 from .task import Task, TaskItems
 
 _DEPTH = 10  # of nDCG
@@ -58,6 +59,7 @@ def retrieval(
     index = {side: refine_candidates(reco, items, **options) for side, items in plain.items()}
     variants: list[RetrievalVariant] = []
     reasons: list[Reason | None] = []
+    by_query: dict[str, PerQuery] = {}
     for asks, searched in _DIRECTIONS:
         task = Task(plain[asks], plain[searched], plain[asks].labels)
         refined = replace(task, queries=queries[asks], candidates=index[searched])
@@ -68,8 +70,13 @@ def retrieval(
         found |= {} if exact is None else {"exact": exact}
         lines = _lines(f"{asks}->{searched}", found, task.groups[described])
         variants += lines
-        for line, side in ((lines[1], queries[asks]), (lines[2], index[searched])):
-            reasons.append(_reason(line, plain[side.modality], side))
+        names = _names(captioned, asks, described)
+        by_query[f"{asks}->{searched}"] = per_query(names, dict(zip(_REFINED, found.values(), strict=False)))
+        lost = dict.fromkeys(names[row] for row in np.flatnonzero(_lost(found, asks)).tolist())
+        cautions = try_cautions(reco, asked, queries[asks], **options) if little(lines[1].gain) else {}
+        others = [{other.refined: other.gain for other in lines[1:] if other is not line} for line in lines[1:3]]
+        reasons.append(_reason(lines[1], plain[asks], queries[asks], Tried(cautions, others[0], list(lost))))
+        reasons.append(_reason(lines[2], plain[searched], index[searched], Tried(others=others[1])))
     return RetrievalResult(
         captioned.name,
         len(images),
@@ -78,7 +85,26 @@ def retrieval(
         tuple(variants),
         tuple(reason for reason in reasons if reason is not None),
         _count_repeated(captioned.texts, owner),
+        count_own(reco, images, own),
+        by_query,
     )
+
+
+def _names(captioned: Captioned, asks: Modality, chosen: npt.NDArray[np.bool_]) -> list[str]:
+    """What the chosen queries, (N,), are called: texts by themselves, images by their first id, others by their row."""
+    items = captioned.texts if asks == "text" else captioned.images
+    if asks == "image" and captioned.ids is not None:
+        names = [own[0] for own in captioned.ids]
+    elif asks == "text" and not isinstance(items, np.ndarray):
+        names = [str(text) for text in items]
+    else:
+        names = [f"{asks} {row}" for row in range(1, len(items) + 1)]
+    return [names[row] for row in np.flatnonzero(chosen).tolist()]
+
+
+def _lost(found: Mapping[str, Measured], refined: str) -> npt.NDArray[np.bool_]:
+    """Queries (N,) that frozen vectors answer and refined ones do not."""
+    return np.asarray((found["frozen"].ranks[0] == 0) & (found[refined].ranks[0] > 0))
 
 
 def _count_repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]) -> int:
@@ -90,11 +116,11 @@ def _count_repeated(texts: Sequence[str] | Vectors, owner: npt.NDArray[np.int64]
     return sum(len(owners[key]) > 1 for key in keys)
 
 
-def _reason(line: RetrievalVariant, plain: TaskItems, refined: TaskItems) -> Reason | None:
+def _reason(line: RetrievalVariant, plain: TaskItems, refined: TaskItems, tried: Tried) -> Reason | None:
     """Say why a line with one side (N, D) refined gained little."""
     role: Role = "query" if line.refined == "query" else "candidate"
     far = mean_move(plain.vectors, refined.vectors)
-    return why(f"{line.direction} {line.refined}", f"{line.side}s", role, line.gain, refined.coverage, far)
+    return why(f"{line.direction} {line.refined}", f"{line.side}s", role, line.gain, refined.coverage, far, tried=tried)
 
 
 def _lines(direction: str, found: Mapping[str, Measured], groups: npt.NDArray[np.int64]) -> list[RetrievalVariant]:

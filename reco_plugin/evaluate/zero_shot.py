@@ -15,10 +15,11 @@ from ..errors import ConfigError, InputError
 from ..request import RefineHow, given_options
 from ..score import Refines
 from .encoding import silent
-from .measure import Measured, by_unseen, measure_sides, move_among, refine_task, variants_of
+from .measure import Measured, by_unseen, gain, measure_sides, move_among, refine_task, try_cautions, variants_of
+from .own_pictures import count_own
 from .prompts import labelled_task, prompts_of, with_templates
-from .reasons import reasons_of
-from .results import SomeClasses, ZeroShotResult
+from .reasons import Tried, little, reasons_of
+from .results import SomeClasses, ZeroShotResult, per_query
 from .task import SIDES, Side, Task
 
 
@@ -68,8 +69,11 @@ def zero_shot(
                 again = replace(again, queries=refined.among(chosen).queries)
                 again = move_among(reco, part, again, **options) if "both" in sides else again
                 parts[name] = _part(part, measure_sides(part, [again], sides))
+    names = labelled.query_ids or [f"image {row}" for row in range(1, len(labelled) + 1)]
+    tried = _tried(reco, task, refined, found, **options) if "image" in sides else None
+    own = count_own(reco, task.queries.vectors, task.queries.own)
     return ZeroShotResult(
-        **vars(_part(task, found)),
+        **vars(replace(_part(task, found, tried), own_pictures=own, ranks=per_query(names, found))),
         name=labelled.name,
         options=given_options(options),
         prompts=prompts_of(with_templates(reco, labelled), getattr(reco, "encoder", None)),
@@ -79,11 +83,29 @@ def zero_shot(
     )
 
 
-def _part(task: Task, found: Mapping[str, Measured]) -> SomeClasses:
+def _tried(
+    reco: Refines,
+    task: Task,
+    refined: Task,
+    found: Mapping[str, Measured],
+    **options: Unpack[RefineHow],
+) -> Tried | None:
+    """What else was measured of refined images, where they gain little."""
+    if not little(gain(found["image"], found["frozen"], task.groups)):
+        return None
+    lost = np.flatnonzero((found["frozen"].ranks[0] == 0) & (found["image"].ranks[0] > 0))
+    classes = dict.fromkeys(task.classes[label] for label in task.queries.labels[lost])
+    others = {side: gain(found[side], found["frozen"], task.groups) for side in ("text", "both") if side in found}
+    return Tried(try_cautions(reco, task, refined.queries, **options), others, list(classes))
+
+
+def _part(task: Task, found: Mapping[str, Measured], tried: Tried | None = None) -> SomeClasses:
     """The lines of one part of the classes."""
     variants = variants_of(found, task.groups)
     names = [task.classes[label] for label in task.candidates.labels]
-    reasons = reasons_of(found, {line.refined: line.gain for line in variants}, "class prompts", names)
+    reasons = reasons_of(
+        found, {line.refined: line.gain for line in variants}, "class prompts", names, {"image": tried} if tried else {}
+    )
     return SomeClasses(images=len(task), classes=len(task.candidates), variants=variants, reasons=reasons)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Table
+from ..evaluate.intervals import points
 from ..evaluate.ranking import RECALL_AT
-from ..evaluate.results import gain as points
 from ..evaluate.results import percent
 from .catalogue import Catalogue
 from .choose import TASK_OF, WORDS, Judged

@@ -24,7 +24,8 @@ from reco_plugin.evaluate import (
     recall,
     top_k,
 )
-from reco_plugin.evaluate.results import gain, percent, table
+from reco_plugin.evaluate.intervals import points
+from reco_plugin.evaluate.results import percent, table
 
 DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -227,7 +228,7 @@ def test_the_change_of_a_harmonic_mean_is_paired() -> None:
 def test_tables_align() -> None:
     assert table(["a", "bb"], [["ccc", "d"]]) == "a    bb\n---  --\nccc   d"
     assert percent(0.6234) == "62.3"
-    assert gain(Interval(0.011, -0.002, 0.02)) == "+1.1 [-0.2, +2.0]"
+    assert points(Interval(0.011, -0.002, 0.02)) == "+1.1 [-0.2, +2.0]"
 
 
 def test_zero_shot_of_real_clip_vectors() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.evaluate.reasons import why
+from reco_plugin.evaluate.reasons import Tried, why
 from reco_plugin.types import Coverage, Role
 
 NOTHING, LOSS, GAIN, UNSURE = (
@@ -46,7 +46,6 @@ HELD = Coverage(12, 12, 0.25, 0.5, 0.2, (True,) * 3 + (False,) * 9)
             "exact scores refine those alone, and the others stay plain; add pairs for",
         ),
         ("query", Coverage(10, 10, strength=0.3), "no better", "0.02, and the neighbours separate them no better"),
-        ("query", Coverage(10, 10, strength=0.3), "no better", "--caution bold"),
         ("candidate", Coverage(2, 2, 1.0, 0.5, 1.0, (True, True)), "no better", "add more pairs of each"),
     ],
 )
@@ -94,6 +93,35 @@ def test_only_a_line_that_gained_little_has_a_reason(gain: Interval, starts: str
     reason = why("text", "class prompts", "candidate", gain, Coverage(9, 9, 0.7, 0.5, 1.0), 0.5)
     assert (reason is None) == (starts is None)
     assert starts is None or str(reason).startswith(starts)
+
+
+TRIED = Tried({"cautious": Interval(-0.05, -0.1, -0.01), "bold": Interval(-0.4, -0.5, -0.3)}, lost=["a", "b", "c", "d"])
+
+
+@pytest.mark.parametrize(
+    ("gain", "tried", "says", "never"),
+    [
+        (NOTHING, None, "add more pairs of each", "--caution"),
+        (LOSS, None, "things than those asked for; leave images plain", "--caution"),
+        (
+            LOSS,
+            TRIED,
+            "leave images plain; --caution cautious changes them by -5.0 [-10.0, -1.0]; or add pairs",
+            "bold",
+        ),
+        (LOSS, TRIED, "or add pairs of what was lost: 'a', 'b', 'c', 1 more", "bold"),
+        (NOTHING, TRIED, "add more pairs of each", "--caution"),
+        (NOTHING, Tried({"bold": GAIN}), "with --caution bold they gain +20.0 [+10.0, +30.0]", "plain"),
+        (NOTHING, Tried({"bold": UNSURE}), "add more pairs of each", "--caution"),
+        (LOSS, Tried({"cautious": NOTHING}, {"exact": GAIN}), "by +0.0 [+0.0, +0.0]; 'exact' gains +20.0", "add"),
+    ],
+)
+def test_advice_names_what_was_measured_to_gain_and_the_way_out_of_a_loss(
+    gain: Interval, tried: Tried | None, says: str, never: str
+) -> None:
+    reason = why("image", "images", "query", gain, Coverage(10, 10, strength=0.3), 0.02, tried=tried)
+    assert reason is not None
+    assert says in reason.says and never not in reason.says
 
 
 def test_nothing_is_said_of_a_refinement_that_tells_nothing() -> None:

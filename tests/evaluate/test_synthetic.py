@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 from reco_plugin.data import Captioned, Labelled
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.evaluate import retrieval, zero_shot
+from reco_plugin.evaluate.intervals import points
 from reco_plugin.files import digest_records
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
@@ -176,8 +179,6 @@ def test_seen_and_unseen_classes_among_themselves_and_together_by_hand() -> None
 
 
 def test_seen_and_unseen_render_and_become_json() -> None:
-    import json
-
     reco: Any = Corrects()
     result = zero_shot(reco, four_classes())
     stored = json.loads(json.dumps(result.to_dict()))
@@ -193,7 +194,10 @@ def test_seen_and_unseen_render_and_become_json() -> None:
     assert tables[1].splitlines()[3].split() == ["frozen", "100.0", "50.0", "66.7"]
     plain = zero_shot(reco, replace(four_classes(), unseen=None))
     assert plain.variants == result.variants
-    assert plain.to_dict().keys() == {"task", "name", "images", "classes", "options", "variants", "reasons"}
+    whole = {"task", "name", "images", "classes", "options", "variants", "reasons", "own_pictures", "ranks"}
+    assert plain.to_dict().keys() == whole
+    named, right, wrong = [f"image {row}" for row in range(1, 5)], [1, 1, 1, 1], [1, 1, 2, 1]
+    assert stored["ranks"] == {"name": named, "frozen": wrong, "image": right, "text": wrong, "both": right}
     assert plain.render() == tables[0]
 
 
@@ -279,6 +283,56 @@ def test_texts_that_stand_on_several_images_are_counted_and_tie() -> None:
     assert retrieval(refiner, twice).repeated == 0, "twice on one image is no tie with another"
 
 
+def test_a_loss_is_called_a_loss_and_no_caution_that_loses_is_proposed() -> None:
+    """Every pair of the memory says of its image what another one shows; then a right memory, used too cautiously."""
+    world = World()
+    right = world.pairs()
+    wrong = replace(right, text=np.roll(right.text, len(right) // 2, axis=0))
+    captioned = Captioned("world", world.image, world.text, np.arange(CLASSES))
+    result = retrieval(learned(wrong), captioned)
+    assert result["text->image", "query"].gain.high < 0
+    (said,) = [str(reason) for reason in result.reasons if reason.refined == "text->image query"]
+    assert said.startswith("why text->image query loses: ")
+    assert "leave texts plain" in said and "bold" not in said and "gain" not in said
+    assert re.search(r"add pairs of what was lost: 'text \d+', 'text \d+', 'text \d+', \d+ more$", said)
+    cautious = retrieval(learned(right), captioned, caution=1.0)
+    (told,) = [str(reason) for reason in cautious.reasons if reason.refined == "text->image query"]
+    bold = retrieval(learned(right), captioned, caution="bold")["text->image", "query"].gain
+    assert bold.low > 0
+    assert "with --caution " in told and points(bold)[:4] in told
+
+
+def test_the_ranks_of_all_queries_are_told_in_both_directions() -> None:
+    world = World()
+    captioned = Captioned(
+        "world", world.image, world.text, np.arange(CLASSES), tuple((f"i{n}",) for n in range(CLASSES))
+    )
+    result = retrieval(learned(world.pairs()), captioned)
+    ranks = json.loads(json.dumps(result.to_dict()))["ranks"]
+    assert ranks["text->image"]["name"][:2] == ["text 1", "text 2"]
+    assert ranks["image->text"]["name"][:2] == ["i0", "i1"]
+    for variant in result.variants:
+        found = np.array(ranks[variant.direction][variant.refined])
+        assert {k: float((found <= k).mean()) for k in variant.recall} == variant.recall
+
+
+def test_pictures_of_the_memory_under_other_ids_are_noticed() -> None:
+    world = World()
+    pairs = world.pairs()
+    new = Captioned("world", world.image, world.text, np.arange(CLASSES))
+    assert (plain := retrieval(learned(pairs), new)).own_pictures == 0
+    assert "pictures of the memory" not in plain.render()
+    own = Captioned("world", pairs.image, pairs.text, np.arange(len(pairs)))
+    result = retrieval(learned(pairs), own)
+    assert result.own_pictures == result.to_dict()["own_pictures"] == len(pairs)
+    assert f"\nwarning: {len(pairs):,} of {len(pairs):,} images are pictures of the memory" in result.render()
+    known = replace(own, ids=tuple((id_,) for id_ in pairs.ids))
+    assert retrieval(learned(pairs), known).own_pictures == 0, "a picture's own pair is hidden from it"
+    labelled = Labelled("x", pairs.image[:3], np.array([0, 1, 2]), ("a", "b", "c"), (), world.text[:3])
+    shown = zero_shot(learned(pairs), labelled)
+    assert shown.own_pictures == 3 and "3 of 3 images are pictures of the memory" in shown.render()
+
+
 def test_every_side_of_retrieval_is_what_a_search_by_hand_finds() -> None:
     world = World(2)
     refiner = learned(world.pairs())
@@ -338,8 +392,6 @@ def test_an_image_without_texts_distracts_but_is_no_query() -> None:
 
 
 def test_results_render_and_become_json() -> None:
-    import json
-
     world = World()
     refiner = learned(world.pairs())
     shot = zero_shot(refiner, world.labelled(), k=5)

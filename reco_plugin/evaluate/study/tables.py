@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..findings import Cell, Chart, Column, Line, Section, Table
-from ..intervals import Interval
+from ..intervals import Interval, points
 from ..measure import Measured
-from ..results import gain, percent
+from ..results import percent
 from ..task import Mask
 from .config import StudyConfig
 from .study import Study
@@ -145,4 +145,4 @@ def _number(cell: Cell) -> float:
 
 
 def _points(cell: Cell) -> str:
-    return gain(cell) if isinstance(cell, Interval) else ""
+    return points(cell) if isinstance(cell, Interval) else ""
