@@ -46,7 +46,7 @@ def ready() -> float:
         command = [sys.executable, "-m", "reco_plugin", "serve", "--model", "triton_models", "--port", str(port)]
         begun = time.perf_counter()
         process = subprocess.Popen(
-            [*command, "--memory", f"{folder}/memory"],
+            [*command, "--memory", folder],
             env={**os.environ, "RECO_SERVE_PAGE": "false"},
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -25,7 +25,7 @@ from .refine import Refiner, Trusted
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval
 from .score import Scores, score_both
-from .sessions import OpenGraph, open_graph
+from .sessions import OpenGraph, check_settings, open_graph
 from .types import MODALITIES, FuserName, ImageInput, Modality, Refinement, Role, Vectors
 from .values import check_choice
 
@@ -115,6 +115,7 @@ class Reco:
             settings: all of them.
             open_graph: opens a graph of the model folder, where something else than the settings runs it.
         """
+        check_settings(settings)  # else the first request would find it
         artifact = Artifact.load(settings.model)
         encoder = Encoder(artifact, settings, open_graph)
         store = open_or_await(settings, artifact.manifest.fingerprint)

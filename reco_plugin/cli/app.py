@@ -25,7 +25,7 @@ from .evaluate import eval_app
 from .fit import fit_command
 from .flags import Given, take_flags, takes
 from .memory import memory_app
-from .shared import ModelOption, OpenOptions, existing_memory, memory_location
+from .shared import ModelOption, OpenOptions, existing_memory, served_memory
 from .study import report_command, study_command
 from .train import export_command, train_command
 
@@ -166,7 +166,7 @@ def serve_command(*, given: Given) -> None:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
-    with Reco.open(place.model, memory=memory_location(place.memory)) as reco:
+    with Reco.open(place.model, memory=served_memory(place.memory)) as reco:
         run(settings, reco)
 
 

@@ -13,8 +13,10 @@ import typer
 from ..config import Settings, load_settings
 from ..errors import ConfigError, MemoryStoreError
 from ..memory import Memory, memory_of
+from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
 from ..types import Fingerprint, Records
+from ..values import nearest
 
 if TYPE_CHECKING:
     from ..memory.server import Server
@@ -76,11 +78,38 @@ def memory_location(given: str | None) -> str:
 def existing_memory(given: str | None) -> str:
     """The same for a command that only reads: creating an empty memory would hide a mistyped name."""
     location = memory_location(given)
-    if location != ":memory:" and "://" not in location and not Path(location).expanduser().exists():
+    if _is_missing(location):
         raise MemoryStoreError(
-            f"there is no memory at {location!r}. Check the location, or make one: reco memory add --help"
+            f"there is no memory at {location!r}{_beside(location)}. Check the location, or make one: "
+            "reco memory add --help"
         )
     return location
+
+
+def served_memory(given: str | None) -> str:
+    """The memory of a service: one that is named must be there, or at least its folder; ``./memory`` is made.
+
+    A mistyped name would be served, empty and ready.
+    """
+    location = memory_location(given)
+    if "memory" in load_settings(memory=given).model_fields_set and _is_missing(location):
+        raise MemoryStoreError(
+            f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory build "
+            f"SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
+        )
+    return location
+
+
+def _is_missing(location: str) -> bool:
+    return location != ":memory:" and "://" not in location and not Path(location).expanduser().exists()
+
+
+def _beside(location: str) -> str:
+    """A memory of a similar name in the same folder, whose name may have been meant; empty if there is none."""
+    folder = Path(location).expanduser()
+    others = sorted(header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}"))
+    near = nearest(folder.name, others)
+    return f" (did you mean {str(Path(location).with_name(near[0]))!r}?)" if near else ""
 
 
 def memory_settings(

@@ -79,6 +79,18 @@ def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple
     return OrtSession(path, settings), "ONNX Runtime on CUDA" if settings.provider == "cuda" else "ONNX Runtime"
 
 
+def check_settings(settings: Settings) -> None:
+    """Check what the settings say of a Triton server, without asking it.
+
+    Raises:
+        ConfigError: its URL or certificate cannot be used.
+    """
+    if settings.triton_url is not None:
+        from .triton.address import address_of
+
+        address_of(settings)
+
+
 def check_graph(name: str, settings: Settings) -> None:
     """Check that the Triton server has a graph ready; in process, there is nothing to check.
 

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from reco_plugin.cli.app import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
+from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.serve.run import check_address
 from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
@@ -80,20 +81,47 @@ def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "variables", "told"),
     [
-        (["--threads", "0"], "threads"),
-        (["--aliases", "clip"], "NAME=plain"),
-        (["--aliases", "clip=both"], "aliases"),
-        (["--model", "nowhere"], "no model at 'nowhere'"),
+        (["--threads", "0"], {}, "threads"),
+        (["--aliases", "clip"], {}, "NAME=plain"),
+        (["--aliases", "clip=both"], {}, "aliases"),
+        (["--model", "nowhere"], {}, "no model at 'nowhere'"),
+        (["--memory", "./catalog"], {}, "no memory at './catalog' (did you mean 'catalogue'?)"),
+        (
+            [],
+            {"RECO_MEMORY": "elsewhere"},
+            "no memory at 'elsewhere'. Check the location; build one: reco memory build",
+        ),
+        ([], {"RECO_TRITON_URL": "triton:8001"}, "triton_url 'triton:8001' is not of the form grpc://host:8001"),
+        ([], {"RECO_TRITON_URL": "localhost"}, "triton_url 'localhost' is not of the form grpc://host:8001"),
     ],
 )
-def test_it_says_in_one_line_why_it_does_not_start(tmp_path, flags, told):
-    done = subprocess.run(command(*flags), cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+def test_it_says_in_one_line_why_it_does_not_start(tmp_path, model, flags, variables, told):
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue" / HEADER_NAME).touch()
+    known = {"RECO_MODEL": str(model)} | variables
+    done = subprocess.run(
+        command("--port", "0", *flags),
+        cwd=tmp_path,
+        env=environment(**known),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["catalogue"]
+
+
+def test_an_empty_folder_is_a_memory_to_begin_with(tmp_path, model):
+    (tmp_path / "catalogue").mkdir()
+    with process(tmp_path, model, "--memory", "catalogue") as (running, url):
+        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
+            assert running.poll() is None
+    assert (tmp_path / "catalogue" / HEADER_NAME).is_file()
 
 
 def test_a_port_in_use_is_said_in_one_line_before_a_model_is_loaded(tmp_path):
