@@ -1,13 +1,18 @@
 """All settings, and the only reader of the environment.
 
 ``Reco.open(k=5)``, ``RECO_K=5`` and ``k = 5`` in ``./reco.toml`` are the same setting; an argument wins over the
-environment, the environment over the file. An unknown name is an error in all three.
+environment, the environment over the file. An unknown name is an error, but in the environment a warning: others set
+variables of their own there, such as Kubernetes for a Service that is called reco.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
@@ -25,12 +30,17 @@ from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
 from .types import Caution, FuserName, MemoryKind, Mode
+from .values import nearest
 
 PREFIX = "RECO_"
 FILE = "reco.toml"
 MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
 _SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key"}
+_SURELY = 0.85
+"""Similarity from which a name is a misspelt one; without its key, a service would be open."""
+_OF_KUBERNETES = re.compile(r"(.+_)?(service_(host|port)(_.+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)")
+"""Of the variables that it sets in each pod for a Service whose name begins like our prefix."""
 SECTIONS = ("serve",)
 """Tables of ``reco.toml``, and prefixes after ``RECO_``, with their own settings."""
 NESTED = "__"
@@ -222,9 +232,7 @@ def load_settings(**arguments: Any) -> Settings:
 def load_section(kind: type[S], **arguments: Any) -> S:
     """Read the settings of one class; errors as in :func:`load_settings`."""
     known, prefix = set(kind.model_fields), PREFIX + (f"{kind.section.upper()}_" if kind.section else "")
-    if unknown := sorted(_environment(kind, prefix) - known):
-        names = ", ".join(prefix + name.upper() for name in unknown)
-        raise ConfigError(f"unknown setting in the environment: {names}. Known: {', '.join(sorted(known))}")
+    _tell_unknown(sorted(_environment(kind, prefix) - known), known, prefix)
     if unknown := sorted(set(arguments) - known):
         raise ConfigError(f"unknown setting: {', '.join(unknown)}. Known: {', '.join(sorted(known))}")
     try:
@@ -258,6 +266,25 @@ def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
     others = () if kind.section else tuple(f"{PREFIX}{section.upper()}_" for section in SECTIONS)
     names = (name for name in os.environ if name.startswith(prefix) and not name.startswith(others))
     return {name[len(prefix) :].lower().split(NESTED)[0] for name in names}
+
+
+def _tell_unknown(names: Collection[str], known: Collection[str], prefix: str) -> None:
+    """Warn of unknown variables, once per process.
+
+    Raises:
+        ConfigError: one is nearly the name of a key.
+    """
+    for name in (each for each in names if not _OF_KUBERNETES.fullmatch(each)):
+        unknown = f"unknown setting in the environment: {prefix}{name.upper()}"
+        if key := get_close_matches(name, _SECRET & set(known), n=1, cutoff=_SURELY):
+            raise ConfigError(f"{unknown}. Is {prefix}{key[0].upper()} meant?")
+        close = " or ".join(prefix + each.upper() for each in nearest(name, known))
+        _warn_of_unknown(f"{unknown}: ignored{f'. Did you mean {close}?' if close else ''}")
+
+
+@cache
+def _warn_of_unknown(message: str) -> None:
+    warnings.warn_explicit(message, UserWarning, __name__, 0)  # no line of the caller's is to blame
 
 
 def _describe(error: ErrorDetails) -> str:

@@ -9,9 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from reco_plugin import Reco
-from reco_plugin.config import PREFIX, Settings, SettingsKeywords, load_settings
+from reco_plugin.config import PREFIX, Settings, SettingsKeywords, _warn_of_unknown, load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.serve.settings import load_serve_settings
 
 KEY = "sk-very-secret-4711"
 SAID = {  # setting -> as an argument, as a variable, in reco.toml
@@ -124,10 +125,36 @@ def test_an_unknown_argument_is_refused(value):
         load_settings(neighbors=value)
 
 
-def test_an_unknown_variable_is_refused(monkeypatch):
-    monkeypatch.setenv("RECO_NEIGHBORS", "5")
-    with pytest.raises(ConfigError, match=r"environment: RECO_NEIGHBORS.*batch_size"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("RECO_URL", "RECO_URL: ignored$"),
+        ("RECO_MEMROY", r"RECO_MEMROY: ignored\. Did you mean RECO_MEMORY\?"),
+        ("RECO_API_KEY", "RECO_API_KEY: ignored"),
+    ],
+)
+def test_an_unknown_variable_is_a_warning_once(name, said, monkeypatch):
+    _warn_of_unknown.cache_clear()
+    monkeypatch.setenv(name, KEY)
+    with pytest.warns(UserWarning, match=said) as told:
+        assert load_settings(k=4).k == 4
         load_settings()
+    assert len(told) == 1 and KEY not in str(told[0].message)
+
+
+def test_variables_of_kubernetes_for_a_service_called_reco_are_none_of_ours(monkeypatch):
+    for name in ("RECO", "RECO_SEARCH"):
+        for end in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"):
+            monkeypatch.setenv(f"{name}_{end}", "tcp://10.0.0.1:80")
+    load_settings()  # a warning would be an error
+
+
+@pytest.mark.parametrize("name", ["RECO_MEMORY_APIKEY", "RECO_SERVE_API_KEY", "RECO_SERVE_ADMINKEY"])
+def test_a_misspelt_key_is_refused_since_nothing_would_be_protected(name, monkeypatch):
+    monkeypatch.setenv(name, KEY)
+    with pytest.raises(ConfigError, match=rf"environment: {name}\. Is RECO_.*KEYS? meant\?") as caught:
+        load_serve_settings() if "SERVE" in name else load_settings()
+    assert KEY not in str(caught.value)
 
 
 def test_an_unknown_word_in_the_file_is_refused(place):
