@@ -215,6 +215,7 @@ def test_the_environment_is_read_by_the_settings_only():
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",
             "torch onnxruntime httpx fastapi pydantic sentence_transformers tqdm",
         ),
+        ("import reco_plugin.serve.triton_model", "torch fastapi starlette uvicorn"),  # Triton's image has none of them
     ],
 )
 def test_an_import_in_a_new_interpreter_loads_nothing_heavy(statement, unwanted):

@@ -1,14 +1,15 @@
-"""Answers as JSON, written piece by piece in the thread that computed them: within its deadline, up to a limit."""
+"""Answers as JSON, written piece by piece in the thread that computed them: within its deadline, up to a limit.
+
+Used in Triton, too, where there is no FastAPI.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
-from fastapi import Response
 from pydantic import BaseModel
 from pydantic_core import to_json
-from starlette.types import Receive, Scope, Send
 
 from .failures import Failure, Refused
 from .pool import still_wanted
@@ -61,21 +62,3 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield b"]"
     else:
         yield to_json(value, exclude_none=True, inf_nan_mode="null")
-
-
-class JsonAnswer(Response):
-    """What was :func:`written`; each piece is dropped when it is sent."""
-
-    media_type = "application/json"
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-        super().__init__(headers={"content-length": str(sum(map(len, pieces)))})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._pieces.reverse()
-        while self._pieces:
-            body = self._pieces.pop()
-            await send({"type": "http.response.body", "body": body, "more_body": bool(self._pieces)})

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
 
 from ..errors import InputError
 from ..request import RefineOptions, check_caution
 from ..score import Scores
 from ..types import Caution, Coverage, Degraded
-from .answers import Answer, JsonAnswer, written
+from .answers import Answer, written
 from .auth import credential
 from .bodies import Bodies
 from .embedder import Embedder
@@ -227,6 +228,24 @@ class Caller:
         if coverage is not None and coverage.answered is not None:
             headers["x-reco-coverage"] = f"{coverage.answered:.2f}"
         self._request.state.headers, self._request.state.log = headers, log
+
+
+class JsonAnswer(Response):
+    """What was :func:`written`; each piece is dropped when it is sent."""
+
+    media_type = "application/json"
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+        super().__init__(headers={"content-length": str(sum(map(len, pieces)))})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._pieces.reverse()
+        while self._pieces:
+            body = self._pieces.pop()
+            await send({"type": "http.response.body", "body": body, "more_body": bool(self._pieces)})
 
 
 def refined_word(answer: Embedded) -> str:
