@@ -49,7 +49,7 @@ class PairMemory:
         self.searches, self.encoder, self._neighbours = store, encoder, neighbours
         self._learned = (store.header, _read_trust(store.header))
         self._version, self._counting = 0, threading.Lock()
-        self.learns_behind, self._closing = False, threading.Event()
+        self.learns_behind, self._closing, self._moving = False, threading.Event(), threading.Event()
         self._learning, self._starting = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._wanted: Callable[[], None] | None = None  # what the thread does next
@@ -108,14 +108,15 @@ class PairMemory:
         with progress_bar(total=total, desc="fill memory", unit="pair", disable=not progress) as bar:
             return self._store(_encode(self.encoder, pairs, batch_size), bar.update, progress=progress)
 
-    def add_records(self, batches: Iterable[Records], *, progress: bool = False) -> int:
+    def add_records(self, batches: Iterable[Records], *, settle: bool = True, progress: bool = False) -> int:
         """Store pairs that are vectors (N, D) of this encoder already; returns how many.
 
         Args:
             batches: the pairs.
+            settle: also learn from them, see :meth:`settle`; else the caller does that after the last of many calls.
             progress: show a bar on stderr while trust is learned.
         """
-        return self._store(batches, progress=progress)
+        return self._store(batches, learns=settle, progress=progress)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; returns how many existed."""
@@ -206,6 +207,24 @@ class PairMemory:
         """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`trust`."""
         return 0 if self.trust is None else self.store.count_unjudged()
 
+    def move_to(self, store: Memory) -> Memory | LazyMemory:
+        """Search and write another version from now on, and learn from it.
+
+        Learning from the one before stops; no other write may run meanwhile.
+
+        Returns:
+            The one before, still open for calls that began earlier.
+        """
+        self._moving.set()
+        if (thread := self._thread) is not None:
+            thread.join()
+        before, self.searches = self.searches, store
+        self.kind, self.location, self._tried = store.kind, store.location, 0
+        self._moving.clear()
+        self._count_change()
+        self.settle()
+        return before
+
     def close(self) -> None:
         """Flush and release the store."""
         self._closing.set()
@@ -263,7 +282,7 @@ class PairMemory:
 
     def _next(self) -> Callable[[], None] | None:
         with self._starting:
-            what, self._wanted = None if self._closing.is_set() else self._wanted, None
+            what, self._wanted = None if self._stops else self._wanted, None
             if what is None:
                 self._thread = None
             return what
@@ -283,7 +302,7 @@ class PairMemory:
     def _judge_behind(self) -> None:
         """Judge what is not judged yet; what the store does not answer now is asked again later."""
         left = self.count_unjudged()
-        while left > 0 and not self._closing.is_set():
+        while left > 0 and not self._stops:
             begun, pause = time.monotonic(), _AGAIN_S
             try:
                 with self._learning:
@@ -295,19 +314,29 @@ class PairMemory:
                 pause = time.monotonic() - begun  # half of the time belongs to queries
             self._closing.wait(pause)
 
+    @property
+    def _stops(self) -> bool:
+        """Whether the thread has to end: the memory is closed, or moves to another version."""
+        return self._closing.is_set() or self._moving.is_set()
+
     def _warn(self, said: str) -> None:
-        if not self._closing.is_set():
+        if not self._stops:
             warnings.warn(said, stacklevel=2)
 
     def _refuse_closed(self, _: int) -> None:
-        if self._closing.is_set():
-            raise InterruptedError("the memory is closed")
+        if self._stops:
+            raise InterruptedError("the memory is closed, or another version of it was put to use")
 
     def _store(
-        self, batches: Iterable[Records], count: Callable[[int], object] = int, *, progress: bool = False
+        self,
+        batches: Iterable[Records],
+        count: Callable[[int], object] = int,
+        *,
+        learns: bool = True,
+        progress: bool = False,
     ) -> int:
         """Write batches (N, D); if a later batch fails, the earlier ones stay, learned from unless it was Ctrl-C."""
-        stored, learns = 0, True
+        stored = 0
         try:
             for records in batches:
                 self.store.upsert(records)

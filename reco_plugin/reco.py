@@ -108,18 +108,27 @@ class Reco:
         return cls.of(chosen)
 
     @classmethod
-    def of(cls, settings: Settings, open_graph: OpenGraph = open_graph) -> Reco:
+    def of(
+        cls,
+        settings: Settings,
+        open_graph: OpenGraph = open_graph,
+        pairs_of: Callable[[Encoder], PairMemory] | None = None,
+    ) -> Reco:
         """Open what the settings name; errors as in :meth:`open`.
 
         Args:
             settings: all of them.
             open_graph: opens a graph of the model folder, where something else than the settings runs it.
+            pairs_of: makes the memory, where it is another one than that of the settings.
         """
         check_settings(settings)  # else the first request would find it
         artifact = Artifact.load(settings.model)
         encoder = Encoder(artifact, settings, open_graph)
-        store = open_or_await(settings, artifact.manifest.fingerprint)
-        pairs = PairMemory(store, encoder, neighbours=settings.k or artifact.manifest.policy.k)
+        if pairs_of is None:
+            store = open_or_await(settings, artifact.manifest.fingerprint)
+            pairs = PairMemory(store, encoder, neighbours=settings.k or artifact.manifest.policy.k)
+        else:
+            pairs = pairs_of(encoder)
         return cls(artifact, settings, pairs, open_fusers(artifact, settings, open_graph))
 
     @property

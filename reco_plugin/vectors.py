@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import numpy.typing as npt
 
@@ -53,6 +55,28 @@ def check_vectors(
 def are_same(one: Vectors, another: Vectors) -> bool:
     """Whether two unit-norm vectors (D,) are those of one item, but for rounding."""
     return bool(one @ another > _SAME)
+
+
+def pack(vectors: Vectors) -> str:
+    """Numbers of any shape as base64 of float32, little-endian, for JSON."""
+    return base64.b64encode(np.ascontiguousarray(vectors, "<f4").tobytes()).decode()
+
+
+def unpack(text: str, shape: tuple[int, ...], what: str) -> Vectors:
+    """The same numbers again, of a shape; -1 for a side that follows from the others.
+
+    Raises:
+        InputError: no base64, or of another number of bytes.
+
+    >>> unpack(pack(np.float32([[0.5, 1], [2, 3]])), (-1, 2), "vectors").tolist()
+    [[0.5, 1.0], [2.0, 3.0]]
+    """
+    try:
+        raw = base64.b64decode(text, validate=True)
+        return np.frombuffer(raw, "<f4").astype(np.float32).reshape(shape)
+    except ValueError as error:
+        wanted = " x ".join("B" if side < 0 else str(side) for side in shape)
+        raise InputError(f"{what} must be base64 of {wanted} float32, little-endian: {error}") from None
 
 
 def _real(vectors: npt.ArrayLike) -> Vectors:

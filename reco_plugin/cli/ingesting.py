@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..artifact import Artifact
 from ..data.rows import Rows
-from ..errors import ConfigError
+from ..errors import ConfigError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import names_of, open_source
-from ..memory import Memory, memory_of
+from ..memory import Memory
 from .errors import keeps
 from .flags import Given, take_flags
+from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_memory
 from .shared import JsonOption, Target, existing_memory, memory_settings, parse_options, say
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class FillOptions(Target):
         bool,
         typer.Option("--dry-run", help="Only say what would happen. Images are not decoded, nothing is written."),
     ] = False
+    service: ServiceOption = None
+    key_file: KeyFileOption = None
     as_json: JsonOption = False
     engine: Annotated[
         Literal["local", "ray"],
@@ -77,10 +81,13 @@ class Fill:
     def __init__(self, source: str, given: Given, *, named: bool = False, only_known: bool = False) -> None:
         self.asked = take_flags(FillOptions, given)
         self.cluster = cluster_of(self.asked.engine, given)
-        if only_known:
+        self.via = ServiceOptions(self.asked.service, self.asked.key_file)
+        self.via.check(self.asked.memory)
+        if only_known and self.via.service is None:
             existing_memory(self.asked.memory)
         self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
-        self.rows = open_source(source, model=self.asked.model or self.settings.model, into=self.settings)
+        into = self.settings if self.via.service is None else None
+        self.rows = open_source(source, model=self.asked.model or self.settings.model, into=into)
         if named:
             name, others = names_of(self.rows)
             given = {"source": name, "also": others if given.get("source", name) == name else frozenset()} | given
@@ -92,16 +99,25 @@ class Fill:
     def _beside(self, what: str) -> Path:
         """A list is named after the memory's folder, or after its collection, in the working folder."""
         memory = self.settings.memory
-        served = "://" in memory or memory == ":memory:"
+        served = "://" in memory or memory == ":memory:" or self.via.service is not None
         place = Path(self.settings.memory_collection) if served else Path(memory).expanduser()
         if not place.name.strip("."):  # ``.`` or ``..``
             place = place.resolve()
         return place.with_name(f"{place.name}.{what}.jsonl")
 
     def open_reco(self, **settings: Any) -> Reco:
-        """The model with the memory that is filled; settings may choose another one."""
+        """The model with the memory that is filled, through the service that has it open; settings may choose another.
+
+        Raises:
+            MemoryLocked: it is open elsewhere.
+        """
         from ..reco import Reco
 
+        if not settings:
+            try:
+                return self._open_served() or self.open_reco(memory=self.settings.memory)
+            except MemoryLocked as error:
+                raise explain_lock(error, self.settings) from error
         own = {
             "memory": self.settings.memory,
             "memory_collection": self.asked.collection,
@@ -111,14 +127,27 @@ class Fill:
 
     def open_store(self) -> Memory:
         """The memory that the command names, of any encoder; it must exist."""
-        return memory_of(self.settings, None, create=False)
+        return open_here_or_served(self.settings, self.via, None)
+
+    def _open_served(self) -> Reco | None:
+        from ..reco import Reco
+
+        settings = self.settings.model_copy(update={"on_memory_failure": "fail"})
+        if self.asked.model is not None:
+            settings = settings.model_copy(update={"model": self.asked.model})
+        fingerprint = Artifact.load(settings.model).manifest.fingerprint
+        if (store := served_memory(self.settings, self.via, fingerprint)) is None:
+            return None
+        from ..client.memory import ServedPairs
+
+        return Reco.of(settings, pairs_of=lambda encoder: ServedPairs(store, encoder))
 
     def plan(self, max_delete: float | None = None) -> Plan:
         """What the run would do to the memory, or to an empty one if there is none."""
         from ..ingest.plan import plan
 
         location = self.settings.memory
-        there = "://" in location or Path(location).expanduser().exists()
+        there = "://" in location or self.via.service is not None or Path(location).expanduser().exists()
         with (
             keeps("nothing was written"),
             self.open_reco(**({} if there else _NOWHERE)) as reco,

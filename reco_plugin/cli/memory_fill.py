@@ -14,16 +14,17 @@ import typer
 from ..artifact import Artifact
 from ..config import Settings
 from ..data.files import read_lines
-from ..errors import InputError, MemoryLocked
+from ..errors import ConfigError, InputError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import open_source
 from ..memory import Memory
-from ..memory.versions import FolderVersions, Version
+from ..memory.versions import FolderVersions, Version, Versions
 from .errors import keeps
 from .flags import Given, takes
 from .ingesting import Fill, FillOptions, SourceArgument, lines, progress_of
 from .memory_versions import describe, is_server, open_versions_of
-from .shared import JsonOption, MemoryOption, memory_settings, open_store, say
+from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served
+from .shared import JsonOption, MemoryOption, memory_settings, say
 
 if TYPE_CHECKING:
     from ..ingest.write import Writer
@@ -59,7 +60,9 @@ def build_command(
     new one is put to use at once.
     """
     fill = Fill(origin, given, named=True)
-    served = is_server(fill.settings)
+    if fill.via.service is not None and swap:
+        raise ConfigError("--swap builds a folder beside the memory: give --memory, on the machine of the service")
+    served = is_server(fill.settings) and fill.via.service is None
     if (swap or served) and not fill.asked.dry_run:
         _build_version(fill, _Swap(swap, keep_others), fresh=served and not resume, wait=wait)
     else:
@@ -73,13 +76,18 @@ class _Swap:
     wanted: bool
     keep_others: bool | None  # None: stop if there are any
 
-    def check(self, fill: Fill, live: Version | None) -> None:
-        """Look for other pairs before anything is encoded, if they would stop the swap.
+    def check(self, fill: Fill, live: Version | None, versions: Versions) -> None:
+        """Look, before anything is encoded, for what would stop the swap: other pairs, or who has the folder open.
 
         Raises:
-            MemoryStoreError: there are some.
-            MemoryLocked: the version in use cannot be read.
+            MemoryStoreError: there are other pairs.
+            MemoryLocked: the version in use cannot be read, or not be renamed.
         """
+        if self.wanted:
+            try:
+                versions.check_swap()
+            except MemoryLocked as error:
+                raise explain_lock(error, fill.settings) from error
         from ..ingest.others import find_others
 
         if self.wanted and live is not None and self.keep_others is None:
@@ -132,12 +140,14 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
         keeps(f"what was written stays beside the version in use; {again} continues"),
-        closing(open_versions_of(settings)) as versions,
+        closing(open_versions_of(settings, fill.via)) as versions,
     ):
         live = versions.in_use(fingerprint)
-        swap.check(fill, live)
+        swap.check(fill, live, versions)
         begun = None if fresh else versions.find_unfinished(fingerprint)
-        name = begun or versions.begin(fingerprint)
+        if begun is not None and begun.waits:
+            typer.echo(f"{begun.name} was built and not put to use: it is brought up to date, and put to use", err=True)
+        name = versions.begin(fingerprint) if begun is None else begun.name
         place = {"memory_collection": name} if is_server(settings) else {}
         where = str(versions.folder(name)) if isinstance(versions, FolderVersions) else settings.memory
         with fill.open_reco(memory=where, **place) as reco:
@@ -191,13 +201,17 @@ def remove_command(
         typer.Option("--from", metavar="FILE", help="Also the ids in a .txt, one per line, or of a source's rows."),
     ] = None,
     memory: MemoryOption = None,
+    service: ServiceOption = None,
+    key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete pairs by id; unknown ids are no error. Needs no model."""
+    via = ServiceOptions(service, key_file)
+    via.check(memory)
     if not ids and source is None:
         raise InputError("nothing to remove: give ids, or --from a file of them")
     wanted = [*(ids or []), *(_ids_in(source, memory_settings(memory)) if source else [])]
-    with closing(open_store(memory)) as store:
+    with closing(open_here_or_served(memory_settings(memory), via, None)) as store:
         removed, left = store.delete(wanted), store.count()
     say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
 

@@ -17,6 +17,7 @@ from ..memory import Memory, memory_of
 from ..memory.opening import server_of
 from .errors import keeps
 from .flags import Given, take_flags, takes
+from .service import ServiceOptions, open_here_or_served
 from .shared import (
     CollectionOption,
     JsonOption,
@@ -26,7 +27,6 @@ from .shared import (
     memory_location,
     memory_settings,
     open_copy,
-    open_store,
     parse_options,
     say,
     with_progress,
@@ -53,7 +53,10 @@ def export_command(
     from ..data import write_pairs
     from ..memory.transfer import all_pairs
 
-    with keeps(f"nothing was written to {target}"), closing(open_store(memory)) as store:
+    with (
+        keeps(f"nothing was written to {target}"),
+        closing(open_here_or_served(memory_settings(memory), ServiceOptions(), None)) as store,
+    ):
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
 

@@ -9,6 +9,7 @@ import typer
 
 from ..config import Settings
 from ..memory.versions import FolderVersions, Version, Versions
+from .service import ServedFolderVersions, ServiceOptions, served_memory
 from .shared import CollectionOption, JsonOption, MemoryOption, memory_settings, open_server, say
 
 
@@ -64,10 +65,11 @@ def is_server(settings: Settings) -> bool:
     return "://" in settings.memory
 
 
-def open_versions_of(settings: Settings) -> Versions:
-    """The versions of the memory of the settings."""
+def open_versions_of(settings: Settings, via: ServiceOptions | None = None) -> Versions:
+    """The versions of the memory of the settings; of a folder that a service has open, the service swaps them."""
     if not is_server(settings):
-        return FolderVersions(settings.memory)
+        served = served_memory(settings, via or ServiceOptions(), None)
+        return FolderVersions(settings.memory) if served is None else ServedFolderVersions(settings.memory, served)
     server = open_server(settings)
     from ..memory.server_versions import ServerVersions
 

@@ -7,7 +7,7 @@ import io
 import operator
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -84,6 +84,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     params: Sequence[tuple[str, str]] = ()  # of the query string
     admin: bool = False  # whether it needs the admin key
+    headers: Mapping[str, str] = field(default_factory=dict)  # besides the key
 
 
 def embed(

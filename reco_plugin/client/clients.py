@@ -74,7 +74,7 @@ class Client(Service):
             RecoError: as :meth:`embed_texts`.
         """
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
-        return Refined.join([self._send(part) for part in parts])
+        return Refined.join([self.send(part) for part in parts])
 
     def explain(
         self,
@@ -86,7 +86,7 @@ class Client(Service):
     ) -> Refined:
         """Refine B texts or images to (B, D) and return the pairs that were used; options as in :meth:`refine`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
-        return Refined.join([self._send(part) for part in parts])
+        return Refined.join([self.send(part) for part in parts])
 
     def scores(
         self,
@@ -107,19 +107,19 @@ class Client(Service):
             RecoError: as :meth:`embed_texts`.
         """
         parts = calls.scores(images, texts, queries, self.batch_size, options)
-        return calls.join_scores([self._send(part) for part in parts], queries)
+        return calls.join_scores([self.send(part) for part in parts], queries)
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
-        return sum(map(self._send, calls.add_pairs(pairs, self.batch_size)))
+        return sum(map(self.send, calls.add_pairs(pairs, self.batch_size)))
 
     def remove_pairs(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; needs the admin key. Returns how many existed."""
-        return sum(map(self._send, calls.remove_pairs(ids, self.batch_size)))
+        return sum(map(self.send, calls.remove_pairs(ids, self.batch_size)))
 
     def count_pairs(self) -> int:
         """How many pairs the memory holds; needs the admin key."""
-        return self._send(calls.count_pairs())
+        return self.send(calls.count_pairs())
 
     def close(self) -> None:
         """Close the connections."""
@@ -135,9 +135,10 @@ class Client(Service):
         self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
     ) -> Vectors:
         parts = calls.embed(items, modality, role, refine, self.batch_size)
-        return np.concatenate([self._send(part) for part in parts])
+        return np.concatenate([self.send(part) for part in parts])
 
-    def _send(self, call: Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
+        """Send one request, again while the service has no room, and read its answer; errors as elsewhere."""
         for tried in count():
             try:
                 response = self._http.request(**self._arguments(call))
@@ -182,7 +183,7 @@ class AsyncClient(Service):
     ) -> Refined:
         """Refine CLIP vectors (B, D), as :meth:`.Client.refine`."""
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
-        return Refined.join([await self._send(part) for part in parts])
+        return Refined.join([await self.send(part) for part in parts])
 
     async def explain(
         self,
@@ -194,7 +195,7 @@ class AsyncClient(Service):
     ) -> Refined:
         """Explain, as :meth:`.Client.explain`."""
         parts = calls.explain(items, modality, role, self.batch_size, options)
-        return Refined.join([await self._send(part) for part in parts])
+        return Refined.join([await self.send(part) for part in parts])
 
     async def scores(
         self,
@@ -205,19 +206,19 @@ class AsyncClient(Service):
     ) -> Scores:
         """Score B images against C texts, both refined, as :meth:`.Client.scores`."""
         parts = calls.scores(images, texts, queries, self.batch_size, options)
-        return calls.join_scores([await self._send(part) for part in parts], queries)
+        return calls.join_scores([await self.send(part) for part in parts], queries)
 
     async def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
-        return sum([await self._send(part) for part in calls.add_pairs(pairs, self.batch_size)])
+        return sum([await self.send(part) for part in calls.add_pairs(pairs, self.batch_size)])
 
     async def remove_pairs(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; needs the admin key. Returns how many existed."""
-        return sum([await self._send(part) for part in calls.remove_pairs(ids, self.batch_size)])
+        return sum([await self.send(part) for part in calls.remove_pairs(ids, self.batch_size)])
 
     async def count_pairs(self) -> int:
         """How many pairs the memory holds; needs the admin key."""
-        return await self._send(calls.count_pairs())
+        return await self.send(calls.count_pairs())
 
     async def close(self) -> None:
         """Close the connections."""
@@ -233,9 +234,10 @@ class AsyncClient(Service):
         self, items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, refine: bool | None
     ) -> Vectors:
         parts = calls.embed(items, modality, role, refine, self.batch_size)
-        return np.concatenate([await self._send(part) for part in parts])
+        return np.concatenate([await self.send(part) for part in parts])
 
-    async def _send(self, call: Call[T]) -> T:
+    async def send(self, call: Call[T]) -> T:
+        """Send one request, again while the service has no room, and read its answer; errors as elsewhere."""
         for tried in count():
             try:
                 response = await self._http.request(**self._arguments(call))

@@ -93,7 +93,7 @@ class Service(ABC):
             "url": call.path,
             "json": call.body,
             "params": list(call.params) or None,
-            "headers": {"authorization": f"Bearer {key}"} if key else {},
+            "headers": dict(call.headers) | ({"authorization": f"Bearer {key}"} if key else {}),
         }
 
     def _pause_s(self, response: httpx.Response, tried: int) -> float | None:

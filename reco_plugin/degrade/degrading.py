@@ -55,7 +55,7 @@ class Degrading:
         memory = Guard("memory", breaker(), counters.retrieve_s, deadline)
         fusion = Guard("fusion", breaker(), counters.fuse_s)
         self._guards: dict[Component, Guard] = {"memory": memory, "fusion": fusion}
-        searches: Searches = GuardedSearches(pairs.searches, memory)
+        searches: Searches = GuardedSearches(pairs, memory)
         guarded: dict[FuserName, Fuser] = {name: GuardedFuser(fuser, fusion) for name, fuser in fusers.items()}
         if settings.batch_callers and deadline is None:  # a server may hang, which must not add up
             searches = BatchedSearches(searches, settings.batch_size)

@@ -119,15 +119,15 @@ class Guard:
 
 
 class GuardedSearches:
-    """A memory whose searches are guarded."""
+    """The searches of a memory, guarded; of the version of it that is in use when they are asked."""
 
-    def __init__(self, memory: Searches, guard: Guard) -> None:
-        self._memory, self._guard = memory, guard
+    def __init__(self, pairs: Trusted, guard: Guard) -> None:
+        self._pairs, self._guard = pairs, guard
 
     @property
     def header(self) -> Header:
         """Fingerprint and trust."""
-        return self._memory.header
+        return self._pairs.searches.header
 
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
@@ -137,7 +137,7 @@ class GuardedSearches:
             Outage: the memory fails.
         """
         try:
-            return self._guard.ask(partial(self._memory.search, search))
+            return self._guard.ask(partial(self._pairs.searches.search, search))
         except Outage:
             check_search(search, self.header.fingerprint.dimension)
             raise

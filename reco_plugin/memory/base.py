@@ -74,6 +74,12 @@ class Memory(Searches, Protocol):
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of the existing ones of ``ids``, in any order; reads no vectors."""
 
+    def ids_after(self, last: str | None, limit: int) -> list[str]:
+        """The next ids behind ``last``, None from the first on, in an order that no write changes; none at the end.
+
+        So all pairs can be read in parts while others write: what is there all the time comes exactly once.
+        """
+
     def flush(self) -> None:
         """Make everything written so far durable."""
 

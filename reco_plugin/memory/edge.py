@@ -29,6 +29,7 @@ from .index_files import FOLDER
 from .points import (
     READ_BEFORE,
     compare_stored,
+    ids_behind,
     point_id,
     stored_payload,
     to_ids,
@@ -217,6 +218,13 @@ class EdgeMemory:
         else:
             found = self._retrieve(check_ids(ids, "ids"), True)
         return map(to_payload, chain.from_iterable(found))
+
+    def ids_after(self, last: str | None, limit: int) -> list[str]:
+        """The next ids behind ``last``, in the order of point ids."""
+        self._live()
+        start = None if last is None else point_id(last)
+        found = self._reader.page(start, check_positive(limit, "limit") + (start is not None))
+        return ids_behind(found, start, limit)
 
     def optimize(self) -> None:
         """Make the search index where FAISS is installed and there are enough pairs.

@@ -13,6 +13,7 @@ from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Modality, Vectors
 from .checks import CheckedSearch
+from .filters import USER_ID
 from .points import FilterConstructors, pages, point_id, translate_errors, wanted_payload
 
 POINTS_AT_ONCE = 1000
@@ -92,6 +93,12 @@ class ShardReader:
                 return self._live().scroll(request)
 
         return pages(read)
+
+    def page(self, start: str | None, size: int) -> list[Any]:
+        """So many points from this one on, or the next one if it is gone, with the users' ids alone."""
+        request = qe.ScrollRequest(offset=start, limit=size, with_payload=[USER_ID], with_vector=False)
+        with translate_errors(self._location, "read"):
+            return list(self._live().scroll(request)[0])
 
     def retrieve(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
         """Those of the points that exist, with these keys of their payload, or all or none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import threading
 import zipfile
@@ -182,6 +183,13 @@ class ExactMemory:
         with self._lock:
             wanted = list(self._rows) if ids is None else [name for name in check_ids(ids, "ids") if name in self._rows]
             return iter([(name, _copy(self._payloads[self._rows[name]])) for name in wanted])
+
+    def ids_after(self, last: str | None, limit: int) -> list[str]:
+        """The next ids behind ``last``, in the order of texts."""
+        with self._lock:
+            self._check_open()
+            behind = (name for name in self._rows if last is None or name > last)
+            return heapq.nsmallest(check_positive(limit, "limit"), behind)
 
     def flush(self) -> None:
         """Rewrite the folder's data file, atomically."""

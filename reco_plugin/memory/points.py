@@ -301,6 +301,11 @@ def to_payload(point: Point) -> tuple[str, Payload]:
     return _user_id(point), _payload(point)
 
 
+def ids_behind(points: Sequence[Point], start: object, limit: int) -> list[str]:
+    """The users' ids of points that were read from ``start`` on, without that one."""
+    return [_user_id(point) for point in points if str(point.id) != str(start)][:limit]
+
+
 def _user_id(point: Point) -> str:
     return str((point.payload or {}).get(USER_ID, point.id))
 

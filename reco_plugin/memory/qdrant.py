@@ -26,6 +26,7 @@ from .header import open_folder, to_json, write_header
 from .points import (
     READ_BEFORE,
     compare_stored,
+    ids_behind,
     to_ids,
     to_neighbours,
     to_payload,
@@ -215,6 +216,15 @@ class QdrantMemory(QdrantCollection):
         else:
             pages = self._retrieve(IDS_AT_ONCE, check_ids(ids, "ids"), vectors=False)
         return map(to_payload, chain.from_iterable(pages))
+
+    def ids_after(self, last: str | None, limit: int) -> list[str]:
+        """The next ids behind ``last``, in the order of point ids."""
+        client, layout = self._live(), self._layout
+        start = None if last is None else layout.point_id(last)
+        size, where = check_positive(limit, "limit") + (start is not None), layout.pairs_only()
+        asked: Any = {"limit": size, "offset": start, "with_payload": [USER_ID], "with_vectors": False}
+        found, _ = self._run("read", lambda left: client.scroll(self.collection, where, timeout=left, **asked))
+        return ids_behind(found, start, limit)
 
     def flush(self) -> None:
         """Nothing to do: every write waits until it is durable."""

@@ -57,6 +57,9 @@ class ServerVersions(Versions):
         self._run("build", lambda: make_collection(client, name, header, options, **unfinished), write=True)
         return name
 
+    def check_swap(self) -> None:
+        """Nothing to check: an alias moves at any time."""
+
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
         """See :meth:`Versions.finish`."""
         self._wait_for_index(name, wait_s)

@@ -17,6 +17,9 @@ from ..types import Fingerprint
 from .header import read_header
 from .opening import open_memory
 
+_WAITS = "not-in-use-yet"
+"""File in the folder of a version that was built to be put to use, and was not yet."""
+
 
 @dataclass(frozen=True)
 class Version:
@@ -28,6 +31,7 @@ class Version:
     live: bool  # in use
     finished: bool  # completely built
     fingerprint: Fingerprint  # the encoder of its vectors
+    waits: bool = False  # finished by a build that was to put it to use, and did not
 
 
 def version_name(name: str, number: int) -> str:
@@ -81,6 +85,15 @@ class Versions(ABC):
         """
 
     @abstractmethod
+    def check_swap(self) -> None:
+        """Check, before a long build, that a version could be put to use.
+
+        Raises:
+            MemoryLocked: the first swap of a folder, while it is open.
+            ConfigError: a folder is in the way.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Release the connection, if there is one."""
 
@@ -94,14 +107,7 @@ class Versions(ABC):
             MemoryStoreError: it is not finished.
         """
         versions = self._known()
-        wanted = next((version for version in versions if version.name == name), None)
-        if wanted is None:
-            known = ", ".join(version.name for version in versions) or "none"
-            raise ConfigError(f"there is no version {name!r} of {self._place}: {known}")
-        if not wanted.finished:
-            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
-        self._refuse_other(versions, wanted.fingerprint)
-        return self._swap(wanted, versions)
+        return self._swap(self._usable(name, versions), versions)
 
     def rollback(self) -> Version:
         """Go back to the newest finished version before the one in use.
@@ -133,10 +139,22 @@ class Versions(ABC):
         self._refuse_other(versions, fingerprint)
         return next((version for version in versions if version.live), None)
 
-    def find_unfinished(self, fingerprint: Fingerprint) -> str | None:
-        """The newest unfinished version of the same encoder, or None."""
-        begun = [each.name for each in self._known() if not each.finished and each.fingerprint == fingerprint]
-        return begun[-1] if begun else None
+    def find_unfinished(self, fingerprint: Fingerprint) -> Version | None:
+        """The newest version of the same encoder that is unfinished, or waits to be put to use; None without one."""
+        versions = self._known()
+        live = max((each.number for each in versions if each.live), default=0)
+        begun = [each for each in versions if not each.finished or (each.waits and each.number > live)]
+        return next((each for each in reversed(begun) if each.fingerprint == fingerprint), None)
+
+    def _usable(self, name: str, versions: Sequence[Version]) -> Version:
+        wanted = next((version for version in versions if version.name == name), None)
+        if wanted is None:
+            known = ", ".join(version.name for version in versions) or "none"
+            raise ConfigError(f"there is no version {name!r} of {self._place}: {known}")
+        if not wanted.finished:
+            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
+        self._refuse_other(versions, wanted.fingerprint)
+        return wanted
 
     def _known(self) -> list[Version]:
         """All versions, oldest first, without counting pairs where that takes long."""
@@ -203,15 +221,24 @@ class FolderVersions(Versions):
         finished = self._link.with_name(name)
         return finished if finished.exists() else self._partial(name)
 
+    def find(self, name: str) -> Path:
+        """The folder of a version that can be put to use; errors as in :meth:`Versions.use`."""
+        return self.folder(self._usable(name, self._known()).name)
+
     def finish(self, name: str, pairs: int, fingerprint: Fingerprint, *, wait_s: float = 0.0) -> Version:
         """See :meth:`Versions.finish`; the folder gets its final name here."""
         with closing(open_memory(self.folder(name), fingerprint, create=False)) as memory:
             version = Version(name, self._number(name) or 0, memory.count(), False, True, memory.header.fingerprint)
         self._check_holds(version, pairs)
+        (self.folder(name) / _WAITS).touch()  # until it is put to use, so that a build is not done twice
         if not self._link.with_name(name).exists():
             self._partial(name).rename(self._link.with_name(name))
             sync_folder(self._link.parent)
         return version
+
+    def check_swap(self) -> None:
+        """See :meth:`Versions.check_swap`."""
+        self._place_of_first()
 
     def close(self) -> None:
         """Nothing to release."""
@@ -227,6 +254,7 @@ class FolderVersions(Versions):
             new.symlink_to(wanted.name, target_is_directory=True)
             new.replace(self._link)
             sync_folder(self._link.parent)
+            (self._link / _WAITS).unlink(missing_ok=True)
         used = self._read(wanted.name, counted=True)
         assert used is not None  # noqa: S101 - it was there, and nothing deletes what is in use
         return used
@@ -260,14 +288,19 @@ class FolderVersions(Versions):
             return None
         pairs = _count(folder) if counted else None
         live = self._link.resolve() == folder.resolve()
-        return Version(
-            name, self._number(name) or 0, pairs, live, not folder.name.endswith(PARTIAL), found[1].fingerprint
-        )
+        finished = not folder.name.endswith(PARTIAL)
+        waits = finished and not live and (folder / _WAITS).exists()
+        return Version(name, self._number(name) or 0, pairs, live, finished, found[1].fingerprint, waits)
 
     def _make_way(self) -> None:
         """Rename a plain folder of the name to version 1; a process that has it open would then write elsewhere."""
+        if (first := self._place_of_first()) is not None:
+            self._link.rename(first)
+
+    def _place_of_first(self) -> Path | None:
+        """Where a plain folder of the name goes; None if there is none."""
         if not self._link.exists() or self._link.is_symlink():
-            return
+            return None
         first = self._link.with_name(version_name(self._link.name, 1))
         if first.exists():
             raise ConfigError(f"both {self._link} and {first} are folders: rename one of them")
@@ -278,7 +311,7 @@ class FolderVersions(Versions):
                 f"{error} Only the first swap needs this: it renames the folder to {first.name}; later ones need no "
                 "stopped readers"
             ) from error
-        self._link.rename(first)
+        return first
 
     def _delete(self, name: str) -> bool:
         """Delete a version unless a process has it open."""

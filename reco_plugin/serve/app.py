@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, health, memory, metrics, models, refine
+from . import dialects, health, memory, metrics, models, records, refine, versions
 from .auth import KeyCheck
 from .bodies import Limited
 from .edge import TOLD, Edge
@@ -50,14 +50,15 @@ def create_app(
     opened = reco or Reco.open()
     opened.memory.learns_behind = True  # no request waits for a fit
     edge = Edge(Embedder(opened, settings), settings)
-    state, measured = health.Health(edge), metrics.Metrics(edge)
+    state, measured, in_use = health.Health(edge), metrics.Metrics(edge), versions.ServedVersions(edge)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
         watching.start()  # liveness answers while it warms up
         opened.memory.resume()
-        yield
+        async with in_use.followed():
+            yield
         state.stop()
         await asyncio.to_thread(watching.join, settings.shutdown_s)
         await edge.close()
@@ -75,7 +76,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={HTTPException: _no_route, RequestValidationError: _no_route},
     )
-    app.state.guard, app.state.edge, app.state.health = KeyCheck(settings), edge, state
+    app.state.guard, app.state.edge, app.state.health, app.state.versions = KeyCheck(settings), edge, state, in_use
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
     for routes in (health.router(state), metrics.router(measured)):
         app.include_router(routes)
@@ -83,7 +84,8 @@ def create_app(
         from .page import router as page
 
         app.include_router(page(edge))
-    documented = [models.router(edge), refine.router(edge), memory.router(edge), *dialects.routers(edge)]
+    documented = [part.router(edge) for part in (models, refine, memory, records)]
+    documented += [versions.router(edge, in_use), *dialects.routers(edge)]
     for routes in documented:
         app.include_router(routes, dependencies=bearer)
     app.state.shapes = Shapes(documented)

@@ -39,12 +39,16 @@ class KeyCheck:
         self._metrics, shown = settings.metrics_key, settings.show_pairs
         self._show_pairs = (bool(self._callers) or not self._admin) if shown is None else shown
 
-    def check(self, path: str, authorization: str | None) -> None:
+    def check(self, path: str, authorization: str | None, *, local: bool = False) -> None:
         """Check a request's key; the admin key opens everything.
+
+        A ``local`` request came over the socket that only the user who serves can reach, and needs none.
 
         Raises:
             Refused: 401, no key or a wrong one; 403, there is no admin key, so the memory is closed over HTTP.
         """
+        if local:
+            return
         if path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/"):
             if not self._admin:
                 message = "the memory is not open over HTTP: set admin_key (RECO_SERVE_ADMIN_KEY) and start again"

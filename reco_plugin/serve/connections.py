@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket as socket_module
 import time
 from collections.abc import Iterable
 from functools import cache
@@ -16,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .failures import Failure
 from .logs import LOGGER
 from .middleware import PROBES
-from .routes import THROTTLED, openai_shape
+from .routes import LOCAL, THROTTLED, openai_shape
 from .settings import ServeSettings
 
 log = logging.getLogger(LOGGER)
@@ -46,6 +47,8 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if is_unix(transport.get_extra_info("socket")):
+            self.app_state = {**self.app_state, LOCAL: True}
         self._only_probes = len(self.connections) > self.limits.max_connections
         if len(self.connections) > self.limits.max_connections + PROBE_CONNECTIONS:
             self._tell()
@@ -136,6 +139,11 @@ def _two_lengths(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     What follows on such a connection may be another caller's (RFC 9112, 6.1), so nothing more is read from it.
     """
     return {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}
+
+
+def is_unix(socket: Any) -> bool:
+    """Whether a socket is a file of this machine."""
+    return socket is not None and socket.family == getattr(socket_module, "AF_UNIX", None)
 
 
 @cache

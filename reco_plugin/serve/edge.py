@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -65,6 +66,8 @@ class Edge:
         self.writing = Pool("reco-memory", threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
         """Writes the memory: one change at a time, without blocking queries."""
         self.bodies = Bodies(settings)
+        self.name, self.moves = uuid.uuid4().hex, 0
+        """Of this service, and how often another version of its memory was put to use."""
         self.fetch: ImageFetcher | None = None
         """Fetches images by URL; None if that is off."""
         if settings.image_urls:
@@ -75,6 +78,11 @@ class Edge:
     def __call__(self, request: Request) -> Caller:
         """The view of one request."""
         return Caller(self, request)
+
+    @property
+    def memory_state(self) -> str:
+        """Changes when another version of the memory is put to use, and when the service begins anew."""
+        return f"{self.name}.{self.moves}"
 
     async def close(self) -> None:
         """Wait for running calls."""

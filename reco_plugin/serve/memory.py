@@ -31,6 +31,9 @@ class MemoryInfo(MemoryState):
     location: str
     encoder: str
     fingerprint: str
+    dimension: int
+    state: str
+    """Changes when another version of the memory is put to use, and when the service begins anew."""
     unjudged: int
     """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
 
@@ -188,6 +191,8 @@ def router(edge: Edge) -> APIRouter:
             location=memory.location,
             encoder=made_by.name,
             fingerprint=made_by.digest,
+            dimension=made_by.dimension,
+            state=edge.memory_state,
             **calibration(embedder.reco),
             version=memory.version,
         )

@@ -188,6 +188,11 @@ class Pool:
         with self._lock:
             return sum(since < late for since in self._running.values()) >= self._threads
 
+    def has_begun_before(self, moment: float) -> bool:
+        """Whether a call still runs that began before a moment of ``time.perf_counter``."""
+        with self._lock:
+            return any(since < moment for since in self._running.values())
+
     def leave_place(self) -> None:
         """Let another call be computed; see the function of this name."""
         with self._lock:

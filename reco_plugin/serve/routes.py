@@ -23,6 +23,8 @@ from .schemas import error_body
 
 Shape: TypeAlias = Callable[[Failure], dict[str, Any]]
 """A failure as the JSON body of a dialect."""
+LOCAL = "local"
+"""Key in a request's state, set by the connection."""
 log = logging.getLogger("reco_plugin.serve")
 _UNREADABLE = (
     "the body cannot be parsed: send JSON in UTF-8, not compressed, that is not nested hundreds of levels deep"
@@ -66,7 +68,7 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
                 guard = getattr(request.app.state, "guard", None)
                 try:
                     if guard is not None:  # before the body is read
-                        guard.check(template, credential(request.headers))
+                        guard.check(template, credential(request.headers), local=is_local(request.scope))
                         if request.method == "POST" and not template.startswith("/v1/memory"):
                             request.app.state.edge.pool.check_room()
                     response = await handle(JsonRequest(request.scope, request.receive))
@@ -81,6 +83,11 @@ def answering_in(shape: Shape, headers: Callable[[Failure], dict[str, str]] = la
             return answer
 
     return DialectRoute
+
+
+def is_local(scope: Scope) -> bool:
+    """Whether a request came over the service's own socket; only the server says so, no client can."""
+    return scope.get("state", {}).get(LOCAL) is True
 
 
 class Shapes:

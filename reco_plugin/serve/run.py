@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
-from typing import Any
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
 
 from ..errors import ConfigError
 from ..reco import Reco
@@ -16,9 +24,16 @@ from .app import create_app
 from .connections import make_protocol
 from .logs import LOGGER, log_to_stderr
 from .middleware import is_loopback
+from .note import Note
 from .settings import ServeSettings
+from .versions import ServedVersions
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger(LOGGER)
+_NOT_STARTED = 3
+"""Exit code, as uvicorn's own."""
 
 
 def server_options(settings: ServeSettings) -> dict[str, Any]:
@@ -77,4 +92,54 @@ def run(settings: ServeSettings, reco: Reco) -> None:
         )
     app = create_app(settings, reco, hosts)
     gc.freeze()  # what is loaded by now stays: the collector would look through it every few hundred requests
-    uvicorn.run(app, **server_options(settings))
+    server = _announcing(app)(uvicorn.Config(app, **server_options(settings)))
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(_NOT_STARTED)
+
+
+def _announcing(app: FastAPI) -> type[uvicorn.Server]:
+    """Make uvicorn's server class that also listens on a socket of this user, and says both in the memory's folder."""
+    import uvicorn
+
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            versions: ServedVersions = app.state.versions
+            if self.started and versions.in_folder:
+                await self._listen_here()
+                versions.announce(Note(app.state.edge.name, self._url(), self._here, os.getpid()))
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.versions.leave()
+            await super().shutdown(sockets)
+            if self._here is not None:
+                shutil.rmtree(Path(self._here).parent, ignore_errors=True)
+
+        _here: str | None = None
+
+        async def _listen_here(self) -> None:
+            """Listen in a folder that only this user may enter; where that fails, there is the URL."""
+            try:
+                place = str(Path(tempfile.mkdtemp(prefix="reco-serve-")) / "admin.sock")
+                loop = asyncio.get_running_loop()
+                self.servers.append(await loop.create_unix_server(self._make_connection, path=place))
+            except (OSError, AttributeError, NotImplementedError) as error:
+                log.warning("commands on this machine need the admin key: no socket could be made: %s", error)
+            else:
+                self._here = place
+
+        def _make_connection(self) -> asyncio.Protocol:
+            made: Any = self.config.http_protocol_class
+            connection: asyncio.Protocol = made(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return connection
+
+        def _url(self) -> str:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - how others reach it
+            return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
+
+    return Announcing

@@ -149,7 +149,16 @@ def test_search_by_text_image_and_vector(client, filled, admin, pairs_json):
         assert client.post("/v1/memory/search", json=wrong, headers=admin).status_code == status
 
 
-ROUTES = [("GET", ""), ("POST", "/pairs"), ("GET", "/pairs"), ("DELETE", "/pairs"), ("POST", "/search")]
+ROUTES = [
+    ("GET", ""),
+    ("POST", "/pairs"),
+    ("GET", "/pairs"),
+    ("DELETE", "/pairs"),
+    ("POST", "/search"),
+    *(("POST", f"/records{path}") for path in ("", "/read", "/remove", "/search")),
+    ("POST", "/settle"),
+    ("POST", "/use"),
+]
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

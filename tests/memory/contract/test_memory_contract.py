@@ -30,6 +30,25 @@ OPENER = Callable[..., Memory]
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
 
 
+# --- reading in parts
+
+
+def test_pairs_are_read_in_parts_while_others_are_written(memory: Memory) -> None:
+    ids = [f"pair {number}" for number in range(12)]
+    memory.upsert(records(ids))
+    assert memory.ids_after(None, 100) == memory.ids_after(None, 5) + memory.ids_after(memory.ids_after(None, 5)[-1], 7)
+    read, last = [], None
+    while part := memory.ids_after(last, 5):
+        read += part
+        last = part[-1]
+        memory.delete([last])  # a place that is gone is gone on from
+        memory.upsert(records([f"late {len(read)}"], unit(3, 1), unit(4, 1)))
+    assert len(read) == len(set(read))
+    assert set(ids) <= set(read)
+    with pytest.raises(InputError, match="limit: expected a whole number of at least 1"):
+        memory.ids_after(None, 0)
+
+
 # --- search
 
 

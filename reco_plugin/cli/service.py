@@ -1,0 +1,207 @@
+"""A running `reco serve` that has the memory open: commands that change the memory go through it.
+
+It is found by the note that it leaves in the memory's folder, or named by ``--service``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import Settings
+from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryTimeout, RecoError, importing
+from ..memory import Memory, memory_of
+from ..memory.versions import FolderVersions, Version
+from ..serve.note import Note, read_note
+from ..types import Fingerprint
+
+if TYPE_CHECKING:
+    from ..client.memory import ServedMemory
+
+_PATIENCE = 20
+"""Deadlines of the service that putting a version to use may take: a large one opens slowly."""
+
+
+ServiceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="A running `reco serve`, whose memory is changed.",
+        show_default="the one that has the folder open, if any",
+    ),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File with the admin key of the service.", show_default="RECO_SERVE_ADMIN_KEY"),
+]
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """The service of a command."""
+
+    service: ServiceOption = None
+    key_file: KeyFileOption = None
+
+    def check(self, memory: str | None) -> None:
+        """Check that a command names one memory.
+
+        Raises:
+            ConfigError: a folder or URL beside a service, or no URL of a service.
+        """
+        if self.service is not None and memory is not None:
+            raise ConfigError(f"--service {self.service} and --memory {memory} both name the memory: give one of them")
+        if self.service is not None and not self.service.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"--service is the URL of a reco serve, as in http://localhost:8080, got {self.service!r}"
+            )
+
+    @property
+    def key(self) -> str | None:
+        """The admin key, of the file or of the setting.
+
+        Raises:
+            ConfigError: the file cannot be read, or is empty.
+        """
+        if self.key_file is None:
+            from ..serve.settings import load_serve_settings
+
+            key = load_serve_settings().admin_key
+            return key.get_secret_value() if key else None
+        try:
+            text = self.key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--key-file {self.key_file} cannot be read: {error}") from None
+        if not text:
+            raise ConfigError(f"--key-file {self.key_file} is empty: write the admin key into it")
+        return text
+
+
+def served_memory(settings: Settings, asked: ServiceOptions, fingerprint: Fingerprint | None) -> ServedMemory | None:
+    """The memory behind the service that is named, or that has the folder of the settings open.
+
+    Returns:
+        None if no service answers for that folder: then a command opens it itself.
+
+    Raises:
+        ConfigError: the named service does not take the key, or is none.
+        FingerprintMismatch: it is of another encoder.
+        MemoryStoreError: the named service cannot be reached.
+    """
+    if asked.service is not None:
+        return _open(asked.service, asked.key, None, fingerprint)
+    if settings.memory == ":memory:" or "://" in settings.memory:
+        return None
+    note = read_note(folder := _folder(settings))
+    if note is None:
+        return None
+    ways: list[dict[str, Any]] = [{"socket": note.socket}] if note.socket and _answers(note.socket) else []
+    if (key := asked.key) is not None:
+        ways.append({"key": key})
+    for way in ways:
+        try:
+            found = _open(note.url, way.get("key"), way.get("socket"), fingerprint, folder)
+        except FingerprintMismatch:
+            raise
+        except RecoError:  # it is gone, or another one has its place; if it is there, the folder is locked
+            continue
+        if found.state.partition(".")[0] == note.name:
+            return found
+        found.close()
+    return None
+
+
+def open_here_or_served(settings: Settings, asked: ServiceOptions, fingerprint: Fingerprint | None) -> Memory:
+    """An existing memory of the settings, through the service that has it open, if there is one.
+
+    Raises:
+        MemoryLocked: it is open elsewhere.
+        RecoError: as :func:`served_memory` and :func:`~reco_plugin.memory.open_memory`.
+    """
+    if (served := served_memory(settings, asked, fingerprint)) is not None:
+        return served
+    try:
+        return memory_of(settings, fingerprint, create=False)
+    except MemoryLocked as error:
+        raise explain_lock(error, settings) from error
+
+
+def explain_lock(error: MemoryLocked, settings: Settings) -> MemoryLocked:
+    """The error for a folder that is open elsewhere, with the way in if that is a service."""
+    note = None if "://" in settings.memory else read_note(_folder(settings))
+    return error if note is None else MemoryLocked(_closed(settings, note))
+
+
+def _closed(settings: Settings, note: Note) -> str:
+    process = f", process {note.process}," if note.process is not None else ""
+    return (
+        f"the memory at {settings.memory!r} is open in the service at {note.url}{process} which takes changes from its "
+        "own user on its own machine, or with its admin key: give that as RECO_SERVE_ADMIN_KEY or --key-file (and "
+        "start the service with one, if it has none), or stop the service"
+    )
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens at a Unix socket that this user may reach."""
+    try:
+        with closing(socket.socket(socket.AF_UNIX)) as tried:
+            tried.connect(path)
+    except (OSError, AttributeError):  # Windows has none
+        return False
+    return True
+
+
+def _folder(settings: Settings) -> str:
+    """The folder that the memory's name stands for now, through a link."""
+    return os.path.realpath(Path(settings.memory).expanduser())
+
+
+def _open(
+    url: str, key: str | None, socket: str | None, fingerprint: Fingerprint | None, folder: str | None = None
+) -> ServedMemory:
+    with importing("httpx", "client", "a memory behind a service"):
+        import httpx
+    from ..client import Client
+    from ..client.memory import PATIENCE, TIMEOUT_S, ServedMemory
+
+    way: dict[str, Any] = {} if socket is None else {"transport": httpx.HTTPTransport(uds=socket)}
+    base = url if socket is None else "http://localhost"
+    client = Client(base, admin_key=key, timeout_s=TIMEOUT_S, retries=PATIENCE, **way)
+    client.url = url  # for messages
+    try:
+        return ServedMemory.open(client, fingerprint, folder)
+    except BaseException:
+        client.close()
+        raise
+
+
+class ServedFolderVersions(FolderVersions):
+    """Versions of a folder that a service has open, and puts to use itself."""
+
+    def __init__(self, place: str, memory: ServedMemory) -> None:
+        super().__init__(place)
+        self._memory = memory
+
+    def check_swap(self) -> None:
+        """Nothing to check: the service closes the version before."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._memory.close()
+
+    def _swap(self, wanted: Version, versions: Sequence[Version]) -> Version:
+        for tried in range(_PATIENCE):
+            try:
+                pairs = self._memory.use(wanted.name)
+                break
+            except MemoryTimeout:  # it goes on meanwhile, and to ask again is no harm
+                if tried == _PATIENCE - 1:
+                    raise
+        return replace(wanted, pairs=pairs, live=True)

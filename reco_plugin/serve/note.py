@@ -1,0 +1,59 @@
+"""The note in a memory's folder that says which service has it open, for commands on this machine.
+
+It holds no key: the socket is for whoever may enter its folder, which is the user that serves, and so could write the
+memory's files as well; over the URL, the admin key is needed. The note holds its own inode, which no copy keeps: a
+copied folder is not the one that is served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..files import write_whole
+
+NAME = "service.json"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Where a service answers."""
+
+    name: str  # of the service, which it tells, too
+    url: str
+    socket: str | None = None  # path of a Unix socket
+    process: int | None = None
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Leave it in a memory's folder.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+
+        def write(file: BinaryIO) -> None:
+            file.write(json.dumps(vars(self) | {"inode": os.fstat(file.fileno()).st_ino}, indent=2).encode())
+
+        write_whole(Path(folder) / NAME, write)
+
+    def remove(self, folder: str | os.PathLike[str]) -> None:
+        """Take it away again, unless another service left one since."""
+        with suppress(OSError):
+            if read_note(folder) == self:
+                (Path(folder) / NAME).unlink()
+
+
+def read_note(folder: str | os.PathLike[str]) -> Note | None:
+    """The note in a folder, perhaps of a service that is gone; None without one, or if it is a copy or damaged."""
+    try:
+        with (Path(folder) / NAME).open("rb") as file:
+            told, own = json.load(file), os.fstat(file.fileno()).st_ino
+        if not own or told.pop("inode") != own:
+            return None
+        return Note(**told)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,329 @@
+"""Commands that change a memory while `reco serve` has it open: a real service, and callers meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import Result
+
+from reco_plugin import Reco
+from reco_plugin.memory import open_memory
+from reco_plugin.serve.note import read_note
+
+Ask = Callable[..., Any]
+Fail = Callable[..., str]
+Run = Callable[..., Result]
+PATIENCE_S = 60  # until a test is given up; nothing waits that long when all is well
+
+
+@dataclass
+class Service:
+    """A `reco serve` in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    url: str = ""
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        self.process.send_signal(how)
+        self.process.wait(PATIENCE_S)
+
+    def wait_for(self, what: Callable[[], Any]) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not what():
+            assert self.process.poll() is None, (self.folder / "serve.log").read_text()
+            assert time.monotonic() < until, (self.folder / "serve.log").read_text()
+            time.sleep(0.02)
+
+    def is_ready(self) -> bool:
+        note = read_note(self.folder / "memory")
+        if note is None or note.process != self.process.pid:
+            return False
+        self.url = note.url
+        return httpx.get(f"{self.url}/readyz").status_code == 200
+
+
+@contextmanager
+def serving(folder: Path, **variables: str) -> Iterator[Service]:
+    with (folder / "serve.log").open("wb") as log:
+        command = [sys.executable, "-m", "reco_plugin", "serve", "--memory", "./memory", "--port", "0"]
+        process = subprocess.Popen(command, cwd=folder, env=os.environ | variables, stderr=log)
+    service = Service(process, folder)
+    try:
+        service.wait_for(service.is_ready)
+        yield service
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def service(memory: Path, work: Path) -> Iterator[Service]:
+    """A service without any key, which has ./memory open, with the 24 pairs of the catalogue."""
+    with serving(work) as running:
+        yield running
+
+
+@dataclass
+class Callers:
+    """Threads that ask a service all the time."""
+
+    url: str
+    answers: list[tuple[int, str | None, bool]] = field(default_factory=list)  # status, degraded, refined
+    errors: list[Exception] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self) -> None:
+        body = {"input": [{"text": "a small red circle"}], "input_type": "query"}
+        with httpx.Client(base_url=self.url, timeout=PATIENCE_S) as client:
+            while not self.ended.is_set():
+                try:
+                    answer = client.post("/v1/explain", json=body)
+                except httpx.HTTPError as error:
+                    self.errors.append(error)
+                    return
+                row = answer.json()["data"][0] if answer.is_success else {}
+                self.answers.append((answer.status_code, answer.headers.get("x-reco-degraded"), bool(row.get("used"))))
+
+
+@contextmanager
+def callers(service: Service, threads: int = 3) -> Iterator[Callers]:
+    """Who ask while the block runs; afterwards, every one of their requests was answered, and refined."""
+    asking = Callers(service.url)
+    running = [threading.Thread(target=asking.ask) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        service.wait_for(lambda: len(asking.answers) > threads)
+        yield asking
+        seen = len(asking.answers)
+        service.wait_for(lambda: len(asking.answers) > seen + 2 * threads or asking.errors)  # still answered now
+    finally:
+        asking.ended.set()
+        for thread in running:
+            thread.join(PATIENCE_S)
+    assert asking.errors == []
+    assert set(asking.answers) == {(200, None, True)}
+
+
+@pytest.fixture
+def lines(catalogue: Path) -> list[str]:
+    """The catalogue's lines, with whole paths."""
+    head, *rows = catalogue.read_text().splitlines()
+    return [head, *(row.replace(",", f",{catalogue.parent}/", 1) for row in rows)]
+
+
+@pytest.fixture
+def write(work: Path) -> Callable[[list[str]], Path]:
+    def write(rows: list[str]) -> Path:
+        (work / "now.csv").write_text("\n".join(rows) + "\n")
+        return work / "now.csv"
+
+    return write
+
+
+def held(folder: Path) -> dict[str, dict[str, Any]]:
+    with closing(open_memory(folder, None, create=False)) as memory:
+        return {id_: dict(payload) for id_, payload in memory.payloads()}
+
+
+def versions(ask: Ask) -> dict[str, bool]:
+    return {each["name"]: each["live"] for each in ask("memory", "versions")}
+
+
+def test_all_that_changes_a_memory_works_while_it_is_served(
+    service: Service, work: Path, lines: list[str], write: Any, ask: Ask, run: Run
+) -> None:
+    with callers(service):
+        table = write([*lines[:16], lines[16].replace("a ", "one ", 1), "new," + lines[17].split(",", 1)[1]])
+        dry = ask("memory", "sync", table, "--dry-run")
+        assert (dry["added"], dry["replaced"], dry["deleted"], dry["pairs"]) == (1, 16, 0, 24)
+        told = ask("memory", "sync", table)
+        assert (told["added"], told["replaced"], told["deleted"], told["pairs"]) == (1, 16, 0, 25)
+        assert ask("memory", "sync", table)["unchanged"] == 17
+        gone = ask("memory", "sync", write(lines[:11]), "--max-delete", 1)
+        assert (gone["unchanged"], gone["deleted"], gone["pairs"]) == (10, 7, 18)
+        assert ask("memory", "build", write(lines))["added"] == 6
+        assert ask("memory", "add", write([lines[0], "more," + lines[1].split(",", 1)[1]]))["pairs"] == 25
+        updated = ask(
+            "memory", "update", write([lines[0], lines[1].replace("a ", "one ", 1), "no," + lines[2].split(",", 1)[1]])
+        )
+        assert (updated["replaced"], updated["missing"]) == (1, 1)
+        assert ask("memory", "remove", "more", lines[2].split(",")[0]) == {"removed": 2, "pairs": 23}
+        again = run("memory", "build", write(lines), "--duplicates", "drop")
+        assert again.exit_code == 0, again.output
+        assert ask("memory", "export", "all.parquet")["exported"] == 24
+    assert (work / "memory" / "pictures.json").is_file()
+    service.stop()
+    assert not (work / "memory" / "service.json").exists()
+    now = held(work / "memory")
+    assert sorted(now) == sorted(line.split(",")[0] for line in lines[1:])
+    assert {payload["reco_source"] for payload in now.values()} == {str(work / "now.csv")}
+    assert ask("memory", "sync", write(lines))["unchanged"] == 24  # and as without a service
+
+
+def test_no_request_is_lost_while_versions_come_and_go(
+    service: Service, work: Path, lines: list[str], write: Any, ask: Ask
+) -> None:
+    with callers(service):
+        built = ask("memory", "build", write(lines[:13]), "--swap", "--drop-others")  # makes a link of the folder
+        assert (built["name"], built["live"], built["pairs"]) == ("memory--v2", True, 12)
+        assert (work / "memory").resolve().name == "memory--v2"
+        with httpx.Client(base_url=service.url) as client:
+            assert client.get("/v1/models").json()["data"][0]["memory"]["pairs"] == 12
+        built = ask("memory", "build", write(lines), "--swap")
+        assert (built["name"], built["pairs"]) == ("memory--v3", 24)
+        assert ask("memory", "rollback")["name"] == "memory--v2"
+        assert ask("memory", "use", "memory--v3")["live"] is True
+        assert ask("memory", "sync", write(lines[:12]), "--max-delete", 1)["pairs"] == 11  # into the new version
+        assert read_note(work / "memory--v2") is None
+        assert ask("memory", "prune", "--keep", 0)["deleted"] == ["memory--v1", "memory--v2"]
+    service.stop()
+    assert len(held(work / "memory")) == 11
+
+
+def test_a_link_that_is_moved_by_other_means_is_followed(
+    service: Service, work: Path, lines: list[str], write: Any, ask: Ask
+) -> None:
+    ask("memory", "build", write(lines[:13]), "--swap", "--drop-others")
+    with callers(service), httpx.Client(base_url=service.url) as client:
+        (work / "new").symlink_to("memory--v1")
+        (work / "new").replace(work / "memory")
+        service.wait_for(lambda: client.get("/v1/models").json()["data"][0]["memory"]["pairs"] == 24)
+    assert ask("memory", "remove", lines[1].split(",")[0])["pairs"] == 23
+    service.stop()
+    assert (len(held(work / "memory--v1")), len(held(work / "memory--v2"))) == (23, 12)
+
+
+def test_a_first_swap_that_cannot_be_is_refused_before_anything_is_encoded(
+    memory: Path, work: Path, catalogue: Path, fail: Fail, ask: Ask
+) -> None:
+    with Reco.open(memory=memory, on_memory_failure="fail"):  # no service, so nobody can be asked to move
+        said = fail("memory", "build", catalogue, "--swap", "--drop-others")
+        assert "Only the first swap needs this" in said
+    assert sorted(path.name for path in work.iterdir()) == ["memory"]
+    assert ask("memory", "build", catalogue, "--swap", "--drop-others")["name"] == "memory--v2"
+
+
+def test_a_version_that_was_built_and_not_used_is_gone_on_with(
+    memory: Path, work: Path, lines: list[str], write: Any, run: Run
+) -> None:
+    run("memory", "build", write(lines), "--swap", "--drop-others")
+    (work / "memory").unlink()
+    (work / "memory").symlink_to("memory--v1")
+    (work / "memory--v2" / "not-in-use-yet").touch()  # as a killed build leaves it, before it moves the link
+    shown = run("memory", "build", write(lines[:11]), "--swap", "--drop-others")
+    assert shown.exit_code == 0, shown.output
+    assert "memory--v2 was built and not put to use: it is brought up to date" in shown.stderr
+    assert "10 unchanged, 14 deleted; the memory holds 10\n" in shown.stdout
+    assert (work / "memory").resolve().name == "memory--v2"
+    assert sorted(path.name for path in work.glob("memory--*")) == ["memory--v1", "memory--v2"]
+
+
+# --- interruptions
+
+
+def begin(work: Path, *arguments: Any) -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    command = [sys.executable, "-m", "reco_plugin", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def many(lines: list[str], times: int) -> list[str]:
+    return [lines[0], *(f"{number}-{line}" for number in range(times) for line in lines[1:])]
+
+
+def pairs_of(service: Service) -> int:
+    return int(httpx.get(f"{service.url}/v1/models").json()["data"][0]["memory"]["pairs"])
+
+
+def test_a_killed_command_goes_on_when_it_is_given_again(
+    service: Service, work: Path, lines: list[str], write: Any, ask: Ask
+) -> None:
+    table = write(many(lines, 20))
+    syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
+    service.wait_for(lambda: pairs_of(service) > 24 + 16)
+    syncing.kill()
+    syncing.communicate()
+    there = pairs_of(service) - 24
+    assert 0 < there < 480
+    told = ask("memory", "sync", table)
+    assert (told["unchanged"], told["added"], told["pairs"]) == (there, 480 - there, 504)
+
+
+def test_a_killed_service_leaves_nothing_half_written(
+    service: Service, work: Path, lines: list[str], write: Any, ask: Ask
+) -> None:
+    table = write(many(lines, 20))
+    syncing = begin(work, "memory", "sync", table, "--batch-size", 8)
+    service.wait_for(lambda: pairs_of(service) > 24 + 16)
+    service.stop(signal.SIGKILL)
+    _, said = syncing.communicate(timeout=PATIENCE_S)
+    assert syncing.returncode == 1, said
+    error = next(line for line in said.splitlines() if line.startswith("error: "))
+    assert "What was written stays: give the same command again, with or without the service" in error
+    assert (work / "memory" / "service.json").exists()  # which is no obstacle
+    told = ask("memory", "sync", table)
+    assert told["unchanged"] > 0
+    assert (told["unchanged"] + told["added"], told["pairs"]) == (480, 504)
+
+
+# --- who may
+
+
+def test_a_copy_of_the_folder_is_not_what_is_served(service: Service, work: Path, lines: list[str], ask: Ask) -> None:
+    shutil.copytree(work / "memory", work / "copy")
+    assert ask("memory", "remove", lines[1].split(",")[0], "--memory", "copy")["pairs"] == 23
+    assert pairs_of(service) == 24
+
+
+def test_a_key_is_needed_where_the_socket_cannot_be_reached(
+    memory: Path, work: Path, catalogue: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(work, RECO_SERVE_ADMIN_KEY="the-admin-key") as service:
+        note = json.loads((memory / "service.json").read_text())
+        assert "the-admin-key" not in json.dumps(note)
+        assert Path(note["socket"]).parent.stat().st_mode & 0o077 == 0
+        shutil.rmtree(Path(note["socket"]).parent)  # as for another user, or another machine
+        said = fail("memory", "sync", catalogue)
+        assert f"is open in the service at {service.url}, process {service.process.pid}," in said
+        assert "RECO_SERVE_ADMIN_KEY or --key-file" in said
+        (work / "key").write_text("the-admin-key\n")
+        assert ask("memory", "sync", catalogue, "--key-file", "key")["unchanged"] == 24
+        monkeypatch.setenv("RECO_SERVE_ADMIN_KEY", "the-admin-key")
+        assert ask("memory", "sync", catalogue)["unchanged"] == 24
+        assert ask("memory", "build", catalogue, "--swap")["live"] is True
+        monkeypatch.chdir("/")  # as from another machine
+        named = ("--service", service.url)
+        lists = ("--rejected", work / "rejected.jsonl")
+        assert ask("memory", "sync", catalogue, *named, *lists)["unchanged"] == 24
+        assert ask("memory", "remove", "unknown", *named) == {"removed": 0, "pairs": 24}
+        assert "both name the memory" in fail("memory", "sync", catalogue, *named, "--memory", "m")
+        assert "--swap builds a folder beside the memory" in fail("memory", "build", catalogue, *named, "--swap")
+        monkeypatch.setenv("RECO_SERVE_ADMIN_KEY", "wrong")
+        assert "key_wrong" in fail("memory", "sync", catalogue, *named)
+        assert "is empty" in fail("memory", "sync", catalogue, *named, "--key-file", os.devnull)
+        assert "is the URL of a reco serve" in fail("memory", "sync", catalogue, "--service", "localhost:8080")
+    assert "What was written stays" in fail("memory", "sync", catalogue, *named)
+    log = (work / "serve.log").read_text()
+    assert "the-admin-key" not in log
+
+
+def test_callers_of_the_url_need_the_key_as_before(service: Service) -> None:
+    for method, path in (("GET", ""), ("POST", "/records"), ("POST", "/settle"), ("POST", "/use")):
+        answer = httpx.request(method, f"{service.url}/v1/memory{path}", headers={"x-reco-local": "true"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_disabled")
