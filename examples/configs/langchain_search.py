@@ -1,12 +1,15 @@
-"""LangChain: a vector store whose documents are plain CLIP vectors and whose queries are refined.
+"""LangChain: a vector store of pictures, whose vectors are plain CLIP and whose text queries are refined.
 
 reco serve --model my_model --memory ./memory
-python examples/configs/langchain_search.py
+python examples/configs/langchain_search.py "a red fox" fox.png wolf.png
+
+For a store of captions use RecoEmbeddings itself, with index="texts": refined text queries find fewer of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -14,17 +17,23 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from reco_plugin.adapters.langchain import RecoEmbeddings
 from reco_plugin.client import Client
 
-CAPTIONS = {"1": "a small red circle", "2": "a large blue square", "3": "a large green triangle"}
+
+class PictureEmbeddings(RecoEmbeddings):
+    """For a store whose documents are the paths of pictures."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed the pictures."""
+        return self.embed_image(texts)
 
 
-def search(url: str, text: str, captions: Mapping[str, str] = CAPTIONS, *, k: int = 3) -> list[tuple[Document, float]]:
-    """Documents nearest to a text, with their cosines. Any vector store takes the embeddings in the same way."""
+def search(url: str, text: str, pictures: Sequence[str], *, k: int = 3) -> list[tuple[Document, float]]:
+    """Pictures nearest to a text, with their cosines. Any vector store takes the embeddings in the same way."""
     with Client(url) as reco:
-        store = InMemoryVectorStore(RecoEmbeddings(reco))
-        store.add_texts([*captions.values()], ids=[*captions])
+        store = InMemoryVectorStore(PictureEmbeddings(reco, index="images"))
+        store.add_texts([*pictures])
         return store.similarity_search_with_score(text, k=k)
 
 
 if __name__ == "__main__":
-    for document, score in search("http://localhost:8080", "a blue box"):
+    for document, score in search("http://localhost:8080", sys.argv[1], sys.argv[2:]):
         print(f"{score:.3f}  {document.page_content}")

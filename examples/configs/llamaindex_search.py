@@ -1,12 +1,15 @@
-"""LlamaIndex: an index whose nodes are plain CLIP vectors and whose queries are refined.
+"""LlamaIndex: an index of pictures, whose nodes are plain CLIP vectors and whose text queries are refined.
 
 reco serve --model my_model --memory ./memory
-python examples/configs/llamaindex_search.py
+python examples/configs/llamaindex_search.py "a red fox" fox.png wolf.png
+
+For nodes of text leave their embedding out, and use index="texts": refined text queries find fewer of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 
 from llama_index.core import VectorStoreIndex
 from llama_index.core.schema import NodeWithScore, TextNode
@@ -14,17 +17,16 @@ from llama_index.core.schema import NodeWithScore, TextNode
 from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.client import Client
 
-CAPTIONS = {"1": "a small red circle", "2": "a large blue square", "3": "a large green triangle"}
 
-
-def search(url: str, text: str, captions: Mapping[str, str] = CAPTIONS, *, k: int = 3) -> list[NodeWithScore]:
-    """Nodes nearest to a text, with their cosines. Any vector store of LlamaIndex takes the model in the same way."""
-    nodes = [TextNode(id_=key, text=caption) for key, caption in captions.items()]
+def search(url: str, text: str, pictures: Sequence[str], *, k: int = 3) -> list[NodeWithScore]:
+    """Pictures nearest to a text, with their cosines. Any of LlamaIndex's vector stores takes the model likewise."""
     with Client(url) as reco:
-        index = VectorStoreIndex(nodes, embed_model=RecoEmbedding(reco))
-        return index.as_retriever(similarity_top_k=k).retrieve(text)
+        model = RecoEmbedding(reco, index="images")
+        vectors = model.get_image_embedding_batch([*pictures])
+        nodes = [TextNode(text=path, embedding=vector) for path, vector in zip(pictures, vectors, strict=True)]
+        return VectorStoreIndex(nodes, embed_model=model).as_retriever(similarity_top_k=k).retrieve(text)
 
 
 if __name__ == "__main__":
-    for found in search("http://localhost:8080", "a blue box"):
+    for found in search("http://localhost:8080", sys.argv[1], sys.argv[2:]):
         print(f"{found.score:.3f}  {found.node.get_content()}")

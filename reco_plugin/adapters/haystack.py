@@ -1,4 +1,4 @@
-"""Haystack: embedders of queries, documents and images. Queries are refined, documents stay plain CLIP.
+"""Haystack: embedders of queries, documents and images. Queries of images are refined, documents stay plain CLIP.
 
 Haystack imports only modules that are allowed, so a stored pipeline is loaded by
 ``Pipeline.loads(text, allowed_modules=["reco_plugin.adapters.haystack"])``.
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
-from .source import Embeds, VectorSource
+from .source import Embeds, IndexOf, VectorSource, refines_queries
 
 with importing("haystack-ai", "haystack", "this adapter"):
     from haystack import Document, component, default_to_dict
@@ -44,11 +44,10 @@ class HaystackEmbedder:
             url: of a `reco serve`.
             api_key: bearer key for it; a text is never stored, so with one ``to_dict`` is an error.
             settings: of :meth:`reco_plugin.Reco.open`.
-            refine: whether vectors are refined; None: only queries.
+            refine: whether vectors are refined; None: only queries of an index of images.
         """
         self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
-        self._refine = self.side == "query" if refine is None else refine
-        self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": self._refine}
+        self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": refine}
 
     @cached_property
     def source(self) -> VectorSource:
@@ -58,8 +57,9 @@ class HaystackEmbedder:
             url=self._stored["url"],
             api_key=self._key.resolve_value() if self._key else None,
             settings=self._stored["settings"],
-            refine_queries=self._refine,
-            refine_documents=self._refine,
+            index=self._stored.get("index"),
+            refine_queries=self._stored["refine"],
+            refine_documents=bool(self._stored["refine"]),
         )
 
     def warm_up(self) -> None:
@@ -79,9 +79,24 @@ class HaystackEmbedder:
 
 @component
 class RecoTextEmbedder(HaystackEmbedder):
-    """Embeds the text of a query, refined by default."""
+    """Embeds the text of a query, refined for an index of images."""
 
     side: ClassVar[InputType] = "query"
+
+    def __init__(
+        self,
+        reco: Embeds | None = None,
+        url: str | None = None,
+        api_key: Secret | str | None = None,
+        settings: dict[str, Any] | None = None,
+        refine: bool | None = None,
+        index: IndexOf | None = None,
+    ) -> None:
+        """Also take what the index holds, which decides where ``refine`` does not."""
+        # not super(), which is of the old class: @component makes a new one
+        HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)
+        refines_queries("text", index, refine)  # another index is found now
+        self._stored["index"] = index
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     def run(self, text: str) -> dict[str, Any]:
@@ -90,7 +105,8 @@ class RecoTextEmbedder(HaystackEmbedder):
             raise TypeError(
                 f"RecoTextEmbedder embeds a text, got {type(text).__name__}: RecoDocumentEmbedder for lists"
             )
-        return {"embedding": self.source.texts([text], self.side).tolist()[0], "meta": {"refine": self._refine}}
+        vector = self.source.texts([text], self.side).tolist()[0]
+        return {"embedding": vector, "meta": {"refine": self.source.refines("text", self.side)}}
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])
     async def run_async(self, text: str) -> dict[str, Any]:
@@ -108,7 +124,7 @@ class _Documents(HaystackEmbedder):
             raise TypeError(f"{type(self).__name__} embeds a list of Documents; a query's text: RecoTextEmbedder")
         vectors = self._vectors(documents).tolist()
         done = [self._with(document, vector) for document, vector in zip(documents, vectors, strict=True)]
-        return {"documents": done, "meta": {"refine": self._refine} if done else {}}
+        return {"documents": done, "meta": {"refine": bool(self._stored["refine"])} if done else {}}
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
@@ -137,8 +153,7 @@ class RecoDocumentEmbedder(_Documents):
         embedding_separator: str = "\n",
     ) -> None:
         """Also take the meta fields to embed before the content, and their separator."""
-        # not super(), which is of the old class: @component makes a new one
-        HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)
+        HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)  # as above
         self._fields, self._separator = meta_fields_to_embed or [], embedding_separator
         self._stored |= {"meta_fields_to_embed": meta_fields_to_embed, "embedding_separator": embedding_separator}
 

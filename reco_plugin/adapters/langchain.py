@@ -1,4 +1,4 @@
-"""LangChain: ``RecoEmbeddings`` for any vector store. Queries are refined, documents stay plain CLIP."""
+"""LangChain: ``RecoEmbeddings`` for any vector store. Queries of images are refined, documents stay plain CLIP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RecoEmbeddings(Embeddings):
 
     Example::
 
-        embeddings = RecoEmbeddings(settings={"model": "triton_models", "memory": "./memory"})
+        embeddings = RecoEmbeddings(settings={"model": "triton_models", "memory": "./memory"}, index="images")
         store = InMemoryVectorStore(embeddings)
     """
 

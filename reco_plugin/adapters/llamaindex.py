@@ -1,4 +1,4 @@
-"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding. Queries are refined, nodes stay plain CLIP."""
+"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding. Queries of images are refined, nodes stay plain CLIP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from ..errors import ConfigError, importing
 from ..types import ImageInput, InputType
-from .source import Embeds, VectorSource, as_lists
+from .source import Embeds, IndexOf, VectorSource, as_lists, refines_queries
 
 with importing("llama-index-core", "llamaindex", "this adapter"):
     from llama_index.core.embeddings import MultiModalEmbedding
@@ -28,14 +28,15 @@ class RecoEmbedding(MultiModalEmbedding):
 
     Example::
 
-        Settings.embed_model = RecoEmbedding(settings={"model": "triton_models", "memory": "./memory"})
+        Settings.embed_model = RecoEmbedding(settings={"model": "triton_models", "memory": "./memory"}, index="images")
     """
 
     model_name: str = Field("reco", description="For logs and traces")
     url: str | None = Field(None, frozen=True, description="Of a `reco serve`")
     api_key: SecretStr | None = Field(None, frozen=True, exclude=True, description="Bearer key for it")
     settings: dict[str, Any] | None = Field(None, frozen=True, description="Of Reco.open; keep keys out of it")
-    refine_queries: bool = Field(True, frozen=True, description="Whether queries are refined")
+    index: IndexOf | None = Field(None, frozen=True, description="What the index holds: texts or images")
+    refine_queries: bool | None = Field(None, frozen=True, description="Whether queries are, whatever it holds")
     refine_documents: bool = Field(False, frozen=True, description="Whether nodes are, those of a batch as one set")
     embeddings_cache: Any | None = Field(None, frozen=True, description="Only where nothing is refined")
     _source: VectorSource = PrivateAttr()
@@ -49,13 +50,15 @@ class RecoEmbedding(MultiModalEmbedding):
             url=self.url,
             api_key=key,
             settings=self.settings,
+            index=self.index,
             refine_queries=self.refine_queries,
             refine_documents=self.refine_documents,
         )
 
     @model_validator(mode="after")
     def _cache_is_sound(self) -> Self:
-        if self.embeddings_cache is not None and (self.refine_queries or self.refine_documents):
+        queries = refines_queries("text", self.index, self.refine_queries)
+        if self.embeddings_cache is not None and (queries or self.refine_documents):
             raise ConfigError(
                 "embeddings_cache is keyed by the text alone and would mix refined queries with plain nodes: "
                 "leave it out and use IngestionPipeline(cache=...), which holds nodes only"

@@ -1,4 +1,4 @@
-"""MTEB and MIEB: an encoder whose queries are refined and whose documents stay plain CLIP."""
+"""MTEB and MIEB: queries are refined for documents of the other modality, documents stay plain CLIP."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class RecoEncoder(AbsEncoder):
     """A model for ``mteb.evaluate``.
 
-    MTEB distinguishes queries and documents in retrieval and reranking only. In other tasks (classes, clusters, similar
-    sentences) all inputs are compared with one another, and stay plain; for zero-shot classification see
-    :mod:`reco_plugin.adapters.clip_benchmark`.
+    MTEB distinguishes queries and documents in retrieval and reranking only, and the task's category says what the
+    documents are: texts that search images are refined, texts that search texts are not. In other tasks (classes,
+    clusters, similar sentences) all inputs are compared with one another, and stay plain; for zero-shot classification
+    see :mod:`reco_plugin.adapters.clip_benchmark`.
 
     Example::
 
@@ -81,7 +82,8 @@ class RecoEncoder(AbsEncoder):
                     parts.setdefault(modality, []).append(self._plain(batch[modality], modality))
         if not parts:
             raise InputError(f"{task_metadata.name}: rows have neither 'text' nor 'image'")
-        sides = [self.source.refine(np.concatenate(found), modality, side) for modality, found in parts.items()]
+        among = _documents_of(task_metadata)
+        sides = [self.source.refine(np.concatenate(found), modality, side, among) for modality, found in parts.items()]
         mean = np.mean(sides, axis=0)
         return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), np.float32)
 
@@ -89,6 +91,12 @@ class RecoEncoder(AbsEncoder):
         if modality == "text":
             return self.source.reco.embed_texts(items, refine=False)
         return self.source.reco.embed_images(items, refine=False)
+
+
+def _documents_of(task: TaskMetadata) -> list[Modality]:
+    """What the documents of a task are; ``t2i``: texts search images, ``t2it``: what has both."""
+    after = (task.category or "").rpartition("2")[2]
+    return [modality for modality in MODALITIES if modality[0] in after]
 
 
 def _meta(name: str, revision: str | None) -> ModelMeta:

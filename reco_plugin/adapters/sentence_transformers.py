@@ -28,14 +28,14 @@ _ONLY = {
 
 
 class RecoSentenceTransformer:
-    """Same methods, not a subclass. ``encode_query`` is refined; ``encode`` and ``encode_document`` are plain.
+    """Same methods, not a subclass. ``encode_query`` is refined for an index of the other modality; the rest is plain.
 
     Inputs are texts, images (PIL, ``Path`` or bytes), ``{"text": ...}`` and ``{"image": ...}``, mixed.
 
     Example::
 
-        model = RecoSentenceTransformer(settings={"model": "triton_models", "memory": "./memory"})
-        model.similarity(model.encode_query("a red fox"), model.encode_document(captions))
+        model = RecoSentenceTransformer(settings={"model": "triton_models", "memory": "./memory"}, index="images")
+        model.similarity(model.encode_query("a red fox"), model.encode_document(pictures))
     """
 
     similarity_fn_name = "cosine"

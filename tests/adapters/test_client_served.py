@@ -125,7 +125,7 @@ def test_a_bad_image_is_named(client):
 
 
 def test_every_adapter_works_over_the_service(url, stocked):
-    text, far = "a large blue square", {"url": url, "api_key": KEY}
+    text, far = "a large blue square", {"url": url, "api_key": KEY, "index": "images"}
     refined, plain = (stocked.embed_texts([text], refine=refine)[0] for refine in (True, False))
     langchain, haystack = RecoEmbeddings(**far), RecoTextEmbedder(**far)
     llamaindex, like = RecoEmbedding(**far), RecoSentenceTransformer(**far)
@@ -147,7 +147,7 @@ def test_mteb_works_over_the_service(url, stocked):
     pytest.importorskip("mteb", reason="mteb is not installed")
     from reco_plugin.adapters.mteb import RecoEncoder
 
-    encoder = RecoEncoder("tests/reco", "1", url=url, api_key=KEY)
+    encoder = RecoEncoder("tests/reco", "1", url=url, api_key=KEY, index="images")
     text = "a large blue square"
     assert np.allclose(encoder.source.texts([text], "query")[0], stocked.embed_texts([text])[0], atol=1e-6)
     encoder.source.close()

@@ -38,32 +38,38 @@ def searching(embedder, store, pipeline):
     return pipeline
 
 
-def expected(stocked, documents):
-    query = stocked.embed_texts([QUERY], refine=True)[0]
+def expected(stocked, documents, *, refine):
+    query = stocked.embed_texts([QUERY], refine=refine)[0]
     cosines = stocked.embed_texts([document.content for document in documents], refine=False) @ query
     return [(documents[row].id, pytest.approx(cosines[row], abs=1e-5)) for row in np.argsort(-cosines)[:3]]
 
 
-def test_an_index_is_plain_and_queries_are_refined(stocked, documents, store):
+@pytest.mark.parametrize(
+    ("options", "refine"), [({"index": "images"}, True), ({"index": "texts"}, False), ({"refine": True}, True)]
+)
+def test_an_index_is_plain_and_queries_are_refined_for_images(stocked, documents, store, options, refine):
     indexing = Pipeline()
     indexing.add_component("embed", RecoDocumentEmbedder(stocked))
     indexing.add_component("write", DocumentWriter(store))
     indexing.connect("embed.documents", "write.documents")
     assert indexing.run({"embed": {"documents": documents}})["write"] == {"documents_written": len(documents)}
-    found = searching(RecoTextEmbedder(stocked), store, Pipeline()).run({"embed": {"text": QUERY}})
-    assert [(hit.id, hit.score) for hit in found["retrieve"]["documents"]] == expected(stocked, documents)
+    found = searching(RecoTextEmbedder(stocked, **options), store, Pipeline()).run({"embed": {"text": QUERY}})
+    hits = [(hit.id, hit.score) for hit in found["retrieve"]["documents"]]
+    assert hits == expected(stocked, documents, refine=refine)
+    assert RecoTextEmbedder(stocked, **options).run(QUERY)["meta"] == {"refine": refine}
 
 
 def test_an_asynchronous_pipeline_finds_the_same(stocked, documents, store):
     store.write_documents(asyncio.run(RecoDocumentEmbedder(stocked).run_async(documents))["documents"])
-    pipeline = searching(RecoTextEmbedder(stocked), store, Pipeline())
+    pipeline = searching(RecoTextEmbedder(stocked, index="images"), store, Pipeline())
     found = asyncio.run(pipeline.run_async({"embed": {"text": QUERY}}))
-    assert [(hit.id, hit.score) for hit in found["retrieve"]["documents"]] == expected(stocked, documents)
+    hits = [(hit.id, hit.score) for hit in found["retrieve"]["documents"]]
+    assert hits == expected(stocked, documents, refine=True)
 
 
 def test_a_pipeline_is_stored_loaded_and_run(on_disk, stocked):
     pipeline = Pipeline()
-    pipeline.add_component("query", RecoTextEmbedder(settings=on_disk))
+    pipeline.add_component("query", RecoTextEmbedder(settings=on_disk, index="images"))
     text = pipeline.dumps()
     loaded = Pipeline.loads(text, allowed_modules=TRUSTED)
     assert loaded.dumps() == text
@@ -76,6 +82,7 @@ def test_a_pipeline_is_stored_loaded_and_run(on_disk, stocked):
     "embedder",
     [
         RecoTextEmbedder(url="http://localhost:8080", api_key=Secret.from_env_var("A_KEY"), refine=False),
+        RecoTextEmbedder(settings={"k": 3}, index="texts"),
         RecoDocumentEmbedder(settings={"k": 3}, meta_fields_to_embed=["shape"], embedding_separator=" "),
         RecoDocumentImageEmbedder(refine=True, file_path_meta_field="path", root_path="/images"),
     ],

@@ -19,7 +19,7 @@ class TestUnit(EmbeddingsUnitTests):
 
     @property
     def embedding_model_params(self):
-        return {"url": "http://127.0.0.1:1", "api_key": "k"}  # where nobody listens
+        return {"url": "http://127.0.0.1:1", "api_key": "k", "index": "texts"}  # where nobody listens
 
 
 @pytest.mark.asyncio
@@ -35,14 +35,15 @@ class TestIntegration(EmbeddingsIntegrationTests):
 
     @property
     def embedding_model_params(self):
-        return {"reco": self._reco}
+        return {"reco": self._reco, "index": "images"}
 
 
-def test_a_store_holds_plain_vectors_and_is_searched_with_refined_ones(stocked, drawings):
+@pytest.mark.parametrize(("options", "refine"), [({"index": "texts"}, False), ({"refine_queries": True}, True)])
+def test_a_store_of_captions_is_searched_with_plain_vectors_unless_told(stocked, drawings, options, refine):
     captions = [pair.text for pair in drawings]
-    store = InMemoryVectorStore.from_texts(captions, RecoEmbeddings(stocked))
+    store = InMemoryVectorStore.from_texts(captions, RecoEmbeddings(stocked, **options))
     found = store.similarity_search_with_score("a large blue square", k=3)
-    query = stocked.embed_texts(["a large blue square"], refine=True)[0]
+    query = stocked.embed_texts(["a large blue square"], refine=refine)[0]
     cosines = stocked.embed_texts(captions, refine=False) @ query
     best = np.argsort(-cosines)[:3]
     assert [document.page_content for document, _ in found] == [captions[row] for row in best]
@@ -50,7 +51,7 @@ def test_a_store_holds_plain_vectors_and_is_searched_with_refined_ones(stocked, 
 
 
 def test_images_share_the_space(stocked, files):
-    embeddings = RecoEmbeddings(stocked)
+    embeddings = RecoEmbeddings(stocked, index="texts")
     paths = [str(path) for path in files]
     assert np.allclose(embeddings.embed_image(paths), stocked.embed_images(paths, refine=False))
     assert np.allclose(embeddings.embed_image_query(paths[0]), stocked.embed_images(paths[:1], refine=True)[0])
@@ -61,7 +62,7 @@ def test_no_texts_have_no_vectors(stocked):
 
 
 def test_settings_open_what_is_needed(on_disk):
-    embeddings = RecoEmbeddings(settings=on_disk)
+    embeddings = RecoEmbeddings(settings=on_disk, index="images")
     vector = embeddings.embed_query("a small red circle")
     embeddings.source.close()
     with Reco.open(**on_disk) as reco:

@@ -30,7 +30,7 @@ def expected(stocked, nodes, *, refine):
 
 
 def test_an_index_goes_to_disk_and_back(stocked, nodes, tmp_path):
-    embedding = RecoEmbedding(stocked)
+    embedding = RecoEmbedding(stocked, refine_queries=True)
     VectorStoreIndex(nodes, embed_model=embedding).storage_context.persist(str(tmp_path))
     loaded = load_index_from_storage(StorageContext.from_defaults(persist_dir=str(tmp_path)), embed_model=embedding)
     found = loaded.as_retriever(similarity_top_k=3).retrieve(QUERY)
@@ -38,13 +38,16 @@ def test_an_index_goes_to_disk_and_back(stocked, nodes, tmp_path):
 
 
 def test_asynchronously_it_is_the_same(stocked, nodes):
-    retriever = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked)).as_retriever(similarity_top_k=3)
+    retriever = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, refine_queries=True)).as_retriever(
+        similarity_top_k=3
+    )
     found = asyncio.run(retriever.aretrieve(QUERY))
     assert [(node.node_id, node.score) for node in found] == expected(stocked, nodes, refine=True)
 
 
-def test_nothing_is_refined_where_that_was_said(stocked, nodes):
-    index = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, refine_queries=False))
+@pytest.mark.parametrize("options", [{"refine_queries": False}, {"index": "texts"}])
+def test_nodes_of_text_are_searched_with_plain_vectors(stocked, nodes, options):
+    index = VectorStoreIndex(nodes, embed_model=RecoEmbedding(stocked, **options))
     found = index.as_retriever(similarity_top_k=3).retrieve(QUERY)
     assert [(node.node_id, node.score) for node in found] == expected(stocked, nodes, refine=False)
 
@@ -90,7 +93,7 @@ def test_an_image_can_be_the_query(stocked, nodes, files):
 
 def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):
     cache = SimpleKVStore()
-    for policy in ({}, {"refine_documents": True, "refine_queries": False}):
+    for policy in ({"index": "images"}, {"refine_queries": True}, {"refine_documents": True, "refine_queries": False}):
         with pytest.raises(ConfigError, match="IngestionPipeline"):
             RecoEmbedding(stocked, embeddings_cache=cache, **policy)
     embedding = RecoEmbedding(stocked)
@@ -98,8 +101,9 @@ def test_a_cache_that_would_mix_queries_and_nodes_is_refused(stocked):
         embedding.embeddings_cache = cache
 
 
-def test_where_nothing_is_refined_the_cache_is_sound(stocked):
-    embedding = RecoEmbedding(stocked, refine_queries=False, embeddings_cache=SimpleKVStore())
+@pytest.mark.parametrize("options", [{"refine_queries": False}, {"index": "texts"}])
+def test_where_no_text_is_refined_the_cache_is_sound(stocked, options):
+    embedding = RecoEmbedding(stocked, **options, embeddings_cache=SimpleKVStore())
     assert embedding.get_text_embedding(QUERY) == embedding.get_query_embedding(QUERY)
 
 
@@ -114,8 +118,8 @@ def test_the_cache_of_ingestion_holds_nodes_only(stocked, nodes):
 
 
 def test_it_is_stored_without_its_key_and_loaded(on_disk):
-    embedding = RecoEmbedding.from_dict(RecoEmbedding(settings=on_disk, refine_queries=False).to_dict())
-    assert (embedding.settings, embedding.refine_queries) == (on_disk, False)
+    embedding = RecoEmbedding.from_dict(RecoEmbedding(settings=on_disk, index="images", refine_queries=False).to_dict())
+    assert (embedding.settings, embedding.index, embedding.refine_queries) == (on_disk, "images", False)
     keyed = RecoEmbedding(url="http://localhost", api_key="very secret")
     assert "very secret" not in f"{keyed.to_dict()} {keyed.to_payload()} {keyed!r}"
     assert "api_key" not in keyed.to_dict()

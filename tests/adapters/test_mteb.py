@@ -52,11 +52,14 @@ def test_it_is_what_mteb_calls_an_encoder(stocked):
     assert isinstance(RecoEncoder("tests/reco", "1", reco=stocked), EncoderProtocol)
 
 
-@pytest.mark.parametrize("refine", [True, False])
-def test_a_retrieval_task_gives_what_the_vectors_give(stocked, drawings, refine):
+@pytest.mark.parametrize(
+    ("options", "refine"), [({}, True), ({"refine_queries": False}, False), ({"index": "texts"}, False)]
+)
+def test_a_retrieval_task_gives_what_the_vectors_give(stocked, drawings, options, refine):
+    """Its category says what the documents are, unless an index is named."""
     task = DrawingsByCaption()
     task.pairs = drawings
-    found = scores(RecoEncoder("tests/reco", "1", reco=stocked, refine_queries=refine), task)
+    found = scores(RecoEncoder("tests/reco", "1", reco=stocked, **options), task)
     queries = stocked.embed_texts([pair.text for pair in drawings], refine=refine)
     gallery = stocked.embed_images([pair.image for pair in drawings], refine=False)
     assert found["recall_at_1"] == pytest.approx(recall_at_1(queries, gallery), abs=1e-5)
@@ -74,16 +77,31 @@ def test_a_corpus_is_refined_as_one_set(stocked, drawings):
 def test_a_row_with_text_and_image_is_the_mean_of_both(stocked, drawings):
     rows = [{"text": pair.text, "image": pair.image} for pair in drawings[:5]]
     batches = [{name: [row[name] for row in part] for name in ("text", "image")} for part in (rows[:3], rows[3:])]
-    found = RecoEncoder("tests/reco", "1", reco=stocked).encode(
+    found = encode(stocked, batches, "it2it")
+    sides = stocked.embed_texts([row["text"] for row in rows]), stocked.embed_images([row["image"] for row in rows])
+    mean = sum(sides) / np.linalg.norm(sum(sides), axis=1, keepdims=True)
+    assert np.allclose(found, mean, atol=1e-6)
+
+
+def encode(stocked, batches, category):
+    return RecoEncoder("tests/reco", "1", reco=stocked).encode(
         batches,
-        task_metadata=DrawingsByCaption.metadata,
+        task_metadata=DrawingsByCaption.metadata.model_copy(update={"category": category}),
         hf_split="test",
         hf_subset="default",
         prompt_type=PromptType.query,
     )
-    sides = stocked.embed_texts([row["text"] for row in rows]), stocked.embed_images([row["image"] for row in rows])
-    mean = sum(sides) / np.linalg.norm(sum(sides), axis=1, keepdims=True)
-    assert np.allclose(found, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("category", "texts", "images"),
+    [("t2t", False, True), ("t2i", True, False), ("i2t", False, True), ("i2i", True, False), ("t2it", True, True)],
+)
+def test_queries_are_refined_for_documents_of_the_other_modality(stocked, drawings, category, texts, images):
+    words, pictures = [pair.text for pair in drawings[:5]], [pair.image for pair in drawings[:5]]
+    found = encode(stocked, [{"text": words}], category), encode(stocked, [{"image": pictures}], category)
+    assert np.allclose(found[0], stocked.embed_texts(words, refine=texts), atol=1e-6)
+    assert np.allclose(found[1], stocked.embed_images(pictures, refine=images), atol=1e-6)
 
 
 def test_rows_without_text_or_image_are_refused(stocked):

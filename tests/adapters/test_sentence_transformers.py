@@ -16,7 +16,7 @@ TEXTS = ["a small red circle", "a large blue square"]
 
 @pytest.fixture
 def like(stocked):
-    return RecoSentenceTransformer(stocked)
+    return RecoSentenceTransformer(stocked, index="images")
 
 
 def test_queries_are_refined_the_rest_is_plain(like, stocked):
@@ -30,7 +30,10 @@ def test_queries_are_refined_the_rest_is_plain(like, stocked):
 def test_one_input_is_one_vector(like, stocked, drawings):
     assert np.array_equal(like.encode(TEXTS[0]), stocked.embed_texts(TEXTS[:1], refine=False)[0])
     image = drawings[0].image
-    assert np.array_equal(like.encode_query(image), stocked.embed_images([image], refine=True)[0])
+    assert np.array_equal(like.encode_query(image), stocked.embed_images([image], refine=False)[0])
+    among_texts = RecoSentenceTransformer(stocked, index="texts").encode_query([image, TEXTS[0]])
+    assert np.allclose(among_texts[0], stocked.embed_images([image], refine=True)[0], atol=1e-6)
+    assert np.allclose(among_texts[1], stocked.embed_texts(TEXTS[:1], refine=False)[0], atol=1e-6)
 
 
 def test_texts_and_images_mix_and_keep_their_places(like, drawings, files):

@@ -6,23 +6,81 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 import pytest
+from shapes import COLOURS, SHAPES, draw
 
-from reco_plugin import Reco
+from reco_plugin import Pair, Reco
 from reco_plugin.adapters.source import VectorSource
 from reco_plugin.errors import ArtifactError, ConfigError
 
 TEXTS = ["a small red circle", "a large blue square"]
 
 
-def test_queries_are_refined_and_documents_are_not(stocked):
+def test_queries_of_the_other_modality_are_refined_and_documents_are_not(stocked, drawings):
+    pictures = [pair.image for pair in drawings[:3]]
+    texts = {refine: stocked.embed_texts(TEXTS, refine=refine) for refine in (False, True)}
+    images = {refine: stocked.embed_images(pictures, refine=refine) for refine in (False, True)}
+    assert np.abs(texts[True] - texts[False]).max() > 0.01 and np.abs(images[True] - images[False]).max() > 0.01
+    for index in ("images", "texts"):
+        source = VectorSource(stocked, index=index)
+        assert np.array_equal(source.texts(TEXTS, "query"), texts[index == "images"])
+        assert np.array_equal(source.images(pictures, "query"), images[index == "texts"])
+        assert np.array_equal(source.texts(TEXTS, "document"), texts[False])
+        assert np.array_equal(source.images(pictures, "document"), images[False])
+        for refine in (False, True):  # whatever the index holds
+            told = VectorSource(stocked, index=index, refine_queries=refine)
+            assert np.array_equal(told.texts(TEXTS, "query"), texts[refine])
+
+
+def test_where_no_index_is_named_it_is_taken_to_hold_texts_which_is_said_once(stocked, drawings):
     source = VectorSource(stocked)
-    plain, refined = stocked.embed_texts(TEXTS, refine=False), stocked.embed_texts(TEXTS, refine=True)
-    assert np.abs(refined - plain).max() > 0.01
-    assert np.array_equal(source.texts(TEXTS, "query"), refined)
-    assert np.array_equal(source.texts(TEXTS, "document"), plain)
+    assert np.array_equal(
+        source.images([drawings[0].image], "query"), stocked.embed_images([drawings[0].image], refine=True)
+    )
+    with pytest.warns(UserWarning, match='text queries stay plain CLIP.* index="images"') as said:
+        first = source.texts(TEXTS, "query")
+    assert np.array_equal(source.texts(TEXTS, "query"), first)  # a second warning would be an error
+    assert np.array_equal(first, stocked.embed_texts(TEXTS, refine=False)) and len(said) == 1
+
+
+def recall_at_1(queries, documents):
+    return float(np.mean(np.argmax(queries @ documents.T, axis=1) == np.arange(len(documents))))
+
+
+def test_refined_texts_find_more_images_and_fewer_captions(model):
+    """What the rule is for: 48 shapes, 312 in the memory; the same with the sides swapped."""
+    memory = [
+        Pair(f"{radius}-{colour}-{shape}", draw(colour, shape, radius), f"a {size(radius)} {colour} {shape}")
+        for radius in range(5, 31)
+        for colour, shape in product(COLOURS, SHAPES)
+    ]
+    known = [(radius, colour, shape) for radius in (6, 12, 20, 28) for colour, shape in product(COLOURS, SHAPES)]
+    captions = [f"a {size(radius)} {colour} {shape}" for radius, colour, shape in known]
+    names = [f"{size(radius)} {shape} in {colour}" for radius, colour, shape in known]
+    pictures = [draw(colour, shape, radius) for radius, colour, shape in known]
+    others = [draw(colour, shape, radius + 2) for radius, colour, shape in known]
+    with Reco.open(model, memory=":memory:", memory_kind="exact") as reco:
+        reco.memory.add(memory)
+        found = {}
+        for index in ("texts", "images"):
+            side, always = VectorSource(reco, index=index), VectorSource(reco, refine_queries=True)
+            never = VectorSource(reco, refine_queries=False)
+            documents = side.texts(captions, "document") if index == "texts" else side.images(pictures, "document")
+            three = (never, always, side)
+            found["texts", index] = [recall_at_1(one.texts(names, "query"), documents) for one in three]
+            found["images", index] = [recall_at_1(one.images(others, "query"), documents) for one in three]
+    for (what, index), (plain, refined, ours) in found.items():
+        if what == index:
+            assert refined < plain - 0.1 and ours == plain, (what, index, found)
+        else:
+            assert refined > plain + 0.1 and ours == refined, (what, index, found)
+
+
+def size(radius):
+    return ("tiny", "middling", "large", "huge")[radius // 8]
 
 
 def test_either_side_can_be_switched(stocked, drawings):
@@ -38,7 +96,10 @@ def test_either_side_can_be_switched(stocked, drawings):
 
 def test_plain_vectors_are_refined_where_their_side_is(stocked):
     plain, source = stocked.embed_texts(TEXTS, refine=False), VectorSource(stocked)
-    assert np.array_equal(source.refine(plain, "text", "query"), stocked.refine(plain, modality="text").vectors)
+    refined = stocked.refine(plain, modality="text").vectors
+    assert np.array_equal(source.refine(plain, "text", "query", among=("image",)), refined)
+    assert np.array_equal(source.refine(plain, "text", "query", among=("text", "image")), refined)
+    assert source.refine(plain, "text", "query", among=("text",)) is plain
     assert source.refine(plain, "text", "document") is plain
 
 
@@ -48,7 +109,7 @@ def test_of_nothing_there_are_no_vectors_and_nothing_is_opened():
 
 
 def test_a_wrong_model_is_found_at_the_first_use():
-    source = VectorSource(settings={"model": "there is none"})
+    source = VectorSource(settings={"model": "there is none"}, index="texts")
     with pytest.raises(ArtifactError, match="there is none"):
         source.texts(TEXTS, "query")
 
@@ -62,7 +123,7 @@ def test_many_threads_open_one_object(on_disk):
 
 
 def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
-    source = VectorSource(settings=on_disk)
+    source = VectorSource(settings=on_disk, index="images")
     before = source.texts(TEXTS, "query")
     source.close()
     with Reco.open(**on_disk) as other:  # the memory is free
@@ -82,6 +143,7 @@ def test_what_was_given_stays_open(stocked):
         ({"url": "http://localhost", "settings": {}}, "url and settings exclude one another"),
         ({"reco": object(), "url": "http://localhost"}, "reco and url exclude one another"),
         ({"api_key": "k"}, "there is no url"),
+        ({"index": "captions"}, "index is 'captions': say what it holds, 'texts' or 'images'"),
     ],
 )
 def test_vectors_come_from_one_place(arguments, message):
@@ -90,7 +152,7 @@ def test_vectors_come_from_one_place(arguments, message):
 
 
 def test_another_process_opens_its_own(on_disk):
-    source = VectorSource(settings=on_disk, refine_queries=False)
+    source = VectorSource(settings=on_disk, index="images")
     here = source.texts(TEXTS, "query")
     source.close()
     copy = pickle.loads(pickle.dumps(source))

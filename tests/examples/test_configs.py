@@ -217,7 +217,10 @@ def weaviate(name: str, url: str) -> dict[str, Any]:
     """Settings of the module of a class; its properties exist."""
     made = config(f"weaviate/{name}", url)
     ((_, settings),) = made["vectorConfig"]["default"]["vectorizer"].items()
-    assert {*settings["textFields"], *settings["imageFields"]} == {one["name"] for one in made["properties"]}
+    embedded = {*settings.get("textFields", []), *settings["imageFields"]}
+    assert embedded <= {one["name"] for one in made["properties"]} == {"title", "image"}
+    # a title in the vector would be found less often by refined queries, and this module has no plain ones
+    assert ("title" in embedded) is (name == "class-clip.json")
     assert isinstance(settings, dict)
     return settings
 
@@ -270,18 +273,30 @@ def test_qdrant_is_searched_with_a_refined_vector(open_url: str, stocked: Reco, 
     assert found[0].score == pytest.approx(float((images @ refined).max()), abs=1e-5)
 
 
-def test_langchain_searches_plain_documents_with_refined_queries(open_url: str, stocked: Reco) -> None:
-    found = langchain_search.search(open_url, "a blue box")
-    assert [(d.id, pytest.approx(score, abs=1e-4)) for d, score in found] == ranked(stocked, langchain_search.CAPTIONS)
+@pytest.fixture(scope="module")
+def pictures(drawings: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("pictures")
+    for pair in drawings:
+        pair.image.save(folder / f"{pair.id}.png")  # type: ignore[union-attr]
+    return [str(folder / f"{pair.id}.png") for pair in drawings]
 
 
-def test_llamaindex_searches_plain_nodes_with_refined_queries(open_url: str, stocked: Reco) -> None:
-    found = llamaindex_search.search(open_url, "a blue box")
-    expected = ranked(stocked, llamaindex_search.CAPTIONS)
-    assert [(one.node_id, pytest.approx(one.score, abs=1e-4)) for one in found] == expected
+def test_langchain_searches_plain_pictures_with_refined_texts(
+    open_url: str, stocked: Reco, pictures: list[str]
+) -> None:
+    found = langchain_search.search(open_url, "a blue box", pictures)
+    assert [(d.page_content, pytest.approx(score, abs=1e-4)) for d, score in found] == ranked(stocked, pictures)
 
 
-def ranked(reco: Reco, captions: dict[str, str]) -> list[tuple[str, float]]:
+def test_llamaindex_searches_plain_pictures_with_refined_texts(
+    open_url: str, stocked: Reco, pictures: list[str]
+) -> None:
+    found = llamaindex_search.search(open_url, "a blue box", pictures)
+    expected = ranked(stocked, pictures)
+    assert [(one.node.get_content(), pytest.approx(one.score, abs=1e-4)) for one in found] == expected
+
+
+def ranked(reco: Reco, pictures: list[str]) -> list[tuple[str, float]]:
     query = reco.embed_texts(["a blue box"], refine=True)[0]
-    cosines = reco.embed_texts([*captions.values()], refine=False) @ query
-    return [([*captions][row], float(cosines[row])) for row in np.argsort(-cosines)]
+    cosines = reco.embed_images(pictures, refine=False) @ query
+    return [(pictures[row], float(cosines[row])) for row in np.argsort(-cosines)[:3]]
