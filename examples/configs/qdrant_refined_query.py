@@ -1,4 +1,4 @@
-"""Search a Qdrant collection of CLIP vectors that you have already, with refined queries: one more call.
+"""Search a Qdrant collection of CLIP vectors of images that you have, with refined text queries: one more call.
 
 reco serve --model my_model --memory ./memory
 python examples/configs/qdrant_refined_query.py "a red fox" --collection products

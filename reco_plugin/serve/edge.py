@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from .fetch import ImageFetcher
 
 T = TypeVar("T")
-NO_ROLE = "plain, since neither query nor document was said: name an alias for queries (clip-reco-query), or input_type"
+NO_ROLE = (
+    "plain, since neither query nor document was said: for text queries to an index of images, name an alias for"
+    " queries (clip-reco-query), or say input_type"
+)
 """Header ``x-reco-note``."""
 MANY_QUERIES = "refined as queries; if this is an index, it must be plain: say document (input_type), or name clip"
 """Likewise, of requests with many queries: some clients call an index so unless told (``@ai-sdk/cohere``)."""
