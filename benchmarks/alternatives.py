@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import Measured, measure, refine_task
 from reco_plugin.evaluate.methods import Measures, choose
 from reco_plugin.evaluate.study.run import bars
-from reco_plugin.evaluate.task import Task, TaskItems
+from reco_plugin.evaluate.task import Side, Task, TaskItems
 from reco_plugin.files import whole_file
 from reco_plugin.refine import Trusted
 from reco_plugin.report.markdown import markdown_table
@@ -46,6 +46,7 @@ class Ours:
     """Refine images and prompts in one way."""
 
     way: Way
+    sides: ClassVar[Side] = "both"
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`reco_plugin.evaluate.methods.Measures`."""

@@ -146,7 +146,8 @@ def _report(results: dict[str, Any], out: Path) -> None:
     gain = results["unseen"]["refined"]["top1"] - results["unseen"]["frozen"]["top1"]
     reco = _command()
     print(
-        f"\n{gain:+.1f} points top-1 on entities that the mini CLIP never saw, by inserting pairs; no weight changed."
+        f"\n{gain:+.1f} points top-1, both refined, on entities the mini CLIP never saw: pairs were inserted, "
+        "no weight changed."
         f"\n\nLook:  {out / 'index.html'}   (queries, neighbours, rankings before and after)"
         f"\n       {out / 'results.json'}"
         f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones in the layout of your own data, for the tour)"

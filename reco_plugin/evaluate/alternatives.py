@@ -72,6 +72,7 @@ class TipAdapter:
     shown: LabelledImages
     weight: float
     sharpness: float
+    sides: ClassVar[None] = None
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
@@ -135,6 +136,7 @@ class LabelPropagation:
     spread: float
     power: float
     rounds: ClassVar[int] = 20
+    sides: ClassVar[None] = None
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""
@@ -169,6 +171,7 @@ class XMoRe:
 
     k: int
     scale: float
+    sides: ClassVar[None] = None
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`.methods.Measures`."""

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fuse import Fused
-from ..types import Modality, Neighbours, Vectors
+from ..types import MODALITIES, Modality, Neighbours, Vectors
+from .task import Side
 
 ALONE = 1e6
 """A weight so large that the neighbours replace the query: label transfer."""
@@ -67,12 +68,13 @@ class LogitEnsemble:
         return np.asarray(np.log((1.0 - weight) * own + weight * votes + 1e-12), np.float64)
 
 
-def grid() -> list[MeanOfNeighbours]:
-    """Variants of the mean, to choose the best of on a development split (never on the test split)."""
+def grid(sides: Side = "both") -> list[MeanOfNeighbours]:
+    """Variants of the mean that move these sides at most, to choose the best of on a development split."""
     weights = (0.0, 0.5, 1.0, 2.0, ALONE)
+    images, texts = (weights if sides in (side, "both") else (0.0,) for side in MODALITIES)
     return [
         MeanOfNeighbours(image, text, temperature)
-        for image, text, temperature in product(weights, weights, _TEMPERATURES)
+        for image, text, temperature in product(images, texts, _TEMPERATURES)
         if image or text
     ]
 

@@ -106,6 +106,7 @@ class Case(Frozen):
     after: tuple[RankedCandidate, ...]
     neighbours: tuple[RetrievedPair, ...]  # retrieved for the query
     prompt_neighbours: tuple[RetrievedPair, ...] = ()  # for the true class's prompt, where prompts were refined
+    refined: str = ""  # what was, for the ranking after, as in "both refined"
 
 
 class RunFile(Frozen):

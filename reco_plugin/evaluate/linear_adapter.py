@@ -26,6 +26,7 @@ class LinearAdapter:
 
     weights: Vectors  # (2, D, D): of images, of texts
     settings: str
+    sides: Side = "both"  # whose matrix was trained
 
     def move(self, vectors: Vectors, modality: Modality) -> Vectors:
         """Adapt (N, D) vectors of one modality; (N, D) unit-norm."""
@@ -67,7 +68,7 @@ def train_adapters(
         spread = np.sqrt(square / (1 - 0.99**step)) + 1e-8
         weights = (weights - rate * mean / (1 - 0.9**step) / spread).astype(np.float32)
         if step in steps:
-            yield LinearAdapter(weights, f"{step} steps, rate {rate:g}, scale {scale:g}")
+            yield LinearAdapter(weights, f"{step} steps, rate {rate:g}, scale {scale:g}", side)
 
 
 def contrastive_gradient(weights: Vectors, image: Vectors, text: Vectors, same: Mask, scale: float) -> Vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ from .task import Side, Task
 
 class Measures(Protocol):
     """A method that classifies with a memory."""
+
+    @property
+    def sides(self) -> Side | None:
+        """What it moves, and is compared with where the same is refined; None where it scores a list of classes."""
+        ...
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """Measure the method on a task with a memory."""
@@ -62,6 +67,7 @@ class ScoringMethod:
     scorer: LogitEnsemble
     how: Retrieval  # k, search and fusion
     block: int = 1024  # queries at a time
+    sides: ClassVar[None] = None
 
     def measure(self, task: Task, memory: Trusted) -> Measured:
         """See :class:`Measures`."""
@@ -133,12 +139,15 @@ def choose(
     return tuple(best)
 
 
-def baseline_kinds(k: int) -> dict[str, Callable[[], Iterable[Measures]]]:
-    """Variants of the simple baselines by kind; they retrieve k neighbours, and trust all of them."""
+def baseline_kinds(k: int, sides: Side) -> dict[str, Callable[[], Iterable[Measures]]]:
+    """Variants of the simple baselines by kind; they retrieve k neighbours, and trust all of them.
+
+    The mean of neighbours moves ``sides``, so that there is one to compare with; the others are what they are.
+    """
     near = Retrieval(k)
     captions = replace(near, search="uni", fusion="uni")
     return {
-        "mean of neighbours": lambda: [_moving(fuser, near, "both") for fuser in grid()],
+        "mean of neighbours": lambda: [_moving(fuser, near, sides) for fuser in grid(sides)],
         "kNN label transfer": lambda: [_moving(fuser, near, "image") for fuser in transfers()],
         "logit ensemble": lambda: [ScoringMethod(scorer, near) for scorer in ensembles()],
         "text-only enrichment": lambda: [_moving(fuser, captions, "text") for fuser in enrichments()],

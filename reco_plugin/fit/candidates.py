@@ -16,6 +16,7 @@ import numpy as np
 from ..defaults import NEIGHBOURS
 from ..evaluate.baselines import ALONE, grid
 from ..evaluate.study.memories import RamMemory
+from ..evaluate.task import Side
 from ..files import whole_file
 from ..fuse import Fuser
 from ..refine import Refiner
@@ -99,17 +100,18 @@ def _list_closed_forms(config: FitConfig) -> Iterator[Candidate]:
         yield Candidate("reco", k, "off")
 
 
-def baselines(side: Literal["text", "image"]) -> Iterator[Candidate]:
-    """Yield simple baselines for one side: weighted means of neighbours, and label transfer."""
-    for fuser in grid():
-        mine, others = fuser.text_weight, fuser.image_weight
-        if side == "image":
-            mine, others = others, mine
-        if mine and not others:
-            weight = "alone" if mine >= ALONE else f"weight {mine:g}"
-            shares = "even" if np.isinf(fuser.temperature) else f"temperature {fuser.temperature:g}"
-            for k in (5, 10):
-                yield Candidate(f"mean of neighbours ({weight}, {shares})", k, "off", fuser)
+def baselines(side: Side) -> Iterator[Candidate]:
+    """Yield simple baselines that move these sides at most: weighted means of neighbours, and label transfer."""
+    for fuser in grid(side):
+        weights = {"image": fuser.image_weight, "text": fuser.text_weight}
+        words = ", ".join(
+            ("alone" if weight >= ALONE else f"weight {weight:g}") + (f" for {modality}s" if side == "both" else "")
+            for modality, weight in weights.items()
+            if side in (modality, "both")
+        )
+        shares = "even" if np.isinf(fuser.temperature) else f"temperature {fuser.temperature:g}"
+        for k in (5, 10):
+            yield Candidate(f"mean of neighbours ({words}, {shares})", k, "off", fuser)
 
 
 def _means(config: FitConfig, dimension: int) -> Iterator[Candidate]:

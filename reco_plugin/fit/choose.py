@@ -16,7 +16,7 @@ from ..evaluate.encoding import refine_queries
 from ..evaluate.intervals import Interval
 from ..evaluate.measure import Measured, gain, measure_sides, move_among, refine_task
 from ..evaluate.ranking import RECALL_AT
-from ..evaluate.task import TaskItems
+from ..evaluate.task import Side, TaskItems
 from ..types import Modality, Role
 from .candidates import Candidate, baselines
 from .config import FitSide, Goal, TaskName
@@ -26,6 +26,7 @@ from .result import TestLine
 TASK_OF: dict[FitSide, TaskName] = {"text": "text->image", "image": "image->text", "names": "image->name"}
 """The task that decides on a side."""
 WORDS: dict[FitSide, str] = {"text": "texts", "image": "images", "names": "names"}
+_MOVED: dict[Side, str] = {"image": "images", "text": "texts", "both": "images and texts"}
 GOALS: dict[Goal, tuple[FitSide, ...]] = {"search": ("text", "image"), "classify": ("names",)}
 
 
@@ -170,39 +171,43 @@ def policy_of(candidate: Candidate, sides: Iterable[FitSide]) -> Policy:
     return Policy(k=candidate.k, gate=candidate.gated, caution=candidate.caution, refine=roles)
 
 
-def best_baselines(questions: Questions) -> dict[Modality, Candidate]:
-    """Choose the best baseline for each query side on validation by recall@1, whatever it loses."""
+def best_baselines(questions: Questions, chosen: Judged | None) -> dict[TaskName, Candidate]:
+    """Choose the best baseline for each task on validation by recall@1, whatever it loses.
 
-    def best(side: Modality) -> Candidate:
-        name = TASK_OF[side]
+    It moves what the chosen candidate does, so that the two compare; the query where that moves nothing.
+    """
+
+    def best(name: TaskName, side: Side) -> Candidate:
         return max(baselines(side), key=lambda one: _recall(measure_tasks(questions, one, [name])[name][side]))
 
-    return {"text": best("text"), "image": best("image")}
+    return {name: best(name, _side_of(name, chosen, task.queries.modality)) for name, task in questions.tasks.items()}
 
 
 def final_lines(
-    questions: Questions, chosen: Judged | None, simple: Mapping[Modality, Candidate], *, seed: int
+    questions: Questions, chosen: Judged | None, simple: Mapping[TaskName, Candidate], *, seed: int
 ) -> list[TestLine]:
-    """Measure frozen, the best baseline for each query side and the chosen candidate on every task of the test part.
+    """Measure frozen, the best baseline and the chosen candidate on every task of the test part.
 
     Where no candidate was chosen, since none helps, frozen is used.
     """
     lines: list[TestLine] = []
     both = [measure_tasks(questions, chosen.candidate, known=known) for known in (True, False)] if chosen else []
     for name, task in questions.tasks.items():
-        asks = task.queries.modality
-        theirs = measure_tasks(questions, simple[asks], [name])[name]
+        side = _side_of(name, chosen, task.queries.modality)
+        theirs = measure_tasks(questions, simple[name], [name])[name]
         start = ours = unknown = untold = theirs["frozen"]
         label, sides = "nothing refined", _find_refined_sides(name, chosen)
         if chosen is not None:
-            variant = "both" if len(sides) > 1 else "text" if "names" in sides else sides[0] if sides else "frozen"
+            variant = side if sides else "frozen"
             ours, unknown, untold = both[0][name][variant], both[1][name][variant], both[1][name]["frozen"]
             words = " and ".join(WORDS[side] for side in sides)
             label = f"{chosen.candidate.label}: {f'{words} refined' if sides else 'left plain'}"
-        over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[asks]
+        over, baseline = partial(gain, groups=task.groups, seed=seed), theirs[side]
         lines += [
             _line(name, "frozen", "frozen CLIP", start),
-            _line(name, "baseline", simple[asks].label, baseline, gain=over(baseline, start)),
+            _line(
+                name, "baseline", f"{simple[name].label}: {_MOVED[side]} moved", baseline, gain=over(baseline, start)
+            ),
             _line(
                 name,
                 "chosen",
@@ -235,6 +240,12 @@ def _find_refined_sides(name: TaskName, chosen: Judged | None) -> list[FitSide]:
     """The sides of a task that the chosen candidate refines."""
     of: dict[TaskName, tuple[FitSide, ...]] = {"text->image": ("text",), "image->text": ("image",)}
     return [side for side in of.get(name, ("image", "names")) if chosen is not None and side in chosen.sides]
+
+
+def _side_of(name: TaskName, chosen: Judged | None, asks: Modality) -> Side:
+    """What the chosen candidate moves in a task, by modality; the query's where it moves nothing."""
+    sides = _find_refined_sides(name, chosen)
+    return "both" if len(sides) > 1 else "text" if "names" in sides else asks
 
 
 def _line(task: TaskName, way: str, label: str, found: Measured, **gains: Interval) -> TestLine:

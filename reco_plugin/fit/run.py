@@ -14,11 +14,10 @@ from ..data.groups import check_column
 from ..errors import ArtifactError, MissingExtra, importing
 from ..ingest.source import open_source
 from ..run_config import versions
-from ..types import Modality
 from .candidates import PAPER, Candidate, candidates, compose, gather_paper, train_paper
 from .catalogue import Catalogue, read_catalogue
 from .choose import Judged, best_baselines, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
-from .config import FitConfig
+from .config import FitConfig, TaskName
 from .findings import findings_of, little_to_learn, notes, words
 from .questions import Questions, ask
 from .result import RESULT, CandidateResult, FitResult, SideResult
@@ -69,7 +68,7 @@ class _Decision:
 
     judged: list[Judged]
     chosen: Judged | None
-    simple: dict[Modality, Candidate]
+    simple: dict[TaskName, Candidate]
 
 
 def begin(config: FitConfig, out: Path, count: int = 1) -> Processes:
@@ -207,7 +206,8 @@ def _decide(config: FitConfig, ready: _Prepared, paper: Fusions | None, watch: F
     if both := choose_pair(judged, config.goal):
         judged.append(judge(questions, compose(*both), max_loss=config.max_loss, seed=config.seed))
     watch.stage("judge baselines")
-    return _Decision(judged, choose(judged, config.goal), best_baselines(questions))
+    chosen = choose(judged, config.goal)
+    return _Decision(judged, chosen, best_baselines(questions, chosen))
 
 
 def _finish(

@@ -57,7 +57,7 @@ def markdown_cases(cases: Sequence[Case], link: PictureLink = lambda name: None)
     lines = [_row(("query", "rank", "before", "after", "retrieved")), _row(["---"] * 5)]
     for case in cases:
         found = "<br>".join(_show_pair(shown, link) for shown in (*case.neighbours, *case.prompt_neighbours))
-        ranks = f"{case.rank_before + 1:,} → {case.rank_after + 1:,}"
+        ranks = f"{case.rank_before + 1:,} → {case.rank_after + 1:,}" + (f", {case.refined}" if case.refined else "")
         query = f"{_picture(link(case.picture), case.name)}{escape(case.name)}"
         lines.append(_row((query, ranks, _ranking(case.before), _ranking(case.after), found)))
     return "\n".join(lines)

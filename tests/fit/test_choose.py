@@ -15,7 +15,17 @@ from reco_plugin.evaluate.baselines import MeanOfNeighbours
 from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.fit.candidates import Candidate, compose
 from reco_plugin.fit.catalogue import Catalogue
-from reco_plugin.fit.choose import Judged, Verdict, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
+from reco_plugin.fit.choose import (
+    Judged,
+    Verdict,
+    best_baselines,
+    choose,
+    choose_pair,
+    final_lines,
+    find_unconfirmed,
+    judge,
+    policy_of,
+)
 from reco_plugin.fit.config import FitSide
 from reco_plugin.fit.questions import ask
 from reco_plugin.fit.result import TestLine
@@ -120,8 +130,19 @@ def test_the_verdict_on_fine_names_agrees_with_an_evaluation_among_all_of_them()
     catalogue = Catalogue(pairs, groups, tuple(names[row] for row in order), first[order], "0" * 64)
     parts = split(ids, groups, validation=0.15, test=0.15)
     fingerprint = replace(FINGERPRINT, dimension=512)
-    found = judge(ask(catalogue, parts, "validation", fingerprint, near=0.97), candidate()).verdict("names")
+    questions = ask(catalogue, parts, "validation", fingerprint, near=0.97)
+    found = judge(questions, candidate()).verdict("names")
     assert found is not None and found.helps, found
+    for helped, moved in ((("image", "names"), "images and texts"), (("names",), "texts")):
+        chosen = Judged(candidate(), tuple(replace(found, side=side) for side in helped))
+        simple = best_baselines(questions, chosen)
+        lines = final_lines(questions, chosen, simple, seed=0)
+        theirs, ours = (line for line in lines if line.task == "image->name" and line.way != "frozen")
+        assert theirs.label.endswith(f": {moved} moved")  # both sides against both, one against one
+        assert ours.ahead is not None
+        assert ours.ahead.mean == pytest.approx(ours.recall[1] - theirs.recall[1])
+        fuser = simple["image->name"].fuser
+        assert fuser.image_weight == 0 or "images" in moved
     rest = np.setdiff1d(np.arange(len(pairs)), parts.queries("test"))
     refiner = refiner_for_vectors([pairs.take(rest)], how=Retrieval(5))
     asked, labels = parts.queries("test"), np.repeat(np.arange(len(names)), each)
@@ -149,4 +170,6 @@ def test_a_memory_that_knows_helps_and_label_transfer_harms_where_it_does_not():
 
 
 def _simple():
-    return dict.fromkeys(("text", "image"), Candidate("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05)))
+    return dict.fromkeys(
+        ("text->image", "image->text", "image->name"), Candidate("mean", 5, "off", MeanOfNeighbours(1.0, 1.0, 0.05))
+    )

@@ -73,7 +73,7 @@ def run_study(study: Study) -> Findings:
         name=study.labelled.name,
         command=study.config.command(),
         setup=setup_of(study, digests),
-        summary=summary(sections, study.config),
+        summary=summary(sections, study.config, study.ours.sides),
         sections=sections,
         gains=tuple(case for part in parts for case in part.gains),
         harms=tuple(case for part in parts for case in part.harms),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -77,9 +77,17 @@ class Study:
 
     @cached_property
     def baselines(self) -> tuple[Chosen, ...]:
-        """The best of every kind on the development task, the best of all first."""
-        best = choose(self.dev, self.full, baseline_kinds(self.ours.how.k), self.watch)
-        return tuple(sorted(best, key=lambda chosen: -chosen.dev_top1))
+        """The best of every kind on the development task; first those that are like ours, the best of them first."""
+        best = choose(self.dev, self.full, baseline_kinds(self.ours.how.k, self.ours.sides), self.watch)
+        return tuple(sorted(best, key=lambda chosen: (not self.is_like(chosen.method), -chosen.dev_top1)))
+
+    def is_like(self, method: Measures) -> bool:
+        """Whether a method moves what ours does, or scores the classes that ours is compared on."""
+        return method.sides in (self.ours.sides, None)
+
+    def ours_like(self, method: Measures) -> Method:
+        """Our method with the sides that another one moves; as it is where that one scores a list of classes."""
+        return self.ours if method.sides is None else replace(self.ours, sides=method.sides)
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
         """A memory of pairs, (N, D) each, in RAM, calibrated anew; k is that of ``ours`` when None."""
@@ -186,12 +194,12 @@ def _fuser(artifact: Artifact, settings: Settings) -> Fuser | None:
 
 
 def _refining(fusers: Sequence[Fuser | None], policy: Policy, settings: Settings, config: StudyConfig) -> Method:
-    prompts = "text" in policy.refine.get("candidate", ())
+    exact, prompts = fusers[0] is None, "text" in policy.refine.get("candidate", ())
     return Method(
         fusers=tuple(fusers),
         how=Retrieval(settings.k or policy.k, settings.search, settings.fusion),
         gate=policy.gate if settings.gate is None else settings.gate,
-        sides=config.side or ("both" if prompts else "image"),
+        sides=config.side or ("both" if exact or prompts else "image"),  # the classes are known: exact scores
         caution=settings.caution or policy.caution if config.caution is None else config.caution,
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from ..findings import Cell, Chart, Column, Line, Section, Table
 from ..intervals import Interval, points
 from ..measure import Measured
+from ..methods import Measures
 from ..results import percent
-from ..task import Mask
+from ..task import Mask, Side
 from .config import StudyConfig
 from .study import Study
 
@@ -21,6 +23,15 @@ KINDS = (
     Column(key="unseen", title="top-1, unseen", kind="percent"),
     Column(key="unseen_gain", title="gain, unseen", kind="points"),
 )
+VARIANTS = {"frozen": "frozen CLIP", "image": "images refined", "text": "prompts refined", "both": "both refined"}
+SIDES = Column(key="sides", title="what is moved")
+_MOVED = {"image": "images", "text": "prompts", "both": "both", None: "class scores"}
+_ALIKE = {
+    "images": "images refined in both",
+    "prompts": "prompts refined in both",
+    "both": "images and prompts refined in both",
+    "class scores": "scores of the same classes, ours of refined images and prompts",
+}
 _SPREAD = (
     Column(key="lowest", title="lowest model", kind="percent"),
     Column(key="highest", title="highest model", kind="percent"),
@@ -52,6 +63,11 @@ def row(study: Study, name: str, outcome: Measured, **more: Cell) -> dict[str, C
             if gains:
                 cells[f"{kind}_gain"] = part_gain(study, outcome, mask)
     return cells
+
+
+def moved(method: Measures | None) -> str:
+    """What a method moves, in words; none for frozen CLIP."""
+    return "" if method is None else _MOVED[method.sides]
 
 
 def accuracies(outcome: Measured) -> dict[str, Cell]:
@@ -97,23 +113,27 @@ def gain_chart(
     )
 
 
-def summary(sections: Sequence[Section], config: StudyConfig) -> tuple[str, ...]:
-    """Sentences with the main figures of the sections."""
+def summary(sections: Sequence[Section], config: StudyConfig, sides: Side) -> tuple[str, ...]:
+    """Sentences with the main figures of the sections, of ours with these sides refined."""
     by_key = {section.key: section for section in sections}
-    tell = {"main": _main, "baselines": _baselines, "harm": _harm}
+    tell: dict[str, Callable[[Section], Iterator[str]]] = {
+        "main": partial(_main, sides=sides),
+        "baselines": _baselines,
+        "harm": _harm,
+    }
     lines = [line for key, lines_of in tell.items() if key in by_key for line in lines_of(by_key[key])]
     if config.quick:
         lines.append("A quick run: fewer points on the curves and fewer bootstrap draws.")
     return tuple(lines)
 
 
-def _main(section: Section) -> Iterator[str]:
+def _main(section: Section, sides: Side) -> Iterator[str]:
     table = section.tables[0]
     frozen, *others = table.rows
-    best = max(others, key=lambda row: _number(row["top1"]))
+    ours = next(row for row in others if row["name"] == VARIANTS[sides])
     yield (
         f"Top-1 over {table.title}: {percent(_number(frozen['top1']))} % with frozen CLIP, "
-        f"{percent(_number(best['top1']))} % with {best['name']}: {_points(best['gain'])} points."
+        f"{percent(_number(ours['top1']))} % with {ours['name']}: {_points(ours['gain'])} points."
     )
     yield from section.notes
 
@@ -123,19 +143,25 @@ def _baselines(section: Section) -> Iterator[str]:
     for table in section.tables[1:]:
         row = next(row for row in table.rows if row["name"] == chosen)
         yield (
-            f"Ours against the best baseline on development classes ({chosen}), {table.title}: "
-            f"{_points(row['ahead'])} points."
+            f"Ours against the best baseline on development classes ({chosen}), {_ALIKE[str(row['sides'])]}, "
+            f"{table.title}: {_points(row['ahead'])} points."
         )
 
 
 def _harm(section: Section) -> Iterator[str]:
     ours = [row for row in section.tables[0].rows if row["name"] == "ours" and isinstance(row.get("gain"), Interval)]
     worst = min(ours, key=lambda row: _number(row["gain"]))
-    yield f"The worst memory for ours, “{worst['memory']}”, changes its top-1 by {_points(worst['gain'])} points."
+    what = _refined(worst)
+    change = _points(worst["gain"])
+    yield f"The worst memory for ours ({what}), “{worst['memory']}”, changes its top-1 by {change} points."
     noisy = [row for row in section.tables[1].rows if row["name"] == "ours" and 0.4 < _number(row["wrong"]) < 0.6]
     for row in noisy[:1]:
         share = percent(_number(row["wrong"]))
-        yield f"With {share} % wrong captions, ours changes top-1 by {_points(row['gain'])} points."
+        yield f"With {share} % wrong captions, ours ({what}) changes top-1 by {_points(row['gain'])} points."
+
+
+def _refined(row: dict[str, Cell]) -> str:
+    return "images and prompts refined" if row["sides"] == "both" else f"{row['sides']} refined"
 
 
 def _number(cell: Cell) -> float:

@@ -176,10 +176,15 @@ def test_baselines_are_compared_with_ours_on_clean_and_noisy_memories(study: Stu
     assert chosen.rows[0]["dev"] >= chosen.rows[-1]["dev"]
     assert noisy.title == "memory with 50 % wrong captions"
     for part in (clean, noisy):
-        ours = next(r for r in part.rows if r["name"] == "ours")
-        for kind in ("mean of neighbours", "kNN label transfer", "logit ensemble", "text-only enrichment"):
+        ours = {r["sides"]: r for r in part.rows if r["name"] == "ours"}
+        kinds = {"mean of neighbours": "both", "kNN label transfer": "images", "text-only enrichment": "prompts"}
+        assert set(ours) == set(kinds.values())
+        assert ours["prompts"]["top1"] != ours["both"]["top1"]
+        for kind, sides in (kinds | {"logit ensemble": "class scores"}).items():
             found = row(part, name=kind)
-            assert found["ahead"].mean == pytest.approx(ours["top1"] - found["top1"])
+            assert found["sides"] == sides
+            ours_alike = ours["both" if kind == "logit ensemble" else sides]
+            assert found["ahead"].mean == pytest.approx(ours_alike["top1"] - found["top1"])
             assert found["ahead"].low <= found["ahead"].mean <= found["ahead"].high
     transfer = [row(part, name="kNN")["top1"] for part in (clean, noisy)]
     assert transfer[0] > 0.9  # every neighbour knows the answer
@@ -229,11 +234,13 @@ def test_alternatives_that_need_classes_are_left_out_where_these_are_guessed(
 ) -> None:
     chosen, against = alternatives(study).tables
     methods = ["linear adapter", "linear adapter of texts", "X-MoRe", "Tip-Adapter", "label propagation"]
-    assert [r["name"] for r in chosen.rows] == [r["name"] for r in against.rows[3:]] == methods
+    assert [r["name"] for r in chosen.rows] == [r["name"] for r in against.rows[4:]] == methods
     assert all(r["needs"] for r in chosen.rows)
-    ours = next(r for r in against.rows if r["name"] == "ours")
-    for found in against.rows[3:]:
-        assert found["ahead"].mean == pytest.approx(ours["top1"] - found["top1"])
+    ours = {r["sides"]: r for r in against.rows if r["name"] == "ours"}
+    assert [r["sides"] for r in against.rows[4:]] == ["both", "prompts", *["class scores"] * 3]
+    for found in against.rows[4:]:
+        alike = ours["prompts" if found["sides"] == "prompts" else "both"]
+        assert found["ahead"].mean == pytest.approx(alike["top1"] - found["top1"])
         assert found["top1"] > study.frozen.top(1).mean()  # every neighbour knows the answer
     bare = world.pairs()
     unknown = alternatives(make_study(Records(bare.ids, bare.image, bare.text, [{}] * len(bare)), world.labelled()))
@@ -283,8 +290,8 @@ def test_the_gate_is_explained_and_caution_swept(study: Study) -> None:
     assert list(found) == ["0", "0.5", "0.8", "no gate"]
     trust = study.full.trust
     assert trust is not None and trust.unanswerable < 0.5
-    assert found["0.5"]["known"] == study.gain(study.measure(study.ours))  # balanced
-    assert found["no gate"]["known"] == study.gain(study.measure(replace(study.ours, gate=False)))
+    assert found["0.5"]["known"] == study.gain(study.measure(images := replace(study.ours, sides="image")))  # balanced
+    assert found["no gate"]["known"] == study.gain(study.measure(replace(images, gate=False)))
     assert found["0.5"]["far_known"] > found["0.5"]["far_unknown"] > 0  # it moves less where there is no answer
     assert found["no gate"]["far_known"] is None
     without = {str(r["memory"]): r for r in harm(study).tables[0].rows if r["name"] == "ours"}
@@ -345,6 +352,8 @@ def test_cases_show_what_happened(study: Study, make_study: Any, world: Any) -> 
     assert any(shown.relevant for shown in best.neighbours)
     assert best.picture is None
     assert "60 queries" in section.about
+    assert {case.refined for case in gains} == {"both refined"}
+    assert "with images and class prompts refined" in section.about
     bare = world.pairs()
     unknown = cases(make_study(Records(bare.ids, bare.image, bare.text, [{}] * len(bare)), world.labelled()))
     assert {shown.relevant for case in unknown.gains for shown in case.neighbours} == {None}

@@ -12,7 +12,7 @@ from ...measure import Measured
 from ...methods import Method
 from ..streams import at_most_each, captions_of, part
 from ..study import Study
-from ..tables import gain_chart, gain_line, row, table
+from ..tables import VARIANTS, gain_chart, gain_line, row, table
 
 KS, QUICK_KS = (1, 3, 5, 10, 20), (1, 5, 20)
 SHARES, QUICK_SHARES = (0.1, 0.25, 0.5, 1.0), (0.1, 1.0)
@@ -26,7 +26,8 @@ def ablations(study: Study) -> Section:
         key="ablations",
         title="What does the gain come from?",
         about=(
-            "One thing is changed at a time; everything else is as in the line “ours”. Search “uni” compares a query "
+            "One thing is changed at a time; everything else is as in the line “ours”, with "
+            f"{VARIANTS[study.ours.sides]}. Search “uni” compares a query "
             "with the memory's vectors of its own modality, fusion “cross” reads the other modality's: the paper's "
             "choice. The gate is learned for that combination only, so the four combinations are compared without "
             "it. Every smaller memory is calibrated anew, as it would be had it been filled with these pairs alone; "

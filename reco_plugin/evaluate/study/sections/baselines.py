@@ -8,10 +8,10 @@ from dataclasses import replace
 from ....refine import VectorMemory
 from ...alternatives import LabelledImages, kinds
 from ...findings import Cell, Column, Section, Table
-from ...methods import Chosen, choose
+from ...methods import Chosen, Measures, choose
 from ..streams import captions_of, with_wrong_captions
 from ..study import Study
-from ..tables import columns, row
+from ..tables import SIDES, columns, moved, row
 
 NOISE = 0.5
 
@@ -29,7 +29,8 @@ def baselines(study: Study) -> Section:
             "of the neighbours' texts. Text-only enrichment adds to each prompt the texts of its nearest "
             "captions, without any image. Of every kind the best variant was chosen by top-1 on development "
             "classes, with the memory as it is, and only then measured here. “ours ahead by” is the difference in "
-            "top-1 on the same images, with its 95 % interval."
+            "top-1 on the same images, with its 95 % interval, to ours where the same sides are moved; methods that "
+            "score a list of classes are compared with ours as it is."
         ),
         tables=(
             _chosen(study.baselines),
@@ -55,8 +56,9 @@ def alternatives(study: Study) -> Section:
             "neighbours' captions by their confidence. These three score a list of classes and give no vector to "
             "search with. "
             + ("" if shown else "Two of them need the class of each pair, which nothing says here, and are left out. ")
-            + "Of every kind the best variant was chosen by top-1 on development classes. Adapters are trained on all "
-            "pairs: they cannot hide a query's own. Fine-tuning the encoder needs more than vectors: "
+            + "Of every kind the best variant was chosen by top-1 on development classes; it is compared with ours "
+            "where the same sides are moved. Adapters are trained on all pairs: they cannot hide a query's own. "
+            "Fine-tuning the encoder needs more than vectors: "
             "docs/measurements/alternatives.md shows it beside these."
         ),
         tables=(
@@ -69,7 +71,8 @@ def alternatives(study: Study) -> Section:
 def _chosen(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) -> Table:
     """What was chosen of every kind, and what else that kind needs, where it is told."""
     rows: list[dict[str, Cell]] = [
-        {"name": c.kind, "settings": c.settings, "variants": c.variants, "dev": c.dev_top1} for c in chosen
+        {"name": c.kind, "sides": moved(c.method), "settings": c.settings, "variants": c.variants, "dev": c.dev_top1}
+        for c in chosen
     ]
     for cells in rows:
         if needs:
@@ -78,6 +81,7 @@ def _chosen(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) ->
         title="chosen on development classes",
         columns=(
             Column(key="name", title="method" if needs else "baseline"),
+            SIDES,
             *([Column(key="needs", title="needs, beside the pairs")] if needs else []),
             Column(key="settings", title="best variant"),
             Column(key="variants", title="variants tried", kind="count"),
@@ -88,14 +92,18 @@ def _chosen(chosen: Sequence[Chosen], needs: Mapping[str, str] | None = None) ->
 
 
 def _against(study: Study, title: str, memory: VectorMemory, others: Sequence[Chosen]) -> Table:
-    """Frozen, ours with and without gate, and others, on one memory."""
-    ours = study.measure(study.ours, memory)
-    plain = study.measure(replace(study.ours, gate=False), memory)
-    rows = [row(study, "frozen CLIP", study.frozen), row(study, "ours", ours)]
-    rows.append(row(study, "ours, without gate", plain, ahead=study.gain(ours, plain)))
-    rows[0]["ahead"] = study.gain(ours)
-    for chosen in study.watch(others, title):
-        outcome = study.measure(chosen.method, memory)
-        rows.append(row(study, chosen.kind, outcome, ahead=study.gain(ours, outcome)))
-    ahead = Column(key="ahead", title="ours ahead by", kind="points")
-    return Table(title=title, columns=(*columns(study, ""), ahead), rows=tuple(rows), best=("top1",))
+    """Frozen, ours with and without gate, and others, on one memory; each compared with ours that moves the same."""
+    alike = {study.ours.sides: study.ours} | {
+        one.sides: one for one in (study.ours_like(chosen.method) for chosen in others)
+    }
+    ours = {sides: study.measure(method, memory) for sides, method in alike.items()}
+    rows = [row(study, "frozen CLIP", study.frozen, ahead=study.gain(ours[study.ours.sides]))]
+    rows += [row(study, "ours", found, sides=moved(alike[sides])) for sides, found in ours.items()]
+    compared: list[tuple[str, Measures]] = [("ours, without gate", replace(study.ours, gate=False))]
+    for name, method in study.watch([*compared, *((chosen.kind, chosen.method) for chosen in others)], title):
+        outcome = study.measure(method, memory)
+        ahead = study.gain(ours[study.ours_like(method).sides], outcome)
+        rows.append(row(study, name, outcome, sides=moved(method), ahead=ahead))
+    first, *more = columns(study, "")
+    last = Column(key="ahead", title="ours ahead by", kind="points")
+    return Table(title=title, columns=(first, SIDES, *more, last), rows=tuple(rows), best=("top1",))

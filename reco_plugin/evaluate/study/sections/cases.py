@@ -21,12 +21,18 @@ from ....refine import used_pairs
 from ....types import ImageInput, Payload, Refinement, Vectors
 from ...findings import Case, RetrievedPair, Section
 from ...measure import each_label_once, measure, nearest, refine_task
-from ...task import Task
+from ...task import Side, Task
 from ..study import Study
+from ..tables import VARIANTS
 
 COUNT, QUICK_COUNT = 12, 4
 SIZE = 128  # of a thumbnail, in pixels
 _KEYS = ("image", "path")  # of a payload
+_REFINED: dict[Side, str] = {
+    "image": "images refined and class prompts plain",
+    "text": "class prompts refined and images plain",
+    "both": "images and class prompts refined",
+}
 _Ranks: TypeAlias = npt.NDArray[np.int64]
 
 
@@ -54,7 +60,7 @@ def cases(study: Study) -> Cases:
         title="What happened to single queries?",
         about=(
             f"{int((change > 0).sum()):,} of {len(task):,} queries rose, {int((change < 0).sum()):,} fell. Shown are "
-            "the best gains and the worst harms by reciprocal rank, one query per class"
+            f"the best gains and the worst harms by reciprocal rank, with {_REFINED[ours.sides]}, one query per class"
             + (", with the first model." if len(study.subject.names) > 1 else ".")
             + ("" if study.shows.known else " The pairs have no captions, so what is relevant is not known.")
         ),
@@ -83,6 +89,7 @@ class _Show:
         return Case(
             name=task.classes[label],
             picture=picture,
+            refined=VARIANTS[self.study.ours.sides],
             rank_before=int(self.before[row]),
             rank_after=int(self.after[row]),
             before=nearest(task, row),

@@ -15,7 +15,7 @@ from ...measure import Measured
 from ...methods import Measures
 from ..streams import join_records, leaks, with_wrong_captions
 from ..study import Study
-from ..tables import accuracies, columns, gain_chart, gain_line, part_gain, row
+from ..tables import SIDES, accuracies, columns, gain_chart, gain_line, moved, part_gain, row
 
 NOISES, QUICK_NOISES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.5,)
 
@@ -34,10 +34,11 @@ def harm(study: Study) -> Section:
         | _irrelevant(study)
     )
     rows = [
-        row(study, name, measure(method), memory=memory)
+        row(study, name, measure(method), memory=memory, sides=moved(method))
         for memory, measure in study.watch(list(trials.items()), "memories that cannot help")
         for name, method in methods.items()
     ]
+    name, *shares = columns(study, "method")
     return Section(
         key="harm",
         title="Does it harm where the memory cannot help?",
@@ -46,11 +47,14 @@ def harm(study: Study) -> Section:
             "a memory without its pairs. “Half of the classes known”: the same memories, queried by the other half, "
             "whose pairs are in. “None of the classes”: only pairs of other classes are left. "
             f"{_known(study)} Wrong captions are permuted among the pairs, never onto the same caption; the captions "
-            "and their number stay. The best baseline is the one that did best on development classes."
+            "and their number stay. The best baseline is the one that did best on development classes, of those that "
+            "move the same as ours, or score the classes."
         ),
         tables=(
             Table(
-                title="", columns=(Column(key="memory", title="memory"), *columns(study, "method")), rows=tuple(rows)
+                title="",
+                columns=(Column(key="memory", title="memory"), name, SIDES, *shares),
+                rows=tuple(rows),
             ),
             wrong,
             _duplicates(study, methods),
@@ -109,7 +113,7 @@ def _wrong(study: Study, methods: dict[str, Measures]) -> tuple[Table, Chart]:
         shares.append(100 * noisy.share)
         for name, method in methods.items():
             outcomes[name].append(study.measure(method, memory))
-            rows.append(row(study, name, outcomes[name][-1], wrong=noisy.share))
+            rows.append(row(study, name, outcomes[name][-1], wrong=noisy.share, sides=moved(method)))
     lines = [gain_line(name, [study.gain(outcome) for outcome in found]) for name, found in outcomes.items()]
     title = Column(key="wrong", title="wrong captions", kind="percent")
     return (

@@ -9,13 +9,11 @@ from typing import TypeAlias
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured, by_unseen, measure_sides
 from ...ranking import RECALL_AT
-from ...reasons import little, reasons_of
+from ...reasons import reasons_of
 from ...retrieval import retrieval
 from ...task import SIDES, Task
 from ..study import Study
-from ..tables import GAIN, TOP1, TOP5, accuracies, extremes, spread
-
-VARIANTS = {"frozen": "frozen CLIP", "image": "images refined", "text": "prompts refined", "both": "both refined"}
+from ..tables import GAIN, TOP1, TOP5, VARIANTS, accuracies, extremes, spread
 
 _Found: TypeAlias = Mapping[str, Measured]
 
@@ -68,11 +66,9 @@ def _notes(study: Study, found: _Found) -> Iterator[str]:
     gains = {side: study.gain(found[side], found["frozen"], study.whole) for side in ("image", "text")}
     prompts = [study.whole.classes[label] for label in study.whole.candidates.labels]
     reasons = {reason.refined: reason for reason in reasons_of(found, gains, "class prompts", prompts)}
-    for side, gain in gains.items():
+    for side in gains:
         if side in reasons:
             yield f"{str(reasons[side]).replace('why', 'Why', 1)}."
-        if little(gain) and side == study.ours.sides == "image" and study.config.side is None:
-            yield "Outside of the main table class prompts stay plain, as the model's policy says (--side both)."
 
 
 def _tasks(study: Study) -> dict[str, Task]:
