@@ -1,6 +1,7 @@
-"""Folders whose image files the playground may show: those that a memory in a folder was filled from on this machine.
+"""Pictures of stored pairs: a memory keeps vectors, so they come from the payload or from image files in known folders.
 
-The command that fills the memory notes them in its folder; HTTP requests never do. The note holds its own inode, which
+The playground may show those of the folders that a memory in a folder was filled from on this machine. The command that
+fills the memory notes them in its folder; HTTP requests never do. The note holds its own inode, which
 no copy, archive or download keeps: a memory from elsewhere allows nothing.
 """
 
@@ -8,14 +9,61 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MemoryStoreError
 from ..files import write_whole
+from ..types import Payload
 
 NAME = "pictures.json"
+THUMBNAIL = "thumbnail"
+"""Where a payload holds a picture, as a data URI."""
+_PATHS = ("image", "path", "file", "file_name", "image_path")
+_LONGEST = 100_000  # characters of a data URI that is shown
+_URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
+
+
+class PictureFiles:
+    """Finds the image file of a pair in some folders.
+
+    By the path in its payload (``image``, ``path``, ``file``, ``file_name``, ``image_path``) or by its id, which is a
+    path for pairs from a folder or table. Paths that lead out of the folders are ignored, and so are paths that exist
+    in several of them.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._folders = [folder.resolve() for folder in folders]
+
+    def of(self, id_: str, payload: Payload) -> Path | None:
+        """The file; None where there is none."""
+        for name in _names(id_, payload):
+            found = {file for folder in self._folders if (file := _inside(folder, name))}
+            if len(found) == 1:
+                return found.pop()
+        return None
+
+
+def stored_thumbnail(payload: Payload) -> str | None:
+    """The data URI of a small picture that a payload holds itself; None without one."""
+    given = payload.get(THUMBNAIL)
+    return given if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given) else None
+
+
+def folders_nearby(memory: str | os.PathLike[str], source: str | None = None) -> Iterator[tuple[Path, ...]]:
+    """Where the files of a memory may lie, the likeliest first, for somebody who may read all of them: never for HTTP.
+
+    Also of a copy: the folders that it was filled from, the working folder, the one around the memory or its source,
+    and where paths are absolute, anywhere.
+    """
+    yield _read_note(memory, copied=True)
+    yield (Path.cwd(),)
+    for place in (os.fspath(memory), source or ""):
+        if place and _is_folder(place):
+            yield (Path(place.partition("?")[0]).expanduser().resolve().parent,)
+    yield (Path(Path.cwd().anchor),)
 
 
 def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> None:
@@ -41,15 +89,32 @@ def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> Non
 
 def noted_folders(memory: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The folders that are allowed; none if the note is a copy, damaged or missing."""
+    return _read_note(memory, copied=False)
+
+
+def _read_note(memory: str | os.PathLike[str], *, copied: bool) -> tuple[Path, ...]:
     if not _is_folder(os.fspath(memory)):
         return ()
     try:
         with (Path(memory) / NAME).open("rb") as file:
             note, own = json.load(file), os.fstat(file.fileno()).st_ino
-        return tuple(map(Path, note["folders"])) if own and note["inode"] == own else ()
+        return tuple(map(Path, note["folders"])) if copied or (own and note["inode"] == own) else ()
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 
 
 def _is_folder(place: str) -> bool:
     return place != ":memory:" and "://" not in place
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    try:
+        file = (folder / name).resolve()
+        return file if file.is_relative_to(folder) and file.is_file() else None
+    except (OSError, ValueError):  # too long a name, or one with a null in it
+        return None
+
+
+def _names(id_: str, payload: Payload) -> Iterator[str]:
+    yield from (value for key in _PATHS if isinstance(value := payload.get(key), str) and value)
+    yield id_

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
 from ...defaults import MAX_PIXELS
 from ...errors import ImageError
+from ...memory.picture_folders import PictureFiles, stored_thumbnail
 from ...preprocess import ImageConfig, images_to_array
 from ...types import ImageInput, Payload
 
-KEY = "thumbnail"
-"""Where a payload holds a picture, as a data URI."""
-_PATHS = ("image", "path", "file", "file_name", "image_path")
 _SIDE = 128
-_LONGEST = 100_000  # characters of a data URI that is shown
-_URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 class PairPictures:
@@ -27,25 +22,16 @@ class PairPictures:
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
         """Read nothing yet; without folders, only payloads have pictures. The config shows what the encoder saw."""
-        self._folders = [folder.resolve() for folder in folders]
+        self._files = PictureFiles(folders)
         self._config, self._max_pixels = config, max_pixels
         self._made = lru_cache(maxsize=2048)(self._make)
 
     def of(self, id_: str, payload: Payload) -> str | None:
-        """A data URI; None without a picture.
-
-        A payload's own ``thumbnail`` comes first; then a file of the folders, by the path in the payload (``image``,
-        ``path``, ``file``, ``file_name``, ``image_path``) or by the id, which is a path for pairs from a folder or
-        table. Paths that lead out of the folders are ignored, and so are paths that exist in several of them.
-        """
-        given = payload.get(KEY)
-        if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given):
+        """A data URI; None without a picture. A payload's own ``thumbnail`` comes first, then a file of the folders."""
+        if (given := stored_thumbnail(payload)) is not None:
             return given
-        for name in _names(id_, payload):
-            if (found := {file for folder in self._folders if (file := _inside(folder, name))}) and len(found) == 1:
-                file = found.pop()
-                return self._made(file, file.stat().st_mtime_ns)
-        return None
+        file = self._files.of(id_, payload)
+        return None if file is None else self._made(file, file.stat().st_mtime_ns)
 
     def _make(self, file: Path, _changed: int) -> str | None:
         try:
@@ -80,16 +66,3 @@ def thumbnail(image: ImageInput, config: ImageConfig | None = None, max_pixels: 
     packed = io.BytesIO()
     Image.fromarray(images_to_array([image], small, max_pixels)[0]).save(packed, "WEBP", quality=82)
     return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    try:
-        file = (folder / name).resolve()
-        return file if file.is_relative_to(folder) and file.is_file() else None
-    except (OSError, ValueError):  # too long a name, or one with a null in it
-        return None
-
-
-def _names(id_: str, payload: Payload) -> Iterator[str]:
-    yield from (value for key in _PATHS if isinstance(value := payload.get(key), str) and value)
-    yield id_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,34 @@ def test_images_through_the_model(photos: Path) -> None:
     assert not (photos / "runs" / "again" / "vectors").exists()
 
 
+@pytest.mark.parametrize("place", ["as built", "copied", "from another folder"])
+def test_cases_show_the_pictures_of_pairs_wherever_the_memory_is(
+    photos: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their paths are relative to the table, which need not be where the command is run."""
+    shop = photos / "shop"
+    shop.mkdir()
+    (photos / "memory.csv").rename(shop / "memory.csv")
+    (photos / "large").rename(shop / "large")
+    assert reco("memory", "build", "shop/memory.csv", "--memory", "memory").exit_code == 0
+    memory = "memory"
+    if place == "copied":
+        shutil.copytree("memory", "elsewhere/memory")
+        shutil.rmtree("memory")
+        memory = "elsewhere/memory"
+    elif place == "from another folder":
+        (photos / "work").mkdir()
+        monkeypatch.chdir(photos / "work")
+        memory = "../memory"
+    asked = (str(photos / "photos"), "--memory", memory, "--label-key", "kind", "--sections", "cases", "--no-gate")
+    result = reco("eval", "study", *asked, "--out", photos / "run")
+    assert result.exit_code == 0, result.output
+    found = Findings.read(photos / "run")
+    shown = [pair for case in (*found.gains, *found.harms) for pair in (*case.neighbours, *case.prompt_neighbours)]
+    assert shown
+    assert all(pair.picture and (photos / "run" / "pictures" / pair.picture).is_file() for pair in shown)
+
+
 def test_ctrl_c_keeps_what_was_measured(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("eval", "study", "test.npz", *FREE, "--sections", "main,cases", "--out", "runs/a")
     with monkeypatch.context() as patched:
@@ -102,8 +131,6 @@ def test_ctrl_c_keeps_what_was_measured(vectors: Path, monkeypatch: pytest.Monke
 
 
 def test_several_models_must_be_of_one_encoder(photos: Path, model: Path, tmp_path: Path) -> None:
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(model, other)
     manifest = json.loads((other / "manifest.json").read_text())

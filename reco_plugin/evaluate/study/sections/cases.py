@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from ....defaults import MAX_PIXELS
 from ....errors import DataError
 from ....files import whole_file
+from ....memory.picture_folders import PictureFiles, folders_nearby, stored_thumbnail
 from ....refine import used_pairs
 from ....types import ImageInput, Payload, Refinement, Vectors
 from ...findings import Case, RetrievedPair, Section
@@ -27,7 +29,6 @@ from ..tables import VARIANTS
 
 COUNT, QUICK_COUNT = 12, 4
 SIZE = 128  # of a thumbnail, in pixels
-_KEYS = ("image", "path")  # of a payload
 _REFINED: dict[Side, str] = {
     "image": "images refined and class prompts plain",
     "text": "class prompts refined and images plain",
@@ -73,7 +74,9 @@ class _Show:
 
     def __init__(self, study: Study, refined: Task, before: _Ranks, after: _Ranks) -> None:
         self.study, self.refined, self.before, self.after = study, refined, before, after
-        self.pictures = _Thumbnails(study.folder / "pictures", study.labelled.images)
+        places = folders_nearby(study.subject.memory.store.location, study.config.memory_from)
+        files = [PictureFiles(folders) for folders in places]
+        self.pictures = _Thumbnails(study.folder / "pictures", study.labelled.images, files)
         self.refiner = study.ours.refiners(study.full)[0]
         self.row_of = {id_: row for row, id_ in enumerate(study.records.ids)}
         self.prompt_refinement = (
@@ -114,7 +117,7 @@ class _Show:
         return tuple(
             RetrievedPair(
                 caption=str(used.payload.get("caption", used.id)),
-                picture=self.pictures.pair(used.payload),
+                picture=self.pictures.pair(used.id, used.payload),
                 similarity=used.similarity,
                 trust=used.trust,
                 relevant=self.row_of[used.id] in of_class if shows.known else None,
@@ -129,18 +132,19 @@ class _Thumbnails:
 
     folder: Path  # made with the first one
     images: Sequence[ImageInput] | Vectors  # of the labelled set; vectors have no pictures
+    files: Sequence[PictureFiles]  # of pairs; the first that finds one counts
 
     def query(self, row: int) -> str | None:
         """Write the thumbnail of a row of the labelled set; returns its file name."""
         return None if isinstance(self.images, np.ndarray) else self._write(f"query-{row}", self.images[row])
 
-    def pair(self, payload: Payload) -> str | None:
-        """Write the thumbnail of a pair whose payload has a path under ``image`` or ``path``; returns its file name."""
-        for key in _KEYS:
-            value = payload.get(key)
-            if isinstance(value, str) and value and Path(value).is_file():
-                return self._write(f"pair-{hashlib.sha256(value.encode()).hexdigest()[:16]}", value)
-        return None
+    def pair(self, id_: str, payload: Payload) -> str | None:
+        """Write the thumbnail of a pair, found as the playground finds it; returns its file name."""
+        own, name = stored_thumbnail(payload), f"pair-{hashlib.sha256(id_.encode()).hexdigest()[:16]}"
+        if own is not None:
+            return self._write(name, base64.b64decode(own.partition(",")[2]))
+        file = next((found for files in self.files if (found := files.of(id_, payload))), None)
+        return None if file is None else self._write(name, file)
 
     def _write(self, name: str, image: ImageInput) -> str | None:
         """None where the image cannot be read: a report may lack a thumbnail."""
