@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, health, memory, metrics, models, records, refine, versions
+from . import dialects, health, memory, metrics, models, records, reference, refine, versions
 from .auth import KeyCheck
 from .bodies import Limited
 from .edge import TOLD, Edge
@@ -70,7 +70,7 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         lifespan=lifespan,
-        docs_url=None,  # it loads its scripts from a CDN
+        docs_url=None,  # it loads its scripts from a CDN; ours is in reference.py
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
@@ -78,7 +78,7 @@ def create_app(
     )
     app.state.guard, app.state.edge, app.state.health, app.state.versions = KeyCheck(settings), edge, state, in_use
     bearer = [Depends(HTTPBearer(auto_error=False, description="an API key, or the admin key for /v1/memory"))]
-    for routes in (health.router(state), metrics.router(measured)):
+    for routes in (health.router(state), metrics.router(measured), reference.router(app)):
         app.include_router(routes)
     if settings.page:
         from .page import router as page

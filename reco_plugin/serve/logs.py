@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -40,8 +41,13 @@ class PlainLines(logging.Formatter):
     """A record as a line for people; input of a client cannot begin another line, nor move the cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Render one record without its trace."""
-        return printable(super().formatMessage(record))
+        """Render one record without its trace, and what was noted of a request."""
+        noted = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        seen = [str(noted.pop(name)) for name in ("method", "path", "status") if name in noted]
+        if "seconds" in noted:
+            seen.append(f"{1000 * noted.pop('seconds'):.0f} ms")
+        more = [f"{name}={value}" for name, value in noted.items()]
+        return printable(" ".join([super().formatMessage(record), *seen, *more]))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Render a trace, whose lines stand under the record's own."""
@@ -59,18 +65,24 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
-def log_to_stderr(form: Literal["json", "text"], level: str) -> None:
-    """Write our log, uvicorn's and warnings to stderr, in one format."""
+def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> None:
+    """Write our log, uvicorn's and warnings to stderr, in one format; on a terminal, without uvicorn's own start."""
+    on_terminal = form == "auto" and sys.stderr.isatty()
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        JsonLines() if form == "json" else PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    if on_terminal:
+        handler.setFormatter(PlainLines("%(asctime)s %(levelname)s: %(message)s", "%H:%M:%S"))
+    elif form == "text":
+        handler.setFormatter(PlainLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    else:
+        handler.setFormatter(JsonLines())
     logging.captureWarnings(capture=True)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     for name in (LOGGER, "reco_plugin.sessions", "uvicorn.error"):
         logging.getLogger(name).setLevel(level.upper())
+    if on_terminal:  # which tells it otherwise, see run.py
+        logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger(LOGGER).level))
 
 
 @cache

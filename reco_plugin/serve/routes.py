@@ -158,7 +158,7 @@ def no_route(method: str, path: str, allowed: str | None) -> Failure:
     """
     if allowed:
         return Failure(405, "method_not_allowed", f"{path:.100} takes {allowed}, not {method}")
-    return Failure(404, "not_found", f"there is no {path:.100} here: GET /openapi.json lists the paths")
+    return Failure(404, "not_found", f"there is no {path:.100} here: GET /docs shows what there is")
 
 
 def _invalid(error: RequestValidationError) -> Failure:

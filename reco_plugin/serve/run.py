@@ -110,6 +110,9 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             if self.started and versions.in_folder:
                 await self._listen_here()
                 versions.announce(Note(app.state.edge.name, self._url(), self._here, os.getpid()))
+            if self.started:
+                for line in places(app.state.edge.settings, self._url()):
+                    log.info(line)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.state.versions.leave()
@@ -143,3 +146,16 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
             return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
 
     return Announcing
+
+
+def places(settings: ServeSettings, url: str) -> list[str]:
+    """Where a service is found at this address, for people: in a browser, and by programs.
+
+    >>> places(ServeSettings(page=False, host="0.0.0.0"), "http://127.0.0.1:8080")
+    ['listening on 0.0.0.0; from here: http://127.0.0.1:8080', 'interface: http://127.0.0.1:8080/docs']
+    """
+    way = "" if settings.host in url else f"{settings.host}; from here: "
+    shown = [f"listening on {way}{url}"]
+    if settings.page:
+        shown.append(f"playground: {url}{settings.root_path}/")
+    return [*shown, f"interface: {url}{settings.root_path}/docs"]

@@ -133,7 +133,9 @@ class ServeSettings(SettingsSection):
         description="the folder below which the playground may show image files; where the memory was filled from on "
         "this machine, when unset",
     )
-    log_format: Literal["json", "text"] = Field("json", description="of the log, on stderr")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="of the log, on stderr; auto: text on a terminal, else JSON lines"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -78,6 +79,34 @@ def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
         check=True,
     )
     assert json.loads(info.stdout)["pairs"] == 1  # ./memory, where the other commands look
+
+
+@pytest.mark.parametrize("form", ["auto", "json"])
+def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        command("--model", str(model), "--memory", ":memory:", "--port", "0", "--log-format", form),
+        cwd=tmp_path,
+        env=environment(),
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        with os.fdopen(ours, encoding="utf-8", newline="") as terminal:
+            lines: list[str] = []
+            while not (lines and "ready" in lines[-1]):
+                lines.append(terminal.readline().rstrip())
+                if found := re.search(r"playground: (http://[^\"\s]+)", lines[-1]):
+                    assert "playground" in httpx.get(found[1]).text
+            started.send_signal(signal.SIGINT)
+            assert started.wait(60) == 0
+    finally:
+        started.kill()
+        started.wait()
+    told = "\n".join(lines)
+    assert "playground: http://127.0.0.1:" in told
+    assert re.search(r"interface: http://127.0.0.1:\d+/docs", told)
+    assert ("uvicorn" in told) is ("{" in told) is (form == "json")
 
 
 @pytest.mark.parametrize(
