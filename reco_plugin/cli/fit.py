@@ -87,6 +87,9 @@ def render(result: FitResult, out: Path) -> str:
     report = out / "report.html"
     if report.is_file():
         lines.append(f"report: {report}")
+    if not result.refine:
+        lines.append("next: nothing to build or serve anew: the model that you have, without refinement, is as good")
+        return "\n".join(lines)
     return "\n".join([*lines, *_next(result.config.source, out / "model")])
 
 

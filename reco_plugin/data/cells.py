@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +27,9 @@ Image: TypeAlias = "Path | bytes | RemoteImage"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MISSING = "missing or empty"
+_NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
+_VECTOR = re.compile(rf"\s*(?:\[{_NUMBER}(?:,{_NUMBER})*\]|\{{{_NUMBER}(?:,{_NUMBER})*\}})\s*")
+_SHORTEST = 4  # numbers of a vector; fewer may be a caption such as "[1]"
 _LONGEST_PATH = 1000
 """Characters; longer ones are captions in the wrong column, or images in base64."""
 
@@ -99,6 +102,34 @@ def unit_rows(block: npt.NDArray[Any]) -> list[Vector | CellError]:
         return list(check_vectors(block, block.shape[1]))
     except VectorError:
         return [_unit(row) for row in block]
+
+
+def numbers_of(value: object) -> list[float] | None:
+    """The numbers of a vector in a text file: a list in JSON, ``[0.1,0.2]``, or ``{0.1,0.2}`` as Postgres writes it.
+
+    >>> numbers_of("{0.6,-8e-1, 1,0}"), numbers_of([0.6, 0.8, 0.0, 1]), numbers_of("[a dog]"), numbers_of(["a", "b"])
+    ([0.6, -0.8, 1.0, 0.0], [0.6, 0.8, 0.0, 1.0], None, None)
+    """
+    if isinstance(value, str):
+        if not _VECTOR.fullmatch(value):
+            return None
+        value = [float(number) for number in value.strip()[1:-1].split(",")]
+    if not isinstance(value, list) or len(value) < _SHORTEST:
+        return None
+    plain = all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
+    return [float(number) for number in value] if plain else None
+
+
+def unit_row(numbers: Sequence[float]) -> Vector:
+    """A vector (D,) of exactly unit norm.
+
+    Raises:
+        CellError: it is far from unit norm, or holds NaN.
+    """
+    (vector,) = unit_rows(np.asarray([numbers], np.float32))
+    if isinstance(vector, CellError):
+        raise vector
+    return vector
 
 
 def _unit(row: npt.NDArray[Any]) -> Vector | CellError:

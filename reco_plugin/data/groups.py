@@ -11,26 +11,38 @@ from ..types import Pair, Payload, Records
 from ..values import did_you_mean
 from .parts import Rejected
 from .rows import Rows
+from .rows_table import ParquetPart, TablePart
 
 _ITSELF = "\0"
 """Prefix of an id that is its own group, to distinguish it from values of the column."""
 
 
-def check_column(rows: Rows, column: str) -> None:
-    """Check, before anything is encoded, that pairs have a value in this payload column; reads rows up to the first.
+def check_column(rows: Rows, column: str) -> str:
+    """Check, before anything is encoded, that pairs have a value in this column; reads rows up to the first.
+
+    Returns:
+        Its key in the payload: that of the caption for the column of texts.
 
     Raises:
         DataError: none has one; the message names the columns that the first pair has.
     """
+    column = payload_key(rows, column)
     known: list[str] | None = None
     for row in chain.from_iterable(part.read() for part in rows.parts):
         if isinstance(row, Rejected):
             continue
         if not _is_empty(row.payload.get(column)):
-            return
+            return column
         known = [*row.payload] if known is None else known
     if known is not None:
         raise DataError(f"{rows.name}: no pair has a {column!r} to group by; {did_you_mean(column, known)}")
+    return column
+
+
+def payload_key(rows: Rows, column: str) -> str:
+    """Key of a table's column in the payload: the column of texts becomes the caption."""
+    makers = (part.maker for part in rows.parts if isinstance(part, TablePart | ParquetPart))
+    return "caption" if any(column == maker.names.text for maker in makers) else column
 
 
 def groups_of(pairs: Records, column: str | None = None) -> list[str]:

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Pair
-from ..values import did_you_mean
-from .cells import MISSING, CellError, id_of, image_of, json_object, payload_of, text_of
+from .cells import MISSING, CellError, id_of, image_of, json_object, numbers_of, payload_of, text_of, unit_row
 from .parts import ColumnNames, Rejected
+from .usual import propose
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,11 @@ class RowMaker:
             DataError: a column is missing; the message lists the columns.
         """
         needed = [self.names.image, self.names.text] + [self.names.id] * (self.names.id != ColumnNames.id)
-        for name in needed:
-            if name not in columns:
-                option = next(k for k in ("id", "image", "text") if getattr(self.names, k) == name)
-                raise DataError(
-                    f"{what} has no column {name!r}; its columns are {columns}. Needed: {' and '.join(needed)}; "
-                    f"name it with ?{option}=NAME ({did_you_mean(name, columns)})"
-                )
+        if missing := [name for name in needed if name not in columns]:
+            raise DataError(
+                f"{what} has no column {' and no '.join(map(repr, missing))}; its columns are {columns}. Needed: "
+                f"{' and '.join(needed)}; name yours, as in '{propose(what, columns, vars(self.names))}'"
+            )
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
         """Make a pair, or a rejected row with the reason.
@@ -90,7 +88,10 @@ class RowMaker:
 def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
     if isinstance(value, CellError):
         raise value
-    return value if isinstance(value, np.ndarray) else made(value)
+    if isinstance(value, np.ndarray):
+        return value
+    numbers = numbers_of(value)
+    return made(value) if numbers is None else unit_row(numbers)
 
 
 def _place_of(value: object, image: object) -> str | None:

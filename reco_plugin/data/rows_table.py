@@ -62,7 +62,7 @@ def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[Sour
         DataError: it cannot be read, or lacks a column.
     """
     stamp = stamp_of(path)
-    table = TableFile(path, (names.image, names.text), (names.id, names.image, names.text))
+    table = TableFile(path, (names.image, names.text), (names.id, names.image, names.text), names)
     maker = RowMaker(names, folder)
     if path.suffix.lower() != ".jsonl":
         maker.check(str(path), list(table.columns))

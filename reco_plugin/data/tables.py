@@ -7,9 +7,9 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from .cells import CellError, id_of, image_of
 from .files import Lines, is_utf8, not_utf8, raw_bytes
 from .parts import ColumnNames, RowError
 from .remote import RemoteImage
+from .usual import propose
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 PAIR = ("image", "text")
@@ -100,6 +101,7 @@ class TableFile:
     texts: tuple[str, ...] = ("id", *PAIR)  # columns of texts, even if all values look like numbers
     names: ColumnNames = _USUAL  # of a row's id and image
     folder: Path | None = None  # of image paths; None: the table's own
+    options: Mapping[str, str] = field(default_factory=dict)  # further options of the source -> columns
 
     def __len__(self) -> int:
         return sum(stretch.rows for stretch in self.stretches)
@@ -123,7 +125,7 @@ class TableFile:
 
     def __reduce__(self) -> tuple[type[TableFile], tuple[Any, ...]]:
         # without cached stretches: each part has its own
-        return TableFile, (self.path, self.needed, self.texts, self.names, self.folder)
+        return TableFile, (self.path, self.needed, self.texts, self.names, self.folder, self.options)
 
     def read(self, stretch: Stretch) -> Iterator[TableRow | RowError]:
         """Read some of the rows; one that cannot be parsed is yielded as an error."""
@@ -137,13 +139,12 @@ class TableFile:
 
     def _check_header(self) -> None:
         columns = self.columns
-        for column in self.needed:
-            if column not in columns:
-                wanted = " and ".join(self.needed)
-                raise DataError(
-                    f"{self.path} has no column {column!r}; its columns are {list(columns)}. Needed: {wanted}; name "
-                    "yours as in ?image=NAME"
-                )
+        if missing := [column for column in self.needed if column not in columns]:
+            named = {"id": self.names.id, "image": self.names.image, **self.options}
+            raise DataError(
+                f"{self.path} has no column {' and no '.join(map(repr, missing))}; its columns are {list(columns)}. "
+                f"Needed: {' and '.join(self.needed)}; name yours, as in '{propose(str(self.path), columns, named)}'"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -155,11 +156,21 @@ class TableFile:
         with self._lines() as lines:
             return self._header(lines)
 
-    @cached_property
+    @property
     def stretches(self) -> tuple[Stretch, ...]:
         """All rows, in runs of ten thousand; reads the file once."""
+        return self._scanned[0]
+
+    @property
+    def without_id(self) -> int:
+        """Number of rows without an id; of a .jsonl, 1 if the first has none."""
+        return self._scanned[1]
+
+    @cached_property
+    def _scanned(self) -> tuple[tuple[Stretch, ...], int]:
+        """The rows in runs, and how many have no id."""
         found: list[tuple[int, int, int]] = []
-        numeric = _Numeric(self.texts)
+        numeric, without = _Numeric(self.texts), 0
         with self._lines() as lines:
             rows = self._scan_lines(lines) if self._is_json else self._rows(lines)
             start, count = (lines.offset, lines.line), 0
@@ -167,12 +178,17 @@ class TableFile:
                 count += 1
                 if isinstance(row, TableRow):
                     numeric.look(row.values)
+                    without += self.names.id not in row.values
                 if count == _ROWS_PER_STRETCH:
                     found.append((*start, count))
                     start, count = (lines.offset, lines.line), 0
         if count:
             found.append((*start, count))
-        return tuple(Stretch(*place, numeric.columns) for place in found)
+        stretches = tuple(Stretch(*place, numeric.columns) for place in found)
+        if self._is_json and stretches:
+            (first,) = self.read(replace(stretches[0], rows=1))
+            without = isinstance(first, TableRow) and self.names.id not in first.values
+        return stretches, int(without)
 
     @property
     def _is_json(self) -> bool:

@@ -21,7 +21,7 @@ from .config import FitConfig, TaskName
 from .findings import findings_of, little_to_learn, notes, words
 from .questions import Questions, ask
 from .result import RESULT, CandidateResult, FitResult, SideResult
-from .split import PARTS, HeldOut, sample, split
+from .split import PARTS, HeldOut, check_groups, sample, split
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -136,18 +136,18 @@ def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
     """Read, encode and split the catalogue, and gather the training data of the paper's layer."""
     base = load_base(config.model)
     rows = open_source(config.source, model=base.folder)  # before a folder is created for a missing source
-    if config.group is not None:
-        check_column(rows, config.group)
+    group = None if config.group is None else check_column(rows, config.group)
+    watch.stage("count the groups")
+    used = sample(rows, group, config.max_pairs)
+    check_groups(rows, group, used, validation=config.validation, test=config.test, seed=config.seed)
     config.claim(out)
     _sweep(out)
-    watch.stage("count the groups")
-    used = sample(rows, config.group, config.max_pairs)
     watch.stage("encode", rows.total if used is None else used.rows)
     catalogue = read_catalogue(
         rows,
         base,
         out,
-        group=config.group,
+        group=group,
         sample=used,
         max_error_rate=config.max_error_rate,
         progress=watch.read,

@@ -6,9 +6,11 @@ From a catalogue that is larger than a fit needs, whole groups are sampled befor
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -53,13 +55,60 @@ def split(ids: Sequence[str], groups: Sequence[str], *, validation: float, test:
     """
     part_of = {group: _part(group, validation, test, seed) for group in set(groups)}
     counts = Counter(part_of.values())
-    if few := [part for part in PARTS if counts[part] < FEWEST]:
-        raise DataError(
-            f"{len(part_of)} groups are too few: {counts[few[0]]} fall into the {few[0]} part, and it needs {FEWEST}. "
-            "Give a larger catalogue, a finer --group, or other shares (--validation, --test)"
-        )
+    if min(counts[part] for part in PARTS) < FEWEST:
+        raise _too_few(counts, validation, test)
     part = np.array([part_of[group] for group in groups])
     return HeldOut(part, _asks(ids, groups, seed) & (part != "fit"))
+
+
+def check_groups(
+    rows: Rows, group: str | None, used: CatalogueSample | None, *, validation: float, test: float, seed: int = 0
+) -> None:
+    """Check, before anything is encoded, that each part gets enough groups; reads rows until it does, no images.
+
+    Args:
+        rows: the catalogue.
+        group: payload column of the groups; None: the caption.
+        used: the sample of its rows; None for all.
+        validation: share of the groups.
+        test: share of the groups.
+        seed: of the draw.
+
+    Raises:
+        DataError: a part has fewer than ten groups.
+    """
+    seen, counts = set[str](), Counter[SplitName]()
+    for row in chain.from_iterable(part.read() for part in rows.parts):
+        if isinstance(row, Rejected) or (used is not None and not used.holds(row)):
+            continue
+        if (name := group_of(row, group)) not in seen:
+            seen.add(name)
+            counts[_part(name, validation, test, seed)] += 1
+            if min(counts[part] for part in PARTS) >= FEWEST:
+                return
+    if seen:  # else its reading says what is wrong
+        raise _too_few(counts, validation, test)
+
+
+def _too_few(counts: Mapping[SplitName, int], validation: float, test: float) -> DataError:
+    few, least = min(PARTS, key=lambda part: counts.get(part, 0)), min(validation, test, 1.0 - validation - test)
+    return DataError(
+        f"{sum(counts.values())} groups are too few: {counts.get(few, 0)} fall into the {few} part, and it needs "
+        f"{FEWEST}. With a smallest share of {least:g} that takes {math.ceil(FEWEST / least):,} groups on average, and "
+        f"{_enough(least):,} to be sure. Give a larger catalogue, a finer --group, or other shares (--validation, "
+        "--test)"
+    )
+
+
+def _enough(share: float) -> int:
+    """Groups of which this share has ten in 19 of 20 draws.
+
+    >>> _enough(0.15)
+    106
+    """
+    half = 1.645 * math.sqrt(share * (1.0 - share))
+    root = (half + math.sqrt(half * half + 4.0 * share * FEWEST)) / (2.0 * share)
+    return math.ceil(root * root)
 
 
 def chance(name: str, seed: int = 0) -> float:

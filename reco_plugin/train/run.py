@@ -13,7 +13,7 @@ import numpy as np
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.files import stamp_of
-from ..data.groups import groups_of
+from ..data.groups import groups_of, payload_key
 from ..data.rows import digest, open_rows
 from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
@@ -89,7 +89,7 @@ def _training(recipe: Recipe, out: Path, processes: Processes) -> FusionData:
     pairs, memory = _encode_pairs(recipe, out)
     with closing(memory):
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
-        data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, recipe.group), hidden, folder)
+        data = gather(memory, pairs, Retrieval(k=recipe.k), groups_of(pairs, _group_key(recipe)), hidden, folder)
     if not any(found.found.any() for found in data.neighbours.values()):
         raise DataError(
             "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
@@ -98,6 +98,10 @@ def _training(recipe: Recipe, out: Path, processes: Processes) -> FusionData:
     check_groups(len(np.unique(data.groups)), processes)
     recipe.write(out)  # only now, so that a recipe with a typing error does not block the folder
     return data
+
+
+def _group_key(recipe: Recipe) -> str | None:
+    return None if recipe.group is None else payload_key(open_rows(recipe.source), recipe.group)
 
 
 def _encode_pairs(recipe: Recipe, out: Path) -> tuple[Records, Memory]:

@@ -158,7 +158,7 @@ def test_column_names_by_option_and_by_argument(tmp_path: Path) -> None:
         payload = {"caption": "red fox", "image": "a.png", "text": "long"}
         assert pair == Pair("7", tmp_path / "pics" / "a.png", "red fox", payload)
         assert rows.folders == (tmp_path / "pics",)
-    with pytest.raises(DataError, match=r"no column 'image'; its columns are .*'photo'.*name it with \?image="):
+    with pytest.raises(DataError, match=r"no column 'image'; its columns are .*'photo'.*t.csv\?id=sku&image=photo'"):
         open_rows(path)
     with pytest.raises(DataError, match=r"no column 'ean'.*\?id=NAME"):
         open_rows(f"{path}?id=ean&image=photo")

@@ -7,11 +7,13 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_sources import pairs_of, png, rejected_of, write_parquet
 
 from reco_plugin import Pair
 from reco_plugin.data import open_rows
+from reco_plugin.data.parts import Rejected
 from reco_plugin.data import tables as tables_module
 from reco_plugin.data.remote import RemoteImage
 from reco_plugin.data.tables import TableFile
@@ -233,3 +235,40 @@ def test_the_strict_table_raises_where_the_rows_go_on(here: Path) -> None:
     assert len(table) == 2
     with pytest.raises(DataError, match=r"line 3, column 'text': no value: 1 of 2 columns"):
         list(table)
+
+
+def test_all_columns_of_usual_names_are_proposed_in_one_message(tmp_path: Path) -> None:
+    table = tmp_path / "shop.csv"
+    table.write_text("sku,image_url,title,price\n1,a.png,a fox,3\n")
+    with pytest.raises(
+        DataError, match=r"no column 'image' and no 'text'; .*as in '.*shop.csv\?id=sku&image=image_url&text=title'"
+    ):
+        open_rows(table)
+    table.write_text("photo,description\na.png,a fox\n")
+    with pytest.raises(DataError, match=r"as in '.*shop.csv\?image=photo&text=description'"):
+        open_rows(table)
+    table.write_text("foo,bar\na.png,a fox\n")
+    with pytest.raises(DataError, match=r"as in '.*shop.csv\?image=NAME&text=NAME'"):
+        open_rows(table)
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.jsonl"])
+def test_vectors_in_text_files(tmp_path: Path, name: str) -> None:
+    """As JSON, and as Postgres writes an array."""
+    if name == "v.csv":
+        lines = [
+            "id,image,text",
+            'a,"[0.6,0.8,0,0]","{0,0,0.6,-8e-1}"',
+            'b,"[1,2,3,4]",x',
+            'c,"[0.6, 0.8, 0, 0]",a fox',
+        ]
+    else:
+        rows = [("a", [0.6, 0.8, 0, 0], [0, 0, 0.6, -0.8]), ("b", [1, 2, 3, 4], "x"), ("c", [0.6, 0.8, 0, 0], "a fox")]
+        lines = [json.dumps({"id": id_, "image": image, "text": text}) for id_, image, text in rows]
+    (tmp_path / name).write_text("\n".join(lines))
+    first, second, third = open_rows(tmp_path / name)
+    assert isinstance(first, Pair) and isinstance(third, Pair) and isinstance(second, Rejected)
+    np.testing.assert_allclose(first.image, [0.6, 0.8, 0, 0], atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(first.text, [0, 0, 0.6, -0.8], atol=1e-6)  # type: ignore[arg-type]
+    assert "norm" in second.reason and second.id == "b"
+    assert third.text == "a fox"
