@@ -18,7 +18,7 @@ PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN)/pytest -n 2 --dist loadgroup --max-worker-restart 0
 TORCH = $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
-.PHONY: help demo search-demo test check test-latest install install-triton install-browser fix lint types unit lock gpu-check \
+.PHONY: help demo search-demo test check test-pythons test-latest install install-triton install-browser fix lint types unit lock gpu-check \
 	bench torture clients quickstart-model clean
 
 help: ## list the targets
@@ -34,6 +34,9 @@ test: lint types unit ## lint, strict types, all tests
 
 check: lint types ## lint, strict types, the fast tests: for daily work
 	$(PYTEST) -q -m "not slow"
+
+test-pythons: $(DEV)/.ready ## types with the locked packages of every other Python, and a small set of tests on each that is here
+	$(RUN)/python locks/pythons.py
 
 test-latest: ## all tests with the newest packages that pyproject.toml allows, instead of the locked ones
 	@rm -f .venv-latest/.ready
@@ -83,7 +86,7 @@ quickstart-model: $(DEV)/.ready ## retrain the shipped model from nothing, 2 cor
 	$(RUN)/python -m benchmarks.quickstart_model
 
 clean: ## remove environments, caches and what the demo wrote
-	rm -rf $(DEMO) $(DEV) .venv-latest $(TRITON) $(GPU) $(CLIENTS) .cache demo build dist *.egg-info
+	rm -rf $(DEMO) $(DEV) .venv-latest .venv-pythons $(TRITON) $(GPU) $(CLIENTS) .cache demo build dist *.egg-info
 
 clients: $(DEV)/.ready $(CLIENTS)/.ready ## ask the service with official clients, and write what they got into docs/dialects.md
 	RENEW=1 $(RUN)/pytest -q tests/clients

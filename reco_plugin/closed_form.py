@@ -213,7 +213,8 @@ def _add_mean(queries: Vectors, found: Neighbours, asked: Coverage) -> RefinedBl
     """Add the mean of the neighbours, of length 1, to each query."""
     present = found.found.astype(np.float32)
     total = present.sum(axis=1, keepdims=True)
-    weights = present / np.maximum(total, 1.0)
+    found_or_one: npt.NDArray[np.float32] = np.maximum(total, 1.0)  # numpy's types lose it
+    weights = present / found_or_one
     mean = np.matmul(weights[:, None], found.vectors)[:, 0]
     moved = queries + mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     refined = moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12)

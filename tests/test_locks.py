@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -73,6 +74,7 @@ def _wanted(extra: str, python: str) -> dict[str, list[Requirement]]:
     ("locks", "extras"),
     [
         (("dev", "torch"), ["dev"]),
+        (("small",), ["demo", "serve", "qdrant", "client", "data"]),
         (("demo",), ["demo", "examples", "serve", "report"]),
         (("image-triton",), ["serve", "qdrant", "triton"]),
         (("image-cpu",), ["serve", "qdrant", "cpu"]),
@@ -109,3 +111,13 @@ def test_what_has_no_wheel_is_left_out_where_it_has_none() -> None:
     assert "mteb" not in pins("dev", python="3.12", machine="aarch64")
     assert "nvidia-pytriton" in pins("triton", python="3.12")
     assert not pins("triton", python="3.13"), "nothing to install: the tests skip"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_types_are_checked_with_what_each_python_gets(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "locks")
+    found = importlib.import_module("pythons").wanted("dev", python)
+    assert {canonicalize_name(name) for name in found} >= {"numpy", "scipy"}
+    got = {canonicalize_name(name): PIN.fullmatch(block) for name, block in found.items()}
+    assert {name: pin[2] for name, pin in got.items() if pin} == pins("dev", python=python)
+    assert not [name for name, pin in got.items() if pin is None or pin[3]], "pip judges markers by its own Python"

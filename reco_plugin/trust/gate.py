@@ -161,8 +161,7 @@ def step(
     phi, low, high, spread, unit = np.split(constants, (6, 12, 18, 19), axis=1)
     bounded = np.clip(features(signals, spread[:, 0]), low, high)
     logit = np.clip((bounded * phi).sum(axis=1, keepdims=True), -2.0 * STRONGEST, STRONGEST)
-    strength = (
-        unit * signals[:, 7:8] * np.exp(logit).astype(np.float32) / np.maximum(signals[:, 5:6], np.float32(SHORTEST))
-    )
+    length: npt.NDArray[np.float32] = np.maximum(signals[:, 5:6], np.float32(SHORTEST))  # numpy's types lose it
+    strength = unit * signals[:, 7:8] * np.exp(logit).astype(np.float32) / length
     moved = query + strength * evidence
     return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-12)), strength
