@@ -80,6 +80,9 @@ class _Connection(H11Protocol):
         if _CLOSES not in self.cycle.default_headers:
             self.cycle.default_headers = [*self.cycle.default_headers, _CLOSES]
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: Java's client offers HTTP/2 in each request, and is content with an answer in HTTP/1.1."""
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.flow.write_paused:

@@ -79,8 +79,8 @@ def _decode(encoded: str) -> bytes:
 
 
 def _tidy(encoded: str) -> str:
-    """The standard alphabet, padded, in one line."""
-    packed = "".join(encoded.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    """The standard alphabet, padded, in one line; words are no base64, though they might be read as such."""
+    packed = "".join(line.strip() for line in encoded.splitlines()).rstrip("=").translate(str.maketrans("-_", "+/"))
     return packed + "=" * (-len(packed) % 4)
 
 

@@ -20,6 +20,7 @@ from .routes import to_response
 
 log = logging.getLogger(LOGGER)
 _SLASHES = re.compile("/{2,}")
+_TWICE = re.compile("(/v1){2,}/")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PROBES = ("/livez", "/readyz", "/metrics", "/health", "/ping", "/v1/health/live", "/v1/health/ready")
 """Paths that load balancers and monitoring call every few seconds."""
@@ -66,7 +67,8 @@ class Observed:
 class Prefixed:
     """Strips ``/plain`` or ``/refined`` from the path and notes it for the route.
 
-    Slashes too many, which clients make of a base URL that ends in one, are dropped, and HEAD is answered as GET.
+    Slashes too many, which clients make of a base URL that ends in one, are dropped, and so is a second ``/v1``, which
+    they add to a base URL that has it. HEAD is answered as GET.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -78,7 +80,7 @@ class Prefixed:
             await self._app(scope, receive, send)
             return
         root = scope.get("root_path", "")  # of the proxy, which may have stripped it or not
-        path = _SLASHES.sub("/", scope["path"])
+        path = _TWICE.sub("/v1/", _SLASHES.sub("/", scope["path"]))
         for prefix, manner in PREFIXES.items():
             for before in {root, ""}:
                 if f"{path}/".startswith(f"{before}{prefix}/"):

@@ -136,6 +136,9 @@ def test_opensearch_files_name_the_same_field_and_trust_the_address() -> None:
     pipeline = config("opensearch/pipeline.json", "http://reco:8080")["processors"][0]["text_image_embedding"]
     query = config("opensearch/query.json", "http://reco:8080")["query"]["neural"]
     assert [pipeline["embedding"]] == [*query]
+    assert (
+        query["clip"]["k"] == 10 * config("opensearch/query.json", "http://reco:8080")["size"]
+    )  # 10 miss 7 % of the best
     (trusted,) = config("opensearch/trust.json", "http://reco:8080")["persistent"][
         "plugins.ml_commons.trusted_connector_endpoints_regex"
     ]

@@ -200,15 +200,16 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class ErrorShape(BaseModel):
-    """OpenAI's error with Jina's and Voyage's ``detail``: clients of all three use this route."""
+    """OpenAI's error with Jina's and Voyage's ``detail`` and NVIDIA's ``message``, whose clients come here, too."""
 
     error: ErrorBody
     detail: str
+    message: str
 
 
 def shape(failure: Failure) -> dict[str, Any]:
     """A failure in the shape of all dialects of this path."""
-    return openai_shape(failure) | {"detail": failure.message}
+    return openai_shape(failure) | {"detail": failure.message, "message": failure.message}
 
 
 def router(edge: Edge) -> APIRouter:

@@ -114,6 +114,9 @@ def router(edge: Edge) -> APIRouter:
     """The route."""
     routes = dialect_router(VoyageError)
 
+    @routes.post(
+        "/multimodalembeddings", response_model=VoyageAnswer, include_in_schema=False
+    )  # a base URL without /v1
     @routes.post("/v1/multimodalembeddings", response_model=VoyageAnswer)
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> Response:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""

@@ -43,6 +43,27 @@ def test_slashes_too_many_change_nothing(client: TestClient, path: str) -> None:
         assert answer.json() | {"id": None} == expected
 
 
+@pytest.mark.parametrize("path", ["/v1/v1/embeddings", "/refined/v1/v1/embeddings", "/v1/v1/multimodalembeddings"])
+def test_a_v1_too_many_or_none_changes_nothing(client: TestClient, path: str) -> None:
+    """Some clients add it to the base URL that they are given, others do not."""
+    once = path.replace("/v1/v1", "/v1")
+    body = BODIES[once.removeprefix("/refined")]
+    expected = client.post(once, json=body).json()["data"]
+    for spelt in (path, once.replace("/v1", "")):
+        answer = client.post(spelt, json=body)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["data"] == expected
+
+
+def test_an_offer_of_http_2_is_passed_over_in_silence(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As of Java's client, with every request."""
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAAA"}
+    assert httpx.post(
+        f"{url}/v1/embeddings", json=BODIES["/v1/embeddings"], headers={**offer, "api-key": "any"}
+    ).is_success
+    assert [one.message for one in caplog.records if one.levelname == "WARNING"] == []
+
+
 def test_head_is_answered_as_get_without_a_body(url: str) -> None:
     key = {"authorization": "Bearer any"}
     for path in (

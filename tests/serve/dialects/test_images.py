@@ -50,7 +50,9 @@ class TestInsideJson:
         ):
             assert image_bytes(text, max_bytes=256) == raw
 
-    @pytest.mark.parametrize("text", ["", "a fox!", "data:image/png,%89PNG", "data:image/png;base64,", "é" * 8, "A"])
+    @pytest.mark.parametrize(
+        "text", ["", "a fox!", "a red fox", "data:image/png,%89PNG", "data:image/png;base64,", "é" * 8, "A"]
+    )
     def test_what_is_no_base64_is_named(self, text: str) -> None:
         with pytest.raises(Refused, match="data URI or base64") as raised:
             image_bytes(text, max_bytes=100)

@@ -145,6 +145,7 @@ def refused(client: TestClient, **body: Any) -> dict[str, Any]:
     assert 400 <= response.status_code < 500, response.text
     error = response.json()["error"]
     assert response.json()["detail"] == error["message"]  # Jina's and Voyage's clients read this
+    assert response.json()["message"] == error["message"]  # NVIDIA's, and Weaviate's module for them
     return dict(error)
 
 
