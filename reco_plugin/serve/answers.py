@@ -53,7 +53,9 @@ def _parts(value: Any) -> Iterator[bytes]:
             yield b'%s"%s":' % (b"," if place else b"", name.encode())
             yield from _parts(field)
         yield b"}"
-    elif isinstance(value, Iterator) or (isinstance(value, list) and value and isinstance(value[0], BaseModel | list)):
+    elif isinstance(value, Iterator) or (
+        isinstance(value, list) and value and isinstance(value[0], BaseModel | list | dict)
+    ):
         yield b"["
         for place, item in enumerate(value):
             still_wanted()

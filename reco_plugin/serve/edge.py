@@ -179,6 +179,15 @@ class Caller:
         answer, _ = await self._run(self._edge.pool, call)
         return answer
 
+    async def reply(self, call: Callable[[], Answer]) -> Response:
+        """Run a call that only reads, and write what it returns; for answers that may be long.
+
+        Raises:
+            Refused: also 413, the answer is too large.
+        """
+        most = self.settings.max_answer_bytes
+        return self._to_send(await self.ask(lambda: written(call(), most)))
+
     async def write(self, call: Callable[[], T]) -> T:
         """Run a call that changes the memory."""
         answer, _ = await self._run(self._edge.writing, call)

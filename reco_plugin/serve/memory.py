@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from ..defaults import RESULTS
@@ -202,11 +202,11 @@ def router(edge: Edge) -> APIRouter:
         """Add pairs, or replace those with the same id; searchable when this answers."""
         return await edge(request).write(lambda: add(embedder, body))
 
-    @routes.get("/pairs", response_model_exclude_none=True)
-    async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Found:
+    @routes.get("/pairs", response_model=Found)
+    async def look_up_pairs(request: Request, ids: Ids, *, vectors: bool = False) -> Response:
         """Look pairs up by id; unknown ids are left out."""
         _check_number(len(ids), edge.settings.max_items, "id")
-        return Found(data=await edge(request).ask(lambda: look_up(embedder, ids, vectors=vectors)))
+        return await edge(request).reply(lambda: Found(data=look_up(embedder, ids, vectors=vectors)))
 
     @routes.delete("/pairs")
     async def remove_pairs(request: Request, ids: Ids) -> Removed:
@@ -218,11 +218,11 @@ def router(edge: Edge) -> APIRouter:
 
         return await edge(request).write(remove)
 
-    @routes.post("/search")
-    async def search_memory(request: Request, body: SearchRequest) -> Hits:
+    @routes.post("/search", response_model=Hits)
+    async def search_memory(request: Request, body: SearchRequest) -> Response:
         """Find the pairs nearest to a text, an image or a vector."""
         embedder.check_k(body.k)
-        return Hits(data=await edge(request).ask(lambda: search(embedder, body)))
+        return await edge(request).reply(lambda: Hits(data=search(embedder, body)))
 
     return routes
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from ..errors import InputError
@@ -119,12 +119,12 @@ def router(edge: Edge) -> APIRouter:
         """Write pairs that are encoded already, searchable at once; then settle, once all are written."""
         return await edge(request).write(_there(edge, request, lambda: put(memory, body)))
 
-    @routes.post("/records/read", response_model_exclude_none=True)
-    async def read_records(request: Request, body: ReadRecords) -> FoundRecords:
+    @routes.post("/records/read", response_model=FoundRecords)
+    async def read_records(request: Request, body: ReadRecords) -> Response:
         """Read pairs by id, or all of them in parts while others write."""
         if body.limit > most:
             raise Refused(too_many_items(body.limit, most, "limit"))
-        return await edge(request).ask(_there(edge, request, lambda: read(memory, body)))
+        return await edge(request).reply(_there(edge, request, lambda: read(memory, body)))
 
     @routes.post("/records/remove")
     async def remove_records(request: Request, body: RemoveRecords) -> Removed:
@@ -135,10 +135,10 @@ def router(edge: Edge) -> APIRouter:
 
         return await edge(request).write(_there(edge, request, remove))
 
-    @routes.post("/records/search")
-    async def search_records(request: Request, body: SearchRecords) -> FoundNear:
+    @routes.post("/records/search", response_model=FoundNear)
+    async def search_records(request: Request, body: SearchRecords) -> Response:
         """Find the pairs nearest to vectors."""
-        return await edge(request).ask(_there(edge, request, lambda: search(memory, body, most)))
+        return await edge(request).reply(_there(edge, request, lambda: search(memory, body, most)))
 
     @routes.post("/settle")
     async def settle_memory(request: Request) -> Settled:

@@ -88,17 +88,20 @@ def test_more_pairs_than_an_answer_may_show_are_413_before_any_is_looked_for(tro
         assert client.post("/refined/v1/embeddings", json={"input": ["a"] * 3}).status_code == 200  # which shows none
 
 
-def test_an_answer_that_is_too_large_is_413(filled, served):
+def test_an_answer_that_is_too_large_is_413(filled, served, admin, drawings):
+    ids = [("id", pair.id) for pair in drawings]
     with served(filled, max_answer_bytes=20_000) as client:
         large = [
             client.post("/v1/explain", json={"input": [{"text": "a red circle"}] * 10}),
             client.post("/v1/embeddings", json={"input": ["a red circle"] * 100}),
             client.post("/v1/scores", json={"images": [], "image_vectors": [VECTOR] * 40, "texts": ["a"] * 40}),
+            client.get("/v1/memory/pairs", params=[*ids, ("vectors", "true")], headers=admin),
         ]
         for answer in large:
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "answer_too_large")
             assert "max_answer_bytes" in answer.json()["error"]["message"]
         assert client.post("/v1/explain", json=ONE).status_code == 200
+        assert client.get("/v1/memory/pairs", params=ids, headers=admin).status_code == 200
 
 
 def test_an_answer_is_written_within_the_deadline_and_not_to_its_end_if_nobody_waits():
