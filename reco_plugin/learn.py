@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from .defaults import PAIRS_IN_RAM
-from .memory import Memory
+from .errors import MemoryStoreError
+from .memory import Header, Memory
+from .ram import free_bytes
 from .request import Search
 from .trust import Calibrated, State, calibrate
-from .trust.calibrate import FEWEST
+from .trust.calibrate import ENOUGH, FEWEST
 from .trust.honesty import predict
-from .types import MODALITIES, Records, other
+from .types import MODALITIES, Modality, Records, Vectors, other
 
+log = logging.getLogger(__name__)
 STEPS = 4
 """Progress per pair: it is read, compared by image and by text, and written."""
 _AT_ONCE = 256
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
+_SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
+_VECTORS, _BESIDE = 3, 1_200  # of a pair: vectors, with those of one side while it is sorted; bytes beside them
+_PRODUCTS, _MOMENTS = 128 * 2**20, 400_000  # bytes for products; for moments, of a dimension
+_LEAST = 5_000  # pairs that are learned from, whatever room there is
+_BEGUN = set[str]()  # ids of the notes of this process
 
 
 def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> State | None:
     """Learn trust from a memory's pairs; each pair's witnesses and the state are stored with it.
 
-    Of more than :data:`~reco_plugin.defaults.PAIRS_IN_RAM` pairs, so many are drawn at random and are learned from. The
-    others are judged beside those once the state is stored; until then they count as average, or as before. Where that
-    was interrupted, the next call goes on with those that have no witnesses.
+    Of more than :data:`~reco_plugin.defaults.PAIRS_IN_RAM` pairs, or than the free RAM holds, so many are drawn at
+    random and are learned from. The others are judged beside those once the state is stored; until then they count as
+    average, or as before. Where that was interrupted, the next call goes on with those that have no witnesses.
+
+    While it runs, the memory notes that it does, see :func:`unfinished`.
 
     Args:
         store: the pairs.
@@ -39,31 +53,113 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         None where there are too few pairs, or too equal ones; then the memory holds no state either.
     """
     count = store.count()
-    pairs, others = _read(store, count if count >= FEWEST else 0, progress)
-    learned = calibrate(pairs.image, pairs.text, k=k, progress=progress) if len(pairs) else None
-    if learned is None:
-        if store.header.trust:
-            store.set_trust({})
-        return None
-    _set_witnesses(store, pairs.ids, learned.witnesses, progress)
-    store.flush()
-    state = replace(learned.state, pairs=count)
-    store.set_trust(state.to_json())  # after those that it was learned from: until then, the old state counts
-    _witness_others(store, learned, others, progress)
-    return state
+    with _noted(store, count):
+        pairs = _read(store, count if count >= FEWEST else 0, progress)
+        learned = calibrate(pairs.image, pairs.text, k=k, progress=progress) if len(pairs) else None
+        if learned is None:
+            if store.header.trust:
+                store.set_trust({})
+            return None
+        _set_witnesses(store, pairs.ids, learned.witnesses, progress)
+        store.flush()
+        state = replace(learned.state, pairs=count)
+        store.set_trust(state.to_json())  # after those that it was learned from: until then, the old state counts
+        if count > len(pairs):
+            _witness_others(store, learned, count - len(pairs), progress)
+        return state
 
 
-def _witness_others(store: Memory, learned: Calibrated, ids: Sequence[str], progress: Callable[[int], object]) -> None:
+def unfinished(header: Header) -> str:
+    """Say that another process began to learn and has not ended, or died; empty where none did.
+
+    A large memory is not learned from again by itself then: it may die again.
+    """
+    note = header.learning
+    if not note or note.get("id") in _BEGUN:
+        return ""
+    pairs = note.get("pairs")
+    of = f" from {pairs:,} pairs" if isinstance(pairs, int) else ""
+    return (
+        f"learning trust{of} began on {note.get('host', 'some host')} at {note.get('since', 'some time')} and has not "
+        "ended. If it does not run any more, it died, as where memory (RAM) runs out: run `reco memory calibrate`, "
+        "best on a machine with more of it"
+    )
+
+
+@contextmanager
+def _noted(store: Memory, pairs: int) -> Iterator[None]:
+    """Let the memory hold a note while something is learned from so many pairs; a process that is killed leaves it."""
+    if pairs < ENOUGH:  # it takes no RAM
+        yield
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    _BEGUN.add(name := uuid.uuid4().hex)
+    store.note_learning({"id": name, "since": now, "host": socket.gethostname(), "pairs": pairs})
+    try:
+        yield
+    finally:
+        try:
+            store.note_learning({})
+        except MemoryStoreError as error:  # what ended the learning counts
+            log.warning("the memory still says that it is being learned from: %s", error)
+
+
+def _pairs_that_fit(dimension: int) -> int:
+    """Pairs that are learned from at most."""
+    if (free := free_bytes()) is None:
+        return PAIRS_IN_RAM
+    a_pair, always = 4 * dimension * _VECTORS + _BESIDE, _PRODUCTS + _MOMENTS * dimension
+    return int(np.clip((_SHARE * free - always) / a_pair, _LEAST, PAIRS_IN_RAM))
+
+
+def _read(store: Memory, count: int, progress: Callable[[int], object]) -> Records:
+    """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order."""
+    dimension = store.header.fingerprint.dimension
+    wanted = min(count, _pairs_that_fit(dimension))
+    chosen = np.ones(count, np.bool_)
+    if wanted < count:
+        why = "" if wanted == PAIRS_IN_RAM else f", as the free RAM of {(free_bytes() or 0) / 2**20:,.0f} MiB allows"
+        log.warning("learning from %d of %d pairs, drawn at random%s", wanted, count, why)
+        chosen[:] = False
+        chosen[np.random.default_rng(0).choice(count, wanted, replace=False)] = True
+
+    def batches() -> Iterator[Records]:
+        seen = 0
+        for batch in store.scroll() if count else ():
+            here = chosen[seen : seen + len(batch)]  # shorter than the batch where pairs were added meanwhile
+            seen += len(batch)
+            yield batch.take(np.flatnonzero(here))
+            progress(len(here))
+
+    return _join(batches(), wanted, dimension, ordered=True)
+
+
+def _join(batches: Iterable[Records], most: int, dimension: int, *, ordered: bool = False) -> Records:
+    """Batches (N, D) of so many pairs at most, without payloads, in arrays that are made once; ordered by id or not."""
+    sides: dict[Modality, Vectors] = {m: np.empty((most, dimension), np.float32) for m in MODALITIES}
+    ids = list[str]()
+    for batch in batches:
+        for m in MODALITIES:
+            sides[m][len(ids) : len(ids) + len(batch)] = batch.side(m)
+        ids += batch.ids
+    if ordered:
+        order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__), np.intp)
+        ids = [ids[row] for row in order.tolist()]
+        for m in MODALITIES:  # one after the other: both at once would be held twice
+            sides[m] = sides[m][order]
+    return Records(ids, sides["image"][: len(ids)], sides["text"][: len(ids)], [{}] * len(ids))
+
+
+def _witness_others(store: Memory, learned: Calibrated, others: int, progress: Callable[[int], object]) -> None:
     """Witness those pairs that have no witnesses yet, many at once: those of one list are compared in one product."""
-    for start in range(0, len(ids), _BESIDE_AT_ONCE):
-        some = ids[start : start + _BESIDE_AT_ONCE]
-        missing = ~np.isfinite(store.witnesses(some)).all(axis=1)
-        progress((STEPS - 1) * int((~missing).sum()))
-        there = store.scroll(ids=[some[row] for row in np.flatnonzero(missing).tolist()])
-        records = Records.join(list(there), store.header.fingerprint.dimension)
+    left = min(store.count_unjudged(), others)
+    progress((STEPS - 1) * (others - left))
+    size = min(_BESIDE_AT_ONCE, max(len(learned.corpus) // 2, 1))  # they take no more RAM than learning did
+    while left > 0 and (some := store.unjudged(min(size, left))):
+        left -= len(some)
+        records = _join(store.scroll(ids=some), len(some), store.header.fingerprint.dimension)
         witnesses = learned.witness(records.image, records.text, progress)
         _set_witnesses(store, records.ids, witnesses, progress)
-    if ids:
         store.flush()
 
 
@@ -109,26 +205,3 @@ def _witness(store: Memory, state: State, records: Records, k: int) -> set[str]:
     said = predict(state.values, spreads, records.image, near)
     store.set_witnesses(records.ids, said.witnesses(state.values, records.image, records.text))
     return found
-
-
-def _read(store: Memory, count: int, progress: Callable[[int], object]) -> tuple[Records, list[str]]:
-    """The pairs without payloads, or a random choice of them, in order of their ids: not by the store's order.
-
-    Returns:
-        The pairs, and the ids of those that were not chosen.
-    """
-    chosen = np.ones(count, np.bool_)
-    if count > PAIRS_IN_RAM:
-        logging.getLogger(__name__).warning("learning from %d of %d pairs, drawn at random", PAIRS_IN_RAM, count)
-        chosen[:] = False
-        chosen[np.random.default_rng(0).choice(count, PAIRS_IN_RAM, replace=False)] = True
-    parts, others, seen = list[Records](), list[str](), 0
-    for batch in store.scroll() if count else ():
-        here = chosen[seen : seen + len(batch)]  # shorter than the batch where pairs were added meanwhile
-        kept = batch.take(np.flatnonzero(here))
-        others += [batch.ids[row] for row in np.flatnonzero(~here).tolist()]
-        parts.append(replace(kept, payloads=[{}] * len(kept)))
-        seen += len(batch)
-        progress(len(here))
-    pairs = Records.join(parts, store.header.fingerprint.dimension)
-    return pairs.take(np.asarray(sorted(range(len(pairs)), key=pairs.ids.__getitem__), np.intp)), others

@@ -15,7 +15,7 @@ import numpy as np
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
-from .learn import STEPS, learn, witness
+from .learn import STEPS, learn, unfinished, witness
 from .memory import Header, LazyMemory, Memory
 from .memory.checks import check_pair
 from .request import Search
@@ -53,7 +53,7 @@ class PairMemory:
         self._learning, self._starting = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._wanted: Callable[[], None] | None = None  # what the thread does next
-        self._tried = 0  # pairs of the last attempt to learn
+        self._tried, self._told = 0, ""  # pairs of the last attempt to learn; what the log was told of others'
 
     def __len__(self) -> int:
         return self.store.count()
@@ -198,8 +198,19 @@ class PairMemory:
                 stacklevel=2,
             )
 
+    @property
+    def unfinished(self) -> str:
+        """Why a service does not learn now, for people: another process began to and has not ended, or died."""
+        return unfinished(self.searches.header)
+
+    @property
+    def learning(self) -> bool:
+        """Whether this process learns from the pairs now."""
+        return bool(self.searches.header.learning) and not self.unfinished
+
     def resume(self) -> None:
         """Judge, in a thread, what an earlier process stored and did not judge; learn nothing anew."""
+        self._tell_unfinished()
         if self.trust is not None:
             self._do_behind(self._judge_left)
 
@@ -289,9 +300,17 @@ class PairMemory:
 
     def _learn_behind(self) -> None:
         with self._learning:
-            if self._due(self.count_unjudged()):
+            if self._due(self.count_unjudged()) and not self._tell_unfinished():
                 self._fit(self._refuse_closed)
-        self._judge_behind()
+        self._judge_left()
+
+    def _tell_unfinished(self) -> bool:
+        """Log, once for each, that another process learns, or died of it."""
+        said = self.unfinished
+        if said and said != self._told:
+            log.warning("%s. Until then, nothing is learned here", said)
+        self._told = said
+        return bool(said)
 
     def _judge_left(self) -> None:
         if (left := self.count_unjudged()) <= _WITHOUT * len(self):

@@ -23,7 +23,7 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     for level, units in enumerate(
         (
             "why",
-            "batching blas counters defaults errors progress types",
+            "batching blas counters defaults errors progress ram types",
             "files memory_options trust values vectors",
             "config data preprocess quickstart request run_config",
             "artifact memory",

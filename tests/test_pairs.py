@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
 from reco_plugin import learn as learning
@@ -21,6 +26,8 @@ from reco_plugin.errors import ImageError, InputError, MemoryStoreError, MemoryU
 from reco_plugin.learn import witness
 from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.pairs import PairMemory
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Records
 
 
@@ -479,6 +486,49 @@ def test_pairs_that_come_while_trust_is_learned_are_judged_after_it(reco, monkey
     late.set()
     until(lambda: not threads())
     assert (judged(reco), pairs_known(reco), len(reco.memory)) == (True, 320, 390)
+
+
+KILLED = """
+import os, signal, sys, time
+import numpy as np
+from reco_plugin import Pair, Reco, learn
+learn.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
+with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
+    reco.memory.learns_behind = True
+    x = np.random.default_rng(0).normal(size=(320, 2, reco.manifest.dimension))
+    x /= np.linalg.norm(x, axis=2, keepdims=True)
+    reco.memory.add([Pair(f"v{row}", *sides.astype(np.float32)) for row, sides in enumerate(x)])
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("kind", ["exact", "edge"])
+def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(kind, model, tmp_path, caplog, monkeypatch):
+    folder = tmp_path / "m"
+    Reco.open(model, memory=folder, memory_kind=kind).close()
+    run = subprocess.run([sys.executable, "-c", KILLED, model, folder], capture_output=True, text=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    begun = list[int]()
+    calibrate = learning.calibrate
+    monkeypatch.setattr(learning, "calibrate", lambda *x, **how: begun.append(len(x[0])) or calibrate(*x, **how))
+    with Reco.open(model, memory=folder) as reco, TestClient(create_app(ServeSettings(), reco)) as client:
+        for row in range(2):
+            reco.memory.add(made(reco, 1, f"next{row} ", seed=row))
+            until(lambda: not threads())
+        assert (begun, pairs_known(reco), len(reco.memory)) == ([], 0, 322)
+        [told] = [record.getMessage() for record in caplog.records if "learning trust" in record.getMessage()]
+        assert re.search(
+            r"learning trust from 320 pairs began on .* and has not ended\. .*`reco memory calibrate`", told
+        )
+        metrics = client.get("/metrics").text
+        assert "reco_learning_unfinished 1.0" in metrics
+        assert "reco_learning 0.0" in metrics
+        assert "reco memory calibrate" in client.get("/v1/models").json()["data"][0]["memory"]["plain"]
+        reco.memory.calibrate()  # as by hand
+        assert (begun, pairs_known(reco)) == ([322], 322)
+        assert "reco_learning_unfinished 0.0" in client.get("/metrics").text
+        reco.memory.add(made(reco, 330, "more", seed=9))  # doubles it
+        until(lambda: pairs_known(reco) == 652)
 
 
 def test_many_unjudged_pairs_are_left_to_a_calibration(reco, caplog):

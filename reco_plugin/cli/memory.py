@@ -48,6 +48,8 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
     nothing to do with the queries.
     """
+    from ..learn import unfinished
+
     with closing(open_store(memory)) as store:
         header, count = store.header, store.count()
         left = store.count_unjudged() if header.trust else 0
@@ -63,6 +65,9 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
     lines.append(f"trust    {trust_line(header.trust, count)}")
+    if waiting := unfinished(header):
+        info["unfinished"] = waiting
+        lines.append(f"learning {waiting}")
     if left:
         lines.append(f"judged   all but {left:,} pairs, which count as average until the next write, or: {_AGAIN}")
     if index:

@@ -100,6 +100,9 @@ class ServedMemory:
         """
         raise MemoryStoreError(f"the memory at {self.location!r} is learned about by the service that has it open")
 
+    def note_learning(self, note: dict[str, Any]) -> None:
+        """Nothing to do: the service learns."""
+
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Nothing to do: the service judges pairs."""
 

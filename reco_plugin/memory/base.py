@@ -44,6 +44,12 @@ class Memory(Searches, Protocol):
     def set_trust(self, trust: dict[str, Any]) -> None:
         """Store what was learned about the pairs, durably and as a whole; see :class:`reco_plugin.trust.State`."""
 
+    def note_learning(self, note: dict[str, Any]) -> None:
+        """Keep, durably, who learns from the pairs, as :attr:`Header.learning`; an empty note where that has ended.
+
+        What is opened for reading only keeps none.
+        """
+
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs, which ``search`` reads on request; unknown ids are left out.
 

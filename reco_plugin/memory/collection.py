@@ -32,6 +32,8 @@ TRUST_KEY = "reco_trust"
 """Key of what was learned about the pairs."""
 BUILD_KEY = "reco_build"
 """Key of whether a version is finished."""
+LEARNING_KEY = "reco_learning"
+"""Key of who learns from the pairs now."""
 _ALIAS_S = 5.0
 _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 
@@ -131,7 +133,8 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
 
 def header_of(metadata: dict[str, Any], place: str) -> Header:
     """The header in a collection's metadata, with what was learned beside it."""
-    return from_json(metadata[METADATA_KEY] | {"trust": metadata.get(TRUST_KEY)}, place)[1]
+    beside = {"trust": metadata.get(TRUST_KEY), "learning": metadata.get(LEARNING_KEY)}
+    return from_json(metadata[METADATA_KEY] | beside, place)[1]
 
 
 def version_numbers(client: QdrantClient, alias: str) -> list[int]:

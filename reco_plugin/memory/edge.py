@@ -119,6 +119,14 @@ class EdgeMemory:
             write_header(self._folder, self.kind, header)
         self._header = header
 
+    def note_learning(self, note: dict[str, Any]) -> None:
+        """Keep in ``memory.json`` who learns from the pairs; not in a read-only folder."""
+        self._live()
+        if self._copy is None:
+            header = replace(self._header, learning=dict(note))
+            write_header(self._folder, self.kind, header)
+            self._header = header
+
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a read-only folder."""
         shard, checked = self._live(), check_witnesses(ids, witnesses)

@@ -80,6 +80,15 @@ class ExactMemory:
                 write_header(self._folder, self.kind, header)
             self._header = header
 
+    def note_learning(self, note: dict[str, Any]) -> None:
+        """Keep who learns from the pairs; durable at once in a folder."""
+        with self._lock:
+            self._check_open()
+            header = replace(self._header, learning=dict(note))
+            if self._folder is not None:
+                write_header(self._folder, self.kind, header)
+            self._header = header
+
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs."""
         self._check_open()

@@ -24,6 +24,8 @@ class Header:
     trust: dict[str, Any] = field(default_factory=dict)
     """What was learned about the pairs, as JSON values, unread; empty before the first calibration."""
     format: int = FORMAT  # version of this header
+    learning: dict[str, Any] = field(default_factory=dict)
+    """Which process began to learn from the pairs, and when; empty once it ended."""
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
@@ -59,6 +61,8 @@ def to_json(kind: str, header: Header) -> dict[str, Any]:
         InputError: a trust that JSON cannot hold.
     """
     stored = {"kind": kind, **asdict(header), "calibration": {}}  # empty: older versions read it
+    if not header.learning:
+        del stored["learning"]
     try:
         json.dumps(stored, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -82,7 +86,9 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
         trust = stored.get("trust") or ({"format": 0} if stored.get("calibration") else {})  # 0: an older version's
         if not isinstance(trust, dict):
             trust = {"format": -1}  # damaged: the memory opens, and says so where trust is read
-        return str(stored["kind"]), Header(fingerprint, trust, int(stored["format"]))
+        learning = stored.get("learning")
+        learning = learning if isinstance(learning, dict) else {}
+        return str(stored["kind"]), Header(fingerprint, trust, int(stored["format"]), learning)
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 

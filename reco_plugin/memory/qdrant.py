@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .collection import TRUST_KEY, local_client, open_local, open_served, search_params
+from .collection import LEARNING_KEY, TRUST_KEY, local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
 from .header import open_folder, to_json, write_header
 from .points import (
     READ_BEFORE,
     compare_stored,
     ids_behind,
+    pages,
     to_ids,
     to_neighbours,
     to_payload,
@@ -102,6 +103,15 @@ class QdrantMemory(QdrantCollection):
             self._run("write", lambda _: self._say(client, {TRUST_KEY: header.trust}), write=True)
         self._header = header
 
+    def note_learning(self, note: dict[str, Any]) -> None:
+        """Keep who learns from the pairs, under a key of its own."""
+        client, header = self._live(), replace(self._header, learning=dict(note))
+        if self._folder:
+            write_header(self._folder, self.kind, header)
+        else:
+            self._run("write", lambda _: self._say(client, {LEARNING_KEY: header.learning}), write=True)
+        self._header = header
+
     def set_witnesses(self, ids: Sequence[str], witnesses: npt.NDArray[np.float32]) -> None:
         """Store the witnesses (N, 3) of pairs in their payload; none in a collection attached for reading only."""
         client, checked = self._live(), check_witnesses(ids, witnesses)
@@ -118,8 +128,8 @@ class QdrantMemory(QdrantCollection):
     def witnesses(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """The witnesses (N, 3) of pairs."""
         names = check_ids(ids, "ids")
-        pages = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
-        return to_witnesses(chain.from_iterable(pages), [self._layout.point_id(name) for name in names])
+        found = self._retrieve(IDS_AT_ONCE, names, vectors=False, payload=[WITNESSES])
+        return to_witnesses(chain.from_iterable(found), [self._layout.point_id(name) for name in names])
 
     def count_unjudged(self) -> int:
         """Number of pairs without witnesses; 0 in a collection attached for reading only."""
@@ -132,11 +142,15 @@ class QdrantMemory(QdrantCollection):
     def unjudged(self, most: int) -> list[str]:
         """Ids of pairs without witnesses, at most so many; none in a collection attached for reading only."""
         client, where = self._live(), self._layout.unjudged()
-        asked: Any = {"limit": check_positive(most, "most"), "with_payload": [USER_ID], "with_vectors": False}
-        if not self._layout.writable:
-            return []
-        found, _ = self._ask_unjudged("read", lambda left: client.scroll(self.collection, where, timeout=left, **asked))
-        return to_ids(found)
+        size = min(check_positive(most, "most"), IDS_AT_ONCE)
+        asked: Any = {"limit": size, "with_payload": [USER_ID], "with_vectors": False}
+
+        def read(start: Any) -> Any:
+            return self._ask_unjudged(
+                "read", lambda left: client.scroll(self.collection, where, offset=start, timeout=left, **asked)
+            )
+
+        return to_ids(islice(chain.from_iterable(pages(read)), most)) if self._layout.writable else []
 
     def count(self) -> int:
         """Number of pairs."""

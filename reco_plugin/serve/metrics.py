@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -17,6 +18,7 @@ from prometheus_client.metrics_core import (
 )
 
 from ..counters import SECONDS
+from ..errors import MemoryStoreError
 from .edge import Edge
 from .routes import answering_in, openai_shape
 
@@ -66,6 +68,12 @@ class Metrics:
         for part, circuit in self._edge.embedder.reco.circuits.items():
             circuits.add_metric([part], float(circuit.state != "closed"))
         yield circuits
+        memory = self._edge.embedder.reco.memory
+        with suppress(MemoryStoreError):  # one of another encoder, reached only now
+            learning, unfinished = float(memory.learning), float(bool(memory.unfinished))
+            yield GaugeMetricFamily("reco_learning", "1 while this process learns trust from the pairs", learning)
+            said = "1 where a process began to learn trust and has not ended, or died: none is begun until it has"
+            yield GaugeMetricFamily("reco_learning_unfinished", said, unfinished)
         seen = self._edge.embedder.cache.seen
         yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)
         yield CounterMetricFamily("reco_cache_misses", "items that the cache did not know", seen.misses)

@@ -123,7 +123,7 @@ def calibration(reco: Reco) -> dict[str, Any]:
     """Whether the memory is ``calibrated``, why something stays ``plain``, and its self-``check`` in a line."""
     trust = reco.memory.trust
     if trust is None:
-        return {"calibrated": False, "plain": NOT_CALIBRATED, "check": None}
+        return {"calibrated": False, "plain": reco.memory.unfinished or NOT_CALIBRATED, "check": None}
     return {"calibrated": True, "plain": trust.reason, "check": None if trust.check is None else str(trust.check)}
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..types import MODALITIES, Modality, Vectors, other
 from .honesty import Honesty, Predicted, learn_honesty, predict
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
-from .nearest import Lists, NearestRows, nearest_others, nearest_to, sort_into_lists
+from .nearest import NUMBERS, Lists, NearestRows, nearest_others, nearest_to, sort_into_lists
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
@@ -183,9 +183,18 @@ def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:
     """Learn honesty on the chosen rows, and witness all pairs."""
     witnesses = witness(corpus, np.arange(len(corpus)))
     rows, shuffle = corpus.chosen, rng.permutation(len(corpus.chosen))
-    said = _predict_rows(corpus, rows)
-    moved = replace(said, image=said.image[shuffle])  # the caption of another pair, judged beside this pair's image
-    fake = moved.witnesses(corpus.values, corpus.image[rows], corpus.text[rows][shuffle])
+    size = max(_BLOCK, NUMBERS // (corpus.near["image"][0].shape[1] * corpus.image.shape[1]))
+    blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
+    parts = [_predict_rows(corpus, rows[block]) for block in blocks]
+    moved = np.concatenate([part.image for part in parts])[shuffle]  # the caption of another pair, beside this image
+    fake = np.concatenate(
+        [
+            replace(part, image=moved[block]).witnesses(
+                corpus.values, corpus.image[rows[block]], corpus.text[rows[shuffle[block]]]
+            )
+            for part, block in zip(parts, blocks, strict=True)
+        ]
+    )
     learned = learn_honesty(witnesses[rows], fake)
     learned = replace(learned, mean=float(learned.of(witnesses).mean()))
     return replace(corpus, learned=learned, witnesses=witnesses)

@@ -5,6 +5,7 @@ Everything that does not depend on the gate's parameters is computed once, so th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from ..blas import Floats
 from ..types import Modality, Vectors, other
 from .corpus import Corpus
-from .nearest import nearest_columns
+from .nearest import NUMBERS, NearestRows, nearest_columns
 
 VIEW = (-0.5, 0.3)
 """A simulated other view of a pair is this share nearer to it than its nearest neighbour is; (0, .5) is in
@@ -89,32 +90,69 @@ def make_episodes(
         k: K.
         views: simulates another view of each pair without siblings, which asks for that pair; None: none does.
     """
-    n, value = len(rows), other(modality)
-    keys, held = corpus.side(modality), corpus.side(value)
-    near = corpus.side("text")[rows] @ corpus.side("text").T > corpus.same_caption  # (n, N)
-    near[np.arange(n), rows] = True
-    siblings = near.sum(axis=1) - 1
-    same = near[:, rows] & ~np.eye(n, dtype=np.bool_)
+    value = other(modality)
+    size = max(1, NUMBERS // len(corpus))
+    blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
+    sides = (modality,) if views is None else (value, modality)
+    looked = [_look(corpus, sides, rows, block, k) for block in blocks]
+    visible, hidden = (_join([getattr(one, name) for one in looked]) for name in ("visible", "hidden"))
+    siblings = np.concatenate([one.siblings for one in looked])
+    same = np.concatenate([one.same for one in looked])
     same |= same.T
-    similarity = keys[rows] @ keys.T
-    similarity[np.arange(n), rows] = -2.0
-    visible, answers = similarity, held[rows]
+    answers = corpus.side(value)[rows]
     if views is not None and (alone := siblings == 0).any():
-        seen = other_view(keys[rows], similarity.max(axis=1), keys, views)
-        values = held[rows] @ held.T
-        values[np.arange(n), rows] = -2.0
-        answered = other_view(held[rows], values.max(axis=1), held, views)
+        seen, answered = (
+            other_view(corpus.side(m)[rows], np.concatenate([one.nearest[m] for one in looked]), corpus.side(m), views)
+            for m in (modality, value)
+        )
         answers = np.where(alone[:, None], answered, answers)
-        visible = np.where(alone[:, None], seen @ keys.T, similarity)
-    asked = _Asked(corpus, modality, rows, k, same)
+        again = _join([nearest_columns(seen[block] @ corpus.side(modality).T, k) for block in blocks])
+        visible = (
+            np.where(alone[:, None], again[0], visible[0]),
+            np.where(alone[:, None], again[1], visible[1]),
+        )
+    asked = _Asked(corpus, modality, rows, same)
     return Episodes(
         asked.episode(visible, answers),
-        asked.episode(np.where(near, -2.0, similarity), held[rows]),
+        asked.episode(hidden, corpus.side(value)[rows]),
         siblings,
         corpus.honesty_of(rows),
         corpus.values[value].length,
         corpus.spreads[modality],
     )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What some of the pairs that ask (m of n) find among all."""
+
+    siblings: npt.NDArray[np.intp]  # (m,)
+    same: npt.NDArray[np.bool_]  # (m, n) those that ask with the same caption
+    nearest: Mapping[Modality, Floats]  # (m,) similarity to the nearest other, by each side that was asked for
+    visible: NearestRows  # (m, K)
+    hidden: NearestRows  # (m, K) without siblings
+
+
+def _look(corpus: Corpus, sides: Sequence[Modality], rows: npt.NDArray[np.intp], block: slice, k: int) -> _Looked:
+    """Compare the pairs ``rows[block]`` with all, by these sides; the last is that of the queries."""
+    some, place = rows[block], np.arange(len(rows))[block]
+    own = np.arange(len(some)), some
+    near = corpus.side("text")[some] @ corpus.side("text").T > corpus.same_caption  # (m, N)
+    near[own] = True
+    same = near[:, rows]
+    same[np.arange(len(some)), place] = False
+    nearest: dict[Modality, Floats] = {}
+    for m in sides:
+        similarity = corpus.side(m)[some] @ corpus.side(m).T
+        similarity[own] = -2.0
+        nearest[m] = similarity.max(axis=1)
+    visible = nearest_columns(similarity, k)
+    similarity[near] = -2.0
+    return _Looked(near.sum(axis=1) - 1, same, nearest, visible, nearest_columns(similarity, k))
+
+
+def _join(parts: Sequence[NearestRows]) -> NearestRows:
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([found for _, found in parts])
 
 
 def other_view(x: Vectors, nearest: Floats, all_: Vectors, rng: np.random.Generator) -> Vectors:
@@ -135,15 +173,14 @@ class _Asked:
     corpus: Corpus
     modality: Modality
     rows: npt.NDArray[np.intp]  # (n,)
-    k: int
     same: npt.NDArray[np.bool_]  # (n, n) candidates with the caption of another
 
-    def episode(self, similarity: Floats, answers: Vectors) -> Episode:
-        """Retrieve by similarity (n, N), below -1 where hidden, and compare with the answers (n, D)."""
+    def episode(self, nearest: NearestRows, answers: Vectors) -> Episode:
+        """Compare what was found (n, K), below -1 where hidden, with the answers (n, D)."""
         corpus, rows, n = self.corpus, self.rows, len(self.rows)
         value = other(self.modality)
         moments, held = corpus.values[value], corpus.side(value)
-        found_rows, found_at = nearest_columns(similarity, self.k)
+        found_rows, found_at = nearest
         found = found_at > -1.5
         found_at = np.where(found, found_at, found_at[:, :1])
         honesty = np.where(found, corpus.honesty_without(rows, found_rows), 0.0).astype(np.float32)

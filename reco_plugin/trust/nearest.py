@@ -19,6 +19,8 @@ BY_LISTS = 20_000
 """Rows from which they are compared by lists."""
 HELD = 0.95
 """Share of the true neighbours that the lists must hold, on a sample."""
+NUMBERS = 2**25
+"""In an array that is made for a while, about: 128 MiB."""
 _BLOCK, _ASKED = 1000, 500
 _ROUNDS, _PER_LIST = 3, 40  # of k-means; more cost more than they save
 _MANY, _COLUMNS = 2_000, 64  # columns from which they are searched by blocks; columns of a block
@@ -56,7 +58,7 @@ class Lists:
 
     def number_of(self, y: Vectors) -> RowNumbers:
         """The list that each of (M, D) lies in."""
-        return _nearest_centre(_centre(y, self.mean), self.centres)
+        return _list_of(y, self.mean, self.centres)
 
 
 def nearest_others(
@@ -91,16 +93,33 @@ def _compare_groups(
     """Compare rows of y with some of x, group by group; where ``others``, those begin with the rows themselves."""
     rows, similarities = np.empty((len(y), k), np.intp), np.empty((len(y), k), np.float32)
     for asked, among in groups:
-        held = x if among is None else x[among]
-        for start in range(0, len(asked), _BLOCK):
-            some = asked[start : start + _BLOCK]
-            scores = y[some] @ held.T
+        held = _Held(x, among)
+        size = max(1, min(_BLOCK, NUMBERS // max(held.rows, 1)))
+        for start in range(0, len(asked), size):
+            some = asked[start : start + size]
+            scores = held.products(y[some])
             if others:
                 scores[np.arange(len(some)), np.arange(start, start + len(some))] = -2.0
             found, similarities[some] = nearest_columns(scores, k)
             rows[some] = found if among is None else among[found]
             progress(len(some))
     return rows, similarities
+
+
+class _Held:
+    """Rows of (N, D) that others are compared with; all of them without ``among``."""
+
+    def __init__(self, x: Vectors, among: RowNumbers | None) -> None:
+        self._x, self._among = x, among
+        self.rows, self._part = len(x) if among is None else len(among), max(1, NUMBERS // x.shape[1])
+        self._copy = x if among is None else x[among] if len(among) <= self._part else None
+
+    def products(self, y: Vectors) -> npt.NDArray[np.float32]:
+        """Products (B, M) with (B, D)."""
+        if self._copy is not None or self._among is None:
+            return np.asarray(y @ (self._x if self._copy is None else self._copy).T)
+        starts = range(0, self.rows, self._part)
+        return np.concatenate([y @ self._x[self._among[at : at + self._part]].T for at in starts], axis=1)
 
 
 def nearest_columns(scores: npt.NDArray[np.float32], k: int) -> NearestRows:
@@ -134,16 +153,13 @@ def sort_into_lists(x: Vectors, k: int) -> Lists | None:
         return None
     rng, count = np.random.default_rng(0), int(len(x) ** 0.5)
     mean = np.asarray(x.mean(axis=0))
-    centred = _centre(x, mean)
-    centres = _find_centres(centred[rng.permutation(len(x))[: count * _PER_LIST]], count)
-    own = _nearest_centre(centred, centres)
+    centres = _find_centres(_centre(x[rng.permutation(len(x))[: count * _PER_LIST]], mean), count)
+    own = _list_of(x, mean, centres)
     between = centres @ centres.T
     between[np.arange(count), np.arange(count)] = 2.0
     near = np.argsort(-between, axis=1, kind="stable")
     asked = rng.choice(len(x), _ASKED, replace=False)
-    scores = x[asked] @ x.T
-    scores[np.arange(_ASKED), asked] = -2.0
-    true, _ = nearest_columns(scores, k)
+    true = np.concatenate([_nearest_in(x, some, k) for some in np.array_split(asked, -(-_ASKED * len(x) // NUMBERS))])
     place = np.argsort(near, axis=1)[own[asked][:, None], own[true]]  # how far down the true neighbours' lists are
     sizes = np.bincount(own, minlength=count)
     rows = np.cumsum(sizes[near], axis=1)  # (C, C) in so many of the nearest lists
@@ -153,6 +169,19 @@ def sort_into_lists(x: Vectors, k: int) -> Lists | None:
         return None
     members = np.split(np.argsort(own, kind="stable"), np.cumsum(sizes)[:-1])
     return Lists(mean, centres, members, [row[:most] for row, most in zip(near, probed, strict=True)])
+
+
+def _nearest_in(x: Vectors, asked: RowNumbers, k: int) -> RowNumbers:
+    """The k nearest others (M, k) of some rows."""
+    scores = x[asked] @ x.T
+    scores[np.arange(len(asked)), asked] = -2.0
+    return nearest_columns(scores, k)[0]
+
+
+def _list_of(x: Vectors, mean: Vectors, centres: Vectors) -> RowNumbers:
+    """Of each of (N, D), the number of its list."""
+    blocks = (x[start : start + _BLOCK] for start in range(0, len(x), _BLOCK))
+    return np.concatenate([np.empty(0, np.intp), *(_nearest_centre(_centre(block, mean), centres) for block in blocks)])
 
 
 def _centre(x: Vectors, mean: Vectors) -> Vectors:

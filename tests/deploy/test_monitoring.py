@@ -59,6 +59,8 @@ SERVICE = {
     "reco_pending_memory": frozenset(),
     "reco_pending_bytes": frozenset(),
     "reco_circuit_open": frozenset({"part"}),
+    "reco_learning": frozenset(),
+    "reco_learning_unfinished": frozenset(),
     "process_start_time_seconds": frozenset(),
     "process_resident_memory_bytes": frozenset(),
 }

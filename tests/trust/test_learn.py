@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pytest
 from trust_worlds import D, world
 
 from reco_plugin import learn as learning
+from reco_plugin.errors import MemoryStoreError
 from reco_plugin.learn import STEPS, learn
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.types import Records, Vectors
+from reco_plugin.trust import calibrate, corpus, episodes, nearest
+from reco_plugin.types import MODALITIES, Records, Vectors
 
 PAIRS, LEARNED = 1_600, 1_000
 
@@ -84,3 +88,55 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
     after = memory.witnesses(ids_of(memory))
     assert np.isfinite(after).all()
     np.testing.assert_allclose(after[~missing], before[~missing], atol=1e-6)
+
+
+def test_no_more_pairs_are_drawn_than_the_free_ram_holds(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(learning, "_LEAST", 400)
+    drawn = list[int]()
+    calibrate = learning.calibrate
+
+    def count(image: Vectors, text: Vectors, **options: Any) -> Any:
+        drawn.append(len(image))
+        return calibrate(image, text, **options)
+
+    monkeypatch.setattr(learning, "calibrate", count)
+    always = (learning._PRODUCTS + learning._MOMENTS * D) / learning._SHARE
+    for free in (always, always + 2 * 600 * (4 * D * 3 + 1_200), 2**40, None):
+        monkeypatch.setattr(learning, "free_bytes", lambda free=free: free)
+        learn(memory, 10)
+        assert memory.count_unjudged() == 0
+    assert drawn == [400, 600, LEARNED, LEARNED]
+    assert "learning from 600 of 1600 pairs, drawn at random, as the free RAM of" in caplog.text
+    assert f"learning from {LEARNED} of 1600 pairs, drawn at random\n" in caplog.text
+
+
+def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for x, y, _ in (world(45, 8, wrong=0.2), world(310, 1, seed=1)):
+        states = []
+        for numbers in (nearest.NUMBERS, 10_000):
+            for module in (nearest, corpus, episodes):
+                monkeypatch.setattr(module, "NUMBERS", numbers)
+            learned = calibrate(x, y)
+            assert learned is not None
+            states.append(learned)
+        np.testing.assert_allclose(states[0].witnesses, states[1].witnesses, atol=1e-4)
+        for modality in MODALITIES:
+            for one, other in zip(*(state.state.sides[modality].gates.items() for state in states), strict=True):
+                np.testing.assert_allclose(one[1].phi, other[1].phi, atol=1e-3)
+
+
+def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory: Memory) -> None:
+    seen = list[dict[str, Any]]()
+    learn(memory, 10, progress=lambda _: seen.append(memory.header.learning))
+    assert {(note["pairs"], note["host"]) for note in seen} == {(PAIRS, socket.gethostname())}
+    assert learning.unfinished(replace(memory.header, learning=seen[0])) == "", "of this process, which lives"
+    assert memory.header.learning == {}
+
+    def fail(_: int) -> None:
+        raise MemoryStoreError("no room")
+
+    with pytest.raises(MemoryStoreError, match="no room"):
+        learn(memory, 10, progress=fail)
+    assert memory.header.learning == {}

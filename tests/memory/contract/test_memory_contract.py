@@ -501,6 +501,22 @@ def test_the_store_knows_which_pairs_are_not_judged_yet(memory: Memory) -> None:
         memory.unjudged(0)
 
 
+def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) -> None:
+    memory = persistent()
+    memory.upsert(records(["a"]))
+    memory.set_trust({"format": 1, "blob": "AAAA"})
+    assert memory.header.learning == {}
+    memory.note_learning({"id": "x", "pairs": 1})
+    memory.close()
+    again = persistent(create=False)
+    assert again.header.learning == {"id": "x", "pairs": 1}
+    again.set_trust({"format": 1, "blob": "BBBB"})
+    again.note_learning({})
+    again.close()
+    third = persistent(create=False)
+    assert (third.header.learning, third.header.trust) == ({}, {"format": 1, "blob": "BBBB"})
+
+
 def test_witnesses_of_another_shape(memory: Memory) -> None:
     memory.upsert(records(["a"]))
     with pytest.raises(InputError, match=r"witnesses must be \(1, 3\), got \(1, 2\)"):
