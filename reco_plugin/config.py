@@ -32,6 +32,11 @@ from .memory_options import MemoryOptions
 from .types import Caution, FuserName, MemoryKind, Mode
 from .values import nearest
 
+for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
+    # ONNX Runtime would tell its maker what it runs, and Ray, too, unless told otherwise before they are imported or
+    # started. Everything that imports them imports this first. Who wants it sets the variable.
+    os.environ.setdefault(_name, _value)
+
 PREFIX = "RECO_"
 FILE = "reco.toml"
 MODEL = "triton_models"

@@ -15,6 +15,7 @@ from small_disk import mounted
 
 from reco_plugin import Pair, Reco
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # also where a test imports ONNX Runtime before any of ours
 collect_ignore = ["support"]  # modules for tests to import, with no example in them
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ROOT / "triton_models"

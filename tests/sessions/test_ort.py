@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,3 +63,28 @@ def test_threads_and_arena_reach_the_runtime_and_change_no_result(graph, tokens,
     other = ort.OrtSession(graph, load_settings(threads=1, arena=False)).run(tokens)["features"]
     assert given == [(1, False)]
     assert np.allclose(usual, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("code", "silent"),
+    [
+        ("import onnxruntime", False),  # shows that the test sees it
+        ("import reco_plugin.sessions.ort", True),
+        ("import reco_plugin.config; import onnxruntime", True),
+        ("import reco_plugin.cli.doctor as doctor; print(doctor._providers())", True),
+        ("import reco_plugin.train.to_onnx", True),
+        ("import reco_plugin.serve.triton_model, onnxruntime", True),  # what Triton's Python backend runs
+    ],
+)
+def test_the_runtime_reports_to_nobody(code, silent, tmp_path):
+    """It makes a name for this machine, and a queue of what to send, as soon as it is imported."""
+    if "train" in code:
+        pytest.importorskip("torch")
+    known = ("ORT_", "CI", "GITHUB_", "TF_BUILD", "XDG_", "PYTEST_")
+    place = {name: value for name, value in os.environ.items() if not name.startswith(known)}
+    done = subprocess.run([sys.executable, "-c", code], env={**place, "HOME": str(tmp_path)}, check=False)
+    assert done.returncode == 0
+    left = [path.name for path in tmp_path.rglob("*") if "onnxruntime" in str(path) and path.is_file()]
+    if not silent and not left:
+        pytest.skip("this build of ONNX Runtime has no telemetry")
+    assert (not left) == silent

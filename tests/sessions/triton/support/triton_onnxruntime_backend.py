@@ -7,11 +7,14 @@ ONNX Runtime backend loads without a change. Like that backend, it runs what the
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 import triton_python_backend_utils as pb
 
