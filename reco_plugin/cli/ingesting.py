@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..artifact import Artifact
 from ..data.rows import Rows
 from ..errors import ConfigError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
@@ -18,7 +17,7 @@ from ..ingest.source import names_of, open_source
 from ..memory import Memory
 from .errors import keeps
 from .flags import Given, take_flags
-from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_memory
+from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_reco
 from .shared import JsonOption, Target, existing_memory, memory_settings, parse_options, say
 
 if TYPE_CHECKING:
@@ -130,17 +129,8 @@ class Fill:
         return open_here_or_served(self.settings, self.via, None)
 
     def _open_served(self) -> Reco | None:
-        from ..reco import Reco
-
-        settings = self.settings.model_copy(update={"on_memory_failure": "fail"})
-        if self.asked.model is not None:
-            settings = settings.model_copy(update={"model": self.asked.model})
-        fingerprint = Artifact.load(settings.model).manifest.fingerprint
-        if (store := served_memory(self.settings, self.via, fingerprint)) is None:
-            return None
-        from ..client.memory import ServedPairs
-
-        return Reco.of(settings, pairs_of=lambda encoder: ServedPairs(store, encoder))
+        changed = {"on_memory_failure": "fail"} | ({} if self.asked.model is None else {"model": self.asked.model})
+        return served_reco(self.settings.model_copy(update=changed), self.via)
 
     def plan(self, max_delete: float | None = None) -> Plan:
         """What the run would do to the memory, or to an empty one if there is none."""

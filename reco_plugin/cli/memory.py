@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..artifact import Artifact
-from ..errors import ConfigError, InputError
-from ..memory import memory_of
-from ..types import Modality
+from ..config import Settings, load_settings
+from ..errors import ConfigError, InputError, MemoryLocked
+from ..memory import Memory, memory_of
+from ..types import Fingerprint, Modality
 from .errors import keeps, reports_errors
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_served import adopt_command, attach_command
 from .memory_versions import prune_command, rollback_command, use_command, versions_command
+from .service import ServiceOptions, served_memory, served_reco
 from .shared import (
     CollectionOption,
     JsonOption,
@@ -91,6 +93,10 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
     """
     begun = monotonic()
     with closing(open_store(memory)) as store:
+        if store.kind == "served":
+            raise ConfigError(
+                f"a service has the memory at {store.location!r} open: stop it, to make the index by hand"
+            )
         if store.kind != "edge":
             raise ConfigError(
                 f"the memory at {store.location!r} is of kind {store.kind}: only edge has an index that is built "
@@ -131,7 +137,9 @@ def search_command(
     if (text is None) == (image is None):
         raise InputError("give a text or --image, one of them")
     conditions = _parse_where(where)
-    with Reco.open(model, existing_memory(memory), on_memory_failure="fail") as reco:
+    location = existing_memory(memory)
+    settings = load_settings(model=model, memory=location, on_memory_failure="fail")
+    with served_reco(settings, ServiceOptions()) or Reco.open(model, location, on_memory_failure="fail") as reco:
         query, modality = (text, "text") if image is None else (image, "image")
         found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]
@@ -180,7 +188,7 @@ def calibrate_command(
     manifest = Artifact.load(model or settings.model).manifest
     with (
         keeps("the state in use is the old one or the new one, as a whole; run it again"),
-        closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
+        closing(_open_to_learn(settings, manifest.fingerprint)) as store,
     ):
         if store.kind == "edge":
             cast("EdgeMemory", store).check_writable()  # a read-only folder would forget it at once
@@ -192,6 +200,19 @@ def calibrate_command(
     if not trust:
         text = f"nothing was learned: {pairs:,} pairs are too few (20, with 5 different captions), or too equal"
     say({"pairs": pairs, "seconds": round(monotonic() - begun, 1), "trust": _shown_trust(trust)}, text, as_json)
+
+
+def _open_to_learn(settings: Settings, fingerprint: Fingerprint) -> Memory:
+    try:
+        return memory_of(settings, fingerprint, create=False)
+    except MemoryLocked as error:
+        if (served := served_memory(settings, ServiceOptions(), fingerprint)) is not None:
+            served.close()
+            raise MemoryLocked(
+                f"{error} It is a service, which learns by itself: when the memory is new or has doubled, or a quarter "
+                "of its pairs are new. To learn now, stop it"
+            ) from error
+        raise
 
 
 def _shown_trust(trust: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +18,9 @@ from ..data.files import read_lines
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import open_source
-from ..memory import Memory
-from ..memory.versions import FolderVersions, Version, Versions
+from ..memory import Memory, memory_of
+from ..memory.transfer import lacking
+from ..memory.versions import FolderVersions, Version, Versions, version_name
 from .errors import keeps
 from .flags import Given, takes
 from .ingesting import Fill, FillOptions, SourceArgument, lines, progress_of
@@ -69,12 +71,14 @@ def build_command(
         fill.do("build")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Swap:
     """Whether a version is put to use, and what becomes of other pairs of the one before."""
 
     wanted: bool
     keep_others: bool | None  # None: stop if there are any
+    decided: set[str] = field(default_factory=set)  # ids of others that were copied, or left out as excluded
+    brings: Callable[[str], bool] = lambda _: False  # whether the source has a row of an id
 
     def check(self, fill: Fill, live: Version | None, versions: Versions) -> None:
         """Look, before anything is encoded, for what would stop the swap: other pairs, or who has the folder open.
@@ -118,7 +122,35 @@ class _Swap:
             return
         if self.keep_others is None:
             others.refuse(fill.rows.name, live.name, "what was built stays, and is gone on with")
-        writer.outcome.others = dict(others.sources)
+        writer.outcome.others, self.decided, self.brings = dict(others.sources), set(others.ids), writer.brought
+
+    def bring_late(self, fill: Fill, before: Settings) -> int:
+        """Copy other pairs that came into the version before until it was replaced; returns how many.
+
+        Nobody has said that these may be lost, as with ``--drop-others``; their writers were told that they are stored.
+        """
+        from ..ingest.others import Others
+
+        try:
+            with closing(memory_of(before, None, create=False)) as old:
+                found = Others.of(old, fill.options, self.brings).ids
+                late = [id_ for id_ in found if id_ not in self.decided]
+                if late:
+                    with closing(fill.open_store()) as new:
+                        for records in old.scroll(ids=late):
+                            new.upsert(lacking(records, new))
+                        new.flush()
+        except MemoryLocked as error:
+            warnings.warn(
+                f"pairs that were added until the swap may be missing in the new version: {error}", stacklevel=2
+            )
+            return 0
+        return len(late)
+
+    @property
+    def is_to_look_back(self) -> bool:
+        """Whether other pairs of the version before are wanted, or nobody has said that they are not."""
+        return self.wanted and self.keep_others is not False
 
     @staticmethod
     @contextmanager
@@ -155,9 +187,19 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         version = versions.finish(name, outcome.held + outcome.copied, fingerprint, wait_s=wait)
         if used := swap.wanted or live is None or live.pairs == 0:  # nothing is lost where nothing was in use
             version = versions.use(name)
+        late = swap.bring_late(fill, _replaced(settings, versions, live)) if live and swap.is_to_look_back else 0
     state = "is in use" if used else f"is ready: reco memory use {name}"
-    text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {state}"])
-    say({**outcome.to_dict(), **describe(version)}, text, fill.asked.as_json)
+    came = [f"and {late:,} pairs that were added to the version before meanwhile"] if late else []
+    text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {state}", *came])
+    say({**outcome.to_dict(), **describe(version), "late": late}, text, fill.asked.as_json)
+
+
+def _replaced(settings: Settings, versions: Versions, live: Version) -> Settings:
+    """The settings of the version that was in use before another one was put to use."""
+    if not isinstance(versions, FolderVersions):
+        return settings.model_copy(update={"memory_collection": live.name})
+    name = live.name if live.number else version_name(live.name, 1)  # a plain folder was renamed
+    return settings.model_copy(update={"memory": str(versions.folder(name))})
 
 
 @takes(FillOptions, Cluster, IngestOptions, but=("collection", "source", "dry_run"))

@@ -13,7 +13,7 @@ import typer
 
 from ..config import Settings
 from ..errors import ConfigError
-from ..memory import Memory, memory_of
+from ..memory import Memory
 from ..memory.opening import server_of
 from .errors import keeps
 from .flags import Given, take_flags, takes
@@ -27,6 +27,7 @@ from .shared import (
     memory_location,
     memory_settings,
     open_copy,
+    open_store,
     parse_options,
     say,
     with_progress,
@@ -55,7 +56,7 @@ def export_command(
 
     with (
         keeps(f"nothing was written to {target}"),
-        closing(open_here_or_served(memory_settings(memory), ServiceOptions(), None)) as store,
+        closing(open_store(memory)) as store,
     ):
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
@@ -144,7 +145,7 @@ def copy_command(
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
     with (
         keeps(_LEFT),
-        closing(memory_of(from_settings, None, create=False)) as store,
+        closing(open_here_or_served(from_settings, ServiceOptions(), None)) as store,
         closing(open_copy(into_settings, store.header.fingerprint)) as into,
     ):
         total, before = store.count(), into.count()

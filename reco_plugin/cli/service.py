@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..artifact import Artifact
 from ..config import Settings
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryTimeout, RecoError, importing
 from ..memory import Memory, memory_of
@@ -24,6 +25,7 @@ from ..types import Fingerprint
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
+    from ..reco import Reco
 
 _PATIENCE = 20
 """Deadlines of the service that putting a version to use may take: a large one opens slowly."""
@@ -131,6 +133,17 @@ def open_here_or_served(settings: Settings, asked: ServiceOptions, fingerprint: 
         return memory_of(settings, fingerprint, create=False)
     except MemoryLocked as error:
         raise explain_lock(error, settings) from error
+
+
+def served_reco(settings: Settings, asked: ServiceOptions) -> Reco | None:
+    """The model of the settings with the memory behind a service; None and errors as in :func:`served_memory`."""
+    store = served_memory(settings, asked, Artifact.load(settings.model).manifest.fingerprint)
+    if store is None:
+        return None
+    from ..client.memory import ServedPairs
+    from ..reco import Reco
+
+    return Reco.of(settings, pairs_of=lambda encoder: ServedPairs(store, encoder))
 
 
 def explain_lock(error: MemoryLocked, settings: Settings) -> MemoryLocked:

@@ -17,6 +17,7 @@ from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
 from ..types import Fingerprint, Records
 from ..values import nearest
+from .service import ServiceOptions, open_here_or_served
 
 if TYPE_CHECKING:
     from ..memory.server import Server
@@ -138,8 +139,8 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
 
 
 def open_store(memory: str | None, collection: str | None = None) -> Memory:
-    """The memory of any encoder, without a model; it must exist."""
-    return memory_of(memory_settings(memory, collection), None, create=False)
+    """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
+    return open_here_or_served(memory_settings(memory, collection), ServiceOptions(), None)
 
 
 def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:

@@ -58,8 +58,9 @@ class ServedMemory:
 
     kind = "served"
 
-    def __init__(self, client: Client, header: Header, location: str, state: str) -> None:
-        self._client, self.header, self.location, self._state = client, header, location, state
+    def __init__(self, client: Client, header: Header, location: str, state: str, unjudged: int = 0) -> None:
+        self._client, self.header, self.location = client, header, location
+        self._state, self._unjudged = state, unjudged
 
     @classmethod
     def open(cls, client: Client, fingerprint: Fingerprint | None, location: str | None = None) -> ServedMemory:
@@ -75,7 +76,7 @@ class ServedMemory:
             FingerprintMismatch: another encoder made the memory.
             MemoryStoreError: the service cannot be reached, or not in time.
         """
-        told = _send(client, Call("GET", _PATH, dict, admin=True))
+        told = _send(client, Call("GET", _PATH, dict, params=[("trust", "true")], admin=True))
         try:
             made_by = Fingerprint(str(told["encoder"]), str(told["fingerprint"]), int(told["dimension"]))
             state = str(told["state"])
@@ -85,7 +86,7 @@ class ServedMemory:
             ) from None
         place = client.url if location is None else location
         check_fingerprint(made_by, fingerprint, place)
-        return cls(client, Header(made_by), place, state)
+        return cls(client, Header(made_by, told.get("trust") or {}), place, state, int(told.get("unjudged") or 0))
 
     @property
     def state(self) -> str:
@@ -115,8 +116,8 @@ class ServedMemory:
         return []
 
     def count_unjudged(self) -> int:
-        """None: the service judges pairs."""
-        return 0
+        """Pairs that were not judged yet when this was opened."""
+        return self._unjudged
 
     def count(self) -> int:
         """Number of pairs."""

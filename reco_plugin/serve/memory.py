@@ -34,6 +34,8 @@ class MemoryInfo(MemoryState):
     dimension: int
     state: str
     """Changes when another version of the memory is put to use, and when the service begins anew."""
+    trust: dict[str, Any] | None = None
+    """What was learned about the pairs, as it is stored; where it is asked for."""
     unjudged: int
     """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
 
@@ -180,9 +182,10 @@ def router(edge: Edge) -> APIRouter:
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
     @routes.get("")
-    async def memory_info(request: Request) -> MemoryInfo:
+    async def memory_info(request: Request, *, trust: bool = False) -> MemoryInfo:
         """Count the pairs, and describe the memory."""
-        made_by = memory.searches.header.fingerprint
+        header = memory.searches.header
+        made_by = header.fingerprint
         pairs, unjudged = await edge(request).ask(lambda: (len(memory), memory.count_unjudged()))
         return MemoryInfo(
             pairs=pairs,
@@ -193,6 +196,7 @@ def router(edge: Edge) -> APIRouter:
             fingerprint=made_by.digest,
             dimension=made_by.dimension,
             state=edge.memory_state,
+            trust=header.trust if trust else None,
             **calibration(embedder.reco),
             version=memory.version,
         )

@@ -47,12 +47,17 @@ class Note:
                 (Path(folder) / NAME).unlink()
 
 
+def _is_trusted(owner: int, folder: str | os.PathLike[str]) -> bool:
+    """Whether a note is of this user, of root or of the folder's owner: a key is sent where it says."""
+    return not hasattr(os, "geteuid") or owner in (os.geteuid(), 0, Path(folder).stat().st_uid)
+
+
 def read_note(folder: str | os.PathLike[str]) -> Note | None:
     """The note in a folder, perhaps of a service that is gone; None without one, or if it is a copy or damaged."""
     try:
         with (Path(folder) / NAME).open("rb") as file:
-            told, own = json.load(file), os.fstat(file.fileno()).st_ino
-        if not own or told.pop("inode") != own:
+            told, stat = json.load(file), os.fstat(file.fileno())
+        if not stat.st_ino or told.pop("inode") != stat.st_ino or not _is_trusted(stat.st_uid, folder):
             return None
         return Note(**told)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -196,6 +196,31 @@ def test_no_request_is_lost_while_versions_come_and_go(
     assert len(held(work / "memory")) == 11
 
 
+def test_no_pair_is_lost_that_is_added_until_the_swap(
+    service: Service, work: Path, lines: list[str], write: Any, ask: Ask
+) -> None:
+    """Whether it comes before the build looks for other pairs, after that, or to the new version."""
+    note = read_note(work / "memory")
+    assert note is not None
+    building = begin(work, "memory", "build", write(many(lines, 10)), "--swap", "--keep-others", "--batch-size", 16)
+    vector = [1.0] + [0.0] * 127
+    stored = []
+    way = httpx.HTTPTransport(uds=note.socket)
+    with httpx.Client(base_url="http://localhost", transport=way, timeout=PATIENCE_S) as client:
+        while building.poll() is None:
+            pair = {"id": f"late {len(stored)}", "text_vector": vector, "image_vector": vector}
+            assert client.post("/v1/memory/pairs", json={"pairs": [pair]}).status_code == 200
+            stored.append(pair["id"])
+    out, said = building.communicate()
+    assert building.returncode == 0, said
+    assert "memory--v2 holds" in out
+    service.stop()
+    now = held(work / "memory")
+    assert len(stored) > 10
+    assert {*stored} <= now.keys()
+    assert len(now) == 24 + 240 + len(stored)
+
+
 def test_a_link_that_is_moved_by_other_means_is_followed(
     service: Service, work: Path, lines: list[str], write: Any, ask: Ask
 ) -> None:
@@ -207,6 +232,23 @@ def test_a_link_that_is_moved_by_other_means_is_followed(
     assert ask("memory", "remove", lines[1].split(",")[0])["pairs"] == 23
     service.stop()
     assert (len(held(work / "memory--v1")), len(held(work / "memory--v2"))) == (23, 12)
+
+
+def test_reading_commands_work_while_it_is_served(
+    service: Service, work: Path, catalogue: Path, ask: Ask, run: Run, fail: Fail
+) -> None:
+    while_served = ask("memory", "info"), ask("memory", "search", "a small red circle", "--k", 3)
+    assert "a service has the memory at" in fail("memory", "optimize")
+    assert "It is a service, which learns by itself" in fail("memory", "calibrate")
+    copied = ask("memory", "copy", "memory", "elsewhere")
+    assert copied["pairs"] == 24
+    service.stop()
+    (served, found), alone = while_served, ask("memory", "info")
+    assert (served["kind"], alone["kind"]) == ("served", "edge")
+    assert served["trust"]
+    for name in ("pairs", "encoder", "trust", "unjudged"):
+        assert served[name] == alone[name]
+    assert found == ask("memory", "search", "a small red circle", "--k", 3)
 
 
 def test_a_first_swap_that_cannot_be_is_refused_before_anything_is_encoded(
