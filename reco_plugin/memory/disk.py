@@ -102,6 +102,24 @@ def make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a new memory while no other process makes one in the same folder, where the system has such locks."""
+    try:
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # that the folder cannot be made, is said by what makes the memory
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _locked(log: Path) -> Iterator[None]:
     """Keep writers out, where the system has such locks."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
-from .disk import LAST_BYTES, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
+from .disk import LAST_BYTES, alone_in, bytes_of_pairs, bytes_on_disk, check_room, copy_shard, make_shard
 from .edge_reading import POINTS_AT_ONCE, ShardReader, find
 from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
@@ -89,15 +90,18 @@ class EdgeMemory:
     ) -> EdgeMemory:
         """Open or create the memory in a folder."""
         folder = Path(location)
-        header = open_folder(folder, cls.kind, fingerprint, create=create)
         path = folder / SHARD_NAME
-        copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
-        try:
+        makes = create and fingerprint is not None and not path.exists()
+        with alone_in(folder) if makes else nullcontext():
+            header = open_folder(folder, cls.kind, fingerprint, create=create)
             with translate_errors(location, "open"):
                 if not path.exists():
                     refuse_missing_data(path, create=create)
                     check_room(folder, "make", 0)
                     make_shard(path, header.fingerprint.dimension, options)
+        copy = copy_shard(path) if path.exists() and not os.access(path, os.W_OK) else None
+        try:
+            with translate_errors(location, "open"):
                 shard = qe.EdgeShard.load(copy.name if copy else str(path))
         except BaseException:
             if copy is not None:

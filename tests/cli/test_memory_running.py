@@ -67,8 +67,12 @@ def serving(folder: Path, **variables: str) -> Iterator[Service]:
         service.wait_for(service.is_ready)
         yield service
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # so that it takes its socket away
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from reco_plugin.errors import (
     ConfigError,
     FingerprintMismatch,
     InputError,
+    MemoryLocked,
     MemoryStoreError,
     VectorError,
 )
@@ -28,6 +30,32 @@ from reco_plugin.types import MODALITIES, Records
 
 OPENER = Callable[..., Memory]
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
+
+
+# --- opening
+
+
+def test_of_two_that_make_a_memory_at_once_one_has_it(tmp_path: Any) -> None:
+    """And the other one hears that it is open, whatever of the first one's making it met."""
+    folder, begun, heard = tmp_path / "memory", threading.Barrier(4), list[str]()
+    opened: list[Memory] = []
+
+    def make() -> None:
+        begun.wait()
+        try:
+            opened.append(open_memory(folder, FINGERPRINT, kind="edge"))
+        except MemoryLocked as error:
+            heard.append(str(error))
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(opened), len(heard)) == (1, 3)
+    opened[0].upsert(records(["a"]))
+    opened[0].close()
+    assert sorted(path.name for path in folder.iterdir()) == ["memory.json", "shard"]
 
 
 # --- reading in parts
