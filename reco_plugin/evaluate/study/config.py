@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ...defaults import PAIRS_IN_RAM
 from ...errors import ConfigError
@@ -58,7 +58,7 @@ class StudyConfig(RunConfig):
     sections: tuple[SectionName, ...] = option(
         SECTIONS, f"Some of {', '.join(SECTIONS)}, with commas.", joined=True, unset="all"
     )
-    quick: bool = option(False, "Shorter curves and fewer bootstrap draws.")
+    full: bool = option(False, "More points on curves, variants, cases and bootstrap draws; takes a few times as long.")
     memory_limit: int = option(
         PAIRS_IN_RAM, "Pairs held in RAM where many memories are needed; of a larger one, a random choice.", ge=1
     )
@@ -79,6 +79,19 @@ class StudyConfig(RunConfig):
     def refinement(self) -> RefineHow:
         """k, search, fusion, gate and caution."""
         return RefineHow(k=self.k, search=self.search, fusion=self.fusion, gate=self.gate, caution=self.caution)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier(cls, stored: Any) -> Any:
+        """Earlier runs were full ones, unless they were called quick."""
+        if isinstance(stored, dict) and "quick" in stored:
+            return {name: value for name, value in stored.items() if name != "quick"} | {"full": not stored["quick"]}
+        return stored
+
+    @property
+    def quick(self) -> bool:
+        """Whether few points, variants, cases and draws will do."""
+        return not self.full
 
     @property
     def draws(self) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...files import digest_records
 from ...learn import learn
 from ...memory import Fingerprint, Memory, Searches, open_memory
 from ...refine import VectorMemory
@@ -29,7 +29,8 @@ class RememberingMemory:
         self.header = store.header
         self._store = store
         self._answers: dict[str, Neighbours] = {}
-        self._bytes = 0
+        self.bytes = 0
+        """Of the cached vectors."""
 
     def search(self, search: Search) -> Neighbours:
         """Search for (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
@@ -41,9 +42,9 @@ class RememberingMemory:
             return self._answers[key]
         found = self._store.search(search)
         self._answers[key] = found
-        self._bytes += found.vectors.nbytes
-        while self._bytes > _KEPT_BYTES and len(self._answers) > 1:
-            self._bytes -= self._answers.pop(next(iter(self._answers))).vectors.nbytes
+        self.bytes += found.vectors.nbytes
+        while self.bytes > _KEPT_BYTES and len(self._answers) > 1:
+            self.bytes -= self._answers.pop(next(iter(self._answers))).vectors.nbytes
         return found
 
 
@@ -93,7 +94,7 @@ class RamMemory:
 
     pairs: Records
     store: Memory  # of the pairs
-    searches: Searches  # the store, or a wrapper of it
+    searches: RememberingMemory  # of the store
     _last: tuple[int, VectorMemory] | None = None
 
     @property
@@ -108,10 +109,32 @@ class RamMemory:
         return self._last[1]
 
 
-def ram_memory(
-    pairs: Records, fingerprint: Fingerprint, around: Callable[[Searches], Searches] = RememberingMemory
-) -> RamMemory:
-    """Build a memory of pairs, (N, D) each, with cached searches unless ``around`` wraps the store otherwise."""
+def ram_memory(pairs: Records, fingerprint: Fingerprint) -> RamMemory:
+    """Build a memory of pairs, (N, D) each, with cached searches."""
     store = open_memory(":memory:", fingerprint, kind="exact")
     store.upsert(pairs)
-    return RamMemory(pairs, store, around(store))
+    return RamMemory(pairs, store, RememberingMemory(store))
+
+
+class Memories:
+    """Memories in RAM that are learned once, though several sections need them: learning takes most of a study's time.
+
+    The oldest are dropped when all together, with what they cached, exceed a gigabyte.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[RamMemory, VectorMemory]] = {}
+
+    def of(self, pairs: Records, fingerprint: Fingerprint, k: int) -> VectorMemory:
+        """The memory of these pairs, (N, D) each, its trust learned for k neighbours."""
+        key = f"{fingerprint.digest} {k} {digest_records(pairs)}"
+        if key not in self._made:
+            made = ram_memory(pairs, fingerprint)
+            self._made[key] = made, made.at(k)
+        while len(self._made) > 1 and sum(_bytes(made) for made, _ in self._made.values()) > _KEPT_BYTES:
+            self._made.pop(next(one for one in self._made if one != key))
+        return self._made[key][1]
+
+
+def _bytes(memory: RamMemory) -> int:
+    return memory.pairs.image.nbytes + memory.pairs.text.nbytes + memory.searches.bytes

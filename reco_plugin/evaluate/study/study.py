@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -29,7 +29,7 @@ from ..methods import Chosen, Measures, Method, WithoutRetrieval, baseline_kinds
 from ..task import Mask, Task
 from .config import StudyConfig
 from .membership import Membership
-from .memories import ram_memory
+from .memories import Memories
 from .streams import folds, stream
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Study:
     captioned: Captioned | None  # retrieval set of vectors, if given
     folder: Path  # of the run
     watch: StudyProgress
+    memories: Memories = field(default_factory=Memories)  # that were made
 
     @property
     def ours(self) -> Method:
@@ -90,8 +91,8 @@ class Study:
         return self.ours if method.sides is None else replace(self.ours, sides=method.sides)
 
     def memory(self, records: Records, k: int | None = None) -> VectorMemory:
-        """A memory of pairs, (N, D) each, in RAM, calibrated anew; k is that of ``ours`` when None."""
-        return ram_memory(records, self.subject.fingerprint).at(k or self.ours.how.k)
+        """A memory of pairs, (N, D) each, in RAM, calibrated from them; k is that of ``ours`` when None."""
+        return self.memories.of(records, self.subject.fingerprint, k or self.ours.how.k)
 
     def without(self, numbers: npt.NDArray[np.int64]) -> VectorMemory:
         """A memory in RAM without the pairs of these classes (M,)."""

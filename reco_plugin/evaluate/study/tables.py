@@ -123,7 +123,7 @@ def summary(sections: Sequence[Section], config: StudyConfig, sides: Side) -> tu
     }
     lines = [line for key, lines_of in tell.items() if key in by_key for line in lines_of(by_key[key])]
     if config.quick:
-        lines.append("A quick run: fewer points on the curves and fewer bootstrap draws.")
+        lines.append("A short run; --full has more points on the curves, variants, cases and bootstrap draws.")
     return tuple(lines)
 
 

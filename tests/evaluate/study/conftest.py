@@ -73,7 +73,7 @@ def make_study(tmp_path: Path) -> MakeStudy:
     ) -> Study:  # fmt: skip
         from dataclasses import replace
 
-        config = StudyConfig(source="test.npz", fuser="reco", **({"quick": True} | options))
+        config = StudyConfig(source="test.npz", fuser="reco", **options)
         refiner = refiner_for_vectors([records])
         study = prepare(refiner, config, Sets(labelled, dev, None), folder or tmp_path / "run", watch=watch)
         return replace(study, distractors=distractors)

@@ -58,11 +58,11 @@ def vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: Any) -> Path
     return tmp_path
 
 
-FREE = ("--memory-from", "pairs.npz", "--fuser", "reco", "--quick")
+FREE = ("--memory-from", "pairs.npz", "--fuser", "reco")
 
 
 def test_images_through_the_model(photos: Path) -> None:
-    asked = ("photos", "--memory-from", "memory.csv", "--label-key", "kind", "--quick", "--out", "runs/shapes")
+    asked = ("photos", "--memory-from", "memory.csv", "--label-key", "kind", "--out", "runs/shapes")
     result = reco("eval", "study", *asked)
     assert result.exit_code == 0, result.output
     assert "Top-1 over all classes: 12 images, 12 classes" in result.stdout
@@ -135,7 +135,7 @@ def test_several_models_must_be_of_one_encoder(photos: Path, model: Path, tmp_pa
     shutil.copytree(model, other)
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps(manifest | {"digest": "0" * 64}))
-    asked = ("photos", "--memory-from", "memory.csv", "--quick", "--fuser", "paper", "--model", model)
+    asked = ("photos", "--memory-from", "memory.csv", "--fuser", "paper", "--model", model)
     refused = reco("eval", "study", *asked, "--model", other)
     assert refused.exit_code == 1
     assert refused.stderr.endswith("give trainings of one encoder, and study another encoder in a run of its own\n")
@@ -158,7 +158,7 @@ def test_vectors_alone_and_again_by_the_configuration(vectors: Path) -> None:
     a, b = (Findings.read(Path("runs") / name) for name in "ab")
     assert a == b
     assert a.command == (
-        "reco eval study test.npz --memory-from pairs.npz --fuser reco --sections main,baselines,gate,cases --quick"
+        "reco eval study test.npz --memory-from pairs.npz --fuser reco --sections main,baselines,gate,cases"
     )
     assert a.name == "test.npz"
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.evaluate.study.memories import ApproximateMemory, RamMemory, RememberingMemory, ram_memory
+from reco_plugin.evaluate.study import memories as study_memories
+from reco_plugin.evaluate.study.memories import ApproximateMemory, Memories, RamMemory, RememberingMemory, ram_memory
+from reco_plugin.learn import learn
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.refine import Refiner
 from reco_plugin.request import Search
@@ -28,6 +30,26 @@ def exact() -> Memory:
     memory = open_memory(":memory:", FINGERPRINT, kind="exact")
     memory.upsert(Records([f"p{i}" for i in range(N)], vectors(N, 0), vectors(N, 1), [{"n": i} for i in range(N)]))
     return memory
+
+
+def test_a_memory_that_several_sections_need_is_learned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = Records([f"p{i}" for i in range(60)], vectors(60, 0), vectors(60, 1), [{"n": i} for i in range(60)])
+    memories, learned = Memories(), list[int]()
+
+    def counting(store: Memory, k: int) -> Any:
+        learned.append(k)
+        return learn(store, k)
+
+    monkeypatch.setattr(study_memories, "learn", counting)
+    first = memories.of(pairs, FINGERPRINT, 5)
+    assert memories.of(pairs.take(np.arange(60)), FINGERPRINT, 5) is first  # the same pairs, read anew
+    assert memories.of(pairs, FINGERPRINT, 3) is not first
+    assert memories.of(pairs.take(np.arange(59)), FINGERPRINT, 5) is not first
+    assert learned == [5, 3, 5]
+    monkeypatch.setattr(study_memories, "_KEPT_BYTES", 0)
+    last = memories.of(pairs, FINGERPRINT, 4)  # the others are dropped, this one is not
+    assert memories.of(pairs, FINGERPRINT, 4) is last
+    assert memories.of(pairs, FINGERPRINT, 5) is not first
 
 
 def same(a: Neighbours, b: Neighbours) -> None:

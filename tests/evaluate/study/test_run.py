@@ -119,7 +119,12 @@ def test_the_summary_says_the_main_figures(make_study: Any, world: Any) -> None:
     assert text.count("images and prompts refined in both") + text.count("ours of refined images and prompts") == 2
     assert "The worst memory for ours (images and prompts refined)" in text
     assert "With 50.0 % wrong captions, ours (images and prompts refined)" in text
-    assert findings.summary[-1].startswith("A quick run")
+    assert findings.summary[-1].startswith("A short run; --full has more")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_run_of_an_earlier_version_is_repeated_as_it_was(quick: bool) -> None:
+    assert StudyConfig.model_validate({"source": "test.npz", "quick": quick}).full is not quick
 
 
 def test_the_summary_says_what_held_back(make_study: Any, world: Any) -> None:
@@ -145,7 +150,7 @@ def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) ->
         models=("a", "b"),
         templates=("a {}",),
         gate=False,
-        quick=True,
+        full=True,
         sections="harm, main",
     )
     config.write(tmp_path, made={"versions": versions(), "digests": {"source": "abc"}})
@@ -153,7 +158,7 @@ def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) ->
     assert set(json.loads((tmp_path / "config.json").read_text())["made"]["versions"]) >= {"python", "numpy"}
     assert config.command() == (
         "reco eval study 'my photos' --memory ./memory --model a --model b --template 'a {}' --no-gate "
-        "--sections main,harm --quick"
+        "--sections main,harm --full"
     )
     assert config.digest() == config.model_copy(update={"sections": ("main",)}).digest()
     assert config.digest() != config.model_copy(update={"seed": 1}).digest()

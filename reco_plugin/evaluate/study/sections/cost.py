@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ....closed_form import Closed, Request
 from ....retrieve import retrieve
 from ....types import Neighbours
 from ...findings import Cell, Chart, Column, Section, Table
-from ..memories import ApproximateMemory, ram_memory
+from ..memories import ApproximateMemory
 from ..study import Study
 from ..tables import gain_chart, gain_line, row, table
 
@@ -121,9 +121,8 @@ def _recall(study: Study) -> tuple[Table, Chart]:
     recalls = QUICK_RECALLS if study.config.quick else RECALLS
     cells, gains = [], []
     for recall in study.watch(recalls, "index recall"):
-        around = partial(ApproximateMemory, recall=recall, seed=study.config.seed)
-        memory = ram_memory(study.records, study.subject.fingerprint, around).at(study.ours.how.k)
-        outcome = study.measure(study.ours, memory)
+        index = ApproximateMemory(study.full.store, recall, study.config.seed)
+        outcome = study.measure(study.ours, replace(study.full, before=index))
         cells.append(row(study, f"{recall:g}", outcome))
         gains.append(study.gain(outcome))
     chart = gain_chart(
