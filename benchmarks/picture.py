@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-_WIDTH, _ROW = 760, 26
-_GREY, _PALE, _BLUE, _RED = "#9aa5b1", "#8fb8de", "#2f6db5", "#c0504d"
+from reco_plugin.report.canvas import COLOURS
+
+_ROW = 26
+_INK = COLOURS["ink"]
+_COLOURS = {
+    "paper": COLOURS["paper"],
+    "frozen": COLOURS["frozen"],
+    "before": COLOURS["pale"],
+    "gain": COLOURS["series-1"],
+    "loss": COLOURS["bad"],
+}
+_SIZES = {"": 13, "h": 15, "t": 14, "v": 13}
 
 _BARS = (
-    ("plain mini CLIP", "reco", "frozen", _GREY),
-    ("refined, before pairs of new things", "reco, without the unseen entities", "both", _PALE),
-    ("refined, after pairs of new things", "reco", "both", _BLUE),
+    ("plain mini CLIP", "reco", "frozen", "frozen"),
+    ("refined, before pairs of new things", "reco, without the unseen entities", "both", "before"),
+    ("refined, after pairs of new things", "reco", "both", "gain"),
 )
 _GROUPS = (("unseen", "new things, which this mini CLIP never saw"), ("seen", "things that it was trained on"))
 
@@ -41,7 +52,7 @@ _CHANGES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 
 def mini_clip(results: dict[str, Any]) -> str:
     """Top-1 accuracy of the mini CLIP per group, before and after, as one SVG."""
-    left, scale, y = 270, 6.1, 28
+    left, scale, y = 28 + max(_width(name) for name, *_ in _BARS), 5.6, 28
     parts = [_text(16, y, "Mini CLIP (2.3 M parameters, trained here on drawings): drawings named right, in %", "h")]
     for group, title in _GROUPS:
         y += 32
@@ -57,9 +68,13 @@ def mini_clip(results: dict[str, Any]) -> str:
 
 def real_clip(found: dict[str, Any]) -> str:
     """Gains and losses of a real CLIP with their intervals, as one SVG."""
-    zero, scale, y = 410, 33.0, 28
-    title = "OpenAI CLIP ViT-B/32 on ImageNet: points gained or lost by refinement, with 95 % intervals"
-    parts = [_text(16, y, title, "h")]
+    labels = max(_width(name) for _, rows in _CHANGES for name, _ in rows)
+    lowest = min(found["gate"][protocol]["gate"][1] for _, rows in _CHANGES for _, protocol in rows)
+    scale, y = 30.0, 28
+    zero = 28 + labels + max(0.0, -lowest) * scale
+    parts = [_text(16, y, "OpenAI CLIP ViT-B/32 on ImageNet: points gained or lost by refinement", "h")]
+    y += 20
+    parts.append(_text(16, y, "The thin line is the 95 % interval."))
     for heading, rows in _CHANGES:
         y += 32
         parts.append(_text(16, y, heading.format(**found["frozen"]), "t"))
@@ -68,8 +83,8 @@ def real_clip(found: dict[str, Any]) -> str:
             y += _ROW
             mean, low, high = found["gate"][protocol]["gate"]
             start, length = zero + min(0.0, mean) * scale, abs(mean) * scale
-            parts.append(_text(zero - 105, y, name, anchor="end"))
-            parts.append(_bar(start, y, length, _BLUE if mean >= 0 else _RED))
+            parts.append(_text(16 + labels, y, name, anchor="end"))
+            parts.append(_bar(start, y, length, "gain" if mean >= 0 else "loss"))
             parts.append(_line(zero + low * scale, y - 5, zero + high * scale, y - 5))
             parts.append(_text(zero + max(high, 0.0) * scale + 8, y, _points(mean), "v"))
     return _svg(parts, y + 20, "Points that refinement gains or loses with OpenAI CLIP ViT-B/32 on ImageNet")
@@ -80,27 +95,50 @@ def _points(gain: float) -> str:
     return f"{gain:+.1f}".replace("-", "−") if abs(gain) >= 0.05 else "0.0"
 
 
-def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" class="{kind}">{words}</text>'
+class _Part(NamedTuple):
+    """One element, and the x that it reaches to the right."""
+
+    svg: str
+    right: float
 
 
-def _bar(x: float, y: float, length: float, colour: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y - 14}" width="{length:.1f}" height="18" rx="2" fill="{colour}"/>'
+def _width(words: str, kind: str = "") -> float:
+    """Width in the widest of the usual fonts, in pixels: the viewer's own is not known here."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family="DejaVu Sans", weight="bold" if kind else "normal")
+    return float(TextPath((0, 0), words, size=_SIZES[kind], prop=font).get_extents().width)
 
 
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1}" x2="{x2:.1f}" y2="{y2}"/>'
+def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> _Part:
+    right = x + (_width(words, kind) if anchor == "start" else 0.0)
+    return _Part(f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" class="{kind}">{words}</text>', right)
 
 
-def _svg(parts: list[str], height: int, label: str) -> str:
+def _bar(x: float, y: float, length: float, kind: str) -> _Part:
+    box = f'x="{x:.1f}" y="{y - 14}" width="{length:.1f}" height="18" rx="2"'
+    return _Part(f'<rect {box} fill="{_COLOURS[kind].light}" class="{kind}"/>', x + length)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float) -> _Part:
+    return _Part(f'<line x1="{x1:.1f}" y1="{y1}" x2="{x2:.1f}" y2="{y2}" stroke="{_INK.light}"/>', max(x1, x2))
+
+
+def _svg(parts: list[_Part], height: int, label: str) -> str:
+    """As wide as its words in a wide font; dark where the reader's system is."""
+    width = math.ceil(max(part.right for part in parts)) + 16
+    fonts = "".join(f"{f'.{kind}' if kind else 'text'}{{font-size:{size}px}}" for kind, size in _SIZES.items())
+    dark = "".join(f".{kind}{{fill:{shade.dark}}}" for kind, shade in _COLOURS.items())
     style = (
-        "text{font:13px system-ui,sans-serif;fill:#333}.h{font-weight:700;font-size:15px}"
-        ".t{font-weight:600;font-size:14px}.v{font-weight:600}line{stroke:#333;stroke-width:1.2}"
+        f"text{{font-family:system-ui,sans-serif;fill:{_INK.light}}}{fonts}.h,.t,.v{{font-weight:600}}"
+        f"@media (prefers-color-scheme:dark){{text{{fill:{_INK.dark}}}line{{stroke:{_INK.dark}}}{dark}}}"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-        f'viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}"><style>{style}</style>'
-        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="{label}"><style>{style}</style>'
+        f'<rect width="100%" height="100%" fill="{_COLOURS["paper"].light}" class="paper"/>'
+        f"{''.join(part.svg for part in parts)}</svg>\n"
     )
 
 

@@ -18,10 +18,12 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.evaluate.findings import Chart, Column, Line, Section, Table
+from reco_plugin.evaluate.findings import Chart, Column, Section, Table
+from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure_sides, refine_task
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.study.streams import stream
+from reco_plugin.evaluate.study.tables import gain_line
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
@@ -64,12 +66,12 @@ class Growth:
         pairs = self.subject.data.memory.take(rows)
         return ram_memory(with_traded_captions(pairs, wrong) if wrong else pairs, self.subject.fingerprint).at(K)
 
-    def gains(self, memory: VectorMemory, caution: Caution | float = "balanced") -> dict[str, float]:
-        """Points over frozen, and the frozen top-1, by ``group side``."""
-        found = dict[str, float]()
+    def gains(self, memory: VectorMemory, caution: Caution | float = "balanced") -> dict[str, Interval]:
+        """Points over frozen, and the frozen top-1, by ``group side``, with intervals over entities."""
+        found = dict[str, Interval]()
         for group in GROUPS:
-            changes, _ = self.changes(memory, group, caution)
-            found |= {f"{group} {side}": float(one.mean()) for side, one in changes.items()}
+            changes, entity = self.changes(memory, group, caution)
+            found |= {f"{group} {side}": bootstrap(one, entity) for side, one in changes.items()}
         return found
 
     def changes(
@@ -218,7 +220,7 @@ def frontier(growth: Growth) -> tuple[Table, Chart]:
         x_title="share of queries assumed to have no answer",
         y_title="points over plain CLIP",
         x=CAUTIONS,
-        lines=(Line(name="in the memory", y=tuple(known)), Line(name="not in the memory", y=tuple(unknown))),
+        lines=(gain_line("in the memory", known), gain_line("not in the memory", unknown)),
         y_kind="points",
     )
     return Table(title="Caution", columns=columns, rows=tuple(rows)), chart
@@ -244,7 +246,7 @@ def sections(growth: Growth) -> Iterator[Section]:
                 x_title=protocol.axis,
                 y_title="points over plain CLIP",
                 x=tuple(at for at, _, _ in protocol.memories),
-                lines=tuple(Line(name=side, y=tuple(one[f"{group} {side}"] for one in found)) for side in SIDES),
+                lines=tuple(gain_line(side, [one[f"{group} {side}"] for one in found]) for side in SIDES),
                 y_kind="points",
             )
             for group in GROUPS

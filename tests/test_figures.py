@@ -6,8 +6,11 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from benchmarks import alternatives, picture, quickstart_model, realclip_gate
 from benchmarks.results import HEAD
@@ -85,6 +88,22 @@ def test_charts_say_which_clip_it_is() -> None:
     assert "OpenAI CLIP ViT-B/32" in page_of("realclip.svg")
     for alt in re.findall(r"!\[([^\]]*CLIP[^\]]*)\]", plain("README.md")):
         assert re.search(r"(?i)mini CLIP|OpenAI", alt), f"which CLIP? {alt}"
+
+
+def test_a_picture_has_room_for_its_words_in_a_wide_font_and_is_dark_where_the_reader_is() -> None:
+    for path in sorted(DOCS.rglob("*.svg")):
+        assert "prefers-color-scheme" in path.read_text(encoding="utf-8"), path
+    for name in picture.CHARTS:
+        root = ElementTree.fromstring(page_of(name))
+        width, style = float(root.get("width", "")), root.findtext("{*}style") or ""
+        sizes = {kind: float(size) for kind, size in re.findall(r"(text|\.[htv]){font-size:(\d+)px}", style)}
+        for text in root.iter("{*}text"):
+            kind = text.get("class", "")
+            font = FontProperties(family="DejaVu Sans", weight="bold" if kind else "normal")
+            size = sizes[f".{kind}" if kind else "text"]
+            long = TextPath((0, 0), text.text, size=size, prop=font).get_extents().width
+            x = float(text.get("x", ""))
+            assert (x - long > 0) if text.get("text-anchor") == "end" else (x + long < width), (name, text.text)
 
 
 def plain(page: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WIDTH = 430.0
 """In CSS pixels: two charts side by side on a desktop, one on a phone, with the same text size."""
+_TITLE_CHARS, _TITLE_ROW = 48, 19.0  # of a bold letter that is wide, and of a line
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -83,7 +85,7 @@ class Canvas:
         self.figure, self.axes = figure, axes
 
     def svg(self) -> str:
-        """The drawing as a file of its own, in light colours on an opaque background."""
+        """The drawing in light colours on an opaque background; :func:`standalone` makes a file of its own."""
         buffer = io.StringIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # the text is drawn by the viewer's fonts
@@ -111,8 +113,39 @@ def canvas(height: float, salt: str) -> Iterator[Canvas]:
 
 def inline(svg: str, label: str) -> str:
     """The drawing as an element of a page, with the page's colour variables and ``label`` for screen readers."""
-    words = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
-    return as_variables(svg[svg.index("<svg") :]).replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+    return as_variables(svg[svg.index("<svg") :]).replace("<svg", f'<svg role="img" aria-label="{_escape(label)}"', 1)
+
+
+def standalone(svg: str, title: str) -> str:
+    """The drawing as a file of its own: with its title above it, and in dark colours where the reader's system is dark.
+
+    Colours stay in place, and rules exchange them, since not every viewer knows variables.
+    """
+    lines = textwrap.wrap(title, _TITLE_CHARS)
+    size = re.search(r'width="([\d.]+)" height="([\d.]+)" viewBox="0 0 [\d.]+ [\d.]+"', svg)
+    if size is None:
+        raise ValueError("this drawing has no size in pixels: it is not of this module")
+    width, height, above = size[1], float(size[2]), _TITLE_ROW * len(lines) + 10.0 if lines else 0.0
+    dark = "".join(
+        f'[style*="{what}: {shade.light}"]{{{what}:{shade.dark} !important}}'
+        for shade in COLOURS.values()
+        for what in ("fill", "stroke")
+    )
+    head = [f"<style>@media (prefers-color-scheme: dark){{{dark}}}</style>"]
+    head.append(f'<rect y="-{above:g}" width="{width}" height="{above + 1:g}" style="fill: {light("paper")}"/>')
+    head += [
+        f'<text x="6" y="{_TITLE_ROW * (number + 1) - above:g}" '
+        f'style="font: 700 14px {_FONT}; fill: {light("ink")}">{_escape(line)}</text>'
+        for number, line in enumerate(lines)
+    ]
+    box = f'width="{width}" height="{height + above:g}" viewBox="0 -{above:g} {width} {height + above:g}"'
+    svg = svg.replace(size[0], f'{box} role="img" aria-label="{_escape(title)}"', 1)
+    end = svg.index(">", svg.index("<svg")) + 1
+    return svg[:end] + "\n" + "\n".join(head) + svg[end:]
+
+
+def _escape(words: str) -> str:
+    return words.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def shorten(text: str, width: int) -> str:

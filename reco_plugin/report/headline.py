@@ -8,6 +8,7 @@ its key and ``_gain``. Where there is no such pair, the first of per cent is, wi
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -146,7 +147,7 @@ def _figures(table: Table, several: bool) -> list[Figure]:
 
 
 _BAR, _GROUP, _EDGE = 24.0, 38.0, 10.0  # heights in CSS pixels
-_NAME_CHARS, _GROUP_CHARS = 22, 56
+_NAME_CHARS, _NAME_ROW, _GROUP_CHARS = 26, 15.0, 56
 _MOST = 20  # bars
 _ROOM = 1.5  # of the longest bar, so that its figures fit behind it
 
@@ -159,7 +160,7 @@ def draw_headline(figures: Sequence[Figure], salt: str) -> str:
     """
     groups = group_figures(choose_bars(figures))
     titled = any(groups)  # a single group without a name needs no room for it
-    height = _EDGE + sum(_BAR * len(members) + _GROUP * titled for members in groups.values())
+    height = _EDGE + sum(_GROUP * titled + sum(map(_row_height, members)) for members in groups.values())
     with canvas(height, salt) as drawn:
         axes, y, names = drawn.axes, 0.0, dict[float, str]()
         end = max((_right(figure) for members in groups.values() for figure in members), default=0.0) or 1.0
@@ -169,13 +170,13 @@ def draw_headline(figures: Sequence[Figure], salt: str) -> str:
                 y += _GROUP
             stands = choose_refined(members)
             for figure in members:
-                middle = y + _BAR / 2
+                middle = y + _row_height(figure) / 2
                 _draw_bar(
                     axes, middle, figure, "frozen" if figure.frozen else "series-1" if figure is stands else "pale"
                 )
                 _write_value(axes, _right(figure) + 0.02 * end, middle, figure)
-                names[middle] = shorten(figure.refined, _NAME_CHARS)
-                y += _BAR
+                names[middle] = "\n".join(_name_lines(figure))
+                y += _row_height(figure)
         axes.set_yticks(list(names), list(names.values()), color=light("ink"), fontsize=12)
         axes.set_ylim(y + 2, 0.2 * _GROUP if titled else -2)
         axes.set_xlim(0, _ROOM * end)
@@ -183,6 +184,15 @@ def draw_headline(figures: Sequence[Figure], salt: str) -> str:
         axes.spines["bottom"].set_visible(False)
         axes.grid(visible=False)
         return drawn.svg()
+
+
+def _name_lines(figure: Figure) -> list[str]:
+    """The name beside a bar, whole, on as many lines as it takes."""
+    return textwrap.wrap(figure.refined, _NAME_CHARS) or [""]
+
+
+def _row_height(figure: Figure) -> float:
+    return max(_BAR, _NAME_ROW * len(_name_lines(figure)) + 8.0)
 
 
 def choose_bars(figures: Sequence[Figure]) -> list[Figure]:

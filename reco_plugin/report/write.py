@@ -14,7 +14,7 @@ from ..errors import ConfigError, DataError, need
 from ..evaluate.findings import Section
 from ..files import whole_file
 from . import views
-from .canvas import stylesheet
+from .canvas import standalone, stylesheet
 from .cells import with_minus
 from .charts import draw
 from .headline import draw_headline, main_figures, summary_table
@@ -76,12 +76,17 @@ def write_charts(section: Section, folder: Path, prefix: str) -> list[Path]:
         DataError: a file cannot be written.
     """
     names = chart_names(section, prefix)
-    return [_write(folder / name, draw(chart, name)) for name, chart in zip(names, section.charts, strict=True)]
+    return [
+        _write(folder / name, standalone(draw(chart, name), chart.title))
+        for name, chart in zip(names, section.charts, strict=True)
+    ]
 
 
 def _write_run_charts(run: Run, out: Path, prefix: str) -> list[Path]:
     figures = main_figures(run.findings)
-    head = [_write(out / headline_name(prefix), draw_headline(figures, prefix))] if figures else []
+    head = []
+    if figures:
+        head = [_write(out / headline_name(prefix), standalone(draw_headline(figures, prefix), run.name))]
     return head + [path for section in run.findings.sections for path in write_charts(section, out, prefix)]
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from reco_plugin.errors import DataError, MissingExtra
 from reco_plugin.evaluate.findings import Chart, Line
-from reco_plugin.report.canvas import COLOURS, inline, stylesheet
+from reco_plugin.evaluate.intervals import Interval
+from reco_plugin.report.canvas import COLOURS, inline, standalone, stylesheet
 from reco_plugin.report.cells import format_cell
 from reco_plugin.report.charts import chart_table, draw
-from reco_plugin.report.headline import draw_headline, main_figures
+from reco_plugin.report.headline import Figure, draw_headline, main_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 ONE = Line(name="one", y=(0.1, 0.2, 0.3))
@@ -46,6 +47,25 @@ def test_a_file_is_well_formed_and_stands_alone(drawn):
         assert "var(--" not in svg
         assert "metadata" not in svg
         assert re.findall(r"(?:href|src)=\"(?!#)", svg) == []
+
+
+def test_a_file_of_its_own_has_its_title_and_is_dark_where_the_reader_is(drawn):
+    title = "Gain & <harm> of a memory that grows, with a title that is longer than the chart is wide"
+    for svg in drawn:
+        alone = standalone(svg, title)
+        root = ElementTree.fromstring(alone)
+        assert root.get("aria-label") == title
+        size = float(ElementTree.fromstring(svg).get("height", "")), float(root.get("height", ""))
+        box = [float(number) for number in root.get("viewBox", "").split()]
+        assert box[1] == size[0] - size[1] < 0  # above the drawing
+        above = [text for text in root.iter(f"{SVG}text") if float(text.get("y", "0")) < 0]
+        assert " ".join("".join(text.itertext()) for text in above) == title
+        rules = alone.partition("@media (prefers-color-scheme: dark)")[2]
+        used = {(what, colour) for what, colour in re.findall(r"(fill|stroke): (#[0-9a-f]{6})", svg)}
+        known = {shade.light: shade.dark for shade in COLOURS.values()}
+        assert {colour for _, colour in used} <= set(known)
+        for what, colour in used:
+            assert f'[style*="{what}: {colour}"]{{{what}:{known[colour]} !important}}' in rules
 
 
 def test_text_stays_text_with_names_units_and_the_baseline(drawn):
@@ -140,3 +160,16 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"pip install 'reco-plugin\[report\]'"):
         draw(chart(ONE), "none")
+
+
+def test_the_names_beside_the_bars_of_the_headline_are_whole():
+    name = "reco, k=5, gate on: images and names refined, one more than a line takes"
+    figures = [
+        Figure("", "frozen CLIP", 0.1, None, frozen=True),
+        Figure("", name, 0.3, Interval(0.2, 0.1, 0.3), frozen=False),
+    ]
+    svg = draw_headline(figures, "salt")
+    assert "…" not in svg
+    assert name in " ".join(words(svg))
+    short = draw_headline([figures[0], figures[0]], "salt")
+    assert float(ElementTree.fromstring(svg).get("height", "")) > float(ElementTree.fromstring(short).get("height", ""))
