@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from ... import __version__
 from ..edge import Edge
@@ -28,6 +28,13 @@ class TeiRequest(Strict):
     truncation_direction: str | None = Field(None, description="only right")
     dimensions: int | None = Field(None, description="only the model's own")
     options: dict[str, Any] | None = Field(None, description="ignored: how the Inference API waits and caches")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_coheres(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "texts" in given:
+            raise ValueError("this is a request of Cohere's API, which is at /v1/embed and /v2/embed: add /v1")
+        return given
 
 
 class TeiInfo(BaseModel):

@@ -66,3 +66,11 @@ def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> No
 )
 def test_bad_inputs_are_named_as_they_were_sent(client: TestClient, inputs: object, told: str) -> None:
     assert told in client.post("/embed", json={"inputs": inputs}).json()["error"]
+
+
+def test_coheres_request_is_sent_where_it_belongs(client: TestClient) -> None:
+    """LangChain4j's Cohere, with a base URL without ``/v1/``."""
+    body = {"texts": ["a red fox"], "model": "clip-reco", "input_type": "search_query"}
+    found = client.post("/embed", json=body)
+    assert found.status_code == 400 and "/v1/embed" in found.json()["error"]
+    assert client.post("/v1/embed", json=body).status_code == 200
