@@ -33,7 +33,7 @@ from .errors import ArtifactError, ConfigError
 from .files import known_sha256, sha256_file
 from .preprocess import ImageConfig, TextConfig
 from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
-from .values import DIMENSIONS, show
+from .values import DIMENSIONS, in_words, show
 
 FORMAT = 3
 """Of the manifest; 1 has neither templates nor the tokenizer's checksum, 2 other fusion graphs, with a fitted gate."""
@@ -234,7 +234,7 @@ def _read_manifest(root: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where, found = ".".join(map(str, first["loc"])), show(first["input"])
-        raise ArtifactError(f"{path} is not a manifest: {where}: {first['msg']} (got {found})") from None
+        raise ArtifactError(f"{path} is not a manifest: {where} {in_words(first['msg'])} (got {found})") from None
     except ConfigError as error:  # what the preprocessing takes from it
         raise ArtifactError(f"{path} is not a manifest: {error}") from None
 

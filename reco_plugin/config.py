@@ -30,7 +30,7 @@ from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
 from .types import Caution, FuserName, MemoryKind, Mode
-from .values import nearest
+from .values import in_words, nearest
 
 for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     # ONNX Runtime would tell its maker what it runs, and Ray, too, unless told otherwise before they are imported or
@@ -300,4 +300,4 @@ def _describe(error: ErrorDetails) -> str:
             return f"unknown setting: {name} (there: {', '.join(sorted(MemoryOptions.model_fields))})"
         return f"unknown setting in {FILE}: {name}"
     shown = "" if _SECRET & set(error["loc"]) else f" (got {error['input']!r})"
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}{shown}"
+    return f"{name}: {in_words(error['msg'])}{shown}"

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from .errors import ConfigError
 from .files import whole_file
+from .values import in_words
 
 _PACKAGES = ("reco-plugin", "numpy", "onnxruntime", "onnxruntime-gpu")
 
@@ -40,7 +41,7 @@ class CommandOptions(BaseModel):
             first = error.errors()[0]
             where = [flag_of(name, cls.model_fields.get(name)) for name in map(str, first["loc"][:1])]
             own = first["type"] == "value_error"  # of a validator here, whose message has the value
-            said = first["msg"].removeprefix("Value error, ") if own else f"{first['msg']} (got {first['input']!r:.60})"
+            said = in_words(first["msg"]) + ("" if own else f" (got {first['input']!r:.60})")
             raise ConfigError(" ".join([*where, said])) from None
 
 

@@ -106,6 +106,17 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     return f"choose from {', '.join(some)}" + (f" and {len(known) - 5:,} more" if len(known) > 5 else "")
 
 
+def in_words(said: str) -> str:
+    """The message of a validator about a field, to follow its name, without the words of the library.
+
+    >>> in_words("Input should be greater than or equal to 1"), in_words("Field required")
+    ('must be greater than or equal to 1', 'is missing')
+    """
+    said = said.removeprefix("Value error, ").partition(", unable to parse")[0]
+    words = {"Field required": "is missing", "Extra inputs are not permitted": "is not known here"}
+    return words.get(said, said.replace("Input should be", "must be"))
+
+
 def show(value: object) -> str:
     """Any value for a message, shortened.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperOption
 
 from .. import __version__
 from ..artifact import Artifact, whole_model
@@ -20,7 +21,7 @@ from ..files import whole_file
 from ..request import RefineOptions
 from ..serve.settings import ServeSettings, load_serve_settings
 from .doctor import doctor_command
-from .errors import reports_errors
+from .errors import Commands, reports_errors
 from .evaluate import eval_app
 from .fit import fit_command
 from .flags import Given, take_flags, takes
@@ -30,6 +31,7 @@ from .study import report_command, study_command
 from .train import export_command, train_command
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     help="Refine CLIP embeddings through a memory of image-text pairs, without touching CLIP or your index.",
@@ -50,6 +52,16 @@ app.command(
 )(export_command)
 app.command("report", epilog="Example: reco report runs/birds")(report_command)
 app.command("doctor", epilog="Example: reco doctor --json")(doctor_command)
+
+
+def _name_no_type_of_flags() -> None:
+    """Keep ``<bool>`` out of the help: a flag takes no value."""
+    shown = getattr(TyperOption, "display_type_rich", None)
+    if shown is not None:
+        TyperOption.display_type_rich = lambda self, ctx: None if self.is_flag else shown(self, ctx)  # type: ignore[method-assign]
+
+
+_name_no_type_of_flags()
 
 
 def _show_version(wanted: bool) -> None:

@@ -60,6 +60,7 @@ def doctor_command(
     memory: MemoryOption = None,
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 when a check fails.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Also show timeouts and all limits in force.")] = False,
 ) -> None:
     """Show versions, settings and fingerprints, and test encode -> retrieve -> fuse once. Keys are never shown."""
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
@@ -79,7 +80,7 @@ def doctor_command(
     ):
         unread = name != "settings" and not report["checks"]["settings"]["ok"]
         report["checks"][name] = _NOT_CHECKED if unread else _outcome(check)
-    typer.echo(json.dumps(report, indent=2) if as_json else _render(report))
+    typer.echo(json.dumps(report, indent=2) if as_json else _render(report, verbose=verbose))
     if strict and not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)
 
@@ -226,7 +227,7 @@ def _engines(reco: Any) -> str:
     return "; ".join(f"{', '.join(names)}: {engine}" for engine, names in graphs.items())
 
 
-def _render(report: dict[str, Any]) -> str:
+def _render(report: dict[str, Any], *, verbose: bool) -> str:
     packages = ", ".join(f"{name} {found}" for name, found in report["packages"].items())
     lines = [
         f"python     {report['python']}, {report['platform']}",
@@ -234,10 +235,15 @@ def _render(report: dict[str, Any]) -> str:
         f"providers  {', '.join(report['providers']) or 'none'}",
         f"set in     {', '.join(report['sources']) or 'nothing but the command line'}",
     ]
-    if report["settings"]:
+    if verbose and report["settings"]:
         lines.append("waits      " + ", ".join(f"{name}={report['settings'][name]}" for name in _WAITS))
-    for name, bounds in report["limits"].items():
+    for name, bounds in report["limits"].items() if verbose else ():
         lines.append(f"{name:<10} " + ", ".join(f"{bound}={value}" for bound, value in bounds.items()))
     lines += [f"advice     {sentence}" for sentence in report["advice"]]
-    lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in report["checks"].items()]
-    return "\n".join(lines)
+    checks: Mapping[str, Any] = report["checks"]
+    lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in checks.items()]
+    failed = [name for name, check in checks.items() if not check["ok"]]
+    verdict = f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "everything works"
+    if alarms := [name for name, check in checks.items() if check["ok"] and "ALARM" in check["detail"]]:
+        verdict += f", but see the alarm: {', '.join(alarms)}"
+    return "\n".join([*lines, f"verdict    {verdict}"])

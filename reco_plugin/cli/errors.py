@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import ParamSpec, TextIO, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from ..errors import RecoError
+from ..values import in_words
 
+_INVALID = re.compile(r"Invalid value for (?:argument )?'(?P<flag>[^']+)': (?P<why>.*)")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -37,6 +41,41 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 raise typer.Exit(130) from None
 
     return run
+
+
+class Commands(TyperGroup):
+    """The commands, of which a mistake in the flags ends as any other: ``error: …`` in one line, and exit code 1."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line, and exit."""
+        run = partial(super().main, args, prog_name, complete_var, windows_expand_args=windows_expand_args, **extra)
+        if not standalone_mode:
+            return run(standalone_mode=False)
+        try:
+            code = run(standalone_mode=False)
+        except Exception as error:
+            if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":  # not of the flags
+                return run()
+            typer.echo(f"error: {_of_flags(error)}", err=True)
+            code = 1
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _of_flags(error: Any) -> str:
+    """What is wrong with the flags, and where they are listed."""
+    said = _one_line(error.format_message())
+    if invalid := _INVALID.fullmatch(said):
+        said = f"{invalid['flag']} {in_words(invalid['why'])}"
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    return f"{said.rstrip('.')}; its flags: {path} --help" if path else said
 
 
 @contextmanager

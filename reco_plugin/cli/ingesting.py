@@ -87,6 +87,8 @@ class Fill:
         self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
         into = self.settings if self.via.service is None else None
         self.rows = open_source(source, model=self.asked.model or self.settings.model, into=into)
+        if self.rows.note:
+            typer.echo(f"note: {self.rows.note}", err=True)
         if named:
             name, others = names_of(self.rows)
             given = {"source": name, "also": others if given.get("source", name) == name else frozenset()} | given

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from textwrap import fill, shorten
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,6 +17,7 @@ from ..config import Settings, load_settings
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
+from ..values import strip_marks
 from .errors import keeps, reports_errors
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
@@ -35,6 +38,7 @@ from .shared import (
 if TYPE_CHECKING:
     from ..memory.edge import EdgeMemory
 
+_COLUMNS, _CAPTION = 100, 60
 _AGAIN = "run reco memory calibrate"
 
 memory_app = typer.Typer(
@@ -66,7 +70,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "unjudged": left,
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
-    lines.append(f"trust    {trust_line(header.trust, count)}")
+    lines += _block("trust", trust_lines(header.trust, count))
     if waiting := unfinished(header):
         info["unfinished"] = waiting
         lines.append(f"learning {waiting}")
@@ -147,8 +151,19 @@ def search_command(
         {"id": id_, "similarity": round(float(similarity), 6), "payload": dict(payload)}
         for id_, similarity, payload in zip(found.ids[0], found.similarity[0], payloads, strict=False)
     ]
-    shown = [f"{h['similarity']:.3f}  {h['id']}  {json.dumps(h['payload'], ensure_ascii=False)}" for h in hits]
-    say(hits, "\n".join(shown) or "nothing found", as_json)
+    say(hits, _table(hits) or "nothing found", as_json)
+
+
+def _table(hits: Sequence[dict[str, Any]]) -> str:
+    """Hits as lines: similarity, id, caption, then the rest of the payload."""
+    rows = [(str(hit["id"]), strip_marks(hit["payload"])) for hit in hits]
+    captions = [shorten(str(payload.pop("caption", "")), _CAPTION, placeholder=" …") for _, payload in rows]
+    wide, wider = (max(map(len, texts), default=0) for texts in ([id_ for id_, _ in rows], captions))
+    lines = []
+    for hit, (id_, payload), caption in zip(hits, rows, captions, strict=True):
+        rest = "  ".join(f"{key}={value}" for key, value in payload.items())
+        lines.append(f"{hit['similarity']:.3f}  {id_:<{wide}}  {caption:<{wider}}  {rest}".rstrip())
+    return "\n".join(lines)
 
 
 def _parse_where(text: str | None) -> dict[str, Any] | None:
@@ -196,7 +211,7 @@ def calibrate_command(
         with progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar:
             learn(store, settings.k or manifest.policy.k, progress=bar.update)
         trust = store.header.trust
-    text = trust_line(trust, pairs)
+    text = "\n".join(trust_lines(trust, pairs))
     if not trust:
         text = f"nothing was learned: {pairs:,} pairs are too few (20, with 5 different captions), or too equal"
     say({"pairs": pairs, "seconds": round(monotonic() - begun, 1), "trust": _shown_trust(trust)}, text, as_json)
@@ -221,18 +236,23 @@ def _shown_trust(trust: dict[str, Any]) -> dict[str, Any]:
 
 
 def trust_line(trust: dict[str, Any], pairs: int) -> str:
+    """The same as :func:`trust_lines`, in one line."""
+    return "; ".join(trust_lines(trust, pairs))
+
+
+def trust_lines(trust: dict[str, Any], pairs: int) -> list[str]:
     """What a memory of so many pairs has learned about them, with the figures of its self-check."""
     from ..trust import State
     from ..trust.calibrate import FEWEST
 
     if not trust:
-        return f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else _AGAIN}"
+        return [f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else _AGAIN}"]
     if trust.get("format") == 0:
-        return f"calibrated by an older version: {_AGAIN}"
+        return [f"calibrated by an older version: {_AGAIN}"]
     try:
         state = State.from_json(trust)
     except ConfigError as error:
-        return f"not calibrated: {error}"
+        return [f"not calibrated: {error}"]
     said = [f"calibrated on {state.pairs:,} pairs"]
     if not state.pairs / 2 < pairs < state.pairs * 2:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
@@ -242,7 +262,14 @@ def trust_line(trust: dict[str, Any], pairs: int) -> str:
             said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")
-    return "; ".join([*said, *([state.reason] if state.reason else [])])
+    return [*said, *([state.reason] if state.reason else [])]
+
+
+def _block(name: str, sentences: Sequence[str]) -> Iterator[str]:
+    """A name, and sentences beside it, each on lines of its own."""
+    for place, sentence in enumerate(sentences):
+        head = f"{'' if place else name:<9}"
+        yield from fill(sentence, _COLUMNS, initial_indent=head, subsequent_indent=" " * 11).splitlines()
 
 
 for _name, _command, _example in (

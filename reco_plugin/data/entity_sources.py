@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from .columns import ColumnArrays, ColumnValues, check_rows, check_side, map_array, read_columns, texts_of
 from .entities import ID_FIELDS, SPLIT_FIELDS, EntityFile, EntitySet, EntityVectors, first_of, is_unseen
-from .files import find_images
+from .files import find_images, not_there
 from .images import spread_over_classes
 from .labelled import check_labels, check_unseen
 from .source import Location, parse_source
@@ -164,5 +164,5 @@ def _read(where: Location) -> EntitySet:
     where.only("limit")
     if path.suffix.lower() == ".npz" or (path / "entities.npy").is_file():
         return read_entity_vectors(path)
-    problem = "does not exist" if not path.exists() else "is no entity set"
-    raise DataError(f"{path} {problem}: give a folder with {QUERIES} and {ENTITIES}, one with entities.npy, or an .npz")
+    problem = f"{path} is no entity set" if path.exists() else not_there(path)
+    raise DataError(f"{problem}: give a folder with {QUERIES} and {ENTITIES}, one with entities.npy, or an .npz")

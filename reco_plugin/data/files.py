@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DataError
+from ..values import nearest
 
 IMAGE_SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "jfif", "avif", "heic", "heif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"
@@ -88,6 +89,15 @@ def stamp_of(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def not_there(path: Path) -> str:
+    """What to say of a path that does not exist: a similar name beside it may have been meant."""
+    try:
+        close = nearest(path.name, [other.name for other in path.parent.iterdir()], 1)
+    except OSError:
+        return f"{path} does not exist, nor does {path.parent}"
+    return f"{path} does not exist" + (f" (did you mean {str(path.with_name(close[0]))!r}?)" if close else "")
 
 
 def read_lines(path: Path) -> list[str]:

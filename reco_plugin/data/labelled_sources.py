@@ -13,7 +13,7 @@ from ..values import did_you_mean
 from .classes import check_templates, find_unseen, has_class_names, read_class_names, read_templates, read_unseen
 from .columns import is_vectors
 from .cub import is_cub, read_cub
-from .files import IMAGE_SUFFIXES, find_images, find_shards, names_shards
+from .files import IMAGE_SUFFIXES, find_images, find_shards, names_shards, not_there
 from .images import spread_over_classes
 from .labelled import Labelled, check_labels, read_vectors
 from .parts import ColumnNames
@@ -208,8 +208,7 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
         return read_labelled_shards(where.name, templates)
     if path.is_dir():
         return read_class_folders(path, templates)
-    problem = "does not exist" if not path.exists() else "is no labelled set"
+    problem = f"{path} is no labelled set" if path.exists() else not_there(path)
     raise DataError(
-        f"{path} {problem}: give a folder with one folder per class, a table, .tar shards, .npz, .parquet or "
-        f"{PREFIX}NAME"
+        f"{problem}: give a folder with one folder per class, a table, .tar shards, .npz, .parquet or {PREFIX}NAME"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,17 @@ from ..errors import DataError
 from ..types import ImageInput, Vectors
 from .captions import read_captions
 from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
-from .files import find_images, find_shards, names_shards, read_lines
+from .files import find_images, find_shards, names_shards, not_there, read_lines
 from .images import pick, spread
 from .labelled import check_labels
-from .parts import ColumnNames
+from .parts import ColumnNames, RowError
 from .rows import caption_table, column_names
 from .shards import Blob, blob_images, read_samples
 from .source import Location, parse_source
-from .tables import SUFFIXES, TableFile
+from .tables import SUFFIXES, TableFile, TableRow
+
+_BAD = 0.1  # share of bad rows from which a set is refused
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,8 @@ def _read(where: Location) -> Captioned:
         return _from_shards(where.name)
     if path.is_dir():
         return _from_folder(path)
-    problem = "does not exist" if not path.exists() else "is no retrieval set"
-    raise DataError(f"{path} {problem}: give .jsonl, .csv, .tsv, .json, .token, .tar shards, .npz or a folder")
+    problem = f"{path} is no retrieval set" if path.exists() else not_there(path)
+    raise DataError(f"{problem}: give .jsonl, .csv, .tsv, .json, .token, .tar shards, .npz or a folder")
 
 
 def write_retrieval(path: str | Path, captioned: Captioned) -> None:
@@ -148,17 +152,46 @@ def _from_npz(path: Path) -> Captioned:
 def _from_table(path: Path, names: ColumnNames, folder: Path | None) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
     needed = (names.image, names.text, *([names.id] if names.id != ColumnNames.id else []))
-    for row in TableFile(path, needed, (names.id, names.image, names.text), names, folder):
-        value = row.values[names.text]
-        texts = value if isinstance(value, list) else [value]
-        if not texts or not all(isinstance(text, str) and text for text in texts):
-            raise row.error(names.text, f"expected a caption or a list of captions, got {value!r:.60}")
-        ids, captions = images.setdefault(row.image, ([], []))
-        ids.append(row.id)
+    bad, read = list[RowError](), 0
+    table = TableFile(path, needed, (names.id, names.image, names.text), names, folder, {"text": names.text})
+    for row in table.rows():
+        read += 1
+        try:
+            if isinstance(row, RowError):
+                raise row
+            image, id_, texts = row.image, row.id, _captions(row, names.text)
+        except RowError as error:
+            bad.append(error)
+            continue
+        ids, captions = images.setdefault(image, ([], []))
+        ids.append(id_)
         captions.extend(texts)
-    if not images:
+    if not read:
         raise DataError(f"{path} has no rows")
+    _tell_bad(path, bad, read)
     return _make_set(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
+
+
+def _captions(row: TableRow, column: str) -> list[str]:
+    value = row.values[column]
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise row.error(column, f"expected a caption or a list of captions, got {value!r:.60}")
+    return texts
+
+
+def _tell_bad(path: Path, bad: Sequence[RowError], read: int) -> None:
+    """Say which rows were left out.
+
+    Raises:
+        DataError: too many are bad.
+    """
+    if not bad:
+        return
+    some = "; ".join(map(str, bad[:_SHOWN])) + (f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else "")
+    if len(bad) > _BAD * read:
+        raise DataError(f"{path}: {len(bad):,} of {read:,} rows cannot be used: {some}")
+    warnings.warn(f"{path}: left out {len(bad):,} of {read:,} rows that cannot be used: {some}", stacklevel=2)
 
 
 def _from_folder(folder: Path) -> Captioned:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import warnings
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain
@@ -27,7 +27,7 @@ from ..types import Pair
 from ..values import strip_marks
 from .captions import read_captions
 from .cub import is_cub
-from .files import IMAGE_SUFFIXES, find_shards, names_shards, stamp_of
+from .files import IMAGE_SUFFIXES, find_shards, names_shards, not_there, stamp_of
 from .images import spread
 from .parts import ColumnNames, Rejected, SourcePart
 from .remote import RemoteImage
@@ -38,6 +38,7 @@ from .rows_table import ParquetPart, TablePart, open_parquet, open_table
 from .source import Location, parse_source
 from .tables import SUFFIXES
 from .torchvision_sets import PREFIX
+from .usual import propose
 
 __all__ = ["ColumnNames", "PairStream", "Rejected", "Rows", "SourcePart", "open_rows", "read_pairs"]
 
@@ -57,6 +58,7 @@ class Rows:
     parts: tuple[SourcePart, ...]  # in order
     total: int | None = None  # number of rows, where cheap to count, else None
     check: bool | None = None  # whether vectors are compared with the captions and pictures at hand; None: unless told
+    note: str = ""  # what a user should know of its ids
     told: bool = False  # a memory, which tells the encoder of its vectors
 
     def check_unchanged(self) -> None:
@@ -170,7 +172,24 @@ def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows
     parts, total = _open(where.without("check"), columns)
     if not parts:
         raise DataError(f"{where.name} holds no pairs: it is empty")
-    return Rows(where.name, parts, total, where.flag("check"))
+    return Rows(where.name, parts, total, where.flag("check"), note=_ids_note(parts))
+
+
+def _ids_note(parts: Sequence[SourcePart]) -> str:
+    """Where ids come from, if not from the column of ids; empty for sources other than text tables."""
+    first = parts[0]
+    if not isinstance(first, TablePart) or not (without := first.table.without_id):
+        return ""
+    table, names, path = first.table, first.maker.names, str(first.table.path)
+    columns = [] if path.lower().endswith(".jsonl") else list(table.columns)
+    wanted = {"id": names.id, "image": names.image, "text": names.text}
+    if names.id in columns:
+        return f"{without:,} rows of {path} have no {names.id!r}: the path or URL of their image is their id"
+    like = f"'{propose(path, columns, wanted)}'" if "id=" in propose(path, columns, wanted) else f"'{path}?id=COLUMN'"
+    return (
+        f"{path} has no {names.id!r}: the path or URL of the image is the id of a pair, so a renamed picture is "
+        f"another pair. If a column identifies them, give the source as {like}"
+    )
 
 
 class PairStream(Iterator[Pair]):
@@ -253,7 +272,7 @@ def _open_files(where: Location, columns: ColumnNames | None) -> tuple[tuple[Sou
         _no_columns(where, columns)
         return open_shards(find_shards(where.name)), None
     if not path.exists():
-        raise DataError(f"{path} does not exist")
+        raise DataError(not_there(path))
     if suffix == ".npz":
         return open_npz(path, column_names(where, columns)), None
     if suffix in SUFFIXES:

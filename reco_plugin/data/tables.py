@@ -112,16 +112,26 @@ class TableFile:
         Raises:
             DataError: a row that cannot be parsed, or lacks a needed column.
         """
+        for row in self.rows():
+            if isinstance(row, RowError):
+                raise row
+            yield row
+
+    def rows(self) -> Iterator[TableRow | RowError]:
+        """Rows in order; one that cannot be parsed, or lacks a needed column, is yielded as an error.
+
+        Raises:
+            DataError: the header lacks a needed column.
+        """
         if not self._is_json:
             self._check_header()
         for stretch in self.stretches:
             for row in self.read(stretch):
-                if isinstance(row, RowError):
-                    raise row
-                for column in self.needed:
-                    if column not in row.values:
-                        raise row.error(column, f"missing or empty; this row has {sorted(row.values)}")
-                yield row
+                missing = [] if isinstance(row, RowError) else [name for name in self.needed if name not in row.values]
+                if isinstance(row, TableRow) and missing:
+                    yield row.error(missing[0], f"missing or empty; this row has {sorted(row.values)}")
+                else:
+                    yield row
 
     def __reduce__(self) -> tuple[type[TableFile], tuple[Any, ...]]:
         # without cached stretches: each part has its own

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError
 from ..files import whole_file
+from ..values import in_words
 from .intervals import Interval
 
 CellKind: TypeAlias = Literal["text", "count", "percent", "points", "number", "milliseconds", "bytes"]
@@ -136,7 +137,13 @@ class RunFile(Frozen):
         except OSError as error:
             raise DataError(f"{folder} holds no {cls.file}: {cls.absent}") from error
         except ValidationError as error:
-            raise DataError(f"{path} cannot be read: {error.errors()[0]['msg']}. {cls.again}") from error
+            raise DataError(f"{path} cannot be read: {_field(error)}. {cls.again}") from error
+
+
+def _field(error: ValidationError) -> str:
+    """The first field that is wrong, and why."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'it'} {in_words(first['msg'])}"
 
 
 class Findings(RunFile):

@@ -226,7 +226,7 @@ def _understood(error: Exception, max_pixels: int) -> ImageError:
     # the same words in every process: no address of a buffer, and formats not in the order in which they were loaded
     said = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
     return ImageError(
-        f"cannot be read ({type(error).__name__}: {said})",
+        f"cannot be read ({said})",
         f"pass a complete file of one of {', '.join(sorted(_formats()))}",
     )
 

@@ -28,6 +28,7 @@ from ..sessions.triton.connection import TimeLimit
 from ..sessions.triton.ports import read_config
 from ..sessions.triton.wire import Inference
 from ..types import MODALITIES, InputType, Modality
+from ..values import in_words
 from .embedder import Embedder
 from .embedding import Embedded, EmbedRequest, Item
 from .failures import Failure, Refused, failure_of
@@ -62,7 +63,7 @@ class TritonParameters(HowToRefine):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            message = f"parameter {name}: {first['msg']}. Known: {', '.join(cls.model_fields)}"
+            message = f"parameter {name} {in_words(first['msg'])}. Known: {', '.join(cls.model_fields)}"
             raise Refused(Failure(400, "invalid_parameter", message, name)) from None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from click.testing import Result
+from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
 
@@ -107,3 +108,33 @@ def test_an_error_names_the_way_out(work: Path, catalogue: Path, fail: Callable[
     assert "gone.csv" in fail("memory", "add", "gone.csv")
     assert list(work.iterdir()) == []
     assert "reco memory add" in fail("memory", "info")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("memory search x --k 0", "error: --k must be greater than or equal to 1; its flags: "),
+        ("serve --port 99999", "error: port: must be less than or equal to 65535 (got 99999)"),
+        ("fit x --out y --seed a", "error: --seed must be a valid integer; its flags: "),
+        ("memory search x --kk 1", "error: No such option: --kk"),
+        ("memory build", "error: Missing argument"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_of_plain_words_with_one_exit_code(command: str, said: str) -> None:
+    result = CliRunner().invoke(app, command.split())
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith(said)
+    assert "Input should" not in result.stderr and "unable to parse" not in result.stderr
+
+
+def test_help_names_no_type_of_a_flag_without_a_value() -> None:
+    shown = CliRunner().invoke(app, ["memory", "import", "--help"]).stdout
+    assert "--json" in shown and "<bool>" not in shown and "NAME=VALUE" in shown
+
+
+def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "catalogue.csv").write_text("id,image,text\n")
+    result = CliRunner().invoke(
+        app, ["memory", "build", str(tmp_path / "catalog.csv"), "--memory", str(tmp_path / "m")]
+    )
+    assert f"does not exist (did you mean '{tmp_path / 'catalogue.csv'}'?)" in result.stderr

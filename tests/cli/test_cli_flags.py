@@ -95,8 +95,8 @@ def test_a_run_is_a_command_again_and_a_wrong_option_is_named_by_its_flag() -> N
     told = Told.of(source="a hill", **given("--name", "x", "--parts", "b,c", "--wet", "--size", "9")["given"])
     assert told.command("--out", "x y") == "dig 'a hill' --size 9 --name x --parts b,c --wet --out 'x y'"
     for options, message in (
-        ({"share": 1}, r"^--share Input should be less than 1 \(got 1\)$"),
-        ({"names": [1]}, "^--name Input"),
+        ({"share": 1}, r"^--share must be less than 1 \(got 1\)$"),
+        ({"names": [1]}, "^--name must be a valid string"),
     ):
         with pytest.raises(ConfigError, match=message):
             Told.of(source="hill", **options)

@@ -136,9 +136,12 @@ def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     assert "24 pairs" in report["checks"]["memory"]["detail"]
     assert "CPUExecutionProvider" in report["providers"]
     assert report["packages"]["reco-plugin"]
-    lines = run("doctor").stdout.splitlines()
-    heads = ["python", "packages", "providers", "set", "waits", "service", "values", "ok", "ok", "ok", "ok"]
+    short = [line.split()[0] for line in run("doctor").stdout.splitlines()]
+    assert short == ["python", "packages", "providers", "set", "ok", "ok", "ok", "ok", "verdict"]
+    lines = run("doctor", "--verbose").stdout.splitlines()
+    heads = ["python", "packages", "providers", "set", "waits", "service", "values", *["ok"] * 4, "verdict"]
     assert [line.split()[0] for line in lines] == heads
+    assert lines[-1] == "verdict    everything works"
     assert "memory_timeout_s=2.0, memory_options.timeout_s=10" in lines[4] and "breaker_failures=5" in lines[4]
     assert "RECO_MODEL" in lines[3] and "calibrated" in report["checks"]["memory"]["detail"]
     assert "in this process" in report["checks"]["self-test"]["detail"]
@@ -168,9 +171,10 @@ def test_doctor_says_once_what_is_wrong_with_a_setting(work: Path, run: Run, mon
     monkeypatch.setenv("RECO_K", "many")
     result = run("doctor")
     assert (result.exit_code, result.stdout.count("many")) == (1, 1)
-    assert result.stdout.splitlines()[-4:] == [
-        "FAIL       settings: k: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+    assert result.stdout.splitlines()[-5:] == [
+        "FAIL       settings: k: must be a valid integer (got 'many')",
         *(f"FAIL       {name}: settings cannot be read" for name in ("model", "memory", "self-test")),
+        "verdict    4 of 4 checks failed: settings, model, memory, self-test",
     ]
 
 
@@ -179,11 +183,11 @@ def test_doctor_shows_the_limits_in_force(memory: Path, run: Run, ask: Ask, monk
     limits = ask("doctor")["limits"]
     assert (limits["service"]["queue"], limits["values"]["payload_levels"]) == (7, 64)
     assert "port" not in limits["service"]
-    lines = run("doctor").stdout.splitlines()
+    lines = run("doctor", "--verbose").stdout.splitlines()
     assert any(line.startswith("service ") and "queue=7, " in line for line in lines)
     assert any(line.startswith("values ") and "payload_levels=64, " in line for line in lines)
     monkeypatch.setenv("RECO_SERVE_QUEUE", "-1")
-    assert "FAIL       settings: queue: Input should be greater" in run("doctor").stdout
+    assert "FAIL       settings: queue: must be greater" in run("doctor").stdout
 
 
 def test_doctor_tells_a_memory_of_another_encoder(work: Path, run: Run) -> None:

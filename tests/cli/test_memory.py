@@ -32,7 +32,10 @@ def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypa
     lines = run("memory", "info").stdout.splitlines()
     assert lines[0] == "edge memory at memory: 24 pairs"
     assert lines[1].startswith("encoder  reco-quickstart-mini-clip (128-d, sha256 ")
-    assert lines[2].startswith("trust    calibrated on 24 pairs; a safe gate")
+    assert lines[2:4] == [
+        "trust    calibrated on 24 pairs",
+        "         a safe gate, since it has too few pairs for its own and for a self-check",
+    ]
     assert info["trust"]["pairs"] == 24
     assert "blob" not in info["trust"]
 
@@ -164,7 +167,8 @@ def test_a_caption_finds_itself_and_by_chooses_the_side(memory: Path, ask: Ask, 
     assert max(hit["similarity"] for hit in across) < 0.95  # captions against pictures
     shown = run("memory", "search", caption, "--k", 2).stdout.splitlines()
     assert len(shown) == 2
-    assert shown[0].startswith("1.000  small-green-triangle  {")
+    assert shown[0].startswith("1.000  small-green-triangle  a small green triangle  ")
+    assert "colour=green  shape=triangle" in shown[0] and "{" not in shown[0]
 
 
 def test_a_pair_of_the_library_shows_its_caption(work: Path, catalogue: Path, ask: Ask) -> None:

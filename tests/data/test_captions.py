@@ -161,3 +161,17 @@ def test_a_limit_of_vectors_keeps_texts_with_their_images(tmp_path: Path) -> Non
     np.testing.assert_array_equal(found.images, images[[0, 2]])
     assert found.text_of_image.tolist() == [1, 0, 1]
     np.testing.assert_array_equal(found.texts, found.images[found.text_of_image])
+
+
+def test_a_few_bad_rows_of_a_table_are_left_out_and_many_are_refused_together(tmp_path: Path) -> None:
+    rows = ["image,text"]
+    for number in range(20):
+        (tmp_path / f"{number}.png").touch()
+        rows.append(f"{number}.png,text {number}")
+    table = tmp_path / "shop.csv"
+    table.write_text("\n".join([*rows, "gone.png,a fox"]) + "\n")
+    with pytest.warns(UserWarning, match=r"left out 1 of 21 rows that cannot be used: .*line 22.*'gone.png' is not a"):
+        assert len(read_retrieval(table).images) == 20
+    table.write_text("\n".join([*rows, "gone.png,a fox", "3.png,", "lost.png,x"]) + "\n")
+    with pytest.raises(DataError, match=r"3 of 23 rows cannot be used: .*'gone.png'.*line 23.*; .*'lost.png'"):
+        read_retrieval(table)

@@ -272,3 +272,17 @@ def test_vectors_in_text_files(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(first.text, [0, 0, 0.6, -0.8], atol=1e-6)  # type: ignore[arg-type]
     assert "norm" in second.reason and second.id == "b"
     assert third.text == "a fox"
+
+
+def test_what_becomes_of_missing_ids_is_told_with_the_source_to_give(here: Path) -> None:
+    table = here / "shop.csv"
+    table.write_text("sku,image,text\n1,a.png,a fox\n")
+    rows = open_rows(table)
+    assert "has no 'id': the path or URL of the image is the id of a pair" in rows.note
+    assert rows.note.endswith(f"'{table}?id=sku'")
+    assert open_rows(f"{table}?id=sku").note == ""
+    table.write_text("id,image,text\n,a.png,a fox\n2,b.png,a wolf\n")
+    assert open_rows(table).note == f"1 rows of {table} have no 'id': the path or URL of their image is their id"
+    lines = here / "shop.jsonl"
+    lines.write_text(json.dumps({"image": "a.png", "text": "a fox"}))
+    assert open_rows(lines).note.endswith(f"'{lines}?id=COLUMN'")

@@ -111,7 +111,7 @@ def test_fusions_are_left_to_cuda_in_float32() -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"accelerator": "gpu"}, "--accelerator Input should be 'none', 'cuda' or 'tensorrt' .got 'gpu'."),
+        ({"accelerator": "gpu"}, "--accelerator must be 'none', 'cuda' or 'tensorrt' .got 'gpu'."),
         ({"max_batch": 0}, "--max-batch .* greater than or equal to 1 .got 0."),
         ({"max_queue": 0}, "--max-queue .* greater than or equal to 1 .got 0."),
         ({"queue_delay_us": -1}, "--queue-delay-us .* greater than or equal to 0 .got -1."),

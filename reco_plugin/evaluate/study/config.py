@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ...request import RefineHow
 from ...run_config import RunConfig, option
 from ...types import Caution, FuserName, Mode
+from ...values import in_words
 from ..task import Side
 
 SectionName = Literal["main", "retrieval", "ablations", "baselines", "alternatives", "harm", "gate", "cost", "cases"]
@@ -116,6 +117,6 @@ class StudyConfig(RunConfig):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.60})") from None
+            raise ConfigError(f"{path}: {where}: {in_words(first['msg'])} (got {first['input']!r:.60})") from None
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ConfigError(f"{path} is no configuration of a study: {error}. Give a run's {cls.file}") from None

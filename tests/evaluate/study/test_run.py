@@ -169,8 +169,8 @@ def test_a_configuration_is_written_and_read_and_is_a_command(tmp_path: Path) ->
     [
         ("{", "is no configuration of a study"),
         ("[]", "is no configuration of a study"),
-        ('{"source": "x", "seeds": 3}', "seeds: Extra inputs are not permitted"),
-        ('{"source": "x", "k": 0}', "k: Input should be greater than or equal to 1"),
+        ('{"source": "x", "seeds": 3}', "seeds: is not known here"),
+        ('{"source": "x", "k": 0}', "k: must be greater than or equal to 1"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_says_why(tmp_path: Path, text: str, message: str) -> None:
