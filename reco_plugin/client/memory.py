@@ -17,6 +17,7 @@ from ..errors import (
     MemoryStoreError,
     MemoryTimeout,
     MemoryUnavailable,
+    RecoError,
     SessionError,
     SessionOverloaded,
     SessionTimeout,
@@ -42,7 +43,7 @@ _BODY_BYTES = 2_000_000
 """Of a request that writes, but for a single larger pair: so neither bytes nor numbers meet the service's limits."""
 _READ_AT_ONCE = 1000
 """Ids and payloads; a service allows 2,048 by default."""
-_MEANS: tuple[tuple[type[SessionError], type[MemoryStoreError]], ...] = (
+_MEANS: tuple[tuple[type[RecoError], type[RecoError]], ...] = (
     (SessionOverloaded, MemoryOverloaded),
     (SessionTimeout, MemoryTimeout),
     (SessionUnavailable, MemoryUnavailable),
@@ -258,8 +259,8 @@ def _send(client: Client, call: Call[T]) -> T:
     """
     try:
         return client.send(call)
-    except SessionError as error:
-        kind = next(memory for session, memory in _MEANS if isinstance(error, session))
+    except (SessionError, MemoryStoreError) as error:
+        kind = next((memory for session, memory in _MEANS if isinstance(error, session)), type(error))
         raise kind(
             f"{error} What was written stays: give the same command again, with or without the service, and it goes on"
         ) from error

@@ -5,14 +5,16 @@ Vectors are base64 of float32, little-endian, row by row: a fifth of the same nu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from ..errors import InputError
+from ..errors import InputError, MemoryStoreError
 from ..memory.checks import check_pair
 from ..pairs import PairMemory
 from ..request import Search
@@ -20,11 +22,13 @@ from ..types import Modality, Records
 from ..values import ROW, SOURCE
 from ..vectors import pack, unpack
 from .edge import Edge
-from .failures import Failure, Refused, too_many_items
+from .failures import Failure, Refused, failure_of, too_many_items
+from .logs import LOGGER
 from .memory import Removed
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, Items, Strict
 
+log = logging.getLogger(LOGGER)
 T = TypeVar("T")
 STATE = "x-reco-memory-state"
 """Header of requests that belong together: ``state`` of the memory as the first one saw it."""
@@ -164,7 +168,13 @@ def _there(edge: Edge, request: Request, call: Callable[[], T]) -> Callable[[], 
         if meant not in (None, edge.memory_state):
             message = "another version of the memory was put to use meanwhile: give the same command again"
             raise Refused(Failure(409, "memory_moved", message, STATE))
-        return call()
+        try:
+            return call()
+        except MemoryStoreError as error:  # who fills the memory has to read why, and may
+            log.warning("a request to the memory failed: %s", error)
+            passes = type(error) is not MemoryStoreError  # an outage, unlike a full disk
+            failure = failure_of(error) if passes else Failure(500, "memory_failed", "")
+            raise Refused(replace(failure, message=str(error))) from error
 
     return checked
 

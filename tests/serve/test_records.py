@@ -137,6 +137,22 @@ def test_what_cannot_be_reached_or_is_another_one_is_an_error(reco: Reco, live: 
             memory.upsert(some(1))
 
 
+def test_who_fills_the_memory_reads_why_it_fails(troubled: Any, live: Any) -> None:
+    made = troubled()
+
+    def full() -> None:
+        raise MemoryStoreError("cannot write to the memory at '/srv/memory': its disk has 3 MiB left")
+
+    with live(made.reco) as (url, _):
+        memory = ServedMemory.open(Client(url, admin_key=ADMIN), None)
+        made.seam.trouble = full
+        with pytest.raises(MemoryStoreError, match=r"its disk has 3 MiB left.* What was written stays"):
+            memory.upsert(some(1))
+        made.seam.trouble = None
+        memory.upsert(some(1))
+        memory.close()
+
+
 def test_bad_blocks_are_refused_and_nothing_is_written(client: Any, filled: Reco, admin: dict[str, str]) -> None:
     good = {"ids": ["a", "b"], "image": pack(unit(1, 2)), "text": pack(unit(2, 2)), "payloads": [{}, {}]}
     many = [str(number) for number in range(3_000)]
