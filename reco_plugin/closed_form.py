@@ -142,7 +142,7 @@ class Closed:
         """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
         if self._state is None:
             return None
-        caution = self._caution if self._answered is None else self._state.assume(self._answered)
+        caution = self._caution if self._answered is None else self._state.assume(self._answered, self._caution)
         among = self._answered is not None
         return self._state.gate(self._modality, caution, candidate=self._candidate, among=among)
 

@@ -52,7 +52,8 @@ class RefineOptions:
         caution: ``cautious``, ``balanced`` or ``bold``, or the share of queries, in [0, 1], that is assumed to have
             no answer in the memory; more is safer, less gains more where the memory does know.
         answered: share of the candidates that the memory knows, from their :class:`~reco_plugin.types.Coverage`, where
-            queries are compared with exactly those: it takes the place of caution.
+            queries are compared with exactly those: ``balanced`` takes what is left of it in place of its half, and
+            ``cautious`` a fifth of the rest more.
         fuser: ``reco``, the closed form; ``paper``, the attention layer of the model folder, which has no gate.
         where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
         exclude: ids that must not be found: B collections, or one collection for all.

@@ -50,7 +50,8 @@ class ExactScorer:
     ) -> None:
         """Refine candidates (C, D) of a modality.
 
-        The caution of the queries follows from the texts that the memory knows, unless the caller gives one.
+        The caution of the queries follows from the texts that the memory knows: see ``answered`` of
+        :class:`~reco_plugin.request.RefineOptions`.
 
         Raises:
             InputError: a fusion other than the closed form.
@@ -61,7 +62,7 @@ class ExactScorer:
         self._reco, self._options, self._queries = reco, options, other(modality)
         of_candidates: RefineKeywords = {**options, "exclude": None}
         self._candidates = reco.refine(candidates, modality=modality, role="candidate", **of_candidates)
-        if options.get("caution") is None and self._candidates.coverage is not None:
+        if self._candidates.coverage is not None:
             options["answered"] = self._candidates.coverage.answered
 
     def score(self, queries: Vectors) -> Scores:

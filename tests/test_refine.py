@@ -16,7 +16,7 @@ from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.request import Search
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.score import score_both
+from reco_plugin.score import ExactScorer, score_both
 from reco_plugin.trust import calibrate
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records
 
@@ -362,6 +362,40 @@ def test_more_caution_moves_less(refiner, queries, modality):
         for caution in ("bold", "balanced", "cautious", 1.0)
     ]
     assert far[0] >= far[1] > far[2] > far[3] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_more_caution_moves_text_candidates_less_and_none_says_what_their_coverage_does(refiner, queries, modality):
+    if modality == "image":
+        pytest.skip("of images it is not known which the memory knows")
+
+    def refined(**how: Any) -> Any:
+        return refiner.refine(queries, modality="text", role="candidate", **how)
+
+    default = refined()
+    far = [refined(caution=one).coverage.strength for one in ("bold", "cautious", 0.9, 1.0)]
+    assert default.coverage.answered > 0.5
+    assert far[0] >= default.coverage.strength > far[1] > far[2] > far[3] == pytest.approx(0.0, abs=1e-6)
+    np.testing.assert_array_equal(refined(caution="balanced").vectors, default.vectors)
+    state = refiner.memory.trust
+    same = refined(caution=state.assume(default.coverage.answered))
+    np.testing.assert_array_equal(same.vectors, default.vectors)
+    assert state.assume(0.75, "cautious") == pytest.approx(0.8 * state.assume(0.75) + 0.2)
+
+
+def test_caution_counts_for_exact_scores(refiner, world):
+    images, texts = (world.queries(m, np.arange(GROUPS)) for m in ("image", "text"))
+
+    def changed(**how: Any) -> float:
+        found = ExactScorer(refiner, texts, **how).score(images)
+        return float(np.abs(found.scores - found.frozen).mean())
+
+    bold, default, cautious, none = (
+        changed(**how) for how in ({"caution": "bold"}, {}, {"caution": "cautious"}, {"caution": 1.0})
+    )
+    assert bold >= default > cautious > none == pytest.approx(0.0, abs=1e-6)
+    plain = Refiner(refiner.memory, None, refiner.how, caution="cautious")  # as by RECO_CAUTION
+    found = ExactScorer(plain, texts).score(images)
+    assert float(np.abs(found.scores - found.frozen).mean()) < default
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,10 @@ def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **opt
 def move_among(reco: Refines, task: Task, refined: Task, **options: Unpack[RefineHow]) -> Task:
     """Move the refined queries as far as the share of candidates that the memory knows allows; exact scores use that.
 
-    Their vectors stay; nothing changes where the caller gives a caution.
+    Their vectors stay.
     """
     coverage = refined.candidates.coverage
-    if coverage is None or coverage.answered is None or refined.queries.moves is None or options.get("caution"):
+    if coverage is None or coverage.answered is None or refined.queries.moves is None:
         return refined
     options["answered"] = coverage.answered
     moves = refine_queries(reco, task.queries, **options).moves

@@ -98,9 +98,16 @@ class State:
         typical = None if candidate or exempt or caution == "bold" else side.typical
         return Applied(gates["bold"].between(gates["balanced"], at), scale, typical, candidate and self.one_image)
 
-    def assume(self, answered: float) -> float:
-        """The share of queries without an answer, where a share of the candidates is known to the memory."""
-        return max(self.unanswerable, 1.0 - answered)
+    def assume(self, answered: float, caution: Caution | float = "balanced") -> Caution | float:
+        """The caution of queries where a share of the candidates is known to the memory.
+
+        The others have no answer, so ``balanced`` takes their share in place of its half, and ``cautious`` a fifth of
+        the rest more. ``bold``, and a share, are what the caller says.
+        """
+        without = max(self.unanswerable, 1.0 - answered)
+        if caution == "cautious":
+            return more_cautious(without)
+        return without if caution == "balanced" else caution
 
     def known(self, modality: Modality) -> float:
         """Share of its own pairs that plain CLIP answers, asked by a modality; 1, to be careful, if not checked."""
@@ -209,7 +216,16 @@ def shares_of(unanswerable: float) -> Mapping[str, float]:
     {'bold': 0.1, 'balanced': 0.5, 'cautious': 0.6}
     """
     balanced = max(0.5, unanswerable)
-    return {"bold": min(unanswerable, 0.5), "balanced": balanced, "cautious": 1.0 - 0.8 * (1.0 - balanced)}
+    return {"bold": min(unanswerable, 0.5), "balanced": balanced, "cautious": more_cautious(balanced)}
+
+
+def more_cautious(share: float) -> float:
+    """A share of queries without an answer, and a fifth of the rest.
+
+    >>> more_cautious(0.5)
+    0.6
+    """
+    return 1.0 - 0.8 * (1.0 - share)
 
 
 def _pack_matrix(arrays: dict[str, Any], name: str, matrix: LowRank, *, directions: bool = True) -> None:
