@@ -90,31 +90,27 @@ class Batcher(Generic[Key]):
         Raises:
             Exception: whatever the run of its rows raised.
         """
-        with self._lock:
-            job = _Job(key, columns) if self._led or len(columns[0]) > self._most else None
-            if job is not None:
+        job = _Job(key, columns)
+        try:
+            with self._lock:
+                waits = self._led or job.rows > self._most
+                if waits:
+                    self._waiting.append(job)
                 job.leads = not self._led
-                self._waiting.append(job)
-            self._led = True
-        if job is not None:
-            return self._wait(job)
-        try:
-            return self._run(key, columns)  # nothing else runs
-        finally:
-            self._lead_on()
-
-    def _wait(self, job: _Job[Key]) -> Columns:
-        try:
-            if not job.leads:
-                job.woken.wait()
-            while not job.answered:
-                self._run_one_batch()  # it leads
+                self._led = True
+            return self._wait(job) if waits else self._run(key, columns)  # nothing else runs
         finally:  # also where the thread is interrupted
             with self._lock:
                 if job in self._waiting:
                     self._waiting.remove(job)
             if job.leads:
                 self._lead_on()
+
+    def _wait(self, job: _Job[Key]) -> Columns:
+        if not job.leads:
+            job.woken.wait()
+        while not job.answered:
+            self._run_one_batch()  # it leads
         if job.error is not None:
             raise job.error
         return _join(job.answers)

@@ -181,6 +181,28 @@ def test_who_is_interrupted_leaves_the_others_their_rows(engine: Engine, ask: As
     assert engine(3) == ([6], ["a3"])
 
 
+@pytest.mark.parametrize("rows", [1, MOST + 1])
+def test_who_is_interrupted_before_a_batch_is_no_leader_of_those_that_come(engine: Engine, rows: int) -> None:
+    class Interrupted:
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.over = inner, False
+
+        def __enter__(self) -> None:
+            self.inner.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.inner.release()
+            if not self.over:
+                self.over = True
+                raise KeyboardInterrupt
+
+    engine.batcher._lock = Interrupted(engine.batcher._lock)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        engine(*range(rows))
+    assert not engine.batcher._waiting and not engine.batcher._led
+    assert engine(3) == ([6], ["a3"])
+
+
 def test_who_is_interrupted_while_each_is_answered_alone_leaves_the_others_their_rows(engine: Engine, ask: Ask) -> None:
     run = engine.batcher._run
 
