@@ -197,7 +197,8 @@ class TableFile:
         stretches = tuple(Stretch(*place, numeric.columns) for place in found)
         if self._is_json and stretches:
             (first,) = self.read(replace(stretches[0], rows=1))
-            without = isinstance(first, TableRow) and self.names.id not in first.values
+            named = first.values.keys() if isinstance(first, TableRow) else ()
+            without = self.names.image in named and self.names.id not in named
         return stretches, int(without)
 
     @property

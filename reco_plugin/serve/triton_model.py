@@ -63,7 +63,7 @@ class TritonParameters(HowToRefine):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
-            message = f"parameter {name} {in_words(first['msg'])}. Known: {', '.join(cls.model_fields)}"
+            message = f"parameter {name}: {in_words(first['msg'])}. Known: {', '.join(cls.model_fields)}"
             raise Refused(Failure(400, "invalid_parameter", message, name)) from None
 
 
