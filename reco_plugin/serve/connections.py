@@ -37,6 +37,7 @@ class _Connection(H11Protocol):
     limits: ClassVar[ServeSettings]
     waits_s: ClassVar[dict[object, float]]  # state of the client -> time limit
     logged_at: ClassVar[float] = -_LOG_EVERY_S
+    stopping: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -67,10 +68,11 @@ class _Connection(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None and _two_lengths(self.cycle.scope["headers"]):
+        if self.cycle is not None and (self.stopping or _two_lengths(self.cycle.scope["headers"])):
             self._close_after()
 
     def shutdown(self) -> None:
+        type(self).stopping = True  # uvicorn tells those that are made; one that was just accepted would go on
         super().shutdown()
         if self.cycle is not None:
             self._close_after()  # else the client sends its next request into a closed connection

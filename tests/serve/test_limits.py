@@ -214,6 +214,26 @@ def test_requests_in_flight_are_answered_when_the_service_stops(blocked, live):
         httpx.get(f"{url}/livez")
 
 
+def test_a_connection_that_is_made_while_the_service_stops_is_answered_once(blocked, live):
+    """One that is accepted at that moment went on for `shutdown_s`, and was reset then."""
+    with live(blocked.reco, threads=1) as (url, server), ThreadPoolExecutor(1) as callers:
+        blocked.armed.set()
+        flying, told = callers.submit(post, url), threading.Event()
+        assert blocked.reached.acquire(timeout=60)
+
+        def tell() -> None:
+            for one in list(server.server_state.connections):
+                one.shutdown()
+            told.set()
+
+        server.servers[0].get_loop().call_soon_threadsafe(tell)
+        assert told.wait(60)
+        late = httpx.get(f"{url}/livez")
+        blocked.go.set()
+        for answer in (late, flying.result(60)):
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
 def test_a_request_that_breaks_off_leaves_the_service_alive(filled, live):
     with live(filled) as (url, _):
         for _ in range(3):
