@@ -147,9 +147,9 @@ def _figures(table: Table, several: bool) -> list[Figure]:
 
 
 _BAR, _GROUP, _EDGE = 24.0, 38.0, 10.0  # heights in CSS pixels
-_NAME_CHARS, _NAME_ROW, _GROUP_CHARS = 26, 15.0, 56
+_NAME_CHARS, _NAME_ROW, _GROUP_CHARS = 22, 15.0, 56
 _MOST = 20  # bars
-_ROOM = 1.5  # of the longest bar, so that its figures fit behind it
+_ROOM = 1.8  # of the longest bar, so that its figures fit behind it
 
 
 def draw_headline(figures: Sequence[Figure], salt: str) -> str:
