@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -30,7 +31,7 @@ from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .memory_options import MemoryOptions
 from .types import Caution, FuserName, MemoryKind, Mode
-from .values import in_words, nearest
+from .values import did_you_mean, in_words, nearest, split_options
 
 for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     # ONNX Runtime would tell its maker what it runs, and Ray, too, unless told otherwise before they are imported or
@@ -42,6 +43,7 @@ FILE = "reco.toml"
 MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
 _SECRET = {"memory_api_key", "triton_headers", "api_keys", "admin_key"}
+_KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 _SURELY = 0.85
 """Similarity from which a name is a misspelt one; without its key, a service would be open."""
 _OF_KUBERNETES = re.compile(r"(.+_)?(service_(host|port)(_.+)?|port(_\d+_(tcp|udp|sctp)(_(proto|port|addr))?)?)")
@@ -63,6 +65,10 @@ class _File(TomlConfigSettingsSource):
         self._section = section  # before the file is read, which the base class does at once
         super().__init__(settings_cls)
 
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        return values if self._section else _spread_address(values, self.current_state)
+
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         content = super()._read_file(file_path)
         if self._section is None:
@@ -71,6 +77,78 @@ class _File(TomlConfigSettingsSource):
         if not isinstance(table, dict):
             raise ValueError(f"{self._section} must be a table, [{self._section}]")
         return table
+
+
+class _Addressed(PydanticBaseSettingsSource):
+    """A source whose ``memory`` may hold its collection and options."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Of the source itself."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        return _spread_address(self._source(), self.current_state)
+
+
+def _spread_address(values: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one source, with what the address of its memory holds, as in ``URL?collection=shop``.
+
+    That counts like other settings of the same source, and only where its memory does: not where a source ``before``
+    names one.
+
+    Raises:
+        ConfigError: an unknown name in the address, or one that is given beside it, too.
+    """
+    memory = values.get("memory")
+    if not isinstance(memory, str):
+        return values
+    place, options = split_address(memory)
+    if not options or "memory" in before:
+        return {**values, "memory": place}
+    collection = options.pop("collection", None)
+    given = values.get("memory_options") or {}
+    given = given.model_dump(exclude_unset=True) if isinstance(given, MemoryOptions) else dict(given)
+    _refuse_two({"memory_collection": collection}, values)
+    _refuse_two(options, given)
+    said = {"memory": place, "memory_options": given | options}
+    return values | said | ({} if collection is None else {"memory_collection": collection})
+
+
+def split_address(address: str) -> tuple[str, dict[str, str]]:
+    """A memory's place, and the collection and options in its address; a URL with a user or key is left to be refused.
+
+    Raises:
+        ConfigError: another name, a key, or one that is given twice.
+
+    >>> split_address("grpc://host:6334?collection=shop&shards=6")
+    ('grpc://host:6334', {'collection': 'shop', 'shards': '6'})
+    """
+    if "@" in address.partition("?")[0]:
+        return address, {}
+    place, options = split_options(address)
+    known = ["collection", *MemoryOptions.model_fields]
+    for name in options:
+        if _KEY_LIKE.search(name):
+            raise ConfigError(
+                f"no key belongs into the address of a memory, where others can read it ({name!r}): set "
+                "RECO_MEMORY_API_KEY"
+            )
+        if name not in known:
+            raise ConfigError(
+                f"the address of a memory has no {name!r}: {did_you_mean(name, known)} It takes collection and the "
+                "options of docs/memory.md"
+            )
+    return place, options
+
+
+def _refuse_two(said: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for name, value in said.items():
+        if value is not None and given.get(name) is not None and str(given[name]) != value:
+            raise ConfigError(f"the address of the memory says {name}={value}, and {given[name]} is given beside it")
 
 
 class SettingsSection(BaseSettings):
@@ -89,7 +167,8 @@ class SettingsSection(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then ``reco.toml``."""
-        return init_settings, env_settings, _File(settings_cls, cls.section)
+        above = (init_settings, env_settings) if cls.section else map(_Addressed, (init_settings, env_settings))
+        return (*above, _File(settings_cls, cls.section))
 
 
 S = TypeVar("S", bound=SettingsSection)
@@ -130,7 +209,11 @@ class Settings(SettingsSection):
         default_factory=_usual_model,
         description="model folder made by `reco export`; ./triton_models, else the quickstart model when unset",
     )
-    memory: str = Field(":memory:", description="folder, ':memory:', or the URL of a Qdrant server")
+    memory: str = Field(
+        ":memory:",
+        description="folder, ':memory:', or the URL of a Qdrant server; with collection and options if you like, as in "
+        "'grpc://host:6334?collection=shop&search_ef=128'",
+    )
     memory_kind: MemoryKind = Field("auto", description="engine of the memory")
     memory_api_key: SecretStr | None = Field(None, description="key of the Qdrant server; never logged")
     memory_collection: str = Field(COLLECTION, description="collection of a Qdrant server, or an alias of one")

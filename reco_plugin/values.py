@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import ConfigError, InputError
 
 PAYLOAD_LEVELS = 64
 """Nesting of a payload. From 124 on, Qdrant Edge accepts a pair that it cannot read from its log again. (A server's own
@@ -36,6 +38,8 @@ IMAGE_SIDE = 2_048
 """Side in pixels of a model's images; a batch of 64 takes 800 MB."""
 DIMENSIONS = 65_536
 """D: Qdrant stores no longer vectors."""
+
+_WITH_OPTIONS = re.compile(r"(?P<name>.+?)\?(?P<options>\w+=[^&?]*(?:&\w+=[^&?]*)*)", re.DOTALL)
 
 CAPTION_LENGTH = 100_000
 """Characters of a caption."""
@@ -92,6 +96,29 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """
     folded = {item.casefold(): item for item in known}
     return [folded[match] for match in get_close_matches(name.casefold(), folded, n=most)]
+
+
+def split_options(text: str) -> tuple[str, dict[str, str]]:
+    """A name and the options behind its ``?``, as written, without decoding; the path of an existing file has none.
+
+    Raises:
+        ConfigError: an option is given twice.
+
+    >>> split_options("http://host:6333?collection=shop&shards=6")
+    ('http://host:6333', {'collection': 'shop', 'shards': '6'})
+    >>> split_options("shards/test-0?.tar")  # a pattern, no options
+    ('shards/test-0?.tar', {})
+    """
+    match = _WITH_OPTIONS.fullmatch(text)
+    if match is None or Path(text).exists():
+        return text, {}
+    options: dict[str, str] = {}
+    for item in match["options"].split("&"):
+        name, _, value = item.partition("=")
+        if name in options:
+            raise ConfigError(f"{match['name']}: option {name!r} is given twice")
+        options[name] = value
+    return match["name"], options
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

@@ -114,6 +114,57 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_file(place, mon
     assert (settings.k, settings.threads, settings.batch_size) == (3, 2, 1)
 
 
+SHOP = "grpc://host:6334?collection=shop&shards=6&exact=true"
+
+
+@pytest.mark.parametrize("way", ["argument", "variable", "file"])
+def test_the_address_of_a_memory_holds_its_collection_and_options(way, place, monkeypatch):
+    if way == "variable":
+        monkeypatch.setenv("RECO_MEMORY", SHOP)
+    elif way == "file":
+        write(place, f'memory = "{SHOP}"\nk = 3\n')
+    found = load_settings(memory=SHOP) if way == "argument" else load_settings()
+    assert (found.memory, found.memory_collection) == ("grpc://host:6334", "shop")
+    assert found.memory_options == MemoryOptions(shards=6, exact=True)
+    assert load_settings(memory="./here?search_ef=9").memory_options == MemoryOptions(search_ef=9)
+
+
+def test_what_an_address_says_is_of_that_memory_alone_and_counts_as_its_source(place, monkeypatch):
+    def said(**given: Any) -> tuple[str, str, Any]:
+        found = load_settings(**given)
+        return found.memory, found.memory_collection, found.memory_options.model_dump(exclude_unset=True)
+
+    write(place, 'memory = "grpc://file?collection=of_file&m=4"\nmemory_collection = "of_file"\n')
+    monkeypatch.setenv("RECO_MEMORY", "grpc://env?collection=of_env&search_ef=9")
+    monkeypatch.setenv("RECO_MEMORY_OPTIONS__REFRESH_S", "7")
+    assert said() == ("grpc://env", "of_env", {"search_ef": 9, "refresh_s": 7})
+    assert said(memory="grpc://flag") == ("grpc://flag", "of_file", {"refresh_s": 7})
+    assert said(memory_collection="flag") == ("grpc://env", "flag", {"search_ef": 9, "refresh_s": 7})
+    assert said(memory="grpc://flag?collection=x", memory_collection="x", memory_options={"shards": 2}) == (
+        "grpc://flag",
+        "x",
+        {"shards": 2, "refresh_s": 7},
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("grpc://h?colection=x", r"has no 'colection': did you mean 'collection'\?"),
+        ("grpc://h?shard=6", r"has no 'shard': did you mean 'shards'\?"),
+        (f"grpc://h?collection=x&api_key={KEY}", r"no key belongs into the address .*'api_key'.*RECO_MEMORY_API_KEY"),
+        ("grpc://h?m=no", "memory_options.m: .*'no'"),
+        ("grpc://h?m=1&m=2", "option 'm' is given twice"),
+        ("grpc://h?collection=b", "says memory_collection=b, and a is given beside it"),
+        ("grpc://h?shards=6", "says shards=6, and 4 is given beside it"),
+    ],
+)
+def test_an_address_that_cannot_be_is_told(address, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_settings(memory=address, memory_collection="a", memory_options=MemoryOptions(shards=4))
+    assert KEY not in str(caught.value)
+
+
 def test_an_argument_of_none_counts_as_not_given(monkeypatch):
     monkeypatch.setenv("RECO_K", "2")
     assert load_settings(k=None).k == 2

@@ -26,7 +26,7 @@ from .evaluate import eval_app
 from .fit import fit_command
 from .flags import Given, take_flags, takes
 from .memory import memory_app
-from .shared import ModelOption, OpenOptions, existing_memory, served_memory
+from .shared import ModelOption, OpenOptions, reco_of
 from .study import report_command, study_command
 from .train import export_command, train_command
 
@@ -128,8 +128,6 @@ def embed_command(
     """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
     import numpy as np
 
-    from ..reco import Reco
-
     texts = [*(text or []), *(read_lines(input_file) if input_file else [])]
     images = image or []
     if not texts and not images:
@@ -137,8 +135,9 @@ def embed_command(
     if role not in ("query", "candidate"):
         raise InputError(f"--role must be query or candidate, got {role!r}")
     place = take_flags(OpenOptions, given)
-    stored = ":memory:" if refine is False else existing_memory(place.memory)
-    with Reco.open(place.model, stored, memory_kind="exact" if refine is False else None) as reco:
+    none = refine is False  # then no memory is needed
+    settings = load_settings(memory=":memory:") if none else place.existing
+    with reco_of(place.model, settings, memory_kind="exact" if none else None) as reco:
         options: dict[str, Any] = {"role": role, "refine": refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []
@@ -170,7 +169,6 @@ def serve_command(*, given: Given) -> None:
     """
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "reco serve", "serve")
-    from ..reco import Reco
     from ..serve.run import check_address, run
 
     place = take_flags(OpenOptions, given)
@@ -178,7 +176,7 @@ def serve_command(*, given: Given) -> None:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     check_address(settings)
-    with Reco.open(place.model, memory=served_memory(place.memory)) as reco:
+    with reco_of(place.model, place.served) as reco:
         run(settings, reco)
 
 

@@ -19,7 +19,8 @@ from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
 from .errors import reports_errors
-from .shared import JsonOption, MemoryOption, ModelOption, memory_location, open_store
+from .flags import Given, take_flags, takes
+from .shared import JsonOption, OpenOptions
 
 _PACKAGES = (
     "reco-plugin",
@@ -54,28 +55,30 @@ _NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}
 
 
 @reports_errors
+@takes(OpenOptions)
 def doctor_command(
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
+    given: Given,
     as_json: JsonOption = False,
     strict: Annotated[bool, typer.Option(help="Exit with 1 when a check fails.")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", help="Also show timeouts and all limits in force.")] = False,
 ) -> None:
     """Show versions, settings and fingerprints, and test encode -> retrieve -> fuse once. Keys are never shown."""
+    place = take_flags(OpenOptions, given)
+    model = place.model
     packages = {name: found for name in _PACKAGES if (found := _version(name))}
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.platform()}, {os.cpu_count()} cores",
         "packages": packages,
         "providers": _providers(),
-        **_settings(model, memory, packages),
+        **_settings(place, packages),
         "checks": {},
     }
     for name, check in (
-        ("settings", lambda: _format_changed(model, memory)),
+        ("settings", lambda: _format_changed(place)),
         ("model", lambda: _model(model)),
-        ("memory", lambda: _memory(memory, model)),
+        ("memory", lambda: _memory(place)),
         ("self-test", lambda: _self_test(model)),
     ):
         unread = name != "settings" and not report["checks"]["settings"]["ok"]
@@ -107,10 +110,10 @@ def _outcome(check: Any) -> dict[str, Any]:
         return {"ok": False, "detail": str(error)}
 
 
-def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[str, Any]:
+def _settings(place: OpenOptions, packages: dict[str, str]) -> dict[str, Any]:
     """The settings; empty if they cannot be read, which the check reports."""
     try:
-        settings, serving = load_settings(model=model, memory=memory_location(memory)), load_serve_settings()
+        settings, serving = _settings_of(place), load_serve_settings()
     except ConfigError:
         return {"settings": {}, "sources": sources(), "advice": [], "limits": {}}
     return {
@@ -119,6 +122,11 @@ def _settings(model: Any, memory: str | None, packages: dict[str, str]) -> dict[
         "advice": _advice(settings, packages),
         "limits": _limits(settings, serving),
     }
+
+
+def _settings_of(place: OpenOptions) -> Settings:
+    settings = place.settings
+    return settings if place.model is None else settings.model_copy(update={"model": place.model})
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
@@ -160,10 +168,10 @@ def _advice(settings: Settings, packages: Collection[str]) -> list[str]:
     return found
 
 
-def _format_changed(model: Any, memory: str | None) -> str:
+def _format_changed(place: OpenOptions) -> str:
     """The settings that differ from their defaults."""
     load_serve_settings()
-    settings = _flat(load_settings(model=model, memory=memory_location(memory)))
+    settings = _flat(_settings_of(place))
     defaults = _flat(Settings.model_construct())
     changed = (f"{name}={value}" for name, value in settings.items() if value != defaults[name])
     return ", ".join(changed) or "all are defaults"
@@ -177,18 +185,18 @@ def _model(model: Any) -> str:
     return f"{artifact.folder}: {manifest.fingerprint}, {made}, checksums match"
 
 
-def _memory(memory: str | None, model: Any) -> str:
+def _memory(place: OpenOptions) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
     from ..memory.header import check_fingerprint
     from .memory import trust_line
 
-    location = memory_location(memory)
+    location = place.settings.memory
     if "://" not in location and not Path(location).exists():
         return f"none at {location} yet: reco memory build SOURCE makes it"
-    with closing(open_store(memory)) as store:
+    with closing(place.open()) as store:
         header, pairs = store.header, store.count()
         try:
-            wanted = Artifact.load(load_settings(model=model).model).manifest.fingerprint
+            wanted = Artifact.load(load_settings(model=place.model).model).manifest.fingerprint
         except ArtifactError:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)

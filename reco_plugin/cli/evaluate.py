@@ -19,7 +19,7 @@ from ..request import RefineOptions, modes_of
 from ..types import FuserName
 from .errors import reports_errors
 from .flags import Given, take_flags, takes
-from .shared import JsonOption, ModelOption, existing_memory
+from .shared import JsonOption, OpenOptions, reco_of
 
 if TYPE_CHECKING:
     from ..evaluate import EntityResult, RetrievalResult, ZeroShotResult
@@ -34,14 +34,15 @@ eval_app = typer.Typer(
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(OpenOptions):
     """The model and memory to evaluate."""
 
-    model: ModelOption = None
     memory: Annotated[
         str | None,
         typer.Option(
-            help="Memory to retrieve from: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY"
+            help="Memory to retrieve from: a folder, or the URL of a Qdrant server, as in "
+            "'grpc://host:6334?collection=shop'.",
+            show_default="RECO_MEMORY",
         ),
     ] = None
     memory_from: Annotated[
@@ -214,7 +215,6 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
         DataError: pairs that cannot be read.
     """
     from ..data import is_vectors, read_records
-    from ..reco import Reco
     from ..refine import refiner_for_vectors
     from ..retrieve import Retrieval
 
@@ -230,12 +230,14 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
         caution = settings.caution or "balanced"
         yield refiner_for_vectors(read_records(pairs), how=how, gate=settings.gate is not False, caution=caution)
         return
-    stored = existing_memory(setup.memory) if setup.memory else None
-    in_ram: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact"} if pairs else {"memory": stored}
+    if pairs:
+        place, kind = load_settings(memory=":memory:"), "exact"
+    else:
+        place, kind = setup.existing if setup.address else load_settings(), None
     try:
         if vectors_only and setup.model is None and settings.falls_back:
             raise ArtifactError("no model was named: --model gives the one with the attention layer.")
-        model = Reco.open(setup.model, fuser=setup.fuser, on_memory_failure="fail", **in_ram)
+        model = reco_of(setup.model, place, memory_kind=kind, fuser=setup.fuser, on_memory_failure="fail")
     except ArtifactError as error:
         hint = " Vectors alone need no model: --fuser reco without --model." if vectors_only else ""
         raise ArtifactError(f"{error}{hint}") from None

@@ -18,7 +18,7 @@ from ..memory import Memory
 from .errors import keeps
 from .flags import Given, take_flags
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_reco
-from .shared import JsonOption, Target, existing_memory, memory_settings, parse_options, say
+from .shared import JsonOption, OpenOptions, reco_of, say
 
 if TYPE_CHECKING:
     from ..ingest.plan import Plan
@@ -39,7 +39,7 @@ _NOWHERE: dict[str, Any] = {"memory": ":memory:", "memory_kind": "exact", "memor
 
 
 @dataclass(frozen=True)
-class FillOptions(Target):
+class FillOptions(OpenOptions):
     """Options of the commands that fill a memory, besides ``IngestOptions`` and ``Cluster``."""
 
     exclude: Annotated[
@@ -83,8 +83,8 @@ class Fill:
         self.via = ServiceOptions(self.asked.service, self.asked.key_file)
         self.via.check(self.asked.memory)
         if only_known and self.via.service is None:
-            existing_memory(self.asked.memory)
-        self.settings = memory_settings(self.asked.memory, self.asked.collection, self.asked.option)
+            _ = self.asked.existing
+        self.settings = self.asked.settings
         into = self.settings if self.via.service is None else None
         self.rows = open_source(source, model=self.asked.model or self.settings.model, into=into)
         if self.rows.note:
@@ -112,19 +112,13 @@ class Fill:
         Raises:
             MemoryLocked: it is open elsewhere.
         """
-        from ..reco import Reco
-
         if not settings:
             try:
                 return self._open_served() or self.open_reco(memory=self.settings.memory)
             except MemoryLocked as error:
                 raise explain_lock(error, self.settings) from error
-        own = {
-            "memory": self.settings.memory,
-            "memory_collection": self.asked.collection,
-            "memory_options": parse_options(self.asked.option),
-        }
-        return Reco.open(self.asked.model, on_memory_failure="fail", **(own | settings))
+        chosen = self.settings.model_copy(update={"memory": settings.pop("memory", self.settings.memory)})
+        return reco_of(self.asked.model, chosen, on_memory_failure="fail", **settings)
 
     def open_store(self) -> Memory:
         """The memory that the command names, of any encoder; it must exist."""

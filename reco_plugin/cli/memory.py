@@ -13,27 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..artifact import Artifact
-from ..config import Settings, load_settings
+from ..config import Settings
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
 from ..values import strip_marks
 from .errors import keeps, reports_errors
+from .flags import Given, take_flags, takes
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
 from .memory_served import adopt_command, attach_command
 from .memory_versions import prune_command, rollback_command, use_command, versions_command
 from .service import ServiceOptions, served_memory, served_reco
-from .shared import (
-    CollectionOption,
-    JsonOption,
-    MemoryOption,
-    ModelOption,
-    existing_memory,
-    memory_settings,
-    open_store,
-    say,
-)
+from .shared import JsonOption, MemoryFlags, OpenOptions, reco_of, say
 
 if TYPE_CHECKING:
     from ..memory.edge import EdgeMemory
@@ -48,7 +40,8 @@ memory_app = typer.Typer(
 
 @memory_app.command("info", epilog="Example: reco memory info --memory ./memory --json")
 @reports_errors
-def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
+@takes(MemoryFlags)
+def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Show engine, number of pairs, their encoder, and what was learned about them. Needs no model.
 
     The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
@@ -56,7 +49,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     """
     from ..learn import unfinished
 
-    with closing(open_store(memory)) as store:
+    with closing(take_flags(MemoryFlags, given).open()) as store:
         header, count = store.header, store.count()
         left = store.count_unjudged() if header.trust else 0
         index = cast("EdgeMemory", store).index_state if store.kind == "edge" else None
@@ -87,7 +80,8 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
 
 @memory_app.command("optimize", epilog="Example: reco memory optimize --memory ./memory")
 @reports_errors
-def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
+@takes(MemoryFlags)
+def optimize_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Make the search index of an embedded memory now. Needs no model.
 
     With FAISS installed (extra `index`) and from 10,000 pairs on, that is the index which searches would otherwise make
@@ -96,7 +90,7 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
     (docs/measurements/million.md); pairs that are added later are compared one by one until this runs again.
     """
     begun = monotonic()
-    with closing(open_store(memory)) as store:
+    with closing(take_flags(MemoryFlags, given).open()) as store:
         if store.kind == "served":
             raise ConfigError(
                 f"a service has the memory at {store.location!r} open: stop it, to make the index by hand"
@@ -122,6 +116,7 @@ def optimize_command(*, memory: MemoryOption = None, as_json: JsonOption = False
     '\n\nreco memory search --image fox.jpg --where \'{"shop": "de"}\'',
 )
 @reports_errors
+@takes(OpenOptions)
 def search_command(
     text: Annotated[str | None, typer.Argument(help="A text to search by.")] = None,
     *,
@@ -131,19 +126,18 @@ def search_command(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of pairs.")] = 10,
     where: Annotated[str | None, typer.Option(metavar="JSON", help="Conditions on the payload.")] = None,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
+    given: Given,
     as_json: JsonOption = False,
 ) -> None:
     """Find the pairs nearest to a text or an image, as a query would retrieve them."""
-    from ..reco import Reco
-
     if (text is None) == (image is None):
         raise InputError("give a text or --image, one of them")
     conditions = _parse_where(where)
-    location = existing_memory(memory)
-    settings = load_settings(model=model, memory=location, on_memory_failure="fail")
-    with served_reco(settings, ServiceOptions()) or Reco.open(model, location, on_memory_failure="fail") as reco:
+    asked = take_flags(OpenOptions, given)
+    named = {} if asked.model is None else {"model": asked.model}
+    settings = asked.existing.model_copy(update={"on_memory_failure": "fail", **named})
+    served = served_reco(settings, ServiceOptions())
+    with served or reco_of(asked.model, settings, on_memory_failure="fail") as reco:
         query, modality = (text, "text") if image is None else (image, "image")
         found = reco.memory.search(query, modality=modality, by=by, k=k, where=conditions)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]
@@ -178,11 +172,10 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     return conditions
 
 
+@takes(OpenOptions)
 def calibrate_command(
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
+    given: Given,
     as_json: JsonOption = False,
 ) -> None:
     """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
@@ -199,8 +192,9 @@ def calibrate_command(
     from ..learn import STEPS, learn
     from ..progress import progress_bar
 
-    begun, settings = monotonic(), memory_settings(memory, collection)
-    manifest = Artifact.load(model or settings.model).manifest
+    begun, asked = monotonic(), take_flags(OpenOptions, given)
+    settings = asked.settings
+    manifest = Artifact.load(asked.model or settings.model).manifest
     with (
         keeps("the state in use is the old one or the new one, as a whole; run it again"),
         closing(_open_to_learn(settings, manifest.fingerprint)) as store,

@@ -22,11 +22,11 @@ from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.versions import FolderVersions, Version, Versions, version_name
 from .errors import keeps
-from .flags import Given, takes
+from .flags import Given, take_flags, takes
 from .ingesting import Fill, FillOptions, SourceArgument, lines, progress_of
 from .memory_versions import describe, is_server, open_versions_of
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served
-from .shared import JsonOption, MemoryOption, memory_settings, say
+from .shared import JsonOption, MemoryFlags, say, spell
 
 if TYPE_CHECKING:
     from ..ingest.write import Writer
@@ -188,7 +188,7 @@ def _build_version(fill: Fill, swap: _Swap, *, fresh: bool, wait: float) -> None
         if used := swap.wanted or live is None or live.pairs == 0:  # nothing is lost where nothing was in use
             version = versions.use(name)
         late = swap.bring_late(fill, _replaced(settings, versions, live)) if live and swap.is_to_look_back else 0
-    state = "is in use" if used else f"is ready: reco memory use {name}"
+    state = "is in use" if used else f"is ready: reco memory use {name} {spell(settings)}"
     came = [f"and {late:,} pairs that were added to the version before meanwhile"] if late else []
     text = "\n".join([*lines(outcome), f"{name} holds {outcome.pairs:,} pairs and {state}", *came])
     say({**outcome.to_dict(), **describe(version), "late": late}, text, fill.asked.as_json)
@@ -202,21 +202,19 @@ def _replaced(settings: Settings, versions: Versions, live: Version) -> Settings
     return settings.model_copy(update={"memory": str(versions.folder(name))})
 
 
-@takes(FillOptions, Cluster, IngestOptions, but=("collection", "source", "dry_run"))
+@takes(FillOptions, Cluster, IngestOptions, but=("source", "dry_run"))
 def add_command(origin: SourceArgument, *, given: Given) -> None:
     """Encode pairs and store them; an id that exists is replaced if its row changed, so run it again to resume."""
     Fill(origin, given).do("add")
 
 
-@takes(
-    FillOptions, Cluster, IngestOptions, but=("collection", "option", "exclude", "source", "duplicates", "threshold")
-)
+@takes(FillOptions, Cluster, IngestOptions, but=("exclude", "source", "duplicates", "threshold"))
 def update_command(origin: SourceArgument, *, given: Given) -> None:
     """Replace pairs whose rows changed; rows with an unknown id are counted and skipped."""
     Fill(origin, given, only_known=True).do("update")
 
 
-@takes(FillOptions, Cluster, IngestOptions, but=("collection",))
+@takes(FillOptions, Cluster, IngestOptions)
 def sync_command(
     origin: SourceArgument,
     *,
@@ -235,25 +233,27 @@ def sync_command(
     Fill(origin, given, named=True).do("sync", max_delete=max_delete, finish=finish)
 
 
+@takes(MemoryFlags)
 def remove_command(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of the pairs.")] = None,
     *,
+    given: Given,
     source: Annotated[
         str | None,
         typer.Option("--from", metavar="FILE", help="Also the ids in a .txt, one per line, or of a source's rows."),
     ] = None,
-    memory: MemoryOption = None,
     service: ServiceOption = None,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Delete pairs by id; unknown ids are no error. Needs no model."""
     via = ServiceOptions(service, key_file)
-    via.check(memory)
+    asked = take_flags(MemoryFlags, given)
+    via.check(asked.memory)
     if not ids and source is None:
         raise InputError("nothing to remove: give ids, or --from a file of them")
-    wanted = [*(ids or []), *(_ids_in(source, memory_settings(memory)) if source else [])]
-    with closing(open_here_or_served(memory_settings(memory), via, None)) as store:
+    wanted = [*(ids or []), *(_ids_in(source, asked.settings) if source else [])]
+    with closing(open_here_or_served(asked.settings, via, None)) as store:
         removed, left = store.delete(wanted), store.count()
     say({"removed": removed, "pairs": left}, f"removed {removed:,} pairs; {left:,} are left", as_json)
 

@@ -21,14 +21,11 @@ from .service import ServiceOptions, open_here_or_served
 from .shared import (
     CollectionOption,
     JsonOption,
-    MemoryOption,
-    ModelOption,
+    MemoryFlags,
+    OpenOptions,
     OptionOption,
-    memory_location,
-    memory_settings,
     open_copy,
-    open_store,
-    parse_options,
+    reco_of,
     say,
     with_progress,
 )
@@ -44,31 +41,28 @@ ResumeOption = Annotated[
 _LEFT = "what was written stays; to go on, give the same command with --resume"
 
 
+@takes(MemoryFlags)
 def export_command(
     target: Annotated[Path, typer.Argument(help="File to write: .parquet or .npz.")],
     *,
-    memory: MemoryOption = None,
+    given: Given,
     as_json: JsonOption = False,
 ) -> None:
     """Write all pairs, as vectors with ids and payloads, into one file, atomically. Needs no model."""
     from ..data import write_pairs
     from ..memory.transfer import all_pairs
 
-    with (
-        keeps(f"nothing was written to {target}"),
-        closing(open_store(memory)) as store,
-    ):
+    with keeps(f"nothing was written to {target}"), closing(take_flags(MemoryFlags, given).open()) as store:
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "export"))
     say({"exported": written, "file": str(target)}, f"wrote {written:,} pairs to {target}", as_json)
 
 
+@takes(OpenOptions)
 def import_command(
     source: Annotated[Path, typer.Argument(help="A .parquet or .npz file with id, image, text.")],
     *,
-    model: ModelOption = None,
-    memory: MemoryOption = None,
+    given: Given,
     resume: ResumeOption = False,
-    option: OptionOption = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the vectors with some captions of the file.")
     ] = True,
@@ -78,11 +72,10 @@ def import_command(
     from ..data import read_records
     from ..data.rows import Rows
     from ..memory.transfer import lacking
-    from ..reco import Reco
     from ..same_encoder import SameEncoder
 
-    asked = parse_options(option)
-    target = Reco.open(model, memory_location(memory), memory_options=asked, on_memory_failure="fail")
+    asked = take_flags(OpenOptions, given)
+    target = reco_of(asked.model, asked.settings, on_memory_failure="fail")
     with keeps(_LEFT), target as reco:
         rows = Rows(str(source), (), check=check)
         same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows, "give --no-check")
@@ -137,10 +130,11 @@ def copy_command(
     if memory is not None:
         raise ConfigError(f"copy names its source first, as cp does: reco memory copy {memory} {target or source}")
     if target is None:
-        raise ConfigError(f"copy takes a source and a target: reco memory copy {memory_location(None)} {source}")
+        here = MemoryFlags().settings.memory
+        raise ConfigError(f"copy takes a source and a target: reco memory copy {here} {source}")
     ends = take_flags(BothEnds, given)
-    from_settings = memory_settings(source, ends.collection)
-    into_settings = memory_settings(target, ends.to_collection, ends.option)
+    from_settings = MemoryFlags(source, ends.collection).settings
+    into_settings = MemoryFlags(target, ends.to_collection, ends.option).settings
     if _is_one(from_settings, into_settings):
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
     with (
@@ -190,26 +184,29 @@ def _ask_about_others(source: Memory, target: Memory, name: str) -> None:
         raise ConfigError(f"nothing was copied to {name}")
 
 
+@takes(MemoryFlags)
 def rescue_command(
     target: Annotated[str, typer.Argument(help="Memory to copy to: a new folder, or the URL of a Qdrant server.")],
     *,
-    memory: MemoryOption = None,
+    given: Given,
     as_json: JsonOption = False,
 ) -> None:
     """Copy the readable pairs of an embedded memory that no longer opens; it stays as it is.
 
-    Needs no model. Lists the pairs that were not copied: add them again from their source.
+    Needs no model. Lists the pairs that were not copied: add them again from their source. --collection and --option
+    are of the target.
     """
     from tqdm import tqdm
 
     from ..memory.header import read_header
     from ..memory.rescue import rescue
 
-    broken = Path(memory_settings(memory).memory).expanduser()
+    asked = take_flags(MemoryFlags, given)
+    broken = Path(asked.settings.memory).expanduser()
     found = read_header(broken) if broken.is_dir() else None
     if found is None or found[0] != "edge":
         raise ConfigError(f"{str(broken)!r} is no folder with an embedded memory (edge): only such can be rescued")
-    settings = memory_settings(target)
+    settings = MemoryFlags(target, asked.collection, asked.option).settings
     if Path(settings.memory).expanduser().resolve() == broken.resolve():
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
     into = open_copy(settings, found[1].fingerprint)

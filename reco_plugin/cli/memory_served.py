@@ -10,10 +10,10 @@ from ..artifact import Artifact
 from ..errors import ConfigError, MemoryStoreError
 from ..types import Pair
 from .flags import Given, take_flags, takes
-from .shared import JsonOption, Target, memory_settings, open_server, parse_options, say
+from .shared import JsonOption, MemoryFlags, OpenOptions, open_server, reco_of, say, spell
 
 
-@takes(Target)
+@takes(OpenOptions)
 def attach_command(
     *,
     given: Given,
@@ -30,8 +30,8 @@ def attach_command(
     Then run `reco memory calibrate`, without which nothing is refined; with --writable, it adds three numbers to the
     payload of each point.
     """
-    asked = take_flags(Target, given)
-    settings = memory_settings(asked.memory, asked.collection, asked.option)
+    asked = take_flags(OpenOptions, given)
+    settings = asked.settings
     model = asked.model or settings.model
     fingerprint = Artifact.load(model).manifest.fingerprint
     server = open_server(settings)
@@ -46,13 +46,13 @@ def attach_command(
     say(
         {"collection": settings.memory_collection, "points": attached.points, "pairs": attached.pairs},
         f"attached {settings.memory_collection!r} as a memory of {fingerprint}: {attached.pairs:,} of its "
-        f"{attached.points:,} points have both vectors. Now learn from them: reco memory calibrate --memory "
-        f"{settings.memory} --collection {settings.memory_collection}",
+        f"{attached.points:,} points have both vectors. Now learn from them: reco memory calibrate "
+        f"{spell(settings)}",
         as_json,
     )
 
 
-@takes(Target)
+@takes(OpenOptions)
 def adopt_command(
     *,
     into: Annotated[str, typer.Option(help="Memory to fill: a folder, or the URL of a Qdrant server.")],
@@ -70,11 +70,9 @@ def adopt_command(
     The image vectors must be of the model's encoder, which nothing in the collection shows. `reco memory build` reads
     collections, too, and lists the points that cannot be used, which are left out here.
     """
-    from ..reco import Reco
-
-    asked = take_flags(Target, given)
-    source = memory_settings(asked.memory, asked.collection)
-    target = memory_settings(into, into_collection, asked.option)
+    asked = take_flags(OpenOptions, given)
+    source = MemoryFlags(asked.memory, asked.collection).settings
+    target = MemoryFlags(into, into_collection, asked.option).settings
     if (source.memory, source.memory_collection) == (target.memory, target.memory_collection):
         raise ConfigError(f"--into names the collection that is read, {source.memory_collection!r}: name another one")
     server = open_server(source)
@@ -87,10 +85,8 @@ def adopt_command(
     if not any(isinstance(row, Pair) for row in rows):
         raise MemoryStoreError(f"no point of {rows.name} has a vector and a text in {caption!r}: nothing to copy")
     pairs = (row for row in rows if isinstance(row, Pair))
-    into, options = target.memory_collection, parse_options(asked.option)
-    with Reco.open(
-        asked.model, target.memory, memory_collection=into, memory_options=options, on_memory_failure="fail"
-    ) as reco:
+    into = target.memory_collection
+    with reco_of(asked.model, target, on_memory_failure="fail") as reco:
         wanted = lacking_pairs(pairs, reco.memory.store) if resume else pairs
         added = reco.memory.add(wanted, progress=True)
         held = len(reco.memory)

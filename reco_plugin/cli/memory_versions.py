@@ -9,15 +9,15 @@ import typer
 
 from ..config import Settings
 from ..memory.versions import FolderVersions, Version, Versions
+from .flags import Given, take_flags, takes
 from .service import ServedFolderVersions, ServiceOptions, served_memory
-from .shared import CollectionOption, JsonOption, MemoryOption, memory_settings, open_server, say
+from .shared import JsonOption, MemoryFlags, open_server, say
 
 
-def versions_command(
-    *, memory: MemoryOption = None, collection: CollectionOption = None, as_json: JsonOption = False
-) -> None:
+@takes(MemoryFlags)
+def versions_command(*, given: Given, as_json: JsonOption = False) -> None:
     """List the versions of the memory. Needs no model."""
-    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+    with closing(_versions(given)) as versions:
         found = versions.all()
     lines = [
         f"{'*' if each.live else ' '} {each.name}  {_pairs(each)} of {each.fingerprint}"
@@ -27,37 +27,37 @@ def versions_command(
     say([describe(each) for each in found], "\n".join(lines) or "no versions", as_json)
 
 
+@takes(MemoryFlags)
 def use_command(
-    name: Annotated[str, typer.Argument(help="Name of a version.")],
-    *,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
-    as_json: JsonOption = False,
+    name: Annotated[str, typer.Argument(help="Name of a version.")], *, given: Given, as_json: JsonOption = False
 ) -> None:
     """Put a finished version to use, atomically, without interrupting readers. Needs no model."""
-    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+    with closing(_versions(given)) as versions:
         _say_used(versions.use(name), as_json)
 
 
-def rollback_command(
-    *, memory: MemoryOption = None, collection: CollectionOption = None, as_json: JsonOption = False
-) -> None:
+@takes(MemoryFlags)
+def rollback_command(*, given: Given, as_json: JsonOption = False) -> None:
     """Go back to the version before the one in use. Needs no model."""
-    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+    with closing(_versions(given)) as versions:
         _say_used(versions.rollback(), as_json)
 
 
+@takes(MemoryFlags)
 def prune_command(
     *,
-    memory: MemoryOption = None,
-    collection: CollectionOption = None,
+    given: Given,
     keep: Annotated[int, typer.Option(min=0, help="Finished versions to keep besides the one in use.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Delete versions that are not in use, except the newest finished ones. Needs no model."""
-    with closing(open_versions_of(memory_settings(memory, collection))) as versions:
+    with closing(_versions(given)) as versions:
         gone = versions.prune(keep)
     say({"deleted": gone}, f"deleted {', '.join(gone)}" if gone else "nothing to delete", as_json)
+
+
+def _versions(given: Given) -> Versions:
+    return open_versions_of(take_flags(MemoryFlags, given).settings)
 
 
 def is_server(settings: Settings) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ..config import Settings, load_settings
+from ..config import Settings, load_settings, split_address
+from ..defaults import COLLECTION
 from ..errors import ConfigError, MemoryStoreError
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
@@ -21,6 +22,7 @@ from .service import ServiceOptions, open_here_or_served
 
 if TYPE_CHECKING:
     from ..memory.server import Server
+    from ..reco import Reco
 
 T = TypeVar("T", int, Records)
 
@@ -33,7 +35,10 @@ ModelOption = Annotated[
 ]
 MemoryOption = Annotated[
     str | None,
-    typer.Option(help="Memory: a folder, or the URL of a Qdrant server.", show_default="RECO_MEMORY or ./memory"),
+    typer.Option(
+        help="Memory: a folder, or the URL of a Qdrant server, as in 'grpc://host:6334?collection=shop&search_ef=128'.",
+        show_default="RECO_MEMORY or ./memory",
+    ),
 ]
 CollectionOption = Annotated[
     str | None, typer.Option(help="Collection of a Qdrant server.", show_default="RECO_MEMORY_COLLECTION or reco")
@@ -52,53 +57,79 @@ _DEFAULT_MEMORY = "./memory"
 
 
 @dataclass(frozen=True)
-class OpenOptions:
-    """The model and memory of a command; None leaves them to the settings."""
+class MemoryFlags:
+    """The memory of a command; None leaves it to the settings."""
 
-    model: ModelOption = None
     memory: MemoryOption = None
-
-
-@dataclass(frozen=True)
-class Target(OpenOptions):
-    """A memory to fill, and the model that encodes its pairs."""
-
     collection: CollectionOption = None
     option: OptionOption = None
 
+    @property
+    def settings(self) -> Settings:
+        """All settings with this memory; ``./memory`` where none is named.
 
-def memory_location(given: str | None) -> str:
-    """The memory of a command: its option, then the settings, then ``./memory``.
+        The library's own default, a memory in RAM, would be lost at the end of the command.
 
-    The library's own default, a memory in RAM, would be lost at the end of the command.
-    """
-    settings = load_settings(memory=given)
-    return settings.memory if "memory" in settings.model_fields_set else _DEFAULT_MEMORY
+        Raises:
+            ConfigError: an unknown option, or an invalid value.
+        """
+        given = {"memory_collection": self.collection, "memory_options": parse_options(self.option)}
+        found = load_settings(memory=self.memory, **given)
+        return found if "memory" in found.model_fields_set else load_settings(memory=_DEFAULT_MEMORY, **given)
+
+    @property
+    def existing(self) -> Settings:
+        """The same for a command that only reads: creating an empty memory would hide a mistyped name.
+
+        Raises:
+            MemoryStoreError: there is no such folder.
+        """
+        settings = self.settings
+        if _is_missing(location := settings.memory):
+            raise MemoryStoreError(
+                f"there is no memory at {location!r}{_beside(location)}. Check the location, or make one: "
+                "reco memory add --help"
+            )
+        return settings
+
+    @property
+    def served(self) -> Settings:
+        """The same for a service: a memory that is named must be there, or at least its folder; ``./memory`` is made.
+
+        A mistyped name would be served, empty and ready.
+
+        Raises:
+            MemoryStoreError: there is no such folder.
+        """
+        settings = self.settings
+        named = "memory" in load_settings(memory=self.memory).model_fields_set
+        if named and _is_missing(location := settings.memory):
+            raise MemoryStoreError(
+                f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory "
+                f"build SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
+            )
+        return settings
+
+    @property
+    def address(self) -> str | None:
+        """The memory with its collection and options as one text; None where no flag was given."""
+        options = (parse_options(self.option) or {}) | ({"collection": self.collection} if self.collection else {})
+        if not options:
+            return self.memory
+        place, before = split_address(self.memory or self.settings.memory)
+        said = "&".join(f"{name}={value}" for name, value in (before | options).items())
+        return f"{place}?{said}"
+
+    def open(self) -> Memory:
+        """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
+        return open_here_or_served(self.settings, ServiceOptions(), None)
 
 
-def existing_memory(given: str | None) -> str:
-    """The same for a command that only reads: creating an empty memory would hide a mistyped name."""
-    location = memory_location(given)
-    if _is_missing(location):
-        raise MemoryStoreError(
-            f"there is no memory at {location!r}{_beside(location)}. Check the location, or make one: "
-            "reco memory add --help"
-        )
-    return location
+@dataclass(frozen=True)
+class OpenOptions(MemoryFlags):
+    """The model and memory of a command; None leaves them to the settings."""
 
-
-def served_memory(given: str | None) -> str:
-    """The memory of a service: one that is named must be there, or at least its folder; ``./memory`` is made.
-
-    A mistyped name would be served, empty and ready.
-    """
-    location = memory_location(given)
-    if "memory" in load_settings(memory=given).model_fields_set and _is_missing(location):
-        raise MemoryStoreError(
-            f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory build "
-            f"SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
-        )
-    return location
+    model: ModelOption = None
 
 
 def _is_missing(location: str) -> bool:
@@ -113,17 +144,18 @@ def _beside(location: str) -> str:
     return f" (did you mean {str(Path(location).with_name(near[0]))!r}?)" if near else ""
 
 
-def memory_settings(
-    memory: str | None = None, collection: str | None = None, options: list[str] | None = None
-) -> Settings:
-    """The settings with a command's options of its memory.
+def reco_of(model: Path | None, settings: Settings, **more: Any) -> Reco:
+    """The model with the memory of these settings, and other settings by name."""
+    from ..reco import Reco
 
-    Raises:
-        ConfigError: an unknown option, or an invalid value.
-    """
-    return load_settings(
-        memory=memory_location(memory), memory_collection=collection, memory_options=parse_options(options)
-    )
+    place: dict[str, Any] = {name: getattr(settings, name) for name in ("memory_collection", "memory_options")}
+    return Reco.open(model, settings.memory, **(place | more))
+
+
+def spell(settings: Settings) -> str:
+    """The memory as a flag to paste."""
+    named = settings.memory_collection != COLLECTION and "://" in settings.memory
+    return f"--memory {settings.memory}" + (f" --collection {settings.memory_collection}" if named else "")
 
 
 def parse_options(options: list[str] | None) -> dict[str, str] | None:
@@ -136,11 +168,6 @@ def parse_options(options: list[str] | None) -> dict[str, str] | None:
         if "=" not in option:
             raise ConfigError(f"--option is NAME=VALUE, as in shards=6, got {option!r}")
     return dict(option.split("=", 1) for option in options) if options else None
-
-
-def open_store(memory: str | None, collection: str | None = None) -> Memory:
-    """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
-    return open_here_or_served(memory_settings(memory, collection), ServiceOptions(), None)
 
 
 def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:

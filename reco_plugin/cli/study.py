@@ -15,7 +15,8 @@ from ..request import RefineOptions
 from ..run_config import flag_of
 from .errors import keeps, reports_errors
 from .evaluate import Setup, encoding, open_setup
-from .flags import Given, takes
+from .flags import Given, take_flags, takes
+from .shared import MemoryFlags
 
 
 @reports_errors
@@ -51,14 +52,16 @@ def study_command(
     """
     digests: dict[str, str] = {}
     if config is not None:
-        named = [flag_of(name, StudyConfig.model_fields[name]) for name in given]
+        fields = StudyConfig.model_fields
+        named = [flag_of(name, fields[name]) if name in fields else f"--{name}" for name in given]
         if more := [*(["source"] if source is not None else []), *named]:
             raise ConfigError(f"--config says everything already: leave out {', '.join(more)}")
         wanted, digests = StudyConfig.read(config)
     elif source is None:
         raise ConfigError("give a labelled set to study, or --config with a run's config.json")
     else:
-        wanted = StudyConfig.of(source=source, **given)
+        place = take_flags(MemoryFlags, given)
+        wanted = StudyConfig.of(source=source, **({"memory": place.address} if place.address else {}), **given)
     _run(wanted, out or Path("runs") / _name(wanted.source), cache, digests)
 
 
@@ -90,7 +93,8 @@ def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, s
 
     sets = read_sets(config)
     vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
-    setup = Setup(Path(config.models[0]) if config.models else None, config.memory, config.memory_from, config.fuser)
+    model = Path(config.models[0]) if config.models else None
+    setup = Setup(model=model, memory=config.memory, memory_from=config.memory_from, fuser=config.fuser)
     places = f"{out} and {cache}" if cache else out
     kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command resumes from there")
     with kept, open_setup(setup, config.refinement, vectors=vectors) as reco:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import load_settings
 from ..errors import ConfigError, importing
 from ..train.recipe import ExportOptions, Recipe, Serving
 from .errors import keeps, reports_errors
 from .flags import Given, take_flags, takes
-from .shared import JsonOption
+from .shared import JsonOption, MemoryFlags, OptionOption
 
 _TORCH = partial(importing, None, "train", "training and export")
 
 
+@dataclass(frozen=True)
+class _MemoryOption:
+    """Kept in the recipe as part of the memory's address."""
+
+    option: OptionOption = None
+
+
 @reports_errors
-@takes(Recipe)
+@takes(Recipe, _MemoryOption)
 def train_command(
     source: Annotated[str, typer.Argument(help="Pairs to train on: .csv/.tsv/.jsonl, folder, .tar, .npz or .parquet.")],
     *,
@@ -38,7 +45,11 @@ def train_command(
     """
     with _TORCH():
         from ..train import run
-    given["collection"] = _collection(given.get("memory"), given.get("collection"))
+    place = MemoryFlags(given.get("memory"), given.get("collection"), take_flags(_MemoryOption, given).option)
+    if place.option and not place.memory:
+        raise ConfigError("--option is of a memory: give it, too, as in --memory grpc://localhost:6334")
+    given["collection"] = _collection(place)
+    given["memory"] = MemoryFlags(place.memory, None, place.option).address
     recipe = Recipe.of(source=source, **given)
     kept = keeps(f"encoded vectors and the last checkpoint stay in {out}; the same command resumes from there")
     with kept, _TORCH():
@@ -53,12 +64,12 @@ def train_command(
     )
 
 
-def _collection(memory: str | None, given: str | None) -> str | None:
+def _collection(place: MemoryFlags) -> str | None:
     """The collection to retrieve from, for the recipe; None if the memory has none."""
-    served = memory is not None and "://" in memory
-    if given is not None and not served:
+    served = place.memory is not None and "://" in place.memory
+    if place.collection is not None and not served:
         raise ConfigError("--collection is of a Qdrant server: give its URL, --memory grpc://localhost:6334")
-    return load_settings(memory_collection=given).memory_collection if served else None
+    return place.settings.memory_collection if served else None
 
 
 @reports_errors

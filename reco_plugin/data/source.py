@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..values import did_you_mean, nearest, split_options
 
-_WITH_OPTIONS = re.compile(r"(?P<name>.+?)\?(?P<options>\w+=[^&?]*(?:&\w+=[^&?]*)*)", re.DOTALL)
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -43,7 +42,8 @@ class Location:
         for option in self.options:
             if option not in known:
                 has = f"its options are {', '.join(known)}" if known else "it takes none"
-                raise ConfigError(f"{self.name} has no option {option!r}: {has}")
+                near = f" ({did_you_mean(option, known)})" if nearest(option, known) else ""
+                raise ConfigError(f"{self.name} has no option {option!r}{near}: {has}")
 
     def count(self, option: str) -> int | None:
         """Parse an option that is a number from 1; None where it is not given.
@@ -83,14 +83,4 @@ def parse_source(source: str | Path) -> Location:
     >>> parse_source("shards/test-0?.tar")  # a pattern, no options
     Location(name='shards/test-0?.tar', options={})
     """
-    text = str(source)
-    match = None if Path(text).exists() else _WITH_OPTIONS.fullmatch(text)
-    if match is None:
-        return Location(text)
-    options: dict[str, str] = {}
-    for item in match["options"].split("&"):
-        name, _, value = item.partition("=")
-        if name in options:
-            raise ConfigError(f"{source}: option {name!r} is given twice")
-        options[name] = value
-    return Location(match["name"], options)
+    return Location(*split_options(str(source)))

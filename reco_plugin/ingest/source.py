@@ -23,6 +23,7 @@ from ..data.torchvision_sets import PREFIX
 from ..errors import ConfigError, DataError
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
+from ..memory_options import MemoryOptions
 from ..types import Fingerprint
 from .memory_parts import CollectionNames, MemoryFolderPart, check_captions, collection_rows
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 _FILES = (*SUFFIXES, ".json", ".parquet", ".tar", ".npz")
 _COLUMNS = ("image", "text", "caption")
-_REACHED = ("transport", "grpc_port", "ca_file", "timeout_s")
-"""Options of the connection to a server; those of the settings may belong to the memory that is filled."""
+_REACHED = tuple(MemoryOptions.model_fields)
+"""Options of the server and of reading from it; those of the settings may belong to the memory that is filled."""
 
 
 def open_source(source: str | Path, *, model: Path | None = None, into: Settings | None = None) -> Rows:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
 """How the URL of a Qdrant server begins."""
 NO_SERVER = (
-    "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334 (https, grpcs with TLS), "
-    "without user or key in it"
+    "the URL of a Qdrant server looks like http://host:6333 or grpc://host:6334?collection=shop (https, grpcs with "
+    "TLS), without user or key in it"
 )
 """Of a URL of another form, which is not shown: it may hold a key."""
 

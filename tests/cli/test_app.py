@@ -46,6 +46,21 @@ def test_help_teaches_by_example(run: Callable[..., Result], path: tuple[str, ..
     assert f"Example: reco {' '.join(path)}" in " ".join(result.stdout.split())
 
 
+def test_every_command_that_opens_a_memory_takes_its_collection_and_options() -> None:
+    root = typer.main.get_command(app)
+    opening = set()
+    for path in ALL:
+        command: Any = root
+        for name in path:
+            command = command.commands[name]
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        if "--memory" in flags:
+            opening.add(" ".join(path))
+            assert {"--collection", "--option"} <= flags, path
+    assert {each for each in map(" ".join, ALL) if each.startswith("memory ")} <= opening
+    assert {"doctor", "embed", "eval retrieval", "eval study", "serve", "train"} <= opening
+
+
 @pytest.mark.parametrize("group", [(), ("memory",), ("eval",), ("model",)], ids=" ".join)
 def test_a_group_alone_shows_its_commands(run: Callable[..., Result], group: tuple[str, ...]) -> None:
     result = run(*group)

@@ -160,6 +160,44 @@ def test_options_on_the_command_line(work: Path, catalogue: Path, server: StandI
     assert made["quantization_config"].binary is not None
 
 
+def test_one_address_with_a_collection_serves_every_command(
+    work: Path,
+    catalogue: Path,
+    server: StandIn,
+    url: str,
+    run: Run,
+    ask: Ask,
+    fail: Fail,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = f"{url}?collection=shop&shards=4&search_ef=77"
+    for place in (("--memory", shop), ("--memory", url, "--collection", "shop", "--option", "search_ef=77"), ()):
+        monkeypatch.setenv("RECO_MEMORY", "./memory" if place else shop)
+        ask("memory", "sync", part(catalogue, 6), "--as", "shop", *place)
+        ask("memory", "add", part(catalogue, 9), *place)
+        assert ask("memory", "info", *place)["pairs"] == 9
+        assert len(ask("memory", "search", "a circle", "--k", 3, *place)) == 3
+        assert server.engine.last["query"]["searches"][0].params.hnsw_ef == 77
+        assert run("embed", "--text", "a circle", *place).exit_code == 0
+        assert ask("memory", "remove", "small-red-circle", *place)["pairs"] == 8
+        assert ask("memory", "export", "pairs.npz", *place)["exported"] == 8
+        assert ask("memory", "import", "pairs.npz", *place)["pairs"] == 8
+        assert ask("memory", "update", part(catalogue, 9), *place)["pairs"] == 8
+        ask("memory", "calibrate", *place)
+        assert [each["name"] for each in ask("memory", "versions", *place)] == ["shop--v1"]
+        assert ask("doctor", *place)["checks"]["memory"]["ok"] is True
+    assert ask("memory", "build", f"{url}?collection=shop", "--memory", "copied")["pairs"] == 8
+    assert ask("memory", "copy", shop, f"{url}?collection=other&shards=2")["pairs"] == 8
+    built = run("memory", "build", part(catalogue, 3), "--memory", shop)
+    assert f"is ready: reco memory use shop--v2 --memory {url} --collection shop" in built.stdout
+    assert {name: each["shard_number"] for name, each in server.engine.made.items()} == {
+        "shop--v1": 4,
+        "other--v1": 2,
+        "shop--v2": 4,
+    }
+    assert "did you mean 'collection'?" in fail("memory", "info", "--memory", f"{url}?colection=shop")
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
