@@ -74,6 +74,18 @@ esac
     yield log
 
 
+@pytest.mark.parametrize("tests", ["memory/contract/test_memory_server.py", "stack/test_stack.py"])
+def test_containers_that_do_not_start_are_taken_down_again(told: Path, tests: str) -> None:
+    docker = told.with_name("docker")
+    docker.write_text(docker.read_text().replace("esac", '  *" up "*) exit 1;;\nesac'))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{tests}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 1 and "1 error" in done.stdout, done.stdout
+    lines = told.read_text().splitlines()
+    assert any(" up " in line for line in lines[:-1])
+    assert lines[-1].endswith(" down -v")
+
+
 @pytest.mark.parametrize(
     ("way", "away", "back"),
     [

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_stack import docker_runs
+from compose_stack import Stack, docker_runs
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
@@ -77,11 +77,26 @@ def docker_compose_file() -> str:
     return str(Path(__file__).with_name("docker-compose.yml"))
 
 
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """Nothing: pytest-docker takes down what started only if all of it did, so :func:`containers` starts them."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def containers(request: pytest.FixtureRequest) -> Any:
+    """The services of :func:`docker_compose_file`, up; taken down at the end, also where some do not start."""
+    services = request.getfixturevalue("docker_services")
+    project, file = (request.getfixturevalue(f"docker_compose_{name}") for name in ("project_name", "file"))
+    Stack(project, [file]).tell("up", "--build", "--wait")
+    return services
+
+
 def _service(request: pytest.FixtureRequest, name: str) -> str:
     """URL of a service that docker runs; skips where docker does not."""
     if not docker_runs():
         pytest.skip("no docker engine runs here, and TEST_QDRANT_URL names no Qdrant server")
-    services = request.getfixturevalue("docker_services")
+    services = request.getfixturevalue("containers")
     url = f"http://{request.getfixturevalue('docker_ip')}:{services.port_for(name, 6333)}"
     services.wait_until_responsive(timeout=60.0, pause=0.5, check=lambda: _answers(url))
     return url
