@@ -20,7 +20,7 @@ from ..errors import ConfigError, DataError, SessionError
 from ..files import digest_texts, whole_file
 from ..preprocess import Tokenizer, cut_to_longest
 from .base import Arrays, Session
-from .ort import VERSION, OrtSession, has_cuda
+from .ort import ON_CPU, ON_CUDA, VERSION, OrtSession, has_cuda, warn_of_cpu
 
 LEAST_COSINE = 0.9995
 """To ONNX Runtime on the same graph, as of an export in fp16."""
@@ -61,12 +61,13 @@ def open_fastest(artifact: Artifact, name: str, settings: Settings) -> tuple[Ses
     if settings.provider_options:
         raise ConfigError("provider_options need the provider that they are for, not provider='auto'")
     path, encoder = artifact.graph(name), name in (clip_graph("image"), clip_graph("text"))
-    int8, plain = artifact.manifest.precision == "int8", "ONNX Runtime"
+    int8, plain = artifact.manifest.precision == "int8", ON_CPU
     if has_cuda() and not int8:
         try:
-            return OrtSession(path, settings.model_copy(update={"provider": "cuda"})), "ONNX Runtime on CUDA"
+            return OrtSession(path, settings.model_copy(update={"provider": "cuda"})), ON_CUDA
         except SessionError as error:
-            plain += f" on the CPU (CUDA failed: {error})"
+            warn_of_cpu(f"CUDA was tried and failed: {error}")
+            plain += f" (CUDA failed: {error})"
     cpu = settings.model_copy(update={"provider": "cpu"})
     if int8 or not encoder:
         why = "OpenVINO has no fast int8 products for it" if int8 else "a fusion is too small to gain"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,21 @@ from .base import Arrays, describe_inputs
 with importing("onnxruntime", "cpu", "running a model in process"):
     import onnxruntime as ort
 
+log = logging.getLogger(__name__)
 VERSION: str = ort.__version__
+ON_CPU, ON_CUDA = "ONNX Runtime on the CPU", "ONNX Runtime on CUDA"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def has_cuda() -> bool:
     """Whether this ONNX Runtime was built for CUDA; its libraries may still not load."""
     return _PROVIDERS["cuda"] in ort.get_available_providers()
+
+
+@cache
+def warn_of_cpu(why: str) -> None:
+    """Warn once in a process that a GPU may be there and is not used."""
+    log.warning("the models run on the CPU: %s", why)
 
 
 class OrtSession:

@@ -145,7 +145,7 @@ def test_doctor_is_content(memory: Path, ask: Ask, run: Run) -> None:
     assert "memory_timeout_s=2.0, memory_options.timeout_s=10" in lines[4] and "breaker_failures=5" in lines[4]
     assert "RECO_MODEL" in lines[3] and "calibrated" in report["checks"]["memory"]["detail"]
     assert "in this process" in report["checks"]["self-test"]["detail"]
-    assert "reco_image, reco_text: ONNX Runtime)" in report["checks"]["self-test"]["detail"]
+    assert "reco_image, reco_text: ONNX Runtime on the CPU)" in report["checks"]["self-test"]["detail"]
 
 
 def test_doctor_shows_what_is_set_and_no_key(memory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError, SessionError
-from reco_plugin.sessions import fastest, open_graph
+from reco_plugin.sessions import fastest, open_graph, ort
 from reco_plugin.sessions.ort import OrtSession
 
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -79,7 +79,11 @@ def test_a_choice_on_a_busy_machine_is_not_remembered(artifact, cache, lead, mon
 def test_a_small_lead_is_no_reason(artifact, lead, no_comparison, monkeypatch):
     lead(1.05)
     first = opened(artifact)
-    assert first[0] == "OrtSession" and "1.05 times as fast" in first[1] and first[1].startswith("ONNX Runtime: ")
+    assert (
+        first[0] == "OrtSession"
+        and "1.05 times as fast" in first[1]
+        and first[1].startswith("ONNX Runtime on the CPU: ")
+    )
     no_comparison()
     monkeypatch.setitem(sys.modules, "openvino", None)  # need not be imported any more
     assert opened(artifact) == first
@@ -133,7 +137,7 @@ def test_a_failure_of_openvino_is_said_and_does_no_harm(artifact, cache, monkeyp
         raise RuntimeError("no such instruction")
 
     monkeypatch.setattr("reco_plugin.sessions.openvino.OpenVinoSession.run", fail)
-    assert opened(artifact) == ("OrtSession", "ONNX Runtime: OpenVINO failed: no such instruction")
+    assert opened(artifact) == ("OrtSession", "ONNX Runtime on the CPU: OpenVINO failed: no such instruction")
     assert not cache.exists(), "it may work the next time"
 
 
@@ -147,7 +151,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(artifact, lead, tmp
 
 def test_openvino_that_is_not_installed_is_said(artifact, monkeypatch):
     monkeypatch.setattr(fastest, "_openvino_version", lambda: None)
-    assert opened(artifact) == ("OrtSession", "ONNX Runtime: OpenVINO is not installed")
+    assert opened(artifact) == ("OrtSession", "ONNX Runtime on the CPU: OpenVINO is not installed")
 
 
 def test_int8_and_fusions_stay_with_onnx_runtime(artifact, no_comparison):
@@ -167,7 +171,7 @@ def test_cuda_comes_first(artifact, no_comparison, monkeypatch):
     assert asked == ["cuda"]
 
 
-def test_cuda_that_does_not_load_is_said(artifact, monkeypatch):
+def test_cuda_that_does_not_load_is_said(artifact, monkeypatch, caplog):
     monkeypatch.setattr(fastest, "_openvino_version", lambda: None)
     monkeypatch.setattr(fastest, "has_cuda", lambda: True)
 
@@ -177,8 +181,21 @@ def test_cuda_that_does_not_load_is_said(artifact, monkeypatch):
         return OrtSession(path, settings)
 
     monkeypatch.setattr(fastest, "OrtSession", without_cuda)
-    _, why = fastest.open_fastest(artifact, "clip_text", AUTO)
+    ort.warn_of_cpu.cache_clear()
+    for name in ("clip_image", "clip_text"):
+        _, why = fastest.open_fastest(artifact, name, AUTO)
+    [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.message == "the models run on the CPU: CUDA was tried and failed: cuDNN is missing"
     assert why == "ONNX Runtime on the CPU (CUDA failed: cuDNN is missing): OpenVINO is not installed"
+
+
+@pytest.mark.parametrize(("given", "warned"), [({}, 1), ({"provider": "cpu"}, 0)])
+def test_a_runtime_for_cuda_that_nobody_asks_for_cuda_is_said(artifact, monkeypatch, caplog, given, warned):
+    ort.warn_of_cpu.cache_clear()
+    monkeypatch.setattr(ort, "has_cuda", lambda: True)
+    full = replace(artifact, manifest=artifact.manifest.model_copy(update={"precision": "fp32"}))
+    open_graph(full, "clip_text", load_settings(threads=1, **given))
+    assert caplog.text.count("RECO_PROVIDER is not set: cuda or auto takes the GPU") == warned
 
 
 def test_options_need_a_named_provider(artifact):
@@ -197,7 +214,7 @@ def test_a_damaged_graph_fails_as_with_a_named_provider(artifact, tmp_path):
 def test_the_log_says_what_runs(artifact, caplog):
     with caplog.at_level(logging.INFO, "reco_plugin.sessions"):
         open_graph(artifact, "reco_text", AUTO)
-    assert caplog.messages == ["reco_text: ONNX Runtime: a fusion is too small to gain"]
+    assert caplog.messages == ["reco_text: ONNX Runtime on the CPU: a fusion is too small to gain"]
 
 
 def test_auto_gives_the_vectors_of_onnx_runtime(model, cache):
