@@ -16,7 +16,7 @@ from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
 from .learn import STEPS, learn, unfinished, witness
-from .memory import Header, LazyMemory, Memory
+from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
 from .request import Search
 from .trust import State
@@ -175,6 +175,10 @@ class PairMemory:
         Args:
             progress: show a bar on stderr where this waits for it.
         """
+        with part_of_a_write():
+            self._settle(progress=progress)
+
+    def _settle(self, *, progress: bool) -> None:
         self.store.flush()
         if self.learns_behind and len(self) >= ENOUGH:
             self._do_behind(self._learn_behind)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..data.rows import Rejected
 from ..errors import DataError
+from ..memory import part_of_a_write
 from ..pairs import PairMemory
 from ..same_encoder import SameEncoder
 from ..types import Payload, Records, Vectors
@@ -121,6 +122,7 @@ class Writer:
         """Whether the source has a row with this id; with ``good``, one that was not rejected."""
         return (key := key_of(id_)) in self._seen or (not good and key in self._named)
 
+    @part_of_a_write()
     def delete_gone(self, max_share: float) -> None:
         """Delete the pairs that came from this source and are no longer in it, once all its rows are written.
 
@@ -144,6 +146,7 @@ class Writer:
         elif gone:
             self.outcome.deleted += self.memory.remove(gone)
 
+    @part_of_a_write()
     def delete_others(self) -> None:
         """Delete every pair that is not a good row of this source, whatever its source."""
         gone = [id_ for id_, _ in self.memory.store.payloads() if not self.brought(id_, good=True)]
@@ -178,6 +181,7 @@ class Writer:
             if path is not None:
                 self.outcome.files[kind] = str(path)
 
+    @part_of_a_write()
     def _held(self, ids: Sequence[str]) -> dict[str, Payload]:
         return dict(self.memory.store.payloads(list(dict.fromkeys(ids)))) if ids else {}
 
@@ -207,6 +211,7 @@ class Writer:
         else:
             self._named.add(key_of(row.id))
 
+    @part_of_a_write()
     def _skip(self, rows: Sequence[Skipped], held: dict[str, Payload]) -> None:
         """Count; unchanged pairs of another source now belong to this one, pairs that are excluded now are deleted."""
         self.outcome.missing += sum(row.why == "missing" for row in rows)
@@ -222,6 +227,7 @@ class Writer:
             ours = [{**payload, SOURCE: source} for payload in old.payloads]
             self.memory.store.upsert(Records(old.ids, old.image, old.text, ours))
 
+    @part_of_a_write()
     def _excluded_now(self, ids: list[str]) -> set[str]:
         if self._excluded is None or not ids:
             return set()

@@ -27,6 +27,12 @@ _CERTIFICATE = re.compile(r"certificate.?verify|self.?signed|unable to get local
 _OTHER_PROTOCOL = re.compile(
     r"http/?1|http/?2|settings frame|illegal (status|header)|failed to connect.*socket closed", re.IGNORECASE
 )
+_NODE_LOST = re.compile(
+    r"transport error|tcp connect|connection (refused|reset)|failed to connect|status: '?(unavailable|cancelled)|"
+    r"channel closed|no active replica|not enough (active )?replicas|peer .*(not|un)\w* (available|reachable)",
+    re.IGNORECASE,
+)
+"""Of an internal error, by which a node tells that another one was lost while it answered."""
 _NO_COLLECTION = re.compile(r"collection\b.*(exist|not found)", re.IGNORECASE)
 _WAYS_OUT = {
     "error parsing message": ". By gRPC a payload may be nested some 30 levels deep: make it flatter, or use REST",
@@ -50,6 +56,11 @@ class Fault:
         if isinstance(self.error, ResponseHandlingException):
             return not isinstance(self.error.source, (httpx.TimeoutException, ValidationError))
         return self.status in _GONE
+
+    @property
+    def passing(self) -> bool:
+        """It may be over soon: no answer, or none from a node of the cluster that was asked for a part of it."""
+        return self.unanswered or (self.status in _BROKEN and _NODE_LOST.search(self.text) is not None)
 
     @property
     def late(self) -> bool:

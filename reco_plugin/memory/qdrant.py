@@ -19,6 +19,7 @@ from ..errors import MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
+from .base import part_of_a_write
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
 from .collection import LEARNING_KEY, TRUST_KEY, local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
@@ -180,7 +181,8 @@ class QdrantMemory(QdrantCollection):
         if not points:
             return 0
         there = models.Filter(must=[models.HasIdCondition(has_id=points)])
-        found = self._run("delete", lambda left: client.count(self.collection, there, exact=True, timeout=left))
+        with part_of_a_write():
+            found = self._run("delete", lambda left: client.count(self.collection, there, exact=True, timeout=left))
         gone = models.PointIdsList(points=points)
         self._run("delete", lambda left: client.delete(self.collection, gone, wait=True, timeout=left), write=True)
         return found.count

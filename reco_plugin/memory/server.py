@@ -21,6 +21,7 @@ from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
 from ..errors import ConfigError, RecoError
 from ..memory_options import MemoryOptions
+from .base import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 from .one_server import TwoAddresses
 from .opening import NO_SERVER
@@ -58,14 +59,15 @@ class Patience:
         Args:
             doing: the operation, for messages, as in "search".
             action: takes the whole seconds that it may use; None at first: the client's own limit.
-            write: whether it writes.
+            write: whether it writes; what is read within :func:`part_of_a_write` is as patient.
 
         Raises:
             MemoryUnavailable: no answer, or the rate limit asks to wait longer than the time left.
             MemoryTimeout: it answers too late.
             MemoryStoreError: any other error of the server.
         """
-        within = self.write_s if write else self.read_s
+        patient = write or is_writing()
+        within = self.write_s if patient else self.read_s
         end = time.monotonic() + within
         left: int | None = None
         for attempt in range(10_000):
@@ -77,21 +79,21 @@ class Patience:
             except RecoError:
                 raise
             except Exception as error:
-                pause = self._pause(error, attempt, write=write)
+                pause = self._pause(error, attempt, patient=patient)
                 if pause is None or time.monotonic() + pause >= end:
-                    spent = Spent(time.monotonic() - began, self.read_s, left, within, write)
+                    spent = Spent(time.monotonic() - began, self.read_s, left, within, patient)
                     raise translate(error, self.location, doing, key_given=self.key_given, spent=spent) from error
                 time.sleep(pause)
                 left = max(1, min(self.read_s, math.ceil(end - time.monotonic())))
         raise AssertionError("unreachable: every pause brings the end nearer")
 
-    def _pause(self, error: Exception, attempt: int, *, write: bool) -> float | None:
+    def _pause(self, error: Exception, attempt: int, *, patient: bool) -> float | None:
         """Seconds before a retry; None if a retry would not help."""
         if (asked := retry_after(error)) is not None:
             return float(asked)
-        if not read_fault(error).unanswered:
+        if not read_fault(error).passing:
             return None
-        if write:
+        if patient:
             return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)))
         return 0.0 if attempt == 0 else None  # a pooled connection that the server closed meanwhile
 

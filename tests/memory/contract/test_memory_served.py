@@ -8,6 +8,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -28,7 +29,7 @@ from reco_plugin.errors import (
     MemoryTimeout,
     MemoryUnavailable,
 )
-from reco_plugin.memory import Fingerprint, Memory, open_memory, qdrant
+from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write, qdrant
 from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory.transfer import copy
@@ -384,6 +385,31 @@ def test_a_server_that_is_killed_and_comes_back(server: StandIn, opened: Callabl
         assert memory.count() == 4
     finally:
         _until(lambda: _listens(server.rest_port))
+
+
+LOST = "Service internal error: 1 of 1 read operations failed: status: Unavailable, message: transport error"
+
+
+@pytest.mark.parametrize("lost", [Refusal(500, LOST), Refusal(503, "Service unavailable")], ids=["node", "server"])
+def test_what_a_write_reads_first_waits_as_a_write_does(server, opened, lost):
+    """As where the node that holds a part of the collection is killed, and another takes over."""
+    memory = opened(options={"timeout_s": 1})
+
+    def fails_thrice(operation: str) -> None:
+        server.engine.refusals[operation] = replace(lost, times=3)
+
+    memory.upsert(pairs(2))
+    fails_thrice("retrieve")
+    memory.upsert(pairs(4))
+    fails_thrice("count")
+    assert memory.delete(["p3"]) == 1
+    for read in (lambda: list(memory.payloads(["p0"])), lambda: list(memory.scroll(ids=["p0"]))):
+        fails_thrice("retrieve")
+        with pytest.raises(MemoryUnavailable, match="cannot read the memory"):
+            read()  # a read alone is repeated once
+        fails_thrice("retrieve")
+        with part_of_a_write():
+            assert len(read()) == 1
 
 
 def _listens(port: int) -> bool:
