@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,12 +78,20 @@ def copy_shard(shard: Path) -> tempfile.TemporaryDirectory[str]:
         check_room(Path(copy.name), "copy, to read it,", bytes_on_disk(shard))
         with _locked(shard / _LOG):
             shutil.copytree(shard, copy.name, dirs_exist_ok=True)
+        _let_write(Path(copy.name))
     except BaseException as error:
         copy.cleanup()
         if isinstance(error, OSError):
             raise MemoryStoreError(f"{shard} can be read by copying it only, and that failed: {error}") from error
         raise
     return copy
+
+
+def _let_write(folder: Path) -> None:
+    """Let the owner of a copy write to all of it: the modes of a read-only folder are copied, too."""
+    for place, _, files in os.walk(folder):
+        for path in (Path(place), *(Path(place, name) for name in files)):
+            path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def make_shard(path: Path, dimension: int, options: MemoryOptions) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -71,6 +75,31 @@ def test_a_folder_that_cannot_be_written_is_not_calibrated(
     assert len(ask("memory", "search", "a red circle", "--k", 3)) == 3
     assert ask("memory", "info")["unjudged"] == 0, "it could not keep what it is judged by"
     assert (memory / "memory.json").read_bytes() == before
+
+
+def test_a_copy_that_nobody_may_write_is_read(memory: Path) -> None:
+    """As after `chmod -R a-w`, in a process that may not ignore the modes as root does."""
+    with tempfile.TemporaryDirectory() as made:  # below pytest's own folders only their owner may look
+        place = shutil.copytree(memory, Path(made, "memory"))
+        for path in (*place.rglob("*"), place):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        Path(made).chmod(0o755)
+        code = f"""
+import os, numpy as np
+import reco_plugin.memory.edge
+from reco_plugin.memory import open_memory
+from reco_plugin.request import Search
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+memory = open_memory({str(place)!r}, None, create=False)
+image = next(memory.scroll(1)).image
+found = memory.search(Search(image, by="image", read="text", k=3))
+print(memory.count(), len(found.ids[0]), os.access({str(place)!r}, os.W_OK))
+memory.close()
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("24 3 False\n", 0), done.stderr
 
 
 def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Path, ask: Ask, run: Run) -> None:
