@@ -24,8 +24,10 @@ from .trust.honesty import predict
 from .types import MODALITIES, Modality, Records, Vectors, other
 
 log = logging.getLogger(__name__)
-STEPS = 4
-"""Progress per pair: it is read, compared by image and by text, and written."""
+_COMPARED, _FITTED = 2, 3
+STEPS = 1 + _COMPARED + _FITTED + 1
+"""Progress per pair: it is read, compared by image and by text, fitted to, by either and in the self-check, and
+written."""
 _AT_ONCE = 256
 _BESIDE_AT_ONCE = 100_000  # of long lists, in products of some hundred rows; 0.4 GB of D = 512
 _SHARE = 0.5  # of the free RAM that learning may take: the rest is for those who ask meanwhile
@@ -55,7 +57,7 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
     count = store.count()
     with _noted(store, count):
         pairs = _read(store, count if count >= FEWEST else 0, progress)
-        learned = calibrate(pairs.image, pairs.text, k=k, progress=progress) if len(pairs) else None
+        learned = _calibrate(pairs, k, progress) if len(pairs) else None
         if learned is None:
             if store.header.trust:
                 store.set_trust({})
@@ -67,6 +69,20 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         if count > len(pairs):
             _witness_others(store, learned, count - len(pairs), progress)
         return state
+
+
+def _calibrate(pairs: Records, k: int, progress: Callable[[int], object]) -> Calibrated | None:
+    """Learn from pairs (N, D); a memory that is too small to be fitted counts those steps at once."""
+    left = (_COMPARED + _FITTED) * len(pairs)
+
+    def count(steps: int) -> None:
+        nonlocal left
+        left -= steps
+        progress(steps)
+
+    learned = calibrate(pairs.image, pairs.text, k=k, progress=count)
+    progress(left)
+    return learned
 
 
 def unfinished(header: Header) -> str:
@@ -159,6 +175,7 @@ def _witness_others(store: Memory, learned: Calibrated, others: int, progress: C
         left -= len(some)
         records = _join(store.scroll(ids=some), len(some), store.header.fingerprint.dimension)
         witnesses = learned.witness(records.image, records.text, progress)
+        progress(_FITTED * len(records))
         _set_witnesses(store, records.ids, witnesses, progress)
         store.flush()
 

@@ -70,7 +70,8 @@ def calibrate(
         text: (N, D) finite; row i belongs to image i.
         k: neighbours of the searches to come.
         seed: of all samples.
-        progress: gets the number of pairs each time that their neighbours were found, twice for each pair.
+        progress: gets the number of pairs each time that their neighbours were found, twice for each pair; then all of
+            them for the fit of each side, and for the self-check, where there are enough.
     """
     image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
     if len(image) < FEWEST or not (np.isfinite(image).all() and np.isfinite(text).all()):
@@ -80,10 +81,11 @@ def calibrate(
     if corpus is None:
         return None
     asked = rng.permutation(corpus.chosen)[:ASKED]
-    state = _fit_state(corpus, asked, k, seed)
+    state = _fit_state(corpus, asked, k, seed, progress)
     if state.fitted:
         gates = {modality: _gates_of(state, modality) for modality in MODALITIES}
         state = replace(state, check=_check(corpus, gates, asked, k, rng))
+        progress(len(corpus))
     return Calibrated(state, corpus)
 
 
@@ -110,7 +112,9 @@ def _check(
     return check_pairs(corpus, gates, rows, k=k)
 
 
-def _fit_state(corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int) -> State:
+def _fit_state(
+    corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
+) -> State:
     """The state with the gates of both sides, without its check."""
     episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
     plain = {m: SideTrust(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
@@ -138,6 +142,7 @@ def _fit_state(corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int) -
         if one_image and modality == "text":
             candidates = gates  # for what CLIP does not know: a text with one pair would move to one image of many
         sides[modality] = replace(plain[modality], gates=gates, candidate_gates=candidates)
+        progress(len(corpus))
     reason = f"its own pairs show no gain for {' and '.join(without)} queries" if without else ""
     return replace(state, sides=sides, unanswerable=unanswerable, fitted=True, reason=reason, one_image=one_image)
 
