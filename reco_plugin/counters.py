@@ -95,7 +95,8 @@ class Counters:
         retrieve_s: seconds per search of the memory, answered or not.
         fuse_s: seconds per fusion, answered or not.
         moved: cosine distance between frozen and refined, per vector.
-        refined: calls that were refined, by modality.
+        refined: calls of which some vector moved, by modality.
+        left_plain: calls that were to be refined and of which none did, by modality.
         degraded: calls answered with frozen vectors after a failure, by reason.
         failed: calls that raised a failure, by reason.
     """
@@ -106,6 +107,7 @@ class Counters:
         self.fuse_s = Histogram(SECONDS)
         self.moved = Histogram(DISTANCES)
         self.refined = Tally()
+        self.left_plain = Tally()
         self.degraded = Tally()
         self.failed = Tally()
 

@@ -29,6 +29,8 @@ Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
 FuserName: TypeAlias = Literal["reco", "paper", "mean"]
 """reco: the closed form. paper: the attention layer of the model folder. mean: its mean of neighbours."""
 MemoryKind: TypeAlias = Literal["auto", "exact", "edge", "qdrant"]
+UNMOVED = 1e-6
+"""Cosine distance up to which a vector counts as where it was."""
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 Degraded: TypeAlias = Literal[
     "memory_error",
@@ -294,6 +296,25 @@ class Refinement:
     retrieved: npt.NDArray[np.bool_] | None = None
     moves: Moves | None = None
     why: Sequence[Why | None] | None = None
+
+    @property
+    def refined(self) -> npt.NDArray[np.bool_]:
+        """(B,) whether a vector moved; one that was to be refined may stay, see :meth:`why_plain`."""
+        return self.moved > UNMOVED
+
+    def why_plain(self, row: int) -> str:
+        """Why a vector that was to be refined stays plain, for people; empty where it moved, or was not to be."""
+        if self.refined[row] or (self.coverage is None and self.degraded is None):
+            return ""
+        if self.degraded is not None or self.coverage is None:
+            return str(self.degraded)
+        if self.retrieved is not None and not self.retrieved[row]:
+            return "no pair was found"
+        if self.coverage.plain:
+            return self.coverage.plain
+        if self.coverage.held:
+            return f"the memory knows less than {self.coverage.needed:.0%} of the candidates"
+        return "the gate leaves it where it is: it is unlike the memory's pairs, or caution forbids it"
 
     @property
     def moved(self) -> npt.NDArray[np.float32]:

@@ -90,7 +90,7 @@ class Degrading:
                 _warn(outage)
             frozen = check_vectors(vectors, self._refiner.dimension)
             return Refinement(frozen.copy(), frozen, degraded=outage.reason)
-        self._counters.refined.add(modality)
+        (self._counters.refined if result.refined.any() else self._counters.left_plain).add(modality)
         self._counters.moved.observe_all(result.moved)
         return result
 

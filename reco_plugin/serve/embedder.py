@@ -178,7 +178,7 @@ class Embedder:
                 work.coverage[modality] = result.coverage
         covered = () if result.coverage is None else result.coverage.covered
         moved = result.moved if wanted else np.zeros(len(todo), np.float32)
-        refined = np.zeros(len(todo), bool) if result.retrieved is None else result.retrieved
+        refined = result.refined if wanted else np.zeros(len(todo), np.bool_)
         for row, one in enumerate(todo):
             answer = AnswerRow(
                 result.vectors[row],
@@ -190,6 +190,7 @@ class Embedder:
                 used_pairs(result, row) if work.request.explain else None,
                 covered[row] if covered else None,
                 result.why[row] if result.why is not None else None,
+                plain=result.why_plain(row) if wanted else "",
             )
             work.rows[one.place] = answer
             if one.key is not None and result.degraded is None:

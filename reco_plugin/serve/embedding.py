@@ -77,13 +77,14 @@ class AnswerRow:
     vector: npt.NDArray[np.float32]  # (D,) unit-norm
     frozen: npt.NDArray[np.float32]  # (D,) before refinement
     moved: float = 0.0  # cosine distance of the two
-    refined: bool = False  # whether it may differ from frozen CLIP: refinement was on, and the memory had pairs
+    refined: bool = False  # whether it differs from frozen CLIP
     truncated: bool = False  # the text was cut to the context length
     tokens: int = 0  # of a text, after truncation; 0 for images and vectors
     used: tuple[Used, ...] | None = None  # the pairs that were used, nearest first; None unless explained
     covered: bool | None = None  # whether the memory knows this text candidate; None for all else
     why: Why | None = None  # why it moved as far as it did; None unless explained
     failure: Failure | None = None  # why the item failed; None where it did not
+    plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
 
 
 @dataclass(frozen=True)

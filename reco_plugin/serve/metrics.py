@@ -27,11 +27,18 @@ _HELP = {
     "retrieve_s": "seconds per search of the memory, answered or not",
     "fuse_s": "seconds per fusion, answered or not",
     "moved": "cosine distance between frozen and refined vector",
-    "refined": "calls that were refined",
+    "refined": "calls of which some vector moved",
+    "left_plain": "calls that were to be refined and of which no vector moved",
     "degraded": "calls answered with frozen vectors because something failed",
     "failed": "calls that raised because something failed",
 }
-_LABELS = {"encode_s": "modality", "refined": "modality", "degraded": "reason", "failed": "reason"}
+_LABELS = {
+    "encode_s": "modality",
+    "refined": "modality",
+    "left_plain": "modality",
+    "degraded": "reason",
+    "failed": "reason",
+}
 
 
 class Metrics:

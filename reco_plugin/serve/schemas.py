@@ -200,6 +200,9 @@ class RefinedItem(BaseModel):
     index: int
     embedding: list[float] | None = None
     refined: bool = False
+    """Whether it differs from the frozen vector."""
+    plain: str | None = None
+    """Why it was to be refined and stays plain."""
     moved: float = 0.0
     """Cosine distance from the frozen vector."""
     truncated: bool = False
@@ -248,6 +251,7 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         index=number,
         embedding=row.vector.tolist(),
         refined=row.refined,
+        plain=row.plain or None,
         moved=row.moved,
         truncated=row.truncated,
         covered=row.covered,

@@ -69,7 +69,13 @@ OTHERS = {
     "kubelet_volume_stats_available_bytes": frozenset({"namespace", "persistentvolumeclaim"}),
     "kubelet_volume_stats_capacity_bytes": frozenset({"namespace", "persistentvolumeclaim"}),
 }
-LABELS = {"encode_s": {"modality"}, "refined": {"modality"}, "degraded": {"reason"}, "failed": {"reason"}}
+LABELS = {
+    "encode_s": {"modality"},
+    "refined": {"modality"},
+    "left_plain": {"modality"},
+    "degraded": {"reason"},
+    "failed": {"reason"},
+}
 
 
 def plugin_metrics() -> dict[str, frozenset[str]]:

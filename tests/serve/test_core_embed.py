@@ -51,8 +51,9 @@ def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
 def test_refined_vectors_are_those_of_reco(embedder, filled):
     images = [png("red"), png("blue")]
     answer = embedder.embed(EmbedRequest([*map(Item.text, TEXTS), *map(Item.image, images)], model="clip-reco-query"))
-    assert all(row.refined for row in answer.rows)
-    assert all(row.moved > 0 for row in answer.rows[:2])
+    assert all(row.refined and not row.plain for row in answer.rows[:2])
+    for row in answer.rows:  # asked, and moved or left plain with a reason
+        assert row.refined == (row.moved > 1e-6) == (not row.plain)
     assert np.allclose(answer.vectors[:3], filled.embed_texts(TEXTS, refine=True), atol=1e-6)
     assert np.allclose(answer.vectors[3:], filled.embed_images(images, refine=True), atol=1e-6)
     assert np.array_equal([row.frozen for row in answer.rows[:3]], filled.embed_texts(TEXTS, refine=False))

@@ -64,10 +64,20 @@ def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
             assert word == "false"
             assert np.allclose(given, frozen, atol=1e-6)
         reco.memory.add([Pair("one", frozen[0], frozen[0], {"shop": "de"})])
-        assert told(client, "/v1/refine", vectors)[0] == "true"
-        assert told(client, "/v1/embeddings", embed)[0] == "true"
+        assert told(client, "/v1/refine", vectors)[0] == "false"  # one pair teaches nothing, so no vector moves
+        assert told(client, "/v1/embeddings", embed)[0] == "false"
+        [first, *_] = client.post("/v1/refine", json=vectors).json()["data"]
+        assert (first["refined"], first["moved"]) == (False, 0.0)
+        assert first["plain"].startswith("the memory is not calibrated")
+        metrics = client.get("/metrics").text
+        assert 'reco_left_plain_total{modality="text"}' in metrics
+        assert 'reco_refined_total{modality="text"}' not in metrics
+        assert told(client, "/v1/refine", vectors | {"gate": False})[0] == "partly"  # the pair itself is where it was
+        assert 'reco_refined_total{modality="text"} 1.0' in client.get("/metrics").text
         assert told(client, "/v1/refine", vectors | {"where": {"shop": "fr"}})[0] == "false"
-        assert told(client, "/v1/refine", vectors | {"exclude": ["one"]})[0] == "false"
+        nothing = client.post("/v1/refine", json=vectors | {"exclude": ["one"]})
+        assert nothing.headers["x-reco-refined"] == "false"
+        assert nothing.json()["data"][0]["plain"] == "no pair was found"
 
 
 def test_explain_takes_texts_and_images_and_a_bad_one_fails_alone(reading, filled, red_square):
@@ -288,7 +298,7 @@ def test_the_log_is_json_with_the_requests_id_and_without_keys(filled, served, c
     request_id.reset(token)
     assert line["request_id"] == "abc"
     assert (line["method"], line["path"], line["status"], line["items"]) == ("POST", "/v1/explain", 200, 1)
-    assert line["refined"] == "true"
+    assert line["refined"] == "false", "nothing in the memory is like it, so it was left plain"
     assert "first-key" not in json.dumps(line)
     assert "private" not in json.dumps(line)
 

@@ -166,7 +166,9 @@ def test_never_and_an_unrefined_side_are_plain(filled: Reco, served: Any) -> Non
             answer = compare(client, "red", **how).json()
             assert (answer["refined"], answer["moved"], answer["used"]) == (False, 0.0, [])
             assert answer["plain_ranking"] == answer["refined_ranking"]
-        assert compare(client, "red", input_type="document", refine=True).json()["refined"] is True
+        asked = compare(client, "red", input_type="document", refine=True).json()
+        assert (asked["refined"], asked["moved"], bool(asked["plain"])) == (False, 0.0, True), "asked, and left plain"
+        assert asked["used"], "it was refined by these"
 
 
 def test_what_is_ranked_is_refined_as_one_set_each_without_its_own_pair(filled: Reco, served: Any) -> None:

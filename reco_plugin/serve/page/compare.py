@@ -184,7 +184,6 @@ class Comparer:
             refined = places(found, query.vector, vectors, depth)
         except MemoryStoreError as error:
             problem = to_failure(error).message
-        coverage = answer.coverage.get(asked.modality)
         return Compared(
             modality=asked.modality,
             by=by,
@@ -196,7 +195,7 @@ class Comparer:
             truncated=query.truncated,
             degraded=degraded,
             why=str(query.why) if query.why else "",
-            plain=coverage.plain if coverage else "",
+            plain=query.plain,
             ranked_decided=ranked_decided,
             used=[self._show_used(used) for used in query.used or ()],
             plain_ranking=self._ranking(plain, plain, refined, asked.results),

@@ -53,10 +53,10 @@ export const degrees = (moved) => (Math.acos(Math.max(-1, Math.min(1, 1 - moved)
 export function summary(answer) {
   const first = answer.refined_ranking[0];
   if (!first) return "Nothing to rank.";
-  if (!(answer.refined || answer.ranked_refined) || answer.degraded) return `Not refined: ${nameOf(first)} comes first.`;
+  if (!(answer.refined || answer.ranked_refined || answer.plain) || answer.degraded) return `Not refined: ${nameOf(first)} comes first.`;
   if (answer.moved < 1e-6 && !answer.ranked_refined) return `The vector stays where it was; ${nameOf(first)} is first.`;
   const shift = answer.moved < 1e-6 ? "The vector stays where it was"
-    : `${answer.used.length} neighbours moved the query by ${Math.round(degrees(answer.moved))}°`;
+    : `What was found moved the query by ${Math.round(degrees(answer.moved))}°`;
   if (first.rank_plain === 1) return `${shift}; ${nameOf(first)} stays first.`;
   return `${shift}; ${nameOf(first)} comes first (without the memory: ${place(first.rank_plain, answer.depth)}).`;
 }
@@ -65,7 +65,7 @@ export function summary(answer) {
 export function whyUnmoved(answer, refine, pairs) {
   if (answer.degraded) return "Nothing of the memory was used for this answer.";
   if (!answer.refined && refine !== false && pairs === 0) return "The memory is empty: add a pair, and it is used at once.";
-  if (!answer.refined) {
+  if (!answer.refined && !answer.plain) {
     return refine === false
       ? "Refinement is switched off, so nothing was retrieved."
       : "The policy of this service leaves this side plain, so nothing was retrieved. Choose “always” to see what refinement would do.";
