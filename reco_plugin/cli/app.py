@@ -26,7 +26,7 @@ from .evaluate import eval_app
 from .fit import fit_command
 from .flags import Given, take_flags, takes
 from .memory import memory_app
-from .shared import ModelOption, OpenOptions, reco_of
+from .shared import ModelOption, OpenOptions, claim_stdout, print_result, reco_of
 from .study import report_command, study_command
 from .train import export_command, train_command
 
@@ -122,7 +122,10 @@ def embed_command(
         Path | None, typer.Option(metavar="FILE", help="Write a (B, D) float32 .npy; images follow texts.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per line, and nothing else, on stdout.")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object per line, and nothing else, on stdout.", callback=claim_stdout
+        ),
     ] = False,
 ) -> None:
     """Embed texts and images, refined through the memory by default; one vector each, unit-norm."""
@@ -150,12 +153,14 @@ def embed_command(
         with whole_file(out) as part, part.open("wb") as file:
             np.save(file, vectors)
         result = {"file": str(out), "shape": vectors.shape, **notes[0], **notes[-1]}
-        typer.echo(json.dumps(result) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}")
+        print_result(
+            json.dumps(result) if as_json else f"wrote {vectors.shape[0]} x {vectors.shape[1]} float32 to {out}"
+        )
         return
     for name, vector, note in zip([*texts, *map(str, images)], vectors, notes, strict=True):
         values = [round(float(value), 7) for value in vector]
         line = {"input": name, "embedding": values, **note}
-        typer.echo(json.dumps(line, ensure_ascii=False) if as_json else f"{name}\t{values}")
+        print_result(json.dumps(line, ensure_ascii=False) if as_json else f"{name}\t{values}")
 
 
 @app.command("serve", epilog="Example: reco serve --memory ./memory --port 8080")

@@ -20,7 +20,7 @@ from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
 from .errors import reports_errors
 from .flags import Given, take_flags, takes
-from .shared import JsonOption, OpenOptions
+from .shared import JsonOption, OpenOptions, print_result
 
 _PACKAGES = (
     "reco-plugin",
@@ -83,7 +83,7 @@ def doctor_command(
     ):
         unread = name != "settings" and not report["checks"]["settings"]["ok"]
         report["checks"][name] = _NOT_CHECKED if unread else _outcome(check)
-    typer.echo(json.dumps(report, indent=2) if as_json else _render(report, verbose=verbose))
+    print_result(json.dumps(report, indent=2) if as_json else _render(report, verbose=verbose))
     if strict and not all(check["ok"] for check in report["checks"].values()):
         raise typer.Exit(1)
 

@@ -19,7 +19,7 @@ from ..request import RefineOptions, modes_of
 from ..types import FuserName
 from .errors import reports_errors
 from .flags import Given, take_flags, takes
-from .shared import JsonOption, OpenOptions, reco_of
+from .shared import JsonOption, OpenOptions, print_result, reco_of
 
 if TYPE_CHECKING:
     from ..evaluate import EntityResult, RetrievalResult, ZeroShotResult
@@ -310,4 +310,4 @@ def _print_result(
     if asked.out is not None:
         with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")
-    typer.echo(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")
+    print_result(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 
@@ -51,7 +54,34 @@ OptionOption = Annotated[
         help="Option of the memory, as in shards=6 or quantization=scalar; repeat it. See docs/memory.md.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+
+
+_STDOUT: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
+
+
+def claim_stdout(wanted: bool) -> bool:
+    """Keep stdout for :func:`print_result` alone, as callback of every ``--json``, to the end of the process.
+
+    What libraries print, and what they and their processes write to file descriptor 1, goes to stderr.
+    """
+    _STDOUT.set(None)
+    if wanted:
+        results = sys.stdout
+        try:
+            descriptor = results.fileno()
+        except OSError:  # a stream of Python's, as in tests
+            _STDOUT.set(results)
+        else:
+            results.flush()
+            _STDOUT.set(open(os.dup(descriptor), "w", encoding=results.encoding, errors=results.errors))  # noqa: SIM115, PTH123
+            os.dup2(sys.stderr.fileno(), descriptor)
+        sys.stdout = sys.stderr
+    return wanted
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.", callback=claim_stdout)
+]
 
 _DEFAULT_MEMORY = "./memory"
 
@@ -202,4 +232,9 @@ def with_progress(batches: Iterable[T], total: int | None, what: str) -> Iterato
 
 def say(result: Any, text: str, as_json: bool) -> None:
     """Print a result as JSON, or as text."""
-    typer.echo(json.dumps(result, ensure_ascii=False, indent=2) if as_json else text)
+    print_result(json.dumps(result, ensure_ascii=False, indent=2) if as_json else text)
+
+
+def print_result(text: str) -> None:
+    """Print to stdout, also where ``--json`` keeps it for results."""
+    typer.echo(text, file=_STDOUT.get())

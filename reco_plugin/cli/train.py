@@ -14,7 +14,7 @@ from ..errors import ConfigError, importing
 from ..train.recipe import ExportOptions, Recipe, Serving
 from .errors import keeps, reports_errors
 from .flags import Given, take_flags, takes
-from .shared import JsonOption, MemoryFlags, OptionOption
+from .shared import JsonOption, MemoryFlags, OptionOption, print_result
 
 _TORCH = partial(importing, None, "train", "training and export")
 
@@ -92,7 +92,7 @@ def export_command(
 
         parities = export_model(options, out, serving)
     if as_json:
-        typer.echo(json.dumps([vars(found) for found in parities], indent=2))
+        print_result(json.dumps([vars(found) for found in parities], indent=2))
         return
     typer.echo("\n".join(parity.table(parities)))
     if options.check is None:

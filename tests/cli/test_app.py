@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.cli.shared import print_result
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -153,3 +157,44 @@ def test_a_file_that_is_not_there_suggests_its_neighbour(tmp_path: Path) -> None
         app, ["memory", "build", str(tmp_path / "catalog.csv"), "--memory", str(tmp_path / "m")]
     )
     assert f"does not exist (did you mean '{tmp_path / 'catalogue.csv'}'?)" in result.stderr
+
+
+def parameters(path: tuple[str, ...]) -> list[Any]:
+    command: Any = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]
+    return list(command.params)
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if any("--json" in one.opts for one in parameters(path))])
+def test_every_json_keeps_stdout_for_the_result(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, noise = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", ours)
+    monkeypatch.setattr(sys, "stderr", noise)
+    flag = next(one for one in parameters(path) if "--json" in one.opts)
+    command = click.Command("one", params=[flag], callback=lambda as_json: (print("noise"), print_result("result")))
+    command.main(["--json"], standalone_mode=False)
+    assert (ours.getvalue(), noise.getvalue()) == ("result\n", "noise\n")
+
+
+@pytest.mark.parametrize("words", [("memory", "info"), ("memory", "search", "a red circle"), ("doctor",)], ids=str)
+def test_nothing_but_the_result_is_written_to_stdout_under_json(
+    words: tuple[str, ...], work: Path, memory: Path, model: Path
+) -> None:
+    """Libraries print, threads of theirs too, and processes that they start write to the descriptor itself."""
+    code = (
+        "import atexit, os, sys\n"
+        "from reco_plugin.cli.app import main\n"
+        "def talk(*told):\n"
+        "    print('(raylet) printed')\n"
+        "    os.system('echo written by a process')\n"
+        "sys.addaudithook(lambda event, told: talk() if event == 'import' and told[0] == 'tokenizers' else None)\n"
+        "atexit.register(talk)\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, *words, "--memory", memory, "--model", model, "--json"]
+    command = [word for word in command if words[:2] != ("memory", "info") or word not in ("--model", model)]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    assert done.stderr.count("printed") == done.stderr.count("written by a process") >= 1
