@@ -96,6 +96,9 @@ class _Joined(Processes):
                 done = [True]
         finally:
             torch.distributed.broadcast_object_list(done, src=0, group=self._patient)
+            if not done[0]:
+                # before Python ends: a thread of the group that outlives it aborts the process, which then ends with -6
+                torch.distributed.destroy_process_group()
         if not done[0]:
             raise RecoError(f"process {self.rank} stops because the first one failed")
         return result
