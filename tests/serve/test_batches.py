@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from live_service import wait_until
 
 from reco_plugin import Reco
 
@@ -140,8 +141,7 @@ def test_a_deadline_holds_while_a_request_waits_for_a_batch(filled, live, gate, 
         late = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
         assert [one.result(PATIENCE_S).status_code for one in late] == [504, 504]
         gate.open()
-        while server.config.app.state.edge.pool.pending:
-            pass
+        wait_until(lambda: not server.config.app.state.edge.pool.pending)
         assert post(url, "a blue circle").status_code == 200
 
 
@@ -162,8 +162,7 @@ def test_an_engine_that_hangs_makes_the_service_not_ready(filled, live, gate, as
             pass
         assert "busy" in answer.json()["reasons"][0]
         gate.open()
-        while httpx.get(f"{url}/readyz").status_code != 200:
-            pass
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
 
 
 def test_what_waits_for_a_batch_is_answered_when_the_service_stops(filled, live, gate, ask):

@@ -7,13 +7,14 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from live_service import wait_until
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
@@ -134,13 +135,7 @@ def pending(url: str, what: str) -> float:
     return float(re.findall(rf"^reco_pending_{what} (\S+)", httpx.get(f"{url}/metrics", timeout=60).text, re.M)[0])
 
 
-def wait_until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
+@pytest.mark.slow
 def test_what_clients_that_left_had_sent_is_not_kept(tmp_path, model):
     budget = 64_000_000
     large = json.dumps({"input": [{"image": "QUJD" * 4_600_000}]}).encode()  # 18.4 MB
@@ -262,8 +257,7 @@ def test_an_answer_that_is_not_taken_is_dropped(filled, live):
                     deaf.sendall(head("/v1/refine", len(body)) + body)
             except ConnectionError:
                 pass
-            while server.server_state.connections:
-                time.sleep(0.01)
+            wait_until(lambda: not server.server_state.connections)
         assert httpx.get(f"{url}/livez").status_code == 200
 
 
@@ -284,8 +278,7 @@ def test_an_answer_that_is_taken_too_slowly_is_dropped(filled, live):
 def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypatch):
     with live(filled, max_connections=2, head_timeout_s=60) as (url, server):
         with connected(url), connected(url):
-            while len(server.server_state.connections) < 2:
-                time.sleep(0.01)
+            wait_until(lambda: len(server.server_state.connections) >= 2)
             refused = httpx.post(f"{url}/v1/explain", json=ONE)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
             assert int(refused.headers["retry-after"]) >= 1
@@ -294,8 +287,7 @@ def test_connections_are_bounded_and_probes_are_answered(filled, live, monkeypat
             monkeypatch.setattr("reco_plugin.serve.connections.PROBE_CONNECTIONS", 0)
             with pytest.raises(httpx.TransportError):
                 httpx.get(f"{url}/livez")
-        while server.server_state.connections:
-            time.sleep(0.01)
+        wait_until(lambda: not server.server_state.connections)
         assert httpx.get(f"{url}/livez").status_code == 200
 
 
@@ -304,16 +296,14 @@ def test_what_bodies_take_together_is_bounded_and_given_back(filled, live):
     with live(filled, max_pending_bytes=1_000_000) as (url, server):
         bodies = server.config.app.state.edge.bodies
         with connected(url, head("/v1/explain", 900_000 + len(good)), b" " * 900_000) as first:
-            while bodies.pending < 900_000:
-                time.sleep(0.01)
+            wait_until(lambda: bodies.pending >= 900_000)
             refused = httpx.post(f"{url}/v1/explain", content=b" " * 200_000 + good, headers=JSON)
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bytes")
             assert int(refused.headers["retry-after"]) >= 1
             assert httpx.post(f"{url}/v1/explain", content=good, headers=JSON).status_code == 200  # a small one fits
             first.sendall(good)
             assert first.recv(100).startswith(b"HTTP/1.1 200")
-        while bodies.pending:
-            time.sleep(0.01)
+        wait_until(lambda: not bodies.pending)
 
 
 def test_bodies_are_read_one_at_a_time_and_the_loop_goes_on():

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from live_service import wait_until
 
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.embedding import Item
@@ -75,10 +76,10 @@ def test_what_a_client_that_left_has_queued_is_dropped(blocked, live):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as leaving:
             leaving.sendall(request + b"content-length: %d\r\n\r\n" % len(body) + body)
-            while pool.pending < 2:
-                assert not first.done()
-        while pool.pending == 2:
+            wait_until(lambda: pool.pending == 2 or first.done())
             assert not first.done()
+        wait_until(lambda: pool.pending < 2 or first.done())
+        assert not first.done()
         blocked.go.set()
         assert first.result(60).status_code == 200
         assert not blocked.reached.acquire(blocking=False)

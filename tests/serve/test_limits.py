@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from live_service import wait_until
 from starlette.exceptions import HTTPException
 
 from reco_plugin.serve.answers import while_written, written
@@ -142,8 +143,8 @@ def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_l
         edge = server.config.app.state.edge
         waiting = [callers.submit(post, url) for _ in range(2)]
         assert blocked.reached.acquire(timeout=60)
-        while edge.pool.pending < 2:
-            assert not waiting[0].done()
+        wait_until(lambda: edge.pool.pending == 2 or waiting[0].done())
+        assert not waiting[0].done()
         refused = post(url)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
         assert int(refused.headers["retry-after"]) >= 1
@@ -165,8 +166,7 @@ def test_a_deadline_that_passes_is_504_and_the_next_request_is_answered(blocked,
         assert "deadline_s" in late.json()["error"]["message"]
         assert server.config.app.state.edge.pool.pending == 1  # it goes on, and keeps its place
         blocked.go.set()
-        while server.config.app.state.edge.pool.pending:
-            pass
+        wait_until(lambda: not server.config.app.state.edge.pool.pending)
         assert post(url).status_code == 200
 
 
@@ -176,8 +176,7 @@ def test_what_waited_too_long_is_never_begun(blocked, live):
         assert {one.result(60).status_code for one in [callers.submit(post, url) for _ in range(3)]} == {504}
         assert blocked.reached.acquire(timeout=60)
         blocked.go.set()
-        while server.config.app.state.edge.pool.pending:
-            pass
+        wait_until(lambda: not server.config.app.state.edge.pool.pending)
         assert not blocked.reached.acquire(blocking=False)
 
 
@@ -192,8 +191,7 @@ def test_workers_that_hang_make_the_service_not_ready(blocked, live):
             pass
         assert answer.json() == {"status": "hangs"}
         blocked.go.set()
-        while httpx.get(f"{url}/readyz").status_code != 200:
-            pass
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         assert httpx.get(f"{url}/livez").status_code == 200
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,3 +38,11 @@ def serve_on_a_free_port(reco: Reco, **settings: Any) -> Iterator[tuple[str, uvi
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+def wait_until(seen: Callable[[], Any], patience_s: float = 120) -> None:
+    """Wait without taking a core from what is waited for; fails where it never comes."""
+    deadline = time.monotonic() + patience_s
+    while not seen():
+        assert time.monotonic() < deadline, "what was waited for never came"
+        time.sleep(0.005)

@@ -119,6 +119,7 @@ def npm_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_npm_client(npm_client: Path, url: str, filled: Reco, red_square: str, picture: Image.Image) -> None:
     command = ["node", "main.js", f"{url}/v1", f"data:image/png;base64,{red_square}"]
     done = subprocess.run(command, cwd=npm_client, capture_output=True, text=True, timeout=60, check=True)
