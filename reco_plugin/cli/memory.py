@@ -253,7 +253,10 @@ def trust_lines(trust: dict[str, Any], pairs: int) -> list[str]:
     if state.check is not None:
         said += [f"{state.check}: {state.check.meaning}", *filter(None, [state.check.advice])]
         if not state.check.by_chance:
-            said.append(f"{1 - state.check.wrong:.0%} of its captions look right")
+            fit = 1 - state.check.wrong
+        said.append(
+            f"its captions fit their neighbours by {fit:.2f} of 1, which ranks pairs and is no share of right ones"
+        )
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")
     return [*said, *([state.reason] if state.reason else [])]
