@@ -6,9 +6,7 @@ It is found by the note that it leaves in the memory's folder, or named by ``--s
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +18,7 @@ from ..config import Settings
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryTimeout, RecoError, importing
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions, Version
-from ..serve.note import Note, read_note
+from ..serve.note import Note, answers, read_note
 from ..types import Fingerprint
 
 if TYPE_CHECKING:
@@ -104,7 +102,7 @@ def served_memory(settings: Settings, asked: ServiceOptions, fingerprint: Finger
     note = read_note(folder := _folder(settings))
     if note is None:
         return None
-    ways: list[dict[str, Any]] = [{"socket": note.socket}] if note.socket and _answers(note.socket) else []
+    ways: list[dict[str, Any]] = [{"socket": note.socket}] if note.socket and answers(note.socket) else []
     if (key := asked.key) is not None:
         ways.append({"key": key})
     for way in ways:
@@ -159,16 +157,6 @@ def _closed(settings: Settings, note: Note) -> str:
         "own user on its own machine, or with its admin key: give that as RECO_SERVE_ADMIN_KEY or --key-file (and "
         "start the service with one, if it has none), or stop the service"
     )
-
-
-def _answers(path: str) -> bool:
-    """Whether somebody listens at a Unix socket that this user may reach."""
-    try:
-        with closing(socket.socket(socket.AF_UNIX)) as tried:
-            tried.connect(path)
-    except (OSError, AttributeError):  # Windows has none
-        return False
-    return True
 
 
 def _folder(settings: Settings) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import socket
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -45,6 +46,16 @@ class Note:
         with suppress(OSError):
             if read_note(folder) == self:
                 (Path(folder) / NAME).unlink()
+
+
+def answers(path: str | os.PathLike[str]) -> bool:
+    """Whether somebody listens at a Unix socket that this user may reach."""
+    try:
+        with closing(socket.socket(socket.AF_UNIX)) as tried:
+            tried.connect(os.fspath(path))
+    except (OSError, AttributeError):  # Windows has none
+        return False
+    return True
 
 
 def _is_trusted(owner: int, folder: str | os.PathLike[str]) -> bool:

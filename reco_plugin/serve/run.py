@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from .app import create_app
 from .connections import make_protocol
 from .logs import LOGGER, log_to_stderr
 from .middleware import is_loopback
-from .note import Note
+from .note import Note, answers
 from .settings import ServeSettings
 from .versions import ServedVersions
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 log = logging.getLogger(LOGGER)
+_PLACE, _SOCKET, _ABANDONED_S = "reco-serve-", "admin.sock", 60.0
 _NOT_STARTED = 3
 """Exit code, as uvicorn's own."""
 
@@ -99,6 +101,16 @@ def run(settings: ServeSettings, reco: Reco) -> None:
         sys.exit(_NOT_STARTED)
 
 
+def _remove_abandoned() -> None:
+    """Remove the sockets of services of this user that were killed, if they are old enough to have been opened."""
+    for place in Path(tempfile.gettempdir()).glob(f"{_PLACE}*"):
+        with suppress(OSError):
+            found = place.stat()
+            mine = found.st_uid == os.getuid() and time.time() - found.st_mtime > _ABANDONED_S
+            if mine and not answers(place / _SOCKET):
+                shutil.rmtree(place)
+
+
 def _announcing(app: FastAPI) -> type[uvicorn.Server]:
     """Make uvicorn's server class that also listens on a socket of this user, and says both in the memory's folder."""
     import uvicorn
@@ -125,7 +137,8 @@ def _announcing(app: FastAPI) -> type[uvicorn.Server]:
         async def _listen_here(self) -> None:
             """Listen in a folder that only this user may enter; where that fails, there is the URL."""
             try:
-                place = str(Path(tempfile.mkdtemp(prefix="reco-serve-")) / "admin.sock")
+                _remove_abandoned()
+                place = str(Path(tempfile.mkdtemp(prefix=_PLACE)) / _SOCKET)
                 loop = asyncio.get_running_loop()
                 self.servers.append(await loop.create_unix_server(self._make_connection, path=place))
             except (OSError, AttributeError, NotImplementedError) as error:
