@@ -72,7 +72,8 @@ class Why:
     def __str__(self) -> str:
         knowledge, agreement, honesty = self.signals[:3]
         known, agreed = (_THIRDS[one.name][min(int(3 * one.level), 2)] for one in (knowledge, agreement))
-        seen = f"{known[0].upper()}{known[1:]}, {agreed}, and {honesty.value:.0%} of their captions look right."
+        fit = f"their captions fit their neighbours by {honesty.value:.2f} of 1"
+        seen = f"{known[0].upper()}{known[1:]}, {agreed}, and {fit}."
         moved = f"So what was found counts {times_added(self.added)} as much as the query itself"
         if (held := self.held_by) is None:
             return f"{seen} {moved}, as usual."

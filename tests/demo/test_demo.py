@@ -196,7 +196,9 @@ def test_each_card_says_in_words_why_its_query_moved_so_far(page: Page) -> None:
         words = " ".join(card.split())
         assert re.search(r"[Tt]he encoder (hardly )?knows what was found", words)
         assert re.search(r"the pairs found (dis)?agree", words)
-        assert re.search(r"\d+% of their captions look right\. So what was found counts (< )?[\d.]+(%| times)", words)
+        assert re.search(
+            r"fit their neighbours by [01]\.\d\d of 1\. So what was found counts (< )?[\d.]+(%| times)", words
+        )
 
 
 def test_the_page_says_which_encoder_it_is(page: Page, out: Path) -> None:

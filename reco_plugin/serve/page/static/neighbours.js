@@ -53,7 +53,7 @@ function card(pair, most, fresh) {
     bar,
     el("p", { class: "weight" }, el("b", {}, percent(pair.weight)), " weight"),
     el("p", { class: "caption", title: nameOf(pair) }, nameOf(pair)),
-    el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `caption right ${percent(pair.trust)}`));
+    el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `caption fits by ${pair.trust.toFixed(2)}`));
   if (fresh.has(pair.id)) node.append(el("span", { class: "fresh" }, "added"));
   return node;
 }
