@@ -2,6 +2,7 @@
 
     python -m benchmarks.realclip_gate --data DIRECTORY  # writes docs/measurements/realclip.* from the vectors there
     python -m benchmarks.realclip_gate                   # the page and the chart again, from that file
+    python -m benchmarks.realclip_gate --data DIRECTORY --files FOLDER  # the files that docs/walkthrough.md evaluates
 
 Needs the extra `train` and three files of vectors, which are not part of this repository: `load_imagenet` and
 `nearest_neighbour` say what is in them. Takes about four minutes on one core.
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reco_plugin.data import Captioned, Labelled, write_labelled, write_pairs, write_retrieval
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.study.streams import stream
@@ -276,6 +278,22 @@ def page(found: dict[str, Any]) -> str:
     return head.format(measured, **found)
 
 
+def write_files(data: ImageNet, folder: Path) -> None:
+    """Write a memory's pairs (two images a class), test images and captions for `reco eval` to read."""
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = np.arange(len(data.image))
+    names = [f"{name} ({number})" for number, name in enumerate(IMAGENET_CLASSNAMES)]  # two names stand twice
+    held, of = data.image[:, list(SLOTS[0])], np.repeat(everything, len(SLOTS[0]))
+    ids = [f"{number:06d}" for number in range(len(of))]
+    payloads = [{"caption": names[number]} for number in of]
+    write_pairs(folder / "pairs.npz", [Records(ids, held.reshape(len(of), -1), data.caption[of], payloads)])
+    images, labels = data.queries(everything, SLOTS[0])
+    write_labelled(folder / "test.npz", Labelled("test", images, labels, tuple(names), prompts=data.prompt))
+    write_retrieval(folder / "search.npz", Captioned("search", images[:: len(SLOTS[1])], data.prompt, everything))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="where the vectors are; without it, nothing is measured anew")
@@ -283,7 +301,13 @@ def main() -> None:
         "--docs", type=Path, default=Path("docs/measurements"), help="where realclip.json, .md and .svg go"
     )
     parser.add_argument("--neighbours", type=int, default=10)
+    parser.add_argument("--files", type=Path, help="only write ImageNet's pairs and test images to this folder")
     options = parser.parse_args()
+    if options.files:
+        if options.data is None:
+            parser.error("--files needs --data DIRECTORY")
+        write_files(load_imagenet(options.data), options.files)
+        return
     kept = options.docs / "realclip.json"
     if options.data:
         kept.write_text(json.dumps(results(options.data, options.neighbours), indent=1) + "\n")
