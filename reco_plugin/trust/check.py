@@ -110,9 +110,9 @@ class Check:
         """How far it can be trusted."""
         if self.by_chance:
             return (
-                "its gains mean nothing: the vectors are of another encoder than this one, or texts and images do not "
-                "belong together. Compare some with what this model makes of their captions or pictures, and build the "
-                "memory anew"
+                "real if this encoder knows nothing of such things; worth nothing if the vectors are of another "
+                "encoder, or texts and images do not belong together. Where they were not made by this model, compare "
+                "some with what it makes of their captions or pictures; `reco eval` on real queries tells for sure"
             )
         if self.alone > ALONE:
             return "of little worth, since most of its captions have one pair; blind to an irrelevant memory"
@@ -133,16 +133,16 @@ class Check:
         return cls(image, text, float(stored["wrong"]), int(stored["pairs"]), float(stored.get("alone", 0.0)))
 
     def __str__(self) -> str:
-        if self.by_chance:
-            return (
-                f"ALARM: without refinement {self.image.frozen:.1f} % of image queries and {self.text.frozen:.1f} % of "
-                f"text queries find their own pair among {self.pairs:,}, as by chance"
-            )
-
         def said(side: SideCheck, what: str) -> str:
             return f"{what} {side.gain:+.1f} ± {2 * side.error:.1f} points ({side.hidden:+.1f} without an answer)"
 
-        return f"{said(self.image, 'image queries')}, {said(self.text, 'text queries')}, estimated on its own pairs"
+        gains = f"{said(self.image, 'image queries')}, {said(self.text, 'text queries')}, estimated on its own pairs"
+        if not self.by_chance:
+            return gains
+        return (
+            f"ALARM: without refinement {self.image.frozen:.1f} % of image queries and {self.text.frozen:.1f} % of "
+            f"text queries find their own pair among {self.pairs:,}, as by chance. {gains[0].upper()}{gains[1:]}"
+        )
 
     @property
     def advice(self) -> str:

@@ -136,8 +136,10 @@ def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None
     check = turned.state.check
     assert max(check.image.gain, check.text.gain) > 20.0
     assert check.by_chance
-    assert "ALARM" in str(check) and "as by chance" in str(check) and "+" not in str(check)
-    assert "gains mean nothing" in check.meaning
+    assert re.match(
+        r"ALARM: .* as by chance\. Image queries \+", str(check)
+    )  # a domain unknown to CLIP looks like this, too
+    assert "worth nothing if the vectors are of another encoder" in check.meaning
     assert not check.advice
 
 
