@@ -47,7 +47,7 @@ class RefinedBlock:
 
     Attributes:
         vectors: (B, D) unit-norm.
-        trust, weights: (B, K) honesty and share of each neighbour.
+        trust, weights: (B, K) how well each neighbour's caption fits, and its share.
         coverage: of the block.
         moves: how each vector moves; None without a gate.
         why: how far each moves and why, on request; None where it found nothing.
@@ -184,7 +184,7 @@ class Closed:
         )
         return RefinedBlock(
             np.where(here[:, None], refined, queries).astype(np.float32),
-            state.honesty_of(found),
+            state.shown(found),
             (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
             coverage,
             moves,

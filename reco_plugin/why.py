@@ -21,7 +21,7 @@ _THIRDS: dict[Name, tuple[str, str, str]] = {
 _SHORT: dict[Name, tuple[str, str]] = {
     "knowledge": ("the encoder hardly knows it", "the encoder knows it so well"),
     "agreement": ("the pairs found disagree", "the pairs found agree so well"),
-    "honesty": ("captions look wrong", "captions look so right"),
+    "honesty": ("their captions fit badly", "their captions fit so well"),
     "nearness": ("the nearest pair is far", "the nearest pair is so near"),
     "standout": ("no pair stands out", "one pair stands out so far"),
     "likeness": ("the query is unlike what the memory holds", "the query is like what the memory holds"),
@@ -35,12 +35,12 @@ class Signal:
 
     Attributes:
         name: knowledge: how well the frozen encoder knows what was found. agreement: how far the neighbours agree.
-            honesty: how right their captions look. nearness: of the nearest one. standout: its distance to their mean.
+            honesty: how well their captions fit. nearness: of the nearest one. standout: its distance to their mean.
             likeness: of the query to what the memory holds, as the share of the move that this and caution leave.
             novelty: instead of it for candidates of a memory with one image per caption, as far as the encoder does not
             know the pairs found by itself.
-        value: knowledge and agreement in standard deviations; honesty, likeness and novelty as shares; the others as
-            cosines.
+        value: knowledge and agreement in standard deviations; honesty from 0 to 1; likeness and novelty as shares; the
+            others as cosines.
         level: place in the range that the gate was fitted on, from 0 to 1.
         pull: logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter.
     """

@@ -189,7 +189,7 @@ def test_explained_parts_belong_together(refiner, world, queries, modality):
     assert np.allclose(result.neighbours.similarity, np.sum(queries[:, None] * own[rows], axis=2), atol=1e-6)
     assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
     assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
-    assert np.allclose(result.trust, refiner.memory.trust.honesty.of(witnesses_of(refiner, result)), atol=1e-6)
+    assert np.allclose(result.trust, refiner.memory.trust.honesty.shown(witnesses_of(refiner, result)), atol=1e-6)
     share = result.weights.sum(axis=1)
     assert ((share > 0) & (share < 1)).all()
     added = result.moves.added

@@ -66,7 +66,7 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     lines += _block("trust", trust_lines(header.trust, count))
     if waiting := unfinished(header):
         info["unfinished"] = waiting
-        lines.append(f"learning {waiting}")
+        lines += _block("note", [waiting])
     if left:
         lines.append(f"judged   all but {left:,} pairs, which count as average until the next write, or: {_AGAIN}")
     if index:
@@ -253,10 +253,8 @@ def trust_lines(trust: dict[str, Any], pairs: int) -> list[str]:
     if state.check is not None:
         said += [f"{state.check}: {state.check.meaning}", *filter(None, [state.check.advice])]
         if not state.check.by_chance:
-            fit = 1 - state.check.wrong
-        said.append(
-            f"its captions fit their neighbours by {fit:.2f} of 1, which ranks pairs and is no share of right ones"
-        )
+            fit = f"{1 - state.check.wrong:.2f} of 1"
+            said.append(f"its captions fit their neighbours by {fit}, which ranks pairs and is no share of right ones")
     elif not state.fitted and not state.reason:
         said.append("a safe gate, since it has too few pairs for its own and for a self-check")
     return [*said, *([state.reason] if state.reason else [])]

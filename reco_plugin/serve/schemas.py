@@ -128,7 +128,8 @@ class UsedPair(BaseModel):
     similarity: float
     """Cosine with the item, by the modality that was searched."""
     trust: float
-    """The chance that its caption is its image's own, from 0 to 1; 1 without a gate."""
+    """How well its caption fits its image, by the pairs around it, from 0 to 1: it ranks pairs, and is no chance of
+    being right. 1 without a gate."""
     weight: float
     """Its share in the refined vector, from 0 to 1."""
     caption: str | None
@@ -158,7 +159,7 @@ class WhyBody(BaseModel):
     """Length of what was added to the vector, of length 1."""
     signals: dict[str, SignalBody]
     """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
-    deviations; how right their captions look (honesty), from 0 to 1; cosine of the nearest (nearness) and its
+    deviations; how well their captions fit (honesty), from 0 to 1; cosine of the nearest (nearness) and its
     distance to their mean (standout); the share of the move that likeness to the memory and caution leave
     (likeness), or that is left by pairs that the encoder knows by itself (novelty)."""
 

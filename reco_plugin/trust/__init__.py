@@ -1,7 +1,7 @@
 """Trust per pair, learned from the memory itself: how far a query moves towards what the memory holds.
 
 ``moments``   mean and covariance of each modality: what is found enters whitened, in standard deviations
-``honesty``   per pair: the chance that its caption is its image's own
+``honesty``   per pair: how well its caption fits its image, by the pairs around it
 ``signals``   per query: the whitened evidence of its neighbours, and eight numbers about it
 ``gate``      signals -> how far to move
 ``episodes``  held-out pairs of the memory that ask, siblings visible and hidden

@@ -28,7 +28,7 @@ CHECKED = 500
 WORTH = 2.0
 """Standard errors by which a gate must save loss, else its side stays plain."""
 HOPELESS = 0.9
-"""Share of wrong captions from which a memory is not used."""
+"""Share of wrong captions, as honesty estimates it, from which a memory is not used."""
 _UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
 _ONE_IMAGE = 0.5  # share of pairs without siblings from which candidates have nothing of their own to learn from
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
@@ -122,7 +122,7 @@ def _fit_state(
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
     state = State(corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted=False)
     if corpus.learned.wrong >= HOPELESS:
-        return replace(state, reason=f"{corpus.learned.wrong:.0%} of its captions look wrong")
+        return replace(state, reason="its captions fit their images hardly better than those of other images do")
     if len(corpus) < ENOUGH:
         prior = {m: replace(plain[m], gates=dict.fromkeys(FITTED, PRIOR[m])) for m in MODALITIES}
         return replace(state, sides=prior)

@@ -88,7 +88,7 @@ class Check:
 
     Attributes:
         image, text: queries of that modality.
-        wrong: share of its captions that look wrong, in [0, 1].
+        wrong: what their mean honesty lacks to 1; too high where entities look alike, so no share of wrong captions.
         pairs: that asked.
         alone: share of them whose caption no other pair has: with them hidden from themselves, there is no answer.
     """

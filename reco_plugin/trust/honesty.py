@@ -1,10 +1,10 @@
-"""Honesty of a pair: the chance that its caption is its image's own, judged by the pairs around it.
+"""Honesty of a pair: how well its caption fits its image, judged by the pairs around it. It ranks, and is no chance.
 
 Three witnesses, in standard deviations: what the images of its caption's neighbours say of its image, what the
 captions of its image's neighbours say of its caption, and the frozen encoder's own score. A logistic regression of real
 pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled pairs estimates the
 share e of wrong captions, and ``1 - e / r`` is the honesty. The shuffled pairs stand in for wrong captions, so no label
-is needed.
+is needed. e is too high where entities look alike: many right captions have a low honesty, but wrong ones a lower.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..types import MODALITIES, Modality, Vectors, other
 from .moments import Values
 
 LEAST = 1e-3
-"""Honesty of a pair that is certainly wrong; never 0, so that weights stay defined."""
+"""Honesty of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
 UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself
 (``docs/measurements/gate.md``)."""
@@ -48,9 +48,23 @@ class Honesty:
 
     def of(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Honesty in (0, 1] from witnesses, (..., 3) -> (...); the mean where a witness is missing (NaN)."""
+        known, ratio = self._ratio(witnesses)
+        return np.where(known, np.clip(1.0 - self.wrong / ratio, LEAST, 1.0), self.mean).astype(np.float32)
+
+    def shown(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Honesty for people, (..., 3) -> (...): without the floor, at which many pairs would be equal.
+
+        Below one half it goes on along its tangent, towards 0, so the order of the pairs is kept.
+        """
+        known, ratio = self._ratio(witnesses)
+        share = ratio / max(self.wrong, 1e-30)
+        fit = np.where(share > 2.0, 1.0 - 1.0 / np.maximum(share, 2.0), share / 4.0)
+        return np.where(known, fit, self.mean).astype(np.float32)
+
+    def _ratio(self, witnesses: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+        """Which pairs have all witnesses, and the ratio for them, (..., 3) -> (...)."""
         known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(witnesses).all(axis=-1))
-        found = np.clip(1.0 - self.wrong / self.ratio(np.where(known[..., None], witnesses, 0.0)), LEAST, 1.0)
-        return np.where(known, found, self.mean).astype(np.float32)
+        return known, self.ratio(np.where(known[..., None], witnesses, 0.0))
 
 
 def unknown(frozen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

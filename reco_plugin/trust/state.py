@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,10 +140,19 @@ class State:
 
     def honesty_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
         """Honesty (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
+        return self._judge(found, self.honesty.of)
+
+    def shown(self, found: Neighbours) -> npt.NDArray[np.float32]:
+        """The same for people, see :meth:`.Honesty.shown`."""
+        return self._judge(found, self.honesty.shown)
+
+    def _judge(
+        self, found: Neighbours, judge: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
         if found.witnesses is None:
             honesty = np.full(found.found.shape, self.honesty.mean, np.float32)
         else:
-            honesty = self.honesty.of(found.witnesses)
+            honesty = judge(found.witnesses)
         return np.where(found.found, honesty, np.float32(0.0))
 
     @staticmethod

@@ -28,9 +28,9 @@ HELD = Coverage(12, 12, 0.25, 0.5, 0.2, (True,) * 3 + (False,) * 9)
         ("query", Coverage(9, 9, plain="it is not calibrated"), "left plain", "images stay plain, since it is not cal"),
         (
             "candidate",
-            Coverage(9, 9, plain="90 % look wrong"),
+            Coverage(9, 9, plain="its captions fit badly"),
             "left plain",
-            "images stay plain, since 90 % look wrong",
+            "images stay plain, since its captions fit badly",
         ),
         (
             "candidate",

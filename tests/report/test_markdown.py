@@ -67,9 +67,9 @@ def test_cases_are_a_table_with_pictures_where_there_are_some(findings, hostile)
     plain = markdown_cases(findings.harms)
     assert "<img" not in plain
     assert "| corgi | 1 → 1,205 | **1. corgi 0.31** ✓<br>2. shiba inu 0.30<br>" in plain
-    assert "✓ a drawing of a red fox in snow (0.91, trust 90 %)" in plain
+    assert "✓ a drawing of a red fox in snow (0.91, caption fits by 0.90)" in plain
     assert "✗ a drawing of a shiba inu" in plain
-    assert "? a drawing of a wolf (0.70, trust 8 %)" in plain
+    assert "? a drawing of a wolf (0.70, caption fits by 0.08)" in plain
     assert hostile not in plain
     assert {line.count(" | ") for line in plain.splitlines()} == {4}
     linked = markdown_cases(findings.harms, lambda name: name and f"run/pictures/{name}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from trust_worlds import D, measured, unit, world
 
+from reco_plugin.cli.memory import trust_lines
 from reco_plugin.errors import ConfigError
 from reco_plugin.trust import State, calibrate
 from reco_plugin.trust.check import Check
@@ -16,6 +17,7 @@ from reco_plugin.trust.corpus import Corpus
 from reco_plugin.trust.coverage import find_covered, nearest_rival
 from reco_plugin.trust.episodes import make_episodes
 from reco_plugin.trust.fit import START, _Loss, minimise
+from reco_plugin.trust.honesty import LEAST, Honesty
 from reco_plugin.trust.moments import low_rank
 from reco_plugin.trust.scores import keep_mass, score_pairs, to_vectors
 from reco_plugin.types import MODALITIES, Mass, Modality, Moves
@@ -58,6 +60,21 @@ def test_honesty_ranks_wrong_captions_behind_right_ones(wrong: float) -> None:
     right, others = honesty[~bad], honesty[bad]
     auc = (right[:, None] > others).mean() + 0.5 * (right[:, None] == others).mean()
     assert auc > 0.9
+
+
+def test_what_is_shown_of_honesty_ranks_also_what_lies_at_its_floor() -> None:
+    honesty = Honesty(np.array([1.0, 0.0, 0.0, 0.0]), 0.5, mean=0.7)
+    witnesses = np.zeros((401, 3), np.float32)
+    witnesses[:, 0] = np.linspace(-10.0, 8.0, 401)
+    of, shown = honesty.of(witnesses), honesty.shown(witnesses)
+    assert (of == LEAST).sum() > 200, "all these are equal"
+    assert (np.diff(shown) > 0.0).all(), "none of these are"
+    assert shown.min() > 0.0 and shown.max() < 1.0
+    assert np.array_equal(shown[of > 0.5], of[of > 0.5])
+    assert np.abs(np.diff(shown)).max() < 0.03, "without a step"
+    witnesses[0, 1] = np.nan
+    assert honesty.shown(witnesses)[0] == np.float32(0.7), "not judged yet"
+    assert (Honesty(honesty.weights, 0.0).shown(witnesses[1:]) == 1.0).all()
 
 
 def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
@@ -141,6 +158,10 @@ def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None
     )  # a domain unknown to CLIP looks like this, too
     assert "worth nothing if the vectors are of another encoder" in check.meaning
     assert not check.advice
+    assert [one for one in trust_lines(right.state.to_json(), len(image)) if "fit their neighbours by 0." in one]
+    said = "; ".join(trust_lines(turned.state.to_json(), len(image)))
+    assert "ALARM" in said
+    assert "fit their neighbours" not in said, "said of no use where the alarm is raised"
 
 
 def test_a_damaged_state_is_refused(state: State) -> None:

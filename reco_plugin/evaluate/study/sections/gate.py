@@ -81,7 +81,7 @@ def _state(trust: State) -> Table:
         "pairs": f"{trust.pairs:,}",
         "gates": "fitted on its own pairs" if trust.fitted else "the safe ones of a small memory",
         "queries without an answer, as measured": f"{percent(trust.unanswerable)} %",
-        "captions that look wrong": f"{percent(trust.honesty.wrong if check is None else check.wrong)} %",
+        "how well its captions fit (no share of right ones)": f"{_fit(trust):.2f} of 1",
         "cosine from which two captions mean the same": f"{trust.same_caption:.2f}",
     }
     if trust.reason:
@@ -92,6 +92,10 @@ def _state(trust: State) -> Table:
     rows: tuple[dict[str, Cell], ...] = tuple({"name": name, "value": value} for name, value in said.items())
     columns = (Column(key="name", title="the memory has learned"), Column(key="value", title=""))
     return Table(title="what the memory has learned", columns=columns, rows=rows)
+
+
+def _fit(trust: State) -> float:
+    return 1.0 - (trust.honesty.wrong if trust.check is None else trust.check.wrong)
 
 
 def _points(gain: float, error: float) -> str:

@@ -48,7 +48,7 @@ function dial(angle) {
 function card(pair, most, fresh) {
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("i"));
   bar.firstChild.style.inlineSize = `${(100 * pair.weight) / most}%`;
-  const node = el("li", { "data-id": pair.id, class: pair.trust < 0.5 ? "untrusted" : null },
+  const node = el("li", { "data-id": pair.id },
     picture(pair),
     bar,
     el("p", { class: "weight" }, el("b", {}, percent(pair.weight)), " weight"),
