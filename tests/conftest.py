@@ -80,7 +80,6 @@ SLOW = {
     "tests/report/test_page.py",
     "tests/serve/dialects/test_fetch.py",
     "tests/serve/test_core_run.py",
-    "tests/serve/test_given_up.py",
     "tests/serve/test_memory_admin.py",
     "tests/serve/test_openapi.py",
     "tests/serve/test_page.py",

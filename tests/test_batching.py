@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_service import wait_until
 
 from reco_plugin.batching import Batcher, Columns
 
@@ -62,8 +63,14 @@ def ask(engine: Engine) -> Iterator[Ask]:
         def start(*numbers: int, key: str = "a") -> Future[tuple[list[int], list[str]]]:
             waits = len(engine.batcher._waiting)
             future = threads.submit(engine, *numbers, key=key)
-            while not engine.begun.acquire(blocking=False) and len(engine.batcher._waiting) == waits:
+
+            def taken() -> bool:
+                if engine.begun.acquire(blocking=False) or len(engine.batcher._waiting) != waits:
+                    return True
                 assert not future.done()
+                return False
+
+            wait_until(taken)
             return future
 
         yield start

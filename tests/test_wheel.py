@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from live_service import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("wheel")  # built and installed once
@@ -140,8 +141,10 @@ def serving(reco: Path, folder: Path) -> Iterator[str]:
     with (folder.parent / "log").open("w+") as log:
         running = subprocess.Popen(command, cwd=folder, env=_env(), stderr=log)
         try:
-            while not (found := re.search(r"http://[\d.]+:\d+", (folder.parent / "log").read_text())):
-                assert running.poll() is None, (folder.parent / "log").read_text()
+            said = (folder.parent / "log").read_text
+            wait_until(lambda: running.poll() is not None or "http://" in said())
+            found = re.search(r"http://[\d.]+:\d+", said())
+            assert found, said()
             yield found[0]
         finally:
             running.kill()

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 from ctrl_c import press_ctrl_c
 from fit_worlds import made
+from live_service import wait_until
 
 from reco_plugin.data import write_pairs
 
@@ -115,8 +116,8 @@ def test_a_process_ends_with_130_and_no_trace(work: Path, catalogue: Path, model
         env=os.environ,
     )
     try:
-        while not list(work.glob("memory/shard/segments/*")):
-            assert running.poll() is None
+        wait_until(lambda: running.poll() is not None or list(work.glob("memory/shard/segments/*")))
+        assert running.poll() is None
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=120)
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_service import wait_until
 
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import InputError, MemoryStoreError
@@ -31,10 +31,8 @@ def together(hanging: Any) -> Callable[..., list[Future[Any]]]:
             assert hanging.waiting.acquire(timeout=PATIENCE_S)
             for place, call in enumerate(calls[1:], 1):
                 futures.append(threads.submit(call))
-                given_up = time.monotonic() + PATIENCE_S
-                while len(batcher._waiting) < place:
-                    assert not futures[-1].done()
-                    assert time.monotonic() < given_up, f"{len(batcher._waiting)} of {place} wait"
+                wait_until(lambda place=place: len(batcher._waiting) >= place or futures[-1].done())
+                assert not futures[-1].done()
             rig.memory.asked = 1
             rig.memory.trouble = then
             hanging.release()

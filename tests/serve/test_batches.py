@@ -75,7 +75,8 @@ def ask(filled: Reco) -> Iterator[Callable[[str], Ask]]:
                 future = threads.submit(post, url, *texts, **options)
                 if begins is not None:
                     assert begins.acquire(timeout=PATIENCE_S)
-                while begins is None and len(filled.encoder._batchers["text"]._waiting) == before:
+                else:
+                    wait_until(lambda: len(filled.encoder._batchers["text"]._waiting) != before or future.done())
                     assert not future.done()
                 return future
 
@@ -158,9 +159,8 @@ def test_an_engine_that_hangs_makes_the_service_not_ready(filled, live, gate, as
     with live(filled, threads=1, queue=16, deadline_s=0.1) as (url, _):
         gate.shut.set()
         assert ask(url)("a first one", begins=gate.begun).result(PATIENCE_S).status_code == 504
-        while (answer := httpx.get(f"{url}/readyz")).status_code == 200:
-            pass
-        assert "busy" in answer.json()["reasons"][0]
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code != 200)
+        assert "busy" in httpx.get(f"{url}/readyz").json()["reasons"][0]
         gate.open()
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
 

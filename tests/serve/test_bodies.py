@@ -105,8 +105,7 @@ def test_a_request_that_is_alone_always_fits_and_two_may_not():
 def running(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[tuple[int, str]]:
     """A service in a process of its own: its id and its URL."""
     with process(tmp_path_factory.mktemp("running"), model, "--memory", ":memory:") as (started, url):
-        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
-            assert started.poll() is None
+        wait_until(lambda: started.poll() is not None or httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
         yield started.pid, url
 
 

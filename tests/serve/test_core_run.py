@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from live_service import wait_until
 from pydantic import SecretStr
 
 from reco_plugin.cli.app import serve_command
@@ -60,8 +61,7 @@ def process(folder: Path, model: Path, *flags: str, **variables: str) -> Iterato
 def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
     with process(tmp_path, model, "--threads", "1", RECO_SERVE_ADMIN_KEY="adm") as (running, url):
         with httpx.Client(base_url=url, headers={"authorization": "Bearer adm"}, timeout=60) as client:
-            while client.get("/readyz").status_code != 200:
-                assert running.poll() is None
+            wait_until(lambda: running.poll() is not None or client.get("/readyz").status_code == 200)
             pair = {"id": "a", "text": "a red square", "image": red_square}
             assert client.post("/v1/memory/pairs", json={"pairs": [pair]}).json()["pairs"] == 1
         running.send_signal(signal.SIGTERM)
@@ -148,8 +148,7 @@ def test_it_says_in_one_line_why_it_does_not_start(tmp_path, model, flags, varia
 def test_an_empty_folder_is_a_memory_to_begin_with(tmp_path, model):
     (tmp_path / "catalogue").mkdir()
     with process(tmp_path, model, "--memory", "catalogue") as (running, url):
-        while httpx.get(f"{url}/readyz", timeout=60).status_code != 200:
-            assert running.poll() is None
+        wait_until(lambda: running.poll() is not None or httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
     assert (tmp_path / "catalogue" / HEADER_NAME).is_file()
 
 

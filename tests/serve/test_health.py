@@ -30,7 +30,8 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     state.warm_up()
     assert (state.ready().status, state.ready().reasons) == ("ready", [])
     assert filled.counters.encode_s["image"].to_dict()["count"] == 1
-    assert filled.counters.refined.to_dict() == {"image": 1, "text": 1}
+    assert filled.counters.left_plain.to_dict() == {"image": 1, "text": 1}  # asked for, and nothing moved by a warm-up
+    assert filled.counters.refined.to_dict() == {}
     state.stopping = True
     assert state.ready().reasons == ["the service is stopping"]
 
@@ -72,8 +73,7 @@ def test_liveness_answers_while_the_models_are_loaded(blocked, live_unwarmed):
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").json()["reasons"] == ["the models are being loaded"]
         blocked.go.set()
-        while client.get("/readyz").status_code != 200:
-            pass
+        until(lambda: client.get("/readyz").status_code == 200)
 
 
 @pytest.fixture
@@ -241,7 +241,11 @@ def test_metrics_are_what_the_counters_count(client, filled):
     counted = filled.counters.to_dict()
     for part in ("image", "text"):
         assert shown["reco_encode_seconds_count"][f"modality={part}"] == counted["encode_s"][part]["count"] > 0
-        assert shown["reco_refined_total"][f"modality={part}"] == counted["refined"][part]
+    for name in ("refined", "left_plain"):
+        by_modality = shown.get(f"reco_{name}_total", {})
+        assert by_modality == {f"modality={part}": count for part, count in counted[name].items()}
+    assert counted["left_plain"] == {"image": 1, "text": 1}  # by the warm-up
+    assert counted["refined"] == {"text": 1}
     for name, key in (("retrieve_seconds", "retrieve_s"), ("fuse_seconds", "fuse_s"), ("moved", "moved")):
         assert shown[f"reco_{name}_count"][""] == counted[key]["count"]
         assert shown[f"reco_{name}_sum"][""] == pytest.approx(counted[key]["sum"])

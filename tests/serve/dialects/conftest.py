@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
@@ -37,8 +36,6 @@ def client(filled: Reco, served: Any) -> Iterator[TestClient]:
 def url(filled: Reco, live: Any) -> Iterator[str]:
     """The service on a free port, for callers with the key ``any``."""
     with live(filled, api_keys=[KEY]) as (base, _):
-        while httpx.get(f"{base}/readyz").status_code != 200:
-            pass
         yield base
 
 

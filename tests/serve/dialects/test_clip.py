@@ -24,8 +24,6 @@ class TestClipContainer:
     def open_url(self, filled: Reco, live: Any) -> Iterator[str]:
         """Without a key, since Weaviate sends the container none."""
         with live(filled) as (base, _):
-            while httpx.get(f"{base}/.well-known/ready").status_code != 204:
-                pass
             yield base
 
     def test_smoke(self, open_url: str, red_square: str, filled: Reco, picture: Image.Image) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from image_files import halves
 
@@ -23,8 +22,6 @@ COMMANDS = re.findall(r"```bash\n(.*?)```", DOCS, re.DOTALL)
 @pytest.fixture(scope="module")
 def open_url(filled: Reco, live: Any) -> Iterator[str]:
     with live(filled) as (base, _):
-        while httpx.get(f"{base}/readyz").status_code != 200:
-            pass
         yield base
 
 

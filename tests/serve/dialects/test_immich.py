@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -71,8 +70,6 @@ def test_immichs_own_client(filled: Reco, live: Any, red_square: str, tmp_path: 
     image = tmp_path / "square.png"
     image.write_bytes(base64.b64decode(red_square))
     with live(filled) as (url, _):
-        while httpx.get(f"{url}/readyz").status_code != 200:
-            pass
         done = subprocess.run([node, "-e", CLIENT, url, NAME, image, TEXT], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
