@@ -19,7 +19,7 @@ from ..request import RefineOptions, modes_of
 from ..types import FuserName
 from .errors import reports_errors
 from .flags import Given, take_flags, takes
-from .shared import JsonOption, OpenOptions, print_result, reco_of
+from .shared import DEFAULT_MEMORY, JsonOption, OpenOptions, print_result, reco_of
 
 if TYPE_CHECKING:
     from ..evaluate import EntityResult, RetrievalResult, ZeroShotResult
@@ -42,7 +42,7 @@ class Setup(OpenOptions):
         typer.Option(
             help="Memory to retrieve from: a folder, or the URL of a Qdrant server, as in "
             "'grpc://host:6334?collection=shop'.",
-            show_default="RECO_MEMORY",
+            show_default="RECO_MEMORY or ./memory, if it is there",
         ),
     ] = None
     memory_from: Annotated[
@@ -233,7 +233,8 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
     if pairs:
         place, kind = load_settings(memory=":memory:"), "exact"
     else:
-        place, kind = setup.existing if setup.address else load_settings(), None
+        named = setup.address is not None or "memory" in load_settings().model_fields_set
+        place, kind = setup.existing if named or Path(DEFAULT_MEMORY).exists() else load_settings(), None
     try:
         if vectors_only and setup.model is None and settings.falls_back:
             raise ArtifactError("no model was named: --model gives the one with the attention layer.")

@@ -83,7 +83,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.", callback=claim_stdout)
 ]
 
-_DEFAULT_MEMORY = "./memory"
+DEFAULT_MEMORY = "./memory"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class MemoryFlags:
         """
         given = {"memory_collection": self.collection, "memory_options": parse_options(self.option)}
         found = load_settings(memory=self.memory, **given)
-        return found if "memory" in found.model_fields_set else load_settings(memory=_DEFAULT_MEMORY, **given)
+        return found if "memory" in found.model_fields_set else load_settings(memory=DEFAULT_MEMORY, **given)
 
     @property
     def existing(self) -> Settings:

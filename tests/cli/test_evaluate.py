@@ -11,9 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from reco_plugin import Reco
 from reco_plugin.cli.errors import reports_errors
 from reco_plugin.cli.evaluate import eval_app
-from reco_plugin.data import Captioned, Labelled, read_records, write_labelled, write_pairs, write_retrieval
+from reco_plugin.data import Captioned, Labelled, read_pairs, read_records, write_labelled, write_pairs, write_retrieval
 from reco_plugin.errors import DataError
 from reco_plugin.types import Pair, Records
 
@@ -239,6 +240,14 @@ def test_the_templates_are_the_callers_else_the_sources_else_the_models(drawn: P
         told("entities", "--template", "a {}")[0] == "prompts: 'a {}' (as asked for; the model was trained with '{}')"
     )
     assert told("entities", model=drawn / "older")[1]["templates"] == ["{}"], "a name alone, as before"
+
+
+def test_the_memory_beside_the_user_is_taken_as_by_every_command(drawn: Path, model: Path) -> None:
+    asked = ("zero-shot", "photos", "--model", str(model))
+    assert "memory: 0 pairs" in run(*asked).output
+    with Reco.open(model, memory="memory") as reco:
+        pairs = reco.memory.add(read_pairs("pairs.csv"))
+    assert f"memory: {pairs:,} pairs" in run(*asked).output
 
 
 @pytest.mark.parametrize(

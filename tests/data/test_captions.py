@@ -56,7 +56,9 @@ def test_options_of_coco(coco: Path, tmp_path: Path) -> None:
     found = read_retrieval(f"{coco}?images={tmp_path / 'elsewhere'}&captions=1&limit=2")
     assert (found.texts, found.text_of_image.tolist()) == (["a bear", "a fox"], [0, 1])
     assert list(found.images) == [tmp_path / "elsewhere" / "009.jpg", tmp_path / "elsewhere" / "004.jpg"]
-    with pytest.raises(ConfigError, match="no option 'split': its options are images, captions, limit"):
+    with pytest.raises(
+        ConfigError, match=r"no option 'split' \(did you mean 'limit'\?\): its options are images, captions, limit"
+    ):
         read_retrieval(f"{coco}?split=test")
     (tmp_path / "elsewhere" / "004.jpg").unlink()
     with pytest.raises(DataError, match=r"004.jpg does not exist \(1 of 3 images are missing\)"):

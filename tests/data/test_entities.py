@@ -233,7 +233,9 @@ def test_entity_sources_that_are_none(tmp_path: Path, folder: Path) -> None:
         read_entities(tmp_path / "gone")
     with pytest.raises(DataError, match=r"is no entity set: give a folder with queries.jsonl"):
         read_entities(tmp_path / "pics")
-    with pytest.raises(ConfigError, match="no option 'splits': its options are limit, split, images"):
+    with pytest.raises(
+        ConfigError, match=r"no option 'splits' \(did you mean 'split'\?\): its options are limit, split, images"
+    ):
         read_entities(f"{folder}?splits=val")
     (tmp_path / "noise").mkdir()
     for name in ("image", "label", "entities"):

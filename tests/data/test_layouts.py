@@ -86,7 +86,9 @@ def test_a_bad_cub(cub: Path, name: str, text: str | None, message: str) -> None
 def test_splits_and_options_of_cub(cub: Path) -> None:
     with pytest.raises(DataError, match="no split 'val': choose from test, train, all"):
         read_labelled(f"{cub}?split=val")
-    with pytest.raises(ConfigError, match="no option 'spilt': its options are split, limit"):
+    with pytest.raises(
+        ConfigError, match=r"no option 'spilt' \(did you mean 'split'\?\): its options are split, limit"
+    ):
         read_labelled(f"{cub}?spilt=test")
 
 

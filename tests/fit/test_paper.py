@@ -51,7 +51,7 @@ def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_
     words = command(pairs, model, tmp_path / "two", *options, "--processes", "2")
     done = run_on_a_terminal(words, env=ENVIRONMENT, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("next: reco memory build") == 1
+    assert done.stdout.count("next: ") == 1
     assert done.stderr.count("find neighbours:   0%") == 1 and done.stderr.count("train fusions:   0%") == 1
     result = FitResult.read(tmp_path / "two")
     assert [one.name for one in result.candidates] == ["paper"]
@@ -62,7 +62,7 @@ def test_two_processes_train_and_one_does_the_rest(pairs: str, model: Path, tmp_
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *WITHOUT_GRAPHS)
     done = run(command(pairs, model, tmp_path / "run", *options, start=launcher))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("next: reco memory build") == 1
+    assert done.stdout.count("next: ") == 1
     again = load_fusions(tmp_path / "run" / FOLDER / FUSION).state_dict()
     assert all(torch.equal(trained[name], again[name]) for name in trained), "two processes, however started"
     data = open_data(tmp_path / "two" / FOLDER / "training")

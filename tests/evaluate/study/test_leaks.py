@@ -77,7 +77,9 @@ def test_no_training_query_finds_its_picture_or_the_caption_of_it(
     trained: list[FusionData] = []
     monkeypatch.setattr(train_run, "load_frozen", lambda *args, **options: CLIP)
     monkeypatch.setattr(train_run, "train_fusions", lambda data, *args, **options: trained.append(data))
-    train_run.train(Recipe.of(source=str(tmp_path / "pairs.npz"), model="mini", memory=location), tmp_path / "run")
+    train_run.train(
+        Recipe.of(source=f"{tmp_path / 'pairs.npz'}?check=0", model="mini", memory=location), tmp_path / "run"
+    )
 
     cosine = pairs.image @ held.image.T
     for name, neighbours in trained[0].neighbours.items():
@@ -93,13 +95,15 @@ def test_no_training_query_finds_its_picture_or_the_caption_of_it(
 
 @pytest.fixture
 def searched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """What every query of a modality found, in the order asked; and under ``coverage``, captions near candidates."""
+    """What every query of a modality found, in the order asked; under ``coverage`` captions near candidates, and under
+    ``copies`` pictures like those that are asked."""
     found: dict[str, list[list[str]]] = defaultdict(list)
     search = ExactMemory.search
 
     def noting(self: ExactMemory, asked: Search) -> Any:
         neighbours = search(self, asked)
-        found[asked.by if asked.read != asked.by else "coverage"] += neighbours.ids
+        within = {"text": "coverage", "image": "copies"}
+        found[asked.by if asked.read != asked.by else within[asked.by]] += neighbours.ids
         return neighbours
 
     monkeypatch.setattr(ExactMemory, "search", noting)
@@ -184,11 +188,14 @@ def check_retrieval(reco: Reco, captioned: Captioned, searched: dict[str, list[l
     assert captioned.ids is not None
     own = {"image": captioned.ids, "text": [captioned.ids[row] for row in captioned.text_of_image]}
     retrieval(reco, captioned)
-    times = {"image": 3, "text": 2}  # as queries and as candidates; images again, by the texts that the memory knows
+    # As queries and as candidates; images again, by the texts that the memory knows. Where queries gain little, also
+    # by other cautions.
+    times = {"image": 3, "text": 2}
     for side in MODALITIES:
-        assert len(searched[side]) == times[side] * len(own[side])
+        assert len(searched[side]) >= times[side] * len(own[side])
         assert not any(own_found(own[side], searched[side])), side
     assert not any(own_found(own["text"], searched["coverage"]))
+    assert not any(own_found(own["image"], searched["copies"]))
     searched.clear()
     retrieval(reco, replace(captioned, ids=None))
     for side in MODALITIES:
