@@ -19,6 +19,7 @@ from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .trust.gate import Applied, features, step
 from .trust.reasons import reasons
 from .trust.scores import to_vectors
+from .trust.signals import Evidence
 from .types import Caution, Coverage, FuserName, Mass, Modality, Moves, Neighbours, Role, Vectors, other
 from .why import Why
 
@@ -188,18 +189,18 @@ class Closed:
             (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32),
             coverage,
             moves,
-            self._why(applied, evidence.signals, side.spread, far, here) if self._explain else None,
+            self._why(applied, evidence, side.spread, far, here) if self._explain else None,
         )
 
     @staticmethod
     def _why(
         applied: Applied,
-        signals: npt.NDArray[np.float32],
+        evidence: Evidence,
         spread: float,
         far: npt.NDArray[np.float32],
         here: npt.NDArray[np.bool_],
     ) -> list[Why | None]:
-        said = reasons(applied, signals, features(signals, spread), far)
+        said = reasons(applied, evidence.signals, features(evidence.signals, spread), far, evidence.weights)
         return [one if seen else None for one, seen in zip(said, here, strict=True)]
 
     def _search(self, vectors: Vectors, k: int, hidden: Sequence[Collection[str]] | None) -> Neighbours:

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias, get_args
 Name: TypeAlias = Literal["knowledge", "agreement", "honesty", "nearness", "standout", "likeness", "novelty"]
 NAMES: tuple[Name, ...] = get_args(Name)[:5]
 """Of the features; one of the two others is added."""
+MOST = 0.5
+"""Share of one pair from which the others hardly count."""
 _LITTLE = math.log(1.1)  # a tenth of the move
 _THIRDS: dict[Name, tuple[str, str, str]] = {
     "knowledge": (
@@ -58,10 +60,12 @@ class Why:
     Attributes:
         signals: all six.
         added: length of what was added to the query, of length 1.
+        heaviest: share that one of the pairs found has in it, at most.
     """
 
     signals: tuple[Signal, ...]
     added: float
+    heaviest: float = 0.0
 
     @property
     def held_by(self) -> Signal | None:
@@ -72,6 +76,8 @@ class Why:
     def __str__(self) -> str:
         knowledge, agreement, honesty = self.signals[:3]
         known, agreed = (_THIRDS[one.name][min(int(3 * one.level), 2)] for one in (knowledge, agreement))
+        if self.heaviest >= MOST:  # which agrees with itself
+            agreed = f"one pair has {self.heaviest:.0%} of the weight"
         fit = f"their captions fit their neighbours by {honesty.value:.2f} of 1"
         seen = f"{known[0].upper()}{known[1:]}, {agreed}, and {fit}."
         moved = f"So what was found counts {times_added(self.added)} as much as the query itself"

@@ -19,6 +19,7 @@ from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import ExactScorer, score_both
 from reco_plugin.trust import calibrate
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records
+from reco_plugin.why import MOST
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -190,6 +191,10 @@ def test_explained_parts_belong_together(refiner, world, queries, modality):
     assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
     assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
     assert np.allclose(result.trust, refiner.memory.trust.honesty.shown(witnesses_of(refiner, result)), atol=1e-6)
+    for row, why in enumerate(result.why):
+        heaviest = float((result.weights[row] / result.weights[row].sum()).max())
+        assert why.heaviest == pytest.approx(heaviest, abs=1e-4)
+        assert ("one pair has" in str(why)) == (why.heaviest >= MOST)
     share = result.weights.sum(axis=1)
     assert ((share > 0) & (share < 1)).all()
     added = result.moves.added

@@ -40,6 +40,7 @@ class Refined:
         used: per row, the pairs that were used, nearest first; likewise.
         why: per row, why it moved as far as it did, None without a gate; likewise.
         coverage: what the memory knows of them; None where it was not searched.
+        plain: per row, why it was to be refined and stays plain, for people; empty where it moved, or was not to be.
     """
 
     vectors: Vectors
@@ -49,6 +50,7 @@ class Refined:
     used: tuple[tuple[Used, ...], ...] | None = None
     why: tuple[Why | None, ...] | None = None
     coverage: Coverage | None = None
+    plain: tuple[str, ...] = ()
 
     @classmethod
     def join(cls, parts: Sequence[Refined]) -> Refined:
@@ -65,6 +67,7 @@ class Refined:
             tuple(row for rows in used for row in rows) if used else None,
             tuple(row for rows in why for row in rows) if why else None,
             Coverage.join(coverage) if coverage else None,
+            tuple(words for part in parts for words in part.plain),
         )
 
 
@@ -279,6 +282,7 @@ def _parse_refined(answer: Any) -> Refined:
         used=tuple(tuple(map(_parse_used, row["used"])) for row in rows) if explained else None,
         why=tuple(_why(row.get("why")) for row in rows) if explained else None,
         coverage=_coverage(next(iter(answer.get("coverage", {}).values()), None), [row.get("covered") for row in rows]),
+        plain=tuple(row.get("plain") or "" for row in rows),
     )
 
 

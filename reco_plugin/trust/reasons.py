@@ -18,6 +18,7 @@ def reasons(
     signals: npt.NDArray[np.float32],
     features: npt.NDArray[np.float64],
     added: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32],
 ) -> list[Why]:
     """Explain B moves.
 
@@ -26,6 +27,7 @@ def reasons(
         signals: (B, 8), see :data:`.gate.SIGNALS`.
         features: (B, 6) of them.
         added: (B,) length of what was added.
+        weights: (B, K) share of each neighbour in it.
     """
     gate = applied.gate
     last: Name = "novelty" if applied.unknown_only else "likeness"
@@ -42,6 +44,7 @@ def reasons(
                 _shortened(last, float(signals[row, 7])),
             ),
             float(added[row]),
+            float(weights[row].max(initial=0.0)),
         )
         for row in range(len(signals))
     ]

@@ -199,6 +199,7 @@ def test_refinements_in_parts_are_joined():
         {"index": 0, "embedding": row.tolist(), "moved": moved, "frozen": [0.0, 1.0], "used": []}
         for row, moved in zip(ROWS, (0.1, 0.2, 0.3), strict=True)
     ]
+    rows[1]["plain"] = "the memory is not calibrated"
     parts = [{"data": [rows[0]]}, {"data": [rows[1]], "degraded": "fusion_error"}, {"data": [rows[2]]}]
     service = Service(*[httpx.Response(200, json=part) for part in parts])
     result = service.client(batch_size=1).refine(ROWS, modality="text", explain=True)
@@ -206,6 +207,7 @@ def test_refinements_in_parts_are_joined():
     assert result.moved.tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert result.frozen.tolist() == [[0, 1]] * 3
     assert (result.degraded, result.used) == ("fusion_error", ((), (), ()))
+    assert result.plain == ("", "the memory is not calibrated", "")
     sets = Service(httpx.Response(200, json={"data": [{**row, "index": n} for n, row in enumerate(rows)]}))
     assert len(sets.client(batch_size=1).refine(ROWS, modality="text", role="candidate").vectors) == 3
     assert [len(body["vectors"]) for body in service.bodies + sets.bodies] == [1, 1, 1, 3]

@@ -160,6 +160,20 @@ def test_each_pair_says_its_place_in_both_rankings(filled: Reco, served: Any) ->
     assert any(before != after for before, after in places.values())
 
 
+def test_places_beyond_those_that_are_ranked_are_exact(
+    filled: Reco, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(filled, page=True) as client:
+        whole = compare(client, "a small red square", gate=False, results=24).json()
+        expected = {pair["id"]: (pair["rank_plain"], pair["rank_refined"]) for pair in whole["plain_ranking"]}
+        monkeypatch.setattr("reco_plugin.serve.page.compare.DEPTH", 2)
+        answer = compare(client, "a small red square", gate=False, results=2).json()
+    shown = answer["plain_ranking"] + answer["refined_ranking"]
+    assert any(max(expected[pair["id"]]) > 2 for pair in shown), "else nothing lies beyond"
+    for pair in shown:
+        assert (pair["rank_plain"], pair["rank_refined"]) == expected[pair["id"]]
+
+
 def test_never_and_an_unrefined_side_are_plain(filled: Reco, served: Any) -> None:
     with served(filled, page=True) as client:
         for how in ({"refine": False}, {"input_type": "document"}):

@@ -149,7 +149,10 @@ def test_a_text_shows_what_the_service_answers(shown: Reco, opens: Opens) -> Non
             assert seen.captions(ranking) == [pair["caption"] for pair in answer[f"{ranking}_ranking"]]
         assert seen.captions("retrieved") == [used["caption"] for used in answer["used"]]
         weight = seen.page.locator("#retrieved .weight b").first.inner_text()
-        assert weight == f"{round(100 * answer['used'][0]['weight'])}\u00a0%"
+        assert (
+            weight
+            == f"{round(100 * answer['used'][0]['weight'] / sum(one['weight'] for one in answer['used']))}\u00a0%"
+        )
         assert seen.page.locator("#retrieved img").count() == len(answer["used"])
         assert answer["refined_ranking"][0]["caption"] in seen.page.inner_text("#said")
         marks = seen.page.locator("#refined .mark").all_inner_texts()

@@ -23,7 +23,9 @@ from ..schemas import HowToRefine
 from .pictures import PairPictures
 
 DEPTH = 50
-"""Places for which the rank in the other ranking is known."""
+"""Places that are ranked."""
+FAR = 1_000
+"""Places to which the rank in the other ranking is looked up."""
 _POOL = 256  # candidates that are refined as one set, with `refine_ranked`
 
 
@@ -130,6 +132,15 @@ class RankedStore:
     name: str  # for people
     own: bool  # opened for the page, which then closes it
 
+    def ranks(self, queries: Vectors, by: Modality) -> list[dict[str, int]]:
+        """The places of the ``FAR`` pairs nearest to each query (B, D), from 1, by id.
+
+        Raises:
+            MemoryStoreError: the store does not answer.
+        """
+        found = self.opened().search(Search(queries, by=by, read=by, k=FAR))
+        return [{id_: place for place, id_ in enumerate(ids, 1)} for ids in found.ids]
+
     def nearest(self, queries: Vectors, by: Modality, k: int) -> Candidates:
         """The k pairs nearest to each query (B, D) by one of their sides, together, without duplicates.
 
@@ -172,6 +183,7 @@ class Comparer:
         by, degraded, problem, ranked_decided = asked.by or other(asked.modality), answer.degraded, None, ""
         plain: list[Place] = []
         refined: list[Place] = []
+        ranks: list[dict[str, int]] = [{}, {}]
         depth = _POOL if asked.refine_ranked else DEPTH
         try:
             found = self.ranked.nearest(np.stack([query.frozen, query.vector]), by, depth)
@@ -182,6 +194,11 @@ class Comparer:
                 vectors, degraded = moved.vectors, degraded or moved.degraded
                 ranked_decided = "" if moved.coverage is None else explain_decision(moved.coverage)
             refined = places(found, query.vector, vectors, depth)
+            ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
+            shown = {place.id for place in (*plain[: asked.results], *refined[: asked.results])}
+            if not asked.refine_ranked and not all(shown <= known.keys() for known in ranks):
+                further = self.ranked.ranks(np.stack([query.frozen, query.vector]), by)
+                ranks, depth = [far | near for far, near in zip(further, ranks, strict=True)], FAR
         except MemoryStoreError as error:
             problem = to_failure(error).message
         return Compared(
@@ -198,8 +215,8 @@ class Comparer:
             plain=query.plain,
             ranked_decided=ranked_decided,
             used=[self._show_used(used) for used in query.used or ()],
-            plain_ranking=self._ranking(plain, plain, refined, asked.results),
-            refined_ranking=self._ranking(refined, plain, refined, asked.results),
+            plain_ranking=self._ranking(plain[: asked.results], ranks),
+            refined_ranking=self._ranking(refined[: asked.results], ranks),
             ranking_error=problem,
         )
 
@@ -208,8 +225,7 @@ class Comparer:
         options = replace(asked.options(), exclude=[[id_, *(asked.exclude or ())] for id_ in found.ids])
         return self.reco.refine(found.vectors, modality=by, role="candidate", **options.keywords())
 
-    def _ranking(self, shown_places: list[Place], plain: list[Place], refined: list[Place], count: int) -> list[Ranked]:
-        ranks = [{place.id: rank for rank, place in enumerate(ranking, 1)} for ranking in (plain, refined)]
+    def _ranking(self, shown: list[Place], ranks: list[dict[str, int]]) -> list[Ranked]:
         return [
             Ranked(
                 **vars(describe_pair(place.id, place.payload, self.pictures)),
@@ -217,7 +233,7 @@ class Comparer:
                 rank_plain=ranks[0].get(place.id),
                 rank_refined=ranks[1].get(place.id),
             )
-            for place in shown_places[:count]
+            for place in shown
         ]
 
     def _show_used(self, used: Used) -> Retrieved:

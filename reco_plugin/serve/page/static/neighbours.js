@@ -10,8 +10,8 @@ let all = false;
 /** Draw the query and what was retrieved for it from `pairs`; `fresh` holds ids of pairs that were just added. */
 export function drawNeighbours(query, answer, refine, pairs, fresh) {
   at("query").replaceChildren(...queryParts(query, answer));
-  const most = Math.max(...answer.used.map((pair) => pair.weight), 1e-9);
-  at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, most, fresh)));
+  const all = Math.max(answer.used.reduce((sum, pair) => sum + pair.weight, 0), 1e-12);
+  at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, pair.weight / all, fresh)));
   at("retrieved").hidden = !answer.used.length;
   tell(at("retrieved-none"), whyUnmoved(answer, refine, pairs));
   tell(at("why"), answer.degraded ? null : answer.why || null);
@@ -45,13 +45,14 @@ function dial(angle) {
     svg("circle", { cx: from, cy: 56, r: 2.5 }));
 }
 
-function card(pair, most, fresh) {
+/** `share`: of all that was found, which counts more or less beside the query. */
+function card(pair, share, fresh) {
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("i"));
-  bar.firstChild.style.inlineSize = `${(100 * pair.weight) / most}%`;
+  bar.firstChild.style.inlineSize = `${100 * share}%`;
   const node = el("li", { "data-id": pair.id },
     picture(pair),
     bar,
-    el("p", { class: "weight" }, el("b", {}, percent(pair.weight)), " weight"),
+    el("p", { class: "weight" }, el("b", {}, percent(share)), " of what was found"),
     el("p", { class: "caption", title: nameOf(pair) }, nameOf(pair)),
     el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `caption fits by ${pair.trust.toFixed(2)}`));
   if (fresh.has(pair.id)) node.append(el("span", { class: "fresh" }, "added"));
