@@ -262,7 +262,8 @@ def test_a_memory_of_the_training_split(tmp_path: Path, monkeypatch: pytest.Monk
         (
             "OxfordIIITPet?root=pets&slpit=test",
             ConfigError,
-            r"no option 'slpit' \(did you mean 'split' or 'limit'\?\): its options are root, split, download",
+            r"no option 'slpit' \(did you mean 'split' or 'limit'\?\): "
+            "its options are root, split, download, limit, target_types",
         ),
         ("OxfordIIITPet?root=pets&limit=0", ConfigError, "limit='0' must be a whole number from 1"),
         ("OxfordIIITPet?root=pets&download=maybe", ConfigError, "download='maybe' must be 1 or 0"),
