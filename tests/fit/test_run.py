@@ -65,8 +65,8 @@ def helped(fit: Fit) -> Run:
 
 @pytest.fixture(scope="module")
 def small(fit: Fit) -> Run:
-    """One candidate, which takes the least time."""
-    return fit(made(), group="thing", fuser="reco")
+    """One candidate for few pairs, which takes the least time."""
+    return fit(made(100, 3), group="thing", fuser="reco")
 
 
 def line(run: Run, way: str, task: str = "text->image"):
@@ -177,7 +177,7 @@ def test_a_folder_of_another_run_is_refused(small: Run) -> None:
 
 def test_too_few_groups_are_refused_before_anything_is_encoded_or_made(small: Run, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(DataError, match="150 groups are too few: 0 fall into the test part") as refused:
+    with pytest.raises(DataError, match="100 groups are too few: 0 fall into the test part") as refused:
         run_fit(small.config.model_copy(update={"test": 0.01}), out)
     assert "that takes 1,000 groups on average" in str(refused.value)
     assert not out.exists()
@@ -250,10 +250,10 @@ def test_without_torch_the_install_line_is_shown(tmp_path: Path, source: Callabl
 
 
 def test_of_a_large_catalogue_a_sample_of_whole_groups_is_used(fit: Fit) -> None:
-    run = fit(made(), group="thing", fuser="reco", max_pairs=400)
-    assert 300 < run.result.counts["pairs"] <= 400 and run.result.counts["pairs"] % 4 == 0
-    assert any("sample of whole groups" in note and "of 600 rows" in note for note in run.result.notes)
-    assert "--max-pairs 400" in run.config.command(run.out)
+    run = fit(made(130, 3), group="thing", fuser="reco", max_pairs=330)
+    assert 250 < run.result.counts["pairs"] <= 330 and run.result.counts["pairs"] % 3 == 0
+    assert any("sample of whole groups" in note and "of 390 rows" in note for note in run.result.notes)
+    assert "--max-pairs 330" in run.config.command(run.out)
 
 
 def test_a_memory_is_a_catalogue_too(small: Run, model: Path, tmp_path: Path) -> None:
