@@ -104,7 +104,7 @@ def _enough(share: float) -> int:
     """Groups of which this share has ten in 19 of 20 draws.
 
     >>> _enough(0.15)
-    106
+    108
     """
     half = 1.645 * math.sqrt(share * (1.0 - share))
     root = (half + math.sqrt(half * half + 4.0 * share * FEWEST)) / (2.0 * share)
