@@ -178,17 +178,26 @@ def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows
 def _ids_note(parts: Sequence[SourcePart]) -> str:
     """Where ids come from, if not from the column of ids; empty for sources other than text tables."""
     first = parts[0]
+    if isinstance(first, ParquetPart):
+        return _no_ids(str(first.path), first.maker.names, first.columns)
     if not isinstance(first, TablePart) or not (without := first.table.without_id):
         return ""
     table, names, path = first.table, first.maker.names, str(first.table.path)
     columns = [] if path.lower().endswith(".jsonl") else list(table.columns)
-    wanted = {"id": names.id, "image": names.image, "text": names.text}
     if names.id in columns:
         return f"{without:,} rows of {path} have no {names.id!r}: the path or URL of their image is their id"
+    return _no_ids(path, names, columns)
+
+
+def _no_ids(path: str, names: ColumnNames, columns: Sequence[str]) -> str:
+    """What becomes of missing ids in a table without a column of ids; empty where it has one."""
+    if names.id in columns:
+        return ""
+    wanted = {"id": names.id, "image": names.image, "text": names.text}
     like = f"'{propose(path, columns, wanted)}'" if "id=" in propose(path, columns, wanted) else f"'{path}?id=COLUMN'"
     return (
-        f"{path} has no {names.id!r}: the path or URL of the image is the id of a pair, so a renamed picture is "
-        f"another pair. If a column identifies them, give the source as {like}"
+        f"{path} has no {names.id!r}: the path or URL of the image is the id of a pair (of vectors, the number of "
+        f"the row), so a renamed picture is another pair. If a column identifies them, give the source as {like}"
     )
 
 

@@ -78,6 +78,7 @@ class ParquetPart(FilePart):
     before: int
     maker: RowMaker
     stamp: tuple[int, ...]  # of the file, from before it was read
+    columns: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -115,7 +116,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None)
         maker = replace(maker, unfold=vectors)
         before = 0
         for groups, rows in _gather_groups(sizes):
-            parts.append(ParquetPart(path, groups, before, maker, stamp))
+            parts.append(ParquetPart(path, groups, before, maker, stamp, tuple(schema.names)))
             before += rows
         total += before
     return tuple(parts), total

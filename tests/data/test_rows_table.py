@@ -281,6 +281,11 @@ def test_what_becomes_of_missing_ids_is_told_with_the_source_to_give(here: Path)
     assert "has no 'id': the path or URL of the image is the id of a pair" in rows.note
     assert rows.note.endswith(f"'{table}?id=sku'")
     assert open_rows(f"{table}?id=sku").note == ""
+    parquet = here / "shop.parquet"
+    write_parquet(parquet, {"sku": ["1"], "image": ["a.png"], "text": ["a fox"]})
+    assert "has no 'id'" in open_rows(parquet).note
+    assert open_rows(parquet).note.endswith(f"'{parquet}?id=sku'")
+    assert open_rows(f"{parquet}?id=sku").note == ""
     table.write_text("id,image,text\n,a.png,a fox\n2,b.png,a wolf\n")
     assert open_rows(table).note == f"1 rows of {table} have no 'id': the path or URL of their image is their id"
     lines = here / "shop.jsonl"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
+from reco_plugin.data.groups import check_column
 from reco_plugin.data.rows import open_rows
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import DataError
@@ -83,6 +84,7 @@ def listed(out: Path) -> list[dict[str, Any]]:
 
 def test_pairs_are_grouped_by_caption_or_by_a_column(shop: Path, model: Path, out: Path) -> None:
     plain, by_sku = read(shop, model, out), read(shop, model, out, group="sku")
+    assert read(shop, model, out, group=check_column(open_rows(shop), "text")).groups == plain.groups
     assert len(plain) == 40 and len(set(plain.groups)) == 20 and len(set(by_sku.groups)) == 10
     assert plain.names == () and by_sku.names == ()  # sku-3 is no name to ask for
     assert plain.digest == by_sku.digest
