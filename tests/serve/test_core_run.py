@@ -205,7 +205,7 @@ def test_every_setting_but_the_keys_is_a_flag():
     import inspect
 
     flags = set(inspect.signature(serve_command).parameters)
-    assert flags == {"model", "memory", *ServeSettings.model_fields} - HIDDEN
+    assert flags == {"model", "memory", "collection", "option", *ServeSettings.model_fields} - HIDDEN
     assert {
         name for name, field in ServeSettings.model_fields.items() if SecretStr in _kinds(field.annotation)
     } == HIDDEN
