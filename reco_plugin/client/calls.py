@@ -302,7 +302,7 @@ def _why(said: Any) -> Why | None:
     if said is None:
         return None
     signals: Any = said["signals"]
-    return Why(tuple(Signal(name, **figures) for name, figures in signals.items()), said["added"])
+    return Why(tuple(Signal(name, **figures) for name, figures in signals.items()), said["added"], said["heaviest"])
 
 
 def _parse_used(pair: Any) -> Used:

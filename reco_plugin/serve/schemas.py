@@ -157,6 +157,8 @@ class WhyBody(BaseModel):
     words: str
     added: float
     """Length of what was added to the vector, of length 1."""
+    heaviest: float
+    """Share that one of the pairs found has in it, at most."""
     signals: dict[str, SignalBody]
     """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
     deviations; how well their captions fit (honesty), from 0 to 1; cosine of the nearest (nearness) and its
@@ -167,7 +169,7 @@ class WhyBody(BaseModel):
     def of(cls, why: Why) -> WhyBody:
         """From the refinement's."""
         signals = {one.name: SignalBody(value=one.value, level=one.level, pull=one.pull) for one in why.signals}
-        return cls(words=str(why), added=why.added, signals=signals)
+        return cls(words=str(why), added=why.added, heaviest=why.heaviest, signals=signals)
 
 
 class CoverageBody(BaseModel):
