@@ -160,6 +160,8 @@ def _from_table(path: Path, names: ColumnNames, folder: Path | None) -> Captione
             if isinstance(row, RowError):
                 raise row
             image, id_, texts = row.image, row.id, _captions(row, names.text)
+            if image not in images:
+                _check_opens(row, names.image)
         except RowError as error:
             bad.append(error)
             continue
@@ -170,6 +172,17 @@ def _from_table(path: Path, names: ColumnNames, folder: Path | None) -> Captione
         raise DataError(f"{path} has no rows")
     _tell_bad(path, bad, read)
     return _make_set(path.name, [(tuple(ids), image, texts) for image, (ids, texts) in images.items()])
+
+
+def _check_opens(row: TableRow, column: str) -> None:
+    """Refuse a file that is no image by its first bytes; it would stop the run where it is encoded."""
+    from PIL import Image
+
+    try:
+        with Image.open(row.image):
+            pass
+    except (OSError, Image.DecompressionBombError) as error:
+        raise row.error(column, f"{str(row.image)!r} cannot be read as an image") from error
 
 
 def _captions(row: TableRow, column: str) -> list[str]:

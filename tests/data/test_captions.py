@@ -168,9 +168,13 @@ def test_a_limit_of_vectors_keeps_texts_with_their_images(tmp_path: Path) -> Non
 def test_a_few_bad_rows_of_a_table_are_left_out_and_many_are_refused_together(tmp_path: Path) -> None:
     rows = ["image,text"]
     for number in range(20):
-        (tmp_path / f"{number}.png").touch()
+        Image.new("RGB", (2, 2)).save(tmp_path / f"{number}.png")
         rows.append(f"{number}.png,text {number}")
     table = tmp_path / "shop.csv"
+    (tmp_path / "heic.png").write_bytes(b"ftypheic")
+    table.write_text("\n".join([*rows, "heic.png,a fox", "heic.png,again"]) + "\n")
+    with pytest.warns(UserWarning, match=r"left out 2 of 22 rows .*line 22.*heic.png' cannot be read as an image"):
+        assert len(read_retrieval(table).images) == 20
     table.write_text("\n".join([*rows, "gone.png,a fox"]) + "\n")
     with pytest.warns(UserWarning, match=r"left out 1 of 21 rows that cannot be used: .*line 22.*'gone.png' is not a"):
         assert len(read_retrieval(table).images) == 20
