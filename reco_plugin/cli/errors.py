@@ -61,11 +61,15 @@ class Commands(TyperGroup):
             return run(standalone_mode=False)
         try:
             code = run(standalone_mode=False)
-        except Exception as error:
-            if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":  # not of the flags
-                return run()
-            typer.echo(f"error: {_of_flags(error)}", err=True)
+        except typer.Abort:  # a question that was not answered
+            typer.echo("Aborted.", err=True)
             code = 1
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # not of the flags
+                raise
+            helped = type(error).__name__ == "NoArgsIsHelpError"  # its message is the help, or that is shown already
+            typer.echo(error.format_message() if helped else f"error: {_of_flags(error)}", err=True)
+            code = 2 if helped else 1
         raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -18,6 +18,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.cli.errors import Commands
 from reco_plugin.cli.shared import print_result
 
 
@@ -198,3 +199,27 @@ def test_nothing_but_the_result_is_written_to_stdout_under_json(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     assert done.stderr.count("printed") == done.stderr.count("written by a process") >= 1
+
+
+@pytest.mark.parametrize("fault", [ValueError("a bug"), typer.Abort(), KeyboardInterrupt(), typer.Exit(3)])
+def test_a_command_that_ends_badly_runs_once(fault: BaseException) -> None:
+    failing, ran = typer.Typer(cls=Commands), list[str]()
+
+    @failing.command()
+    def one() -> None:
+        ran.append("one")
+        raise fault
+
+    @failing.command()
+    def other() -> None:
+        ran.append("other")
+
+    with pytest.raises((SystemExit, ValueError)):
+        failing(["one"])
+    assert ran == ["one"]
+
+
+def test_without_arguments_the_help_is_shown_once() -> None:
+    told = subprocess.run([sys.executable, "-m", "reco_plugin"], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert (told.stdout + told.stderr).count("Usage:") == 1
