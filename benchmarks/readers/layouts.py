@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from qdrant_client import QdrantClient, models
 
-from reco_plugin.data.embeddings import write_pairs
+from reco_plugin.data.columns import write_pairs
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Fingerprint, Records
 

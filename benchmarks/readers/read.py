@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.data.remote import RemoteImage
+from reco_plugin.data.images import RemoteImage
 from reco_plugin.data.rows import Rejected
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.ingest.source import open_source

@@ -15,7 +15,7 @@ from typer.core import TyperOption
 from .. import __version__
 from ..artifact import Artifact, whole_model
 from ..config import load_settings
-from ..data.files import read_lines
+from ..data.source import read_lines
 from ..errors import ArtifactError, ConfigError, InputError, need
 from ..files import whole_file
 from ..request import RefineOptions

@@ -14,7 +14,7 @@ import typer
 
 from ..artifact import Artifact
 from ..config import Settings
-from ..data.files import read_lines
+from ..data.source import read_lines
 from ..errors import ConfigError, InputError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import open_source

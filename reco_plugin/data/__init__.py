@@ -12,14 +12,12 @@
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
 """
 
-from .columns import is_vectors
-from .embeddings import read_records, write_pairs
-from .entities import EntitySet
-from .entity_sources import read_entities
+from .columns import is_vectors, read_records, write_pairs
+from .entities import EntitySet, read_entities
 from .labelled import Labelled, write_labelled
 from .labelled_sources import read_labelled
-from .parts import ColumnNames, Rejected, SourcePart
 from .retrieval import Captioned, read_retrieval, write_retrieval
+from .row import ColumnNames, Rejected, SourcePart
 from .rows import PairStream, Rows, open_rows, read_pairs
 
 __all__ = [

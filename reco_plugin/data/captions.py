@@ -14,14 +14,15 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import DataError
-from .files import read_lines, read_text
-from .source import Location
+from ..types import Pair
+from .row import CellError, Rejected, SourcePart, text_of
+from .source import Location, find_images, read_lines, read_text
 
 _KARPATHY_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flickr8k_Dataset")
 _TOKEN = re.compile(r"(?P<image>[^\t#]+)#(?P<number>\d+)\t\s*(?P<text>.+)")
@@ -189,3 +190,77 @@ def _read_split(path: Path, split: str, found: dict[str, list[tuple[int, str]]])
     if unknown := [line for line in lines if line not in by_name]:
         raise DataError(f"{listing} lists {unknown[0]!r}, of which {path.name} has no caption")
     return [by_name[line] for line in lines]
+
+
+_FILES_PER_PART = 1000
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ImageFolderPart:
+    """Some images of a folder, each with a ``.txt`` of the same name."""
+
+    folder: Path
+    images: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its first image."""
+        return f"{self.folder}, {len(self.images):,} images from {self.images[0]!r}"
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its images in order."""
+        return map(self._row, self.images)
+
+    def _row(self, name: str) -> Pair | Rejected:
+        image = self.folder / name
+        beside = image.with_suffix(".txt")
+        if not beside.is_file():
+            return Rejected(str(image), f"there is no {beside.name!r} with its caption", name, half=True)
+        try:
+            text = text_of(read_text(beside))
+        except CellError:
+            return Rejected(str(image), f"its caption {beside.name!r} is empty", name, half=True)
+        except DataError as error:
+            return Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
+        return Pair(name, image, text, {"caption": text})
+
+
+@dataclass(frozen=True)
+class CaptionsPart:
+    """Some images with several captions each, a pair for each caption."""
+
+    source: str
+    files: tuple[CaptionedFile, ...]
+
+    @property
+    def name(self) -> str:
+        """Its first image."""
+        return f"{self.source}, {len(self.files):,} images from {self.files[0].name!r}"
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """A pair for each caption."""
+        for file in self.files:
+            for id_, text in zip(file.caption_ids, file.captions, strict=True):
+                yield Pair(id_, file.path, text, {"caption": text, "image": file.name})
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the images."""
+        first = self.files[0]
+        return first.path.parents[len(Path(first.name).parts) - 1]
+
+
+def open_folder(folder: Path) -> tuple[tuple[SourcePart, ...], int]:
+    """Open the images below a folder, a thousand in a part; returns their number too."""
+    names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
+    return tuple(ImageFolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
+
+
+def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[SourcePart, ...]:
+    """Open images with captions, a thousand in a part."""
+    return tuple(CaptionsPart(source, tuple(some)) for some in _slices(files))
+
+
+def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + _FILES_PER_PART] for start in range(0, len(items), _FILES_PER_PART))

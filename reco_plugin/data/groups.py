@@ -9,9 +9,10 @@ from typing import Any
 from ..errors import DataError
 from ..types import Pair, Payload, Records
 from ..values import did_you_mean
-from .parts import Rejected
+from .row import Rejected
 from .rows import Rows
-from .rows_table import ParquetPart, TablePart
+from .rows_arrays import ParquetPart
+from .tables import TablePart
 
 _ITSELF = "\0"
 """Prefix of an id that is its own group, to distinguish it from values of the column."""

@@ -1,29 +1,123 @@
-"""Read labelled sets: folders, one per class; clip-benchmark's shards; your own catalogue as a table; all others."""
+"""Read labelled sets: folders, one per class; clip-benchmark's shards; your own catalogue as a table; all others.
+
+CUB-200-2011 (Wah et al., 2011) and data sets in its layout are::
+
+    images.txt               1 001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg
+    image_class_labels.txt   1 1
+    classes.txt              1 001.Black_footed_Albatross
+    train_test_split.txt     1 0        (1 is training)
+    images/
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
+from ..types import Pair
 from ..values import did_you_mean
-from .classes import check_templates, find_unseen, has_class_names, read_class_names, read_templates, read_unseen
 from .columns import is_vectors
-from .cub import is_cub, read_cub
-from .files import IMAGE_SUFFIXES, find_images, find_shards, names_shards, not_there
 from .images import spread_over_classes
-from .labelled import Labelled, check_labels, read_vectors
-from .parts import ColumnNames
+from .labelled import (
+    TEMPLATES,
+    Labelled,
+    check_labels,
+    check_templates,
+    clean_name,
+    fill,
+    find_unseen,
+    has_class_names,
+    read_class_names,
+    read_templates,
+    read_unseen,
+    read_vectors,
+)
+from .row import ColumnNames, FilePart, Rejected
 from .shards import Blob, blob_images, read_samples
-from .source import Location, parse_source
+from .source import (
+    IMAGE_SUFFIXES,
+    Location,
+    find_images,
+    find_shards,
+    names_shards,
+    not_there,
+    parse_source,
+    read_lines,
+)
 from .tables import SUFFIXES, TableFile, TableRow
 from .torchvision_sets import PREFIX, read_torchvision
 
-_LABELS = ("label", "class")
-_TEXTS = ("id", "image", "query_id", *_LABELS)
+_IMAGES, _LABELS, _CLASSES, _SPLIT = "images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt"
+_SPLITS: Mapping[str, tuple[str, ...]] = {"test": ("0",), "train": ("1",), "all": ("0", "1")}
+
+
+def is_cub(folder: Path) -> bool:
+    """Whether a folder has the layout's lists of images and of labels."""
+    return (folder / _IMAGES).is_file() and (folder / _LABELS).is_file()
+
+
+def read_cub(source: Location, templates: tuple[str, ...]) -> Labelled:
+    """Read a folder in the layout of CUB-200-2011; the option ``split`` is test (the default), train or all.
+
+    The id of an image is its path below ``images``.
+
+    Raises:
+        DataError: a list is missing, damaged or disagrees with the others; no image of this split.
+        ConfigError: an unknown option.
+    """
+    source.only("split", "limit")
+    folder, split = source.path, source.options.get("split", "test")
+    if split not in _SPLITS:
+        raise DataError(f"{folder} has no split {split!r}: choose from {', '.join(_SPLITS)}")
+    images, labels, names = (_read_list(folder / name) for name in (_IMAGES, _LABELS, _CLASSES))
+    parts = _read_list(folder / _SPLIT) if split != "all" else dict.fromkeys(images, "0")
+    number = {key: row for row, key in enumerate(names)}
+    for key, name in images.items():
+        if key not in parts or labels.get(key) not in number:
+            raise DataError(
+                f"{folder}: image {key} ({name}) has the class {labels.get(key)!r} and the part {parts.get(key)!r}; "
+                f"{_LABELS} must have a class of {_CLASSES} for it, and {_SPLIT} 0 or 1"
+            )
+    chosen = [key for key in images if parts[key] in _SPLITS[split]]
+    if not chosen:
+        raise DataError(f"{folder}: {_SPLIT} puts no image into the split {split!r}")
+    paths = [folder / "images" / images[key] for key in chosen]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise DataError(f"{missing[0]} does not exist ({len(missing):,} of {len(paths):,} images are missing)")
+    classes = tuple(map(clean_name, names.values()))
+    return Labelled(
+        name=f"{folder.name} {split}",
+        images=paths,
+        labels=np.array([number[labels[key]] for key in chosen], np.int64),
+        classes=classes,
+        templates=templates or read_templates([folder]),
+        query_ids=tuple(images[key] for key in chosen),
+        unseen=find_unseen([folder], classes),
+    )
+
+
+def _read_list(path: Path) -> dict[str, str]:
+    """Read a list with ``number value`` a line, in order."""
+    found: dict[str, str] = {}
+    for row, line in enumerate(read_lines(path), 1):
+        key, blank, value = line.partition(" ")
+        if not blank or key in found:
+            problem = "comes twice" if blank else "has no value"
+            raise DataError(f"{path}, entry {row}: {line!r} must be 'number value', and the number {problem}")
+        found[key] = value.strip()
+    if not found:
+        raise DataError(f"{path} is empty")
+    return found
+
+
+_LABEL_COLUMNS = ("label", "class")
+_TEXTS = ("id", "image", "query_id", *_LABEL_COLUMNS)
 
 
 def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
@@ -132,7 +226,7 @@ def _rows_of(where: Location) -> list[TableRow]:
 
 
 def _label(row: TableRow, named: str | None) -> str:
-    column = named or next((name for name in _LABELS if name in row.values), None)
+    column = named or next((name for name in _LABEL_COLUMNS if name in row.values), None)
     if column is None:
         raise row.error(
             "label",
@@ -212,3 +306,40 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     raise DataError(
         f"{problem}: give a folder with one folder per class, a table, .tar shards, .npz, .parquet or {PREFIX}NAME"
     )
+
+
+@dataclass(frozen=True)
+class LabelledPart(FilePart):
+    """A labelled set; the text is the class name in the first template."""
+
+    source: str
+
+    @property
+    def name(self) -> str:
+        """The source."""
+        return self.source
+
+    def __reduce__(self) -> tuple[type[LabelledPart], tuple[Any, ...]]:
+        return LabelledPart, (self.source,)  # the set itself is opened again
+
+    @cached_property
+    def labelled(self) -> Labelled:
+        """The set.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_labelled(self.source)
+
+    def _read(self) -> Iterator[Pair | Rejected]:
+        labelled = self.labelled
+        template = (labelled.templates or TEMPLATES)[0]
+        for row, label in enumerate(labelled.labels.tolist()):
+            text = fill(template, labelled.classes[label])
+            id_ = labelled.query_ids[row] if labelled.query_ids is not None else str(row)
+            try:
+                image = labelled.images[row]
+            except DataError as error:
+                yield Rejected(f"{labelled.name}, image {row}", str(error), id_)
+            else:
+                yield Pair(id_, image, text, {"caption": text, "class": labelled.classes[label]})

@@ -15,13 +15,12 @@ from ..errors import DataError
 from ..types import ImageInput, Vectors
 from .captions import read_captions
 from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
-from .files import find_images, find_shards, names_shards, not_there, read_lines
 from .images import pick, spread
 from .labelled import check_labels
-from .parts import ColumnNames, RowError
+from .row import ColumnNames, RowError
 from .rows import caption_table, column_names
 from .shards import Blob, blob_images, read_samples
-from .source import Location, parse_source
+from .source import Location, find_images, find_shards, names_shards, not_there, parse_source, read_lines
 from .tables import SUFFIXES, TableFile, TableRow
 
 _BAD = 0.1  # share of bad rows from which a set is refused

@@ -25,20 +25,15 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..types import Pair
 from ..values import strip_marks
-from .captions import read_captions
-from .cub import is_cub
-from .files import IMAGE_SUFFIXES, find_shards, names_shards, not_there, stamp_of
-from .images import spread
-from .parts import ColumnNames, Rejected, SourcePart
-from .remote import RemoteImage
-from .rows_arrays import ArraysPart, NpzPart, open_arrays, open_clip_retrieval, open_npz
-from .rows_files import CaptionsPart, ImageFolderPart, LabelledPart, open_captions, open_folder
-from .rows_shards import open_shards
-from .rows_table import ParquetPart, TablePart, open_parquet, open_table
-from .source import Location, parse_source
-from .tables import SUFFIXES
+from .captions import CaptionsPart, ImageFolderPart, open_captions, open_folder, read_captions
+from .images import RemoteImage, spread
+from .labelled_sources import LabelledPart, is_cub
+from .row import ColumnNames, Rejected, SourcePart
+from .rows_arrays import ArraysPart, NpzPart, ParquetPart, open_arrays, open_clip_retrieval, open_npz, open_parquet
+from .shards import open_shards
+from .source import IMAGE_SUFFIXES, Location, find_shards, names_shards, not_there, parse_source, propose, stamp_of
+from .tables import SUFFIXES, TablePart, open_table
 from .torchvision_sets import PREFIX
-from .usual import propose
 
 __all__ = ["ColumnNames", "PairStream", "Rejected", "Rows", "SourcePart", "open_rows", "read_pairs"]
 

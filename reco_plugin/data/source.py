@@ -1,12 +1,14 @@
-"""A source and its options, as one text: ``captions_val2017.json?images=val2017&limit=500``."""
+"""A source and its options, as one text: ``captions_val2017.json?images=val2017&limit=500``. Its files and columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from glob import glob, has_magic
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..values import did_you_mean, nearest, split_options
 
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
@@ -84,3 +86,153 @@ def parse_source(source: str | Path) -> Location:
     Location(name='shards/test-0?.tar', options={})
     """
     return Location(*split_options(str(source)))
+
+
+IMAGE_SUFFIXES = (
+    "jpg", "jpeg", "png", "webp", "jfif", "avif", "heic", "heif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"
+)  # fmt: skip
+"""Of the formats that the encoder may read; the first ones are preferred where a key of a shard has several."""
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted; hidden files and folders are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
+    return sorted(p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
+
+
+def names_shards(source: str | Path) -> bool:
+    """Whether a source is webdataset shards: a tar, a folder of tars, or a pattern (and no existing path)."""
+    path = Path(source)
+    if path.exists():
+        return path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
+    return path.suffix.lower() == ".tar" or has_magic(str(source)) or "{" in str(source)
+
+
+def find_shards(source: str | Path) -> list[Path]:
+    """Find the tar files of a file, a folder, a glob or a brace pattern, in order.
+
+    Raises:
+        DataError: nothing was found, or a shard that the pattern names is missing.
+    """
+    if Path(source).is_dir():
+        shards = sorted(Path(source).glob("*.tar"))
+    elif Path(source).exists():
+        shards = [Path(source)]
+    else:
+        shards = [Path(name) for part in expand_braces(str(source)) for name in _expand_glob(part)]
+    if missing := [shard for shard in shards if not shard.is_file()]:
+        raise DataError(f"{missing[0]} does not exist ({len(missing)} of {len(shards)} shards of {source} are missing)")
+    if not shards:
+        raise DataError(f"no shard matches {source}: give a .tar, a folder of them, 'a/*.tar' or 'a/{{000..012}}.tar'")
+    return shards
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Expand lists and number ranges like a shell.
+
+    >>> expand_braces("{train,test}-{08..10}.tar")[:4]
+    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'test-08.tar']
+    """
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    head, tail = pattern[: braces.start()], pattern[braces.end() :]
+    return [head + choice + rest for choice in _choices(braces.group(1)) for rest in expand_braces(tail)]
+
+
+def _expand_glob(pattern: str) -> list[str]:
+    return sorted(glob(pattern)) if has_magic(pattern) else [pattern]  # noqa: PTH207 - Path.glob takes no absolute ones
+
+
+def _choices(inside: str) -> list[str]:
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = numbers.groups()
+    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    step = 1 if int(first) <= int(last) else -1
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Size, time and inode of a file, one of which changes if it is written or replaced; empty if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def not_there(path: Path) -> str:
+    """What to say of a path that does not exist: a similar name beside it may have been meant."""
+    try:
+        close = nearest(path.name, [other.name for other in path.parent.iterdir()], 1)
+    except OSError:
+        return f"{path} does not exist, nor does {path.parent}"
+    return f"{path} does not exist" + (f" (did you mean {str(path.with_name(close[0]))!r}?)" if close else "")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the non-empty lines of a UTF-8 text file, without surrounding blanks.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file.
+
+    Raises:
+        DataError: it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "sku", "product_id", "item_id", "article_id", "asin", "ean", "gtin", "uuid", "key"),
+    "image": (
+        "image", "photo", "picture", "img", "image_path", "image_file", "image_url", "photo_url", "img_url", "filename",
+        "file_name", "filepath", "file", "path", "url",
+    ),
+    "text": ("text", "caption", "title", "name", "product_name", "product_title", "label", "description", "alt"),
+    "label": ("label", "class", "category", "kind", "species", "product", "name", "title"),
+}  # fmt: skip
+
+
+def propose(source: str, columns: Sequence[str], wanted: Mapping[str, str]) -> str:
+    """The source with options that name its columns; ``NAME`` stands where none has a usual name.
+
+    Args:
+        source: without options.
+        columns: of the table.
+        wanted: option -> the column that was looked for; an ``id`` may be missing.
+
+    >>> propose("shop.csv", ["sku", "photo", "title"], {"id": "id", "image": "image", "text": "text"})
+    'shop.csv?id=sku&image=photo&text=title'
+    >>> propose("shop.csv", ["image", "titel"], {"id": "id", "image": "image", "text": "title"})
+    'shop.csv?text=titel'
+    """
+    options: dict[str, str] = {}
+    for option, name in wanted.items():
+        column = name if name in columns else _guess(option, name, [c for c in columns if c not in options.values()])
+        if column is None and (option != "id" or name != "id"):
+            column = "NAME"
+        if column not in (None, option):
+            options[option] = str(column)
+    return "?".join(filter(None, [source, "&".join(f"{option}={column}" for option, column in options.items())]))
+
+
+def _guess(option: str, name: str, columns: Sequence[str]) -> str | None:
+    """The column of a similar name, where one was given, else of a usual one."""
+    if name != option and (close := nearest(name, columns, 1)):
+        return close[0]
+    folded = {column.strip().casefold().replace(" ", "_").replace("-", "_"): column for column in reversed(columns)}
+    return next((folded[usual] for usual in _USUAL[option] if usual in folded), None)

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import DataError
-from .cells import CellError, id_of, image_of
-from .files import Lines, is_utf8, not_utf8, raw_bytes
-from .parts import ColumnNames, RowError
-from .remote import RemoteImage
-from .usual import propose
+from ..types import Pair
+from .images import RemoteImage
+from .row import CellError, ColumnNames, FilePart, Rejected, RowError, RowMaker, SourcePart, id_of, image_of
+from .source import propose, stamp_of
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 PAIR = ("image", "text")
@@ -333,3 +332,95 @@ class _Numeric:
 
 def _number(value: str) -> int | float:
     return int(value) if _INTEGER.fullmatch(value) else float(value)
+
+
+_BOM = b"\xef\xbb\xbf"
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # invalid bytes under surrogateescape
+
+
+class Lines:
+    """Lines of a file as text; bytes that are not UTF-8 become lone surrogates."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.offset = 0  # bytes read so far
+        self.line = 0  # lines read so far
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = next(self._file)
+        self.offset += len(raw)
+        self.line += 1
+        return (raw.removeprefix(_BOM) if self.line == 1 else raw).decode("utf-8", "surrogateescape")
+
+    def seek(self, offset: int, line: int) -> None:
+        """Go to an earlier offset and line number."""
+        self._file.seek(offset)
+        self.offset, self.line = offset, line
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text of :class:`Lines` was UTF-8."""
+    return text.isascii() or not _NOT_UTF8.search(text)
+
+
+def not_utf8(text: str) -> str:
+    """The message for a text that was not UTF-8, with its bytes."""
+    return f"is not UTF-8: {raw_bytes(text)[:60]!r}; save the file as UTF-8"
+
+
+def raw_bytes(text: str) -> bytes:
+    """The bytes that a text of :class:`Lines` was read from."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class TablePart(FilePart):
+    """Some rows of a table."""
+
+    table: TableFile
+    stretch: Stretch
+    maker: RowMaker
+    stamp: tuple[int, ...]  # of the file, from before it was read
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.table.path
+
+    @property
+    def name(self) -> str:
+        """The file; of a part of it, also the lines before."""
+        if self.stretch.rows == len(self.table):
+            return str(self.table.path)
+        return f"{self.table.path}, {self.stretch.rows:,} rows after line {self.stretch.line}"
+
+    @property
+    def folder(self) -> Path:
+        """Base of the image paths."""
+        return self.maker.folder
+
+    def _read(self) -> Iterator[Pair | Rejected]:
+        for row in self.table.read(self.stretch):
+            yield row.rejected if isinstance(row, RowError) else self.maker.make(row.where, row.values)
+
+
+def open_table(path: Path, names: ColumnNames, folder: Path) -> tuple[tuple[SourcePart, ...], int]:
+    """Open the rows of a table, ten thousand in a part; returns their number too.
+
+    Reads the file once, to find its rows and the numeric columns.
+
+    Raises:
+        DataError: it cannot be read, or lacks a column.
+    """
+    stamp = stamp_of(path)
+    table = TableFile(path, (names.image, names.text), (names.id, names.image, names.text), names)
+    maker = RowMaker(names, folder)
+    if path.suffix.lower() != ".jsonl":
+        maker.check(str(path), list(table.columns))
+    return tuple(TablePart(table, stretch, maker, stamp) for stretch in table.stretches), len(table)

@@ -13,9 +13,8 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, need
 from ..values import did_you_mean
-from .classes import clean_name, find_unseen, read_class_names, read_templates
 from .images import LazyImages
-from .labelled import Labelled, check_labels
+from .labelled import Labelled, check_labels, clean_name, find_unseen, read_class_names, read_templates
 from .source import Location
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Unpack
 import numpy as np
 
 from ..data import EntitySet
-from ..data.classes import check_templates, fill
+from ..data.labelled import check_templates, fill
 from ..encode import Progress
 from ..errors import ConfigError
 from ..request import RefineHow, given_options

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data import Labelled
-from ..data.classes import TEMPLATES, fill
-from ..data.labelled import TemplatesFrom
+from ..data.labelled import TEMPLATES, TemplatesFrom, fill
 from ..encode import Progress
 from ..score import Refines
 from ..types import Vectors

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data import read_labelled
-from ..data.remote import RemoteImage
+from ..data.images import RemoteImage
 from ..data.rows import Rejected, Rows
 from ..data.source import parse_source
 from ..errors import DataError, ImageError

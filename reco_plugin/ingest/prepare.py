@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..data.remote import RemoteImage
+from ..data.images import RemoteImage
 from ..data.rows import Rejected, SourcePart, digest
 from ..encode import Encoder
 from ..errors import ImageError, InputError, RecoError

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..artifact import Policy
 from ..data import read_pairs
-from ..data.classes import TEMPLATES, check_templates
+from ..data.labelled import TEMPLATES, check_templates
 from ..defaults import NEIGHBOURS
 from ..errors import ConfigError, DataError
 from ..types import ImageInput

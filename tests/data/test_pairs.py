@@ -10,8 +10,8 @@ from braceexpand import braceexpand
 from made_sources import png, write_tar
 
 from reco_plugin.data import read_pairs
-from reco_plugin.data.files import expand_braces, find_shards
 from reco_plugin.data.shards import read_samples
+from reco_plugin.data.source import expand_braces, find_shards
 from reco_plugin.errors import DataError
 
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from made_sources import png
 
-from reco_plugin.data.remote import RemoteImage
+from reco_plugin.data.images import RemoteImage
 from reco_plugin.errors import DataError
 
 

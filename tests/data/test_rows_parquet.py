@@ -12,7 +12,7 @@ import pytest
 from made_sources import pairs_of, png, rejected_of, unit, write_parquet
 
 from reco_plugin.data import open_rows, read_pairs, read_records
-from reco_plugin.data.remote import RemoteImage
+from reco_plugin.data.images import RemoteImage
 from reco_plugin.errors import DataError
 
 

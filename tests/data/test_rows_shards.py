@@ -11,7 +11,7 @@ from made_sources import pairs_of, png, rejected_of, write_parquet, write_tar
 from PIL import Image
 
 from reco_plugin.data import open_rows, read_pairs
-from reco_plugin.data.files import IMAGE_SUFFIXES
+from reco_plugin.data.source import IMAGE_SUFFIXES
 from reco_plugin.errors import DataError
 from reco_plugin.preprocess.image import ImageConfig, image_to_array
 

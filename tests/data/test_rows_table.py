@@ -14,8 +14,8 @@ from made_sources import pairs_of, png, rejected_of, write_parquet
 from reco_plugin import Pair
 from reco_plugin.data import open_rows
 from reco_plugin.data import tables as tables_module
-from reco_plugin.data.parts import Rejected
-from reco_plugin.data.remote import RemoteImage
+from reco_plugin.data.images import RemoteImage
+from reco_plugin.data.row import Rejected
 from reco_plugin.data.tables import TableFile
 from reco_plugin.errors import DataError
 

@@ -1,24 +1,95 @@
-"""Parse the cells of a table: ids, texts, images, payload values."""
+"""One row: its cells, made into a pair or into a rejection with the reason; and the parts of a source, as rows."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import VectorError
+from ..errors import DataError, VectorError
+from ..types import Pair
 from ..values import PAYLOAD_LEVELS, is_unicode, show
 from ..vectors import check_vectors
-from .remote import RemoteImage
+from .images import RemoteImage
+from .source import propose
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Names of the columns of a table; all others are payload."""
+
+    id: str = "id"
+    image: str = "image"
+    text: str = "text"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that cannot be used, and why."""
+
+    where: str  # as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``
+    reason: str  # what is wrong with it
+    id: str | None = None  # the pair's id, where readable
+    half: bool = False  # only the image or the text is missing, e.g. after a failed download
+
+    def __str__(self) -> str:
+        return _sentence(self.where, self.reason)
+
+
+class RowError(DataError):
+    """One row cannot be used; others may."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(_sentence(where, reason))
+        self.rejected = Rejected(where, reason)
+
+
+def _sentence(where: str, reason: str) -> str:
+    return f"{where} {reason}" if reason.startswith("is ") else f"{where}: {reason}"
+
+
+class SourcePart(Protocol):
+    """A file, a shard or a range of rows. It can be pickled, and read on any machine with the same files."""
+
+    @property
+    def name(self) -> str:
+        """Name, for messages."""
+        ...
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order; images are not decoded. A damaged part ends with a rejected row."""
+        ...
+
+
+class FilePart(SourcePart):
+    """A part whose reading may fail: then a rejected row is the last."""
+
+    @abstractmethod
+    def _read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order; may raise."""
+
+    def read(self) -> Iterator[Pair | Rejected]:
+        """Its rows in order."""
+        read = 0
+        try:
+            for row in self._read():
+                yield row
+                read += 1
+        except (DataError, OSError) as error:
+            yield Rejected(self.name, f"{error} (reading stopped after {read:,} rows)")
+
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """A vector (D,), unit-norm."""
@@ -175,3 +246,87 @@ def _plain(value: Any, level: int) -> Any:
         case _:
             plain = _sound(str(value))
     return plain
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes pairs from rows."""
+
+    names: ColumnNames
+    folder: Path  # base of image paths
+    unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
+
+    def check(self, what: str, columns: list[str]) -> None:
+        """Check that the columns are present; the id may be missing unless its name was given.
+
+        Raises:
+            DataError: a column is missing; the message lists the columns.
+        """
+        needed = [self.names.image, self.names.text] + [self.names.id] * (self.names.id != ColumnNames.id)
+        if missing := [name for name in needed if name not in columns]:
+            raise DataError(
+                f"{what} has no column {' and no '.join(map(repr, missing))}; its columns are {columns}. Needed: "
+                f"{' and '.join(needed)}; name yours, as in '{propose(what, columns, vars(self.names))}'"
+            )
+
+    def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
+        """Make a pair, or a rejected row with the reason.
+
+        Args:
+            where: the row, for messages.
+            values: by column; an image or a text may be a vector (D,) or a :class:`CellError`.
+            place: id of a row without id and without image path.
+        """
+        names = self.names
+        id_, column = None, names.id
+        try:
+            own_id = self._id(values, place)
+            if own_id is None:  # the image is missing too, so its path is no id
+                column = names.image
+                raise CellError(MISSING)
+            id_ = id_of(own_id)
+            column = names.image
+            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
+            column = names.text
+            text = _vector_or(values.get(names.text), text_of)
+            column = ""
+            payload = self._payload(values)
+            path = _place_of(values.get(names.image), image)
+        except CellError as error:
+            at = f", column {column!r}" if column else ""
+            has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
+            return Rejected(where + at, f"{error}{has}", id_)
+        own = {"caption": text} if isinstance(text, str) else {}
+        own |= {"image": path} if path not in (None, id_) else {}
+        return Pair(id_, image, text, own | payload)
+
+    def _id(self, values: Mapping[str, Any], place: str | None) -> object:
+        own = values.get(self.names.id)
+        if own is not None and own != "":
+            return own
+        image = values.get(self.names.image)
+        if isinstance(image, Mapping):
+            image = image.get("path")
+        return image if isinstance(image, str | int) and image != "" else place
+
+    def _payload(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        own = (self.names.id, self.names.image, self.names.text)
+        rest = {name: value for name, value in values.items() if name not in own}
+        packed = rest.pop("payload", None) if self.unfold else None
+        return payload_of(rest | json_object(packed) if packed else rest)
+
+
+def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
+    if isinstance(value, CellError):
+        raise value
+    if isinstance(value, np.ndarray):
+        return value
+    numbers = numbers_of(value)
+    return made(value) if numbers is None else unit_row(numbers)
+
+
+def _place_of(value: object, image: object) -> str | None:
+    """The path of an image file, as in the row; None for other images, since a URL may hold secrets."""
+    if not isinstance(image, Path):
+        return None
+    return str(value["path"] if isinstance(value, Mapping) else value)
