@@ -34,10 +34,9 @@ import numpy as np
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.data.rows import open_rows
-from reco_plugin.ingest.items import Loaded, Prepared
+from reco_plugin.data.opening import open_rows
 from reco_plugin.ingest.options import IngestOptions
-from reco_plugin.ingest.prepare import encode, load, prepare, read_rows
+from reco_plugin.ingest.prepare import Loaded, Prepared, encode, load, prepare, read_rows
 from reco_plugin.ingest.run import encode_source
 from reco_plugin.ingest.write import Writer
 

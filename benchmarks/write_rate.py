@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from reco_plugin import Reco
-from reco_plugin.data.rows import open_rows
+from reco_plugin.data.opening import open_rows
 from reco_plugin.ingest import IngestOptions, ingest
-from reco_plugin.ingest.known import key_of
+from reco_plugin.ingest.prepare import key_of
 from reco_plugin.types import Records
 
 from .stand_in import server

@@ -112,7 +112,7 @@ class SameEncoder:
 
     def _picture(self, payload: Payload) -> Path | None:
         names = [name for key in _PATHS if isinstance(name := payload.get(key), str) and name]
-        places = (folder / name for name in names for folder in self._rows.bases)
+        places = (folder / name for name in names for folder in (*self._rows.folders, *self._rows.beside))
         try:
             return next((place for place in places if place.is_file()), None)
         except (OSError, ValueError):  # too long, or no path

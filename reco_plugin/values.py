@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -65,6 +66,20 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a payload value can be stored and compared: a boolean, Unicode, a finite number of 64 bits."""
+    match value:
+        case bool():
+            return True
+        case str():
+            return is_unicode(value)
+        case int():
+            return -(2**63) <= value < 2**63
+        case float():
+            return math.isfinite(value)
+    return False
 
 
 def check_k(k: Any) -> int:

@@ -258,7 +258,7 @@ def _fill(reco: Reco, pairs: str) -> None:
         FingerprintMismatch: vectors of another encoder.
     """
     from ..data import read_pairs
-    from ..data.rows import PairStream, open_rows
+    from ..data.opening import PairStream, open_rows
     from ..same_encoder import SameEncoder
 
     stream, same = read_pairs(pairs), SameEncoder(reco.encoder, str(reco.manifest.fingerprint), open_rows(pairs))

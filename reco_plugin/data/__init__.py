@@ -16,9 +16,10 @@ from .columns import is_vectors, read_records, write_pairs
 from .entities import EntitySet, read_entities
 from .labelled import Labelled, write_labelled
 from .labelled_sources import read_labelled
+from .opening import PairStream, open_rows, read_pairs
 from .retrieval import Captioned, read_retrieval, write_retrieval
-from .row import ColumnNames, Rejected, SourcePart
-from .rows import PairStream, Rows, open_rows, read_pairs
+from .rows import Rejected, Rows, SourcePart
+from .source import ColumnNames
 
 __all__ = [
     "Captioned",

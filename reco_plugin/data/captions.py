@@ -16,14 +16,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DataError
 from ..types import Pair
-from .row import CellError, Rejected, SourcePart, text_of
+from .cells import CellError, text_of
+from .rows import FilePart, Rejected, Rows
 from .source import Location, find_images, read_lines, read_text
 
+FLICKR = "image_name|"
+"""Start of a ``.csv`` of Flickr30k."""
+_IMAGES_PER_PART = 1000
+_T = TypeVar("_T")
 _KARPATHY_FOLDERS = ("images", "flickr30k-images", "flickr30k_images", "Flickr8k_Dataset")
 _TOKEN = re.compile(r"(?P<image>[^\t#]+)#(?P<number>\d+)\t\s*(?P<text>.+)")
 _CSV = re.compile(r"(?P<image>[^|]+?)\s*\|\s*(?P<number>\d+)\s*\|?\s*(?P<text>.+)")  # one row of the original lacks a |
@@ -72,13 +78,6 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
     if missing := [file.path for file in files if not file.path.is_file()]:
         raise DataError(f"{missing[0]} does not exist ({len(missing):,} of {len(files):,} images are missing)")
     return files
-
-
-def read_captions(source: Location) -> list[CaptionedFile] | None:
-    """Read a caption file of COCO, Karpathy or Flickr30k, by its suffix and header; None for any other source."""
-    if source.path.suffix.lower() == ".json":
-        return read_coco(source)
-    return read_flickr(source) if is_flickr(source.path) else None
 
 
 def read_coco(source: Location) -> list[CaptionedFile]:
@@ -145,14 +144,6 @@ def _text(path: Path, caption: Any) -> str:
     return caption.strip()
 
 
-def is_flickr(path: Path) -> bool:
-    """Whether a file is Flickr30k's: a ``.token``, or a ``.csv`` that starts with its header."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return path.suffix.lower() == ".token"
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().lstrip("\ufeff").startswith("image_name|")
-
-
 def read_flickr(source: Location) -> list[CaptionedFile]:
     """Read a caption file of Flickr30k.
 
@@ -192,75 +183,48 @@ def _read_split(path: Path, split: str, found: dict[str, list[tuple[int, str]]])
     return [by_name[line] for line in lines]
 
 
-_FILES_PER_PART = 1000
-_T = TypeVar("_T")
+def open_captions(source: str, files: Sequence[CaptionedFile]) -> Rows:
+    """Open images with captions, a pair for each caption, a thousand images in a part."""
+    parts = tuple(
+        FilePart(f"{source}, {len(some):,} images from {some[0].name!r}", partial(_read_captions, some))
+        for some in _slices(files)
+    )
+    folder = files[0].path.parents[len(Path(files[0].name).parts) - 1]
+    return Rows(source, parts, sum(len(file.captions) for file in files), folders=(folder,))
 
 
-@dataclass(frozen=True)
-class ImageFolderPart:
-    """Some images of a folder, each with a ``.txt`` of the same name."""
+def _read_captions(files: Sequence[CaptionedFile]) -> Iterator[Pair]:
+    for file in files:
+        for id_, text in zip(file.caption_ids, file.captions, strict=True):
+            yield Pair(id_, file.path, text, {"caption": text, "image": file.name})
 
-    folder: Path
-    images: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        """Its first image."""
-        return f"{self.folder}, {len(self.images):,} images from {self.images[0]!r}"
+def open_folder(folder: Path) -> Rows:
+    """Open the images below a folder, each with a ``.txt`` of the same name, a thousand in a part."""
+    names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
+    parts = tuple(
+        FilePart(f"{folder}, {len(some):,} images from {some[0]!r}", partial(_read_images, folder, some))
+        for some in _slices(names)
+    )
+    return Rows(str(folder), parts, len(names), folders=(folder,))
 
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its images in order."""
-        return map(self._row, self.images)
 
-    def _row(self, name: str) -> Pair | Rejected:
-        image = self.folder / name
+def _read_images(folder: Path, names: Sequence[str]) -> Iterator[Pair | Rejected]:
+    for name in names:
+        image = folder / name
         beside = image.with_suffix(".txt")
         if not beside.is_file():
-            return Rejected(str(image), f"there is no {beside.name!r} with its caption", name, half=True)
+            yield Rejected(str(image), f"there is no {beside.name!r} with its caption", name, half=True)
+            continue
         try:
             text = text_of(read_text(beside))
         except CellError:
-            return Rejected(str(image), f"its caption {beside.name!r} is empty", name, half=True)
+            yield Rejected(str(image), f"its caption {beside.name!r} is empty", name, half=True)
         except DataError as error:
-            return Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
-        return Pair(name, image, text, {"caption": text})
-
-
-@dataclass(frozen=True)
-class CaptionsPart:
-    """Some images with several captions each, a pair for each caption."""
-
-    source: str
-    files: tuple[CaptionedFile, ...]
-
-    @property
-    def name(self) -> str:
-        """Its first image."""
-        return f"{self.source}, {len(self.files):,} images from {self.files[0].name!r}"
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """A pair for each caption."""
-        for file in self.files:
-            for id_, text in zip(file.caption_ids, file.captions, strict=True):
-                yield Pair(id_, file.path, text, {"caption": text, "image": file.name})
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the images."""
-        first = self.files[0]
-        return first.path.parents[len(Path(first.name).parts) - 1]
-
-
-def open_folder(folder: Path) -> tuple[tuple[SourcePart, ...], int]:
-    """Open the images below a folder, a thousand in a part; returns their number too."""
-    names = [image.relative_to(folder).as_posix() for image in find_images(folder)]
-    return tuple(ImageFolderPart(folder, tuple(some)) for some in _slices(names)), len(names)
-
-
-def open_captions(source: str, files: Sequence[CaptionedFile]) -> tuple[SourcePart, ...]:
-    """Open images with captions, a thousand in a part."""
-    return tuple(CaptionsPart(source, tuple(some)) for some in _slices(files))
+            yield Rejected(str(image), str(error).replace(str(beside), repr(beside.name)), name)
+        else:
+            yield Pair(name, image, text, {"caption": text})
 
 
 def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    return (items[start : start + _FILES_PER_PART] for start in range(0, len(items), _FILES_PER_PART))
+    return (items[start : start + _IMAGES_PER_PART] for start in range(0, len(items), _IMAGES_PER_PART))

@@ -30,7 +30,7 @@ from ..errors import DataError, InputError, need
 from ..files import whole_file
 from ..types import Payload, Records, Vectors
 from ..vectors import check_vectors
-from .row import CellError, json_object
+from .cells import CellError, json_object
 from .source import parse_source
 
 ColumnValues: TypeAlias = npt.NDArray[Any]

@@ -9,10 +9,7 @@ from typing import Any
 from ..errors import DataError
 from ..types import Pair, Payload, Records
 from ..values import did_you_mean
-from .row import Rejected
-from .rows import Rows
-from .rows_arrays import ParquetPart
-from .tables import TablePart
+from .rows import Rejected, Rows
 
 _ITSELF = "\0"
 """Prefix of an id that is its own group, to distinguish it from values of the column."""
@@ -42,8 +39,7 @@ def check_column(rows: Rows, column: str) -> str:
 
 def payload_key(rows: Rows, column: str) -> str:
     """Key of a table's column in the payload: the column of texts becomes the caption."""
-    makers = (part.maker for part in rows.parts if isinstance(part, TablePart | ParquetPart))
-    return "caption" if any(column == maker.names.text for maker in makers) else column
+    return "caption" if rows.columns is not None and column == rows.columns.text else column
 
 
 def groups_of(pairs: Records, column: str | None = None) -> list[str]:

@@ -12,10 +12,9 @@ CUB-200-2011 (Wah et al., 2011) and data sets in its layout are::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,10 +37,11 @@ from .labelled import (
     read_unseen,
     read_vectors,
 )
-from .row import ColumnNames, FilePart, Rejected
+from .rows import FilePart, Rejected, Rows
 from .shards import Blob, blob_images, read_samples
 from .source import (
     IMAGE_SUFFIXES,
+    ColumnNames,
     Location,
     find_images,
     find_shards,
@@ -219,7 +219,7 @@ def _rows_of(where: Location) -> list[TableRow]:
     own = {name: where.options[name] for name in ("id", "image", "label") if name in where.options}
     names = ColumnNames(**{name: column for name, column in own.items() if name != "label"})
     needed = dict.fromkeys([names.image, *own.values()])
-    rows = list(TableFile(where.path, tuple(needed), (*_TEXTS, *own.values()), names, where.images))
+    rows = list(TableFile(where.path, names, tuple(needed), _TEXTS, where.images))
     if not rows:
         raise DataError(f"{where.path} has no rows")
     return rows
@@ -308,30 +308,20 @@ def _read(where: Location, templates: tuple[str, ...]) -> Labelled:
     )
 
 
-@dataclass(frozen=True)
-class LabelledPart(FilePart):
-    """A labelled set; the text is the class name in the first template."""
+class _LabelledRows:
+    """The rows of a labelled set, which is read once; the text is the class name in the first template."""
 
-    source: str
+    def __init__(self, source: str) -> None:
+        self.source = source
 
-    @property
-    def name(self) -> str:
-        """The source."""
-        return self.source
-
-    def __reduce__(self) -> tuple[type[LabelledPart], tuple[Any, ...]]:
-        return LabelledPart, (self.source,)  # the set itself is opened again
+    def __reduce__(self) -> tuple[type[_LabelledRows], tuple[str]]:
+        return _LabelledRows, (self.source,)  # the set itself is opened again
 
     @cached_property
     def labelled(self) -> Labelled:
-        """The set.
-
-        Raises:
-            DataError: it cannot be read.
-        """
         return read_labelled(self.source)
 
-    def _read(self) -> Iterator[Pair | Rejected]:
+    def __call__(self) -> Iterator[Pair | Rejected]:
         labelled = self.labelled
         template = (labelled.templates or TEMPLATES)[0]
         for row, label in enumerate(labelled.labels.tolist()):
@@ -343,3 +333,11 @@ class LabelledPart(FilePart):
                 yield Rejected(f"{labelled.name}, image {row}", str(error), id_)
             else:
                 yield Pair(id_, image, text, {"caption": text, "class": labelled.classes[label]})
+
+
+def open_labelled(where: Location) -> Rows:
+    """Open a labelled set as pairs."""
+    options = "&".join(f"{name}={value}" for name, value in where.options.items())
+    source = f"{where.name}?{options}" if options else where.name
+    rows = _LabelledRows(source)
+    return Rows(where.name, (FilePart(source, rows),), len(rows.labelled))

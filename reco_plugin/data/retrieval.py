@@ -13,15 +13,24 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from ..types import ImageInput, Vectors
-from .captions import read_captions
+from .captions import FLICKR, CaptionedFile, read_coco, read_flickr
 from .columns import ColumnArrays, check_rows, check_side, is_vectors, read_columns, texts_of, write_columns
 from .images import pick, spread
 from .labelled import check_labels
-from .row import ColumnNames, RowError
-from .rows import caption_table, column_names
+from .rows import RowError
 from .shards import Blob, blob_images, read_samples
-from .source import Location, find_images, find_shards, names_shards, not_there, parse_source, read_lines
-from .tables import SUFFIXES, TableFile, TableRow
+from .source import (
+    Location,
+    caption_table,
+    column_names,
+    find_images,
+    find_shards,
+    names_shards,
+    not_there,
+    parse_source,
+    read_lines,
+)
+from .tables import SUFFIXES, Lines, TableFile, TableRow, open_lines
 
 _BAD = 0.1  # share of bad rows from which a set is refused
 _SHOWN = 5
@@ -86,12 +95,14 @@ def read_retrieval(source: str | Path) -> Captioned:
 
 def _read(where: Location) -> Captioned:
     path = where.path
-    if (files := read_captions(where)) is not None:
-        rows = [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files]
-        return _make_set(path.name, rows)
+    if path.suffix.lower() in (".json", ".token"):
+        return _from_captions(path, (read_coco if path.suffix.lower() == ".json" else read_flickr)(where))
     table = caption_table(path) or path
     if table.suffix.lower() in SUFFIXES:
-        return _from_table(table, column_names(where, None, "images", "limit"), where.images)
+        with open_lines(table) as lines:
+            if table.suffix.lower() == ".csv" and lines.first().startswith(FLICKR):
+                return _from_captions(path, read_flickr(replace(where, name=str(table))))
+            return _from_table(table, lines, where)
     where.only("limit")
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
@@ -148,12 +159,15 @@ def _from_npz(path: Path) -> Captioned:
     return Captioned(path.name, image, text, owner_of, ids)
 
 
-def _from_table(path: Path, names: ColumnNames, folder: Path | None) -> Captioned:
+def _from_captions(path: Path, files: Sequence[CaptionedFile]) -> Captioned:
+    rows = [((file.name, *file.caption_ids), file.path, list(file.captions)) for file in files]
+    return _make_set(path.name, rows)
+
+
+def _from_table(path: Path, lines: Lines, where: Location) -> Captioned:
     images: dict[Path, tuple[list[str], list[str]]] = {}  # image -> ids, texts
-    needed = (names.image, names.text, *([names.id] if names.id != ColumnNames.id else []))
-    bad, read = list[RowError](), 0
-    table = TableFile(path, needed, (names.id, names.image, names.text), names, folder, {"text": names.text})
-    for row in table.rows():
+    names, bad, read = column_names(where, None, "images", "limit"), list[RowError](), 0
+    for row in TableFile(path, names, names.needed, folder=where.images).rows(lines):
         read += 1
         try:
             if isinstance(row, RowError):

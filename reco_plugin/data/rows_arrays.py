@@ -1,10 +1,11 @@
-"""Rows of vectors in arrays: ``.npz``, and folders of ``.npy`` or of clip-retrieval, which are memory-mapped."""
+"""Rows of vectors: Parquet, ``.npz``, and folders of ``.npy`` or of clip-retrieval, which are memory-mapped."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,35 @@ import numpy as np
 
 from ..errors import DataError
 from ..types import Pair
+from .cells import CellError, RowMaker, Vector, unit_rows
 from .columns import ColumnArrays, check_rows, holds_vectors, map_array, open_npz_file, open_parquet_file, read_columns
-from .row import CellError, ColumnNames, FilePart, Rejected, RowMaker, SourcePart, Vector, unit_rows
-from .source import stamp_of
+from .rows import FilePart, Rejected, Rows, stamp_of
+from .source import ColumnNames, check_columns, note_ids
 
 _BATCH = 256
+_LEAST_ROWS = 1000  # of a part of parquet
 _ROWS_PER_PART = 10_000
 _NUMBER = re.compile(r"(\d+)\.\w+$")
+
+
+def open_npz(path: Path, names: ColumnNames) -> Rows:
+    """Open a pair file ``.npz``, see :mod:`reco_plugin.data.columns`; it is read whole, in one part."""
+    with open_npz_file(path) as file:
+        columns = list(file.files)
+    if names.id not in columns:
+        raise DataError(f"{path} has no array {names.id!r}; it has {sorted(columns)}")
+    check_columns(str(path), columns, names.needed, names)
+    maker = RowMaker(names, path.parent, unfold=True)
+    return Rows(str(path), (FilePart(str(path), partial(_read_npz, path, maker)),), beside=(path.parent,))
+
+
+def _read_npz(path: Path, maker: RowMaker) -> Iterator[Pair | Rejected]:
+    names = maker.names
+    columns = read_columns(path, (names.id, names.image, names.text))
+    rows = columns[names.id].size
+    check_rows(path, columns, rows)
+    for number, values in enumerate(_rows(columns, 0, rows), 1):
+        yield maker.make(f"{path}, row {number}", values)
 
 
 @dataclass(frozen=True)
@@ -31,92 +54,30 @@ class ArrayFiles:
     ids: Path | None = None  # ``.npy`` (N,), or None
     metadata: Path | None = None  # ``.parquet`` with N rows, or None
 
-
-@dataclass(frozen=True)
-class ArraysPart(FilePart):
-    """Some rows of arrays; ``groups`` are their row groups in the metadata."""
-
-    arrays: ArrayFiles
-    start: int
-    stop: int
-    groups: tuple[int, ...]
-    maker: RowMaker
-
-    @property
-    def name(self) -> str:
-        """The array of images, and the first row."""
-        return f"{self.arrays.image}, after row {self.start}" if self.start else str(self.arrays.image)
-
-    def _read(self) -> Iterator[Pair | Rejected]:
-        arrays, names = self.arrays, self.maker.names
-        mapped = {names.image: map_array(arrays.image)}
-        if arrays.text is not None:
-            mapped[names.text] = map_array(arrays.text)
-        if arrays.ids is not None:
-            mapped[names.id] = map_array(arrays.ids)
+    def read(self, start: int, stop: int, groups: Sequence[int], maker: RowMaker) -> Iterator[Pair | Rejected]:
+        """Some rows; ``groups`` are their row groups in the metadata."""
+        names = maker.names
+        columns = ((names.image, self.image), (names.text, self.text), (names.id, self.ids))
+        mapped = {name: map_array(path) for name, path in columns if path is not None}
         beside: Iterator[dict[str, Any]] = repeat({})
-        if arrays.metadata is not None:
-            beside = read_groups(arrays.metadata, self.groups, names)
-        for number, own in enumerate(_rows(mapped, self.start, self.stop), self.start + 1):
-            where = f"{arrays.image}, row {number}"
-            yield self.maker.make(where, next(beside) | own, f"{arrays.image.stem}#{number}")
+        if self.metadata is not None:
+            beside = _read_groups(self.metadata, groups, names)
+        for number, own in enumerate(_rows(mapped, start, stop), start + 1):
+            yield maker.make(f"{self.image}, row {number}", next(beside) | own, f"{self.image.stem}#{number}")
 
 
-@dataclass(frozen=True)
-class NpzPart(FilePart):
-    """A pair file ``.npz``, see :mod:`reco_plugin.data.columns`; it is read whole."""
-
-    path: Path
-    maker: RowMaker
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return str(self.path)
-
-    def _read(self) -> Iterator[Pair | Rejected]:
-        names = self.maker.names
-        columns = read_columns(self.path, (names.id, names.image, names.text))
-        rows = columns[names.id].size
-        check_rows(self.path, columns, rows)
-        for number, values in enumerate(_rows(columns, 0, rows), 1):
-            yield self.maker.make(f"{self.path}, row {number}", values)
-
-
-def open_npz(path: Path, names: ColumnNames) -> tuple[SourcePart, ...]:
-    """Open a pair file, in one part.
-
-    Raises:
-        DataError: it is no npz, or an array is missing.
-    """
-    maker = RowMaker(names, path.parent, unfold=True)
-    with open_npz_file(path) as file:
-        columns = list(file.files)
-    if names.id not in columns:
-        raise DataError(f"{path} has no array {names.id!r}; it has {sorted(columns)}")
-    maker.check(str(path), columns)
-    return (NpzPart(path, maker),)
-
-
-def open_arrays(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
-    """Open ``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if present.
-
-    Raises:
-        DataError: an array is missing, or of another length.
-    """
+def open_arrays(folder: Path, names: ColumnNames) -> Rows:
+    """Open ``image.npy`` and ``text.npy`` of a folder, with ``id.npy`` and ``metadata.parquet`` if present."""
     optional = {name: path if (path := folder / name).is_file() else None for name in ("id.npy", "metadata.parquet")}
     arrays = ArrayFiles(folder / "image.npy", folder / "text.npy", optional["id.npy"], optional["metadata.parquet"])
-    return _parts([arrays], names)
+    return _open_blocks([arrays], names)
 
 
-def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
+def open_clip_retrieval(folder: Path, names: ColumnNames) -> Rows:
     """Open ``img_emb/*.npy`` with ``text_emb/*.npy`` and ``metadata/*.parquet`` of the same numbers.
 
     Ids are ``image_path`` where the id column is missing. Without text embeddings the texts are
     the captions of the metadata.
-
-    Raises:
-        DataError: a file of a number is missing, or of another length.
     """
     images, texts = _find_numbered(folder / "img_emb", "npy"), _find_numbered(folder / "text_emb", "npy")
     metadata = _find_numbered(folder / "metadata", "parquet")
@@ -132,133 +93,85 @@ def open_clip_retrieval(folder: Path, names: ColumnNames) -> tuple[tuple[SourceP
         names = replace(names, id="image_path")
     if not texts and names.text == ColumnNames.text:
         names = replace(names, text="caption")
-    return _parts(blocks, names)
+    return _open_blocks(blocks, names)
 
 
-def _parts(blocks: Sequence[ArrayFiles], names: ColumnNames) -> tuple[tuple[SourcePart, ...], int]:
-    parts: list[SourcePart] = []
-    total = 0
+def _open_blocks(blocks: Sequence[ArrayFiles], names: ColumnNames) -> Rows:
+    """Open arrays, ten thousand rows in a part; with metadata, its row groups, which cannot be read in part."""
+    parts, total = list[FilePart](), 0
     for arrays in blocks:
-        maker = RowMaker(names, arrays.image.parent)
-        rows = _check(arrays, maker)
-        total += rows
-        start = 0
-        for groups, size in _ranges(arrays, rows):
-            parts.append(ArraysPart(arrays, start, start + size, groups, maker))
+        rows, columns = _count_rows(arrays), [names.image, *([names.text] if arrays.text else [])]
+        sizes = [min(_ROWS_PER_PART, rows - start) for start in range(0, rows, _ROWS_PER_PART)]
+        if arrays.metadata is not None:
+            with open_parquet_file(arrays.metadata) as file:
+                columns += file.schema_arrow.names
+                sizes = _group_sizes(file)
+                if file.metadata.num_rows != rows:
+                    raise DataError(f"{arrays.metadata} has {file.metadata.num_rows:,} rows, {arrays.image} {rows:,}")
+        check_columns(str(arrays.metadata or arrays.image), columns, names.needed, names)
+        maker, start = RowMaker(names, arrays.image.parent), 0
+        for group, size in enumerate(sizes):
+            name = f"{arrays.image}, after row {start}" if start else str(arrays.image)
+            if size:
+                parts.append(FilePart(name, partial(arrays.read, start, start + size, (group,), maker)))
             start += size
-    return tuple(parts), total
+        total += rows
+    beside = dict.fromkeys(arrays.image.parent for arrays in blocks)
+    return Rows(str(blocks[0].image.parent), tuple(parts), total, beside=tuple(beside))
 
 
-def _check(arrays: ArrayFiles, maker: RowMaker) -> int:
-    """Count the rows of the files, which must agree."""
+def _count_rows(arrays: ArrayFiles) -> int:
+    """Count the rows of the arrays, which must agree."""
     image = map_array(arrays.image)
     rows = len(image) if image.ndim else 0
-    columns = [maker.names.image]
     for path, dimensions in ((arrays.image, 2), (arrays.text, 2), (arrays.ids, 1)):
         if path is not None and ((array := map_array(path)).ndim != dimensions or len(array) != rows):
             raise DataError(f"{path} has shape {array.shape}, expected {rows:,} rows in {dimensions} dimensions")
-    if arrays.text is not None:
-        columns.append(maker.names.text)
-    if arrays.metadata is not None:
-        with open_parquet_file(arrays.metadata) as file:
-            columns += file.schema_arrow.names
-            if file.metadata.num_rows != rows:
-                raise DataError(f"{arrays.metadata} has {file.metadata.num_rows:,} rows, {arrays.image} {rows:,}")
-    maker.check(str(arrays.metadata or arrays.image), columns)
     return rows
 
 
-def _ranges(arrays: ArrayFiles, rows: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Sizes of the parts; with metadata, its row groups, which cannot be read in part."""
-    if arrays.metadata is not None:
-        with open_parquet_file(arrays.metadata) as file:
-            yield from (((group,), size) for group, size in enumerate(row_groups(file)) if size)
-    else:
-        yield from (((), min(_ROWS_PER_PART, rows - start)) for start in range(0, rows, _ROWS_PER_PART))
-
-
-def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Rows as values by column, (N,) or vectors (N, D), each checked."""
-    for first in range(start, stop, _BATCH):
-        some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}
-        cells = {name: unit_rows(part) if part.ndim == 2 else part.tolist() for name, part in some.items()}
-        for values in zip(*cells.values(), strict=True):
-            yield dict(zip(cells, values, strict=True))
-
-
-def _find_numbered(folder: Path, suffix: str) -> dict[int, Path]:
-    """Files of a folder by the number at the end of their names."""
-    found = ((_NUMBER.search(path.name), path) for path in folder.glob(f"*.{suffix}"))
-    return {int(match[1]): path for match, path in found if match}
-
-
-_LEAST_ROWS = 1000  # of a part
-
-
-@dataclass(frozen=True)
-class ParquetPart(FilePart):
-    """Some row groups of a file, and the number of rows before them."""
-
-    path: Path
-    groups: tuple[int, ...]
-    before: int
-    maker: RowMaker
-    stamp: tuple[int, ...]  # of the file, from before it was read
-    columns: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The file, and the first row."""
-        return f"{self.path}, after row {self.before}" if self.before else str(self.path)
-
-    @property
-    def folder(self) -> Path:
-        """Base of the image paths."""
-        return self.maker.folder
-
-    def _read(self) -> Iterator[Pair | Rejected]:
-        for number, values in enumerate(read_groups(self.path, self.groups, self.maker.names), self.before + 1):
-            yield self.maker.make(f"{self.path}, row {number}", values, f"{self.path.name}#{number}")
-
-
-def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> tuple[tuple[SourcePart, ...], int]:
-    """Open the rows of files, a part for each row group or several small ones; returns their number too.
+def open_parquet(paths: Sequence[Path], names: ColumnNames, folder: Path | None) -> Rows:
+    """Open the rows of files, a part for each row group or several small ones.
 
     Image paths are relative to ``folder``, without one to the file's own.
-
-    Raises:
-        DataError: a file cannot be read, or lacks a column.
-        MissingExtra: pyarrow is not installed.
     """
-    parts: list[SourcePart] = []
-    total = 0
-    for path in paths:
-        stamp = stamp_of(path)
+    parts, total, note = list[FilePart](), 0, ""
+    stamps, folders = {path: stamp_of(path) for path in paths}, [folder or path.parent for path in paths]
+    for path, base in zip(paths, folders, strict=True):
         with open_parquet_file(path) as file:
-            schema, sizes = file.schema_arrow, row_groups(file)
-        maker = RowMaker(names, path.parent if folder is None else folder)
-        maker.check(str(path), schema.names)
+            schema, sizes = file.schema_arrow, _group_sizes(file)
+        check_columns(str(path), schema.names, names.needed, names)
         vectors = all(holds_vectors(schema.field(name).type) for name in (names.image, names.text))
-        maker = replace(maker, unfold=vectors)
-        before = 0
+        maker, before = RowMaker(names, base, unfold=vectors), 0
+        note = note if parts else note_ids(str(path), schema.names, names)
         for groups, rows in _gather_groups(sizes):
-            parts.append(ParquetPart(path, groups, before, maker, stamp, tuple(schema.names)))
+            name = f"{path}, after row {before}" if before else str(path)
+            parts.append(FilePart(name, partial(_read_parquet, path, groups, before, maker)))
             before += rows
         total += before
-    return tuple(parts), total
+    return Rows(
+        str(paths[0]),
+        tuple(parts),
+        total,
+        note=note,
+        folders=tuple(dict.fromkeys(folders)),
+        stamps=stamps,
+        columns=names,
+    )
 
 
-def row_groups(file: Any) -> list[int]:
+def _read_parquet(path: Path, groups: Sequence[int], before: int, maker: RowMaker) -> Iterator[Pair | Rejected]:
+    for number, values in enumerate(_read_groups(path, groups, maker.names), before + 1):
+        yield maker.make(f"{path}, row {number}", values, f"{path.name}#{number}")
+
+
+def _group_sizes(file: Any) -> list[int]:
     """Number of rows of each row group."""
     return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
-def read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterator[dict[str, Any]]:
-    """Read rows as values by column; lists of numbers in the columns of images and texts are vectors, each checked.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+def _read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterator[dict[str, Any]]:
+    """Read rows as values by column; lists of numbers in the columns of images and texts are vectors, each checked."""
     with open_parquet_file(path) as file:
         try:
             for batch in file.iter_batches(_BATCH, row_groups=list(groups)):
@@ -300,3 +213,18 @@ def _vectors(column: Any) -> list[Vector | CellError | None]:
         for row, vector in zip(good.tolist(), unit_rows(flat.reshape(len(good), usual)), strict=True):
             found[row] = vector
     return found
+
+
+def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """Rows as values by column, (N,) or vectors (N, D), each checked."""
+    for first in range(start, stop, _BATCH):
+        some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}
+        cells = {name: unit_rows(part) if part.ndim == 2 else part.tolist() for name, part in some.items()}
+        for values in zip(*cells.values(), strict=True):
+            yield dict(zip(cells, values, strict=True))
+
+
+def _find_numbered(folder: Path, suffix: str) -> dict[int, Path]:
+    """Files of a folder by the number at the end of their names."""
+    found = ((_NUMBER.search(path.name), path) for path in folder.glob(f"*.{suffix}"))
+    return {int(match[1]): path for match, path in found if match}

@@ -11,14 +11,16 @@ import tarfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtra
 from ..types import Pair
+from .cells import CellError, payload_of, text_of
 from .columns import open_parquet_file
 from .images import LazyImages
-from .row import CellError, Rejected, RowError, SourcePart, payload_of, text_of
+from .rows import FilePart, Rejected, RowError, Rows
 from .source import IMAGE_SUFFIXES
 
 
@@ -143,73 +145,64 @@ _NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dat
 _STATUS = ("key", "status", "error_message")
 
 
-@dataclass(frozen=True)
-class ShardPart:
-    """A shard, and the ``.parquet`` of the same name with img2dataset's status of each download."""
-
-    shard: Path
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return str(self.shard)
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """A row for each key, then one for each download that failed."""
+def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
+    """A row for each key, then one for each download that failed, by img2dataset's ``.parquet`` of the same name."""
+    try:
+        index = index_shard(shard)
+    except DataError as error:
+        yield Rejected(str(shard), str(error))
+        return
+    for sample in index.samples:
         try:
-            index = index_shard(self.shard)
+            yield _row(shard, sample)
+        except RowError as error:
+            yield Rejected(error.rejected.where, error.rejected.reason, sample.key)
         except DataError as error:
-            yield Rejected(self.name, str(error))
-            return
-        for sample in index.samples:
-            try:
-                yield self._row(sample)
-            except RowError as error:
-                yield Rejected(error.rejected.where, error.rejected.reason, sample.key)
-            except DataError as error:
-                yield Rejected(f"{self.shard}, key {sample.key}", str(error), sample.key)
-        if index.problem:
-            yield Rejected(self.name, index.problem)
-        yield from self._read_failures({sample.key for sample in index.samples})
-
-    def _row(self, sample: ShardSample) -> Pair | Rejected:
-        where = f"{self.shard}, key {sample.key}"
-        if sample.twice:
-            return Rejected(where, f"{sample.twice!r} twice: make its keys unique", sample.key)
-        fields = _json_fields(sample)
-        if sample.image is None:
-            return Rejected(where, _why(fields) or "there is no image", sample.key, half=True)
-        raw = sample.parts["txt"].text() if "txt" in sample.parts else str(fields.get("caption") or "")
-        if not raw.strip():
-            return Rejected(where, "there is no caption", sample.key, half=True)
-        try:
-            text = text_of(raw)
-            shown = payload_of({name: value for name, value in fields.items() if name not in _NOT_SHOWN})
-        except CellError as error:
-            return Rejected(where, str(error), sample.key)
-        return Pair(sample.key, sample.image.read(), text, {"caption": text} | shown)
-
-    def _read_failures(self, keys: set[str]) -> Iterator[Rejected]:
-        beside = _status_file(self.shard)
-        if not beside.is_file():
-            return
-        try:
-            with open_parquet_file(beside) as file:
-                has = file.schema_arrow.names
-                if not {"key", "status"} <= set(has):
-                    return
-                for batch in file.iter_batches(columns=[name for name in _STATUS if name in has]):
-                    for row in batch.to_pylist():
-                        key = str(row["key"])
-                        if row["status"] != "success" and key not in keys:
-                            yield Rejected(f"{beside}, key {key}", _why(row) or "status missing", key, half=True)
-        except MissingExtra:
-            return  # warned about when the source was opened
-        except (DataError, OSError, ValueError) as error:
-            yield Rejected(str(beside), f"{error} (failed downloads are not listed)")
+            yield Rejected(f"{shard}, key {sample.key}", str(error), sample.key)
+    if index.problem:
+        yield Rejected(str(shard), index.problem)
+    yield from _read_failures(shard, {sample.key for sample in index.samples})
 
 
-def open_shards(shards: list[Path]) -> tuple[SourcePart, ...]:
+def _row(shard: Path, sample: ShardSample) -> Pair | Rejected:
+    where = f"{shard}, key {sample.key}"
+    if sample.twice:
+        return Rejected(where, f"{sample.twice!r} twice: make its keys unique", sample.key)
+    fields = _json_fields(sample)
+    if sample.image is None:
+        return Rejected(where, _why(fields) or "there is no image", sample.key, half=True)
+    raw = sample.parts["txt"].text() if "txt" in sample.parts else str(fields.get("caption") or "")
+    if not raw.strip():
+        return Rejected(where, "there is no caption", sample.key, half=True)
+    try:
+        text = text_of(raw)
+        shown = payload_of({name: value for name, value in fields.items() if name not in _NOT_SHOWN})
+    except CellError as error:
+        return Rejected(where, str(error), sample.key)
+    return Pair(sample.key, sample.image.read(), text, {"caption": text} | shown)
+
+
+def _read_failures(shard: Path, keys: set[str]) -> Iterator[Rejected]:
+    beside = _status_file(shard)
+    if not beside.is_file():
+        return
+    try:
+        with open_parquet_file(beside) as file:
+            has = file.schema_arrow.names
+            if not {"key", "status"} <= set(has):
+                return
+            for batch in file.iter_batches(columns=[name for name in _STATUS if name in has]):
+                for row in batch.to_pylist():
+                    key = str(row["key"])
+                    if row["status"] != "success" and key not in keys:
+                        yield Rejected(f"{beside}, key {key}", _why(row) or "status missing", key, half=True)
+    except MissingExtra:
+        return  # warned about when the source was opened
+    except (DataError, OSError, ValueError) as error:
+        yield Rejected(str(beside), f"{error} (failed downloads are not listed)")
+
+
+def open_shards(shards: list[Path]) -> Rows:
     """Open shards, a part each; warns where failed downloads cannot be listed without pyarrow."""
     noted = next((file for file in map(_status_file, shards) if file.is_file()), None)
     if noted is not None:
@@ -219,7 +212,7 @@ def open_shards(shards: list[Path]) -> tuple[SourcePart, ...]:
             warnings.warn(f"failed downloads are not listed: {error}", stacklevel=4)
         except DataError:
             pass  # a rejected row reports it
-    return tuple(map(ShardPart, shards))
+    return Rows(str(shards[0]), tuple(FilePart(str(shard), partial(_read_shard, shard)) for shard in shards))
 
 
 def _status_file(shard: Path) -> Path:

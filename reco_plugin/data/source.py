@@ -97,6 +97,14 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 
 
+CAPTIONS = tuple(f"captions{suffix}" for suffix in (".jsonl", ".csv", ".tsv", ".parquet"))
+
+
+def caption_table(folder: Path) -> Path | None:
+    """The table ``captions.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` of a folder, if there is one."""
+    return next((folder / name for name in CAPTIONS if (folder / name).is_file()), None)
+
+
 def find_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted; hidden files and folders are left out."""
     found = (path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
@@ -157,15 +165,6 @@ def _choices(inside: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
 
 
-def stamp_of(path: Path) -> tuple[int, ...]:
-    """Size, time and inode of a file, one of which changes if it is written or replaced; empty if there is none."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
 def not_there(path: Path) -> str:
     """What to say of a path that does not exist: a similar name beside it may have been meant."""
     try:
@@ -205,6 +204,57 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
     "text": ("text", "caption", "title", "name", "product_name", "product_title", "label", "description", "alt"),
     "label": ("label", "class", "category", "kind", "species", "product", "name", "title"),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Names of the columns of a table; all others are payload."""
+
+    id: str = "id"
+    image: str = "image"
+    text: str = "text"
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns that must be there; the id may be missing unless its name was given."""
+        return (self.image, self.text, *([self.id] if self.id != ColumnNames.id else []))
+
+
+def column_names(where: Location, columns: ColumnNames | None = None, *more: str) -> ColumnNames:
+    """The columns that a source's options name, else those of ``columns``.
+
+    Raises:
+        ConfigError: an option that neither names a column nor is one of ``more``.
+    """
+    names = tuple(vars(ColumnNames()))
+    where.only(*names, *more)
+    return replace(columns or ColumnNames(), **{name: where.options[name] for name in names if name in where.options})
+
+
+def check_columns(path: str, columns: Sequence[str], needed: Sequence[str], names: ColumnNames) -> None:
+    """Check that columns are present.
+
+    Raises:
+        DataError: one is missing; the message lists the columns and proposes how to name them.
+    """
+    if missing := [name for name in needed if name not in columns]:
+        named = {option: name for option, name in vars(names).items() if option != "text" or name in needed}
+        raise DataError(
+            f"{path} has no column {' and no '.join(map(repr, missing))}; its columns are {list(columns)}. Needed: "
+            f"{' and '.join(needed)}; name yours, as in '{propose(path, columns, named)}'"
+        )
+
+
+def note_ids(path: str, columns: Sequence[str], names: ColumnNames) -> str:
+    """What becomes of missing ids in a table without a column of ids; empty where it has one."""
+    if names.id in columns:
+        return ""
+    like = propose(path, columns, vars(names))
+    like = like if "id=" in like else f"{path}?id=COLUMN"
+    return (
+        f"{path} has no {names.id!r}: the path or URL of the image is the id of a pair (of vectors, the number of "
+        f"the row), so a renamed picture is another pair. If a column identifies them, give the source as '{like}'"
+    )
 
 
 def propose(source: str, columns: Sequence[str], wanted: Mapping[str, str]) -> str:

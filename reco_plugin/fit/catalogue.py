@@ -23,11 +23,10 @@ from ..encode import Encoder
 from ..errors import DataError
 from ..evaluate.encoding import CachedEncoder
 from ..files import digest_records
-from ..ingest.items import Encoded, Loaded, Skipped, WriterItem, given_vectors
-from ..ingest.known import add_marks, key_of
 from ..ingest.options import IngestOptions
-from ..ingest.rejected import RejectedRows, reject_repeated
+from ..ingest.prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
 from ..ingest.run import RowProgress, encode_source, silent
+from ..ingest.write import RejectedRows, reject_repeated
 from ..same_encoder import SameEncoder
 from ..types import Payload, Records, Vectors
 from ..values import ROW, strip_marks

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import load_settings
-from ..data.row import CellError, Vector, text_of, unit_rows
+from ..data.cells import CellError, Vector, text_of, unit_rows
 from ..data.rows import Rejected, Rows
 from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory import Memory, open_memory

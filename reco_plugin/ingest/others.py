@@ -11,9 +11,8 @@ from ..defaults import INGEST_BATCH
 from ..errors import MemoryStoreError
 from ..memory import Memory
 from ..values import SOURCE
-from .known import key_of
 from .options import IngestOptions
-from .prepare import read_rows
+from .prepare import key_of, read_rows
 from .write import Writer
 
 NOWHERE = ""

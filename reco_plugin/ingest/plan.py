@@ -13,11 +13,8 @@ from ..data.rows import Rejected, Rows
 from ..memory import Memory
 from ..types import Payload
 from ..values import ROW, SOURCE
-from .items import Loaded
-from .known import key_of
 from .options import IngestOptions
-from .prepare import load, read_rows
-from .stages import in_order, make_chunks
+from .prepare import Loaded, in_order, key_of, load, make_chunks, read_rows
 from .write import Outcome, note_taken, too_many, warn_of_taken
 
 

@@ -22,10 +22,8 @@ from ..data.rows import Rows
 from ..errors import ConfigError, DataError, importing
 from ..memory_options import MemoryOptions
 from ..reco import Reco
-from .items import WriterItem
-from .known import Known
 from .options import Cluster, IngestOptions
-from .stages import make_chunks
+from .prepare import Known, WriterItem, make_chunks
 
 with importing("ray", "ray", "--engine ray"):
     import ray

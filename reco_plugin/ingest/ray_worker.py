@@ -25,10 +25,19 @@ from ..data.rows import Rejected, SourcePart
 from ..encode import Encoder
 from ..errors import ArtifactError, DataError, RecoError
 from ..types import Fingerprint
-from .items import Prepared, Skipped
-from .known import Known
-from .prepare import DOWNLOADS, encode, fetch_image, load, prepare, read_rows
-from .stages import in_order, make_chunks
+from .prepare import (
+    DOWNLOADS,
+    Known,
+    Prepared,
+    Skipped,
+    encode,
+    fetch_image,
+    in_order,
+    load,
+    make_chunks,
+    prepare,
+    read_rows,
+)
 
 ATTEMPTS = 4
 """Attempts of a task; Ray itself would repeat a task that kills its worker forever."""

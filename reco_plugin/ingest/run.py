@@ -15,11 +15,22 @@ from ..encode import Encoder
 from ..reco import Reco
 from ..same_encoder import SameEncoder
 from ..types import Pair, Records
-from .items import Loaded, Skipped, WriterItem
 from .near import Excluded
 from .options import Cluster, IngestOptions
-from .prepare import DOWNLOADS, encode, fetch_image, load, prepare, read_rows
-from .stages import ahead, in_order, make_chunks
+from .prepare import (
+    DOWNLOADS,
+    Loaded,
+    Skipped,
+    WriterItem,
+    ahead,
+    encode,
+    fetch_image,
+    in_order,
+    load,
+    make_chunks,
+    prepare,
+    read_rows,
+)
 from .write import Outcome, Writer
 
 RowProgress = Callable[[int, int], object]
@@ -60,8 +71,9 @@ def ingest(
         FingerprintMismatch: the source holds vectors of another encoder, as far as captions or pictures tell.
     """
     options = options or IngestOptions()
-    same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
-    begun, writer = time.monotonic(), Writer(reco.memory, options, excluded, same)
+    begun = time.monotonic()
+    same = partial(_compare_with, reco, rows)
+    writer = Writer(reco.memory, options, excluded, same)
     if cluster is None:
         batches = encode_source(rows, reco.encoder, writer.sift, options)
     else:
@@ -89,6 +101,10 @@ def ingest(
     writer.outcome.pairs = len(reco.memory)
     writer.outcome.seconds = time.monotonic() - begun
     return writer.outcome
+
+
+def _compare_with(reco: Reco, rows: Rows) -> SameEncoder:
+    return SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows)
 
 
 def encode_source(

@@ -1,4 +1,4 @@
-"""Any source of pairs: all that :func:`~reco_plugin.data.rows.open_rows` reads, also memories and collections.
+"""Any source of pairs: all that :func:`~reco_plugin.data.opening.open_rows` reads, also memories and collections.
 
 ::
 
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from ..artifact import Artifact
 from ..config import Settings, load_settings
-from ..data.rows import Rows, open_rows
+from ..data.opening import open_rows
+from ..data.rows import Rows
 from ..data.source import Location, parse_source
 from ..data.tables import SUFFIXES
 from ..data.torchvision_sets import PREFIX
@@ -41,7 +42,7 @@ def open_source(source: str | Path, *, model: Path | None = None, into: Settings
     """Open a source of image-text pairs; of a memory, reads the header and the number of pairs.
 
     Args:
-        source: as :func:`~reco_plugin.data.rows.open_rows` takes it, or a memory's folder, or a Qdrant server's URL as
+        source: as :func:`~reco_plugin.data.open_rows` takes it, or a memory's folder, or a Qdrant server's URL as
             in ``http://host:6333?collection=shop&image=photo&text=title&caption=name&check=1``.
         model: folder of the model whose encoder a memory must have; None: any.
         into: settings of the memory that is filled, which must not be the source.

@@ -1,7 +1,8 @@
 """The store of image-text pairs: :func:`open_memory` opens one of three kinds behind the protocol :class:`Memory`."""
 
 from ..types import Fingerprint
-from .base import Memory, Searches, part_of_a_write
+from .base import Memory, Searches
+from .checks import part_of_a_write
 from .header import Header
 from .opening import LazyMemory, memory_of, open_memory
 

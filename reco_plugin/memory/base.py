@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,23 +12,6 @@ from ..defaults import SCROLL_BATCH
 from ..request import Search
 from ..types import Neighbours, Payload, Records
 from .header import Header
-
-_WRITING: ContextVar[bool] = ContextVar("writing", default=False)
-
-
-@contextmanager
-def part_of_a_write() -> Iterator[None]:
-    """What is read in this block is part of a write: a server that restarts is waited for as long as by a write."""
-    before = _WRITING.set(True)
-    try:
-        yield
-    finally:
-        _WRITING.reset(before)
-
-
-def is_writing() -> bool:
-    """Whether this is part of a write."""
-    return _WRITING.get()
 
 
 class Searches(Protocol):

@@ -1,10 +1,12 @@
-"""Checks of the callers' input, the same for all kinds of memory."""
+"""Checks of the callers' input, the same for all kinds of memory; and what is part of a write."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,11 +25,12 @@ from ..values import (
     ROW,
     SOURCE,
     check_k,
+    is_scalar,
     is_unicode,
     show,
 )
 from ..vectors import check_vectors
-from .filters import RESERVED, Condition, is_scalar, parse_filter
+from .filters import RESERVED, Condition, parse_filter
 
 T = TypeVar("T")
 
@@ -250,3 +253,21 @@ class Opener:
         if not self.is_here:
             raise MemoryStoreError(f"the memory at {location!r} {FORKED}")
         return store
+
+
+_WRITING: ContextVar[bool] = ContextVar("writing", default=False)
+
+
+@contextmanager
+def part_of_a_write() -> Iterator[None]:
+    """What is read in this block is part of a write: a server that restarts is waited for as long as by a write."""
+    before = _WRITING.set(True)
+    try:
+        yield
+    finally:
+        _WRITING.reset(before)
+
+
+def is_writing() -> bool:
+    """Whether this is part of a write."""
+    return _WRITING.get()

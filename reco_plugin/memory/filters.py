@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..types import Filter
-from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, show
+from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_scalar, is_unicode, show
 
 USER_ID = "_reco_id"
 """Payload key of the user's id."""
@@ -128,20 +128,6 @@ def _condition(key: str, value: Any) -> Condition:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a payload value can be stored and compared: a boolean, Unicode, a finite number of 64 bits."""
-    match value:
-        case bool():
-            return True
-        case str():
-            return is_unicode(value)
-        case int():
-            return -(2**63) <= value < 2**63
-        case float():
-            return math.isfinite(value)
-    return False
 
 
 def _bound(key: str, number: Any) -> float:

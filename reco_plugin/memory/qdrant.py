@@ -19,8 +19,7 @@ from ..errors import MemoryStoreError
 from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
-from .base import part_of_a_write
-from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks
+from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
 from .collection import LEARNING_KEY, TRUST_KEY, local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
 from .header import open_folder, to_json, write_header

@@ -21,7 +21,7 @@ from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
 from ..errors import ConfigError, RecoError
 from ..memory_options import MemoryOptions
-from .base import is_writing
+from .checks import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 from .one_server import TwoAddresses
 from .opening import NO_SERVER

@@ -13,8 +13,8 @@ import numpy as np
 from ..config import load_settings
 from ..data import read_pairs, read_records, write_pairs
 from ..data.groups import groups_of, payload_key
-from ..data.rows import digest, open_rows
-from ..data.source import stamp_of
+from ..data.opening import open_rows
+from ..data.rows import digest, stamp_of
 from ..encode import encode_pairs
 from ..errors import ConfigError, DataError
 from ..files import digest_texts

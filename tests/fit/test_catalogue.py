@@ -18,7 +18,7 @@ from PIL import Image
 from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
 from reco_plugin.data.groups import check_column
-from reco_plugin.data.rows import open_rows
+from reco_plugin.data.opening import open_rows
 from reco_plugin.encode import Encoder
 from reco_plugin.errors import DataError
 from reco_plugin.fit import catalogue as module

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data.rows import open_rows
+from reco_plugin.data.opening import open_rows
 from reco_plugin.ingest import IngestOptions, Outcome, ingest
 from reco_plugin.types import Records
 

@@ -7,8 +7,7 @@ import pickle
 import pytest
 
 from reco_plugin import Pair
-from reco_plugin.ingest.items import Loaded, Skipped
-from reco_plugin.ingest.known import Known
+from reco_plugin.ingest.prepare import Known, Loaded, Skipped
 from reco_plugin.values import ROW
 
 HELD = [(f"pair-{number}", {ROW: f"{number:016x}", "caption": "a fox"}) for number in range(1000)]

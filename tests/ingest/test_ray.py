@@ -24,7 +24,7 @@ from reco_plugin.cli.app import app
 from reco_plugin.data.rows import Rows
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
 from reco_plugin.ingest import IngestOptions, ingest
-from reco_plugin.ingest.items import Encoded, Skipped
+from reco_plugin.ingest.prepare import Encoded, Skipped
 from reco_plugin.ingest.source import open_source
 
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")

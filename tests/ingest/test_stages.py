@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reco_plugin.errors import DataError
-from reco_plugin.ingest.stages import ahead, in_order, make_chunks
+from reco_plugin.ingest.prepare import ahead, in_order, make_chunks
 
 
 def counting(end: int, made: list[int], closed: threading.Event) -> Generator[int, None, None]:

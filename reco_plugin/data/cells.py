@@ -1,95 +1,29 @@
-"""One row: its cells, made into a pair or into a rejection with the reason; and the parts of a source, as rows."""
+"""Cells of a row: ids, texts, images, vectors, payload values; and a row made into a pair, or into a rejection."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, VectorError
+from ..errors import VectorError
 from ..types import Pair
 from ..values import PAYLOAD_LEVELS, is_unicode, show
 from ..vectors import check_vectors
 from .images import RemoteImage
-from .source import propose
-
-
-@dataclass(frozen=True)
-class ColumnNames:
-    """Names of the columns of a table; all others are payload."""
-
-    id: str = "id"
-    image: str = "image"
-    text: str = "text"
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A row that cannot be used, and why."""
-
-    where: str  # as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``
-    reason: str  # what is wrong with it
-    id: str | None = None  # the pair's id, where readable
-    half: bool = False  # only the image or the text is missing, e.g. after a failed download
-
-    def __str__(self) -> str:
-        return _sentence(self.where, self.reason)
-
-
-class RowError(DataError):
-    """One row cannot be used; others may."""
-
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(_sentence(where, reason))
-        self.rejected = Rejected(where, reason)
-
-
-def _sentence(where: str, reason: str) -> str:
-    return f"{where} {reason}" if reason.startswith("is ") else f"{where}: {reason}"
-
-
-class SourcePart(Protocol):
-    """A file, a shard or a range of rows. It can be pickled, and read on any machine with the same files."""
-
-    @property
-    def name(self) -> str:
-        """Name, for messages."""
-        ...
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order; images are not decoded. A damaged part ends with a rejected row."""
-        ...
-
-
-class FilePart(SourcePart):
-    """A part whose reading may fail: then a rejected row is the last."""
-
-    @abstractmethod
-    def _read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order; may raise."""
-
-    def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order."""
-        read = 0
-        try:
-            for row in self._read():
-                yield row
-                read += 1
-        except (DataError, OSError) as error:
-            yield Rejected(self.name, f"{error} (reading stopped after {read:,} rows)")
-
+from .rows import Rejected
+from .source import ColumnNames
 
 Vector: TypeAlias = npt.NDArray[np.float32]
 """A vector (D,), unit-norm."""
@@ -255,19 +189,6 @@ class RowMaker:
     names: ColumnNames
     folder: Path  # base of image paths
     unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory export`` writes it
-
-    def check(self, what: str, columns: list[str]) -> None:
-        """Check that the columns are present; the id may be missing unless its name was given.
-
-        Raises:
-            DataError: a column is missing; the message lists the columns.
-        """
-        needed = [self.names.image, self.names.text] + [self.names.id] * (self.names.id != ColumnNames.id)
-        if missing := [name for name in needed if name not in columns]:
-            raise DataError(
-                f"{what} has no column {' and no '.join(map(repr, missing))}; its columns are {columns}. Needed: "
-                f"{' and '.join(needed)}; name yours, as in '{propose(what, columns, vars(self.names))}'"
-            )
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
         """Make a pair, or a rejected row with the reason.

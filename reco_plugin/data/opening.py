@@ -1,0 +1,178 @@
+"""Open any source of image-text pairs; ``docs/sources.md`` lists them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from ..errors import ConfigError, DataError
+from ..types import Pair
+from ..values import strip_marks
+from .captions import FLICKR, CaptionedFile, open_captions, open_folder, read_coco, read_flickr
+from .images import RemoteImage, spread
+from .labelled_sources import is_cub, open_labelled
+from .rows import Rows
+from .rows_arrays import open_arrays, open_clip_retrieval, open_npz, open_parquet
+from .shards import open_shards
+from .source import (
+    CAPTIONS,
+    IMAGE_SUFFIXES,
+    ColumnNames,
+    Location,
+    caption_table,
+    column_names,
+    find_shards,
+    names_shards,
+    not_there,
+    parse_source,
+)
+from .tables import SUFFIXES, open_lines, open_table
+from .torchvision_sets import PREFIX
+
+
+def open_rows(source: str | Path, *, columns: ColumnNames | None = None) -> Rows:
+    """Open a source of image-text pairs; reads only names, headers and tables.
+
+    Args:
+        source: a file, folder, pattern or ``torchvision:NAME``, with options as in
+            ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``; ``check=0`` with any.
+        columns: names of the columns; options of the source take precedence.
+
+    Raises:
+        DataError: the source is missing, of no known kind or empty, or lacks a needed column.
+        ConfigError: an unknown option, or column names for a source without columns.
+        MissingExtra: parquet without pyarrow.
+    """
+    where = parse_source(source)
+    rows = _open(where.without("check"), columns)
+    if not rows.parts:
+        raise DataError(f"{where.name} holds no pairs: it is empty")
+    return replace(rows, name=where.name, check=where.flag("check"))
+
+
+class PairStream(Iterator[Pair]):
+    """An iterator over pairs."""
+
+    def __init__(self, pairs: Iterator[Pair], total: int | None) -> None:
+        self._pairs = pairs
+        self.total = total  # their number, where cheap to count, else None
+
+    def __next__(self) -> Pair:
+        return next(self._pairs)
+
+
+def read_pairs(source: str | Path) -> PairStream:
+    """Read image-text pairs from any source of :func:`open_rows`; a bad row is an error.
+
+    The text also becomes the payload value ``caption``, to show retrieved pairs. Images or captions without
+    a partner in folders and shards are skipped, and counted in a warning at the end.
+
+    Raises:
+        DataError: nothing there, no pairs, or a row is not readable; the message names file and row or key. Errors of
+            the first pair are raised by this call, later ones during iteration.
+        MissingExtra: parquet without pyarrow.
+    """
+    rows = open_rows(source)
+    pairs = _strict(rows)
+    first = next(pairs, None)
+    if first is None:
+        raise DataError(f"{source} holds no pairs: it is empty")
+    return PairStream(chain([first], pairs), rows.total)
+
+
+def _strict(rows: Rows) -> Iterator[Pair]:
+    made, halves, example = 0, 0, ""
+    for row in rows:
+        if isinstance(row, Pair):
+            if isinstance(row.image, RemoteImage):
+                raise DataError(
+                    f"{rows.name}: the image of {row.id!r}, {row.image}, is a URL: download the images first, for "
+                    "example by img2dataset, or let `reco memory build` fetch them"
+                )
+            made += 1
+            yield replace(row, payload=strip_marks(row.payload))
+        elif row.half:
+            halves, example = halves + 1, example or row.id or row.where
+        else:
+            raise DataError(str(row))
+    if halves:
+        alone = "images without a caption in a .txt of the same name"
+        if names_shards(rows.name):
+            alone = "keys without both an image and a caption"
+        if not made:
+            raise DataError(f"{rows.name} holds no pairs: none of {halves:,} {alone}, as {example!r}")
+        warnings.warn(f"{rows.name}: skipped {halves:,} {alone}, the first is {example!r}", stacklevel=2)
+
+
+def _open(where: Location, columns: ColumnNames | None) -> Rows:
+    path = where.path
+    if where.name.startswith(PREFIX) or (path.is_dir() and is_cub(path)):
+        return open_labelled(where)
+    if path.suffix.lower() == ".json":
+        return _limited(where, read_coco(where))
+    if path.suffix.lower() == ".token":
+        return _limited(where, read_flickr(where))
+    if not path.is_dir():
+        return _open_file(where, columns)
+    table = caption_table(path)
+    return _open_folder(where, columns) if table is None else _open_file(replace(where, name=str(table)), columns)
+
+
+def _limited(where: Location, files: list[CaptionedFile]) -> Rows:
+    limit = where.count("limit")
+    return open_captions(where.name, files if limit is None else [files[row] for row in spread(len(files), limit)])
+
+
+def _open_file(where: Location, columns: ColumnNames | None) -> Rows:
+    path, suffix = where.path, where.path.suffix.lower()
+    if suffix == ".parquet" and (path.exists() or names_shards(where.name)):
+        return open_parquet(find_shards(where.name), column_names(where, columns, "images"), where.images)
+    if names_shards(where.name):
+        _no_columns(where, columns)
+        return open_shards(find_shards(where.name))
+    if not path.exists():
+        raise DataError(not_there(path))
+    if suffix == ".npz":
+        return open_npz(path, column_names(where, columns))
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{path} is of no kind that pairs are read from: give .jsonl, .csv, .tsv, .parquet, .tar, .npz or a folder"
+        )
+    with open_lines(path) as lines:
+        if suffix == ".csv" and lines.first().startswith(FLICKR):
+            return _limited(where, read_flickr(where))
+        return open_table(path, lines, column_names(where, columns, "images"), where.images or path.parent)
+
+
+def _open_folder(where: Location, columns: ColumnNames | None) -> Rows:
+    folder = where.path
+    if (folder / "img_emb").is_dir():
+        return open_clip_retrieval(folder, column_names(where, columns))
+    if (folder / "image.npy").is_file():
+        return open_arrays(folder, column_names(where, columns))
+    if names_shards(folder):
+        _no_columns(where, columns)
+        return open_shards(find_shards(folder))
+    rows = open_folder(folder)
+    tables = [] if rows.parts else sorted(folder.glob("*.parquet"))
+    if tables:
+        return open_parquet(tables, column_names(where, columns, "images"), where.images)
+    _no_columns(where, columns)
+    if rows.parts:
+        return rows
+    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        raise DataError(
+            f"{folder} is a Hugging Face dataset that was saved to disk: write it, or one split of it, as Parquet, as "
+            f"in datasets.load_from_disk({str(folder)!r}).to_parquet('pairs.parquet')"
+        )
+    has = ", ".join(IMAGE_SUFFIXES)
+    raise DataError(f"{folder} holds no images ({has}), no .tar, no .parquet and no {' | '.join(CAPTIONS)}")
+
+
+def _no_columns(where: Location, columns: ColumnNames | None) -> None:
+    where.only()
+    if columns not in (None, ColumnNames()):
+        raise ConfigError(f"{where.name} has no columns that could be named")
