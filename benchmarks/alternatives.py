@@ -60,7 +60,7 @@ class Comparison:
         self.name, data, rows = name, subject.data, subject.rows(MEMORIES[name])
         start = time.process_time()
         self.memory = subject.memory(rows)
-        self.minutes = (time.process_time() - start) / 60  # of learning its trust
+        self.minutes = (time.process_time() - start) / 60  # of learning its calibration
         self.pairs, shown = data.memory.take(rows), data.memory_entity[rows]
         self.shown = LabelledImages(self.pairs.ids, self.pairs.image, np.arange(len(rows)), shown)
         queries = TaskItems(data.queries.image, "image", data.truth)

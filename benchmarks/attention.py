@@ -2,11 +2,12 @@
 
     python -m benchmarks.attention --data DIRECTORY     ImageNet under OpenAI's ViT-B/32, emoji under the mini CLIP
 
-The layer takes what the closed form takes (similarity, honesty, what the encoder says of each neighbour, how it fits
-the others) and changes three things by small networks that begin at zero: the attention over the neighbours, the values
-(a residual of low rank) and how far the query moves. It is trained on held-out pairs of the memory itself, with their
-siblings visible and hidden, by the gate's own loss; other pairs stop it early. So it may only win where the closed form
-leaves something. It sees the memory's pairs, as the gate does, and neither the queries nor the index of the end.
+The layer takes what the closed form takes (similarity, reliability, what the encoder says of each neighbour, how it
+fits the others) and changes three things by small networks that begin at zero: the attention over the neighbours, the
+values (a residual of low rank) and how far the query moves. It is trained on held-out pairs of the memory itself, with
+their siblings visible and hidden, by the gate's own loss; other pairs stop it early. So it may only win where the
+closed form leaves something. It sees the memory's pairs, as the gate does, and neither the queries nor the index of the
+end.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from reco_plugin.calibration.calibrate import calibrate
+from reco_plugin.calibration.corpus import Corpus, measure_corpus
+from reco_plugin.calibration.gate import LEAST, RELIABILITY_STEP, STRONGEST, Applied
+from reco_plugin.calibration.nearest import nearest_columns
+from reco_plugin.calibration.state import Calibration
 from reco_plugin.evaluate.intervals import bootstrap
-from reco_plugin.trust.calibrate import calibrate
-from reco_plugin.trust.corpus import Corpus, measure_corpus
-from reco_plugin.trust.gate import HONESTY_STEP, LEAST, STRONGEST, Applied
-from reco_plugin.trust.nearest import nearest_columns
-from reco_plugin.trust.state import State
 from reco_plugin.types import Modality, Vectors, other
 
 from .markdown import table
@@ -74,14 +75,14 @@ class Found:
     query: Tensor
     values: Tensor
     similarity: Tensor
-    honesty: Tensor
+    reliability: Tensor
     found: Tensor
 
 
 class Layer(nn.Module):
     """The closed form with three learned changes, all zero at first."""
 
-    def __init__(self, state: State, applied: Applied, modality: Modality, variant: str) -> None:
+    def __init__(self, state: Calibration, applied: Applied, modality: Modality, variant: str) -> None:
         super().__init__()
         values, side = state.values[other(modality)], state.sides[modality]
         dimension, eye = len(values.mean), np.eye(len(values.mean), dtype=np.float32)
@@ -109,13 +110,13 @@ class Layer(nn.Module):
         plain = (values @ asked.query[:, :, None])[:, :, 0] / self.unit
         logit = self.sharpness.exp() * z
         if self.attends:
-            shown = [z, torch.log(asked.honesty + HONESTY_STEP), plain, (asked.similarity - 1) / self.spread]
+            shown = [z, torch.log(asked.reliability + RELIABILITY_STEP), plain, (asked.similarity - 1) / self.spread]
             fits = (values @ self.precision @ values.transpose(1, 2)).mean(2) / self.own
             logit = logit + self.attention(torch.stack([*shown, fits], dim=-1))[:, :, 0]
         near = torch.exp(logit.clamp(max=20.0)) * asked.found
-        weights = near * (asked.honesty + 1e-6)
+        weights = near * (asked.reliability + 1e-6)
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
-        honest = (near * asked.honesty).sum(1) / near.sum(1).clamp(min=1e-6)
+        honest = (near * asked.reliability).sum(1) / near.sum(1).clamp(min=1e-6)
         mean = (weights[:, None] @ values)[:, 0]
         direction = mean @ self.precision
         toward = (values @ direction[:, :, None])[:, :, 0]
@@ -125,7 +126,7 @@ class Layer(nn.Module):
         known = (weights * plain).sum(1)
         best, around = asked.similarity[:, 0], (asked.similarity * asked.found).sum(1) / asked.found.sum(1).clamp(min=1)
         columns = [torch.ones_like(best), known.clamp(min=LEAST).log(), agreed.clamp(min=LEAST).log()]
-        columns += [torch.log(honest + HONESTY_STEP), (best - 1) / self.spread, (best - around) / self.spread]
+        columns += [torch.log(honest + RELIABILITY_STEP), (best - 1) / self.spread, (best - around) / self.spread]
         features = torch.maximum(torch.minimum(torch.stack(columns, 1), self.high), self.low)
         logit = features @ self.phi
         if self.moves:
@@ -168,9 +169,9 @@ class Episodes:
         for shown in (similarity, np.where(near, -2.0, similarity)):
             places, at = nearest_columns(shown, K)
             found = at > -1.5
-            honesty = np.where(found, corpus.honesty_without(rows, places), 0.0)
+            reliability = np.where(found, corpus.reliability_without(rows, places), 0.0)
             at = np.where(found, at, at[:, :1])
-            parts = (keys[rows], values[places], at, honesty, found)
+            parts = (keys[rows], values[places], at, reliability, found)
             self.asked.append(Found(*(torch.from_numpy(np.asarray(part, np.float32)) for part in parts)))
             self.places.append(places)
 
@@ -234,8 +235,8 @@ def measure(trial: Trial, seeds: Sequence[int]) -> Iterator[list[str]]:
         return
     keys, values = corpus.side(modality), corpus.side(other(modality))
     places, similarity = nearest_columns(trial.query @ keys.T, K)
-    honesty = state.honesty.of(learned.witnesses[places])
-    parts = (trial.query, values[places], similarity, honesty, np.ones_like(similarity))
+    reliability = state.reliability.of(learned.witnesses[places])
+    parts = (trial.query, values[places], similarity, reliability, np.ones_like(similarity))
     asked = Found(*(torch.from_numpy(np.asarray(part, np.float32)) for part in parts))
     plain = trial.hits(trial.query)
     hidden = state.shares["balanced"]

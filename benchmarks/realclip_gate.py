@@ -51,7 +51,7 @@ SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
 
 @dataclass(frozen=True)
 class Store:
-    """A memory, its trust learned from its pairs."""
+    """A memory, its calibration learned from its pairs."""
 
     memory: VectorMemory
     k: int

@@ -1,4 +1,4 @@
-"""What a refinement costs beside a plain embedding, and what the memory's trust costs, by size of the memory.
+"""What a refinement costs beside a plain embedding, and what the memory's calibration costs, by size of the memory.
 
     python -m benchmarks.refining --folder /tmp/refining                                    10,000 and 100,000 pairs
     python -m benchmarks.refining --folder /tmp/refining --pairs 1000000 --rounds 3         a million, half an hour
@@ -204,11 +204,11 @@ def tables(all_facts: Sequence[Facts]) -> str:
     return "\n\n".join(
         (
             "Refined ÷ plain:\n\n" + table(head, ratios),
-            "Milliseconds a call; *rest* is the closed form, with the trust of what was found:\n\n"
+            "Milliseconds a call; *rest* is the closed form, with the calibration of what was found:\n\n"
             + table(["pairs", "call", "plain", "refined", "encode", "retrieve", "rest"], steps),
             "Over HTTP, one request at a time (`reco serve`, our client): plain, refined, and their ratio:\n\n"
             + table(["pairs", *(f"{side} × {batch}" for side, batch in OVER_HTTP)], http),
-            "Learning trust: a first fit, and an added pair, stored alone and with its trust (ms):\n\n"
+            "Learning calibration: a first fit, and an added pair, stored alone and with its calibration (ms):\n\n"
             + table(["pairs", "first fit", "stored", "added"], costs),
         )
     )

@@ -3,9 +3,9 @@
     python -m benchmarks.results --docs docs/measurements  # everything, under both encoders
     python -m benchmarks.results --encoder scratch --sets emoji flags
 
-For every data set one recipe with one set of constants: the memory learns its trust from its own pairs, without labels;
-everything is measured on entities that the encoder has not met. Nothing here is chosen on the test entities; the
-baseline is chosen on the development entities, anew for every memory. Takes about twenty minutes on two cores,
+For every data set one recipe with one set of constants: the memory learns its calibration from its own pairs, without
+labels; everything is measured on entities that the encoder has not met. Nothing here is chosen on the test entities;
+the baseline is chosen on the development entities, anew for every memory. Takes about twenty minutes on two cores,
 besides the training of the second encoder (30 minutes, `python -m benchmarks.locked_text`).
 """
 

@@ -24,7 +24,7 @@ import numpy as np
 from reco_plugin.files import whole_file
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.memory.index import LEAST
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import MODALITIES, Modality, Vectors
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.self_check --data DIRECTORY --docs docs/measurements
 
-Twelve memories learn trust from their own pairs, without labels; then labelled queries say what refinement does. Six
-are of drawings under the shipped encoder (benchmarks.sets), six of real CLIP vectors (benchmarks.realclip_gate says
+Twelve memories learn calibration from their own pairs, without labels; then labelled queries say what refinement does.
+Six are of drawings under the shipped encoder (benchmarks.sets), six of real CLIP vectors (benchmarks.realclip_gate says
 which files). Nothing is chosen here. Ten minutes on two cores, and as long again to draw what is missing.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from reco_plugin.calibration.check import SidesRefined
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure, refine_task
 from reco_plugin.evaluate.study.streams import stream
@@ -25,7 +26,6 @@ from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.trust.check import SidesRefined
 from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
 from .markdown import table
@@ -126,7 +126,7 @@ def verdict(estimated: float, error: float, found: Interval, moved: bool) -> str
 def rows(catalogue: Catalogue) -> tuple[list[str], list[str]]:
     """One line of each table."""
     memory = catalogue.learn()
-    state, found = memory.trust, measured(catalogue, memory)
+    state, found = memory.calibration, measured(catalogue, memory)
     assert state is not None and state.check is not None, catalogue.name
     gains, forms = [catalogue.name, f"{memory.store.count():,}"], [catalogue.name]
     for modality in MODALITIES:

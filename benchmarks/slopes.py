@@ -18,15 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from reco_plugin.calibration import Calibration
+from reco_plugin.calibration.learn import learn
 from reco_plugin.evaluate.findings import Chart, Line, Section
-from reco_plugin.learn import learn
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.report import write_charts
 from reco_plugin.report.markdown import chart_names
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.trust import State
 from reco_plugin.types import MODALITIES, Fingerprint, Modality
 
 from .markdown import table
@@ -61,7 +61,7 @@ def points() -> list[Point]:
 
 
 def open_filled(folder: Path, point: Point) -> EdgeMemory:
-    """A memory of so many pairs, with its index in use and its trust learned."""
+    """A memory of so many pairs, with its index in use and its calibration learned."""
     catalogue = Synthetic(point.pairs, point.dimension)
     mark = Fingerprint("synthetic", f"{point.dimension:064x}", point.dimension)
     store = open_memory(folder / f"{point.pairs}-{point.dimension}", mark, kind="edge")
@@ -71,7 +71,7 @@ def open_filled(folder: Path, point: Point) -> EdgeMemory:
         store.upsert(records)
     store.flush()
     store.optimize()
-    if not store.header.trust:
+    if not store.header.calibration:
         learn(store, BASE.k)
     return store
 
@@ -81,7 +81,9 @@ class Subject:
 
     def __init__(self, point: Point, store: EdgeMemory) -> None:
         self.point = point
-        self.refiner = Refiner(VectorMemory(store, State.from_json(store.header.trust)), None, Retrieval(point.k))
+        self.refiner = Refiner(
+            VectorMemory(store, Calibration.from_json(store.header.calibration)), None, Retrieval(point.k)
+        )
         self.queries = Synthetic(point.pairs, point.dimension).queries(CALLS * point.batch)
 
     def milliseconds(self, modality: Modality) -> float:

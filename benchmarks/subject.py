@@ -64,7 +64,7 @@ class Subject:
         return np.flatnonzero(np.isin(self.split_of_pair, list(splits)))
 
     def memory(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> VectorMemory:
-        """An exact memory of some pairs, its trust learned from them."""
+        """An exact memory of some pairs, its calibration learned from them."""
         return ram_memory(self.data.memory.take(rows), self.fingerprint).at(K)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:

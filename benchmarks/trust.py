@@ -1,9 +1,9 @@
-"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/trust.md and its charts.
+"""Trust per pair as a memory grows, thins out or goes wrong: makes docs/measurements/calibration.md and its charts.
 
-    python -m benchmarks.trust --docs docs/measurements
+    python -m benchmarks.calibration --docs docs/measurements
 
 Emoji under the shipped encoder (see docs/measurements/quickstart.md for the splits); prompts of each group are one set.
-Every line is one memory, its trust learned from its own pairs without labels. Nothing is chosen here. Takes about
+Every line is one memory, its calibration learned from its own pairs without labels. Nothing is chosen here. Takes about
 fifteen minutes on two cores.
 """
 
@@ -18,6 +18,7 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from reco_plugin.calibration import calibrate
 from reco_plugin.evaluate.findings import Chart, Column, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure_sides, refine_task
@@ -29,7 +30,6 @@ from reco_plugin.quickstart.entities import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.trust import calibrate
 from reco_plugin.types import Caution
 
 from .results import encoder_of
@@ -41,7 +41,7 @@ GROUPS: tuple[EntitySplit, ...] = ("unseen", "seen")
 SIDES = ("image", "text", "both")
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 CAUTIONS = (0.0, 0.25, 0.5, 0.65, 0.8)
-COMMAND = "python -m benchmarks.trust --docs docs/measurements"
+COMMAND = "python -m benchmarks.calibration --docs docs/measurements"
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def styles(growth: Growth) -> Iterator[Table]:
 
 
 def told_apart(growth: Growth) -> Table:
-    """How well honesty tells pairs with their own captions from pairs that have traded theirs."""
+    """How well reliability tells pairs with their own captions from pairs that have traded theirs."""
     pairs, unseen = growth.subject.data.memory, growth.subject.split_of_pair == "unseen"
     columns = [Column(key="name", title="share of wrong captions")]
     columns += [
@@ -172,12 +172,12 @@ def told_apart(growth: Growth) -> Table:
         told = with_traded_captions(pairs, share)
         learned = calibrate(told.image, told.text, k=K)
         assert learned is not None  # of thousands of pairs
-        honesty = learned.state.honesty.of(learned.witnesses)
+        reliability = learned.state.reliability.of(learned.witnesses)
         wrong = (told.text != pairs.text).any(axis=1)
         groups = {"unseen": unseen, "others": ~unseen}
         rows.append(
             {"name": f"{share:g}"}
-            | {name: auc(honesty[one & ~wrong], honesty[one & wrong]) for name, one in groups.items()}
+            | {name: auc(reliability[one & ~wrong], reliability[one & wrong]) for name, one in groups.items()}
         )
     return Table(title="Wrong captions, told from right ones", columns=tuple(columns), rows=tuple(rows))
 
@@ -271,7 +271,7 @@ def sections(growth: Growth) -> Iterator[Section]:
         tables=(unseen_alone(growth),),
     )
     yield Section(
-        key="honesty",
+        key="reliability",
         title="Which captions are wrong",
         about="Some of the pairs have traded their captions; the memory learns from them as they are.",
         tables=(told_apart(growth),),
@@ -303,17 +303,17 @@ def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
-    parser.add_argument("--docs", type=Path, required=True, help="folder of trust.md and its pictures")
+    parser.add_argument("--docs", type=Path, required=True, help="folder of calibration.md and its pictures")
     arguments = parser.parse_args()
     encodes, fingerprint = encoder_of("scratch", arguments.cache)
     data = vectors(emoji.load(arguments.cache / "quickstart"), encodes, fingerprint.digest, arguments.cache / "sets")
     parts = []
-    (arguments.docs / "trust").mkdir(parents=True, exist_ok=True)
+    (arguments.docs / "calibration").mkdir(parents=True, exist_ok=True)
     for section in sections(Growth(Subject(data, fingerprint))):
         print(markdown_section(section, prefix=None), flush=True)
-        write_charts(section, arguments.docs / "trust", section.key)
-        parts.append(markdown_section(section, prefix=f"trust/{section.key}"))
-    (arguments.docs / "trust.md").write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+        write_charts(section, arguments.docs / "calibration", section.key)
+        parts.append(markdown_section(section, prefix=f"calibration/{section.key}"))
+    (arguments.docs / "calibration.md").write_text(HEAD + "\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

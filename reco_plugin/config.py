@@ -29,7 +29,7 @@ from pydantic_settings import (
 
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
-from .memory_options import MemoryOptions
+from .memory.options import MemoryOptions
 from .types import Caution, FuserName, MemoryKind, Mode
 from .values import did_you_mean, in_words, nearest, split_options
 

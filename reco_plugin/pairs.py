@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from .calibration import Calibration
+from .calibration.calibrate import ENOUGH
+from .calibration.learn import STEPS, learn, unfinished, witness
 from .defaults import INGEST_BATCH, POLICY_NEIGHBOURS, RESULTS
 from .encode import Encoder, encode_pairs
 from .errors import ConfigError, InputError, MemoryStoreError, MemoryTimeout, MemoryUnavailable
-from .learn import STEPS, learn, unfinished, witness
 from .memory import Header, LazyMemory, Memory, part_of_a_write
 from .memory.checks import check_pair
 from .request import Search
-from .trust import State
-from .trust.calibrate import ENOUGH
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Vectors
 from .values import show
 from .vectors import check_vectors
@@ -47,7 +47,7 @@ class PairMemory:
     def __init__(self, store: Memory | LazyMemory, encoder: Encoder, neighbours: int = POLICY_NEIGHBOURS) -> None:
         self.kind, self.location = store.kind, store.location
         self.searches, self.encoder, self._neighbours = store, encoder, neighbours
-        self._learned = (store.header, _read_trust(store.header))
+        self._learned = (store.header, _read_calibration(store.header))
         self._version, self._counting = 0, threading.Lock()
         self.learns_behind, self._closing, self._moving = False, threading.Event(), threading.Event()
         self._learning, self._starting = threading.Lock(), threading.Lock()
@@ -69,13 +69,13 @@ class PairMemory:
         return self.searches.ensure_open() if isinstance(self.searches, LazyMemory) else self.searches
 
     @property
-    def trust(self) -> State | None:
+    def calibration(self) -> Calibration | None:
         """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""
-        header, (known, trust) = self.searches.header, self._learned
+        header, (known, calibration) = self.searches.header, self._learned
         if header is not known:  # reached, calibrated, or another version was put to use
-            trust = _read_trust(header)
-            self._learned = (header, trust)
-        return trust
+            calibration = _read_calibration(header)
+            self._learned = (header, calibration)
+        return calibration
 
     @property
     def version(self) -> int:
@@ -87,8 +87,8 @@ class PairMemory:
     ) -> int:
         """Encode and store pairs; an id that exists is replaced. Searchable at once, whole batches at a time.
 
-        Then trust is learned, if the memory is new or has doubled, or a quarter of its pairs are new: minutes from
-        100,000 pairs on.
+        Then calibration is learned, if the memory is new or has doubled, or a quarter of its pairs are new: minutes
+        from 100,000 pairs on.
 
         Args:
             pairs: :class:`~reco_plugin.types.Pair` or tuples ``(id, image, text[, payload])``; each side raw or
@@ -114,7 +114,7 @@ class PairMemory:
         Args:
             batches: the pairs.
             settle: also learn from them, see :meth:`settle`; else the caller does that after the last of many calls.
-            progress: show a bar on stderr while trust is learned.
+            progress: show a bar on stderr while calibration is learned.
         """
         return self._store(batches, learns=settle, progress=progress)
 
@@ -157,8 +157,8 @@ class PairMemory:
             raise InputError(f"modality must be 'image' or 'text', got {modality!r}")
         return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
-    def calibrate(self, *, progress: bool = False) -> State | None:
-        """Learn trust from the pairs, and store it with the memory; see :func:`reco_plugin.learn.learn`.
+    def calibrate(self, *, progress: bool = False) -> Calibration | None:
+        """Learn calibration from the pairs, and store it with the memory; see :func:`reco_plugin.learn.learn`.
 
         Args:
             progress: show a bar on stderr.
@@ -215,12 +215,12 @@ class PairMemory:
     def resume(self) -> None:
         """Judge, in a thread, what an earlier process stored and did not judge; learn nothing anew."""
         self._tell_unfinished()
-        if self.trust is not None:
+        if self.calibration is not None:
             self._do_behind(self._judge_left)
 
     def count_unjudged(self) -> int:
-        """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`trust`."""
-        return 0 if self.trust is None else self.store.count_unjudged()
+        """Pairs that are not judged yet, and count as average until they are; 0 without :attr:`calibration`."""
+        return 0 if self.calibration is None else self.store.count_unjudged()
 
     def move_to(self, store: Memory) -> Memory | LazyMemory:
         """Search and write another version from now on, and learn from it.
@@ -248,27 +248,27 @@ class PairMemory:
         self.searches.close()
 
     def _due(self, left: int) -> bool:
-        """Whether trust must be learned anew; where nothing could be learned, the last attempt counts.
+        """Whether calibration must be learned anew; where nothing could be learned, the last attempt counts.
 
         ``left`` pairs are not judged yet.
         """
-        trust, pairs = self.trust, len(self)
-        known = self._tried if trust is None else trust.pairs
-        if (trust is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH:
+        calibration, pairs = self.calibration, len(self)
+        known = self._tried if calibration is None else calibration.pairs
+        if (calibration is None and pairs < ENOUGH) or not known / _GROWTH < pairs < known * _GROWTH:
             return True
         return left > _WITHOUT * pairs
 
     def _judge(self, most: int, *, around: bool, progress: Callable[[int], object]) -> int:
         """Judge some of the pairs that are not judged yet; returns how many."""
-        trust = self.trust
-        new = [] if trust is None else self.store.unjudged(most)
-        if trust is not None and new:
-            witness(self.store, trust, new, self._neighbours, around=around, progress=progress)
+        calibration = self.calibration
+        new = [] if calibration is None else self.store.unjudged(most)
+        if calibration is not None and new:
+            witness(self.store, calibration, new, self._neighbours, around=around, progress=progress)
             self.store.flush()
             self._count_change()
         return len(new)
 
-    def _fit(self, progress: Callable[[int], object]) -> State | None:
+    def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
         try:
             state = learn(self.store, self._neighbours, progress=progress)
             if state is not None and (check := state.check) is not None and check.by_chance:
@@ -284,7 +284,7 @@ class PairMemory:
             if self._wanted is None or what == self._learn_behind:  # which judges, too
                 self._wanted = what
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run_behind, name="reco-trust", daemon=True)
+                self._thread = threading.Thread(target=self._run_behind, name="reco-calibration", daemon=True)
                 self._thread.start()
 
     def _run_behind(self) -> None:
@@ -293,7 +293,7 @@ class PairMemory:
             try:
                 what()
             except Exception as error:
-                self._warn(f"trust was not learned from the latest pairs, which are stored: {error}")
+                self._warn(f"calibration was not learned from the latest pairs, which are stored: {error}")
 
     def _next(self) -> Callable[[], None] | None:
         with self._starting:
@@ -386,7 +386,7 @@ class PairMemory:
 def _learning_bar(total: int, unit: str, *, show: bool) -> Any:
     from .progress import progress_bar
 
-    return progress_bar(total=total, desc="learn trust", unit=unit, disable=not (show and total))
+    return progress_bar(total=total, desc="learn calibration", unit=unit, disable=not (show and total))
 
 
 def _encode(encoder: Encoder, pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Records]:
@@ -419,11 +419,11 @@ def _check_pairs(batch: Sequence[Pair], seen: set[str]) -> None:
         seen.add(pair.id)
 
 
-def _read_trust(header: Header) -> State | None:
-    if not header.trust:
+def _read_calibration(header: Header) -> Calibration | None:
+    if not header.calibration:
         return None
     try:
-        return State.from_json(header.trust)
+        return Calibration.from_json(header.calibration)
     except ConfigError as error:
         warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
         return None

@@ -11,16 +11,16 @@ from typing import Protocol, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .closed_form import Closed, Learned, RefinedBlock, Request
+from .calibration import Calibration
+from .calibration.closed_form import Closed, Learned, RefinedBlock, Request
+from .calibration.learn import learn
 from .defaults import NEIGHBOURS
 from .errors import InputError
 from .fuse import Fuser
-from .learn import learn
 from .memory import Fingerprint, Memory, Searches, open_memory
 from .memory.checks import check_ids
 from .request import RefineKeywords, RefineOptions
 from .retrieve import Retrieval, retrieve
-from .trust import State
 from .types import (
     MODALITIES,
     Caution,
@@ -57,10 +57,10 @@ class Trusted(Learned, Protocol):
 
 @dataclass(frozen=True)
 class VectorMemory:
-    """A memory that is complete, with its trust."""
+    """A memory that is complete, with its calibration."""
 
     store: Memory  # the pairs
-    trust: State | None  # what was learned from them
+    calibration: Calibration | None  # what was learned from them
     before: Searches | None = None  # a wrapper of the store that refinements search; None: the store itself
 
     @property
@@ -86,7 +86,7 @@ class Refiner:
         """Put a memory and the ways to fuse together.
 
         Args:
-            memory: the pairs that are retrieved from, and their trust.
+            memory: the pairs that are retrieved from, and their calibration.
             fusers: by name, besides the closed form; or a single one that is used always; None: only the closed form.
             how: defaults of k, search and fusion.
             gate: whether the closed form moves only as far as the memory's own pairs justify.
@@ -177,9 +177,9 @@ class Refiner:
             with self._timed():
                 refined = moves.refine(queries, found, covered, rows)
         elif retrieved.any():
-            trust = found.found.astype(np.float32)
-            vectors, weights = moves.fuse(request.modality, queries, found, trust)
-            refined = RefinedBlock(vectors, trust, weights, Coverage(len(queries), int(retrieved.sum())), None)
+            reliability = found.found.astype(np.float32)
+            vectors, weights = moves.fuse(request.modality, queries, found, reliability)
+            refined = RefinedBlock(vectors, reliability, weights, Coverage(len(queries), int(retrieved.sum())), None)
         else:
             nothing = np.zeros_like(found.similarity)
             refined = RefinedBlock(queries.copy(), nothing, nothing, Coverage(len(queries), 0), None)
@@ -193,7 +193,7 @@ class Refiner:
         )
         if not request.explain:
             return whole
-        return replace(whole, neighbours=found, trust=refined.trust, weights=refined.weights)
+        return replace(whole, neighbours=found, reliability=refined.reliability, weights=refined.weights)
 
     def _rows(self, k: int, hidden: Sequence[Collection[str]] | None) -> int:
         """Queries per call, so that the vectors and excluded ids of a call stay bounded."""
@@ -203,12 +203,18 @@ class Refiner:
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
     """The pairs that one row of a refinement used, nearest first; empty without an explanation."""
-    found, trust, weights = result.neighbours, result.trust, result.weights
-    if found is None or trust is None or weights is None:
+    found, reliability, weights = result.neighbours, result.reliability, result.weights
+    if found is None or reliability is None or weights is None:
         return ()
     payloads = found.payloads[row] if found.payloads is not None else [{}] * len(found.ids[row])
     return tuple(
-        Used(id_, float(found.similarity[row, column]), float(trust[row, column]), float(weights[row, column]), payload)
+        Used(
+            id_,
+            float(found.similarity[row, column]),
+            float(reliability[row, column]),
+            float(weights[row, column]),
+            payload,
+        )
         for column, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
     )
 
@@ -223,7 +229,7 @@ def refiner_for_vectors(
 ) -> Refiner:
     """Build a refiner from pairs of vectors, (N, D) per batch, without a model folder.
 
-    The memory is exact and lives in RAM, and its trust is learned from all of its pairs.
+    The memory is exact and lives in RAM, and it is calibrated on all of its pairs.
 
     Args:
         records: the pairs, in batches, ids unique.
@@ -292,7 +298,7 @@ def _concatenate(parts: list[Refinement]) -> Refinement:
         found=np.concatenate([part.found for part in found]),
         payloads=[row for part in found for row in part.payloads or []],
     )
-    trusts = np.concatenate([part.trust for part in parts if part.trust is not None])
+    trusts = np.concatenate([part.reliability for part in parts if part.reliability is not None])
     weights = np.concatenate([part.weights for part in parts if part.weights is not None])
     why = [one for part in parts for one in part.why or ()]
-    return replace(whole, neighbours=neighbours, trust=trusts, weights=weights, why=why or None)
+    return replace(whole, neighbours=neighbours, reliability=trusts, weights=weights, why=why or None)

@@ -57,7 +57,7 @@ class RefineOptions:
         fuser: ``reco``, the closed form; ``paper``, the attention layer of the model folder, which has no gate.
         where: conditions on the payload, see :data:`~reco_plugin.types.Filter`.
         exclude: ids that must not be found: B collections, or one collection for all.
-        explain: also return neighbours with payloads, trust and weights.
+        explain: also return neighbours with payloads, calibration and weights.
 
     Raises:
         InputError: k is not a whole number from 1 to 10,000, or a mode is unknown.
@@ -122,7 +122,7 @@ class Search:
         exclude: B collections of ids that must not be found for that query.
         where: conditions on the payload.
         payloads: also read the payloads.
-        witnesses: also read what is known of each pair's honesty.
+        witnesses: also read what is known of each pair's reliability.
         ids: also read the users' ids; without, ids are the store's own, and a store that keeps users' ids in the
             payload reads no payload.
     """

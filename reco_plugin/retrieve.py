@@ -55,7 +55,7 @@ def retrieve(
         exclude: B collections of ids that the respective query must not find (its own pair, near-duplicates).
         payloads: also read payloads.
         ids: whether ids are needed; a server reads nothing but vectors without.
-        witnesses: also read what is known of each pair's honesty.
+        witnesses: also read what is known of each pair's reliability.
     """
     by = modality if how.search == "uni" else other(modality)
     read = other(modality) if how.fusion == "cross" else modality

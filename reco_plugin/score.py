@@ -8,9 +8,9 @@ from typing import Protocol, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from .calibration.scores import score_pairs
 from .errors import InputError
 from .request import RefineKeywords
-from .trust.scores import score_pairs
 from .types import Coverage, Degraded, Modality, Moves, Refinement, Role, Vectors, other
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .why import Why
+    from .calibration.why import Why
 
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]
@@ -148,7 +148,7 @@ class Neighbours:
         vectors: (B, K, D) float32 vectors that were read (usually the other modality's); 0 where padded.
         found: (B, K) bool; False where padded.
         payloads: B lists of payloads, or None if not requested.
-        witnesses: (B, K, 3) of each pair's honesty, NaN where it was not measured yet; None: the memory holds none.
+        witnesses: (B, K, 3) of each pair's reliability, NaN where it was not measured yet; None: the memory holds none.
     """
 
     ids: list[list[str]]
@@ -166,15 +166,15 @@ class Used:
     Attributes:
         id: of the pair.
         similarity: cosine with the item, by the modality that was searched; larger is nearer.
-        trust: how well its caption fits its image, by the pairs around it, in [0, 1]: it ranks pairs, and is no chance
-            of being right; 1 without a gate.
+        reliability: how well its caption fits its image, by the pairs around it, in [0, 1]: it ranks pairs, and is no
+            chance of being right; 1 without a gate.
         weight: its share in the fusion, in [0, 1]; all shares sum to at most 1.
         payload: as stored.
     """
 
     id: str
     similarity: float
-    trust: float
+    reliability: float
     weight: float
     payload: Payload
 
@@ -277,8 +277,8 @@ class Refinement:
         vectors: (B, D) float32, unit-norm, in the space of the frozen encoder.
         frozen: (B, D) the vectors before refinement.
         neighbours: what was retrieved; None unless ``explain``.
-        trust: (B, K) in [0, 1]: how well each neighbour's caption fits, see :class:`Used`; None unless ``explain``.
-        weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
+        reliability: (B, K) in [0, 1]: how well each neighbour's caption fits, see :class:`Used`; None unless
+        ``explain``. weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
         degraded: why the vectors are frozen although refinement was on; None if nothing failed.
         coverage: how many vectors the memory answered; None if it was not searched.
         retrieved: (B,) bool: whether a vector found any pair; without one, it stays frozen. None if the memory was not
@@ -290,7 +290,7 @@ class Refinement:
     vectors: Vectors
     frozen: Vectors
     neighbours: Neighbours | None = None
-    trust: npt.NDArray[np.float32] | None = None
+    reliability: npt.NDArray[np.float32] | None = None
     weights: npt.NDArray[np.float32] | None = None
     degraded: Degraded | None = None
     coverage: Coverage | None = None

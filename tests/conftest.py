@@ -91,7 +91,7 @@ SLOW = {
     "tests/stack",
     "tests/test_wheel.py",
     "tests/train",
-    "tests/trust/test_small_memories.py",
+    "tests/calibration/test_small_memories.py",
 }
 """Folders and files that train, draw, wait, or start processes, clusters and browsers; they are marked ``slow``."""
 SIZES = {"small": 8, "large": 24}

@@ -22,13 +22,13 @@ LEVELS = {  # a module, or a package with all that is in it; each may import its
     unit: level
     for level, units in enumerate(
         (
-            "why",
+            "calibration.why",
             "batching blas counters defaults errors progress ram types",
-            "files memory_options trust values vectors",
+            "files memory.options values vectors",
             "config data preprocess quickstart request run_config",
             "artifact memory",
             "preparation retrieve sessions",
-            "closed_form encode fuse learn",
+            "calibration encode fuse",
             "same_encoder",
             "pairs refine train",
             "degrade score",

@@ -76,7 +76,7 @@ def test_a_manifest_from_before_templates_were_named_is_read_and_its_memories_fi
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_manifest_from_before_the_closed_form_is_read(version, fuser, edit, copy):
     """Its fitted fusion gives way to the closed form; a layer or a mean stays, under its old name."""
-    gate = {"similarity": 8.6, "standout": 20.4, "bias": -9.1, "answered": 0.8, "unanswered": 0.2, "honesty": 0.9}
+    gate = {"similarity": 8.6, "standout": 20.4, "bias": -9.1, "answered": 0.8, "unanswered": 0.2, "reliability": 0.9}
     policy = {"k": 7, "gate": True, "refine": {"query": ["text"], "candidate": ["text"]}, "candidate_height": 1.0}
     config = {"fuser": fuser, "dimension": 128, "rest": 0.015, "agreement": 5.0}
     edit(format=version, policy=policy, fusion={"fuser": fuser, "text_gate": gate, "config": config})

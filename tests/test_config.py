@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from reco_plugin import Reco
 from reco_plugin.config import PREFIX, Settings, SettingsKeywords, _warn_of_unknown, load_settings
 from reco_plugin.errors import ConfigError
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.serve.settings import load_serve_settings
 
 KEY = "sk-very-secret-4711"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.memory_options import USABLE, MemoryOptions
+from reco_plugin.memory.options import USABLE, MemoryOptions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 

@@ -18,12 +18,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
-from reco_plugin import learn as learning
 from reco_plugin import pairs as pairs_module
+from reco_plugin.calibration import learn as learning
+from reco_plugin.calibration.learn import witness
 from reco_plugin.data import PairStream, read_pairs, write_pairs
 from reco_plugin.encode import encode_pairs
 from reco_plugin.errors import ImageError, InputError, MemoryStoreError, MemoryUnavailable, VectorError
-from reco_plugin.learn import witness
 from reco_plugin.memory.header import HEADER_NAME
 from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
@@ -255,18 +255,18 @@ def test_a_source_that_fails_keeps_the_batches_before_and_calibrates_them(model,
         with pytest.raises(OSError, match="the disk went away"):
             reco.memory.add(source(reco), batch_size=10)
         assert all_ids(reco) == [f"v{row}" for row in range(20)]
-        trust = reco.memory.store.header.trust
-        assert trust
+        calibration = reco.memory.store.header.calibration
+        assert calibration
         with Reco.open(model, memory=tmp_path / "m") as reader:  # it is on the disk already, not only in RAM
             assert len(reader.memory) == 20
-            assert reader.memory.store.header.trust == trust
+            assert reader.memory.store.header.calibration == calibration
             assert np.isfinite(reader.memory.store.witnesses(all_ids(reader))).all()
 
 
 def test_adding_nothing_changes_nothing(reco):
     assert reco.memory.add([]) == 0
     assert reco.memory.add_records([]) == 0
-    assert reco.memory.trust is None
+    assert reco.memory.calibration is None
     assert reco.memory.calibrate() is None
 
 
@@ -277,7 +277,7 @@ def test_records_are_stored_as_they_are(reco):
     halves = [Records(names[s], image[s], text[s], [{}] * 15) for s in (slice(15), slice(15, 30))]
     assert reco.memory.add_records(iter(halves)) == 30
     assert all_ids(reco) == names
-    assert reco.memory.trust is not None
+    assert reco.memory.calibration is not None
     assert np.allclose(reco.memory.get(names).text, text, atol=1e-6)
 
 
@@ -299,32 +299,32 @@ def test_no_bar_unless_asked_for(reco, capsys):
 def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
     pytest.importorskip("qdrant_edge")
     with Reco.open(model, memory=tmp_path / "m", memory_kind="edge") as reco:
-        assert reco.memory.trust is None
+        assert reco.memory.calibration is None
         reco.memory.add(drawings)
-        trust = reco.memory.store.header.trust
-        assert reco.memory.trust is not None
+        calibration = reco.memory.store.header.calibration
+        assert reco.memory.calibration is not None
         vectors = reco.encoder.texts([pair.text for pair in drawings])
         refined = reco.refine(vectors, modality="text", gate=True, explain=True)
         assert refined.moved.any()
     with Reco.open(model, memory=tmp_path / "m") as reco:
-        assert reco.memory.store.header.trust == trust
+        assert reco.memory.store.header.calibration == calibration
         again = reco.refine(vectors, modality="text", gate=True, explain=True)
-        assert np.allclose(again.trust, refined.trust, atol=1e-5)
+        assert np.allclose(again.calibration, refined.calibration, atol=1e-5)
         assert np.allclose(again.vectors, refined.vectors, atol=1e-5)
 
 
 def pairs_known(reco: Reco) -> int:
-    trust = reco.memory.trust
-    return 0 if trust is None else trust.pairs
+    calibration = reco.memory.calibration
+    return 0 if calibration is None else calibration.pairs
 
 
 def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
     reco.memory.add(made(reco, 40))
-    first = reco.memory.trust
+    first = reco.memory.calibration
     assert pairs_known(reco) == 40
     for row in range(0, 39, 13):
         reco.memory.add(made(reco, 39, "few", seed=1)[row : row + 13])
-    assert (pairs_known(reco), reco.memory.trust) == (40, first)
+    assert (pairs_known(reco), reco.memory.calibration) == (40, first)
     reco.memory.add(made(reco, 1, "enough", seed=2))
     assert pairs_known(reco) == 80
     reco.memory.remove([f"v{row}" for row in range(40)])
@@ -335,7 +335,7 @@ def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
     assert pairs_known(reco) == 39
     reco.memory.remove(all_ids(reco)[:30])
     assert reco.memory.calibrate() is None  # too few are left: no old state stays
-    assert (reco.memory.trust, reco.memory.store.header.trust) == (None, {})
+    assert (reco.memory.calibration, reco.memory.store.header.calibration) == (None, {})
 
 
 def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
@@ -344,7 +344,7 @@ def test_new_pairs_get_the_witnesses_that_a_fit_would_give_them(reco):
     names = [f"new{row}" for row in range(5)]
     alone = reco.memory.store.witnesses(names)
     assert np.isfinite(alone).all()
-    witness(reco.memory.store, reco.memory.trust, ["new0"], reco.manifest.policy.k, around=True)
+    witness(reco.memory.store, reco.memory.calibration, ["new0"], reco.manifest.policy.k, around=True)
     assert np.allclose(reco.memory.store.witnesses(names)[0], alone[0], atol=1e-4)
 
 
@@ -353,20 +353,20 @@ def test_pairs_that_are_added_again_change_nothing(reco):
     reco.memory.add(pairs)
     vectors = np.stack([pair.image for pair in pairs])
     before, known = reco.refine(vectors, modality="image").vectors, reco.memory.store.witnesses(all_ids(reco))
-    first = reco.memory.trust
+    first = reco.memory.calibration
     reco.memory.add([replace(pair, payload={"price": 3}) for pair in pairs])
-    assert reco.memory.trust is first
+    assert reco.memory.calibration is first
     np.testing.assert_array_equal(reco.memory.store.witnesses(all_ids(reco)), known)
     np.testing.assert_array_equal(reco.refine(vectors, modality="image").vectors, before)
 
 
 def test_trust_is_learned_anew_when_a_quarter_of_the_pairs_are_others(reco):
     reco.memory.add(made(reco, 60))
-    first = reco.memory.trust
+    first = reco.memory.calibration
     reco.memory.add(made(reco, 15, seed=1))  # they replace some
-    assert reco.memory.trust is first
+    assert reco.memory.calibration is first
     reco.memory.add(made(reco, 16, seed=2))
-    assert (reco.memory.trust is not first, pairs_known(reco)) == (True, 60)
+    assert (reco.memory.calibration is not first, pairs_known(reco)) == (True, 60)
     assert np.isfinite(reco.memory.store.witnesses(all_ids(reco))).all()
 
 
@@ -390,16 +390,16 @@ def test_a_service_learns_behind_its_writes(reco):
 
 
 def threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name == "reco-trust"]
+    return [one.name for one in threading.enumerate() if one.name == "reco-calibration"]
 
 
 def test_a_fit_that_fails_behind_a_write_is_a_warning_and_the_next_write_tries_again(reco, monkeypatch):
     reco.memory.learns_behind = True
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="the latest pairs, which are stored: no room"):
-        patch.setattr(reco.memory.store, "set_trust", raising)
+        patch.setattr(reco.memory.store, "set_calibration", raising)
         assert reco.memory.add(made(reco, 320)) == 320
         until(lambda: not threads())
-    assert (len(reco.memory), reco.memory.trust) == (320, None)
+    assert (len(reco.memory), reco.memory.calibration) == (320, None)
     reco.memory.add(made(reco, 1))
     until(lambda: pairs_known(reco) == 320)
 
@@ -469,7 +469,7 @@ def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(kind,
 
 
 def test_pairs_that_come_while_trust_is_learned_are_judged_after_it(reco, monkeypatch):
-    """The first learning has read its pairs already, and there is no trust yet."""
+    """The first learning has read its pairs already, and there is no calibration yet."""
     reco.memory.learns_behind = True
     read, late = threading.Event(), threading.Event()
     calibrate = learning.calibrate
@@ -516,9 +516,9 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(kind, mo
             reco.memory.add(made(reco, 1, f"next{row} ", seed=row))
             until(lambda: not threads())
         assert (begun, pairs_known(reco), len(reco.memory)) == ([], 0, 322)
-        [told] = [record.getMessage() for record in caplog.records if "learning trust" in record.getMessage()]
+        [told] = [record.getMessage() for record in caplog.records if "learning calibration" in record.getMessage()]
         assert re.search(
-            r"learning trust from 320 pairs began on .* and has not ended\. .*`reco memory calibrate`", told
+            r"learning calibration from 320 pairs began on .* and has not ended\. .*`reco memory calibrate`", told
         )
         metrics = client.get("/metrics").text
         assert "reco_learning_unfinished 1.0" in metrics
@@ -560,18 +560,18 @@ def test_closing_ends_a_fit(model):
 def test_trust_of_another_version_is_learned_anew_with_the_next_pairs(old, model, tmp_path):
     with Reco.open(model, memory=tmp_path / "m", memory_kind="exact") as reco:
         reco.memory.add(made(reco, 40))
-        learned = reco.memory.store.header.trust
+        learned = reco.memory.store.header.calibration
     header = json.loads((tmp_path / "m" / HEADER_NAME).read_text())
     (tmp_path / "m" / HEADER_NAME).write_text(json.dumps(header | old))
     with pytest.warns(UserWarning, match=r"run `reco memory calibrate`") as warned:
         opened = Reco.open(model, memory=tmp_path / "m")
     assert warned[0].filename == __file__
     with opened as reco:
-        assert reco.memory.trust is None
+        assert reco.memory.calibration is None
         vectors = np.stack([pair.image for pair in made(reco, 3)])
         assert np.array_equal(reco.refine(vectors, modality="image", gate=True).vectors, vectors)
         reco.memory.add(made(reco, 1))  # replaces a pair by itself
-        assert reco.memory.store.header.trust == learned
+        assert reco.memory.store.header.calibration == learned
 
 
 def test_closing_twice_is_fine(filled: Any):

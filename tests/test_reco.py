@@ -181,7 +181,7 @@ def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, 
     with Reco.open(with_policy(gate=policy), memory=":memory:", gate=setting) as reco:
         reco.memory.add(drawings)
         result = reco.refine(frozen, modality=modality, explain=True)
-        gated = bool((result.trust < 1).any())
+        gated = bool((result.calibration < 1).any())
         assert gated == (result.why is not None) == (policy if setting is None else setting)
 
 
@@ -201,7 +201,7 @@ def test_the_caution_is_the_policys_unless_it_is_set(setting, policy, with_polic
 
 def tell_apart(reco: Reco) -> None:
     """Give a small memory two gates, and candidates the same: it has one, and none for candidates."""
-    state = reco.memory.trust
+    state = reco.memory.calibration
     sides = {}
     for name, side in state.sides.items():
         gates = {
@@ -217,7 +217,7 @@ def test_settings_replace_the_policy(model, drawings, frozen, modality):
     with Reco.open(model, memory=":memory:", k=4, gate=False, search="cross", fusion="uni") as reco:
         reco.memory.add(drawings)
         by_settings = reco.refine(frozen, modality=modality, explain=True)
-        assert by_settings.trust.shape == (len(frozen), 4)
+        assert by_settings.calibration.shape == (len(frozen), 4)
         by_call = reco.refine(frozen, modality=modality, k=4, gate=False, search="cross", fusion="uni")
         assert np.array_equal(by_settings.vectors, by_call.vectors)
 
@@ -247,9 +247,9 @@ def test_every_combination_runs_with_every_fuser(search, fusion, fuser, model, d
             for gate in (True, False)
         )
     assert np.allclose(np.linalg.norm(off.vectors, axis=1), 1, atol=1e-5)
-    assert (off.trust == 1).all()
+    assert (off.calibration == 1).all()
     gated = fuser == "reco" and (search, fusion) == ("uni", "cross")
-    assert gated == bool((on.trust < 1).any())
+    assert gated == bool((on.calibration < 1).any())
     if not gated:
         assert np.array_equal(on.vectors, off.vectors)
 
@@ -260,17 +260,17 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     found = result.neighbours
     assert found.found.sum(axis=1).tolist() == [len(drawings)] * len(frozen)
     assert not result.weights[~found.found].any()
-    assert not result.trust[~found.found].any()
+    assert not result.calibration[~found.found].any()
     assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
     payloads = {pair.id: dict(pair.stored_payload) for pair in drawings}
     assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
-    honesty = filled.memory.trust.honesty_of(
+    reliability = filled.memory.calibration.reliability_of(
         filled.memory.store.search(
             Search(frozen, modality, "text" if modality == "image" else "image", k, witnesses=True)
         )
     )
-    assert np.allclose(result.trust, honesty)
-    assert np.ptp(result.trust[found.found]) > 0
+    assert np.allclose(result.calibration, reliability)
+    assert np.ptp(result.calibration[found.found]) > 0
     far = np.linalg.norm(result.moves.added, axis=1)
     assert np.allclose(result.weights.sum(axis=1), far / (1 + far), atol=1e-5)
     assert np.allclose([why.added for why in result.why], far, atol=1e-6)
@@ -280,7 +280,7 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     assert np.allclose(found.vectors[0, : len(drawings)], other, atol=1e-6)
     unexplained = filled.refine(frozen, modality=modality, k=k, gate=True)
     assert np.array_equal(unexplained.vectors, result.vectors)
-    assert unexplained.neighbours is unexplained.trust is unexplained.weights is unexplained.why is None
+    assert unexplained.neighbours is unexplained.calibration is unexplained.weights is unexplained.why is None
 
 
 def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):

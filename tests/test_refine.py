@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.calibration import calibrate
+from reco_plugin.calibration.why import MOST
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory, refiner_for_vectors
 from reco_plugin.request import Search
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import ExactScorer, score_both
-from reco_plugin.trust import calibrate
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records
-from reco_plugin.why import MOST
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -74,7 +74,7 @@ def test_refined_vectors_are_unit_float32_and_moved(refiner, queries, modality):
     assert result.frozen.tobytes() == queries.tobytes()
     assert np.allclose(result.moved, 1 - np.sum(result.vectors * queries, axis=1), atol=1e-6)
     assert result.moved.max() > 1e-3
-    assert (result.neighbours, result.trust, result.weights) == (None, None, None)
+    assert (result.neighbours, result.calibration, result.weights) == (None, None, None)
 
 
 def test_neither_the_queries_nor_what_was_frozen_is_changed_through_the_result(refiner, queries, modality):
@@ -97,7 +97,7 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
     assert not result.neighbours.found.any()
     assert result.neighbours.ids == result.neighbours.payloads == [[]] * GROUPS
     assert not result.weights.any()
-    assert not result.trust.any()
+    assert not result.calibration.any()
 
 
 def test_what_an_empty_memory_and_no_gate_cover_is_told(refiner, queries, modality):
@@ -139,12 +139,12 @@ def test_a_batch_of_any_length_is_its_rows_one_by_one(rows, refiner, queries, mo
     hidden = [[f"p{EACH * (row % GROUPS)}"] for row in range(rows)]
     batch = refiner.refine(many, modality=modality, exclude=hidden, explain=True)
     assert batch.vectors.shape == batch.frozen.shape == (rows, D)
-    assert batch.trust.shape == batch.weights.shape == batch.neighbours.found.shape == (rows, K)
+    assert batch.calibration.shape == batch.weights.shape == batch.neighbours.found.shape == (rows, K)
     assert len(batch.neighbours.ids) == len(batch.neighbours.payloads) == rows
     for row in {0, rows // 2, min(BLOCK - 1, rows - 1), min(BLOCK, rows - 1), rows - 1}:
         one = refiner.refine(many[row : row + 1], modality=modality, exclude=hidden[row], explain=True)
         assert one.neighbours.ids[0] == batch.neighbours.ids[row]
-        for name in ("vectors", "frozen", "trust", "weights"):
+        for name in ("vectors", "frozen", "calibration", "weights"):
             assert np.allclose(getattr(one, name)[0], getattr(batch, name)[row], atol=1e-6), name
         assert np.allclose(one.neighbours.vectors[0], batch.neighbours.vectors[row], atol=1e-6)
 
@@ -168,7 +168,7 @@ class Counting:
 @pytest.mark.parametrize("role", ["query", "candidate"])
 def test_one_block_of_neighbours_is_held_at_a_time(role, world, refiner):
     store = Counting(refiner.memory.store)
-    counted = Refiner(VectorMemory(store, refiner.memory.trust), None, Retrieval(k=K), gate=True)
+    counted = Refiner(VectorMemory(store, refiner.memory.calibration), None, Retrieval(k=K), gate=True)
     counted.refine(np.resize(world.records.image, (4 * BLOCK, D)), modality="image", role=role)
     assert store.alive == 0
 
@@ -190,7 +190,9 @@ def test_explained_parts_belong_together(refiner, world, queries, modality):
     assert np.allclose(result.neighbours.similarity, np.sum(queries[:, None] * own[rows], axis=2), atol=1e-6)
     assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
     assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
-    assert np.allclose(result.trust, refiner.memory.trust.honesty.shown(witnesses_of(refiner, result)), atol=1e-6)
+    assert np.allclose(
+        result.calibration, refiner.memory.calibration.reliability.shown(witnesses_of(refiner, result)), atol=1e-6
+    )
     for row, why in enumerate(result.why):
         heaviest = float((result.weights[row] / result.weights[row].sum()).max())
         assert why.heaviest == pytest.approx(heaviest, abs=1e-4)
@@ -212,7 +214,7 @@ def test_padding_has_neither_trust_nor_weight(refiner, queries, modality):
     assert [len(ids) for ids in result.neighbours.ids] == counts.tolist()
     padded = ~result.neighbours.found
     assert padded.any()
-    for part in (result.trust, result.weights, result.neighbours.similarity, result.neighbours.vectors):
+    for part in (result.calibration, result.weights, result.neighbours.similarity, result.neighbours.vectors):
         assert not part[padded].any()
 
 
@@ -278,12 +280,12 @@ def test_the_gate_weighs_in_the_papers_combination_only(search, fusion, refiner,
         refiner.refine(queries, modality=modality, search=search, fusion=fusion, gate=gate, explain=True)
         for gate in (True, False)
     )
-    assert (off.trust == 1).all()
+    assert (off.calibration == 1).all()
     if (search, fusion) == ("uni", "cross"):
-        assert on.trust.min() < 1
+        assert on.calibration.min() < 1
         assert not np.allclose(on.vectors, off.vectors, atol=1e-3)
     else:
-        assert np.array_equal(on.trust, off.trust)
+        assert np.array_equal(on.calibration, off.calibration)
         assert np.array_equal(on.vectors, off.vectors)
 
 
@@ -381,7 +383,7 @@ def test_more_caution_moves_text_candidates_less_and_none_says_what_their_covera
     assert default.coverage.answered > 0.5
     assert far[0] >= default.coverage.strength > far[1] > far[2] > far[3] == pytest.approx(0.0, abs=1e-6)
     np.testing.assert_array_equal(refined(caution="balanced").vectors, default.vectors)
-    state = refiner.memory.trust
+    state = refiner.memory.calibration
     same = refined(caution=state.assume(default.coverage.answered))
     np.testing.assert_array_equal(same.vectors, default.vectors)
     assert state.assume(0.75, "cautious") == pytest.approx(0.8 * state.assume(0.75) + 0.2)
@@ -479,7 +481,7 @@ def test_a_refiner_of_vectors_is_calibrated_on_all_of_them(world):
     assert made.memory.store.count() == len(world.records)
     order = np.argsort(np.asarray(world.records.ids))
     learned = calibrate(world.records.image[order], world.records.text[order], k=7)
-    assert made.memory.trust.to_json() == learned.state.to_json()
+    assert made.memory.calibration.to_json() == learned.state.to_json()
 
 
 def test_memories_of_different_vectors_have_different_fingerprints(world):

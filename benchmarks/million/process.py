@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Fingerprint, Records
 

@@ -188,7 +188,7 @@ def _model(model: Any) -> str:
 def _memory(place: OpenOptions) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
     from ..memory.header import check_fingerprint
-    from .memory import trust_line
+    from .memory import calibration_line
 
     location = place.settings.memory
     if "://" not in location and not Path(location).exists():
@@ -200,7 +200,7 @@ def _memory(place: OpenOptions) -> str:
         except ArtifactError:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
-        known = trust_line(header.trust, pairs)
+        known = calibration_line(header.calibration, pairs)
         return f"{store.kind} at {store.location}: {pairs:,} pairs of {header.fingerprint}, {known}"
 
 

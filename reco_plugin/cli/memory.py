@@ -47,11 +47,11 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
     The gains are those of the memory's own pairs, held out: right in sign, not in size, and blind to a memory that has
     nothing to do with the queries.
     """
-    from ..learn import unfinished
+    from ..calibration.learn import unfinished
 
     with closing(take_flags(MemoryFlags, given).open()) as store:
         header, count = store.header, store.count()
-        left = store.count_unjudged() if header.trust else 0
+        left = store.count_unjudged() if header.calibration else 0
         index = cast("EdgeMemory", store).index_state if store.kind == "edge" else None
     fingerprint = header.fingerprint
     info = {
@@ -59,11 +59,11 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         "location": store.location,
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
-        "trust": _shown_trust(header.trust),
+        "calibration": _shown_calibration(header.calibration),
         "unjudged": left,
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
-    lines += _block("trust", trust_lines(header.trust, count))
+    lines += _block("calibration", calibration_lines(header.calibration, count))
     if waiting := unfinished(header):
         info["unfinished"] = waiting
         lines += _block("note", [waiting])
@@ -178,7 +178,7 @@ def calibrate_command(
     given: Given,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from the memory's own pairs which captions to trust, how far queries move, and what that gains.
+    """Learn from the memory's own pairs which captions to calibration, how far queries move, and what that gains.
 
     No labels are needed: pairs are held out, and ask. Adding pairs does the same when the memory is new or has doubled,
     or a quarter of its pairs are new; this command is for an attached collection, for a memory of an older version, and
@@ -189,7 +189,7 @@ def calibrate_command(
     Searches go on meanwhile, by the old state or the new, never by half of it; a service reads the new one from a
     server within half a minute.
     """
-    from ..learn import STEPS, learn
+    from ..calibration.learn import STEPS, learn
     from ..progress import progress_bar
 
     begun, asked = monotonic(), take_flags(OpenOptions, given)
@@ -204,11 +204,15 @@ def calibrate_command(
         pairs = store.count()
         with progress_bar(total=STEPS * pairs, desc="calibrate", unit="step") as bar:
             learn(store, settings.k or manifest.policy.k, progress=bar.update)
-        trust = store.header.trust
-    text = "\n".join(trust_lines(trust, pairs))
-    if not trust:
+        calibration = store.header.calibration
+    text = "\n".join(calibration_lines(calibration, pairs))
+    if not calibration:
         text = f"nothing was learned: {pairs:,} pairs are too few (20, with 5 different captions), or too equal"
-    say({"pairs": pairs, "seconds": round(monotonic() - begun, 1), "trust": _shown_trust(trust)}, text, as_json)
+    say(
+        {"pairs": pairs, "seconds": round(monotonic() - begun, 1), "calibration": _shown_calibration(calibration)},
+        text,
+        as_json,
+    )
 
 
 def _open_to_learn(settings: Settings, fingerprint: Fingerprint) -> Memory:
@@ -224,27 +228,27 @@ def _open_to_learn(settings: Settings, fingerprint: Fingerprint) -> Memory:
         raise
 
 
-def _shown_trust(trust: dict[str, Any]) -> dict[str, Any]:
+def _shown_calibration(calibration: dict[str, Any]) -> dict[str, Any]:
     """What was learned, without the arrays; empty if nothing was, or only by an older version."""
-    return {name: value for name, value in trust.items() if name != "blob"} if "blob" in trust else {}
+    return {name: value for name, value in calibration.items() if name != "blob"} if "blob" in calibration else {}
 
 
-def trust_line(trust: dict[str, Any], pairs: int) -> str:
-    """The same as :func:`trust_lines`, in one line."""
-    return "; ".join(trust_lines(trust, pairs))
+def calibration_line(calibration: dict[str, Any], pairs: int) -> str:
+    """The same as :func:`calibration_lines`, in one line."""
+    return "; ".join(calibration_lines(calibration, pairs))
 
 
-def trust_lines(trust: dict[str, Any], pairs: int) -> list[str]:
+def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
     """What a memory of so many pairs has learned about them, with the figures of its self-check."""
-    from ..trust import State
-    from ..trust.calibrate import FEWEST
+    from ..calibration import Calibration
+    from ..calibration.calibrate import FEWEST
 
-    if not trust:
+    if not calibration:
         return [f"not calibrated: {f'{pairs} pairs are too few, it needs {FEWEST}' if pairs < FEWEST else _AGAIN}"]
-    if trust.get("format") == 0:
+    if calibration.get("format") == 0:
         return [f"calibrated by an older version: {_AGAIN}"]
     try:
-        state = State.from_json(trust)
+        state = Calibration.from_json(calibration)
     except ConfigError as error:
         return [f"not calibrated: {error}"]
     said = [f"calibrated on {state.pairs:,} pairs"]

@@ -120,7 +120,7 @@ def copy_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask where the target holds other pairs, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a memory into another of any kind: ids, vectors, payloads, trust. Needs no model.
+    """Copy a memory into another of any kind: ids, vectors, payloads, calibration. Needs no model.
 
     Nothing is deleted in the target: where it holds pairs that the source has not, it is asked first. --collection is
     the source's, --option of the target.

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..calibration.why import Signal, Why
 from ..errors import ImageError, InputError, VectorError
 from ..request import RefineHow, given_options
 from ..score import Scores
 from ..types import ROLE_OF, Coverage, Degraded, ImageInput, Modality, Pair, Role, Used, Vectors, other
-from ..why import Signal, Why
 
 T = TypeVar("T")
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
@@ -306,4 +306,4 @@ def _why(said: Any) -> Why | None:
 
 
 def _parse_used(pair: Any) -> Used:
-    return Used(pair["id"], pair["similarity"], pair["trust"], pair["weight"], pair.get("payload") or {})
+    return Used(pair["id"], pair["similarity"], pair["reliability"], pair["weight"], pair.get("payload") or {})

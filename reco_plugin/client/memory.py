@@ -77,7 +77,7 @@ class ServedMemory:
             FingerprintMismatch: another encoder made the memory.
             MemoryStoreError: the service cannot be reached, or not in time.
         """
-        told = _send(client, Call("GET", _PATH, dict, params=[("trust", "true")], admin=True))
+        told = _send(client, Call("GET", _PATH, dict, params=[("calibration", "true")], admin=True))
         try:
             made_by = Fingerprint(str(told["encoder"]), str(told["fingerprint"]), int(told["dimension"]))
             state = str(told["state"])
@@ -87,14 +87,14 @@ class ServedMemory:
             ) from None
         place = client.url if location is None else location
         check_fingerprint(made_by, fingerprint, place)
-        return cls(client, Header(made_by, told.get("trust") or {}), place, state, int(told.get("unjudged") or 0))
+        return cls(client, Header(made_by, told.get("calibration") or {}), place, state, int(told.get("unjudged") or 0))
 
     @property
     def state(self) -> str:
         """Which service it is, and how often its memory moved to another version."""
         return self._state
 
-    def set_trust(self, trust: dict[str, Any]) -> None:
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Leave learning to the service.
 
         Raises:

@@ -31,7 +31,7 @@ class BatchedSearches:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust."""
+        """Fingerprint and calibration."""
         return self._memory.header
 
     def search(self, search: Search) -> Neighbours:

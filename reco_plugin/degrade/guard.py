@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration import Calibration
 from ..counters import Histogram
 from ..errors import (
     FingerprintMismatch,
@@ -27,7 +28,6 @@ from ..memory import Header, Memory, Searches
 from ..memory.checks import check_search
 from ..refine import Trusted
 from ..request import Search
-from ..trust import State
 from ..types import Degraded, Modality, Neighbours, Vectors
 from .breaker import Breaker
 from .deadline import Deadline, Late
@@ -126,7 +126,7 @@ class GuardedSearches:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust."""
+        """Fingerprint and calibration."""
         return self._pairs.searches.header
 
     def search(self, search: Search) -> Neighbours:
@@ -145,7 +145,7 @@ class GuardedSearches:
 
 @dataclass(frozen=True)
 class GuardedPairs:
-    """Pairs whose searches are guarded; their trust is always the current one."""
+    """Pairs whose searches are guarded; their calibration is always the current one."""
 
     pairs: Trusted
     searches: Searches
@@ -156,9 +156,9 @@ class GuardedPairs:
         return self.pairs.store
 
     @property
-    def trust(self) -> State | None:
+    def calibration(self) -> Calibration | None:
         """What was learned about them."""
-        return self.pairs.trust
+        return self.pairs.calibration
 
 
 class GuardedFuser:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from ..calibration.reasons import explain_decision
 from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.measure import each_label_once, measure, nearest, refine_task, scores_of
 from ..evaluate.task import Task
@@ -18,7 +19,6 @@ from ..quickstart.dataset import Quickstart
 from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
 from ..reco import Reco
 from ..refine import used_pairs
-from ..trust.reasons import explain_decision
 from ..types import Refinement
 from .tasks import TEST_GROUPS, Bench, drawing
 
@@ -61,7 +61,7 @@ def write_page(
         results=results,
         stages=[(title, results if stage == "full" else results[stage]) for stage, title in stages.items()],
         prompts_decided=explain_decision(prompts.coverage, exact=True) if prompts.coverage else "",
-        check=trust.check if (trust := reco.memory.trust) else None,
+        check=calibration.check if (calibration := reco.memory.calibration) else None,
         groups=list(TEST_GROUPS),
         labels=len(bench.entities),
         model=reco.manifest,
@@ -122,7 +122,7 @@ def _neighbours(data: Quickstart, result: Refinement, place: int, entity: str) -
             picture=_png(data, pair.payload["row"]),
             caption=pair.payload["caption"],
             similarity=pair.similarity,
-            trust=pair.trust,
+            reliability=pair.reliability,
             share=pair.weight / total,
             relevant=pair.payload["entity"] == entity,
         )

@@ -92,7 +92,7 @@ class RetrievedPair(Frozen):
     caption: str  # of the pair
     picture: str | None  # file name in the run's ``pictures`` folder; None where there is none
     similarity: float  # cosine between query and neighbour
-    trust: float  # from 0 to 1
+    reliability: float  # from 0 to 1
     relevant: bool | None  # whether it shows what the query shows; None where not known
 
 

@@ -9,9 +9,9 @@ from typing import Any, Unpack, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration.scores import score_pairs
 from ..request import RefineHow
 from ..score import Refines
-from ..trust.scores import score_pairs
 from ..types import Caution, Coverage, Vectors
 from .encoding import refine_candidates, refine_queries
 from .findings import RankedCandidate

@@ -62,7 +62,7 @@ class Candidate:
         return f"{self.name}, k={self.k}, gate {self.gate}"
 
     def refiner(self, memory: RamMemory) -> Refiner:
-        """Make the refiner with a memory, whose trust is learned where there is a gate."""
+        """Make the refiner with a memory, whose calibration is learned where there is a gate."""
         pairs = memory.at(self.k) if self.gated else memory.plain
         return Refiner(pairs, self.fuser, Retrieval(self.k), gate=self.gated, caution=self.caution)
 

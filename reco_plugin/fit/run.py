@@ -256,10 +256,10 @@ def write_model(base: Artifact, candidate: Candidate, policy: Policy, config: Fi
 
 def _check(questions: Questions, k: int) -> list[str]:
     """What the memory of the test part says of itself."""
-    trust = questions.memory.at(k).trust
-    if trust is None or trust.check is None:
+    calibration = questions.memory.at(k).calibration
+    if calibration is None or calibration.check is None:
         return []
-    return [f"The memory's self-check: {trust.check}: {trust.check.meaning}."]
+    return [f"The memory's self-check: {calibration.check}: {calibration.check.meaning}."]
 
 
 def write_report_of(result: FitResult, out: Path) -> None:

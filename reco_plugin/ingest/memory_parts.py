@@ -21,7 +21,7 @@ from ..errors import FingerprintMismatch, MemoryStoreError
 from ..memory import Memory, open_memory
 from ..memory.header import check_fingerprint
 from ..memory.opening import server_of
-from ..memory_options import MemoryOptions
+from ..memory.options import MemoryOptions
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Payload
 from ..values import strip_marks

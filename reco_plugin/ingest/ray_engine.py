@@ -20,7 +20,7 @@ from typing import Any
 from ..config import Settings
 from ..data.rows import Rows
 from ..errors import ConfigError, DataError, importing
-from ..memory_options import MemoryOptions
+from ..memory.options import MemoryOptions
 from ..reco import Reco
 from .options import Cluster, IngestOptions
 from .prepare import Known, WriterItem, make_chunks

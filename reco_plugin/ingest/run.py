@@ -60,7 +60,7 @@ def ingest(
         cluster: whose workers read and encode, with the same result; None: this process does.
         excluded: images that must not enter the memory.
         finish: called once all rows are written, before the outcome is complete.
-        progress: called after each batch; then a bar on stderr also shows how trust is learned.
+        progress: called after each batch; then a bar on stderr also shows how calibration is learned.
 
     Raises:
         DataError: too many rows were rejected, a table changed while it was read, or a task keeps losing its worker;

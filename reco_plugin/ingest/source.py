@@ -24,7 +24,7 @@ from ..data.torchvision_sets import PREFIX
 from ..errors import ConfigError, DataError
 from ..memory.header import HEADER_NAME, check_fingerprint, read_header
 from ..memory.opening import SERVERS, server_of
-from ..memory_options import MemoryOptions
+from ..memory.options import MemoryOptions
 from ..types import Fingerprint
 from .memory_parts import CollectionNames, MemoryFolderPart, check_captions, collection_rows
 

@@ -19,7 +19,7 @@ class Searches(Protocol):
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust; makes no request."""
+        """Fingerprint and calibration; makes no request."""
 
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D) by one modality's vectors and read one modality's (B, K, D).
@@ -41,8 +41,8 @@ class Memory(Searches, Protocol):
     location: str
     """Folder, ``:memory:`` or URL; never a key."""
 
-    def set_trust(self, trust: dict[str, Any]) -> None:
-        """Store what was learned about the pairs, durably and as a whole; see :class:`reco_plugin.trust.State`."""
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
+        """Store what was learned about the pairs, durably and as a whole, see :mod:`reco_plugin.calibration`."""
 
     def note_learning(self, note: dict[str, Any]) -> None:
         """Keep, durably, who learns from the pairs, as :attr:`Header.learning`; an empty note where that has ended.

@@ -16,11 +16,11 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from ..defaults import SEARCH_EF
 from ..errors import MemoryStoreError, MemoryUnavailable
-from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Fingerprint
 from .faults import is_refusal_of_key
 from .header import Header, check_fingerprint, from_json, new_header, refuse_missing_data, to_json
 from .layout import Layout
+from .options import MemoryOptions
 from .points import locked_error
 from .server import Server
 from .versions import version_name, version_number
@@ -28,7 +28,7 @@ from .versions import version_name, version_number
 FOLDER_NAME = "qdrant"
 METADATA_KEY = "reco"
 """Key of the header in a collection's metadata."""
-TRUST_KEY = "reco_trust"
+CALIBRATION_KEY = "reco_trust"
 """Key of what was learned about the pairs."""
 BUILD_KEY = "reco_build"
 """Key of whether a version is finished."""
@@ -42,7 +42,7 @@ _DATATYPES = {"float32": None, "float16": models.Datatype.FLOAT16}
 class OpenCollection:
     """A collection that is a memory."""
 
-    header: Header  # fingerprint and trust
+    header: Header  # fingerprint and calibration
     layout: Layout = field(default_factory=Layout)  # names of its vectors and points
 
 
@@ -133,7 +133,7 @@ def read_collection(client: QdrantClient, name: str, location: str, fingerprint:
 
 def header_of(metadata: dict[str, Any], place: str) -> Header:
     """The header in a collection's metadata, with what was learned beside it."""
-    beside = {"trust": metadata.get(TRUST_KEY), "learning": metadata.get(LEARNING_KEY)}
+    beside = {"trust": metadata.get(CALIBRATION_KEY), "learning": metadata.get(LEARNING_KEY)}
     return from_json(metadata[METADATA_KEY] | beside, place)[1]
 
 

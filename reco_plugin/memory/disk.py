@@ -19,8 +19,8 @@ import qdrant_edge as qe
 
 from ..errors import MemoryStoreError
 from ..files import PARTIAL
-from ..memory_options import MemoryOptions
 from ..types import MODALITIES, Payload
+from .options import MemoryOptions
 from .points import locked_error
 
 SPARE_BYTES = 32 * 2**20

@@ -17,7 +17,6 @@ import qdrant_edge as qe
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
-from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Fingerprint, Neighbours, Payload, Records
 from .checks import Opener, check_ids, check_positive, check_records, check_search, check_witnesses, chunks
@@ -27,6 +26,7 @@ from .filters import USER_ID, WITNESSES
 from .header import Header, open_folder, refuse_missing_data, to_json, write_header
 from .index import SearchIndex
 from .index_files import FOLDER
+from .options import MemoryOptions
 from .points import (
     READ_BEFORE,
     compare_stored,
@@ -111,13 +111,13 @@ class EdgeMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust."""
+        """Fingerprint and calibration."""
         return self._header
 
-    def set_trust(self, trust: dict[str, Any]) -> None:
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned in ``memory.json``; for a read-only folder, only while this is open."""
         self._live()
-        header = replace(self._header, trust=dict(trust))
+        header = replace(self._header, calibration=dict(calibration))
         to_json(self.kind, header)
         if self._copy is None:
             write_header(self._folder, self.kind, header)

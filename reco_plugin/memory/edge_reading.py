@@ -9,11 +9,11 @@ import numpy as np
 import qdrant_edge as qe
 
 from ..defaults import SEARCH_EF
-from ..memory_options import MemoryOptions
 from ..request import Search
 from ..types import MODALITIES, Modality, Vectors
 from .checks import CheckedSearch
 from .filters import USER_ID
+from .options import MemoryOptions
 from .points import FilterConstructors, pages, point_id, translate_errors, wanted_payload
 
 POINTS_AT_ONCE = 1000

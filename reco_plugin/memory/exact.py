@@ -67,14 +67,14 @@ class ExactMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust."""
+        """Fingerprint and calibration."""
         return self._header
 
-    def set_trust(self, trust: dict[str, Any]) -> None:
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned about the pairs; durable at once in a folder."""
         with self._lock:
             self._check_open()
-            header = replace(self._header, trust=dict(trust))
+            header = replace(self._header, calibration=dict(calibration))
             to_json(self.kind, header)
             if self._folder is not None:
                 write_header(self._folder, self.kind, header)

@@ -1,4 +1,4 @@
-"""The header of a memory: fingerprint and trust, stored as ``memory.json`` in a folder."""
+"""The header of a memory: fingerprint and calibration, stored as ``memory.json`` in a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Header:
     """What a memory stores about itself."""
 
     fingerprint: Fingerprint  # the encoder of its vectors
-    trust: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     """What was learned about the pairs, as JSON values, unread; empty before the first calibration."""
     format: int = FORMAT  # version of this header
     learning: dict[str, Any] = field(default_factory=dict)
@@ -58,15 +58,19 @@ def to_json(kind: str, header: Header) -> dict[str, Any]:
     """The header as JSON-like values.
 
     Raises:
-        InputError: a trust that JSON cannot hold.
+        InputError: a calibration that JSON cannot hold.
     """
-    stored = {"kind": kind, **asdict(header), "calibration": {}}  # empty: older versions read it
+    stored = {"kind": kind, **asdict(header)}
+    stored |= {
+        "trust": stored["calibration"],
+        "calibration": {},
+    }  # its name in a file; the empty one is for older versions
     if not header.learning:
         del stored["learning"]
     try:
         json.dumps(stored, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"trust must hold JSON values only: {error}") from error
+        raise InputError(f"calibration must hold JSON values only: {error}") from error
     return stored
 
 
@@ -83,12 +87,14 @@ def from_json(stored: Any, place: str) -> tuple[str, Header]:
             )
         mark = stored["fingerprint"]
         fingerprint = Fingerprint(str(mark["name"]), str(mark["digest"]), int(mark["dimension"]))
-        trust = stored.get("trust") or ({"format": 0} if stored.get("calibration") else {})  # 0: an older version's
-        if not isinstance(trust, dict):
-            trust = {"format": -1}  # damaged: the memory opens, and says so where trust is read
+        calibration = stored.get("trust") or (
+            {"format": 0} if stored.get("calibration") else {}
+        )  # 0: an older version's
+        if not isinstance(calibration, dict):
+            calibration = {"format": -1}  # damaged: the memory opens, and says so where calibration is read
         learning = stored.get("learning")
         learning = learning if isinstance(learning, dict) else {}
-        return str(stored["kind"]), Header(fingerprint, trust, int(stored["format"]), learning)
+        return str(stored["kind"]), Header(fingerprint, calibration, int(stored["format"]), learning)
     except (KeyError, TypeError, ValueError) as error:
         raise MemoryStoreError(f"{place} is damaged ({error!r}): {RESTORE}") from error
 

@@ -17,7 +17,7 @@ from .header import Header, read_header
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..memory_options import MemoryOptions
+    from .options import MemoryOptions
     from .server import Server
 
 SERVERS = ("http://", "https://", "grpc://", "grpcs://")
@@ -59,7 +59,7 @@ def open_memory(
         MemoryUnavailable: the server cannot be reached.
         MemoryStoreError: there is none and ``create`` is False, or it cannot be read.
     """
-    from ..memory_options import USABLE, MemoryOptions
+    from .options import USABLE, MemoryOptions
 
     place = ":memory:" if location is None else os.fspath(location)
     if place != ":memory:" and not _is_url(place):
@@ -121,7 +121,7 @@ class LazyMemory:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust; only the expected fingerprint until the memory is open. Makes no request.
+        """Fingerprint and calibration; only the expected fingerprint until the memory is open. Makes no request.
 
         Raises:
             FingerprintMismatch: the memory was reached, and is of another encoder.

@@ -16,13 +16,13 @@ from qdrant_client import QdrantClient, models
 
 from ..defaults import NEIGHBOURS, SCROLL_BATCH, SEARCH_EF
 from ..errors import MemoryStoreError
-from ..memory_options import USABLE, MemoryOptions
 from ..request import Search
 from ..types import Fingerprint, Neighbours, Payload, Records
 from .checks import check_ids, check_positive, check_records, check_search, check_witnesses, chunks, part_of_a_write
-from .collection import LEARNING_KEY, TRUST_KEY, local_client, open_local, open_served, search_params
+from .collection import CALIBRATION_KEY, LEARNING_KEY, local_client, open_local, open_served, search_params
 from .filters import USER_ID, WITNESSES
 from .header import open_folder, to_json, write_header
+from .options import USABLE, MemoryOptions
 from .points import (
     READ_BEFORE,
     compare_stored,
@@ -88,19 +88,21 @@ class QdrantMemory(QdrantCollection):
             opened = open_served(client, server, collection, fingerprint, create=create)
         return cls(client, opened, location=server.location, collection=collection, server=server)
 
-    def set_trust(self, trust: dict[str, Any]) -> None:
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned, under a key of its own: Qdrant replaces a key of the metadata as a whole.
 
         With it goes ``search_ef``, how deep searches must look, of a large memory on a server.
         """
         client = self._live()
-        kept = {name: value for name, value in trust.items() if name != _DEPTH_KEY}  # of another memory, where copied
-        header = replace(self._header, trust=kept | self._depth(client) if kept else {})
+        kept = {
+            name: value for name, value in calibration.items() if name != _DEPTH_KEY
+        }  # of another memory, where copied
+        header = replace(self._header, calibration=kept | self._depth(client) if kept else {})
         to_json(self.kind, header)
         if self._folder:
             write_header(self._folder, self.kind, header)
         else:
-            self._run("write", lambda _: self._say(client, {TRUST_KEY: header.trust}), write=True)
+            self._run("write", lambda _: self._say(client, {CALIBRATION_KEY: header.calibration}), write=True)
         self._header = header
 
     def note_learning(self, note: dict[str, Any]) -> None:
@@ -253,7 +255,7 @@ class QdrantMemory(QdrantCollection):
             self._client = None
 
     def _measured_depth(self) -> int:
-        depth = self._header.trust.get(_DEPTH_KEY)
+        depth = self._header.calibration.get(_DEPTH_KEY)
         return depth if isinstance(depth, int) and depth > 0 else SEARCH_EF
 
     def _depth(self, client: QdrantClient) -> dict[str, int]:

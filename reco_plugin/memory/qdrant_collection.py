@@ -12,12 +12,12 @@ from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from ..errors import FingerprintMismatch, MemoryStoreError
-from ..memory_options import MemoryOptions
 from ..types import Records
 from .checks import Opener, chunks
 from .collection import OpenCollection, collection_of_alias, consistency, read_collection
 from .filters import USER_ID, WITNESSES
 from .header import Header
+from .options import MemoryOptions
 from .points import pages, stored_payload, translate_errors
 from .server import Server
 
@@ -44,7 +44,7 @@ class QdrantCollection:
 
     @property
     def header(self) -> Header:
-        """Fingerprint and trust."""
+        """Fingerprint and calibration."""
         return self._header
 
     @property

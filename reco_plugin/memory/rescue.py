@@ -56,8 +56,8 @@ def rescue(folder: Path, header: Header, target: Memory, progress: Callable[[int
             done.pairs += len(records)
             progress(len(records))
     target.flush()
-    if header.trust:
-        target.set_trust(header.trust)
+    if header.calibration:
+        target.set_calibration(header.calibration)
     return done
 
 

@@ -20,11 +20,11 @@ from qdrant_client import QdrantClient
 from qdrant_client.grpc import HealthCheckRequest, QdrantStub
 
 from ..errors import ConfigError, RecoError
-from ..memory_options import MemoryOptions
 from .checks import is_writing
 from .faults import Spent, is_refusal_of_key, read_fault, retry_after, translate
 from .one_server import TwoAddresses
 from .opening import NO_SERVER
+from .options import MemoryOptions
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 REST_PORT, GRPC_PORT = 6333, 6334

@@ -68,8 +68,8 @@ def copy(source: Memory, target: Memory, *, batch_size: int = SCROLL_BATCH, resu
             target.set_witnesses(wanted.ids, source.witnesses(wanted.ids))
         yield len(records)
     target.flush()
-    if source.header.trust and target.count() == source.count():
-        target.set_trust(source.header.trust)
+    if source.header.calibration and target.count() == source.count():
+        target.set_calibration(source.header.calibration)
 
 
 def _held(ids: Sequence[str], memory: Memory) -> set[str]:

@@ -97,7 +97,7 @@ def _ranking(ranked: Sequence[RankedCandidate]) -> str:
 
 
 def _show_pair(shown: RetrievedPair, link: PictureLink) -> str:
-    figures = f"{shown.similarity:.2f}, caption fits by {shown.trust:.2f}"
+    figures = f"{shown.similarity:.2f}, caption fits by {shown.reliability:.2f}"
     picture = _picture(link(shown.picture), shown.caption)
     return f"{picture}{_MARKS[shown.relevant]} {escape(shown.caption)} ({figures})"
 

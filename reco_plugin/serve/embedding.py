@@ -17,9 +17,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration.why import Why
 from ..request import RefineOptions
 from ..types import Coverage, Degraded, InputType, Modality, Used, Vectors
-from ..why import Why
 from .failures import Failure, Refused
 
 RowKey: TypeAlias = tuple[Hashable, ...]

@@ -17,7 +17,7 @@ from .edge import Edge
 from .embedder import Embedder
 from .embedding import Item
 from .failures import Failure, Refused, failure_of, too_many_items
-from .models import MemoryState, calibration
+from .models import MemoryState, describe_calibration
 from .routes import answering_in, openai_shape
 from .schemas import ERRORS, ErrorBody, Items, JsonVector, Strict, error_body, image_item
 
@@ -34,7 +34,7 @@ class MemoryInfo(MemoryState):
     dimension: int
     state: str
     """Changes when another version of the memory is put to use, and when the service begins anew."""
-    trust: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     """What was learned about the pairs, as it is stored; where it is asked for."""
     unjudged: int
     """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
@@ -182,7 +182,7 @@ def router(edge: Edge) -> APIRouter:
     embedder, memory = edge.embedder, edge.embedder.reco.memory
 
     @routes.get("")
-    async def memory_info(request: Request, *, trust: bool = False) -> MemoryInfo:
+    async def memory_info(request: Request, *, calibration: bool = False) -> MemoryInfo:
         """Count the pairs, and describe the memory."""
         header = memory.searches.header
         made_by = header.fingerprint
@@ -196,8 +196,8 @@ def router(edge: Edge) -> APIRouter:
             fingerprint=made_by.digest,
             dimension=made_by.dimension,
             state=edge.memory_state,
-            trust=header.trust if trust else None,
-            **calibration(embedder.reco),
+            calibration=header.calibration if calibration else None,
+            **describe_calibration(embedder.reco),
             version=memory.version,
         )
 

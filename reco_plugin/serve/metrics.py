@@ -78,8 +78,8 @@ class Metrics:
         memory = self._edge.embedder.reco.memory
         with suppress(MemoryStoreError):  # one of another encoder, reached only now
             learning, unfinished = float(memory.learning), float(bool(memory.unfinished))
-            yield GaugeMetricFamily("reco_learning", "1 while this process learns trust from the pairs", learning)
-            said = "1 where a process began to learn trust and has not ended, or died: none is begun until it has"
+            yield GaugeMetricFamily("reco_learning", "1 while this process learns calibration from the pairs", learning)
+            said = "1 where a process began to learn calibration and has not ended, or died: none is begun until it has"
             yield GaugeMetricFamily("reco_learning_unfinished", said, unfinished)
         seen = self._edge.embedder.cache.seen
         yield CounterMetricFamily("reco_cache_hits", "items that the cache answered", seen.hits)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from ..closed_form import NOT_CALIBRATED
+from ..calibration.closed_form import NOT_CALIBRATED
 from ..errors import MemoryStoreError
 from ..reco import Reco
 from ..types import Caution, FuserName
@@ -116,15 +116,21 @@ async def _memory(caller: Caller, edge: Edge) -> MemoryState:
         pairs = await caller.ask(lambda: len(memory))
     except MemoryStoreError:
         pairs = None
-    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version, **calibration(edge.embedder.reco))
+    return MemoryState(
+        pairs=pairs, kind=memory.kind, version=memory.version, **describe_calibration(edge.embedder.reco)
+    )
 
 
-def calibration(reco: Reco) -> dict[str, Any]:
+def describe_calibration(reco: Reco) -> dict[str, Any]:
     """Whether the memory is ``calibrated``, why something stays ``plain``, and its self-``check`` in a line."""
-    trust = reco.memory.trust
-    if trust is None:
+    calibration = reco.memory.calibration
+    if calibration is None:
         return {"calibrated": False, "plain": reco.memory.unfinished or NOT_CALIBRATED, "check": None}
-    return {"calibrated": True, "plain": trust.reason, "check": None if trust.check is None else str(trust.check)}
+    return {
+        "calibrated": True,
+        "plain": calibration.reason,
+        "check": None if calibration.check is None else str(calibration.check),
+    }
 
 
 def _model(name: str, manner: Manner, edge: Edge, state: MemoryState) -> Model:

@@ -7,12 +7,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from ..calibration.reasons import explain_decision
+from ..calibration.why import Why
 from ..errors import InputError
 from ..request import RefineOptions, check_caution
-from ..trust.reasons import explain_decision
 from ..types import Caution, Coverage, Degraded, FuserName, Modality, Mode, Used
 from ..values import EXCLUSIONS
-from ..why import Why
 from .answers import while_written
 from .embedding import AnswerRow, Embedded, Item
 from .failures import Failure, Refused, too_many_items
@@ -127,7 +127,7 @@ class UsedPair(BaseModel):
     id: str
     similarity: float
     """Cosine with the item, by the modality that was searched."""
-    trust: float
+    reliability: float
     """How well its caption fits its image, by the pairs around it, from 0 to 1: it ranks pairs, and is no chance of
     being right. 1 without a gate."""
     weight: float
@@ -161,7 +161,7 @@ class WhyBody(BaseModel):
     """Share that one of the pairs found has in it, at most."""
     signals: dict[str, SignalBody]
     """How well the encoder knows what was found (knowledge) and how far the pairs agree (agreement), in standard
-    deviations; how well their captions fit (honesty), from 0 to 1; cosine of the nearest (nearness) and its
+    deviations; how well their captions fit (reliability), from 0 to 1; cosine of the nearest (nearness) and its
     distance to their mean (standout); the share of the move that likeness to the memory and caution leave
     (likeness), or that is left by pairs that the encoder knows by itself (novelty)."""
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..artifact import fusion_graph
+from ..calibration.gate import PRIOR, SIGNALS, step
 from ..preprocess import Tokenizer, images_to_array
 from ..sessions.base import Arrays
-from ..trust.gate import PRIOR, SIGNALS, step
 from ..types import MODALITIES, ImageInput
 from .loop import Fusions
 from .model import Step

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..artifact import clip_graph, fusion_graph
+from ..calibration.gate import CONSTANTS, SIGNALS
 from ..preprocess import ImageConfig, TextConfig
 from ..sessions.triton.ports import CHECKSUM, Port
-from ..trust.gate import CONSTANTS, SIGNALS
 from ..types import MODALITIES, FuserName
 from .recipe import Serving
 

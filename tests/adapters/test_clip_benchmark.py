@@ -149,7 +149,7 @@ def test_with_both_sides_refined_the_logits_are_exact_scores(
     names, templates = ["red circle", "blue square", "the theory of numbers"], ["a small {c}", "{c}"]
     images: Any = [pair.image for pair in drawings[:6]]
     pixels = [transform(i, config=opened.manifest.image, max_pixels=opened.settings.max_pixels) for i in images]
-    state = opened.memory.trust
+    state = opened.memory.calibration
     assert state is not None
     sides = {name: replace(side, candidate_gates=side.gates) for name, side in state.sides.items()}
     monkeypatch.setattr(opened.memory, "_learned", (opened.memory.searches.header, replace(state, sides=sides)))

@@ -37,11 +37,11 @@ def test_info_says_what_the_memory_is(memory: Path, ask: Ask, run: Run, monkeypa
     assert lines[0] == "edge memory at memory: 24 pairs"
     assert lines[1].startswith("encoder  reco-quickstart-mini-clip (128-d, sha256 ")
     assert lines[2:4] == [
-        "trust    calibrated on 24 pairs",
+        "calibration    calibrated on 24 pairs",
         "         a safe gate, since it has too few pairs for its own and for a self-check",
     ]
-    assert info["trust"]["pairs"] == 24
-    assert "blob" not in info["trust"]
+    assert info["calibration"]["pairs"] == 24
+    assert "blob" not in info["calibration"]
 
 
 def test_info_counts_pairs_that_another_tool_wrote_until_a_write_judges_them(
@@ -60,10 +60,10 @@ def test_info_counts_pairs_that_another_tool_wrote_until_a_write_judges_them(
 
 
 def test_calibrate_says_what_it_learned(memory: Path, ask: Ask, run: Run) -> None:
-    before = ask("memory", "info")["trust"]
+    before = ask("memory", "info")["calibration"]
     assert "calibrated on 24 pairs" in run("memory", "calibrate").stdout
     done = ask("memory", "calibrate")
-    assert (done["pairs"], done["trust"]) == (24, before)
+    assert (done["pairs"], done["calibration"]) == (24, before)
 
 
 def test_a_folder_that_cannot_be_written_is_not_calibrated(
@@ -105,13 +105,13 @@ memory.close()
 def test_a_memory_of_an_older_version_says_so_until_it_is_calibrated(memory: Path, ask: Ask, run: Run) -> None:
     path = memory / "memory.json"
     stored = json.loads(path.read_text())
-    new = stored.pop("trust")
-    path.write_text(json.dumps(stored | {"calibration": {"gate": {"honesty": 0.5}}}))
+    new = stored.pop("calibration")
+    path.write_text(json.dumps(stored | {"calibration": {"gate": {"reliability": 0.5}}}))
     for command in (("memory", "info"), ("doctor", "--no-strict")):
         assert "calibrated by an older version: run reco memory calibrate" in run(*command).stdout
-    assert ask("memory", "info")["trust"] == {}
+    assert ask("memory", "info")["calibration"] == {}
     ask("memory", "calibrate")
-    assert json.loads(path.read_text())["trust"] == new
+    assert json.loads(path.read_text())["calibration"] == new
 
 
 def test_too_few_pairs_to_learn_from(memory: Path, ask: Ask, run: Run) -> None:
@@ -249,7 +249,7 @@ def test_export_and_import_make_an_equal_memory(memory: Path, work: Path, ask: A
         near = {hit["id"]: hit["similarity"] for hit in there}
         assert {hit["id"]: hit["similarity"] for hit in here} == pytest.approx(near, abs=2e-6)
         assert here[0]["id"] == there[0]["id"]
-    known = [ask("memory", "info", "--memory", m)["trust"]["pairs"] for m in ("memory", "copy")]
+    known = [ask("memory", "info", "--memory", m)["calibration"]["pairs"] for m in ("memory", "copy")]
     assert known == [24, 24]
 
 

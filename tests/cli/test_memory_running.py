@@ -249,8 +249,8 @@ def test_reading_commands_work_while_it_is_served(
     service.stop()
     (served, found), alone = while_served, ask("memory", "info")
     assert (served["kind"], alone["kind"]) == ("served", "edge")
-    assert served["trust"]
-    for name in ("pairs", "encoder", "trust", "unjudged"):
+    assert served["calibration"]
+    for name in ("pairs", "encoder", "calibration", "unjudged"):
         assert served[name] == alone[name]
     assert found == ask("memory", "search", "a small red circle", "--k", 3)
 

@@ -250,7 +250,7 @@ def test_copy_between_all_kinds(
     assert ask("memory", "copy", url if source == "server" else source, to) == {"copied": 6, "pairs": 6}
     here, there = (ask("memory", "info", *place(kind, url)) for kind in (source, target))
     assert here["encoder"] == there["encoder"]
-    assert here["trust"] == there["trust"]
+    assert here["calibration"] == there["calibration"]
     assert there["kind"] == ("qdrant" if target == "server" else target)
     ask("memory", "export", "a.npz", *place(source, url))
     ask("memory", "export", "b.npz", *place(target, url))
@@ -349,11 +349,11 @@ def test_attach_an_existing_collection(
         hidden = reco.embed_texts([drawings[5].text], exclude=["105"], refine=True, gate=False)
         assert not np.allclose(hidden, reco.embed_texts([drawings[5].text], refine=True, gate=False))
         assert reco.memory.get(["105", "7", "100"]).ids == ["105", "100"]
-        assert reco.memory.trust is None
+        assert reco.memory.calibration is None
     asked = ("--memory", url, "--collection", "shop")
-    assert ask("memory", "calibrate", *asked)["trust"]["pairs"] == 24
+    assert ask("memory", "calibrate", *asked)["calibration"]["pairs"] == 24
     with Reco.open(model, memory=url, memory_collection="shop") as reco:
-        assert reco.memory.trust is not None
+        assert reco.memory.calibration is not None
         assert (reco.memory.count_unjudged(), reco.memory.store.unjudged(9)) == (0, []), "it can keep no witnesses"
     monkeypatch.setenv("RECO_MEMORY_COLLECTION", "shop")
     assert "attached for reading only" in fail("memory", "remove", "105", "--memory", url)

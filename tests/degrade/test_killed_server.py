@@ -13,7 +13,7 @@ from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.errors import FingerprintMismatch, MemoryUnavailable
 from reco_plugin.memory import Memory, open_memory
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
 pytestmark = pytest.mark.filterwarnings("ignore::reco_plugin.degrade.DegradedWarning")

@@ -17,7 +17,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import FingerprintMismatch, MemoryStoreError, MemoryUnavailable
 from reco_plugin.memory import LazyMemory, open_memory
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.types import Fingerprint
 
 TEXTS = ["a red circle", "an orange square"]
@@ -52,13 +52,13 @@ def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
 def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]) -> None:
     with Reco.open(model, **there) as writer:
         writer.memory.add(known)
-        expected, trust = writer.embed_texts(TEXTS, caution="bold"), writer.memory.trust
+        expected, calibration = writer.embed_texts(TEXTS, caution="bold"), writer.memory.calibration
     server.stop()
     with Reco.open(model, **there, **SOON) as reco:
         first = reco.embed(TEXTS, modality="text")
         assert first.degraded == "memory_error"
         assert first.vectors.tobytes() == reco.embed_texts(TEXTS, refine=False).tobytes()
-        assert reco.memory.trust is None
+        assert reco.memory.calibration is None
         with pytest.raises(MemoryUnavailable):
             len(reco.memory)
         with pytest.raises(MemoryUnavailable):
@@ -67,8 +67,8 @@ def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, 
         found = ask_until(reco, None)
         np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
         assert np.abs(found.vectors - found.frozen).max() > 1e-3
-        assert trust is not None and reco.memory.trust is not None
-        assert reco.memory.trust.to_json() == trust.to_json()
+        assert calibration is not None and reco.memory.calibration is not None
+        assert reco.memory.calibration.to_json() == calibration.to_json()
         assert (len(reco.memory), reco.circuits["memory"].state) == (len(known), "closed")
 
 

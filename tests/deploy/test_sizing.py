@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.memory_bytes import measure
 from benchmarks.sizing import GIB, TIB, Layout, cluster, gpu_ms, items, main, pair_bytes, replicas
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 
 
 def test_a_pair_by_hand() -> None:

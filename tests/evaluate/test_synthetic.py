@@ -448,7 +448,9 @@ def test_reco_refines_by_its_policy_unless_settings_or_the_caller_say_otherwise(
 
     world = World()
     refiner = learned(world.pairs())
-    memory: Any = SimpleNamespace(searches=refiner.memory.searches, trust=refiner.memory.trust, encoder=None)
+    memory: Any = SimpleNamespace(
+        searches=refiner.memory.searches, calibration=refiner.memory.calibration, encoder=None
+    )
     manifest = SimpleNamespace(policy=Policy(k=3, gate=False), fusion=FusionInfo(fuser="reco"), fusers=("reco",))
     artifact: Any = SimpleNamespace(manifest=manifest)
 

@@ -139,7 +139,7 @@ def test_opensearch_files_name_the_same_field_and_trust_the_address() -> None:
     assert (
         query["clip"]["k"] == 10 * config("opensearch/query.json", "http://reco:8080")["size"]
     )  # 10 miss 7 % of the best
-    (trusted,) = config("opensearch/trust.json", "http://reco:8080")["persistent"][
+    (trusted,) = config("opensearch/calibration.json", "http://reco:8080")["persistent"][
         "plugins.ml_commons.trusted_connector_endpoints_regex"
     ]
     assert re.match(trusted, "http://reco:8080/model/clip-reco-query/invoke")

@@ -35,7 +35,7 @@ def test_it_holds_what_adding_pairs_one_by_one_gives(
         for name, (image, text, payload) in content(shop).items()
     }
     assert_equal(plain, content(reco))
-    assert shop.memory.trust is not None
+    assert shop.memory.calibration is not None
 
 
 def test_a_second_run_writes_nothing(write_catalogue: Catalogue, shop: Reco, fill: Fill) -> None:
@@ -110,7 +110,7 @@ def test_too_many_rejected_rows_stop_it_with_reasons(
     assert "run it again" in message
     assert len(shop.memory) == 216  # what was written stays
     assert 20 < len(listed(tmp_path / "lists" / "rejected.jsonl")) < 40
-    assert shop.memory.trust is not None
+    assert shop.memory.calibration is not None
     assert fill(source, shop, max_error_rate=0.5).unchanged == 216
 
 

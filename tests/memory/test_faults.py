@@ -24,8 +24,8 @@ from reco_plugin.errors import (
     MissingExtra,
 )
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.points import translate_errors
-from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
 
@@ -137,14 +137,14 @@ def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path, kind: Any) -> 
 
 def test_edge_killed_during_calibration_keeps_the_old_one(tmp_path: Path) -> None:
     code = """
-        memory.set_trust({"old": 1})
+        memory.set_calibration({"old": 1})
         os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        memory.set_trust({"new": 1})
+        memory.set_calibration({"new": 1})
     """
     with process(tmp_path / "m", "edge", code) as writer:
         assert writer.wait(60) == -signal.SIGKILL
     memory = open_memory(tmp_path / "m", FINGERPRINT)
-    assert memory.header.trust == {"old": 1}
+    assert memory.header.calibration == {"old": 1}
     memory.close()
 
 
@@ -227,7 +227,7 @@ def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message:
 
 
 @pytest.mark.parametrize(
-    ("stored", "trust"),
+    ("stored", "calibration"),
     [
         ({"trust": None, "calibration": None}, {}),
         ({"trust": {"format": 9, "any": 1}}, {"format": 9, "any": 1}),
@@ -236,12 +236,14 @@ def test_header_of_another_kind(tmp_path: Path, change: dict[str, Any], message:
     ],
 )
 @pytest.mark.parametrize("kind", ["exact", "edge"])
-def test_a_memory_opens_whatever_its_trust_is(tmp_path: Path, kind: Any, stored: Any, trust: dict[str, Any]) -> None:
+def test_a_memory_opens_whatever_was_learned(
+    tmp_path: Path, kind: Any, stored: Any, calibration: dict[str, Any]
+) -> None:
     open_memory(tmp_path, FINGERPRINT, kind=kind).close()
     path = tmp_path / "memory.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | stored))
     with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
-        assert memory.header.trust == trust
+        assert memory.header.calibration == calibration
 
 
 @pytest.mark.parametrize("text", ["", '{"format": 1, ', "[]", "3", "\x00\x00", '"a"'])
@@ -258,8 +260,8 @@ def test_header_on_disk(tmp_path: Path) -> None:
         "format": 1,
         "kind": "exact",
         "fingerprint": {"name": "mini/clip", "digest": "ab" * 32, "dimension": D},
-        "calibration": {},
         "trust": {},
+        "calibration": {},
     }
 
 
@@ -379,13 +381,13 @@ def test_a_folder_that_cannot_be_written_can_be_read(disk: Path) -> None:
         assert all_ids(memory) == {str(n) for n in range(20)}
         found = memory.search(Search(np.eye(D, dtype=np.float32)[:1], by="image", read="text", k=3))
         assert set(found.ids[0]) == {"0", "8", "16"}
-        memory.set_trust({"a": 1})
-        assert memory.header.trust == {"a": 1}
+        memory.set_calibration({"a": 1})
+        assert memory.header.calibration == {"a": 1}
         for write in (lambda: memory.upsert(pairs(20, 1)), lambda: memory.delete(["1"])):
             with pytest.raises(MemoryStoreError, match="cannot be written"):
                 write()
     with closing(open_memory(disk / "memory", FINGERPRINT)) as memory:
-        assert (memory.count(), memory.header.trust) == (20, {})
+        assert (memory.count(), memory.header.calibration) == (20, {})
 
 
 def test_what_is_being_written_is_not_copied_to_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import index
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.memory.index_files import IndexFiles
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Vectors
 

@@ -39,7 +39,7 @@ def test_refine_takes_vectors_and_gives_them_back_refined(reading, filled):
     assert np.allclose([one["embedding"] for one in body["data"]], whole.vectors, atol=1e-6)
     assert np.allclose([one["moved"] for one in body["data"]], whole.moved, atol=1e-6)
     assert [[used["id"] for used in one["used"]] for one in body["data"]] == whole.neighbours.ids
-    assert body["data"][0]["used"][0].keys() == {"id", "similarity", "trust", "weight", "payload", "caption"}
+    assert body["data"][0]["used"][0].keys() == {"id", "similarity", "reliability", "weight", "payload", "caption"}
     assert body["dimension"] == 128
     assert answer.headers["x-reco-refined"] == "true"
     assert "x-reco-degraded" not in answer.headers

@@ -202,7 +202,7 @@ def test_the_page_says_what_was_decided_and_by_what_caution(filled: Reco, served
         ranked = compare(client, "red", refine=False, refine_ranked=True, by="text").json()
         bold, odd = (compare(client, "red", caution=caution) for caution in ("bold", "reckless"))
         free = compare(client, "red", gate=False).json()
-        filled.memory.store.set_trust({})
+        filled.memory.store.set_calibration({})
         unlearned = compare(client, "red").json()
     assert ranked["ranked_decided"].startswith("nothing moves: its 24 pairs are too few")
     assert (bold.status_code, odd.status_code, odd.json()["error"]["param"]) == (200, 400, "caution")

@@ -103,9 +103,9 @@ def test_a_flush_lets_the_service_learn(served_memory: ServedMemory, reco: Reco,
     with Reco.open(reco.settings.model, memory=":memory:", memory_kind="exact") as other:
         other.memory.add(drawings)
         served_memory.upsert(next(other.memory.store.scroll()))
-    assert reco.memory.trust is None
+    assert reco.memory.calibration is None
     served_memory.flush()
-    assert reco.memory.trust is not None
+    assert reco.memory.calibration is not None
 
 
 def test_calls_that_belong_together_do_not_write_to_two_versions(

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from reco_plugin import Reco
+from reco_plugin.calibration.reasons import explain_decision
 from reco_plugin.client import AsyncClient, Client
 from reco_plugin.degrade import DegradedWarning
 from reco_plugin.errors import InputError, MemoryUnavailable
-from reco_plugin.trust.reasons import explain_decision
 
 PROMPTS = ["a small red circle", "a large blue square", "a small green triangle", "the theory of numbers"]
 
@@ -39,7 +39,7 @@ def sent(pictures) -> list[str]:
 @pytest.fixture
 def moving(filled: Reco) -> Iterator[Reco]:
     """A memory whose candidates move, too: that of the drawings has one image for each caption."""
-    state = filled.memory.trust
+    state = filled.memory.reliability
     assert state is not None
     sides = {name: replace(side, candidate_gates=side.gates) for name, side in state.sides.items()}
     filled.memory._learned = (filled.memory.searches.header, replace(state, sides=sides))
@@ -162,8 +162,8 @@ def test_the_header_is_the_caution_of_any_dialect(filled, served, said, route):
 
 
 def told_apart(reco: Reco) -> Any:
-    """The memory's trust, with two gates: those of a small memory are one."""
-    state = reco.memory.trust
+    """The memory's reliability, with two gates: those of a small memory are one."""
+    state = reco.memory.reliability
     assert state is not None
     sides = {}
     for name, side in state.sides.items():
@@ -230,7 +230,7 @@ def test_an_explanation_says_why_in_figures_and_words(reading, filled):
         assert one["why"]["signals"]["nearness"]["value"] == pytest.approx(one["used"][0]["similarity"], abs=1e-6)
     ungated = reading.post("/v1/explain", json={"input": [{"text": "red"}], "gate": False}).json()["data"][0]
     assert "why" not in ungated
-    assert {used["trust"] for used in ungated["used"]} == {1.0}
+    assert {used["reliability"] for used in ungated["used"]} == {1.0}
 
 
 def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admin):

@@ -13,12 +13,12 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.artifact import GRAPHS, Artifact
+from reco_plugin.calibration.gate import CONSTANTS, SIGNALS
 from reco_plugin.config import Settings, load_settings
 from reco_plugin.errors import MissingExtra, SessionError
 from reco_plugin.sessions import Session, describe_engines
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.train.graphs import step_inputs
-from reco_plugin.trust.gate import CONSTANTS, SIGNALS
 
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 

@@ -23,6 +23,7 @@ from tritonclient.grpc import model_config_pb2
 
 from reco_plugin import Reco
 from reco_plugin.artifact import GRAPHS, Artifact, Policy
+from reco_plugin.calibration.gate import step
 from reco_plugin.config import Settings
 from reco_plugin.errors import ArtifactError, ConfigError
 from reco_plugin.fuse import GraphFuser
@@ -36,7 +37,6 @@ from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
 from reco_plugin.train.recipe import Serving
 from reco_plugin.train.to_onnx import to_precision
-from reco_plugin.trust.gate import step
 from reco_plugin.types import MODALITIES, FuserName, Modality, Neighbours
 
 TEXT = {"context_length": 20, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 1}

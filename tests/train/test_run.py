@@ -22,7 +22,7 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.data import write_pairs
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.refine import Refiner
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.encoder import load_frozen

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...calibration.learn import learn
 from ...files import digest_records
-from ...learn import learn
 from ...memory import Fingerprint, Memory, Searches, open_memory
 from ...refine import VectorMemory
 from ...request import Search
@@ -90,7 +90,7 @@ class ApproximateMemory:
 
 @dataclass
 class RamMemory:
-    """An exact memory of some pairs in RAM, with its trust for any number of neighbours."""
+    """An exact memory of some pairs in RAM, with its calibration for any number of neighbours."""
 
     pairs: Records
     store: Memory  # of the pairs
@@ -99,11 +99,11 @@ class RamMemory:
 
     @property
     def plain(self) -> VectorMemory:
-        """The memory without trust, which only the closed form needs."""
+        """The memory without calibration, which only the closed form needs."""
         return VectorMemory(self.store, None, self.searches)
 
     def at(self, k: int) -> VectorMemory:
-        """The memory, its trust learned for k neighbours; another k replaces what the store holds of each pair."""
+        """The memory, calibrated for k neighbours; another k replaces what the store holds of each pair."""
         if self._last is None or self._last[0] != k:
             self._last = k, VectorMemory(self.store, learn(self.store, k), self.searches)
         return self._last[1]
@@ -126,7 +126,7 @@ class Memories:
         self._made: dict[str, tuple[RamMemory, VectorMemory]] = {}
 
     def of(self, pairs: Records, fingerprint: Fingerprint, k: int) -> VectorMemory:
-        """The memory of these pairs, (N, D) each, its trust learned for k neighbours."""
+        """The memory of these pairs, (N, D) each, its calibration learned for k neighbours."""
         key = f"{fingerprint.digest} {k} {digest_records(pairs)}"
         if key not in self._made:
             made = ram_memory(pairs, fingerprint)

@@ -89,7 +89,9 @@ def digests_of(study: Study) -> dict[str, str]:
         "source": digest_task(study.whole),
         "dev": digest_task(study.dev),
         "memory": digest_records(study.records),
-        "gate": "" if (trust := study.subject.memory.trust) is None else str(trust.to_json()["sha256"]),
+        "gate": ""
+        if (calibration := study.subject.memory.calibration) is None
+        else str(calibration.to_json()["sha256"]),
         "models": digest_texts([f"{name} {digest}" for name, digest in study.subject.digests.items()]),
         "distractors": "" if study.distractors is None else digest_records(study.distractors),
         "captions": "" if captioned is None else digest_arrays(captioned.images, captioned.texts),

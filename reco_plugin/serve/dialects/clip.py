@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from ..edge import Edge
 from ..embedding import Embedded
 from ..failures import Failure, Refused
-from ..models import calibration
+from ..models import describe_calibration
 from ..routes import answering_in
 from ..schemas import Items
 from .inputs import Picture, Wanted, answer, numbered
@@ -89,7 +89,7 @@ def router(edge: Edge) -> APIRouter:
             model=next(iter(embedder.aliases)),
             dimension=embedder.dimension,
             aliases=dict(embedder.aliases),
-            **calibration(reco),
+            **describe_calibration(reco),
             caution=reco.settings.caution or reco.manifest.policy.caution,
             fusers=list(reco.manifest.fusers),
         )

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, Field
 
+from ...calibration.reasons import explain_decision
 from ...defaults import RESULTS
 from ...errors import MemoryStoreError
 from ...memory import Memory, memory_of, open_memory
 from ...reco import Reco
 from ...request import Search
-from ...trust.reasons import explain_decision
 from ...types import Degraded, InputType, Modality, Payload, Refinement, Used, Vectors, caption_of, other
 from ..edge import Caller
 from ..embedding import Embedded, EmbedRequest
@@ -67,7 +67,7 @@ class Retrieved(Shown):
     """A pair that the refinement used."""
 
     similarity: float
-    trust: float
+    reliability: float
     weight: float
 
 
@@ -238,7 +238,7 @@ class Comparer:
 
     def _show_used(self, used: Used) -> Retrieved:
         pair = describe_pair(used.id, used.payload, self.pictures)
-        return Retrieved(**vars(pair), similarity=used.similarity, trust=used.trust, weight=used.weight)
+        return Retrieved(**vars(pair), similarity=used.similarity, reliability=used.reliability, weight=used.weight)
 
 
 def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> Shown:

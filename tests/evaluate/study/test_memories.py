@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.calibration.learn import learn
 from reco_plugin.evaluate.study import memories as study_memories
 from reco_plugin.evaluate.study.memories import ApproximateMemory, Memories, RamMemory, RememberingMemory, ram_memory
-from reco_plugin.learn import learn
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.refine import Refiner
 from reco_plugin.request import Search
@@ -114,4 +114,4 @@ def test_a_memory_in_ram_refines_alike_whatever_k_was_asked_for_before() -> None
     refined(used, 10)
     np.testing.assert_array_equal(refined(used, 5), first)
     np.testing.assert_array_equal(refined(ram_memory(pairs, FINGERPRINT), 5), first)
-    assert used.plain.trust is None and used.at(5) is used.at(5)
+    assert used.plain.calibration is None and used.at(5) is used.at(5)

@@ -102,10 +102,10 @@ def test_several_models_are_averaged_and_their_spread_is_shown(study: Study) -> 
     class Nothing:
         name = "nothing"
 
-        def fuse(self, modality: str, vectors: Any, neighbours: Any, trust: Any) -> Any:
+        def fuse(self, modality: str, vectors: Any, neighbours: Any, calibration: Any) -> Any:
             from reco_plugin.fuse import Fused
 
-            return Fused(vectors, np.zeros_like(trust))
+            return Fused(vectors, np.zeros_like(calibration))
 
     alone = row(main(study).tables[0], name="images")["top1"]
     frozen = row(main(study).tables[0], name="frozen")["top1"]
@@ -157,12 +157,12 @@ def test_the_control_is_a_line_of_its_own(study: Study) -> None:
     class Noting:
         name = "noting"
 
-        def fuse(self, modality: str, vectors: Any, neighbours: Any, trust: Any) -> Any:
+        def fuse(self, modality: str, vectors: Any, neighbours: Any, calibration: Any) -> Any:
             from reco_plugin.fuse import Fused
 
             seen.append(float(np.abs(neighbours.vectors).max() + neighbours.similarity.max()))
-            assert (trust == 1).all()
-            return Fused(vectors, trust)
+            assert (calibration == 1).all()
+            return Fused(vectors, calibration)
 
     with_control = replace(study, subject=replace(study.subject, control=WithoutRetrieval(Noting())))  # type: ignore[arg-type]
     line = row(table(ablations(with_control), "search"), name="trained without retrieval")
@@ -288,8 +288,8 @@ def test_the_gate_is_explained_and_caution_swept(study: Study) -> None:
     trade, learned, gates = section.tables
     found = {str(r["name"]): r for r in trade.rows}
     assert list(found) == ["0", "0.5", "0.8", "no gate"]
-    trust = study.full.trust
-    assert trust is not None and trust.unanswerable < 0.5
+    calibration = study.full.calibration
+    assert calibration is not None and calibration.unanswerable < 0.5
     assert found["0.5"]["known"] == study.gain(study.measure(images := replace(study.ours, sides="image")))  # balanced
     assert found["no gate"]["known"] == study.gain(study.measure(replace(images, gate=False)))
     assert found["0.5"]["far_known"] > found["0.5"]["far_unknown"] > 0  # it moves less where there is no answer
@@ -303,17 +303,17 @@ def test_the_gate_is_explained_and_caution_swept(study: Study) -> None:
     assert [r["name"] for r in gates.rows] == [
         f"{side} queries, {caution}" for side in ("image", "text") for caution in ("balanced", "bold")
     ]
-    assert (applied := trust.gate("image", "balanced")) is not None
+    assert (applied := calibration.gate("image", "balanced")) is not None
     assert gates.rows[0]["phi0"] == applied.gate.phi[0]
 
 
 def test_a_memory_that_is_large_enough_tells_its_self_check(make_study: Any, world: Any) -> None:
     study = make_study(world.pairs(each=10), world.labelled())
-    trust = study.full.trust
-    assert trust is not None and trust.check is not None
+    calibration = study.full.calibration
+    assert calibration is not None and calibration.check is not None
     said = {str(r["name"]): str(r["value"]) for r in gate(study).tables[1].rows}
     assert said["gates"] == "fitted on its own pairs"
-    side = trust.check.image
+    side = calibration.check.image
     assert said["self-check, image queries, answer in the memory"] == f"{side.gain:+.1f} ± {2 * side.error:.1f} points"
     assert {"self-check, text queries, answer hidden", "how well its captions fit (no share of right ones)"} <= set(
         said

@@ -19,7 +19,7 @@ from compose_stack import Stack, docker_runs
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory_options import MemoryOptions
+from reco_plugin.memory.options import MemoryOptions
 
 BACKENDS = [
     "exact-ram",

@@ -532,17 +532,17 @@ def test_the_store_knows_which_pairs_are_not_judged_yet(memory: Memory) -> None:
 def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records(["a"]))
-    memory.set_trust({"format": 1, "blob": "AAAA"})
+    memory.set_calibration({"format": 1, "blob": "AAAA"})
     assert memory.header.learning == {}
     memory.note_learning({"id": "x", "pairs": 1})
     memory.close()
     again = persistent(create=False)
     assert again.header.learning == {"id": "x", "pairs": 1}
-    again.set_trust({"format": 1, "blob": "BBBB"})
+    again.set_calibration({"format": 1, "blob": "BBBB"})
     again.note_learning({})
     again.close()
     third = persistent(create=False)
-    assert (third.header.learning, third.header.trust) == ({}, {"format": 1, "blob": "BBBB"})
+    assert (third.header.learning, third.header.calibration) == ({}, {"format": 1, "blob": "BBBB"})
 
 
 def test_witnesses_of_another_shape(memory: Memory) -> None:
@@ -557,14 +557,14 @@ def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPEN
     given = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     names = [f"p{i}" for i in range(30)]
     memory.set_witnesses(names, given)
-    memory.set_trust({"format": 1, "blob": "AAAA"})
+    memory.set_calibration({"format": 1, "blob": "AAAA"})
     memory.close()
     again = persistent(create=False)
-    assert again.header.trust == {"format": 1, "blob": "AAAA"}
+    assert again.header.calibration == {"format": 1, "blob": "AAAA"}
     np.testing.assert_array_equal(again.witnesses(names), given)
     target = open_memory(":memory:", FINGERPRINT)
     assert sum(copy(again, target, batch_size=7)) == 30
-    assert target.header.trust == again.header.trust
+    assert target.header.calibration == again.header.calibration
     np.testing.assert_array_equal(target.witnesses(names), given)
 
 
@@ -573,25 +573,25 @@ def test_trust_and_witnesses_are_there_again_and_go_with_a_copy(persistent: OPEN
 
 def test_header_and_trust(memory: Memory) -> None:
     assert memory.header.fingerprint == FINGERPRINT
-    assert memory.header.trust == {}
-    memory.set_trust({"gate": {"a": 1.5}})
-    memory.set_trust({"b": [1]})
-    assert memory.header.trust == {"b": [1]}
-    with pytest.raises(InputError, match="trust"):
-        memory.set_trust({"b": object()})
-    assert memory.header.trust == {"b": [1]}
+    assert memory.header.calibration == {}
+    memory.set_calibration({"gate": {"a": 1.5}})
+    memory.set_calibration({"b": [1]})
+    assert memory.header.calibration == {"b": [1]}
+    with pytest.raises(InputError, match="calibration"):
+        memory.set_calibration({"b": object()})
+    assert memory.header.calibration == {"b": [1]}
 
 
 def test_reopen_keeps_everything(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records(["a", "b"], payloads=[{"n": 1}, {"ü": ["x"]}]))
-    memory.set_trust({"gate": {"a": 1.5}, "gone": 1})
-    memory.set_trust({"gate": {"a": 2.5}})
+    memory.set_calibration({"gate": {"a": 1.5}, "gone": 1})
+    memory.set_calibration({"gate": {"a": 2.5}})
     before = everything(memory)
     memory.close()
     again = persistent(create=False)
     assert again.header.fingerprint == FINGERPRINT
-    assert again.header.trust == {"gate": {"a": 2.5}}
+    assert again.header.calibration == {"gate": {"a": 2.5}}
     after = everything(again)
     assert list(after) == list(before)
     for name, (image, text, payload) in before.items():
@@ -638,7 +638,7 @@ def test_close_twice_then_use(memory: Memory) -> None:
         lambda: memory.scroll(),
         lambda: next(scrolling),
         lambda: memory.flush(),
-        lambda: memory.set_trust({}),
+        lambda: memory.set_calibration({}),
     ):
         with pytest.raises(MemoryStoreError, match="closed"):
             use()

@@ -14,9 +14,9 @@ from qdrant_stand_in import Refusal, StandIn, serving
 
 from reco_plugin.errors import FingerprintMismatch
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.server_versions import ServerVersions
-from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
 
@@ -56,7 +56,7 @@ def version_of(server: StandIn, fingerprint: Fingerprint, opened: Open, gate: di
         name = versions.begin(fingerprint)
         new = opened(fingerprint, name)
         new.upsert(Records([id_], AXES[:1], AXES[1:2], [{}]))
-        new.set_trust(gate)
+        new.set_calibration(gate)
         versions.finish(name, 1, fingerprint)
     return name
 
@@ -70,15 +70,15 @@ def test_constants_of_another_version_and_of_another_process_are_followed(server
     reader, patient = opened(refresh_s=1e-9), opened(refresh_s=1e9)
     assert ask(reader) == [[]]
     name = version_of(server, MINE, opened, {"a": 1}, "new")
-    assert (ask(reader), reader.header.trust) == ([[]], {})
+    assert (ask(reader), reader.header.calibration) == ([[]], {})
     use(server, name)
-    assert (ask(reader), reader.header.trust) == ([["new"]], {"a": 1})
+    assert (ask(reader), reader.header.calibration) == ([["new"]], {"a": 1})
     same = reader.header
     ask(reader)
     assert reader.header is same  # who keeps what was read from it reads nothing anew
-    opened().set_trust({"a": 2})
-    assert (ask(reader), reader.header.trust) == ([["new"]], {"a": 2})
-    assert (ask(patient), patient.header.trust) == ([["new"]], {})
+    opened().set_calibration({"a": 2})
+    assert (ask(reader), reader.header.calibration) == ([["new"]], {"a": 2})
+    assert (ask(patient), patient.header.calibration) == ([["new"]], {})
 
 
 def test_it_is_read_anew_once_per_period(server: StandIn, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     place = tmp_path / "memory"
     with closing(open_memory(place, MINE, kind="edge")) as memory:
         memory.upsert(records(GOOD, payloads=[{"n": i} for i in range(len(GOOD))]))
-        memory.set_trust({"pairs": 30})
+        memory.set_calibration({"pairs": 30})
     return place
 
 
@@ -62,7 +62,7 @@ def rescued(folder: Path, target: Path) -> tuple[str, dict[str, Any]]:
     result = reco("memory", "rescue", str(target), "--memory", str(folder))
     assert result.exit_code == 0, result.output
     with closing(open_memory(target, MINE, create=False)) as memory:
-        assert memory.header.trust == {"pairs": 30}
+        assert memory.header.calibration == {"pairs": 30}
         memory.upsert(records(["another"]))
         return result.stdout, everything(memory)
 
@@ -119,4 +119,4 @@ def test_pairs_that_are_left_out_do_not_go_unnoticed(folder: Path) -> None:
         for reading in (all_pairs(lossy), copy(lossy, target)):
             with pytest.raises(MemoryStoreError, match=r"holds 30 pairs, and 29 could be read.*reco memory rescue"):
                 list(reading)
-        assert target.header.trust == {}
+        assert target.header.calibration == {}

@@ -30,10 +30,10 @@ from reco_plugin.errors import (
     MemoryUnavailable,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write, qdrant
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server, _warn_of_bare_key
 from reco_plugin.memory.server_versions import ServerVersions
 from reco_plugin.memory.transfer import copy
-from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
 
@@ -133,19 +133,19 @@ def test_how_deep_it_looks_is_measured_when_a_large_memory_is_calibrated(server,
     image, text = sides / np.linalg.norm(sides, axis=-1, keepdims=True)
     writer, reader = opened(), opened(options={"refresh_s": 0.001})
     writer.upsert(Records([f"p{i}" for i in range(60)], image, text, [{}] * 60))
-    writer.set_trust({"blob": "learned"})
-    assert writer.header.trust == {"blob": "learned"}  # few pairs: an index looks at them all
+    writer.set_calibration({"blob": "learned"})
+    assert writer.header.calibration == {"blob": "learned"}  # few pairs: an index looks at them all
     assert searched(writer).hnsw_ef == 256
     server.engine.least_ef = least
     monkeypatch.setattr(qdrant, "DEEP", 60)
-    writer.set_trust({"blob": "learned", "search_ef": 7})  # as a copy of another memory brings it
-    assert writer.header.trust == {"blob": "learned", "search_ef": depth}
+    writer.set_calibration({"blob": "learned", "search_ef": 7})  # as a copy of another memory brings it
+    assert writer.header.calibration == {"blob": "learned", "search_ef": depth}
     assert searched(writer).hnsw_ef == depth
     time.sleep(0.01)
     searched(reader)  # reads the header
     assert searched(reader).hnsw_ef == depth
     assert searched(opened(options={"search_ef": 77})).hnsw_ef == 77
-    writer.set_trust({})
+    writer.set_calibration({})
     assert searched(writer).hnsw_ef == 256
 
 
@@ -154,8 +154,8 @@ def test_what_was_learned_is_stored_where_the_depth_cannot_be_measured(server, o
     memory = opened()
     memory.upsert(pairs(8))
     server.engine.refusals["query"] = Refusal(500, "out of memory")
-    memory.set_trust({"blob": "learned"})
-    assert memory.header.trust == {"blob": "learned"}
+    memory.set_calibration({"blob": "learned"})
+    assert memory.header.calibration == {"blob": "learned"}
     assert "256 stays" in caplog.text and "out of memory" in caplog.text
 
 
@@ -515,7 +515,7 @@ def test_a_copy_of_the_server_is_told_from_it_before_anything_is_written(server,
         for write in (
             lambda: memory.upsert(pairs(5)),
             lambda: memory.delete(["p0"]),
-            lambda: memory.set_trust({"blob": "x"}),
+            lambda: memory.set_calibration({"blob": "x"}),
             lambda: memory.set_witnesses(["p0"], np.ones((1, 3), np.float32)),
         ):
             with pytest.raises(ConfigError, match=r"are not one Qdrant server: what is made by REST is not seen"):

@@ -16,9 +16,9 @@ from reco_plugin.data import Rejected
 from reco_plugin.errors import MemoryOverloaded, MemoryStoreError
 from reco_plugin.ingest.source import open_source
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.memory.options import MemoryOptions
 from reco_plugin.memory.server import Server
 from reco_plugin.memory.server_versions import ServerVersions
-from reco_plugin.memory_options import MemoryOptions
 from reco_plugin.request import Search
 from reco_plugin.types import Records
 
@@ -110,7 +110,7 @@ def test_versions_swap_under_a_reader(qdrant_url: str, name: str) -> None:
         assert reader.count() == 3
         versions.use(second)
         assert reader.count() == 5
-        reader.set_trust({"gate": {"a": 1.0}})
+        reader.set_calibration({"gate": {"a": 1.0}})
         assert versions.rollback().name == f"{name}--v1"
         assert reader.count() == 3
         assert versions.prune(keep=0) == [second]

@@ -119,7 +119,7 @@ class _Show:
                 caption=str(used.payload.get("caption", used.id)),
                 picture=self.pictures.pair(used.id, used.payload),
                 similarity=used.similarity,
-                trust=used.trust,
+                reliability=used.reliability,
                 relevant=self.row_of[used.id] in of_class if shows.known else None,
             )
             for used in used_pairs(refinement, row)

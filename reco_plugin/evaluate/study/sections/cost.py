@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ....closed_form import Closed, Request
+from ....calibration.closed_form import Closed, Request
 from ....retrieve import retrieve
 from ....types import Neighbours
 from ...findings import Cell, Chart, Column, Section, Table

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ....trust import State
-from ....trust.gate import FITTED
+from ....calibration import Calibration
+from ....calibration.gate import FITTED
 from ....types import MODALITIES
 from ...findings import Cell, Chart, Column, Line, Section, Table
 from ...measure import Measured
@@ -15,7 +15,7 @@ from ..study import Study
 from ..tables import gain_chart, gain_line
 
 SHARES, QUICK_SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8), (0.0, 0.5, 0.8)
-_FEATURES = ("strength", "ln knowledge", "ln agreement", "ln honesty", "best similarity", "its lead")
+_FEATURES = ("strength", "ln knowledge", "ln agreement", "ln reliability", "best similarity", "its lead")
 _NO_GATE = "no gate"
 
 
@@ -52,7 +52,7 @@ def gate(study: Study) -> Section:
         ),
         rows=tuple(rows),
     )
-    trust = study.full.trust
+    calibration = study.full.calibration
     return Section(
         key="gate",
         title="What has the memory learned, and what does caution trade?",
@@ -65,7 +65,7 @@ def gate(study: Study) -> Section:
             "neighbours' mean as it is. The self-check is right in sign, not in size, and blind to an irrelevant "
             "memory."
         ),
-        tables=(trade, *([] if trust is None else [_state(trust), _gates(trust)])),
+        tables=(trade, *([] if calibration is None else [_state(calibration), _gates(calibration)])),
         charts=_charts(study, list(methods), known, left_out),
     )
 
@@ -74,18 +74,18 @@ def _strength(found: Measured) -> float | None:
     return None if found.coverage is None else found.coverage.strength
 
 
-def _state(trust: State) -> Table:
+def _state(calibration: Calibration) -> Table:
     """What was learned, in a table of two columns."""
-    check = trust.check
+    check = calibration.check
     said: dict[str, str] = {
-        "pairs": f"{trust.pairs:,}",
-        "gates": "fitted on its own pairs" if trust.fitted else "the safe ones of a small memory",
-        "queries without an answer, as measured": f"{percent(trust.unanswerable)} %",
-        "how well its captions fit (no share of right ones)": f"{_fit(trust):.2f} of 1",
-        "cosine from which two captions mean the same": f"{trust.same_caption:.2f}",
+        "pairs": f"{calibration.pairs:,}",
+        "gates": "fitted on its own pairs" if calibration.fitted else "the safe ones of a small memory",
+        "queries without an answer, as measured": f"{percent(calibration.unanswerable)} %",
+        "how well its captions fit (no share of right ones)": f"{_fit(calibration):.2f} of 1",
+        "cosine from which two captions mean the same": f"{calibration.same_caption:.2f}",
     }
-    if trust.reason:
-        said["stays plain, since"] = trust.reason
+    if calibration.reason:
+        said["stays plain, since"] = calibration.reason
     for modality, side in ((modality, check.side(modality)) for modality in MODALITIES if check):
         said[f"self-check, {modality} queries, answer in the memory"] = _points(side.gain, side.error)
         said[f"self-check, {modality} queries, answer hidden"] = _points(side.hidden, side.hidden_error)
@@ -94,21 +94,24 @@ def _state(trust: State) -> Table:
     return Table(title="what the memory has learned", columns=columns, rows=rows)
 
 
-def _fit(trust: State) -> float:
-    return 1.0 - (trust.honesty.wrong if trust.check is None else trust.check.wrong)
+def _fit(calibration: Calibration) -> float:
+    return 1.0 - (calibration.reliability.wrong if calibration.check is None else calibration.check.wrong)
 
 
 def _points(gain: float, error: float) -> str:
     return f"{gain:+.1f} ± {2 * error:.1f} points"
 
 
-def _gates(trust: State) -> Table:
+def _gates(calibration: Calibration) -> Table:
     """The coefficients of every gate."""
     rows: list[dict[str, Cell]] = []
     for modality in MODALITIES:
         for caution in FITTED:
-            if (fitted := trust.sides[modality].gates.get(caution)) is not None:
-                cells: dict[str, Cell] = {"name": f"{modality} queries, {caution}", "share": trust.shares[caution]}
+            if (fitted := calibration.sides[modality].gates.get(caution)) is not None:
+                cells: dict[str, Cell] = {
+                    "name": f"{modality} queries, {caution}",
+                    "share": calibration.shares[caution],
+                }
                 cells |= {f"phi{place}": value for place, value in enumerate(fitted.phi.tolist())}
                 rows.append(cells | {"tau": fitted.sharpness, "kappa": fitted.temperature, "gain": fitted.gain})
     columns = [Column(key="name", title="gate"), Column(key="share", title="no answer assumed", kind="percent")]

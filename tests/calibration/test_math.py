@@ -1,4 +1,4 @@
-"""The mathematics of trust against slow twins: finite differences, numpy's inverse, identities."""
+"""The mathematics of calibration against slow twins: finite differences, numpy's inverse, identities."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from trust_worlds import D, measured, unit, world
 
-from reco_plugin.cli.memory import trust_lines
+from reco_plugin.calibration import Calibration, calibrate
+from reco_plugin.calibration.check import Check
+from reco_plugin.calibration.corpus import Corpus
+from reco_plugin.calibration.coverage import find_covered, nearest_rival
+from reco_plugin.calibration.episodes import make_episodes
+from reco_plugin.calibration.fit import START, _Loss, minimise
+from reco_plugin.calibration.moments import low_rank
+from reco_plugin.calibration.reliability import LEAST, Reliability
+from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
+from reco_plugin.cli.memory import calibration_lines
 from reco_plugin.errors import ConfigError
-from reco_plugin.trust import State, calibrate
-from reco_plugin.trust.check import Check
-from reco_plugin.trust.corpus import Corpus
-from reco_plugin.trust.coverage import find_covered, nearest_rival
-from reco_plugin.trust.episodes import make_episodes
-from reco_plugin.trust.fit import START, _Loss, minimise
-from reco_plugin.trust.honesty import LEAST, Honesty
-from reco_plugin.trust.moments import low_rank
-from reco_plugin.trust.scores import keep_mass, score_pairs, to_vectors
 from reco_plugin.types import MODALITIES, Mass, Modality, Moves
 
 
@@ -54,27 +54,27 @@ def test_the_inverse_of_a_low_rank_matrix(rank: int, shrinkage: float) -> None:
 
 
 @pytest.mark.parametrize("wrong", [0.1, 0.3])
-def test_honesty_ranks_wrong_captions_behind_right_ones(wrong: float) -> None:
+def test_reliability_ranks_wrong_captions_behind_right_ones(wrong: float) -> None:
     image, text, bad = world(100, 6, wrong=wrong)
-    honesty = measured(image, text).honesty_of(np.arange(len(image)))
-    right, others = honesty[~bad], honesty[bad]
+    reliability = measured(image, text).reliability_of(np.arange(len(image)))
+    right, others = reliability[~bad], reliability[bad]
     auc = (right[:, None] > others).mean() + 0.5 * (right[:, None] == others).mean()
     assert auc > 0.9
 
 
-def test_what_is_shown_of_honesty_ranks_also_what_lies_at_its_floor() -> None:
-    honesty = Honesty(np.array([1.0, 0.0, 0.0, 0.0]), 0.5, mean=0.7)
+def test_what_is_shown_of_reliability_ranks_also_what_lies_at_its_floor() -> None:
+    reliability = Reliability(np.array([1.0, 0.0, 0.0, 0.0]), 0.5, mean=0.7)
     witnesses = np.zeros((401, 3), np.float32)
     witnesses[:, 0] = np.linspace(-10.0, 8.0, 401)
-    of, shown = honesty.of(witnesses), honesty.shown(witnesses)
+    of, shown = reliability.of(witnesses), reliability.shown(witnesses)
     assert (of == LEAST).sum() > 200, "all these are equal"
     assert (np.diff(shown) > 0.0).all(), "none of these are"
     assert shown.min() > 0.0 and shown.max() < 1.0
     assert np.array_equal(shown[of > 0.5], of[of > 0.5])
     assert np.abs(np.diff(shown)).max() < 0.03, "without a step"
     witnesses[0, 1] = np.nan
-    assert honesty.shown(witnesses)[0] == np.float32(0.7), "not judged yet"
-    assert (Honesty(honesty.weights, 0.0).shown(witnesses[1:]) == 1.0).all()
+    assert reliability.shown(witnesses)[0] == np.float32(0.7), "not judged yet"
+    assert (Reliability(reliability.weights, 0.0).shown(witnesses[1:]) == 1.0).all()
 
 
 def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
@@ -87,16 +87,16 @@ def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
 
 
 @pytest.fixture(scope="module", params=[(100, 4), (20, 4)], ids=["fitted", "safe"])
-def state(request: pytest.FixtureRequest) -> State:
+def state(request: pytest.FixtureRequest) -> Calibration:
     learned = calibrate(*world(*request.param)[:2])
     assert learned is not None
     assert learned.state.fitted == (request.param == (100, 4))
     return learned.state
 
 
-def test_a_state_comes_back_bit_for_bit(state: State) -> None:
+def test_a_state_comes_back_bit_for_bit(state: Calibration) -> None:
     stored = state.to_json()
-    again = State.from_json(stored)
+    again = Calibration.from_json(stored)
     assert again.to_json() == stored
     assert again.check == state.check
     for modality in MODALITIES:
@@ -158,13 +158,13 @@ def test_vectors_of_another_encoder_are_an_alarm(classes: int, per: int) -> None
     )  # a domain unknown to CLIP looks like this, too
     assert "worth nothing if the vectors are of another encoder" in check.meaning
     assert not check.advice
-    assert [one for one in trust_lines(right.state.to_json(), len(image)) if "fit their neighbours by 0." in one]
-    said = "; ".join(trust_lines(turned.state.to_json(), len(image)))
+    assert [one for one in calibration_lines(right.state.to_json(), len(image)) if "fit their neighbours by 0." in one]
+    said = "; ".join(calibration_lines(turned.state.to_json(), len(image)))
     assert "ALARM" in said
     assert "fit their neighbours" not in said, "said of no use where the alarm is raised"
 
 
-def test_a_damaged_state_is_refused(state: State) -> None:
+def test_a_damaged_state_is_refused(state: Calibration) -> None:
     stored = state.to_json()
     blob = stored["blob"]
     for change in (
@@ -177,10 +177,10 @@ def test_a_damaged_state_is_refused(state: State) -> None:
         {"pairs": "many"},
     ):
         with pytest.raises(ConfigError, match="reco memory calibrate"):
-            State.from_json(stored | change)
+            Calibration.from_json(stored | change)
     for gone in ("format", "sha256", "blob", "pairs"):
         with pytest.raises(ConfigError, match="reco memory calibrate"):
-            State.from_json({name: value for name, value in stored.items() if name != gone})
+            Calibration.from_json({name: value for name, value in stored.items() if name != gone})
 
 
 def test_minimise_a_quadratic() -> None:

@@ -1,4 +1,4 @@
-"""The memory's pairs as the fit sees them: moments, neighbours and honesty."""
+"""The memory's pairs as the fit sees them: moments, neighbours and reliability."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import MODALITIES, Modality, Vectors, other
-from .honesty import Honesty, Predicted, learn_honesty, predict
 from .moments import LowRank, Values, low_rank, mean_length, measure_values, rank_for
 from .nearest import NUMBERS, Lists, NearestRows, nearest_others, nearest_to, sort_into_lists
+from .reliability import Predicted, Reliability, learn_reliability, predict
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
@@ -33,7 +33,7 @@ class Corpus:
         same_caption: cosine from which two captions mean the same.
         lists: for searches within each modality; None: all are compared.
         near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
-        learned: honesty.
+        learned: reliability.
         witnesses: (N, 3) of each pair.
         chosen: rows that the moments were measured on.
     """
@@ -47,7 +47,7 @@ class Corpus:
     chosen: npt.NDArray[np.intp]
     lists: Mapping[Modality, Lists | None]
     near: Mapping[Modality, NearestRows] = field(default_factory=dict)
-    learned: Honesty = field(default_factory=lambda: Honesty(np.zeros(4), 0.0))
+    learned: Reliability = field(default_factory=lambda: Reliability(np.zeros(4), 0.0))
     witnesses: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
 
     def __len__(self) -> int:
@@ -62,13 +62,13 @@ class Corpus:
         places, similarity = self.near[modality]
         return places[rows][:, :-1], similarity[rows][:, :-1]
 
-    def honesty_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        """Honesty of pairs, of the shape of ``rows``."""
+    def reliability_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Reliability of pairs, of the shape of ``rows``."""
         return self.learned.of(self.witnesses[rows])
 
-    def honesty_without(self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        """Honesty of found pairs (n, K) as it would be without the pair that asks (n,): else it knows the answer."""
-        honesty = self.honesty_of(found)
+    def reliability_without(self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """Reliability of found pairs (n, K) as it is without the pair that asks (n,): else it knows the answer."""
+        reliability = self.reliability_of(found)
         hit = np.zeros(found.shape, np.bool_)
         for modality in MODALITIES:
             hit |= (self.near[modality][0][found] == askers[:, None, None]).any(axis=2)
@@ -80,8 +80,8 @@ class Corpus:
                 similarity[rows == askers[asks][:, None]] = -3.0
                 order = np.argsort(-similarity, axis=1, kind="stable")[:, : rows.shape[1] - 1]
                 near[modality] = np.take_along_axis(rows, order, 1), np.take_along_axis(similarity, order, 1)
-            honesty[asks, column] = self.learned.of(witness(self, pairs, near))
-        return honesty
+            reliability[asks, column] = self.learned.of(witness(self, pairs, near))
+        return reliability
 
 
 def measure_corpus(
@@ -116,7 +116,7 @@ def measure_corpus(
     lists = {m: sort_into_lists(sides[m], k) for m in MODALITIES}
     corpus = Corpus(image, text, values, spreads, units, same, chosen, lists)
     corpus = replace(corpus, near={m: nearest_others(sides[m], k, progress, lists[m]) for m in MODALITIES})
-    return _with_scatter(_with_honesty(corpus, rng))
+    return _with_scatter(_with_reliability(corpus, rng))
 
 
 def witness(
@@ -179,8 +179,8 @@ def _same_caption(cosines: npt.NDArray[np.float32]) -> float:
     return chance + 0.5 * (1.0 - chance)
 
 
-def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """Learn honesty on the chosen rows, and witness all pairs."""
+def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
+    """Learn reliability on the chosen rows, and witness all pairs."""
     witnesses = witness(corpus, np.arange(len(corpus)))
     rows, shuffle = corpus.chosen, rng.permutation(len(corpus.chosen))
     size = max(_BLOCK, NUMBERS // (corpus.near["image"][0].shape[1] * corpus.image.shape[1]))
@@ -195,17 +195,17 @@ def _with_honesty(corpus: Corpus, rng: np.random.Generator) -> Corpus:
             for part, block in zip(parts, blocks, strict=True)
         ]
     )
-    learned = learn_honesty(witnesses[rows], fake)
+    learned = learn_reliability(witnesses[rows], fake)
     learned = replace(learned, mean=float(learned.of(witnesses).mean()))
     return replace(corpus, learned=learned, witnesses=witnesses)
 
 
 def _with_scatter(corpus: Corpus) -> Corpus:
-    """Give image values Fisher's metric: how images of like captions differ, weighted by honesty."""
+    """Give image values Fisher's metric: how images of like captions differ, weighted by reliability."""
     rows = corpus.chosen
     places, similarity = corpus.near_without_last("text", rows)
-    weights = np.maximum(similarity - corpus.same_caption, 0.0) * corpus.honesty_of(places)
-    weights = weights * corpus.honesty_of(rows)[:, None]
+    weights = np.maximum(similarity - corpus.same_caption, 0.0) * corpus.reliability_of(places)
+    weights = weights * corpus.reliability_of(rows)[:, None]
     total = weights.sum(axis=1, keepdims=True)
     answered = total[:, 0] > 1e-3
     if answered.sum() < 50:
@@ -215,7 +215,7 @@ def _with_scatter(corpus: Corpus) -> Corpus:
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
         mean[block] = np.matmul(weights[block, None], corpus.image[places[block]])[:, 0]
-    residual = ((corpus.image[rows] - mean) * np.sqrt(corpus.honesty_of(rows))[:, None])[answered]
+    residual = ((corpus.image[rows] - mean) * np.sqrt(corpus.reliability_of(rows))[:, None])[answered]
     before = corpus.values["image"]
     scatter: LowRank = low_rank(residual.T @ residual / len(residual), rank_for(len(residual)))
     precision = scatter.inverse(residual.shape[1] / len(residual))

@@ -26,7 +26,7 @@ class Episode:
     """n questions and their answers, among n candidates.
 
     Attributes:
-        similarity, found, honesty: (n, K) of the neighbours.
+        similarity, found, reliability: (n, K) of the neighbours.
         plain: (n, K) what the frozen encoder says of the values.
         gram: (n, K, K) products of the values in the metric.
         spread: (n, K, K) products over the covariance.
@@ -39,7 +39,7 @@ class Episode:
 
     similarity: Floats
     found: npt.NDArray[np.bool_]
-    honesty: Floats
+    reliability: Floats
     plain: Floats
     gram: Floats
     spread: Floats
@@ -57,7 +57,7 @@ class Episodes:
     Attributes:
         visible, hidden: siblings visible, and hidden.
         siblings: (n,) how many other pairs have the caption.
-        honesty: (n,) of the pairs that ask.
+        reliability: (n,) of the pairs that ask.
         length: of a value in the metric, squared.
         spread: of similarity.
     """
@@ -65,7 +65,7 @@ class Episodes:
     visible: Episode
     hidden: Episode
     siblings: npt.NDArray[np.intp]
-    honesty: Floats
+    reliability: Floats
     length: float
     spread: float
 
@@ -116,7 +116,7 @@ def make_episodes(
         asked.episode(visible, answers),
         asked.episode(hidden, corpus.side(value)[rows]),
         siblings,
-        corpus.honesty_of(rows),
+        corpus.reliability_of(rows),
         corpus.values[value].length,
         corpus.spreads[modality],
     )
@@ -183,7 +183,7 @@ class _Asked:
         found_rows, found_at = nearest
         found = found_at > -1.5
         found_at = np.where(found, found_at, found_at[:, :1])
-        honesty = np.where(found, corpus.honesty_without(rows, found_rows), 0.0).astype(np.float32)
+        reliability = np.where(found, corpus.reliability_without(rows, found_rows), 0.0).astype(np.float32)
         values = held[found_rows] - moments.mean
         flat = values.reshape(-1, values.shape[-1])
         white = moments.precision.apply(flat)
@@ -194,7 +194,7 @@ class _Asked:
         return Episode(
             found_at.astype(np.float32),
             found,
-            honesty,
+            reliability,
             np.einsum("bkd,bd->bk", values, plain),
             np.matmul(white, values.transpose(0, 2, 1)),
             np.matmul(over, white.transpose(0, 2, 1)),

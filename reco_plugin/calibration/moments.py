@@ -95,7 +95,7 @@ class Values:
 
     @property
     def plain_precision(self) -> LowRank:
-        """The inverse of the covariance: the metric of honesty."""
+        """The inverse of the covariance: the metric of reliability."""
         return self.covariance.inverse(self.shrinkage)
 
 

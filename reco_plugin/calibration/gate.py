@@ -13,7 +13,7 @@ from ..types import Caution, Modality, Vectors
 FITTED: tuple[Caution, Caution] = ("balanced", "bold")
 """The cautions for which a gate is fitted; others lie between them, or use a share of the first."""
 SIGNALS = 8
-"""Of a query: knowledge A, agreement B, mean honesty, best similarity, its distance to the mean, length of the
+"""Of a query: knowledge A, agreement B, mean reliability, best similarity, its distance to the mean, length of the
 evidence, its correlation with the query, and the share of the strength that is used."""
 FEATURES = 6
 CONSTANTS = 3 * FEATURES + 2
@@ -21,8 +21,8 @@ LEAST = 0.3
 """A and B in standard deviations below which a difference means nothing."""
 STRONGEST = 4.0
 """Largest logarithm of the strength."""
-HONESTY_STEP = 1e-3
-"""Added to honesty before its logarithm."""
+RELIABILITY_STEP = 1e-3
+"""Added to reliability before its logarithm."""
 SHORTEST = 1e-5
 """Length of the evidence at least: below what :func:`.signals.weigh` gives, so that none is divided by zero."""
 
@@ -111,7 +111,7 @@ class Applied:
         gate: the gate.
         scale: share of its strength; below 1 where more queries than usual are assumed to have no answer.
         typical: (11,) quantiles of the similarity of a pair to the nearest one of another caption; None: not asked.
-        unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.honesty.unknown`.
+        unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.reliability.unknown`.
     """
 
     gate: Gate
@@ -134,7 +134,7 @@ def features(signals: npt.NDArray[np.float32], spread: float | npt.NDArray[np.fl
         np.ones(len(signals)),
         np.log(np.maximum(known, LEAST)),
         np.log(np.maximum(agreed, LEAST)),
-        np.log(honest + HONESTY_STEP),
+        np.log(honest + RELIABILITY_STEP),
         (signals[:, 3].astype(np.float64) - 1.0) / spread,
         signals[:, 4].astype(np.float64) / spread,
     ]

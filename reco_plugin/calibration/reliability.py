@@ -1,10 +1,11 @@
-"""Honesty of a pair: how well its caption fits its image, judged by the pairs around it. It ranks, and is no chance.
+"""Reliability of a pair: how well its caption fits its image, judged by the pairs around it. It ranks only.
 
 Three witnesses, in standard deviations: what the images of its caption's neighbours say of its image, what the
 captions of its image's neighbours say of its caption, and the frozen encoder's own score. A logistic regression of real
 pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled pairs estimates the
-share e of wrong captions, and ``1 - e / r`` is the honesty. The shuffled pairs stand in for wrong captions, so no label
-is needed. e is too high where entities look alike: many right captions have a low honesty, but wrong ones a lower.
+share e of wrong captions, and ``1 - e / r`` is the reliability. The shuffled pairs stand in for wrong captions, so no
+label is needed. e is too high where entities look alike: many right captions have a low reliability, but wrong ones a
+lower.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..types import MODALITIES, Modality, Vectors, other
 from .moments import Values
 
 LEAST = 1e-3
-"""Honesty of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
+"""Reliability of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
 UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself
 (``docs/measurements/gate.md``)."""
@@ -29,13 +30,13 @@ _STEPS = 15  # of Newton's method
 
 
 @dataclass(frozen=True)
-class Honesty:
-    """Turns a pair's witnesses into its honesty.
+class Reliability:
+    """Turns a pair's witnesses into its reliability.
 
     Attributes:
         weights: (4,) of the witnesses, and the intercept.
         wrong: estimated share of wrong captions, in [0, 1]; too high where entities look alike, so it only ranks.
-        mean: mean honesty of the pairs that were measured; for a pair without witnesses yet.
+        mean: mean reliability of the pairs that were measured; for a pair without witnesses yet.
     """
 
     weights: npt.NDArray[np.float64]
@@ -47,12 +48,12 @@ class Honesty:
         return np.asarray(np.exp(np.clip(witnesses @ self.weights[:-1] + self.weights[-1], -20.0, 20.0)))
 
     def of(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Honesty in (0, 1] from witnesses, (..., 3) -> (...); the mean where a witness is missing (NaN)."""
+        """Reliability in (0, 1] from witnesses, (..., 3) -> (...); the mean where a witness is missing (NaN)."""
         known, ratio = self._ratio(witnesses)
         return np.where(known, np.clip(1.0 - self.wrong / ratio, LEAST, 1.0), self.mean).astype(np.float32)
 
     def shown(self, witnesses: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Honesty for people, (..., 3) -> (...): without the floor, at which many pairs would be equal.
+        """Reliability for people, (..., 3) -> (...): without the floor, at which many pairs would be equal.
 
         Below one half it goes on along its tangent, towards 0, so the order of the pairs is kept.
         """
@@ -131,11 +132,11 @@ def predict(
     return Predicted(said["image"].astype(np.float32), said["text"].astype(np.float32), frozen.astype(np.float32))
 
 
-def learn_honesty(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.float32]) -> Honesty:
-    """Learn honesty from the witnesses (N, 3) of real pairs and of shuffled ones."""
+def learn_reliability(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.float32]) -> Reliability:
+    """Learn reliability from the witnesses (N, 3) of real pairs and of shuffled ones."""
     weights = _logistic(np.concatenate([real, shuffled]), np.repeat([1.0, 0.0], [len(real), len(shuffled)]))
-    learned = Honesty(weights, 1.0)
-    return Honesty(weights, min(1.0, float(np.median(learned.ratio(shuffled)))))
+    learned = Reliability(weights, 1.0)
+    return Reliability(weights, min(1.0, float(np.median(learned.ratio(shuffled)))))
 
 
 def _logistic(signals: npt.NDArray[np.float32], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from trust_worlds import unit, world
 
+from reco_plugin.calibration import Calibration, calibrate
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.score import score_both
-from reco_plugin.trust import State, calibrate
 from reco_plugin.types import MODALITIES, Records, Vectors
 
 Pairs = tuple[Vectors, Vectors]
@@ -102,9 +102,9 @@ def test_nothing_crashes_and_nothing_is_nan(case: str) -> None:
                 refined = made.refine(queries[modality], modality=modality, role=role, explain=True)
                 assert np.isfinite(refined.vectors).all()
                 np.testing.assert_allclose(np.linalg.norm(refined.vectors, axis=1), 1.0, atol=1e-4)
-        if made.memory.trust is not None:
+        if made.memory.calibration is not None:
             assert np.isfinite(score_both(made, queries["image"], queries["text"]).scores).all()
-            assert State.from_json(made.memory.trust.to_json()).pairs == len(image)
+            assert Calibration.from_json(made.memory.calibration.to_json()).pairs == len(image)
 
 
 def test_no_pairs_and_a_pair_that_is_no_number() -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from trust_worlds import D, unit
 
+from reco_plugin.calibration import Calibration
 from reco_plugin.refine import Refiner, refiner_for_vectors
 from reco_plugin.retrieve import Retrieval, retrieve
 from reco_plugin.score import score_both
-from reco_plugin.trust import State
 from reco_plugin.types import Records, Vectors
 
 CLASSES = 800
@@ -65,8 +65,8 @@ def test_known_things_that_are_not_held_lose_nothing(pairs: tuple[Vectors, ...])
     held = NEW | (np.arange(CLASSES) % 4 == 0)
     ids = [f"{row:04d}" for row in np.flatnonzero(held)]
     refiner = refiner_for_vectors([Records(ids, pairs[0][held], pairs[1][held], [{}] * len(ids))])
-    assert refiner.memory.trust is not None
-    assert refiner.memory.trust.unanswerable == 0.5
+    assert refiner.memory.calibration is not None
+    assert refiner.memory.calibration.unanswerable == 0.5
     for chosen, least in ((NEW, 0.2), (~held, -0.01)):
         queries, prompts, right = pairs[2][chosen], pairs[3][chosen], np.arange(chosen.sum())
         scores = score_both(refiner, queries, prompts)
@@ -82,7 +82,7 @@ def test_images_as_candidates_stay_plain(refiner: Refiner, pairs: tuple[Vectors,
 
 
 def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
-    state, prompts = refiner.memory.trust, pairs[3]
+    state, prompts = refiner.memory.calibration, pairs[3]
     assert state is not None
     applied = state.gate("text", "balanced", candidate=True)
     assert applied is not None
@@ -95,7 +95,7 @@ def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tupl
 
 
 def test_a_state_from_before_is_read(refiner: Refiner) -> None:
-    state = refiner.memory.trust
+    state = refiner.memory.calibration
     assert state is not None
     stored = state.to_json()
     with np.load(io.BytesIO(base64.b64decode(stored["blob"]))) as arrays:
@@ -104,7 +104,7 @@ def test_a_state_from_before_is_read(refiner: Refiner) -> None:
     file = io.BytesIO()
     np.savez(file, **{name: array for name, array in kept.items() if "candidate" not in name})
     old = stored | {"format": 1, "sha256": hashlib.sha256(file.getvalue()).hexdigest()}
-    before = State.from_json(old | {"blob": base64.b64encode(file.getvalue()).decode()})
+    before = Calibration.from_json(old | {"blob": base64.b64encode(file.getvalue()).decode()})
     assert not before.one_image
     assert before.gate("text", "balanced", candidate=True) is None
-    assert State.from_json(stored).one_image
+    assert Calibration.from_json(stored).one_image

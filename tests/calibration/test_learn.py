@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
-from reco_plugin import learn as learning
+from reco_plugin.calibration import calibrate, corpus, episodes, nearest
+from reco_plugin.calibration import learn as learning
+from reco_plugin.calibration.learn import STEPS, learn
 from reco_plugin.errors import MemoryStoreError
-from reco_plugin.learn import STEPS, learn
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.trust import calibrate, corpus, episodes, nearest
 from reco_plugin.types import MODALITIES, Records, Vectors
 
 PAIRS, LEARNED = 1_600, 1_000
@@ -50,12 +50,12 @@ def test_pairs_that_were_not_drawn_are_judged_beside_those_that_were(memory: Mem
     ids = ids_of(memory)
     witnesses = memory.witnesses(ids)
     assert np.isfinite(witnesses).all()
-    honesty = state.honesty.of(witnesses)
+    reliability = state.reliability.of(witnesses)
     bad = np.array([name.startswith("wrong") for name in ids])
     chosen = np.zeros(PAIRS, np.bool_)
     chosen[np.random.default_rng(0).choice(PAIRS, LEARNED, replace=False)] = True
     for part in (chosen, ~chosen):
-        right, wrong = honesty[part & ~bad], honesty[part & bad]
+        right, wrong = reliability[part & ~bad], reliability[part & bad]
         assert np.mean(right[:, None] > wrong[None]) > 0.95, "the chance that a right caption is trusted more"
 
 
@@ -72,7 +72,7 @@ def test_an_interrupted_learning_goes_on_with_the_pairs_without_witnesses(
 
     with pytest.raises(KeyboardInterrupt):
         learn(memory, 10, progress=interrupt)
-    assert memory.header.trust, "what was learned stays"
+    assert memory.header.calibration, "what was learned stays"
     before = memory.witnesses(ids_of(memory))
     missing = np.isnan(before).any(axis=1)
     assert 0 < missing.sum() < PAIRS - LEARNED

@@ -1,4 +1,4 @@
-"""The closed form: what was found, weighed by trust, moves a vector as far as the memory's own pairs justify."""
+"""The closed form: what was found, by its reliability, moves a vector as far as the memory's own pairs justify."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .memory import Searches
-from .request import Search
-from .retrieve import Retrieval
-from .trust import State
-from .trust.calibrate import FEWEST
-from .trust.coverage import MAJORITY, RIVALS, find_covered, nearest_rival
-from .trust.gate import Applied, features, step
-from .trust.reasons import reasons
-from .trust.scores import to_vectors
-from .trust.signals import Evidence
-from .types import Caution, Coverage, FuserName, Mass, Modality, Moves, Neighbours, Role, Vectors, other
+from ..memory import Searches
+from ..request import Search
+from ..retrieve import Retrieval
+from ..types import Caution, Coverage, FuserName, Mass, Modality, Moves, Neighbours, Role, Vectors, other
+from . import Calibration
+from .calibrate import FEWEST
+from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
+from .gate import Applied, features, step
+from .reasons import reasons
+from .scores import to_vectors
+from .signals import Evidence
 from .why import Why
 
 SHARPEST = 8.0
@@ -37,7 +37,7 @@ class Learned(Protocol):
         ...
 
     @property
-    def trust(self) -> State | None:
+    def calibration(self) -> Calibration | None:
         """What it has learned; None while nothing was added, or where it is not calibrated."""
         ...
 
@@ -48,14 +48,14 @@ class RefinedBlock:
 
     Attributes:
         vectors: (B, D) unit-norm.
-        trust, weights: (B, K) how well each neighbour's caption fits, and its share.
+        reliability, weights: (B, K) how well each neighbour's caption fits, and its share.
         coverage: of the block.
         moves: how each vector moves; None without a gate.
         why: how far each moves and why, on request; None where it found nothing.
     """
 
     vectors: Vectors
-    trust: npt.NDArray[np.float32]
+    reliability: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
     coverage: Coverage
     moves: Moves | None
@@ -135,9 +135,9 @@ class Closed:
         return to_vectors(moves, self._state.values[other(self._modality)])
 
     @cached_property
-    def _state(self) -> State | None:
+    def _state(self) -> Calibration | None:
         """Read once, after the first search, since only that may reach the memory: all blocks are refined alike."""
-        return self._memory.trust
+        return self._memory.calibration
 
     def _gate(self) -> Applied | None:
         """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
@@ -149,7 +149,7 @@ class Closed:
 
     def _move(
         self,
-        state: State,
+        state: Calibration,
         applied: Applied,
         queries: Vectors,
         found: Neighbours,

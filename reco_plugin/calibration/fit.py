@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..types import Modality
 from .episodes import Episode, Episodes
 from .gate import FEATURES, LEAST, STRONGEST, Gate, features
-from .honesty import sigmoid
+from .reliability import sigmoid
 from .signals import share
 
 Doubles = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def fit_gates(
         modality: of the queries.
         unanswerable: each p, in [0, 1]; the first gate says what it gains.
         rng: decides which candidates find their siblings, where texts compete.
-        weighted: whether pairs count by their honesty: those that find themselves must.
+        weighted: whether pairs count by their reliability: those that find themselves must.
     """
     drawn, fitted, gates = rng.random(len(episodes)), START.copy(), list[Gate]()
     for share_ in unanswerable:
@@ -95,7 +95,7 @@ class _Loss:
         self._terms: list[tuple[float, int | npt.NDArray[np.bool_]]] = [(1.0 - unanswerable, 0), (unanswerable, 1)]
         if self._texts:
             self._terms.append((1.0, shown))
-        counted = episodes.honesty.astype(np.float64) if weighted else np.ones(len(episodes))
+        counted = episodes.reliability.astype(np.float64) if weighted else np.ones(len(episodes))
         self._row = counted / counted.sum()  # (n,)
 
     def __call__(self, at: Doubles) -> tuple[float, Doubles]:
@@ -197,12 +197,12 @@ def _backward(
 def move(episode: Episode, at: Doubles, of: Episodes, bounds: tuple[Doubles, Doubles] | None = None) -> Moved:
     """Apply a gate to an episode: phi and log tau (7 or more numbers), and the range of its features."""
     phi, sharpness, own = at[:FEATURES], float(at[6]), of.length
-    w, honest = share(episode.similarity, episode.honesty, episode.found, sharpness, of.spread)
+    w, honest = share(episode.similarity, episode.reliability, episode.found, sharpness, of.spread)
     z = np.exp(sharpness) * (episode.similarity - episode.similarity[:, :1]).astype(np.float64) / of.spread
     dw = w * (z - (w * z).sum(axis=1, keepdims=True))
     near = np.exp(np.minimum(z, 0.0)) * episode.found
     near /= np.maximum(near.sum(axis=1, keepdims=True), 1e-6)
-    d_honest = (near * (z - (near * z).sum(axis=1, keepdims=True)) * episode.honesty).sum(axis=1)
+    d_honest = (near * (z - (near * z).sum(axis=1, keepdims=True)) * episode.reliability).sum(axis=1)
     gw, d_gw = _times(episode.gram, w), _times(episode.gram, dw)
     full, d_full = (w * gw).sum(axis=1, keepdims=True), 2.0 * (dw * gw).sum(axis=1, keepdims=True)
     rest = full - 2.0 * w * gw + w * w * own

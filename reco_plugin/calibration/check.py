@@ -88,8 +88,8 @@ class Check:
 
     Attributes:
         image, text: queries of that modality.
-        wrong: what their mean honesty lacks to 1; too high where entities look alike, so no share of wrong captions.
-        pairs: that asked.
+        wrong: what their mean reliability lacks to 1; too high where entities look alike, so no share of wrong
+        captions. pairs: that asked.
         alone: share of them whose caption no other pair has: with them hidden from themselves, there is no answer.
     """
 
@@ -160,11 +160,11 @@ def check_pairs(
     *,
     k: int,
 ) -> Check:
-    """Play the gates on pairs that were not in the fit, weighted by honesty: a wrong caption tests nothing."""
+    """Play the gates on pairs that were not in the fit, weighted by reliability: a wrong caption tests nothing."""
     played = {m: _Played(make_episodes(corpus, m, rows, k=k), corpus.units[m]) for m in MODALITIES}
     sides = {m: _check_side(played[m], gates[m], played[other(m)], gates[other(m)]) for m in MODALITIES}
     alone = float((played["text"].episodes.siblings == 0).mean())
-    wrong = float((1.0 - corpus.honesty_of(rows)).mean())
+    wrong = float((1.0 - corpus.reliability_of(rows)).mean())
     return Check(sides["image"], sides["text"], wrong, len(rows), alone)
 
 
@@ -202,7 +202,7 @@ class _Played:
 
 
 def _check_side(ask: _Played, of_queries: Gates, answer: _Played, of_candidates: Gates) -> SideCheck:
-    weights = ask.episodes.honesty / ask.episodes.honesty.sum()
+    weights = ask.episodes.reliability / ask.episodes.reliability.sum()
 
     def compare(after: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> tuple[float, float]:
         """Mean and standard error of a change, in points."""

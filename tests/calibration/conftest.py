@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trust_worlds import measured, world
 
-from reco_plugin.trust.corpus import Corpus
+from reco_plugin.calibration.corpus import Corpus
 
 
 @pytest.fixture(scope="session")

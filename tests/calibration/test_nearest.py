@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reco_plugin.trust import nearest
-from reco_plugin.trust.nearest import HELD, nearest_columns, nearest_others, nearest_to, sort_into_lists
+from reco_plugin.calibration import nearest
+from reco_plugin.calibration.nearest import HELD, nearest_columns, nearest_others, nearest_to, sort_into_lists
 from reco_plugin.types import Vectors
 
 K = 11

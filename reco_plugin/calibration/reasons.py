@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Coverage
-from ..why import NAMES, Name, Signal, Why, times_added
 from .gate import Applied
+from .why import NAMES, Name, Signal, Why, times_added
 
 
 def reasons(

@@ -1,4 +1,4 @@
-"""Learn trust from a memory's pairs and store it with them; witness pairs that come later."""
+"""Learn calibration from a memory's pairs and store it with them; witness pairs that come later."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from .defaults import PAIRS_IN_RAM
-from .errors import MemoryStoreError
-from .memory import Header, Memory
-from .ram import free_bytes
-from .request import Search
-from .trust import Calibrated, State, calibrate
-from .trust.calibrate import ENOUGH, FEWEST
-from .trust.honesty import predict
-from .types import MODALITIES, Modality, Records, Vectors, other
+from ..defaults import PAIRS_IN_RAM
+from ..errors import MemoryStoreError
+from ..memory import Header, Memory
+from ..ram import free_bytes
+from ..request import Search
+from ..types import MODALITIES, Modality, Records, Vectors, other
+from . import Calibrated, Calibration, calibrate
+from .calibrate import ENOUGH, FEWEST
+from .reliability import predict
 
 log = logging.getLogger(__name__)
 _COMPARED, _FITTED = 2, 3
@@ -37,8 +37,8 @@ _LEAST = 5_000  # pairs that are learned from, whatever room there is
 _BEGUN = set[str]()  # ids of the notes of this process
 
 
-def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> State | None:
-    """Learn trust from a memory's pairs; each pair's witnesses and the state are stored with it.
+def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> Calibration | None:
+    """Learn calibration from a memory's pairs; each pair's witnesses and the state are stored with it.
 
     Of more than :data:`~reco_plugin.defaults.PAIRS_IN_RAM` pairs, or than the free RAM holds, so many are drawn at
     random and are learned from. The others are judged beside those once the state is stored; until then they count as
@@ -59,13 +59,13 @@ def learn(store: Memory, k: int, *, progress: Callable[[int], object] = int) -> 
         pairs = _read(store, count if count >= FEWEST else 0, progress)
         learned = _calibrate(pairs, k, progress) if len(pairs) else None
         if learned is None:
-            if store.header.trust:
-                store.set_trust({})
+            if store.header.calibration:
+                store.set_calibration({})
             return None
         _set_witnesses(store, pairs.ids, learned.witnesses, progress)
         store.flush()
         state = replace(learned.state, pairs=count)
-        store.set_trust(state.to_json())  # after those that it was learned from: until then, the old state counts
+        store.set_calibration(state.to_json())  # after those that it was learned from: until then, the old state counts
         if count > len(pairs):
             _witness_others(store, learned, count - len(pairs), progress)
         return state
@@ -96,7 +96,7 @@ def unfinished(header: Header) -> str:
     pairs = note.get("pairs")
     of = f" from {pairs:,} pairs" if isinstance(pairs, int) else ""
     return (
-        f"learning trust{of} began on {note.get('host', 'some host')} at {note.get('since', 'some time')} and has not "
+        f"calibration{of} began on {note.get('host', 'some host')} at {note.get('since', 'some time')} and has not "
         "ended. If it does not run any more, it died, as where memory (RAM) runs out: run `reco memory calibrate`, "
         "best on a machine with more of it"
     )
@@ -190,7 +190,13 @@ def _set_witnesses(
 
 
 def witness(
-    store: Memory, state: State, ids: Sequence[str], k: int, *, around: bool, progress: Callable[[int], object] = int
+    store: Memory,
+    state: Calibration,
+    ids: Sequence[str],
+    k: int,
+    *,
+    around: bool,
+    progress: Callable[[int], object] = int,
 ) -> None:
     """Witness stored pairs by their neighbours of now; unknown ids are left out.
 
@@ -211,7 +217,7 @@ def witness(
         witness(store, state, sorted(found.difference(ids)), k, around=False, progress=progress)
 
 
-def _witness(store: Memory, state: State, records: Records, k: int) -> set[str]:
+def _witness(store: Memory, state: Calibration, records: Records, k: int) -> set[str]:
     """Witness pairs (N, D); returns the ids of those that they found."""
     near, found, alone = {}, set[str](), [[name] for name in records.ids]
     for modality in MODALITIES:

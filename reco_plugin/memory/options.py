@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 Quantization = Literal["none", "scalar", "binary", "product", "turbo"]
 USABLE: dict[str, frozenset[str]] = {

@@ -1,4 +1,4 @@
-"""The trust that a memory has learned, and the blob in which it is stored with the memory."""
+"""The calibration that a memory has learned, and the blob in which it is stored with the memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..errors import ConfigError
 from ..types import MODALITIES, Caution, Modality, Neighbours, Vectors, other
 from .check import Check
 from .gate import FALL, FITTED, Applied, Gate
-from .honesty import Honesty, unknown
 from .moments import LowRank, Values
+from .reliability import Reliability, unknown
 from .signals import Evidence, share, weigh
 
 FORMAT = 2
@@ -27,7 +27,7 @@ READS = (1, FORMAT)
 
 
 @dataclass(frozen=True)
-class SideTrust:
+class SideCalibration:
     """Queries of one modality.
 
     Attributes:
@@ -46,13 +46,13 @@ class SideTrust:
 
 
 @dataclass(frozen=True)
-class State:
+class Calibration:
     """What a memory has learned about its own pairs.
 
     Attributes:
         values: moments of each modality.
         sides: of each modality.
-        honesty: turns witnesses into honesty.
+        reliability: turns witnesses into reliability.
         same_caption: cosine from which two captions mean the same.
         pairs: how many it was learned from.
         unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
@@ -64,8 +64,8 @@ class State:
     """
 
     values: Mapping[Modality, Values]
-    sides: Mapping[Modality, SideTrust]
-    honesty: Honesty
+    sides: Mapping[Modality, SideCalibration]
+    reliability: Reliability
     same_caption: float
     pairs: int
     unanswerable: float
@@ -129,7 +129,7 @@ class State:
     def weigh(self, modality: Modality, query: Vectors, found: Neighbours, applied: Applied) -> Evidence:
         """Weigh the neighbours of queries (B, D)."""
         side = self.sides[modality]
-        shares = share(found.similarity, self.honesty_of(found), found.found, applied.gate.sharpness, side.spread)
+        shares = share(found.similarity, self.reliability_of(found), found.found, applied.gate.sharpness, side.spread)
         evidence = weigh(
             query, found.vectors, found.similarity, shares, found.found, self.values[other(modality)], side.unit
         )
@@ -138,22 +138,22 @@ class State:
             evidence.signals[:, 7] *= (evidence.weights * self._unknown(found)).sum(axis=1)
         return evidence
 
-    def honesty_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
-        """Honesty (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
-        return self._judge(found, self.honesty.of)
+    def reliability_of(self, found: Neighbours) -> npt.NDArray[np.float32]:
+        """Reliability (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
+        return self._judge(found, self.reliability.of)
 
     def shown(self, found: Neighbours) -> npt.NDArray[np.float32]:
-        """The same for people, see :meth:`.Honesty.shown`."""
-        return self._judge(found, self.honesty.shown)
+        """The same for people, see :meth:`.Reliability.shown`."""
+        return self._judge(found, self.reliability.shown)
 
     def _judge(
         self, found: Neighbours, judge: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float32]:
         if found.witnesses is None:
-            honesty = np.full(found.found.shape, self.honesty.mean, np.float32)
+            reliability = np.full(found.found.shape, self.reliability.mean, np.float32)
         else:
-            honesty = judge(found.witnesses)
-        return np.where(found.found, honesty, np.float32(0.0))
+            reliability = judge(found.witnesses)
+        return np.where(found.found, reliability, np.float32(0.0))
 
     @staticmethod
     def _unknown(found: Neighbours) -> npt.NDArray[np.float32]:
@@ -174,7 +174,7 @@ class State:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> State:
+    def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
         """Read :meth:`to_json` back.
 
         Raises:
@@ -184,15 +184,15 @@ class State:
         try:
             if stored["format"] not in READS:
                 raise ConfigError(
-                    f"its trust has format {stored['format']}, this version reads up to {FORMAT}: {again}"
+                    f"its calibration has format {stored['format']}, this version reads up to {FORMAT}: {again}"
                 )
             blob = base64.b64decode(stored["blob"], validate=True)
             if hashlib.sha256(blob).hexdigest() != stored["sha256"]:
-                raise ConfigError(f"its trust does not match its sha256 {str(stored['sha256'])[:12]}…: {again}")
+                raise ConfigError(f"its calibration does not match its sha256 {str(stored['sha256'])[:12]}…: {again}")
             with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
                 return _unpack(dict(arrays), stored)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ConfigError(f"its trust is damaged ({error!r}): {again}") from error
+            raise ConfigError(f"its calibration is damaged ({error!r}): {again}") from error
 
     def _pack(self) -> bytes:
         arrays: dict[str, Any] = {}
@@ -210,9 +210,9 @@ class State:
                     arrays[f"gate_{modality}_{role}_{caution}"] = np.concatenate(
                         [gate.phi, gate.low, gate.high, [gate.sharpness, gate.temperature, gate.gain]]
                     )
-        h = self.honesty
+        h = self.reliability
         arrays["one_image"] = np.array(self.one_image)
-        arrays["honesty"] = np.concatenate([h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable]])
+        arrays["reliability"] = np.concatenate([h.weights, [h.wrong, h.mean, self.same_caption, self.unanswerable]])
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
@@ -253,8 +253,8 @@ def _unpack_matrix(arrays: Mapping[str, Any], name: str, otherwise: LowRank | No
     return LowRank(directions, weights[:-1], float(weights[-1]))
 
 
-def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
-    values, sides = dict[Modality, Values](), dict[Modality, SideTrust]()
+def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration:
+    values, sides = dict[Modality, Values](), dict[Modality, SideCalibration]()
     for modality in MODALITIES:
         length, shrinkage, spread, unit = arrays[f"moments_{modality}"].tolist()
         covariance = _unpack_matrix(arrays, f"covariance_{modality}")
@@ -269,13 +269,13 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> State:
             }
             for role in ("query", "candidate")
         )
-        sides[modality] = SideTrust(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
-    learned = arrays["honesty"]
+        sides[modality] = SideCalibration(spread, unit, arrays[f"typical_{modality}"], gates, candidate_gates)
+    learned = arrays["reliability"]
     wrong, mean, same, unanswerable = learned[4:].tolist()
-    return State(
+    return Calibration(
         values,
         sides,
-        Honesty(learned[:4], wrong, mean),
+        Reliability(learned[:4], wrong, mean),
         same,
         int(stored["pairs"]),
         unanswerable,

@@ -1,7 +1,7 @@
 """Trust per pair, learned from the memory itself: how far a query moves towards what the memory holds.
 
 ``moments``   mean and covariance of each modality: what is found enters whitened, in standard deviations
-``honesty``   per pair: how well its caption fits its image, by the pairs around it
+``reliability``   per pair: how well its caption fits its image, by the pairs around it
 ``signals``   per query: the whitened evidence of its neighbours, and eight numbers about it
 ``gate``      signals -> how far to move
 ``episodes``  held-out pairs of the memory that ask, siblings visible and hidden
@@ -14,6 +14,6 @@
 
 from .calibrate import Calibrated, calibrate
 from .check import Check, SideCheck
-from .state import State
+from .state import Calibration
 
-__all__ = ["Calibrated", "Check", "SideCheck", "State", "calibrate"]
+__all__ = ["Calibrated", "Calibration", "Check", "SideCheck", "calibrate"]

@@ -40,18 +40,18 @@ class Evidence:
 
 def share(
     similarity: npt.NDArray[np.float32],
-    honesty: npt.NDArray[np.float32],
+    reliability: npt.NDArray[np.float32],
     found: npt.NDArray[np.bool_],
     sharpness: float,
     spread: float,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Shares (B, K) of the neighbours by similarity and honesty, and the mean honesty (B,) by similarity alone."""
+    """Shares (B, K) of the neighbours by similarity and reliability, and its mean (B,) by similarity alone."""
     logit = np.exp(sharpness) * (similarity - similarity[:, :1]).astype(np.float64) / spread
     near = np.exp(np.minimum(logit, 0.0)) * found
     total = np.maximum(near.sum(axis=1), _TINY)
-    honest = near * (honesty + _TINY)
+    honest = near * (reliability + _TINY)
     shares = honest / np.maximum(honest.sum(axis=1, keepdims=True), 1e-12)
-    return shares, np.asarray((near * honesty).sum(axis=1) / total)
+    return shares, np.asarray((near * reliability).sum(axis=1) / total)
 
 
 def weigh(
@@ -77,7 +77,7 @@ def weigh(
         values: moments of the other modality.
         unit: mean standard deviation of a query's plain scores over the values.
     """
-    weights, honesty = shares[0].astype(np.float32), shares[1]
+    weights, reliability = shares[0].astype(np.float32), shares[1]
     mean = np.matmul(weights[:, None], neighbours)[:, 0] - weights.sum(axis=1, keepdims=True) * values.mean
     direction = values.precision.apply(mean)
     spread_over = values.covariance.apply(direction)
@@ -95,7 +95,7 @@ def weigh(
     columns = [
         np.einsum("bd,bd->b", mean, plain),
         agreed,
-        honesty,
+        reliability,
         best,
         best - around,
         length,

@@ -1,4 +1,4 @@
-"""Learn trust from a memory's pairs: moments, honesty, gates, self-check."""
+"""Learn calibration from a memory's pairs: moments, reliability, gates, self-check."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .corpus import Corpus, measure_corpus, witness_others
 from .episodes import Episodes, make_episodes
 from .fit import fit_gates
 from .gate import FITTED, LEVELS, PRIOR, Gate
-from .state import SideTrust, State, shares_of
+from .state import Calibration, SideCalibration, shares_of
 
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
-"""Pairs below which the gates are not fitted but the safe ones (local-trust, section 7: equal at 500)."""
+"""Pairs below which the gates are not fitted but the safe ones (local-calibration, section 7: equal at 500)."""
 ASKED = 600
 """Pairs that a gate is fitted on; with 1,200 it is no better, with 150 it harms by 2 to 3 points."""
 CHECKED = 500
@@ -28,7 +28,7 @@ CHECKED = 500
 WORTH = 2.0
 """Standard errors by which a gate must save loss, else its side stays plain."""
 HOPELESS = 0.9
-"""Share of wrong captions, as honesty estimates it, from which a memory is not used."""
+"""Share of wrong captions, as reliability estimates it, from which a memory is not used."""
 _UNANSWERED_VIEWS = 0.5  # most that is assumed of simulated views; the measured share of .75 halves the gain
 _ONE_IMAGE = 0.5  # share of pairs without siblings from which candidates have nothing of their own to learn from
 _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted with simulated views
@@ -38,7 +38,7 @@ _SINGLE = 0.05  # share of pairs without siblings from which queries are fitted 
 class Calibrated:
     """A state, and the pairs it was learned from, whose witnesses (N, 3) are stored with each."""
 
-    state: State
+    state: Calibration
     corpus: Corpus
 
     @property
@@ -61,7 +61,7 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[int], object] = int,
 ) -> Calibrated | None:
-    """Learn trust from pairs, (N, D) each, unit-norm; None where a memory is too small or too equal to learn from.
+    """Learn calibration from pairs, (N, D) each, unit-norm; None where they are too few or too equal to learn from.
 
     The same pairs, in the same order, and the same seed give the same state, bit for bit.
 
@@ -89,7 +89,7 @@ def calibrate(
     return Calibrated(state, corpus)
 
 
-def _gates_of(state: State, modality: Modality) -> Gates:
+def _gates_of(state: Calibration, modality: Modality) -> Gates:
     """As a caller who gives no caution meets them, where the memory knows all candidates."""
     known = state.assume(1.0)
     return Gates(
@@ -114,13 +114,15 @@ def _check(
 
 def _fit_state(
     corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
-) -> State:
+) -> Calibration:
     """The state with the gates of both sides, without its check."""
     episodes = {m: make_episodes(corpus, m, asked, k=k) for m in MODALITIES}
-    plain = {m: SideTrust(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
+    plain = {m: SideCalibration(corpus.spreads[m], corpus.units[m], _typical(episodes[m])) for m in MODALITIES}
     siblings = episodes["text"].siblings
     unanswerable = float((1.0 / (1.0 + siblings)).mean())
-    state = State(corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted=False)
+    state = Calibration(
+        corpus.values, plain, corpus.learned, corpus.same_caption, len(corpus), unanswerable, fitted=False
+    )
     if corpus.learned.wrong >= HOPELESS:
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
     if len(corpus) < ENOUGH:
