@@ -63,7 +63,7 @@ def info_command(*, given: Given, as_json: JsonOption = False) -> None:
         "unjudged": left,
     }
     lines = [f"{store.kind} memory at {store.location}: {count:,} pairs", f"encoder  {fingerprint}"]
-    lines += _block("calibration", calibration_lines(header.calibration, count))
+    lines += _block("gate", calibration_lines(header.calibration, count))
     if waiting := unfinished(header):
         info["unfinished"] = waiting
         lines += _block("note", [waiting])
