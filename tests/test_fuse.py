@@ -40,14 +40,14 @@ class Case:
         self.vectors = np.where(self.found[..., None], vectors, 0).astype(np.float32)
         similarity = -np.sort(-rng.uniform(0.3, 0.95, (rows, K)), axis=1)
         self.similarity = np.where(self.found, similarity, 0).astype(np.float32)
-        self.calibration = np.where(self.found, rng.uniform(0.2, 1.0, (rows, K)), 0).astype(np.float32)
+        self.trust = np.where(self.found, rng.uniform(0.2, 1.0, (rows, K)), 0).astype(np.float32)
 
     def neighbours(self, rows: Any = slice(None)) -> Neighbours:
         ids = [[str(i) for i in range(count)] for count in self.found[rows].sum(axis=1)]
         return Neighbours(ids, self.similarity[rows], self.vectors[rows], self.found[rows])
 
     def fuse(self, fuser: Fuser, modality: Modality, rows: Any = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        return fuser.fuse(modality, self.query[rows], self.neighbours(rows), self.calibration[rows])
+        return fuser.fuse(modality, self.query[rows], self.neighbours(rows), self.trust[rows])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_padding_has_no_weight_and_no_say(fuser, case, modality):
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_row_without_trust_comes_back_bit_by_bit(fuser, artifact, modality):
     case = Case(artifact.manifest.dimension)
-    case.calibration[::2] = 0
+    case.trust[::2] = 0
     refined, weights = case.fuse(fuser, modality)
     assert refined[::2].tobytes() == case.query[::2].tobytes()
     assert not weights[::2].any()

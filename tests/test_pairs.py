@@ -309,7 +309,7 @@ def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings
     with Reco.open(model, memory=tmp_path / "m") as reco:
         assert reco.memory.store.header.calibration == calibration
         again = reco.refine(vectors, modality="text", gate=True, explain=True)
-        assert np.allclose(again.calibration, refined.calibration, atol=1e-5)
+        assert np.allclose(again.reliability, refined.reliability, atol=1e-5)
         assert np.allclose(again.vectors, refined.vectors, atol=1e-5)
 
 
@@ -518,7 +518,7 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(kind, mo
         assert (begun, pairs_known(reco), len(reco.memory)) == ([], 0, 322)
         [told] = [record.getMessage() for record in caplog.records if "learning calibration" in record.getMessage()]
         assert re.search(
-            r"learning calibration from 320 pairs began on .* and has not ended\. .*`reco memory calibrate`", told
+            r"calibration from 320 pairs began on .* and has not ended\. .*`reco memory calibrate`", told
         )
         metrics = client.get("/metrics").text
         assert "reco_learning_unfinished 1.0" in metrics

@@ -181,7 +181,7 @@ def test_the_gate_is_the_policys_unless_it_is_set(setting, policy, with_policy, 
     with Reco.open(with_policy(gate=policy), memory=":memory:", gate=setting) as reco:
         reco.memory.add(drawings)
         result = reco.refine(frozen, modality=modality, explain=True)
-        gated = bool((result.calibration < 1).any())
+        gated = bool((result.reliability < 1).any())
         assert gated == (result.why is not None) == (policy if setting is None else setting)
 
 
@@ -217,7 +217,7 @@ def test_settings_replace_the_policy(model, drawings, frozen, modality):
     with Reco.open(model, memory=":memory:", k=4, gate=False, search="cross", fusion="uni") as reco:
         reco.memory.add(drawings)
         by_settings = reco.refine(frozen, modality=modality, explain=True)
-        assert by_settings.calibration.shape == (len(frozen), 4)
+        assert by_settings.reliability.shape == (len(frozen), 4)
         by_call = reco.refine(frozen, modality=modality, k=4, gate=False, search="cross", fusion="uni")
         assert np.array_equal(by_settings.vectors, by_call.vectors)
 
@@ -247,9 +247,9 @@ def test_every_combination_runs_with_every_fuser(search, fusion, fuser, model, d
             for gate in (True, False)
         )
     assert np.allclose(np.linalg.norm(off.vectors, axis=1), 1, atol=1e-5)
-    assert (off.calibration == 1).all()
+    assert (off.reliability == 1).all()
     gated = fuser == "reco" and (search, fusion) == ("uni", "cross")
-    assert gated == bool((on.calibration < 1).any())
+    assert gated == bool((on.reliability < 1).any())
     if not gated:
         assert np.array_equal(on.vectors, off.vectors)
 
@@ -260,7 +260,7 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     found = result.neighbours
     assert found.found.sum(axis=1).tolist() == [len(drawings)] * len(frozen)
     assert not result.weights[~found.found].any()
-    assert not result.calibration[~found.found].any()
+    assert not result.reliability[~found.found].any()
     assert (np.diff(found.similarity[:, : len(drawings)], axis=1) <= 1e-6).all()
     payloads = {pair.id: dict(pair.stored_payload) for pair in drawings}
     assert found.payloads == [[payloads[name] for name in ids] for ids in found.ids]
@@ -269,8 +269,8 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
             Search(frozen, modality, "text" if modality == "image" else "image", k, witnesses=True)
         )
     )
-    assert np.allclose(result.calibration, reliability)
-    assert np.ptp(result.calibration[found.found]) > 0
+    assert np.allclose(result.reliability, reliability)
+    assert np.ptp(result.reliability[found.found]) > 0
     far = np.linalg.norm(result.moves.added, axis=1)
     assert np.allclose(result.weights.sum(axis=1), far / (1 + far), atol=1e-5)
     assert np.allclose([why.added for why in result.why], far, atol=1e-6)
@@ -280,7 +280,7 @@ def test_an_explanation_is_complete_and_consistent(filled, drawings, frozen, mod
     assert np.allclose(found.vectors[0, : len(drawings)], other, atol=1e-6)
     unexplained = filled.refine(frozen, modality=modality, k=k, gate=True)
     assert np.array_equal(unexplained.vectors, result.vectors)
-    assert unexplained.neighbours is unexplained.calibration is unexplained.weights is unexplained.why is None
+    assert unexplained.neighbours is unexplained.reliability is unexplained.weights is unexplained.why is None
 
 
 def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):

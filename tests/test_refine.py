@@ -74,7 +74,7 @@ def test_refined_vectors_are_unit_float32_and_moved(refiner, queries, modality):
     assert result.frozen.tobytes() == queries.tobytes()
     assert np.allclose(result.moved, 1 - np.sum(result.vectors * queries, axis=1), atol=1e-6)
     assert result.moved.max() > 1e-3
-    assert (result.neighbours, result.calibration, result.weights) == (None, None, None)
+    assert (result.neighbours, result.reliability, result.weights) == (None, None, None)
 
 
 def test_neither_the_queries_nor_what_was_frozen_is_changed_through_the_result(refiner, queries, modality):
@@ -97,7 +97,7 @@ def test_an_empty_memory_returns_the_frozen_vectors_bit_by_bit(queries, modality
     assert not result.neighbours.found.any()
     assert result.neighbours.ids == result.neighbours.payloads == [[]] * GROUPS
     assert not result.weights.any()
-    assert not result.calibration.any()
+    assert not result.reliability.any()
 
 
 def test_what_an_empty_memory_and_no_gate_cover_is_told(refiner, queries, modality):
@@ -139,12 +139,12 @@ def test_a_batch_of_any_length_is_its_rows_one_by_one(rows, refiner, queries, mo
     hidden = [[f"p{EACH * (row % GROUPS)}"] for row in range(rows)]
     batch = refiner.refine(many, modality=modality, exclude=hidden, explain=True)
     assert batch.vectors.shape == batch.frozen.shape == (rows, D)
-    assert batch.calibration.shape == batch.weights.shape == batch.neighbours.found.shape == (rows, K)
+    assert batch.reliability.shape == batch.weights.shape == batch.neighbours.found.shape == (rows, K)
     assert len(batch.neighbours.ids) == len(batch.neighbours.payloads) == rows
     for row in {0, rows // 2, min(BLOCK - 1, rows - 1), min(BLOCK, rows - 1), rows - 1}:
         one = refiner.refine(many[row : row + 1], modality=modality, exclude=hidden[row], explain=True)
         assert one.neighbours.ids[0] == batch.neighbours.ids[row]
-        for name in ("vectors", "frozen", "calibration", "weights"):
+        for name in ("vectors", "frozen", "reliability", "weights"):
             assert np.allclose(getattr(one, name)[0], getattr(batch, name)[row], atol=1e-6), name
         assert np.allclose(one.neighbours.vectors[0], batch.neighbours.vectors[row], atol=1e-6)
 
@@ -191,7 +191,7 @@ def test_explained_parts_belong_together(refiner, world, queries, modality):
     assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
     assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
     assert np.allclose(
-        result.calibration, refiner.memory.calibration.reliability.shown(witnesses_of(refiner, result)), atol=1e-6
+        result.reliability, refiner.memory.calibration.reliability.shown(witnesses_of(refiner, result)), atol=1e-6
     )
     for row, why in enumerate(result.why):
         heaviest = float((result.weights[row] / result.weights[row].sum()).max())
@@ -214,7 +214,7 @@ def test_padding_has_neither_trust_nor_weight(refiner, queries, modality):
     assert [len(ids) for ids in result.neighbours.ids] == counts.tolist()
     padded = ~result.neighbours.found
     assert padded.any()
-    for part in (result.calibration, result.weights, result.neighbours.similarity, result.neighbours.vectors):
+    for part in (result.reliability, result.weights, result.neighbours.similarity, result.neighbours.vectors):
         assert not part[padded].any()
 
 
@@ -280,12 +280,12 @@ def test_the_gate_weighs_in_the_papers_combination_only(search, fusion, refiner,
         refiner.refine(queries, modality=modality, search=search, fusion=fusion, gate=gate, explain=True)
         for gate in (True, False)
     )
-    assert (off.calibration == 1).all()
+    assert (off.reliability == 1).all()
     if (search, fusion) == ("uni", "cross"):
-        assert on.calibration.min() < 1
+        assert on.reliability.min() < 1
         assert not np.allclose(on.vectors, off.vectors, atol=1e-3)
     else:
-        assert np.array_equal(on.calibration, off.calibration)
+        assert np.array_equal(on.reliability, off.reliability)
         assert np.array_equal(on.vectors, off.vectors)
 
 

@@ -87,7 +87,7 @@ def test_a_failure_gives_frozen_vectors_and_the_reason(
     getattr(one, part).trouble = one.raising(error)
     result = one.ask(explain=True, role=role)
     assert one.is_frozen(result)
-    assert (result.degraded, result.neighbours, result.calibration, result.weights) == (reason, None, None, None)
+    assert (result.degraded, result.neighbours, result.reliability, result.weights) == (reason, None, None, None)
     assert not result.moved.any()
     getattr(one, part).trouble = None
     assert one.ask().degraded is None

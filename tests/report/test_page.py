@@ -217,7 +217,7 @@ def test_without_any_picture_cases_are_shown_in_words(tmp_path, findings):
 
 @pytest.mark.parametrize("name", ["../secret.webp", "/etc/passwd.png", "sub/p.webp", "p.svg", "..", ""])
 def test_a_picture_from_elsewhere_is_refused(tmp_path, name):
-    shown = RetrievedPair(caption="c", picture=name, similarity=0.1, calibration=0.1, relevant=None)
+    shown = RetrievedPair(caption="c", picture=name, similarity=0.1, reliability=0.1, relevant=None)
     case = Case(name="n", picture=None, rank_before=1, rank_after=0, before=(), after=(), neighbours=(shown,))
     with pytest.raises(DataError, match="a picture is called"):
         render(bare(gains=(case,)), tmp_path / "run")

@@ -89,7 +89,7 @@ def test_an_explanation_is_what_reco_explains(embedder, filled):
     for row, used in enumerate(one.used for one in answer.rows):
         assert [one.id for one in used] == whole.neighbours.ids[row]
         assert np.allclose([one.weight for one in used], whole.weights[row, : len(used)], atol=1e-6)
-        assert np.allclose([one.calibration for one in used], whole.calibration[row, : len(used)], atol=1e-6)
+        assert np.allclose([one.reliability for one in used], whole.reliability[row, : len(used)], atol=1e-6)
         assert np.allclose([one.similarity for one in used], whole.neighbours.similarity[row, : len(used)], atol=1e-6)
 
 
