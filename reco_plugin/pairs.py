@@ -158,7 +158,7 @@ class PairMemory:
         return self.store.search(Search(vector, by or modality, modality, k, where=where, payloads=True))
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
-        """Learn calibration from the pairs, and store it with the memory; see :func:`reco_plugin.learn.learn`.
+        """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
 
         Args:
             progress: show a bar on stderr.

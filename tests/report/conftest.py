@@ -160,7 +160,7 @@ def case(number: int, *, rose: bool = True, name: str = "red fox") -> Case:
             caption=f"a drawing of a {word}",
             picture=picture,
             similarity=0.91 - 0.07 * n,
-            calibration=(0.9, 0.62, 0.4, 0.08, 0.0)[n],
+            reliability=(0.9, 0.62, 0.4, 0.08, 0.0)[n],
             relevant=relevant,
         )
         for n, (word, picture, relevant) in enumerate(
