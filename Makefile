@@ -76,7 +76,7 @@ gpu-check: ## export, parity and throughput on CUDA; where there is no GPU, it s
 	else $(MAKE) --no-print-directory $(DEV)/.ready && $(RUN)/python -m benchmarks.gpu_check; fi
 
 bench: $(DEV)/.ready ## speed beside other packages, refined beside plain: writes docs/measurements/speed.md; 25 minutes
-	$(RUN)/python -m benchmarks.bench
+	$(RUN)/python -m benchmarks.speed --docs docs/measurements
 
 torture: $(DEV)/.ready ## kills, fuzz, costly and slow requests, overload, faults: what was lost, refused or late; ten minutes
 	$(RUN)/python -m benchmarks.torture --seconds 20

@@ -1,12 +1,11 @@
-"""Gain without harm, on four kinds of drawings, two encoders: makes docs/measurements/results.md and its pictures.
+"""Gain without harm, on four kinds of drawings: makes docs/measurements/results.md and its pictures.
 
-    python -m benchmarks.results --docs docs/measurements  # everything, under both encoders
-    python -m benchmarks.results --encoder scratch --sets emoji flags
+    python -m benchmarks.results --docs docs/measurements  # everything
+    python -m benchmarks.results --sets emoji flags
 
 For every data set one recipe with one set of constants: the memory learns its calibration from its own pairs, without
 labels; everything is measured on entities that the encoder has not met. Nothing here is chosen on the test entities;
-the baseline is chosen on the development entities, anew for every memory. Takes about twenty minutes on two cores,
-besides the training of the second encoder (30 minutes, `python -m benchmarks.locked_text`).
+the baseline is chosen on the development entities, anew for every memory. Takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from .subject import Hits, Subject, Way
 HEAD = Path(__file__).with_name("results_head.md")
 SETS = {"emoji": emoji.load, **LOADERS}
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
-ENCODERS = {"scratch": "the shipped mini CLIP", "locked-text": "a mini CLIP towards locked MiniLM texts"}
+ENCODER = "scratch"
 _NAMED = (Column(key="name", title=""),)
 
 
@@ -155,7 +154,7 @@ class Study:
         )
         return Table(title="Text to image, the index untouched", columns=columns, rows=tuple(rows))
 
-    def findings(self, encoder: str) -> Findings:
+    def findings(self) -> Findings:
         """All of it."""
         data, main = self.subject.data, self.main()
         noise, charts = self.noise()
@@ -164,39 +163,33 @@ class Study:
             f"{len(data.memory):,} pairs of {len(data.names):,} entities ("
             + ", ".join(f"{count} {split}" for split, count in counts.items())
             + f"), {len(data.queries):,} queries in two styles that nothing was trained on. "
-            + f"Encoder: {ENCODERS[encoder]}."
+            + "Encoder: the shipped mini CLIP."
         )
         section = Section(
-            key=f"{data.name}-{encoder}",
-            title=f"{data.name}, {encoder} encoder",
+            key=f"{data.name}-{ENCODER}",
+            title=f"{data.name}, {ENCODER} encoder",
             about=about,
             tables=(main, noise, self.harm(), self.retrieval()),
             charts=tuple(charts),
         )
         return Findings(
-            name=f"{data.name}, {encoder}",
-            command=f"python -m benchmarks.results --encoder {encoder} --sets {data.name}",
+            name=f"{data.name}, {ENCODER}",
+            command=f"python -m benchmarks.results --sets {data.name}",
             setup={"encoder": str(self.subject.fingerprint), "pairs": len(data.memory), "entities": counts},
             summary=(),
             sections=(section.model_copy(update={"key": "main"}),),
         )
 
 
-def encoder_of(name: str, cache: Path) -> tuple[FrozenEncoder, Fingerprint]:
-    """A frozen encoder and its fingerprint."""
-    if name == "scratch":
-        artifact = Artifact.load("triton_models")
-        return Encoder(artifact, load_settings()), artifact.manifest.fingerprint
-    from .locked_text import locked_clip
-    from .pretrain.generic import load_with_generic
-
-    clip = locked_clip(load_with_generic(cache / "quickstart"), cache / "quickstart-lit")
-    return clip, Fingerprint(clip.name, clip.digest, clip.dimension)
+def shipped_encoder() -> tuple[FrozenEncoder, Fingerprint]:
+    """The shipped mini CLIP and its fingerprint."""
+    artifact = Artifact.load("triton_models")
+    return Encoder(artifact, load_settings()), artifact.manifest.fingerprint
 
 
-def studies(encoder: str, sets: Sequence[str], cache: Path) -> Iterator[Study]:
-    """The data sets under one encoder; emoji are the memory of another domain for the others, flags for emoji."""
-    encodes, fingerprint = encoder_of(encoder, cache)
+def studies(sets: Sequence[str], cache: Path) -> Iterator[Study]:
+    """The data sets; emoji are the memory of another domain for the others, flags for emoji."""
+    encodes, fingerprint = shipped_encoder()
 
     def subject(load: Callable[[Path], object]) -> Subject:
         data = load(cache / "quickstart")
@@ -218,7 +211,7 @@ def document(found: Sequence[Findings]) -> str:
 
 
 def overview(found: Sequence[Findings]) -> Table:
-    """One line per data set and encoder."""
+    """One line per data set."""
     rows = []
     for findings in found:
         main, noise, harm, retrieval = findings.sections[0].tables
@@ -252,21 +245,19 @@ def overview(found: Sequence[Findings]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", choices=ENCODERS, action="append", help="one of them; both when left out")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS, help="data sets")
-    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors, towers")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="packages, drawings, vectors")
     parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="where findings go, for `reco report`")
     parser.add_argument("--docs", type=Path, help="also write results.md and its pictures to this folder")
     arguments = parser.parse_args()
     found = []
-    for encoder in arguments.encoder or ENCODERS:
-        for study in studies(encoder, arguments.sets, arguments.cache):
-            findings = study.findings(encoder)
-            folder = arguments.runs / findings.name.replace(", ", "-")
-            folder.mkdir(parents=True, exist_ok=True)
-            findings.write(folder)
-            found.append(findings)
-            print(markdown_section(findings.sections[0], prefix=None), flush=True)
+    for study in studies(arguments.sets, arguments.cache):
+        findings = study.findings()
+        folder = arguments.runs / findings.name.replace(", ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        findings.write(folder)
+        found.append(findings)
+        print(markdown_section(findings.sections[0], prefix=None), flush=True)
     if arguments.docs:
         (arguments.docs / "results").mkdir(parents=True, exist_ok=True)
         for findings in found:

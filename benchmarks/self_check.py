@@ -30,7 +30,7 @@ from reco_plugin.types import MODALITIES, Modality, Vectors, other
 
 from .markdown import table
 from .realclip_gate import ImageNet, load_imagenet
-from .results import SETS, encoder_of
+from .results import SETS, shipped_encoder
 from .sets.vectors import vectors
 from .subject import K, Subject
 
@@ -61,7 +61,7 @@ class Catalogue:
 
 def drawings(cache: Path) -> Iterator[Catalogue]:
     """Drawings under the shipped encoder."""
-    encodes, fingerprint = encoder_of("scratch", cache)
+    encodes, fingerprint = shipped_encoder()
     for name, load in SETS.items():
         data = vectors(load(cache / "quickstart"), encodes, fingerprint.digest, cache / "sets")
         subject = Subject(data, fingerprint)

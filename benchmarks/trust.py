@@ -32,7 +32,7 @@ from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Caution
 
-from .results import encoder_of
+from .results import shipped_encoder
 from .sets import emoji
 from .sets.vectors import vectors
 from .subject import K, Subject, with_traded_captions
@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings and vectors")
     parser.add_argument("--docs", type=Path, required=True, help="folder of calibration.md and its pictures")
     arguments = parser.parse_args()
-    encodes, fingerprint = encoder_of("scratch", arguments.cache)
+    encodes, fingerprint = shipped_encoder()
     data = vectors(emoji.load(arguments.cache / "quickstart"), encodes, fingerprint.digest, arguments.cache / "sets")
     parts = []
     (arguments.docs / "calibration").mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
 """Products of small batches on one thread.
 
 A BLAS that has used several threads lets them wait actively for some 30 ms, on the cores of the next encoding.
-``benchmarks/refining.py`` shows it: there a plain call follows a refinement, and the encoding of a refined one does
-not.
+A benchmark showed it in which a plain call follows a refinement, and the encoding of a refined one does not.
 """
 
 from __future__ import annotations

@@ -35,8 +35,6 @@ SLOW = {
     "tests/benchmarks/test_load.py",
     "tests/benchmarks/test_million.py",
     "tests/benchmarks/test_package_sets.py",
-    "tests/benchmarks/test_readers.py",
-    "tests/benchmarks/test_serving.py",
     "tests/benchmarks/test_torture.py",
     "tests/clients",
     "tests/cli/test_embed.py",

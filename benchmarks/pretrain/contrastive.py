@@ -1,8 +1,4 @@
-"""Contrastive training of image against text on the quickstart's drawings: batches, augmentation, loss, loop.
-
-What the two presets of the mini CLIP share: :mod:`.towers` trains both towers from nothing,
-:mod:`.locked_text` the image tower alone.
-"""
+"""Contrastive training of image against text on the quickstart's drawings: batches, augmentation, loss, loop."""
 
 from __future__ import annotations
 
@@ -67,12 +63,6 @@ class Sampler:
         self._entities = sorted(self._by_entity)
         self._generic = [row for row, item in enumerate(data.items) if item.split is None]
         self._data, self._tokenizer, self._config = data, tokenizer, config
-
-    def texts(self) -> list[str]:
-        """Every text that a batch can hold, each once, in a fixed order."""
-        rows = [*(row for rows in self._by_entity.values() for row in rows), *self._generic]
-        labels = [self._data.by_key[entity].label for entity in self._entities]
-        return sorted({*labels, *(self._data.items[row].caption for row in rows)})
 
     def draw(self, step: int) -> Batch:
         """Batch number ``step``."""

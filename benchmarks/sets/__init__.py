@@ -1,8 +1,5 @@
 """Data sets from packages, different in kind from the quickstart: flags, logos, glyphs.
 
-    python -m benchmarks.sets                    # fetch, render, encode, and print how hard each is without refinement
-    python -m benchmarks.sets logos --out DIR    # also write DIR/logos.npz (vectors) and DIR/logos.png (to look at)
-
 All entities are unknown to the shipped encoder. Each data set is split into ``fusion`` (trains), ``dev`` (chooses) and
 ``unseen`` (tests); two query styles are in no memory and in no training.
 """

@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,23 +42,6 @@ class VectorSet:
     prompts: Vectors
     names: tuple[str, ...]
     splits: tuple[EntitySplit, ...]
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All of it as plain arrays, for ``np.savez``."""
-        out: dict[str, npt.NDArray[Any]] = {
-            "mem_entity": self.memory_entity,
-            "query_entity": self.truth,
-            "prompts": self.prompts,
-            "names": np.array(self.names),
-            "split": np.array(self.splits),
-        }
-        for side, records in (("mem", self.memory), ("query", self.queries)):
-            out |= {f"{side}_id": np.array(records.ids), f"{side}_image": records.image, f"{side}_text": records.text}
-            out |= {
-                f"{side}_{field}": np.array([payload[field] for payload in records.payloads])
-                for field in ("caption", "style", "family")
-            }
-        return out
 
 
 def vectors(data: PackageSet, encoder: FrozenEncoder, digest: str, cache: Path) -> VectorSet:

@@ -1,0 +1,87 @@
+"""Measure the blocks, each in a process of its own; print them, or write them into the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+from ..machine import machine
+from ..page import write_blocks
+from . import __doc__ as about
+from .inputs import Given
+
+BLOCKS = {  # name -> module; the function has the block's name
+    "engines": "encoding",
+    "preparing": "encoding",
+    "refining": "refining",
+    "slopes": "refining",
+    "ingest": "ingesting",
+    "writing": "ingesting",
+    "startup": "starting",
+}
+TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
+PAGE, _HERE = "speed.md", "--here"
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("blocks", nargs="*", default=list(BLOCKS), help=f"some of: {', '.join(BLOCKS)}")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000], help="sizes of the memories")
+    parser.add_argument("--rounds", type=int, default=5, help="how often all take turns")
+    parser.add_argument("--folder", type=Path, default=Path(".cache", "speed"), help="keeps models and memories")
+    parser.add_argument("--model", type=Path, default=Path("triton_models"), help="model folder, for startup")
+    parser.add_argument("--docs", type=Path, help="folder of speed.md: write into its blocks")
+    parser.add_argument(_HERE, action="store_true", help=argparse.SUPPRESS)
+    told = parser.parse_args(arguments)
+    if unknown := [name for name in told.blocks if name not in BLOCKS]:
+        parser.error(f"no block is called {', '.join(unknown)}: choose from {', '.join(BLOCKS)}")
+    if told.docs and not (told.docs / PAGE).is_file():
+        parser.error(f"{told.docs} has no {PAGE}, into whose blocks the tables go")
+    return told
+
+
+def measured(name: str, told: argparse.Namespace) -> str:
+    """One block, in this process."""
+    told.folder.mkdir(parents=True, exist_ok=True)
+    charts = told.docs / "speed" if told.docs else None
+    given = Given(told.folder.resolve(), told.model.resolve(), tuple(told.pairs), told.rounds, charts)
+    block: Callable[[Given], str] = getattr(import_module(f".{BLOCKS[name]}", __package__), name)
+    return block(given)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """See the package."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    told = parsed(words)
+    if told.here:
+        print(*(measured(name, told) for name in told.blocks), sep="\n\n")
+        return
+    options = [word for word in words if word not in told.blocks]
+    for name in told.blocks:
+        command = ["-m", "benchmarks.speed", name, *options]
+        print(f"python {' '.join(command)}", file=sys.stderr, flush=True)
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, *command, _HERE], stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{name} failed ({done.returncode}): its messages are above; earlier blocks are kept")
+        took, load = time.monotonic() - begun, os.getloadavg()[0]
+        block = f"{done.stdout.strip()}\n\n`python {' '.join(command)}`, {took:.0f} s; load {load:.1f} at its end."
+        if told.docs:
+            where = f"{machine(*TOOLS, load=False)}; {datetime.now(UTC).date()}."
+            write_blocks(told.docs / PAGE, {name: block, "machine": where})
+        else:
+            print(f"## {name}\n\n{block}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

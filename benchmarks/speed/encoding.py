@@ -1,0 +1,133 @@
+"""Engines against open_clip in eager torch, and how an image becomes pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from open_clip.transform import image_transform
+from PIL import Image
+
+from reco_plugin.artifact import Artifact, clip_graph
+from reco_plugin.config import load_settings
+from reco_plugin.preprocess import ImageConfig, Tokenizer, cut_to_longest, images_to_array
+from reco_plugin.sessions.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic
+from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.train.encoder import FrozenClip, load_frozen
+from reco_plugin.train.parity import Precision
+from reco_plugin.types import MODALITIES, Modality
+
+from ..markdown import table
+from .inputs import SIDE, VIT, Given, batches, picture, vit
+from .turns import take_turns
+
+BATCHES = (1, 8, 32)
+EAGER = "open_clip, eager"
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+FILES = (
+    ("JPEG", 256, 256), ("JPEG", 400, 300), ("JPEG", 1200, 800), ("JPEG", 4000, 3000), ("PNG", 800, 800),
+    ("WEBP", 1200, 800),
+)  # fmt: skip
+Encode = Callable[[], npt.NDArray[np.float32]]
+
+
+def engines(given: Given) -> str:
+    """How many times as fast as eager, and the least cosine to it of all columns."""
+    clip = load_frozen(VIT, random_weights=True)
+    models = {precision: Artifact.load(vit(given.folder, precision)) for precision in PRECISIONS}
+    columns = [(modality, batch) for modality in reversed(MODALITIES) for batch in BATCHES]
+    cells: dict[str, list[str]] = {}
+    cosines: dict[str, float] = {}
+    for place, (modality, batch) in enumerate(columns):
+        ways = encoders(clip, models, modality, batch)
+        first = ways[EAGER]()
+        turns = take_turns(ways, given.rounds, calls=max(1, 4 // batch))
+        for name, encode in ways.items():
+            seconds = turns.least(name)
+            cell = f"{turns.least(EAGER) / seconds:.1f}" if name != EAGER else f"{seconds * 1000:.0f} ms"
+            cells.setdefault(name, [""] * len(columns))[place] = cell
+            cosines[name] = min(cosines.get(name, 1.0), float((first * encode()).sum(1).min()))
+    head = ["", *(f"{modality} × {batch}" for modality, batch in columns), "least cosine"]
+    return table(head, [[name, *row, f"{cosines[name]:.5f}"] for name, row in cells.items()])
+
+
+def encoders(
+    clip: FrozenClip, models: Mapping[Precision, Artifact], modality: Modality, batch: int
+) -> dict[str, Encode]:
+    """Name of an engine -> encodes the batch once, to unit-norm (B, D); pixels are ready, nothing is decoded."""
+    plain, name, settings = models["fp32"], clip_graph(modality), load_settings()
+    inputs, uncut, whole = _inputs(clip, plain, modality, batch)
+    encode: Any = clip.model.encode_image if modality == "image" else clip.model.encode_text
+
+    def by_torch(encode: Any, bf16: bool = False) -> npt.NDArray[np.float32]:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return F.normalize(encode(whole).float(), dim=-1).numpy()
+
+    sessions: dict[str, Any] = {
+        f"ONNX Runtime, {precision}": OrtSession(models[precision].graph(name), settings) for precision in PRECISIONS
+    }
+    arithmetics: tuple[Arithmetic, ...] = tuple(dict.fromkeys(("f32", fastest_arithmetic())))
+    for arithmetic in arithmetics:
+        sessions[f"OpenVINO, {arithmetic}"] = OpenVinoSession(plain.graph(name), settings, arithmetic)
+    sessions["OpenVINO, int8 graph"] = OpenVinoSession(models["int8"].graph(name), settings)
+    found: dict[str, Encode] = {
+        EAGER: partial(by_torch, encode),
+        "open_clip, compiled": partial(by_torch, torch.compile(encode)),
+        "open_clip, bf16": partial(by_torch, encode, bf16=True),
+    }
+    if modality == "text":
+        whole_session = sessions["ONNX Runtime, fp32"]
+        found["ONNX Runtime, fp32, 77 tokens"] = lambda: whole_session.run(uncut)["features"]
+    return found | {way: lambda session=session: session.run(inputs)["features"] for way, session in sessions.items()}
+
+
+def _inputs(
+    clip: FrozenClip, model: Artifact, modality: Modality, batch: int
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """What our graph takes, the same uncut, and the same for open_clip: normalised pixels, or all tokens."""
+    items = batches(modality, batch)()
+    if modality == "image":
+        pixels = np.stack([np.asarray(item) for item in items])
+        mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
+        ours = {"pixels": pixels}
+        return ours, ours, (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+    ids = Tokenizer(model.tokenizer, clip.text)(items).ids
+    return {"tokens": cut_to_longest(ids, clip.text)}, {"tokens": ids}, torch.from_numpy(ids).long()
+
+
+def preparing(given: Given) -> str:
+    """An image to pixels, against open_clip's own transform, by CPU time on one thread; ours ends with bytes."""
+    config, theirs = ImageConfig(size=(SIDE, SIDE)), image_transform(SIDE, is_train=False)
+    exact = image_transform(SIDE, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    torch.set_num_threads(1)
+
+    def ours(image: bytes | Image.Image) -> npt.NDArray[np.uint8]:
+        pixels: npt.NDArray[np.uint8] = images_to_array([image], config, max_pixels=10**8)[0]
+        return pixels
+
+    def decoded(data: bytes) -> object:
+        with Image.open(io.BytesIO(data)) as image:
+            return theirs(image)
+
+    rows = []
+    for kind, width, height in FILES:
+        data = picture(kind, width, height)
+        with Image.open(io.BytesIO(data)) as opened:
+            image = opened.convert("RGB")
+        same = np.array_equal(np.rint(exact(image).permute(1, 2, 0).numpy() * 255).astype(np.uint8), ours(data))
+        actions = {"theirs": partial(theirs, image), "ours": partial(ours, image)}
+        actions |= {"theirs, decoded": partial(decoded, data), "ours, decoded": partial(ours, data)}
+        turns = take_turns(actions, given.rounds, calls=12)
+        cells = []
+        for which in ("", ", decoded"):
+            other, mine = turns.least_cpu(f"theirs{which}"), turns.least_cpu(f"ours{which}")
+            cells += [f"{1000 * other:.2f} ms", f"{1000 * mine:.2f} ms", f"× {other / mine:.2f}"]
+        rows.append([f"{kind}, {width} × {height}", f"{len(data):,}", *cells, "yes" if same else "no"])
+    head = ["file", "bytes", "open_clip, decoded", "ours", "as fast", "open_clip, with decoding", "ours", "as fast"]
+    return table([*head, "same bits"], rows)
