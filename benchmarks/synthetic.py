@@ -1,8 +1,6 @@
 """Pairs of vectors that lie as CLIP's do, as many as you like, any part of them at once.
 
-    python -m benchmarks.synthetic     beside real CLIP vectors, where there are some
-
-What is imitated, with constants fitted to OpenAI's ViT-B/32 (4,000 ImageNet images, 1,000 class prompts): a cone for
+What is imitated, with constants fitted to OpenAI's ViT-B/32 (docs/measurements/million.md compares them): a cone for
 each modality (the modality gap), most variance in few directions, families of clusters, clusters of unequal
 tightness, a caption that knows a little of its image. Cluster sizes follow a power law. Row i is the same whatever else
 is drawn.
@@ -10,11 +8,9 @@ is drawn.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +19,6 @@ from reco_plugin.types import MODALITIES, Modality, Records, Vectors
 
 BLOCK = 1000
 """Rows that are drawn together."""
-REAL = Path("../shared/data/clip_vit_b32_imagenet.npz")
 _CONE: dict[Modality, float] = {"image": 0.70, "text": 0.78}  # length of a modality's mean
 _ACROSS = 0.19  # mean cosine of an image and a text
 _AGREE = 0.36  # cosine of a pair's image and text, each without its mean
@@ -68,12 +63,6 @@ class Synthetic:
         """Pairs from the same clusters that the catalogue does not hold."""
         first = -(-self.pairs // BLOCK) * BLOCK
         return Records.join(list(self.records(first, first + count)), self.dimension)
-
-    def equal_clusters(self, clusters: int, each: int) -> Records:
-        """As many pairs of each of the first clusters, as a labelled data set has them; to compare with one."""
-        cluster = np.repeat(np.arange(clusters), each)
-        sides = self._draw(cluster, self._rng(3, 0))
-        return Records([str(row) for row in range(len(cluster))], sides["image"], sides["text"], [{}] * len(cluster))
 
     def _rng(self, *purpose: int) -> _Rng:
         return np.random.default_rng([self.seed, self.dimension, *purpose])
@@ -133,67 +122,3 @@ def _normal(rng: _Rng, rows: int, columns: int) -> _Latent:
 def _zipf(count: int) -> npt.NDArray[np.float64]:
     share = 1 / np.arange(1, count + 1)
     return np.asarray(share / share.sum(), np.float64)
-
-
-def geometry(vectors: Vectors) -> dict[str, float]:
-    """What is compared: cosines of all pairs of rows, of the nearest rows, and how many directions there are."""
-    cosines = vectors @ vectors.T
-    all_pairs = cosines[np.triu_indices(len(vectors), 1)]
-    np.fill_diagonal(cosines, -2)
-    nearest = -np.sort(-cosines, axis=1)
-    share = np.maximum(np.linalg.eigvalsh(np.cov(vectors.T)), 1e-12)
-    share /= share.sum()
-    return {
-        "mean cosine": float(all_pairs.mean()),
-        "1st percentile": float(np.percentile(all_pairs, 1)),
-        "99th percentile": float(np.percentile(all_pairs, 99)),
-        "1st neighbour": float(nearest[:, 0].mean()),
-        "10th neighbour": float(nearest[:, 9].mean()),
-        "effective rank": float(np.exp(-(share * np.log(share)).sum())),
-    }
-
-
-def compared(image: Vectors, text: Vectors) -> dict[str, float]:
-    """Geometry of a labelled set: images (C, 4, D) and a text (C, D) of each class.
-
-    Images and texts are measured apart, with 4 C and C rows.
-    """
-    flat = image.reshape(-1, image.shape[-1])
-    facts = {f"image, {name}": value for name, value in geometry(flat).items()}
-    facts |= {f"text, {name}": value for name, value in geometry(text).items()}
-    facts["image, same cluster"] = float(np.einsum("cid,cjd->cij", image, image)[:, ~np.eye(4, dtype=bool)].mean())
-    facts["across, mean cosine"] = float((flat @ text.T).mean())
-    facts["across, own pair"] = float(np.einsum("cid,cd->ci", image, text).mean())
-    return facts
-
-
-def comparison(dimension: int = 512, real: Path = REAL) -> str:
-    """A Markdown table of :func:`compared`, with the real vectors where the file is there."""
-    drawn = Synthetic(_CLUSTERS * _PAIRS_PER_CLUSTER, dimension).equal_clusters(_CLUSTERS, 4)
-    columns = {f"synthetic, D = {dimension}": compared(drawn.image.reshape(_CLUSTERS, 4, -1), drawn.text[::4])}
-    if real.is_file():
-        with np.load(real) as stored:
-            columns = {"CLIP ViT-B/32": compared(_unit(stored["image"]), _unit(stored["text_a"])), **columns}
-    names = next(iter(columns.values()))
-    lines = [f"| {name} | " + " | ".join(f"{_shown(c[name])}" for c in columns.values()) + " |" for name in names]
-    return "\n".join(["| | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns), *lines])
-
-
-def _shown(value: float) -> str:
-    return f"{value:.2f}" if value < 2 else f"{value:.0f}"
-
-
-def _unit(vectors: npt.NDArray[np.float16]) -> Vectors:
-    full = vectors.astype(np.float32)
-    return np.asarray(full / np.linalg.norm(full, axis=-1, keepdims=True), np.float32)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dimension", type=int, default=512)
-    print(comparison(parser.parse_args(arguments).dimension))
-
-
-if __name__ == "__main__":
-    main()

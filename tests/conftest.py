@@ -33,7 +33,7 @@ SLOW = {
     "tests/adapters/test_sentence_transformers.py",
     "tests/benchmarks/pretrain",
     "tests/benchmarks/test_load.py",
-    "tests/benchmarks/test_million.py",
+    "tests/benchmarks/test_scale_run.py",
     "tests/benchmarks/test_package_sets.py",
     "tests/benchmarks/test_torture.py",
     "tests/clients",

@@ -1,4 +1,4 @@
-"""The arithmetic of docs/measurements/scale.md against sums done by hand; pages against scripts and command line."""
+"""The arithmetic of docs/measurements/scale.md against sums done by hand; docs/scale.md against the command line."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 import typer
 
-from benchmarks.scale import Encoder, encode_table, encoders, index_cpu_s, main, nodes_for, write_table
+from benchmarks.sizing import LAYOUTS, cluster, encode_table, encoders, index_cpu_s, write_table
 from reco_plugin.cli.app import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-STEPS, FIGURES = ((DOCS / name).read_text("utf-8") for name in ("scale.md", "measurements/scale.md"))
+STEPS = (DOCS / "scale.md").read_text("utf-8")
 
 
 def test_hours_are_pairs_over_rate() -> None:
-    row = encode_table([3.6e6], [Encoder("mine", 100)]).splitlines()[-1]
+    row = encode_table([3.6e6], {"mine": 100}).splitlines()[-1]
     assert row == "| mine | 100 | 10.0 h | 0.1 | 1.0 |"
 
 
 def test_a_pair_is_an_image_on_two_cores_and_half_the_time_of_a_text_on_one() -> None:
-    measured, *gpus, eight = encoders()
-    assert measured.per_s == pytest.approx(1000 / (17.7 + 5.7 / 2))
-    assert eight.per_s == 8 * gpus[-1].per_s
+    measured, *gpus, eight = encoders().values()
+    assert measured == pytest.approx(1000 / (17.7 + 5.7 / 2))
+    assert eight == 8 * gpus[-1]
 
 
 def test_the_index_grows_a_little_faster_than_the_pairs() -> None:
@@ -34,21 +34,8 @@ def test_the_index_grows_a_little_faster_than_the_pairs() -> None:
 def test_each_node_builds_its_share_of_both_copies() -> None:
     rows = write_table([1e5], [3], 10).splitlines()
     assert rows[-3].endswith("| 1 min |") and rows[-4].endswith("| 3 |")
-    assert nodes_for(1e6) == 3 and nodes_for(1e9) > 40
-
-
-def test_the_page_has_the_scripts_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    main([])
-    for table in capsys.readouterr().out.strip().split("\n\n"):
-        assert table in FIGURES, "run: python -m benchmarks.scale"
-
-
-def test_the_scripts_commands_on_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r"^python -m benchmarks\.scale(.*?)(?:#.*)?$", FIGURES, flags=re.MULTILINE)
-    assert len(commands) >= 4
-    for words in commands:
-        main(words.split())
-        assert capsys.readouterr().out
+    layout = LAYOUTS["int8 copy in RAM, fp16 on SSD"]
+    assert cluster(1e6, layout).nodes == 3 and cluster(1e9, layout).nodes > 40
 
 
 def test_the_products_commands_on_the_page_are_commands() -> None:

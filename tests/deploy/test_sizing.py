@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory_bytes import measure
-from benchmarks.sizing import GIB, TIB, Layout, cluster, gpu_ms, items, main, pair_bytes, replicas
+from benchmarks.sizing import GIB, TIB, Layout, cluster, gpu_ms, items, main, measure, pair_bytes, replicas
 from reco_plugin.memory.options import MemoryOptions
 
 
@@ -64,20 +63,21 @@ def test_replicas_by_hand() -> None:
     assert items(image_ms=4.0) == {"image": 4.0}
 
 
-def test_the_page_has_the_scripts_tables(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pages_have_the_scripts_tables(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    page = (root / "docs" / "measurements" / "sizing.md").read_text("utf-8")
+    pages = "".join((root / "docs" / "measurements" / name).read_text("utf-8") for name in ("sizing.md", "scale.md"))
     for table in capsys.readouterr().out.strip().split("\n\n"):
-        assert table in page, "run: python -m benchmarks.sizing"
+        assert table in pages, "run: python -m benchmarks.sizing"
 
 
-def test_the_commands_on_the_page_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (root / "docs" / "measurements" / "sizing.md").read_text("utf-8")
+@pytest.mark.parametrize("name", ["sizing.md", "scale.md"])
+def test_the_commands_on_the_pages_run(name: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (root / "docs" / "measurements" / name).read_text("utf-8")
     commands = re.findall(r"^python -m benchmarks\.sizing(.*?)(?:#.*)?$", page, flags=re.MULTILINE)
     assert len(commands) >= 2
     for words in commands:
         main(words.split())
-        assert capsys.readouterr().out.count("|---|") == 3
+        assert capsys.readouterr().out.count("|---|") == 5
 
 
 def test_the_settings_on_the_page_are_settings(root: Path) -> None:
@@ -90,6 +90,6 @@ def test_the_settings_on_the_page_are_settings(root: Path) -> None:
 
 def test_qdrants_engine_takes_what_is_computed(tmp_path: Path) -> None:
     """With few pairs of many numbers: an index is built from 10 MiB on."""
-    measured = measure(pairs=5_400, dimension=1024, copy="int8", folder=tmp_path)
-    computed = pair_bytes(replace(Layout(1024, payload_bytes=64), copy="int8")).disk
+    layout = Layout(1024, payload_bytes=64, copy="int8")
+    measured, computed = measure(5_400, layout, tmp_path), pair_bytes(layout).disk
     assert 0.9 * computed < measured < 1.05 * computed

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from benchmarks.million import table
-from benchmarks.million.process import QUERIES, check, fill, opened
-from benchmarks.million.run import Run, results
-from benchmarks.million.swap import SMALL
+from benchmarks.page import filled
+from benchmarks.scale.__main__ import PAGE, recall, tables
+from benchmarks.scale.process import QUERIES, SEARCHES, check, fill, opened
+from benchmarks.scale.run import Run, results
 from benchmarks.synthetic import Synthetic
 
 PAIRS, DIMENSION = 4000, 16
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("million")
-    Run(PAIRS, DIMENSION, folder / f"{PAIRS}x{DIMENSION}", lambda line: None).measure(index=False)
+    folder = tmp_path_factory.mktemp("scale")
+    Run(PAIRS, DIMENSION, folder / f"{PAIRS}x{DIMENSION}", lambda line: None).measure(graph=False)
     return folder
 
 
@@ -28,55 +30,53 @@ def found(folder):
 
 
 def test_nothing_is_lost_of_what_edge_confirmed(found) -> None:
-    facts = found["edge fill"]
+    facts = found["fill all pairs"]
     assert facts["killed_at"] >= 0.6 * PAIRS and facts["rows"] == PAIRS
     assert facts["lost"] <= 0  # it may have written more before it was hit
     assert facts["written"] == PAIRS - facts["resumed"]
 
 
 def test_the_reference_goes_on_from_what_its_file_holds(found) -> None:
-    facts = found["exact fill"]
+    facts = found["fill reference"]
     assert facts["resumed"] in range(2000, PAIRS + 1, 1000)  # written at 1000, 2000, 3000 ...
     assert facts["lost"] == facts["killed_at"] - facts["resumed"]
 
 
-@pytest.mark.parametrize("kind", ["exact", "edge"])
-def test_all_pairs_are_there_after_resuming(found, kind: str) -> None:
-    assert found[f"{kind} check"]["equal"] is True
-    assert found[f"{kind} check"]["pairs"] == PAIRS
+@pytest.mark.parametrize("way", ["reference", "all pairs"])
+def test_all_pairs_are_there_after_resuming(found, way: str) -> None:
+    assert found[f"check {way}"]["equal"] is True
+    assert found[f"check {way}"]["pairs"] == PAIRS
 
 
 def test_edge_finds_what_the_reference_finds(found) -> None:
-    assert len(found["edge ask"]["found"]) == QUERIES
-    assert table.recall(found["edge ask"]["found"], found["exact ask"]["found"]) == pytest.approx(1, abs=1e-3)
+    for search in SEARCHES:
+        asked, truth = (found[f"ask {way}"][search]["found"] for way in ("all pairs", "reference"))
+        assert len(asked) == QUERIES and recall(asked, truth) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_step_that_was_measured_is_not_repeated(folder) -> None:
     said: list[str] = []
-    Run(PAIRS, DIMENSION, folder / f"{PAIRS}x{DIMENSION}", said.append).measure(index=False)
+    Run(PAIRS, DIMENSION, folder / f"{PAIRS}x{DIMENSION}", said.append).measure(graph=False)
     assert said == []
 
 
-@pytest.mark.parametrize("kind", ["exact", "edge"])
-def test_a_swap_changes_what_the_name_stands_for_and_no_answer_under_way(found, kind: str) -> None:
-    facts = found[f"{kind} swap"]
-    assert (facts["after"], facts["after_rollback"]) == (PAIRS, SMALL)
-    assert facts["asked"] > 0 and facts["failed"] == 0
+def test_the_search_index_finds_nearly_all(found) -> None:
+    for search in SEARCHES:
+        asked = found["ask search index"][search]["found"]
+        assert recall(asked, found["ask reference"][search]["found"]) > 0.9, search
 
 
-def test_the_page_has_every_table(folder) -> None:
-    page = table.page(
-        "<!-- GEOMETRY -->|<!-- WRITING -->\n<!-- SEARCHING -->\n<!-- INDEXING --><!-- SWAPPING -->", folder, "same"
-    )
-    assert page.startswith("same|") and "<!--" not in page
-    assert len(re.findall(r"^\| Qdrant Edge \| 4,000 \| 16 ", page, re.MULTILINE)) == 3
-    assert "all equal" in page and "The index was not built." in page
+def test_there_is_a_table_for_every_block_of_the_page(folder) -> None:
+    made = tables(folder)
+    filled((ROOT / PAGE).read_text("utf-8"), made)
+    assert len(re.findall(r"(?m)^\| 4,000 \| 16 \| (search index|all pairs|reference) ", made["searching"])) == 12
+    assert made["writing"].count("all equal") == 2 and "| 4,000 | 16 | search index |" in made["indexing"]
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed"])
 def test_a_wrong_memory_is_noticed(tmp_path, harm: str) -> None:
     catalogue, told = Synthetic(2000, DIMENSION), dict[str, object]()
-    store = opened("exact", tmp_path, DIMENSION)
+    store = opened("reference", tmp_path, DIMENSION)
     fill(store, catalogue, lambda **facts: None)
     check(store, catalogue, lambda **facts: told.update(facts))
     assert told["equal"] is True
@@ -91,4 +91,4 @@ def test_a_wrong_memory_is_noticed(tmp_path, harm: str) -> None:
 
 
 def test_recall_is_the_share_of_the_right_ones() -> None:
-    assert table.recall([["a", "b"], ["c", "x"]], [["b", "a"], ["c", "d"]]) == 0.75
+    assert recall([["a", "b"], ["c", "x"]], [["b", "a"], ["c", "d"]]) == 0.75

@@ -14,12 +14,11 @@ from typing import Any
 
 from reco_plugin.files import whole_file
 
-from .process import Kind
+from .process import WAYS
 
 KILL_AT = 0.6
 """Share of the pairs after which filling is killed; the reference, which writes its file four times, loses some."""
-KINDS: tuple[Kind, ...] = ("exact", "edge")
-EFS = (64, 128, 256, 512)
+FILLED = ("reference", "all pairs")
 Facts = dict[str, Any]
 
 
@@ -39,17 +38,19 @@ class Run:
     folder: Path
     log: Callable[[str], None]
 
-    def measure(self, *, index: bool) -> None:
-        """Take every step that was not taken; the index is Edge's alone."""
+    def measure(self, *, graph: bool) -> None:
+        """Take every step that was not taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for kind in KINDS:
-            self._keep(f"{kind} fill", partial(self._fill, kind))
-            for step in ("check", "ask", "swap"):
-                self._keep(f"{kind} {step}", partial(self._step, step, kind))
-        if index:
-            self._keep("edge index", partial(self._step, "index", "edge"))
-            for ef in EFS:
-                self._keep(f"edge ask {ef}", partial(self._step, "ask", "edge", ef))
+        for way in FILLED:
+            self._keep(f"fill {way}", partial(self._fill, way))
+            self._keep(f"check {way}", partial(self._step, "check", way))
+            self._keep(f"ask {way}", partial(self._step, "ask", way))
+        self._keep("index search index", partial(self._step, "index", "search index"))
+        self._keep("ask search index", partial(self._step, "ask", "search index"))
+        if graph:
+            self._keep("graph all pairs", partial(self._step, "graph", "all pairs"))
+            for way in list(WAYS)[3:]:
+                self._keep(f"ask {way}", partial(self._step, "ask", way))
 
     def _keep(self, step: str, take: Callable[[], Facts]) -> None:
         if step in (known := results(self.folder)):
@@ -57,27 +58,26 @@ class Run:
         facts = take() | {"load": os.getloadavg()[0]}
         with whole_file(self.folder / "results.json") as part:
             part.write_text(json.dumps(known | {step: facts}))
-        self.log(f"{step}: " + ", ".join(f"{name} {value}" for name, value in facts.items() if name != "found"))
+        self.log(f"{step}: " + ", ".join(f"{k} {v}" for k, v in facts.items() if not isinstance(v, dict)))
 
-    def _step(self, step: str, kind: Kind, search_ef: int | None = None) -> Facts:
+    def _step(self, step: str, way: str) -> Facts:
         told: Facts = {}
-        for _, facts in self._process(step, kind, search_ef):
+        for _, facts in self._process(step, way):
             told |= facts
-        return told | disk_bytes(self.folder / kind)
+        return told | disk_bytes(self._place(way))
 
-    def _fill(self, kind: Kind) -> Facts:
+    def _fill(self, way: str) -> Facts:
         """Fill a memory, kill that on the way, and go on."""
         first: Facts = {}
-        for process, facts in self._process("fill", kind):
+        for process, facts in self._process("fill", way):
             first |= facts
-            self._progress(kind, facts)
             if "written" not in first and first.get("rows", 0) >= KILL_AT * self.pairs:
                 process.kill()
                 break
+        self.log(f"{way}: killed at {first['rows']:,} pairs")
         second: Facts = {}
-        for _, facts in self._process("fill", kind):
+        for _, facts in self._process("fill", way):
             second |= facts
-            self._progress(kind, facts)
         written = first["rows"] - first["resumed"] + second["written"]
         measured = {
             "killed_at": first["rows"],
@@ -85,31 +85,25 @@ class Run:
             "pairs_per_s": written / (first["store_s"] + second["store_s"]),
             "pairs_per_cpu_s": written / (first["store_cpu_s"] + second["store_cpu_s"]),
         }
-        return second | measured | disk_bytes(self.folder / kind)
+        return second | measured | disk_bytes(self._place(way))
 
-    def _progress(self, kind: Kind, facts: Facts) -> None:
-        if "resumed" in facts:
-            self.log(f"{kind} holds {facts['resumed']:,} of {self.pairs:,} pairs")
-        elif facts.get("rows", 1) % (self.pairs // 20) == 0:
-            self.log(f"{kind}: {facts['rows']:,} pairs, the store took {facts['store_s']:.0f} s")
+    def _place(self, way: str) -> Path:
+        return self.folder / WAYS[way][0]
 
-    def _process(
-        self, step: str, kind: Kind, search_ef: int | None = None
-    ) -> Iterator[tuple[subprocess.Popen[str], Facts]]:
+    def _process(self, step: str, way: str) -> Iterator[tuple[subprocess.Popen[str], Facts]]:
         """The facts that a process of its own prints, as they come.
 
         Raises:
             SystemExit: the step failed.
         """
-        words = [step, kind, self.folder / kind, self.pairs, self.dimension, *([search_ef] if search_ef else [])]
-        module = "swap" if step == "swap" else "process"
-        command = [sys.executable, "-m", f"benchmarks.million.{module}", *map(str, words)]
+        words = [step, way, self._place(way), self.pairs, self.dimension]
+        command = [sys.executable, "-m", "benchmarks.scale.process", *map(str, words)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 yield process, json.loads(line)
         if process.returncode:
-            raise SystemExit(f"step {step!r} of the {kind} memory failed")
+            raise SystemExit(f"step {step!r} of {way!r} failed")
 
 
 def results(folder: Path) -> dict[str, Facts]:
