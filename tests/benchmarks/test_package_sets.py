@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blank_drawings import load_unrendered
 
 from benchmarks.drawings.packages import fetch, read_json
-from benchmarks.pretrain.generic import bag, load_with_generic, mentions
+from benchmarks.pretrain.generic import bag, mentions
 from benchmarks.sets import LOADERS, flags, glyphs, logos
 from benchmarks.sets.package_set import SPLITS, PackageSet, split_of
 from reco_plugin.quickstart.sources import DrawingPackage
@@ -129,7 +130,7 @@ def test_the_same_call_gives_the_same_set(data: PackageSet, cache: Path) -> None
 @pytest.fixture(scope="session")
 def captions(cache: Path) -> set[frozenset[str]]:
     """The words of each caption that pre-training reads."""
-    items = load_with_generic(cache).items
+    items = load_unrendered(cache).items
     return {bag(item.caption) for item in items if item.split in (None, "seen")}
 
 

@@ -9,13 +9,10 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
+from blank_drawings import load_unrendered
 
-from benchmarks.drawings.render import Drawing
-from benchmarks.pretrain.generic import load_with_generic
-from reco_plugin.errors import DataError
-from reco_plugin.quickstart.dataset import SIDE, Quickstart, load
+from reco_plugin.quickstart.dataset import Quickstart, load
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "quickstart"
 
@@ -36,17 +33,5 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def with_generic(cache: Path) -> Quickstart:
-    """All drawings of the pre-training; the generic ones are blank, since rendering 13,000 icons takes a minute."""
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("benchmarks.pretrain.generic.render_once", blank)
-            return load_with_generic(cache)
-    except DataError as error:
-        if "npm could not fetch" not in str(error):
-            raise
-        pytest.skip(f"npm's registry cannot be reached: {error}")
-
-
-def blank(drawings: list[Drawing], _: Path) -> np.ndarray:
-    """Images of no drawing."""
-    return np.broadcast_to(np.uint8(255), (len(drawings), SIDE, SIDE, 3))
+    """All drawings of the pre-training, the generic ones blank."""
+    return load_unrendered(cache)

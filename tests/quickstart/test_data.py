@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blank_drawings import blank
 
 from benchmarks.drawings.__main__ import sheet
 from benchmarks.drawings.find import draw
@@ -34,8 +35,6 @@ from reco_plugin.quickstart.sources import (
     QUERY_STYLES,
     DrawingPackage,
 )
-
-from .conftest import blank
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 
