@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shapes import COLOURS, SHAPES, draw
@@ -143,6 +145,24 @@ def ctrl_c_is_heard() -> None:
     """Also where a shell that runs the tests in the background has them ignore it, and their processes with them."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clients_share_what_they_read() -> Iterator[None]:
+    """Each client of httpx reads all certificates, each of Qdrant's copies a schema: more than most tests take."""
+    with pytest.MonkeyPatch.context() as patch:
+        if transport := sys.modules.get("httpx._transports.default"):
+            make_context = transport.create_ssl_context
+            usual = make_context()
+
+            def once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+                own = verify is not True or cert or {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
+                return make_context(verify, cert, trust_env) if own else usual
+
+            patch.setattr(transport, "create_ssl_context", once)
+        if inspector := sys.modules.get("qdrant_client.embed.type_inspector"):
+            patch.setattr(inspector, "ModelSchemaParser", cache(inspector.ModelSchemaParser))
+        yield
 
 
 @pytest.fixture(scope="session")
