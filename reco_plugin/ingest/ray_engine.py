@@ -37,6 +37,8 @@ _CLIENT_CPUS = 0.25
 """An encoding actor that waits for a Triton server."""
 _SHARE = 0.75
 """Default share of the CPUs for encoding actors."""
+_ATTEMPTS = 4
+"""Of a task; Ray itself would repeat a task that kills its worker forever."""
 
 
 def encode_on_ray(
@@ -98,7 +100,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
     """Encode rows on the workers, vectors (D,), in the order of the source."""
     actors, resources = _room(job.settings, cluster)
     _configure()
-    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote(_ATTEMPTS)
     shared = ray.put(job)
     parts = [{"name": part.name, "number": n, "part": pack(part)} for n, part in enumerate(rows.parts)]
     chunks = (

@@ -39,8 +39,6 @@ from .prepare import (
     read_rows,
 )
 
-ATTEMPTS = 4
-"""Attempts of a task; Ray itself would repeat a task that kills its worker forever."""
 DatasetRow: TypeAlias = dict[str, Any]
 """Row of a Ray dataset: name of the part, and part or chunk as bytes."""
 
@@ -91,13 +89,14 @@ class Job:
 class Attempts:
     """Counts attempts of tasks, outside of the workers that they may kill. Runs as an actor."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._begun: dict[Any, int] = {}
 
     def begin(self, task: Any) -> int:
-        """Count an attempt and return the number."""
+        """Count an attempt; how many were lost where that was one too many, else 0."""
         self._begun[task] = self._begun.get(task, 0) + 1
-        return self._begun[task]
+        return self._most if self._begun[task] > self._most else 0
 
 
 def pack(content: Any) -> bytes:
@@ -156,9 +155,9 @@ def _job(reference: Any) -> Job:
 
 
 def _begin(attempts: Any, task: Any, part: str) -> None:
-    if ray.get(attempts.begin.remote(task)) > ATTEMPTS:
+    if lost := ray.get(attempts.begin.remote(task)):
         raise DataError(
-            f"a worker of the Ray cluster was lost {ATTEMPTS} times over {task[0]} {part}: too little memory is the "
+            f"a worker of the Ray cluster was lost {lost} times over {task[0]} {part}: too little memory is the "
             "usual reason (see Ray's logs; a smaller --batch-size or more memory per worker helps), a file that "
             "crashes its decoder another. What was written stays; run it again to go on"
         )
