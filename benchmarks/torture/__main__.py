@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reco_plugin.files import whole_file
 
-from . import builds, costly, faults, fits, fuzz, overload, writes
+from ..markdown import table
+from ..page import write_blocks
+from . import costly, faults, fuzz, jobs, overload, writes
 from .found import Attack, Found, Round, Until
-from .page import page
 
 CLASSES: dict[str, Attack] = {
     "kill-writes": writes.kill_writes,
     "kill-service": writes.kill_service,
     "kill-index": writes.kill_index,
-    "kill-builds": builds.kill_builds,
-    "kill-syncs": builds.kill_syncs,
-    "kill-fits": fits.kill_fits,
-    "kill-paper-fits": fits.kill_paper_fits,
+    "kill-builds": jobs.kill_builds,
+    "kill-syncs": jobs.kill_syncs,
+    "kill-fits": jobs.kill_fits,
+    "kill-paper-fits": jobs.kill_paper_fits,
     "fuzz": fuzz.fuzz,
     "bodies": costly.bodies,
     "filters": costly.filters,
@@ -32,26 +35,33 @@ CLASSES: dict[str, Attack] = {
     "overload": overload.overload,
     "faults": faults.faults,
 }
+Rows = Mapping[str, Mapping[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the classes, print what each found; 1 when there was a fault."""
     told = parsed(arguments)
     rows, failed = dict[str, Any](), False
-    if told.page and told.page.with_suffix(".json").exists():
-        rows = json.loads(told.page.with_suffix(".json").read_text(encoding="utf-8"))
+    kept = told.page.with_suffix(".json") if told.page else None
+    if kept and kept.exists():
+        rows = json.loads(kept.read_text(encoding="utf-8"))
     for name in told.classes or CLASSES:
         found, seconds = run(name, told.seconds, told.count, told.seed)
         failed |= bool(found.faults)
-        print(line(name, found, seconds), flush=True)
-        for fault in found.faults[:10]:
-            print(f"  {fault}", flush=True)
-        rows[name] = row(found, seconds, name, told)
-        if told.page:
-            with whole_file(told.page.with_suffix(".json")) as part:
+        print(line(name, found, seconds), *(f"  {fault}" for fault in found.faults[:10]), sep="\n", flush=True)
+        extent = f"--count {told.count}" if told.count else f"--seconds {told.seconds:g}"
+        rows[name] = {
+            "command": f"python -m benchmarks.torture {name} {extent} --seed {told.seed}",
+            "seconds": round(seconds),
+            "tried": dict(found.tried),
+            "answers": dict(found.answers.most_common()),
+            "figures": found.figures,
+            "faults": found.faults,
+        }
+        if kept:
+            with whole_file(kept) as part:
                 part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            with whole_file(told.page) as part:
-                part.write_text(page({known: rows[known] for known in CLASSES if known in rows}), encoding="utf-8")
+            write_blocks(told.page, {"torture": block({known: rows[known] for known in CLASSES if known in rows})})
     return int(failed)
 
 
@@ -65,7 +75,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     words.add_argument("--seconds", type=float, default=60, help="how long each goes on, besides what it prepares")
     words.add_argument("--count", type=int, help="how much each tries (kills, requests), instead of --seconds")
     words.add_argument("--seed", type=int, default=0, help="of all that is drawn")
-    words.add_argument("--page", type=Path, help="page to write with the figures of all rounds that it was given to")
+    words.add_argument("--page", type=Path, help="page into whose block go the figures of all rounds given to it")
     told = words.parse_args(arguments)
     if unknown := [name for name in told.classes if name not in CLASSES]:
         words.error(f"unknown: {', '.join(unknown)}; there are {listed}")
@@ -88,17 +98,34 @@ def line(name: str, found: Found, seconds: float) -> str:
     return f"{name}: {found.tried.total():,} tried in {seconds:.0f} s: {answers}{figures}; faults: {len(found.faults)}"
 
 
-def row(found: Found, seconds: float, name: str, told: argparse.Namespace) -> dict[str, Any]:
-    """The same for the page."""
-    extent = f"--count {told.count}" if told.count else f"--seconds {told.seconds:g}"
-    return {
-        "command": f"python -m benchmarks.torture {name} {extent} --seed {told.seed}",
-        "seconds": round(seconds),
-        "tried": dict(found.tried),
-        "answers": dict(found.answers.most_common()),
-        "figures": found.figures,
-        "faults": found.faults,
-    }
+def block(rows: Rows) -> str:
+    """The block of docs/measurements/reliability.md, of the rows of all classes that were run."""
+    kills = [row for name, row in rows.items() if name.startswith("kill-")]
+    cells = (
+        [
+            name,
+            _counts(row["tried"])
+            if len(row["tried"]) < 5
+            else f"{sum(row['tried'].values()):,} of {len(row['tried'])} kinds",
+            _counts(row["answers"]),
+            "; ".join(f"{figure}: {value}" for figure, value in row["figures"].items()),
+            f"{len(row['faults'])}",
+        ]
+        for name, row in rows.items()
+    )
+    where = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    tried, lost = sum(sum(row["tried"].values()) for row in kills), sum(len(row["faults"]) for row in kills)
+    return "\n\n".join(
+        (
+            f"**{tried:,} kills with SIGKILL: {lost:,} faults** ({where}).",
+            table(["class", "tried", "came to", "seen", "faults"], cells, left=4),
+            "\n".join(["```", *(row["command"] for row in rows.values()), "```"]),
+        )
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} × {times:,}" for name, times in counts.items())
 
 
 if __name__ == "__main__":

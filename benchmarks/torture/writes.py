@@ -23,8 +23,8 @@ from reco_plugin.memory import open_memory
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Fingerprint, Records, Vectors
 
-from .builds import Content, content
 from .found import Found, Round
+from .jobs import Content, content
 from .target import ADMIN, DIMENSION, Target, target
 from .wire import as_json, request, send
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_disk import MB, fill_up
 
-from benchmarks.torture.builds import content, equal
+from benchmarks.torture.jobs import content, equal
 from reco_plugin import Reco
 from reco_plugin.memory import open_memory
 

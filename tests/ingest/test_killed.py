@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.torture.builds import builds, syncs
+from benchmarks.torture.jobs import builds, syncs
 
 KINDS = {builds: ["build", "build beside one in use", "build"], syncs: ["sync", "sync"]}
 

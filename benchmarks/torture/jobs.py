@@ -1,0 +1,312 @@
+"""``reco memory build``, ``sync`` and ``reco fit``, killed at random moments, run again, compared with runs left alone.
+
+A build goes into a fresh folder, every second one as a version beside one in use (``--swap``): that one must stay as it
+was until the swap. A sync brings a memory to a changed table: rows gone, changed and new. A fit must come to the same
+files, and none of its results may be there before all are.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from reco_plugin.errors import MemoryStoreError
+from reco_plugin.fit.result import RESULT
+from reco_plugin.memory import open_memory
+from reco_plugin.train.loop import CHECKPOINT
+
+from .found import MODEL, Found, Round
+
+ROWS, BATCH = 600, 4
+THINGS, EACH = 120, 4
+"""What a fit is given: pictures of each thing."""
+FIT_KILLS = 5
+"""Of one folder, at most, before the fit is let finish."""
+TOLERANCE = 2e-6
+"""Of a vector's values: batches of other sizes are rounded otherwise."""
+Content = dict[str, tuple[Any, Any, Any]]
+Process = subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A job that was killed, and then run to its end.
+
+    Attributes:
+        kind: of job.
+        kills: how often.
+        part: after how many of them a part was written.
+        equal: whether it came to what a run left alone comes to, and nothing else was touched or half there before.
+    """
+
+    kind: str
+    kills: int
+    part: int
+    equal: bool
+
+
+def kill_builds(given: Round) -> Found:
+    """Builds, every second one beside a memory in use."""
+    return _told(given, builds(given.work, given.rng))
+
+
+def kill_syncs(given: Round) -> Found:
+    """Syncs with a changed table."""
+    return _told(given, syncs(given.work, given.rng))
+
+
+def kill_fits(given: Round) -> Found:
+    """Fits with the fusions that are fitted in closed form."""
+    return _told(given, fits(given.work, given.rng, "auto"))
+
+
+def kill_paper_fits(given: Round) -> Found:
+    """Fits with the paper's layer: most of the moments are in its training."""
+    return _told(given, fits(given.work, given.rng, "paper"))
+
+
+def _told(given: Round, killed: Iterator[Killed]) -> Found:
+    found, part = Found(), 0
+    while given.until.more(found):
+        one = next(killed)
+        found.tried[one.kind] += one.kills
+        part += one.part
+        found.answers["equal to a run left alone" if one.equal else "different"] += 1
+        if not one.equal:
+            found.faults.append(f"{one.kind}, after {one.kills} kills: it came to something else")
+    found.figures["killed with a part written"] = f"{part}"
+    return found
+
+
+def builds(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
+    """Build, kill and compare, for ever, in an empty folder."""
+    source = make_source(work / "source", rng, rows)
+    alone, seconds = _alone(source, work / "alone", rows)
+    place, number = work / "killed", 0
+    while True:
+        swap, number = number % 2 == 1, number + 1
+        before = _in_use(source, place, alone) if swap else None
+        building = place.with_name(f"{place.name}--v2.partial") if swap else place
+        flags, kills, part, untouched = ["--swap"] if swap else [], rng.choice((1, 1, 2)), 0, True
+        for _ in range(kills):
+            process = _memory("build", source, place, *flags)
+            _wait(process, (building / "shard").exists)
+            _kill(process, rng.uniform(0, seconds))
+            part += 0 < count(building) < rows
+            if before is not None and not place.is_symlink():
+                untouched &= equal(content(place), before)
+        _end(_memory("build", source, place, *flags))
+        kind = "build beside one in use" if swap else "build"
+        yield Killed(kind, kills, part, equal(content(place), alone) and untouched)
+        for path in place.parent.glob(f"{place.name}*"):
+            path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
+
+
+def syncs(work: Path, rng: random.Random, rows: int = ROWS) -> Iterator[Killed]:
+    """Bring a copy of a memory to a changed table, kill and compare, for ever, in an empty folder."""
+    old = make_source(work / "source", rng, rows)
+    _end(_memory("build", old, work / "old"))
+    head, *lines = old.read_text().splitlines(keepends=True)
+    quarter = len(lines) // 4
+    changed = [line.replace("a picture", "another picture") for line in lines[quarter : 2 * quarter]]
+    more = [f"new-{n},{n}-0.png,a new picture with the number {n},{n}\n" for n in range(quarter)]
+    new = old.with_name("changed.csv")
+    new.write_text("".join([head, *changed, *lines[2 * quarter :], *more]))
+    before, (alone, seconds) = content(work / "old"), _alone(new, work / "alone", rows)
+    while True:
+        place, kills, part = work / "killed", rng.choice((1, 1, 2)), 0
+        shutil.copytree(work / "old", place)
+        for _ in range(kills):
+            written = _stamp(place)
+            process = _memory("sync", new, place, "--max-delete", 1)
+            _wait(process, lambda place=place, written=written: _stamp(place) != written)  # type: ignore[misc]
+            _kill(process, rng.uniform(0, seconds))
+            part += not any(equal(content(place), whole) for whole in (before, alone))
+        _end(_memory("sync", new, place, "--max-delete", 1))
+        yield Killed("sync", kills, part, equal(content(place), alone))
+        shutil.rmtree(place)
+
+
+def fits(work: Path, rng: random.Random, fuser: str) -> Iterator[Killed]:
+    """Fit, kill and compare, for ever, in an empty folder; a fit may end before it is killed."""
+    source, number = make_source(work / "source", rng, THINGS, EACH), 0
+
+    def start(out: Path) -> Process:
+        return _reco("fit", source, "--out", out, "--k", 5, "--fuser", fuser, "--model", MODEL)
+
+    begun = time.monotonic()
+    _end(start(work / "alone"))
+    took, alone = time.monotonic() - begun, fitted(work / "alone")
+    while True:
+        out, kills, part, whole = work / f"killed-{number}", 0, 0, True
+        number += 1
+        for _ in range(FIT_KILLS):
+            process = start(out)
+            _kill(process, rng.uniform(0.1, 0.9) * took)
+            if process.returncode == 0:
+                break  # it was faster than that
+            kills, part = kills + 1, part + out.exists()
+            if (out / RESULT).exists():
+                whole = alone.items() <= fitted(out).items()
+                break
+        _end(start(out))
+        yield Killed(f"fit --fuser {fuser}", kills, part, whole and fitted(out) == alone)
+
+
+def make_source(folder: Path, rng: random.Random, things: int, each: int = 1) -> Path:
+    """A table of small noisy pictures, some of each thing, no two alike."""
+    folder.mkdir()
+    noise = np.random.default_rng(rng.randrange(2**32))
+    with (folder / "catalogue.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "image", "text", "number"])
+        for thing in range(things):
+            colours = noise.integers(0, 256, (4, 4, 3))
+            for one in range(each):
+                drawn = np.clip(colours + noise.normal(0, 25, colours.shape), 0, 255).astype(np.uint8)
+                Image.fromarray(drawn).resize((96, 96)).save(folder / f"{thing}-{one}.png")
+                name = f"row-{thing}" if each == 1 else f"row-{thing}-{one}"
+                writer.writerow([name, f"{thing}-{one}.png", f"a picture with the number {thing}", thing])
+    return folder / "catalogue.csv"
+
+
+def content(place: Path) -> Content:
+    """All pairs of a memory, by id."""
+    memory = open_memory(place, None, create=False)
+    try:
+        batches = list(memory.scroll())
+    finally:
+        memory.close()
+    return {
+        name: (image, text, payload)
+        for batch in batches
+        for name, image, text, payload in zip(batch.ids, batch.image, batch.text, batch.payloads, strict=True)
+    }
+
+
+def count(place: Path) -> int:
+    """Pairs in a folder that may be in any state; -1: it is no memory, or is finished and has another name."""
+    try:
+        return len(content(place))
+    except MemoryStoreError:
+        return -1
+
+
+def equal(left: Content, right: Content) -> bool:
+    """Whether two memories hold the same."""
+    return left.keys() == right.keys() and all(
+        left[name][2] == right[name][2]
+        and all(np.allclose(left[name][side], right[name][side], atol=TOLERANCE) for side in (0, 1))
+        for name in left
+    )
+
+
+def fitted(out: Path) -> dict[str, str]:
+    """Every file of a finished fit with its checksum; of a checkpoint, of what it holds.
+
+    Findings and report name the folder, so they are left out; and TensorBoard's logs, which name process and time.
+    """
+    return {
+        str(path.relative_to(out)): hashlib.sha256(_bytes(path)).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and not path.name.startswith(("report", "findings", "events.out.tfevents"))
+    }
+
+
+def _bytes(path: Path) -> bytes:
+    """Of a checkpoint all that it holds: pickle writes what was loaded in fewer or more words than what was made."""
+    import torch
+
+    def leaves(value: Any) -> Iterator[bytes]:
+        match value:
+            case torch.Tensor():
+                yield repr((value.dtype, value.shape)).encode() + value.numpy().tobytes()
+            case dict() | list() | tuple():
+                for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                    yield repr(key).encode()
+                    yield from leaves(inner)
+            case _:
+                yield repr(value).encode()
+
+    return path.read_bytes() if path.name != CHECKPOINT else b"".join(leaves(torch.load(path, weights_only=True)))
+
+
+def _stamp(place: Path) -> int:
+    """When something under a folder was last written; what is gone meanwhile is passed over."""
+    newest = 0
+    for folder, _, files in os.walk(place):  # unlike rglob, it passes over folders that are gone
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            with suppress(FileNotFoundError):
+                newest = max(newest, path.stat().st_mtime_ns)
+    return newest
+
+
+def _in_use(source: Path, place: Path, alone: Content) -> Content:
+    """A memory that is in use: the one of a part of the source."""
+    part = source.with_name("part.csv")
+    part.write_text("".join(source.read_text().splitlines(keepends=True)[:20]))
+    _end(_memory("build", part, place))
+    found = content(place)
+    if not 0 < len(found) < len(alone):
+        raise SystemExit(f"a memory of a part of the source holds {len(found)} pairs")
+    return found
+
+
+def _alone(source: Path, place: Path, rows: int) -> tuple[Content, float]:
+    """What a build that is left alone comes to, and its seconds after the memory was made."""
+    process = _memory("build", source, place)
+    _wait(process, (place / "shard").exists)
+    begun = time.monotonic()
+    _end(process)
+    if len(alone := content(place)) != rows:
+        raise SystemExit(f"the run left alone holds {len(alone)} of {rows} pairs")
+    return alone, time.monotonic() - begun
+
+
+def _memory(job: str, source: Path, place: Path, *flags: object) -> Process:
+    words = ("--memory", place, "--as", "shop", "--batch-size", BATCH, "--model", MODEL)
+    return _reco("memory", job, source, *words, *flags)
+
+
+def _reco(*words: object) -> Process:
+    """One run of a command, as a user starts it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RECO_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "reco_plugin", *map(str, words)],
+        env={**clean, "RECO_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _wait(process: Process, begun: Callable[[], bool]) -> None:
+    while not begun() and process.poll() is None:
+        time.sleep(0.005)
+
+
+def _kill(process: Process, after_s: float) -> None:
+    try:
+        process.communicate(timeout=after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def _end(process: Process) -> None:
+    _, said = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"a job failed: {said.decode()}")
