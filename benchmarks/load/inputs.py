@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from reco_plugin import Pair, Reco
 from reco_plugin.types import Vectors
 
 WHERE = {"pinned": True}  # which all pairs are that queries find, so that it filters and changes nothing
-BATCH, VECTORS = 8, 16  # items of the two kinds of larger requests
+PLAIN, FILTERED, MIXED, VECTORS = "1 text, plain", "1 text, where", "8 texts and images", "16 vectors"
+KINDS = {"1 text": 9, "1 image": 5, PLAIN: 2, MIXED: 2, VECTORS: 1, FILTERED: 1}
+"""What is sent and how often, in parts of 20."""
 
 
 @dataclass(frozen=True)
@@ -109,56 +111,15 @@ def png(image: Image.Image) -> bytes:
 
 def draw(known: Known, rng: random.Random) -> Request:
     """One request at random; most are of one text or one image, as of people who search."""
-    make = rng.choices([kind for kind, _ in _KINDS], [share for _, share in _KINDS])[0]
-    return make(known, rng)
-
-
-def _text(known: Known, rng: random.Random) -> Request:
-    return _embeddings("1 text", [(known.text, _row(known.text, rng))])
-
-
-def _image(known: Known, rng: random.Random) -> Request:
-    return _embeddings("1 image", [(known.image, _row(known.image, rng))])
-
-
-def _plain(known: Known, rng: random.Random) -> Request:
-    return _embeddings("1 text, plain", [(known.text, _row(known.text, rng))], refine=False)
-
-
-def _filtered(known: Known, rng: random.Random) -> Request:
-    return _embeddings("1 text, where", [(known.text, _row(known.text, rng))], reco={"where": WHERE})
-
-
-def _mixed(known: Known, rng: random.Random) -> Request:
-    sides = [known.text, known.image] * (BATCH // 2)
-    return _embeddings(f"{BATCH} texts and images", [(side, _row(side, rng)) for side in sides])
-
-
-def _vectors(known: Known, rng: random.Random) -> Request:
-    rows = [_row(known.text, rng) for _ in range(VECTORS)]
-    plain = known.text.plain[rows]
-    body = {"vectors": plain.tolist(), "modality": "text"}
-    return Request(f"{VECTORS} vectors", "/v1/refine", body, known.text.refined[rows], plain)
-
-
-def _row(side: Side, rng: random.Random) -> int:
-    return rng.randrange(len(side.items))
-
-
-def _embeddings(kind: str, chosen: Sequence[tuple[Side, int]], *, refine: bool = True, **options: Any) -> Request:
-    items = [side.items[row] for side, row in chosen]
-    body = {"input": items, "encoding_format": "base64", "refine": refine, **options}
+    kind = rng.choices([*KINDS], [*KINDS.values()])[0]
+    asked = {"1 image": [known.image], MIXED: [known.text, known.image] * 4, VECTORS: [known.text] * 16}
+    chosen = [(side, rng.randrange(len(side.items))) for side in asked.get(kind, [known.text])]
     plain = np.stack([side.plain[row] for side, row in chosen])
     refined = np.stack([side.refined[row] for side, row in chosen])
-    return Request(kind, "/v1/embeddings", body, refined if refine else plain, plain)
-
-
-_KINDS: tuple[tuple[Callable[[Known, random.Random], Request], int], ...] = (
-    (_text, 9),
-    (_image, 5),
-    (_plain, 2),
-    (_mixed, 2),
-    (_vectors, 1),
-    (_filtered, 1),
-)
-"""What is sent and how often, in parts of 20."""
+    if kind == VECTORS:
+        return Request(kind, "/v1/refine", {"vectors": plain.tolist(), "modality": "text"}, refined, plain)
+    items = [side.items[row] for side, row in chosen]
+    body: dict[str, Any] = {"input": items, "encoding_format": "base64", "refine": kind != PLAIN}
+    if kind == FILTERED:
+        body["reco"] = {"where": WHERE}
+    return Request(kind, "/v1/embeddings", body, plain if kind == PLAIN else refined, plain)
