@@ -27,7 +27,7 @@ from reco_plugin.evaluate.methods import Measures, choose
 from reco_plugin.evaluate.study.run import bars
 from reco_plugin.evaluate.task import Side, Task, TaskItems
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
+from reco_plugin.quickstart.dataset import ALL_SPLITS, EntitySplit
 from reco_plugin.refine import Trusted
 from reco_plugin.report.markdown import markdown_table
 

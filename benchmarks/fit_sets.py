@@ -30,7 +30,7 @@ from benchmarks.drawings.render import Drawing, IconSet
 from benchmarks.sets.pictures import drawn
 from reco_plugin.files import whole_file
 from reco_plugin.fit import FitConfig, FitResult, run_fit
-from reco_plugin.quickstart.sources import DrawingPackage, iconify
+from reco_plugin.quickstart.dataset import DrawingPackage, iconify
 
 INTERFACE = (
     iconify("tabler", "1.2.41", "MIT", "Paweł Kuna, Tabler Icons"),

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reco_plugin.report.canvas import COLOURS
+from reco_plugin.report.charts import COLOURS
 
 _ROW = 26
 _INK = COLOURS["ink"]

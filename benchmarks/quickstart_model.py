@@ -28,16 +28,22 @@ from reco_plugin.artifact import Artifact, Policy
 from reco_plugin.config import load_settings
 from reco_plugin.demo.tasks import KNOWN, Bench, FrozenEncoder, Group, drawing, prepare
 from reco_plugin.encode import Encoder
-from reco_plugin.evaluate.baselines import grid
 from reco_plugin.evaluate.intervals import bootstrap
 from reco_plugin.evaluate.measure import measure as measured
 from reco_plugin.evaluate.measure import refine_task
-from reco_plugin.evaluate.methods import WithoutRetrieval
+from reco_plugin.evaluate.methods import WithoutRetrieval, grid
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.fuse import Fuser
-from reco_plugin.quickstart.dataset import Quickstart, load
-from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, HELD_STYLE, MEMORY_STYLES, NAMES_SOURCE
+from reco_plugin.quickstart.dataset import (
+    ALL_SPLITS,
+    EMOJI_SOURCES,
+    HELD_STYLE,
+    MEMORY_STYLES,
+    NAMES_SOURCE,
+    EntitySplit,
+    Quickstart,
+    load,
+)
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.data import FoundRows, FusionData, gather
@@ -268,7 +274,7 @@ def _hits(study: Study, group: Group, refine: Refiner) -> Any:
 
 
 _ABOUT = """\
-Drawings of {total:,} entities in eight styles (npm packages, see `reco_plugin/quickstart/sources.py`), split by
+Drawings of {total:,} entities in eight styles (npm packages, see `reco_plugin/quickstart/dataset.py`), split by
 concept: **seen** {seen} (pre-training of the mini CLIP), **fusion** {fusion} (never there, trains the fusions), **dev**
 {dev} (in no training, all choices are made on it), **unseen** {unseen} (in no training and no choice). Queries are
 drawn as Twemoji and EmojiOne v1, styles that are in no training and no memory. The memory holds the six other styles

@@ -28,8 +28,7 @@ import numpy.typing as npt
 
 from reco_plugin.data import Captioned, Labelled, write_labelled, write_pairs, write_retrieval
 from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.evaluate.study.memories import ram_memory
-from reco_plugin.evaluate.study.streams import stream
+from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.score import score_both

@@ -21,7 +21,7 @@ from reco_plugin.demo.tasks import FrozenEncoder
 from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.findings import Chart, Column, Findings, Line, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
-from reco_plugin.quickstart.entities import EntitySplit
+from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.report.markdown import markdown_table
 from reco_plugin.types import Fingerprint

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from reco_plugin.calibration.check import SidesRefined
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure, refine_task
-from reco_plugin.evaluate.study.streams import stream
+from reco_plugin.evaluate.study.memories import stream
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.files import write_whole
 from reco_plugin.refine import Refiner, VectorMemory

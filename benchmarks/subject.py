@@ -9,12 +9,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.evaluate.baselines import grid
 from reco_plugin.evaluate.measure import measure, refine_task
+from reco_plugin.evaluate.methods import grid
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.task import Task, TaskItems
 from reco_plugin.fuse import Fuser
-from reco_plugin.quickstart.entities import EntitySplit
+from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Caution, Fingerprint, Modality, Records

@@ -22,11 +22,10 @@ from reco_plugin.calibration import calibrate
 from reco_plugin.evaluate.findings import Chart, Column, Section, Table
 from reco_plugin.evaluate.intervals import Interval, bootstrap
 from reco_plugin.evaluate.measure import measure_sides, refine_task
-from reco_plugin.evaluate.study.memories import ram_memory
-from reco_plugin.evaluate.study.streams import stream
+from reco_plugin.evaluate.study.memories import ram_memory, stream
 from reco_plugin.evaluate.study.tables import gain_line
 from reco_plugin.evaluate.task import Task, TaskItems
-from reco_plugin.quickstart.entities import EntitySplit
+from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.report import markdown_section, write_charts
 from reco_plugin.retrieve import Retrieval

@@ -61,7 +61,7 @@ def caption_of(payload: Payload) -> str | None:
 
 
 def make_field(default: Any, description: str, **said: Any) -> Any:
-    """A field of a dataclass that is also a command's flag; for ``said`` see ``cli/flags.py``."""
+    """A field of a dataclass that is also a command's flag; for ``said`` see ``cli/shared.py``."""
     return field(default=default, metadata={"description": description, **said})
 
 

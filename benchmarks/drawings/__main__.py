@@ -20,8 +20,7 @@ from PIL import Image
 
 from reco_plugin.files import whole_file
 from reco_plugin.progress import progress_bar
-from reco_plugin.quickstart.dataset import DRAWINGS, SIDE, Quickstart
-from reco_plugin.quickstart.sources import EMOJI_SOURCES
+from reco_plugin.quickstart.dataset import DRAWINGS, EMOJI_SOURCES, SIDE, Quickstart
 
 from .find import draw
 

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from typing import Any
 
-from reco_plugin.quickstart.entities import Entity, EntitySplit, make_rng
+from reco_plugin.quickstart.dataset import Entity, EntitySplit, make_rng
 
 _SHARES: tuple[tuple[EntitySplit, float], ...] = (("unseen", 0.30), ("dev", 0.08), ("fusion", 0.12), ("seen", 0.50))
 _GENDER = re.compile(r"\b(?:man|woman|men|women|person|people|male|female|boy|girl|he|she|mr|mrs)\b")

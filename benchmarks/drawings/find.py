@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reco_plugin.quickstart.dataset import BenchPair, Quickstart
-from reco_plugin.quickstart.entities import Entity, caption
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
+from reco_plugin.quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, BenchPair, Entity, Quickstart, caption
 
 from .entities import build
 from .packages import fetch, read_json

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reco_plugin.errors import DataError
 from reco_plugin.progress import progress_bar
-from reco_plugin.quickstart.sources import DrawingPackage
+from reco_plugin.quickstart.dataset import DrawingPackage
 
 
 def _npm() -> list[str]:

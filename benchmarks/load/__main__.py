@@ -16,8 +16,7 @@ from typing import get_args
 import numpy as np
 
 from reco_plugin.demo.tasks import drawing, pairs
-from reco_plugin.quickstart.dataset import load
-from reco_plugin.quickstart.entities import ALL_SPLITS
+from reco_plugin.quickstart.dataset import ALL_SPLITS, load
 
 from ..machine import machine
 from ..markdown import table

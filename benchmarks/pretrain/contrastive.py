@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reco_plugin.progress import progress_bar
-from reco_plugin.quickstart.dataset import Quickstart
-from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES
+from reco_plugin.quickstart.dataset import HELD_STYLE, MEMORY_STYLES, Quickstart
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """open_clip's default normalisation of pixels."""

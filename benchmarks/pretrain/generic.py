@@ -12,9 +12,7 @@ from benchmarks.drawings.entities import concept
 from benchmarks.drawings.find import slug
 from benchmarks.drawings.packages import fetch
 from benchmarks.drawings.render import Drawing, IconSet, render_once
-from reco_plugin.quickstart.dataset import BenchPair, Quickstart, load
-from reco_plugin.quickstart.entities import Entity
-from reco_plugin.quickstart.sources import iconify
+from reco_plugin.quickstart.dataset import BenchPair, Entity, Quickstart, iconify, load
 
 SOURCES = (
     iconify("flat-color-icons", "1.2.3", "MIT", "Icons8, Flat Color Icons"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reco_plugin.quickstart import dataset
-from reco_plugin.quickstart.sources import QUERY_STYLES
+from reco_plugin.quickstart.dataset import QUERY_STYLES
 
 from .package_set import Entity, PackageSet
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.drawings.packages import fetch, read_json
 from benchmarks.drawings.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, iconify
+from reco_plugin.quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, DrawingPackage, iconify
 
 from ..pretrain.generic import bag, mentions
 from .assemble import Picture, assemble

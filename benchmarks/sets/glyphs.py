@@ -18,8 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.drawings.packages import fetch
-from reco_plugin.quickstart.dataset import SIDE
-from reco_plugin.quickstart.sources import DrawingPackage
+from reco_plugin.quickstart.dataset import SIDE, DrawingPackage
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.drawings.packages import fetch, read_json
 from benchmarks.drawings.render import Drawing, IconSet
-from reco_plugin.quickstart.sources import DrawingPackage, iconify
+from reco_plugin.quickstart.dataset import DrawingPackage, iconify
 
 from .assemble import Picture, assemble
 from .package_set import Entity, PackageSet, split_of

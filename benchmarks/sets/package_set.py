@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.quickstart.dataset import BenchPair
-from reco_plugin.quickstart.entities import EntitySplit, make_rng
+from reco_plugin.quickstart.dataset import BenchPair, EntitySplit, make_rng
 
 SPLITS: tuple[EntitySplit, ...] = ("fusion", "dev", "unseen")
 """No entity is in the pre-training of the shipped encoder, so there is no ``seen``: fusion trains, dev chooses,

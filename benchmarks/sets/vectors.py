@@ -13,7 +13,7 @@ from PIL import Image
 
 from reco_plugin.demo.tasks import FrozenEncoder
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.entities import EntitySplit
+from reco_plugin.quickstart.dataset import EntitySplit
 from reco_plugin.types import Records, Vectors
 
 from .package_set import PackageSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reco_plugin.quickstart.entities import make_rng
+from reco_plugin.quickstart.dataset import make_rng
 
 _NAMELESS = 0.15  # the share of captions that tell about the entity but do not name it, as in the quickstart
 _USUAL = 0.7  # the share of names that are the usual one

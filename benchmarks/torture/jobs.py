@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from reco_plugin.errors import MemoryStoreError
-from reco_plugin.fit.result import RESULT
+from reco_plugin.fit.config import RESULT
 from reco_plugin.memory import open_memory
 from reco_plugin.train.loop import CHECKPOINT
 

@@ -12,9 +12,7 @@ from PIL import Image
 
 from reco_plugin import Pair
 from reco_plugin.demo.tasks import drawing, pairs
-from reco_plugin.quickstart.dataset import Quickstart, load
-from reco_plugin.quickstart.entities import ALL_SPLITS, EntitySplit
-from reco_plugin.quickstart.sources import QUERY_STYLES
+from reco_plugin.quickstart.dataset import ALL_SPLITS, QUERY_STYLES, EntitySplit, Quickstart, load
 
 SPLITS: tuple[EntitySplit, ...] = ("unseen", "seen")
 """Of the queries: entities that are in no training of any part, and entities that CLIP knows."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reco_plugin.errors import need
 from reco_plugin.files import whole_file
-from reco_plugin.quickstart.sources import EMOJI_SOURCES, QUERY_STYLES
+from reco_plugin.quickstart.dataset import EMOJI_SOURCES, QUERY_STYLES
 
 from .catalogue import Product
 from .measure import NOT_FOUND, Answer, K, Recall

@@ -21,14 +21,21 @@ from ..files import whole_file
 from ..request import RefineOptions
 from ..serve.settings import ServeSettings, load_serve_settings
 from .doctor import doctor_command
-from .errors import Commands, reports_errors
-from .evaluate import eval_app
-from .fit import fit_command
-from .flags import Given, take_flags, takes
+from .evaluate import eval_app, report_command, study_command
 from .memory import memory_app
-from .shared import ModelOption, OpenOptions, claim_stdout, print_result, reco_of
-from .study import report_command, study_command
-from .train import export_command, train_command
+from .shared import (
+    Commands,
+    Given,
+    ModelOption,
+    OpenOptions,
+    claim_stdout,
+    print_result,
+    reco_of,
+    reports_errors,
+    take_flags,
+    takes,
+)
+from .train import export_command, fit_command, train_command
 
 app = typer.Typer(
     cls=Commands,

@@ -18,9 +18,7 @@ from ..config import Settings, load_settings, sources
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..serve.settings import ServeSettings, load_serve_settings
 from ..types import Pair
-from .errors import reports_errors
-from .flags import Given, take_flags, takes
-from .shared import JsonOption, OpenOptions, print_result
+from .shared import Given, JsonOption, OpenOptions, print_result, reports_errors, take_flags, takes
 
 _PACKAGES = (
     "reco-plugin",

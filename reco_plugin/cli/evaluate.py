@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +16,24 @@ import typer
 from ..config import load_settings
 from ..defaults import NEIGHBOURS
 from ..errors import ArtifactError, ConfigError
+from ..evaluate.study.config import StudyConfig
 from ..files import whole_file
 from ..request import RefineOptions, modes_of
+from ..run_config import flag_of
 from ..types import FuserName
-from .errors import reports_errors
-from .flags import Given, take_flags, takes
-from .shared import DEFAULT_MEMORY, JsonOption, OpenOptions, print_result, reco_of
+from .shared import (
+    DEFAULT_MEMORY,
+    Given,
+    JsonOption,
+    MemoryFlags,
+    OpenOptions,
+    keeps,
+    print_result,
+    reco_of,
+    reports_errors,
+    take_flags,
+    takes,
+)
 
 if TYPE_CHECKING:
     from ..evaluate import EntityResult, RetrievalResult, ZeroShotResult
@@ -111,8 +125,7 @@ def zero_shot_command(
     """
     from ..data import read_labelled
     from ..evaluate import zero_shot
-    from ..evaluate.encoding import count_items
-    from ..evaluate.prompts import with_templates
+    from ..evaluate.encoding import count_items, with_templates
 
     labelled = read_labelled(source, templates=template or (), unseen=unseen)
     asked = take_flags(_Evaluation, given)
@@ -208,11 +221,6 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
     """Open the model with its memory; only a refiner if everything is vectors and no model was named.
 
     ``vectors`` tells whether the source holds vectors, so that no encoder is needed; ``options`` are those of refining.
-
-    Raises:
-        ConfigError: two memories, or an invalid setting.
-        ArtifactError: a missing model folder.
-        DataError: pairs that cannot be read.
     """
     from ..data import is_vectors, read_records
     from ..refine import refiner_for_vectors
@@ -251,12 +259,7 @@ def open_setup(setup: Setup, options: Mapping[str, Any], *, vectors: bool) -> It
 
 
 def _fill(reco: Reco, pairs: str) -> None:
-    """Add the pairs of a source to the memory in RAM.
-
-    Raises:
-        DataError: pairs that cannot be read.
-        FingerprintMismatch: vectors of another encoder.
-    """
+    """Add the pairs of a source to the memory in RAM."""
     from ..data import read_pairs
     from ..data.opening import PairStream, open_rows
     from ..same_encoder import SameEncoder
@@ -268,11 +271,7 @@ def _fill(reco: Reco, pairs: str) -> None:
 
 
 def _with_cache(reco: Reco | Refiner, cache: Path | None, *, vectors: bool) -> Refines:
-    """The same with a cache of encoded vectors, if a folder is given.
-
-    Raises:
-        ConfigError: a folder is given but the source holds vectors, so that nothing would be cached.
-    """
+    """The same with a cache of encoded vectors, if a folder is given."""
     from ..evaluate.encoding import CachingReco
     from ..reco import Reco
 
@@ -295,11 +294,7 @@ def encoding(total: int) -> Iterator[Any]:
 def _print_result(
     result: ZeroShotResult | RetrievalResult | EntityResult, reco: Reco | Refiner, asked: _Evaluation
 ) -> None:
-    """Print a result as a table or as JSON, with its setup, and write the JSON to --out.
-
-    Raises:
-        DataError: it cannot be written.
-    """
+    """Print a result as a table or as JSON, with its setup, and write the JSON to --out."""
     pairs = reco.memory.store.count()
     named = {"model": asked.model, "memory": asked.memory or asked.memory_from, "fuser": asked.fuser}
     setup = {name: str(value) for name, value in named.items() if value} | {"pairs": pairs}
@@ -312,3 +307,100 @@ def _print_result(
         with whole_file(asked.out) as part:
             part.write_text(text + "\n", encoding="utf-8")
     print_result(text if asked.as_json else f"{result.render()}\nmemory: {pairs:,} pairs")
+
+
+@reports_errors
+@takes(StudyConfig, Setup, RefineOptions, but=("model",))
+def study_command(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Labelled images: a folder with one folder per class, or whatever else `reco eval zero-shot` takes.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the run.", show_default="runs/ and the source's name"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A run's config.json: repeat that run. Only --out and --cache may be given with it."
+        ),
+    ] = None,
+    given: Given,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to cache frozen vectors.", show_default="in the run")
+    ] = None,
+) -> None:
+    """Measure everything that refinement changes on a labelled set, into a folder for `reco report`.
+
+    Main table, retrieval, ablations, baselines, harm, gate, cost and single cases. An interrupted run resumes; the same
+    command, or --config with the run's config.json, gives the same figures. What it means: docs/study.md
+    """
+    digests: dict[str, str] = {}
+    if config is not None:
+        fields = StudyConfig.model_fields
+        named = [flag_of(name, fields[name]) if name in fields else f"--{name}" for name in given]
+        if more := [*(["source"] if source is not None else []), *named]:
+            raise ConfigError(f"--config says everything already: leave out {', '.join(more)}")
+        wanted, digests = StudyConfig.read(config)
+    elif source is None:
+        raise ConfigError("give a labelled set to study, or --config with a run's config.json")
+    else:
+        place = take_flags(MemoryFlags, given)
+        wanted = StudyConfig.of(source=source, **({"memory": place.address} if place.address else {}), **given)
+    _run(wanted, out or Path("runs") / _name(wanted.source), cache, digests)
+
+
+@reports_errors
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders made by `reco eval study`.", show_default=False)],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to.", show_default="the run folder; of several, the first one's parent"),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report.", show_default="names the runs")] = None,
+    formats: Annotated[str, typer.Option(help="Some of html, md, json, separated by commas.")] = "html,md,json",
+) -> None:
+    """Draw one self-contained page of tables, charts and examples from one run, or compare several."""
+    from ..report import read_runs, write_report
+
+    wanted = [word.strip() for word in formats.split(",") if word.strip()]
+    folder = out or (runs[0] if len(runs) == 1 else runs[0].resolve().parent)
+    for path in write_report(read_runs(runs), folder, title=title, formats=wanted):
+        typer.echo(path)
+
+
+def _run(config: StudyConfig, out: Path, cache: Path | None, before: dict[str, str]) -> None:
+    """Open, prepare, measure, and print the summary."""
+    from ..data import is_vectors
+    from ..evaluate.study.run import bars, digests_of, run_study
+    from ..evaluate.study.study import prepare, read_sets
+
+    sets = read_sets(config)
+    vectors = sets.items == 0 and (config.distractors is None or is_vectors(config.distractors))
+    model = Path(config.models[0]) if config.models else None
+    setup = Setup(model=model, memory=config.memory, memory_from=config.memory_from, fuser=config.fuser)
+    places = f"{out} and {cache}" if cache else out
+    kept = keeps(f"encoded vectors and finished sections stay in {places}; the same command resumes from there")
+    with kept, open_setup(setup, config.refinement, vectors=vectors) as reco:
+        sets = sets.with_templates(reco)
+        with encoding(sets.items) as advance:
+            study = prepare(reco, config, sets, out, watch=bars, cache=cache, progress=advance)
+        now = digests_of(study)
+        if changed := sorted(name for name, digest in before.items() if now.get(name) != digest):
+            warnings.warn(f"not what the first run saw: {', '.join(changed)}; the figures will differ", stacklevel=2)
+        findings = run_study(study)
+    for line in findings.summary:
+        typer.echo(line)
+    typer.echo(f"\nnext: reco report {out}\nagain: reco eval study --config {out / 'config.json'} --out {out}-again")
+
+
+def _name(source: str) -> str:
+    """A folder's name from a source: its last part, without suffix, options and special characters."""
+    last = source.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    return re.sub(r"[^\w-]+", "-", last.removesuffix(".npz").removesuffix(".parquet")).strip("-") or "study"

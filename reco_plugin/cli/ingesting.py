@@ -15,10 +15,8 @@ from ..errors import ConfigError, MemoryLocked
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import names_of, open_source
 from ..memory import Memory
-from .errors import keeps
-from .flags import Given, take_flags
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served, served_reco
-from .shared import JsonOption, OpenOptions, reco_of, say
+from .shared import Given, JsonOption, OpenOptions, keeps, reco_of, say, take_flags
 
 if TYPE_CHECKING:
     from ..ingest.plan import Plan
@@ -69,12 +67,6 @@ class Fill:
         given: the flags of :class:`FillOptions`, ``IngestOptions`` and ``Cluster``.
         named: store the name of the source with the pairs.
         only_known: skip rows whose id the memory, which must exist, does not hold.
-
-    Raises:
-        ConfigError: the source is the memory that it would fill, or has an unknown option; or flags that contradict
-            each other.
-        FingerprintMismatch: it is a memory of another encoder.
-        DataError, MemoryStoreError: it cannot be read.
     """
 
     def __init__(self, source: str, given: Given, *, named: bool = False, only_known: bool = False) -> None:
@@ -107,11 +99,7 @@ class Fill:
         return place.with_name(f"{place.name}.{what}.jsonl")
 
     def open_reco(self, **settings: Any) -> Reco:
-        """The model with the memory that is filled, through the service that has it open; settings may choose another.
-
-        Raises:
-            MemoryLocked: it is open elsewhere.
-        """
+        """The model with the memory to fill, through the service that has it open; settings may choose another."""
         if not settings:
             try:
                 return self._open_served() or self.open_reco(memory=self.settings.memory)
@@ -207,7 +195,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     if refused:
         yield f"would delete nothing, and fail: {refused}"
     if outcome.others:
-        from ..ingest.others import describe_sources
+        from ..ingest.plan import describe_sources
 
         done = f"copied {outcome.copied:,} pairs from" if outcome.copied else "left out, of"
         yield f"{done} the version before: {describe_sources(outcome.others)}"
@@ -233,12 +221,7 @@ def _plan_in(outcome: Outcome) -> Plan | None:
 
 
 def cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None:
-    """The Ray cluster of the flags; None for this process.
-
-    Raises:
-        ConfigError: flags of a cluster without --engine ray.
-        MissingExtra: Ray is not installed.
-    """
+    """The Ray cluster of the flags; None for this process."""
     cluster = take_flags(Cluster, given)
     if engine == "ray":
         from ..ingest import ray_engine  # noqa: F401 - raises MissingExtra

@@ -18,14 +18,18 @@ from ..errors import ConfigError, InputError, MemoryLocked
 from ..memory import Memory, memory_of
 from ..types import Fingerprint, Modality
 from ..values import strip_marks
-from .errors import keeps, reports_errors
-from .flags import Given, take_flags, takes
 from .memory_fill import add_command, build_command, remove_command, sync_command, update_command
 from .memory_move import copy_command, export_command, import_command, rescue_command
-from .memory_served import adopt_command, attach_command
-from .memory_versions import prune_command, rollback_command, use_command, versions_command
+from .memory_versions import (
+    adopt_command,
+    attach_command,
+    prune_command,
+    rollback_command,
+    use_command,
+    versions_command,
+)
 from .service import ServiceOptions, served_memory, served_reco
-from .shared import JsonOption, MemoryFlags, OpenOptions, reco_of, say
+from .shared import Given, JsonOption, MemoryFlags, OpenOptions, keeps, reco_of, reports_errors, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..memory.edge import EdgeMemory

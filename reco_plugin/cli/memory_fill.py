@@ -21,12 +21,10 @@ from ..ingest.source import open_source
 from ..memory import Memory, memory_of
 from ..memory.transfer import lacking
 from ..memory.versions import FolderVersions, Version, Versions, version_name
-from .errors import keeps
-from .flags import Given, take_flags, takes
 from .ingesting import Fill, FillOptions, SourceArgument, lines, progress_of
 from .memory_versions import describe, is_server, open_versions_of
 from .service import KeyFileOption, ServiceOption, ServiceOptions, explain_lock, open_here_or_served
-from .shared import JsonOption, MemoryFlags, say, spell
+from .shared import Given, JsonOption, MemoryFlags, keeps, say, spell, take_flags, takes
 
 if TYPE_CHECKING:
     from ..ingest.write import Writer
@@ -81,18 +79,13 @@ class _Swap:
     brings: Callable[[str], bool] = lambda _: False  # whether the source has a row of an id
 
     def check(self, fill: Fill, live: Version | None, versions: Versions) -> None:
-        """Look, before anything is encoded, for what would stop the swap: other pairs, or who has the folder open.
-
-        Raises:
-            MemoryStoreError: there are other pairs.
-            MemoryLocked: the version in use cannot be read, or not be renamed.
-        """
+        """Look, before anything is encoded, for what would stop the swap: other pairs, or who has the folder open."""
         if self.wanted:
             try:
                 versions.check_swap()
             except MemoryLocked as error:
                 raise explain_lock(error, fill.settings) from error
-        from ..ingest.others import find_others
+        from ..ingest.plan import find_others
 
         if self.wanted and live is not None and self.keep_others is None:
             with self._reading(fill, live) as store, progress_of(fill.rows, "compare") as progress:
@@ -100,13 +93,8 @@ class _Swap:
             found.refuse(fill.rows.name, live.name, "nothing was encoded")
 
     def finish(self, writer: Writer, fill: Fill, live: Version | None) -> None:
-        """Make the new version hold the source's pairs, and the others of the one before if they are kept.
-
-        Raises:
-            MemoryStoreError: others came while it was built.
-            MemoryLocked: the version in use cannot be read.
-        """
-        from ..ingest.others import Others
+        """Make the new version hold the source's pairs, and the others of the one before if they are kept."""
+        from ..ingest.plan import Others
 
         writer.delete_others()
         if not self.wanted or live is None:
@@ -129,7 +117,7 @@ class _Swap:
 
         Nobody has said that these may be lost, as with ``--drop-others``; their writers were told that they are stored.
         """
-        from ..ingest.others import Others
+        from ..ingest.plan import Others
 
         try:
             with closing(memory_of(before, None, create=False)) as old:
@@ -259,12 +247,7 @@ def remove_command(
 
 
 def _ids_in(source: str, settings: Settings) -> list[str]:
-    """Ids of a list, or of a source, also of rejected rows that have one.
-
-    Raises:
-        ConfigError: the source is the memory that they are removed from.
-        DataError, MemoryStoreError: it cannot be read.
-    """
+    """Ids of a list, or of a source, also of rejected rows that have one."""
     if (path := Path(source)).suffix.lower() == ".txt":
         return read_lines(path)
     return [row.id for row in open_source(source, into=settings) if row.id is not None]

@@ -15,18 +15,20 @@ from ..config import Settings
 from ..errors import ConfigError
 from ..memory import Memory
 from ..memory.opening import server_of
-from .errors import keeps
-from .flags import Given, take_flags, takes
 from .service import ServiceOptions, open_here_or_served
 from .shared import (
     CollectionOption,
+    Given,
     JsonOption,
     MemoryFlags,
     OpenOptions,
     OptionOption,
+    keeps,
     open_copy,
     reco_of,
     say,
+    take_flags,
+    takes,
     with_progress,
 )
 
@@ -167,11 +169,7 @@ def _is_one(one: Settings, other: Settings) -> bool:
 
 
 def _ask_about_others(source: Memory, target: Memory, name: str) -> None:
-    """Ask on a terminal whether to copy into a memory with other pairs.
-
-    Raises:
-        ConfigError: not on a terminal, or the answer is no.
-    """
+    """Ask on a terminal whether to copy into a memory with other pairs."""
     from ..memory.transfer import find_other
 
     other = find_other(target, source)

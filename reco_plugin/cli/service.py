@@ -51,11 +51,7 @@ class ServiceOptions:
     key_file: KeyFileOption = None
 
     def check(self, memory: str | None) -> None:
-        """Check that a command names one memory.
-
-        Raises:
-            ConfigError: a folder or URL beside a service, or no URL of a service.
-        """
+        """Check that a command names one memory."""
         if self.service is not None and memory is not None:
             raise ConfigError(f"--service {self.service} and --memory {memory} both name the memory: give one of them")
         if self.service is not None and not self.service.startswith(("http://", "https://")):
@@ -65,11 +61,7 @@ class ServiceOptions:
 
     @property
     def key(self) -> str | None:
-        """The admin key, of the file or of the setting.
-
-        Raises:
-            ConfigError: the file cannot be read, or is empty.
-        """
+        """The admin key, of the file or of the setting."""
         if self.key_file is None:
             from ..serve.settings import load_serve_settings
 
@@ -89,11 +81,6 @@ def served_memory(settings: Settings, asked: ServiceOptions, fingerprint: Finger
 
     Returns:
         None if no service answers for that folder: then a command opens it itself.
-
-    Raises:
-        ConfigError: the named service does not take the key, or is none.
-        FingerprintMismatch: it is of another encoder.
-        MemoryStoreError: the named service cannot be reached.
     """
     if asked.service is not None:
         return _open(asked.service, asked.key, None, fingerprint)
@@ -119,12 +106,7 @@ def served_memory(settings: Settings, asked: ServiceOptions, fingerprint: Finger
 
 
 def open_here_or_served(settings: Settings, asked: ServiceOptions, fingerprint: Fingerprint | None) -> Memory:
-    """An existing memory of the settings, through the service that has it open, if there is one.
-
-    Raises:
-        MemoryLocked: it is open elsewhere.
-        RecoError: as :func:`served_memory` and :func:`~reco_plugin.memory.open_memory`.
-    """
+    """An existing memory of the settings, through the service that has it open, if there is one."""
     if (served := served_memory(settings, asked, fingerprint)) is not None:
         return served
     try:

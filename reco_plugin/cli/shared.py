@@ -1,33 +1,255 @@
-"""Shared by the commands: options, opening a memory without a model, progress, and printing results."""
+"""What commands share: flags of dataclasses, errors in a line, settings, progress."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial, wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
+from types import NoneType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    ParamSpec,
+    TextIO,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
+from pydantic import BaseModel, SecretStr
+from pydantic_settings import BaseSettings
+from typer.core import TyperGroup
+from typer.models import OptionInfo
 
 from ..config import Settings, load_settings, split_address
 from ..defaults import COLLECTION
-from ..errors import ConfigError, MemoryStoreError
+from ..errors import ConfigError, MemoryStoreError, RecoError
 from ..memory import Memory, memory_of
 from ..memory.header import HEADER_NAME
 from ..memory.opening import server_of
+from ..run_config import said_of
 from ..types import Fingerprint, Records
-from ..values import nearest
+from ..values import in_words, nearest
 from .service import ServiceOptions, open_here_or_served
 
 if TYPE_CHECKING:
     from ..memory.server import Server
     from ..reco import Reco
 
-T = TypeVar("T", int, Records)
+_INVALID = re.compile(r"Invalid value for (?:argument )?'(?P<flag>[^']+)': (?P<why>.*)")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command, below ``@app.command``: RecoError becomes ``error: …`` and exit code 1.
+
+    Ctrl-C becomes ``interrupted: …``, with the text of :func:`keeps`, and exit code 130. Our warnings become
+    ``warning: …`` lines on stderr. Any other exception is a defect and keeps its trace.
+    """
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return command(*args, **kwargs)
+            except RecoError as error:
+                typer.echo(f"error: {_one_line(error)}", err=True)
+                raise typer.Exit(1) from None
+            except KeyboardInterrupt as stop:
+                typer.echo(": ".join(filter(None, ("interrupted", _one_line(stop)))), err=True)
+                raise typer.Exit(130) from None
+
+    return run
+
+
+class Commands(TyperGroup):
+    """The commands, of which a mistake in the flags ends as any other: ``error: …`` in one line, and exit code 1."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line, and exit."""
+        run = partial(super().main, args, prog_name, complete_var, windows_expand_args=windows_expand_args, **extra)
+        if not standalone_mode:
+            return run(standalone_mode=False)
+        try:
+            code = run(standalone_mode=False)
+        except typer.Abort:  # a question that was not answered
+            typer.echo("Aborted.", err=True)
+            code = 1
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # not of the flags
+                raise
+            helped = type(error).__name__ == "NoArgsIsHelpError"  # its message is the help, or that is shown already
+            typer.echo(error.format_message() if helped else f"error: {_of_flags(error)}", err=True)
+            code = 2 if helped else 1
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _of_flags(error: Any) -> str:
+    """What is wrong with the flags, and where they are listed."""
+    said = _one_line(error.format_message())
+    if invalid := _INVALID.fullmatch(said):
+        said = f"{invalid['flag']} {in_words(invalid['why'])}"
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    return f"{said.rstrip('.')}; its flags: {path} --help" if path else said
+
+
+@contextmanager
+def keeps(what: str) -> Iterator[None]:
+    """Make Ctrl-C inside the block say what is kept, and how to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(what) from None
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).splitlines())
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category.__module__ == "PIL.Image":  # of large images, about which our own limit decides
+        return
+    if category is UserWarning or category.__module__.startswith("reco_plugin."):  # ours
+        typer.echo(f"warning: {_one_line(message)}", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
+
+
+Given: TypeAlias = dict[str, Any]
+"""Name of a field -> value, of the flags that were given."""
+T = TypeVar("T")
+
+
+def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command with a parameter ``given``: on the command line, the flags of these classes replace it.
+
+    Args:
+        kinds: dataclasses or pydantic models; if several have a name, the first one's flag counts.
+        but: names of fields that are not flags of this command.
+    """
+    flags: dict[str, Parameter] = {}
+    for flag in (flag for kind in kinds for flag in flags_of(kind) if flag.name not in but):
+        flags.setdefault(flag.name, flag)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = signature(command, eval_str=True).parameters.values()
+        parameters = [shown for one in own for shown in (flags.values() if one.name == "given" else [one])]
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            given = {name: values.pop(name) for name in flags}
+            command(given={name: value for name, value in given.items() if value not in (None, [], ())}, **values)
+
+        run.__signature__ = signature(run).replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def take_flags(kind: type[T], given: Given) -> T:
+    """An object of this class, made from its flags, which are removed from ``given``."""
+    make: Callable[..., T] = getattr(kind, "of", kind)
+    return make(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
+
+
+def flags_of(kind: type) -> Iterator[Parameter]:
+    """The parameters that typer turns into flags; one that is not given is None, so the field's default applies."""
+    for name, annotation, default, said in _fields(kind):
+        if any(isinstance(each, OptionInfo) for each in get_args(annotation)[1:]):
+            yield Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+        elif said.get("description") and SecretStr not in _parts(annotation):
+            yield _flag(name, annotation, default, dict(said))
+
+
+def _fields(kind: Any) -> Iterator[tuple[str, Any, Any, Mapping[str, Any]]]:
+    """Name, annotation, default and extras of each field; :data:`Parameter.empty` without a default."""
+    if issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            bounds = {} if issubclass(kind, BaseSettings) else _bounds(field.metadata)  # settings check their own
+            default = Parameter.empty if field.is_required() else field.get_default()
+            yield name, field.annotation, default, {"description": field.description, **bounds, **said_of(field)}
+    else:
+        hints = get_type_hints(kind, include_extras=True)
+        for each in dataclasses.fields(kind):
+            default = Parameter.empty if each.default is dataclasses.MISSING else each.default
+            yield each.name, hints[each.name], default, each.metadata
+
+
+def _bounds(metadata: Collection[Any]) -> dict[str, Any]:
+    return {
+        name: getattr(each, word)
+        for name, word in (("min", "ge"), ("max", "le"))
+        for each in metadata
+        if hasattr(each, word)
+    }
+
+
+def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter:
+    flag = said.pop("flag", None)
+    if flag is None:
+        flag = f"--{name.replace('_', '-')}"
+        flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
+    shown = said.pop("unset", _show_default(default)) or False
+    if said.pop("joined", False) or "parser" in said:
+        kind = str
+    elif repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
+        kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]
+    elif get_args(kind) and get_origin(get_args(kind)[0]) is Literal and float in get_args(kind):
+        kind = get_args(kind)[0]  # a word or a number: the words
+    option = typer.Option(flag, help=said.pop("description"), show_default=shown, **said)
+    if default is Parameter.empty:
+        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])
+    kind = kind if NoneType in get_args(kind) else kind | None
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option], default=None)
+
+
+def _show_default(default: Any) -> str:
+    if isinstance(default, dict):
+        return ", ".join(f"{key}={value}" for key, value in default.items())
+    if isinstance(default, list):
+        return "none"
+    return "" if default in (None, (), Parameter.empty) else str(default)
+
+
+def _parts(annotation: Any) -> set[Any]:
+    """A type and all its parts."""
+    return {annotation}.union(*map(_parts, get_args(annotation)))
+
+
+B = TypeVar("B", int, Records)
 
 ModelOption = Annotated[
     Path | None,
@@ -99,9 +321,6 @@ class MemoryFlags:
         """All settings with this memory; ``./memory`` where none is named.
 
         The library's own default, a memory in RAM, would be lost at the end of the command.
-
-        Raises:
-            ConfigError: an unknown option, or an invalid value.
         """
         given = {"memory_collection": self.collection, "memory_options": parse_options(self.option)}
         found = load_settings(memory=self.memory, **given)
@@ -109,11 +328,7 @@ class MemoryFlags:
 
     @property
     def existing(self) -> Settings:
-        """The same for a command that only reads: creating an empty memory would hide a mistyped name.
-
-        Raises:
-            MemoryStoreError: there is no such folder.
-        """
+        """The same for a command that only reads: creating an empty memory would hide a mistyped name."""
         settings = self.settings
         if _is_missing(location := settings.memory):
             raise MemoryStoreError(
@@ -127,9 +342,6 @@ class MemoryFlags:
         """The same for a service: a memory that is named must be there, or at least its folder; ``./memory`` is made.
 
         A mistyped name would be served, empty and ready.
-
-        Raises:
-            MemoryStoreError: there is no such folder.
         """
         settings = self.settings
         named = "memory" in load_settings(memory=self.memory).model_fields_set
@@ -189,11 +401,7 @@ def spell(settings: Settings) -> str:
 
 
 def parse_options(options: list[str] | None) -> dict[str, str] | None:
-    """``NAME=VALUE`` of the command line; these override the environment and the file.
-
-    Raises:
-        ConfigError: no equals sign.
-    """
+    """``NAME=VALUE`` of the command line; these override the environment and the file."""
     for option in options or ():
         if "=" not in option:
             raise ConfigError(f"--option is NAME=VALUE, as in shards=6, got {option!r}")
@@ -206,12 +414,7 @@ def open_copy(settings: Settings, fingerprint: Fingerprint) -> Memory:
 
 
 def open_server(settings: Settings) -> Server:
-    """The Qdrant server of the settings.
-
-    Raises:
-        ConfigError: the memory is no URL.
-        MissingExtra: qdrant-client is not installed.
-    """
+    """The Qdrant server of the settings."""
     if "://" not in settings.memory:
         raise ConfigError(
             f"attached collections need a Qdrant server, not {settings.memory!r}: give its URL, as in "
@@ -220,7 +423,7 @@ def open_server(settings: Settings) -> Server:
     return server_of(settings)
 
 
-def with_progress(batches: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+def with_progress(batches: Iterable[B], total: int | None, what: str) -> Iterator[B]:
     """The same batches with a progress bar on stderr that counts pairs."""
     from ..progress import progress_bar
 

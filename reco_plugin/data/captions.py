@@ -58,9 +58,6 @@ def locate(source: Location, captions: dict[str, tuple[str, ...]], folders: Sequ
             each image.
         captions: image file -> its captions.
         folders: names of folders to try, beside the caption file and one level up, without ``images``.
-
-    Raises:
-        DataError: no images, or a missing file.
     """
     if not any(captions.values()):
         raise DataError(f"{source.name} holds no image with a caption")
@@ -85,10 +82,6 @@ def read_coco(source: Location) -> list[CaptionedFile]:
 
     Options: ``images`` (a folder; found in the usual places when left out), ``captions=N`` (the first N of each
     image), and for Karpathy's files ``split`` (test when left out; several with a comma; all).
-
-    Raises:
-        DataError: no such JSON, an unknown split, or missing images.
-        ConfigError: an unknown option.
     """
     path = source.path
     try:
@@ -150,10 +143,6 @@ def read_flickr(source: Location) -> list[CaptionedFile]:
     Options: ``images`` (a folder; found in the usual places when left out), ``captions=N`` (the first N of each
     image), ``split=NAME`` (the images that ``NAME.txt`` beside the file lists, with or without suffix; all when left
     out).
-
-    Raises:
-        DataError: a line of another form, no such split, or missing images.
-        ConfigError: an unknown option.
     """
     source.only("images", "captions", "limit", "split")
     path, split = source.path, source.options.get("split", "all")

@@ -126,11 +126,7 @@ def numbers_of(value: object) -> list[float] | None:
 
 
 def unit_row(numbers: Sequence[float]) -> Vector:
-    """A vector (D,) of exactly unit norm.
-
-    Raises:
-        CellError: it is far from unit norm, or holds NaN.
-    """
+    """A vector (D,) of exactly unit norm."""
     (vector,) = unit_rows(np.asarray([numbers], np.float32))
     if isinstance(vector, CellError):
         raise vector

@@ -46,12 +46,7 @@ def is_vectors(source: str | Path) -> bool:
 
 
 def read_columns(path: Path, needed: Sequence[str]) -> ColumnArrays:
-    """Read a whole file as named arrays.
-
-    Raises:
-        DataError: not readable, a needed array is missing, or arrays of Python objects.
-        MissingExtra: parquet without pyarrow.
-    """
+    """Read a whole file as named arrays."""
     columns = _read_npz(path) if path.suffix.lower() == ".npz" else _merge(_parquet_batches(path, 65536), path)
     _check_names(path, columns, needed)
     return columns
@@ -90,9 +85,6 @@ def check_side(
     """Check the vectors (N, D) of a file from row ``first_row`` on; returns them with exactly unit norm.
 
     Without a ``dimension``, D is the array's own.
-
-    Raises:
-        DataError: wrong shape, NaN, or not unit-norm; the message names file, column and row.
     """
     where = f"{path}: {name}" + (f" (counted from row {first_row})" if first_row else "")
     if values.ndim != 2:
@@ -104,22 +96,14 @@ def check_side(
 
 
 def check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int, names: Iterable[str] | None = None) -> None:
-    """Check that columns, (N,) or (N, D), have N = ``rows`` rows: all of them, or those of ``names`` that are there.
-
-    Raises:
-        DataError: naming the column and both lengths.
-    """
+    """Check that columns, (N,) or (N, D), have N = ``rows`` rows: all of them, or those of ``names`` that are there."""
     for name in columns if names is None else [name for name in names if name in columns]:
         if columns[name].ndim == 0 or len(columns[name]) != rows:
             raise DataError(f"{path}: {name} has shape {columns[name].shape}, expected {rows:,} rows as in the others")
 
 
 def texts_of(path: Path, name: str, values: ColumnValues) -> list[str]:
-    """Read a column (N,) of ids or names as texts.
-
-    Raises:
-        DataError: values that are neither texts nor whole numbers.
-    """
+    """Read a column (N,) of ids or names as texts."""
     items = values.tolist()
     for row, item in enumerate(items):
         if isinstance(item, bool) or not isinstance(item, str | int):
@@ -128,12 +112,7 @@ def texts_of(path: Path, name: str, values: ColumnValues) -> list[str]:
 
 
 def read_batches(path: Path, size: int, needed: Sequence[str]) -> Iterator[ColumnArrays]:
-    """Read a file as named arrays, ``size`` rows at a time.
-
-    Raises:
-        DataError: not readable, a needed array is missing, or arrays of different lengths.
-        MissingExtra: parquet without pyarrow.
-    """
+    """Read a file as named arrays, ``size`` rows at a time."""
     batches = _npz_batches(path, size) if path.suffix.lower() == ".npz" else _parquet_batches(path, size)
     for columns in batches:
         _check_names(path, columns, needed)
@@ -153,11 +132,7 @@ def _read_npz(path: Path) -> ColumnArrays:
 
 @contextmanager
 def open_npz_file(path: Path) -> Iterator[Any]:
-    """Open what ``numpy.load`` returns of an ``.npz``, to read arrays from it.
-
-    Raises:
-        DataError: it cannot be read, is no npz, or holds Python objects.
-    """
+    """Open what ``numpy.load`` returns of an ``.npz``, to read arrays from it."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a bad one open
             yield file
@@ -177,12 +152,7 @@ def _npz_batches(path: Path, size: int) -> Iterator[ColumnArrays]:
 
 
 def open_parquet_file(path: Path) -> Any:
-    """Open a ``pyarrow.parquet.ParquetFile``.
-
-    Raises:
-        DataError: not a parquet file.
-        MissingExtra: pyarrow is not installed.
-    """
+    """Open a ``pyarrow.parquet.ParquetFile``."""
     parquet = need("pyarrow.parquet", "reading parquet")
     try:
         return parquet.ParquetFile(path)
@@ -215,11 +185,7 @@ def holds_vectors(kind: Any) -> bool:
 
 
 def map_array(path: Path) -> ColumnValues:
-    """Map a ``.npy``, (N, D) or (N,).
-
-    Raises:
-        DataError: missing, damaged, or of Python objects.
-    """
+    """Map a ``.npy``, (N, D) or (N,)."""
     try:
         return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:

@@ -35,9 +35,6 @@ class EntityFile:
     """Entities of a ``.jsonl``; only the start of each line, a hash of its id and its split are in RAM, 24 bytes each.
 
     Fields: ``id``, ``name`` and optionally ``split`` (seen or unseen), or their names in OVEN and its Wikipedia dump.
-
-    Raises:
-        DataError: an invalid line, an id that comes twice, or a split in some lines only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,11 +115,7 @@ class EntityVectors:
         return len(self.array)
 
     def vectors(self, batch_size: int) -> Iterator[Vectors]:
-        """The vectors as float32 of exactly unit norm, in batches (B, D).
-
-        Raises:
-            DataError: NaN, or not unit-norm; the message names the row.
-        """
+        """The vectors as float32 of exactly unit norm, in batches (B, D)."""
         for start in range(0, len(self), batch_size):
             part = np.asarray(self.array[start : start + batch_size])
             yield check_side(self.path, "entities", part, first_row=start)
@@ -197,11 +190,7 @@ def first_of(values: Mapping[str, Any], fields: Iterable[str]) -> Any:
 
 
 def is_unseen(where: str, split: Any) -> bool:
-    """Whether a split, as in ``unseen`` or OVEN's ``val_seen``, is of unseen entities.
-
-    Raises:
-        DataError: it is neither seen nor unseen.
-    """
+    """Whether a split, as in ``unseen`` or OVEN's ``val_seen``, is of unseen entities."""
     word = split.lower().rpartition("_")[2] if isinstance(split, str) else ""
     if word not in ("seen", "unseen"):
         raise DataError(f"{where}: the split {split!r} must be seen or unseen, or end in _seen or _unseen")
@@ -255,10 +244,6 @@ def read_entity_folder(where: Location) -> EntitySet:
 
     Options: ``split=val`` (queries whose split is this or starts with ``val_``) and ``images=DIR`` (the folder
     to search for images by id).
-
-    Raises:
-        DataError: a query of an unknown entity or without an image, a split that is neither seen nor unseen.
-        ConfigError: an unknown option.
     """
     where.only("limit", "split", "images")
     folder, split = where.path, where.options.get("split")
@@ -325,11 +310,7 @@ def _image_finder(folder: Path) -> Callable[[TableRow], Path]:
 
 
 def read_entity_vectors(path: Path) -> EntitySet:
-    """Read an ``.npz``, or a folder of ``.npy``, which are memory-mapped except for the queries.
-
-    Raises:
-        DataError: an array is missing or damaged, or arrays do not belong together.
-    """
+    """Read an ``.npz``, or a folder of ``.npy``, which are memory-mapped except for the queries."""
     columns = _map_arrays(path) if path.is_dir() else read_columns(path, _NEEDED)
     image = check_side(path, "image", columns["image"])
     entities: ColumnValues = columns["entities"]

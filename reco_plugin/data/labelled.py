@@ -74,11 +74,7 @@ def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 
 def read_templates(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Read the templates of the first of these folders that has any; else none.
-
-    Raises:
-        DataError: a line has no place for the class name.
-    """
+    """Read the templates of the first of these folders that has any; else none."""
     path = _find(folders, _TEMPLATE_FILES)
     if path is None:
         return ()
@@ -99,9 +95,6 @@ def read_class_names(folders: Sequence[Path], members: Sequence[str] | None) -> 
     Args:
         folders: where to look.
         members: class folders in order, whose names are used where there is no file; None: a file is required.
-
-    Raises:
-        DataError: no names, or not one for each class folder.
     """
     path = _find(folders, _CLASS_FILES)
     if path is None:
@@ -139,9 +132,6 @@ def read_unseen(path: Path, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Read the unseen classes of a study, (C,) True for each of them.
 
     The file has a name a line, as displayed or as in :func:`clean_name`; a name of several classes means all of them.
-
-    Raises:
-        DataError: no names, or unknown ones, with the nearest known names.
     """
     rows: dict[str, list[int]] = defaultdict(list)
     loose: dict[str, list[int]] = defaultdict(list)
@@ -208,11 +198,7 @@ class Labelled:
 
 
 def check_labels(where: str, values: Sequence[Any], classes: int) -> npt.NDArray[np.int64]:
-    """Check labels; returns them as an array (N,). The message starts with ``where``, the file and its array.
-
-    Raises:
-        DataError: a label is not a whole number from 0 to C-1.
-    """
+    """Check labels; returns them as an array (N,). The message starts with ``where``, the file and its array."""
     for row, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < classes:
             raise DataError(f"{where}[{row}] is {value!r}, expected a whole number from 0 to {classes - 1}")
@@ -248,12 +234,7 @@ def write_labelled(path: str | Path, labelled: Labelled) -> None:
 
 
 def read_vectors(path: Path) -> Labelled:
-    """Read a file of :func:`write_labelled`.
-
-    Raises:
-        DataError: not readable, or inconsistent arrays; the message names file, array and row.
-        MissingExtra: parquet without pyarrow.
-    """
+    """Read a file of :func:`write_labelled`."""
     if path.suffix.lower() == ".npz":
         columns = read_columns(path, ("image", "label", "prompts"))
         source, name, extra = path, "prompts", columns
@@ -282,11 +263,7 @@ def read_vectors(path: Path) -> Labelled:
 
 
 def check_unseen(source: Path, values: ColumnValues, classes: int) -> npt.NDArray[np.bool_]:
-    """Check the array ``unseen`` of a file; (C,).
-
-    Raises:
-        DataError: another shape, or values that are not true or false.
-    """
+    """Check the array ``unseen`` of a file; (C,)."""
     if values.shape != (classes,):
         raise DataError(f"{source}: unseen has shape {values.shape}, expected ({classes},), one for each class")
     if values.dtype == np.bool_:

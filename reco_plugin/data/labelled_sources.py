@@ -66,10 +66,6 @@ def read_cub(source: Location, templates: tuple[str, ...]) -> Labelled:
     """Read a folder in the layout of CUB-200-2011; the option ``split`` is test (the default), train or all.
 
     The id of an image is its path below ``images``.
-
-    Raises:
-        DataError: a list is missing, damaged or disagrees with the others; no image of this split.
-        ConfigError: an unknown option.
     """
     source.only("split", "limit")
     folder, split = source.path, source.options.get("split", "test")
@@ -121,11 +117,7 @@ _TEXTS = ("id", "image", "query_id", *_LABEL_COLUMNS)
 
 
 def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
-    """Read a folder with one folder of images per class.
-
-    Raises:
-        DataError: no images, a class without any, or not one name per class.
-    """
+    """Read a folder with one folder of images per class."""
     members = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [find_images(member) for member in members]
     if not any(found):
@@ -147,11 +139,7 @@ def read_class_folders(folder: Path, templates: tuple[str, ...]) -> Labelled:
 
 
 def read_labelled_shards(source: str | Path, templates: tuple[str, ...]) -> Labelled:
-    """Read webdataset shards: an image and a ``.cls`` per key, class names beside the shards or in the folder above.
-
-    Raises:
-        DataError: an image without a class, or labels outside of the classes.
-    """
+    """Read webdataset shards: an image and a ``.cls`` per key, class names beside the shards or in the folder above."""
     shards = find_shards(source)
     beside = [shards[0].parent, shards[0].resolve().parent.parent]
     samples = [sample for sample in read_samples(shards) if sample.image is not None]
@@ -185,9 +173,6 @@ def read_labelled_table(where: Location, templates: tuple[str, ...]) -> Labelled
 
     Classes are those of ``classes.txt`` (or ``classnames.txt``, ``.json``) beside the table, of which a label is a
     name or a number from 0; without such a file they are the labels, in order of first appearance.
-
-    Raises:
-        DataError: a row without image or label, an unknown label, or a group in some rows only.
     """
     folder = where.path.parent
     rows = _rows_of(where)

@@ -207,11 +207,7 @@ def _captions(row: TableRow, column: str) -> list[str]:
 
 
 def _tell_bad(path: Path, bad: Sequence[RowError], read: int) -> None:
-    """Say which rows were left out.
-
-    Raises:
-        DataError: too many are bad.
-    """
+    """Say which rows were left out."""
     if not bad:
         return
     some = "; ".join(map(str, bad[:_SHOWN])) + (f"; and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else "")

@@ -34,11 +34,7 @@ class Blob:
     size_bytes: int
 
     def read(self) -> bytes:
-        """Read the member.
-
-        Raises:
-            DataError: the shard is missing or truncated.
-        """
+        """Read the member."""
         try:
             with self.shard.open("rb") as file:
                 file.seek(self.offset)
@@ -50,11 +46,7 @@ class Blob:
         return data
 
     def text(self) -> str:
-        """Read the member as UTF-8 text, without surrounding blanks.
-
-        Raises:
-            DataError: it is not UTF-8.
-        """
+        """Read the member as UTF-8 text, without surrounding blanks."""
         try:
             return self.read().decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
@@ -89,11 +81,7 @@ def blob_images(blobs: Sequence[Blob]) -> LazyImages:
 
 
 def index_shard(shard: Path) -> ShardIndex:
-    """Find the samples of a shard, up to damage if there is any.
-
-    Raises:
-        DataError: it is not a plain tar, or nothing of it can be read.
-    """
+    """Find the samples of a shard, up to damage if there is any."""
     parts: dict[str, dict[str, Blob]] = {}
     twice: dict[str, str] = {}
     problem = None
@@ -113,11 +101,7 @@ def index_shard(shard: Path) -> ShardIndex:
 
 
 def read_samples(shards: Iterable[Path]) -> Iterator[ShardSample]:
-    """Read the samples of shards, one shard after the other.
-
-    Raises:
-        DataError: not a plain tar, a truncated one, or two members with one name.
-    """
+    """Read the samples of shards, one shard after the other."""
     for shard in shards:
         index = index_shard(shard)
         if index.problem:

@@ -120,11 +120,7 @@ def names_shards(source: str | Path) -> bool:
 
 
 def find_shards(source: str | Path) -> list[Path]:
-    """Find the tar files of a file, a folder, a glob or a brace pattern, in order.
-
-    Raises:
-        DataError: nothing was found, or a shard that the pattern names is missing.
-    """
+    """Find the tar files of a file, a folder, a glob or a brace pattern, in order."""
     if Path(source).is_dir():
         shards = sorted(Path(source).glob("*.tar"))
     elif Path(source).exists():
@@ -184,11 +180,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 text file.
-
-    Raises:
-        DataError: it cannot be read or is not UTF-8.
-    """
+    """Read a UTF-8 text file."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -221,22 +213,14 @@ class ColumnNames:
 
 
 def column_names(where: Location, columns: ColumnNames | None = None, *more: str) -> ColumnNames:
-    """The columns that a source's options name, else those of ``columns``.
-
-    Raises:
-        ConfigError: an option that neither names a column nor is one of ``more``.
-    """
+    """The columns that a source's options name, else those of ``columns``."""
     names = tuple(vars(ColumnNames()))
     where.only(*names, *more)
     return replace(columns or ColumnNames(), **{name: where.options[name] for name in names if name in where.options})
 
 
 def check_columns(path: str, columns: Sequence[str], needed: Sequence[str], names: ColumnNames) -> None:
-    """Check that columns are present.
-
-    Raises:
-        DataError: one is missing; the message lists the columns and proposes how to name them.
-    """
+    """Check that columns are present."""
     if missing := [name for name in needed if name not in columns]:
         named = {option: name for option, name in vars(names).items() if option != "text" or name in needed}
         raise DataError(

@@ -69,11 +69,7 @@ class Lines:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[Lines]:
-    """Open a text file.
-
-    Raises:
-        DataError: it cannot be read, or is UTF-16.
-    """
+    """Open a text file."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -179,11 +175,7 @@ class TableFile:
                     yield row
 
     def scan(self, lines: Lines) -> tuple[tuple[Stretch, ...], int]:
-        """All rows in stretches of ten thousand, and how many have no id; of a .jsonl, 1 if the first has none.
-
-        Raises:
-            DataError: the header is not UTF-8, missing, or lacks a needed column.
-        """
+        """All rows in stretches of ten thousand, and how many have no id; of a .jsonl, 1 if the first has none."""
         head = Head("") if self.is_json else self._read_head(lines)
         seen, texts, without = set[str](), {*vars(self.names).values(), *self.needed, *self.texts}, 0
         starts, count = [(lines.offset, lines.line)], 0

@@ -92,11 +92,6 @@ def read_torchvision(source: Location, templates: tuple[str, ...]) -> Labelled:
     Options: ``root`` (as the constructor takes it, ``./data`` when left out), ``split`` (``test``, or ``val`` where
     there is no labelled test split), ``download=1`` (off by default), ``limit``, and the constructor's own, as in
     ``small=1`` of Places365. Class names and templates in files in ``ROOT/NAME`` or ``ROOT`` precede torchvision's.
-
-    Raises:
-        DataError: no such data set, missing or damaged, no such split, or one without labels.
-        ConfigError: an option that the data set does not have.
-        MissingExtra: torchvision or scipy is not installed.
     """
     name = source.name.removeprefix(PREFIX)
     if name not in SETS:

@@ -15,8 +15,7 @@ from ..evaluate.findings import Case, RetrievedPair
 from ..evaluate.measure import each_label_once, measure, nearest, refine_task, scores_of
 from ..evaluate.task import Task
 from ..files import whole_file
-from ..quickstart.dataset import Quickstart
-from ..quickstart.sources import EMOJI_SOURCES, NAMES_SOURCE
+from ..quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, Quickstart
 from ..reco import Reco
 from ..refine import used_pairs
 from ..types import Refinement

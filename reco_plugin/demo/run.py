@@ -15,8 +15,7 @@ from ..errors import MemoryStoreError
 from ..evaluate.results import table
 from ..files import whole_file
 from ..memory.picture_folders import note_folders
-from ..quickstart.dataset import Quickstart, load
-from ..quickstart.entities import EntitySplit
+from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
 from ..types import Pair
 from .page import write_page

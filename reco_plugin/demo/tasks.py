@@ -12,8 +12,7 @@ from PIL import Image
 
 from ..evaluate.measure import Measured, measure_sides, refine_task
 from ..evaluate.task import SIDES, Side, Task, TaskItems
-from ..quickstart.dataset import Quickstart
-from ..quickstart.entities import ALL_SPLITS, Entity, EntitySplit
+from ..quickstart.dataset import ALL_SPLITS, Entity, EntitySplit, Quickstart
 from ..request import RefineHow
 from ..score import Refines
 from ..types import ImageInput, Pair, Vectors

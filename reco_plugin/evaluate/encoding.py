@@ -1,11 +1,13 @@
-"""Frozen vectors of a set, encoded where it holds raw images or texts; and the same, refined.
+"""Frozen vectors of a set, encoded where it holds raw images or texts, class names in prompts; and the same, refined.
 
-An encoder may keep its vectors in a folder, so that a second run on the same data encodes nothing.
+An encoder may keep its vectors in a folder, in files that are complete or absent, so that a second run on the same data
+encodes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,15 +17,83 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import Captioned, EntitySet, Labelled
+from ..data.labelled import TEMPLATES, TemplatesFrom, fill
 from ..encode import Progress
-from ..errors import ConfigError, MemoryStoreError
-from ..files import digest_images, digest_texts
+from ..errors import ConfigError, DataError, MemoryStoreError
+from ..files import allocate, digest_images, digest_texts, whole_file
 from ..reco import Reco
 from ..request import RefineHow, RefineKeywords
 from ..score import Refines
 from ..types import Coverage, Fingerprint, ImageInput, Modality, Moves, Refinement, Role, Vectors
-from .stored import stored_vectors
-from .task import TaskItems
+from .task import Task, TaskItems, task_of
+
+_ROWS = 1 << 12  # of a part: 8 MiB at D=512
+
+
+def stored_vectors(
+    path: Path,
+    shape: tuple[int, int],
+    encode: Callable[[slice], Vectors],
+    *,
+    dtype: npt.DTypeLike = np.float32,
+    already: Callable[[int], None] = lambda _: None,
+) -> npt.NDArray[np.floating[Any]]:
+    """Open the vectors (N, D) of a file as a memory map, or encode them into it.
+
+    Parts are kept in a folder beside the file until all are there, so an interrupted run continues. When two runs fill
+    one file at the same time, one of them may fail; the file is correct in any case.
+
+    Args:
+        path: ends in ``.npy``; its folder is created. The name must identify the content and the encoder.
+        shape: (N, D).
+        encode: returns the vectors (n, D) of n rows.
+        dtype: of the file; float16 halves it and changes a cosine by about 1e-5.
+        already: called with the number of rows of each part that exists.
+
+    Returns:
+        (N, D), read-only.
+    """
+    if path.exists():
+        already(shape[0])
+        return _open(path, shape, dtype)
+    portions = path.with_name(f"{path.stem}.{_ROWS}")
+    try:
+        portions.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{portions} cannot be made to keep vectors in: {error.strerror or error}") from None
+    files = []
+    for start in range(0, shape[0], _ROWS):
+        rows = slice(start, min(start + _ROWS, shape[0]))
+        files.append(portions / f"{start:09d}.npy")
+        if files[-1].exists():
+            already(rows.stop - start)
+        else:
+            with whole_file(files[-1]) as part:
+                np.save(part, np.asarray(encode(rows), dtype))
+    _join(path, files, shape, dtype)
+    shutil.rmtree(portions, ignore_errors=True)
+    return _open(path, shape, dtype)
+
+
+def _join(path: Path, files: list[Path], shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+    with whole_file(path) as part:
+        whole = np.lib.format.open_memmap(part, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        allocate(part)
+        for number, file in enumerate(files):
+            rows = slice(number * _ROWS, min((number + 1) * _ROWS, shape[0]))
+            whole[rows] = _open(file, (rows.stop - rows.start, shape[1]), dtype)
+        whole.flush()
+
+
+def _open(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[np.floating[Any]]:
+    try:
+        vectors: npt.NDArray[np.floating[Any]] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as stored vectors: {error}; remove it, and run again") from None
+    if vectors.shape != shape or vectors.dtype != dtype:
+        raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not {np.dtype(dtype)} {shape}: remove it")
+    return vectors
+
 
 _QUERIES = 4096  # per call, which holds the vectors of all their neighbours: 80 MiB at K=10, D=512
 
@@ -45,20 +115,12 @@ def silent(_: int) -> None:
 
 
 def image_vectors(reco: Refines, images: Sequence[ImageInput] | Vectors, progress: Progress = silent) -> Vectors:
-    """Frozen vectors (N, D) of images; vectors are returned unchanged.
-
-    Raises:
-        ConfigError: raw images and no encoder.
-    """
+    """Frozen vectors (N, D) of images; vectors are returned unchanged."""
     return images if isinstance(images, np.ndarray) else encoder_of(reco, "images").images(images, progress)
 
 
 def text_vectors(reco: Refines, texts: Sequence[str] | Vectors, progress: Progress = silent) -> Vectors:
-    """Frozen vectors (M, D) of texts; vectors are returned unchanged.
-
-    Raises:
-        ConfigError: raw texts and no encoder.
-    """
+    """Frozen vectors (M, D) of texts; vectors are returned unchanged."""
     return texts if isinstance(texts, np.ndarray) else encoder_of(reco, "texts").texts(texts, progress)
 
 
@@ -114,11 +176,7 @@ def count_entities(entity_set: EntitySet) -> int:
 
 
 def encoder_of(reco: Refines, what: str) -> Encodes:
-    """The frozen CLIP that encodes raw images and texts.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The frozen CLIP that encodes raw images and texts."""
     encoder: Encodes | None = getattr(reco, "encoder", None)
     if encoder is None:
         raise ConfigError(f"the set holds {what}, not vectors, and there is no encoder: open a model")
@@ -210,3 +268,69 @@ class CachingReco:
     ) -> Refinement:
         """See :meth:`reco_plugin.reco.Reco.refine`."""
         return self.reco.refine(vectors, modality=modality, role=role, **options)
+
+
+_WHOSE: Mapping[TemplatesFrom, str] = {
+    "caller": "as asked for",
+    "source": "from the source",
+    "model": "from the model",
+    "default": "by default: neither source nor model names any",
+}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The templates in use, and where they are from."""
+
+    templates: tuple[str, ...]  # with ``{}`` where the name goes
+    templates_from: TemplatesFrom
+    trained_with: tuple[str, ...] = ()  # the templates that the encoder was trained with, where known
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like values."""
+        return {"templates": list(self.templates), "from": self.templates_from}
+
+    def __str__(self) -> str:
+        known = self.templates_from == "model" or not self.trained_with or set(self.trained_with) & set(self.templates)
+        instead = "" if known else f"; the model was trained with {_some(self.trained_with)}"
+        return f"{_some(self.templates)} ({_WHOSE[self.templates_from]}{instead})"
+
+
+def _some(templates: tuple[str, ...]) -> str:
+    return repr(templates[0]) + (f" and {len(templates) - 1} more" if len(templates) > 1 else "")
+
+
+def prompts_of(labelled: Labelled, encoder: Encodes | None) -> Prompts | None:
+    """The prompts of a set's class names; None where it holds prompt vectors."""
+    if labelled.prompts is not None:
+        return None
+    return Prompts(labelled.templates, labelled.templates_from, templates_of(encoder))
+
+
+def with_templates(reco: Refines, labelled: Labelled) -> Labelled:
+    """The set with the model's templates where it has none of its own, or CLIP's where the model has none.
+
+    Raises:
+        ConfigError: class names without templates, and no encoder.
+    """
+    if labelled.prompts is not None or labelled.templates:
+        return labelled
+    if templates := templates_of(encoder_of(reco, "class names")):
+        return replace(labelled, templates=templates, templates_from="model")
+    return replace(labelled, templates=TEMPLATES, templates_from="default")
+
+
+def prompt_vectors(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Vectors:
+    """One frozen vector (C, D) per class: the mean over the templates, normalised."""
+    if labelled.prompts is not None:
+        return labelled.prompts
+    encoder, templates = encoder_of(reco, "class names"), with_templates(reco, labelled).templates
+    prompts = ([fill(template, name) for name in labelled.classes] for template in templates)
+    total = np.sum([encoder.texts(texts, progress) for texts in prompts], axis=0)
+    return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
+
+
+def labelled_task(reco: Refines, labelled: Labelled, progress: Progress = silent) -> Task:
+    """Make the classification task of a labelled set, of frozen vectors."""
+    images = image_vectors(reco, labelled.images, progress)
+    return task_of(labelled, images, prompt_vectors(reco, labelled, progress))

@@ -25,6 +25,7 @@ from ..score import Refines
 from ..types import Fingerprint, Vectors
 from .encoding import (
     CachedEncoder,
+    Prompts,
     encoder_of,
     image_vectors,
     refine_candidates,
@@ -33,10 +34,8 @@ from .encoding import (
     templates_of,
 )
 from .measure import Measured, by_unseen, mean_move, measure_sides, move_among, variants_of
-from .own_pictures import count_own
-from .prompts import Prompts
 from .ranking import Blocks, rank_blocks
-from .reasons import reasons_of
+from .reasons import count_own, reasons_of
 from .results import EntityResult, per_query
 from .task import Task, TaskItems
 

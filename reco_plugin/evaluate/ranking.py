@@ -74,11 +74,7 @@ def parts(rows: int, columns: int) -> Iterator[slice]:
 
 
 def check_known(labels: Labels, known: npt.NDArray[np.bool_]) -> None:
-    """Refuse queries (B,) without a true candidate.
-
-    Raises:
-        InputError: naming the first one.
-    """
+    """Refuse queries (B,) without a true candidate."""
     if not known.all():
         row = int(np.argmin(known))
         raise InputError(f"query {row} has label {labels[row]}, which no candidate has")

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
+from .encoding import Prompts
 from .intervals import Interval, points
 from .measure import Generalised, Measured, Variant
-from .own_pictures import line_of
-from .prompts import Prompts
 from .ranking import RECALL_AT
-from .reasons import Reason, lines_of
+from .reasons import Reason, line_of, lines_of
 
 PerQuery: TypeAlias = Mapping[str, Sequence[Any]]
 """Columns of N queries: ``name``, and for each line the rank of its best true result, from 1."""

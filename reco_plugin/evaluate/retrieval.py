@@ -17,9 +17,8 @@ from ..score import Refines
 from ..types import Modality, Role, Vectors
 from .encoding import image_vectors, refine_candidates, refine_queries, silent, text_vectors
 from .measure import Measured, gain, mean_move, measure_exact, measure_sides, move_among, try_cautions
-from .own_pictures import count_own
 from .ranking import RECALL_AT
-from .reasons import Reason, Tried, little, why
+from .reasons import Reason, Tried, count_own, little, why
 from .results import PerQuery, RetrievalResult, RetrievalVariant, per_query
 from .task import Task, TaskItems
 

@@ -14,11 +14,9 @@ from ..encode import Progress
 from ..errors import ConfigError, InputError
 from ..request import RefineHow, given_options
 from ..score import Refines
-from .encoding import silent
+from .encoding import labelled_task, prompts_of, silent, with_templates
 from .measure import Measured, by_unseen, gain, measure_sides, move_among, refine_task, try_cautions, variants_of
-from .own_pictures import count_own
-from .prompts import labelled_task, prompts_of, with_templates
-from .reasons import Tried, little, reasons_of
+from .reasons import Tried, count_own, little, reasons_of
 from .results import SomeClasses, ZeroShotResult, per_query
 from .task import SIDES, Side, Task
 

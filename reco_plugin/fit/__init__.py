@@ -12,8 +12,7 @@
     run         all of it; writes the run's folder: model, report and numbers
 """
 
-from .config import FitConfig
-from .result import FitResult
+from .config import FitConfig, FitResult
 from .run import begin, follow, run_fit
 
 __all__ = ["FitConfig", "FitResult", "begin", "follow", "run_fit"]

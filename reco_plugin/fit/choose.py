@@ -18,10 +18,8 @@ from ..evaluate.measure import Measured, gain, measure_sides, move_among, refine
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.task import Side, TaskItems
 from ..types import Modality, Role
-from .candidates import Candidate, baselines
-from .config import FitSide, Goal, TaskName
-from .questions import Questions
-from .result import TestLine
+from .candidates import Candidate, Questions, baselines
+from .config import FitSide, Goal, TaskName, TestLine
 
 TASK_OF: dict[FitSide, TaskName] = {"text": "text->image", "image": "image->text", "names": "image->name"}
 """The task that decides on a side."""

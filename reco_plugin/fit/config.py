@@ -1,14 +1,16 @@
-"""Configuration of a fit: everything needed to reproduce it."""
+"""Configuration of a fit, all that is needed to reproduce it; and its result: a folder with one is complete."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
 from ..defaults import BATCH, MAX_LOSS, PAIRS_IN_RAM, SAME_IMAGE, STEPS
 from ..errors import ConfigError
+from ..evaluate.findings import Frozen, RunFile
+from ..evaluate.intervals import Interval
 from ..run_config import RunConfig, option
 
 FusersToTry: TypeAlias = Literal["auto", "all", "reco", "mean", "paper"]
@@ -97,3 +99,70 @@ class FitConfig(RunConfig):
         """
         self.check(folder)
         self.write(folder)
+
+
+RESULT = "fit.json"
+
+
+class SideResult(Frozen):
+    """One side of one candidate on validation; see :class:`reco_plugin.fit.choose.Verdict`."""
+
+    side: FitSide
+    gain: Interval
+    loss: float
+    helps: bool
+
+
+class CandidateResult(Frozen):
+    """One candidate on validation."""
+
+    name: str
+    k: int
+    gate: str
+    sides: tuple[SideResult, ...]
+
+
+class TestLine(Frozen):
+    """One method on one task of the test part."""
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    task: TaskName
+    way: str  # ``frozen``, ``baseline`` or ``chosen``
+    label: str  # readable
+    queries: int
+    recall: dict[int, float]  # k -> share of queries with a true result among the first k
+    gain: Interval | None = None  # in recall at 1 over frozen
+    ahead: Interval | None = None  # of the chosen candidate over the best baseline, in recall at 1
+    loss: Interval | None = None  # change of recall at 1 where the memory holds no answer
+
+
+class FitResult(RunFile):
+    """The decision, and the figures behind it."""
+
+    file: ClassVar[str] = RESULT
+    absent: ClassVar[str] = "the run was not finished, start it again"
+    again: ClassVar[str] = "Run the fit again"
+
+    config: FitConfig
+    source_digest: str  # of vectors, ids and payloads
+    encoder: str  # fingerprint
+    counts: dict[str, int]  # pairs, groups and queries of the parts
+    candidates: tuple[CandidateResult, ...]  # on validation
+    chosen: str | None  # label of the best candidate; None where none helps
+    refine: tuple[FitSide, ...]  # sides that the model refines by default
+    withdrawn: tuple[FitSide, ...]  # sides chosen on validation that the test part does not confirm
+    test: tuple[TestLine, ...]  # measured once
+    words: tuple[str, ...]  # the decision in sentences
+    notes: tuple[str, ...]  # on the limits of the figures
+    graphs: dict[str, str]  # name -> sha256 of the model's graphs
+    versions: dict[str, str]  # of the packages that made the figures
+
+    @property
+    def helps(self) -> bool:
+        """Whether anything is refined."""
+        return bool(self.refine)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-like values."""
+        return self.model_dump(mode="json")

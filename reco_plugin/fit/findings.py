@@ -10,11 +10,9 @@ from ..evaluate.findings import Cell, Chart, Column, Findings, Line, Section, Ta
 from ..evaluate.intervals import points
 from ..evaluate.ranking import RECALL_AT
 from ..evaluate.results import percent
-from .catalogue import Catalogue
+from .catalogue import Catalogue, HeldOut
 from .choose import TASK_OF, WORDS, Judged
-from .config import SIDES, FitConfig, FitSide, TaskName
-from .result import FitResult, TestLine
-from .split import HeldOut
+from .config import SIDES, FitConfig, FitResult, FitSide, TaskName, TestLine
 
 _TASKS: dict[TaskName, str] = {
     "text->image": "texts search images",

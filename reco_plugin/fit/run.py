@@ -14,14 +14,11 @@ from ..data.groups import check_column
 from ..errors import ArtifactError, MissingExtra, importing
 from ..ingest.source import open_source
 from ..run_config import versions
-from .candidates import PAPER, Candidate, candidates, compose, gather_paper, train_paper
-from .catalogue import Catalogue, read_catalogue
+from .candidates import PAPER, Candidate, Questions, ask, candidates, compose, gather_paper, train_paper
+from .catalogue import PARTS, Catalogue, HeldOut, check_groups, read_catalogue, sample, split
 from .choose import Judged, best_baselines, choose, choose_pair, final_lines, find_unconfirmed, judge, policy_of
-from .config import FitConfig, TaskName
+from .config import RESULT, CandidateResult, FitConfig, FitResult, SideResult, TaskName
 from .findings import findings_of, little_to_learn, notes, words
-from .questions import Questions, ask
-from .result import RESULT, CandidateResult, FitResult, SideResult
-from .split import PARTS, HeldOut, check_groups, sample, split
 
 if TYPE_CHECKING:
     from ..train.loop import Fusions
@@ -162,11 +159,7 @@ def _prepare(config: FitConfig, out: Path, watch: FitProgress) -> _Prepared:
 
 
 def load_base(folder: str) -> Artifact:
-    """Load the model folder with the encoder.
-
-    Raises:
-        ArtifactError: there is none; the message says how to export an open_clip model.
-    """
+    """Load the model folder with the encoder."""
     try:
         return Artifact.load(folder)
     except ArtifactError as error:

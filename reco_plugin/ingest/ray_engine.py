@@ -44,23 +44,14 @@ _ATTEMPTS = 4
 def encode_on_ray(
     rows: Rows, reco: Reco, cluster: Cluster, options: IngestOptions
 ) -> Generator[list[WriterItem], None, None]:
-    """Encode rows on a cluster to vectors (D,), in batches and in order.
-
-    Raises:
-        ConfigError: the cluster cannot be reached, or has no room for one worker.
-        DataError: a task keeps losing its worker.
-    """
+    """Encode rows on a cluster to vectors (D,), in batches and in order."""
     with connect_ray(cluster.address), closing(run_job(rows, job_of(reco, options), cluster)) as items:
         yield from make_chunks(items, options.batch_size)
 
 
 @contextmanager
 def connect_ray(address: str | None) -> Iterator[None]:
-    """Join a cluster, or start one on this machine; keeps an existing connection.
-
-    Raises:
-        ConfigError: no cluster answers there, or one of another version.
-    """
+    """Join a cluster, or start one on this machine; keeps an existing connection."""
     _check_address(address)
     if ray.is_initialized():
         yield
@@ -77,11 +68,7 @@ def connect_ray(address: str | None) -> Iterator[None]:
 
 
 def _check_address(address: str | None) -> None:
-    """Refuse an address that Ray would wait for in vain, for minutes.
-
-    Raises:
-        ConfigError: nothing answers there, or it is a client address (ray://).
-    """
+    """Refuse an address that Ray would wait for in vain, for minutes."""
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):
@@ -122,11 +109,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
 
 
 def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
-    """The number of actors, and the resources of each.
-
-    Raises:
-        ConfigError: no room for one actor and a reading task.
-    """
+    """The number of actors, and the resources of each."""
     local = settings.triton_url is None
     gpus = cluster.gpus_per_worker
     if gpus is None:

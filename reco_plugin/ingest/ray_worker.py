@@ -67,11 +67,7 @@ class Job:
 
     @cached_property
     def artifact(self) -> Artifact:
-        """The model folder on this machine.
-
-        Raises:
-            ArtifactError: it is missing, or another model.
-        """
+        """The model folder on this machine."""
         artifact = Artifact.load(self.settings.model)
         if (found := artifact.manifest.fingerprint) != self.fingerprint:
             raise ArtifactError(

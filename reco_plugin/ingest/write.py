@@ -43,11 +43,7 @@ _PARTICULARS = re.compile(
 
 
 class Listing:
-    """A file that is written as ``NAME.part`` and renamed at the end. The file of an earlier run is deleted first.
-
-    Raises:
-        DataError: its folder cannot be written.
-    """
+    """A file that is written as ``NAME.part`` and renamed at the end. The file of an earlier run is deleted first."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._part = path, path.with_name(path.name + PARTIAL)
@@ -59,11 +55,7 @@ class Listing:
             raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Write an entry.
-
-        Raises:
-            DataError: it cannot be written.
-        """
+        """Write an entry."""
         try:
             if self._file is None:
                 self._part.parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,126 @@
-"""The quickstart benchmark as arrays: images, captions, splits and styles."""
+"""The quickstart benchmark as arrays: images, captions, splits and styles; its entities, and its drawings' origin.
+
+They come from npm packages at pinned versions, with licence and credit, and with this package as pictures, in
+``drawings/``; ``python -m benchmarks.drawings`` makes those.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ..errors import DataError
-from .entities import ALL_SPLITS, Entity, EntitySplit, caption
-from .sources import EMOJI_SOURCES, MEMORY_STYLES, QUERY_STYLES
+
+_ICONIFY = ("icons.json", "chars.json", "info.json")
+"""Files to read from an Iconify package."""
+
+
+@dataclass(frozen=True)
+class DrawingPackage:
+    """One npm package of drawings, with its licence and credit."""
+
+    name: str
+    package: str
+    version: str
+    license: str
+    credit: str
+    family: str  # of art: drawings of one family are near-copies of each other and are hidden together
+    parts: tuple[str, ...] = _ICONIFY  # prefixes of the paths to unpack
+
+
+def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> DrawingPackage:
+    """An icon set that Iconify packages."""
+    return DrawingPackage(name, f"@iconify-json/{name}", version, license_, credit, family or name)
+
+
+EMOJI_SOURCES = (
+    iconify("noto", "1.2.9", "Apache-2.0", "Google, Noto Emoji"),
+    iconify("noto-v1", "1.2.5", "Apache-2.0", "Google, Noto Emoji (v1)"),
+    iconify("openmoji", "1.2.29", "CC-BY-SA-4.0", "OpenMoji, HfG Schwäbisch Gmünd"),
+    iconify("emojione", "1.2.3", "CC-BY-4.0", "EmojiOne (JoyPixels), v2"),
+    iconify("fluent-emoji", "1.2.7", "MIT", "Microsoft, Fluent Emoji", "fluent"),
+    iconify("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft, Fluent Emoji Flat", "fluent"),
+    iconify("twemoji", "1.2.5", "CC-BY-4.0", "Twitter, Twemoji"),
+    iconify("emojione-v1", "1.2.3", "CC-BY-SA-4.0", "EmojiOne, v1"),
+)
+"""Drawing styles of the same entities."""
+
+NAMES_SOURCE = DrawingPackage(
+    "emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names", ("en/",)
+)
+"""Names, tags, shortcodes and groups of the entities; the package has 25 other languages."""
+
+QUERY_STYLES = ("twemoji", "emojione-v1")
+"""In no memory and in no training at all: test queries are drawn in these styles only."""
+
+HELD_STYLE = "noto-v1"
+"""In the memory, but hidden from the mini CLIP: its drawings of seen entities are training queries of the fusion."""
+
+MEMORY_STYLES = tuple(s.name for s in EMOJI_SOURCES if s.name not in QUERY_STYLES)
+
+
+EntitySplit = Literal["seen", "fusion", "dev", "unseen"]
+"""seen: in the pre-training of the mini CLIP. fusion: never there, trains the fusion. dev: in no training, every
+choice is made on it. unseen: in no training and no choice; its pairs join the memory at test time only."""
+ALL_SPLITS: tuple[EntitySplit, ...] = get_args(EntitySplit)
+
+_TEMPLATES = ("{}", "{}", "{}", "{} icon", "a drawing of {}", "a picture of {}", "{} emoji", "{}, clip art")
+_NAME_SOURCE = {
+    "noto": "cldr",
+    "noto-v1": "iamcal",
+    "openmoji": "github",
+    "emojione": "joypixels",
+    "fluent-emoji": "cldr",
+    "fluent-emoji-flat": "emojibase",
+    "twemoji": "github",
+    "emojione-v1": "joypixels",
+}
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A thing with drawings in several styles."""
+
+    key: str  # code points in lower case, as in ``1f98a``
+    label: str  # CLDR name: the class prompt
+    tags: tuple[str, ...]
+    names: dict[str, str]  # in each vocabulary: cldr, github, iamcal, joypixels, emojibase
+    subgroup: int
+    split: EntitySplit
+
+    @property
+    def code_points(self) -> tuple[str, ...]:
+        """Spellings of the key that icon sets use (with and without variation selectors)."""
+        return (self.key, self.key.replace("-fe0f", ""), f"{self.key}-fe0f")
+
+
+def make_rng(*parts: object) -> random.Random:
+    """A generator seeded by the parts alone, the same on every machine and Python."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+def caption(entity: Entity, style: str) -> str:
+    """One fixed caption for one drawing, in the wording of different sources; 15 % carry tags only."""
+    rng = make_rng("caption", entity.key, style)
+    name = entity.names[_NAME_SOURCE[style]]
+    tags = [tag for tag in entity.tags if tag.lower() != name.lower()]
+    rng.shuffle(tags)
+    if len(tags) >= 2 and rng.random() < 0.15:
+        return ", ".join(tags[: rng.randint(2, 4)])
+    worded = rng.choice(_TEMPLATES).format(name)
+    return ", ".join([worded, *tags[: rng.randint(0, 3)]])
+
 
 DRAWINGS = Path(__file__).with_name("drawings")
 """A sheet of drawings per style, the table of entities, and the licences of both."""

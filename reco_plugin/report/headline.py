@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluate.findings import Cell, Column, Findings, Table
 from ..evaluate.intervals import Interval
-from .canvas import Canvas, canvas, light, shorten
-from .cells import direction, format_cell, mean_of, with_unit
+from .charts import Canvas, canvas, light, shorten
+from .runs import direction, format_cell, mean_of, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,11 +153,7 @@ _ROOM = 1.8  # of the longest bar, so that its figures fit behind it
 
 
 def draw_headline(figures: Sequence[Figure], salt: str) -> str:
-    """Draw the SVG of the main figures; of very many, frozen and one refined variant of each group.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
+    """Draw the SVG of the main figures; of very many, frozen and one refined variant of each group."""
     groups = group_figures(choose_bars(figures))
     titled = any(groups)  # a single group without a name needs no room for it
     height = _EDGE + sum(_GROUP * titled + sum(map(_row_height, members)) for members in groups.values())

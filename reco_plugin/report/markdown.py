@@ -10,9 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..evaluate.findings import Case, Cell, CellKind, RankedCandidate, RetrievedPair, Section, Table
-from .cells import best_cells, format_cell, header, with_minus
 from .headline import main_figures, summary_table
-from .runs import Run, section_key
+from .runs import Run, best_cells, format_cell, header, section_key, with_minus
 from .views import GAINS, HARMS, HEADLINE, plain_setup, setup_details
 
 PictureLink = Callable[[str | None], str | None]

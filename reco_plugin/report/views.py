@@ -8,11 +8,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..evaluate.findings import Case, Cell, Chart, Column, Section, Table
 from ..evaluate.intervals import Interval
-from .canvas import inline
-from .cells import best_cells, direction, format_cell, header, mean_of
-from .charts import chart_table, draw
+from .charts import chart_table, draw, inline
 from .headline import draw_headline, is_frozen, main_figures
-from .runs import Run, section_key
+from .runs import Run, best_cells, direction, format_cell, header, mean_of, section_key
 
 Named: TypeAlias = tuple[str, str]
 """A name and a value, as text."""

@@ -14,12 +14,10 @@ from ..errors import ConfigError, DataError, need
 from ..evaluate.findings import Section
 from ..files import whole_file
 from . import views
-from .canvas import standalone, stylesheet
-from .cells import with_minus
-from .charts import draw
+from .charts import draw, standalone, stylesheet
 from .headline import draw_headline, main_figures, summary_table
 from .markdown import chart_names, headline_name, render_document
-from .runs import Run
+from .runs import Run, with_minus
 
 FORMATS = ("html", "md", "json")
 _STEM = "report"
@@ -101,12 +99,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def render_page(runs: Sequence[Run], title: str) -> str:
-    """Render runs as one page; several are compared in a table at the top.
-
-    Raises:
-        MissingExtra: jinja2 or matplotlib is not installed.
-        DataError: a picture's name is not a plain file name.
-    """
+    """Render runs as one page; several are compared in a table at the top."""
     need("jinja2", "the HTML page", "report")
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup, escape

@@ -212,9 +212,6 @@ def check_activation(model: str, pretrained: str | None) -> None:
     """Compare open_clip's configuration of a built-in model with that of its weights, before any download.
 
     open_clip only warns. The vectors would be plausible but worse: QuickGELU, ``x * sigmoid(1.702 x)``, is near GELU.
-
-    Raises:
-        ConfigError: they differ; the message has the model's correct name.
     """
     if not pretrained or ":" in model:
         return  # a schema's folder holds the configuration together with the weights
@@ -236,11 +233,7 @@ def check_activation(model: str, pretrained: str | None) -> None:
 def check_same_inputs(
     clip: nn.Module, tokenizer: Any, image: ImageConfig, text: TextConfig, tokenizer_json: str
 ) -> None:
-    """Compare our preprocessing of samples, as it is exported, with open_clip's model and tokenizer.
-
-    Raises:
-        ConfigError: token ids or pixels differ, with the first example.
-    """
+    """Compare our preprocessing of samples, as it is exported, with open_clip's model and tokenizer."""
     texts = sample_texts()
     ours, theirs = Tokenizer(tokenizer_json, text)(texts).ids, tokenizer(texts).numpy()
     if ours.shape != theirs.shape or not np.array_equal(ours, theirs):

@@ -22,8 +22,7 @@ from ..files import write_whole
 from ..fuse import Fused
 from ..progress import progress_bar
 from ..types import MODALITIES, Modality, Neighbours, Vectors
-from .batches import Batches, FusionBatch, SideInputs
-from .data import FusionData
+from .data import Batches, FusionBatch, FusionData, SideInputs
 from .model import FuserKind, FusionConfig, build_fusion
 from .processes import Processes
 
@@ -221,11 +220,7 @@ def _config(stored: Mapping[str, Any]) -> FusionConfig:
 
 
 def load_fusions(path: Path) -> Fusions:
-    """Read what :func:`save_fusions` wrote.
-
-    Raises:
-        DataError: there is no such file, it is no fusion of :func:`save_fusions`, or one that is gone.
-    """
+    """Read what :func:`save_fusions` wrote."""
     if not path.is_file():
         raise DataError(f"no trained fusion at {path}: give the folder that `reco train --out` wrote")
     try:

@@ -24,10 +24,10 @@ from ..artifact import (
 from ..sessions.triton.ports import CHECKSUM
 from ..types import MODALITIES, FuserName
 from .export import export_graph, graph_file, shape_of
-from .graphs import fusion_cases
 from .loop import Fusions
 from .model import FusionConfig
 from .parity import Parity
+from .to_onnx import fusion_cases
 from .triton import GraphSpec, graph_specs, render_config
 
 _CONFIG = "config.pbtxt"

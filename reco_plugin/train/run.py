@@ -22,8 +22,7 @@ from ..memory import Memory, memory_of, open_memory
 from ..retrieve import Retrieval
 from ..same_encoder import SameEncoder
 from ..types import Fingerprint, Pair, Records
-from .batches import check_groups
-from .data import FusionData, gather, hidden_ids, open_data
+from .data import FusionData, check_groups, gather, hidden_ids, open_data
 from .encoder import FrozenClip, load_frozen
 from .loop import Fusions, TrainConfig, train_fusions
 from .model import FusionConfig
@@ -37,12 +36,7 @@ VECTORS = "vectors"
 
 
 def begin(recipe: Recipe, out: Path, count: int = 1) -> Processes:
-    """Check the run's inputs, then connect this many processes, all of which call :func:`train`.
-
-    Raises:
-        ConfigError: the folder holds another recipe, the device is not available, the processes cannot be connected or
-            share the batch, or the fusion needs no training.
-    """
+    """Check the run's inputs, then connect this many processes, all of which call :func:`train`."""
     if recipe.fuser == "reco":
         raise ConfigError(
             "the fusion 'reco' needs no training: a memory learns it from its own pairs, when it is built or by "
@@ -61,11 +55,6 @@ def train(recipe: Recipe, out: Path, processes: Processes | None = None) -> Fusi
         recipe: of the training.
         out: folder of the run; on several machines, one that all of them share.
         processes: from :func:`begin`, which disconnect at the end; this one alone when None.
-
-    Raises:
-        ConfigError: the folder holds another recipe, or the encoder, the heads or the device cannot be used.
-        DataError: the pairs cannot be read, or are too few.
-        InputError: an image of the pairs cannot be read.
     """
     processes = processes or begin(recipe, out)
     data = processes.lead(lambda: _training(recipe, out, processes))

@@ -1,4 +1,4 @@
-"""torch to ONNX; smaller weights, and half precision arithmetic where a GPU gains from it."""
+"""torch to ONNX: modules to export, each with inputs and the outputs to compare; smaller weights, half precision."""
 
 from __future__ import annotations
 
@@ -6,19 +6,142 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
+from ..artifact import fusion_graph
+from ..calibration.gate import PRIOR, SIGNALS, step
 from ..errors import ArtifactError
-from .graphs import GraphCheck
+from ..preprocess import Tokenizer, images_to_array
+from ..sessions.base import Arrays
+from ..types import MODALITIES, ImageInput
+from .loop import Fusions
+from .model import Step
 from .parity import Precision
 from .recipe import Serving
 from .triton import GraphSpec
+
+if TYPE_CHECKING:
+    from .encoder import FrozenClip
+
+_ROWS = 16  # compared at once, so that a large encoder fits
+
+
+@dataclass(frozen=True)
+class GraphSample:
+    """Inputs of a graph and the outputs it must have; axis 0 is the batch in all of them."""
+
+    inputs: Arrays
+    expected: Arrays
+
+
+@dataclass(frozen=True)
+class GraphCheck:
+    """A module to export."""
+
+    spec: GraphSpec  # its ports
+    module: nn.Module  # inputs and outputs as in ``spec``, in order
+    batches: list[GraphSample]  # for the parity check; the first is the exporter's example
+
+
+def cases(
+    clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec], images: list[ImageInput], texts: list[str]
+) -> Iterator[GraphCheck]:
+    """Yield one graph after the other, so that the inputs of only one are in RAM."""
+    yield GraphCheck(specs["clip_image"], clip.tower("image"), list(_image_batches(clip, images)))
+    yield GraphCheck(specs["clip_text"], clip.tower("text"), list(_text_batches(clip, texts)))
+    yield from fusion_cases(clip.dimension, fusions, specs)
+
+
+def fusion_cases(dimension: int, fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
+    """The closed form's step, and fusions where there are any; of both modalities."""
+    moving = step_inputs(dimension)
+    moved = GraphSample(moving, dict(zip(("refined", "strength"), step(**moving), strict=True)))
+    yield from (GraphCheck(specs[fusion_graph(modality)], Step(), [moved]) for modality in MODALITIES)
+    if fusions is None:
+        return
+    inputs = fusion_inputs(dimension)
+    for modality in MODALITIES:
+        fusion = fusions.sides[modality]
+        with torch.no_grad():
+            refined, weights = fusion(*map(torch.from_numpy, inputs.values()))
+        expected = {"refined": refined.numpy(), "weights": weights.numpy()}
+        name = fusion_graph(modality, fusions.config.fuser)
+        yield GraphCheck(specs[name], fusion, [GraphSample(inputs, expected)])
+
+
+def _image_batches(clip: FrozenClip, images: list[ImageInput]) -> Iterator[GraphSample]:
+    """Yield batches with the outputs of open_clip's own function on pixels that are normalised beforehand."""
+    mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
+    for start in range(0, len(images), _ROWS):
+        pixels = images_to_array(images[start : start + _ROWS], clip.image)
+        x = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+        yield GraphSample({"pixels": pixels}, _features(clip.model.encode_image, x))
+
+
+def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
+    """Yield a batch of every length in use, with the outputs of open_clip's own function on the whole context."""
+    ids = Tokenizer(clip.tokenizer_json, clip.text)(texts).ids
+    lengths = np.array(clip.text.lengths)
+    ends = _ends(ids, clip) if clip.text.dynamic else np.full(len(ids), lengths[-1])
+    shortest = np.searchsorted(lengths, ends)  # index of the first length that holds the text
+    turn = shortest + np.arange(len(ids)) % (len(lengths) - shortest)  # and in turn the longer ones too
+    for index, length in enumerate(lengths):
+        rows = np.flatnonzero(turn == index)
+        for part in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
+            cut = np.ascontiguousarray(ids[part, :length])
+            yield GraphSample({"tokens": cut}, _features(clip.model.encode_text, torch.from_numpy(ids[part]).long()))
+
+
+def _ends(ids: npt.NDArray[np.int32], clip: FrozenClip) -> npt.NDArray[np.intp]:
+    """Number of tokens (B,) up to the last end token of each text, of ids (B, L)."""
+    return np.asarray(ids.shape[1] - (ids[:, ::-1] == clip.text.end_id).argmax(axis=1))
+
+
+def _features(encode: Any, x: Tensor) -> Arrays:
+    with torch.no_grad():
+        return {"features": F.normalize(encode(x), dim=-1).numpy()}
+
+
+def step_inputs(dimension: int, batch: int = 64, seed: int = 0) -> Arrays:
+    """Make inputs of the closed form's step for gates of both modalities; every eighth row has found nothing."""
+    rng = np.random.default_rng(seed)
+    query, evidence = rng.normal(size=(2, batch, dimension))
+    least = [0.0, -1.0, 0.0, 0.2, 0.0, 0.3, -0.5, 0.0]
+    signals = rng.uniform(least, [6.0, 4.0, 1.0, 1.0, 0.3, 1.5, 0.9, 1.0], size=(batch, SIGNALS))
+    evidence[::8], signals[::8] = 0.0, 0.0
+    rows = [PRIOR[side].constants(0.06, 0.05) for side in MODALITIES]
+    return {
+        "query": (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32),
+        "evidence": evidence.astype(np.float32),
+        "signals": signals.astype(np.float32),
+        "constants": np.stack([rows[row % 2] for row in range(batch)]),
+    }
+
+
+def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
+    """Make fusion inputs as from a search: near neighbours, some absent, some without trust, one row without any."""
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(batch, dimension))
+    near = query[:, None] + rng.normal(size=(batch, k, dimension))
+    trust = rng.choice([0.0, 0.3, 1.0], size=(batch, k))
+    trust[0] = 0.0
+    return {
+        "query": (query / np.linalg.norm(query, axis=-1, keepdims=True)).astype(np.float32),
+        "neighbours": (near / np.linalg.norm(near, axis=-1, keepdims=True)).astype(np.float32),
+        "similarity": rng.uniform(0.2, 1.0, size=(batch, k)).astype(np.float32),
+        "trust": trust.astype(np.float32),
+    }
+
 
 FloatWidth = Literal["single", "half"]
 _SMALL = 256  # weights with fewer values are kept: they save nothing and include constants such as epsilons
@@ -28,11 +151,7 @@ _IN_SINGLE = ["LayerNormalization", "Softmax", "ReduceL2", "ReduceMean", "Reduce
 
 
 def to_onnx(case: GraphCheck, path: Path) -> None:
-    """Write a case's module as one file, for any batch size and any length where its ports say so.
-
-    Raises:
-        ArtifactError: torch exported no graph.
-    """
+    """Write a case's module as one file, for any batch size and any length where its ports say so."""
     arrays = case.batches[0].inputs.values()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
     if len(arguments[0]) == 1:  # torch would take a batch of one for a constant

@@ -21,11 +21,7 @@ _CLEAN: tuple[Clean, ...] = ("lower", "whitespace", "canonicalize")
 
 
 def export_tokenizer(open_clip_tokenizer: SimpleTokenizer | HFTokenizer) -> tuple[str, TextConfig]:
-    """The tokenizer's file content and config, for :class:`reco_plugin.preprocess.Tokenizer`.
-
-    Raises:
-        ConfigError: it has a feature that the file cannot express; the message names it.
-    """
+    """The tokenizer's file content and config, for :class:`reco_plugin.preprocess.Tokenizer`."""
     match open_clip_tokenizer:
         case SimpleTokenizer():
             return _export_clip(open_clip_tokenizer)

@@ -128,8 +128,7 @@ def _size(radius: int) -> str:
 
 
 def _quickstart() -> Bench:
-    from reco_plugin.quickstart.dataset import load
-    from reco_plugin.quickstart.sources import MEMORY_STYLES, QUERY_STYLES
+    from reco_plugin.quickstart.dataset import MEMORY_STYLES, QUERY_STYLES, load
 
     data = load()
     entities = [entity for split in ("unseen", "seen") for entity in data.labels([split])[:ENTITIES]]  # type: ignore

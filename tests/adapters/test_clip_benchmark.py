@@ -23,9 +23,9 @@ from reco_plugin.adapters.clip_benchmark import BenchmarkModel, Texts, load, mai
 from reco_plugin.data import Labelled, read_labelled, read_retrieval
 from reco_plugin.errors import ConfigError, MemoryStoreError, MissingExtra
 from reco_plugin.evaluate import retrieval, zero_shot
-from reco_plugin.evaluate.prompts import prompt_vectors
+from reco_plugin.evaluate.encoding import prompt_vectors
 from reco_plugin.preprocess import ImageConfig, images_to_array
-from reco_plugin.train.parity import sample_images
+from reco_plugin.train.export import sample_images
 from reco_plugin.types import MODALITIES
 
 POINT = 0.001

@@ -14,7 +14,7 @@ from benchmarks.drawings.packages import fetch, read_json
 from benchmarks.pretrain.generic import bag, mentions
 from benchmarks.sets import LOADERS, flags, glyphs, logos
 from benchmarks.sets.package_set import SPLITS, PackageSet, split_of
-from reco_plugin.quickstart.sources import DrawingPackage
+from reco_plugin.quickstart.dataset import DrawingPackage
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 

@@ -18,8 +18,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
-from reco_plugin.cli.errors import Commands
-from reco_plugin.cli.shared import print_result
+from reco_plugin.cli.shared import Commands, print_result
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import typer
 from pydantic import Field, SecretStr, field_validator
 from typer.testing import CliRunner
 
-from reco_plugin.cli.flags import Given, take_flags, takes
+from reco_plugin.cli.shared import Given, take_flags, takes
 from reco_plugin.errors import ConfigError
 from reco_plugin.run_config import RunConfig, option
 from reco_plugin.types import make_field

@@ -15,8 +15,9 @@ from reco_plugin.evaluate.alternatives import (
     LabelPropagation,
     TipAdapter,
     XMoRe,
+    contrastive_gradient,
+    train_adapters,
 )
-from reco_plugin.evaluate.linear_adapter import contrastive_gradient, train_adapters
 from reco_plugin.evaluate.measure import measure
 from reco_plugin.evaluate.study.memories import ram_memory
 from reco_plugin.evaluate.task import Task, TaskItems

@@ -13,8 +13,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.data import Labelled
 from reco_plugin.errors import DataError
 from reco_plugin.evaluate import zero_shot
-from reco_plugin.evaluate.encoding import CachingReco
-from reco_plugin.evaluate.stored import stored_vectors
+from reco_plugin.evaluate.encoding import CachingReco, stored_vectors
 
 
 class Broken:

@@ -13,9 +13,8 @@ import pytest
 
 from reco_plugin.data import EntitySet, Labelled, read_entities
 from reco_plugin.errors import ConfigError
-from reco_plugin.evaluate import entities, ranks, stored, zero_shot
-from reco_plugin.evaluate.encoding import CachedEncoder
-from reco_plugin.evaluate.prompts import Prompts
+from reco_plugin.evaluate import encoding, entities, ranks, zero_shot
+from reco_plugin.evaluate.encoding import CachedEncoder, Prompts
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.types import Fingerprint, Records, Refinement
 
@@ -151,7 +150,7 @@ def test_both_sides_are_compared_by_exact_scores(world: World, tmp_path: Path) -
 
 
 def test_an_interrupted_run_goes_on_where_it_was(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "_ROWS", 16)
+    monkeypatch.setattr(encoding, "_ROWS", 16)
     entity_set, cache = world.entity_set(tmp_path), tmp_path / "cache"
     reco: Any = Refines(world, CachedEncoder(world, FINGERPRINT, cache))
     world.fails_at = "40"

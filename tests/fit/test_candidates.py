@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from fit_worlds import FINGERPRINT, D, catalogue_of, made
 
-from reco_plugin.evaluate.baselines import ALONE, MeanOfNeighbours
-from reco_plugin.fit.candidates import baselines, candidates
+from reco_plugin.evaluate.methods import ALONE, MeanOfNeighbours
+from reco_plugin.fit.candidates import ask, baselines, candidates
+from reco_plugin.fit.catalogue import split
 from reco_plugin.fit.config import FitConfig
-from reco_plugin.fit.questions import ask
-from reco_plugin.fit.split import split
 from reco_plugin.refine import Refiner
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.loop import Fusions, TorchFuser

@@ -11,10 +11,10 @@ from fit_worlds import FINGERPRINT, D, catalogue_of, made, unit, word
 
 from reco_plugin.data import Labelled
 from reco_plugin.evaluate import zero_shot
-from reco_plugin.evaluate.baselines import MeanOfNeighbours
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.fit.candidates import Candidate, compose
-from reco_plugin.fit.catalogue import Catalogue
+from reco_plugin.evaluate.methods import MeanOfNeighbours
+from reco_plugin.fit.candidates import Candidate, ask, compose
+from reco_plugin.fit.catalogue import Catalogue, split
 from reco_plugin.fit.choose import (
     Judged,
     Verdict,
@@ -26,10 +26,7 @@ from reco_plugin.fit.choose import (
     judge,
     policy_of,
 )
-from reco_plugin.fit.config import FitSide
-from reco_plugin.fit.questions import ask
-from reco_plugin.fit.result import TestLine
-from reco_plugin.fit.split import split
+from reco_plugin.fit.config import FitSide, TestLine
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.train.loop import Fusions, TorchFuser

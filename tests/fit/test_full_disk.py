@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
 from reco_plugin.fit import FitResult
-from reco_plugin.fit.result import RESULT
+from reco_plugin.fit.config import RESULT
 
 STEPS = {  # bytes that are left on the disk -> what there is no room for
     100_000: "rows/",

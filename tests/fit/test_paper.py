@@ -21,7 +21,7 @@ from reco_plugin.artifact import Artifact
 from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError
 from reco_plugin.fit import FitConfig, FitResult, begin, run_fit
-from reco_plugin.fit.result import RESULT
+from reco_plugin.fit.config import RESULT
 from reco_plugin.train.data import open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig

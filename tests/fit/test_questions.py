@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from fit_worlds import FINGERPRINT, catalogue_of, made
 
-from reco_plugin.fit.catalogue import Catalogue
-from reco_plugin.fit.questions import Questions, ask
-from reco_plugin.fit.split import HeldOut, split
+from reco_plugin.fit.candidates import Questions, ask
+from reco_plugin.fit.catalogue import Catalogue, HeldOut, split
 
 CATALOGUE = catalogue_of(made())
 PARTS = split(CATALOGUE.pairs.ids, CATALOGUE.groups, validation=0.2, test=0.2)
@@ -82,7 +81,7 @@ def test_copies_of_a_query_are_hidden_from_it_and_from_its_caption():
 
 @pytest.mark.parametrize("most", [7])
 def test_of_very_many_the_same_few_ask(monkeypatch, most):
-    monkeypatch.setattr("reco_plugin.fit.questions.MOST", most)
+    monkeypatch.setattr("reco_plugin.fit.candidates.MOST", most)
     first, again = (asked()["test"].tasks["image->text"].queries for _ in range(2))
     assert len(first) == most
     assert np.array_equal(first.vectors, again.vectors)

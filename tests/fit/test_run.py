@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
-from reco_plugin.cli.fit import render
+from reco_plugin.cli.train import render
 from reco_plugin.data import read_records
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, FingerprintMismatch
 from reco_plugin.evaluate.findings import Findings
 from reco_plugin.evaluate.results import percent
 from reco_plugin.fit import FitConfig, FitResult, run_fit
-from reco_plugin.fit.result import RESULT
+from reco_plugin.fit.config import RESULT
 from reco_plugin.memory import open_memory
 
 pytestmark = pytest.mark.xdist_group("fit")  # one worker fits for all

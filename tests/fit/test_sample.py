@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.data.rows import Rejected, Rows, SourcePart
-from reco_plugin.fit.split import sample
+from reco_plugin.fit.catalogue import sample
 from reco_plugin.types import Pair
 
 

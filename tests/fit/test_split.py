@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import DataError
-from reco_plugin.fit.split import HeldOut, split
+from reco_plugin.fit.catalogue import HeldOut, split
 
 IDS = [f"p{row}" for row in range(1200)]
 GROUPS = [f"group {row % 300}" for row in range(1200)]

@@ -16,7 +16,8 @@ from qdrant_stand_in import Refusal, StandIn, serving
 from reco_plugin import Pair, Reco
 from reco_plugin.data.rows import Rejected, Rows
 from reco_plugin.errors import DataError, FingerprintMismatch, MemoryStoreError
-from reco_plugin.ingest import IngestOptions, ingest, memory_parts
+from reco_plugin.ingest import IngestOptions, ingest
+from reco_plugin.ingest import source as source_module
 from reco_plugin.ingest.source import open_source
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import Records
@@ -34,7 +35,7 @@ def server() -> Iterator[StandIn]:
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_parts, "_AT_ONCE", 4)
+    monkeypatch.setattr(source_module, "_AT_ONCE", 4)
 
 
 def pairs(count: int = COUNT, dimension: int = D) -> Records:

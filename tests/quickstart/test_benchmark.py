@@ -23,9 +23,7 @@ from reco_plugin.encode import Encoder
 from reco_plugin.evaluate.measure import refine_task
 from reco_plugin.evaluate.methods import WithoutRetrieval
 from reco_plugin.fuse import Fuser
-from reco_plugin.quickstart.dataset import Quickstart
-from reco_plugin.quickstart.entities import ALL_SPLITS
-from reco_plugin.quickstart.sources import HELD_STYLE, QUERY_STYLES
+from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES, Quickstart
 from reco_plugin.reco import Reco
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.retrieve import Retrieval

@@ -26,14 +26,18 @@ from benchmarks.drawings.render import Drawing, IconSet, rasterise, render
 from benchmarks.pretrain.contrastive import PretrainConfig, Sampler
 from benchmarks.pretrain.generic import SOURCES as GENERIC_SOURCES
 from reco_plugin.errors import DataError
-from reco_plugin.quickstart.dataset import DRAWINGS, SIDE, Quickstart, load, unpack
-from reco_plugin.quickstart.sources import (
+from reco_plugin.quickstart.dataset import (
+    DRAWINGS,
     EMOJI_SOURCES,
     HELD_STYLE,
     MEMORY_STYLES,
     NAMES_SOURCE,
     QUERY_STYLES,
+    SIDE,
     DrawingPackage,
+    Quickstart,
+    load,
+    unpack,
 )
 
 pytestmark = pytest.mark.xdist_group("quickstart")

@@ -6,7 +6,7 @@ import pytest
 
 from reco_plugin.evaluate.findings import Column, Table
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.report.cells import best_cells, direction, format_cell, header, tick, with_unit
+from reco_plugin.report.runs import best_cells, direction, format_cell, header, tick, with_unit
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ import pytest
 from reco_plugin.errors import DataError, MissingExtra
 from reco_plugin.evaluate.findings import Chart, Line
 from reco_plugin.evaluate.intervals import Interval
-from reco_plugin.report.canvas import COLOURS, inline, standalone, stylesheet
-from reco_plugin.report.cells import format_cell
-from reco_plugin.report.charts import chart_table, draw
+from reco_plugin.report.charts import COLOURS, chart_table, draw, inline, standalone, stylesheet
 from reco_plugin.report.headline import Figure, draw_headline, main_figures
+from reco_plugin.report.runs import format_cell
 
 SVG = "{http://www.w3.org/2000/svg}"
 ONE = Line(name="one", y=(0.1, 0.2, 0.3))

@@ -14,7 +14,7 @@ from reco_plugin.errors import DataError
 from reco_plugin.evaluate.findings import Case, Findings, RetrievedPair
 from reco_plugin.evaluate.intervals import Interval
 from reco_plugin.report import read_runs, write_report
-from reco_plugin.report.cells import format_cell
+from reco_plugin.report.runs import format_cell
 from reco_plugin.report.write import render_page
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -18,7 +18,7 @@ from reco_plugin.config import Settings, load_settings
 from reco_plugin.errors import MissingExtra, SessionError
 from reco_plugin.sessions import Session, describe_engines
 from reco_plugin.sessions.ort import OrtSession
-from reco_plugin.train.graphs import step_inputs
+from reco_plugin.train.to_onnx import step_inputs
 
 OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 

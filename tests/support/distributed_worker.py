@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from reco_plugin.errors import RecoError
-from reco_plugin.train.batches import Batches, FusionBatch
-from reco_plugin.train.data import open_data
+from reco_plugin.train.data import Batches, FusionBatch, open_data
 from reco_plugin.train.loop import TrainConfig, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.processes import start

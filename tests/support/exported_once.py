@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from reco_plugin.train import export
-from reco_plugin.train.graphs import GraphCheck
+from reco_plugin.train.to_onnx import GraphCheck
 
 SIMPLE = (bool, int, float, str, tuple, type(None))
 

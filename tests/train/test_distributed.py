@@ -23,8 +23,7 @@ from reco_plugin.data import write_pairs
 from reco_plugin.errors import ConfigError, DataError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.retrieve import Retrieval
-from reco_plugin.train.batches import Batches
-from reco_plugin.train.data import FusionData, gather, open_data
+from reco_plugin.train.data import Batches, FusionData, gather, open_data
 from reco_plugin.train.loop import CHECKPOINT, FUSION, TrainConfig, load_fusions, train_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.processes import Processes, start

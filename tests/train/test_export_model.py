@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError, DataError
-from reco_plugin.train import export_model as module
+from reco_plugin.train import export as module
 from reco_plugin.train.encoder import load_frozen
-from reco_plugin.train.export_model import export_model
+from reco_plugin.train.export import export_model
 from reco_plugin.train.loop import FUSION, Fusions, save_fusions
 from reco_plugin.train.model import FusionConfig
 from reco_plugin.train.recipe import ExportOptions, Recipe

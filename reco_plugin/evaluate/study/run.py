@@ -12,8 +12,8 @@ import numpy as np
 from ...errors import DataError
 from ...files import digest_arrays, digest_records, digest_texts, whole_file
 from ...run_config import versions
+from ..encoding import prompts_of
 from ..findings import Case, Findings, Frozen, Section
-from ..prompts import prompts_of
 from ..task import Task
 from .config import SectionName
 from .sections.ablations import ablations

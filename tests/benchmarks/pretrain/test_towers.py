@@ -15,9 +15,15 @@ from safetensors.torch import load_file
 
 from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
 from benchmarks.pretrain.towers import pretrain, write_tokenizer
-from reco_plugin.quickstart.dataset import BenchPair, Quickstart
-from reco_plugin.quickstart.entities import Entity, EntitySplit
-from reco_plugin.quickstart.sources import HELD_STYLE, MEMORY_STYLES, QUERY_STYLES
+from reco_plugin.quickstart.dataset import (
+    HELD_STYLE,
+    MEMORY_STYLES,
+    QUERY_STYLES,
+    BenchPair,
+    Entity,
+    EntitySplit,
+    Quickstart,
+)
 from reco_plugin.train.encoder import load_frozen
 
 WORDS = ("fox", "dog", "cat", "house", "tree", "car", "star", "fish")

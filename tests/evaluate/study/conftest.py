@@ -12,8 +12,7 @@ import pytest
 
 from reco_plugin.data import Labelled
 from reco_plugin.evaluate.study.config import StudyConfig
-from reco_plugin.evaluate.study.prepare import Sets, prepare
-from reco_plugin.evaluate.study.study import Study
+from reco_plugin.evaluate.study.study import Sets, Study, prepare
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.types import Records
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.evaluate.baselines import LogitEnsemble, enrichments, ensembles, grid, transfers
 from reco_plugin.evaluate.measure import measure
-from reco_plugin.evaluate.methods import ScoringMethod
+from reco_plugin.evaluate.methods import LogitEnsemble, ScoringMethod, enrichments, ensembles, grid, transfers
 from reco_plugin.evaluate.ranking import ranks, ranks_among
 from reco_plugin.retrieve import Retrieval
 from reco_plugin.types import Neighbours

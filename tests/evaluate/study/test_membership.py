@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.evaluate.study.membership import membership
+from reco_plugin.evaluate.study.memories import membership
 from reco_plugin.types import Records
 
 CLASSES = ("fox", "Red Fox", "ice_cream", "ox")

@@ -11,6 +11,7 @@ import pytest
 from reco_plugin.data import Captioned
 from reco_plugin.evaluate import retrieval, zero_shot
 from reco_plugin.evaluate.findings import Section, Table
+from reco_plugin.evaluate.study.memories import leaks
 from reco_plugin.evaluate.study.sections.ablations import ablations
 from reco_plugin.evaluate.study.sections.baselines import alternatives, baselines
 from reco_plugin.evaluate.study.sections.cases import cases
@@ -18,7 +19,6 @@ from reco_plugin.evaluate.study.sections.cost import cost
 from reco_plugin.evaluate.study.sections.gate import gate
 from reco_plugin.evaluate.study.sections.harm import harm
 from reco_plugin.evaluate.study.sections.main import captions, main
-from reco_plugin.evaluate.study.streams import leaks
 from reco_plugin.evaluate.study.study import Study
 from reco_plugin.evaluate.task import Task
 from reco_plugin.refine import refiner_for_vectors

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.evaluate.study.memories import at_most_each, part, with_wrong_captions
 from reco_plugin.evaluate.study.sections.ablations import ablations
 from reco_plugin.evaluate.study.sections.baselines import baselines
 from reco_plugin.evaluate.study.sections.harm import harm
-from reco_plugin.evaluate.study.streams import at_most_each, part, with_wrong_captions
 from reco_plugin.evaluate.study.study import Study, read_memory
 
 SEEDS = range(5)

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from reco_plugin.evaluate.study.streams import at_most_each, captions_of, join_records, part, with_wrong_captions
+from reco_plugin.evaluate.study.memories import at_most_each, captions_of, join_records, part, with_wrong_captions
 from reco_plugin.types import Records
 
 

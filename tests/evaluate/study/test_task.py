@@ -7,7 +7,7 @@ import pytest
 
 from reco_plugin.data import Labelled
 from reco_plugin.errors import ConfigError
-from reco_plugin.evaluate.study.streams import folds, split_classes
+from reco_plugin.evaluate.study.memories import folds, split_classes
 from reco_plugin.evaluate.task import Task, task_of
 
 EYE = np.eye(6, dtype=np.float32)

@@ -10,7 +10,7 @@ from reco_plugin.config import load_settings
 from reco_plugin.refine import refiner_for_vectors
 from reco_plugin.request import Search
 from reco_plugin.sessions import open_graph
-from reco_plugin.train.graphs import step_inputs
+from reco_plugin.train.to_onnx import step_inputs
 from reco_plugin.types import MODALITIES, Records, other
 
 pytestmark = pytest.mark.xdist_group("triton")

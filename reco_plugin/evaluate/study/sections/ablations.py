@@ -10,7 +10,7 @@ from ....types import Mode
 from ...findings import Cell, Chart, Section, Table
 from ...measure import Measured
 from ...methods import Method
-from ..streams import at_most_each, captions_of, part
+from ..memories import at_most_each, captions_of, part
 from ..study import Study
 from ..tables import VARIANTS, gain_chart, gain_line, row, table
 

@@ -9,7 +9,7 @@ from ....refine import VectorMemory
 from ...alternatives import LabelledImages, kinds
 from ...findings import Cell, Column, Section, Table
 from ...methods import Chosen, Measures, choose
-from ..streams import captions_of, with_wrong_captions
+from ..memories import captions_of, with_wrong_captions
 from ..study import Study
 from ..tables import SIDES, columns, moved, row
 

@@ -13,7 +13,7 @@ from ....types import Records
 from ...findings import Cell, Chart, Column, Section, Table
 from ...measure import Measured
 from ...methods import Measures
-from ..streams import join_records, leaks, with_wrong_captions
+from ..memories import join_records, leaks, with_wrong_captions
 from ..study import Study
 from ..tables import SIDES, accuracies, columns, gain_chart, gain_line, moved, part_gain, row
 
